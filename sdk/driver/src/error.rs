@@ -1,0 +1,104 @@
+//! The one error type of all four stores.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What kind of fault a driver met; decides what the server does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The driver's table in the configuration cannot work.
+    Config,
+    /// The store cannot be reached or answered too late.
+    Unavailable,
+    /// No room is left.
+    Full,
+    /// What was stored cannot be read back.
+    Corrupt,
+    /// The driver does not do this; its capabilities say so.
+    Unsupported,
+    /// An expectation of the caller did not hold.
+    Conflict,
+    /// The request itself cannot be carried out.
+    Invalid,
+    /// Anything else.
+    Unexpected,
+}
+
+impl ErrorKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Config => "bad configuration",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Full => "no space left",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::Invalid => "invalid request",
+            ErrorKind::Unexpected => "failed",
+        }
+    }
+}
+
+/// Result of a driver call.
+pub type Result<T, E = DriverError> = std::result::Result<T, E>;
+
+/// A fault of a store: its kind, the operation, what it concerned, and the cause.
+#[derive(Debug)]
+pub struct DriverError {
+    kind: ErrorKind,
+    operation: &'static str,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl DriverError {
+    /// `operation` is the trait's method, `message` one lowercase sentence without a full stop.
+    pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
+        DriverError { kind, operation, message: message.into(), context: Vec::new(), source: None }
+    }
+
+    /// Adds a fact that the message does not hold. Never a secret.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.context.push((key, value.to_string()));
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The kind of fault.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed a little later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full)
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.operation, self.kind.as_str(), self.message)?;
+        for (key, value) in &self.context {
+            write!(f, ", {key} `{value}`")?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for DriverError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,72 @@
+//! Post hooks that failed for good, kept until somebody retries or drops them.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::time::{self, Millis};
+
+/// One failed run of a post hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorRecord {
+    /// UUIDv7, made by the server; sorts by time.
+    pub id: String,
+    #[serde(with = "time")]
+    pub time: Millis,
+    pub model: String,
+    /// Such as `postCreate`.
+    pub phase: String,
+    pub hook: String,
+    pub engine: String,
+    /// `sha256:…` of the code that failed.
+    pub artifact: String,
+    /// The event that the hook was run for, whole.
+    pub event: Event,
+    /// How often it was tried, from 1.
+    pub attempts: u32,
+    /// Kind of failure, such as `trap`, `timeout`, `memory`, `rejected`.
+    pub cause: String,
+    pub message: String,
+    /// The limit that was hit, such as `timeout 500 ms`, if one was.
+    pub limit: Option<String>,
+    /// Log lines of the last attempt.
+    pub log: Vec<String>,
+}
+
+/// Which records to list.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorQuery {
+    pub model: Option<String>,
+    pub hook: Option<String>,
+    /// Only records with an id greater than this one.
+    pub after: Option<String>,
+    /// At most that many; the server asks for 1 to 1000.
+    pub limit: u32,
+}
+
+/// A store of failed runs.
+#[async_trait]
+pub trait ErrorStore: Send + Sync {
+    /// Whether records can be read back. A store that only forwards (stdout) answers `false`; its `list` is empty,
+    /// its `get` `None`, its `remove` `false`.
+    fn readable(&self) -> bool;
+
+    /// Whether the store can answer now.
+    async fn health(&self) -> Result<()>;
+
+    /// Ends background work. Called once, last.
+    async fn close(&self) -> Result<()>;
+
+    /// Stores, durably when it returns. A record with an id that is there already replaces it.
+    async fn record(&self, record: &ErrorRecord) -> Result<()>;
+
+    /// Records that match, by id ascending.
+    async fn list(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>>;
+
+    /// One record; `None` if there is none.
+    async fn get(&self, id: &str) -> Result<Option<ErrorRecord>>;
+
+    /// Removes; `false` if there was nothing. Not an error.
+    async fn remove(&self, id: &str) -> Result<bool>;
+}

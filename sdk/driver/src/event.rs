@@ -1,0 +1,168 @@
+//! Events: the immutable facts of the log.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::Json;
+use crate::time::{self, Millis};
+
+/// Place of an event in the total order of one log. Starts at 1, strictly increases, may have gaps; 0 is "before
+/// everything".
+pub type Position = u64;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    #[serde(rename = "model.created")]
+    ModelCreated,
+    #[serde(rename = "model.updated")]
+    ModelUpdated,
+    #[serde(rename = "model.deleted")]
+    ModelDeleted,
+    #[serde(rename = "hook.updated")]
+    HookUpdated,
+    #[serde(rename = "hook.deleted")]
+    HookDeleted,
+    #[serde(rename = "instance.created")]
+    InstanceCreated,
+    #[serde(rename = "instance.updated")]
+    InstanceUpdated,
+    #[serde(rename = "instance.deleted")]
+    InstanceDeleted,
+}
+
+impl EventKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [EventKind; 8] = [
+        EventKind::ModelCreated,
+        EventKind::ModelUpdated,
+        EventKind::ModelDeleted,
+        EventKind::HookUpdated,
+        EventKind::HookDeleted,
+        EventKind::InstanceCreated,
+        EventKind::InstanceUpdated,
+        EventKind::InstanceDeleted,
+    ];
+
+    /// The name on the wire, such as `instance.created`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventKind::ModelCreated => "model.created",
+            EventKind::ModelUpdated => "model.updated",
+            EventKind::ModelDeleted => "model.deleted",
+            EventKind::HookUpdated => "hook.updated",
+            EventKind::HookDeleted => "hook.deleted",
+            EventKind::InstanceCreated => "instance.created",
+            EventKind::InstanceUpdated => "instance.updated",
+            EventKind::InstanceDeleted => "instance.deleted",
+        }
+    }
+
+    /// The kind with that name.
+    pub fn from_name(name: &str) -> Option<EventKind> {
+        EventKind::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether the event belongs to an instance rather than to a model's definition.
+    pub const fn is_instance(self) -> bool {
+        matches!(self, EventKind::InstanceCreated | EventKind::InstanceUpdated | EventKind::InstanceDeleted)
+    }
+
+    /// Whether the event ends its stream, so that the next one may be a creation again.
+    pub const fn ends_stream(self) -> bool {
+        matches!(self, EventKind::InstanceDeleted | EventKind::ModelDeleted)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The events of one instance, or of one model's definition (`instance` is `None`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stream {
+    pub model: String,
+    pub instance: Option<String>,
+}
+
+impl Stream {
+    /// The stream of a model's definition.
+    pub fn of_model(model: impl Into<String>) -> Self {
+        Stream { model: model.into(), instance: None }
+    }
+
+    /// The stream of one instance.
+    pub fn of_instance(model: impl Into<String>, instance: impl Into<String>) -> Self {
+        Stream { model: model.into(), instance: Some(instance.into()) }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.instance {
+            Some(instance) => write!(f, "{}/{instance}", self.model),
+            None => f.write_str(&self.model),
+        }
+    }
+}
+
+/// Why an event was written by a hook rather than by a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Position of the event whose post hook wrote this one.
+    pub position: Position,
+    /// `model.phase` and the hook's name, such as `invoice.postCreate/mail`.
+    pub hook: String,
+    /// Length of the chain of causes that ends here, from 1.
+    pub depth: u32,
+}
+
+/// Which code let an event pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The hook's name.
+    pub name: String,
+    /// Engine that ran it.
+    pub engine: String,
+    /// `sha256:…` of the code.
+    pub artifact: String,
+    /// Wall time of the run, in milliseconds.
+    pub ms: f64,
+}
+
+/// One immutable fact.
+///
+/// `data` of an instance event is the whole data after the change (absent for a deletion); of a model or hook event
+/// it is the change of the definition, in a form that only the server reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Assigned by the event store; 0 before that.
+    pub position: Position,
+    /// UUIDv7, unique for ever; a transport that may send an append twice tells by it.
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    pub model: String,
+    pub model_version: u64,
+    pub instance: Option<String>,
+    /// Revision of the instance, or version of the model, after the event.
+    pub revision: u64,
+    pub data: Option<Json>,
+    pub actor: Option<String>,
+    pub cause: Option<Cause>,
+    #[serde(default)]
+    pub hooks: Vec<Provenance>,
+    pub request_id: Option<String>,
+    #[serde(with = "time")]
+    pub time: Millis,
+}
+
+impl Event {
+    /// The stream that the event belongs to.
+    pub fn stream(&self) -> Stream {
+        Stream { model: self.model.clone(), instance: self.instance.clone() }
+    }
+}

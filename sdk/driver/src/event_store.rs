@@ -1,0 +1,214 @@
+//! The event log: the truth that everything else is derived from.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::event::{Event, EventKind, Position, Stream};
+
+/// What must be true of a stream for an append to it to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// Anything.
+    Any,
+    /// The stream has no event, or its last one ended it ([`EventKind::ends_stream`]).
+    New,
+    /// The last event of the stream is at this position, and did not end it.
+    At(Position),
+}
+
+/// Another stream that must not have moved: its last event is at `position` (0: it has none).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Require {
+    pub stream: Stream,
+    pub position: Position,
+}
+
+/// A unique key that a stream takes together with an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Any text up to 64 KiB; equal bytes are equal keys.
+    pub key: String,
+    /// Who holds it; `None`: the stream of the event.
+    pub holder: Option<Stream>,
+}
+
+/// One event to append, and what must hold for it.
+///
+/// Order of effects within one append: `expected` and `requires` are checked, `releases` are given back, `claims`
+/// are taken, the event is written. It happens as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Append {
+    /// `position` is ignored; the store assigns it.
+    pub event: Event,
+    pub expected: Expected,
+    pub requires: Vec<Require>,
+    /// Taking a key that the same holder has is no conflict; the position moves to this event.
+    pub claims: Vec<Claim>,
+    /// Releasing a key that nobody holds is not an error.
+    pub releases: Vec<String>,
+}
+
+/// Why one append of a batch was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Conflict {
+    /// `expected` did not hold. `last` is the stream's last position (0: no event), `ended` whether that ended it.
+    Stream { last: Position, ended: bool },
+    /// A stream in `requires` is elsewhere.
+    Required { stream: Stream, last: Position },
+    /// A key is held by another stream.
+    Claimed { key: String, holder: Holder },
+    /// Another append of an atomic batch failed.
+    Batch,
+}
+
+/// Who holds a claim, since which event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub stream: Stream,
+    pub position: Position,
+}
+
+/// Which events to read. Empty matches all; fields add up with "and".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    pub model: Option<String>,
+    /// Only with `model`.
+    pub instance: Option<String>,
+    /// Only events of model definitions, not of instances.
+    pub definitions_only: bool,
+    /// Empty: every kind.
+    pub kinds: Vec<EventKind>,
+}
+
+impl EventFilter {
+    /// Whether an event passes; for drivers that filter in memory, and for live listeners.
+    pub fn matches(&self, event: &Event) -> bool {
+        self.model.as_ref().is_none_or(|model| *model == event.model)
+            && self.instance.as_ref().is_none_or(|instance| Some(instance) == event.instance.as_ref())
+            && (!self.definitions_only || event.instance.is_none())
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+    }
+}
+
+/// One page to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventQuery {
+    /// Only events with a greater position.
+    pub after: Position,
+    /// At most that many events, from 1.
+    pub limit: u32,
+    pub filter: EventFilter,
+}
+
+/// Events in order of position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventPage {
+    pub events: Vec<Event>,
+    /// Position of the last event of the whole log (whatever the filter) when the page was read; 0 if it is empty.
+    /// Every matching event up to the end of the page (up to `head` if the page is not full) is in the page: a
+    /// reader that goes on from there misses nothing, ever.
+    pub head: Position,
+}
+
+/// A consumer group: a named reader of the log whose progress the store keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub name: String,
+    pub filter: EventFilter,
+}
+
+/// One event handed to one member of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub event: Event,
+    /// How often this event was claimed in this group, from 1.
+    pub attempt: u32,
+    /// Proof of ownership; `ack` and `release` with an old token do nothing.
+    pub token: u64,
+}
+
+/// What an event store can do beyond the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCapabilities {
+    /// `append` with `atomic` works; else it answers `ErrorKind::Unsupported`.
+    pub atomic_batch: bool,
+    /// What was appended is still there after the process ends.
+    pub durable: bool,
+    /// Several processes may share the store.
+    pub shared: bool,
+}
+
+/// A store of events.
+///
+/// All methods may be called at once from many tasks. `append` is called by one dedicated thread per node and may
+/// block it; the other methods must not block for longer than a point read takes.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Constant over the life of the store.
+    fn capabilities(&self) -> EventCapabilities;
+
+    /// Whether the store can answer now.
+    async fn health(&self) -> Result<()>;
+
+    /// Ends background work. Called once, last; everything that was answered is durable.
+    async fn close(&self) -> Result<()>;
+
+    /// Appends in the order given; what was appended is durable when this returns. The answer has one row per
+    /// append: its position or its conflict; each row succeeds or fails for itself, and a row sees the effects of
+    /// the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]).
+    ///
+    /// An `Err` means that nothing of the batch is stored. A driver with a network between must find out before it
+    /// answers, by the events' ids.
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>>;
+
+    /// Events after a position, oldest first. With `wait`, an empty page is answered only after that time; the call
+    /// returns earlier as soon as a matching event is there.
+    async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage>;
+
+    /// The last event of a stream at or before `at_most`; `None` if there is none.
+    async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>>;
+
+    /// Position of the last event of the log; 0 if it is empty.
+    async fn head(&self) -> Result<Position>;
+
+    /// Who holds a claim.
+    async fn holder(&self, key: &str) -> Result<Option<Holder>>;
+
+    /// Makes a group that starts after `start`. A group of that name that exists keeps its progress and gets the
+    /// new filter.
+    async fn create_group(&self, group: &Group, start: Position) -> Result<()>;
+
+    /// Forgets a group and its progress. Not an error if there is none.
+    async fn drop_group(&self, name: &str) -> Result<()>;
+
+    /// Names of all groups, sorted.
+    async fn groups(&self) -> Result<Vec<String>>;
+
+    /// Takes up to `limit` events for this caller, for the time `lease`. Never hands out an event while an earlier
+    /// one of the same stream in this group is not acknowledged; never one that another caller holds with a lease
+    /// that runs; skips those released with a delay that has not passed, and what follows them in their streams.
+    /// An event whose lease ended is handed out again, `attempt` counted up. Progress survives restarts; an
+    /// acknowledgement may be forgotten in a power failure, then the event is delivered again.
+    async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>>;
+
+    /// The events were dealt with and are never delivered again in this group.
+    async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()>;
+
+    /// Gives an event back; it is delivered again after `delay`.
+    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()>;
+
+    /// Prolongs a lease that runs; `false` if it is no longer this caller's.
+    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool>;
+
+    /// How many events of the group are not acknowledged yet, and the position up to which all are.
+    async fn lag(&self, group: &str) -> Result<(u64, Position)>;
+
+    /// Keeps bytes by their SHA-256 (lowercase hex), durable when it returns. Again: no effect.
+    async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()>;
+
+    /// The bytes; `None` if they are not there.
+    async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>>;
+}

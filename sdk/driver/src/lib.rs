@@ -1,0 +1,36 @@
+//! What a driver author builds against: the four store traits and the plain data that crosses them.
+//!
+//! A driver implements one or more of [`SecureStore`], [`EventStore`], [`ModelStore`] and [`ErrorStore`] and names
+//! itself in one constant [`Driver`]. Everything that crosses a trait is plain data: no generics, no host types, so
+//! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
+//! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
+
+mod driver;
+mod error;
+mod error_store;
+mod event;
+mod event_store;
+mod json;
+mod model_store;
+mod secure_store;
+pub mod time;
+
+pub use driver::{Driver, OpenContext, OpenFn, OpenFuture};
+pub use error::{DriverError, ErrorKind, Result};
+pub use error_store::{ErrorQuery, ErrorRecord, ErrorStore};
+pub use event::{Cause, Event, EventKind, Position, Provenance, Stream};
+pub use event_store::{
+    Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
+    Group, Holder, Require,
+};
+pub use json::Json;
+pub use model_store::{
+    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore,
+    Operator, SortKey,
+};
+pub use secure_store::{Sealed, SecureStore};
+
+/// Largest payload that one event, instance or secret may carry through a driver, in bytes.
+///
+/// The server refuses larger bodies before a driver sees them (`max-body`); drivers are tested up to this size.
+pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -1,0 +1,210 @@
+//! Instances as they are now: a projection of the log that may be deleted at any time.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::event::{Event, Position};
+use crate::json::Json;
+use crate::time::{self, Millis};
+
+/// One entity of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: String,
+    pub model: String,
+    /// Version of the model under which the data was last written or carried over.
+    pub model_version: u64,
+    /// From 1, plus 1 with each event.
+    pub revision: u64,
+    /// Position of its last event.
+    pub position: Position,
+    #[serde(with = "time")]
+    pub created_at: Millis,
+    #[serde(with = "time")]
+    pub updated_at: Millis,
+    pub data: Json,
+}
+
+/// Type of a column; what the schema promises of a property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnKind {
+    Text,
+    Integer,
+    Number,
+    Boolean,
+    /// Several scalar types are allowed.
+    Any,
+}
+
+/// A scalar property of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The property's name as it stands in the schema; may hold spaces, quotes and any other character.
+    pub name: String,
+    pub kind: ColumnKind,
+}
+
+/// A path into an instance's data: property names from the outside in, never empty.
+pub type Path = Vec<String>;
+
+/// One key of a sort order or index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SortKey {
+    pub path: Path,
+    pub descending: bool,
+}
+
+/// What a model store needs to know of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelShape {
+    pub model: String,
+    pub version: u64,
+    /// Top-level scalar properties, in the order of the schema.
+    pub columns: Vec<Column>,
+    pub indexes: Vec<Vec<SortKey>>,
+    /// Lists of top-level properties; kept unique by claims in the event store, here only worth an index.
+    pub unique: Vec<Vec<String>>,
+    /// The model's definition in the server's own form; kept and given back by [`ModelStore::definitions`].
+    pub record: Json,
+}
+
+/// How existing instances are brought from one version of a model to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarryOver {
+    /// Top-level properties, old name to new name, all at once (so two may swap).
+    pub renames: Vec<(String, String)>,
+    /// Top-level properties that instances without them get.
+    pub defaults: Vec<(String, Value)>,
+}
+
+impl CarryOver {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.renames.is_empty() && self.defaults.is_empty()
+    }
+
+    /// Brings one instance's data over, in place; the order of its properties stays. Every driver uses this, so all
+    /// agree. Answers whether anything changed.
+    pub fn apply(&self, data: &mut Map<String, Value>) -> bool {
+        let mut changed = false;
+        if self.renames.iter().any(|(old, _)| data.contains_key(old)) {
+            changed = true;
+            *data = std::mem::take(data)
+                .into_iter()
+                .map(|(name, value)| match self.renames.iter().find(|(old, _)| *old == name) {
+                    Some((_, new)) => (new.clone(), value),
+                    None => (name, value),
+                })
+                .collect();
+        }
+        for (name, value) in &self.defaults {
+            if !data.contains_key(name) {
+                data.insert(name.clone(), value.clone());
+                changed = true;
+            }
+        }
+        changed
+    }
+}
+
+/// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
+/// of different types is false. A value that is absent or null matches only `Exists(false)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operator {
+    Eq(Value),
+    /// True for a value that is there and differs.
+    Ne(Value),
+    Lt(Value),
+    Lte(Value),
+    Gt(Value),
+    Gte(Value),
+    In(Vec<Value>),
+    /// True for a value that is there and is none of these.
+    Nin(Vec<Value>),
+    /// `%` is any text, `_` one character, `\` takes the next character literally; minds case; strings only.
+    Like(String),
+    Exists(bool),
+}
+
+/// One condition of a filter; conditions add up with "and".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    pub path: Path,
+    pub operator: Operator,
+}
+
+/// Which instances, in which order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InstanceQuery {
+    pub filter: Vec<Condition>,
+    /// Then by id ascending, always. Absent and null values come last in either direction.
+    pub sort: Vec<SortKey>,
+    /// At most that many, from 1.
+    pub limit: u32,
+    /// `next` of an earlier page of the same filter and sort.
+    pub cursor: Option<String>,
+}
+
+/// One page of instances.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstancePage {
+    pub items: Vec<Instance>,
+    /// Opaque, URL-safe; `None` on the last page. Instances that come or go between two pages neither repeat nor
+    /// hide others (keyset, not offset).
+    pub next: Option<String>,
+}
+
+/// A store of instances.
+///
+/// `define`, `drop`, `apply` and `reset` are called by one thread, one after the other, and may block it; the reads
+/// may be called at once from many tasks and never wait for the writer. Nothing here needs to be durable when it
+/// returns: after a crash the server goes on from [`ModelStore::checkpoint`]. But what is there must be consistent
+/// with the checkpoint: each of the four calls happens as a whole or not at all.
+#[async_trait]
+pub trait ModelStore: Send + Sync {
+    /// Whether the store can answer now.
+    async fn health(&self) -> Result<()>;
+
+    /// Ends background work. Called once, last.
+    async fn close(&self) -> Result<()>;
+
+    /// Makes a model (`old` is `None`) or changes one: columns, indexes, and every instance's data through `carry`
+    /// (instances that change get `new.version` as their `model_version`). Then the checkpoint is `position`.
+    /// Again with a position at or before the checkpoint: no effect.
+    async fn define(
+        &self,
+        old: Option<&ModelShape>,
+        new: &ModelShape,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<()>;
+
+    /// Removes a model with all its instances. Then the checkpoint is `position`. Not an error if it is not there.
+    async fn drop_model(&self, model: &str, position: Position) -> Result<()>;
+
+    /// Applies instance events in order, then the checkpoint is `position` (at or after the last event's). Events at
+    /// or before the checkpoint are skipped; events of other kinds too.
+    async fn apply(&self, events: &[Event], position: Position) -> Result<()>;
+
+    /// Position up to which the log is applied; 0 for an empty store.
+    async fn checkpoint(&self) -> Result<Position>;
+
+    /// The models that are defined, by id.
+    async fn definitions(&self) -> Result<Vec<ModelShape>>;
+
+    /// One instance; `None` if it or its model is not there.
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>>;
+
+    /// A page of instances. A cursor that this query did not make: `ErrorKind::Invalid`.
+    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage>;
+
+    /// How many instances match.
+    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64>;
+
+    /// Removes everything; the checkpoint is 0.
+    async fn reset(&self) -> Result<()>;
+}

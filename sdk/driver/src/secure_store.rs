@@ -1,0 +1,40 @@
+//! Secrets, as bytes that were encrypted before they came here.
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+
+/// One stored secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Ciphertext. A driver never sees the plain value.
+    pub bytes: Vec<u8>,
+    /// Counts the puts of this name, from 1; starts again at 1 after a deletion.
+    pub version: u64,
+}
+
+/// A store of sealed values by name.
+///
+/// Names match `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`; the server checks that. All methods may be called at once from
+/// many tasks.
+#[async_trait]
+pub trait SecureStore: Send + Sync {
+    /// Whether the store can answer now. Cheap; called by `/readyz`.
+    async fn health(&self) -> Result<()>;
+
+    /// Ends background work. Called once, last; nothing is called afterwards.
+    async fn close(&self) -> Result<()>;
+
+    /// The secret; `None` if there is none of that name.
+    async fn get(&self, name: &str) -> Result<Option<Sealed>>;
+
+    /// Stores, durably when it returns, and gives the new version. `expected`: the version that must be there
+    /// (0: none), else `ErrorKind::Conflict`; `None`: whatever is there is replaced.
+    async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64>;
+
+    /// Removes; `false` if there was nothing. Not an error.
+    async fn delete(&self, name: &str) -> Result<bool>;
+
+    /// Names that start with `prefix`, sorted by code point; an empty prefix lists all.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>>;
+}

@@ -1,0 +1,100 @@
+//! What hooks may do to the rest of the server, as seen from the hook host: implemented by the engine above.
+
+use async_trait::async_trait;
+use snaphook_driver::{Cause, Event, Instance, InstancePage, Position};
+
+/// Errors that a guest can handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessError {
+    pub code: AccessCode,
+    pub message: String,
+}
+
+impl AccessError {
+    pub fn new(code: AccessCode, message: impl Into<String>) -> Self {
+        AccessError { code, message: message.into() }
+    }
+}
+
+/// The codes of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessCode {
+    Denied,
+    NotFound,
+    Exists,
+    Conflict,
+    Invalid,
+    Rejected,
+    Timeout,
+    TooLarge,
+    Failed,
+}
+
+impl AccessCode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AccessCode::Denied => "denied",
+            AccessCode::NotFound => "not-found",
+            AccessCode::Exists => "exists",
+            AccessCode::Conflict => "conflict",
+            AccessCode::Invalid => "invalid",
+            AccessCode::Rejected => "rejected",
+            AccessCode::Timeout => "timeout",
+            AccessCode::TooLarge => "too-large",
+            AccessCode::Failed => "failed",
+        }
+    }
+}
+
+/// Who writes: the hook as an actor, and the cause for the event.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    /// Such as `hook:invoice.postCreate/mail`.
+    pub actor: String,
+    pub cause: Cause,
+    pub request_id: Option<String>,
+}
+
+/// The server's data, for hooks. Grants were checked by the caller ([`super::session::Session`]).
+#[async_trait]
+pub trait Access: Send + Sync {
+    /// `None` if there is no such instance; `not-found` if there is no such model.
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError>;
+
+    /// `query` is the JSON text `{filter?: {path: {op: value}}, sort?: "-a,b", limit?, cursor?}`, as in REST.
+    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError>;
+
+    /// The event at a position.
+    async fn event(&self, position: Position) -> Result<Option<Event>, AccessError>;
+
+    /// A command like any other: validated, hooked, logged. `data` is JSON text.
+    async fn create(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: Option<&str>,
+        data: &str,
+    ) -> Result<Instance, AccessError>;
+
+    /// Replaces the data; `expected` is the position that the instance must be at.
+    async fn update(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: &str,
+        data: &str,
+        expected: Option<Position>,
+    ) -> Result<Instance, AccessError>;
+
+    /// Gives the instance as it was.
+    async fn delete(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: &str,
+        expected: Option<Position>,
+    ) -> Result<Instance, AccessError>;
+
+    /// A secret's plain value; `None` if there is none.
+    async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError>;
+}

@@ -1,0 +1,180 @@
+//! What goes into a hook's call and what comes out, the same for all engines.
+
+use std::time::Duration;
+
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Json, Position};
+
+use crate::config::Phase;
+
+/// What a hook gets to see of one change.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub phase: Phase,
+    pub model: String,
+    pub model_version: u64,
+    /// Instance id.
+    pub instance: String,
+    /// Data before the change; absent for a creation.
+    pub before: Option<Json>,
+    /// Data after the change; absent for a deletion.
+    pub after: Option<Json>,
+    pub actor: Option<String>,
+    pub request_id: Option<String>,
+    pub time: Millis,
+    /// Post phases: the event that the hook reacts to.
+    pub event: Option<EventRef>,
+    /// Post phases: 1 and up. Pre phases: 1.
+    pub attempt: u32,
+    /// Length of the chain of causes that led here; writes of this call are at `depth + 1`.
+    pub depth: u32,
+}
+
+/// The event that a post hook reacts to.
+#[derive(Clone, Debug)]
+pub struct EventRef {
+    pub position: Position,
+    pub id: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Pre: the change may go on. Post: done.
+    Accept,
+    /// Pre: the change may go on with this data.
+    Amend(Json),
+    /// Pre: refused by the author's decision.
+    Reject(Rejection),
+    /// The code did not come to a decision.
+    Failed(Failure),
+}
+
+/// A pre hook's refusal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    pub message: String,
+    pub fields: Vec<FieldError>,
+}
+
+/// A message about one place of the data.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FieldError {
+    /// JSON Pointer into the data.
+    pub pointer: String,
+    pub message: String,
+}
+
+/// Why code did not come to a decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    pub cause: FailureCause,
+    /// One sentence: which hook limit or error, its value, what was used, where in the author's source.
+    pub message: String,
+    /// The limit that was hit, such as `timeout 500 ms`.
+    pub limit: Option<String>,
+}
+
+/// Kinds of failure; the names are those of metrics, stats and the error store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureCause {
+    /// The author's code threw or returned an error.
+    Exception,
+    /// The sandbox trapped.
+    Trap,
+    Timeout,
+    Memory,
+    Stack,
+    /// What it returned or logged was larger than allowed.
+    Output,
+    HostCalls,
+    /// Amended without the grant, or with data that is not valid.
+    Amend,
+    /// A chain of causes that is too deep.
+    Depth,
+    /// The code could not be loaded.
+    Load,
+    /// Too many calls of this hook wait already.
+    Overloaded,
+    /// A fault of the host.
+    Internal,
+}
+
+impl FailureCause {
+    pub const ALL: [FailureCause; 12] = [
+        FailureCause::Exception,
+        FailureCause::Trap,
+        FailureCause::Timeout,
+        FailureCause::Memory,
+        FailureCause::Stack,
+        FailureCause::Output,
+        FailureCause::HostCalls,
+        FailureCause::Amend,
+        FailureCause::Depth,
+        FailureCause::Load,
+        FailureCause::Overloaded,
+        FailureCause::Internal,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FailureCause::Exception => "exception",
+            FailureCause::Trap => "trap",
+            FailureCause::Timeout => "timeout",
+            FailureCause::Memory => "memory",
+            FailureCause::Stack => "stack",
+            FailureCause::Output => "output",
+            FailureCause::HostCalls => "host-calls",
+            FailureCause::Amend => "amend",
+            FailureCause::Depth => "depth",
+            FailureCause::Load => "load",
+            FailureCause::Overloaded => "overloaded",
+            FailureCause::Internal => "internal",
+        }
+    }
+}
+
+/// One finished call: its outcome and what it cost.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub outcome: Outcome,
+    /// From the start of the call to its end.
+    pub wall: Duration,
+    /// Part of `wall` that was spent inside the host for capabilities.
+    pub host: Duration,
+    /// Time on a core of the guest's code, as far as the engine can tell.
+    pub cpu: Duration,
+    /// Largest size of the sandbox's memories and tables, in bytes.
+    pub memory_bytes: u64,
+    pub log: Vec<LogLine>,
+    /// Each capability that the code asked for, with the answer; for `hook test` and denial messages.
+    pub asked: Vec<Asked>,
+}
+
+/// One line that a hook logged.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LogLine {
+    #[serde(with = "snaphook_driver::time")]
+    pub time: Millis,
+    pub level: LogLevel,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// One use of a capability.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Asked {
+    /// `read`, `write`, `http`, `process`, `secret` or `amend`.
+    pub capability: &'static str,
+    /// What it was asked for, such as a model or a URL without its query.
+    pub target: String,
+    pub granted: bool,
+}

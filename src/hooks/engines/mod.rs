@@ -1,0 +1,55 @@
+//! Engines: what runs a hook's code. Each implements one trait and stands in one table.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::context::{Context, Outcome};
+use super::session::Session;
+use crate::config::{Isolation, Limits, Phase};
+
+/// A way to run code.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The word in bindings, such as `quickjs`.
+    fn name(&self) -> &'static str;
+
+    /// Checks the code for the phase and makes it ready. Called when a hook is bound and at start; what cannot work
+    /// is refused here, with the reason, not at the first call.
+    async fn prepare(&self, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>, PrepareError>;
+}
+
+/// Code that is ready to run. Dropped when no binding uses it any more.
+#[async_trait]
+pub trait Prepared: Send + Sync {
+    /// Runs it once. Never panics, never runs longer than the limits allow; what goes wrong in the guest is an
+    /// [`Outcome::Failed`]. Capability calls go to the session, which checks the grants.
+    async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport;
+}
+
+/// What holds for one call, grants included.
+#[derive(Clone, Copy, Debug)]
+pub struct CallSettings {
+    pub limits: Limits,
+    pub isolation: Isolation,
+}
+
+/// What an engine says of one call.
+#[derive(Clone, Debug)]
+pub struct CallReport {
+    pub outcome: Outcome,
+    /// Time on a core, as far as the engine can tell (wall time without the time in the host, if not).
+    pub cpu: std::time::Duration,
+    pub memory_bytes: u64,
+}
+
+/// Why code cannot be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareError {
+    /// One sentence that says what, where and what to do.
+    pub message: String,
+    /// 1-based, in the author's source.
+    pub line: Option<u32>,
+    /// 1-based.
+    pub column: Option<u32>,
+}

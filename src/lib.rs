@@ -1,0 +1,7 @@
+//! Snaphook: models as a REST API over an event log, with sandboxed hooks around every change.
+//!
+//! The layers, from the bottom: [`config`], `drivers`, `catalog`, [`hooks`], `engine`, `server`, `cli`. Each uses only
+//! those below it; `cargo xtask tidy` holds that.
+
+pub mod config;
+pub mod hooks;
