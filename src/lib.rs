@@ -3,5 +3,7 @@
 //! The layers, from the bottom: [`config`], `drivers`, `catalog`, [`hooks`], `engine`, `server`, `cli`. Each uses only
 //! those below it; `cargo xtask tidy` holds that.
 
+pub mod catalog;
 pub mod config;
+pub mod engine;
 pub mod hooks;

@@ -1,0 +1,178 @@
+//! What callers ask of the engine and what they get back: plain data, no HTTP.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use snaphook_driver::{Cause, Event, Instance, Json, Position};
+
+use crate::config::Phase;
+
+/// Where a command comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    pub actor: Option<String>,
+    pub request_id: Option<String>,
+    /// The event whose post hook asks, if one does.
+    pub cause: Option<Cause>,
+}
+
+/// A change of one instance.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// `id`: a UUIDv7 if the caller has none.
+    Create { id: Option<String>, data: Json },
+    /// `create`: make it if it is not there (`If-None-Match: *` means that it must not be).
+    Replace { id: String, data: Json, create: bool },
+    /// RFC 7396.
+    Patch { id: String, patch: Json },
+    Delete { id: String },
+}
+
+/// What the caller holds to be true of the instance or model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Precondition {
+    #[default]
+    None,
+    /// `If-Match: *`
+    Exists,
+    /// `If-Match: "1", "2"`
+    At(Vec<Position>),
+    /// `If-None-Match: *`
+    Absent,
+}
+
+/// How a change is to be carried out.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    pub precondition: Precondition,
+    /// Only with `Change::Create` and new models.
+    pub idempotency_key: Option<String>,
+    pub dry_run: bool,
+    /// Answer only after the post hooks of the event ended, at most that long.
+    pub wait: Option<Duration>,
+}
+
+/// Answer to a change.
+#[derive(Clone, Debug)]
+pub enum Written {
+    Created(Instance),
+    Updated(Instance),
+    /// The instance as it was.
+    Deleted(Instance),
+    DryRun(DryRun),
+}
+
+/// What a change would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryRun {
+    /// With position 0.
+    pub event: Event,
+    pub hooks: Vec<HookDecision>,
+    /// Post hooks that would follow, by name.
+    pub post_hooks: Vec<String>,
+}
+
+/// What one pre hook said.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookDecision {
+    pub name: String,
+    pub engine: String,
+    pub artifact: String,
+    /// `accept`, `amend`, `reject` or `failed`.
+    pub decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Whether it only looked on.
+    pub shadow: bool,
+    pub ms: f64,
+}
+
+/// A new model, or a new version of one.
+#[derive(Clone, Debug, Default)]
+pub struct ModelInput {
+    /// JSON Schema, as text.
+    pub schema: Option<Json>,
+    /// Property names, `-` in front for descending.
+    pub indexes: Vec<Vec<String>>,
+    pub unique: Vec<Vec<String>>,
+    /// Old name, new name.
+    pub renames: Vec<(String, String)>,
+}
+
+/// One hook of a chain, as a client gives it.
+#[derive(Clone, Debug)]
+pub struct BindingInput {
+    pub name: Option<String>,
+    pub engine: String,
+    pub code: BindingCode,
+    pub shadow: bool,
+}
+
+/// Where the code of a binding is.
+#[derive(Clone, Debug)]
+pub enum BindingCode {
+    /// Source text or component, inline.
+    Inline { bytes: Vec<u8>, typescript: bool },
+    /// A sha256 that the server has (with or without `sha256:`), or a file name in `hooks/`.
+    Artifact(String),
+    /// A native library's file name in `hooks/`.
+    Library(String),
+}
+
+/// Answer to an import.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Imported {
+    pub created: u64,
+    pub failed: u64,
+    /// The first 1,000 failures.
+    pub errors: Vec<ImportError>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ImportError {
+    /// From 1.
+    pub line: u64,
+    /// Problem type, such as `invalid`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<crate::hooks::context::FieldError>,
+}
+
+/// A hook as it is bound.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookInfo {
+    pub name: String,
+    pub engine: String,
+    /// `sha256:…`
+    pub artifact: String,
+    pub size: u64,
+    /// `enforce` or `shadow`
+    pub mode: &'static str,
+    pub grants: Vec<serde_json::Value>,
+    pub position: Position,
+}
+
+/// Progress of a rebuild.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RebuildProgress {
+    /// `idle`, `running`, `done` or `failed`
+    pub state: &'static str,
+    pub position: Position,
+    pub head: Position,
+    pub events: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Names the phases of one kind of change: before and after.
+pub(crate) const fn phases(kind: snaphook_driver::EventKind) -> Option<(Phase, Phase)> {
+    use snaphook_driver::EventKind as Kind;
+    match kind {
+        Kind::InstanceCreated => Some((Phase::PreCreate, Phase::PostCreate)),
+        Kind::InstanceUpdated => Some((Phase::PreUpdate, Phase::PostUpdate)),
+        Kind::InstanceDeleted => Some((Phase::PreDelete, Phase::PostDelete)),
+        _ => None,
+    }
+}

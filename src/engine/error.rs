@@ -1,0 +1,98 @@
+//! Why a command or a question was not answered with what was asked for.
+//!
+//! One type for the whole engine: callers decide by [`ErrorKind`] (the server turns it into a status, in one place;
+//! the hook host into an access code).
+
+use std::fmt;
+
+use snaphook_driver::DriverError;
+
+use crate::hooks::context::FieldError;
+
+/// Result of an engine call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of answer it is. Each kind has one problem type in the REST API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    BadRequest,
+    NotFound,
+    Exists,
+    NotUnique,
+    Conflict,
+    ModelInUse,
+    PreconditionFailed,
+    TooLarge,
+    Invalid,
+    Rejected,
+    Incompatible,
+    HookFailed,
+    Overloaded,
+    Storage,
+}
+
+/// A refusal or a fault, with everything that the caller needs to act on it.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: ErrorKind,
+    /// One sentence: what, where, what was expected, what to do.
+    pub detail: String,
+    /// JSON Pointers into the request body.
+    pub errors: Vec<FieldError>,
+    /// Name of the hook that refused or failed.
+    pub hook: Option<String>,
+    /// A line that only the log gets.
+    pub source: Option<DriverError>,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Error { kind, detail: detail.into(), errors: Vec::new(), hook: None, source: None }
+    }
+
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    #[must_use]
+    pub fn with_hook(mut self, hook: impl Into<String>) -> Self {
+        self.hook = Some(hook.into());
+        self
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Error::new(ErrorKind::BadRequest, detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Error::new(ErrorKind::NotFound, detail)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(source: DriverError) -> Self {
+        let kind = match source.kind() {
+            snaphook_driver::ErrorKind::Invalid => ErrorKind::BadRequest,
+            _ => ErrorKind::Storage,
+        };
+        let detail = match kind {
+            ErrorKind::Storage => format!("a store failed, nothing was acknowledged: {source}"),
+            _ => source.to_string(),
+        };
+        Error { kind, detail, errors: Vec::new(), hook: None, source: Some(source) }
+    }
+}
