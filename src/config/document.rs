@@ -82,7 +82,14 @@ struct Entry<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn root(document: &'a Document<'a>, table: &'a DeTable<'a>) -> Self {
-        Section { document, prefix: String::new(), line: None, entries: entries(document, table), known: Vec::new(), taken: Vec::new() }
+        Section {
+            document,
+            prefix: String::new(),
+            line: None,
+            entries: entries(document, table),
+            known: Vec::new(),
+            taken: Vec::new(),
+        }
     }
 
     /// Takes a key.
@@ -97,7 +104,8 @@ impl<'a> Section<'a> {
     pub(super) fn not_yet(&mut self, key: &'static str, why: &str) {
         self.known.push(key);
         if let Some(entry) = self.entries.remove(key) {
-            self.document.error(entry.key_line, format!("`{}{key}` is not in this version yet{why}; remove it", self.prefix));
+            self.document
+                .error(entry.key_line, format!("`{}{key}` is not in this version yet{why}; remove it", self.prefix));
         }
     }
 
@@ -105,7 +113,9 @@ impl<'a> Section<'a> {
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let line = self.entries.get(key).map(|entry| entry.key_line);
         match self.value(key) {
-            Some(value) => value.section().map(|section| Section { line, ..section }).unwrap_or_else(|| self.empty(key)),
+            Some(value) => {
+                value.section().map(|section| Section { line, ..section }).unwrap_or_else(|| self.empty(key))
+            }
             None => self.empty(key),
         }
     }
@@ -294,7 +304,9 @@ impl<'a> Value<'a> {
             return None;
         };
         if text.starts_with("secret:") {
-            self.error("is a `secret:` reference, which works only in the settings of the event, model and error storage");
+            self.error(
+                "is a `secret:` reference, which works only in the settings of the event, model and error storage",
+            );
             return None;
         }
         let (value, variable) = self.resolve(text)?;

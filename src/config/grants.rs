@@ -173,7 +173,8 @@ fn hook(text: Text<'_>) -> Option<String> {
 
 /// `[METHOD ]URL` where `*` stands for any text.
 fn http_pattern(text: Text<'_>) -> Option<String> {
-    let (method, url) = text.value.split_once(' ').map_or((None, text.value.as_str()), |(method, url)| (Some(method), url));
+    let (method, url) =
+        text.value.split_once(' ').map_or((None, text.value.as_str()), |(method, url)| (Some(method), url));
     let expected = "'[METHOD ]URL' such as 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'";
     if method.is_some_and(|method| method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
         text.unexpected(&format!("{expected}, the method in capitals"));

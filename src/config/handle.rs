@@ -101,7 +101,8 @@ impl ConfigHandle {
 
 /// The keys that differ and are only read at start.
 fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let differs = |left: &DriverConfig, right: &DriverConfig| left.driver != right.driver || left.settings != right.settings;
+    let differs =
+        |left: &DriverConfig, right: &DriverConfig| left.driver != right.driver || left.settings != right.settings;
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
@@ -153,7 +154,9 @@ mod tests {
         let before = handle.current();
         write(
             folder.path(),
-            &format!("{START}[hooks]\ntimeout = '1 s'\nconcurrency = 2\n[[grants]]\nmodel = 'a'\nphase = '*'\nread = ['b']\n"),
+            &format!(
+                "{START}[hooks]\ntimeout = '1 s'\nconcurrency = 2\n[[grants]]\nmodel = 'a'\nphase = '*'\nread = ['b']\n"
+            ),
         );
         let reloaded = handle.reload(|_| Ok(())).unwrap();
         assert_eq!(reloaded.applied, ["grants", "hooks.timeout", "hooks.concurrency"]);

@@ -157,7 +157,8 @@ impl Config {
     /// Reads and checks a file; `None`: [`FILE_DEFAULT`] in the working directory, or the defaults if there is none.
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
         let named = path.unwrap_or(Path::new(FILE_DEFAULT));
-        let fault = |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
+        let fault =
+            |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
         let working = std::env::current_dir().map_err(|error| fault(format!("no working directory: {error}")))?;
         let file = working.join(named);
         match path {

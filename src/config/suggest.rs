@@ -20,8 +20,9 @@ fn distance(left: &str, right: &str) -> usize {
     for (row, character) in left.iter().enumerate() {
         let mut current = vec![row + 1];
         for (column, other) in right.iter().enumerate() {
-            let mut cost =
-                (previous[column] + usize::from(character != other)).min(previous[column + 1] + 1).min(current[column] + 1);
+            let mut cost = (previous[column] + usize::from(character != other))
+                .min(previous[column + 1] + 1)
+                .min(current[column] + 1);
             if row > 0 && column > 0 && *character == right[column - 1] && left[row - 1] == *other {
                 cost = cost.min(before[column - 1] + 1);
             }

@@ -52,9 +52,18 @@ fn defaults() {
     assert_eq!(config.private_key, "file:data/secret.key");
     let stores = [&config.secure, &config.event, &config.model, &config.error];
     let stores = stores.map(|store| format!("{} {}", store.driver, store.settings["path"].as_str().unwrap()));
-    assert_eq!(stores, ["file data/secrets", "sqlite data/events.db", "sqlite data/models.db", "sqlite data/errors.db"]);
+    assert_eq!(
+        stores,
+        ["file data/secrets", "sqlite data/events.db", "sqlite data/models.db", "sqlite data/errors.db"]
+    );
     assert_eq!(config.grants, []);
-    assert!(config.refusal().unwrap().to_string().contains("`auth.mode` is 'tokens' (the default), which is not in this version yet"));
+    assert!(
+        config
+            .refusal()
+            .unwrap()
+            .to_string()
+            .contains("`auth.mode` is 'tokens' (the default), which is not in this version yet")
+    );
 }
 
 #[test]
@@ -94,15 +103,19 @@ fn modes() {
     let lines = |text: &str| parse(text).map_err(|errors| errors.lines().collect::<Vec<_>>());
     assert_eq!(
         lines("[auth]\nmode = 'open'\n").unwrap_err(),
-        ["config.toml:2: `server.mount-address` is `0.0.0.0:1337` (the default) and `auth.mode` is 'open': whoever reaches \
+        [
+            "config.toml:2: `server.mount-address` is `0.0.0.0:1337` (the default) and `auth.mode` is 'open': whoever reaches \
           that address could read and change everything; expected a loopback address, write `mount-address = \
-          '127.0.0.1:1337'` under `[server]`"]
+          '127.0.0.1:1337'` under `[server]`"
+        ]
     );
     assert_eq!(
         lines("[server]\nmount-address = '192.168.1.7:80'\n[auth]\nmode = 'open'\n").unwrap_err(),
-        ["config.toml:2: `server.mount-address` is `192.168.1.7:80` and `auth.mode` is 'open': whoever reaches that address \
+        [
+            "config.toml:2: `server.mount-address` is `192.168.1.7:80` and `auth.mode` is 'open': whoever reaches that address \
           could read and change everything; expected a loopback address, write `mount-address = '127.0.0.1:80'` under \
-          `[server]`"]
+          `[server]`"
+        ]
     );
     let tokens = "which is not in this version yet; write `mode = 'open'` under `[auth]` and `mount-address = \
                   '127.0.0.1:1337'` under `[server]`";
@@ -150,7 +163,9 @@ fn faults_of_sections() {
         ),
         (
             "[connections.main]\ndriver = 'postgres'\n",
-            &["config.toml:5: `connections` is not in this version yet: none of its drivers shares a connection; remove it"],
+            &[
+                "config.toml:5: `connections` is not in this version yet: none of its drivers shares a connection; remove it",
+            ],
         ),
         ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`"]),
         (
@@ -204,8 +219,11 @@ fn faults_of_the_server() {
             "config.toml:11: `auth.mode` is `none`, expected 'tokens' or 'open'",
         ]
     );
-    assert_eq!(lines("server = 3\n")[0], "config.toml: `auth.mode` is 'tokens' (the default), which is not in this version yet; \
-        write `mode = 'open'` under `[auth]` and `mount-address = '127.0.0.1:1337'` under `[server]`");
+    assert_eq!(
+        lines("server = 3\n")[0],
+        "config.toml: `auth.mode` is 'tokens' (the default), which is not in this version yet; \
+        write `mode = 'open'` under `[auth]` and `mount-address = '127.0.0.1:1337'` under `[server]`"
+    );
     assert_eq!(lines("server = 3\n")[1], "config.toml:1: `server` is a whole number, expected a table");
     let broken = lines("[server]\nmount-path = '/'\npassword = hunter2\n");
     assert_eq!(broken.len(), 1, "{broken:?}");
@@ -215,7 +233,8 @@ fn faults_of_the_server() {
 #[test]
 fn mount_paths() {
     for (text, expected) in [("/", "/"), ("/api", "/api"), ("/api/", "/api"), ("/a/b.c", "/a/b.c")] {
-        let config = parse(&format!("[server]\nmount-address = 'env:PORT_80'\nmount-path = '{text}'\n[auth]\nmode = 'open'\n"));
+        let config =
+            parse(&format!("[server]\nmount-address = 'env:PORT_80'\nmount-path = '{text}'\n[auth]\nmode = 'open'\n"));
         let config = config.unwrap();
         assert_eq!(config.server.mount_path, expected);
         assert_eq!(config.url(), format!("http://127.0.0.1:80{}", if expected == "/" { "" } else { expected }));
@@ -284,7 +303,9 @@ fn faults_of_grants() {
             ],
         ),
         (
-            &format!("{process}process = [{{ program = 'bin/x' }}, {{ args = [] }}, {{ program = '/bin/../x', timeout = '0 s' }}]\n"),
+            &format!(
+                "{process}process = [{{ program = 'bin/x' }}, {{ args = [] }}, {{ program = '/bin/../x', timeout = '0 s' }}]\n"
+            ),
             &[
                 "config.toml:8: `grants.process.program` is `bin/x`, expected an absolute path without `..`, such as \
                  '/usr/bin/pdftotext'",
@@ -304,7 +325,10 @@ fn faults_of_grants() {
                  `output`",
             ],
         ),
-        ("[grants]\nmodel = 'a'\n", &["config.toml:5: `grants` is a table, expected a list of tables, each under `[[grants]]`"]),
+        (
+            "[grants]\nmodel = 'a'\n",
+            &["config.toml:5: `grants` is a table, expected a list of tables, each under `[[grants]]`"],
+        ),
     ] {
         check(text, expected);
     }
@@ -343,7 +367,10 @@ fn storages() {
          driver = 'memory'\n[driver-error-storage]\npassword = 'secret:db'\n[driver-secure-storage]\nprivate-key = 'env:KEY'\n",
     );
     assert_eq!(config.event.line, Some(6));
-    assert_eq!(serde_json::Value::Object(config.event.settings), serde_json::json!({"url": "hunter2", "pool": {"size": 4}}));
+    assert_eq!(
+        serde_json::Value::Object(config.event.settings),
+        serde_json::json!({"url": "hunter2", "pool": {"size": 4}})
+    );
     assert!(config.model.settings.is_empty());
     assert_eq!(
         serde_json::Value::Object(config.error.settings),

@@ -65,7 +65,8 @@ fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErr
 /// Watches the folder of the file, because an editor replaces the file and a mounted configuration replaces a link
 /// beside it; and the folder of what a link leads to.
 fn watch_file(file: &Path, changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let failed = |error: notify::Error| tracing::warn!("changes of the configuration are not seen ({error}); send SIGHUP");
+    let failed =
+        |error: notify::Error| tracing::warn!("changes of the configuration are not seen ({error}); send SIGHUP");
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let only_read = matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
         if !only_read {
@@ -96,9 +97,8 @@ impl Hangups {
     #[cfg(unix)]
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        let signal = signal(SignalKind::hangup())
-            .inspect_err(|error| tracing::warn!("SIGHUP is not listened to: {error}"))
-            .ok();
+        let signal =
+            signal(SignalKind::hangup()).inspect_err(|error| tracing::warn!("SIGHUP is not listened to: {error}")).ok();
         Hangups { signal }
     }
 
