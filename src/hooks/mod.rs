@@ -1,6 +1,13 @@
 //! The hook host: engines × capabilities. Knows nothing of HTTP routes or of the commit path's order of steps.
 
 pub mod access;
+pub mod capabilities;
 pub mod context;
 pub mod engines;
+pub mod grants;
+pub mod host;
+pub mod pattern;
 pub mod session;
+pub mod stats;
+#[cfg(test)]
+pub(crate) mod testing;

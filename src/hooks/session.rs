@@ -1,12 +1,43 @@
 //! One call's way to the host: every capability of every engine and WIT version ends here.
 //!
-//! Grants, call counts, deadlines and sizes are checked here and nowhere else.
+//! Grants, call counts, deadlines and sizes are checked here and in [`super::capabilities`], where the methods of each
+//! capability are, and nowhere else: no engine and no old version can be a way around them.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::access::AccessError;
-use super::context::{Asked, Failure, LogLevel, LogLine};
+use snaphook_driver::{Cause, Position, time};
+use tokio::sync::Semaphore;
+
+use super::access::{Access, AccessCode, AccessError, Writer};
+use super::capabilities::http::HttpClient;
+use super::capabilities::process::Processes;
+use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
+use super::grants::{Capability, Granted, HookId, format_duration};
+
+/// Host calls of one run, of all capabilities together.
+pub const HOST_CALLS_MAX: u32 = 10_000;
+
+/// Log lines of one run, and the bytes of their messages together.
+pub const LOG_LINES_MAX: usize = 1_000;
+pub const LOG_BYTES_MAX: usize = 64 * 1024;
+
+/// Length of a chain of causes: a write at a greater depth is refused.
+pub const DEPTH_MAX: u32 = 8;
+
+/// Time in the host of one run, all its calls together. A pre hook keeps a client waiting, so it gets less.
+pub const HOST_TIME_PRE_MAX: Duration = Duration::from_secs(10);
+pub const HOST_TIME_POST_MAX: Duration = Duration::from_secs(300);
+
+/// Different requests that a run's report lists; the rest is only counted.
+const ASKED_MAX: usize = 100;
+
+/// HTTP requests and processes of one run at the same moment; more of them wait. What they answer is kept outside
+/// the sandbox's memory until the guest takes it, so it needs a bound of its own.
+const OUTSIDE_CALLS_MAX: usize = 8;
 
 /// What a host call answers instead of a value.
 #[derive(Clone, Debug)]
@@ -17,7 +48,13 @@ pub enum HostError {
     Fatal(Failure),
 }
 
-/// An HTTP request of a hook. Header values and body may hold `{{secret:name}}` in headers only.
+impl From<AccessError> for HostError {
+    fn from(error: AccessError) -> Self {
+        HostError::Access(error)
+    }
+}
+
+/// An HTTP request of a hook. Header values may hold `{{secret:name}}`; nothing else may.
 #[derive(Clone, Debug)]
 pub struct HttpRequest {
     pub method: String,
@@ -63,76 +100,320 @@ pub struct ProcessOutput {
     pub stderr: Vec<u8>,
 }
 
+/// What all sessions of a server share.
+pub struct Services {
+    pub access: Arc<dyn Access>,
+    pub(super) http: HttpClient,
+    pub(super) processes: Processes,
+}
+
+impl Services {
+    /// Cheap: the HTTP client and what processes need are made at their first use.
+    pub fn new(access: Arc<dyn Access>) -> Arc<Self> {
+        Services::with_http(access, HttpClient::default())
+    }
+
+    pub(super) fn with_http(access: Arc<dyn Access>, http: HttpClient) -> Arc<Self> {
+        Arc::new(Services { access, http, processes: Processes::default() })
+    }
+}
+
 /// One call's session.
-pub struct Session {}
+pub struct Session {
+    pub(super) services: Arc<Services>,
+    pub(super) granted: Arc<Granted>,
+    event_position: Position,
+    depth: u32,
+    request_id: Option<String>,
+    /// For all host calls of the run together.
+    host_time_max: Duration,
+    calls: AtomicU32,
+    clock: Mutex<HostClock>,
+    notes: Mutex<Notes>,
+    outside: Semaphore,
+}
 
 impl Session {
-    /// The instance as JSON text; `None` if there is none.
-    pub async fn read_get(&self, model: &str, id: &str) -> Result<Option<String>, HostError> {
-        let _ = (model, id);
-        unimplemented!()
+    /// The session of one call of the hook that `granted` is for.
+    pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context) -> Arc<Session> {
+        let host_time_max = if granted.hook().phase.is_pre() { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
+        Arc::new(Session {
+            services: Arc::clone(services),
+            granted,
+            host_time_max,
+            event_position: context.event.as_ref().map_or(0, |event| event.position),
+            depth: context.depth,
+            request_id: context.request_id.clone(),
+            calls: AtomicU32::new(0),
+            clock: Mutex::default(),
+            notes: Mutex::default(),
+            outside: Semaphore::new(OUTSIDE_CALLS_MAX),
+        })
     }
-    /// `{items, next}` as JSON text; `query` as in [`super::access::Access::query`].
-    pub async fn read_query(&self, model: &str, query: &str) -> Result<String, HostError> {
-        let _ = (model, query);
-        unimplemented!()
-    }
-    /// The event as JSON text. Needs read on the event's model.
-    pub async fn read_event(&self, position: u64) -> Result<Option<String>, HostError> {
-        let _ = position;
-        unimplemented!()
-    }
-    /// `data` is JSON text; answers the instance as JSON text.
-    pub async fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<String, HostError> {
-        let _ = (model, id, data);
-        unimplemented!()
-    }
-    pub async fn write_update(
-        &self,
-        model: &str,
-        id: &str,
-        data: &str,
-        expected: Option<u64>,
-    ) -> Result<String, HostError> {
-        let _ = (model, id, data, expected);
-        unimplemented!()
-    }
-    pub async fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<String, HostError> {
-        let _ = (model, id, expected);
-        unimplemented!()
-    }
-    pub async fn http_send(&self, request: HttpRequest) -> Result<HttpResponse, HostError> {
-        let _ = request;
-        unimplemented!()
-    }
-    pub async fn process_run(&self, command: ProcessCommand) -> Result<ProcessOutput, HostError> {
-        let _ = command;
-        unimplemented!()
-    }
-    pub async fn secret_get(&self, name: &str) -> Result<String, HostError> {
-        let _ = name;
-        unimplemented!()
-    }
+
     /// Waits, for timers; counts as a host call but as guest time (wall clock limit goes on).
     pub async fn sleep(&self, duration: Duration) -> Result<(), HostError> {
-        let _ = duration;
-        unimplemented!()
+        self.count_call()?;
+        tokio::time::sleep(duration).await;
+        Ok(())
     }
-    /// Keeps a log line; `Fatal` when the call logs more than allowed.
-    pub fn log(&self, level: LogLevel, message: String) -> Result<(), HostError> {
-        let _ = (level, message);
-        unimplemented!()
-    }
-    /// Time spent in capability calls so far: an engine adds it to its deadline.
+
+    /// Time spent in capability calls so far: an engine adds it to its deadline. Calls that overlap count once.
     pub fn host_time(&self) -> Duration {
-        unimplemented!()
+        lock(&self.clock).total()
     }
-    /// Whether this call may amend; notes that it was asked.
-    pub fn may_amend(&self) -> bool {
-        unimplemented!()
-    }
+
     /// What was logged and asked, taken out at the end of the call.
     pub fn finish(&self) -> (Vec<LogLine>, Vec<Asked>) {
-        unimplemented!()
+        let mut notes = lock(&self.notes);
+        notes.log_bytes = 0;
+        (std::mem::take(&mut notes.log), std::mem::take(&mut notes.asked))
+    }
+
+    pub(super) fn hook(&self) -> &HookId {
+        self.granted.hook()
+    }
+
+    /// Who writes in this call.
+    pub(super) fn writer(&self) -> Writer {
+        let hook = self.hook().to_string();
+        Writer {
+            actor: format!("hook:{hook}"),
+            cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
+            request_id: self.request_id.clone(),
+        }
+    }
+
+    /// Counts one host call; the one above the limit ends the guest.
+    pub(super) fn count_call(&self) -> Result<(), HostError> {
+        // Relaxed: only the number itself matters.
+        if self.calls.fetch_add(1, Ordering::Relaxed) < HOST_CALLS_MAX {
+            return Ok(());
+        }
+        self.calls.store(HOST_CALLS_MAX, Ordering::Relaxed);
+        Err(HostError::Fatal(Failure {
+            cause: FailureCause::HostCalls,
+            message: format!("the hook made more than {HOST_CALLS_MAX} host calls in one run"),
+            limit: Some(format!("host calls {HOST_CALLS_MAX}")),
+        }))
+    }
+
+    /// Notes what was asked for and how it was answered; a refusal also goes to the hook's log.
+    pub(super) fn check(
+        &self,
+        capability: Capability,
+        target: impl Into<String>,
+        verdict: Result<(), AccessError>,
+    ) -> Result<(), HostError> {
+        let first = self.note(capability, target.into(), verdict.is_ok());
+        let Err(error) = verdict else { return Ok(()) };
+        if first {
+            // The log is full: the refusal itself still reaches the guest.
+            let _ = self.log(LogLevel::Warn, error.message.clone());
+        }
+        Err(HostError::Access(error))
+    }
+
+    /// Waits until fewer than [`OUTSIDE_CALLS_MAX`] requests to the outside of this call are under way.
+    pub(super) async fn outside_slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        // Never closed, so never `None`; a caller without a permit would only be unbounded.
+        self.outside.acquire().await.ok()
+    }
+
+    /// Runs a host call within its deadline and what is left of the run's time in the host.
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Duration,
+        what: &(dyn Display + Sync),
+        call: impl Future<Output = Result<T, AccessError>>,
+    ) -> Result<T, HostError> {
+        let budget = self.host_time_max;
+        let left = budget.saturating_sub(self.host_time());
+        let _span = Span::start(&self.clock);
+        match tokio::time::timeout(deadline.min(left), call).await {
+            Ok(answer) => answer.map_err(HostError::Access),
+            Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
+                cause: FailureCause::Timeout,
+                message: format!(
+                    "the hook spent {} in host calls, the last one was {what}",
+                    format_duration(budget)
+                ),
+                limit: Some(format!("host time {}", format_duration(budget))),
+            })),
+            Err(_) => Err(HostError::Access(AccessError::new(
+                AccessCode::Timeout,
+                format!("{what} took longer than {}", format_duration(deadline)),
+            ))),
+        }
+    }
+
+    /// Appends a log line within the limits of one run.
+    pub(super) fn append_log(&self, level: LogLevel, mut message: String) -> Result<(), HostError> {
+        let mut notes = lock(&self.notes);
+        let limit = if notes.log.len() >= LOG_LINES_MAX {
+            Some((format!("{LOG_LINES_MAX} lines"), format!("log {LOG_LINES_MAX} lines")))
+        } else if notes.log_bytes.saturating_add(message.len()) > LOG_BYTES_MAX {
+            Some((format!("{} KiB", LOG_BYTES_MAX / 1024), format!("log {} KiB", LOG_BYTES_MAX / 1024)))
+        } else {
+            None
+        };
+        if let Some((what, limit)) = limit {
+            return Err(HostError::Fatal(Failure {
+                cause: FailureCause::Output,
+                message: format!("the hook logged more than {what} in one run"),
+                limit: Some(limit),
+            }));
+        }
+        notes.log_bytes += message.len();
+        message.shrink_to_fit();
+        notes.log.push(LogLine { time: time::now(), level, message });
+        Ok(())
+    }
+
+    /// Answers whether the same was not noted before.
+    pub(super) fn note(&self, capability: Capability, target: String, granted: bool) -> bool {
+        let asked = Asked { capability: capability.as_str(), target, granted };
+        let mut notes = lock(&self.notes);
+        if notes.asked.len() >= ASKED_MAX || notes.asked.contains(&asked) {
+            return false;
+        }
+        notes.asked.push(asked);
+        true
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    log: Vec<LogLine>,
+    log_bytes: usize,
+    asked: Vec<Asked>,
+}
+
+/// Time during which at least one host call was under way.
+#[derive(Default)]
+struct HostClock {
+    under_way: u32,
+    since: Option<Instant>,
+    finished: Duration,
+}
+
+impl HostClock {
+    fn total(&self) -> Duration {
+        self.finished + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// One host call under way; ends when dropped, so a call that is cancelled ends too.
+struct Span<'a>(&'a Mutex<HostClock>);
+
+impl<'a> Span<'a> {
+    fn start(clock: &'a Mutex<HostClock>) -> Self {
+        let mut inner = lock(clock);
+        inner.under_way += 1;
+        inner.since.get_or_insert_with(Instant::now);
+        drop(inner);
+        Span(clock)
+    }
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        let mut clock = lock(self.0);
+        clock.under_way -= 1;
+        if clock.under_way == 0 {
+            clock.finished = clock.total();
+            clock.since = None;
+        }
+    }
+}
+
+/// Nothing that holds these locks can leave the data half changed, so a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{HOST_CALLS_MAX, HostError, Session};
+    use crate::config::Phase;
+    use crate::hooks::access::{AccessCode, AccessError};
+    use crate::hooks::context::{Failure, FailureCause, LogLevel};
+    use crate::hooks::testing::{Bench, access_error};
+
+    #[track_caller]
+    fn fatal<T: std::fmt::Debug>(result: Result<T, HostError>) -> Failure {
+        match result {
+            Err(HostError::Fatal(failure)) => failure,
+            other => panic!("not fatal: {other:?}"),
+        }
+    }
+
+    fn session() -> Arc<Session> {
+        Bench::new().session("invoice", Phase::PreCreate, "h", "read = ['*']")
+    }
+
+    #[tokio::test]
+    async fn host_calls_are_bounded() {
+        let session = session();
+        for _ in 0..HOST_CALLS_MAX {
+            session.read_get("a", "1").await.unwrap();
+        }
+        let failure = fatal(session.read_get("a", "1").await);
+        assert_eq!(failure.cause, FailureCause::HostCalls);
+        assert_eq!(failure.limit.as_deref(), Some("host calls 10000"));
+        fatal(session.sleep(Duration::ZERO).await);
+        fatal(session.secret_get("denied").await);
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let session = session();
+        for _ in 0..1000 {
+            session.log(LogLevel::Info, "x".into()).unwrap();
+        }
+        let failure = fatal(session.log(LogLevel::Info, String::new()));
+        assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Output, Some("log 1000 lines")));
+        assert_eq!(session.finish().0.len(), 1000);
+        let failure = fatal(session.log(LogLevel::Info, "x".repeat(64 * 1024 + 1)));
+        assert_eq!(failure.limit.as_deref(), Some("log 64 KiB"));
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_is_bounded() {
+        let session = session();
+        for n in 0..1000 {
+            session.read_get(&n.to_string(), "1").await.unwrap();
+            session.read_get("0", "1").await.unwrap();
+        }
+        assert_eq!(session.finish().1.len(), super::ASKED_MAX);
+    }
+
+    #[tokio::test]
+    async fn calls_have_a_deadline_and_overlapping_ones_count_once() {
+        let session = session();
+        let slow = || {
+            let never = std::future::pending::<Result<(), AccessError>>();
+            session.within(Duration::from_millis(50), &"a slow call", never)
+        };
+        let (a, b) = tokio::join!(slow(), slow());
+        let error = access_error(a.unwrap_err());
+        assert_eq!((error.code, error.message.as_str()), (AccessCode::Timeout, "a slow call took longer than 50 ms"));
+        b.unwrap_err();
+        let time = session.host_time();
+        assert!((50..100).contains(&time.as_millis()), "{time:?}");
+    }
+
+    #[tokio::test]
+    async fn time_in_the_host_is_bounded() {
+        let mut session = session();
+        Arc::get_mut(&mut session).unwrap().host_time_max = Duration::from_millis(20);
+        for _ in 0..2 {
+            let failure = fatal(session.read_get("slow", "1").await);
+            assert_eq!(failure.cause, FailureCause::Timeout);
+            assert_eq!(failure.message, "the hook spent 20 ms in host calls, the last one was read of `slow/1`");
+        }
     }
 }

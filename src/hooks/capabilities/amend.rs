@@ -1,0 +1,50 @@
+//! `amend`: a pre hook's changed data is taken only with the grant. The data itself is checked by the server, which
+//! knows the schema.
+
+use super::super::context::{Failure, FailureCause};
+use super::super::grants::Capability;
+use super::super::session::Session;
+
+impl Session {
+    /// Whether this call may amend; notes that it was asked.
+    pub fn may_amend(&self) -> bool {
+        self.check_amend().is_ok()
+    }
+
+    /// The same, with the failure that an amendment without the grant is.
+    pub(in super::super) fn check_amend(&self) -> Result<(), Failure> {
+        self.note(Capability::Amend, self.hook().model.clone(), self.granted.amend);
+        if self.granted.amend {
+            return Ok(());
+        }
+        let denial = self.granted.denial(Capability::Amend, "a change of the data", "true", |grant| grant.amend);
+        Err(Failure { cause: FailureCause::Amend, message: denial.message, limit: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::context::FailureCause;
+    use super::super::super::testing::Bench;
+    use crate::config::Phase;
+
+    #[test]
+    fn only_with_the_grant() {
+        let bench = Bench::new();
+        assert!(bench.session("invoice", Phase::PreUpdate, "tidy", "amend = true").may_amend());
+        let session = bench.session("invoice", Phase::PreUpdate, "tidy", "");
+        let failure = session.check_amend().unwrap_err();
+        assert_eq!(failure.cause, FailureCause::Amend);
+        assert!(failure.message.ends_with("hook = 'tidy'\namend = true"), "{}", failure.message);
+        assert!(bench.session_after(&failure.message, "invoice", Phase::PreUpdate, "tidy").may_amend());
+    }
+
+    #[test]
+    fn never_where_there_is_nothing_to_amend() {
+        let bench = Bench::new();
+        for phase in [Phase::PreDelete, Phase::PostCreate, Phase::PostUpdate, Phase::PostDelete] {
+            let failure = bench.session("invoice", phase, "tidy", "amend = true").check_amend().unwrap_err();
+            assert!(failure.message.contains("no grant can open `amend`"), "{}", failure.message);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The HTTP clients of all hooks: where names become addresses, and how much of an answer is kept.
+//!
+//! There are two, because connections are pooled: one that never connects to an address that is not public, and one
+//! for hosts that a grant names whole. With one pool, a connection made for the second would serve the first. The
+//! filter is in the resolver that the connector itself asks, so what was checked is what is connected to.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, redirect};
+use url::Url;
+
+use super::super::super::access::{AccessCode, AccessError};
+use super::super::super::grants::format_bytes;
+use super::address;
+
+/// Body of one answer.
+pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Answers under way for all hooks together, in bytes. They are outside of every sandbox's memory limit.
+const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_PER_HOST_MAX: usize = 8;
+
+/// How a name becomes addresses.
+pub type Lookup = dyn Fn(String) -> LookupFuture + Send + Sync;
+type LookupFuture = Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
+
+/// Both clients; made at their first use, since reading the system's certificates takes a while.
+pub struct HttpClient {
+    lookup: Arc<Lookup>,
+    public: OnceLock<Client>,
+    named: OnceLock<Client>,
+    buffered_bytes: AtomicUsize,
+}
+
+/// One answer, whole.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Default for HttpClient {
+    fn default() -> Self {
+        HttpClient::with_lookup(Arc::new(|name| {
+            Box::pin(async move {
+                let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
+                Ok(addresses.map(|address| address.ip()).collect())
+            })
+        }))
+    }
+}
+
+impl HttpClient {
+    /// Clients that resolve names in another way than the system does.
+    pub fn with_lookup(lookup: Arc<Lookup>) -> Self {
+        HttpClient { lookup, public: OnceLock::new(), named: OnceLock::new(), buffered_bytes: AtomicUsize::new(0) }
+    }
+
+    /// Sends one request and reads the whole answer; follows nothing. `named`: the grant names the host whole.
+    ///
+    /// The caller has checked the address of a literal: connectors do not ask a resolver for it.
+    pub(super) async fn send(
+        &self,
+        named: bool,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, AccessError> {
+        let mut request = self.client(named)?.request(method, url).headers(headers);
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        let mut response = request.send().await.map_err(explain)?;
+        let announced = response.content_length().unwrap_or(0);
+        if announced > BODY_BYTES_MAX as u64 {
+            return Err(too_large());
+        }
+        let mut buffered = Buffered { client: self, bytes: 0 };
+        let mut answer =
+            Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
+        while let Some(chunk) = response.chunk().await.map_err(explain)? {
+            if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            buffered.add(chunk.len())?;
+            answer.body.extend_from_slice(&chunk);
+        }
+        Ok(answer)
+    }
+
+    fn client(&self, named: bool) -> Result<&Client, AccessError> {
+        let (cell, public_only) = if named { (&self.named, false) } else { (&self.public, true) };
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let client = build(Resolver { lookup: Arc::clone(&self.lookup), public_only })?;
+        Ok(cell.get_or_init(|| client))
+    }
+}
+
+fn build(resolver: Resolver) -> Result<Client, AccessError> {
+    // An error means that a provider is there already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let resolver = Arc::new(resolver);
+    let builder = || {
+        Client::builder()
+            .dns_resolver(Arc::clone(&resolver))
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .user_agent(concat!("snaphook/", env!("CARGO_PKG_VERSION")))
+    };
+    // A machine without any certificate can still speak plain HTTP; TLS then trusts nobody.
+    builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(|error| {
+        AccessError::new(AccessCode::Failed, format!("the HTTP client cannot start: {}", causes(&error)))
+    })
+}
+
+/// Bytes of one answer that count against [`BUFFERED_BYTES_MAX`] while it is read.
+struct Buffered<'a> {
+    client: &'a HttpClient,
+    bytes: usize,
+}
+
+impl Buffered<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), AccessError> {
+        self.bytes += bytes;
+        let before = self.client.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match before + bytes > BUFFERED_BYTES_MAX {
+            true => Err(AccessError::new(
+                AccessCode::Failed,
+                format!(
+                    "answers for all hooks together are over {} at this moment; try again later",
+                    format_bytes(BUFFERED_BYTES_MAX as u64)
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Buffered<'_> {
+    fn drop(&mut self) {
+        self.client.buffered_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Resolver {
+    lookup: Arc<Lookup>,
+    public_only: bool,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let public_only = self.public_only;
+        let host = name.as_str().to_owned();
+        let found = (self.lookup)(host.clone());
+        Box::pin(async move {
+            let mut addresses = found.await?;
+            if public_only {
+                let refused = addresses.iter().find_map(|&found| Some((found, address::special(found)?)));
+                addresses.retain(|&found| address::special(found).is_none());
+                if let (true, Some((address, kind))) = (addresses.is_empty(), refused) {
+                    return Err(Refused { host, address, kind }.into());
+                }
+            }
+            if addresses.is_empty() {
+                return Err(format!("`{host}` has no address").into());
+            }
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}
+
+/// A name that leads to addresses which are not public.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) host: String,
+    pub(super) address: IpAddr,
+    pub(super) kind: &'static str,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { host, address, kind } = self;
+        match host.trim_matches(['[', ']']) == address.to_string() {
+            true => write!(f, "`{host}` is {kind} address"),
+            false => write!(f, "`{host}` leads to {address}, {kind} address"),
+        }
+    }
+}
+
+impl StdError for Refused {}
+
+/// An error in the guest's words. Never holds the URL's query or a header.
+fn explain(error: reqwest::Error) -> AccessError {
+    let mut source: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return AccessError::new(AccessCode::Denied, refused.to_string());
+        }
+        source = cause.source();
+    }
+    let timeout = error.is_timeout();
+    let error = error.without_url();
+    match timeout {
+        true => AccessError::new(AccessCode::Timeout, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())),
+        false => AccessError::new(AccessCode::Failed, causes(&error)),
+    }
+}
+
+/// The whole chain: the outermost message alone says only that something was wrong.
+fn causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn too_large() -> AccessError {
+    AccessError::new(
+        AccessCode::TooLarge,
+        format!("the answer is over {}", format_bytes(BODY_BYTES_MAX as u64)),
+    )
+}

@@ -1,0 +1,280 @@
+//! `http`: requests of post hooks to granted URLs.
+//!
+//! Each hop of a request is checked alike, redirects included: the URL against the grants, then the address. An
+//! address that is not public (loopback, private, link-local, metadata …) is reached only if the grant names the
+//! host or address whole. A grant with `*` in the host never opens one, whatever name leads there.
+
+mod address;
+mod client;
+mod secrets;
+mod url_pattern;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::super::access::{AccessCode, AccessError};
+use super::super::grants::{Capability, format_bytes, toml_string};
+use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
+use client::{Answer, Refused};
+pub use client::{HttpClient, Lookup};
+use url_pattern::Target;
+pub use url_pattern::UrlPattern;
+
+/// From the first byte sent to the last byte received, redirects included; a request may ask for less or more.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+
+const REDIRECTS_MAX: usize = 10;
+const HEADERS_BYTES_MAX: usize = 64 * 1024;
+const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
+
+/// Headers that decide where a message goes or where it ends: the client sets them itself.
+const HEADERS_OF_THE_CLIENT: [&str; 9] = [
+    "connection",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-connection",
+];
+
+impl Session {
+    /// Sends a request and reads the whole answer.
+    pub async fn http_send(&self, request: HttpRequest) -> Result<HttpResponse, HostError> {
+        self.count_call()?;
+        let method = url_pattern::parse_method(&request.method).map_err(invalid)?;
+        let target = Target::parse(&request.url).map_err(invalid)?;
+        if request.body.len() > BODY_BYTES_MAX {
+            return Err(super::read::too_large("the body", request.body.len(), BODY_BYTES_MAX).into());
+        }
+        let named = self.check_http(&method, &target, None)?;
+        let headers = self.headers(&request.headers).await?;
+        let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
+        let what = format!("{method} {target}");
+        let mut hop = Hop { method, target, headers, body: request.body.into(), named, count: 0 };
+        // What the fatal errors of a hop would be is kept apart: `within` speaks of errors for the guest.
+        let call = async {
+            let _slot = self.outside_slot().await;
+            loop {
+                match self.hop(hop, request.redirect).await {
+                    Ok(Step::Done(response)) => return Ok(Ok(response)),
+                    Ok(Step::Next(next)) => hop = next,
+                    Err(HostError::Access(error)) => return Err(error),
+                    Err(fatal) => return Ok(Err(fatal)),
+                }
+            }
+        };
+        self.within(timeout, &what, call).await?
+    }
+
+    /// One request of a chain of redirects.
+    async fn hop(&self, hop: Hop, redirect: Redirect) -> Result<Step, HostError> {
+        let Hop { method, target, headers, body, named, count } = hop;
+        let answer = self
+            .services
+            .http
+            .send(named, method.clone(), target.url().clone(), headers.headers.clone(), body.clone())
+            .await
+            .map_err(|error| match error.code {
+                AccessCode::Denied => self.refuse_address(&method, &target, &error.message),
+                code => AccessError::new(code, format!("{method} {target}: {}", error.message)),
+            })?;
+        let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
+        let Some(location) = location.filter(|_| redirect != Redirect::Manual) else {
+            return Ok(Step::Done(to_response(&target, count > 0, answer)));
+        };
+        if redirect == Redirect::Error {
+            return Err(AccessError::new(AccessCode::Failed, format!("{method} {target} was redirected")).into());
+        }
+        if count >= REDIRECTS_MAX {
+            return Err(AccessError::new(
+                AccessCode::Failed,
+                format!("{method} {target}: more than {REDIRECTS_MAX} redirects"),
+            )
+            .into());
+        }
+        let location = location.to_str().map_err(|_| invalid("a redirect to what is no URL".to_owned()))?;
+        let next = target.join(location).map_err(|error| invalid(format!("redirect from {target}: {error}")))?;
+        let mut hop = Hop { method, target: next, headers, body, named: false, count: count + 1 };
+        hop.rewrite(answer.status, &target);
+        hop.named = self.check_http(&hop.method, &hop.target, Some(&target))?;
+        Ok(Step::Next(hop))
+    }
+
+    /// Whether a grant opens the request; answers whether one of those that do names the host whole.
+    fn check_http(&self, method: &Method, target: &Target, from: Option<&Target>) -> Result<bool, HostError> {
+        let note = format!("{method} {target}");
+        let mut opened = false;
+        let mut named = false;
+        for pattern in self.granted.http.iter().filter(|pattern| pattern.opens(method, target)) {
+            opened = true;
+            named |= pattern.names_host();
+        }
+        let verdict = if !opened {
+            let from = from.map(|from| format!(" (a redirect from `{from}`)")).unwrap_or_default();
+            let method_word = if *method == Method::GET { String::new() } else { format!(" {method}") };
+            let asked = format!("http{method_word} to `{target}`{from}");
+            Err(self.granted.denial(Capability::Http, &asked, &grant_value(method, target), |grant| {
+                let patterns = grant.http.iter().filter_map(|text| UrlPattern::parse(text).ok());
+                patterns.into_iter().any(|pattern| pattern.opens(method, target))
+            }))
+        } else if let (false, Some(address)) = (named, target.literal())
+            && let Some(kind) = address::special(address)
+        {
+            // A connector does not ask the resolver for an address, so it is checked here.
+            let refused = Refused { host: target.host().to_owned(), address, kind };
+            Err(self.address_error(method, target, &refused.to_string()))
+        } else {
+            Ok(())
+        };
+        self.check(Capability::Http, note, verdict)?;
+        Ok(named)
+    }
+
+    /// The refusal of a name that turned out to lead to an address that is not public.
+    fn refuse_address(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
+        let error = self.address_error(method, target, reason);
+        match self.check(Capability::Http, format!("{method} {target}"), Err(error.clone())) {
+            Err(HostError::Access(error)) => error,
+            _ => error,
+        }
+    }
+
+    fn address_error(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
+        let hook = self.hook();
+        AccessError::new(
+            AccessCode::Denied,
+            format!(
+                "hook `{hook}` asked for http to `{target}`, but {reason}, which only a grant that names the host opens; to \
+                 allow it, add to config.toml:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\nhttp = {}",
+                toml_string(&hook.model),
+                toml_string(hook.phase.as_str()),
+                toml_string(&hook.name),
+                grant_value(method, target),
+            ),
+        )
+    }
+
+    /// The headers as they are sent, with secrets put in.
+    async fn headers(&self, headers: &[(String, String)]) -> Result<Headers, HostError> {
+        let mut map = HeaderMap::new();
+        let mut confidential = Vec::new();
+        let mut bytes = 0;
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| invalid(format!("`{}` is no header name", name.escape_debug())))?;
+            if HEADERS_OF_THE_CLIENT.contains(&name.as_str()) {
+                return Err(invalid(format!("header `{name}` is set by the server itself")).into());
+            }
+            if name == header::CONTENT_LENGTH {
+                // The client counts the body itself; many libraries send it along.
+                continue;
+            }
+            let (value, secret) = self.with_secrets(value).await?;
+            bytes += name.as_str().len() + value.len();
+            if bytes > HEADERS_BYTES_MAX {
+                let limit = format_bytes(HEADERS_BYTES_MAX as u64);
+                let message = format!("the headers are over {limit}");
+                return Err(AccessError::new(AccessCode::TooLarge, message).into());
+            }
+            let mut value = HeaderValue::from_bytes(value.trim().as_bytes())
+                .map_err(|_| invalid(format!("the value of header `{name}` holds a line break or NUL")))?;
+            if secret {
+                value.set_sensitive(true);
+                confidential.push(name.clone());
+            }
+            map.append(name, value);
+        }
+        Ok(Headers { headers: map, confidential })
+    }
+}
+
+/// One request of a chain of redirects.
+struct Hop {
+    method: Method,
+    target: Target,
+    headers: Headers,
+    body: Bytes,
+    /// The grant names the host whole.
+    named: bool,
+    /// Redirects before this one.
+    count: usize,
+}
+
+enum Step {
+    Done(HttpResponse),
+    Next(Hop),
+}
+
+struct Headers {
+    headers: HeaderMap,
+    /// Those with a secret in them: they stay with the origin that the hook addressed.
+    confidential: Vec<HeaderName>,
+}
+
+impl Hop {
+    /// What the fetch standard changes of a request that is redirected from `from` with `status`.
+    fn rewrite(&mut self, status: u16, from: &Target) {
+        let to_get = match status {
+            301 | 302 => self.method == Method::POST,
+            303 => self.method != Method::GET && self.method != Method::HEAD,
+            _ => false,
+        };
+        let map = &mut self.headers.headers;
+        if to_get {
+            self.method = Method::GET;
+            self.body = Bytes::new();
+            for name in
+                [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE, header::CONTENT_LOCATION]
+            {
+                map.remove(name);
+            }
+        }
+        if self.target.url().origin() != from.url().origin() {
+            for name in [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE] {
+                map.remove(name);
+            }
+            for name in self.headers.confidential.drain(..) {
+                map.remove(name);
+            }
+        }
+    }
+}
+
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+fn to_response(target: &Target, redirected: bool, answer: Answer) -> HttpResponse {
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    HttpResponse {
+        status: answer.status,
+        url: target.url().to_string(),
+        redirected,
+        headers: answer.headers.iter().map(text).collect(),
+        body: answer.body,
+    }
+}
+
+/// The TOML value that opens exactly this method and path.
+fn grant_value(method: &Method, target: &Target) -> String {
+    match *method == Method::GET {
+        true => format!("[{}]", toml_string(&target.to_string())),
+        false => format!("[{}]", toml_string(&format!("{method} {target}"))),
+    }
+}
+
+fn invalid(message: String) -> AccessError {
+    AccessError::new(AccessCode::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests;

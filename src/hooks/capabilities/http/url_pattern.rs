@@ -1,0 +1,281 @@
+//! The pattern of an `http` grant, `[METHOD ]URL` with `*`, and the one form in which URLs are compared with it.
+//!
+//! A pattern is taken apart once and compared part by part, so that a `*` in the host can never reach into the path,
+//! a port or a user name. Without a method it opens all, without a `?` any query, without a port the scheme's own
+//! (`:*` opens all).
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use reqwest::Method;
+use url::{Host, Url};
+
+use super::super::super::pattern;
+
+/// A URL longer than this is refused.
+const URL_BYTES_MAX: usize = 64 * 1024;
+
+/// One entry of `http` in a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlPattern {
+    text: String,
+    method: Option<Method>,
+    scheme: String,
+    host: String,
+    /// `None`: any port.
+    port: Option<u16>,
+    path: String,
+    /// `None`: any query.
+    query: Option<String>,
+}
+
+impl UrlPattern {
+    /// Takes a pattern apart; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<UrlPattern, String> {
+        let (method, url) = match text.split_once(' ') {
+            Some((method, url)) => {
+                let method = parse_method(method).map_err(|_| format!("`{method}` is no HTTP method"))?;
+                (Some(method), url.trim_start())
+            }
+            None => (None, text),
+        };
+        let rest = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"))
+            .ok_or_else(|| format!("`{url}` does not start with `https://` or `http://`"))?;
+        let authority_end = url.len() - rest.len() + rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = url.split_at(authority_end);
+        let any_port = authority.ends_with(":*");
+        let parsed = Url::parse(&format!("{}{tail}", authority.strip_suffix(":*").unwrap_or(authority)))
+            .map_err(|error| format!("`{url}` is no URL: {error}"))?;
+        if !parsed.username().is_empty() || parsed.password().is_some() || authority.contains('@') {
+            return Err(format!("`{url}` holds a user name"));
+        }
+        if parsed.fragment().is_some() {
+            return Err(format!("`{url}` holds a fragment, which is never sent"));
+        }
+        let host = parsed.host_str().unwrap_or_default().to_owned();
+        let last_label = host.rsplit('.').next().unwrap_or_default();
+        if host != "*" && last_label.contains('*') {
+            return Err(format!("`{url}` has a `*` at the end of the host, which would open hosts of anybody"));
+        }
+        Ok(UrlPattern {
+            text: text.to_owned(),
+            method,
+            scheme: parsed.scheme().to_owned(),
+            host,
+            port: if any_port { None } else { parsed.port_or_known_default() },
+            path: parsed.path().to_owned(),
+            query: parsed.query().map(str::to_owned),
+        })
+    }
+
+    /// Whether a request is what this opens.
+    pub(super) fn opens(&self, method: &Method, target: &Target) -> bool {
+        let url = &target.url;
+        self.method.as_ref().is_none_or(|own| own == method)
+            && self.scheme == url.scheme()
+            && self.port.is_none_or(|port| Some(port) == url.port_or_known_default())
+            && pattern::matches(&self.host, target.host())
+            && pattern::matches(&self.path, url.path())
+            && self.query.as_ref().is_none_or(|query| pattern::matches(query, url.query().unwrap_or_default()))
+    }
+
+    /// Whether the host is named whole, so that this also opens addresses that are not public.
+    pub(super) fn names_host(&self) -> bool {
+        !self.host.contains('*')
+    }
+}
+
+impl fmt::Display for UrlPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A URL that may be compared with patterns: http or https, with a host, without a user name, without a path that a
+/// server could read as leading elsewhere. Displays without its query.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    url: Url,
+}
+
+impl Target {
+    /// Checks and normalises what a guest or a redirect asks for.
+    pub(super) fn parse(text: &str) -> Result<Target, String> {
+        if text.len() > URL_BYTES_MAX {
+            return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
+        }
+        Target::new(Url::parse(text).map_err(|error| format!("`{}` is no URL: {error}", shorten(text)))?)
+    }
+
+    /// The target of a redirect, which may be relative to this one.
+    pub(super) fn join(&self, location: &str) -> Result<Target, String> {
+        if location.len() > URL_BYTES_MAX {
+            return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", location.len()));
+        }
+        let url = self.url.join(location).map_err(|error| format!("`{}` is no URL: {error}", shorten(location)))?;
+        Target::new(url)
+    }
+
+    fn new(mut url: Url) -> Result<Target, String> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("scheme `{}` is not `http` or `https`", url.scheme()));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err("the URL has no host".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("the URL holds a user name or password; use an `authorization` header".to_owned());
+        }
+        if climbs(url.path()) {
+            return Err(format!("the path `{}` holds an encoded `.` or `..` segment", shorten(url.path())));
+        }
+        url.set_fragment(None);
+        Ok(Target { url })
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// As it stands in the URL: lower case, IPv6 in brackets, IPv4 in its dotted form however it was written.
+    pub(super) fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// The address, if the host is one.
+    pub(super) fn literal(&self) -> Option<std::net::IpAddr> {
+        match self.url.host()? {
+            Host::Ipv4(address) => Some(address.into()),
+            Host::Ipv6(address) => Some(address.into()),
+            Host::Domain(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.write_str(url.split_once('?').map_or(url, |(path, _)| path))
+    }
+}
+
+/// A method as fetch takes it: the common ones in any case, others as they are; not those that make a tunnel.
+pub(super) fn parse_method(text: &str) -> Result<Method, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = match upper.as_str() {
+        "CONNECT" | "TRACE" | "TRACK" => return Err(format!("method `{upper}` is not allowed")),
+        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => upper.as_str(),
+        _ => text,
+    };
+    Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{}` is no HTTP method", shorten(text)))
+}
+
+/// Whether a segment is `.` or `..` for a server that decodes the path, even twice, before it looks at segments. The
+/// URL parser has resolved the plain ones.
+fn climbs(path: &str) -> bool {
+    let mut text = path.to_owned();
+    for _ in 0..3 {
+        if text.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
+            return true;
+        }
+        let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        if decoded == text {
+            return false;
+        }
+        text = decoded;
+    }
+    false
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Target, UrlPattern, parse_method};
+
+    #[track_caller]
+    fn check(pattern: &str, method: &str, url: &str, expected: bool) {
+        let pattern = UrlPattern::parse(pattern).unwrap();
+        // What is no target at all is opened by nothing.
+        let opens = Target::parse(url).is_ok_and(|target| pattern.opens(&parse_method(method).unwrap(), &target));
+        assert_eq!(opens, expected, "`{pattern}` on {method} {url}");
+    }
+
+    #[test]
+    fn parts_match_on_their_own() {
+        let rows = [
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/x", true),
+            ("https://api.example.com/v1/*", "POST", "https://API.example.com:443/v1/x?q=1", true),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v2/x", false),
+            ("https://api.example.com/v1/*", "GET", "http://api.example.com/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com:8443/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com.evil.org/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com@evil.org/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://user@api.example.com/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://evil.org/https://api.example.com/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://evil.org#https://api.example.com/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com\\@evil.org/v1/x", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/../admin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/%2e%2e/admin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..%2fadmin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/%2e%2e%2fadmin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/%252e%252e%252fadmin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..%5cadmin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..;/admin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/a..b", true),
+            ("https://api.example.com/v1/*", "GET", "https:api.example.com/v1/x", true),
+            ("https://*.example.com/*", "GET", "https://a.b.example.com/", true),
+            ("https://*.example.com/*", "GET", "https://example.com/", false),
+            ("https://*.example.com/*", "GET", "https://evil.org/.example.com/", false),
+            ("https://*.example.com/*", "GET", "https://evil.org?.example.com/", false),
+            ("https://*/*", "GET", "https://anything.org/x", true),
+            ("http://example.com:*/*", "GET", "http://example.com:8080/x", true),
+            ("http://example.com:*/*", "GET", "http://example.com/x", true),
+            ("http://127.0.0.1:80/*", "GET", "http://0x7f.1/x", true),
+            ("http://0x7f000001/*", "GET", "http://127.0.0.1/x", true),
+            ("http://[::1]/*", "GET", "http://[0:0::1]/x", true),
+            ("POST https://hooks.example.com/*", "POST", "https://hooks.example.com/a", true),
+            ("POST https://hooks.example.com/*", "post", "https://hooks.example.com/a", true),
+            ("POST https://hooks.example.com/*", "GET", "https://hooks.example.com/a", false),
+            ("https://example.com", "GET", "https://example.com/", true),
+            ("https://example.com", "GET", "https://example.com/x", false),
+            ("https://example.com/s?q=*", "GET", "https://example.com/s?q=1", true),
+            ("https://example.com/s?q=*", "GET", "https://example.com/s?r=1", false),
+            ("https://example.com/s?q=*", "GET", "https://example.com/s", false),
+            ("https://münchen.example/*", "GET", "https://xn--mnchen-3ya.example/x", true),
+        ];
+        for (pattern, method, url, expected) in rows {
+            check(pattern, method, url, expected);
+        }
+    }
+
+    #[test]
+    fn bad_patterns_and_targets() {
+        for (text, expected) in [
+            ("ftp://example.com/", "does not start with"),
+            ("example.com/*", "does not start with"),
+            ("https://example.*/x", "end of the host"),
+            ("https://example.com*/x", "end of the host"),
+            ("https://10.0.0.*/x", "end of the host"),
+            ("https://u@example.com/x", "user name"),
+            ("https://example.com/#x", "fragment"),
+            ("CONNECT https://example.com/", "method"),
+            ("GE(T https://example.com/", "method"),
+            ("https://", "no URL"),
+        ] {
+            let error = UrlPattern::parse(text).unwrap_err();
+            assert!(error.contains(expected), "`{text}`: {error}");
+        }
+        for text in ["file:///etc/passwd", "ftp://example.com/", "data:,x", "https://u:p@example.com/", "//x", "x", ""] {
+            assert!(Target::parse(text).is_err(), "`{text}`");
+        }
+        assert_eq!(Target::parse("https://example.com/a?secret=1").unwrap().to_string(), "https://example.com/a");
+    }
+}

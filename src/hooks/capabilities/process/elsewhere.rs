@@ -1,0 +1,26 @@
+//! Programs on systems other than Linux: none yet. What keeps them in bounds (namespaces, Landlock, seccomp) is Linux's;
+//! without it a grant would open more than it says.
+
+use std::time::Duration;
+
+use super::super::super::access::{AccessCode, AccessError};
+use super::super::super::session::{ProcessCommand, ProcessOutput};
+use crate::config::ProcessGrant;
+
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs programs.
+#[derive(Default)]
+pub struct Processes {}
+
+impl Processes {
+    pub(super) async fn run(
+        &self,
+        _grant: &ProcessGrant,
+        _command: ProcessCommand,
+        _timeout: Duration,
+    ) -> Result<ProcessOutput, AccessError> {
+        let message = format!("programs need Linux, whose sandboxing holds them; this is {}", std::env::consts::OS);
+        Err(AccessError::new(AccessCode::Failed, message))
+    }
+}

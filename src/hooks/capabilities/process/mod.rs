@@ -1,0 +1,144 @@
+//! `process`: programs that post hooks may start.
+//!
+//! The grant names the real path of one program and one pattern per argument. What runs gets no shell, an empty
+//! environment but what the grant lists, a fresh temporary directory, no open file but its three pipes, and limits on
+//! time, memory, output, files and processes; on Linux also a sandbox of its own .
+//!
+//! A `*` in an argument's pattern stands for text, not for meaning: what starts with `-` (an option), what starts with
+//! `/` (an absolute path) and what holds a `..` segment only matches where the pattern itself says so. A lone `-`,
+//! which by custom is standard input, counts as text.
+
+#[path = "elsewhere.rs"]
+mod run;
+
+use super::super::access::{AccessCode, AccessError};
+use super::super::grants::{Capability, toml_string};
+use super::super::pattern;
+use super::super::session::{HostError, ProcessCommand, ProcessOutput, Session};
+use super::read::too_large;
+use crate::config::{Grant, ProcessGrant};
+pub use run::Processes;
+
+const ARGS_MAX: usize = 256;
+const ARGS_BYTES_MAX: usize = 64 * 1024;
+const STDIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What of an argument is shown in messages and in the lines to add.
+const ARG_SHOWN_MAX: usize = 100;
+
+impl Session {
+    /// Runs a program to its end and answers what it wrote. A program that ends with an error is an answer, too.
+    pub async fn process_run(&self, command: ProcessCommand) -> Result<ProcessOutput, HostError> {
+        self.count_call()?;
+        let args_bytes: usize = command.args.iter().map(String::len).sum();
+        if command.args.len() > ARGS_MAX || args_bytes > ARGS_BYTES_MAX {
+            return Err(too_large("the list of arguments", args_bytes, ARGS_BYTES_MAX).into());
+        }
+        if command.stdin.len() > STDIN_BYTES_MAX {
+            return Err(too_large("the standard input", command.stdin.len(), STDIN_BYTES_MAX).into());
+        }
+        let env = command.env.iter().flat_map(|(name, value)| [name, value]);
+        if command.args.iter().chain(env).chain([&command.program]).any(|text| text.contains('\0')) {
+            return Err(AccessError::new(AccessCode::Invalid, "a program's arguments cannot hold NUL").into());
+        }
+        let grant = self.check_process(&command)?;
+        let timeout = command.timeout.map_or(grant.timeout, |asked| asked.min(grant.timeout));
+        let what = format!("`{}`", command.program);
+        let call = async {
+            let _slot = self.outside_slot().await;
+            self.services.processes.run(grant, command, timeout).await
+        };
+        // The program is ended at its own limit, with what it had printed by then in the message.
+        self.within(timeout + run::GRACE, &what, call).await
+    }
+
+    /// The grant that opens the command.
+    fn check_process(&self, command: &ProcessCommand) -> Result<&ProcessGrant, HostError> {
+        let shown = show(command);
+        let found = self.granted.process.iter().find(|grant| opens(grant, command));
+        let verdict = match found {
+            Some(grant) => not_a_link(grant),
+            None => Err(self.granted.denial(
+                Capability::Process,
+                &format!("process `{shown}`"),
+                &grant_value(command),
+                |grant: &Grant| grant.process.iter().any(|grant| opens(grant, command)),
+            )),
+        };
+        self.check(Capability::Process, shown, verdict)?;
+        found.ok_or_else(|| AccessError::new(AccessCode::Denied, "no grant").into())
+    }
+}
+
+/// Whether a grant is for this program with these arguments and variables.
+fn opens(grant: &ProcessGrant, command: &ProcessCommand) -> bool {
+    grant.program.as_os_str() == command.program.as_str()
+        && grant.args.len() == command.args.len()
+        && grant.args.iter().zip(&command.args).all(|(pattern, arg)| arg_matches(pattern, arg))
+        // A variable with a value in the grant is not the hook's to set.
+        && command.env.iter().all(|(name, _)| matches!(grant.env.get(name), Some(None)))
+}
+
+/// Whether an argument is what the pattern describes, in meaning as well as in text.
+fn arg_matches(pattern: &str, arg: &str) -> bool {
+    if !pattern.contains('*') {
+        return pattern == arg;
+    }
+    let option = |text: &str| text.starts_with('-');
+    let absolute = |text: &str| text.starts_with(['/', '\\']);
+    let climbs = |text: &str| text.split(['/', '\\']).any(|segment| segment == "..");
+    pattern::matches(pattern, arg)
+        && (!option(arg) || arg == "-" || option(pattern))
+        && (!absolute(arg) || absolute(pattern))
+        && (!climbs(arg) || climbs(pattern))
+}
+
+/// A granted path that is a link, or goes through one, would be whatever the link is turned to next.
+fn not_a_link(grant: &ProcessGrant) -> Result<(), AccessError> {
+    let program = &grant.program;
+    let failed = |code, message: String| Err(AccessError::new(code, message));
+    match std::fs::canonicalize(program) {
+        Ok(real) if real == *program => Ok(()),
+        Ok(real) => failed(
+            AccessCode::Denied,
+            format!(
+                "the granted program `{}` is, or is reached through, a symbolic link; grant the real path `{}`",
+                program.display(),
+                real.display()
+            ),
+        ),
+        Err(error) => failed(AccessCode::Failed, format!("the granted program `{}`: {error}", program.display())),
+    }
+}
+
+/// The TOML value that opens exactly this command.
+fn grant_value(command: &ProcessCommand) -> String {
+    let args: Vec<String> = command.args.iter().map(|arg| toml_string(&shorten(arg, "*"))).collect();
+    let mut value = format!("[{{ program = {}, args = [{}]", toml_string(&command.program), args.join(", "));
+    if !command.env.is_empty() {
+        let names: Vec<String> = command.env.iter().map(|(name, _)| format!("{} = true", toml_string(name))).collect();
+        value.push_str(&format!(", env = {{ {} }}", names.join(", ")));
+    }
+    value.push_str(" }]");
+    value
+}
+
+/// The command as one line.
+fn show(command: &ProcessCommand) -> String {
+    let mut text = command.program.clone();
+    for arg in &command.args {
+        text.push(' ');
+        text.push_str(&shorten(arg, "…"));
+    }
+    for (name, _) in &command.env {
+        text.push_str(&format!(" (with {name})"));
+    }
+    text
+}
+
+fn shorten(text: &str, end: &str) -> String {
+    match text.len() > ARG_SHOWN_MAX {
+        true => format!("{}{end}", &text[..text.floor_char_boundary(ARG_SHOWN_MAX)]),
+        false => text.to_owned(),
+    }
+}

@@ -1,0 +1,75 @@
+//! `secret`: values of granted names.
+
+use std::time::Duration;
+
+use super::super::access::{AccessCode, AccessError};
+use super::super::grants::{Capability, toml_string};
+use super::super::pattern::any_matches;
+use super::super::session::{HostError, Session};
+
+const SECRET_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// The value as text. A secret is never noted or logged, only its name.
+    pub async fn secret_get(&self, name: &str) -> Result<String, HostError> {
+        self.count_call()?;
+        self.secret_value(name).await
+    }
+
+    /// The same for the host's own use, such as `{{secret:name}}` in a header.
+    pub(super) async fn secret_value(&self, name: &str) -> Result<String, HostError> {
+        let verdict = match any_matches(&self.granted.secret, name) {
+            true => Ok(()),
+            false => {
+                let value = format!("[{}]", toml_string(name));
+                Err(self.granted.denial(Capability::Secret, &format!("secret `{name}`"), &value, |grant| {
+                    any_matches(&grant.secret, name)
+                }))
+            }
+        };
+        self.check(Capability::Secret, name, verdict)?;
+        let what = format!("secret `{name}`");
+        let value = self.within(SECRET_DEADLINE, &what, self.services.access.secret(name)).await?;
+        let value = value.ok_or_else(|| {
+            AccessError::new(
+                AccessCode::NotFound,
+                format!("there is no secret `{name}`; `snaphook secret set {name}` stores it"),
+            )
+        })?;
+        String::from_utf8(value)
+            .map_err(|_| AccessError::new(AccessCode::Failed, format!("secret `{name}` is not text")).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::access::AccessCode;
+    use super::super::super::testing::{Bench, access_error};
+    use crate::config::Phase;
+
+    #[tokio::test]
+    async fn granted_names_only() {
+        let bench = Bench::new().with_secret("mail-key", b"s3cret").with_secret("mail-raw", &[0xff]);
+        let session = bench.session("invoice", Phase::PreCreate, "check", "secret = ['mail-*']");
+        assert_eq!(session.secret_get("mail-key").await.unwrap(), "s3cret");
+        assert_eq!(access_error(session.secret_get("mail-none").await.unwrap_err()).code, AccessCode::NotFound);
+        assert_eq!(access_error(session.secret_get("mail-raw").await.unwrap_err()).code, AccessCode::Failed);
+
+        let error = access_error(session.secret_get("pay'key").await.unwrap_err());
+        assert_eq!(error.code, AccessCode::Denied);
+        assert!(error.message.ends_with("secret = [\"pay'key\"]"), "{}", error.message);
+        let (log, asked) = session.finish();
+        assert_eq!(log.len(), 1, "the refusal is in the hook's log");
+        assert!(asked.iter().any(|asked| asked.target == "pay'key" && !asked.granted));
+        assert!(!format!("{log:?}{asked:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn the_lines_of_the_message_open_it() {
+        let bench = Bench::new().with_secret("mail-key", b"s3cret");
+        let session = bench.session("invoice", Phase::PostDelete, "o'hook \"x\"\n", "");
+        let message = access_error(session.secret_get("mail-key").await.unwrap_err()).message;
+        let session = bench.session_after(&message, "invoice", Phase::PostDelete, "o'hook \"x\"\n");
+        assert_eq!(session.secret_get("mail-key").await.unwrap(), "s3cret");
+    }
+}

@@ -1,0 +1,137 @@
+//! `write`: commands of post hooks on granted models. They are validated, hooked and logged like any other; the
+//! server above refuses one that would make the chain of causes too deep.
+
+use std::time::Duration;
+
+use snaphook_driver::{Instance, PAYLOAD_BYTES_MAX};
+
+use super::super::access::{AccessCode, AccessError};
+use super::super::grants::{Capability, toml_string};
+use super::super::pattern::any_matches;
+use super::super::session::{HostError, Session};
+use super::read::too_large;
+
+/// A write runs pre hooks and waits for the disk.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// `data` is JSON text; answers the instance as JSON text.
+    pub async fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<String, HostError> {
+        self.check_write(model, data)?;
+        let writer = self.writer();
+        let what = format!("create in `{model}`");
+        let call = self.services.access.create(&writer, model, id, data);
+        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+    }
+
+    pub async fn write_update(
+        &self,
+        model: &str,
+        id: &str,
+        data: &str,
+        expected: Option<u64>,
+    ) -> Result<String, HostError> {
+        self.check_write(model, data)?;
+        let writer = self.writer();
+        let what = format!("update of `{model}/{id}`");
+        let call = self.services.access.update(&writer, model, id, data, expected);
+        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+    }
+
+    pub async fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<String, HostError> {
+        self.check_write(model, "")?;
+        let writer = self.writer();
+        let what = format!("delete of `{model}/{id}`");
+        let call = self.services.access.delete(&writer, model, id, expected);
+        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+    }
+
+    fn check_write(&self, model: &str, data: &str) -> Result<(), HostError> {
+        self.count_call()?;
+        let asked = format!("write to model `{model}`");
+        let verdict = match any_matches(&self.granted.write, model) {
+            true => Ok(()),
+            false => {
+                let value = format!("[{}]", toml_string(model));
+                Err(self
+                    .granted
+                    .denial(Capability::Write, &asked, &value, |grant| any_matches(&grant.write, model)))
+            }
+        };
+        self.check(Capability::Write, model, verdict)?;
+        match data.len() > PAYLOAD_BYTES_MAX {
+            true => Err(too_large("the data", data.len(), PAYLOAD_BYTES_MAX).into()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn to_text(instance: &Instance) -> Result<String, HostError> {
+    serde_json::to_string(instance)
+        .map_err(|error| AccessError::new(AccessCode::Failed, format!("the instance: {error}")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::access::AccessCode;
+    use super::super::super::testing::{Bench, access_error};
+    use crate::config::Phase;
+
+    #[tokio::test]
+    async fn granted_models_only_with_cause() {
+        let bench = Bench::new();
+        let session = bench.session("invoice", Phase::PostCreate, "mail", "write = ['audit-*']");
+        let text = session.write_create("audit-1", Some("a"), r#"{"n":1}"#).await.unwrap();
+        assert!(text.contains(r#""id":"a""#), "{text}");
+        let writer = bench.access.writers().pop().unwrap();
+        assert_eq!(writer.actor, "hook:invoice.postCreate/mail");
+        assert_eq!((writer.cause.position, writer.cause.depth), (7, 3));
+        assert_eq!(writer.request_id.as_deref(), Some("r-1"));
+        session.write_update("audit-1", "a", r#"{"n":2}"#, None).await.unwrap();
+        session.write_delete("audit-1", "a", None).await.unwrap();
+
+        for error in [
+            session.write_create("invoice", None, "{}").await.unwrap_err(),
+            session.write_update("invoice", "a", "{}", None).await.unwrap_err(),
+            session.write_delete("invoice", "a", None).await.unwrap_err(),
+        ] {
+            assert_eq!(access_error(error).code, AccessCode::Denied);
+        }
+        assert_eq!(bench.access.writers().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn never_in_a_pre_phase() {
+        let bench = Bench::new();
+        let session = bench.session("invoice", Phase::PreUpdate, "mail", "write = ['*']");
+        let error = access_error(session.write_create("audit", None, "{}").await.unwrap_err());
+        assert_eq!(error.code, AccessCode::Denied);
+        assert!(error.message.contains("no grant can open `write` to phase preUpdate"), "{}", error.message);
+        assert!(!error.message.contains("[[grants]]"), "{}", error.message);
+    }
+
+    #[tokio::test]
+    async fn a_grant_for_another_phase_is_named() {
+        let bench = Bench::new();
+        let session =
+            bench.session_of("[[grants]]\nmodel = 'invoice'\nphase = 'postUpdate'\nhook = '*'\nwrite = ['audit']",
+                "invoice", Phase::PostCreate, "mail");
+        let message = access_error(session.write_create("audit", None, "{}").await.unwrap_err()).message;
+        assert!(message.contains("(the one at config.toml:1 is for postUpdate only)"), "{message}");
+        let session = bench.session_after(&message, "invoice", Phase::PostCreate, "mail");
+        session.write_create("audit", None, "{}").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_server_reach_the_guest() {
+        let bench = Bench::new();
+        let session = bench.session("invoice", Phase::PostCreate, "mail", "write = ['*']");
+        let error = session.write_update("audit", "none", "{}", None).await.unwrap_err();
+        assert_eq!(access_error(error).code, AccessCode::NotFound);
+        let large = format!("\"{}\"", "x".repeat(9 << 20));
+        assert_eq!(
+            access_error(session.write_create("audit", None, &large).await.unwrap_err()).code,
+            AccessCode::TooLarge
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! What the configuration opens to one bound hook, and the words of a refusal.
+//!
+//! Grants are resolved per hook, not per call: a [`Granted`] stays good until another configuration is in force,
+//! which [`Granted::is_current`] tells with one comparison. Whether a request is inside what a grant opens is the
+//! business of each capability; how a refusal reads is decided here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::access::{AccessCode, AccessError};
+use super::capabilities::http::UrlPattern;
+use super::pattern;
+use crate::config::{Config, Grant, Limits, Phase, ProcessGrant};
+
+/// Who a hook is, for grants and messages. Displays as `invoice.postCreate/mail`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HookId {
+    pub model: String,
+    pub phase: Phase,
+    pub name: String,
+    /// `sha256:…` of the code.
+    pub artifact: String,
+}
+
+impl fmt::Display for HookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}/{}", self.model, self.phase, self.name)
+    }
+}
+
+/// The capabilities that a grant opens; `log` needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    Read,
+    Write,
+    Http,
+    Process,
+    Secret,
+    Amend,
+}
+
+impl Capability {
+    /// The key in `[[grants]]`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Capability::Read => "read",
+            Capability::Write => "write",
+            Capability::Http => "http",
+            Capability::Process => "process",
+            Capability::Secret => "secret",
+            Capability::Amend => "amend",
+        }
+    }
+
+    /// Whether a hook of that phase can have it at all.
+    pub const fn fits(self, phase: Phase) -> bool {
+        match self {
+            Capability::Read | Capability::Secret => true,
+            Capability::Write | Capability::Http | Capability::Process => !phase.is_pre(),
+            Capability::Amend => phase.may_amend(),
+        }
+    }
+
+    /// Why a phase that it does not fit never has it.
+    const fn reason(self) -> &'static str {
+        match self {
+            Capability::Amend => "only preCreate and preUpdate have data that is not stored yet",
+            _ => "before the event is stored nothing may leave the server, so only post phases have it",
+        }
+    }
+}
+
+/// Everything that one hook may use: what all matching grants open, added up.
+#[derive(Debug)]
+pub struct Granted {
+    config: Arc<Config>,
+    hook: Arc<HookId>,
+    /// Of the matching grants the largest, else the defaults.
+    pub limits: Limits,
+    pub read: Vec<String>,
+    pub write: Vec<String>,
+    pub http: Vec<UrlPattern>,
+    pub process: Vec<ProcessGrant>,
+    pub secret: Vec<String>,
+    pub amend: bool,
+}
+
+impl Granted {
+    /// Adds up the grants that match `hook`.
+    pub fn resolve(config: &Arc<Config>, hook: &Arc<HookId>) -> Granted {
+        let mut granted = Granted {
+            config: Arc::clone(config),
+            hook: Arc::clone(hook),
+            limits: config.hooks.limits,
+            read: Vec::new(),
+            write: Vec::new(),
+            http: Vec::new(),
+            process: Vec::new(),
+            secret: Vec::new(),
+            amend: false,
+        };
+        let (mut timeout, mut memory): (Option<Duration>, Option<usize>) = (None, None);
+        for grant in config.grants.iter().filter(|grant| covers(grant, hook)) {
+            extend(&mut granted.read, &grant.read);
+            extend(&mut granted.secret, &grant.secret);
+            // A phase that a capability does not fit gets nothing of it, whatever the file says.
+            if Capability::Write.fits(hook.phase) {
+                extend(&mut granted.write, &grant.write);
+            }
+            if Capability::Http.fits(hook.phase) {
+                // The configuration was checked when it was read; what is no pattern opens nothing.
+                granted.http.extend(grant.http.iter().filter_map(|text| UrlPattern::parse(text).ok()));
+            }
+            if Capability::Process.fits(hook.phase) {
+                granted.process.extend(grant.process.iter().cloned());
+            }
+            granted.amend |= grant.amend && Capability::Amend.fits(hook.phase);
+            timeout = timeout.max(grant.timeout);
+            memory = memory.max(grant.memory_bytes);
+        }
+        granted.limits.timeout = timeout.unwrap_or(granted.limits.timeout);
+        granted.limits.memory_bytes = memory.unwrap_or(granted.limits.memory_bytes);
+        granted
+    }
+
+    /// Whether `config` is the configuration that this was resolved from.
+    pub fn is_current(&self, config: &Arc<Config>) -> bool {
+        // The Arc is held here, so its address cannot have been given to another configuration.
+        Arc::ptr_eq(&self.config, config)
+    }
+
+    /// The hook that this is for.
+    pub fn hook(&self) -> &Arc<HookId> {
+        &self.hook
+    }
+
+    /// The configuration that this was resolved from.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// What the grants open, as the REST API shows it; members that open nothing are left out.
+    pub fn to_json(&self) -> Value {
+        let mut map = Map::new();
+        let mut list = |key: &str, items: Vec<Value>| {
+            if !items.is_empty() {
+                map.insert(key.to_owned(), Value::Array(items));
+            }
+        };
+        let texts = |items: &[String]| items.iter().map(|item| json!(item)).collect::<Vec<_>>();
+        list("read", texts(&self.read));
+        list("write", texts(&self.write));
+        list("http", self.http.iter().map(|pattern| json!(pattern.to_string())).collect());
+        let process = |grant: &ProcessGrant| {
+            json!({
+                "program": grant.program.to_string_lossy(),
+                "args": grant.args,
+                // Values may be confidential; the names are enough.
+                "env": grant.env.keys().collect::<Vec<_>>(),
+                "timeout": format_duration(grant.timeout),
+                "memory": format_bytes(grant.memory_bytes as u64),
+                "output": format_bytes(grant.output_bytes as u64),
+            })
+        };
+        list("process", self.process.iter().map(process).collect());
+        list("secret", texts(&self.secret));
+        if self.amend {
+            map.insert("amend".to_owned(), json!(true));
+        }
+        map.insert("timeout".to_owned(), json!(format_duration(self.limits.timeout)));
+        map.insert("memory".to_owned(), json!(format_bytes(self.limits.memory_bytes as u64)));
+        Value::Object(map)
+    }
+
+    /// The refusal of a request that no matching grant opens.
+    ///
+    /// `asked` continues "asked for …"; `value` is the TOML value that would open it; `opens` tells whether another
+    /// grant of the file would, if it were for this hook.
+    pub fn denial(
+        &self,
+        capability: Capability,
+        asked: &str,
+        value: &str,
+        opens: impl Fn(&Grant) -> bool,
+    ) -> AccessError {
+        let Granted { hook, config, .. } = self;
+        if !capability.fits(hook.phase) {
+            return never(hook, capability, asked);
+        }
+        let file = config
+            .file
+            .as_deref()
+            .and_then(|path| path.file_name())
+            .map_or("config.toml".into(), |name| name.to_string_lossy());
+        let mut message = format!("hook `{hook}` asked for {asked}, which no grant opens");
+        if let Some(grant) = config.grants.iter().find(|grant| !covers(grant, hook) && opens(grant)) {
+            message.push_str(&format!(" to it (the one at {file}:{} is {})", grant.line, elsewhere(grant, hook)));
+        }
+        message.push_str(&format!(
+            "; to allow it, add to {file}:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\n{} = {value}",
+            toml_string(&hook.model),
+            toml_string(hook.phase.as_str()),
+            toml_string(&hook.name),
+            capability.as_str(),
+        ));
+        AccessError::new(AccessCode::Denied, message)
+    }
+}
+
+/// The refusal of a capability that the hook's phase never has.
+fn never(hook: &HookId, capability: Capability, asked: &str) -> AccessError {
+    AccessError::new(
+        AccessCode::Denied,
+        format!(
+            "hook `{hook}` asked for {asked}, but no grant can open `{}` to phase {}: {}",
+            capability.as_str(),
+            hook.phase,
+            capability.reason()
+        ),
+    )
+}
+
+/// `text` as a TOML string that stands on one line.
+pub fn toml_string(text: &str) -> String {
+    if !text.contains('\'') && !text.chars().any(char::is_control) {
+        return format!("'{text}'");
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            control if control.is_control() => quoted.push_str(&format!("\\u{:04X}", control as u32)),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// `500 ms`, `2 s`.
+pub fn format_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match (millis, millis % 1000) {
+        (0, _) => format!("{} µs", duration.as_micros()),
+        (_, 0) => format!("{} s", millis / 1000),
+        _ => format!("{millis} ms"),
+    }
+}
+
+/// `64 MiB`, `1500 B`.
+pub fn format_bytes(bytes: u64) -> String {
+    match bytes {
+        0 => "0 B".to_owned(),
+        _ if bytes % (1 << 30) == 0 => format!("{} GiB", bytes >> 30),
+        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        _ if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} B"),
+    }
+}
+
+/// Whether a grant is for this hook.
+fn covers(grant: &Grant, hook: &HookId) -> bool {
+    covers_phase(grant, hook) && pattern::matches(&grant.model, &hook.model) && covers_name(grant, hook)
+}
+
+fn covers_phase(grant: &Grant, hook: &HookId) -> bool {
+    grant.phases.contains(&hook.phase)
+}
+
+fn covers_name(grant: &Grant, hook: &HookId) -> bool {
+    match grant.hook.starts_with("sha256:") {
+        true => grant.hook == hook.artifact,
+        false => pattern::matches(&grant.hook, &hook.name),
+    }
+}
+
+/// In which way a grant is not for this hook.
+fn elsewhere(grant: &Grant, hook: &HookId) -> String {
+    if !pattern::matches(&grant.model, &hook.model) {
+        return format!("for model `{}`", grant.model);
+    }
+    if !covers_phase(grant, hook) {
+        let phases: Vec<&str> = grant.phases.iter().map(|phase| phase.as_str()).collect();
+        return format!("for {} only", phases.join(", "));
+    }
+    match grant.hook.starts_with("sha256:") {
+        true => format!("pinned to the code `{}`, this is `{}`", grant.hook, hook.artifact),
+        false => format!("for hook `{}`", grant.hook),
+    }
+}
+
+fn extend(into: &mut Vec<String>, from: &[String]) {
+    for item in from {
+        if !into.contains(item) {
+            into.push(item.clone());
+        }
+    }
+}

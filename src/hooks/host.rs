@@ -1,0 +1,494 @@
+//! The hook host: binds code to a model's phase and runs it, one call at a time or many at once.
+//!
+//! The path of one run: grants and limits as they are now, a place among the calls of this hook, the engine with a
+//! session, the amend grant, stats and log. Nothing on it takes a lock that hooks share.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use snaphook_driver::{PAYLOAD_BYTES_MAX, Position, Provenance, time};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::access::Access;
+use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
+use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::grants::{Granted, HookId, format_bytes};
+use super::session::{Services, Session};
+use super::stats::{HookStats, PhaseLine, PhaseLog};
+use crate::config::{Config, Phase};
+
+/// Calls of one hook that may wait, as a multiple of those that may run.
+const QUEUE_PER_CALL: usize = 16;
+
+/// After code could not be loaded, calls fail at once for this long before it is tried again.
+const LOAD_RETRY: Duration = Duration::from_secs(5);
+
+/// What a refusal may say, message and fields together.
+const REJECTION_BYTES_MAX: usize = 64 * 1024;
+
+/// Whether a hook decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Enforce,
+    /// It runs, and what it would have said is logged and counted.
+    Shadow,
+}
+
+/// One hook of a chain, as the log knows it.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    pub id: HookId,
+    pub engine: String,
+    /// Bytes of the code.
+    pub size: u64,
+    pub mode: Mode,
+    /// Position of the event that bound it.
+    pub position: Position,
+}
+
+/// Where the code of artifacts is kept.
+#[async_trait]
+pub trait Artifacts: Send + Sync {
+    /// The code; the error is one sentence.
+    async fn code(&self, artifact: &str) -> Result<Bytes, String>;
+}
+
+/// `Hook` of the REST API.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookInfo {
+    pub name: String,
+    pub engine: String,
+    pub artifact: String,
+    pub size: u64,
+    pub mode: Mode,
+    pub grants: Value,
+    pub position: Position,
+}
+
+/// A hook that is bound. Cheap until it runs for the first time.
+pub struct BoundHook {
+    binding: Binding,
+    id: Arc<HookId>,
+    label: String,
+    prepared: tokio::sync::OnceCell<Arc<dyn Prepared>>,
+    load_failure: Mutex<Option<(Instant, String)>>,
+    granted: ArcSwapOption<Granted>,
+    places: Places,
+    stats: HookStats,
+    log: Arc<PhaseLog>,
+}
+
+impl BoundHook {
+    /// What it was bound with.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// `invoice.postCreate/mail`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its numbers since it was bound.
+    pub fn stats(&self) -> &HookStats {
+        &self.stats
+    }
+
+    /// What an event says of the code that let it pass.
+    pub fn provenance(&self, run: &Run) -> Provenance {
+        Provenance {
+            name: self.id.name.clone(),
+            engine: self.binding.engine.clone(),
+            artifact: self.id.artifact.clone(),
+            ms: (run.wall.as_secs_f64() * 1e6).round() / 1e3,
+        }
+    }
+}
+
+/// Engines × capabilities.
+pub struct HookHost {
+    engines: Vec<Arc<dyn Engine>>,
+    config: Arc<ArcSwap<Config>>,
+    attached: OnceLock<Attached>,
+    /// Code in use, so that the same code is prepared once.
+    prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
+    /// Kept for as long as the server runs: a hook that is replaced keeps its phase's log.
+    logs: Mutex<HashMap<(String, Phase), Arc<PhaseLog>>>,
+}
+
+struct Attached {
+    services: Arc<Services>,
+    artifacts: Arc<dyn Artifacts>,
+}
+
+/// Engine, phase, name (it stands in messages and stack traces) and SHA-256 of the code.
+type PreparedKey = (&'static str, Phase, String, [u8; 32]);
+
+impl HookHost {
+    /// `config` is the handle through which a reload becomes visible.
+    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ArcSwap<Config>>) -> Self {
+        HookHost { engines, config, attached: OnceLock::new(), prepared: Mutex::default(), logs: Mutex::default() }
+    }
+
+    /// Connects the host to the server's data, which needs the host itself. Once, before the first run; what is
+    /// attached later is ignored.
+    pub fn attach(&self, access: Arc<dyn Access>, artifacts: Arc<dyn Artifacts>) {
+        self.attach_services(Services::new(access), artifacts);
+    }
+
+    pub(super) fn attach_services(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
+        let _ = self.attached.set(Attached { services, artifacts });
+    }
+
+    /// Names of the engines of this build.
+    pub fn engine_names(&self) -> impl Iterator<Item = &'static str> {
+        self.engines.iter().map(|engine| engine.name())
+    }
+
+    /// Checks code for a phase and makes it ready. The same code for the same phase and name is prepared once, for as
+    /// long as somebody holds it.
+    pub async fn prepare(
+        &self,
+        engine: &str,
+        code: &[u8],
+        phase: Phase,
+        name: &str,
+    ) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let plain = |message| PrepareError { message, line: None, column: None };
+        let engine = self.engines.iter().find(|candidate| candidate.name() == engine).ok_or_else(|| {
+            let names: Vec<String> = self.engine_names().map(|name| format!("`{name}`")).collect();
+            plain(format!("no engine `{engine}` in this build; there are {}", names.join(", ")))
+        })?;
+        let key = (engine.name(), phase, name.to_owned(), Sha256::digest(code).into());
+        if let Some(prepared) = lock(&self.prepared).get(&key).and_then(Weak::upgrade) {
+            return Ok(prepared);
+        }
+        let prepared = AssertUnwindSafe(engine.prepare(code, phase, name)).catch_unwind().await.unwrap_or_else(
+            |panic| Err(plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic)))),
+        )?;
+        let mut cache = lock(&self.prepared);
+        // Two may have prepared the same at once: both keep the first.
+        if let Some(first) = cache.get(&key).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        cache.retain(|_, prepared| prepared.strong_count() > 0);
+        cache.insert(key, Arc::downgrade(&prepared));
+        Ok(prepared)
+    }
+
+    /// Binds code. With `prepared` it runs at once; without, the code is loaded at the first run.
+    pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn Prepared>>) -> Arc<BoundHook> {
+        let log = self.phase_log(&binding.id.model, binding.id.phase);
+        Arc::new(BoundHook {
+            id: Arc::new(binding.id.clone()),
+            label: binding.id.to_string(),
+            binding,
+            prepared: tokio::sync::OnceCell::new_with(prepared),
+            load_failure: Mutex::new(None),
+            granted: ArcSwapOption::empty(),
+            places: Places::default(),
+            stats: HookStats::default(),
+            log,
+        })
+    }
+
+    /// The log of a phase of a model; empty if nothing ran there.
+    pub fn phase_log(&self, model: &str, phase: Phase) -> Arc<PhaseLog> {
+        Arc::clone(lock(&self.logs).entry((model.to_owned(), phase)).or_default())
+    }
+
+    /// What the REST API tells of a hook.
+    pub fn info(&self, hook: &BoundHook) -> HookInfo {
+        HookInfo {
+            name: hook.id.name.clone(),
+            engine: hook.binding.engine.clone(),
+            artifact: hook.id.artifact.clone(),
+            size: hook.binding.size,
+            mode: hook.binding.mode,
+            grants: self.granted(hook).to_json(),
+            position: hook.binding.position,
+        }
+    }
+
+    /// A hook's numbers, with the limits that hold now.
+    pub fn stats(&self, hook: &BoundHook) -> Value {
+        hook.stats.to_json(self.granted(hook).limits)
+    }
+
+    /// What the configuration in force opens to a hook.
+    pub fn granted(&self, hook: &BoundHook) -> Arc<Granted> {
+        let config = self.config.load();
+        if let Some(granted) = &*hook.granted.load()
+            && granted.is_current(&config)
+        {
+            return Arc::clone(granted);
+        }
+        let granted = Arc::new(Granted::resolve(&config, &hook.id));
+        hook.granted.store(Some(Arc::clone(&granted)));
+        granted
+    }
+
+    /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
+    /// [`Outcome::Accept`]: what it would have been is in its log and stats.
+    pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
+        let granted = self.granted(hook);
+        let shadow = hook.binding.mode == Mode::Shadow;
+        let mut run = match self.call(hook, context, granted).await {
+            Ok(run) => run,
+            Err(failure) => unstarted(failure),
+        };
+        hook.stats.record(&run, shadow);
+        self.keep_log(hook, context, &run, shadow);
+        tracing::debug!(
+            hook = hook.label,
+            instance = context.instance,
+            outcome = outcome_word(&run.outcome),
+            shadow,
+            wall_us = run.wall.as_micros() as u64,
+            host_us = run.host.as_micros() as u64,
+            memory_bytes = run.memory_bytes,
+            "hook ran"
+        );
+        if shadow {
+            run.outcome = Outcome::Accept;
+        }
+        run
+    }
+
+    async fn call(&self, hook: &BoundHook, context: &Context, granted: Arc<Granted>) -> Result<Run, Failure> {
+        let attached = self.attached.get().ok_or_else(|| Failure {
+            cause: FailureCause::Internal,
+            message: "the server is not ready to run hooks".to_owned(),
+            limit: None,
+        })?;
+        let prepared = self.load(hook, attached).await?;
+        let config = granted.config();
+        let _place = hook.places.take(config.hooks.concurrency).await?;
+        let settings = CallSettings { limits: granted.limits, isolation: config.hooks.isolation };
+        let session = Session::new(&attached.services, granted, context);
+        let started = Instant::now();
+        let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
+        let wall = started.elapsed();
+        let CallReport { outcome, cpu, memory_bytes } = report.unwrap_or_else(|panic| {
+            let message = format!("engine `{}` failed: {}", hook.binding.engine, panic_text(&*panic));
+            tracing::error!(hook = hook.label, "{message}");
+            let outcome = Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None });
+            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+        });
+        let outcome = check_outcome(outcome, context.phase, &session);
+        let host = session.host_time();
+        let (log, asked) = session.finish();
+        Ok(Run { outcome, wall, host, cpu, memory_bytes, log, asked })
+    }
+
+    /// The code, ready to run; loaded by the first call while the others wait.
+    async fn load(&self, hook: &BoundHook, attached: &Attached) -> Result<Arc<dyn Prepared>, Failure> {
+        if let Some(prepared) = hook.prepared.get() {
+            return Ok(Arc::clone(prepared));
+        }
+        let failed = |message: String| Failure {
+            cause: FailureCause::Load,
+            message: format!("hook `{}` could not be loaded: {message}", hook.label),
+            limit: None,
+        };
+        let recent = lock(&hook.load_failure).clone();
+        if let Some((at, message)) = recent
+            && at.elapsed() < LOAD_RETRY
+        {
+            return Err(failed(message));
+        }
+        let load = async {
+            let code = attached.artifacts.code(&hook.id.artifact).await?;
+            self.prepare(&hook.binding.engine, &code, hook.id.phase, &hook.id.name).await.map_err(|error| {
+                match (error.line, error.column) {
+                    (Some(line), Some(column)) => format!("{} (line {line}, column {column})", error.message),
+                    (Some(line), None) => format!("{} (line {line})", error.message),
+                    _ => error.message,
+                }
+            })
+        };
+        match hook.prepared.get_or_try_init(|| load).await {
+            Ok(prepared) => Ok(Arc::clone(prepared)),
+            Err(message) => {
+                *lock(&hook.load_failure) = Some((Instant::now(), message.clone()));
+                Err(failed(message))
+            }
+        }
+    }
+
+    fn keep_log(&self, hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
+        let verdict = match &run.outcome {
+            Outcome::Failed(failure) => {
+                Some((LogLevel::Error, format!("failed ({}): {}", failure.cause.as_str(), failure.message)))
+            }
+            Outcome::Reject(rejection) if shadow => Some((LogLevel::Info, format!("would refuse: {}", rejection.message))),
+            Outcome::Amend(data) if shadow => Some((LogLevel::Info, format!("would amend: {}", data.as_str()))),
+            _ => None,
+        };
+        if run.log.is_empty() && verdict.is_none() {
+            return;
+        }
+        let line = |time, level, message: &str| PhaseLine {
+            time,
+            hook: hook.id.name.clone(),
+            instance: context.instance.clone(),
+            level,
+            message: message.to_owned(),
+        };
+        let logged = run.log.iter().map(|entry| line(entry.time, entry.level, &entry.message));
+        hook.log.append(logged.chain(verdict.map(|(level, message)| line(time::now(), level, &message))));
+    }
+}
+
+/// What of an outcome may stand: the phase, the amend grant and the sizes decide.
+fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
+    let too_large = |what: &str, bytes: usize, limit: usize| {
+        let limit = format_bytes(limit as u64);
+        Outcome::Failed(Failure {
+            cause: FailureCause::Output,
+            message: format!("{what} is {bytes} bytes, at most {limit} are allowed"),
+            limit: Some(format!("output {limit}")),
+        })
+    };
+    match outcome {
+        Outcome::Amend(data) => match session.check_amend() {
+            Err(failure) => Outcome::Failed(failure),
+            Ok(()) if data.len() > PAYLOAD_BYTES_MAX => too_large("the amended data", data.len(), PAYLOAD_BYTES_MAX),
+            Ok(()) => Outcome::Amend(data),
+        },
+        // What happened cannot be refused any more: the run failed and is tried again.
+        Outcome::Reject(rejection) if !phase.is_pre() => Outcome::Failed(Failure {
+            cause: FailureCause::Exception,
+            message: rejection.message,
+            limit: None,
+        }),
+        Outcome::Reject(rejection) => {
+            let fields = rejection.fields.iter().map(|field| field.pointer.len() + field.message.len());
+            let bytes = rejection.message.len() + fields.sum::<usize>();
+            match bytes > REJECTION_BYTES_MAX {
+                true => too_large("the refusal", bytes, REJECTION_BYTES_MAX),
+                false => Outcome::Reject(rejection),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Places for the calls of one hook at once, and a bound on those that wait.
+struct Places {
+    semaphore: Semaphore,
+    /// Places that were made; follows the configuration.
+    count: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Places { semaphore: Semaphore::new(0), count: AtomicUsize::new(0), waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl Places {
+    async fn take(&self, concurrency: usize) -> Result<SemaphorePermit<'_>, Failure> {
+        if self.count.load(Ordering::Relaxed) != concurrency {
+            self.resize(concurrency);
+        }
+        if let Ok(place) = self.semaphore.try_acquire() {
+            return Ok(place);
+        }
+        let queue = concurrency.saturating_mul(QUEUE_PER_CALL);
+        let _waiting = Waiting::enter(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > queue {
+            return Err(Failure {
+                cause: FailureCause::Overloaded,
+                message: format!("{concurrency} calls of this hook run and {queue} wait already"),
+                limit: Some(format!("concurrency {concurrency}")),
+            });
+        }
+        self.semaphore.acquire().await.map_err(|_| Failure {
+            // Nobody closes it.
+            cause: FailureCause::Internal,
+            message: "the hook is gone".to_owned(),
+            limit: None,
+        })
+    }
+
+    /// Follows a changed configuration. Places that are taken at the moment can only be given up later.
+    fn resize(&self, concurrency: usize) {
+        let count = self.count.load(Ordering::Relaxed);
+        let reached = match concurrency.min(Semaphore::MAX_PERMITS) {
+            more if more > count => more,
+            less => count - self.semaphore.forget_permits(count - less),
+        };
+        let swapped = self.count.compare_exchange(count, reached, Ordering::Relaxed, Ordering::Relaxed);
+        match (swapped, reached > count) {
+            (Ok(_), true) => self.semaphore.add_permits(reached - count),
+            // Another call was quicker; what this one forgot, it gives back.
+            (Err(_), false) => self.semaphore.add_permits(count - reached),
+            _ => {}
+        }
+    }
+}
+
+/// One call in the queue; leaves it when dropped, so also when the caller goes away.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The run of a hook that did not start.
+fn unstarted(failure: Failure) -> Run {
+    Run {
+        outcome: Outcome::Failed(failure),
+        wall: Duration::ZERO,
+        host: Duration::ZERO,
+        cpu: Duration::ZERO,
+        memory_bytes: 0,
+        log: Vec::new(),
+        asked: Vec::new(),
+    }
+}
+
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accept => "accept",
+        Outcome::Amend(_) => "amend",
+        Outcome::Reject(_) => "reject",
+        Outcome::Failed(failure) => failure.cause.as_str(),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
+}
+
+/// Nothing that holds these locks can leave the data half changed, so a panic elsewhere does not matter.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

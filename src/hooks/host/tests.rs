@@ -1,0 +1,267 @@
+//! The host with an engine whose code is a word that says what the call does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use snaphook_driver::Json;
+
+use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
+use crate::config::{Config, Phase};
+use crate::hooks::context::{Context, FailureCause, LogLevel, Outcome, Rejection};
+use crate::hooks::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::hooks::grants::HookId;
+use crate::hooks::session::Session;
+use crate::hooks::testing::{Bench, config, context};
+
+#[derive(Default)]
+struct Words {
+    prepared: AtomicUsize,
+}
+
+struct Word {
+    text: String,
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+#[async_trait]
+impl Engine for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
+
+    async fn prepare(&self, code: &[u8], _phase: Phase, _name: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+        self.prepared.fetch_add(1, Ordering::Relaxed);
+        let text = String::from_utf8(code.to_vec()).unwrap();
+        if text == "bad" {
+            return Err(PrepareError { message: "not a word".into(), line: Some(1), column: Some(2) });
+        }
+        assert!(text != "panic-early", "prepare panics");
+        Ok(Arc::new(Word { text, gate: Arc::new(tokio::sync::Semaphore::new(0)) }))
+    }
+}
+
+#[async_trait]
+impl Prepared for Word {
+    async fn call(&self, _context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
+        let reject = |message: String| Outcome::Reject(Rejection { message, fields: Vec::new() });
+        let outcome = match self.text.as_str() {
+            "accept" => Outcome::Accept,
+            "amend" => Outcome::Amend(Json::trusted(r#"{"a":1}"#)),
+            "amend-much" => Outcome::Amend(Json::trusted(format!("\"{}\"", "x".repeat(9 << 20)))),
+            "reject" => reject("no".into()),
+            "reject-much" => reject("x".repeat(1 << 20)),
+            "log" => {
+                session.log(LogLevel::Info, "seen".into()).unwrap();
+                Outcome::Accept
+            }
+            "limits" => reject(format!("{:?}", settings.limits)),
+            "wait" => {
+                self.gate.acquire().await.unwrap().forget();
+                Outcome::Accept
+            }
+            "panic" => panic!("the engine panics"),
+            other => panic!("unknown word {other}"),
+        };
+        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 1 << 20 }
+    }
+}
+
+/// Artifacts whose name is their code.
+struct Named;
+
+#[async_trait]
+impl Artifacts for Named {
+    async fn code(&self, artifact: &str) -> Result<Bytes, String> {
+        let code = artifact.strip_prefix("sha256:").unwrap();
+        if code == "lost" { Err("no such artifact".into()) } else { Ok(code.to_owned().into()) }
+    }
+}
+
+struct Stage {
+    host: Arc<HookHost>,
+    engine: Arc<Words>,
+    config: Arc<ArcSwap<Config>>,
+}
+
+impl Stage {
+    fn new(toml: &str) -> Self {
+        let engine = Arc::new(Words::default());
+        let config = Arc::new(ArcSwap::from_pointee(config(toml)));
+        let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn Engine>], Arc::clone(&config));
+        host.attach_services(Bench::new().services(), Arc::new(Named));
+        Stage { host: Arc::new(host), engine, config }
+    }
+
+    fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
+        let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: format!("sha256:{word}") };
+        self.host.bind(Binding { id, engine: "words".into(), size: 1, mode, position: 1 }, None)
+    }
+
+    async fn run(&self, phase: Phase, word: &str) -> Outcome {
+        self.host.run(&self.bind(phase, word, Mode::Enforce), &context("invoice", phase)).await.outcome
+    }
+}
+
+#[track_caller]
+fn cause(outcome: &Outcome) -> FailureCause {
+    match outcome {
+        Outcome::Failed(failure) => failure.cause,
+        other => panic!("not a failure: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn outcomes_and_their_limits() {
+    let stage = Stage::new("");
+    assert_eq!(stage.run(Phase::PreCreate, "accept").await, Outcome::Accept);
+    assert!(matches!(stage.run(Phase::PreCreate, "reject").await, Outcome::Reject(_)));
+    for (phase, word, expected) in [
+        (Phase::PreCreate, "amend", FailureCause::Amend),
+        (Phase::PreCreate, "reject-much", FailureCause::Output),
+        (Phase::PostCreate, "reject", FailureCause::Exception),
+        (Phase::PreCreate, "panic", FailureCause::Internal),
+        (Phase::PreCreate, "panic-early", FailureCause::Load),
+        (Phase::PreCreate, "bad", FailureCause::Load),
+        (Phase::PreCreate, "lost", FailureCause::Load),
+    ] {
+        assert_eq!(cause(&stage.run(phase, word).await), expected, "{word}");
+    }
+    let stage = Stage::new("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\namend = true");
+    assert!(matches!(stage.run(Phase::PreCreate, "amend").await, Outcome::Amend(_)));
+    assert_eq!(cause(&stage.run(Phase::PreCreate, "amend-much").await), FailureCause::Output);
+    assert_eq!(cause(&stage.run(Phase::PreDelete, "amend").await), FailureCause::Amend);
+}
+
+#[tokio::test]
+async fn grants_follow_the_configuration() {
+    let stage = Stage::new("");
+    let hook = stage.bind(Phase::PreCreate, "amend", Mode::Enforce);
+    let context = context("invoice", Phase::PreCreate);
+    let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
+    let (_, lines) = failure.message.split_once("config.toml:\n").unwrap();
+    stage.config.store(Arc::new(config(lines)));
+    assert!(matches!(stage.host.run(&hook, &context).await.outcome, Outcome::Amend(_)));
+    stage.config.store(Arc::new(config("")));
+    assert_eq!(cause(&stage.host.run(&hook, &context).await.outcome), FailureCause::Amend);
+}
+
+#[tokio::test]
+async fn grants_add_up_and_the_largest_limit_holds() {
+    let stage = Stage::new(
+        "[[grants]]\nmodel = 'inv*'\nphase = 'preCreate'\nhook = 'h'\nread = ['a']\ntimeout_ms = 2000\n\
+         [[grants]]\nmodel = '*'\nphase = ['preCreate', 'postCreate']\nhook = 'sha256:limits'\nread = ['b', 'a']\n\
+         timeout_ms = 1000\nmemory = 1000\n\
+         [[grants]]\nmodel = '*'\nphase = 'preCreate'\nhook = 'other'\nread = ['c']\n\
+         [[grants]]\nmodel = '*'\nphase = 'preCreate'\nhook = 'sha256:other'\nread = ['c']\n\
+         [[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = '*'\nread = ['c']",
+    );
+    let Outcome::Reject(rejection) = stage.run(Phase::PreCreate, "limits").await else { panic!() };
+    assert_eq!(rejection.message, "Limits { timeout: 2s, memory_bytes: 1000 }");
+    let info = stage.host.info(&stage.bind(Phase::PreCreate, "limits", Mode::Shadow));
+    assert_eq!(
+        serde_json::to_string(&info).unwrap(),
+        r#"{"name":"h","engine":"words","artifact":"sha256:limits","size":1,"mode":"shadow","grants":{"read":["a","b"],"timeout":"2 s","memory":"1000 B"},"position":1}"#
+    );
+}
+
+#[tokio::test]
+async fn shadow_decides_nothing_but_is_counted_and_logged() {
+    let stage = Stage::new("");
+    let hook = stage.bind(Phase::PreCreate, "reject", Mode::Shadow);
+    let run = stage.host.run(&hook, &context("invoice", Phase::PreCreate)).await;
+    assert_eq!(run.outcome, Outcome::Accept);
+    assert_eq!(stage.host.stats(&hook)["shadow"]["refusals"], 1);
+    assert_eq!(stage.host.stats(&hook)["refusals"], 0);
+    let lines = stage.host.phase_log("invoice", Phase::PreCreate).lines();
+    assert_eq!(lines[0].message, "would refuse: no");
+}
+
+#[tokio::test]
+async fn the_log_of_the_phase_has_the_lines_of_its_runs() {
+    let stage = Stage::new("");
+    stage.run(Phase::PreCreate, "log").await;
+    stage.run(Phase::PreCreate, "panic").await;
+    let lines = stage.host.phase_log("invoice", Phase::PreCreate).lines();
+    assert_eq!((lines[0].message.as_str(), lines[0].instance.as_str()), ("seen", "i-1"));
+    assert!(lines[1].message.starts_with("failed (internal): engine `words` failed: the engine panics"));
+    assert!(stage.host.phase_log("invoice", Phase::PostCreate).lines().is_empty());
+}
+
+#[tokio::test]
+async fn the_same_code_is_prepared_once_while_it_is_used() {
+    let stage = Stage::new("");
+    let first = stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
+    let second = stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    drop((first, second));
+    stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
+    assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 2);
+    let Err(error) = stage.host.prepare("swords", b"", Phase::PreCreate, "h").await else { panic!() };
+    assert_eq!(error.message, "no engine `swords` in this build; there are `words`");
+}
+
+#[tokio::test]
+async fn code_that_cannot_load_is_not_tried_at_each_call() {
+    let stage = Stage::new("");
+    let hook = stage.bind(Phase::PreCreate, "bad", Mode::Enforce);
+    let context = context("invoice", Phase::PreCreate);
+    for _ in 0..10 {
+        let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
+        assert_eq!(
+            failure.message,
+            "hook `invoice.preCreate/h` could not be loaded: not a word (line 1, column 2)"
+        );
+    }
+    assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn calls_beyond_the_queue_are_refused() {
+    let stage = Stage::new("");
+    let mut small = config("");
+    small.hooks.concurrency = 2;
+    stage.config.store(Arc::new(small));
+    let hook = stage.bind(Phase::PreCreate, "wait", Mode::Enforce);
+    let mut calls: Vec<_> = (0..2 + 2 * super::QUEUE_PER_CALL)
+        .map(|_| {
+            let (host, hook) = (Arc::clone(&stage.host), Arc::clone(&hook));
+            tokio::spawn(async move { host.run(&hook, &context("invoice", Phase::PreCreate)).await.outcome })
+        })
+        .collect();
+    while hook.places.waiting.load(Ordering::Relaxed) < 2 * super::QUEUE_PER_CALL {
+        tokio::task::yield_now().await;
+    }
+    let run = stage.host.run(&hook, &context("invoice", Phase::PreCreate)).await;
+    assert_eq!(cause(&run.outcome), FailureCause::Overloaded);
+    // A call that is given up leaves the queue.
+    calls.pop().unwrap().abort();
+    while hook.places.waiting.load(Ordering::Relaxed) == 2 * super::QUEUE_PER_CALL {
+        tokio::task::yield_now().await;
+    }
+    for call in &calls {
+        call.abort();
+    }
+    for call in calls {
+        let _ = call.await;
+    }
+    assert_eq!(hook.places.semaphore.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn places_follow_the_configuration() {
+    let places = super::Places::default();
+    let held = places.take(3).await.unwrap();
+    assert_eq!(places.semaphore.available_permits(), 2);
+    drop(places.take(1).await);
+    // One is held, so only two could be given up.
+    assert_eq!(places.count.load(Ordering::Relaxed), 1);
+    drop(held);
+    drop(places.take(1).await);
+    assert_eq!(places.semaphore.available_permits(), 1);
+    drop(places.take(5).await);
+    assert_eq!(places.semaphore.available_permits(), 5);
+}

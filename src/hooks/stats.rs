@@ -1,0 +1,371 @@
+//! What runs of hooks cost and how they ended, per hook; and the last log lines, per phase of a model.
+//!
+//! Counters are atomic and histograms small (1 KiB each, made at the first run), so a thousand hooks that never ran
+//! cost next to nothing and one that runs all the time waits for nobody.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use snaphook_driver::time::{self, Millis};
+use tokio::sync::broadcast;
+
+use super::context::{FailureCause, LogLevel, Outcome, Run};
+use crate::config::Limits;
+
+/// Runs of one hook since it was bound.
+#[derive(Default)]
+pub struct HookStats {
+    runs: AtomicU64,
+    amendments: AtomicU64,
+    refusals: AtomicU64,
+    failures: [AtomicU64; FailureCause::ALL.len()],
+    shadow_refusals: AtomicU64,
+    shadow_amendments: AtomicU64,
+    shadow_failures: AtomicU64,
+    costs: OnceLock<Box<Costs>>,
+}
+
+#[derive(Default)]
+struct Costs {
+    /// Without the time in the host, like the limit, in microseconds.
+    wall: Histogram,
+    cpu: Histogram,
+    /// In bytes.
+    memory: Histogram,
+    /// In the host, in microseconds.
+    host: Histogram,
+}
+
+impl HookStats {
+    /// Counts one run. `shadow`: its outcome decided nothing.
+    pub fn record(&self, run: &Run, shadow: bool) {
+        let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        add(&self.runs);
+        match &run.outcome {
+            Outcome::Accept => {}
+            Outcome::Amend(_) => {
+                add(if shadow { &self.shadow_amendments } else { &self.amendments });
+            }
+            Outcome::Reject(_) => {
+                add(if shadow { &self.shadow_refusals } else { &self.refusals });
+            }
+            Outcome::Failed(failure) => {
+                add(&self.failures[failure.cause as usize]);
+                if shadow {
+                    add(&self.shadow_failures);
+                }
+                if matches!(failure.cause, FailureCause::Load | FailureCause::Overloaded) {
+                    // It did not run, so there is nothing to measure.
+                    return;
+                }
+            }
+        }
+        let costs = self.costs.get_or_init(Box::default);
+        costs.wall.add(micros(run.wall.saturating_sub(run.host)));
+        costs.cpu.add(micros(run.cpu));
+        costs.memory.add(run.memory_bytes);
+        if !run.host.is_zero() {
+            costs.host.add(micros(run.host));
+        }
+    }
+
+    /// All numbers, as the REST API shows them; the limits are those that hold now.
+    pub fn to_json(&self, limits: Limits) -> Value {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut failures = Map::new();
+        for cause in FailureCause::ALL {
+            failures.insert(cause.as_str().to_owned(), json!(get(&self.failures[cause as usize])));
+        }
+        let timeout_us = micros(limits.timeout);
+        let costs = self.costs.get();
+        json!({
+            "runs": get(&self.runs),
+            "amendments": get(&self.amendments),
+            "refusals": get(&self.refusals),
+            "failures": failures,
+            "shadow": {
+                "refusals": get(&self.shadow_refusals),
+                "amendments": get(&self.shadow_amendments),
+                "failures": get(&self.shadow_failures),
+            },
+            "wall_ms": milliseconds(costs.map(|costs| &costs.wall), Some(timeout_us)),
+            "cpu_ms": milliseconds(costs.map(|costs| &costs.cpu), Some(timeout_us)),
+            "host_ms": milliseconds(costs.map(|costs| &costs.host), None),
+            "memory_bytes": bytes(costs.map(|costs| &costs.memory), limits.memory_bytes as u64),
+        })
+    }
+}
+
+/// A histogram of whole numbers whose quantiles are at most 6 % off: 8 steps to each power of two, up to 2^33.
+struct Histogram {
+    counts: [AtomicU32; Histogram::BUCKETS],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { counts: [const { AtomicU32::new(0) }; Histogram::BUCKETS] }
+    }
+}
+
+impl Histogram {
+    const STEP_BITS: u32 = 3;
+    /// Numbers below 8 have their own buckets; then 8 for each of the 30 powers 2^3 to 2^32.
+    const BUCKETS: usize = 8 + 30 * 8;
+
+    fn add(&self, value: u64) {
+        // Relaxed: a reader may see a run more or less. A count that is full stays so.
+        let count = &self.counts[Self::bucket(value)];
+        if count.fetch_add(1, Ordering::Relaxed) == u32::MAX {
+            count.store(u32::MAX, Ordering::Relaxed);
+        }
+    }
+
+    fn bucket(value: u64) -> usize {
+        if value < 8 {
+            return value as usize;
+        }
+        let power = value.ilog2();
+        let step = (value >> (power - Self::STEP_BITS)) & 7;
+        let index = 8 + u64::from(power - Self::STEP_BITS) * 8 + step;
+        (index as usize).min(Self::BUCKETS - 1)
+    }
+
+    /// The middle of a bucket.
+    fn value(bucket: usize) -> u64 {
+        if bucket < 8 {
+            return bucket as u64;
+        }
+        let power = (bucket - 8) / 8;
+        let low = ((8 + (bucket - 8) % 8) as u64) << power;
+        low + (1 << power) / 2
+    }
+
+    /// The values that `shares` of all counts are at or below; `None` without counts.
+    fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[u64; N]> {
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed).into()).collect();
+        let total: u64 = counts.iter().sum();
+        (total > 0).then(|| {
+            shares.map(|share| {
+                let rank = ((total as f64 * share).ceil() as u64).max(1);
+                let mut seen = 0;
+                let bucket = counts.iter().position(|count| {
+                    seen += count;
+                    seen >= rank
+                });
+                Self::value(bucket.unwrap_or(Self::BUCKETS - 1))
+            })
+        })
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(histogram: Option<&Histogram>, limit_us: Option<u64>) -> Value {
+    let Some([p50, p99]) = histogram.and_then(|histogram| histogram.quantiles([0.5, 0.99])) else {
+        return Value::Null;
+    };
+    let ms = |us: u64| us as f64 / 1000.0;
+    match limit_us {
+        Some(limit) => json!({
+            "p50": ms(p50), "p99": ms(p99), "limit": ms(limit),
+            "p50_share": share(p50, limit), "p99_share": share(p99, limit),
+        }),
+        None => json!({ "p50": ms(p50), "p99": ms(p99) }),
+    }
+}
+
+fn bytes(histogram: Option<&Histogram>, limit: u64) -> Value {
+    let Some([p50, p99]) = histogram.and_then(|histogram| histogram.quantiles([0.5, 0.99])) else {
+        return Value::Null;
+    };
+    json!({
+        "p50": p50, "p99": p99, "limit": limit, "p50_share": share(p50, limit), "p99_share": share(p99, limit),
+    })
+}
+
+/// With three decimals: the histogram knows no more.
+fn share(value: u64, limit: u64) -> f64 {
+    (value as f64 / limit.max(1) as f64 * 1000.0).round() / 1000.0
+}
+
+/// One line of the log of a phase.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PhaseLine {
+    #[serde(with = "time")]
+    pub time: Millis,
+    /// The hook's name.
+    pub hook: String,
+    /// The instance that the run was for.
+    pub instance: String,
+    pub level: LogLevel,
+    pub message: String,
+}
+
+/// The last log lines of all runs of one phase of one model, and whoever follows them.
+#[derive(Default)]
+pub struct PhaseLog {
+    ring: Mutex<Ring>,
+    /// Made when somebody follows for the first time.
+    followers: OnceLock<broadcast::Sender<PhaseLine>>,
+}
+
+#[derive(Default)]
+struct Ring {
+    lines: VecDeque<PhaseLine>,
+    bytes: usize,
+}
+
+impl PhaseLog {
+    /// Lines that are kept.
+    pub const LINES_MAX: usize = 200;
+    /// Text of the lines that are kept, so that long lines cannot fill the memory.
+    const BYTES_MAX: usize = 256 * 1024;
+    /// One line; what is longer is cut.
+    const LINE_BYTES_MAX: usize = 8 * 1024;
+    /// Lines that a follower may lag behind before it loses some.
+    const LAG_MAX: usize = 1024;
+
+    /// Adds lines in their order.
+    pub fn append(&self, lines: impl Iterator<Item = PhaseLine>) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut line in lines {
+            shorten(&mut line.message, Self::LINE_BYTES_MAX);
+            if let Some(followers) = self.followers.get() {
+                // An error means that nobody follows at the moment.
+                let _ = followers.send(line.clone());
+            }
+            ring.bytes += line.message.len();
+            ring.lines.push_back(line);
+            while ring.lines.len() > Self::LINES_MAX || ring.bytes > Self::BYTES_MAX {
+                let Some(oldest) = ring.lines.pop_front() else { break };
+                ring.bytes -= oldest.message.len();
+            }
+        }
+    }
+
+    /// The lines that are kept, oldest first.
+    pub fn lines(&self) -> Vec<PhaseLine> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
+    }
+
+    /// The lines that are kept, and every later one, without a gap between. A follower that lags far behind gets
+    /// `Lagged` and goes on with the newest.
+    pub fn follow(&self) -> (Vec<PhaseLine>, broadcast::Receiver<PhaseLine>) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let receiver = self.followers.get_or_init(|| broadcast::Sender::new(Self::LAG_MAX)).subscribe();
+        (ring.lines.iter().cloned().collect(), receiver)
+    }
+}
+
+/// Cuts at a character's end and says so.
+fn shorten(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Histogram, HookStats, PhaseLine, PhaseLog};
+    use crate::config::Limits;
+    use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Run};
+
+    fn run(outcome: Outcome, wall_ms: u64) -> Run {
+        Run {
+            outcome,
+            wall: Duration::from_millis(wall_ms),
+            host: Duration::ZERO,
+            cpu: Duration::from_millis(wall_ms / 2),
+            memory_bytes: 1 << 20,
+            log: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn buckets_are_close_to_their_values() {
+        let mut last = 0;
+        for exponent in 0..33 {
+            for value in [1_u64 << exponent, (1 << exponent) + (1 << exponent) / 3] {
+                let bucket = Histogram::bucket(value);
+                assert!(bucket >= last, "{value}");
+                last = bucket;
+                let middle = Histogram::value(bucket) as f64;
+                assert!((middle - value as f64).abs() <= value as f64 * 0.0625, "{value}: {middle}");
+            }
+        }
+        assert_eq!(Histogram::bucket(u64::MAX), Histogram::BUCKETS - 1);
+        assert!(size_of::<Histogram>() <= 1024);
+    }
+
+    #[test]
+    fn quantiles() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.quantiles([0.5]), None);
+        for value in 1..=1000 {
+            histogram.add(value);
+        }
+        let [p50, p99] = histogram.quantiles([0.5, 0.99]).unwrap();
+        assert!((470..=530).contains(&p50), "{p50}");
+        assert!((930..=1050).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn counts_and_shares() {
+        let stats = HookStats::default();
+        let limits = Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 };
+        assert!(stats.to_json(limits)["wall_ms"].is_null());
+        let rejection = || Outcome::Reject(Rejection { message: "no".into(), fields: vec![] });
+        let failure = |cause| Outcome::Failed(Failure { cause, message: String::new(), limit: None });
+        stats.record(&run(Outcome::Accept, 100), false);
+        stats.record(&run(rejection(), 100), false);
+        stats.record(&run(rejection(), 100), true);
+        stats.record(&run(failure(FailureCause::Timeout), 100), false);
+        stats.record(&run(failure(FailureCause::Load), 0), false);
+        let json = stats.to_json(limits);
+        assert_eq!(json["runs"], 5);
+        assert_eq!(json["refusals"], 1);
+        assert_eq!(json["shadow"]["refusals"], 1);
+        assert_eq!(json["failures"]["timeout"], 1);
+        assert_eq!(json["failures"]["load"], 1);
+        assert_eq!(json["failures"]["memory"], 0);
+        let share = json["wall_ms"]["p99_share"].as_f64().unwrap();
+        assert!((0.18..=0.22).contains(&share), "{json}");
+        assert!((json["memory_bytes"]["p50_share"].as_f64().unwrap() - 1.0 / 64.0).abs() < 0.002, "{json}");
+    }
+
+    fn line(message: String) -> PhaseLine {
+        PhaseLine { time: 0, hook: "h".into(), instance: "i".into(), level: LogLevel::Info, message }
+    }
+
+    #[test]
+    fn the_log_keeps_the_last_lines_within_its_bytes() {
+        let log = PhaseLog::default();
+        log.append((0..500).map(|n| line(n.to_string())));
+        let lines = log.lines();
+        assert_eq!((lines.len(), lines[0].message.as_str()), (200, "300"));
+        log.append((0..100).map(|_| line("ü".repeat(10_000))));
+        let lines = log.lines();
+        assert!(lines.len() < 40, "{}", lines.len());
+        assert!(lines.iter().all(|line| line.message.len() <= PhaseLog::LINE_BYTES_MAX + 3));
+    }
+
+    #[tokio::test]
+    async fn followers_miss_nothing() {
+        let log = PhaseLog::default();
+        log.append([line("a".into())].into_iter());
+        let (before, mut after) = log.follow();
+        log.append([line("b".into())].into_iter());
+        assert_eq!(before[0].message, "a");
+        assert_eq!(after.recv().await.unwrap().message, "b");
+    }
+}

@@ -1,0 +1,289 @@
+//! What the tests of this layer share: a server's data in memory, a configuration from a few lines, sessions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
+
+use super::access::{Access, AccessCode, AccessError, Writer};
+use super::capabilities::http::{HttpClient, Lookup};
+use super::context::{Context, EventRef};
+use super::grants::{Granted, HookId};
+use super::session::{HostError, Services, Session};
+use crate::config::{
+    AuthMode, Config, DriverConfig, Grant, HooksConfig, Isolation, Limits, Phase, ProcessGrant, ServerConfig,
+};
+
+/// Instances, events and secrets in memory. Reads of the model `slow` never answer.
+#[derive(Default)]
+pub(crate) struct MemoryAccess {
+    instances: Mutex<BTreeMap<(String, String), Instance>>,
+    events: Mutex<Vec<Event>>,
+    secrets: HashMap<String, Vec<u8>>,
+    writers: Mutex<Vec<Writer>>,
+}
+
+impl MemoryAccess {
+    /// Who wrote, in order.
+    pub(crate) fn writers(&self) -> Vec<Writer> {
+        self.writers.lock().unwrap().clone()
+    }
+
+    fn put(&self, model: &str, id: &str, data: &str) -> Instance {
+        let mut events = self.events.lock().unwrap();
+        let position = events.len() as Position + 1;
+        let data = Json::parse(data).unwrap();
+        events.push(Event {
+            position,
+            id: position.to_string(),
+            kind: EventKind::InstanceCreated,
+            model: model.to_owned(),
+            model_version: 1,
+            instance: Some(id.to_owned()),
+            revision: 1,
+            data: Some(data.clone()),
+            actor: None,
+            cause: None,
+            hooks: Vec::new(),
+            request_id: None,
+            time: 0,
+        });
+        let instance = Instance {
+            id: id.to_owned(),
+            model: model.to_owned(),
+            model_version: 1,
+            revision: 1,
+            position,
+            created_at: 0,
+            updated_at: 0,
+            data,
+        };
+        self.instances.lock().unwrap().insert((model.to_owned(), id.to_owned()), instance.clone());
+        instance
+    }
+}
+
+#[async_trait]
+impl Access for MemoryAccess {
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
+        if model == "slow" {
+            std::future::pending::<()>().await;
+        }
+        Ok(self.instances.lock().unwrap().get(&(model.to_owned(), id.to_owned())).cloned())
+    }
+
+    async fn query(&self, model: &str, _query: &str) -> Result<InstancePage, AccessError> {
+        let instances = self.instances.lock().unwrap();
+        let items = instances.values().filter(|instance| instance.model == model).cloned().collect();
+        Ok(InstancePage { items, next: None })
+    }
+
+    async fn event(&self, position: Position) -> Result<Option<Event>, AccessError> {
+        Ok(self.events.lock().unwrap().iter().find(|event| event.position == position).cloned())
+    }
+
+    async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str) -> Result<Instance, AccessError> {
+        self.writers.lock().unwrap().push(writer.clone());
+        Ok(self.put(model, id.unwrap_or("new"), data))
+    }
+
+    async fn update(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: &str,
+        data: &str,
+        _expected: Option<Position>,
+    ) -> Result<Instance, AccessError> {
+        if self.get(model, id).await?.is_none() {
+            return Err(AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")));
+        }
+        self.writers.lock().unwrap().push(writer.clone());
+        Ok(self.put(model, id, data))
+    }
+
+    async fn delete(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: &str,
+        _expected: Option<Position>,
+    ) -> Result<Instance, AccessError> {
+        let removed = self.instances.lock().unwrap().remove(&(model.to_owned(), id.to_owned()));
+        self.writers.lock().unwrap().push(writer.clone());
+        removed.ok_or_else(|| AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")))
+    }
+
+    async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
+        Ok(self.secrets.get(name).cloned())
+    }
+}
+
+/// A server's data; each test states only what differs from an empty one.
+pub(crate) struct Bench {
+    pub(crate) access: Arc<MemoryAccess>,
+    lookup: Option<Arc<Lookup>>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Bench { access: Arc::default(), lookup: None }
+    }
+
+    pub(crate) fn with_instance(self, model: &str, id: &str, data: &str) -> Self {
+        self.access.put(model, id, data);
+        self
+    }
+
+    /// Before any session is made.
+    pub(crate) fn with_secret(mut self, name: &str, value: &[u8]) -> Self {
+        Arc::get_mut(&mut self.access).unwrap().secrets.insert(name.to_owned(), value.to_vec());
+        self
+    }
+
+    /// Names resolve to these addresses, others to none.
+    pub(crate) fn with_names(mut self, names: &[(&str, &str)]) -> Self {
+        let names: HashMap<String, String> = names.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        self.lookup = Some(Arc::new(move |name| {
+            let found = names.get(&name).map(|address| address.parse().unwrap());
+            Box::pin(async move { Ok(found.into_iter().collect()) })
+        }));
+        self
+    }
+
+    pub(crate) fn services(&self) -> Arc<Services> {
+        let access = Arc::clone(&self.access) as Arc<dyn Access>;
+        match &self.lookup {
+            Some(lookup) => Services::with_http(access, HttpClient::with_lookup(Arc::clone(lookup))),
+            None => Services::new(access),
+        }
+    }
+
+    /// A session of one hook with one grant, whose own lines are given.
+    pub(crate) fn session(&self, model: &str, phase: Phase, hook: &str, lines: &str) -> Arc<Session> {
+        let grant = format!("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\n{lines}");
+        self.session_of(&grant, model, phase, hook)
+    }
+
+    /// A session with the lines that a refusal told to add.
+    pub(crate) fn session_after(&self, message: &str, model: &str, phase: Phase, hook: &str) -> Arc<Session> {
+        let (_, lines) = message.split_once("config.toml:\n").expect("the message holds lines to add");
+        self.session_of(lines, model, phase, hook)
+    }
+
+    /// A session under a whole configuration of grants.
+    pub(crate) fn session_of(&self, toml: &str, model: &str, phase: Phase, hook: &str) -> Arc<Session> {
+        let id = HookId { model: model.into(), phase, name: hook.into(), artifact: "sha256:00".into() };
+        let granted = Granted::resolve(&Arc::new(config(toml)), &Arc::new(id));
+        Session::new(&self.services(), Arc::new(granted), &context(model, phase))
+    }
+}
+
+/// A context of the second event of a chain.
+pub(crate) fn context(model: &str, phase: Phase) -> Context {
+    Context {
+        phase,
+        model: model.to_owned(),
+        model_version: 1,
+        instance: "i-1".to_owned(),
+        before: None,
+        after: Some(Json::trusted("{}")),
+        actor: None,
+        request_id: Some("r-1".to_owned()),
+        time: 0,
+        event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned() }),
+        attempt: 1,
+        depth: 2,
+    }
+}
+
+/// The guest's error of a host call.
+#[track_caller]
+pub(crate) fn access_error(error: HostError) -> AccessError {
+    match error {
+        HostError::Access(error) => error,
+        HostError::Fatal(failure) => panic!("a fatal failure: {failure:?}"),
+    }
+}
+
+/// The defaults with the grants of a TOML text.
+pub(crate) fn config(toml: &str) -> Config {
+    let table: toml::Table = toml.parse().unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    let grants = table.get("grants").map(|grants| grants.as_array().unwrap().clone()).unwrap_or_default();
+    let driver = || DriverConfig { driver: "memory".into(), settings: serde_json::Map::new() };
+    Config {
+        directory: PathBuf::new(),
+        file: None,
+        server: ServerConfig {
+            mount_address: "127.0.0.1:0".parse().unwrap(),
+            mount_path: "/".into(),
+            max_body_bytes: 8 << 20,
+            workers: 1,
+        },
+        auth: AuthMode::Open,
+        plugins_directory: PathBuf::new(),
+        hooks: HooksConfig {
+            directory: PathBuf::new(),
+            apply: false,
+            cache: PathBuf::new(),
+            limits: Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 },
+            isolation: Isolation::Call,
+            concurrency: 64,
+            attempts_max: 8,
+        },
+        connections: BTreeMap::new(),
+        secure: driver(),
+        private_key: String::new(),
+        event: driver(),
+        model: driver(),
+        error: driver(),
+        grants: grants.iter().map(|grant| to_grant(grant.as_table().unwrap())).collect(),
+    }
+}
+
+fn to_grant(table: &toml::Table) -> Grant {
+    let text = |key: &str| table.get(key).map(|value| value.as_str().unwrap().to_owned());
+    let phases = match table.get("phase") {
+        Some(toml::Value::String(all)) if all == "*" => Phase::ALL.to_vec(),
+        Some(toml::Value::String(name)) => vec![Phase::from_name(name).unwrap()],
+        Some(names) => texts(names).iter().map(|name| Phase::from_name(name).unwrap()).collect(),
+        None => Vec::new(),
+    };
+    let list = |key: &str| table.get(key).map(texts).unwrap_or_default();
+    let process = |value: &toml::Value| {
+        let table = value.as_table().unwrap();
+        let number = |key: &str, default: i64| table.get(key).map_or(default, |value| value.as_integer().unwrap());
+        ProcessGrant {
+            program: table["program"].as_str().unwrap().into(),
+            args: table.get("args").map(texts).unwrap_or_default(),
+            env: table.get("env").map_or_else(BTreeMap::new, |env| {
+                let env = env.as_table().unwrap().iter();
+                env.map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))).collect()
+            }),
+            timeout: Duration::from_millis(number("timeout_ms", 10_000) as u64),
+            memory_bytes: number("memory", 128 << 20) as usize,
+            output_bytes: number("output", 1 << 20) as usize,
+        }
+    };
+    Grant {
+        line: 1,
+        model: text("model").unwrap_or_default(),
+        phases,
+        hook: text("hook").unwrap_or_default(),
+        read: list("read"),
+        write: list("write"),
+        http: list("http"),
+        process: table.get("process").map_or_else(Vec::new, |list| list.as_array().unwrap().iter().map(process).collect()),
+        secret: list("secret"),
+        amend: table.get("amend").is_some_and(|value| value.as_bool().unwrap()),
+        timeout: table.get("timeout_ms").map(|value| Duration::from_millis(value.as_integer().unwrap() as u64)),
+        memory_bytes: table.get("memory").map(|value| value.as_integer().unwrap() as usize),
+    }
+}
+
+fn texts(value: &toml::Value) -> Vec<String> {
+    value.as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned()).collect()
+}
