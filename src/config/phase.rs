@@ -20,14 +20,8 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of the documentation.
-    pub const ALL: [Phase; 6] = [
-        Phase::PreCreate,
-        Phase::PostCreate,
-        Phase::PreUpdate,
-        Phase::PostUpdate,
-        Phase::PreDelete,
-        Phase::PostDelete,
-    ];
+    pub const ALL: [Phase; 6] =
+        [Phase::PreCreate, Phase::PostCreate, Phase::PreUpdate, Phase::PostUpdate, Phase::PreDelete, Phase::PostDelete];
 
     /// The name in paths, configuration and events, such as `preCreate`.
     pub const fn as_str(self) -> &'static str {

@@ -20,12 +20,24 @@ pub struct Origin {
 #[derive(Clone, Debug)]
 pub enum Change {
     /// `id`: a UUIDv7 if the caller has none.
-    Create { id: Option<String>, data: Json },
+    Create {
+        id: Option<String>,
+        data: Json,
+    },
     /// `create`: make it if it is not there (`If-None-Match: *` means that it must not be).
-    Replace { id: String, data: Json, create: bool },
+    Replace {
+        id: String,
+        data: Json,
+        create: bool,
+    },
     /// RFC 7396.
-    Patch { id: String, patch: Json },
-    Delete { id: String },
+    Patch {
+        id: String,
+        patch: Json,
+    },
+    Delete {
+        id: String,
+    },
 }
 
 /// What the caller holds to be true of the instance or model.

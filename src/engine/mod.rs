@@ -132,13 +132,7 @@ impl Engine {
         unimplemented!()
     }
 
-    pub async fn write(
-        &self,
-        model: &str,
-        change: Change,
-        options: &WriteOptions,
-        origin: &Origin,
-    ) -> Result<Written> {
+    pub async fn write(&self, model: &str, change: Change, options: &WriteOptions, origin: &Origin) -> Result<Written> {
         unimplemented!()
     }
     /// Each line is what `POST …/instances` takes; events come in the order of the lines. A line that is not UTF-8,

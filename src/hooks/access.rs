@@ -68,13 +68,8 @@ pub trait Access: Send + Sync {
     async fn event(&self, position: Position) -> Result<Option<Event>, AccessError>;
 
     /// A command like any other: validated, hooked, logged. `data` is JSON text.
-    async fn create(
-        &self,
-        writer: &Writer,
-        model: &str,
-        id: Option<&str>,
-        data: &str,
-    ) -> Result<Instance, AccessError>;
+    async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str)
+    -> Result<Instance, AccessError>;
 
     /// Replaces the data; `expected` is the position that the instance must be at.
     async fn update(

@@ -175,9 +175,10 @@ impl HookHost {
         if let Some(prepared) = lock(&self.prepared).get(&key).and_then(Weak::upgrade) {
             return Ok(prepared);
         }
-        let prepared = AssertUnwindSafe(engine.prepare(code, phase, name)).catch_unwind().await.unwrap_or_else(
-            |panic| Err(plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic)))),
-        )?;
+        let prepared =
+            AssertUnwindSafe(engine.prepare(code, phase, name)).catch_unwind().await.unwrap_or_else(|panic| {
+                Err(plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic))))
+            })?;
         let mut cache = lock(&self.prepared);
         // Two may have prepared the same at once: both keep the first.
         if let Some(first) = cache.get(&key).and_then(Weak::upgrade) {
@@ -333,7 +334,9 @@ impl HookHost {
             Outcome::Failed(failure) => {
                 Some((LogLevel::Error, format!("failed ({}): {}", failure.cause.as_str(), failure.message)))
             }
-            Outcome::Reject(rejection) if shadow => Some((LogLevel::Info, format!("would refuse: {}", rejection.message))),
+            Outcome::Reject(rejection) if shadow => {
+                Some((LogLevel::Info, format!("would refuse: {}", rejection.message)))
+            }
             Outcome::Amend(data) if shadow => Some((LogLevel::Info, format!("would amend: {}", data.as_str()))),
             _ => None,
         };
@@ -369,11 +372,9 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
             Ok(()) => Outcome::Amend(data),
         },
         // What happened cannot be refused any more: the run failed and is tried again.
-        Outcome::Reject(rejection) if !phase.is_pre() => Outcome::Failed(Failure {
-            cause: FailureCause::Exception,
-            message: rejection.message,
-            limit: None,
-        }),
+        Outcome::Reject(rejection) if !phase.is_pre() => {
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message: rejection.message, limit: None })
+        }
         Outcome::Reject(rejection) => {
             let fields = rejection.fields.iter().map(|field| field.pointer.len() + field.message.len());
             let bytes = rejection.message.len() + fields.sum::<usize>();

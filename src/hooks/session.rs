@@ -234,10 +234,7 @@ impl Session {
             Ok(answer) => answer.map_err(HostError::Access),
             Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
                 cause: FailureCause::Timeout,
-                message: format!(
-                    "the hook spent {} in host calls, the last one was {what}",
-                    format_duration(budget)
-                ),
+                message: format!("the hook spent {} in host calls, the last one was {what}", format_duration(budget)),
                 limit: Some(format!("host time {}", format_duration(budget))),
             })),
             Err(_) => Err(HostError::Access(AccessError::new(

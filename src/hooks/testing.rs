@@ -85,7 +85,13 @@ impl Access for MemoryAccess {
         Ok(self.events.lock().unwrap().iter().find(|event| event.position == position).cloned())
     }
 
-    async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str) -> Result<Instance, AccessError> {
+    async fn create(
+        &self,
+        writer: &Writer,
+        model: &str,
+        id: Option<&str>,
+        data: &str,
+    ) -> Result<Instance, AccessError> {
         self.writers.lock().unwrap().push(writer.clone());
         Ok(self.put(model, id.unwrap_or("new"), data))
     }
@@ -276,7 +282,9 @@ fn to_grant(table: &toml::Table) -> Grant {
         read: list("read"),
         write: list("write"),
         http: list("http"),
-        process: table.get("process").map_or_else(Vec::new, |list| list.as_array().unwrap().iter().map(process).collect()),
+        process: table
+            .get("process")
+            .map_or_else(Vec::new, |list| list.as_array().unwrap().iter().map(process).collect()),
         secret: list("secret"),
         amend: table.get("amend").is_some_and(|value| value.as_bool().unwrap()),
         timeout: table.get("timeout_ms").map(|value| Duration::from_millis(value.as_integer().unwrap() as u64)),

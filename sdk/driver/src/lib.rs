@@ -25,8 +25,8 @@ pub use event_store::{
 };
 pub use json::Json;
 pub use model_store::{
-    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore,
-    Operator, SortKey,
+    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
+    SortKey,
 };
 pub use secure_store::{Sealed, SecureStore};
 

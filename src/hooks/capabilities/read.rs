@@ -94,7 +94,8 @@ mod tests {
 
     #[tokio::test]
     async fn granted_models_only() {
-        let bench = Bench::new().with_instance("customer", "c1", r#"{"name":"Ada"}"#).with_instance("staff", "s1", "{}");
+        let bench =
+            Bench::new().with_instance("customer", "c1", r#"{"name":"Ada"}"#).with_instance("staff", "s1", "{}");
         let session = bench.session("invoice", Phase::PreCreate, "check", "read = ['cust*']");
         let text = session.read_get("customer", "c1").await.unwrap().unwrap();
         assert!(text.contains(r#""data":{"name":"Ada"}"#), "{text}");

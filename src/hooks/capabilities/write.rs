@@ -53,9 +53,7 @@ impl Session {
             true => Ok(()),
             false => {
                 let value = format!("[{}]", toml_string(model));
-                Err(self
-                    .granted
-                    .denial(Capability::Write, &asked, &value, |grant| any_matches(&grant.write, model)))
+                Err(self.granted.denial(Capability::Write, &asked, &value, |grant| any_matches(&grant.write, model)))
             }
         };
         self.check(Capability::Write, model, verdict)?;
@@ -113,9 +111,12 @@ mod tests {
     #[tokio::test]
     async fn a_grant_for_another_phase_is_named() {
         let bench = Bench::new();
-        let session =
-            bench.session_of("[[grants]]\nmodel = 'invoice'\nphase = 'postUpdate'\nhook = '*'\nwrite = ['audit']",
-                "invoice", Phase::PostCreate, "mail");
+        let session = bench.session_of(
+            "[[grants]]\nmodel = 'invoice'\nphase = 'postUpdate'\nhook = '*'\nwrite = ['audit']",
+            "invoice",
+            Phase::PostCreate,
+            "mail",
+        );
         let message = access_error(session.write_create("audit", None, "{}").await.unwrap_err()).message;
         assert!(message.contains("(the one at config.toml:1 is for postUpdate only)"), "{message}");
         let session = bench.session_after(&message, "invoice", Phase::PostCreate, "mail");

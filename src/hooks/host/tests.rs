@@ -211,10 +211,7 @@ async fn code_that_cannot_load_is_not_tried_at_each_call() {
     let context = context("invoice", Phase::PreCreate);
     for _ in 0..10 {
         let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
-        assert_eq!(
-            failure.message,
-            "hook `invoice.preCreate/h` could not be loaded: not a word (line 1, column 2)"
-        );
+        assert_eq!(failure.message, "hook `invoice.preCreate/h` could not be loaded: not a word (line 1, column 2)");
     }
     assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
 }

@@ -242,8 +242,5 @@ fn causes(error: &dyn StdError) -> String {
 }
 
 fn too_large() -> AccessError {
-    AccessError::new(
-        AccessCode::TooLarge,
-        format!("the answer is over {}", format_bytes(BODY_BYTES_MAX as u64)),
-    )
+    AccessError::new(AccessCode::TooLarge, format!("the answer is over {}", format_bytes(BODY_BYTES_MAX as u64)))
 }

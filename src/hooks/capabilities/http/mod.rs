@@ -32,17 +32,8 @@ const HEADERS_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
 
 /// Headers that decide where a message goes or where it ends: the client sets them itself.
-const HEADERS_OF_THE_CLIENT: [&str; 9] = [
-    "connection",
-    "expect",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-connection",
-];
+const HEADERS_OF_THE_CLIENT: [&str; 9] =
+    ["connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection"];
 
 impl Session {
     /// Sends a request and reads the whole answer.

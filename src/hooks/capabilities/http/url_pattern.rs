@@ -273,7 +273,8 @@ mod tests {
             let error = UrlPattern::parse(text).unwrap_err();
             assert!(error.contains(expected), "`{text}`: {error}");
         }
-        for text in ["file:///etc/passwd", "ftp://example.com/", "data:,x", "https://u:p@example.com/", "//x", "x", ""] {
+        for text in ["file:///etc/passwd", "ftp://example.com/", "data:,x", "https://u:p@example.com/", "//x", "x", ""]
+        {
             assert!(Target::parse(text).is_err(), "`{text}`");
         }
         assert_eq!(Target::parse("https://example.com/a?secret=1").unwrap().to_string(), "https://example.com/a");
