@@ -4,6 +4,7 @@
 
 pub mod command;
 mod error;
+pub mod input;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,110 @@
+//! Bodies of writes, taken strictly: UTF-8, one JSON value and nothing after it, no unknown member, none twice.
+//!
+//! Values inside stay text: a nesting of any depth is passed over without recursion. What is in `data` is checked by
+//! [`crate::catalog::document`].
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use snaphook_driver::Json;
+
+use super::error::{Error, Result};
+
+/// What a client gives for a new instance: `{id?, data}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewInstance {
+    pub id: Option<String>,
+    pub data: Json,
+}
+
+/// Reads the body of `POST …/instances`, or one line of an import.
+pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body<'a> {
+        id: Option<String>,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let body: Body<'_> = body(bytes)?;
+    Ok(NewInstance { id: body.id, data: Json::trusted(body.data.get()) })
+}
+
+/// Reads the body of `PUT …/instances/{id}`: `{data}`.
+pub fn replacement(bytes: &[u8]) -> Result<Json> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let body: Body<'_> = body(bytes)?;
+    Ok(Json::trusted(body.data.get()))
+}
+
+/// Reads any one JSON value and keeps its text.
+pub fn value(bytes: &[u8]) -> Result<Json> {
+    let raw: &RawValue = body(bytes)?;
+    Ok(Json::trusted(raw.get()))
+}
+
+/// Reads one JSON value into `T`, which should refuse unknown members.
+pub fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let offset = error.valid_up_to();
+        Error::bad_request(format!("the body is not UTF-8: the byte at offset {offset} starts no character"))
+    })?;
+    if text.trim_ascii().is_empty() {
+        return Err(Error::bad_request("the body is empty, expected JSON"));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let what = if error.is_data() { "the body does not fit" } else { "the body is not JSON" };
+        Error::bad_request(format!("{what}: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(body: &[u8], expected: &str) {
+        let error = new_instance(body).expect_err("must be refused");
+        assert_eq!(error.kind, super::super::ErrorKind::BadRequest);
+        assert!(error.detail.contains(expected), "{} lacks {expected}", error.detail);
+    }
+
+    #[test]
+    fn takes_data_as_text() {
+        let text = br#" {"data": {"n": 12345678901234567890.123456789,  "s":"\u00e9"} , "id":"a"} "#;
+        let new = new_instance(text).expect("valid");
+        assert_eq!(new.id.as_deref(), Some("a"));
+        assert_eq!(&*new.data, r#"{"n": 12345678901234567890.123456789,  "s":"\u00e9"}"#);
+        assert_eq!(new_instance(br#"{"data":1}"#).expect("valid").id, None);
+        assert_eq!(&*replacement(br#"{"data":[1e400]}"#).expect("valid"), "[1e400]");
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        refused(b"", "is empty");
+        refused(b" \n", "is empty");
+        refused(br#"{"data":1} x"#, "trailing");
+        refused(br#"{"data":1,}"#, "trailing comma");
+        refused(br#"{"data":1,"data":2}"#, "duplicate field `data`");
+        refused(br#"{"data":1,"foo":2}"#, "unknown field `foo`");
+        refused(br#"{"id":"a"}"#, "missing field `data`");
+        refused(br#"{"id":5,"data":{}}"#, "expected a string");
+        refused(br"[1]", "does not fit");
+        refused(b"{\"data\":\"\xff\"}", "offset 9");
+        refused(b"{\"data\":\"a\nb\"}", "control character");
+        refused(br#"{"data":01}"#, "not JSON");
+        refused(br#"{"data":NaN}"#, "not JSON");
+        refused("[".repeat(1_000_000).as_bytes(), "the body");
+        refused(r#"{"data":"#.repeat(1_000_000).as_bytes(), "not JSON");
+    }
+
+    #[test]
+    fn any_depth_passes_without_recursion() {
+        let text = format!(r#"{{"data":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert!(new_instance(text.as_bytes()).is_ok());
+    }
+}
