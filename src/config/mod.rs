@@ -1,20 +1,45 @@
 //! config.toml: parsed, checked, with errors that point at the line.
 //!
-//! [`Config`] is what the rest of the server sees: every default filled in, every value checked.
+//! [`Config`] is what the rest of the server sees: every default filled in, every value checked. A file goes through
+//! `document` (text to keys, with lines), then `sections` and `grants` (keys to meaning); all faults of a file are told
+//! at once. [`ConfigHandle`] holds the configuration in force and loads it again while the server runs.
 
+mod document;
+mod error;
+mod grants;
+mod handle;
 mod phase;
+mod sections;
+mod suggest;
+mod units;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use error::{ConfigError, ConfigErrors};
+pub use handle::{ConfigHandle, Reloaded};
 pub use phase::Phase;
+pub use suggest::closest;
+pub use units::{format_duration, format_size, parse_duration, parse_size};
+pub use watch::watch;
 
-/// The whole configuration, checked.
+use document::{Document, Section};
+
+/// The file that is read from the working directory.
+pub const FILE_DEFAULT: &str = "config.toml";
+/// Where the age identity is, unless the file says otherwise.
+const PRIVATE_KEY_DEFAULT: &str = "file:data/secret.key";
+
+/// The whole configuration, checked. Paths in it are absolute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Folder of the file: relative paths are meant from here.
+    /// Folder of the file, absolute: relative paths are meant from here.
     pub directory: PathBuf,
     /// The file it came from; `None`: the built-in defaults.
     pub file: Option<PathBuf>,
@@ -22,10 +47,8 @@ pub struct Config {
     pub auth: AuthMode,
     pub plugins_directory: PathBuf,
     pub hooks: HooksConfig,
-    /// `[connections.NAME]`, as they stand.
-    pub connections: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
     pub secure: DriverConfig,
-    /// `private-key` of the secure storage: where the age identity is.
+    /// `private-key` of the secure storage: where the age identity is, `file:PATH` or `env:NAME`.
     pub private_key: String,
     pub event: DriverConfig,
     pub model: DriverConfig,
@@ -87,7 +110,10 @@ pub enum Isolation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriverConfig {
     pub driver: String,
+    /// `env:` references are resolved; `secret:` ones stand as they are until the secure storage is open.
     pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Line of `driver` or of the table, for messages; `None` if the file has no such table.
+    pub line: Option<usize>,
 }
 
 /// One `[[grants]]` table.
@@ -125,4 +151,88 @@ pub struct ProcessGrant {
     pub timeout: Duration,
     pub memory_bytes: usize,
     pub output_bytes: usize,
+}
+
+impl Config {
+    /// Reads and checks a file; `None`: [`FILE_DEFAULT`] in the working directory, or the defaults if there is none.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
+        let named = path.unwrap_or(Path::new(FILE_DEFAULT));
+        let fault =
+            |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
+        let working = std::env::current_dir().map_err(|error| fault(format!("no working directory: {error}")))?;
+        let file = working.join(named);
+        match path {
+            None if !file.exists() => Ok(Config::defaults(&working)),
+            _ => Config::load_as(&file, &named.display().to_string()),
+        }
+    }
+
+    /// Reads and checks the file at an absolute path, called `name` in messages.
+    fn load_as(file: &Path, name: &str) -> Result<Config, ConfigErrors> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            ConfigErrors::new(name, vec![ConfigError::new(None, format!("cannot be read: {error}"))])
+        })?;
+        Config::parse(&text, name, file.parent().unwrap_or(file), Some(file), &environment)
+    }
+
+    /// What holds without a file. Paths are meant from `directory`.
+    pub fn defaults(directory: &Path) -> Config {
+        let document = Document::new("", &environment);
+        let table = toml::de::DeTable::new();
+        let mut root = Section::root(&document, &table);
+        sections::config(&document, &mut root, directory, None)
+    }
+
+    /// Checks the text of a file. `name` is what messages call it, `environment` what `env:NAME` stands for.
+    pub fn parse(
+        text: &str,
+        name: &str,
+        directory: &Path,
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Config, ConfigErrors> {
+        let document = Document::new(text, environment);
+        let config = document.parse().map(|table| {
+            let mut root = Section::root(&document, &table);
+            let config = sections::config(&document, &mut root, directory, file);
+            root.finish();
+            config
+        });
+        match (config, document.into_errors()) {
+            (Some(config), errors) if errors.is_empty() => Ok(config),
+            (_, errors) => Err(ConfigErrors::new(name, errors)),
+        }
+    }
+
+    /// What the file is called in messages.
+    pub fn name(&self) -> String {
+        let working = std::env::current_dir().ok();
+        match &self.file {
+            Some(file) => {
+                let short = working.as_deref().and_then(|working| file.strip_prefix(working).ok()).unwrap_or(file);
+                short.display().to_string()
+            }
+            None => FILE_DEFAULT.to_owned(),
+        }
+    }
+
+    /// Why no server may start with this configuration. A file that was loaded has been asked already; the defaults
+    /// alone are meant for a server with tokens.
+    pub fn refusal(&self) -> Option<ConfigErrors> {
+        let fault = sections::mode_fault(self.auth, None, self.server.mount_address, None)?;
+        Some(ConfigErrors::new(self.name(), vec![fault]))
+    }
+
+    /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`.
+    pub fn url(&self) -> String {
+        let mut address = self.server.mount_address;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}{}", self.server.mount_path.trim_end_matches('/'))
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -1,0 +1,253 @@
+//! `[[grants]]`: what the admin opens to hooks, checked for what could never work.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::Glob;
+use url::Url;
+
+use super::document::{Section, Text, Value, list};
+use super::{Grant, Phase, ProcessGrant, sections, suggest};
+
+/// Shortest and longest run of a granted program.
+const PROCESS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mins(10));
+/// Memory of a granted program, all its processes together.
+const PROCESS_MEMORY_BYTES: (usize, usize) = (1 << 20, 64 << 30);
+/// What a granted program may print; a hook gets it as one value, so it has to fit the sandbox.
+const PROCESS_OUTPUT_BYTES: (usize, usize) = (1 << 10, 1 << 30);
+
+const PROCESS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+const PROCESS_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
+const PROCESS_OUTPUT_BYTES_DEFAULT: usize = 1 << 20;
+
+/// The keys of a grant that open something.
+const OPENS: [&str; 8] = ["read", "write", "http", "process", "secret", "amend", "timeout", "memory"];
+
+/// Every grant of the file. What is wrong in them is noted.
+pub(super) fn grants(root: &mut Section<'_>) -> Vec<Grant> {
+    let Some(value) = root.value("grants") else { return Vec::new() };
+    let Some(items) = value.items("a list of tables, each under `[[grants]]`") else { return Vec::new() };
+    items.iter().filter_map(|item| item.section()).map(grant).collect()
+}
+
+fn grant(mut section: Section<'_>) -> Grant {
+    let model = section.string("model");
+    if model.is_none() && !section.was_there("model") {
+        section.missing("model", "a model id or a glob, such as 'invoice' or '*'");
+    }
+    let phases = phases(&mut section);
+    let hook = section.string("hook").map_or_else(|| Some("*".to_owned()), hook);
+    let mut grant = Grant {
+        line: section.line.unwrap_or(0),
+        model: model.and_then(model_glob).unwrap_or_default(),
+        phases: phases.list,
+        hook: hook.unwrap_or_default(),
+        read: strings(section.value("read"), "model ids or globs", model_glob),
+        write: Vec::new(),
+        http: Vec::new(),
+        process: Vec::new(),
+        secret: strings(section.value("secret"), "names of secrets or globs", glob),
+        amend: false,
+        timeout: sections::timeout(&mut section),
+        memory_bytes: sections::memory(&mut section),
+    };
+    let of_post = |value: &Value<'_>| {
+        usable(value, &grant.phases, phases.by_name, |phase| !phase.is_pre(), "only post phases have it");
+    };
+    let write = section.value("write").inspect(of_post);
+    let http = section.value("http").inspect(of_post);
+    let process = section.value("process").inspect(of_post);
+    let amend = section.value("amend");
+    if let Some(amend) = amend.as_ref().filter(|amend| amend.is_true()) {
+        let why = "only `preCreate` and `preUpdate` have data to amend";
+        usable(amend, &grant.phases, phases.by_name, Phase::may_amend, why);
+    }
+    grant.write = strings(write, "model ids or globs", model_glob);
+    grant.http = strings(http, "URL patterns", http_pattern);
+    grant.process = process.map(processes).unwrap_or_default();
+    grant.amend = amend.and_then(|amend| amend.boolean()).unwrap_or(false);
+    if !OPENS.iter().any(|key| section.was_there(key)) {
+        section.error(&format!("opens nothing, expected at least one of {}", list(&OPENS)));
+    }
+    section.finish();
+    grant
+}
+
+/// Notes the named phases that could never use what `value` grants. `'*'` names none: it means those that can.
+fn usable(value: &Value<'_>, phases: &[Phase], by_name: bool, can: impl Fn(Phase) -> bool, why: &str) {
+    let never: Vec<_> = phases.iter().filter(|phase| !can(**phase)).map(|phase| phase.as_str()).collect();
+    if by_name && !never.is_empty() {
+        value.error(format!("can never be used by {}: {why}", list(&never)));
+    }
+}
+
+struct Phases {
+    list: Vec<Phase>,
+    /// Whether the phases were listed, rather than all meant by `'*'`.
+    by_name: bool,
+}
+
+fn phases(section: &mut Section<'_>) -> Phases {
+    let expected = "a phase, a list of phases or '*'";
+    let Some(value) = section.value("phase") else {
+        section.missing("phase", expected);
+        return Phases { list: Vec::new(), by_name: true };
+    };
+    if value.is_string() {
+        let Some(text) = value.text(expected) else { return Phases { list: Vec::new(), by_name: true } };
+        if text.value == "*" {
+            return Phases { list: Phase::ALL.to_vec(), by_name: false };
+        }
+        return Phases { list: phase(&text).into_iter().collect(), by_name: true };
+    }
+    let items = value.items(expected).unwrap_or_default();
+    if items.is_empty() && value.is_list() {
+        value.error("is an empty list, expected at least one phase");
+    }
+    let mut list: Vec<_> = items.into_iter().filter_map(|item| phase(&item.text("a phase")?)).collect();
+    list.sort();
+    list.dedup();
+    Phases { list, by_name: true }
+}
+
+fn phase(text: &Text<'_>) -> Option<Phase> {
+    let names = Phase::ALL.map(Phase::as_str);
+    let phase = Phase::from_name(&text.value);
+    if phase.is_none() {
+        let expected = match suggest::closest(&text.value, names) {
+            Some(name) => format!("no phase, did you mean `{name}`?"),
+            None => format!("no phase; phases are {}", list(&names)),
+        };
+        text.place.error(format!("is {}: {expected}", text.shown()));
+    }
+    phase
+}
+
+fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Option<String>) -> Vec<String> {
+    let expected = format!("a list of {of}");
+    let items = value.and_then(|value| value.items(&expected)).unwrap_or_default();
+    items.into_iter().filter_map(|item| check(item.text(&expected)?)).collect()
+}
+
+fn glob(text: Text<'_>) -> Option<String> {
+    match Glob::new(&text.value) {
+        Ok(_) if !text.value.is_empty() => Some(text.value),
+        Ok(_) => {
+            text.place.error("is empty, expected a name or a glob");
+            None
+        }
+        Err(error) => {
+            text.place.error(format!("is {}, no valid glob: {}", text.shown(), error.kind()));
+            None
+        }
+    }
+}
+
+/// A glob over model ids. One without wildcards must be an id that a model can have.
+fn model_glob(text: Text<'_>) -> Option<String> {
+    let plain = !text.value.contains(['*', '?', '[', '{', '\\']);
+    if plain && !is_model_id(&text.value) {
+        text.unexpected("a model id (a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`) or a glob");
+        return None;
+    }
+    glob(text)
+}
+
+fn is_model_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 63
+        && text.bytes().next().is_some_and(plain)
+        && text.bytes().all(|byte| plain(byte) || byte == b'_' || byte == b'-')
+}
+
+fn hook(text: Text<'_>) -> Option<String> {
+    let Some(digest) = text.value.strip_prefix("sha256:") else { return glob(text) };
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if digest.len() == 64 && digest.bytes().all(hex) {
+        return Some(text.value);
+    }
+    text.unexpected("`sha256:` and 64 lowercase hex digits, as `GET …/hooks/{phase}` shows them");
+    None
+}
+
+/// `[METHOD ]URL` where `*` stands for any text.
+fn http_pattern(text: Text<'_>) -> Option<String> {
+    let (method, url) =
+        text.value.split_once(' ').map_or((None, text.value.as_str()), |(method, url)| (Some(method), url));
+    let expected = "'[METHOD ]URL' such as 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'";
+    if method.is_some_and(|method| method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
+        text.unexpected(&format!("{expected}, the method in capitals"));
+        return None;
+    }
+    let Ok(parsed) = Url::parse(url) else {
+        text.unexpected(expected);
+        return None;
+    };
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        // Not shown: it holds a password.
+        text.place.error("holds a user name or password; grant the URL without it and let the hook send a header with `{{secret:NAME}}`");
+        return None;
+    }
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
+        text.unexpected(&format!("{expected}, with the scheme http or https"));
+        return None;
+    }
+    if parsed.fragment().is_some() {
+        text.unexpected("a URL without `#`, which is never sent");
+        return None;
+    }
+    Some(text.value)
+}
+
+fn processes(value: Value<'_>) -> Vec<ProcessGrant> {
+    let items = value.items("a list of tables such as { program = '/usr/bin/pdftotext', args = ['*', '-'] }");
+    items.unwrap_or_default().iter().filter_map(|item| process(item.section()?)).collect()
+}
+
+fn process(mut section: Section<'_>) -> Option<ProcessGrant> {
+    let program = section.string("program");
+    if program.is_none() && !section.was_there("program") {
+        section.missing("program", "an absolute path");
+    }
+    let program = program.and_then(|text| {
+        text.parsed("an absolute path without `..`, such as '/usr/bin/pdftotext'", |text| {
+            let path = PathBuf::from(text);
+            let climbs = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
+            (path.is_absolute() && !climbs && !text.ends_with('/')).then_some(path)
+        })
+    });
+    let args = strings(section.value("args"), "globs, one per argument", |text| match Glob::new(&text.value) {
+        Ok(_) => Some(text.value),
+        Err(_) => glob(text),
+    });
+    let env = section.value("env").map(environment).unwrap_or_default();
+    let timeout = section.duration("timeout", PROCESS_TIMEOUT.0, PROCESS_TIMEOUT.1).unwrap_or(PROCESS_TIMEOUT_DEFAULT);
+    let memory = section.size("memory", PROCESS_MEMORY_BYTES.0, PROCESS_MEMORY_BYTES.1);
+    let output = section.size("output", PROCESS_OUTPUT_BYTES.0, PROCESS_OUTPUT_BYTES.1);
+    section.finish();
+    Some(ProcessGrant {
+        program: program?,
+        args,
+        env,
+        timeout,
+        memory_bytes: memory.unwrap_or(PROCESS_MEMORY_BYTES_DEFAULT),
+        output_bytes: output.unwrap_or(PROCESS_OUTPUT_BYTES_DEFAULT),
+    })
+}
+
+/// `{ LANG = 'C.UTF-8', TITLE = true }`: a fixed value, or `true` for one that the call may set.
+fn environment(value: Value<'_>) -> BTreeMap<String, Option<String>> {
+    let mut env = BTreeMap::new();
+    for (name, value) in value.entries().unwrap_or_default() {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !name.bytes().all(word) || name.bytes().next().is_none_or(|byte| byte.is_ascii_digit()) {
+            value.error("is no name of an environment variable, expected letters, digits and `_`");
+        } else if value.is_true() {
+            env.insert(name.to_owned(), None);
+        } else if let Some(text) = value.text("its value, or true if the call may set it") {
+            env.insert(name.to_owned(), Some(text.value));
+        }
+    }
+    env
+}

@@ -1,0 +1,202 @@
+//! The configuration in force, and how a new one replaces it while the server runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use super::error::ConfigErrors;
+use super::{Config, DriverConfig};
+
+/// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
+pub struct ConfigHandle {
+    current: ArcSwap<Config>,
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys that took effect.
+    pub applied: Vec<&'static str>,
+    /// Keys that differ from what is in force and need a restart; they are as they were.
+    pub restart: Vec<&'static str>,
+}
+
+impl ConfigHandle {
+    pub fn new(config: Config) -> Arc<Self> {
+        Arc::new(ConfigHandle {
+            current: ArcSwap::from_pointee(config),
+            generation: AtomicU64::new(1),
+            changed: watch::channel(1).0,
+        })
+    }
+
+    /// The configuration in force, for a short look.
+    pub fn load(&self) -> Guard<Arc<Config>> {
+        self.current.load()
+    }
+
+    /// The configuration in force, to keep.
+    pub fn current(&self) -> Arc<Config> {
+        self.current.load_full()
+    }
+
+    /// Counts the changes, from 1. Who keeps something derived from the configuration reads this first, then the
+    /// configuration: then what was derived is never older than the generation it is filed under.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Wakes with the generation at each change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Loads the file again and lets what may change take effect. Faults leave everything as it was; without a file
+    /// there is nothing to do. `check` adds what only the layers above can know, such as the names of drivers.
+    pub fn reload(&self, check: impl FnOnce(&Config) -> Result<(), ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
+        let old = self.current();
+        let Some(file) = &old.file else { return Ok(Reloaded { applied: Vec::new(), restart: Vec::new() }) };
+        let new = Config::load_as(file, &old.name())?;
+        check(&new)?;
+        Ok(self.replace(&old, new))
+    }
+
+    fn replace(&self, old: &Config, new: Config) -> Reloaded {
+        let restart = restart(old, &new);
+        let mut merged = old.clone();
+        let mut applied = Vec::new();
+        if !same_grants(old, &new) {
+            applied.push("grants");
+        }
+        // Also if they are the same: their lines, which denial messages name, may have moved.
+        merged.grants = new.grants;
+        let mut take = |key, changed: bool| {
+            if changed {
+                applied.push(key);
+            }
+        };
+        take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
+        take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
+        take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
+        take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
+        take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
+        take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        merged.server.max_body_bytes = new.server.max_body_bytes;
+        merged.hooks.limits = new.hooks.limits;
+        merged.hooks.isolation = new.hooks.isolation;
+        merged.hooks.concurrency = new.hooks.concurrency;
+        merged.hooks.attempts_max = new.hooks.attempts_max;
+        if merged != *old {
+            self.current.store(Arc::new(merged));
+            let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+            self.changed.send_replace(generation);
+        }
+        Reloaded { applied, restart }
+    }
+}
+
+/// The keys that differ and are only read at start.
+fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differs =
+        |left: &DriverConfig, right: &DriverConfig| left.driver != right.driver || left.settings != right.settings;
+    [
+        ("server.mount-address", old.server.mount_address != new.server.mount_address),
+        ("server.mount-path", old.server.mount_path != new.server.mount_path),
+        ("server.workers", old.server.workers != new.server.workers),
+        ("auth.mode", old.auth != new.auth),
+        ("plugins.directory", old.plugins_directory != new.plugins_directory),
+        ("hooks.directory", old.hooks.directory != new.hooks.directory),
+        ("hooks.apply", old.hooks.apply != new.hooks.apply),
+        ("hooks.cache", old.hooks.cache != new.hooks.cache),
+        ("driver-secure-storage", differs(&old.secure, &new.secure) || old.private_key != new.private_key),
+        ("driver-event-storage", differs(&old.event, &new.event)),
+        ("driver-model-storage", differs(&old.model, &new.model)),
+        ("driver-error-storage", differs(&old.error, &new.error)),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+/// Whether both grant the same, wherever in the file.
+fn same_grants(old: &Config, new: &Config) -> bool {
+    let unplaced = |config: &Config| -> Vec<_> {
+        config.grants.iter().map(|grant| super::Grant { line: 0, ..grant.clone() }).collect()
+    };
+    unplaced(old) == unplaced(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const START: &str = "[server]\nmount-address = '127.0.0.1:1337'\n[auth]\nmode = 'open'\n";
+
+    fn handle(folder: &Path) -> Arc<ConfigHandle> {
+        write(folder, START);
+        ConfigHandle::new(Config::load(Some(&folder.join("config.toml"))).unwrap())
+    }
+
+    fn write(folder: &Path, text: &str) {
+        std::fs::write(folder.join("config.toml"), text).unwrap();
+    }
+
+    #[test]
+    fn grants_and_limits_take_effect() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = handle(folder.path());
+        let before = handle.current();
+        write(
+            folder.path(),
+            &format!(
+                "{START}[hooks]\ntimeout = '1 s'\nconcurrency = 2\n[[grants]]\nmodel = 'a'\nphase = '*'\nread = ['b']\n"
+            ),
+        );
+        let reloaded = handle.reload(|_| Ok(())).unwrap();
+        assert_eq!(reloaded.applied, ["grants", "hooks.timeout", "hooks.concurrency"]);
+        assert!(reloaded.restart.is_empty());
+        assert_eq!(handle.generation(), 2);
+        assert_eq!(handle.load().hooks.concurrency, 2);
+        assert_eq!(handle.load().grants.len(), 1);
+        assert_eq!(before.grants.len(), 0, "who keeps a configuration keeps it whole");
+
+        assert!(handle.reload(|_| Ok(())).unwrap().applied.is_empty());
+        assert_eq!(handle.generation(), 2);
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = handle(folder.path());
+        write(
+            folder.path(),
+            "[server]\nmount-address = '127.0.0.1:1'\nmax-body = '1 MiB'\n[auth]\nmode = 'open'\n[driver-model-storage]\n\
+             path = 'elsewhere'\n[hooks]\napply = true\n",
+        );
+        let reloaded = handle.reload(|_| Ok(())).unwrap();
+        assert_eq!(reloaded.applied, ["server.max-body"]);
+        assert_eq!(reloaded.restart, ["server.mount-address", "hooks.apply", "driver-model-storage"]);
+        assert_eq!(handle.load().server.mount_address.port(), 1337);
+        assert_eq!(handle.load().model.settings["path"], "data/models.db");
+    }
+
+    #[test]
+    fn a_refused_file_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = handle(folder.path());
+        write(folder.path(), &format!("{START}[hooks]\ntimeout = '0 s'\nmemory = '1'\n"));
+        assert_eq!(handle.reload(|_| Ok(())).unwrap_err().errors.len(), 2);
+        write(folder.path(), &format!("{START}[hooks]\ntimeout = '1 s'\n"));
+        let refused = |config: &Config| Err(ConfigErrors::new(config.name(), Vec::new()));
+        assert!(handle.reload(refused).is_err());
+        std::fs::remove_file(folder.path().join("config.toml")).unwrap();
+        assert!(handle.reload(|_| Ok(())).is_err());
+        assert_eq!((handle.generation(), handle.load().hooks.limits.timeout.as_millis()), (1, 500));
+    }
+}

@@ -1,0 +1,256 @@
+//! What each table of the file means, but for the grants: keys, defaults, what is possible.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Map;
+
+use super::document::{Document, Section, Text};
+use super::error::ConfigError;
+use super::{
+    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, grants,
+};
+
+/// Shortest and longest wall clock of one call. Below a millisecond no sandbox starts; ten minutes is past any
+/// sensible pre hook, and a post hook that needs longer should hand its work on.
+const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mins(10));
+/// Least and most memory of one sandbox: an interpreter needs about a megabyte, 32-bit WebAssembly ends at 4 GiB.
+const MEMORY_BYTES: (usize, usize) = (1 << 20, 4 << 30);
+/// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
+const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
+
+/// Reads the whole document; faults are noted in it.
+pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory: &Path, file: Option<&Path>) -> Config {
+    let mut server = root.section("server");
+    let address = address(&mut server);
+    let server_config = ServerConfig {
+        mount_address: address.value,
+        mount_path: mount_path(&mut server),
+        max_body_bytes: server.size("max-body", BODY_BYTES.0, BODY_BYTES.1).unwrap_or(8 << 20),
+        workers: match server.integer("workers", 0..=1024).unwrap_or(0) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers as usize,
+        },
+    };
+    for (key, why) in [("tls", ": it speaks plain HTTP only"), ("static", ""), ("modules", "")] {
+        server.not_yet(key, why);
+    }
+    server.finish();
+
+    let auth = auth(document, root, &address);
+    root.not_yet("connections", ": none of its drivers shares a connection");
+    let config = Config {
+        directory: directory.to_owned(),
+        file: file.map(Path::to_owned),
+        server: server_config,
+        auth,
+        plugins_directory: plugins(root, directory),
+        hooks: hooks(root, directory),
+        secure: DriverConfig::default(),
+        private_key: String::new(),
+        event: storage(root, "driver-event-storage", "sqlite", "data/events.db"),
+        model: storage(root, "driver-model-storage", "sqlite", "data/models.db"),
+        error: storage(root, "driver-error-storage", "sqlite", "data/errors.db"),
+        grants: grants::grants(root),
+    };
+    secure_storage(root, config)
+}
+
+/// A value and the line of the key that gave it.
+struct Address {
+    value: SocketAddr,
+    line: Option<usize>,
+}
+
+fn address(server: &mut Section<'_>) -> Address {
+    let default = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1337));
+    match server.string("mount-address") {
+        Some(text) => Address {
+            line: Some(text.place.line),
+            value: text
+                .parsed("an IP address and a port such as '127.0.0.1:1337'", |text| text.parse().ok())
+                // What cannot be read is no reason to say more about it.
+                .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1337))),
+        },
+        None => Address { value: default, line: None },
+    }
+}
+
+fn mount_path(server: &mut Section<'_>) -> String {
+    let Some(text) = server.string("mount-path") else { return "/".to_owned() };
+    let expected = "a path such as '/' or '/api', of letters, digits and `-._~`";
+    text.parsed(expected, |path| {
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        let plain = |part: &str| {
+            !matches!(part, "" | "." | "..")
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        };
+        (path.is_empty() || path.split('/').all(plain)).then(|| format!("/{path}"))
+    })
+    .unwrap_or_else(|| "/".to_owned())
+}
+
+fn auth(document: &Document<'_>, root: &mut Section<'_>, address: &Address) -> AuthMode {
+    let mut auth = root.section("auth");
+    let mode = auth.string("mode");
+    let line = mode.as_ref().map(|text| text.place.line).or(auth.line);
+    let mode = match mode {
+        // A word that is none was reported; nothing follows from it.
+        Some(text) => text.word(&[("tokens", AuthMode::Tokens), ("open", AuthMode::Open)]),
+        None => Some(AuthMode::Tokens),
+    };
+    auth.finish();
+    if let Some(fault) = mode.and_then(|mode| mode_fault(mode, line, address.value, address.line)) {
+        document.error(fault.line, fault.message);
+    }
+    mode.unwrap_or(AuthMode::Open)
+}
+
+/// Why a server may not start with this mode on this address.
+pub(super) fn mode_fault(
+    mode: AuthMode,
+    mode_line: Option<usize>,
+    address: SocketAddr,
+    address_line: Option<usize>,
+) -> Option<ConfigError> {
+    match mode {
+        AuthMode::Tokens => {
+            let default = if mode_line.is_none() { " (the default)" } else { "" };
+            Some(ConfigError::new(
+                mode_line,
+                format!(
+                    "`auth.mode` is 'tokens'{default}, which is not in this version yet; write `mode = 'open'` under \
+                     `[auth]` and `mount-address = '127.0.0.1:1337'` under `[server]`"
+                ),
+            ))
+        }
+        AuthMode::Open if !address.ip().to_canonical().is_loopback() => {
+            let default = if address_line.is_none() { " (the default)" } else { "" };
+            Some(ConfigError::new(
+                address_line.or(mode_line),
+                format!(
+                    "`server.mount-address` is `{address}`{default} and `auth.mode` is 'open': whoever reaches that \
+                     address could read and change everything; expected a loopback address, write \
+                     `mount-address = '127.0.0.1:{}'` under `[server]`",
+                    address.port()
+                ),
+            ))
+        }
+        AuthMode::Open => None,
+    }
+}
+
+fn plugins(root: &mut Section<'_>, directory: &Path) -> PathBuf {
+    let mut plugins = root.section("plugins");
+    let text = plugins.string("directory");
+    let path = directory.join(text.as_ref().map_or("plugins", |text| text.value.as_str()));
+    if let Some(text) = &text {
+        if let Some(library) = library(&path) {
+            text.place.error(format!(
+                "holds the library `{library}`; loading plugins is not in this version yet, remove it or name another folder"
+            ));
+        }
+    }
+    plugins.finish();
+    path
+}
+
+/// The first library in a folder.
+fn library(directory: &Path) -> Option<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| [".so", ".dylib", ".dll"].iter().any(|end| name.ends_with(end)))
+        .collect();
+    names.sort();
+    names.into_iter().next()
+}
+
+fn hooks(root: &mut Section<'_>, directory: &Path) -> HooksConfig {
+    let mut hooks = root.section("hooks");
+    let config = HooksConfig {
+        directory: path(&mut hooks, "directory", directory, "hooks"),
+        apply: hooks.boolean("apply").unwrap_or(false),
+        cache: path(&mut hooks, "cache", directory, "data/cache"),
+        limits: Limits {
+            timeout: timeout(&mut hooks).unwrap_or(Duration::from_millis(500)),
+            memory_bytes: memory(&mut hooks).unwrap_or(64 << 20),
+        },
+        isolation: hooks
+            .string("isolation")
+            .and_then(|text| text.word(&[("call", Isolation::Call), ("reuse", Isolation::Reuse)]))
+            .unwrap_or(Isolation::Call),
+        concurrency: hooks.integer("concurrency", 1..=10_000).unwrap_or(64) as usize,
+        attempts_max: hooks.integer("max-attempts", 1..=100).unwrap_or(8) as u32,
+    };
+    hooks.finish();
+    config
+}
+
+/// `timeout` of `[hooks]` and of a grant.
+pub(super) fn timeout(section: &mut Section<'_>) -> Option<Duration> {
+    section.duration("timeout", TIMEOUT.0, TIMEOUT.1)
+}
+
+/// `memory` of `[hooks]` and of a grant.
+pub(super) fn memory(section: &mut Section<'_>) -> Option<usize> {
+    section.size("memory", MEMORY_BYTES.0, MEMORY_BYTES.1)
+}
+
+/// A path, made absolute.
+fn path(section: &mut Section<'_>, key: &'static str, directory: &Path, default: &str) -> PathBuf {
+    let text = section.string(key).and_then(|text| not_empty(&text));
+    directory.join(text.as_deref().unwrap_or(default))
+}
+
+fn not_empty(text: &Text<'_>) -> Option<String> {
+    text.parsed("a path", |text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// `[driver-…-storage]`. The settings belong to the driver, which checks them when it is opened.
+fn storage(root: &mut Section<'_>, key: &'static str, driver: &str, path: &str) -> DriverConfig {
+    let mut section = root.section(key);
+    driver_config(&mut section, true, driver, path)
+}
+
+fn driver_config(section: &mut Section<'_>, secrets: bool, driver: &str, path: &str) -> DriverConfig {
+    let name = section.string("driver");
+    let line = name.as_ref().map(|text| text.place.line).or(section.line);
+    let name = name.map_or_else(|| driver.to_owned(), |text| text.value);
+    let mut settings = section.rest(secrets);
+    if name == driver && !settings.contains_key("path") {
+        settings.insert("path".to_owned(), path.into());
+    }
+    DriverConfig { driver: name, settings, line }
+}
+
+fn secure_storage(root: &mut Section<'_>, mut config: Config) -> Config {
+    let mut section = root.section("driver-secure-storage");
+    // `env:` has its own meaning here: the key is read when the secure storage opens, and never kept in the config.
+    config.private_key = match section.value("private-key") {
+        Some(value) => value.raw_text().and_then(|text| private_key(&text)).unwrap_or_default(),
+        None => PRIVATE_KEY_DEFAULT.to_owned(),
+    };
+    config.secure = driver_config(&mut section, false, "file", "data/secrets");
+    config
+}
+
+fn private_key(text: &Text<'_>) -> Option<String> {
+    let expected = "'file:PATH' or 'env:NAME'";
+    match text.value.split_once(':') {
+        Some(("file" | "env", rest)) if !rest.is_empty() => Some(text.value.clone()),
+        // Not shown: somebody may have written the key itself.
+        _ => {
+            text.place.error(format!("names no place of an age identity, expected {expected}"));
+            None
+        }
+    }
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        DriverConfig { driver: "memory".to_owned(), settings: Map::new(), line: None }
+    }
+}

@@ -1,0 +1,403 @@
+//! Input to exact messages, and what the defaults are.
+
+use std::path::Path;
+
+use super::*;
+
+/// Enough for a configuration without faults.
+const LOCAL: &str = "[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n";
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, "config.toml", Path::new("/srv"), None, &|name| match name {
+        "PORT_80" => Some("127.0.0.1:80".to_owned()),
+        "TOKEN" => Some("hunter2".to_owned()),
+        _ => None,
+    })
+}
+
+/// `text` after [`LOCAL`] (whose four lines come first) has exactly these faults.
+#[track_caller]
+fn check(text: &str, expected: &[&str]) {
+    let found: Vec<String> = match parse(&format!("{LOCAL}{text}")) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.lines().collect(),
+    };
+    assert_eq!(found, expected, "{text}");
+}
+
+#[track_caller]
+fn accept(text: &str) -> Config {
+    match parse(&format!("{LOCAL}{text}")) {
+        Ok(config) => config,
+        Err(errors) => panic!("{errors}\n{text}"),
+    }
+}
+
+#[test]
+fn defaults() {
+    let config = Config::defaults(Path::new("/srv"));
+    assert_eq!(config.server.mount_address.to_string(), "0.0.0.0:1337");
+    assert_eq!(config.server.mount_path, "/");
+    assert_eq!(config.server.max_body_bytes, 8 << 20);
+    assert!(config.server.workers >= 1);
+    assert_eq!(config.auth, AuthMode::Tokens);
+    assert_eq!(config.plugins_directory, Path::new("/srv/plugins"));
+    assert_eq!(config.hooks.directory, Path::new("/srv/hooks"));
+    assert_eq!(config.hooks.cache, Path::new("/srv/data/cache"));
+    assert!(!config.hooks.apply);
+    assert_eq!(config.hooks.limits, Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 });
+    assert_eq!(config.hooks.isolation, Isolation::Call);
+    assert_eq!(config.hooks.concurrency, 64);
+    assert_eq!(config.hooks.attempts_max, 8);
+    assert_eq!(config.private_key, "file:data/secret.key");
+    let stores = [&config.secure, &config.event, &config.model, &config.error];
+    let stores = stores.map(|store| format!("{} {}", store.driver, store.settings["path"].as_str().unwrap()));
+    assert_eq!(
+        stores,
+        ["file data/secrets", "sqlite data/events.db", "sqlite data/models.db", "sqlite data/errors.db"]
+    );
+    assert_eq!(config.grants, []);
+    assert!(
+        config
+            .refusal()
+            .unwrap()
+            .to_string()
+            .contains("`auth.mode` is 'tokens' (the default), which is not in this version yet")
+    );
+}
+
+#[test]
+fn the_file_of_the_repository() {
+    let text = include_str!("../../config.toml");
+    let config = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.refusal(), None);
+    assert!(config.hooks.apply);
+    assert_eq!(config.grants.len(), 2);
+
+    // Its comments hold every other key: uncommented, they must be read, and say what the defaults are.
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with('[') => rest,
+            _ => line,
+        })
+        .filter(|line| !line.starts_with("apply = true"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let all = parse(&uncommented).unwrap_or_else(|errors| panic!("{errors}\n{uncommented}"));
+    let defaults = Config::defaults(Path::new("/srv"));
+    assert_eq!(all.hooks, defaults.hooks);
+    assert_eq!(all.server.max_body_bytes, defaults.server.max_body_bytes);
+    assert_eq!(all.server.mount_path, defaults.server.mount_path);
+    let unplaced = |config: &DriverConfig| DriverConfig { line: None, ..config.clone() };
+    assert_eq!(unplaced(&all.secure), defaults.secure);
+    assert_eq!(unplaced(&all.event), defaults.event);
+    assert_eq!(unplaced(&all.model), defaults.model);
+    assert_eq!(unplaced(&all.error), defaults.error);
+    assert_eq!(all.private_key, defaults.private_key);
+    assert_eq!(all.grants.len(), 3);
+}
+
+#[test]
+fn modes() {
+    let lines = |text: &str| parse(text).map_err(|errors| errors.lines().collect::<Vec<_>>());
+    assert_eq!(
+        lines("[auth]\nmode = 'open'\n").unwrap_err(),
+        [
+            "config.toml:2: `server.mount-address` is `0.0.0.0:1337` (the default) and `auth.mode` is 'open': whoever reaches \
+          that address could read and change everything; expected a loopback address, write `mount-address = \
+          '127.0.0.1:1337'` under `[server]`"
+        ]
+    );
+    assert_eq!(
+        lines("[server]\nmount-address = '192.168.1.7:80'\n[auth]\nmode = 'open'\n").unwrap_err(),
+        [
+            "config.toml:2: `server.mount-address` is `192.168.1.7:80` and `auth.mode` is 'open': whoever reaches that address \
+          could read and change everything; expected a loopback address, write `mount-address = '127.0.0.1:80'` under \
+          `[server]`"
+        ]
+    );
+    let tokens = "which is not in this version yet; write `mode = 'open'` under `[auth]` and `mount-address = \
+                  '127.0.0.1:1337'` under `[server]`";
+    assert_eq!(lines("").unwrap_err(), [format!("config.toml: `auth.mode` is 'tokens' (the default), {tokens}")]);
+    assert_eq!(
+        lines("\n[auth]\nmode = 'tokens'\n").unwrap_err(),
+        [format!("config.toml:3: `auth.mode` is 'tokens', {tokens}")]
+    );
+    for address in ["127.0.0.1:1337", "127.8.9.1:0", "[::1]:1337", "[::ffff:127.0.0.1]:1337"] {
+        assert!(parse(&format!("[server]\nmount-address = '{address}'\n[auth]\nmode = 'open'\n")).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn faults_of_sections() {
+    for (text, expected) in [
+        ("", &[][..]),
+        ("[servr]\n", &["config.toml:5: unknown key `servr`, did you mean `server`?"]),
+        (
+            "[hooks]\ntimout = '1 s'\nretries = 3\n",
+            &[
+                "config.toml:6: unknown key `hooks.timout`, did you mean `hooks.timeout`?",
+                "config.toml:7: unknown key `hooks.retries`, known are `directory`, `apply`, `cache`, `timeout`, `memory`, \
+                 `isolation`, `concurrency`, `max-attempts`",
+            ],
+        ),
+        (
+            "[hooks]\ntimeout = '0 s'\nmemory = '64 MB'\nconcurrency = 0\nmax-attempts = -1\napply = 'yes'\n",
+            &[
+                "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
+                "config.toml:7: `hooks.memory` is `64 MB`, expected 1 MiB to 4 GiB, such as '8 MiB'",
+                "config.toml:8: `hooks.concurrency` is 0, expected 1 to 10000",
+                "config.toml:9: `hooks.max-attempts` is -1, expected 1 to 100",
+                "config.toml:10: `hooks.apply` is a string, expected true or false",
+            ],
+        ),
+        (
+            "[hooks]\ntimeout = 500\nisolation = 'process'\ndirectory = ''\nconcurrency = 1.5\n",
+            &[
+                "config.toml:6: `hooks.timeout` is a whole number, expected a duration, 1 ms to 10 m, such as '500 ms'",
+                "config.toml:7: `hooks.isolation` is `process`, expected 'call' or 'reuse'",
+                "config.toml:8: `hooks.directory` is ``, expected a path",
+                "config.toml:9: `hooks.concurrency` is a number with a fraction, expected a whole number, 1 to 10000",
+            ],
+        ),
+        (
+            "[connections.main]\ndriver = 'postgres'\n",
+            &[
+                "config.toml:5: `connections` is not in this version yet: none of its drivers shares a connection; remove it",
+            ],
+        ),
+        ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`"]),
+        (
+            "[driver-event-storage]\ndriver = 7\n[driver-model-storage]\npath = 'secret:x'\n[driver-secure-storage]\npath = \
+             'secret:x'\nprivate-key = 'AGE-SECRET-KEY-1'\n",
+            &[
+                "config.toml:6: `driver-event-storage.driver` is a whole number, expected a string",
+                "config.toml:10: `driver-secure-storage.path` is a `secret:` reference, which cannot work here: the secure \
+                 storage is what holds the secrets; use `env:`",
+                "config.toml:11: `driver-secure-storage.private-key` names no place of an age identity, expected 'file:PATH' \
+                 or 'env:NAME'",
+            ],
+        ),
+        (
+            "[driver-error-storage]\nurl = 'env:NO_SUCH'\nlist = [1, { a = 'env:NO_SUCH' }]\n",
+            &[
+                "config.toml:6: `driver-error-storage.url` is `env:NO_SUCH`, but the environment variable `NO_SUCH` is not set",
+                "config.toml:7: `driver-error-storage.list.a` is `env:NO_SUCH`, but the environment variable `NO_SUCH` is not \
+                 set",
+            ],
+        ),
+        (
+            "[hooks]\nisolation = 'env:TOKEN'\ncache = 'secret:cache'\n",
+            &[
+                "config.toml:6: `hooks.isolation` is what the environment variable `TOKEN` holds, expected 'call' or 'reuse'",
+                "config.toml:7: `hooks.cache` is a `secret:` reference, which works only in the settings of the event, model \
+                 and error storage",
+            ],
+        ),
+    ] {
+        check(text, expected);
+    }
+}
+
+#[test]
+fn faults_of_the_server() {
+    let lines = |text: &str| parse(text).map_err(|errors| errors.lines().collect::<Vec<_>>()).unwrap_err();
+    let text = "[server]\nmount-address = 'localhost:1337'\nmount-path = 'api'\nmax-body = '0 B'\nworkers = 2000\n\
+                [server.tls]\ncertificate = 'cert.pem'\n[[server.modules]]\nname = 'log'\n[auth]\nmode = 'none'\n";
+    assert_eq!(
+        lines(text),
+        [
+            "config.toml:2: `server.mount-address` is `localhost:1337`, expected an IP address and a port such as \
+             '127.0.0.1:1337'",
+            "config.toml:3: `server.mount-path` is `api`, expected a path such as '/' or '/api', of letters, digits and \
+             `-._~`",
+            "config.toml:4: `server.max-body` is `0 B`, expected 1 KiB to 256 MiB, such as '8 MiB'",
+            "config.toml:5: `server.workers` is 2000, expected 0 to 1024",
+            "config.toml:6: `server.tls` is not in this version yet: it speaks plain HTTP only; remove it",
+            "config.toml:8: `server.modules` is not in this version yet; remove it",
+            "config.toml:11: `auth.mode` is `none`, expected 'tokens' or 'open'",
+        ]
+    );
+    assert_eq!(
+        lines("server = 3\n")[0],
+        "config.toml: `auth.mode` is 'tokens' (the default), which is not in this version yet; \
+        write `mode = 'open'` under `[auth]` and `mount-address = '127.0.0.1:1337'` under `[server]`"
+    );
+    assert_eq!(lines("server = 3\n")[1], "config.toml:1: `server` is a whole number, expected a table");
+    let broken = lines("[server]\nmount-path = '/'\npassword = hunter2\n");
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(broken[0].starts_with("config.toml:3: no valid TOML: ") && !broken[0].contains("hunter2"), "{broken:?}");
+}
+
+#[test]
+fn mount_paths() {
+    for (text, expected) in [("/", "/"), ("/api", "/api"), ("/api/", "/api"), ("/a/b.c", "/a/b.c")] {
+        let config =
+            parse(&format!("[server]\nmount-address = 'env:PORT_80'\nmount-path = '{text}'\n[auth]\nmode = 'open'\n"));
+        let config = config.unwrap();
+        assert_eq!(config.server.mount_path, expected);
+        assert_eq!(config.url(), format!("http://127.0.0.1:80{}", if expected == "/" { "" } else { expected }));
+    }
+    for text in ["", "api", "//", "/a//b", "/../x", "/a b", "/{x}", "/a?b", "/%41"] {
+        let text = format!("[server]\nmount-address = 'env:PORT_80'\nmount-path = '{text}'\n[auth]\nmode = 'open'\n");
+        assert!(parse(&text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn faults_of_grants() {
+    let process = "[[grants]]\nmodel = 'a'\nphase = 'postCreate'\n";
+    for (text, expected) in [
+        (
+            "[[grants]]\n",
+            &[
+                "config.toml:5: `grants.model` is missing, expected a model id or a glob, such as 'invoice' or '*'",
+                "config.toml:5: `grants.phase` is missing, expected a phase, a list of phases or '*'",
+                "config.toml:5: `grants` opens nothing, expected at least one of `read`, `write`, `http`, `process`, `secret`, \
+                 `amend`, `timeout`, `memory`",
+            ][..],
+        ),
+        (
+            "[[grants]]\nmodel = 'invoice'\nphase = 'preCreate'\nread = ['x']\nhttp = ['https://a.example/*']\n",
+            &["config.toml:9: `grants.http` can never be used by `preCreate`: only post phases have it"],
+        ),
+        (
+            "[[grants]]\nmodel = '*'\nphase = ['preDelete', 'postCreate', 'preCreate']\namend = true\nwrite = []\nprocess = []\n",
+            &[
+                "config.toml:8: `grants.amend` can never be used by `postCreate`, `preDelete`: only `preCreate` and \
+                 `preUpdate` have data to amend",
+                "config.toml:9: `grants.write` can never be used by `preCreate`, `preDelete`: only post phases have it",
+                "config.toml:10: `grants.process` can never be used by `preCreate`, `preDelete`: only post phases have it",
+            ],
+        ),
+        (
+            "[[grants]]\nmodel = 'Invoice'\nphase = ['onCreate', 'postcreate', 7]\nread = ['[a', 'b-*']\nhook = 'sha256:12'\n\
+             raed = []\namend = 1\n",
+            &[
+                "config.toml:6: `grants.model` is `Invoice`, expected a model id (a-z, 0-9, `_` and `-`, at most 63, not \
+                 starting with `_` or `-`) or a glob",
+                "config.toml:7: `grants.phase` is `onCreate`: no phase; phases are `preCreate`, `postCreate`, `preUpdate`, \
+                 `postUpdate`, `preDelete`, `postDelete`",
+                "config.toml:7: `grants.phase` is `postcreate`: no phase, did you mean `postCreate`?",
+                "config.toml:7: `grants.phase` is a whole number, expected a phase",
+                "config.toml:8: `grants.read` is `[a`, no valid glob: unclosed character class; missing ']'",
+                "config.toml:9: `grants.hook` is `sha256:12`, expected `sha256:` and 64 lowercase hex digits, as `GET \
+                 …/hooks/{phase}` shows them",
+                "config.toml:10: unknown key `grants.raed`, did you mean `grants.read`?",
+                "config.toml:11: `grants.amend` is a whole number, expected true or false",
+            ],
+        ),
+        (
+            "[[grants]]\nmodel = 'a'\nphase = 'postCreate'\nhttp = [\n  'https://a.example/*',\n  'ftp://a.example/',\n  \
+             'post https://a.example/',\n  'https://me:hunter2@a.example/',\n  'a.example/*',\n]\n",
+            &[
+                "config.toml:10: `grants.http` is `ftp://a.example/`, expected '[METHOD ]URL' such as \
+                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*', with the scheme http or https",
+                "config.toml:11: `grants.http` is `post https://a.example/`, expected '[METHOD ]URL' such as \
+                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*', the method in capitals",
+                "config.toml:12: `grants.http` holds a user name or password; grant the URL without it and let the hook send a \
+                 header with `{{secret:NAME}}`",
+                "config.toml:13: `grants.http` is `a.example/*`, expected '[METHOD ]URL' such as \
+                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'",
+            ],
+        ),
+        (
+            &format!(
+                "{process}process = [{{ program = 'bin/x' }}, {{ args = [] }}, {{ program = '/bin/../x', timeout = '0 s' }}]\n"
+            ),
+            &[
+                "config.toml:8: `grants.process.program` is `bin/x`, expected an absolute path without `..`, such as \
+                 '/usr/bin/pdftotext'",
+                "config.toml:8: `grants.process.program` is missing, expected an absolute path",
+                "config.toml:8: `grants.process.program` is `/bin/../x`, expected an absolute path without `..`, such as \
+                 '/usr/bin/pdftotext'",
+                "config.toml:8: `grants.process.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
+            ],
+        ),
+        (
+            &format!("{process}process = [{{ program = '/bin/x', env = {{ 'A B' = 'x', C = 7 }}, shell = true }}]\n"),
+            &[
+                "config.toml:8: `grants.process.env.A B` is no name of an environment variable, expected letters, digits and \
+                 `_`",
+                "config.toml:8: `grants.process.env.C` is a whole number, expected its value, or true if the call may set it",
+                "config.toml:8: unknown key `grants.process.shell`, known are `program`, `args`, `env`, `timeout`, `memory`, \
+                 `output`",
+            ],
+        ),
+        (
+            "[grants]\nmodel = 'a'\n",
+            &["config.toml:5: `grants` is a table, expected a list of tables, each under `[[grants]]`"],
+        ),
+    ] {
+        check(text, expected);
+    }
+}
+
+#[test]
+fn grants() {
+    let config = accept(
+        "[[grants]]\nmodel = 'invoice'\nphase = 'postCreate'\nread = ['customer', 'audit-*']\nwrite = ['audit-*']\n\
+         http = ['https://api.example.com/v1/*', 'POST https://*.example.com/*']\nsecret = ['mail-key']\ntimeout = '2 s'\n\
+         memory = '128 MiB'\nprocess = [{ program = '/usr/bin/x', args = ['-l', '*', ''], env = { A = 'env:TOKEN', B = true }, \
+         timeout = '3 s' }]\n\n[[grants]]\nmodel = '*'\nphase = '*'\nwrite = ['a']\namend = true\n",
+    );
+    let [first, second] = &config.grants[..] else { panic!() };
+    assert_eq!((first.line, second.line), (5, 16));
+    assert_eq!(first.phases, [Phase::PostCreate]);
+    assert_eq!(first.hook, "*");
+    assert_eq!(first.write, ["audit-*"]);
+    assert_eq!(first.http, ["https://api.example.com/v1/*", "POST https://*.example.com/*"]);
+    assert_eq!(first.timeout, Some(Duration::from_secs(2)));
+    assert_eq!(first.memory_bytes, Some(128 << 20));
+    let process = &first.process[0];
+    assert_eq!(process.args, ["-l", "*", ""]);
+    assert_eq!(process.env.get("A"), Some(&Some("hunter2".to_owned())));
+    assert_eq!(process.env.get("B"), Some(&None));
+    assert_eq!(process.timeout, Duration::from_secs(3));
+    assert_eq!(process.memory_bytes, 256 << 20);
+    assert_eq!(second.phases, Phase::ALL);
+    assert!(second.amend && !first.amend);
+}
+
+#[test]
+fn storages() {
+    let config = accept(
+        "[driver-event-storage]\ndriver = 'postgres'\nurl = 'env:TOKEN'\npool = { size = 4 }\n[driver-model-storage]\n\
+         driver = 'memory'\n[driver-error-storage]\npassword = 'secret:db'\n[driver-secure-storage]\nprivate-key = 'env:KEY'\n",
+    );
+    assert_eq!(config.event.line, Some(6));
+    assert_eq!(
+        serde_json::Value::Object(config.event.settings),
+        serde_json::json!({"url": "hunter2", "pool": {"size": 4}})
+    );
+    assert!(config.model.settings.is_empty());
+    assert_eq!(
+        serde_json::Value::Object(config.error.settings),
+        serde_json::json!({"password": "secret:db", "path": "data/errors.db"})
+    );
+    assert_eq!(config.private_key, "env:KEY");
+}
+
+#[test]
+fn plugins_are_refused_only_if_there_are_any() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("plugins")).unwrap();
+    let text = format!("{LOCAL}[plugins]\ndirectory = 'plugins'\n");
+    let load = || Config::parse(&text, "config.toml", folder.path(), None, &|_| None);
+    assert!(load().is_ok());
+    std::fs::write(folder.path().join("plugins/libx.so"), "").unwrap();
+    assert_eq!(
+        load().unwrap_err().to_string(),
+        "config.toml:6: `plugins.directory` holds the library `libx.so`; loading plugins is not in this version yet, remove it \
+         or name another folder"
+    );
+}
+
+#[test]
+fn nothing_of_the_environment_is_shown() {
+    for key in ["mount-address", "mount-path", "max-body", "workers"] {
+        let errors = parse(&format!("[server]\n{key} = 'env:TOKEN'\n")).unwrap_err().to_string();
+        assert!(!errors.contains("hunter2"), "{errors}");
+    }
+}

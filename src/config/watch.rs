@@ -1,0 +1,187 @@
+//! Loads the configuration again on SIGHUP and when its file changes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use super::{Config, ConfigErrors, ConfigHandle};
+
+/// An editor writes a file in several steps; what happens within this time is one change.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Runs until it is dropped. `check` is asked of each new configuration, see [`ConfigHandle::reload`].
+pub async fn watch(handle: Arc<ConfigHandle>, check: impl Fn(&Config) -> Result<(), ConfigErrors>) {
+    let Some(file) = handle.load().file.clone() else { return };
+    let (sender, mut changes) = mpsc::channel(1);
+    // Before the first look at the file, so that no change falls between the two.
+    let _watcher = watch_file(&file, sender);
+    let mut hangups = Hangups::new();
+    let mut seen = std::fs::read(&file).ok();
+    loop {
+        let asked = tokio::select! {
+            () = hangups.next() => true,
+            Some(()) = changes.recv() => false,
+        };
+        if !asked {
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
+        }
+        let now = std::fs::read(&file).ok();
+        // The folder is what is watched: most of its changes are not the file's. A file that is gone for a moment is
+        // about to be replaced.
+        if !asked && (now == seen || now.is_none()) {
+            continue;
+        }
+        seen = now;
+        report(&handle, &check);
+    }
+}
+
+fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErrors>) {
+    let name = handle.load().name();
+    match handle.reload(check) {
+        Ok(reloaded) => {
+            match reloaded.applied.is_empty() {
+                true => tracing::info!("{name} loaded again, nothing in it that takes effect has changed"),
+                false => tracing::info!("{name} loaded again, now in force: {}", reloaded.applied.join(", ")),
+            }
+            for key in reloaded.restart {
+                tracing::warn!("{name}: `{key}` has changed and needs a restart, it is left as it was");
+            }
+        }
+        Err(errors) => {
+            for line in errors.lines() {
+                tracing::error!("{line}");
+            }
+            tracing::error!("{name} is refused, the configuration before stays in force");
+        }
+    }
+}
+
+/// Watches the folder of the file, because an editor replaces the file and a mounted configuration replaces a link
+/// beside it; and the folder of what a link leads to.
+fn watch_file(file: &Path, changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let failed =
+        |error: notify::Error| tracing::warn!("changes of the configuration are not seen ({error}); send SIGHUP");
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let only_read = matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
+        if !only_read {
+            // Full: a change is announced already.
+            let _ = changes.try_send(());
+        }
+    })
+    .map_err(failed)
+    .ok()?;
+    let real = file.canonicalize().ok();
+    let folders: BTreeSet<PathBuf> =
+        [Some(file), real.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect();
+    for folder in folders {
+        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+            failed(error);
+        }
+    }
+    Some(watcher)
+}
+
+/// SIGHUPs, where there are signals.
+struct Hangups {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signal =
+            signal(SignalKind::hangup()).inspect_err(|error| tracing::warn!("SIGHUP is not listened to: {error}")).ok();
+        Hangups { signal }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Self {
+        Hangups {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "[server]\nmount-address = '127.0.0.1:1337'\n[auth]\nmode = 'open'\n";
+
+    /// Runs the watcher on `file` and lets `change` write until the concurrency is 7.
+    async fn follows(file: &Path, change: impl Fn(&str)) {
+        let handle = ConfigHandle::new(Config::load(Some(file)).unwrap());
+        let mut changed = handle.subscribe();
+        let watcher = tokio::spawn(watch(handle.clone(), |_| Ok(())));
+        // The watcher may start after the first write; then the file is what it finds, so it is written again.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        for round in 0.. {
+            assert!(tokio::time::Instant::now() < deadline, "no change was seen");
+            change(&format!("{START}[hooks]\nconcurrency = 7\n# {round}\n"));
+            if tokio::time::timeout(Duration::from_millis(500), changed.changed()).await.is_ok() {
+                break;
+            }
+        }
+        assert_eq!(handle.load().hooks.concurrency, 7);
+        watcher.abort();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, START).unwrap();
+        follows(&file, |text| std::fs::write(&file, text).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, START).unwrap();
+        follows(&file, |text| {
+            std::fs::write(folder.path().join("new"), text).unwrap();
+            std::fs::rename(folder.path().join("new"), &file).unwrap();
+        })
+        .await;
+    }
+
+    /// As Kubernetes mounts them: `config.toml -> ..data/config.toml`, and `..data` is a link that is replaced.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_beside_the_file_that_is_replaced() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let version = |name: &str, text: &str| {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+            std::fs::write(root.join(name).join("config.toml"), text).unwrap();
+        };
+        version("..1", START);
+        symlink("..1", root.join("..data")).unwrap();
+        symlink("..data/config.toml", root.join("config.toml")).unwrap();
+        follows(&root.join("config.toml"), |text| {
+            version("..2", text);
+            let _ = std::fs::remove_file(root.join("link"));
+            symlink("..2", root.join("link")).unwrap();
+            std::fs::rename(root.join("link"), root.join("..data")).unwrap();
+        })
+        .await;
+    }
+}
