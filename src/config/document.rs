@@ -171,14 +171,15 @@ impl<'a> Section<'a> {
         text.parsed(&expected, |text| parse_size(text).filter(|value| (least..=most).contains(value)))
     }
 
-    /// Everything that was not taken, as plain data; for tables whose keys somebody else knows.
-    pub(super) fn rest(&mut self, secrets: bool) -> Map<String, Json> {
+    /// Everything that was not taken, as plain data; for tables whose keys somebody else knows. `secrets`: whether
+    /// `secret:` references may stand in it. `hidden` gets the values that came from the environment.
+    pub(super) fn rest(&mut self, secrets: bool, hidden: &mut Vec<String>) -> Map<String, Json> {
         let entries = std::mem::take(&mut self.entries);
         entries
             .into_iter()
             .filter_map(|(key, entry)| {
                 let value = Value::new(self.document, format!("{}{key}", self.prefix), entry.value);
-                Some((key.to_owned(), value.json(secrets)?))
+                Some((key.to_owned(), value.json(secrets, hidden)?))
             })
             .collect()
     }
@@ -336,15 +337,19 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value as plain data. `secrets`: whether `secret:` references may stand in it (they stay as they are).
-    fn json(&self, secrets: bool) -> Option<Json> {
-        let nested = |path: String, value| Value::new(self.document, path, value).json(secrets);
+    /// The value as plain data; see [`Section::rest`].
+    fn json(&self, secrets: bool, hidden: &mut Vec<String>) -> Option<Json> {
+        let mut nested = |path: String, value| Value::new(self.document, path, value).json(secrets, hidden);
         match self.value {
             DeValue::String(text) if text.starts_with("secret:") && !secrets => {
                 self.error("is a `secret:` reference, which cannot work here: the secure storage is what holds the secrets; use `env:`");
                 None
             }
-            DeValue::String(text) => self.resolve(text).map(|(value, _)| Json::String(value)),
+            DeValue::String(text) => {
+                let (value, variable) = self.resolve(text)?;
+                hidden.extend(variable.map(|_| value.clone()));
+                Some(Json::String(value))
+            }
             DeValue::Boolean(value) => Some(Json::Bool(*value)),
             DeValue::Datetime(value) => Some(Json::String(value.to_string())),
             DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {

@@ -18,6 +18,7 @@ mod watch;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,13 +108,23 @@ pub enum Isolation {
 }
 
 /// `[driver-…-storage]`: the driver's name and the rest of its table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DriverConfig {
     pub driver: String,
     /// `env:` references are resolved; `secret:` ones stand as they are until the secure storage is open.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Line of `driver` or of the table, for messages; `None` if the file has no such table.
     pub line: Option<usize>,
+    /// Values of the settings that came from the environment: messages must not show them.
+    pub hidden: Vec<String>,
+}
+
+/// Names the settings without their values, which may be secrets.
+impl fmt::Debug for DriverConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings: Vec<_> = self.settings.keys().collect();
+        f.debug_struct("DriverConfig").field("driver", &self.driver).field("settings", &settings).finish_non_exhaustive()
+    }
 }
 
 /// One `[[grants]]` table.

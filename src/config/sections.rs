@@ -219,11 +219,12 @@ fn driver_config(section: &mut Section<'_>, secrets: bool, driver: &str, path: &
     let name = section.string("driver");
     let line = name.as_ref().map(|text| text.place.line).or(section.line);
     let name = name.map_or_else(|| driver.to_owned(), |text| text.value);
-    let mut settings = section.rest(secrets);
+    let mut hidden = Vec::new();
+    let mut settings = section.rest(secrets, &mut hidden);
     if name == driver && !settings.contains_key("path") {
         settings.insert("path".to_owned(), path.into());
     }
-    DriverConfig { driver: name, settings, line }
+    DriverConfig { driver: name, settings, line, hidden }
 }
 
 fn secure_storage(root: &mut Section<'_>, mut config: Config) -> Config {
@@ -251,6 +252,6 @@ fn private_key(text: &Text<'_>) -> Option<String> {
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        DriverConfig { driver: "memory".to_owned(), settings: Map::new(), line: None }
+        DriverConfig { driver: "memory".to_owned(), settings: Map::new(), line: None, hidden: Vec::new() }
     }
 }

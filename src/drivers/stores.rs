@@ -1,0 +1,276 @@
+//! The four stores, opened in their order and closed in reverse.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+use snaphook_driver::{
+    Driver, DriverError, ErrorKind, ErrorStore, EventStore, ModelStore, OpenContext, OpenFn, SecureStore,
+};
+
+use super::table::{self, Store};
+use super::vault::{Vault, VaultError};
+use crate::config::Config;
+
+/// The stores of one configuration, open.
+#[derive(Clone)]
+pub struct Stores {
+    pub secure: Arc<dyn SecureStore>,
+    /// Secrets in clear, over `secure`.
+    pub vault: Arc<Vault>,
+    pub event: Arc<dyn EventStore>,
+    pub model: Arc<dyn ModelStore>,
+    pub error: Arc<dyn ErrorStore>,
+}
+
+/// Why the stores could not be opened: one message, which names the line if the configuration is at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenError(String);
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Stores {
+    /// Opens secure, event, model and error storage, in this order. If one fails, those before it are closed.
+    pub async fn open(config: &Config) -> Result<Stores, OpenError> {
+        let (secure, vault) = open_secure(config).await?;
+        let event = match open(config, Store::Event, &vault, |driver| driver.event).await {
+            Ok(event) => event,
+            Err(error) => return Err(undo(error, [secure.close().await])),
+        };
+        let model = match open(config, Store::Model, &vault, |driver| driver.model).await {
+            Ok(model) => model,
+            Err(error) => return Err(undo(error, [event.close().await, secure.close().await])),
+        };
+        let error = match open(config, Store::Error, &vault, |driver| driver.error).await {
+            Ok(store) => store,
+            Err(error) => return Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
+        };
+        Ok(Stores { secure, vault, event, model, error })
+    }
+
+    /// Opens the secure storage alone, for work on secrets while no server runs.
+    pub async fn open_vault(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
+        open_secure(config).await
+    }
+
+    /// Closes all four, the last opened first. A store that fails is logged and does not keep the others open.
+    pub async fn close(&self) {
+        for (store, closed) in [
+            (Store::Error, self.error.close().await),
+            (Store::Model, self.model.close().await),
+            (Store::Event, self.event.close().await),
+            (Store::Secure, self.secure.close().await),
+        ] {
+            match closed {
+                Ok(()) => tracing::debug!("{} storage closed", store.as_str()),
+                Err(error) => tracing::error!("{} storage: {error}", store.as_str()),
+            }
+        }
+    }
+}
+
+/// The error that stopped the start; what closing the others said goes to the log.
+fn undo<const N: usize>(error: OpenError, closed: [Result<(), DriverError>; N]) -> OpenError {
+    for error in closed.into_iter().filter_map(Result::err) {
+        tracing::error!("{error}");
+    }
+    error
+}
+
+async fn open_secure(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
+    let secure = open_store(config, Store::Secure, config.secure.settings.clone(), &[], |driver| driver.secure).await?;
+    match Vault::open(Arc::clone(&secure), &config.private_key, &config.directory).await {
+        Ok(vault) => Ok((secure, Arc::new(vault))),
+        Err(error) => {
+            let message = format!("{} private key: {error}", place(config, Store::Secure));
+            Err(undo(OpenError(message), [secure.close().await]))
+        }
+    }
+}
+
+async fn open<T: ?Sized>(
+    config: &Config,
+    store: Store,
+    vault: &Vault,
+    function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
+) -> Result<Arc<T>, OpenError> {
+    let (settings, secrets) = resolve(&store.config(config).settings, vault)
+        .await
+        .map_err(|message| OpenError(format!("{} {message}", place(config, store))))?;
+    open_store(config, store, settings, &secrets, function).await
+}
+
+/// `secrets` must not show in messages.
+async fn open_store<T: ?Sized>(
+    config: &Config,
+    store: Store,
+    settings: Map<String, Value>,
+    secrets: &[String],
+    function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
+) -> Result<Arc<T>, OpenError> {
+    let table = store.config(config);
+    let open = table::find(store, &table.driver).and_then(function);
+    let Some(open) = open else {
+        let errors = table::check(config).err();
+        return Err(OpenError(errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string())));
+    };
+    let start = Instant::now();
+    let opened = open(OpenContext { settings, directory: config.directory.clone() }).await;
+    let opened = opened.map_err(|error| {
+        // Only a fault of the settings is one of the file.
+        let place = match error.kind() {
+            ErrorKind::Config => place(config, store),
+            _ => format!("{} storage (driver `{}`):", store.as_str(), table.driver),
+        };
+        OpenError(redact(format!("{place} {error}"), secrets.iter().chain(&table.hidden)))
+    })?;
+    tracing::info!("{} storage open: driver `{}`, {:.1} ms", store.as_str(), table.driver, millis(start));
+    Ok(opened)
+}
+
+fn millis(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1_000.0
+}
+
+/// `config.toml:12: driver-event-storage:`, as far as the file has such a table.
+fn place(config: &Config, store: Store) -> String {
+    let line = store.config(config).line.map_or_else(String::new, |line| format!(":{line}"));
+    format!("{}{line}: `driver-{}-storage`:", config.name(), store.as_str())
+}
+
+/// Takes values out of a message that a library wrote, which may quote its input.
+fn redact<'a>(message: String, hidden: impl Iterator<Item = &'a String>) -> String {
+    hidden.filter(|value| !value.is_empty()).fold(message, |message, value| message.replace(value.as_str(), "…"))
+}
+
+/// The settings with every `secret:NAME` replaced, and the values that were put in.
+async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<String, Value>, Vec<String>), String> {
+    let mut settings = Value::Object(settings.clone());
+    let mut names = Vec::new();
+    each_string(&mut settings, &mut |text| names.extend(text.strip_prefix("secret:").map(str::to_owned)));
+    let mut values = Vec::with_capacity(names.len());
+    for name in names {
+        let value = match vault.get(&name).await {
+            Ok(Some(secret)) => String::from_utf8(secret.expose().to_vec())
+                .map_err(|_| format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings"))?,
+            Ok(None) => {
+                return Err(format!("`secret:{name}` names a secret that is not there; set it with `snaphook secret set {name}`"));
+            }
+            Err(VaultError::Name(message)) => return Err(message),
+            Err(error) => return Err(format!("`secret:{name}`: {error}")),
+        };
+        values.push(value);
+    }
+    let mut next = values.iter();
+    each_string(&mut settings, &mut |text| {
+        if text.starts_with("secret:")
+            && let Some(value) = next.next()
+        {
+            value.clone_into(text);
+        }
+    });
+    match settings {
+        Value::Object(settings) => Ok((settings, values)),
+        _ => Ok((Map::new(), values)),
+    }
+}
+
+/// Visits the strings of a tree, always in the same order.
+fn each_string(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_string(item, visit)),
+        Value::Object(entries) => entries.values_mut().for_each(|entry| each_string(entry, visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(folder: &Path, text: &str) -> Config {
+        let text = format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{text}");
+        Config::parse(&text, "config.toml", folder, None, &|name| (name == "TOKEN").then(|| "hunter2".to_owned())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_defaults_open_close_and_open_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "");
+        for _ in 0..2 {
+            let stores = Stores::open(&config).await.unwrap();
+            stores.event.health().await.unwrap();
+            stores.model.health().await.unwrap();
+            stores.error.health().await.unwrap();
+            stores.close().await;
+        }
+        for path in ["data/secret.key", "data/events.db", "data/models.db", "data/errors.db"] {
+            assert!(folder.path().join(path).exists(), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_open_closes_those_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = config(folder.path(), "[driver-error-storage]\ndriver = 'sqlite'\npth = 'env:TOKEN'\n");
+        let error = Stores::open(&broken).await.err().unwrap().to_string();
+        assert!(error.starts_with("config.toml:6: `driver-error-storage`: "), "{error}");
+        assert!(error.contains("pth") && !error.contains("hunter2"), "{error}");
+        // The others were closed: the same files open again.
+        Stores::open(&config(folder.path(), "")).await.unwrap().close().await;
+    }
+
+    #[tokio::test]
+    async fn secrets_in_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[driver-error-storage]\ndriver = 'sqlite'\npath = 'secret:where'\n";
+        let config = config(folder.path(), text);
+        let error = Stores::open(&config).await.err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "config.toml:6: `driver-error-storage`: `secret:where` names a secret that is not there; set it with `snaphook \
+             secret set where`"
+        );
+        let (secure, vault) = Stores::open_vault(&config).await.unwrap();
+        vault.put("where", b"data/elsewhere.db").await.unwrap();
+        secure.close().await.unwrap();
+        Stores::open(&config).await.unwrap().close().await;
+        assert!(folder.path().join("data/elsewhere.db").exists());
+    }
+
+    #[tokio::test]
+    async fn resolve_keeps_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_secure, vault) =
+            Stores::open_vault(&config(folder.path(), "[driver-secure-storage]\ndriver = 'memory'\n")).await.unwrap();
+        vault.put("a", b"1").await.unwrap();
+        vault.put("b", b"2").await.unwrap();
+        let Value::Object(settings) =
+            json!({"x": "secret:b", "y": [7, "secret:a", {"z": "secret:b"}], "s": "no secret:a", "n": null})
+        else {
+            panic!()
+        };
+        let (resolved, values) = resolve(&settings, &vault).await.unwrap();
+        assert_eq!(Value::Object(resolved), json!({"x": "2", "y": [7, "1", {"z": "2"}], "s": "no secret:a", "n": null}));
+        assert_eq!(values, ["2", "1", "2"]);
+    }
+
+    #[test]
+    fn messages_hold_no_secret() {
+        let hidden = ["hunter2".to_owned(), String::new()];
+        let message = redact("invalid type: string \"hunter2\"".to_owned(), hidden.iter());
+        assert_eq!(message, "invalid type: string \"…\"");
+    }
+}
