@@ -154,7 +154,8 @@ fn model_glob(text: Text<'_>) -> Option<String> {
     glob(text)
 }
 
-fn is_model_id(text: &str) -> bool {
+/// Whether a model can have this id: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+pub fn is_model_id(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= 63
         && text.bytes().next().is_some_and(plain)

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use grants::is_model_id;
 pub use handle::{ConfigHandle, Reloaded};
 pub use phase::Phase;
 pub use suggest::closest;

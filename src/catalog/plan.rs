@@ -1,0 +1,270 @@
+//! What it takes to make a server match the files: compared, not done.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::files::{BindingFile, CodeFile, ModelFiles};
+use crate::config::Phase;
+
+/// A model as the server has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelState {
+    pub id: String,
+    pub schema: Value,
+    pub indexes: Value,
+    pub unique: Value,
+    pub hooks: BTreeMap<Phase, Vec<HookState>>,
+}
+
+/// A hook as the server has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookState {
+    pub name: String,
+    pub engine: String,
+    /// SHA-256 in hex, with or without `sha256:`.
+    pub artifact: String,
+    pub shadow: bool,
+}
+
+/// One thing to do. Steps are in an order in which they can be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// `document` is what `POST /models` takes, but for the id.
+    CreateModel { id: String, document: Value },
+    /// `document` is what `PUT /models/{model}` takes; `changed` names the members that differ.
+    ChangeModel { id: String, document: Value, changed: Vec<&'static str> },
+    /// `new`: there was no hook in the phase.
+    PutHooks { model: String, phase: Phase, chain: Vec<BindingFile>, new: bool },
+    RemoveHooks { model: String, phase: Phase, names: Vec<String> },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CreateModel { id, .. } => write!(f, "create model `{id}`"),
+            Step::ChangeModel { id, changed, .. } => write!(f, "change model `{id}`: {}", changed.join(", ")),
+            Step::PutHooks { model, phase, chain, new } => {
+                let files: Vec<_> = chain
+                    .iter()
+                    .map(|binding| {
+                        let file = binding.path.file_name().unwrap_or_default().to_string_lossy();
+                        let shadow = if binding.shadow { ", shadow" } else { "" };
+                        match &binding.name {
+                            Some(name) => format!("{name} ({}, {file}{shadow})", binding.engine),
+                            None => format!("{} ({file}{shadow})", binding.engine),
+                        }
+                    })
+                    .collect();
+                let verb = if *new { "create" } else { "change" };
+                write!(f, "{verb} hook `{model}.{phase}`: {}", files.join(", "))
+            }
+            Step::RemoveHooks { model, phase, names } => {
+                write!(f, "remove hook `{model}.{phase}`: {}, no file names it", names.join(", "))
+            }
+        }
+    }
+}
+
+/// What differs between the files and the server. Models that no file names are left alone; a phase of a model that
+/// files name, but not that phase, loses its hooks.
+///
+/// All models come before all hooks, so that a hook finds the models that it reads and writes.
+pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Vec<Step> {
+    let mut steps: Vec<_> = files.iter().filter_map(|model| model_step(model, find(server, &model.id))).collect();
+    for model in files {
+        let none = BTreeMap::new();
+        let bound = find(server, &model.id).map_or(&none, |state| &state.hooks);
+        steps.extend(Phase::ALL.into_iter().filter_map(|phase| hook_step(model, phase, bound)));
+    }
+    steps
+}
+
+fn find<'a>(server: &'a [ModelState], id: &str) -> Option<&'a ModelState> {
+    server.iter().find(|state| state.id == id)
+}
+
+fn model_step(model: &ModelFiles, state: Option<&ModelState>) -> Option<Step> {
+    let id = model.id.clone();
+    let mut document = match &model.document {
+        Value::Object(members) => members.clone(),
+        _ => Map::new(),
+    };
+    let renames = document.shift_remove("renames");
+    let Some(state) = state else { return Some(Step::CreateModel { id, document: Value::Object(document) }) };
+    let empty = Value::Array(Vec::new());
+    let wanted = |name| document.get(name).unwrap_or(&empty);
+    let differs = |name, found: &Value| wanted(name) != found;
+    let mut changed = Vec::new();
+    changed.extend(differs("schema", &state.schema).then_some("schema"));
+    changed.extend(differs("indexes", &state.indexes).then_some("indexes"));
+    changed.extend(differs("unique", &state.unique).then_some("unique"));
+    if changed.is_empty() {
+        return None;
+    }
+    if let Some(Value::Object(renames)) = renames {
+        let open: Map<_, _> = renames.into_iter().filter(|(old, new)| is_open(old, new, &document, state)).collect();
+        if !open.is_empty() {
+            document.insert("renames".to_owned(), Value::Object(open));
+            changed.push("renames");
+        }
+    }
+    Some(Step::ChangeModel { id, document: Value::Object(document), changed })
+}
+
+/// Whether a rename in the file is still to be done. It stays in the file after that, for servers that are behind.
+fn is_open(old: &str, new: &Value, document: &Map<String, Value>, state: &ModelState) -> bool {
+    let has = |schema: Option<&Value>, name: &str| {
+        schema.and_then(|schema| schema.get("properties")).and_then(|properties| properties.get(name)).is_some()
+    };
+    let wanted = document.get("schema");
+    let done = has(Some(&state.schema), new.as_str().unwrap_or_default()) && !has(Some(&state.schema), old);
+    !done && (has(Some(&state.schema), old) || !has(wanted, old))
+}
+
+fn hook_step(model: &ModelFiles, phase: Phase, bound: &BTreeMap<Phase, Vec<HookState>>) -> Option<Step> {
+    let bound = bound.get(&phase).map_or(&[][..], Vec::as_slice);
+    let wanted = model.phases.iter().find(|(of, _)| *of == phase).map(|(_, chain)| chain);
+    match wanted {
+        None if bound.is_empty() => None,
+        None => Some(Step::RemoveHooks {
+            model: model.id.clone(),
+            phase,
+            names: bound.iter().map(|hook| hook.name.clone()).collect(),
+        }),
+        Some(chain) if chain.len() == bound.len() && chain.iter().zip(bound).all(|(file, hook)| is_bound(file, hook)) => None,
+        Some(chain) => {
+            Some(Step::PutHooks { model: model.id.clone(), phase, chain: chain.clone(), new: bound.is_empty() })
+        }
+    }
+}
+
+fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
+    let artifact = hook.artifact.trim_start_matches("sha256:");
+    let same_code = match &file.code {
+        CodeFile::Inline { bytes, .. } => format!("{:x}", Sha256::digest(bytes)) == artifact,
+        CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
+        // The library lies on the server; whether it changed cannot be seen from here.
+        CodeFile::Library(_) => false,
+    };
+    same_code
+        && file.engine == hook.engine
+        && file.shadow == hook.shadow
+        && file.name.as_ref().is_none_or(|name| *name == hook.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn files(document: Value, phases: &[(Phase, &str)]) -> ModelFiles {
+        let binding = |code: &str| BindingFile {
+            name: None,
+            engine: "quickjs".to_owned(),
+            code: CodeFile::Inline { bytes: code.as_bytes().to_vec(), typescript: false },
+            shadow: false,
+            path: PathBuf::from("hooks/a/preCreate.js"),
+        };
+        ModelFiles {
+            id: "a".to_owned(),
+            document,
+            phases: phases.iter().map(|(phase, code)| (*phase, vec![binding(code)])).collect(),
+        }
+    }
+
+    fn state(schema: Value, hooks: &[(Phase, &str)]) -> ModelState {
+        let hook = |code: &str| HookState {
+            name: "hook".to_owned(),
+            engine: "quickjs".to_owned(),
+            artifact: format!("sha256:{:x}", Sha256::digest(code)),
+            shadow: false,
+        };
+        ModelState {
+            id: "a".to_owned(),
+            schema,
+            indexes: json!([]),
+            unique: json!([]),
+            hooks: hooks.iter().map(|(phase, code)| (*phase, vec![hook(code)])).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check(files: ModelFiles, server: &[ModelState], expected: &[&str]) {
+        let steps: Vec<_> = plan(&[files], server).iter().map(Step::to_string).collect();
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn steps() {
+        let schema = json!({"type": "object"});
+        let document = json!({"schema": schema});
+        let pre = (Phase::PreCreate, "1");
+        check(
+            files(document.clone(), &[pre]),
+            &[],
+            &["create model `a`", "create hook `a.preCreate`: quickjs (preCreate.js)"],
+        );
+        check(files(document.clone(), &[pre]), &[state(schema.clone(), &[pre])], &[]);
+        check(
+            files(document.clone(), &[pre]),
+            &[state(schema.clone(), &[(Phase::PreCreate, "2"), (Phase::PostDelete, "3")])],
+            &["change hook `a.preCreate`: quickjs (preCreate.js)", "remove hook `a.postDelete`: hook, no file names it"],
+        );
+        let mut other = state(schema.clone(), &[pre]);
+        other.id = "b".to_owned();
+        check(files(document.clone(), &[]), &[other, state(schema.clone(), &[])], &[]);
+        check(
+            files(json!({"schema": {"type": "object", "title": "x"}, "indexes": [["t"]], "unique": []}), &[]),
+            &[state(schema, &[])],
+            &["change model `a`: schema, indexes"],
+        );
+    }
+
+    #[test]
+    fn equal_is_equal_in_any_order() {
+        check(
+            files(json!({"indexes": [], "schema": {"b": 1, "a": 2}}), &[]),
+            &[state(json!({"a": 2, "b": 1}), &[])],
+            &[],
+        );
+    }
+
+    #[test]
+    fn names_and_modes_are_compared_if_the_file_says_them() {
+        let schema = json!({});
+        let mut wanted = files(json!({"schema": schema}), &[(Phase::PreCreate, "1")]);
+        wanted.phases[0].1[0].name = Some("other".to_owned());
+        wanted.phases[0].1[0].shadow = true;
+        check(
+            wanted,
+            &[state(schema, &[(Phase::PreCreate, "1")])],
+            &["change hook `a.preCreate`: other (quickjs, preCreate.js, shadow)"],
+        );
+    }
+
+    #[test]
+    fn renames_that_are_done_are_not_sent_again() {
+        fn with(names: &[&str]) -> Value {
+            let properties: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+            json!({ "properties": properties })
+        }
+        fn document(names: &[&str]) -> Value {
+            json!({"schema": with(names), "renames": {"old": "new"}})
+        }
+        let renames = |wanted: &[&str], found: &[&str]| match &plan(&[files(document(wanted), &[])], &[state(with(found), &[])])[..] {
+            [Step::ChangeModel { document, .. }] => document.get("renames").cloned(),
+            steps => panic!("{steps:?}"),
+        };
+        assert_eq!(renames(&["new"], &["old"]), Some(json!({"old": "new"})));
+        assert_eq!(renames(&["new", "x"], &["new"]), None);
+        // A new model needs none.
+        let [Step::CreateModel { document, .. }] = &plan(&[files(document(&["new"]), &[])], &[])[..] else { panic!() };
+        assert_eq!(document.get("renames"), None);
+    }
+}
