@@ -159,7 +159,12 @@ fn read_phases(folder: &Path, errors: &mut Vec<FileError>) -> Vec<(Phase, Vec<Bi
             .filter(|name| matches!(name.strip_prefix(phase.as_str()), Some(".js" | ".ts" | ".wasm" | ".toml")))
             .collect();
         if let [first, second, ..] = &of_phase[..] {
-            fault(errors, &folder.join(second), None, format!("the phase has `{first}` already, expected one file per phase"));
+            fault(
+                errors,
+                &folder.join(second),
+                None,
+                format!("the phase has `{first}` already, expected one file per phase"),
+            );
         }
         if let Some(name) = of_phase.first() {
             taken.extend(of_phase.iter().map(|name| (*name).clone()));
@@ -276,7 +281,8 @@ fn link_code(
 ) -> Option<(&'static str, CodeFile)> {
     match (&link.file, &link.artifact, &link.library) {
         (Some(file), None, None) => {
-            let inside = !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+            let inside =
+                !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
             if !inside {
                 fault(errors, path, Some(line), format!("`file` is `{file}`, expected a file beside this one"));
                 return None;
@@ -331,15 +337,22 @@ mod tests {
             ("a/preCreate.ts", "export function preCreate() {}"),
             ("a/postCreate.wasm", "\0asm"),
             ("a/README.md", "x"),
-            ("a/preUpdate.toml", "[[chain]]\nname = 'one'\nfile = 'check.js'\nmode = 'shadow'\n[[chain]]\nengine = 'quickjs'\nartifact = 'sha256:00'\n[[chain]]\nlibrary = 'libx.so'\n"),
+            (
+                "a/preUpdate.toml",
+                "[[chain]]\nname = 'one'\nfile = 'check.js'\nmode = 'shadow'\n[[chain]]\nengine = 'quickjs'\nartifact = 'sha256:00'\n[[chain]]\nlibrary = 'libx.so'\n",
+            ),
             ("a/check.js", "1"),
             ("examples/preCreate.js", "no model here"),
             ("README.md", "x"),
         ]);
         let models = read_directory(root.path()).unwrap();
         assert_eq!(models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(models[1].document.to_string(), r#"{"schema":{"type":"object","multipleOf":1.0},"indexes":[["x"]]}"#);
-        let [(Phase::PreCreate, create), (Phase::PostCreate, post), (Phase::PreUpdate, update)] = &models[0].phases[..] else {
+        assert_eq!(
+            models[1].document.to_string(),
+            r#"{"schema":{"type":"object","multipleOf":1.0},"indexes":[["x"]]}"#
+        );
+        let [(Phase::PreCreate, create), (Phase::PostCreate, post), (Phase::PreUpdate, update)] = &models[0].phases[..]
+        else {
             panic!("{:?}", models[0].phases)
         };
         assert_eq!(create[0].engine, "quickjs");
@@ -387,7 +400,10 @@ mod tests {
         check(
             &[
                 MODEL,
-                ("a/preCreate.toml", "[[chain]]\nfile = '../x.js'\n\n[[chain]]\nfile = 'gone.js'\n[[chain]]\nname = 'n'\n[[chain]]\nartifact = 'x'\n"),
+                (
+                    "a/preCreate.toml",
+                    "[[chain]]\nfile = '../x.js'\n\n[[chain]]\nfile = 'gone.js'\n[[chain]]\nname = 'n'\n[[chain]]\nartifact = 'x'\n",
+                ),
                 ("a/preUpdate.toml", "[[chain]]\nfiel = 'x'\n"),
                 ("a/preDelete.toml", "chain = []"),
             ],

@@ -33,12 +33,28 @@ pub struct HookState {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// `document` is what `POST /models` takes, but for the id.
-    CreateModel { id: String, document: Value },
+    CreateModel {
+        id: String,
+        document: Value,
+    },
     /// `document` is what `PUT /models/{model}` takes; `changed` names the members that differ.
-    ChangeModel { id: String, document: Value, changed: Vec<&'static str> },
+    ChangeModel {
+        id: String,
+        document: Value,
+        changed: Vec<&'static str>,
+    },
     /// `new`: there was no hook in the phase.
-    PutHooks { model: String, phase: Phase, chain: Vec<BindingFile>, new: bool },
-    RemoveHooks { model: String, phase: Phase, names: Vec<String> },
+    PutHooks {
+        model: String,
+        phase: Phase,
+        chain: Vec<BindingFile>,
+        new: bool,
+    },
+    RemoveHooks {
+        model: String,
+        phase: Phase,
+        names: Vec<String>,
+    },
 }
 
 impl fmt::Display for Step {
@@ -134,7 +150,11 @@ fn hook_step(model: &ModelFiles, phase: Phase, bound: &BTreeMap<Phase, Vec<HookS
             phase,
             names: bound.iter().map(|hook| hook.name.clone()).collect(),
         }),
-        Some(chain) if chain.len() == bound.len() && chain.iter().zip(bound).all(|(file, hook)| is_bound(file, hook)) => None,
+        Some(chain)
+            if chain.len() == bound.len() && chain.iter().zip(bound).all(|(file, hook)| is_bound(file, hook)) =>
+        {
+            None
+        }
         Some(chain) => {
             Some(Step::PutHooks { model: model.id.clone(), phase, chain: chain.clone(), new: bound.is_empty() })
         }
@@ -214,7 +234,10 @@ mod tests {
         check(
             files(document.clone(), &[pre]),
             &[state(schema.clone(), &[(Phase::PreCreate, "2"), (Phase::PostDelete, "3")])],
-            &["change hook `a.preCreate`: quickjs (preCreate.js)", "remove hook `a.postDelete`: hook, no file names it"],
+            &[
+                "change hook `a.preCreate`: quickjs (preCreate.js)",
+                "remove hook `a.postDelete`: hook, no file names it",
+            ],
         );
         let mut other = state(schema.clone(), &[pre]);
         other.id = "b".to_owned();
@@ -257,7 +280,11 @@ mod tests {
         fn document(names: &[&str]) -> Value {
             json!({"schema": with(names), "renames": {"old": "new"}})
         }
-        let renames = |wanted: &[&str], found: &[&str]| match &plan(&[files(document(wanted), &[])], &[state(with(found), &[])])[..] {
+        let renames = |wanted: &[&str], found: &[&str]| match &plan(
+            &[files(document(wanted), &[])],
+            &[state(with(found), &[])],
+        )[..]
+        {
             [Step::ChangeModel { document, .. }] => document.get("renames").cloned(),
             steps => panic!("{steps:?}"),
         };

@@ -124,7 +124,10 @@ pub struct DriverConfig {
 impl fmt::Debug for DriverConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings: Vec<_> = self.settings.keys().collect();
-        f.debug_struct("DriverConfig").field("driver", &self.driver).field("settings", &settings).finish_non_exhaustive()
+        f.debug_struct("DriverConfig")
+            .field("driver", &self.driver)
+            .field("settings", &settings)
+            .finish_non_exhaustive()
     }
 }
 
