@@ -1,7 +1,7 @@
 //! What the tests of this layer share: a server's data in memory, a configuration from a few lines, sessions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,9 +13,7 @@ use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
 use super::grants::{Granted, HookId};
 use super::session::{HostError, Services, Session};
-use crate::config::{
-    AuthMode, Config, DriverConfig, Grant, HooksConfig, Isolation, Limits, Phase, ProcessGrant, ServerConfig,
-};
+use crate::config::{Config, Grant, Phase, ProcessGrant};
 
 /// Instances, events and secrets in memory. Reads of the model `slow` never answer.
 #[derive(Default)]
@@ -219,35 +217,8 @@ pub(crate) fn access_error(error: HostError) -> AccessError {
 pub(crate) fn config(toml: &str) -> Config {
     let table: toml::Table = toml.parse().unwrap_or_else(|error| panic!("{error}\n{toml}"));
     let grants = table.get("grants").map(|grants| grants.as_array().unwrap().clone()).unwrap_or_default();
-    let driver = || DriverConfig { driver: "memory".into(), settings: serde_json::Map::new() };
-    Config {
-        directory: PathBuf::new(),
-        file: None,
-        server: ServerConfig {
-            mount_address: "127.0.0.1:0".parse().unwrap(),
-            mount_path: "/".into(),
-            max_body_bytes: 8 << 20,
-            workers: 1,
-        },
-        auth: AuthMode::Open,
-        plugins_directory: PathBuf::new(),
-        hooks: HooksConfig {
-            directory: PathBuf::new(),
-            apply: false,
-            cache: PathBuf::new(),
-            limits: Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 },
-            isolation: Isolation::Call,
-            concurrency: 64,
-            attempts_max: 8,
-        },
-        connections: BTreeMap::new(),
-        secure: driver(),
-        private_key: String::new(),
-        event: driver(),
-        model: driver(),
-        error: driver(),
-        grants: grants.iter().map(|grant| to_grant(grant.as_table().unwrap())).collect(),
-    }
+    let grants = grants.iter().map(|grant| to_grant(grant.as_table().unwrap())).collect();
+    Config { grants, ..Config::defaults(Path::new("")) }
 }
 
 fn to_grant(table: &toml::Table) -> Grant {
