@@ -1,1 +1,41 @@
-fn main() {}
+//! `cargo xtask`: everything about this repository that is not `cargo build`.
+
+mod guests;
+mod needs;
+mod repository;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [-- ARGS]   find or install what the tests need, build the guests, tidy, then run every test;
+                   ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
+  tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
+  guests           build the WebAssembly guests of hooks/ alone";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let result = match command.as_str() {
+        "test" => test::run(&rest),
+        "tidy" => tidy::run(&rest),
+        "guests" => guests::run(&rest),
+        "" | "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            return if command.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+        other => Err(format!("unknown command `{other}`\n\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Builds the WebAssembly guests: every library crate under `hooks/` becomes one component in `target/guests`.
+//!
+//! The tests find them through `SNAPHOOK_GUESTS`, or in the target folder without it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use wit_component::ComponentEncoder;
+
+use crate::needs::{WasmToolchain, wasm_toolchain};
+use crate::repository::{files, root, target_directory};
+use crate::shell::{Result, cargo, read, run as run_command};
+
+/// `cargo xtask guests`.
+pub fn run(args: &[String]) -> Result {
+    if let Some(arg) = args.first() {
+        return Err(format!("`guests` takes no argument, found `{arg}`"));
+    }
+    build(&wasm_toolchain()?).map(|_| ())
+}
+
+/// Builds all of them and gives the folder that holds `<crate name>.wasm`.
+pub fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
+    let root = root();
+    let target = target_directory()?;
+    let components = target.join("guests");
+    std::fs::create_dir_all(&components).map_err(|error| format!("cannot make {}: {error}", components.display()))?;
+    let mut count = 0;
+    for workspace in workspaces(&root)? {
+        let build_directory = target.join("guests-build");
+        let triple = compile(&workspace.root, &build_directory, toolchain)?;
+        for library in &workspace.libraries {
+            let built = build_directory.join(triple).join("release").join(format!("{library}.wasm"));
+            let bytes = std::fs::read(&built).map_err(|error| format!("cannot read {}: {error}", built.display()))?;
+            let component = componentize(&bytes).map_err(|error| format!("{}: {error}", built.display()))?;
+            let path = components.join(format!("{library}.wasm"));
+            std::fs::write(&path, &component).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            println!("{library}: {} KiB", component.len().div_ceil(1024));
+            count += 1;
+        }
+    }
+    println!("{count} guests in {}", components.display());
+    Ok(components)
+}
+
+struct Workspace {
+    root: PathBuf,
+    /// File names without `.wasm`.
+    libraries: Vec<String>,
+}
+
+/// The guests' workspaces: each has its own lock file, since it is built for another machine.
+fn workspaces(root: &Path) -> Result<Vec<Workspace>> {
+    let mut workspaces: Vec<Workspace> = Vec::new();
+    for manifest in files(root)?.iter().filter(|path| path.starts_with("hooks/") && path.ends_with("/Cargo.toml")) {
+        let directory = root.join(manifest).parent().unwrap_or(root).to_owned();
+        if workspaces.iter().any(|workspace| directory.starts_with(&workspace.root)) {
+            continue;
+        }
+        let metadata = read(cargo().args(["metadata", "--format-version=1", "--no-deps"]).current_dir(&directory))?;
+        let metadata: Value = serde_json::from_str(&metadata).map_err(|error| format!("{manifest}: {error}"))?;
+        workspaces.push(Workspace {
+            root: metadata["workspace_root"].as_str().map(PathBuf::from).unwrap_or(directory),
+            libraries: library_names(&metadata),
+        });
+    }
+    Ok(workspaces)
+}
+
+/// Names of the `cdylib` targets in what `cargo metadata` says, as cargo names their files.
+fn library_names(metadata: &Value) -> Vec<String> {
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    targets
+        .filter(|target| {
+            target["crate_types"].as_array().is_some_and(|types| types.iter().any(|kind| kind == "cdylib"))
+        })
+        .filter_map(|target| target["name"].as_str())
+        .map(|name| name.replace('-', "_"))
+        .collect()
+}
+
+/// Builds one workspace and gives the name of its target's folder.
+fn compile(workspace: &Path, target: &Path, toolchain: &WasmToolchain) -> Result<&'static str> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--locked"]).current_dir(workspace);
+    // Flags for this machine's code say nothing to the guests.
+    command.env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let triple = match toolchain {
+        WasmToolchain::Installed { target } => target,
+        WasmToolchain::FromSource { rustc, linker } => {
+            command
+                .env("RUSTC", rustc)
+                // The standard library can only be built along with the unstable flag below.
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
+                .arg("-Zbuild-std=std,panic_abort");
+            "wasm32-unknown-unknown"
+        }
+    };
+    run_command(command.args(["--target", triple]))?;
+    Ok(triple)
+}
+
+/// A core module that carries its WIT world becomes a component; a component stays as it is.
+fn componentize(module: &[u8]) -> Result<Vec<u8>> {
+    // Both start with `\0asm`; the layer in the upper half of the version tells them apart.
+    if module.get(6..8) == Some(&[1, 0]) {
+        return Ok(module.to_vec());
+    }
+    ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|error| format!("cannot make a component of it: {error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cdylib_names_are_those_of_the_files() {
+        let metadata = serde_json::json!({"packages": [
+            {"targets": [{"name": "guest-one", "crate_types": ["cdylib"]}, {"name": "tool", "crate_types": ["bin"]}]},
+            {"targets": [{"name": "two", "crate_types": ["lib", "cdylib"]}]},
+        ]});
+        assert_eq!(library_names(&metadata), ["guest_one", "two"]);
+    }
+
+    #[test]
+    fn a_component_is_left_alone() {
+        let component = b"\0asm\x0d\0\x01\0rest";
+        assert_eq!(componentize(component).unwrap(), component);
+    }
+
+    #[test]
+    fn noise_is_refused() {
+        assert!(componentize(b"not wasm at all").unwrap_err().contains("cannot make a component"));
+    }
+}

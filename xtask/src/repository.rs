@@ -1,0 +1,34 @@
+//! Where the checkout is, and which files belong to it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{Result, cargo, read};
+
+/// The checkout that this xtask was built from.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// Where cargo puts what it builds for this checkout.
+pub fn target_directory() -> Result<PathBuf> {
+    let metadata = read(cargo().args(["metadata", "--format-version=1", "--no-deps"]).current_dir(root()))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).map_err(|error| format!("cannot read what `cargo metadata` says: {error}"))?;
+    let directory = metadata["target_directory"].as_str().ok_or("`cargo metadata` names no target_directory")?;
+    Ok(PathBuf::from(directory))
+}
+
+/// Every file that git keeps or would keep (new ones included, ignored ones not), relative to `root`, with `/`, sorted.
+pub fn files(root: &Path) -> Result<Vec<String>> {
+    let list = read(
+        Command::new("git")
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"])
+            .current_dir(root),
+    )?;
+    let mut files: Vec<String> =
+        list.split('\0').filter(|path| !path.is_empty() && root.join(path).is_file()).map(str::to_owned).collect();
+    files.sort();
+    Ok(files)
+}

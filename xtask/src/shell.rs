@@ -1,0 +1,59 @@
+//! Running other programs, and saying what ran when one fails.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// What a step of xtask answers: the message is printed after `error: `.
+pub type Result<T = ()> = std::result::Result<T, String>;
+
+/// A headline between the parts of a longer run.
+pub fn section(title: &str) {
+    println!("\n=== {title} ===");
+}
+
+/// Runs it with the caller's output; an error names the command and how it ended.
+pub fn run(command: &mut Command) -> Result {
+    let shown = show(command);
+    let status = command.stdin(Stdio::null()).status().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}")) }
+}
+
+/// Runs it and gives its standard output, trimmed; an error holds what it wrote to standard error.
+pub fn read(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("`{shown}` failed: {}: {}", output.status, stderr.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The program of that name in `PATH`.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// The cargo that runs this xtask.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The compiler beside that cargo: another one may come first in `PATH`.
+pub fn rustc() -> Command {
+    let beside = std::env::var_os("CARGO").map(|cargo| PathBuf::from(cargo).with_file_name("rustc"));
+    Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| "rustc".into()))
+}
+
+/// Whether a skip counts as a failure.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+fn show(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
+    std::iter::once(program).chain(args).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask test`: everything that must hold, in one run.
+
+use std::path::PathBuf;
+
+use crate::repository::root;
+use crate::shell::{Result, cargo, is_ci, run as run_command, section};
+use crate::{guests, needs, tidy};
+
+/// Where the shared test data is, seen from the checkout.
+const FILMS: &str = "../shared/data/movies.json";
+
+pub fn run(args: &[String]) -> Result {
+    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
+    let mut skipped: Vec<String> = Vec::new();
+
+    section("guests: WebAssembly hooks for the tests");
+    let guests: Option<PathBuf> = match needs::wasm_toolchain() {
+        Ok(toolchain) => Some(guests::build(&toolchain)?),
+        Err(reason) => {
+            skipped.push(format!("tests of WebAssembly components: {reason}"));
+            None
+        }
+    };
+
+    section("data");
+    let root = root();
+    if root.join(FILMS).is_file() {
+        println!("the demo is tested with all films of {FILMS}");
+    } else {
+        println!("no {FILMS}: the demo is tested with the sample in docs/demo");
+    }
+
+    if !skipped.is_empty() {
+        section("skipped");
+        skipped.iter().for_each(|what| println!("{what}"));
+        if is_ci() {
+            return Err("with CI=true nothing may be skipped".into());
+        }
+    }
+
+    section("tidy");
+    let tidied = tidy::run(&[]);
+    if let Err(message) = &tidied {
+        eprintln!("error: {message}");
+    }
+
+    section("tests");
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(args).current_dir(root);
+    if let Some(guests) = guests {
+        command.env("SNAPHOOK_GUESTS", guests);
+    }
+    let tested = run_command(&mut command);
+
+    if !skipped.is_empty() {
+        section("not run");
+        skipped.iter().for_each(|what| println!("{what}"));
+    }
+    tested.and(tidied)
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask tidy`: what the compiler does not check about the shape of the repository.
+//!
+//! Each check is a function from the files to findings, so that its tests need no checkout.
+
+mod architecture;
+mod code;
+mod layers;
+mod text;
+mod unsafety;
+mod wit;
+
+use std::fmt;
+use std::path::Path;
+
+use crate::repository;
+use crate::shell::Result;
+
+/// One file of the repository that is text.
+#[derive(Debug)]
+pub struct File {
+    /// Relative to the checkout, with `/`.
+    pub path: String,
+    pub text: String,
+}
+
+/// A place that is not as it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub path: String,
+    /// From 1; 0 for the whole file.
+    pub line: usize,
+    pub message: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, message: impl Into<String>) -> Finding {
+        Finding { path: path.to_owned(), line, message: message.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.path, self.message),
+            line => write!(f, "{}:{line}: {}", self.path, self.message),
+        }
+    }
+}
+
+/// Checks the checkout and prints what it finds.
+pub fn run(args: &[String]) -> Result {
+    if let Some(arg) = args.first() {
+        return Err(format!("`tidy` takes no argument, found `{arg}`"));
+    }
+    let files = load(&repository::root())?;
+    let findings = check(&files);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    match findings.len() {
+        0 => {
+            println!("tidy: {} files, nothing to mend", files.len());
+            Ok(())
+        }
+        count => Err(format!("tidy: {count} places to mend")),
+    }
+}
+
+fn check(files: &[File]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
+        let code = code::blank_comments_and_strings(&file.text);
+        findings.extend(layers::check(&file.path, &code));
+        findings.extend(unsafety::check(&file.path, &code));
+    }
+    findings.extend(unsafety::check_table(files));
+    findings.extend(layers::check_manifests(files));
+    findings.extend(text::check(files));
+    findings.extend(wit::check(files));
+    findings.extend(architecture::check(files));
+    findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+    findings
+}
+
+/// Files that are not text are left out: no check looks inside them.
+fn load(root: &Path) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    for path in repository::files(root)? {
+        let bytes = std::fs::read(root.join(&path)).map_err(|error| format!("cannot read {path}: {error}"))?;
+        if let Ok(text) = String::from_utf8(bytes) {
+            files.push(File { path, text });
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+fn file(path: &str, text: &str) -> File {
+    File { path: path.into(), text: text.into() }
+}

@@ -1,0 +1,59 @@
+//! Unsafe code stands in the few files of this table, one per boundary.
+
+use super::code::{blank_comments_and_strings, has_word, lines};
+use super::{File, Finding};
+
+/// Files that may hold unsafe code, and what they are the boundary to.
+const ALLOWED: [(&str, &str); 0] = [];
+
+/// Checks one file, given without comments and literals.
+pub fn check(path: &str, code: &str) -> Vec<Finding> {
+    if ALLOWED.iter().any(|(allowed, _)| *allowed == path) {
+        return Vec::new();
+    }
+    let message = "unsafe code; the files that may hold it are listed in xtask/src/tidy/unsafety.rs";
+    lines(code)
+        .filter(|(_, text)| has_word(text, "unsafe"))
+        .map(|(line, _)| Finding::new(path, line, message))
+        .collect()
+}
+
+/// Each entry of the table must still be needed, and its file must say why.
+pub fn check_table(files: &[File]) -> Vec<Finding> {
+    ALLOWED.iter().filter_map(|(path, _)| check_entry(path, files)).collect()
+}
+
+fn check_entry(path: &str, files: &[File]) -> Option<Finding> {
+    let Some(file) = files.iter().find(|file| file.path == path) else {
+        return Some(Finding::new(path, 0, "is listed in xtask/src/tidy/unsafety.rs, but there is no such file"));
+    };
+    if !has_word(&blank_comments_and_strings(&file.text), "unsafe") {
+        return Some(Finding::new(path, 0, "is listed in xtask/src/tidy/unsafety.rs, but holds no unsafe code"));
+    }
+    if !file.text.contains("expect(unsafe_code, reason") && !file.text.contains("unsafe_code,\n") {
+        return Some(Finding::new(path, 0, "holds unsafe code without `#![expect(unsafe_code, reason = \"…\")]`"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    #[test]
+    fn unsafe_code_is_found_where_it_stands() {
+        let code = "fn a() {}\nfn b() { unsafe { x() } }";
+        assert_eq!(check("src/a.rs", code)[0].line, 2);
+        assert!(check("src/a.rs", "#![deny(unsafe_code)]").is_empty());
+    }
+
+    #[test]
+    fn an_entry_must_be_needed_and_explained() {
+        let explained = "//! x\n#![expect(unsafe_code, reason = \"y\")]\nunsafe fn f() {}";
+        assert!(check_entry("a.rs", &[file("a.rs", explained)]).is_none());
+        assert!(check_entry("a.rs", &[file("a.rs", "unsafe fn f() {}")]).unwrap().message.contains("without"));
+        assert!(check_entry("a.rs", &[file("a.rs", "// unsafe")]).unwrap().message.contains("holds no unsafe"));
+        assert!(check_entry("a.rs", &[]).unwrap().message.contains("no such file"));
+    }
+}
