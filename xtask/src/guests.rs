@@ -3,7 +3,6 @@
 //! The tests find them through `SNAPHOOK_GUESTS`, or in the target folder without it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use wit_component::ComponentEncoder;
@@ -13,7 +12,7 @@ use crate::repository::{files, root, target_directory};
 use crate::shell::{Result, cargo, read, run as run_command};
 
 /// `cargo xtask guests`.
-pub fn run(args: &[String]) -> Result {
+pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
         return Err(format!("`guests` takes no argument, found `{arg}`"));
     }
@@ -21,7 +20,7 @@ pub fn run(args: &[String]) -> Result {
 }
 
 /// Builds all of them and gives the folder that holds `<crate name>.wasm`.
-pub fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
+pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
     let root = root();
     let target = target_directory()?;
     let components = target.join("guests");
@@ -112,7 +111,7 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|mut encoder| encoder.encode())
+        .and_then(|encoder| encoder.encode())
         .map_err(|error| format!("cannot make a component of it: {error:#}"))
 }
 

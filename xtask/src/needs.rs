@@ -7,7 +7,7 @@ use crate::shell::{Result, find_program, read, run, rustc};
 
 /// A way to build Rust for WebAssembly.
 #[derive(Debug, PartialEq, Eq)]
-pub enum WasmToolchain {
+pub(crate) enum WasmToolchain {
     /// The toolchain that runs this has the target's standard library.
     Installed { target: &'static str },
     /// Another rustc with the sources of its standard library, which is then built along.
@@ -23,7 +23,7 @@ const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 
 /// Finds it, installs it on a Debian where this runs as root, or says what to do.
-pub fn wasm_toolchain() -> Result<WasmToolchain> {
+pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
     let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
     if let Some(target) = TARGETS.into_iter().find(|target| sysroot.join("lib/rustlib").join(target).is_dir()) {
         return Ok(WasmToolchain::Installed { target });

@@ -6,13 +6,13 @@ use std::process::Command;
 use crate::shell::{Result, cargo, read};
 
 /// The checkout that this xtask was built from.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
 /// Where cargo puts what it builds for this checkout.
-pub fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = read(cargo().args(["metadata", "--format-version=1", "--no-deps"]).current_dir(root()))?;
     let metadata: serde_json::Value =
         serde_json::from_str(&metadata).map_err(|error| format!("cannot read what `cargo metadata` says: {error}"))?;
@@ -21,7 +21,7 @@ pub fn target_directory() -> Result<PathBuf> {
 }
 
 /// Every file that git keeps or would keep (new ones included, ignored ones not), relative to `root`, with `/`, sorted.
-pub fn files(root: &Path) -> Result<Vec<String>> {
+pub(crate) fn files(root: &Path) -> Result<Vec<String>> {
     let list = read(
         Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"])

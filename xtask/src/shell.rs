@@ -4,22 +4,22 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// What a step of xtask answers: the message is printed after `error: `.
-pub type Result<T = ()> = std::result::Result<T, String>;
+pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
 /// A headline between the parts of a longer run.
-pub fn section(title: &str) {
+pub(crate) fn section(title: &str) {
     println!("\n=== {title} ===");
 }
 
 /// Runs it with the caller's output; an error names the command and how it ended.
-pub fn run(command: &mut Command) -> Result {
+pub(crate) fn run(command: &mut Command) -> Result {
     let shown = show(command);
     let status = command.stdin(Stdio::null()).status().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}")) }
 }
 
 /// Runs it and gives its standard output, trimmed; an error holds what it wrote to standard error.
-pub fn read(command: &mut Command) -> Result<String> {
+pub(crate) fn read(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
     if !output.status.success() {
@@ -30,24 +30,24 @@ pub fn read(command: &mut Command) -> Result<String> {
 }
 
 /// The program of that name in `PATH`.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
 }
 
 /// The cargo that runs this xtask.
-pub fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// The compiler beside that cargo: another one may come first in `PATH`.
-pub fn rustc() -> Command {
+pub(crate) fn rustc() -> Command {
     let beside = std::env::var_os("CARGO").map(|cargo| PathBuf::from(cargo).with_file_name("rustc"));
     Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| "rustc".into()))
 }
 
 /// Whether a skip counts as a failure.
-pub fn is_ci() -> bool {
+pub(crate) fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 

@@ -9,7 +9,7 @@ use crate::{guests, needs, tidy};
 /// Where the shared test data is, seen from the checkout.
 const FILMS: &str = "../shared/data/movies.json";
 
-pub fn run(args: &[String]) -> Result {
+pub(crate) fn run(args: &[String]) -> Result {
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut skipped: Vec<String> = Vec::new();
 

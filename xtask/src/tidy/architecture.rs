@@ -12,7 +12,7 @@ const DEEP: [&str; 6] = ["src", "sdk", "plugins", "hooks", "tests", "src/hooks"]
 /// Folders that say nothing about the code.
 const LEFT_OUT: [&str; 1] = [".cargo"];
 
-pub fn check(files: &[File]) -> Vec<Finding> {
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let Some(map) = files.iter().find(|file| file.path == MAP) else {
         return vec![Finding::new(MAP, 0, "is missing: it is the map of the code")];
     };

@@ -3,7 +3,7 @@
 /// The same text, line for line and column for column, with comments and the insides of literals as spaces.
 ///
 /// Not a parser: it knows line and nested block comments, strings (raw and byte ones too), characters and lifetimes.
-pub fn blank_comments_and_strings(source: &str) -> String {
+pub(crate) fn blank_comments_and_strings(source: &str) -> String {
     let chars: Vec<char> = source.chars().collect();
     let mut out = String::with_capacity(source.len());
     let mut at = 0;
@@ -28,12 +28,12 @@ pub fn blank_comments_and_strings(source: &str) -> String {
 }
 
 /// Each line's identifiers, with the line's number from 1.
-pub fn lines(code: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn lines(code: &str) -> impl Iterator<Item = (usize, &str)> {
     code.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 /// Whether `word` stands in `line` as a whole identifier.
-pub fn has_word(line: &str, word: &str) -> bool {
+pub(crate) fn has_word(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word)
         .any(|(start, _)| !line[..start].ends_with(is_part) && !line[start + word.len()..].starts_with(is_part))

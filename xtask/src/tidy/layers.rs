@@ -22,7 +22,7 @@ const PRINTING: [&str; 4] = ["println", "print", "eprintln", "eprint"];
 const PRINTING_ALLOWED: [&str; 5] = ["src/cli/", "src/main.rs", "plugins/stdout/", "tests/", "xtask/"];
 
 /// Checks one file, given without comments and literals.
-pub fn check(path: &str, code: &str) -> Vec<Finding> {
+pub(crate) fn check(path: &str, code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(layer) = layer_of(path) {
         findings.extend(upward_uses(path, layer, code));
@@ -57,7 +57,7 @@ pub fn check(path: &str, code: &str) -> Vec<Finding> {
 }
 
 /// Crates outside `src/` must not depend on the server crate.
-pub fn check_manifests(files: &[File]) -> Vec<Finding> {
+pub(crate) fn check_manifests(files: &[File]) -> Vec<Finding> {
     let is_manifest = |path: &str| {
         path.ends_with("Cargo.toml") && ["sdk/", "plugins/", "hooks/"].iter().any(|folder| path.starts_with(folder))
     };

@@ -17,19 +17,19 @@ use crate::shell::Result;
 
 /// One file of the repository that is text.
 #[derive(Debug)]
-pub struct File {
+pub(crate) struct File {
     /// Relative to the checkout, with `/`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// A place that is not as it should be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub path: String,
+pub(crate) struct Finding {
+    pub(crate) path: String,
     /// From 1; 0 for the whole file.
-    pub line: usize,
-    pub message: String,
+    pub(crate) line: usize,
+    pub(crate) message: String,
 }
 
 impl Finding {
@@ -48,7 +48,7 @@ impl fmt::Display for Finding {
 }
 
 /// Checks the checkout and prints what it finds.
-pub fn run(args: &[String]) -> Result {
+pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
         return Err(format!("`tidy` takes no argument, found `{arg}`"));
     }

@@ -22,7 +22,7 @@ const WORDS: [(&str, &str); 8] = [
     (concat!(">>>>", ">>> "), "a conflict that was not resolved"),
 ];
 
-pub fn check(files: &[File]) -> Vec<Finding> {
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     files.iter().filter(|file| is_source(&file.path)).flat_map(check_file).collect()
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{File, Finding};
 
-pub fn check(files: &[File]) -> Vec<Finding> {
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let folders: BTreeSet<&str> = files
         .iter()
         .filter_map(|file| file.path.strip_prefix("wit/")?.split_once('/').map(|(folder, _)| folder))
