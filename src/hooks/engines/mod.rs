@@ -1,12 +1,26 @@
 //! Engines: what runs a hook's code. Each implements one trait and stands in one table.
 
+mod quickjs;
+#[cfg(test)]
+mod testing;
+mod wasm;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::context::{Context, Outcome};
+use super::context::{Context, Failure, Outcome};
 use super::session::Session;
 use crate::config::{Isolation, Limits, Phase};
+
+/// Every engine of this build. Adding one is a folder and a line here. `cache`: the folder of compiled code.
+///
+/// Cheap: what an engine needs to run code is made when the first hook is prepared.
+pub fn all(cache: &Path) -> Vec<Arc<dyn Engine>> {
+    let cache = wasm::CodeCache::new(cache);
+    vec![Arc::new(quickjs::QuickJs::new(cache))]
+}
 
 /// A way to run code.
 #[async_trait]
@@ -52,4 +66,18 @@ pub struct PrepareError {
     pub line: Option<u32>,
     /// 1-based.
     pub column: Option<u32>,
+}
+
+impl PrepareError {
+    /// Without a place in the source.
+    pub fn plain(message: impl Into<String>) -> Self {
+        PrepareError { message: message.into(), line: None, column: None }
+    }
+}
+
+impl CallReport {
+    /// A call that never got to the guest.
+    fn failed(failure: Failure) -> Self {
+        CallReport { outcome: Outcome::Failed(failure), cpu: std::time::Duration::ZERO, memory_bytes: 0 }
+    }
 }

@@ -1,0 +1,180 @@
+//! The runner's answer (see runner/main.js), made into an outcome.
+
+use serde::Deserialize;
+use serde_json::Value;
+use snaphook_driver::Json;
+
+use super::digits::Digits;
+use super::source::Source;
+use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
+use crate::hooks::engines::wasm::{Broken, OUTPUT_BYTES_MAX, stack_failure};
+
+/// What QuickJS calls the text that the runner evaluates, in stacks.
+const EVALUATED: &str = "<input>:";
+
+/// What was thrown.
+#[derive(Debug, Deserialize)]
+pub(super) struct Thrown {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    stack: String,
+    /// It was no Error: what it was.
+    thrown: Option<String>,
+}
+
+/// What an answer is read with.
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context,
+    pub(super) source: &'a Source,
+    pub(super) digits: &'a Digits,
+    pub(super) marker: &'a str,
+    /// If the sandbox was refused memory in this call.
+    pub(super) memory_failure: Option<Failure>,
+}
+
+impl Reader<'_> {
+    /// The outcome, and whether the sandbox left nothing behind. Whether it may amend is not asked here.
+    pub(super) fn outcome(&self, answer: &str) -> (Outcome, bool) {
+        let (Some(kind), Some(left), Some(body)) = (answer.get(..1), answer.get(1..2), answer.get(2..)) else {
+            return (failed(FailureCause::Internal, "the runner gave no answer".into()), false);
+        };
+        let outcome = match kind {
+            "a" => Outcome::Accept,
+            "m" => self.amended(body),
+            "o" => Outcome::Failed(Broken::output("the data that it returned", body.parse().unwrap_or(0)).0),
+            "t" => failed(
+                FailureCause::Amend,
+                format!(
+                    "returned a {body}, expected the new data (an object), or nothing to accept the change as it is"
+                ),
+            ),
+            "j" => self.no_json(body),
+            "r" => self.rejected(body),
+            "e" => Outcome::Failed(self.thrown(body)),
+            _ => failed(FailureCause::Internal, format!("the runner gave an unknown answer `{kind}`")),
+        };
+        (outcome, left == "0")
+    }
+
+    fn amended(&self, text: &str) -> Outcome {
+        if text.len() > OUTPUT_BYTES_MAX {
+            return Outcome::Failed(Broken::output("the data that it returned", text.len()).0);
+        }
+        let mut data: Value = match serde_json::from_str(text) {
+            Ok(data) => data,
+            Err(error) => return failed(FailureCause::Amend, format!("the data that it returned cannot be stored: {error}")),
+        };
+        let original = self.context.after.as_ref().and_then(|after| after.to_value().ok());
+        if !self.digits.is_plain() {
+            self.digits.restore(&mut data, original.as_ref(), self.marker);
+        }
+        // Giving back what came is no change, whatever the grant says.
+        if original.as_ref() == Some(&data) {
+            return Outcome::Accept;
+        }
+        if !self.context.phase.may_amend() {
+            let message = format!("returned data, but in `{}` there is no data that could change", self.context.phase);
+            return failed(FailureCause::Amend, message);
+        }
+        Outcome::Amend(if self.digits.is_plain() { Json::trusted(text) } else { Json::from_value(&data) })
+    }
+
+    fn no_json(&self, body: &str) -> Outcome {
+        match self.special(body) {
+            Ok(failure) => Outcome::Failed(failure),
+            Err(thrown) => {
+                failed(FailureCause::Amend, format!("the data that it returned is no JSON: {}", sentence(&thrown)))
+            }
+        }
+    }
+
+    fn rejected(&self, body: &str) -> Outcome {
+        #[derive(Deserialize)]
+        struct Body {
+            message: String,
+            fields: Vec<FieldError>,
+        }
+        let Ok(Body { message, mut fields }) = serde_json::from_str(body) else {
+            return failed(FailureCause::Exception, "threw a Reject that cannot be read".into());
+        };
+        if !self.context.phase.is_pre() {
+            let message = format!("threw Reject: {message}; what is stored cannot be refused any more");
+            return failed(FailureCause::Exception, message);
+        }
+        for field in &mut fields {
+            if !field.pointer.is_empty() && !field.pointer.starts_with('/') {
+                field.pointer.insert(0, '/');
+            }
+        }
+        Outcome::Reject(Rejection { message, fields })
+    }
+
+    /// What was thrown, as a failure with the author's line and column.
+    pub(super) fn thrown(&self, body: &str) -> Failure {
+        match self.special(body) {
+            Ok(failure) => failure,
+            Err(thrown) => {
+                let place = self.place(&thrown.stack).map(|place| format!(" ({place})")).unwrap_or_default();
+                let message = format!("threw {}{place}", sentence(&thrown));
+                Failure { cause: FailureCause::Exception, message, limit: None }
+            }
+        }
+    }
+
+    /// Errors by which QuickJS reports a broken limit.
+    fn special(&self, body: &str) -> Result<Failure, Thrown> {
+        let thrown: Thrown = match serde_json::from_str(body) {
+            Ok(thrown) => thrown,
+            Err(error) => {
+                let message = format!("threw something that cannot be read: {error}");
+                return Ok(Failure { cause: FailureCause::Exception, message, limit: None });
+            }
+        };
+        // When not even an error fits into the memory, QuickJS throws null.
+        let out_of_memory = thrown.message == "out of memory" || thrown.thrown.as_deref() == Some("null");
+        if out_of_memory && let Some(failure) = &self.memory_failure {
+            return Ok(failure.clone());
+        }
+        let deep = thrown.name == "RangeError" && thrown.message.contains("call stack")
+            || thrown.name == "InternalError" && thrown.message.contains("stack overflow");
+        if deep { Ok(stack_failure()) } else { Err(thrown) }
+    }
+
+    /// `line 3, column 9`, of the innermost frame that is the author's.
+    fn place(&self, stack: &str) -> Option<String> {
+        let position = stack.lines().find_map(|frame| {
+            let (_, place) = frame.split_once(EVALUATED)?;
+            let mut numbers = place.split(|c: char| !c.is_ascii_digit());
+            let line = numbers.next()?.parse().ok()?;
+            let column = numbers.next().and_then(|column| column.parse().ok()).unwrap_or(1);
+            self.source.position(line, column)
+        })?;
+        Some(format!("line {}, column {}", position.line, position.column))
+    }
+}
+
+/// Line and column of a compile error, in the evaluated text.
+pub(super) fn compile_error(body: &str) -> (String, Option<(u32, u32)>) {
+    let Ok(thrown) = serde_json::from_str::<Thrown>(body) else { return (body.to_owned(), None) };
+    let place = thrown.stack.lines().find_map(|frame| {
+        let (_, place) = frame.split_once(EVALUATED)?;
+        let mut numbers = place.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next().and_then(|column| column.parse().ok()).unwrap_or(1)))
+    });
+    (sentence(&thrown), place)
+}
+
+fn sentence(thrown: &Thrown) -> String {
+    match &thrown.thrown {
+        Some(value) => format!("{value}, which is no Error"),
+        None if thrown.message.is_empty() => thrown.name.clone(),
+        None => format!("{}: {}", thrown.name, thrown.message),
+    }
+}
+
+fn failed(cause: FailureCause, message: String) -> Outcome {
+    Outcome::Failed(Failure { cause, message, limit: None })
+}

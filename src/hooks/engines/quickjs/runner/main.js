@@ -1,0 +1,145 @@
+// The way of one call: load the source, run the handler, answer.
+//
+// An answer is one character for what it is, one for whether work is left behind (`1`: this sandbox must not serve
+// another call), and the rest: `a` accept · `m` the returned data as JSON text · `o` the length of data that is too long ·
+// `t` the type of something returned that is no data · `j` why the data is no JSON · `r` a Reject · `e` what was thrown.
+
+const ANSWER_LENGTH_MAX = 16 * 1024 * 1024;
+
+class Reject extends NativeError {
+  #fields = [];
+
+  constructor(message, fields) {
+    super(message === undefined ? "rejected" : message);
+    if (fields !== null && typeof fields === "object") {
+      const names = objectKeys(fields);
+      for (let index = 0; index < names.length; index++) {
+        this.#fields[index] = { pointer: names[index], message: inspect(fields[names[index]]) };
+      }
+    }
+  }
+
+  // Undefined for anything that is no Reject.
+  static read(value) {
+    if (value === null || typeof value !== "object" || !(#fields in value)) return undefined;
+    return { message: readText(value, "message") ?? "rejected", fields: value.#fields };
+  }
+}
+const readReject = Reject.read;
+delete Reject.read;
+define(Reject.prototype, "name", "Reject");
+define(globals, "Reject", Reject);
+
+let handlers = null;
+let pending = null;
+let wantsData = false;
+let marker = "";
+
+export function check(source) {
+  try {
+    indirectEval(source);
+    return null;
+  } catch (error) {
+    return stringify(describe(error));
+  }
+}
+
+export function run(source, phase, context, mark) {
+  marker = mark;
+  wantsData = slice(phase, 0, 3) === "pre";
+  try {
+    if (source !== "") handlers = indirectEval(source)();
+    const handler = handlers[phase] ?? handlers.default;
+    const given = parse(context);
+    given.read = read;
+    given.write = write;
+    given.fetch = fetch;
+    given.run = runProgram;
+    given.secret = secret;
+    given.log = log;
+    if (typeof handler !== "function") {
+      throw new NativeTypeError(`the export ${phase} is ${handler === undefined ? "missing" : "no function"}`);
+    }
+    const returned = handler(given);
+    if (returned !== null && typeof returned === "object" && typeof returned.then === "function") {
+      pending = returned;
+      return null;
+    }
+    return answer(returned);
+  } catch (error) {
+    return failure(error);
+  }
+}
+
+export function settle() {
+  const returned = pending;
+  pending = null;
+  inTask = true;
+  arm();
+  return new NativePromise((done) => {
+    // Adopts any thenable, in a microtask of its own.
+    const settled = new NativePromise((resolve) => resolve(returned));
+    promiseThen(
+      settled,
+      (value) => {
+        inTask = false;
+        let text;
+        try {
+          text = answer(value);
+        } catch (error) {
+          text = failure(error);
+        }
+        done(text);
+      },
+      (error) => {
+        inTask = false;
+        done(failure(error));
+      },
+    );
+  });
+}
+
+function answer(value) {
+  const left = leftBehind();
+  if (!wantsData || value === undefined || value === null) return "a" + left;
+  if (typeof value !== "object") return "t" + left + typeof value;
+  let text;
+  try {
+    text = marker === "" ? stringify(value) : stringify(value, markInfinite);
+  } catch (error) {
+    return "j" + left + stringify(describe(error));
+  }
+  if (text === undefined) return "t" + left + "nothing that JSON can hold";
+  if (text.length > ANSWER_LENGTH_MAX) return "o" + left + text.length;
+  return "m" + left + text;
+}
+
+function markInfinite(name, value) {
+  return value === Infinity ? marker + "+" : value === -Infinity ? marker + "-" : value;
+}
+
+function failure(error) {
+  const left = leftBehind();
+  let rejection;
+  try {
+    rejection = readReject(error);
+  } catch {
+    // Not readable: reported like anything else that is thrown.
+  }
+  if (rejection !== undefined) return "r" + left + stringify(rejection);
+  return "e" + left + stringify(describe(error));
+}
+
+function leftBehind() {
+  return timers.length > 0 || waits > 0 ? "1" : "0";
+}
+
+// Nothing of the runner's own is left where a hook would stumble over it. The runtime looks its namespace up on every
+// async call, so it stays, but it cannot be changed.
+delete globals.wit;
+const namespace = globals.__cqjs;
+if (namespace) {
+  freeze(namespace.asyncExports ?? {});
+  freeze(namespace);
+  defineProperty(globals, "__cqjs", { value: namespace, writable: false, enumerable: false, configurable: false });
+}

@@ -1,0 +1,355 @@
+//! An author's source, made into what the runner evaluates: TypeScript stripped, exports rewritten, positions kept.
+//!
+//! The runner evaluates a function body, so a module's `export`s become plain declarations and a `return` at the end. In
+//! JavaScript that is done by overwriting the word `export` with as many blanks, so every line and column stays what
+//! it was; in TypeScript the printer's source map leads back.
+
+use std::path::Path;
+
+use oxc_allocator::Allocator;
+use oxc_ast::ast::{
+    BindingIdentifier, Declaration, ExportDefaultDeclarationKind, ModuleExportName, Program, Statement,
+};
+use oxc_ast_visit::Visit;
+use oxc_codegen::{Codegen, CodegenOptions};
+use oxc_diagnostics::{OxcDiagnostic, Severity};
+use oxc_parser::Parser;
+use oxc_semantic::SemanticBuilder;
+use oxc_span::{GetSpan, SourceType, Span};
+use oxc_transformer::{TransformOptions, Transformer};
+
+use super::foreign::foreign_syntax;
+use crate::config::Phase;
+use crate::hooks::engines::PrepareError;
+
+/// Longest source. The parser's stack is sized for a source of this length that is nothing but nesting.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+
+/// Brackets inside brackets. Deeper code is no code that somebody wrote; QuickJS has its own limit not far above.
+const BRACKETS_MAX: usize = 500;
+
+/// Stack of the parser's thread: its recursion takes up to about this much per byte of source, in the worst source there is
+/// (`!!!!…`). Reserved, not used: an ordinary source touches some pages.
+const STACK_BYTES_PER_SOURCE_BYTE: usize = 1 << 10;
+const STACK_BYTES_MIN: usize = 4 << 20;
+
+/// What the wrapper puts before the author's first line.
+const HEAD: &str = "(function () { \"use strict\";\n";
+const HEAD_LINES: u32 = 1;
+
+/// A source that is ready for the runner.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// An expression that gives a function that gives the exports.
+    pub(super) text: String,
+    /// For TypeScript, where the printed code came from: `(line, column)` printed and authored, 0-based, sorted.
+    map: Vec<[u32; 4]>,
+}
+
+/// A place in the author's source, 1-based.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) line: u32,
+    pub(super) column: u32,
+}
+
+impl Source {
+    /// The author's position for one that QuickJS reports in the evaluated text; `None` if it is in the wrapper.
+    pub(super) fn position(&self, line: u32, column: u32) -> Option<Position> {
+        let line = line.checked_sub(HEAD_LINES).filter(|line| *line > 0)?;
+        let column = column.max(1);
+        if self.map.is_empty() {
+            return Some(Position { line, column });
+        }
+        let wanted = [line - 1, column - 1];
+        let index = self.map.partition_point(|row| [row[0], row[1]] <= wanted).checked_sub(1)?;
+        let row = self.map[index];
+        (row[0] == wanted[0]).then(|| Position { line: row[2] + 1, column: row[3] + 1 })
+    }
+}
+
+/// Checks the source for the phase and rewrites it. Blocks for about a millisecond per 50 KB.
+pub(super) fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+    let text = std::str::from_utf8(code).map_err(|error| {
+        let line = 1 + code[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))
+    })?;
+    if code.len() > SOURCE_BYTES_MAX {
+        return Err(plain(format!("the source has {} bytes, at most {SOURCE_BYTES_MAX} are possible", code.len())));
+    }
+    check_brackets(text)?;
+    // The parser recurses without a limit of its own.
+    let stack_bytes = (text.len() * STACK_BYTES_PER_SOURCE_BYTE).max(STACK_BYTES_MIN);
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().name("hook-source".into()).stack_size(stack_bytes);
+        let parser = parser.spawn_scoped(scope, || compile_text(text, phase));
+        let parser = parser.map_err(|error| plain(format!("cannot start a thread to parse the source: {error}")))?;
+        parser.join().unwrap_or_else(|_| Err(plain("the source could not be parsed: the parser failed".into())))
+    })
+}
+
+fn compile_text(text: &str, phase: Phase) -> Result<Source, PrepareError> {
+    // Nothing says which language it is, and nearly every JavaScript source is a TypeScript source too, but not with
+    // the same meaning: so JavaScript comes first.
+    match rewrite(text, phase) {
+        Ok(text) => Ok(Source { text, map: Vec::new() }),
+        Err(Refusal::Content(error)) => Err(error),
+        Err(Refusal::Syntax(javascript)) => match strip_types(text) {
+            Ok((printed, map)) => {
+                let source = Source { text: String::new(), map };
+                match rewrite(&printed, phase) {
+                    Ok(text) => Ok(Source { text, ..source }),
+                    Err(Refusal::Content(error) | Refusal::Syntax(error)) => Err(source.translate(error)),
+                }
+            }
+            Err(Refusal::Content(error)) => Err(error),
+            // The parser that came further was the right one.
+            Err(Refusal::Syntax(typescript)) => Err(further(javascript, typescript)),
+        },
+    }
+}
+
+impl Source {
+    /// From the printed code, without the wrapper, to the author's.
+    fn translate(&self, error: PrepareError) -> PrepareError {
+        let position = match (error.line, error.column) {
+            (Some(line), Some(column)) => self.position(line + HEAD_LINES, column),
+            _ => None,
+        };
+        at(error.message, position)
+    }
+}
+
+fn further(a: PrepareError, b: PrepareError) -> PrepareError {
+    if (b.line, b.column) > (a.line, a.column) { b } else { a }
+}
+
+/// Why a source is not taken.
+enum Refusal {
+    /// It is not this language.
+    Syntax(PrepareError),
+    /// It is, but it asks for what there is not.
+    Content(PrepareError),
+}
+
+fn rewrite(text: &str, phase: Phase) -> Result<String, Refusal> {
+    let allocator = Allocator::default();
+    let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+    if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
+        return Err(Refusal::Syntax(syntax_error(text, error)));
+    }
+    if let Some((span, message)) = foreign_syntax(&parsed.program) {
+        return Err(Refusal::Content(at(message, Some(position_at(text, span.start)))));
+    }
+    let mut body = Rewriter::new(text);
+    body.program(&parsed.program);
+    let Rewriter { text: body, exports, .. } = body;
+    check_exports(&exports, phase).map_err(Refusal::Content)?;
+
+    let mut out = String::with_capacity(HEAD.len() + body.len() + 64);
+    out.push_str(HEAD);
+    out.push_str(&body);
+    // A line of its own: the source may end in a comment.
+    out.push_str("\n;return { __proto__: null");
+    for (name, local) in &exports {
+        out.push_str(&format!(", [{}]: {local}", serde_json::Value::from(name.as_str())));
+    }
+    out.push_str(" };\n})");
+    Ok(out)
+}
+
+fn check_exports(exports: &[(String, String)], phase: Phase) -> Result<(), PrepareError> {
+    if exports.iter().any(|(name, _)| name == phase.as_str() || name == "default") {
+        return Ok(());
+    }
+    let names: Vec<_> = exports.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+    Err(plain(format!(
+        "the source exports no handler for `{phase}`: it exports {found}, expected \
+         `export function {phase}({{ after }}) {{ … }}` or `export default`"
+    )))
+}
+
+/// Overwrites `export`s and collects what they export.
+struct Rewriter<'s> {
+    source: &'s str,
+    text: String,
+    /// Exported name, local name.
+    exports: Vec<(String, String)>,
+    default_name: String,
+}
+
+impl<'s> Rewriter<'s> {
+    fn new(source: &'s str) -> Self {
+        // As long as needed for `export default` and `var $default =` to have the same length.
+        let mut default_name = "$default".to_owned();
+        for number in 0.. {
+            if !source.contains(&default_name) {
+                break;
+            }
+            default_name = format!("$def{number:04}");
+        }
+        Rewriter { source, text: source.to_owned(), exports: Vec::new(), default_name }
+    }
+
+    fn program(&mut self, program: &Program<'_>) {
+        // From the end, so that a change of length moves nothing that is still to come.
+        for statement in program.body.iter().rev() {
+            match statement {
+                Statement::ExportDeclaration(export) => {
+                    self.blank(Span::new(export.span.start, export.declaration.span().start));
+                    self.declaration(&export.declaration);
+                }
+                Statement::ExportNamedDeclaration(export) => {
+                    for specifier in &export.specifiers {
+                        if let ModuleExportName::IdentifierReference(local) = &specifier.local {
+                            self.exports.push((specifier.exported.name().to_string(), local.name.to_string()));
+                        }
+                    }
+                    self.blank(export.span);
+                }
+                Statement::ExportDefaultDeclaration(export) => {
+                    self.default_export(export.span, &export.declaration);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn declaration(&mut self, declaration: &Declaration<'_>) {
+        let mut names = Names::default();
+        match declaration {
+            Declaration::FunctionDeclaration(function) => names.0.extend(function.id.iter().map(|id| id.name.to_string())),
+            Declaration::ClassDeclaration(class) => names.0.extend(class.id.iter().map(|id| id.name.to_string())),
+            Declaration::VariableDeclaration(variables) => {
+                for variable in &variables.declarations {
+                    names.visit_binding_pattern(&variable.id);
+                }
+            }
+            // Types, which are gone by now.
+            _ => {}
+        }
+        self.exports.extend(names.0.into_iter().map(|name| (name.clone(), name)));
+    }
+
+    fn default_export(&mut self, span: Span, declaration: &ExportDefaultDeclarationKind<'_>) {
+        let name = match declaration {
+            ExportDefaultDeclarationKind::FunctionDeclaration(function) => function.id.as_ref(),
+            ExportDefaultDeclarationKind::ClassDeclaration(class) => class.id.as_ref(),
+            _ => None,
+        };
+        let head = Span::new(span.start, declaration.span().start);
+        if let Some(name) = name {
+            self.exports.push(("default".into(), name.name.to_string()));
+            self.blank(head);
+            return;
+        }
+        self.exports.push(("default".into(), self.default_name.clone()));
+        // A declaration ended by itself; the expression that it becomes needs an end.
+        let end = span.end as usize;
+        if !self.source[..end].ends_with(';') {
+            self.text.insert(end, ';');
+        }
+        let start = span.start as usize;
+        let keywords = format!("var {} =", self.default_name);
+        let head = &self.source[start..head.end as usize];
+        let rest = blanks(head.get(keywords.len()..).unwrap_or_default());
+        self.text.replace_range(start..start + head.len(), &format!("{keywords}{rest}"));
+    }
+
+    fn blank(&mut self, span: Span) {
+        let range = span.start as usize..span.end as usize;
+        let blanks = blanks(&self.source[range.clone()]);
+        self.text.replace_range(range, &blanks);
+    }
+}
+
+/// As many columns and lines of nothing.
+fn blanks(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') { c } else { ' ' }).collect()
+}
+
+/// Names that a pattern binds.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl<'a> Visit<'a> for Names {
+    fn visit_binding_identifier(&mut self, identifier: &BindingIdentifier<'a>) {
+        self.0.push(identifier.name.to_string());
+    }
+}
+
+/// TypeScript to JavaScript, with the way back. Types are stripped, not checked.
+fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
+    let allocator = Allocator::default();
+    let parsed = Parser::new(&allocator, text, SourceType::ts().with_module(true)).parse();
+    if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
+        return Err(Refusal::Syntax(syntax_error(text, error)));
+    }
+    let mut program = parsed.program;
+    let semantic = SemanticBuilder::new().with_excess_capacity(2.0).with_enum_eval(true).build(&program);
+    let options = TransformOptions::default();
+    let transformer = Transformer::new(&allocator, Path::new("hook.ts"), &options);
+    let transformed = transformer.build_with_scoping(semantic.semantic.into_scoping(), &mut program);
+    if let Some(error) = transformed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
+        return Err(Refusal::Content(syntax_error(text, error)));
+    }
+    let options = CodegenOptions { source_map_path: Some("hook.ts".into()), ..CodegenOptions::default() };
+    let printed = Codegen::new().with_options(options).with_source_text(text).build(&program);
+    let rows = printed.map.iter().flat_map(|map| map.get_tokens()).map(|token| {
+        [token.get_dst_line(), token.get_dst_col(), token.get_src_line(), token.get_src_col()]
+    });
+    let mut map: Vec<_> = rows.collect();
+    map.sort_unstable();
+    Ok((printed.code, map))
+}
+
+/// Counts brackets wherever they stand, in texts and comments too: what passes is not too deep, and code that somebody
+/// wrote always passes.
+fn check_brackets(text: &str) -> Result<(), PrepareError> {
+    let mut depth = 0_usize;
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth > BRACKETS_MAX {
+            let message = format!("more than {BRACKETS_MAX} brackets are open at once");
+            return Err(at(message, Some(position_at(text, index as u32))));
+        }
+    }
+    Ok(())
+}
+
+fn syntax_error(text: &str, error: &OxcDiagnostic) -> PrepareError {
+    let position = error.labels.first().map(|label| position_at(text, label.offset() as u32));
+    let help = error.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+    at(format!("{}{help}", error.message), position)
+}
+
+/// Columns count UTF-16 units, as editors and JavaScript do.
+fn position_at(text: &str, offset: u32) -> Position {
+    let before = text.get(..offset as usize).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |index| index + 1);
+    Position {
+        line: 1 + before.bytes().filter(|byte| *byte == b'\n').count() as u32,
+        column: 1 + before[line_start..].encode_utf16().count() as u32,
+    }
+}
+
+fn plain(message: String) -> PrepareError {
+    at(message, None)
+}
+
+fn at(message: String, position: Option<Position>) -> PrepareError {
+    PrepareError {
+        message,
+        line: position.map(|position| position.line),
+        column: position.map(|position| position.column),
+    }
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+//! What the tests of the engines share: prepare code, call it once, look at the report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use snaphook_driver::Json;
+
+use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::config::{Isolation, Limits, Phase};
+use crate::hooks::context::{Context, Failure, LogLine, Outcome};
+use crate::hooks::session::Session;
+use crate::hooks::testing::{self, Bench};
+
+/// Compiled code outlives a run of the tests: making the runner takes seconds.
+pub(super) fn cache() -> PathBuf {
+    std::env::temp_dir().join("snaphook-test-cache")
+}
+
+/// One engine with what a call of it gets; each test states what differs.
+pub(super) struct Case {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) phase: Phase,
+    pub(super) before: Option<&'static str>,
+    pub(super) after: Option<&'static str>,
+    pub(super) grants: &'static str,
+    pub(super) settings: CallSettings,
+    pub(super) bench: Bench,
+}
+
+/// A finished call.
+pub(super) struct Called {
+    pub(super) report: CallReport,
+    pub(super) log: Vec<LogLine>,
+}
+
+impl Case {
+    pub(super) fn new(engine: Arc<dyn Engine>, phase: Phase) -> Self {
+        Case {
+            engine,
+            phase,
+            before: None,
+            after: Some("{}"),
+            grants: "",
+            settings: CallSettings {
+                limits: Limits { timeout: Duration::from_millis(2_000), memory_bytes: 64 << 20 },
+                isolation: Isolation::Call,
+            },
+            bench: Bench::new(),
+        }
+    }
+
+    pub(super) async fn prepare(&self, code: &[u8]) -> Result<Arc<dyn Prepared>, PrepareError> {
+        self.engine.prepare(code, self.phase, "test").await
+    }
+
+    pub(super) fn context(&self) -> Context {
+        let mut context = testing::context("item", self.phase);
+        context.before = self.before.map(Json::trusted);
+        context.after = self.after.map(Json::trusted);
+        context
+    }
+
+    pub(super) fn session(&self) -> Arc<Session> {
+        self.bench.session("item", self.phase, "test", self.grants)
+    }
+
+    pub(super) async fn call(&self, prepared: &dyn Prepared) -> Called {
+        let session = self.session();
+        let report = prepared.call(&self.context(), &self.settings, &session).await;
+        Called { report, log: session.finish().0 }
+    }
+
+    /// Prepares and calls once.
+    pub(super) async fn run(&self, code: &[u8]) -> Called {
+        let prepared = self.prepare(code).await.unwrap_or_else(|error| panic!("{error:?}"));
+        self.call(&*prepared).await
+    }
+}
+
+impl Called {
+    #[track_caller]
+    pub(super) fn amended(&self) -> &str {
+        match &self.report.outcome {
+            Outcome::Amend(data) => data,
+            other => panic!("expected amended data, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn failure(&self) -> &Failure {
+        match &self.report.outcome {
+            Outcome::Failed(failure) => failure,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.log.iter().map(|line| line.message.clone()).collect()
+    }
+}

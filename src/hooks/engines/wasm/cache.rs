@@ -1,0 +1,154 @@
+//! Compiled code on disk: a component is compiled once per machine, not once per start.
+//!
+//! Derived state: any file may go at any time, and is made again. Loading a file runs it as machine code, so it must be
+//! one that this server wrote. There is no key that would show that better than the file system does: a secret key
+//! would have to lie beside the files, readable for the same user. So the folder is made for this user alone (0700), files
+//! of others or files and folders that others may write are not touched, and a checksum finds what a crash or a full
+//! disk left behind.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::artifact;
+use super::config::ENGINE_NAME;
+
+/// First bytes of a file; another layout gets another number.
+const MAGIC: &[u8; 8] = b"SNAPHK01";
+const HEADER_BYTES: usize = MAGIC.len() + 32;
+
+/// The folder of compiled code, `[hooks] cache`.
+#[derive(Clone, Debug)]
+pub(in crate::hooks::engines) struct CodeCache {
+    folder: PathBuf,
+}
+
+/// The bytes of a cached file that only this user can have written and that are whole.
+pub(super) struct Verified(Vec<u8>);
+
+impl Verified {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0[HEADER_BYTES..]
+    }
+}
+
+impl CodeCache {
+    pub(in crate::hooks::engines) fn new(folder: &Path) -> Self {
+        CodeCache { folder: folder.to_owned() }
+    }
+
+    /// What is cached for `key`, or what `make` gives, compiled. `key` names the code and everything that went into it.
+    /// Blocks for as long as compiling takes. The error is a sentence.
+    pub(in crate::hooks::engines) fn component(
+        &self,
+        engine: &Engine,
+        key: &str,
+        make: impl FnOnce() -> Result<Vec<u8>, String>,
+    ) -> Result<Component, String> {
+        let path = self.path(engine, key);
+        if let Some(component) = self.load(engine, &path) {
+            return Ok(component);
+        }
+        let wasm = make()?;
+        let component = Component::new(engine, &wasm).map_err(|error| format!("{error:#}"))?;
+        // Without a cache everything works, only slower.
+        match component.serialize().map_err(io::Error::other).and_then(|bytes| self.write(&path, &bytes)) {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot keep compiled code"),
+        }
+        Ok(component)
+    }
+
+    fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        let content = match self.read(path) {
+            Ok(content) => content?,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
+                return None;
+            }
+        };
+        match artifact::load_verified(engine, &content) {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
+                None
+            }
+        }
+    }
+
+    /// `None`: there is none.
+    fn read(&self, path: &Path) -> io::Result<Option<Verified>> {
+        let mut file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        only_ours(&fs::metadata(&self.folder)?, "the cache folder")?;
+        // Of the open file: what the name stands for may change meanwhile.
+        only_ours(&file.metadata()?, "the file")?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes)?;
+        let whole = bytes.len() > HEADER_BYTES
+            && bytes.starts_with(MAGIC)
+            && bytes[MAGIC.len()..HEADER_BYTES] == Sha256::digest(&bytes[HEADER_BYTES..])[..];
+        if whole { Ok(Some(Verified(bytes))) } else { Err(io::Error::other("it is damaged")) }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        make_folder(&self.folder)?;
+        only_ours(&fs::metadata(&self.folder)?, "the cache folder")?;
+        // Made under another name, so that a crash leaves no half file; 0600 by tempfile.
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&Sha256::digest(bytes))?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    fn path(&self, engine: &Engine, key: &str) -> PathBuf {
+        // wasmtime's own hash of its version, settings and target; it checks them again when it loads.
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.folder.join(format!("{key}-{ENGINE_NAME}-{:016x}.bin", hasher.finish()))
+    }
+}
+
+#[cfg(unix)]
+fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+#[cfg(unix)]
+fn only_ours(metadata: &fs::Metadata, what: &str) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{what} belongs to another user")));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::other(format!("{what} may be written by other users")));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn only_ours(_: &fs::Metadata, _: &str) -> io::Result<()> {
+    Ok(())
+}

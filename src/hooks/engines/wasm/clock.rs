@@ -1,0 +1,31 @@
+//! How long a call may go on: the limit counts the guest's time; time inside the host for capabilities does not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::end::Broken;
+use crate::hooks::session::Session;
+
+/// The deadline of one call, seen from the guest's side (epoch ticks) and from outside (a guest that waits).
+pub(in crate::hooks::engines) struct Clock {
+    start: Instant,
+    limit: Duration,
+    session: Option<Arc<Session>>,
+}
+
+impl Clock {
+    pub(super) fn start(limit: Duration, session: Option<Arc<Session>>) -> Self {
+        Clock { start: Instant::now(), limit, session }
+    }
+
+    /// What is left of the limit; the error ends the guest.
+    pub(super) fn left(&self) -> Result<Duration, Broken> {
+        // The session measures its own calls, those under way included.
+        let host = self.session.as_ref().map_or(Duration::ZERO, |session| session.host_time());
+        let used = self.start.elapsed().saturating_sub(host);
+        match self.limit.checked_sub(used) {
+            Some(left) if !left.is_zero() => Ok(left),
+            _ => Err(Broken::timeout(self.limit, used)),
+        }
+    }
+}

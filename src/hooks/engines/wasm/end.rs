@@ -1,0 +1,100 @@
+//! How a call ends badly: what wasmtime reports, turned into the failures of the contract.
+
+use std::fmt;
+use std::time::Duration;
+
+use wasmtime::Trap;
+use wasmtime_wasi::I32Exit;
+
+use super::state::State;
+use super::{OUTPUT_BYTES_MAX, bytes_text, time_text};
+use crate::hooks::context::{Failure, FailureCause};
+
+/// A limit that the host found broken: carried through wasmtime as the error that ends the guest.
+#[derive(Clone, Debug)]
+pub(in crate::hooks::engines) struct Broken(pub(in crate::hooks::engines) Failure);
+
+impl Broken {
+    pub(super) fn timeout(limit: Duration, used: Duration) -> Self {
+        Broken(Failure {
+            cause: FailureCause::Timeout,
+            message: format!(
+                "the hook ran for {} and did not end, the limit `timeout` is {}; raise it in `[hooks]` or in a grant",
+                time_text(used),
+                time_text(limit)
+            ),
+            limit: Some(format!("timeout {}", time_text(limit))),
+        })
+    }
+
+    /// `what` it produced, such as `the data it returned`.
+    pub(in crate::hooks::engines) fn output(what: &str, bytes: usize) -> Self {
+        Broken(Failure {
+            cause: FailureCause::Output,
+            message: format!(
+                "{what} is {} long, the limit of what a hook hands back is {}",
+                bytes_text(bytes),
+                bytes_text(OUTPUT_BYTES_MAX)
+            ),
+            limit: Some(format!("output {}", bytes_text(OUTPUT_BYTES_MAX))),
+        })
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What to report when a call into the guest came back with `error`.
+pub(in crate::hooks::engines) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
+    if let Some(Broken(failure)) = error.downcast_ref::<Broken>() {
+        return failure.clone();
+    }
+    if let Some(failure) = state.memory_failure() {
+        return failure;
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+        return plain(FailureCause::Trap, format!("the hook ended itself with exit code {code} instead of giving an answer"));
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => stack_failure(),
+        Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
+        None => plain(FailureCause::Internal, format!("the hook could not be run: {error:#}")),
+    }
+}
+
+/// Recursion that is too deep, however the guest's language reports it.
+pub(in crate::hooks::engines) fn stack_failure() -> Failure {
+    Failure {
+        cause: FailureCause::Stack,
+        message: "the hook used up its stack of 1 MiB, most often by recursion that does not end".into(),
+        limit: Some("stack 1 MiB".into()),
+    }
+}
+
+pub(super) fn memory_failure(limit: usize, used: usize, wanted: usize) -> Failure {
+    Failure {
+        cause: FailureCause::Memory,
+        message: format!(
+            "the hook asked for {} of memory with {} in use, the limit `memory` is {}; raise it in `[hooks]` or in a grant",
+            bytes_text(wanted.saturating_sub(used)),
+            bytes_text(used),
+            bytes_text(limit)
+        ),
+        limit: Some(format!("memory {}", bytes_text(limit))),
+    }
+}
+
+fn plain(cause: FailureCause, message: String) -> Failure {
+    Failure { cause, message, limit: None }
+}
+
+/// wasmtime's own words start with `wasm trap: `.
+fn trap_text(trap: Trap) -> String {
+    let text = trap.to_string();
+    text.strip_prefix("wasm trap: ").unwrap_or(&text).to_owned()
+}

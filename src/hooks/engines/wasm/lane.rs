@@ -1,0 +1,145 @@
+//! Where a call runs: at once on the caller's thread, and in a lane of its own when it turns out to be long.
+//!
+//! Most calls end within a fraction of a tick, and handing them to another thread would cost more than they do. One
+//! that has used [`PATIENCE`] of a core is moved to a few threads of low priority, so that however many hooks loop
+//! at once, the threads that answer other requests get their share of the cores.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime as Tokio;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::clock::Clock;
+use super::config::Runtime;
+use super::end::Broken;
+use super::ticker::Running;
+use crate::hooks::context::{Failure, FailureCause};
+
+/// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
+/// is passed by at most one tick.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// Linux: weight 110 against 1024 of a thread with the normal priority.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// Runs `call` to its end and says how long it was on a core. `Err`: its time was over, at the latest while it waited.
+pub(in crate::hooks::engines) async fn run<T, F>(
+    runtime: &Runtime,
+    clock: Arc<Clock>,
+    call: F,
+) -> (Result<T, Broken>, Duration)
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut metered =
+        Metered { call: Box::pin(bounded(clock, call)), cpu: Duration::ZERO, _running: runtime.ticker.enter() };
+    match poll_fn(|context| metered.poll(context, PATIENCE)).await {
+        Some(value) => (value, metered.cpu),
+        None => slow(metered).await,
+    }
+}
+
+async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>, Duration) {
+    let lane = match slow_lane() {
+        Ok(lane) => lane,
+        Err(broken) => return (Err(broken), metered.cpu),
+    };
+    let task = lane.spawn(async move {
+        let value = poll_fn(|context| metered.poll(context, Duration::MAX)).await;
+        (value, metered.cpu)
+    });
+    match AbortOnDrop(task).await {
+        Ok((Some(value), cpu)) => (value, cpu),
+        // Endless patience never gives `None`; a task that is gone has panicked or the process ends.
+        Ok((None, cpu)) => (Err(internal("the call was given up".into())), cpu),
+        Err(error) => (Err(internal(format!("the call was lost: {error}"))), Duration::ZERO),
+    }
+}
+
+/// A guest that runs is stopped at its next tick; this stops one that waits, for a timer or for the host.
+async fn bounded<T>(clock: Arc<Clock>, call: impl Future<Output = T> + Send) -> Result<T, Broken> {
+    tokio::select! {
+        biased;
+        value = call => Ok(value),
+        broken = over(&clock) => Err(broken),
+    }
+}
+
+async fn over(clock: &Clock) -> Broken {
+    loop {
+        match clock.left() {
+            // A little later than the guest's own check, which comes first where it can.
+            Ok(left) => tokio::time::sleep(left + Duration::from_millis(2)).await,
+            Err(broken) => return broken,
+        }
+    }
+}
+
+struct Metered<T> {
+    call: Pin<Box<dyn Future<Output = Result<T, Broken>> + Send>>,
+    cpu: Duration,
+    _running: Running,
+}
+
+impl<T> Metered<T> {
+    /// `None`: it used more than `patience` and is not done.
+    fn poll(&mut self, context: &mut Context<'_>, patience: Duration) -> Poll<Option<Result<T, Broken>>> {
+        let start = Instant::now();
+        let poll = self.call.as_mut().poll(context);
+        self.cpu += start.elapsed();
+        match poll {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if self.cpu > patience => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A caller that goes away takes its call with it.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Never dropped: a tokio runtime must not be, inside another.
+fn slow_lane() -> Result<&'static Tokio, Broken> {
+    static LANE: OnceLock<Result<Tokio, String>> = OnceLock::new();
+    let lane = LANE.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.thread_name("hook-lane").on_thread_start(lower_priority).enable_all();
+        builder.build().map_err(|error| error.to_string())
+    });
+    lane.as_ref().map_err(|error| internal(format!("cannot start the threads for long calls: {error}")))
+}
+
+fn internal(message: String) -> Broken {
+    Broken(Failure { cause: FailureCause::Internal, message, limit: None })
+}
+
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    // On Linux this is the priority of the calling thread alone. Without it long calls compete as equals: worse, not wrong.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "threads for long hook calls keep the normal priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn lower_priority() {}

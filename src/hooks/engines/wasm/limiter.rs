@@ -1,0 +1,83 @@
+//! Memory of one sandbox: all its memories and tables together.
+
+use wasmtime::ResourceLimiter;
+
+/// Bytes that one table element takes on a 64-bit host.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
+/// Counts what a sandbox has and refuses what would pass the limit. A refusal is no trap: `memory.grow` answers -1 and
+/// the guest's allocator decides, so whether the call failed for memory is told by [`Limiter::refused`].
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    limit: usize,
+    used: usize,
+    peak: usize,
+    refused: Option<usize>,
+}
+
+impl Limiter {
+    /// For the next call of the same sandbox: its memory stays, the notes of the last call do not.
+    pub(super) fn begin(&mut self, limit: usize) {
+        self.limit = limit;
+        self.peak = self.used;
+        self.refused = None;
+    }
+
+    /// Bytes now.
+    pub(super) const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Most bytes since [`Limiter::begin`].
+    pub(super) const fn peak(&self) -> usize {
+        self.peak
+    }
+
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What it would have had, if the last refusal had been granted.
+    pub(super) const fn refused(&self) -> Option<usize> {
+        self.refused
+    }
+
+    fn grow(&mut self, more: usize) -> bool {
+        let wanted = self.used.saturating_add(more);
+        if wanted > self.limit {
+            self.refused = Some(wanted);
+            return false;
+        }
+        self.used = wanted;
+        self.peak = self.peak.max(wanted);
+        true
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_memories_and_tables_together() {
+        let mut limiter = Limiter::default();
+        limiter.begin(1_000);
+        assert!(limiter.memory_growing(0, 900, None).unwrap());
+        assert!(limiter.table_growing(0, 10, None).unwrap());
+        assert!(!limiter.memory_growing(900, 930, None).unwrap());
+        assert_eq!((limiter.used(), limiter.peak(), limiter.refused()), (980, 980, Some(1_010)));
+        limiter.begin(2_000);
+        assert!(limiter.refused().is_none());
+        assert!(limiter.memory_growing(900, 930, None).unwrap());
+    }
+}

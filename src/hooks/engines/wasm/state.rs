@@ -1,0 +1,150 @@
+//! What stands beside a sandbox on the host's side, and the one way from the guest to a capability.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::clock::Clock;
+use super::config::Runtime;
+use super::end::{Broken, memory_failure};
+use super::limiter::Limiter;
+use super::stdio::{LogLines, LogPipe};
+use crate::config::Limits;
+use crate::hooks::access::AccessError;
+use crate::hooks::context::{Failure, FailureCause, LogLevel};
+use crate::hooks::session::{HostError, Session};
+
+/// Data of one store. `X` is what the engine adds.
+pub(in crate::hooks::engines) struct State<X> {
+    pub(in crate::hooks::engines) extra: X,
+    session: Option<Arc<Session>>,
+    clock: Option<Arc<Clock>>,
+    limiter: Limiter,
+    log: Arc<LogLines>,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl<X> WasiView for State<X>
+where
+    X: Send,
+{
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A store with nothing in it: no files, no environment, no arguments, no network; standard output is the log.
+pub(in crate::hooks::engines) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store<State<X>> {
+    let log = Arc::new(LogLines::default());
+    let wasi = WasiCtxBuilder::new()
+        .stdout(LogPipe::new(log.clone(), LogLevel::Info))
+        .stderr(LogPipe::new(log.clone(), LogLevel::Warn))
+        .allow_tcp(false)
+        .allow_udp(false)
+        .build();
+    let state = State {
+        extra,
+        session: None,
+        clock: None,
+        limiter: Limiter::default(),
+        log,
+        wasi,
+        table: ResourceTable::new(),
+    };
+    let mut store = Store::new(&runtime.engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.epoch_deadline_callback(|store: StoreContextMut<'_, State<X>>| {
+        if let Some(clock) = &store.data().clock {
+            clock.left().map_err(wasmtime::Error::new)?;
+        }
+        // A guest that goes on gives its thread back at every tick.
+        Ok(UpdateDeadline::Yield(1))
+    });
+    store
+}
+
+impl<X> State<X> {
+    /// Prepares a store for one call. `session`: `None` while code is only checked, then every capability fails.
+    pub(in crate::hooks::engines) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
+        let clock = Arc::new(Clock::start(limits.timeout, session.clone()));
+        self.limiter.begin(limits.memory_bytes);
+        self.log.begin(session.clone());
+        self.session = session;
+        self.clock = Some(clock.clone());
+        clock
+    }
+
+    /// Lets go of the call: what stays behind in an idle sandbox must not keep a session alive.
+    pub(in crate::hooks::engines) fn end(&mut self) {
+        self.log.end();
+        self.session = None;
+        self.clock = None;
+    }
+
+    /// Most bytes during this call.
+    pub(in crate::hooks::engines) const fn memory_peak(&self) -> usize {
+        self.limiter.peak()
+    }
+
+    /// Bytes now.
+    pub(in crate::hooks::engines) const fn memory_used(&self) -> usize {
+        self.limiter.used()
+    }
+
+    /// A failure, if the sandbox was refused memory during this call.
+    pub(in crate::hooks::engines) fn memory_failure(&self) -> Option<Failure> {
+        let wanted = self.limiter.refused()?;
+        Some(memory_failure(self.limiter.limit(), self.limiter.used(), wanted))
+    }
+
+    /// A line for the hook's log; the error ends the guest.
+    pub(in crate::hooks::engines) fn write_log(&self, level: LogLevel, message: String) -> wasmtime::Result<()> {
+        self.session()?.log(level, message).map_err(fatal)
+    }
+
+    fn session(&self) -> wasmtime::Result<&Arc<Session>> {
+        self.session.as_ref().ok_or_else(|| {
+            wasmtime::Error::new(Broken(Failure {
+                cause: FailureCause::Load,
+                message: "asked for a capability while it was loaded; that is only possible inside the handler".into(),
+                limit: None,
+            }))
+        })
+    }
+
+    /// The limit of this call.
+    pub(in crate::hooks::engines) const fn memory_limit(&self) -> usize {
+        self.limiter.limit()
+    }
+
+    /// The session, for waits that the guest's own time pays for.
+    pub(in crate::hooks::engines) fn session_for_sleep(&self) -> wasmtime::Result<Arc<Session>> {
+        self.session().cloned()
+    }
+}
+
+/// Runs one capability call. A broken limit ends the guest; the session measures the time.
+pub(in crate::hooks::engines) async fn capability<X, T>(
+    store: &mut StoreContextMut<'_, State<X>>,
+    call: impl AsyncFnOnce(Arc<Session>) -> Result<T, HostError>,
+) -> wasmtime::Result<Result<T, AccessError>> {
+    let session = store.data().session()?.clone();
+    match call(session).await {
+        Ok(value) => Ok(Ok(value)),
+        Err(HostError::Access(error)) => Ok(Err(error)),
+        Err(error) => Err(fatal(error)),
+    }
+}
+
+/// A broken limit as the error that ends the guest.
+pub(in crate::hooks::engines) fn fatal(error: HostError) -> wasmtime::Error {
+    wasmtime::Error::new(Broken(match error {
+        HostError::Fatal(failure) => failure,
+        HostError::Access(AccessError { message, .. }) => {
+            Failure { cause: FailureCause::Exception, message, limit: None }
+        }
+    }))
+}

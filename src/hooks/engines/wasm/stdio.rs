@@ -1,0 +1,135 @@
+//! Standard output and error of a guest: each line becomes a line of the hook's log.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+use super::end::Broken;
+use crate::hooks::context::LogLevel;
+use crate::hooks::session::{HostError, Session};
+
+/// Longest line; what is longer is cut into several. The session limits how much there may be in all.
+const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Where lines go while a call runs. Shared by both streams of a store.
+#[derive(Default)]
+pub(super) struct LogLines {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    session: Option<Arc<Session>>,
+    /// Unfinished lines of standard output and standard error.
+    rest: [Vec<u8>; 2],
+}
+
+impl LogLines {
+    pub(super) fn begin(&self, session: Option<Arc<Session>>) {
+        self.inner().session = session;
+    }
+
+    /// What was written without a line end is a line too.
+    pub(super) fn end(&self) {
+        let mut inner = self.inner();
+        for (index, level) in [LogLevel::Info, LogLevel::Warn].into_iter().enumerate() {
+            let rest = std::mem::take(&mut inner.rest[index]);
+            if let Some(session) = inner.session.as_ref().filter(|_| !rest.is_empty()) {
+                // The call is over: a limit that breaks here has nothing left to end.
+                let _ = session.log(level, String::from_utf8_lossy(&rest).into_owned());
+            }
+        }
+        inner.session = None;
+    }
+
+    fn write(&self, level: LogLevel, bytes: &[u8]) -> Result<(), Broken> {
+        let mut inner = self.inner();
+        let Inner { session, rest } = &mut *inner;
+        let Some(session) = session.as_ref() else { return Ok(()) };
+        let rest = &mut rest[usize::from(level == LogLevel::Warn)];
+        for &byte in bytes {
+            if byte != b'\n' {
+                rest.push(byte);
+            }
+            if byte == b'\n' || rest.len() >= LINE_BYTES_MAX {
+                let line = String::from_utf8_lossy(rest).into_owned();
+                rest.clear();
+                if let Err(HostError::Fatal(failure)) = session.log(level, line) {
+                    return Err(Broken(failure));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the two streams.
+#[derive(Clone)]
+pub(super) struct LogPipe {
+    lines: Arc<LogLines>,
+    level: LogLevel,
+}
+
+impl LogPipe {
+    pub(super) const fn new(lines: Arc<LogLines>, level: LogLevel) -> Self {
+        LogPipe { lines, level }
+    }
+}
+
+impl IsTerminal for LogPipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogPipe {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for LogPipe {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for LogPipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.lines.write(self.level, &bytes).map_err(|broken| StreamError::Trap(wasmtime::Error::new(broken)))
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+impl AsyncWrite for LogPipe {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(self.lines.write(self.level, bytes).map(|()| bytes.len()).map_err(std::io::Error::other))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
