@@ -65,7 +65,9 @@ impl Reader<'_> {
         }
         let mut data: Value = match serde_json::from_str(text) {
             Ok(data) => data,
-            Err(error) => return failed(FailureCause::Amend, format!("the data that it returned cannot be stored: {error}")),
+            Err(error) => {
+                return failed(FailureCause::Amend, format!("the data that it returned cannot be stored: {error}"));
+            }
         };
         let original = self.context.after.as_ref().and_then(|after| after.to_value().ok());
         if !self.digits.is_plain() {

@@ -220,7 +220,8 @@ fn numbers(json: &str) -> impl Iterator<Item = &str> {
                 b'"' => index = end_of_text(bytes, index),
                 b'-' | b'0'..=b'9' => {
                     let start = index;
-                    while index < bytes.len() && matches!(bytes[index], b'-' | b'+' | b'.' | b'0'..=b'9' | b'e' | b'E') {
+                    while index < bytes.len() && matches!(bytes[index], b'-' | b'+' | b'.' | b'0'..=b'9' | b'e' | b'E')
+                    {
                         index += 1;
                     }
                     return Some(&json[start..index]);
@@ -264,7 +265,11 @@ mod tests {
 
     #[test]
     fn changed_numbers_are_the_hooks() {
-        check(r#"{"a":9007199254740993,"b":1.0}"#, r#"{"a":9007199254740994,"b":2}"#, r#"{"a":9007199254740994,"b":2}"#);
+        check(
+            r#"{"a":9007199254740993,"b":1.0}"#,
+            r#"{"a":9007199254740994,"b":2}"#,
+            r#"{"a":9007199254740994,"b":2}"#,
+        );
         check(r#"{"a":1e400}"#, r#"{"a":null}"#, r#"{"a":null}"#);
         check(r#"{"a":1e400}"#, r##"{"a":"#-"}"##, r#"{"a":null}"#);
     }

@@ -126,7 +126,9 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
         "write.delete" => {
             match arguments_of::<(String, String, Option<u64>)>("write.delete(model, id, { expected })", arguments) {
                 Ok((model, id, expected)) => {
-                    capability(store, async |session| session.write_delete(&model, &id, expected).await).await?.map(Some)
+                    capability(store, async |session| session.write_delete(&model, &id, expected).await)
+                        .await?
+                        .map(Some)
                 }
                 Err(error) => Err(error),
             }

@@ -63,7 +63,8 @@ impl Engine for QuickJs {
             let runner = runner(runtime, &cache).map_err(PrepareError::plain)?;
             Ok::<_, PrepareError>((source, runtime, runner))
         });
-        let made = made.await.map_err(|error| PrepareError::plain(format!("the source could not be compiled: {error}")));
+        let made =
+            made.await.map_err(|error| PrepareError::plain(format!("the source could not be compiled: {error}")));
         let (source, runtime, runner) = made??;
         check(runtime, runner, &source).await?;
         static HOOKS: AtomicU64 = AtomicU64::new(0);
@@ -156,7 +157,8 @@ impl Prepared for Hook {
         let state = start.store().data_mut();
         state.extra.digits = input.digits;
         let clock = state.begin(Some(Arc::clone(session)), &settings.limits);
-        let guest = guest(self.runner, start, Arc::clone(&self.source), context.phase, input.text, input.marker.clone());
+        let guest =
+            guest(self.runner, start, Arc::clone(&self.source), context.phase, input.text, input.marker.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, guest).await;
         let ended = match ended {
             Ok(ended) => ended,

@@ -219,7 +219,9 @@ impl<'s> Rewriter<'s> {
     fn declaration(&mut self, declaration: &Declaration<'_>) {
         let mut names = Names::default();
         match declaration {
-            Declaration::FunctionDeclaration(function) => names.0.extend(function.id.iter().map(|id| id.name.to_string())),
+            Declaration::FunctionDeclaration(function) => {
+                names.0.extend(function.id.iter().map(|id| id.name.to_string()))
+            }
             Declaration::ClassDeclaration(class) => names.0.extend(class.id.iter().map(|id| id.name.to_string())),
             Declaration::VariableDeclaration(variables) => {
                 for variable in &variables.declarations {
@@ -296,9 +298,11 @@ fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
     }
     let options = CodegenOptions { source_map_path: Some("hook.ts".into()), ..CodegenOptions::default() };
     let printed = Codegen::new().with_options(options).with_source_text(text).build(&program);
-    let rows = printed.map.iter().flat_map(|map| map.get_tokens()).map(|token| {
-        [token.get_dst_line(), token.get_dst_col(), token.get_src_line(), token.get_src_col()]
-    });
+    let rows = printed
+        .map
+        .iter()
+        .flat_map(|map| map.get_tokens())
+        .map(|token| [token.get_dst_line(), token.get_dst_col(), token.get_src_line(), token.get_src_col()]);
     let mut map: Vec<_> = rows.collect();
     map.sort_unstable();
     Ok((printed.code, map))

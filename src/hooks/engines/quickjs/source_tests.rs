@@ -28,7 +28,11 @@ fn exports_are_overwritten_in_place() {
 #[test]
 fn a_handler_must_be_there() {
     let error = refused("export function postCreate() {}\nexport const x = 1;");
-    assert!(error.message.starts_with("the source exports no handler for `preCreate`: it exports "), "{}", error.message);
+    assert!(
+        error.message.starts_with("the source exports no handler for `preCreate`: it exports "),
+        "{}",
+        error.message
+    );
     assert!(error.message.contains("`postCreate`") && error.message.contains("`x`"), "{}", error.message);
     assert!(refused("function preCreate() {}").message.contains("it exports nothing"));
 }
@@ -75,7 +79,8 @@ fn positions_lead_back() {
     let plain = compile(b"export default () => {\n  throw 1;\n}", Phase::PreCreate).unwrap();
     assert_eq!(plain.position(3, 9), Some(Position { line: 2, column: 9 }));
     assert_eq!(plain.position(1, 1), None);
-    let typed = compile(b"type T = {\n  a: number\n};\n\nexport default (t: T) => {\n\n   throw t;\n}", Phase::PreCreate);
+    let typed =
+        compile(b"type T = {\n  a: number\n};\n\nexport default (t: T) => {\n\n   throw t;\n}", Phase::PreCreate);
     let typed = typed.unwrap();
     let line = 1 + typed.text.lines().position(|line| line.contains("throw")).unwrap() as u32;
     let column = 1 + typed.text.lines().nth(line as usize - 1).unwrap().find("throw").unwrap() as u32;
@@ -89,7 +94,9 @@ fn hostile_nesting_ends_in_an_error_and_not_in_a_crash() {
     };
     assert!(refused(&deep("(", ")", 100_000)).message.contains("brackets"));
     assert!(refused(&deep("[", "]", 501)).message.contains("brackets"));
-    for (open, close) in [("!", ""), ("-+", ""), ("a=>", ""), ("a?b:", ""), ("a=", ""), ("typeof ", ""), ("new ", ""), ("a**", "")] {
+    for (open, close) in
+        [("!", ""), ("-+", ""), ("a=>", ""), ("a?b:", ""), ("a=", ""), ("typeof ", ""), ("new ", ""), ("a**", "")]
+    {
         let source = deep(open, close, (SOURCE_BYTES_MAX - 100) / open.len());
         // Whether it is taken is QuickJS's business; it must only be parsed.
         let _ = compile(source.as_bytes(), Phase::PreCreate);
@@ -97,7 +104,8 @@ fn hostile_nesting_ends_in_an_error_and_not_in_a_crash() {
         let _ = compile(format!("const x: number = 1; {typed}").as_bytes(), Phase::PreCreate);
     }
     for statement in ["if(a)", "a:", "for(;;)", "else if(a)", "while(a)", "with(a)", "do "] {
-        let source = format!("if(a){}b\n;export default 1", statement.repeat((SOURCE_BYTES_MAX - 100) / statement.len()));
+        let source =
+            format!("if(a){}b\n;export default 1", statement.repeat((SOURCE_BYTES_MAX - 100) / statement.len()));
         let _ = compile(source.as_bytes(), Phase::PreCreate);
     }
     let types = format!("export default (x: {}1) => 1", "keyof ".repeat(SOURCE_BYTES_MAX / 8));

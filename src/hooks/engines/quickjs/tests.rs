@@ -13,7 +13,8 @@ async fn pre(source: &str, after: &'static str) -> Called {
 
 /// The value of an expression inside the handler, as JSON text.
 async fn value(expression: &str) -> String {
-    let called = pre(&format!("export async function preCreate(context) {{ return {{ v: {expression} }}; }}"), "{}").await;
+    let called =
+        pre(&format!("export async function preCreate(context) {{ return {{ v: {expression} }}; }}"), "{}").await;
     called.amended().strip_prefix("{\"v\":").and_then(|rest| rest.strip_suffix('}')).unwrap().to_owned()
 }
 
@@ -27,7 +28,10 @@ async fn accepts_amends_and_rejects() {
     }";
     assert_eq!(pre(source, r#"{"accept":true}"#).await.report.outcome, Outcome::Accept);
     assert_eq!(pre(source, r#"{"same":1.0}"#).await.report.outcome, Outcome::Accept);
-    assert_eq!(pre(source, r#"{"z":1,"a":2}"#).await.amended(), r#"{"z":1,"a":2,"seen":["item",1,"i-1","preCreate",1]}"#);
+    assert_eq!(
+        pre(source, r#"{"z":1,"a":2}"#).await.amended(),
+        r#"{"z":1,"a":2,"seen":["item",1,"i-1","preCreate",1]}"#
+    );
     match pre(source, r#"{"reject":1}"#).await.report.outcome {
         Outcome::Reject(rejection) => {
             assert_eq!(rejection.message, "no");

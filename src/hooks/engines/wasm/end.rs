@@ -58,7 +58,10 @@ pub(in crate::hooks::engines) fn failure_of<X>(error: &wasmtime::Error, state: &
         return failure;
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        return plain(FailureCause::Trap, format!("the hook ended itself with exit code {code} instead of giving an answer"));
+        return plain(
+            FailureCause::Trap,
+            format!("the hook ended itself with exit code {code} instead of giving an answer"),
+        );
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),
