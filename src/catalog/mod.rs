@@ -1,7 +1,70 @@
 //! Models and their versions, schema validation, compatibility of a new version.
+//!
+//! Pure: text and trees in, verdicts out. The catalog stores nothing and runs no hooks.
 
+pub mod document;
 pub mod files;
-mod model;
 pub mod plan;
+pub mod query;
+pub mod unique;
 
+mod definition;
+mod model;
+mod schema;
+
+pub use definition::{Definition, DefinitionError, ModelInput, change_of};
 pub use model::{HookMode, HookRecord, Model, ModelRecord};
+pub use schema::Schema;
+
+/// A message about one place of a document.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FieldError {
+    /// JSON Pointer.
+    pub pointer: String,
+    pub message: String,
+}
+
+/// Whether `id` may name a model: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+pub fn is_model_id(id: &str) -> bool {
+    let bytes = id.as_bytes();
+    matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
+        && bytes.len() <= 63
+        && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+/// Whether `id` may name an instance: `^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$`.
+pub fn is_instance_id(id: &str) -> bool {
+    let bytes = id.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.len() <= 128
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-'))
+}
+
+/// Whether `name` may name a hook: `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`.
+pub fn is_hook_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.len() <= 63
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "0", "movie", "a_b-c", &"x".repeat(63)] {
+            assert!(is_model_id(good), "{good}");
+        }
+        for bad in ["", "_a", "-a", "A", "a.b", "ä", "a b", &"x".repeat(64)] {
+            assert!(!is_model_id(bad), "{bad}");
+        }
+        for good in ["a", "A.b_c~d-e", "0", &"x".repeat(128)] {
+            assert!(is_instance_id(good), "{good}");
+        }
+        for bad in ["", ".a", "~", "a/b", "a b", "é", &"x".repeat(129)] {
+            assert!(!is_instance_id(bad), "{bad}");
+        }
+    }
+}

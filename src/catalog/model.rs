@@ -1,11 +1,14 @@
 //! A model as it is at one version: its definition and what is derived from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Json, Position};
+use snaphook_driver::{Json, ModelShape, Position, SortKey};
 
+use super::definition::Definition;
+use super::schema::Schema;
 use crate::config::Phase;
 
 /// The definition of a model, as it stands in the log and in the model store.
@@ -18,8 +21,13 @@ pub struct ModelRecord {
     /// Property names (dotted for nested ones), `-` in front for descending.
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
+    /// Phases without hooks are absent.
+    #[serde(default)]
     pub hooks: BTreeMap<Phase, Vec<HookRecord>>,
-    /// Position of the last event of the definition.
+    /// For each phase with hooks: the position since which it has had some. Post hooks run for later events only.
+    #[serde(default)]
+    pub hooked_since: BTreeMap<Phase, Position>,
+    /// Position of the last event of the definition; 0 inside that event itself.
     #[serde(default)]
     pub position: Position,
     #[serde(with = "time")]
@@ -41,7 +49,7 @@ pub struct HookRecord {
     /// Whether the code is TypeScript.
     #[serde(default)]
     pub typescript: bool,
-    /// Position of the event that bound it.
+    /// Position of the event that bound it; 0 inside that event itself.
     #[serde(default)]
     pub position: Position,
 }
@@ -54,8 +62,75 @@ pub enum HookMode {
     Shadow,
 }
 
+impl HookMode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HookMode::Enforce => "enforce",
+            HookMode::Shadow => "shadow",
+        }
+    }
+}
+
 /// A model in use: the record and what is derived from it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model {
     pub record: ModelRecord,
+    pub schema: Arc<Schema>,
+}
+
+impl Model {
+    /// Compiles the record's schema; fails only for a record that no server wrote.
+    pub fn from_record(record: ModelRecord) -> Result<Model, String> {
+        let schema = Arc::new(Schema::compile(&record.schema)?);
+        Ok(Model { record, schema })
+    }
+
+    /// A model with a definition that is compiled already.
+    pub fn with_definition(record: ModelRecord, definition: &Definition) -> Model {
+        Model { record, schema: Arc::clone(&definition.schema) }
+    }
+
+    /// What the model store is told.
+    pub fn shape(&self) -> ModelShape {
+        ModelShape {
+            model: self.record.id.clone(),
+            version: self.record.version,
+            columns: self.schema.columns(),
+            indexes: self
+                .record
+                .indexes
+                .iter()
+                .map(|list| list.iter().filter_map(|name| self.sort_key(name)).collect())
+                .collect(),
+            unique: self.record.unique.clone(),
+            record: serde_json::to_string(&self.record).map(Json::trusted).unwrap_or_else(|_| Json::trusted("null")),
+        }
+    }
+
+    /// `name` or `-name`, looked up in the schema.
+    pub fn sort_key(&self, name: &str) -> Option<SortKey> {
+        if let Some((path, _)) = self.schema.find(name) {
+            return Some(SortKey { path, descending: false });
+        }
+        let (path, _) = self.schema.find(name.strip_prefix('-')?)?;
+        Some(SortKey { path, descending: true })
+    }
+
+    /// The hooks of a phase.
+    pub fn chain(&self, phase: Phase) -> &[HookRecord] {
+        self.record.hooks.get(&phase).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl ModelRecord {
+    /// Fills in the position of the event that carried the record.
+    pub fn settle(&mut self, position: Position) {
+        self.position = position;
+        for hook in self.hooks.values_mut().flatten().filter(|hook| hook.position == 0) {
+            hook.position = position;
+        }
+        for since in self.hooked_since.values_mut().filter(|since| **since == 0) {
+            *since = position;
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
+pub use crate::catalog::ModelInput;
 use crate::config::Phase;
 
 /// Where a command comes from.
@@ -97,18 +98,6 @@ pub struct HookDecision {
     /// Whether it only looked on.
     pub shadow: bool,
     pub ms: f64,
-}
-
-/// A new model, or a new version of one.
-#[derive(Clone, Debug, Default)]
-pub struct ModelInput {
-    /// JSON Schema, as text.
-    pub schema: Option<Json>,
-    /// Property names, `-` in front for descending.
-    pub indexes: Vec<Vec<String>>,
-    pub unique: Vec<Vec<String>>,
-    /// Old name, new name.
-    pub renames: Vec<(String, String)>,
 }
 
 /// One hook of a chain, as a client gives it.

@@ -16,6 +16,7 @@ use snaphook_driver::{
     ErrorQuery, ErrorRecord, Event, EventPage, EventQuery, Instance, InstancePage, Position, time::Millis,
 };
 
+pub use crate::catalog::query::{FilterValue, QueryInput};
 use crate::catalog::{HookRecord, Model, ModelRecord};
 use crate::config::Phase;
 use crate::hooks::context::LogLine;
@@ -32,24 +33,6 @@ pub struct Engine {}
 pub enum At {
     Position(Position),
     Time(Millis),
-}
-
-/// A page of a list, as asked for in REST and by hooks; checked against the model's schema by [`Engine::query`].
-#[derive(Clone, Debug, Default)]
-pub struct QueryInput {
-    /// Path (dotted), operator, value. In REST every value is text and is read by the type that the schema says.
-    pub filter: Vec<(String, String, FilterValue)>,
-    /// `-total,name`
-    pub sort: Option<String>,
-    pub limit: Option<u32>,
-    pub cursor: Option<String>,
-}
-
-/// A value of a filter.
-#[derive(Clone, Debug)]
-pub enum FilterValue {
-    Text(String),
-    Json(Value),
 }
 
 #[allow(unused_variables)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, Position};
 
+pub use crate::catalog::FieldError;
 use crate::config::Phase;
 
 /// What a hook gets to see of one change.
@@ -57,13 +58,6 @@ pub struct Rejection {
     pub fields: Vec<FieldError>,
 }
 
-/// A message about one place of the data.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FieldError {
-    /// JSON Pointer into the data.
-    pub pointer: String,
-    pub message: String,
-}
 
 /// Why code did not come to a decision.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,188 @@
+//! From what a client says of a model to a definition that can work, and from one version to the next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use snaphook_driver::{CarryOver, Json};
+
+use super::model::ModelRecord;
+use super::schema::Schema;
+
+/// Lists of indexes, and of unique lists, that a model may have.
+const LISTS_MAX: usize = 32;
+/// Properties in one list.
+const LIST_LENGTH_MAX: usize = 8;
+/// Bytes of a schema's text; it is kept with each change of the model.
+const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
+
+/// A new model, or a new version of one.
+#[derive(Clone, Debug, Default)]
+pub struct ModelInput {
+    /// JSON Schema, as text.
+    pub schema: Option<Json>,
+    /// Property names, `-` in front for descending.
+    pub indexes: Vec<Vec<String>>,
+    pub unique: Vec<Vec<String>>,
+    /// Old name, new name.
+    pub renames: Vec<(String, String)>,
+}
+
+/// A checked definition, compiled.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    pub schema: Arc<Schema>,
+    pub indexes: Vec<Vec<String>>,
+    pub unique: Vec<Vec<String>>,
+}
+
+/// What is wrong, and where in the request body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefinitionError {
+    /// JSON Pointer.
+    pub pointer: String,
+    pub message: String,
+}
+
+fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
+    Err(DefinitionError { pointer: pointer.into(), message: message.into() })
+}
+
+impl Definition {
+    /// Checks and compiles.
+    pub fn new(input: &ModelInput) -> Result<Definition, DefinitionError> {
+        let Some(text) = &input.schema else {
+            return error("/schema", "`schema` is missing: a JSON Schema of type object is expected");
+        };
+        if text.len() > SCHEMA_BYTES_MAX {
+            return error("/schema", format!("schema has {} bytes, at most {SCHEMA_BYTES_MAX} are allowed", text.len()));
+        }
+        let schema = Schema::compile(text).or_else(|message| error("/schema", message))?;
+        check_lists("indexes", &input.indexes, |name| {
+            schema.find(name).is_some()
+                || name.strip_prefix('-').is_some_and(|name| schema.find(name).is_some())
+        })?;
+        check_lists("unique", &input.unique, |name| schema.has_property(name))?;
+        Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
+    }
+
+    /// Whether a record says the same.
+    pub fn same_as(&self, record: &ModelRecord) -> bool {
+        let same_schema = self.schema.text == record.schema
+            || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
+        same_schema && self.indexes == record.indexes && self.unique == record.unique
+    }
+}
+
+/// How instances of the old definition come to the new one; checks the renames.
+pub fn change_of(
+    old: &Schema,
+    new: &Schema,
+    renames: &[(String, String)],
+) -> Result<CarryOver, DefinitionError> {
+    let mut targets = BTreeSet::new();
+    for (from, to) in renames {
+        let pointer = format!("/renames/{}", escape(from));
+        if !old.has_property(from) {
+            return error(pointer, format!("the model has no property `{from}` that could be renamed"));
+        }
+        if !new.has_property(to) {
+            return error(pointer, format!("the new schema has no property `{to}`"));
+        }
+        if new.has_property(from) && !renames.iter().any(|(_, to)| to == from) {
+            return error(pointer, format!("the new schema still has `{from}`; a renamed property must be gone"));
+        }
+        if old.has_property(to) && !renames.iter().any(|(from, _)| from == to) {
+            return error(pointer, format!("the model has a property `{to}` already"));
+        }
+        if !targets.insert(to) {
+            return error(pointer, format!("two properties are renamed to `{to}`"));
+        }
+    }
+    Ok(CarryOver { renames: renames.to_vec(), defaults: new.top_level_defaults() })
+}
+
+/// One token of a JSON Pointer.
+pub(super) fn escape(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}
+
+fn check_lists(
+    member: &str,
+    lists: &[Vec<String>],
+    known: impl Fn(&str) -> bool,
+) -> Result<(), DefinitionError> {
+    if lists.len() > LISTS_MAX {
+        return error(format!("/{member}"), format!("{} lists, at most {LISTS_MAX} are allowed", lists.len()));
+    }
+    let mut seen = BTreeSet::new();
+    for (row, list) in lists.iter().enumerate() {
+        let pointer = format!("/{member}/{row}");
+        if list.is_empty() || list.len() > LIST_LENGTH_MAX {
+            return error(pointer, format!("a list of 1 to {LIST_LENGTH_MAX} property names is expected"));
+        }
+        if !seen.insert(list) {
+            return error(pointer, "the same list stands twice");
+        }
+        let mut names = BTreeSet::new();
+        for (column, name) in list.iter().enumerate() {
+            let pointer = format!("{pointer}/{column}");
+            if !known(name) {
+                return error(pointer, format!("the schema has no property `{name}`"));
+            }
+            if !names.insert(name.trim_start_matches('-')) {
+                return error(pointer, format!("`{name}` stands twice in one list"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn input(indexes: &[&[&str]], unique: &[&[&str]]) -> ModelInput {
+        let lists = |lists: &[&[&str]]| {
+            lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
+        };
+        ModelInput {
+            schema: Some(Json::from_value(&json!({"type": "object", "properties": {
+                "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),
+            indexes: lists(indexes),
+            unique: lists(unique),
+            renames: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn lists_name_what_the_schema_has() {
+        assert!(Definition::new(&input(&[&["-b.c", "a"]], &[&["a"]])).is_ok());
+        for (indexes, unique, pointer) in [
+            (&[&["x"][..]][..], &[][..], "/indexes/0/0"),
+            (&[&["a", "-a"]], &[], "/indexes/0/1"),
+            (&[&[]], &[], "/indexes/0"),
+            (&[&["a"], &["a"]], &[], "/indexes/1"),
+            (&[], &[&["b.c"][..]][..], "/unique/0/0"),
+        ] {
+            assert_eq!(Definition::new(&input(indexes, unique)).unwrap_err().pointer, pointer);
+        }
+    }
+
+    #[test]
+    fn renames_must_fit_both_versions() {
+        let schema = |names: &[&str]| {
+            let properties: serde_json::Map<_, _> =
+                names.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+            Schema::compile(&Json::from_value(&json!({"type": "object", "properties": properties}))).unwrap()
+        };
+        let rename = |from: &str, to: &str| vec![(from.to_owned(), to.to_owned())];
+        let (old, new) = (schema(&["a", "b"]), schema(&["c", "b"]));
+        assert_eq!(change_of(&old, &new, &rename("a", "c")).unwrap().renames, rename("a", "c"));
+        assert!(change_of(&old, &new, &rename("x", "c")).unwrap_err().message.contains("no property `x`"));
+        assert!(change_of(&old, &new, &rename("a", "y")).unwrap_err().message.contains("no property `y`"));
+        assert!(change_of(&old, &new, &rename("b", "c")).unwrap_err().message.contains("still has `b`"));
+        let swap = [rename("a", "b"), rename("b", "a")].concat();
+        assert!(change_of(&old, &old, &swap).is_ok());
+    }
+}

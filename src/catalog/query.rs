@@ -1,0 +1,214 @@
+//! Lists of instances as clients and hooks ask for them, checked against the schema.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use snaphook_driver::{Condition, InstanceQuery, Operator};
+
+use super::model::Model;
+
+/// Largest page.
+pub const LIMIT_MAX: u32 = 1000;
+/// Page when the caller does not say.
+pub const LIMIT_DEFAULT: u32 = 50;
+/// Conditions and sort keys of one query.
+const TERMS_MAX: usize = 64;
+/// Values of one `in` or `nin`.
+const VALUES_MAX: usize = 1000;
+
+/// A page of a list, as asked for.
+#[derive(Clone, Debug, Default)]
+pub struct QueryInput {
+    /// Path (dotted), operator, value.
+    pub filter: Vec<(String, String, FilterValue)>,
+    /// `-total,name`
+    pub sort: Option<String>,
+    pub limit: Option<u32>,
+    pub cursor: Option<String>,
+}
+
+/// A value of a filter: text from a URL, read by the type that the schema says; or JSON from a hook.
+#[derive(Clone, Debug)]
+pub enum FilterValue {
+    Text(String),
+    Json(Value),
+}
+
+/// Checks a query; the error is one sentence.
+pub fn check(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String> {
+    if input.filter.len() > TERMS_MAX {
+        return Err(format!("{} conditions, at most {TERMS_MAX} are allowed", input.filter.len()));
+    }
+    let limit = input.limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(format!("limit is {limit}, expected 1 to {LIMIT_MAX}"));
+    }
+    let filter =
+        input.filter.iter().map(|(path, name, value)| condition(model, path, name, value)).collect::<Result<_, _>>()?;
+    let mut sort = Vec::new();
+    for key in input.sort.iter().flat_map(|sort| sort.split(',')) {
+        if sort.len() == TERMS_MAX {
+            return Err(format!("more than {TERMS_MAX} sort keys"));
+        }
+        sort.push(model.sort_key(key).ok_or_else(|| unknown_path(model, "sort", key.trim_start_matches('-')))?);
+    }
+    Ok(InstanceQuery { filter, sort, limit, cursor: input.cursor.clone() })
+}
+
+/// Reads the query of a hook: `{filter?: {path: {op: value}}, sort?, limit?, cursor?}`.
+pub fn from_json(text: &str) -> Result<QueryInput, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw {
+        #[serde(default)]
+        filter: serde_json::Map<String, Value>,
+        sort: Option<String>,
+        limit: Option<u32>,
+        cursor: Option<String>,
+    }
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    let raw: Raw = serde_json::from_str(text).map_err(|error| format!("query cannot be read: {error}"))?;
+    let mut filter = Vec::new();
+    for (path, operators) in raw.filter {
+        let Value::Object(operators) = operators else {
+            return Err(format!("filter `{path}` must be an object of operators, such as {{\"eq\": 1}}"));
+        };
+        for (operator, value) in operators {
+            filter.push((path.clone(), operator, FilterValue::Json(value)));
+        }
+    }
+    Ok(QueryInput { filter, sort: raw.sort, limit: raw.limit, cursor: raw.cursor })
+}
+
+fn unknown_path(model: &Model, what: &str, path: &str) -> String {
+    format!("{what}: the schema of `{}` has no property `{path}`", model.record.id)
+}
+
+fn condition(model: &Model, dotted: &str, name: &str, value: &FilterValue) -> Result<Condition, String> {
+    let (path, types) = model.schema.find(dotted).ok_or_else(|| unknown_path(model, "filter", dotted))?;
+    let place = format!("filter[{dotted}][{name}]");
+    let one = || scalar(&types, value, &place);
+    let operator = match name {
+        "eq" => match one()? {
+            Scalar::One(value) => Operator::Eq(value),
+            Scalar::Either(values) => Operator::In(values),
+        },
+        "ne" => match one()? {
+            Scalar::One(value) => Operator::Ne(value),
+            Scalar::Either(values) => Operator::Nin(values),
+        },
+        "lt" => Operator::Lt(one()?.first()),
+        "lte" => Operator::Lte(one()?.first()),
+        "gt" => Operator::Gt(one()?.first()),
+        "gte" => Operator::Gte(one()?.first()),
+        "in" => Operator::In(list(&types, value, &place)?),
+        "nin" => Operator::Nin(list(&types, value, &place)?),
+        "like" => match value {
+            FilterValue::Text(text) | FilterValue::Json(Value::String(text)) => Operator::Like(text.clone()),
+            FilterValue::Json(_) => return Err(format!("{place}: a string is expected")),
+        },
+        "exists" => match value {
+            FilterValue::Json(Value::Bool(exists)) => Operator::Exists(*exists),
+            FilterValue::Text(text) if text == "true" => Operator::Exists(true),
+            FilterValue::Text(text) if text == "false" => Operator::Exists(false),
+            _ => return Err(format!("{place}: `true` or `false` is expected")),
+        },
+        other => {
+            return Err(format!(
+                "filter[{dotted}]: unknown operator `{other}`, expected one of eq ne lt lte gt gte in nin like exists"
+            ));
+        }
+    };
+    Ok(Condition { path, operator })
+}
+
+/// A value from a URL may be meant as more than one type where the schema allows several.
+enum Scalar {
+    One(Value),
+    Either(Vec<Value>),
+}
+
+impl Scalar {
+    fn first(self) -> Value {
+        match self {
+            Scalar::One(value) => value,
+            Scalar::Either(values) => values.into_iter().next().unwrap_or(Value::Null),
+        }
+    }
+}
+
+fn scalar(types: &BTreeSet<&str>, value: &FilterValue, place: &str) -> Result<Scalar, String> {
+    match value {
+        FilterValue::Json(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
+            Ok(Scalar::One(value.clone()))
+        }
+        FilterValue::Json(_) => Err(format!("{place}: a string, number or boolean is expected")),
+        FilterValue::Text(text) => read(types, text, place),
+    }
+}
+
+/// Reads text as each type that the schema allows, numbers first.
+fn read(types: &BTreeSet<&str>, text: &str, place: &str) -> Result<Scalar, String> {
+    let any = types.is_empty();
+    let mut values = Vec::new();
+    if (any || types.contains("number") || types.contains("integer"))
+        && let Some(number) = number(text)
+    {
+        values.push(number);
+    }
+    if any || types.contains("boolean") {
+        match text {
+            "true" => values.push(Value::Bool(true)),
+            "false" => values.push(Value::Bool(false)),
+            _ => {}
+        }
+    }
+    if any || types.contains("string") {
+        values.push(Value::String(text.to_owned()));
+    }
+    match values.len() {
+        0 => {
+            let wanted: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
+            let wanted = wanted.join(" or ");
+            if matches!(wanted.as_str(), "object" | "array" | "array or object" | "") {
+                return Err(format!("{place}: the property is {wanted}, which can only be asked for with `exists`"));
+            }
+            Err(format!("{place}: `{text}` is not of type {wanted}"))
+        }
+        1 => Ok(Scalar::One(values.remove(0))),
+        _ => Ok(Scalar::Either(values)),
+    }
+}
+
+/// Digits stay as they are.
+fn number(text: &str) -> Option<Value> {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Number(_)) if !text.starts_with(char::is_whitespace) => Some(value),
+        _ => None,
+    }
+}
+
+fn list(types: &BTreeSet<&str>, value: &FilterValue, place: &str) -> Result<Vec<Value>, String> {
+    let mut values = Vec::new();
+    let mut add = |scalar| match scalar {
+        Scalar::One(value) => values.push(value),
+        Scalar::Either(all) => values.extend(all),
+    };
+    match value {
+        FilterValue::Text(text) => {
+            for part in text.split(',') {
+                add(read(types, part, place)?);
+            }
+        }
+        FilterValue::Json(Value::Array(items)) => {
+            for item in items {
+                add(scalar(types, &FilterValue::Json(item.clone()), place)?);
+            }
+        }
+        FilterValue::Json(_) => return Err(format!("{place}: a list is expected")),
+    }
+    if values.len() > VALUES_MAX {
+        return Err(format!("{place}: {} values, at most {VALUES_MAX} are allowed", values.len()));
+    }
+    Ok(values)
+}
