@@ -46,9 +46,6 @@ pub struct HookRecord {
     /// Bytes of the code.
     pub size: u64,
     pub mode: HookMode,
-    /// Whether the code is TypeScript.
-    #[serde(default)]
-    pub typescript: bool,
     /// Position of the event that bound it; 0 inside that event itself.
     #[serde(default)]
     pub position: Position,

@@ -78,8 +78,8 @@ pub enum Written {
 /// What a change would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
-    /// With position 0.
-    pub event: Event,
+    /// With position 0; `None` if a pre hook would stop it.
+    pub event: Option<Event>,
     pub hooks: Vec<HookDecision>,
     /// Post hooks that would follow, by name.
     pub post_hooks: Vec<String>,

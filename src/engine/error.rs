@@ -31,6 +31,28 @@ pub enum ErrorKind {
     Storage,
 }
 
+impl ErrorKind {
+    /// The name of its problem type, such as `not-found`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::BadRequest => "bad-request",
+            ErrorKind::NotFound => "not-found",
+            ErrorKind::Exists => "exists",
+            ErrorKind::NotUnique => "not-unique",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::ModelInUse => "model-in-use",
+            ErrorKind::PreconditionFailed => "precondition-failed",
+            ErrorKind::TooLarge => "too-large",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::Rejected => "rejected",
+            ErrorKind::Incompatible => "incompatible",
+            ErrorKind::HookFailed => "hook-failed",
+            ErrorKind::Overloaded => "overloaded",
+            ErrorKind::Storage => "storage",
+        }
+    }
+}
+
 /// A refusal or a fault, with everything that the caller needs to act on it.
 #[derive(Debug)]
 pub struct Error {

@@ -1,0 +1,59 @@
+//! What an event of a model's definition carries.
+
+use serde::{Deserialize, Serialize};
+use snaphook_driver::{CarryOver, DriverError, Event, EventKind, Json};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::catalog::{Model, ModelRecord, change_of};
+use crate::config::Phase;
+
+/// `data` of `model.created`, `model.updated`, `hook.updated` and `hook.deleted`: the whole definition after the
+/// change, so that a reader needs no earlier event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct DefinitionChange {
+    pub(super) definition: ModelRecord,
+    /// Old name, new name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) renames: Vec<(String, String)>,
+    /// The phase whose hooks changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) phase: Option<Phase>,
+}
+
+impl DefinitionChange {
+    pub(super) fn to_json(&self) -> Result<Json> {
+        serde_json::to_string(self)
+            .map(Json::trusted)
+            .map_err(|error| Error::new(ErrorKind::Storage, format!("a definition cannot be written: {error}")))
+    }
+
+    /// Reads an event of a definition that was not a deletion; positions are filled in.
+    pub(super) fn from_event(event: &Event) -> Result<DefinitionChange> {
+        let corrupt = |message: String| {
+            Error::from(
+                DriverError::new(snaphook_driver::ErrorKind::Corrupt, "read", message)
+                    .with("position", event.position)
+                    .with("type", event.kind),
+            )
+        };
+        let data = event.data.as_ref().ok_or_else(|| corrupt("the event has no data".to_owned()))?;
+        let mut change: DefinitionChange =
+            serde_json::from_str(data).map_err(|error| corrupt(format!("its data cannot be read: {error}")))?;
+        change.definition.settle(event.position);
+        change.definition.updated_at = event.time;
+        if event.kind == EventKind::ModelCreated {
+            change.definition.created_at = event.time;
+        }
+        Ok(change)
+    }
+
+    /// How instances of the old version are brought over.
+    pub(super) fn carry_over(&self, old: &Model, new: &Model) -> Result<CarryOver> {
+        if self.phase.is_some() {
+            return Ok(CarryOver::default());
+        }
+        change_of(&old.schema, &new.schema, &self.renames).map_err(|error| {
+            Error::new(ErrorKind::Storage, format!("an event's renames cannot be followed: {}", error.message))
+        })
+    }
+}

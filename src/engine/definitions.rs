@@ -1,0 +1,478 @@
+//! Changes of models: made, changed, deleted. Instances must fit at the very moment of the change.
+//!
+//! A change is checked against all instances first, while writes go on; then, alone on the committer's thread, only
+//! against those that changed meanwhile, so that writers wait for a short time whatever the size of the model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snaphook_driver::time;
+use snaphook_driver::{
+    Append, CarryOver, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Instance, InstanceQuery,
+    Position, Stream,
+};
+
+use super::Engine;
+use super::change::DefinitionChange;
+use super::command::{ModelInput, Origin, Precondition, WriteOptions};
+use super::committer::Writer;
+use super::error::{Error, ErrorKind, Result};
+use super::models::Entry;
+use super::write::not_unique;
+use crate::catalog::document::Document;
+use crate::catalog::{
+    Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique,
+};
+use crate::hooks::host::HookHost;
+
+/// Instances that do not fit and are listed.
+const LISTED_MAX: usize = 20;
+/// Instances that are read at once.
+const PAGE: u32 = 1000;
+
+impl Engine {
+    /// Makes a model at version 1. `exists` if it is there.
+    pub async fn create_model(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Arc<Model>> {
+        self.check_available()?;
+        if !is_model_id(id) {
+            return Err(Error::bad_request(format!(
+                "`{}` is not a model id: 1 to 63 characters of a-z, 0-9, `_`, `-` are expected, the first a letter or digit",
+                id.chars().take(80).collect::<String>().escape_debug()
+            ))
+            .with_errors(vec![FieldError { pointer: "/id".to_owned(), message: "is not a model id".to_owned() }]));
+        }
+        if !input.renames.is_empty() {
+            return Err(Error::bad_request("`renames` has no meaning for a new model"));
+        }
+        let _one = self.definitions.lock().await;
+        if self.models.get(id).is_some() {
+            return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
+        }
+        let definition = Definition::new(&input).map_err(refused)?;
+        let now = time::now();
+        let record = ModelRecord {
+            id: id.to_owned(),
+            version: 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            hooks: BTreeMap::new(),
+            hooked_since: BTreeMap::new(),
+            position: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        if options.dry_run {
+            return Ok(Arc::new(Model::with_definition(record, &definition)));
+        }
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+        let append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        let host = Arc::clone(&self.host);
+        let model = Model::with_definition(record, &definition);
+        self.committer
+            .exclusive(move |writer| writer.define(append, None, model, &CarryOver::default(), &host, None))
+            .await?
+    }
+
+    /// Makes the next version of a model; the same definition again changes nothing.
+    pub async fn update_model(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Arc<Model>> {
+        self.check_available()?;
+        let _one = self.definitions.lock().await;
+        let entry = self.models.require(id)?;
+        check_precondition(&entry, &options.precondition)?;
+        let old = &entry.model;
+        let definition = Definition::new(&input).map_err(refused)?;
+        if definition.same_as(&old.record) && input.renames.is_empty() {
+            return Ok(Arc::clone(old));
+        }
+        let carry = change_of(&old.schema, &definition.schema, &input.renames).map_err(refused)?;
+        let record = ModelRecord {
+            version: old.record.version + 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            position: 0,
+            updated_at: time::now(),
+            ..old.record.clone()
+        };
+        let new = Model::with_definition(record.clone(), &definition);
+        let head = self.tail.head();
+        let mut review = Review::new(Arc::clone(old), new.clone(), carry.clone());
+        review.all(&*self.stores.model).await?;
+        review.verdict()?;
+        if options.dry_run {
+            return Ok(Arc::new(new));
+        }
+        let change = DefinitionChange { definition: record.clone(), renames: input.renames.clone(), phase: None };
+        let expected = Expected::At(old.record.position);
+        let mut append = definition_append(EventKind::ModelUpdated, &record, &change, expected, origin)?;
+        let host = Arc::clone(&self.host);
+        self.committer
+            .exclusive(move |writer| {
+                writer.catch_up()?;
+                writer.runtime.block_on(review.since(&*writer.events, &*writer.store, head))?;
+                review.verdict()?;
+                (append.claims, append.releases) = review.claims();
+                writer.define(append, Some(&entry), new, &carry, &host, None)
+            })
+            .await?
+    }
+
+    /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
+    pub async fn delete_model(
+        &self,
+        id: &str,
+        cascade: bool,
+        precondition: &Precondition,
+        origin: &Origin,
+    ) -> Result<()> {
+        self.check_available()?;
+        let _one = self.definitions.lock().await;
+        let entry = self.models.require(id)?;
+        check_precondition(&entry, precondition)?;
+        let origin = origin.clone();
+        self.committer.exclusive(move |writer| writer.delete_model(&entry, cascade, &origin)).await??;
+        // Post hooks that did not run yet have no model any more.
+        self.dispatcher.forget(id).await;
+        Ok(())
+    }
+}
+
+/// The event of a definition, ready to append.
+pub(super) fn definition_append(
+    kind: EventKind,
+    record: &ModelRecord,
+    change: &DefinitionChange,
+    expected: Expected,
+    origin: &Origin,
+) -> Result<Append> {
+    Ok(Append {
+        event: Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            model: record.id.clone(),
+            model_version: record.version,
+            instance: None,
+            revision: record.version,
+            data: Some(change.to_json()?),
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: Vec::new(),
+            request_id: origin.request_id.clone(),
+            time: 0,
+        },
+        expected,
+        requires: Vec::new(),
+        claims: Vec::new(),
+        releases: Vec::new(),
+    })
+}
+
+/// `If-Match` on a model.
+pub(super) fn check_precondition(entry: &Entry, precondition: &Precondition) -> Result<()> {
+    let record = &entry.model.record;
+    match precondition {
+        Precondition::At(expected) if !expected.contains(&record.position) => Err(Error::new(
+            ErrorKind::PreconditionFailed,
+            format!("model `{}` is at position {}, not where `If-Match` expected it; read it again", record.id, record.position),
+        )),
+        Precondition::Absent => Err(Error::new(ErrorKind::PreconditionFailed, format!("model `{}` exists", record.id))),
+        _ => Ok(()),
+    }
+}
+
+fn refused(error: DefinitionError) -> Error {
+    let errors = vec![FieldError { pointer: error.pointer.clone(), message: error.message.clone() }];
+    Error::new(ErrorKind::Invalid, error.message).with_errors(errors)
+}
+
+/// Checks every instance of a model against a new definition, and keeps the unique keys that change hands.
+struct Review {
+    old: Arc<Model>,
+    new: Model,
+    carry: CarryOver,
+    misfits: BTreeMap<String, String>,
+    /// Keys to claim, each with the instance that holds it. Empty if no `unique` list changed.
+    claims: BTreeMap<String, String>,
+    releases: Vec<String>,
+    /// Whether keys have to be looked at at all.
+    keys_change: bool,
+    /// Whether instances have to be looked at at all.
+    data_change: bool,
+}
+
+impl Review {
+    fn new(old: Arc<Model>, new: Model, carry: CarryOver) -> Review {
+        let keys_change = old.record.unique != new.record.unique || !carry.renames.is_empty();
+        let data_change = old.record.schema != new.record.schema;
+        Review {
+            old,
+            new,
+            carry,
+            misfits: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            releases: Vec::new(),
+            keys_change,
+            data_change,
+        }
+    }
+
+    /// Looks at every instance.
+    async fn all(&mut self, store: &dyn snaphook_driver::ModelStore) -> Result<()> {
+        if !self.keys_change && !self.data_change {
+            return Ok(());
+        }
+        let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+        loop {
+            let page = store.query(&self.old.record.id, &query).await?;
+            for instance in &page.items {
+                self.look(instance)?;
+            }
+            match page.next {
+                Some(next) => query.cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks again at those that changed after `head`; nothing changes while this runs.
+    async fn since(
+        &mut self,
+        events: &dyn snaphook_driver::EventStore,
+        store: &dyn snaphook_driver::ModelStore,
+        head: Position,
+    ) -> Result<()> {
+        let model = self.old.record.id.clone();
+        let filter = EventFilter { model: Some(model.clone()), ..EventFilter::default() };
+        let mut query = EventQuery { after: head, limit: PAGE, filter };
+        loop {
+            let page = events.read(&query, None).await?;
+            let Some(last) = page.events.last() else { return Ok(()) };
+            query.after = last.position;
+            let changed: std::collections::BTreeSet<&String> =
+                page.events.iter().filter_map(|event| event.instance.as_ref()).collect();
+            for id in changed {
+                self.misfits.remove(id);
+                self.claims.retain(|_, holder| holder != id);
+                if let Some(instance) = store.get(&model, id).await? {
+                    self.look(&instance)?;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, instance: &Instance) -> Result<()> {
+        let unreadable = |error: String| {
+            Error::new(ErrorKind::Storage, format!("`{}/{}` cannot be read: {error}", instance.model, instance.id))
+        };
+        let mut value = Document::parse(&instance.data).map_err(|error| unreadable(error.to_string()))?.value;
+        if self.keys_change {
+            let keys = unique::keys(&self.old.record.id, &self.old.record.unique, &value);
+            self.releases.extend(keys.into_iter().map(|key| key.key));
+        }
+        if let Some(data) = value.as_object_mut() {
+            self.carry.apply(data);
+        }
+        if self.data_change
+            && let Err(errors) = self.new.schema.validate(&value, "")
+        {
+            let messages: Vec<String> =
+                errors.into_iter().take(3).map(|error| format!("{} {}", error.pointer, error.message)).collect();
+            if self.misfits.len() < LISTED_MAX {
+                self.misfits.insert(instance.id.clone(), messages.join("; ").trim().to_owned());
+            }
+        }
+        if self.keys_change {
+            for key in unique::keys(&self.new.record.id, &self.new.record.unique, &value) {
+                if let Some(other) = self.claims.insert(key.key.clone(), instance.id.clone())
+                    && other != instance.id
+                    && self.misfits.len() < LISTED_MAX
+                {
+                    let names = key.properties.join(", ");
+                    let message = format!("has the same value of {names} as `{other}`, which `unique` forbids");
+                    self.misfits.insert(instance.id.clone(), message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `incompatible` if instances do not fit.
+    fn verdict(&self) -> Result<()> {
+        if self.misfits.is_empty() {
+            return Ok(());
+        }
+        let model = &self.old.record.id;
+        let errors = self
+            .misfits
+            .iter()
+            .map(|(id, message)| FieldError { pointer: format!("/instances/{id}"), message: message.clone() })
+            .collect();
+        Err(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "instances of `{model}` do not fit the new version, the first {} are listed; change them first, or the schema",
+                self.misfits.len()
+            ),
+        )
+        .with_errors(errors))
+    }
+
+    /// Keys to take and to give back with the change.
+    fn claims(&mut self) -> (Vec<Claim>, Vec<String>) {
+        let model = &self.old.record.id;
+        let releases =
+            std::mem::take(&mut self.releases).into_iter().filter(|key| !self.claims.contains_key(key)).collect();
+        let claims = std::mem::take(&mut self.claims)
+            .into_iter()
+            .map(|(key, id)| Claim { key, holder: Some(Stream::of_instance(model, id)) })
+            .collect();
+        (claims, releases)
+    }
+}
+
+impl Writer {
+    /// Appends the event of a definition, changes the model store, puts the model in use, tells listeners.
+    pub(super) fn define(
+        &mut self,
+        append: Append,
+        old: Option<&Entry>,
+        mut model: Model,
+        carry: &CarryOver,
+        host: &HookHost,
+        group: Option<&snaphook_driver::Group>,
+    ) -> Result<Arc<Model>> {
+        self.catch_up()?;
+        let id = model.record.id.clone();
+        let mut appends = [append];
+        let result = self.append(&mut appends)?.pop();
+        let committed = match result {
+            Some(Ok(committed)) => committed,
+            Some(Err(Conflict::Claimed { key, holder })) => return Err(not_unique(&key, &holder)),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("model `{id}` was changed by somebody else meanwhile; read it again"),
+                ));
+            }
+        };
+        let [append] = appends;
+        model.record.settle(committed.position);
+        model.record.updated_at = committed.time;
+        if append.event.kind == EventKind::ModelCreated {
+            model.record.created_at = committed.time;
+        }
+        let old_shape = old.map(|entry| entry.model.shape());
+        let defined = self.store.define(old_shape.as_ref(), &model.shape(), carry, committed.position);
+        if let Err(error) = self.runtime.block_on(defined) {
+            tracing::error!("the model store failed, it will catch up from the log: {error}");
+            self.behind = true;
+        }
+        if let Some(group) = group
+            && let Err(error) = self.runtime.block_on(self.events.create_group(group, committed.position))
+        {
+            // The dispatcher makes it when it next looks.
+            tracing::error!(group = group.name, "a consumer group could not be made yet: {error}");
+        }
+        let model = Arc::new(model);
+        self.models.put(Arc::new(Entry::new(Arc::clone(&model), host, old)));
+        let event = Event { position: committed.position, ..append.event };
+        self.tail.publish(std::iter::once(Arc::new(event)));
+        Ok(model)
+    }
+
+    fn delete_model(&mut self, entry: &Entry, cascade: bool, origin: &Origin) -> Result<()> {
+        self.catch_up()?;
+        let record = &entry.model.record;
+        let count = self.runtime.block_on(self.store.count(&record.id, &[]))?;
+        if count > 0 && !cascade {
+            return Err(Error::new(
+                ErrorKind::ModelInUse,
+                format!("model `{}` has {count} instances; delete them first, or ask with `?cascade=true`", record.id),
+            ));
+        }
+        self.delete_instances(&entry.model, origin)?;
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+        let expected = Expected::At(record.position);
+        let mut append = definition_append(EventKind::ModelDeleted, record, &change, expected, origin)?;
+        append.event.data = None;
+        let mut appends = [append];
+        let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("model `{}` was changed by somebody else meanwhile; read it again", record.id),
+            ));
+        };
+        if let Err(error) = self.runtime.block_on(self.store.drop_model(&record.id, committed.position)) {
+            tracing::error!("the model store failed, it will catch up from the log: {error}");
+            self.behind = true;
+        }
+        self.models.remove(&record.id);
+        let [append] = appends;
+        self.tail.publish(std::iter::once(Arc::new(Event { position: committed.position, ..append.event })));
+        Ok(())
+    }
+
+    fn delete_instances(&mut self, model: &Model, origin: &Origin) -> Result<()> {
+        let record = &model.record;
+        loop {
+            let query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+            let page = self.runtime.block_on(self.store.query(&record.id, &query))?;
+            if page.items.is_empty() {
+                return Ok(());
+            }
+            let mut appends = Vec::with_capacity(page.items.len());
+            for instance in page.items {
+                let value = instance.data.to_value().unwrap_or_default();
+                let keys = unique::keys(&record.id, &record.unique, &value);
+                appends.push(Append {
+                    event: Event {
+                        position: 0,
+                        id: uuid::Uuid::now_v7().to_string(),
+                        kind: EventKind::InstanceDeleted,
+                        model: record.id.clone(),
+                        model_version: record.version,
+                        instance: Some(instance.id),
+                        revision: instance.revision + 1,
+                        data: None,
+                        actor: origin.actor.clone(),
+                        cause: origin.cause.clone(),
+                        hooks: Vec::new(),
+                        request_id: origin.request_id.clone(),
+                        time: 0,
+                    },
+                    expected: Expected::At(instance.position),
+                    requires: Vec::new(),
+                    claims: Vec::new(),
+                    releases: keys.into_iter().map(|key| key.key).collect(),
+                });
+            }
+            let results = self.append(&mut appends)?;
+            let mut events = Vec::with_capacity(appends.len());
+            for (append, result) in appends.into_iter().zip(results) {
+                let Ok(committed) = result else {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("an instance of `{}` was changed by somebody else meanwhile; try again", record.id),
+                    ));
+                };
+                events.push(Event { position: committed.position, ..append.event });
+            }
+            self.apply(events);
+            self.catch_up()?;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The models in use, each with its compiled schema and bound hooks: what every command starts from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use snaphook_driver::{EventKind, Position};
+use tokio::sync::Notify;
+
+use super::command::phases;
+use super::error::{Error, Result};
+use crate::catalog::{HookMode, HookRecord, Model};
+use crate::config::Phase;
+use crate::hooks::grants::HookId;
+use crate::hooks::host::{Binding, BoundHook, HookHost, Mode};
+
+/// One model in use.
+pub(super) struct Entry {
+    pub(super) model: Arc<Model>,
+    hooks: HashMap<Phase, Vec<Arc<BoundHook>>>,
+    /// Wakes the model's consumer group; shared by all versions of the model.
+    pub(super) wake: Arc<Notify>,
+}
+
+impl Entry {
+    /// Binds the record's hooks; `bound` are those that are ready already, by artifact and phase.
+    pub(super) fn new(model: Arc<Model>, host: &HookHost, previous: Option<&Entry>) -> Entry {
+        let hooks = model
+            .record
+            .hooks
+            .iter()
+            .map(|(phase, chain)| {
+                let bound = chain.iter().map(|record| {
+                    // A hook that stays as it was keeps its stats and its prepared code.
+                    let kept = previous.and_then(|entry| {
+                        entry.chain(*phase).iter().find(|hook| {
+                            let binding = hook.binding();
+                            binding.id.name == record.name
+                                && binding.position == record.position
+                                && binding.engine == record.engine
+                        })
+                    });
+                    kept.cloned().unwrap_or_else(|| host.bind(binding(&model.record.id, *phase, record), None))
+                });
+                (*phase, bound.collect())
+            })
+            .collect();
+        let wake = previous.map_or_else(|| Arc::new(Notify::new()), |entry| Arc::clone(&entry.wake));
+        Entry { model, hooks, wake }
+    }
+
+    /// The hooks of a phase, in order.
+    pub(super) fn chain(&self, phase: Phase) -> &[Arc<BoundHook>] {
+        self.hooks.get(&phase).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a kind of event has post hooks, for an event at `position`.
+    pub(super) fn reacts_to(&self, kind: EventKind, position: Position) -> bool {
+        phases(kind).is_some_and(|(_, post)| {
+            self.model.record.hooked_since.get(&post).is_some_and(|since| *since < position)
+                && !self.chain(post).is_empty()
+        })
+    }
+
+    /// Position after which the model has had post hooks; `None` if it has none.
+    pub(super) fn reacts_since(&self) -> Option<Position> {
+        let record = &self.model.record;
+        record.hooked_since.iter().filter(|(phase, _)| !phase.is_pre()).map(|(_, since)| *since).min()
+    }
+}
+
+fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
+    Binding {
+        id: HookId {
+            model: model.to_owned(),
+            phase,
+            name: record.name.clone(),
+            artifact: format!("sha256:{}", record.artifact),
+        },
+        engine: record.engine.clone(),
+        size: record.size,
+        mode: match record.mode {
+            HookMode::Enforce => Mode::Enforce,
+            HookMode::Shadow => Mode::Shadow,
+        },
+        position: record.position,
+    }
+}
+
+/// Every model by id. Readers never wait; the committer's thread is the only one that changes it.
+#[derive(Default)]
+pub(super) struct Models(ArcSwap<HashMap<String, Arc<Entry>>>);
+
+impl Models {
+    pub(super) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+        self.0.load().get(id).cloned()
+    }
+
+    /// `not-found` if there is none.
+    pub(super) fn require(&self, id: &str) -> Result<Arc<Entry>> {
+        self.get(id).ok_or_else(|| {
+            Error::not_found(format!("there is no model `{}`", id.chars().take(80).collect::<String>()))
+        })
+    }
+
+    /// By id.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        let mut all: Vec<_> = self.0.load().values().cloned().collect();
+        all.sort_by(|a, b| a.model.record.id.cmp(&b.model.record.id));
+        all
+    }
+
+    pub(super) fn put(&self, entry: Arc<Entry>) {
+        self.change(|map| {
+            map.insert(entry.model.record.id.clone(), Arc::clone(&entry));
+        });
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        self.change(|map| {
+            map.remove(id);
+        });
+    }
+
+    pub(super) fn replace(&self, entries: Vec<Arc<Entry>>) {
+        let map = entries.into_iter().map(|entry| (entry.model.record.id.clone(), entry)).collect();
+        self.0.store(Arc::new(map));
+    }
+
+    fn change(&self, change: impl Fn(&mut HashMap<String, Arc<Entry>>)) {
+        self.0.rcu(|map| {
+            let mut map = HashMap::clone(map);
+            change(&mut map);
+            map
+        });
+    }
+}

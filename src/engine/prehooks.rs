@@ -1,0 +1,116 @@
+//! Pre hooks: the chain of one phase decides over one change, before the event exists.
+
+use std::sync::Arc;
+
+use snaphook_driver::Provenance;
+
+use super::Engine;
+use super::command::HookDecision;
+use super::error::{Error, ErrorKind};
+use super::models::Entry;
+use crate::catalog::FieldError;
+use crate::catalog::document::Document;
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
+use crate::hooks::host::{BoundHook, Mode};
+
+/// What a chain came to.
+pub(super) enum Decided {
+    Pass { document: Option<Document>, provenance: Vec<Provenance>, decisions: Vec<HookDecision> },
+    Stop { error: Error, decisions: Vec<HookDecision> },
+}
+
+impl Engine {
+    /// Runs the chain in order; each hook sees what the one before it made of the data. The first that refuses or
+    /// fails stops the change.
+    pub(super) async fn decide(
+        &self,
+        entry: &Entry,
+        chain: &[Arc<BoundHook>],
+        mut context: Context,
+        mut document: Option<Document>,
+        prefix: &str,
+        collect: bool,
+    ) -> Decided {
+        let mut provenance = Vec::with_capacity(chain.len());
+        let mut decisions = Vec::new();
+        for hook in chain {
+            let mut run = self.host.run(hook, &context).await;
+            let amended = match &run.outcome {
+                Outcome::Amend(data) => Some(check_amended(entry, data, hook)),
+                _ => None,
+            };
+            match amended {
+                Some(Ok(amended)) => {
+                    context.after = Some(amended.text.clone());
+                    document = Some(amended);
+                }
+                Some(Err(failure)) => run.outcome = Outcome::Failed(failure),
+                None => {}
+            }
+            if collect {
+                decisions.push(decision(hook, &run));
+            }
+            match run.outcome {
+                Outcome::Accept | Outcome::Amend(_) => provenance.push(hook.provenance(&run)),
+                Outcome::Reject(rejection) => {
+                    let errors = rejection
+                        .fields
+                        .into_iter()
+                        .map(|field| FieldError { pointer: format!("{prefix}{}", field.pointer), ..field })
+                        .collect();
+                    let error = Error::new(ErrorKind::Rejected, rejection.message)
+                        .with_errors(errors)
+                        .with_hook(hook.binding().id.name.clone());
+                    return Decided::Stop { error, decisions };
+                }
+                Outcome::Failed(failure) => return Decided::Stop { error: failed(hook, failure), decisions },
+            }
+        }
+        Decided::Pass { document, provenance, decisions }
+    }
+}
+
+/// Amended data is validated like a client's.
+fn check_amended(entry: &Entry, data: &snaphook_driver::Json, hook: &BoundHook) -> Result<Document, Failure> {
+    let failure = |message| Failure { cause: FailureCause::Amend, message, limit: None };
+    let document = Document::parse(data)
+        .map_err(|error| failure(format!("hook `{}` amended data that cannot be read: {error}", hook.label())))?;
+    entry.model.schema.validate(&document.value, "").map_err(|errors| {
+        let first = errors.first().map_or_else(String::new, |error| format!(": {} {}", error.pointer, error.message));
+        failure(format!("hook `{}` amended data that does not fit the schema{first}", hook.label()))
+    })?;
+    Ok(document)
+}
+
+fn failed(hook: &BoundHook, failure: Failure) -> Error {
+    let kind = match failure.cause {
+        FailureCause::Overloaded => ErrorKind::Overloaded,
+        _ => ErrorKind::HookFailed,
+    };
+    let detail = format!(
+        "pre hook `{}` failed ({}), so nothing was stored: {}",
+        hook.label(),
+        failure.cause.as_str(),
+        failure.message
+    );
+    Error::new(kind, detail).with_hook(hook.binding().id.name.clone())
+}
+
+fn decision(hook: &BoundHook, run: &Run) -> HookDecision {
+    let (decision, message) = match &run.outcome {
+        Outcome::Accept => ("accept", None),
+        Outcome::Amend(_) => ("amend", None),
+        Outcome::Reject(rejection) => ("reject", Some(rejection.message.clone())),
+        Outcome::Failed(failure) => ("failed", Some(failure.message.clone())),
+    };
+    let provenance = hook.provenance(run);
+    HookDecision {
+        name: provenance.name,
+        engine: provenance.engine,
+        artifact: provenance.artifact,
+        decision,
+        message,
+        shadow: hook.binding().mode == Mode::Shadow,
+        ms: provenance.ms,
+    }
+}

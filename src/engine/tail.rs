@@ -1,0 +1,77 @@
+//! The newest events, in memory, for listeners that keep up; the log answers the others.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use snaphook_driver::{Event, Position};
+use tokio::sync::watch;
+
+/// Events that are kept.
+const EVENTS_MAX: usize = 8192;
+/// Bytes of their data that are kept.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What an event takes besides its data, roughly.
+const EVENT_BYTES: usize = 512;
+
+/// The end of the log. Derived: it may be dropped at any time.
+pub(super) struct Tail {
+    ring: Mutex<Ring>,
+    head: watch::Sender<Position>,
+}
+
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    /// Every event after this position is in the ring.
+    floor: Position,
+}
+
+impl Tail {
+    pub(super) fn new(head: Position) -> Tail {
+        Tail {
+            ring: Mutex::new(Ring { events: VecDeque::new(), bytes: 0, floor: head }),
+            head: watch::Sender::new(head),
+        }
+    }
+
+    /// Adds events that are stored and applied, in order.
+    pub(super) fn publish(&self, events: impl Iterator<Item = Arc<Event>>) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            ring.bytes += weight(&event);
+            ring.events.push_back(event);
+        }
+        while ring.events.len() > EVENTS_MAX || ring.bytes > BYTES_MAX {
+            let Some(oldest) = ring.events.pop_front() else { break };
+            ring.bytes -= weight(&oldest);
+            ring.floor = oldest.position;
+        }
+        let head = ring.events.back().map_or(ring.floor, |event| event.position);
+        drop(ring);
+        self.head.send_replace(head);
+    }
+
+    /// Position of the last event.
+    pub(super) fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    /// Changes with each publication.
+    pub(super) fn watch(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    /// Up to `limit` events after a position; `None` if the ring no longer reaches back that far.
+    pub(super) fn after(&self, position: Position, limit: usize) -> Option<Vec<Arc<Event>>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if position < ring.floor {
+            return None;
+        }
+        let start = ring.events.partition_point(|event| event.position <= position);
+        Some(ring.events.range(start..).take(limit).cloned().collect())
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    EVENT_BYTES + event.data.as_ref().map_or(0, |data| data.len())
+}

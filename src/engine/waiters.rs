@@ -1,0 +1,31 @@
+//! Callers that wait for the post hooks of one event (`Prefer: wait`).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use snaphook_driver::Position;
+use tokio::sync::oneshot;
+
+/// Who waits for which event.
+#[derive(Default)]
+pub(super) struct Waiters(Mutex<HashMap<Position, oneshot::Sender<()>>>);
+
+impl Waiters {
+    /// Called before the event's consumer group is woken, so the end cannot be missed.
+    pub(super) fn add(&self, position: Position, sender: oneshot::Sender<()>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Callers that gave up leave their senders behind.
+        if waiting.len() >= 1024 {
+            waiting.retain(|_, sender| !sender.is_closed());
+        }
+        waiting.insert(position, sender);
+    }
+
+    /// The post hooks of the event ended, well or not.
+    pub(super) fn settle(&self, position: Position) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
+        if let Some(sender) = sender {
+            let _ = sender.send(());
+        }
+    }
+}

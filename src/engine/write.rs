@@ -1,0 +1,462 @@
+//! The path of one change: model, data, schema, pre hooks, event. The order of these steps is decided here.
+//!
+//! No lock is held between the steps. What changed meanwhile shows at the append (optimistic concurrency), and the
+//! change starts over with what is there now.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{
+    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
+};
+use tokio::sync::oneshot;
+
+use super::Engine;
+use super::command::{Change, DryRun, HookDecision, Origin, Precondition, WriteOptions, Written, phases};
+use super::committer::{Answer, Committed, Pending};
+use super::error::{Error, ErrorKind, Result};
+use super::models::Entry;
+use super::prehooks::Decided;
+use crate::catalog::document::{Document, merge_patch};
+use crate::catalog::{FieldError, is_instance_id, unique};
+use crate::hooks::context::Context;
+
+/// Races that a change may lose before the caller is told.
+const RETRIES_MAX: u32 = 5;
+/// How long an idempotency key is remembered, in milliseconds.
+const IDEMPOTENCY_MILLIS: Millis = 24 * 60 * 60 * 1000;
+
+/// A change and the instance that it is about.
+pub(super) struct Command {
+    pub(super) id: String,
+    /// The id was made here: there cannot be such an instance.
+    fresh: bool,
+    change: Change,
+}
+
+/// A change that passed its pre hooks and only needs to be written.
+pub(super) struct Prepared {
+    append: Append,
+    /// The instance as it will be, or, for a deletion, as it was; position and times are not filled in yet.
+    instance: Instance,
+    decisions: Vec<HookDecision>,
+    entry: Arc<Entry>,
+}
+
+/// What a change came to before it was written.
+pub(super) enum Step {
+    Write(Box<Prepared>),
+    /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
+    Answer(Box<Written>),
+}
+
+impl Engine {
+    /// Carries out a change: validated, hooked, logged, applied.
+    pub async fn write(&self, model: &str, change: Change, options: &WriteOptions, origin: &Origin) -> Result<Written> {
+        self.write_command(model, Command::new(change)?, options, origin).await
+    }
+
+    /// The same for a command that is checked already.
+    pub(super) async fn write_command(
+        &self,
+        model: &str,
+        command: Command,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Written> {
+        let mut lost = 0;
+        loop {
+            let prepared = match self.prepare(model, &command, options, origin).await? {
+                Step::Answer(answer) => return Ok(*answer),
+                Step::Write(prepared) => prepared,
+            };
+            let (receiver, settled, pending) = self.submit(*prepared, options)?;
+            let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
+            if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
+                if let (Some(wait), Some(settled)) = (options.wait, settled) {
+                    // A hook that is not done by then goes on; the answer says nothing of it.
+                    let _ = tokio::time::timeout(wait, settled).await;
+                }
+                return Ok(written);
+            }
+        }
+    }
+
+    /// Steps 1 to 3: everything before the event exists.
+    pub(super) async fn prepare(
+        &self,
+        model: &str,
+        command: &Command,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Step> {
+        self.check_available()?;
+        let entry = self.models.require(model)?;
+        let Command { id, fresh, change } = command;
+        let claim_key = options.idempotency_key.as_ref().map(|key| idempotency_key(model, key));
+        let mut releases = Vec::new();
+        if let Some(key) = &claim_key
+            && let Some(holder) = self.stores.event.holder(key).await?
+        {
+            match self.first_answer(&holder).await? {
+                Some(answer) => return Ok(Step::Answer(Box::new(answer))),
+                None => releases.push(key.clone()),
+            }
+        }
+        // A creation with an id of our own cannot meet an instance.
+        let current = if *fresh { None } else { self.stores.model.get(model, id).await? };
+        let kind = check_presence(model, command, current.as_ref(), &options.precondition)?;
+
+        let mut document = match change {
+            Change::Create { data, .. } | Change::Replace { data, .. } => {
+                let mut document = parse(data)?;
+                if entry.model.schema.has_defaults() && entry.model.schema.fill_defaults(&mut document.value) {
+                    document = Document::from_value(document.value);
+                }
+                Some(document)
+            }
+            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch)?),
+            Change::Delete { .. } => None,
+        };
+        let prefix = if matches!(change, Change::Patch { .. }) { "" } else { "/data" };
+        if let Some(document) = &document {
+            entry.model.schema.validate(&document.value, prefix).map_err(|errors| does_not_fit(&entry, errors))?;
+        }
+
+        let (pre, post) = phases(kind).ok_or_else(stopped)?;
+        let chain = entry.chain(pre);
+        let mut provenance = Vec::new();
+        let mut decisions = Vec::new();
+        if !chain.is_empty() {
+            let context = Context {
+                phase: pre,
+                model: model.to_owned(),
+                model_version: entry.model.record.version,
+                instance: id.to_owned(),
+                before: current.as_ref().map(|instance| instance.data.clone()),
+                after: document.as_ref().map(|document| document.text.clone()),
+                actor: origin.actor.clone(),
+                request_id: origin.request_id.clone(),
+                time: time::now(),
+                event: None,
+                attempt: 1,
+                depth: origin.cause.as_ref().map_or(0, |cause| cause.depth),
+            };
+            match self.decide(&entry, chain, context, document, prefix, options.dry_run).await {
+                Decided::Pass { document: decided, provenance: passed, decisions: made } => {
+                    document = decided;
+                    provenance = passed;
+                    decisions = made;
+                }
+                Decided::Stop { error, decisions } => {
+                    if options.dry_run {
+                        let answer = DryRun { event: None, hooks: decisions, post_hooks: Vec::new() };
+                        return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+
+        let record = &entry.model.record;
+        let revision = current.as_ref().map_or(1, |current| current.revision + 1);
+        let mut append = Append {
+            event: Event {
+                position: 0,
+                id: uuid::Uuid::now_v7().to_string(),
+                kind,
+                model: model.to_owned(),
+                model_version: record.version,
+                instance: Some(id.to_owned()),
+                revision,
+                data: document.as_ref().map(|document| document.text.clone()),
+                actor: origin.actor.clone(),
+                cause: origin.cause.clone(),
+                hooks: provenance,
+                request_id: origin.request_id.clone(),
+                time: time::now(),
+            },
+            expected: current.as_ref().map_or(Expected::New, |current| Expected::At(current.position)),
+            requires: vec![Require { stream: Stream::of_model(model), position: record.position }],
+            claims: Vec::new(),
+            releases,
+        };
+        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref())?;
+        if let Some(key) = claim_key {
+            append.claims.push(Claim { key, holder: None });
+        }
+        if options.dry_run {
+            self.check_claims(&entry, &append).await?;
+            let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
+            let answer = DryRun { event: Some(append.event), hooks: decisions, post_hooks };
+            return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+        }
+        let now = append.event.time;
+        let instance = match (&current, document) {
+            (Some(current), None) => current.clone(),
+            (current, document) => Instance {
+                id: id.to_owned(),
+                model: model.to_owned(),
+                model_version: record.version,
+                revision,
+                position: 0,
+                created_at: current.as_ref().map_or(now, |current| current.created_at),
+                updated_at: now,
+                data: document.map_or_else(|| Json::trusted("{}"), |document| document.text),
+            },
+        };
+        Ok(Step::Write(Box::new(Prepared { append, instance, decisions, entry })))
+    }
+
+    /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
+    /// order.
+    pub(super) fn submit(
+        &self,
+        prepared: Prepared,
+        options: &WriteOptions,
+    ) -> Result<(oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted)> {
+        let Prepared { append, instance, entry, .. } = prepared;
+        let (answer, receiver) = oneshot::channel();
+        let kind = append.event.kind;
+        let reacts = entry.reacts_to(kind, Position::MAX);
+        let (settled, settled_receiver) = match (options.wait, reacts) {
+            (Some(_), true) => {
+                let (sender, receiver) = oneshot::channel();
+                (Some(sender), Some(receiver))
+            }
+            _ => (None, None),
+        };
+        let wake = reacts.then(|| Arc::clone(&entry.wake));
+        self.committer.submit(Pending { append, answer, wake, settled })?;
+        Ok((receiver, settled_receiver, Submitted { kind, instance }))
+    }
+
+    /// Step 6, or `None`: a race was lost and the change is to be prepared again.
+    pub(super) async fn finish(
+        &self,
+        submitted: Submitted,
+        answer: Answer,
+        command: &Command,
+        options: &WriteOptions,
+        lost: &mut u32,
+    ) -> Result<Option<Written>> {
+        let conflict = match answer? {
+            Ok(committed) => return Ok(Some(submitted.written(committed))),
+            Err(conflict) => conflict,
+        };
+        let model = &submitted.instance.model;
+        match conflict {
+            Conflict::Claimed { key, holder } if key.starts_with(IDEMPOTENCY_PREFIX) => {
+                if let Some(answer) = self.first_answer(&holder).await? {
+                    return Ok(Some(answer));
+                }
+            }
+            Conflict::Claimed { key, holder } => return Err(not_unique(&key, &holder)),
+            Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
+                return Err(exists(model, &command.id));
+            }
+            Conflict::Stream { .. } if options.precondition != Precondition::None => {
+                return Err(Error::new(
+                    ErrorKind::PreconditionFailed,
+                    format!("`{model}/{}` was changed by somebody else meanwhile; read it again", command.id),
+                ));
+            }
+            Conflict::Stream { .. } | Conflict::Required { .. } | Conflict::Batch => {}
+        }
+        *lost += 1;
+        self.metrics.retries.fetch_add(1, Ordering::Relaxed);
+        if *lost > RETRIES_MAX {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("`{model}/{}` was changed by others {lost} times meanwhile; try again", command.id),
+            ));
+        }
+        Ok(None)
+    }
+
+    /// The answer that the event of an idempotency key had; `None` if the key is too old.
+    async fn first_answer(&self, holder: &Holder) -> Result<Option<Written>> {
+        let event = self.stores.event.last(&holder.stream, holder.position).await?;
+        Ok(event.filter(|event| time::now() - event.time < IDEMPOTENCY_MILLIS).and_then(|event| {
+            Some(Written::Created(Instance {
+                id: event.instance?,
+                model: event.model,
+                model_version: event.model_version,
+                revision: event.revision,
+                position: event.position,
+                created_at: event.time,
+                updated_at: event.time,
+                data: event.data?,
+            }))
+        }))
+    }
+
+    /// Claims the values of `unique` lists that are new, releases those that are gone.
+    fn claim_unique(
+        &self,
+        entry: &Entry,
+        append: &mut Append,
+        current: Option<&Instance>,
+        document: Option<&Document>,
+    ) -> Result<()> {
+        let record = &entry.model.record;
+        if record.unique.is_empty() {
+            return Ok(());
+        }
+        let old = match current {
+            Some(current) => unique::keys(&record.id, &record.unique, &parse(&current.data)?.value),
+            None => Vec::new(),
+        };
+        let new = document.map_or_else(Vec::new, |document| unique::keys(&record.id, &record.unique, &document.value));
+        append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
+        append
+            .claims
+            .extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim { key: key.key, holder: None }));
+        Ok(())
+    }
+
+    /// For dry runs: whether somebody else holds a value already.
+    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
+        let stream = append.event.stream();
+        for claim in append.claims.iter().filter(|claim| !claim.key.starts_with(IDEMPOTENCY_PREFIX)) {
+            if let Some(holder) = self.stores.event.holder(&claim.key).await?
+                && holder.stream != stream
+            {
+                tracing::debug!(model = entry.model.record.id, "a dry run met a value that is taken");
+                return Err(not_unique(&claim.key, &holder));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A change that the committer has.
+pub(super) struct Submitted {
+    kind: EventKind,
+    instance: Instance,
+}
+
+impl Submitted {
+    fn written(mut self, committed: Committed) -> Written {
+        if self.kind == EventKind::InstanceDeleted {
+            return Written::Deleted(self.instance);
+        }
+        self.instance.position = committed.position;
+        self.instance.updated_at = committed.time;
+        if self.kind == EventKind::InstanceCreated {
+            self.instance.created_at = committed.time;
+            return Written::Created(self.instance);
+        }
+        Written::Updated(self.instance)
+    }
+}
+
+impl Prepared {
+    /// What the pre hooks said.
+    pub(super) fn decisions(&self) -> &[HookDecision] {
+        &self.decisions
+    }
+}
+
+impl Command {
+    /// Checks the instance's id; gives a creation without one an id, so that every try means the same instance.
+    pub(super) fn new(mut change: Change) -> Result<Command> {
+        let id = match &mut change {
+            Change::Create { id, .. } => id.take(),
+            Change::Replace { id, .. } | Change::Patch { id, .. } | Change::Delete { id } => Some(id.clone()),
+        };
+        match id {
+            None => Ok(Command { id: uuid::Uuid::now_v7().to_string(), fresh: true, change }),
+            Some(id) if is_instance_id(&id) => Ok(Command { id, fresh: false, change }),
+            Some(id) => Err(Error::bad_request(format!(
+                "`{}` is not an instance id: 1 to 128 letters, digits, `.`, `_`, `~`, `-` are expected, the first a letter or digit",
+                id.chars().take(140).collect::<String>().escape_debug()
+            ))),
+        }
+    }
+}
+
+const IDEMPOTENCY_PREFIX: &str = "idempotency ";
+
+fn idempotency_key(model: &str, key: &str) -> String {
+    format!("{IDEMPOTENCY_PREFIX}{model} {key}")
+}
+
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorKind::Overloaded, "the server is stopping; try again when it is back")
+}
+
+fn parse(data: &Json) -> Result<Document> {
+    Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
+}
+
+/// The data after a merge patch.
+fn patched(current: Option<&Instance>, patch: &Json) -> Result<Document> {
+    let patch = parse(patch)?;
+    let mut value = match current {
+        Some(current) => parse(&current.data)?.value,
+        None => serde_json::Value::Null,
+    };
+    merge_patch(&mut value, patch.value);
+    // Two documents of allowed depth cannot make a deeper one.
+    Ok(Document::from_value(value))
+}
+
+/// What kind of event the change becomes, if what is there allows it.
+fn check_presence(
+    model: &str,
+    command: &Command,
+    current: Option<&Instance>,
+    precondition: &Precondition,
+) -> Result<EventKind> {
+    let Command { id, change, .. } = command;
+    let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
+    match (precondition, current) {
+        (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, Change::Create { .. }) => {
+            return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
+        }
+        (Precondition::At(expected), Some(current)) if !expected.contains(&current.position) => {
+            return failed(format!(
+                "`{model}/{id}` is at position {}, `If-Match` expected {}; read it again",
+                current.position,
+                expected.iter().map(Position::to_string).collect::<Vec<_>>().join(" or ")
+            ));
+        }
+        (Precondition::Absent, Some(current)) => {
+            return failed(format!("`{model}/{id}` exists, at position {}", current.position));
+        }
+        _ => {}
+    }
+    match (change, current) {
+        (Change::Create { .. }, Some(_)) => Err(exists(model, id)),
+        (Change::Create { .. }, None) => Ok(EventKind::InstanceCreated),
+        (Change::Replace { create: true, .. }, None) => Ok(EventKind::InstanceCreated),
+        (_, None) => Err(Error::not_found(format!("there is no `{model}/{id}`"))),
+        (Change::Delete { .. }, Some(_)) => Ok(EventKind::InstanceDeleted),
+        (_, Some(_)) => Ok(EventKind::InstanceUpdated),
+    }
+}
+
+fn exists(model: &str, id: &str) -> Error {
+    Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))
+}
+
+fn does_not_fit(entry: &Entry, errors: Vec<FieldError>) -> Error {
+    let record = &entry.model.record;
+    let detail = format!("the data does not fit the schema of `{}` (version {})", record.id, record.version);
+    Error::new(ErrorKind::Invalid, detail).with_errors(errors)
+}
+
+pub(super) fn not_unique(key: &str, holder: &Holder) -> Error {
+    let properties = unique::properties_of(key).unwrap_or_default();
+    let names = properties.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let errors = properties
+        .iter()
+        .map(|name| FieldError {
+            pointer: format!("/data/{}", name.replace('~', "~0").replace('/', "~1")),
+            message: format!("must be unique, `{}` has this value already", holder.stream),
+        })
+        .collect();
+    Error::new(ErrorKind::NotUnique, format!("another instance has the same value of {names}")).with_errors(errors)
+}
