@@ -11,7 +11,7 @@ use super::{Config, DriverConfig};
 
 /// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
 pub struct ConfigHandle {
-    current: ArcSwap<Config>,
+    current: Arc<ArcSwap<Config>>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
 }
@@ -28,7 +28,7 @@ pub struct Reloaded {
 impl ConfigHandle {
     pub fn new(config: Config) -> Arc<Self> {
         Arc::new(ConfigHandle {
-            current: ArcSwap::from_pointee(config),
+            current: Arc::new(ArcSwap::from_pointee(config)),
             generation: AtomicU64::new(1),
             changed: watch::channel(1).0,
         })
@@ -42,6 +42,11 @@ impl ConfigHandle {
     /// The configuration in force, to keep.
     pub fn current(&self) -> Arc<Config> {
         self.current.load_full()
+    }
+
+    /// The cell itself, for those who only ever look at what is in force.
+    pub fn shared(&self) -> Arc<ArcSwap<Config>> {
+        Arc::clone(&self.current)
     }
 
     /// Counts the changes, from 1. Who keeps something derived from the configuration reads this first, then the

@@ -1,208 +1,213 @@
 //! The commit path, the dispatcher, rebuild and publishing: the only place that knows the order of steps.
 //!
-//! The engine does no HTTP and does not know which drivers or hook engines exist.
+//! The engine does no HTTP and does not know which drivers or hook engines exist. Ground state is the event log
+//! alone; models in use, model store, tail and consumer groups are derived from it.
 
 pub mod command;
-mod error;
-pub mod input;
+pub mod error;
+pub mod replay;
+
+mod access;
+mod bindings;
+mod change;
+mod committer;
+mod definitions;
+mod dispatcher;
+mod failures;
+mod history;
+mod import;
+mod metrics;
+mod models;
+mod prehooks;
+mod rebuild;
+mod secrets;
+mod tail;
+mod waiters;
+mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use futures::Stream;
-use futures::stream::BoxStream;
-use serde_json::Value;
-use snaphook_driver::{
-    ErrorQuery, ErrorRecord, Event, EventPage, EventQuery, Instance, InstancePage, Position, time::Millis,
-};
+use snaphook_driver::{Condition, EventFilter, EventQuery, Instance, InstancePage};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::history::At;
+use self::access::EngineAccess;
+use self::bindings::StoredArtifacts;
+use self::committer::{Committer, Writer};
+use self::dispatcher::Dispatcher;
+use self::metrics::Metrics;
+use self::models::{Entry, Models};
+use self::rebuild::Rebuild;
+use self::tail::Tail;
+use self::waiters::Waiters;
+use crate::catalog::query;
 pub use crate::catalog::query::{FilterValue, QueryInput};
-use crate::catalog::{HookRecord, Model, ModelRecord};
-use crate::config::Phase;
-use crate::hooks::context::LogLine;
-use command::{
-    BindingInput, Change, HookInfo, Imported, ModelInput, Origin, Precondition, RebuildProgress, WriteOptions, Written,
-};
-pub use error::{Error, ErrorKind, Result};
+use crate::catalog::Model;
+use crate::config::ConfigHandle;
+use crate::drivers::Stores;
+use crate::hooks::host::HookHost;
 
-/// One server's engine. Cheap to share behind an `Arc`.
-pub struct Engine {}
-
-/// A point in the past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    Position(Position),
-    Time(Millis),
+/// One server's engine.
+pub struct Engine {
+    config: Arc<ConfigHandle>,
+    stores: Stores,
+    host: Arc<HookHost>,
+    models: Arc<Models>,
+    tail: Arc<Tail>,
+    committer: Committer,
+    dispatcher: Dispatcher,
+    waiters: Arc<Waiters>,
+    metrics: Arc<Metrics>,
+    rebuild: Rebuild,
+    /// The model store is half there.
+    unavailable: AtomicBool,
+    /// One change of definitions at a time on this node.
+    definitions: tokio::sync::Mutex<()>,
+    stopping: watch::Sender<bool>,
 }
 
-#[allow(unused_variables)]
 impl Engine {
+    /// Lets the model store catch up with the log, puts the models in use, and starts to serve post hooks. `progress`
+    /// can be watched meanwhile.
+    pub async fn open(
+        config: Arc<ConfigHandle>,
+        stores: Stores,
+        host: Arc<HookHost>,
+        progress: &replay::Progress,
+    ) -> Result<Arc<Engine>> {
+        let defined = replay::run(&stores.event, &stores.model, progress).await?;
+        let head = stores.event.head().await?;
+        let models = Arc::new(Models::default());
+        models.replace(
+            defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None))).collect(),
+        );
+        let tail = Arc::new(Tail::new(head));
+        let waiters = Arc::new(Waiters::default());
+        let metrics = Arc::new(Metrics::default());
+        let last = EventQuery { after: head.saturating_sub(1), limit: 1, filter: EventFilter::default() };
+        let last_time = stores.event.read(&last, None).await?.events.last().map_or(0, |event| event.time);
+        let committer = Committer::start(Writer {
+            events: Arc::clone(&stores.event),
+            store: Arc::clone(&stores.model),
+            models: Arc::clone(&models),
+            tail: Arc::clone(&tail),
+            waiters: Arc::clone(&waiters),
+            metrics: Arc::clone(&metrics),
+            runtime: Handle::current(),
+            last_time,
+            behind: false,
+        })
+        .map_err(|error| Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}")))?;
+        let engine = Arc::new(Engine {
+            config,
+            stores,
+            host,
+            models,
+            tail,
+            committer,
+            dispatcher: Dispatcher::new(),
+            waiters,
+            metrics,
+            rebuild: Rebuild::default(),
+            unavailable: AtomicBool::new(false),
+            definitions: tokio::sync::Mutex::new(()),
+            stopping: watch::Sender::new(false),
+        });
+        engine.host.attach(
+            Arc::new(EngineAccess(Arc::downgrade(&engine))),
+            Arc::new(StoredArtifacts(Arc::clone(&engine.stores.event))),
+        );
+        engine.dispatcher.start(&engine).await;
+        Ok(engine)
+    }
+
     /// Every model, by id.
     pub fn models(&self) -> Vec<Arc<Model>> {
-        unimplemented!()
+        self.models.all().into_iter().map(|entry| Arc::clone(&entry.model)).collect()
     }
+
     /// `not-found` if there is none.
     pub fn model(&self, id: &str) -> Result<Arc<Model>> {
-        unimplemented!()
-    }
-    /// An older version, from the log.
-    pub async fn model_version(&self, id: &str, version: u64) -> Result<ModelRecord> {
-        unimplemented!()
-    }
-    pub async fn create_model(
-        &self,
-        id: &str,
-        input: ModelInput,
-        options: &WriteOptions,
-        origin: &Origin,
-    ) -> Result<Arc<Model>> {
-        unimplemented!()
-    }
-    pub async fn update_model(
-        &self,
-        id: &str,
-        input: ModelInput,
-        options: &WriteOptions,
-        origin: &Origin,
-    ) -> Result<Arc<Model>> {
-        unimplemented!()
-    }
-    pub async fn delete_model(
-        &self,
-        id: &str,
-        cascade: bool,
-        precondition: &Precondition,
-        origin: &Origin,
-    ) -> Result<()> {
-        unimplemented!()
+        Ok(Arc::clone(&self.models.require(id)?.model))
     }
 
-    pub fn hook_infos(&self, model: &Model, phase: Phase) -> Vec<HookInfo> {
-        unimplemented!()
-    }
-    pub async fn put_hooks(
-        &self,
-        model: &str,
-        phase: Phase,
-        chain: Vec<BindingInput>,
-        precondition: &Precondition,
-        origin: &Origin,
-    ) -> Result<Vec<HookInfo>> {
-        unimplemented!()
-    }
-    pub async fn delete_hooks(
-        &self,
-        model: &str,
-        phase: Phase,
-        precondition: &Precondition,
-        origin: &Origin,
-    ) -> Result<()> {
-        unimplemented!()
-    }
-    /// The code of a chain of one.
-    pub async fn hook_artifact(&self, model: &str, phase: Phase) -> Result<(HookRecord, Vec<u8>)> {
-        unimplemented!()
-    }
-    /// The last 200 log lines of a phase's runs, each with the hook's name.
-    pub fn hook_log(&self, model: &str, phase: Phase) -> Result<Vec<(String, LogLine)>> {
-        unimplemented!()
-    }
-    /// Log lines from now on.
-    pub fn follow_hook_log(&self, model: &str, phase: Phase) -> Result<BoxStream<'static, (String, LogLine)>> {
-        unimplemented!()
-    }
-    /// One object per hook of the phase.
-    pub fn hook_stats(&self, model: &str, phase: Phase) -> Result<Vec<Value>> {
-        unimplemented!()
-    }
-
-    pub async fn write(&self, model: &str, change: Change, options: &WriteOptions, origin: &Origin) -> Result<Written> {
-        unimplemented!()
-    }
-    /// Each line is what `POST …/instances` takes; events come in the order of the lines. A line that is not UTF-8,
-    /// too long or broken is one failure; an `Err` of the stream ends the import with that error.
-    pub async fn import(
-        &self,
-        model: &str,
-        lines: impl Stream<Item = Result<bytes::Bytes>> + Send,
-        options: &WriteOptions,
-        origin: &Origin,
-    ) -> Result<Imported> {
-        unimplemented!()
-    }
+    /// One instance, as it is now.
     pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
-        unimplemented!()
+        self.check_available()?;
+        match self.stores.model.get(model, id).await? {
+            Some(instance) => Ok(instance),
+            None => {
+                self.models.require(model)?;
+                let shown: String = id.chars().take(128).collect();
+                Err(Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug())))
+            }
+        }
     }
-    pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
-        unimplemented!()
-    }
+
+    /// A page of instances.
     pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
-        unimplemented!()
+        self.check_available()?;
+        let entry = self.models.require(model)?;
+        let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
+        Ok(self.stores.model.query(model, &query).await?)
     }
+
+    /// How many instances match, whatever the page.
     pub async fn count(&self, model: &str, input: &QueryInput) -> Result<u64> {
-        unimplemented!()
-    }
-
-    /// Events of the log, oldest first.
-    pub async fn events(&self, query: &EventQuery) -> Result<EventPage> {
-        unimplemented!()
-    }
-    /// Position of the last event.
-    pub fn head(&self) -> Position {
-        unimplemented!()
-    }
-    /// Every matching event after a position, then live ones, none missed and none twice. Ends when the listener
-    /// falls too far behind or the server stops.
-    pub fn follow(&self, query: EventQuery) -> BoxStream<'static, Result<Arc<Event>>> {
-        unimplemented!()
-    }
-
-    pub async fn errors(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
-        unimplemented!()
-    }
-    pub async fn error(&self, id: &str) -> Result<ErrorRecord> {
-        unimplemented!()
-    }
-    pub async fn drop_error(&self, id: &str) -> Result<()> {
-        unimplemented!()
-    }
-    /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
-    pub async fn retry_error(&self, id: &str) -> Result<bool> {
-        unimplemented!()
-    }
-    /// All that match (`limit` is ignored): matched, succeeded. With `dry_run` only counts.
-    pub async fn retry_errors(&self, query: &ErrorQuery, dry_run: bool) -> Result<(u64, u64)> {
-        unimplemented!()
-    }
-
-    pub async fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn secrets(&self) -> Result<Vec<String>> {
-        unimplemented!()
-    }
-    pub async fn delete_secret(&self, name: &str) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// Starts a rebuild of the model store; `conflict` if one runs.
-    pub async fn start_rebuild(self: &Arc<Self>) -> Result<()> {
-        unimplemented!()
-    }
-    pub fn rebuild_progress(&self) -> RebuildProgress {
-        unimplemented!()
+        self.check_available()?;
+        let entry = self.models.require(model)?;
+        let filter: Vec<Condition> = query::check(&entry.model, input).map_err(Error::bad_request)?.filter;
+        Ok(self.stores.model.count(model, &filter).await?)
     }
 
     /// Whether every store answers; the names of those that do not, with the reason.
     pub async fn ready(&self) -> std::result::Result<(), Vec<(String, String)>> {
-        unimplemented!()
+        let mut faults = Vec::new();
+        for (name, health) in [
+            ("secure", self.stores.secure.health().await),
+            ("event", self.stores.event.health().await),
+            ("model", self.stores.model.health().await),
+            ("error", self.stores.error.health().await),
+        ] {
+            if let Err(error) = health {
+                faults.push((name.to_owned(), error.to_string()));
+            }
+        }
+        if let Err(error) = self.check_available() {
+            faults.push(("model".to_owned(), error.detail));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
+
     /// Prometheus text.
     pub fn metrics(&self) -> String {
-        unimplemented!()
+        let mut out = String::new();
+        self.metrics.write(&mut out);
+        metrics::gauge(&mut out, "snaphook_log_head", "Position of the last event", self.tail.head());
+        metrics::gauge(
+            &mut out,
+            "snaphook_commit_queue_length",
+            "Commands that wait for the committer",
+            self.committer.waiting() as u64,
+        );
+        metrics::gauge(&mut out, "snaphook_models", "Models in use", self.models.all().len() as u64);
+        out
     }
-    /// Finishes what runs, within the time; then closes the stores.
+
+    /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.
     pub async fn close(&self, within: Duration) {
-        unimplemented!()
+        self.stopping.send_replace(true);
+        self.dispatcher.close(within).await;
+        self.committer.close().await;
+        self.stores.close().await;
     }
+}
+
+/// Ends when the server stops.
+async fn stopped_signal(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }

@@ -1,0 +1,212 @@
+//! Questions about what happened: the log, one instance's past, and what happens from now on.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use snaphook_driver::{
+    Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, time::Millis,
+};
+use tokio::sync::watch;
+
+use super::error::{Error, ErrorKind, Result};
+use super::{Engine, stopped_signal};
+use crate::catalog::ModelRecord;
+use super::change::DefinitionChange;
+
+/// A point in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Position(Position),
+    Time(Millis),
+}
+
+/// Events that a follower takes at once.
+const PAGE: u32 = 500;
+
+impl Engine {
+    /// Events of the log, oldest first.
+    pub async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        Ok(self.stores.event.read(query, None).await?)
+    }
+
+    /// Position of the last event.
+    pub fn head(&self) -> Position {
+        self.tail.head()
+    }
+
+    /// An older version of a model, from the log.
+    pub async fn model_version(&self, id: &str, version: u64) -> Result<ModelRecord> {
+        let entry = self.models.require(id)?;
+        if entry.model.record.version == version {
+            return Ok(entry.model.record.clone());
+        }
+        let filter = EventFilter { model: Some(id.to_owned()), definitions_only: true, ..EventFilter::default() };
+        let mut query = EventQuery { after: 0, limit: PAGE, filter };
+        let mut found = None;
+        loop {
+            let page = self.stores.event.read(&query, None).await?;
+            let Some(last) = page.events.last() else { break };
+            query.after = last.position;
+            for event in &page.events {
+                match event.kind {
+                    // A model that was deleted and made again starts over.
+                    EventKind::ModelDeleted => found = None,
+                    _ if event.model_version == version => found = Some(DefinitionChange::from_event(event)?.definition),
+                    _ => {}
+                }
+            }
+        }
+        found.ok_or_else(|| {
+            let current = entry.model.record.version;
+            Error::not_found(format!("model `{id}` has no version {version}, it is at version {current}"))
+        })
+    }
+
+    /// An instance as it was then. Its data has the form that it had then.
+    pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
+        self.models.require(model)?;
+        if let At::Position(position) = at
+            && position > self.head()
+        {
+            return Err(Error::bad_request(format!("`at` is {position}, the log ends at {}", self.head())));
+        }
+        let filter =
+            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
+        let mut query = EventQuery { after: 0, limit: PAGE, filter };
+        let mut instance = None;
+        'log: loop {
+            let page = self.stores.event.read(&query, None).await?;
+            let Some(last) = page.events.last().map(|event| event.position) else { break };
+            query.after = last;
+            for event in page.events {
+                let later = match at {
+                    At::Position(position) => event.position > position,
+                    At::Time(time) => event.time > time,
+                };
+                if later {
+                    break 'log;
+                }
+                instance = fold(instance, event);
+            }
+        }
+        instance.ok_or_else(|| Error::not_found(format!("there was no `{model}/{id}` then")))
+    }
+
+    /// Every matching event after a position, then live ones: none missed, none twice. Ends when the server stops,
+    /// or when a listener that had caught up falls out of the reach of the newest events: it resumes from the log.
+    pub fn follow(self: &Arc<Self>, query: EventQuery) -> BoxStream<'static, Result<Arc<Event>>> {
+        let state = Follower {
+            engine: Arc::clone(self),
+            position: query.after,
+            filter: query.filter,
+            heads: self.tail.watch(),
+            live: false,
+            ended: false,
+        };
+        let batches = stream::unfold(state, |mut follower| async move {
+            if follower.ended {
+                return None;
+            }
+            match follower.next().await {
+                Ok(Some(events)) => {
+                    let filter = follower.filter.clone();
+                    let events = events.into_iter().filter(|event| filter.matches(event)).map(Ok).collect::<Vec<_>>();
+                    Some((stream::iter(events), follower))
+                }
+                Ok(None) => None,
+                Err(error) => {
+                    follower.ended = true;
+                    Some((stream::iter(vec![Err(error)]), follower))
+                }
+            }
+        });
+        batches.flatten().take_until(stopped_signal(self.stopping.subscribe())).boxed()
+    }
+}
+
+struct Follower {
+    engine: Arc<Engine>,
+    /// Everything up to here was given out.
+    position: Position,
+    filter: EventFilter,
+    heads: watch::Receiver<Position>,
+    /// Whether the follower has reached the newest events once.
+    live: bool,
+    ended: bool,
+}
+
+impl Follower {
+    /// The next events after the position, not empty but for the filter; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<Arc<Event>>>> {
+        loop {
+            let head = *self.heads.borrow_and_update();
+            match self.engine.tail.after(self.position, PAGE as usize) {
+                Some(events) => {
+                    self.live = true;
+                    if let Some(last) = events.last() {
+                        self.position = last.position;
+                        return Ok(Some(events));
+                    }
+                    if self.heads.changed().await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                None if self.live => {
+                    tracing::info!(position = self.position, head, "a listener cannot keep up and is disconnected");
+                    return Ok(None);
+                }
+                None => {
+                    let query = EventQuery { after: self.position, limit: PAGE, filter: self.filter.clone() };
+                    let page = self.engine.stores.event.read(&query, None).await?;
+                    // A page that is not full holds every match up to the head. Listeners never see what is not
+                    // published yet: the rest comes from the tail.
+                    let published = self.engine.tail.head();
+                    let full = page.events.len() as u32 >= PAGE;
+                    let events: Vec<Arc<Event>> =
+                        page.events.into_iter().filter(|event| event.position <= published).map(Arc::new).collect();
+                    self.position = match events.last() {
+                        Some(last) if full => last.position,
+                        _ => page.head.min(published).max(self.position),
+                    };
+                    if !events.is_empty() {
+                        return Ok(Some(events));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One event more of an instance's life.
+fn fold(instance: Option<Instance>, event: Event) -> Option<Instance> {
+    let id = event.instance?;
+    match event.kind {
+        EventKind::InstanceCreated | EventKind::InstanceUpdated => Some(Instance {
+            id,
+            model: event.model,
+            model_version: event.model_version,
+            revision: event.revision,
+            position: event.position,
+            created_at: instance.map_or(event.time, |instance| instance.created_at),
+            updated_at: event.time,
+            data: event.data?,
+        }),
+        EventKind::InstanceDeleted => None,
+        _ => instance,
+    }
+}
+
+impl Engine {
+    /// The events of one instance; `not-found` if there never was one.
+    pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
+        let filter =
+            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
+        let page = self.stores.event.read(&EventQuery { after, limit, filter }, None).await?;
+        if page.events.is_empty() && self.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none() {
+            self.models.require(model)?;
+            return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
+        }
+        Ok(page)
+    }
+}
