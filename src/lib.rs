@@ -5,5 +5,6 @@
 
 pub mod catalog;
 pub mod config;
+pub mod drivers;
 pub mod engine;
 pub mod hooks;

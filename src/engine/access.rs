@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use snaphook_driver::{Event, EventFilter, EventQuery, Instance, InstancePage, Json, Position, Stream};
+use snaphook_driver::{Event, EventFilter, EventQuery, Instance, InstancePage, Json, Position};
 
 use super::Engine;
 use super::command::{Change, Origin, Precondition, WriteOptions, Written};

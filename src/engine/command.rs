@@ -6,6 +6,7 @@ use serde::Serialize;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
+pub use crate::hooks::host::HookInfo;
 use crate::config::Phase;
 
 /// Where a command comes from.
@@ -139,20 +140,6 @@ pub struct ImportError {
     pub detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<crate::hooks::context::FieldError>,
-}
-
-/// A hook as it is bound.
-#[derive(Clone, Debug, Serialize)]
-pub struct HookInfo {
-    pub name: String,
-    pub engine: String,
-    /// `sha256:…`
-    pub artifact: String,
-    pub size: u64,
-    /// `enforce` or `shadow`
-    pub mode: &'static str,
-    pub grants: Vec<serde_json::Value>,
-    pub position: Position,
 }
 
 /// Progress of a rebuild.

@@ -376,7 +376,8 @@ impl Writer {
             model.record.created_at = committed.time;
         }
         let old_shape = old.map(|entry| entry.model.shape());
-        let defined = self.store.define(old_shape.as_ref(), &model.shape(), carry, committed.position);
+        let new_shape = model.shape();
+        let defined = self.store.define(old_shape.as_ref(), &new_shape, carry, committed.position);
         if let Err(error) = self.runtime.block_on(defined) {
             tracing::error!("the model store failed, it will catch up from the log: {error}");
             self.behind = true;

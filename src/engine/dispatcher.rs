@@ -268,7 +268,8 @@ async fn run_chain(engine: &Engine, group: &str, event: &Event, token: u64, stat
 /// Exponential, with half of it left to chance so that those who failed together do not come back together.
 fn backoff(failed: u32) -> Duration {
     let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
-    let random = uuid::Uuid::new_v4().as_u128() as u32;
+    // The low bits of a UUIDv7 are random.
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
     full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
