@@ -54,12 +54,14 @@ impl Definition {
             return error("/schema", "`schema` is missing: a JSON Schema of type object is expected");
         };
         if text.len() > SCHEMA_BYTES_MAX {
-            return error("/schema", format!("schema has {} bytes, at most {SCHEMA_BYTES_MAX} are allowed", text.len()));
+            return error(
+                "/schema",
+                format!("schema has {} bytes, at most {SCHEMA_BYTES_MAX} are allowed", text.len()),
+            );
         }
         let schema = Schema::compile(text).or_else(|message| error("/schema", message))?;
         check_lists("indexes", &input.indexes, |name| {
-            schema.find(name).is_some()
-                || name.strip_prefix('-').is_some_and(|name| schema.find(name).is_some())
+            schema.find(name).is_some() || name.strip_prefix('-').is_some_and(|name| schema.find(name).is_some())
         })?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
         Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
@@ -74,11 +76,7 @@ impl Definition {
 }
 
 /// How instances of the old definition come to the new one; checks the renames.
-pub fn change_of(
-    old: &Schema,
-    new: &Schema,
-    renames: &[(String, String)],
-) -> Result<CarryOver, DefinitionError> {
+pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Result<CarryOver, DefinitionError> {
     let mut targets = BTreeSet::new();
     for (from, to) in renames {
         let pointer = format!("/renames/{}", escape(from));
@@ -106,11 +104,7 @@ pub(super) fn escape(token: &str) -> String {
     token.replace('~', "~0").replace('/', "~1")
 }
 
-fn check_lists(
-    member: &str,
-    lists: &[Vec<String>],
-    known: impl Fn(&str) -> bool,
-) -> Result<(), DefinitionError> {
+fn check_lists(member: &str, lists: &[Vec<String>], known: impl Fn(&str) -> bool) -> Result<(), DefinitionError> {
     if lists.len() > LISTS_MAX {
         return error(format!("/{member}"), format!("{} lists, at most {LISTS_MAX} are allowed", lists.len()));
     }
@@ -143,9 +137,8 @@ mod tests {
     use serde_json::json;
 
     fn input(indexes: &[&[&str]], unique: &[&[&str]]) -> ModelInput {
-        let lists = |lists: &[&[&str]]| {
-            lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
-        };
+        let lists =
+            |lists: &[&[&str]]| lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect();
         ModelInput {
             schema: Some(Json::from_value(&json!({"type": "object", "properties": {
                 "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),

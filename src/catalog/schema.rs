@@ -6,8 +6,8 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 use snaphook_driver::{Column, ColumnKind, Json};
 
-use super::document::NESTING_MAX;
 use super::FieldError;
+use super::document::NESTING_MAX;
 
 /// Errors of one document that are reported at most.
 const ERRORS_MAX: usize = 100;
@@ -162,9 +162,7 @@ impl Schema {
                 }
             }
             for keyword in ["then", "else"] {
-                if let Some(child) =
-                    object.get(keyword).and_then(|member| self.children(member, name, followed + 1))
-                {
+                if let Some(child) = object.get(keyword).and_then(|member| self.children(member, name, followed + 1)) {
                     return Some(child);
                 }
             }
@@ -353,10 +351,14 @@ mod tests {
 
     #[test]
     fn paths() {
-        let schema = schema(json!({"type": "object", "$defs": {"p": {"type": "object", "properties": {"name": {"type": "string"}}}},
+        let schema = schema(
+            json!({"type": "object", "$defs": {"p": {"type": "object", "properties": {"name": {"type": "string"}}}},
             "properties": {"a.b": {"type": "integer"}, "a": {"type": "object", "properties": {"c": {"type": ["number", "null"]}}},
-            "customer": {"$ref": "#/$defs/p"}, "map": {"additionalProperties": {"type": "boolean"}}, "any": {}}}));
-        let find = |path| schema.find(path).map(|(path, types)| (path.join("|"), types.into_iter().collect::<Vec<_>>().join(",")));
+            "customer": {"$ref": "#/$defs/p"}, "map": {"additionalProperties": {"type": "boolean"}}, "any": {}}}),
+        );
+        let find = |path| {
+            schema.find(path).map(|(path, types)| (path.join("|"), types.into_iter().collect::<Vec<_>>().join(",")))
+        };
         assert_eq!(find("a.b"), Some(("a.b".into(), "integer".into())));
         assert_eq!(find("a.c"), Some(("a|c".into(), "null,number".into())));
         assert_eq!(find("customer.name"), Some(("customer|name".into(), "string".into())));
@@ -368,11 +370,19 @@ mod tests {
 
     #[test]
     fn columns_are_the_scalars() {
-        let schema = schema(json!({"type": "object", "properties": {"Release Date": {"type": ["string", "null"]}, "n": {"type": "integer"},
-            "tags": {"type": "array"}, "e": {"enum": ["a", "b"]}, "m": {"type": ["string", "number"]}, "any": {}}}));
+        let schema = schema(
+            json!({"type": "object", "properties": {"Release Date": {"type": ["string", "null"]}, "n": {"type": "integer"},
+            "tags": {"type": "array"}, "e": {"enum": ["a", "b"]}, "m": {"type": ["string", "number"]}, "any": {}}}),
+        );
         let columns: Vec<_> = schema.columns().into_iter().map(|column| (column.name, column.kind)).collect();
-        assert_eq!(columns, [
-            ("Release Date".to_owned(), ColumnKind::Text), ("n".to_owned(), ColumnKind::Integer),
-            ("e".to_owned(), ColumnKind::Text), ("m".to_owned(), ColumnKind::Any)]);
+        assert_eq!(
+            columns,
+            [
+                ("Release Date".to_owned(), ColumnKind::Text),
+                ("n".to_owned(), ColumnKind::Integer),
+                ("e".to_owned(), ColumnKind::Text),
+                ("m".to_owned(), ColumnKind::Any)
+            ]
+        );
     }
 }

@@ -87,8 +87,8 @@ fn canonical_number(text: &str) -> String {
     if significant.is_empty() {
         return "0".to_owned();
     }
-    let exponent = exponent.parse::<i128>().unwrap_or(0) - fraction.len() as i128
-        + (trimmed.len() - significant.len()) as i128;
+    let exponent =
+        exponent.parse::<i128>().unwrap_or(0) - fraction.len() as i128 + (trimmed.len() - significant.len()) as i128;
     format!("{sign}{significant}e{exponent}")
 }
 

@@ -119,7 +119,9 @@ async fn open_store<T: ?Sized>(
     let open = table::find(store, &table.driver).and_then(function);
     let Some(open) = open else {
         let errors = table::check(config).err();
-        return Err(OpenError(errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string())));
+        return Err(OpenError(
+            errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string()),
+        ));
     };
     let start = Instant::now();
     let opened = open(OpenContext { settings, directory: config.directory.clone() }).await;
@@ -158,10 +160,13 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
     let mut values = Vec::with_capacity(names.len());
     for name in names {
         let value = match vault.get(&name).await {
-            Ok(Some(secret)) => String::from_utf8(secret.expose().to_vec())
-                .map_err(|_| format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings"))?,
+            Ok(Some(secret)) => String::from_utf8(secret.expose().to_vec()).map_err(|_| {
+                format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings")
+            })?,
             Ok(None) => {
-                return Err(format!("`secret:{name}` names a secret that is not there; set it with `snaphook secret set {name}`"));
+                return Err(format!(
+                    "`secret:{name}` names a secret that is not there; set it with `snaphook secret set {name}`"
+                ));
             }
             Err(VaultError::Name(message)) => return Err(message),
             Err(error) => return Err(format!("`secret:{name}`: {error}")),
@@ -202,7 +207,8 @@ mod tests {
 
     fn config(folder: &Path, text: &str) -> Config {
         let text = format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{text}");
-        Config::parse(&text, "config.toml", folder, None, &|name| (name == "TOKEN").then(|| "hunter2".to_owned())).unwrap()
+        Config::parse(&text, "config.toml", folder, None, &|name| (name == "TOKEN").then(|| "hunter2".to_owned()))
+            .unwrap()
     }
 
     #[tokio::test]
@@ -263,7 +269,10 @@ mod tests {
             panic!()
         };
         let (resolved, values) = resolve(&settings, &vault).await.unwrap();
-        assert_eq!(Value::Object(resolved), json!({"x": "2", "y": [7, "1", {"z": "2"}], "s": "no secret:a", "n": null}));
+        assert_eq!(
+            Value::Object(resolved),
+            json!({"x": "2", "y": [7, "1", {"z": "2"}], "s": "no secret:a", "n": null})
+        );
         assert_eq!(values, ["2", "1", "2"]);
     }
 

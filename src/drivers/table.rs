@@ -5,8 +5,7 @@ use snaphook_driver::Driver;
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, closest};
 
 /// Every driver that can be named in the configuration.
-pub const DRIVERS: &[Driver] =
-    &[snaphook_memory::DRIVER, snaphook_file::DRIVER, snaphook_sqlite::DRIVER, snaphook_stdout::DRIVER];
+pub const DRIVERS: &[Driver] = &[];
 
 /// The four kinds of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +68,11 @@ fn fault(store: Store, config: &DriverConfig) -> Option<ConfigError> {
     }
     let word = store.as_str();
     let message = if DRIVERS.iter().any(|driver| driver.name == name) {
-        let able: Vec<_> =
-            DRIVERS.iter().filter(|driver| store.is_brought_by(driver)).map(|driver| format!("`{}`", driver.name)).collect();
+        let able: Vec<_> = DRIVERS
+            .iter()
+            .filter(|driver| store.is_brought_by(driver))
+            .map(|driver| format!("`{}`", driver.name))
+            .collect();
         format!("the driver `{name}` brings no {word} storage; those that do: {}", able.join(", "))
     } else {
         let hint = closest(name, DRIVERS.iter().map(|driver| driver.name));

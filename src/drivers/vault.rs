@@ -185,7 +185,9 @@ fn check_name(name: &str) -> Result<(), VaultError> {
 fn env_identity(name: &str) -> Result<Identity, VaultError> {
     match std::env::var(name) {
         Ok(text) => parse_identity(&text, &format!("the environment variable `{name}`")),
-        Err(_) => Err(VaultError::Key(format!("the environment variable `{name}` is not set, expected an age identity in it"))),
+        Err(_) => Err(VaultError::Key(format!(
+            "the environment variable `{name}` is not set, expected an age identity in it"
+        ))),
     }
 }
 
@@ -235,7 +237,11 @@ fn warn_if_others_can_read(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
-        tracing::warn!("`{}` has mode {:03o}: others may read the private key, expected 600", path.display(), mode & 0o777);
+        tracing::warn!(
+            "`{}` has mode {:03o}: others may read the private key, expected 600",
+            path.display(),
+            mode & 0o777
+        );
     }
 }
 

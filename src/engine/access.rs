@@ -151,7 +151,6 @@ impl Engine {
             hooks[start..].join(" > ")
         )
     }
-
 }
 
 /// `invoice.postCreate` of `invoice.postCreate/mail`.

@@ -75,7 +75,10 @@ impl Engine {
             return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
         }
         if chain.len() > CHAIN_MAX {
-            return Err(Error::bad_request(format!("{} hooks in one chain, at most {CHAIN_MAX} are allowed", chain.len())));
+            return Err(Error::bad_request(format!(
+                "{} hooks in one chain, at most {CHAIN_MAX} are allowed",
+                chain.len()
+            )));
         }
         let _one = self.definitions.lock().await;
         let entry = self.models.require(model)?;
@@ -87,7 +90,10 @@ impl Engine {
         for (index, binding) in chain.into_iter().enumerate() {
             let pointer = format!("/chain/{index}");
             if binding.shadow && !phase.is_pre() {
-                return Err(cannot_bind(format!("{pointer}/mode"), format!("`shadow` is for pre hooks; `{phase}` runs after the change")));
+                return Err(cannot_bind(
+                    format!("{pointer}/mode"),
+                    format!("`shadow` is for pre hooks; `{phase}` runs after the change"),
+                ));
             }
             let (code, file) = self.code(&binding.code, &pointer).await?;
             let name = match binding.name {
@@ -97,7 +103,10 @@ impl Engine {
             if !is_hook_name(&name) {
                 return Err(cannot_bind(
                     format!("{pointer}/name"),
-                    format!("`{}` is not a hook name: 1 to 63 letters, digits, `.`, `_`, `-` are expected", name.escape_debug()),
+                    format!(
+                        "`{}` is not a hook name: 1 to 63 letters, digits, `.`, `_`, `-` are expected",
+                        name.escape_debug()
+                    ),
                 ));
             }
             if !names.insert(name.clone()) {
@@ -171,7 +180,9 @@ impl Engine {
         let host = Arc::clone(&self.host);
         let model = self
             .committer
-            .exclusive(move |writer| writer.define(append, Some(&old), new, &CarryOver::default(), &host, group.as_ref()))
+            .exclusive(move |writer| {
+                writer.define(append, Some(&old), new, &CarryOver::default(), &host, group.as_ref())
+            })
             .await??;
         match reacts {
             true => self.dispatcher.serve(&id),
@@ -194,13 +205,16 @@ impl Engine {
                 if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
                     return match self.stores.event.get_blob(hex).await? {
                         Some(bytes) => Ok((bytes, None)),
-                        None => Err(cannot_bind(pointer, format!("the server does not have an artifact `sha256:{hex}`"))),
+                        None => {
+                            Err(cannot_bind(pointer, format!("the server does not have an artifact `sha256:{hex}`")))
+                        }
                     };
                 }
                 let config = self.config.load();
                 let directory = config.directory.join(&config.hooks.directory);
                 let file = name.clone();
-                let read = tokio::task::spawn_blocking(move || read_artifact(&directory, &file, config.server.max_body_bytes));
+                let read =
+                    tokio::task::spawn_blocking(move || read_artifact(&directory, &file, config.server.max_body_bytes));
                 let bytes = read.await.map_err(|error| cannot_bind(pointer.clone(), error.to_string()))?;
                 let bytes = bytes.map_err(|message| cannot_bind(pointer, message))?;
                 let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
-pub use crate::hooks::host::HookInfo;
 use crate::config::Phase;
+pub use crate::hooks::host::HookInfo;
 
 /// Where a command comes from.
 #[derive(Clone, Debug, Default)]

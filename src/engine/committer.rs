@@ -247,10 +247,7 @@ impl Writer {
     }
 
     /// Stamps and appends; each row succeeds or fails for itself.
-    pub(super) fn append(
-        &mut self,
-        appends: &mut [Append],
-    ) -> Result<Vec<std::result::Result<Committed, Conflict>>> {
+    pub(super) fn append(&mut self, appends: &mut [Append]) -> Result<Vec<std::result::Result<Committed, Conflict>>> {
         self.last_time = self.last_time.max(time::now());
         for append in appends.iter_mut() {
             append.event.time = self.last_time;

@@ -20,9 +20,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
 use super::write::not_unique;
 use crate::catalog::document::Document;
-use crate::catalog::{
-    Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique,
-};
+use crate::catalog::{Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique};
 use crate::hooks::host::HookHost;
 
 /// Instances that do not fit and are listed.
@@ -187,7 +185,10 @@ pub(super) fn check_precondition(entry: &Entry, precondition: &Precondition) -> 
     match precondition {
         Precondition::At(expected) if !expected.contains(&record.position) => Err(Error::new(
             ErrorKind::PreconditionFailed,
-            format!("model `{}` is at position {}, not where `If-Match` expected it; read it again", record.id, record.position),
+            format!(
+                "model `{}` is at position {}, not where `If-Match` expected it; read it again",
+                record.id, record.position
+            ),
         )),
         Precondition::Absent => Err(Error::new(ErrorKind::PreconditionFailed, format!("model `{}` exists", record.id))),
         _ => Ok(()),

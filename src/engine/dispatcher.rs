@@ -153,7 +153,13 @@ async fn serve(
                     claimed = deliveries.len();
                     for delivery in deliveries {
                         let place = Arc::clone(&places).acquire_owned().await;
-                        let task = deliver(Arc::clone(&owner), group.clone(), delivery, Arc::clone(&tries), Arc::clone(&again));
+                        let task = deliver(
+                            Arc::clone(&owner),
+                            group.clone(),
+                            delivery,
+                            Arc::clone(&tries),
+                            Arc::clone(&again),
+                        );
                         running.spawn(async move {
                             task.await;
                             drop(place);
@@ -325,7 +331,13 @@ impl Engine {
     }
 
     /// Runs one hook of one event, outside the group; for retries by hand.
-    pub(super) async fn run_post_hook(&self, hook: &BoundHook, entry: &Entry, event: &Event, attempt: u32) -> super::Result<(Run, Option<Failure>)> {
+    pub(super) async fn run_post_hook(
+        &self,
+        hook: &BoundHook,
+        entry: &Entry,
+        event: &Event,
+        attempt: u32,
+    ) -> super::Result<(Run, Option<Failure>)> {
         let phase = hook.binding().id.phase;
         let before = self.before(event).await?;
         let context = self.post_context(entry, phase, event, before, attempt);
@@ -335,9 +347,23 @@ impl Engine {
     }
 
     /// Hands a failed hook to the error store.
-    async fn give_up(&self, hook: &BoundHook, event: &Event, failure: Failure, run: &Run, attempts: u32) -> snaphook_driver::Result<()> {
+    async fn give_up(
+        &self,
+        hook: &BoundHook,
+        event: &Event,
+        failure: Failure,
+        run: &Run,
+        attempts: u32,
+    ) -> snaphook_driver::Result<()> {
         let record = error_record(hook, event, failure, run, attempts);
-        tracing::warn!(hook = hook.label(), position = event.position, attempts, error = record.id, "a post hook failed for good: {}", record.message);
+        tracing::warn!(
+            hook = hook.label(),
+            position = event.position,
+            attempts,
+            error = record.id,
+            "a post hook failed for good: {}",
+            record.message
+        );
         self.stores.error.record(&record).await?;
         self.metrics.given_up.fetch_add(1, Ordering::Relaxed);
         Ok(())

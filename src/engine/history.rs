@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use snaphook_driver::{
-    Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, time::Millis,
-};
+use snaphook_driver::{Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, time::Millis};
 use tokio::sync::watch;
 
+use super::change::DefinitionChange;
 use super::error::{Error, ErrorKind, Result};
 use super::{Engine, stopped_signal};
 use crate::catalog::ModelRecord;
-use super::change::DefinitionChange;
 
 /// A point in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +50,9 @@ impl Engine {
                 match event.kind {
                     // A model that was deleted and made again starts over.
                     EventKind::ModelDeleted => found = None,
-                    _ if event.model_version == version => found = Some(DefinitionChange::from_event(event)?.definition),
+                    _ if event.model_version == version => {
+                        found = Some(DefinitionChange::from_event(event)?.definition)
+                    }
                     _ => {}
                 }
             }
@@ -203,7 +203,9 @@ impl Engine {
         let filter =
             EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
         let page = self.stores.event.read(&EventQuery { after, limit, filter }, None).await?;
-        if page.events.is_empty() && self.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none() {
+        if page.events.is_empty()
+            && self.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none()
+        {
             self.models.require(model)?;
             return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
         }

@@ -28,7 +28,11 @@ impl Metrics {
         for (name, help, value) in [
             ("snaphook_commit_batches_total", "Batches appended to the event log, one fsync each", &self.batches),
             ("snaphook_events_appended_total", "Events appended to the event log", &self.appended),
-            ("snaphook_append_conflicts_total", "Appends refused by optimistic concurrency or a claim", &self.conflicts),
+            (
+                "snaphook_append_conflicts_total",
+                "Appends refused by optimistic concurrency or a claim",
+                &self.conflicts,
+            ),
             ("snaphook_command_retries_total", "Commands tried again after a lost race", &self.retries),
             ("snaphook_deliveries_total", "Events handed to post hooks", &self.deliveries),
             ("snaphook_post_hook_failures_total", "Failed runs of post hooks, retried or not", &self.post_failures),

@@ -33,20 +33,20 @@ use snaphook_driver::{Condition, EventFilter, EventQuery, Instance, InstancePage
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use self::error::{Error, ErrorKind, Result};
-pub use self::history::At;
 use self::access::EngineAccess;
 use self::bindings::StoredArtifacts;
 use self::committer::{Committer, Writer};
 use self::dispatcher::Dispatcher;
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::history::At;
 use self::metrics::Metrics;
 use self::models::{Entry, Models};
 use self::rebuild::Rebuild;
 use self::tail::Tail;
 use self::waiters::Waiters;
+use crate::catalog::Model;
 use crate::catalog::query;
 pub use crate::catalog::query::{FilterValue, QueryInput};
-use crate::catalog::Model;
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
@@ -82,9 +82,7 @@ impl Engine {
         let defined = replay::run(&stores.event, &stores.model, progress).await?;
         let head = stores.event.head().await?;
         let models = Arc::new(Models::default());
-        models.replace(
-            defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None))).collect(),
-        );
+        models.replace(defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None))).collect());
         let tail = Arc::new(Tail::new(head));
         let waiters = Arc::new(Waiters::default());
         let metrics = Arc::new(Metrics::default());
@@ -101,7 +99,9 @@ impl Engine {
             last_time,
             behind: false,
         })
-        .map_err(|error| Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}")))?;
+        .map_err(|error| {
+            Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}"))
+        })?;
         let engine = Arc::new(Engine {
             config,
             stores,

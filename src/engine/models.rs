@@ -98,9 +98,8 @@ impl Models {
 
     /// `not-found` if there is none.
     pub(super) fn require(&self, id: &str) -> Result<Arc<Entry>> {
-        self.get(id).ok_or_else(|| {
-            Error::not_found(format!("there is no model `{}`", id.chars().take(80).collect::<String>()))
-        })
+        self.get(id)
+            .ok_or_else(|| Error::not_found(format!("there is no model `{}`", id.chars().take(80).collect::<String>())))
     }
 
     /// By id.

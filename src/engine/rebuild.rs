@@ -65,19 +65,21 @@ impl Engine {
             let result = engine
                 .committer
                 .exclusive(move |writer| {
-                    writer.runtime.block_on(async {
-                        writer.store.reset().await?;
-                        replay::run(&writer.events, &writer.store, &progress).await
-                    })
-                    .map(|models| {
-                        writer.behind = false;
-                        let entries = models.into_iter().map(|model| {
-                            let old = work.models.get(&model.record.id);
-                            Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref()))
-                        });
-                        work.models.replace(entries.collect());
-                    })
-                    .inspect_err(|_| writer.behind = true)
+                    writer
+                        .runtime
+                        .block_on(async {
+                            writer.store.reset().await?;
+                            replay::run(&writer.events, &writer.store, &progress).await
+                        })
+                        .map(|models| {
+                            writer.behind = false;
+                            let entries = models.into_iter().map(|model| {
+                                let old = work.models.get(&model.record.id);
+                                Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref()))
+                            });
+                            work.models.replace(entries.collect());
+                        })
+                        .inspect_err(|_| writer.behind = true)
                 })
                 .await
                 .and_then(|result| result);

@@ -24,15 +24,15 @@ pub struct Progress {
 }
 
 /// Applies everything after the checkpoint. Gives the models that are defined then.
-pub async fn run(
-    events: &Arc<dyn EventStore>,
-    store: &Arc<dyn ModelStore>,
-    progress: &Progress,
-) -> Result<Vec<Model>> {
+pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, progress: &Progress) -> Result<Vec<Model>> {
     let mut checkpoint = store.checkpoint().await?;
     let head = events.head().await?;
     if checkpoint > head {
-        tracing::warn!(checkpoint, head, "the model store is ahead of the log, so it belongs to another; rebuilding it");
+        tracing::warn!(
+            checkpoint,
+            head,
+            "the model store is ahead of the log, so it belongs to another; rebuilding it"
+        );
         store.reset().await?;
         checkpoint = 0;
     }
@@ -71,7 +71,9 @@ async fn load(store: &Arc<dyn ModelStore>) -> Result<HashMap<String, Model>> {
                 let model = &shape.model;
                 Error::new(
                     ErrorKind::Storage,
-                    format!("the model store's definition of `{model}` cannot be used ({error}); run `snaphook rebuild`"),
+                    format!(
+                        "the model store's definition of `{model}` cannot be used ({error}); run `snaphook rebuild`"
+                    ),
                 )
             })?;
         models.insert(shape.model, model);

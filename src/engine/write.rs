@@ -13,7 +13,7 @@ use snaphook_driver::{
 use tokio::sync::oneshot;
 
 use super::Engine;
-use super::command::{Change, DryRun, HookDecision, Origin, Precondition, WriteOptions, Written, phases};
+use super::command::{Change, DryRun, Origin, Precondition, WriteOptions, Written, phases};
 use super::committer::{Answer, Committed, Pending};
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
@@ -40,7 +40,6 @@ pub(super) struct Prepared {
     append: Append,
     /// The instance as it will be, or, for a deletion, as it was; position and times are not filled in yet.
     instance: Instance,
-    decisions: Vec<HookDecision>,
     entry: Arc<Entry>,
 }
 
@@ -206,7 +205,7 @@ impl Engine {
                 data: document.map_or_else(|| Json::trusted("{}"), |document| document.text),
             },
         };
-        Ok(Step::Write(Box::new(Prepared { append, instance, decisions, entry })))
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry })))
     }
 
     /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
@@ -216,7 +215,7 @@ impl Engine {
         prepared: Prepared,
         options: &WriteOptions,
     ) -> Result<(oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted)> {
-        let Prepared { append, instance, entry, .. } = prepared;
+        let Prepared { append, instance, entry } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
         let reacts = entry.reacts_to(kind, Position::MAX);
@@ -349,13 +348,6 @@ impl Submitted {
             return Written::Created(self.instance);
         }
         Written::Updated(self.instance)
-    }
-}
-
-impl Prepared {
-    /// What the pre hooks said.
-    pub(super) fn decisions(&self) -> &[HookDecision] {
-        &self.decisions
     }
 }
 

@@ -58,7 +58,6 @@ pub struct Rejection {
     pub fields: Vec<FieldError>,
 }
 
-
 /// Why code did not come to a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
