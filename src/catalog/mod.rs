@@ -16,20 +16,14 @@ pub use definition::{Definition, DefinitionError, ModelInput, change_of};
 pub use model::{HookMode, HookRecord, Model, ModelRecord};
 pub use schema::Schema;
 
+pub use crate::config::is_model_id;
+
 /// A message about one place of a document.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FieldError {
     /// JSON Pointer.
     pub pointer: String,
     pub message: String,
-}
-
-/// Whether `id` may name a model: `^[a-z0-9][a-z0-9_-]{0,62}$`.
-pub fn is_model_id(id: &str) -> bool {
-    let bytes = id.as_bytes();
-    matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
-        && bytes.len() <= 63
-        && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
 /// Whether `id` may name an instance: `^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$`.

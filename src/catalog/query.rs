@@ -212,3 +212,80 @@ fn list(types: &BTreeSet<&str>, value: &FilterValue, place: &str) -> Result<Vec<
     }
     Ok(values)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Definition, ModelInput, ModelRecord};
+    use serde_json::json;
+    use snaphook_driver::Json;
+
+    fn model() -> Model {
+        let schema = json!({"type": "object", "properties": {
+            "name": {"type": ["string", "null"]}, "n": {"type": "number"}, "ok": {"type": "boolean"},
+            "tags": {"type": "array"}, "mixed": {"type": ["string", "integer"]}, "Release Date": {"type": "string"}}});
+        let input = ModelInput { schema: Some(Json::from_value(&schema)), ..ModelInput::default() };
+        let definition = Definition::new(&input).unwrap();
+        let record = ModelRecord {
+            id: "m".to_owned(),
+            version: 1,
+            schema: definition.schema.text.clone(),
+            indexes: vec![],
+            unique: vec![],
+            hooks: Default::default(),
+            hooked_since: Default::default(),
+            position: 1,
+            created_at: 0,
+            updated_at: 0,
+        };
+        Model::with_definition(record, &definition)
+    }
+
+    #[track_caller]
+    fn text(path: &str, operator: &str, value: &str) -> Result<Operator, String> {
+        let filter = vec![(path.to_owned(), operator.to_owned(), FilterValue::Text(value.to_owned()))];
+        check(&model(), &QueryInput { filter, ..QueryInput::default() }).map(|query| query.filter[0].operator.clone())
+    }
+
+    #[test]
+    fn text_is_read_by_the_type_of_the_property() {
+        assert_eq!(text("name", "eq", "5").unwrap(), Operator::Eq(json!("5")));
+        assert_eq!(text("n", "eq", "5").unwrap(), Operator::Eq(json!(5)));
+        assert_eq!(text("ok", "ne", "true").unwrap(), Operator::Ne(json!(true)));
+        assert_eq!(text("mixed", "eq", "5").unwrap(), Operator::In(vec![json!(5), json!("5")]));
+        assert_eq!(text("name", "in", "a,b").unwrap(), Operator::In(vec![json!("a"), json!("b")]));
+        assert_eq!(text("Release Date", "like", "19%").unwrap(), Operator::Like("19%".to_owned()));
+        assert_eq!(text("tags", "exists", "false").unwrap(), Operator::Exists(false));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        for (path, operator, value, message) in [
+            ("x", "eq", "1", "no property `x`"),
+            ("n", "eq", "five", "`five` is not of type number"),
+            ("n", "eq", " 5", "is not of type number"),
+            ("ok", "eq", "yes", "is not of type boolean"),
+            ("n", "is", "5", "unknown operator `is`"),
+            ("n", "exists", "maybe", "`true` or `false`"),
+            ("tags", "eq", "a", "can only be asked for with `exists`"),
+        ] {
+            let error = text(path, operator, value).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+        let sort = |sort: &str| check(&model(), &QueryInput { sort: Some(sort.to_owned()), ..QueryInput::default() });
+        assert!(sort("-n,name,Release Date").is_ok());
+        assert!(sort("n,").is_err());
+        assert!(sort("-x").unwrap_err().contains("no property `x`"));
+        assert!(check(&model(), &QueryInput { limit: Some(0), ..QueryInput::default() }).is_err());
+    }
+
+    #[test]
+    fn hooks_ask_with_json() {
+        let input = from_json(r#"{"filter":{"n":{"gte":1,"lt":9007199254740993}},"sort":"-n","limit":3}"#).unwrap();
+        let query = check(&model(), &input).unwrap();
+        assert_eq!(query.filter.len(), 2);
+        assert_eq!(query.filter[1].operator, Operator::Lt(serde_json::from_str("9007199254740993").unwrap()));
+        assert!(from_json(r#"{"filters":{}}"#).unwrap_err().contains("filters"));
+        assert!(from_json("").unwrap().filter.is_empty());
+    }
+}

@@ -8,6 +8,7 @@ pub mod error;
 pub mod replay;
 
 mod access;
+mod apply;
 mod bindings;
 mod change;
 mod committer;

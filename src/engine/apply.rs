@@ -1,0 +1,124 @@
+//! Models and hooks kept as files: what they say is carried out on this server, at start.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use snaphook_driver::Json;
+
+use super::Engine;
+use super::command::{BindingCode, BindingInput, ModelInput, Origin, Precondition, WriteOptions};
+use super::error::{Error, Result};
+use crate::catalog::files::{BindingFile, CodeFile, read_directory};
+use crate::catalog::plan::{HookState, ModelState, Step, plan};
+use crate::catalog::{HookMode, Model};
+
+impl Engine {
+    /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
+    /// file names too. Gives the steps that were taken.
+    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
+        let folder = directory.to_owned();
+        let files = tokio::task::spawn_blocking(move || read_directory(&folder))
+            .await
+            .map_err(|error| Error::bad_request(error.to_string()))?
+            .map_err(|errors| {
+                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Error::bad_request(lines.join("\n"))
+            })?;
+        let states: Vec<ModelState> = self.models().iter().map(|model| state(model)).collect();
+        let steps = plan(&files, &states);
+        for step in &steps {
+            self.carry_out(step, origin)
+                .await
+                .map_err(|error| Error { detail: format!("{step}: {}", explain(&error)), ..error })?;
+        }
+        Ok(steps)
+    }
+
+    async fn carry_out(&self, step: &Step, origin: &Origin) -> Result<()> {
+        let options = WriteOptions::default();
+        match step {
+            Step::CreateModel { id, document } => {
+                self.create_model(id, input(document)?, &options, origin).await?;
+            }
+            Step::ChangeModel { id, document, .. } => {
+                self.update_model(id, input(document)?, &options, origin).await?;
+            }
+            Step::PutHooks { model, phase, chain, .. } => {
+                let chain = chain.iter().map(binding).collect();
+                self.put_hooks(model, *phase, chain, &Precondition::None, origin).await?;
+            }
+            Step::RemoveHooks { model, phase, .. } => {
+                self.delete_hooks(model, *phase, &Precondition::None, origin).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error with its rows: nobody sees a problem document here.
+fn explain(error: &Error) -> String {
+    let mut text = error.detail.clone();
+    for row in error.errors.iter().filter(|row| row.message != error.detail) {
+        text.push_str(&format!("\n  {} {}", row.pointer, row.message));
+    }
+    text
+}
+
+fn state(model: &Arc<Model>) -> ModelState {
+    let record = &model.record;
+    let hook = |hook: &crate::catalog::HookRecord| HookState {
+        name: hook.name.clone(),
+        engine: hook.engine.clone(),
+        artifact: hook.artifact.clone(),
+        shadow: hook.mode == HookMode::Shadow,
+    };
+    ModelState {
+        id: record.id.clone(),
+        schema: record.schema.to_value().unwrap_or_default(),
+        indexes: serde_json::to_value(&record.indexes).unwrap_or_default(),
+        unique: serde_json::to_value(&record.unique).unwrap_or_default(),
+        hooks: record.hooks.iter().map(|(phase, chain)| (*phase, chain.iter().map(hook).collect())).collect(),
+    }
+}
+
+fn input(document: &Value) -> Result<ModelInput> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Document {
+        schema: Value,
+        #[serde(default)]
+        indexes: Vec<Vec<String>>,
+        #[serde(default)]
+        unique: Vec<Vec<String>>,
+        #[serde(default)]
+        renames: Map<String, Value>,
+    }
+    let document = Document::deserialize(document).map_err(|error| Error::bad_request(error.to_string()))?;
+    let renames = document.renames.into_iter().map(|(old, new)| match new {
+        Value::String(new) => Ok((old, new)),
+        other => Err(Error::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
+    });
+    Ok(ModelInput {
+        schema: Some(Json::from_value(&document.schema)),
+        indexes: document.indexes,
+        unique: document.unique,
+        renames: renames.collect::<Result<_>>()?,
+    })
+}
+
+fn binding(file: &BindingFile) -> BindingInput {
+    BindingInput {
+        name: file.name.clone(),
+        engine: file.engine.clone(),
+        code: match &file.code {
+            CodeFile::Inline { bytes, typescript } => {
+                BindingCode::Inline { bytes: bytes.clone(), typescript: *typescript }
+            }
+            CodeFile::Artifact(artifact) => BindingCode::Artifact(artifact.clone()),
+            CodeFile::Library(library) => BindingCode::Library(library.clone()),
+        },
+        shadow: file.shadow,
+    }
+}
