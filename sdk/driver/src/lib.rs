@@ -5,16 +5,20 @@
 //! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
+pub mod compare;
+mod cursor;
 mod driver;
 mod error;
 mod error_store;
 mod event;
 mod event_store;
+mod group_state;
 mod json;
 mod model_store;
 mod secure_store;
 pub mod time;
 
+pub use cursor::Cursor;
 pub use driver::{Driver, OpenContext, OpenFn, OpenFuture};
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorQuery, ErrorRecord, ErrorStore};
@@ -23,10 +27,11 @@ pub use event_store::{
     Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
     Group, Holder, Require,
 };
+pub use group_state::{GroupState, Progress, Taken};
 pub use json::Json;
 pub use model_store::{
-    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
-    SortKey,
+    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore,
+    Operator, Path, SortKey,
 };
 pub use secure_store::{Sealed, SecureStore};
 

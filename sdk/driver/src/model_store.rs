@@ -111,7 +111,10 @@ impl CarryOver {
 }
 
 /// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
-/// of different types is false. A value that is absent or null matches only `Exists(false)`.
+/// of different types is false, so that the value differs; arrays and objects differ from everything. A value that
+/// is absent or null matches only `Exists(false)`. [`crate::compare`] is the meaning in code.
+///
+/// Numbers that are integers within 64 bits compare exactly; others at least as exactly as 64-bit floats do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operator {

@@ -1,1 +1,143 @@
+//! Conformance suites: what every driver must do, as tests that a driver's own crate runs.
+//!
+//! A driver's test file holds one line per store that it brings. Each line makes one `#[test]` per case:
+//!
+//! ```ignore
+//! snaphook_driver_testkit::event_suite!(my_driver::DRIVER, { "path": "events.db" });
+//! snaphook_driver_testkit::model_suite!(my_driver::DRIVER, { "path": "models.db" });
+//! ```
+//!
+//! The second argument is the driver's table of the configuration, with paths relative to a folder that each case
+//! has for itself. What a store says of itself (its capabilities) decides which demands apply: a store that is not
+//! durable is not opened again.
 
+pub mod error;
+pub mod event;
+pub mod groups;
+pub mod kill;
+pub mod model;
+pub mod query;
+pub mod sample;
+pub mod secure;
+mod subject;
+
+pub use subject::{Subject, run};
+
+/// One test per case of a module of this crate.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! cases {
+    ($driver:expr, $settings:tt, $($module:ident::$case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                let subject = $crate::Subject::new($driver, $crate::settings!($settings), module_path!());
+                $crate::run($crate::$module::$case(&subject));
+            }
+        )*
+    };
+}
+
+#[doc(hidden)]
+pub use serde_json::json as settings;
+
+/// Tests of an event store.
+#[macro_export]
+macro_rules! event_suite {
+    ($driver:expr, $settings:tt) => {
+        mod event {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::cases!(
+                $driver, $settings,
+                event::events_come_back_as_they_were,
+                event::positions_rise_and_head_follows,
+                event::expectations_are_checked,
+                event::rows_fail_for_themselves,
+                event::atomic_batches_are_all_or_nothing,
+                event::required_streams_must_not_have_moved,
+                event::claims_are_exclusive,
+                event::claims_move_and_are_released,
+                event::claims_within_one_batch,
+                event::filters_and_pages,
+                event::waiting_ends_with_a_matching_event,
+                event::last_of_a_stream,
+                event::odd_names,
+                event::large_events,
+                event::many_events,
+                event::a_reader_misses_nothing,
+                event::blobs,
+                event::survives_reopening,
+            );
+        }
+    };
+}
+
+/// Tests of a model store.
+#[macro_export]
+macro_rules! model_suite {
+    ($driver:expr, $settings:tt) => {
+        mod model {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::cases!(
+                $driver, $settings,
+                model::instances_follow_their_events,
+                model::applying_again_has_no_effect,
+                model::what_is_not_there,
+                model::definitions_are_kept,
+                model::data_is_carried_over,
+                model::columns_and_indexes_change,
+                model::a_dropped_model_is_gone,
+                model::reset_removes_everything,
+                model::odd_models_and_properties,
+                model::thousands_of_properties,
+                model::large_instances,
+                model::many_instances,
+                model::survives_reopening,
+                query::filters,
+                query::big_integers_are_exact,
+                query::sorts,
+                query::pages_agree_with_the_meaning,
+                query::cursors_are_bound_to_their_query,
+                query::pages_do_not_shift,
+            );
+        }
+    };
+}
+
+/// Tests of an error store.
+#[macro_export]
+macro_rules! error_suite {
+    ($driver:expr, $settings:tt) => {
+        mod error {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::cases!(
+                $driver, $settings,
+                error::records_are_kept,
+                error::records_are_listed,
+                error::survives_reopening,
+            );
+        }
+    };
+}
+
+/// Tests of a secure store.
+#[macro_export]
+macro_rules! secure_suite {
+    ($driver:expr, $settings:tt) => {
+        mod secure {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::cases!(
+                $driver, $settings,
+                secure::secrets_are_kept,
+                secure::expected_versions,
+                secure::listing,
+                secure::concurrent_puts_count,
+                secure::survives_reopening,
+            );
+        }
+    };
+}

@@ -1,0 +1,119 @@
+//! Keeps the write-ahead log short without stalling the writer.
+//!
+//! SQLite's own checkpoint runs inside a commit and makes that commit wait for all its writes and fsyncs. Here a
+//! thread with its own connection copies the bulk while the writer goes on; what is left after that, a few pages,
+//! the writer copies between two commits. Only then, with the whole log copied, its next commit can start the log
+//! from the front.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::thread::Thread;
+
+use rusqlite::Connection;
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+use crate::fault::fault;
+
+/// Pages in the log (4 KiB each: 16 MiB) after which the thread starts.
+const PAGES_SOFT: u32 = 4096;
+
+/// As few pages as are worth a moment of the writer.
+const PAGES_REST: u32 = 128;
+
+/// Passes that the thread makes at most to get down to that.
+const PASSES_MAX: u32 = 4;
+
+const IDLE: u8 = 0;
+const ASKED: u8 = 1;
+const DONE: u8 = 2;
+const CLOSED: u8 = 3;
+
+struct Shared {
+    state: AtomicU8,
+    /// Pages in the log, as of the last commit.
+    pages: AtomicU32,
+}
+
+/// The writer's side. Dropping it ends the thread.
+pub(crate) struct Checkpointer {
+    shared: Arc<Shared>,
+    thread: Thread,
+    /// Pages at which to ask again.
+    next: u32,
+}
+
+impl Checkpointer {
+    /// Takes over checkpoints of the connection's database from SQLite.
+    pub(crate) fn start(path: &Path, writer: &mut Connection) -> Result<Checkpointer> {
+        let connection = Connection::open(path).map_err(fault("open"))?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault("open"))?;
+        let shared = Arc::new(Shared { state: AtomicU8::new(IDLE), pages: AtomicU32::new(0) });
+        let counted = Arc::clone(&shared);
+        writer
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+                counted.pages.store(pages.unsigned_abs(), Ordering::Relaxed);
+                Ok(())
+            }))
+            .map_err(fault("open"))?;
+        let worker = Arc::clone(&shared);
+        let handle = std::thread::Builder::new()
+            .name("sqlite-checkpoint".into())
+            .spawn(move || run(&connection, &worker))
+            .map_err(|error| DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error))?;
+        Ok(Checkpointer { shared, thread: handle.thread().clone(), next: PAGES_SOFT })
+    }
+
+    /// Called by the writer after each commit. Costs two loads unless there is something to do.
+    pub(crate) fn after_commit(&mut self, writer: &Connection) {
+        let pages = self.shared.pages.load(Ordering::Relaxed);
+        match self.shared.state.load(Ordering::Acquire) {
+            DONE => {
+                // A failure here is met again, and reported, by a commit.
+                let _ = passive(writer);
+                self.shared.state.store(IDLE, Ordering::Release);
+                // If a reader holds the log it cannot start again; then it is not tried at every commit.
+                self.next = pages + PAGES_SOFT;
+            }
+            IDLE if pages >= self.next => {
+                self.shared.state.store(ASKED, Ordering::Release);
+                self.thread.unpark();
+            }
+            IDLE if pages < PAGES_SOFT => self.next = PAGES_SOFT,
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.shared.state.store(CLOSED, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+fn run(connection: &Connection, shared: &Shared) {
+    loop {
+        match shared.state.load(Ordering::Acquire) {
+            CLOSED => return,
+            ASKED => {
+                for _ in 0..PASSES_MAX {
+                    match passive(connection) {
+                        Ok(rest) if rest > PAGES_REST => {}
+                        _ => break,
+                    }
+                }
+                // Unless it was closed meanwhile.
+                let _ = shared.state.compare_exchange(ASKED, DONE, Ordering::AcqRel, Ordering::Acquire);
+            }
+            _ => std::thread::park(),
+        }
+    }
+}
+
+/// Copies what can be copied without waiting for anybody; answers how many pages came in meanwhile.
+fn passive(connection: &Connection) -> rusqlite::Result<u32> {
+    let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2))?;
+    let pages = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1))?;
+    Ok(u32::try_from(pages - copied).unwrap_or(0))
+}

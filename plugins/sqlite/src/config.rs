@@ -1,0 +1,30 @@
+//! The driver's settings.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
+
+/// What stands below `driver = 'sqlite'`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file. Parent folders are made; files with the same name and `-wal`, `-shm`, `-lock` and
+    /// (events) `-groups` at its end belong to it.
+    pub path: String,
+}
+
+impl SqliteConfig {
+    /// The database file of a store that is to be opened.
+    pub fn path(context: &OpenContext) -> Result<PathBuf> {
+        let config: SqliteConfig = context.settings()?;
+        if config.path.is_empty() {
+            return Err(DriverError::new(
+                ErrorKind::Config,
+                "open",
+                "`path` is empty, expected the path of a database file such as `data/events.db`",
+            ));
+        }
+        Ok(context.path(&config.path))
+    }
+}

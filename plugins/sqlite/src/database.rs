@@ -1,0 +1,182 @@
+//! One database file: opening it with the right settings, and the connections to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use snaphook_driver::{DriverError, ErrorKind, Result, compare};
+
+use crate::fault::fault;
+
+/// What tells the files of one store from all others.
+pub(crate) struct Format {
+    /// What the file holds, for messages.
+    pub(crate) name: &'static str,
+    /// SQLite's `application_id`.
+    pub(crate) id: i32,
+    /// SQLite's `user_version`; raised when the tables change.
+    pub(crate) version: i32,
+    /// Makes the tables.
+    pub(crate) schema: &'static str,
+    /// `FULL` where a commit must last, else `NORMAL`: consistent after a power failure, at an older state.
+    pub(crate) synchronous: &'static str,
+    /// Largest page cache of the writing connection, in KiB.
+    pub(crate) cache_kib: u32,
+}
+
+/// Bytes of a file that readers map rather than copy. Only addresses are taken until pages are touched.
+const MMAP_BYTES_MAX: i64 = 1 << 30;
+
+/// A write-ahead log that grew beyond this (a reader held it for long) is cut when it starts again.
+const WAL_BYTES_MAX: i64 = 256 << 20;
+
+/// Statements that one connection keeps prepared. Each model needs a few.
+const STATEMENTS_MAX: usize = 512;
+
+/// Opens the file for writing, making or checking what is in it.
+pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
+    let told = |error: DriverError| error.with("path", path.display());
+    let connection = open(path, format.cache_kib).map_err(told)?;
+    check_format(&connection, format).map_err(told)?;
+    prepare_writer(&connection, format).map_err(fault("open")).map_err(told)?;
+    Ok(connection)
+}
+
+fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
+    // Each connection is behind a mutex of ours, so SQLite needs none of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.execute_batch(&format!(
+            "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {MMAP_BYTES_MAX}; PRAGMA temp_store = MEMORY;"
+        ))?;
+        Ok(connection)
+    };
+    open().map_err(fault("open"))
+}
+
+fn check_format(connection: &Connection, format: &Format) -> Result<()> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (id, version) = (number("application_id").map_err(fault("open"))?, number("user_version").map_err(fault("open"))?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .map_err(fault("open"))?;
+    if id == 0 && version == 0 && tables == 0 {
+        return Ok(());
+    }
+    if id != format.id {
+        return Err(DriverError::new(
+            ErrorKind::Config,
+            "open",
+            format!("the file is no {} of snaphook, give another `path`", format.name),
+        ));
+    }
+    if version != format.version {
+        return Err(DriverError::new(
+            ErrorKind::Config,
+            "open",
+            format!(
+                "the file has format {version}, this snaphook knows {}; use the snaphook that wrote it or newer",
+                format.version
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn prepare_writer(connection: &Connection, format: &Format) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = {WAL_BYTES_MAX}; \
+         PRAGMA foreign_keys = OFF;",
+        format.synchronous
+    ))?;
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id == 0 {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {} PRAGMA application_id = {}; PRAGMA user_version = {}; COMMIT;",
+            format.schema, format.id, format.version
+        ))?;
+    }
+    Ok(())
+}
+
+/// Connections for reading. Taking one is a push and a pop; a new one is opened only when all are in use.
+pub(crate) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// Connections that are kept for the next reader; more than that are in use at once only for a moment.
+const READERS_IDLE_MAX: usize = 8;
+
+/// Page cache of one reading connection, in KiB. Most pages come from the mapped file.
+const READER_CACHE_KIB: u32 = 2048;
+
+impl Readers {
+    pub(crate) fn new(path: &Path) -> Self {
+        Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Runs `work` with a connection, on the caller's thread.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let connection = match locked(&self.idle).pop() {
+            Some(connection) => connection,
+            None => self.open()?,
+        };
+        let result = work(&connection);
+        let mut idle = locked(&self.idle);
+        if idle.len() < READERS_IDLE_MAX {
+            idle.push(connection);
+        }
+        result
+    }
+
+    /// Closes what is idle.
+    pub(crate) fn clear(&self) {
+        locked(&self.idle).clear();
+    }
+
+    fn open(&self) -> Result<Connection> {
+        let connection = open(&self.path, READER_CACHE_KIB)?;
+        let prepare = || -> rusqlite::Result<()> {
+            connection.pragma_update(None, "query_only", true)?;
+            connection.create_scalar_function(
+                "_like",
+                2,
+                FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
+                |context| {
+                    let text = |index| match context.get_raw(index) {
+                        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
+                        _ => None,
+                    };
+                    Ok(text(0).zip(text(1)).is_some_and(|(text, pattern)| compare::like(pattern, text)))
+                },
+            )
+        };
+        prepare().map_err(fault("open"))?;
+        Ok(connection)
+    }
+}
+
+/// A panic of an earlier holder leaves nothing half done: SQLite rolls back what was not committed.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs work that may take long off the async threads; where there is no runtime, here.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error)),
+    }
+}

@@ -1,0 +1,257 @@
+//! The event store: the log, its claims and blobs in one file, the consumer groups in another.
+
+mod append;
+mod groups;
+mod names;
+mod read;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::{
+    Append, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
+    Group, Holder, Position, Result, Stream,
+};
+use tokio::sync::watch;
+
+use crate::database::{Format, Readers, locked, off_thread, open_writer};
+use crate::fault::fault;
+use crate::lock::Lock;
+use append::Writer;
+use groups::Groups;
+use names::Names;
+
+/// Events, claims and blobs. `events_stream` serves both a stream's last event and its history, `events_model` a
+/// model's events in order, `events_definitions` the start of the server.
+///
+/// `models` turns a model's id into a small number. `instance` and `id` hold 16 bytes for a UUID, else text;
+/// columns that are long or rarely read come last.
+const FORMAT: Format = Format {
+    name: "event log",
+    id: 0x534e_4845, // "SNHE"
+    version: 1,
+    schema: "
+        CREATE TABLE models(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+        CREATE TABLE events(
+            position INTEGER PRIMARY KEY,
+            model INTEGER NOT NULL,
+            instance,
+            kind INTEGER NOT NULL,
+            model_version INTEGER NOT NULL,
+            revision INTEGER NOT NULL,
+            time INTEGER NOT NULL,
+            id NOT NULL,
+            request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT);
+        CREATE INDEX events_stream ON events(model, instance);
+        CREATE INDEX events_model ON events(model);
+        CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;
+        CREATE TABLE claims(
+            key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);",
+    synchronous: "FULL",
+    cache_kib: 16 * 1024,
+};
+
+/// See the crate's documentation.
+pub struct SqliteEventStore {
+    shared: Arc<Shared>,
+    groups: Arc<Groups>,
+    lock: Mutex<Option<Lock>>,
+}
+
+/// What work on other threads needs.
+struct Shared {
+    /// `None` once closed. Only `append`, `put_blob` and `close` take it.
+    writer: Mutex<Option<Writer>>,
+    readers: Readers,
+    names: RwLock<Names>,
+    /// Position of the last committed event; changes wake those that wait.
+    head: watch::Sender<Position>,
+}
+
+impl Shared {
+    fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        match locked(&self.writer).as_mut() {
+            Some(writer) => work(writer),
+            None => Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed")),
+        }
+    }
+}
+
+impl SqliteEventStore {
+    /// Opens the log at `path`, or makes it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let lock = Lock::take(path)?;
+        let connection = open_writer(path, &FORMAT)?;
+        let names = Names::load(&connection).map_err(fault("open"))?;
+        let writer = Writer::new(path, connection)?;
+        let head = writer.head();
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(Some(writer)),
+            readers: Readers::new(path),
+            names: RwLock::new(names),
+            head: watch::Sender::new(head),
+        });
+        let groups = Arc::new(Groups::open(path, &shared)?);
+        Ok(SqliteEventStore { shared, groups, lock: Mutex::new(Some(lock)) })
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteEventStore {
+    fn capabilities(&self) -> EventCapabilities {
+        EventCapabilities { atomic_batch: true, durable: true, shared: false }
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.shared.readers.with(|connection| {
+            connection.query_row("SELECT 1 FROM models LIMIT 1", [], |_| Ok(())).optional().map_err(fault("health"))?;
+            Ok(())
+        })
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.groups.close();
+        self.shared.readers.clear();
+        let writer = locked(&self.shared.writer).take();
+        let closed = off_thread("close", move || writer.map_or(Ok(()), Writer::close)).await;
+        locked(&self.lock).take();
+        closed
+    }
+
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
+        let shared = &self.shared;
+        shared.writing("append", |writer| {
+            let answers = writer.append(batch, atomic, &shared.names)?;
+            let head = writer.head();
+            shared.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+            Ok(answers)
+        })
+    }
+
+    async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
+        let Some(wait) = wait else { return self.page(query.clone()).await };
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut heads = self.shared.head.subscribe();
+        let mut query = query.clone();
+        loop {
+            let page = self.page(query.clone()).await?;
+            if !page.events.is_empty() {
+                return Ok(page);
+            }
+            // Nothing up to there matched, so it is not looked at again.
+            query.after = query.after.max(page.head);
+            let news = heads.wait_for(|head| *head > query.after);
+            if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
+                return Ok(page);
+            }
+        }
+    }
+
+    async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+        read::last(&self.shared, stream, at_most)
+    }
+
+    async fn head(&self) -> Result<Position> {
+        Ok(self.shared.head())
+    }
+
+    async fn holder(&self, key: &str) -> Result<Option<Holder>> {
+        self.shared.readers.with(|connection| append::holder_of(connection, key).map_err(fault("holder")))
+    }
+
+    async fn create_group(&self, group: &Group, start: Position) -> Result<()> {
+        self.groups.create(group, start)
+    }
+
+    async fn drop_group(&self, name: &str) -> Result<()> {
+        self.groups.remove(name)
+    }
+
+    async fn groups(&self) -> Result<Vec<String>> {
+        Ok(self.groups.names())
+    }
+
+    async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
+        let limit = limit as usize;
+        if self.groups.claims_at_once(group)? {
+            return self.groups.claim(group, limit, lease);
+        }
+        let (groups, group) = (Arc::clone(&self.groups), group.to_owned());
+        off_thread("claim", move || groups.claim(&group, limit, lease)).await
+    }
+
+    async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()> {
+        self.groups.ack(group, done)
+    }
+
+    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
+        self.groups.release(group, position, token, delay)
+    }
+
+    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
+        self.groups.renew(group, position, token, lease)
+    }
+
+    async fn lag(&self, group: &str) -> Result<(u64, Position)> {
+        let (groups, group) = (Arc::clone(&self.groups), group.to_owned());
+        off_thread("lag", move || groups.lag(&group)).await
+    }
+
+    async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
+        let (shared, sha256, bytes) = (Arc::clone(&self.shared), sha256.to_owned(), bytes.to_owned());
+        off_thread("put_blob", move || {
+            shared.writing("put_blob", |writer| {
+                writer.with(|connection| put_blob(connection, &sha256, &bytes)).map_err(fault("put_blob"))
+            })
+        })
+        .await
+    }
+
+    async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
+        let (shared, sha256) = (Arc::clone(&self.shared), sha256.to_owned());
+        off_thread("get_blob", move || {
+            shared.readers.with(|connection| {
+                connection
+                    .query_row("SELECT bytes FROM blobs WHERE sha256 = ?1", [&sha256], |row| row.get(0))
+                    .optional()
+                    .map_err(fault("get_blob"))
+            })
+        })
+        .await
+    }
+}
+
+/// Pages up to this size are read on the caller's thread.
+const PAGE_INLINE_MAX: u32 = 128;
+
+impl SqliteEventStore {
+    async fn page(&self, query: EventQuery) -> Result<EventPage> {
+        let head = self.shared.head();
+        let short = query.limit <= PAGE_INLINE_MAX && query.filter.kinds.is_empty();
+        if short || head.saturating_sub(query.after) <= u64::from(PAGE_INLINE_MAX) {
+            return read::page(&self.shared, &query);
+        }
+        let shared = Arc::clone(&self.shared);
+        off_thread("read", move || read::page(&shared, &query)).await
+    }
+}
+
+fn put_blob(connection: &Connection, sha256: &str, bytes: &[u8]) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO blobs(sha256, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute(params![sha256, bytes])?;
+    Ok(())
+}
+
+/// Reading the names goes on whatever happened to a writer of them.
+fn names(shared: &Shared) -> std::sync::RwLockReadGuard<'_, Names> {
+    shared.names.read().unwrap_or_else(PoisonError::into_inner)
+}

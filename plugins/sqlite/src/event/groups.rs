@@ -1,0 +1,388 @@
+//! Consumer groups: their progress in a second file, so that acknowledging never waits for the log's fsync.
+//!
+//! The state of a group lives in memory ([`GroupState`]); what changed is written before `claim`, `ack` and
+//! `release` return, without fsync. Callers that come at once share a transaction. After a power failure the file
+//! may be a little behind the log: then events are delivered again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+use snaphook_driver::{
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Position, Progress, Result, Stream, time,
+};
+
+use super::{Shared, read};
+use crate::checkpoint::Checkpointer;
+use crate::database::{Format, locked, open_writer};
+use crate::fault::fault;
+use crate::lock::beside;
+
+/// `pending` holds the oldest unacknowledged event of each stream up to the group's cursor; all others up to it are
+/// acknowledged, but for those behind them in their streams. `due`: not before this time, in milliseconds.
+const FORMAT: Format = Format {
+    name: "file of consumer groups",
+    id: 0x534e_4847, // "SNHG"
+    version: 1,
+    schema: "
+        CREATE TABLE groups(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, filter TEXT NOT NULL,
+            cursor INTEGER NOT NULL);
+        CREATE TABLE pending(number INTEGER, position INTEGER, attempt INTEGER NOT NULL, due INTEGER NOT NULL,
+            PRIMARY KEY(number, position)) WITHOUT ROWID;",
+    synchronous: "NORMAL",
+    cache_kib: 4 * 1024,
+};
+
+/// Events that one claim looks at before it lets others have the group.
+const SCAN_MAX: usize = 512;
+
+/// A backlog up to this is looked through on the caller's thread.
+const BACKLOG_INLINE_MAX: u64 = 64;
+
+pub(super) struct Groups {
+    shared: Arc<Shared>,
+    groups: RwLock<HashMap<String, Arc<Member>>>,
+    /// Taken before a group's state where both are needed.
+    file: Mutex<Option<File>>,
+}
+
+/// One group.
+struct Member {
+    number: i64,
+    state: Mutex<State>,
+    /// [`GroupState::changes`] as of the last write.
+    written: Mutex<u64>,
+}
+
+struct State {
+    filter: EventFilter,
+    group: GroupState,
+}
+
+struct File {
+    connection: Connection,
+    checkpointer: Checkpointer,
+}
+
+impl Groups {
+    pub(super) fn open(log: &Path, shared: &Arc<Shared>) -> Result<Groups> {
+        let path = beside(log, "-groups");
+        let mut connection = open_writer(&path, &FORMAT)?;
+        let checkpointer = Checkpointer::start(&path, &mut connection)?;
+        let groups = load(&connection, shared)?;
+        let file = Mutex::new(Some(File { connection, checkpointer }));
+        Ok(Groups { shared: Arc::clone(shared), groups: RwLock::new(groups), file })
+    }
+
+    pub(super) fn close(&self) {
+        locked(&self.file).take();
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.all().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    pub(super) fn create(&self, group: &Group, start: Position) -> Result<()> {
+        let filter = serde_json::to_string(&group.filter).map_err(|error| {
+            DriverError::new(ErrorKind::Invalid, "create_group", "the filter cannot be written as JSON").because(error)
+        })?;
+        let known = self.all().get(&group.name).cloned();
+        if let Some(member) = known {
+            self.writing("create_group", |file| {
+                file.execute("UPDATE groups SET filter = ?2 WHERE number = ?1", params![member.number, filter])
+            })?;
+            self.refilter(&member, &group.filter)?;
+            return self.write(&member);
+        }
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let number = self.writing("create_group", |file| {
+            file.execute(
+                "INSERT INTO groups(name, filter, cursor) VALUES (?1, ?2, ?3)",
+                params![group.name, filter, start as i64],
+            )?;
+            Ok(file.last_insert_rowid())
+        })?;
+        let state = State { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
+        groups.insert(group.name.clone(), Arc::new(Member::new(number, state)));
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(member) = groups.get(name) else { return Ok(()) };
+        self.writing("drop_group", |file| {
+            let transaction = file.unchecked_transaction()?;
+            transaction.execute("DELETE FROM pending WHERE number = ?1", [member.number])?;
+            transaction.execute("DELETE FROM groups WHERE number = ?1", [member.number])?;
+            transaction.commit()
+        })?;
+        groups.remove(name);
+        Ok(())
+    }
+
+    /// Whether a claim is short enough for an async thread.
+    pub(super) fn claims_at_once(&self, name: &str) -> Result<bool> {
+        let member = self.member("claim", name)?;
+        let cursor = locked(&member.state).group.cursor();
+        Ok(self.shared.head().saturating_sub(cursor) <= BACKLOG_INLINE_MAX)
+    }
+
+    pub(super) fn claim(&self, name: &str, limit: usize, lease: Duration) -> Result<Vec<Delivery>> {
+        let member = self.member("claim", name)?;
+        let head = self.shared.head();
+        let mut deliveries = Vec::new();
+        loop {
+            let now = Instant::now();
+            let mut state = locked(&member.state);
+            state.group.expire(now);
+            let mut fresh = HashMap::new();
+            if state.group.ready_count() < limit - deliveries.len() && state.group.cursor() < head {
+                fresh = self.scan(&mut state, limit - deliveries.len(), head)?;
+            }
+            for taken in state.group.take(limit - deliveries.len(), now, lease) {
+                let event = match fresh.remove(&taken.position) {
+                    Some(event) => Some(event),
+                    None => read::at(&self.shared, taken.position)?,
+                };
+                match event {
+                    Some(event) => deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token }),
+                    // Only if somebody changed the files by hand.
+                    None => drop(state.group.forget(taken.position)),
+                }
+            }
+            if deliveries.len() == limit || state.group.cursor() >= head {
+                break;
+            }
+        }
+        if !deliveries.is_empty() {
+            self.write(&member)?;
+        }
+        Ok(deliveries)
+    }
+
+    /// Looks at the next events of the log; answers those that may be handed out.
+    fn scan(&self, state: &mut State, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
+        let State { filter, group } = state;
+        let mut fresh = HashMap::new();
+        let (mut seen, after) = (0, group.cursor());
+        read::scan(&self.shared, filter, after, head, SCAN_MAX, |event| {
+            seen += 1;
+            if group.offer(event.position, event.stream()) {
+                fresh.insert(event.position, event);
+            }
+            group.ready_count() < wanted
+        })?;
+        // Neither stopped by enough nor by the limit: nothing else matches.
+        if seen < SCAN_MAX && group.ready_count() < wanted {
+            group.advance(head);
+        }
+        Ok(fresh)
+    }
+
+    pub(super) fn ack(&self, name: &str, done: &[(Position, u64)]) -> Result<()> {
+        let member = self.member("ack", name)?;
+        {
+            let mut state = locked(&member.state);
+            for (position, token) in done {
+                if let Some(stream) = state.group.ack(*position, *token) {
+                    self.follow(&mut state, *position, stream)?;
+                }
+            }
+        }
+        self.write(&member)
+    }
+
+    pub(super) fn release(&self, name: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
+        let member = self.member("release", name)?;
+        locked(&member.state).group.release(position, token, Instant::now(), delay);
+        self.write(&member)
+    }
+
+    pub(super) fn renew(&self, name: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
+        let member = self.member("renew", name)?;
+        let renewed = locked(&member.state).group.renew(position, token, Instant::now(), lease);
+        Ok(renewed)
+    }
+
+    pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
+        let member = self.member("lag", name)?;
+        let (filter, cursor, floor, active) = {
+            let state = locked(&member.state);
+            let active: Vec<(Position, Stream, bool)> =
+                state.group.active().map(|(position, stream, more)| (position, stream.clone(), more)).collect();
+            (state.filter.clone(), state.group.cursor(), state.group.floor(), active)
+        };
+        let head = self.shared.head();
+        let mut count = read::count(&self.shared, &filter, cursor, head)?;
+        for (position, stream, more) in &active {
+            count += 1;
+            if *more {
+                count += read::count(&self.shared, &within(&filter, stream), *position, cursor)?;
+            }
+        }
+        // All that match are acknowledged: then up to the end of the log.
+        Ok((count, if count == 0 { head } else { floor }))
+    }
+
+    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    fn follow(&self, state: &mut State, after: Position, stream: Stream) -> Result<()> {
+        let State { filter, group } = state;
+        let filter = within(filter, &stream);
+        let mut next = None;
+        read::scan(&self.shared, &filter, after, group.cursor(), 1, |event| {
+            next = Some(event.position);
+            false
+        })?;
+        if let Some(position) = next {
+            group.follow(position, stream);
+        }
+        Ok(())
+    }
+
+    /// Drops what a new filter does not want.
+    fn refilter(&self, member: &Member, filter: &EventFilter) -> Result<()> {
+        let mut state = locked(&member.state);
+        state.filter = filter.clone();
+        let active: Vec<Position> = state.group.active().map(|(position, ..)| position).collect();
+        for position in active {
+            let wanted = read::at(&self.shared, position)?.is_some_and(|event| filter.matches(&event));
+            if !wanted && let Some(stream) = state.group.forget(position) {
+                self.follow(&mut state, position, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what changed in a group, unless another caller wrote it meanwhile.
+    fn write(&self, member: &Member) -> Result<()> {
+        let wanted = locked(&member.state).group.changes();
+        self.writing("ack", |file| {
+            if *locked(&member.written) >= wanted {
+                return Ok(());
+            }
+            let (progress, changes) = {
+                let mut state = locked(&member.state);
+                (state.group.progress(Instant::now()), state.group.changes())
+            };
+            match keep(file, member.number, &progress) {
+                Ok(()) => *locked(&member.written) = changes,
+                Err(error) => {
+                    locked(&member.state).group.unkept(&progress);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn writing<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut file = locked(&self.file);
+        let Some(File { connection, checkpointer }) = file.as_mut() else {
+            return Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed"));
+        };
+        let result = work(connection).map_err(fault(operation));
+        checkpointer.after_commit(connection);
+        result
+    }
+
+    fn member(&self, operation: &'static str, name: &str) -> Result<Arc<Member>> {
+        self.all().get(name).cloned().ok_or_else(|| {
+            DriverError::new(ErrorKind::Invalid, operation, format!("there is no group `{name}`, create it first"))
+        })
+    }
+
+    fn all(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Arc<Member>>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn new(number: i64, state: State) -> Self {
+        let written = Mutex::new(state.group.changes());
+        Member { number, state: Mutex::new(state), written }
+    }
+}
+
+/// A group's filter, for one stream only.
+fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
+    EventFilter {
+        model: Some(stream.model.clone()),
+        instance: stream.instance.clone(),
+        definitions_only: stream.instance.is_none(),
+        kinds: filter.kinds.clone(),
+    }
+}
+
+fn keep(connection: &Connection, number: i64, progress: &Progress) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction
+        .prepare_cached("UPDATE groups SET cursor = ?2 WHERE number = ?1")?
+        .execute(params![number, progress.cursor as i64])?;
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO pending(number, position, attempt, due) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET attempt = ?3, due = ?4",
+    )?;
+    for (position, attempt, delay) in &progress.put {
+        let due = if delay.is_zero() { 0 } else { time::now() + delay.as_millis() as i64 };
+        put.execute(params![number, *position as i64, attempt, due])?;
+    }
+    let mut remove = transaction.prepare_cached("DELETE FROM pending WHERE number = ?1 AND position = ?2")?;
+    for position in &progress.remove {
+        remove.execute(params![number, *position as i64])?;
+    }
+    drop((put, remove));
+    transaction.commit()
+}
+
+fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<Member>>> {
+    let rows = || -> rusqlite::Result<Vec<(i64, String, String, i64)>> {
+        connection
+            .prepare("SELECT number, name, filter, cursor FROM groups")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+            .collect()
+    };
+    let mut groups = HashMap::new();
+    for (number, name, filter, cursor) in rows().map_err(fault("open"))? {
+        let filter = serde_json::from_str(&filter).map_err(|error| {
+            DriverError::new(ErrorKind::Corrupt, "open", "a group's filter cannot be read back")
+                .with("group", &name)
+                .because(error)
+        })?;
+        // The log may have lost its end in a power failure that this file survived: never; but a copy of an older
+        // log may have been put in place.
+        let cursor = (cursor as Position).min(shared.head());
+        let mut state = GroupState::new(cursor, token_base());
+        for (position, (attempt, delay)) in pending(connection, number).map_err(fault("open"))? {
+            if let Some(event) = read::at(shared, position)?.filter(|_| position <= cursor) {
+                state.restore(position, event.stream(), attempt, delay);
+            }
+        }
+        groups.insert(name, Arc::new(Member::new(number, State { filter, group: state })));
+    }
+    Ok(groups)
+}
+
+fn pending(connection: &Connection, number: i64) -> rusqlite::Result<BTreeMap<Position, (u32, Duration)>> {
+    let now = time::now();
+    connection
+        .prepare_cached("SELECT position, attempt, due FROM pending WHERE number = ?1")?
+        .query_map([number], |row| {
+            let delay = Duration::from_millis(row.get::<_, i64>(2)?.saturating_sub(now).max(0) as u64);
+            Ok((row.get::<_, i64>(0)? as Position, (row.get(1)?, delay)))
+        })?
+        .collect()
+}
+
+/// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are
+/// made than pass.
+fn token_base() -> u64 {
+    time::now().unsigned_abs() * 1000
+}

@@ -1,0 +1,237 @@
+//! Reading events back: by position, by model, by stream.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter, types::Value};
+use snaphook_driver::{
+    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, Position, Result, Stream,
+};
+
+use super::append::kind_of;
+use super::names::Names;
+use super::{Shared, names};
+use crate::fault::{corrupt, fault};
+use crate::key::{Id, Key};
+
+/// Columns of an event in the order that [`decode`] expects.
+const COLUMNS: &str = "position, model, instance, kind, model_version, revision, time, id, \
+                       request_id, actor, cause, hooks, data";
+
+/// Positions that one statement looks at when a filter may pass over most of them, so that it never holds the log
+/// for long.
+const STEP: u64 = 50_000;
+
+/// One page; see [`snaphook_driver::EventStore::read`].
+pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
+    // Taken before the read: what is committed by now is seen by it.
+    let head = shared.head();
+    let mut events = Vec::new();
+    scan(shared, &query.filter, query.after, head, query.limit as usize, |event| {
+        events.push(event);
+        true
+    })?;
+    Ok(EventPage { events, head })
+}
+
+/// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says
+/// `false`.
+pub(super) fn scan(
+    shared: &Shared,
+    filter: &EventFilter,
+    after: Position,
+    until: Position,
+    limit: usize,
+    mut each: impl FnMut(Event) -> bool,
+) -> Result<()> {
+    if limit == 0 || after >= until {
+        return Ok(());
+    }
+    let Some(plan) = Plan::new(filter, &names(shared)) else { return Ok(()) };
+    let (mut after, mut left) = (after, limit);
+    while after < until && left > 0 {
+        let upto = if plan.sparse { until.min(after.saturating_add(STEP)) } else { until };
+        let found = shared.readers.with(|connection| plan.run(connection, &names(shared), after, upto, left, &mut each))?;
+        let Some(found) = found else { return Ok(()) };
+        left -= found;
+        after = upto;
+    }
+    Ok(())
+}
+
+/// How many events match after `after`, up to `until`.
+pub(super) fn count(shared: &Shared, filter: &EventFilter, after: Position, until: Position) -> Result<u64> {
+    if after >= until {
+        return Ok(0);
+    }
+    let Some(plan) = Plan::new(filter, &names(shared)) else { return Ok(0) };
+    shared.readers.with(|connection| plan.count(connection, after, until).map_err(fault("read")))
+}
+
+/// The last event of a stream; see [`snaphook_driver::EventStore::last`].
+pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+    let Some(number) = names(shared).number(&stream.model) else { return Ok(None) };
+    let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events INDEXED BY events_stream
+         WHERE model = ?1 AND {condition} AND position <= ?2 ORDER BY position DESC LIMIT 1"
+    );
+    let instance = stream.instance.as_deref().map(Key::new);
+    shared.readers.with(|connection| {
+        let find = || {
+            connection
+                .prepare_cached(&sql)?
+                .query_row(params![number, bounded(at_most), instance], |row| Ok(decode(row, &names(shared))))
+                .optional()
+        };
+        find().map_err(fault("last"))?.transpose()
+    })
+}
+
+/// One event by its position.
+pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
+    shared.readers.with(|connection| {
+        let find = || {
+            connection
+                .prepare_cached(&format!("SELECT {COLUMNS} FROM events WHERE position = ?1"))?
+                .query_row([bounded(position)], |row| Ok(decode(row, &names(shared))))
+                .optional()
+        };
+        find().map_err(fault("read"))?.transpose()
+    })
+}
+
+/// A filter as a statement: which index serves it, and what remains to be compared.
+struct Plan {
+    index: &'static str,
+    conditions: String,
+    parameters: Vec<Value>,
+    /// Whether many events may be passed over to find one.
+    sparse: bool,
+}
+
+impl Plan {
+    /// `None` if nothing can match.
+    fn new(filter: &EventFilter, names: &Names) -> Option<Plan> {
+        let mut plan =
+            Plan { index: "NOT INDEXED", conditions: String::new(), parameters: Vec::new(), sparse: false };
+        if filter.definitions_only {
+            if filter.instance.is_some() {
+                return None;
+            }
+            plan.index = "INDEXED BY events_definitions";
+            plan.conditions.push_str(" AND instance IS NULL");
+        }
+        if let Some(model) = &filter.model {
+            let number = names.number(model)?;
+            plan.parameters.push(Value::Integer(number));
+            plan.conditions.push_str(" AND model = ?4");
+            plan.index = "INDEXED BY events_model";
+            if let Some(instance) = &filter.instance {
+                plan.parameters.push(match Key::new(instance) {
+                    Key::Uuid(bytes) => Value::Blob(bytes.to_vec()),
+                    Key::Text(text) => Value::Text(text.to_owned()),
+                });
+                plan.conditions.push_str(" AND instance = ?5");
+            }
+            if filter.instance.is_some() || filter.definitions_only {
+                plan.index = "INDEXED BY events_stream";
+            }
+        } else if let Some(instance) = &filter.instance {
+            plan.parameters.push(match Key::new(instance) {
+                Key::Uuid(bytes) => Value::Blob(bytes.to_vec()),
+                Key::Text(text) => Value::Text(text.to_owned()),
+            });
+            plan.conditions.push_str(" AND instance = ?4");
+            plan.sparse = true;
+        }
+        if !filter.kinds.is_empty() {
+            let kinds: Vec<String> = filter.kinds.iter().map(|kind| (*kind as i64).to_string()).collect();
+            // The plus keeps SQLite from looking for an index.
+            plan.conditions.push_str(&format!(" AND +kind IN ({})", kinds.join(", ")));
+            plan.sparse |= plan.index != "INDEXED BY events_stream";
+        }
+        Some(plan)
+    }
+
+    /// How many events were fed; `None` if `each` stopped it.
+    fn run(
+        &self,
+        connection: &Connection,
+        names: &Names,
+        after: Position,
+        until: Position,
+        limit: usize,
+        each: &mut impl FnMut(Event) -> bool,
+    ) -> Result<Option<usize>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM events {} WHERE position > ?1 AND position <= ?2{} ORDER BY position LIMIT ?3",
+            self.index, self.conditions
+        );
+        let mut statement = connection.prepare_cached(&sql).map_err(fault("read"))?;
+        let limit = Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX));
+        let bounds = [Value::Integer(bounded(after)), Value::Integer(bounded(until)), limit];
+        let parameters = bounds.iter().chain(&self.parameters);
+        let mut rows = statement.query(params_from_iter(parameters)).map_err(fault("read"))?;
+        let mut found = 0;
+        while let Some(row) = rows.next().map_err(fault("read"))? {
+            found += 1;
+            if !each(decode(row, names)?) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn count(&self, connection: &Connection, after: Position, until: Position) -> rusqlite::Result<u64> {
+        let sql = format!(
+            "SELECT count(*) FROM events {} WHERE position > ?1 AND position <= ?2 AND ?3 IS NULL{}",
+            self.index, self.conditions
+        );
+        let bounds = [Value::Integer(bounded(after)), Value::Integer(bounded(until)), Value::Null];
+        let parameters = bounds.iter().chain(&self.parameters);
+        let count: i64 =
+            connection.prepare_cached(&sql)?.query_row(params_from_iter(parameters), |row| row.get(0))?;
+        Ok(count as u64)
+    }
+}
+
+/// SQLite's integers are signed; no position is beyond them.
+fn bounded(position: Position) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
+    let read = || -> rusqlite::Result<(Event, i64, i64, Option<String>, Option<String>)> {
+        let event = Event {
+            position: row.get::<_, i64>(0)? as Position,
+            id: row.get::<_, Id>(7)?.0,
+            kind: snaphook_driver::EventKind::ModelCreated,
+            model: String::new(),
+            model_version: row.get::<_, i64>(4)? as u64,
+            instance: row.get::<_, Option<Id>>(2)?.map(|id| id.0),
+            revision: row.get::<_, i64>(5)? as u64,
+            data: row.get_ref(12)?.as_str_or_null()?.map(Json::trusted),
+            actor: row.get(9)?,
+            cause: None,
+            hooks: Vec::new(),
+            request_id: row.get::<_, Option<Id>>(8)?.map(|id| id.0),
+            time: row.get(6)?,
+        };
+        Ok((event, row.get(1)?, row.get(3)?, row.get(10)?, row.get(11)?))
+    };
+    let (mut event, model, kind, cause, hooks) = read().map_err(fault("read"))?;
+    let position = event.position;
+    let broken = |what: &str| corrupt("read", format!("an event's {what} cannot be read back")).with("position", position);
+    let parse = |what: &'static str, error: serde_json::Error| -> DriverError {
+        DriverError::new(ErrorKind::Corrupt, "read", format!("an event's {what} cannot be read back"))
+            .with("position", position)
+            .because(error)
+    };
+    event.model = names.name(model).ok_or_else(|| broken("model"))?.to_string();
+    event.kind = kind_of(kind).ok_or_else(|| broken("kind"))?;
+    if let Some(cause) = cause {
+        event.cause = Some(serde_json::from_str(&cause).map_err(|error| parse("cause", error))?);
+    }
+    if let Some(hooks) = hooks {
+        event.hooks = serde_json::from_str(&hooks).map_err(|error| parse("hooks", error))?;
+    }
+    Ok(event)
+}

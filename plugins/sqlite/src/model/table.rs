@@ -1,0 +1,231 @@
+//! What a model looks like as a table: its name, its columns, its indexes.
+//!
+//! An instance is one row: its own columns (their names start with `_`) and `_data`, the JSON as it came. Each
+//! scalar property is a column that SQLite computes from `_data` when it is read (a virtual generated column), so
+//! that a write costs nothing more and a migration rewrites nothing. Indexes are over these columns.
+//!
+//! Under one sort key a value is compared by two expressions, its class and then its value. The class puts absent
+//! values last in either direction and keeps types apart:
+//!
+//! - a column that the schema gives one type: `"total" IS NULL`, which is 0 or 1;
+//! - anything else: 0 boolean, 1 number, 2 string, 3 array or object, 4 absent or null.
+
+use std::collections::{HashMap, HashSet};
+
+use snaphook_driver::{ColumnKind, ModelShape, SortKey};
+
+use super::query::COLUMNS;
+
+/// Property columns of one table; SQLite allows 2,000 columns. Properties beyond these are read from `_data`.
+const COLUMNS_MAX: usize = 1900;
+
+/// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
+/// they were made.
+const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
+     _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
+
+const OWN_NAMES: [&str; 7] =
+    ["_id", "_model_version", "_revision", "_position", "_created_at", "_updated_at", "_data"];
+
+/// A model's table.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) model: String,
+    /// The table's name, quoted.
+    pub(super) name: String,
+    /// The statement that reads one row by its id.
+    pub(super) get: String,
+    columns: Vec<Generated>,
+    /// Property to place in `columns`.
+    by_property: HashMap<String, usize>,
+    indexes: Vec<Vec<SortKey>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Generated {
+    /// Quoted.
+    name: String,
+    property: String,
+    kind: ColumnKind,
+}
+
+/// How a path is compared in SQL.
+pub(super) struct Operand {
+    pub(super) class: String,
+    pub(super) value: String,
+    /// `None` if the class tells types apart, else the one type that there is.
+    pub(super) kind: Option<ColumnKind>,
+}
+
+impl Operand {
+    /// The class that stands for "absent or null".
+    pub(super) fn class_absent(&self) -> i64 {
+        if self.kind.is_some() { 1 } else { 4 }
+    }
+}
+
+impl Table {
+    pub(super) fn new(shape: &ModelShape) -> Self {
+        let mut columns: Vec<Generated> = Vec::new();
+        let mut by_property = HashMap::new();
+        let mut seen: HashSet<String> = OWN_NAMES.iter().map(|name| (*name).to_owned()).collect();
+        for column in shape.columns.iter().filter(|column| !column.name.contains('\0')).take(COLUMNS_MAX) {
+            if by_property.contains_key(&column.name) {
+                continue;
+            }
+            let name = free_name(&column.name, &seen);
+            seen.insert(name.to_ascii_lowercase());
+            by_property.insert(column.name.clone(), columns.len());
+            columns.push(Generated { name: quote_name(&name), property: column.name.clone(), kind: column.kind });
+        }
+        let unique = shape.unique.iter().map(|properties| {
+            properties
+                .iter()
+                .map(|property| SortKey { path: vec![property.clone()], descending: false })
+                .collect::<Vec<_>>()
+        });
+        let mut indexes: Vec<Vec<SortKey>> = Vec::new();
+        for index in shape.indexes.iter().cloned().chain(unique) {
+            // An index serves every shorter list that it begins with.
+            if !index.is_empty() && !indexes.iter().any(|other| other.starts_with(&index)) {
+                indexes.retain(|other| !index.starts_with(other));
+                indexes.push(index);
+            }
+        }
+        let name = quote_name(&table_name(&shape.model));
+        Table {
+            model: shape.model.clone(),
+            get: format!("SELECT {COLUMNS} FROM {name} WHERE _id = ?1"),
+            name,
+            columns,
+            by_property,
+            indexes,
+        }
+    }
+
+    /// How a path into the data is compared.
+    pub(super) fn operand(&self, path: &[String]) -> Operand {
+        let column = match path {
+            [property] => self.by_property.get(property).map(|index| &self.columns[*index]),
+            _ => None,
+        };
+        match column {
+            Some(column) if column.kind != ColumnKind::Any => Operand {
+                class: format!("({} IS NULL)", column.name),
+                value: column.name.clone(),
+                kind: Some(column.kind),
+            },
+            _ => {
+                let path = quote_text(&json_path(path));
+                Operand {
+                    class: format!(
+                        "(CASE json_type(_data, {path}) WHEN 'true' THEN 0 WHEN 'false' THEN 0 WHEN 'integer' THEN 1 \
+                         WHEN 'real' THEN 1 WHEN 'text' THEN 2 WHEN 'array' THEN 3 WHEN 'object' THEN 3 ELSE 4 END)"
+                    ),
+                    value: format!(
+                        "(CASE json_type(_data, {path}) WHEN 'array' THEN NULL WHEN 'object' THEN NULL \
+                         ELSE _data ->> {path} END)"
+                    ),
+                    kind: None,
+                }
+            }
+        }
+    }
+
+    /// Whether an index gives this order, after the first `fixed` keys of the index that a filter compares with
+    /// one value each. Answers for any index.
+    pub(super) fn is_indexed(&self, fixed: &[&[String]], sort: &[SortKey]) -> bool {
+        self.indexes.iter().any(|index| {
+            let lead = index.iter().take_while(|key| fixed.contains(&key.path.as_slice())).count();
+            index[lead..].len() >= sort.len() && index[lead..].iter().zip(sort).all(|(key, wanted)| key == wanted)
+                || index.len() >= sort.len() && index.iter().zip(sort).all(|(key, wanted)| key == wanted) && !sort.is_empty()
+        })
+    }
+
+    /// Whether some index begins with this path.
+    pub(super) fn leads(&self, path: &[String]) -> bool {
+        self.indexes.iter().any(|index| index.first().is_some_and(|key| key.path == path))
+    }
+
+    /// The statement that makes the table, without property columns.
+    pub(super) fn create(&self) -> String {
+        format!("CREATE TABLE {}({OWN_COLUMNS})", self.name)
+    }
+
+    /// Property columns: name, quoted, and the statement's part that defines it.
+    pub(super) fn column_definitions(&self) -> Vec<(String, String)> {
+        self.columns
+            .iter()
+            .map(|column| {
+                let affinity = match column.kind {
+                    ColumnKind::Text => "TEXT ",
+                    ColumnKind::Integer => "INTEGER ",
+                    // Keeps integers as integers, where REAL would round those beyond 2^53.
+                    ColumnKind::Number => "NUMERIC ",
+                    ColumnKind::Boolean => "BOOLEAN ",
+                    ColumnKind::Any => "",
+                };
+                let path = quote_text(&json_path(std::slice::from_ref(&column.property)));
+                (column.name.clone(), format!("{} {affinity}AS (_data ->> {path}) VIRTUAL", column.name))
+            })
+            .collect()
+    }
+
+    /// Indexes: name, quoted, and the statement that makes it. The name holds a hash of the statement, so an index
+    /// of another definition has another name.
+    pub(super) fn index_definitions(&self) -> Vec<(String, String)> {
+        self.indexes
+            .iter()
+            .map(|index| {
+                let mut terms = Vec::new();
+                for key in index {
+                    let operand = self.operand(&key.path);
+                    let direction = if key.descending { " DESC" } else { "" };
+                    terms.push(operand.class);
+                    terms.push(format!("{}{direction}", operand.value));
+                }
+                let terms = terms.join(", ");
+                let hash = terms.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+                });
+                let name = quote_name(&format!("_{}_{hash:016x}", self.model));
+                let sql = format!("CREATE INDEX {name} ON {}({terms}, _id)", self.name);
+                (name, sql)
+            })
+            .collect()
+    }
+}
+
+/// SQLite keeps names that start with `sqlite_` for itself; no model id starts with `_`.
+fn table_name(model: &str) -> String {
+    let reserved = model.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+    if reserved { format!("_{model}") } else { model.to_owned() }
+}
+
+/// SQLite takes names that differ only in ASCII case for the same; a number tells later ones apart.
+fn free_name(property: &str, taken: &HashSet<String>) -> String {
+    let mut name = property.to_owned();
+    let mut number = 1;
+    while taken.contains(&name.to_ascii_lowercase()) {
+        number += 1;
+        name = format!("{property}~{number}");
+    }
+    name
+}
+
+/// `$."a"."b"`, each name as a JSON string.
+fn json_path(path: &[String]) -> String {
+    path.iter().fold(String::from("$"), |mut text, name| {
+        text.push('.');
+        text.push_str(&serde_json::Value::from(name.as_str()).to_string());
+        text
+    })
+}
+
+fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn quote_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

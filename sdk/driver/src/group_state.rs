@@ -1,0 +1,352 @@
+//! The bookkeeping of one consumer group, shared by the drivers that keep it in memory.
+//!
+//! What is held is small whatever the backlog: only the oldest unacknowledged event of each stream. Everything at
+//! or before the cursor is acknowledged, but for these events and what follows them in their streams. So a
+//! group's progress is its cursor and these positions, and a log of a million events that nobody took is one
+//! cursor.
+//!
+//! The driver feeds matching events in order ([`GroupState::offer`]) and looks up what follows in a stream when its
+//! oldest event was dealt with ([`GroupState::follow`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::event::{Position, Stream};
+
+/// State of one group. Not a store: the driver guards it with a lock and keeps [`Progress`] where it lasts.
+#[derive(Debug)]
+pub struct GroupState {
+    cursor: Position,
+    /// The oldest unacknowledged event of each stream that has one at or before the cursor.
+    active: BTreeMap<Position, Active>,
+    streams: HashMap<Stream, Position>,
+    /// Those that may be handed out now.
+    ready: BTreeSet<Position>,
+    /// When leases and delays end.
+    timers: BTreeSet<(Instant, Position)>,
+    token_last: u64,
+    /// Positions whose progress changed since it was last taken, and those that are kept outside.
+    changed: BTreeSet<Position>,
+    kept: BTreeSet<Position>,
+    changes: u64,
+}
+
+#[derive(Debug)]
+struct Active {
+    stream: Stream,
+    attempt: u32,
+    token: u64,
+    until: Until,
+    /// Whether the stream may have later events at or before the cursor.
+    more: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Ready,
+    Leased(Instant),
+    Delayed(Instant),
+}
+
+/// An event that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub position: Position,
+    pub attempt: u32,
+    pub token: u64,
+}
+
+/// What changed and must be kept: the cursor, and for each position what to write.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    pub cursor: Position,
+    /// Attempts so far and how long the event is still delayed.
+    pub put: Vec<(Position, u32, Duration)>,
+    pub remove: Vec<Position>,
+}
+
+impl GroupState {
+    /// A group for which everything up to `cursor` is done. `token_base`: greater than any token of an earlier
+    /// life of the store, such as a clock.
+    pub fn new(cursor: Position, token_base: u64) -> Self {
+        GroupState {
+            cursor,
+            active: BTreeMap::new(),
+            streams: HashMap::new(),
+            ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            token_last: token_base,
+            changed: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            changes: 0,
+        }
+    }
+
+    /// Puts back an event that was kept outside; in order of position, before anything else is called.
+    pub fn restore(&mut self, position: Position, stream: Stream, attempt: u32, delay: Duration) {
+        self.kept.insert(position);
+        if self.streams.contains_key(&stream) {
+            self.changed.insert(position);
+            return;
+        }
+        let until = if delay.is_zero() { Until::Ready } else { Until::Delayed(Instant::now() + delay) };
+        self.insert(position, Active { stream, attempt, token: 0, until, more: true });
+    }
+
+    /// Up to where matching events were offered.
+    pub fn cursor(&self) -> Position {
+        self.cursor
+    }
+
+    /// Position up to which everything that matches is acknowledged.
+    pub fn floor(&self) -> Position {
+        self.active.first_key_value().map_or(self.cursor, |(position, _)| position - 1)
+    }
+
+    /// The oldest unacknowledged event of each stream, and whether later ones may follow before the cursor.
+    pub fn active(&self) -> impl Iterator<Item = (Position, &Stream, bool)> {
+        self.active.iter().map(|(position, active)| (*position, &active.stream, active.more))
+    }
+
+    /// How many events [`GroupState::take`] would find now.
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes note of the next matching event of the log. `true` if it may be handed out at once, `false` if it
+    /// waits for an earlier one of its stream.
+    pub fn offer(&mut self, position: Position, stream: Stream) -> bool {
+        self.advance(position);
+        if let Some(oldest) = self.streams.get(&stream) {
+            if let Some(active) = self.active.get_mut(oldest) {
+                active.more = true;
+            }
+            return false;
+        }
+        self.changed.insert(position);
+        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, more: false });
+        true
+    }
+
+    /// Nothing more matches up to `position`.
+    pub fn advance(&mut self, position: Position) {
+        if position > self.cursor {
+            self.cursor = position;
+            self.changes += 1;
+        }
+    }
+
+    /// Hands out up to `limit` events, oldest first, each for the time `lease`.
+    pub fn take(&mut self, limit: usize, now: Instant, lease: Duration) -> Vec<Taken> {
+        self.expire(now);
+        let mut taken = Vec::new();
+        while taken.len() < limit {
+            let Some(position) = self.ready.pop_first() else { break };
+            let Some(active) = self.active.get_mut(&position) else { continue };
+            self.token_last += 1;
+            active.attempt += 1;
+            active.token = self.token_last;
+            active.until = Until::Leased(now + lease);
+            self.timers.insert((now + lease, position));
+            self.changed.insert(position);
+            self.changes += 1;
+            taken.push(Taken { position, attempt: active.attempt, token: active.token });
+        }
+        taken
+    }
+
+    /// Moves what is due to where [`GroupState::take`] finds it.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(&(at, position)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(active) = self.active.get_mut(&position) {
+                active.until = Until::Ready;
+                self.ready.insert(position);
+            }
+        }
+    }
+
+    /// Takes an acknowledgement; nothing happens if the token is old. `Some`: the stream has, or may have, later
+    /// events at or before the cursor; the driver finds the first that matches and calls [`GroupState::follow`].
+    pub fn ack(&mut self, position: Position, token: u64) -> Option<Stream> {
+        if self.active.get(&position).is_none_or(|active| active.token != token || token == 0) {
+            return None;
+        }
+        self.forget(position)
+    }
+
+    /// Drops an event whatever its token, as if it was acknowledged.
+    pub fn forget(&mut self, position: Position) -> Option<Stream> {
+        let active = self.active.remove(&position)?;
+        self.clear_timer(position, active.until);
+        self.ready.remove(&position);
+        self.streams.remove(&active.stream);
+        self.changed.insert(position);
+        self.changes += 1;
+        active.more.then_some(active.stream)
+    }
+
+    /// The next matching event of a stream, after the one that was acknowledged and at or before the cursor.
+    pub fn follow(&mut self, position: Position, stream: Stream) {
+        self.changed.insert(position);
+        self.changes += 1;
+        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, more: true });
+    }
+
+    /// Gives an event back, to be handed out again after `delay`. Nothing happens if the token is old.
+    pub fn release(&mut self, position: Position, token: u64, now: Instant, delay: Duration) {
+        let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
+            return;
+        };
+        let old = active.until;
+        active.token = 0;
+        active.until = if delay.is_zero() { Until::Ready } else { Until::Delayed(now + delay) };
+        let until = active.until;
+        self.clear_timer(position, old);
+        self.ready.remove(&position);
+        self.schedule(position, until);
+        self.changed.insert(position);
+        self.changes += 1;
+    }
+
+    /// Prolongs a lease; `false` if it ended or the token is old.
+    pub fn renew(&mut self, position: Position, token: u64, now: Instant, lease: Duration) -> bool {
+        let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
+            return false;
+        };
+        let Until::Leased(until) = active.until else { return false };
+        if until <= now {
+            return false;
+        }
+        active.until = Until::Leased(now + lease);
+        self.timers.remove(&(until, position));
+        self.timers.insert((now + lease, position));
+        true
+    }
+
+    /// Counts what happened; equal numbers mean that nothing needs to be kept in between.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What must be kept since this was last called. If keeping it fails, give it to [`GroupState::unkept`].
+    pub fn progress(&mut self, now: Instant) -> Progress {
+        let mut progress = Progress { cursor: self.cursor, ..Progress::default() };
+        for position in std::mem::take(&mut self.changed) {
+            if let Some(active) = self.active.get(&position) {
+                let delay = match active.until {
+                    Until::Delayed(until) => until.saturating_duration_since(now),
+                    Until::Ready | Until::Leased(_) => Duration::ZERO,
+                };
+                self.kept.insert(position);
+                progress.put.push((position, active.attempt, delay));
+            } else if self.kept.remove(&position) {
+                progress.remove.push(position);
+            }
+        }
+        progress
+    }
+
+    /// Takes back what could not be kept.
+    pub fn unkept(&mut self, progress: &Progress) {
+        for (position, ..) in &progress.put {
+            self.changed.insert(*position);
+        }
+        for position in &progress.remove {
+            self.kept.insert(*position);
+            self.changed.insert(*position);
+        }
+        self.changes += 1;
+    }
+
+    fn insert(&mut self, position: Position, active: Active) {
+        self.streams.insert(active.stream.clone(), position);
+        let until = active.until;
+        self.active.insert(position, active);
+        self.schedule(position, until);
+    }
+
+    fn schedule(&mut self, position: Position, until: Until) {
+        match until {
+            Until::Ready => {
+                self.ready.insert(position);
+            }
+            Until::Leased(at) | Until::Delayed(at) => {
+                self.timers.insert((at, position));
+            }
+        }
+    }
+
+    fn clear_timer(&mut self, position: Position, until: Until) {
+        if let Until::Leased(at) | Until::Delayed(at) = until {
+            self.timers.remove(&(at, position));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn stream(name: &str) -> Stream {
+        Stream::of_instance("m", name)
+    }
+
+    #[test]
+    fn one_event_of_a_stream_at_a_time() {
+        let now = Instant::now();
+        let mut state = GroupState::new(0, 0);
+        assert!(state.offer(1, stream("a")));
+        assert!(!state.offer(2, stream("a")));
+        assert!(state.offer(3, stream("b")));
+        let taken = state.take(10, now, LEASE);
+        assert_eq!(taken.iter().map(|taken| taken.position).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(state.floor(), 0);
+        assert_eq!(state.ack(1, taken[0].token), Some(stream("a")));
+        state.follow(2, stream("a"));
+        assert_eq!(state.floor(), 1);
+        assert_eq!(state.ack(3, taken[1].token), None);
+        let taken = state.take(10, now, LEASE);
+        assert_eq!(taken[0].position, 2);
+        state.ack(2, taken[0].token);
+        assert_eq!(state.floor(), 3);
+    }
+
+    #[test]
+    fn an_old_token_does_nothing() {
+        let now = Instant::now();
+        let mut state = GroupState::new(0, 0);
+        state.offer(1, stream("a"));
+        let first = state.take(1, now, LEASE)[0];
+        let second = state.take(1, now + LEASE, LEASE)[0];
+        assert_eq!((first.attempt, second.attempt), (1, 2));
+        assert!(!state.renew(1, first.token, now, LEASE));
+        state.release(1, first.token, now, Duration::ZERO);
+        state.ack(1, first.token);
+        assert_eq!(state.floor(), 0);
+        assert!(state.renew(1, second.token, now + LEASE, LEASE));
+        state.ack(1, second.token);
+        assert_eq!(state.floor(), 1);
+    }
+
+    #[test]
+    fn progress_is_what_changed() {
+        let now = Instant::now();
+        let mut state = GroupState::new(0, 0);
+        state.offer(1, stream("a"));
+        state.offer(2, stream("b"));
+        let taken = state.take(1, now, LEASE);
+        state.ack(1, taken[0].token);
+        let progress = state.progress(now);
+        assert_eq!(progress, Progress { cursor: 2, put: vec![(2, 0, Duration::ZERO)], remove: vec![] });
+        let taken = state.take(1, now, LEASE);
+        state.ack(2, taken[0].token);
+        assert_eq!(state.progress(now), Progress { cursor: 2, put: vec![], remove: vec![2] });
+        assert_eq!(state.progress(now), Progress { cursor: 2, ..Progress::default() });
+    }
+}

@@ -1,0 +1,1 @@
+pub const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";

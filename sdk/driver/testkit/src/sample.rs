@@ -1,0 +1,114 @@
+//! Events and instances to test with.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+use snaphook_driver::{
+    Append, Column, ColumnKind, Conflict, Event, EventKind, EventStore, Expected, Json, ModelShape, Position,
+    Provenance, SortKey, Stream,
+};
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A text in the form of a UUIDv7 that was not given before in this process.
+pub fn uuid() -> String {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("01920000-{:04x}-7000-8000-{:012x}", number >> 48, number & 0xffff_ffff_ffff)
+}
+
+/// An event without anything that may be left out.
+pub fn event(kind: EventKind, stream: &Stream, data: Option<&str>) -> Event {
+    Event {
+        position: 0,
+        id: uuid(),
+        kind,
+        model: stream.model.clone(),
+        model_version: 1,
+        instance: stream.instance.clone(),
+        revision: 1,
+        data: data.map(Json::trusted),
+        actor: None,
+        cause: None,
+        hooks: Vec::<Provenance>::new(),
+        request_id: None,
+        time: 1_700_000_000_000,
+    }
+}
+
+/// An append that expects nothing.
+pub fn append(event: Event) -> Append {
+    Append { event, expected: Expected::Any, requires: Vec::new(), claims: Vec::new(), releases: Vec::new() }
+}
+
+/// The creation of an instance, expected to be new.
+pub fn create(model: &str, id: &str, data: &str) -> Append {
+    let stream = Stream::of_instance(model, id);
+    Append { expected: Expected::New, ..append(event(EventKind::InstanceCreated, &stream, Some(data))) }
+}
+
+/// The creation of an instance whatever was before.
+pub fn any(model: &str, id: &str) -> Append {
+    append(event(EventKind::InstanceUpdated, &Stream::of_instance(model, id), Some("{}")))
+}
+
+/// Appends one event that must succeed.
+pub async fn append_one(store: &dyn EventStore, append: Append) -> Position {
+    try_append(store, append).await.unwrap()
+}
+
+/// Appends one event.
+pub async fn try_append(store: &dyn EventStore, append: Append) -> Result<Position, Conflict> {
+    let mut answers = store.append(&[append], false).await.unwrap();
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
+}
+
+/// A shape with columns and indexes in short notation: `("total", ColumnKind::Number)`, `["status", "-total"]`.
+pub fn shape(model: &str, version: u64, columns: &[(&str, ColumnKind)], indexes: &[&[&str]]) -> ModelShape {
+    ModelShape {
+        model: model.to_owned(),
+        version,
+        columns: columns.iter().map(|(name, kind)| Column { name: (*name).to_owned(), kind: *kind }).collect(),
+        indexes: indexes.iter().map(|keys| keys.iter().map(|key| sort_key(key)).collect()).collect(),
+        unique: Vec::new(),
+        record: Json::trusted(format!("{{\"version\":{version}}}")),
+    }
+}
+
+/// `-a.b` is descending by the path `a`, `b`.
+pub fn sort_key(text: &str) -> SortKey {
+    let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
+    SortKey { path: path.split('.').map(str::to_owned).collect(), descending }
+}
+
+/// An instance event at a position.
+pub fn change(kind: EventKind, position: Position, model: &str, id: &str, data: Option<&str>) -> Event {
+    Event { position, ..event(kind, &Stream::of_instance(model, id), data) }
+}
+
+/// The creation of an instance at a position.
+pub fn created(position: Position, model: &str, id: &str, data: &Value) -> Event {
+    change(EventKind::InstanceCreated, position, model, id, Some(&data.to_string()))
+}
+
+/// Random numbers that are the same in every run (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.max(1))
+    }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+
+    /// One of them.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+}

@@ -1,0 +1,73 @@
+//! The store under test, and how a case is run.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use snaphook_driver::{Driver, ErrorStore, EventStore, ModelStore, OpenContext, SecureStore};
+use tempfile::TempDir;
+
+/// A driver with its settings and a folder of its own.
+pub struct Subject {
+    driver: Driver,
+    settings: Map<String, Value>,
+    folder: Folder,
+    /// Path of the module that holds the tests, for cases that start their own process.
+    pub(crate) module: &'static str,
+}
+
+enum Folder {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+impl Subject {
+    /// `settings` is the driver's table of the configuration, `module` what `module_path!()` gives in the test.
+    pub fn new(driver: Driver, settings: Value, module: &'static str) -> Self {
+        let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
+        let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
+            Some(folder) => Folder::Given(folder.into()),
+            None => Folder::Own(TempDir::new().unwrap()),
+        };
+        Subject { driver, settings, folder, module }
+    }
+
+    /// The folder that the driver's relative paths are meant from.
+    pub fn folder(&self) -> &Path {
+        match &self.folder {
+            Folder::Own(folder) => folder.path(),
+            Folder::Given(folder) => folder,
+        }
+    }
+
+    fn context(&self) -> OpenContext {
+        OpenContext { settings: self.settings.clone(), directory: self.folder().to_owned() }
+    }
+
+    pub async fn event(&self) -> Arc<dyn EventStore> {
+        (self.driver.event.expect("the driver brings an event store"))(self.context()).await.unwrap()
+    }
+
+    pub async fn model(&self) -> Arc<dyn ModelStore> {
+        (self.driver.model.expect("the driver brings a model store"))(self.context()).await.unwrap()
+    }
+
+    pub async fn error(&self) -> Arc<dyn ErrorStore> {
+        (self.driver.error.expect("the driver brings an error store"))(self.context()).await.unwrap()
+    }
+
+    pub async fn secure(&self) -> Arc<dyn SecureStore> {
+        (self.driver.secure.expect("the driver brings a secure store"))(self.context()).await.unwrap()
+    }
+
+    /// Whether what is stored is still there when the store is opened again. Memory is not.
+    pub fn is_kept(&self) -> bool {
+        self.driver.name != "memory"
+    }
+}
+
+/// Runs one case to its end.
+pub fn run(case: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(case);
+}
