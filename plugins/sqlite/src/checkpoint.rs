@@ -60,7 +60,9 @@ impl Checkpointer {
         let handle = std::thread::Builder::new()
             .name("sqlite-checkpoint".into())
             .spawn(move || run(&connection, &worker))
-            .map_err(|error| DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error))?;
+            .map_err(|error| {
+                DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error)
+            })?;
         Ok(Checkpointer { shared, thread: handle.thread().clone(), next: PAGES_SOFT })
     }
 

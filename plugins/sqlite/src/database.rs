@@ -61,10 +61,10 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
 
 fn check_format(connection: &Connection, format: &Format) -> Result<()> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (id, version) = (number("application_id").map_err(fault("open"))?, number("user_version").map_err(fault("open"))?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
-        .map_err(fault("open"))?;
+    let (id, version) =
+        (number("application_id").map_err(fault("open"))?, number("user_version").map_err(fault("open"))?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(fault("open"))?;
     if id == 0 && version == 0 && tables == 0 {
         return Ok(());
     }

@@ -59,7 +59,8 @@ impl ErrorStore for SqliteErrorStore {
     }
 
     async fn health(&self) -> Result<()> {
-        self.with("health", |connection| connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))).await
+        self.with("health", |connection| connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())))
+            .await
     }
 
     async fn close(&self) -> Result<()> {
@@ -95,9 +96,8 @@ impl ErrorStore for SqliteErrorStore {
             .with("list", move |connection| {
                 let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
                 let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
-                let sql = format!(
-                    "SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4"
-                );
+                let sql =
+                    format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4");
                 connection
                     .prepare_cached(&sql)?
                     .query_map(params![query.model, query.hook, query.after.unwrap_or_default(), query.limit], |row| {
@@ -134,7 +134,6 @@ impl ErrorStore for SqliteErrorStore {
 }
 
 fn parse(operation: &'static str, text: &str) -> Result<ErrorRecord> {
-    serde_json::from_str(text).map_err(|error| {
-        DriverError::new(ErrorKind::Corrupt, operation, "a record cannot be read back").because(error)
-    })
+    serde_json::from_str(text)
+        .map_err(|error| DriverError::new(ErrorKind::Corrupt, operation, "a record cannot be read back").because(error))
 }

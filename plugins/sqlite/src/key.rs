@@ -30,7 +30,9 @@ pub(crate) struct Id(pub(crate) String);
 impl FromSql for Id {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value {
-            ValueRef::Blob(bytes) => bytes.try_into().map(|bytes| Id(format(bytes))).map_err(|_| FromSqlError::InvalidType),
+            ValueRef::Blob(bytes) => {
+                bytes.try_into().map(|bytes| Id(format(bytes))).map_err(|_| FromSqlError::InvalidType)
+            }
             other => other.as_str().map(|text| Id(text.to_owned())),
         }
     }

@@ -73,9 +73,8 @@ impl SqliteModelStore {
         let lock = Lock::take(path)?;
         let mut connection = open_writer(path, &FORMAT)?;
         let checkpointer = Checkpointer::start(path, &mut connection)?;
-        let checkpoint: i64 = connection
-            .query_row("SELECT checkpoint FROM _state", [], |row| row.get(0))
-            .map_err(fault("open"))?;
+        let checkpoint: i64 =
+            connection.query_row("SELECT checkpoint FROM _state", [], |row| row.get(0)).map_err(fault("open"))?;
         let tables: Tables = definitions(&connection, "open")?
             .iter()
             .map(|shape| (shape.model.clone(), Arc::new(Table::new(shape))))
@@ -94,9 +93,9 @@ impl SqliteModelStore {
 #[async_trait]
 impl ModelStore for SqliteModelStore {
     async fn health(&self) -> Result<()> {
-        self.shared.readers.with(|connection| {
-            connection.query_row("SELECT 1 FROM _state", [], |_| Ok(())).map_err(fault("health"))
-        })
+        self.shared
+            .readers
+            .with(|connection| connection.query_row("SELECT 1 FROM _state", [], |_| Ok(())).map_err(fault("health")))
     }
 
     async fn close(&self) -> Result<()> {
@@ -121,7 +120,13 @@ impl ModelStore for SqliteModelStore {
         };
         self.shared.writing("define", position, Some(&mut publish), |writer| {
             // What is there decides, not what the caller remembers: they differ only after a crash.
-            migrate::migrate(&writer.connection, tables.get(&new.model).map(|table| &**table), &table, carry, new.version)?;
+            migrate::migrate(
+                &writer.connection,
+                tables.get(&new.model).map(|table| &**table),
+                &table,
+                carry,
+                new.version,
+            )?;
             let shape = serde_json::to_string(new).map_err(|error| {
                 DriverError::new(ErrorKind::Invalid, "define", "the shape cannot be written as JSON").because(error)
             })?;
@@ -316,7 +321,8 @@ impl Writer {
     }
 
     fn apply(&mut self, event: &Event, tables: &Tables) -> Result<()> {
-        let invalid = |message: String| DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position);
+        let invalid =
+            |message: String| DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position);
         let (Some(instance), Some(table)) = (&event.instance, tables.get(&event.model)) else {
             return Err(invalid(format!("an instance event of `{}`, which is not defined", event.model)));
         };
@@ -325,7 +331,10 @@ impl Writer {
         }
         let statements = &self.statements[&event.model];
         let run = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
-            self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(fault("apply"))
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.execute(parameters))
+                .map_err(fault("apply"))
         };
         let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
         let data = event.data.as_ref().map(Json::as_str);
@@ -346,9 +355,7 @@ impl Writer {
 
     fn close(self) -> Result<()> {
         drop(self.checkpointer);
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(fault("close"))?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault("close"))?;
         self.connection.close().map_err(|(_, error)| fault("close")(error))
     }
 }

@@ -30,8 +30,8 @@ pub use event_store::{
 pub use group_state::{GroupState, Progress, Taken};
 pub use json::Json;
 pub use model_store::{
-    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore,
-    Operator, Path, SortKey,
+    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
+    Path, SortKey,
 };
 pub use secure_store::{Sealed, SecureStore};
 

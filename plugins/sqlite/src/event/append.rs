@@ -60,9 +60,7 @@ impl Writer {
     /// Leaves one file without a log beside it.
     pub(super) fn close(self) -> Result<()> {
         drop(self.checkpointer);
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(fault("close"))?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault("close"))?;
         self.connection.close().map_err(|(_, error)| fault("close")(error))
     }
 
@@ -214,7 +212,9 @@ impl Writer {
     fn tail(&mut self, model: Option<i64>, instance: Option<&str>) -> Result<Tail> {
         let none = Tail { position: 0, ended: false };
         let Some(model) = model else { return Ok(none) };
-        if instance.is_none() && let Some(tail) = self.definitions.get(&model) {
+        if instance.is_none()
+            && let Some(tail) = self.definitions.get(&model)
+        {
             return Ok(*tail);
         }
         let tail = self.find_tail(model, instance).map_err(fault("append"))?;

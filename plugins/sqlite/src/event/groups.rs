@@ -279,11 +279,7 @@ impl Groups {
         })
     }
 
-    fn writing<T>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T> {
+    fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let mut file = locked(&self.file);
         let Some(File { connection, checkpointer }) = file.as_mut() else {
             return Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed"));

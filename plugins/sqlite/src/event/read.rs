@@ -48,7 +48,8 @@ pub(super) fn scan(
     let (mut after, mut left) = (after, limit);
     while after < until && left > 0 {
         let upto = if plan.sparse { until.min(after.saturating_add(STEP)) } else { until };
-        let found = shared.readers.with(|connection| plan.run(connection, &names(shared), after, upto, left, &mut each))?;
+        let found =
+            shared.readers.with(|connection| plan.run(connection, &names(shared), after, upto, left, &mut each))?;
         let Some(found) = found else { return Ok(()) };
         left -= found;
         after = upto;
@@ -110,8 +111,7 @@ struct Plan {
 impl Plan {
     /// `None` if nothing can match.
     fn new(filter: &EventFilter, names: &Names) -> Option<Plan> {
-        let mut plan =
-            Plan { index: "NOT INDEXED", conditions: String::new(), parameters: Vec::new(), sparse: false };
+        let mut plan = Plan { index: "NOT INDEXED", conditions: String::new(), parameters: Vec::new(), sparse: false };
         if filter.definitions_only {
             if filter.instance.is_some() {
                 return None;
@@ -187,8 +187,7 @@ impl Plan {
         );
         let bounds = [Value::Integer(bounded(after)), Value::Integer(bounded(until)), Value::Null];
         let parameters = bounds.iter().chain(&self.parameters);
-        let count: i64 =
-            connection.prepare_cached(&sql)?.query_row(params_from_iter(parameters), |row| row.get(0))?;
+        let count: i64 = connection.prepare_cached(&sql)?.query_row(params_from_iter(parameters), |row| row.get(0))?;
         Ok(count as u64)
     }
 }
@@ -219,7 +218,8 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
     };
     let (mut event, model, kind, cause, hooks) = read().map_err(fault("read"))?;
     let position = event.position;
-    let broken = |what: &str| corrupt("read", format!("an event's {what} cannot be read back")).with("position", position);
+    let broken =
+        |what: &str| corrupt("read", format!("an event's {what} cannot be read back")).with("position", position);
     let parse = |what: &'static str, error: serde_json::Error| -> DriverError {
         DriverError::new(ErrorKind::Corrupt, "read", format!("an event's {what} cannot be read back"))
             .with("position", position)

@@ -53,7 +53,8 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
         Some(cursor) => order.after(cursor, table.is_indexed(&[], &query.sort))?,
     };
     // More than one part must see the same state.
-    let transaction = (parts.len() > 1).then(|| connection.unchecked_transaction()).transpose().map_err(fault("query"))?;
+    let transaction =
+        (parts.len() > 1).then(|| connection.unchecked_transaction()).transpose().map_err(fault("query"))?;
     for part in parts {
         // One more than the page tells whether there is a next one.
         let wanted = limit + 1 - rows.len();
@@ -79,9 +80,8 @@ pub(super) fn count(connection: &Connection, table: &Table, filter: &[Condition]
         statement.and(|sql| write_condition(sql, table, condition));
     }
     let sql = format!("SELECT count(*) FROM {}{}", table.name, statement.clause());
-    let count: i64 = connection
-        .prepare_cached(&sql)?
-        .query_row(params_from_iter(&statement.parameters), |row| row.get(0))?;
+    let count: i64 =
+        connection.prepare_cached(&sql)?.query_row(params_from_iter(&statement.parameters), |row| row.get(0))?;
     Ok(count as u64)
 }
 
@@ -332,7 +332,12 @@ impl Order {
             let (class, value) = &places[depth];
             if *value != Sql::Null {
                 parts.push(self.part(&places, depth, |sql| {
-                    sql.push(&format!("{} = {class} AND {} {} ", operand.class, operand.value, if *descending { "<" } else { ">" }));
+                    sql.push(&format!(
+                        "{} = {class} AND {} {} ",
+                        operand.class,
+                        operand.value,
+                        if *descending { "<" } else { ">" }
+                    ));
                     sql.bind(value.clone());
                 }));
             }

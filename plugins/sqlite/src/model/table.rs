@@ -24,8 +24,7 @@ const COLUMNS_MAX: usize = 1900;
 const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
      _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
 
-const OWN_NAMES: [&str; 7] =
-    ["_id", "_model_version", "_revision", "_position", "_created_at", "_updated_at", "_data"];
+const OWN_NAMES: [&str; 7] = ["_id", "_model_version", "_revision", "_position", "_created_at", "_updated_at", "_data"];
 
 /// A model's table.
 #[derive(Clone, Debug)]
@@ -138,7 +137,9 @@ impl Table {
         self.indexes.iter().any(|index| {
             let lead = index.iter().take_while(|key| fixed.contains(&key.path.as_slice())).count();
             index[lead..].len() >= sort.len() && index[lead..].iter().zip(sort).all(|(key, wanted)| key == wanted)
-                || index.len() >= sort.len() && index.iter().zip(sort).all(|(key, wanted)| key == wanted) && !sort.is_empty()
+                || index.len() >= sort.len()
+                    && index.iter().zip(sort).all(|(key, wanted)| key == wanted)
+                    && !sort.is_empty()
         })
     }
 

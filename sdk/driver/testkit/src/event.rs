@@ -38,7 +38,11 @@ fn claim(key: &str) -> Claim {
 pub async fn events_come_back_as_they_were(subject: &Subject) {
     let store = subject.event().await;
     let stream = Stream::of_instance("m", "Ünï-cödé~1");
-    let mut full = event(EventKind::InstanceUpdated, &stream, Some(r#"{ "b" : 1.50, "a":12345678901234567890.123456789, "é":"\u00e9 🎈" }"#));
+    let mut full = event(
+        EventKind::InstanceUpdated,
+        &stream,
+        Some(r#"{ "b" : 1.50, "a":12345678901234567890.123456789, "é":"\u00e9 🎈" }"#),
+    );
     full.model_version = 7;
     full.revision = 9_007_199_254_740_993;
     full.actor = Some("admin 'x' \"y\"".into());
@@ -194,10 +198,8 @@ pub async fn required_streams_must_not_have_moved(subject: &Subject) {
 
 pub async fn claims_are_exclusive(subject: &Subject) {
     let store = subject.event().await;
-    let taking = |id: &str, keys: &[&str]| Append {
-        claims: keys.iter().map(|key| claim(key)).collect(),
-        ..any("m", id)
-    };
+    let taking =
+        |id: &str, keys: &[&str]| Append { claims: keys.iter().map(|key| claim(key)).collect(), ..any("m", id) };
     let long = format!("long {}", "x".repeat(64 * 1024 - 5));
     let first = append_one(&*store, taking("a", &["k", "", "Ü", &long])).await;
     let holder = Holder { stream: Stream::of_instance("m", "a"), position: first };
@@ -391,8 +393,27 @@ pub async fn odd_names(subject: &Subject) {
     let store = subject.event().await;
     let uuid = "0190a6c4-5f8b-7cde-8f01-23456789abcd";
     let names = [
-        "a", "A", "%", "_", "'; DROP TABLE events; --", "a/b", "a.b", "~", "ü", "u\u{308}", "日本語", "🎈", " ", "0", "00", "null",
-        "sqlite_master", uuid, &uuid.to_uppercase(), &uuid.replace('-', ""), &"x".repeat(1000),
+        "a",
+        "A",
+        "%",
+        "_",
+        "'; DROP TABLE events; --",
+        "a/b",
+        "a.b",
+        "~",
+        "ü",
+        "u\u{308}",
+        "日本語",
+        "🎈",
+        " ",
+        "0",
+        "00",
+        "null",
+        "sqlite_master",
+        uuid,
+        &uuid.to_uppercase(),
+        &uuid.replace('-', ""),
+        &"x".repeat(1000),
     ];
     for model in names {
         for id in names {
