@@ -5,7 +5,8 @@ use snaphook_driver::Driver;
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, closest};
 
 /// Every driver that can be named in the configuration.
-pub const DRIVERS: &[Driver] = &[];
+pub const DRIVERS: &[Driver] =
+    &[snaphook_memory::DRIVER, snaphook_file::DRIVER, snaphook_sqlite::DRIVER, snaphook_stdout::DRIVER];
 
 /// The four kinds of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,1 +1,22 @@
+//! Secrets as files: one per name, readable by the owner alone. What is in them was encrypted before it came here.
 
+mod config;
+mod secure;
+
+use std::sync::Arc;
+
+use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore};
+
+pub use config::FileConfig;
+pub use secure::FileSecureStore;
+
+/// The driver `file`.
+pub const DRIVER: Driver = Driver {
+    name: "file",
+    secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
+        Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
+    event: None,
+    model: None,
+    error: None,
+};

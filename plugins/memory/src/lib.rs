@@ -1,1 +1,43 @@
+//! All four stores in memory: for tests, and for trying things out. Everything is gone when the process ends.
+//!
+//! Each store is one lock around plain collections; calls are short. The meaning of filters, sorts and consumer
+//! groups is that of `snaphook-driver`'s own modules, so this is also the reference that other drivers are compared
+//! with.
 
+mod config;
+mod error;
+mod event;
+mod model;
+mod secure;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use snaphook_driver::{Driver, ErrorStore, EventStore, ModelStore, OpenContext, OpenFuture, SecureStore};
+
+pub use config::MemoryConfig;
+pub use error::MemoryErrorStore;
+pub use event::MemoryEventStore;
+pub use model::MemoryModelStore;
+pub use secure::MemorySecureStore;
+
+/// The driver `memory`.
+pub const DRIVER: Driver = Driver {
+    name: "memory",
+    secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
+        Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemorySecureStore::default()) as _) })
+    }),
+    event: Some(|context: OpenContext| -> OpenFuture<dyn EventStore> {
+        Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemoryEventStore::default()) as _) })
+    }),
+    model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {
+        Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemoryModelStore::default()) as _) })
+    }),
+    error: Some(|context: OpenContext| -> OpenFuture<dyn ErrorStore> {
+        Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemoryErrorStore::default()) as _) })
+    }),
+};
+
+/// What a panic of an earlier holder left is whole: each change below is made last, in one step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,29 @@
+//! The driver's settings.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
+
+/// What stands below `driver = 'file'`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    /// The folder that holds the files. It is made, with its parents, if it is not there.
+    pub path: String,
+}
+
+impl FileConfig {
+    /// The folder of a store that is to be opened.
+    pub(crate) fn folder(context: &OpenContext) -> Result<PathBuf> {
+        let config: FileConfig = context.settings()?;
+        if config.path.is_empty() {
+            return Err(DriverError::new(
+                ErrorKind::Config,
+                "open",
+                "`path` is empty, expected the path of a folder such as `data/secrets`",
+            ));
+        }
+        Ok(context.path(&config.path))
+    }
+}

@@ -1,0 +1,219 @@
+//! One file per secret: 8 bytes of version (big endian), then the sealed bytes.
+//!
+//! A file is written beside its place, synced, and renamed over it, so that what is there is always whole. A file's
+//! name is the secret's with `=` after each capital letter, so that file systems that mind no case keep them apart
+//! and no name is a special one; `=` cannot be in a secret's name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind as IoKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use snaphook_driver::{DriverError, ErrorKind, Result, Sealed, SecureStore};
+
+/// End of the names of files that hold secrets.
+const SUFFIX: &str = ".sealed";
+
+/// End of the names of files that are being written.
+const TEMPORARY: &str = ".new";
+
+/// Bytes of version at the head of a file.
+const HEAD: usize = 8;
+
+/// See the crate's documentation.
+pub struct FileSecureStore {
+    folder: Arc<Folder>,
+}
+
+struct Folder {
+    path: PathBuf,
+    /// Held by `put` and `delete`, so that a version is checked and written in one step.
+    writing: Mutex<()>,
+}
+
+impl FileSecureStore {
+    /// Opens the store in a folder, which is made if it is not there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let told = |message: &'static str| {
+            move |error: std::io::Error| {
+                DriverError::new(ErrorKind::Config, "open", message).with("path", path.display()).because(error)
+            }
+        };
+        fs::create_dir_all(path).map_err(told("the folder cannot be made"))?;
+        private_folder(path).map_err(told("the folder cannot be made private"))?;
+        // What a crash left half written was never answered.
+        for entry in fs::read_dir(path).map_err(told("the folder cannot be read"))?.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.ends_with(TEMPORARY)) {
+                fs::remove_file(entry.path()).map_err(told("the folder cannot be written"))?;
+            }
+        }
+        Ok(FileSecureStore { folder: Arc::new(Folder { path: path.to_owned(), writing: Mutex::new(()) }) })
+    }
+
+    /// File work off the async threads.
+    async fn with<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Folder) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let folder = Arc::clone(&self.folder);
+        tokio::task::spawn_blocking(move || work(&folder)).await.unwrap_or_else(|error| {
+            Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error))
+        })
+    }
+}
+
+#[async_trait]
+impl SecureStore for FileSecureStore {
+    async fn health(&self) -> Result<()> {
+        self.with("health", |folder| match fs::metadata(&folder.path) {
+            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(_) => Err(folder.fault("health", IoKind::NotADirectory.into())),
+            Err(error) => Err(folder.fault("health", error)),
+        })
+        .await
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Sealed>> {
+        let name = name.to_owned();
+        self.with("get", move |folder| folder.read("get", &name)).await
+    }
+
+    async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64> {
+        let (name, bytes) = (name.to_owned(), bytes.to_owned());
+        self.with("put", move |folder| {
+            let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = folder.read("put", &name)?.map_or(0, |sealed| sealed.version);
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                return Err(DriverError::new(
+                    ErrorKind::Conflict,
+                    "put",
+                    format!("secret `{name}` has version {found}, expected {expected}"),
+                ));
+            }
+            let version = found + 1;
+            folder.write(&name, version, &bytes).map_err(|error| folder.fault("put", error))?;
+            Ok(version)
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        let name = name.to_owned();
+        self.with("delete", move |folder| {
+            let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            match fs::remove_file(folder.place(&name)) {
+                Ok(()) => {
+                    folder.sync().map_err(|error| folder.fault("delete", error))?;
+                    Ok(true)
+                }
+                Err(error) if error.kind() == IoKind::NotFound => Ok(false),
+                Err(error) => Err(folder.fault("delete", error)),
+            }
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let prefix = prefix.to_owned();
+        self.with("list", move |folder| {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&folder.path).map_err(|error| folder.fault("list", error))? {
+                let entry = entry.map_err(|error| folder.fault("list", error))?;
+                let file = entry.file_name();
+                let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)).map(|file| file.replace('=', ""));
+                names.extend(name.filter(|name| name.starts_with(&prefix)));
+            }
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+}
+
+impl Folder {
+    fn place(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{}{SUFFIX}", file_stem(name)))
+    }
+
+    fn read(&self, operation: &'static str, name: &str) -> Result<Option<Sealed>> {
+        let mut bytes = Vec::new();
+        match File::open(self.place(name)).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == IoKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.fault(operation, error)),
+        }
+        let Some((head, sealed)) = bytes.split_first_chunk::<HEAD>() else {
+            return Err(DriverError::new(ErrorKind::Corrupt, operation, "the file of a secret is cut short")
+                .with("path", self.place(name).display()));
+        };
+        Ok(Some(Sealed { bytes: sealed.to_owned(), version: u64::from_be_bytes(*head) }))
+    }
+
+    fn write(&self, name: &str, version: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let temporary = self.path.join(format!("{}{TEMPORARY}", file_stem(name)));
+        let write = || -> std::io::Result<()> {
+            let mut file = private_file(&temporary)?;
+            file.write_all(&version.to_be_bytes())?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, self.place(name))?;
+            self.sync()
+        };
+        write().inspect_err(|_| {
+            // Whatever is left of it is removed at the next start.
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+
+    /// Makes renames and removals last.
+    fn sync(&self) -> std::io::Result<()> {
+        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+    }
+
+    fn fault(&self, operation: &'static str, error: std::io::Error) -> DriverError {
+        let (kind, message) = match error.kind() {
+            IoKind::StorageFull | IoKind::QuotaExceeded => (ErrorKind::Full, "the disk is full, make room"),
+            _ => (ErrorKind::Unavailable, "the folder of secrets cannot be used"),
+        };
+        DriverError::new(kind, operation, message).with("path", self.path.display()).because(error)
+    }
+}
+
+fn file_stem(name: &str) -> String {
+    name.chars().fold(String::with_capacity(name.len()), |mut stem, char| {
+        stem.push(char);
+        if char.is_ascii_uppercase() {
+            stem.push('=');
+        }
+        stem
+    })
+}
+
+#[cfg(unix)]
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn private_folder(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// A new file that only its owner may read.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path)
+}

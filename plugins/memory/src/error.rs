@@ -1,0 +1,56 @@
+//! Failed runs in a sorted map.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, Result};
+
+use crate::locked;
+
+/// See the crate's documentation.
+#[derive(Default)]
+pub struct MemoryErrorStore {
+    records: Mutex<BTreeMap<String, ErrorRecord>>,
+}
+
+#[async_trait]
+impl ErrorStore for MemoryErrorStore {
+    fn readable(&self) -> bool {
+        true
+    }
+
+    async fn health(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn record(&self, record: &ErrorRecord) -> Result<()> {
+        locked(&self.records).insert(record.id.clone(), record.clone());
+        Ok(())
+    }
+
+    async fn list(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
+        let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(locked(&self.records)
+            .range::<String, _>((after, Bound::Unbounded))
+            .map(|(_, record)| record)
+            .filter(|record| query.model.as_ref().is_none_or(|model| *model == record.model))
+            .filter(|record| query.hook.as_ref().is_none_or(|hook| *hook == record.hook))
+            .take(query.limit as usize)
+            .cloned()
+            .collect())
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<ErrorRecord>> {
+        Ok(locked(&self.records).get(id).cloned())
+    }
+
+    async fn remove(&self, id: &str) -> Result<bool> {
+        Ok(locked(&self.records).remove(id).is_some())
+    }
+}

@@ -1,0 +1,388 @@
+//! The log as a list, with lists of places by stream and by model.
+//!
+//! Invariant: the event at index `i` has position `i + 1`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use snaphook_driver::{
+    Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
+    EventQuery, EventStore, Expected, Group, GroupState, Holder, Position, Result, Stream,
+};
+use tokio::sync::watch;
+
+use crate::locked;
+
+/// See the crate's documentation.
+#[derive(Default)]
+pub struct MemoryEventStore {
+    log: Mutex<Log>,
+    /// Taken before `log` where both are needed.
+    groups: Mutex<BTreeMap<String, Member>>,
+    blobs: Mutex<HashMap<String, Vec<u8>>>,
+    /// Position of the last event; changes wake those that wait.
+    head: watch::Sender<Position>,
+}
+
+#[derive(Default)]
+struct Log {
+    events: Vec<Arc<Event>>,
+    streams: HashMap<Stream, Vec<Position>>,
+    models: HashMap<String, Vec<Position>>,
+    definitions: Vec<Position>,
+    claims: HashMap<String, Holder>,
+}
+
+struct Member {
+    filter: EventFilter,
+    state: GroupState,
+}
+
+#[async_trait]
+impl EventStore for MemoryEventStore {
+    fn capabilities(&self) -> EventCapabilities {
+        EventCapabilities { atomic_batch: true, durable: false, shared: false }
+    }
+
+    async fn health(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
+        let mut log = locked(&self.log);
+        let answers = if atomic {
+            // Tried on the real thing, and taken back: a copy of the log would cost its whole length.
+            log.append_all(batch)
+        } else {
+            batch.iter().map(|append| log.append(append).map(|(position, _)| position)).collect()
+        };
+        let head = log.head();
+        drop(log);
+        self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+        Ok(answers)
+    }
+
+    async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
+        let deadline = tokio::time::Instant::now() + wait.unwrap_or_default();
+        let mut heads = self.head.subscribe();
+        let mut after = query.after;
+        loop {
+            let page = {
+                let log = locked(&self.log);
+                let events = log.after(&query.filter, after).take(query.limit as usize);
+                EventPage { events: events.map(|event| Event::clone(event)).collect(), head: log.head() }
+            };
+            if !page.events.is_empty() || wait.is_none() {
+                return Ok(page);
+            }
+            after = after.max(page.head);
+            let news = heads.wait_for(|head| *head > after);
+            if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
+                return Ok(page);
+            }
+        }
+    }
+
+    async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+        let log = locked(&self.log);
+        let Some(places) = log.streams.get(stream) else { return Ok(None) };
+        let index = places.partition_point(|position| *position <= at_most);
+        Ok(index.checked_sub(1).and_then(|index| log.at(places[index])).map(|event| Event::clone(event)))
+    }
+
+    async fn head(&self) -> Result<Position> {
+        Ok(*self.head.borrow())
+    }
+
+    async fn holder(&self, key: &str) -> Result<Option<Holder>> {
+        Ok(locked(&self.log).claims.get(key).cloned())
+    }
+
+    async fn create_group(&self, group: &Group, start: Position) -> Result<()> {
+        let mut groups = locked(&self.groups);
+        let log = locked(&self.log);
+        match groups.get_mut(&group.name) {
+            Some(member) => member.refilter(&group.filter, &log),
+            None => {
+                let member = Member { filter: group.filter.clone(), state: GroupState::new(start, 0) };
+                groups.insert(group.name.clone(), member);
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_group(&self, name: &str) -> Result<()> {
+        locked(&self.groups).remove(name);
+        Ok(())
+    }
+
+    async fn groups(&self) -> Result<Vec<String>> {
+        Ok(locked(&self.groups).keys().cloned().collect())
+    }
+
+    async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
+        self.with_group("claim", group, |member, log| {
+            let (now, limit) = (Instant::now(), limit as usize);
+            member.state.expire(now);
+            let mut scanned = false;
+            if member.state.ready_count() < limit {
+                scanned = true;
+                for event in log.after(&member.filter, member.state.cursor()) {
+                    member.state.offer(event.position, event.stream());
+                    if member.state.ready_count() >= limit {
+                        scanned = false;
+                        break;
+                    }
+                }
+            }
+            if scanned {
+                member.state.advance(log.head());
+            }
+            let taken = member.state.take(limit, now, lease);
+            // Nothing is kept outside.
+            member.state.progress(now);
+            taken
+                .into_iter()
+                .filter_map(|taken| {
+                    let event = Event::clone(log.at(taken.position)?);
+                    Some(Delivery { event, attempt: taken.attempt, token: taken.token })
+                })
+                .collect()
+        })
+    }
+
+    async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()> {
+        self.with_group("ack", group, |member, log| {
+            for (position, token) in done {
+                if let Some(stream) = member.state.ack(*position, *token) {
+                    member.follow(*position, stream, log);
+                }
+            }
+        })
+    }
+
+    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
+        self.with_group("release", group, |member, _| member.state.release(position, token, Instant::now(), delay))
+    }
+
+    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
+        self.with_group("renew", group, |member, _| member.state.renew(position, token, Instant::now(), lease))
+    }
+
+    async fn lag(&self, group: &str) -> Result<(u64, Position)> {
+        self.with_group("lag", group, |member, log| {
+            let cursor = member.state.cursor();
+            let mut count = log.after(&member.filter, cursor).count();
+            for (position, stream, more) in member.state.active() {
+                count += 1;
+                if more {
+                    let events = log.of_stream(stream, position).take_while(|event| event.position <= cursor);
+                    count += events.filter(|event| member.filter.matches(event)).count();
+                }
+            }
+            (count as u64, if count == 0 { log.head() } else { member.state.floor() })
+        })
+    }
+
+    async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
+        locked(&self.blobs).entry(sha256.to_owned()).or_insert_with(|| bytes.to_owned());
+        Ok(())
+    }
+
+    async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
+        Ok(locked(&self.blobs).get(sha256).cloned())
+    }
+}
+
+impl MemoryEventStore {
+    fn with_group<T>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        work: impl FnOnce(&mut Member, &Log) -> T,
+    ) -> Result<T> {
+        let mut groups = locked(&self.groups);
+        let Some(member) = groups.get_mut(name) else {
+            return Err(DriverError::new(
+                ErrorKind::Invalid,
+                operation,
+                format!("there is no group `{name}`, create it first"),
+            ));
+        };
+        Ok(work(member, &locked(&self.log)))
+    }
+}
+
+impl Member {
+    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    fn follow(&mut self, after: Position, stream: Stream, log: &Log) {
+        let cursor = self.state.cursor();
+        let next = log
+            .of_stream(&stream, after)
+            .take_while(|event| event.position <= cursor)
+            .find(|event| self.filter.matches(event))
+            .map(|event| event.position);
+        if let Some(next) = next {
+            self.state.follow(next, stream);
+        }
+    }
+
+    /// Drops what a new filter does not want.
+    fn refilter(&mut self, filter: &EventFilter, log: &Log) {
+        self.filter = filter.clone();
+        let active: Vec<Position> = self.state.active().map(|(position, ..)| position).collect();
+        for position in active {
+            let wanted = log.at(position).is_some_and(|event| filter.matches(event));
+            if !wanted && let Some(stream) = self.state.forget(position) {
+                self.follow(position, stream, log);
+            }
+        }
+    }
+}
+
+/// What an append changed in the claims: key and former holder, oldest change first.
+type Undo = Vec<(String, Option<Holder>)>;
+
+impl Log {
+    fn head(&self) -> Position {
+        self.events.len() as Position
+    }
+
+    fn at(&self, position: Position) -> Option<&Arc<Event>> {
+        let index = usize::try_from(position.checked_sub(1)?).ok()?;
+        self.events.get(index)
+    }
+
+    /// Matching events after a position, in order.
+    fn after<'a>(&'a self, filter: &'a EventFilter, after: Position) -> Box<dyn Iterator<Item = &'a Arc<Event>> + 'a> {
+        let places: Option<&[Position]> = match (&filter.model, &filter.instance) {
+            (Some(model), Some(instance)) => {
+                Some(self.streams.get(&Stream::of_instance(model, instance)).map_or(&[], Vec::as_slice))
+            }
+            (Some(model), None) => Some(self.models.get(model).map_or(&[], Vec::as_slice)),
+            (None, _) if filter.definitions_only => Some(&self.definitions),
+            (None, _) => None,
+        };
+        match places {
+            Some(places) => {
+                let start = places.partition_point(|position| *position <= after);
+                Box::new(places[start..].iter().filter_map(|position| self.at(*position)).filter(|event| filter.matches(event)))
+            }
+            None => {
+                let start = usize::try_from(after).map_or(self.events.len(), |after| after.min(self.events.len()));
+                Box::new(self.events[start..].iter().filter(|event| filter.matches(event)))
+            }
+        }
+    }
+
+    /// Events of one stream after a position.
+    fn of_stream(&self, stream: &Stream, after: Position) -> impl Iterator<Item = &Arc<Event>> {
+        let places = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        let start = places.partition_point(|position| *position <= after);
+        places[start..].iter().filter_map(|position| self.at(*position))
+    }
+
+    /// The last position of a stream (0: no event), and whether that ended it.
+    fn tail(&self, stream: &Stream) -> (Position, bool) {
+        let last = self.streams.get(stream).and_then(|places| places.last());
+        last.and_then(|position| self.at(*position)).map_or((0, false), |event| (event.position, event.kind.ends_stream()))
+    }
+
+    fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Position, Conflict>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut undo: Vec<Undo> = Vec::with_capacity(batch.len());
+        for (index, append) in batch.iter().enumerate() {
+            match self.append(append) {
+                Ok((position, changes)) => {
+                    answers.push(Ok(position));
+                    undo.push(changes);
+                }
+                Err(conflict) => {
+                    for changes in undo.into_iter().rev() {
+                        self.take_back(changes);
+                    }
+                    answers.clear();
+                    answers.resize(batch.len(), Err(Conflict::Batch));
+                    answers[index] = Err(conflict);
+                    break;
+                }
+            }
+        }
+        answers
+    }
+
+    fn append(&mut self, append: &Append) -> Result<(Position, Undo), Conflict> {
+        let stream = append.event.stream();
+        self.check(append, &stream)?;
+        let position = self.head() + 1;
+        let mut undo = Undo::new();
+        for key in &append.releases {
+            undo.push((key.clone(), self.claims.remove(key)));
+        }
+        for Claim { key, holder } in &append.claims {
+            let holder = Holder { stream: holder.clone().unwrap_or_else(|| stream.clone()), position };
+            undo.push((key.clone(), self.claims.insert(key.clone(), holder)));
+        }
+        let event = Event { position, ..append.event.clone() };
+        self.models.entry(event.model.clone()).or_default().push(position);
+        if event.instance.is_none() {
+            self.definitions.push(position);
+        }
+        self.streams.entry(stream).or_default().push(position);
+        self.events.push(Arc::new(event));
+        Ok((position, undo))
+    }
+
+    fn check(&self, append: &Append, stream: &Stream) -> Result<(), Conflict> {
+        let (last, ended) = self.tail(stream);
+        let holds = match append.expected {
+            Expected::Any => true,
+            Expected::New => last == 0 || ended,
+            Expected::At(position) => last == position && !ended,
+        };
+        if !holds {
+            return Err(Conflict::Stream { last, ended });
+        }
+        for require in &append.requires {
+            let (last, _) = self.tail(&require.stream);
+            if last != require.position {
+                return Err(Conflict::Required { stream: require.stream.clone(), last });
+            }
+        }
+        let released: HashSet<&String> = append.releases.iter().collect();
+        let mut taken: HashMap<&String, &Stream> = HashMap::new();
+        for Claim { key, holder } in &append.claims {
+            let wanted = holder.as_ref().unwrap_or(stream);
+            let current = match taken.insert(key, wanted) {
+                Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head() + 1 }),
+                None if released.contains(key) => None,
+                None => self.claims.get(key).cloned(),
+            };
+            if let Some(holder) = current.filter(|holder| holder.stream != *wanted) {
+                return Err(Conflict::Claimed { key: key.clone(), holder });
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes the last append.
+    fn take_back(&mut self, undo: Undo) {
+        let Some(event) = self.events.pop() else { return };
+        let (stream, position) = (event.stream(), event.position);
+        for list in [self.streams.get_mut(&stream), self.models.get_mut(&event.model), Some(&mut self.definitions)] {
+            list.map(|places| places.pop_if(|last| *last == position));
+        }
+        for (key, holder) in undo.into_iter().rev() {
+            match holder {
+                Some(holder) => self.claims.insert(key, holder),
+                None => self.claims.remove(&key),
+            };
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Instances in sorted maps, one per model.
+//!
+//! Data is kept as text and, parsed, beside it: filters and sorts look at the tree, clients get the text.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use snaphook_driver::compare::{compare, lookup, matches, order};
+use snaphook_driver::{
+    CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery, Json,
+    ModelShape, ModelStore, Position, Result,
+};
+
+use crate::locked;
+
+/// See the crate's documentation.
+#[derive(Default)]
+pub struct MemoryModelStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    checkpoint: Position,
+    models: BTreeMap<String, Model>,
+}
+
+#[derive(Clone)]
+struct Model {
+    shape: ModelShape,
+    rows: BTreeMap<String, Row>,
+}
+
+#[derive(Clone)]
+struct Row {
+    instance: Instance,
+    data: Arc<Value>,
+}
+
+#[async_trait]
+impl ModelStore for MemoryModelStore {
+    async fn health(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn define(
+        &self,
+        _old: Option<&ModelShape>,
+        new: &ModelShape,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<()> {
+        let mut state = locked(&self.state);
+        if position <= state.checkpoint {
+            return Ok(());
+        }
+        match state.models.get_mut(&new.model) {
+            Some(model) => {
+                model.shape = new.clone();
+                for row in model.rows.values_mut() {
+                    row.carry(carry, new.version);
+                }
+            }
+            None => {
+                let model = Model { shape: new.clone(), rows: BTreeMap::new() };
+                state.models.insert(new.model.clone(), model);
+            }
+        }
+        state.checkpoint = position;
+        Ok(())
+    }
+
+    async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
+        let mut state = locked(&self.state);
+        if position > state.checkpoint {
+            state.models.remove(model);
+            state.checkpoint = position;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
+        let mut state = locked(&self.state);
+        if position <= state.checkpoint {
+            return Ok(());
+        }
+        let checkpoint = state.checkpoint;
+        // Everything that can fail comes before the first change.
+        let mut changes = Vec::with_capacity(events.len());
+        for event in events.iter().filter(|event| event.position > checkpoint && event.kind.is_instance()) {
+            if !state.models.contains_key(&event.model) {
+                return Err(invalid(event, format!("an instance event of `{}`, which is not defined", event.model)));
+            }
+            changes.push((event, Change::of(event)?));
+        }
+        for (event, change) in changes {
+            if let Some(model) = state.models.get_mut(&event.model) {
+                change.make(event, &mut model.rows);
+            }
+        }
+        state.checkpoint = position;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Position> {
+        Ok(locked(&self.state).checkpoint)
+    }
+
+    async fn definitions(&self) -> Result<Vec<ModelShape>> {
+        Ok(locked(&self.state).models.values().map(|model| model.shape.clone()).collect())
+    }
+
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        let state = locked(&self.state);
+        Ok(state.models.get(model).and_then(|model| model.rows.get(id)).map(|row| row.instance.clone()))
+    }
+
+    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage> {
+        let cursor = Cursor::decode(model, query)?;
+        let mut rows = self.matching(model, &query.filter);
+        // Rows come by id, and the sort keeps that order among equals.
+        rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
+        let start = cursor.map_or(0, |cursor| {
+            rows.partition_point(|row| is_at_or_before(row, &cursor, query))
+        });
+        let limit = query.limit.max(1) as usize;
+        let more = rows.len() - start > limit;
+        let page = &rows[start..rows.len().min(start + limit)];
+        let next = page.last().filter(|_| more).map(|row| {
+            let keys = query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
+            Cursor { keys, id: row.instance.id.clone() }.encode(model, query)
+        });
+        Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next })
+    }
+
+    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
+        Ok(self.matching(model, filter).len() as u64)
+    }
+
+    async fn reset(&self) -> Result<()> {
+        *locked(&self.state) = State::default();
+        Ok(())
+    }
+}
+
+impl MemoryModelStore {
+    /// Rows that match, by id. They are cheap to clone, and the lock is not held while they are sorted.
+    fn matching(&self, model: &str, filter: &[Condition]) -> Vec<Row> {
+        let state = locked(&self.state);
+        let Some(model) = state.models.get(model) else { return Vec::new() };
+        model.rows.values().filter(|row| matches(&row.data, filter)).cloned().collect()
+    }
+}
+
+impl Row {
+    fn carry(&mut self, carry: &CarryOver, version: u64) {
+        let Value::Object(data) = &*self.data else { return };
+        let mut data: Map<String, Value> = data.clone();
+        if carry.apply(&mut data) {
+            let data = Value::Object(data);
+            self.instance.data = Json::from_value(&data);
+            self.instance.model_version = version;
+            self.data = Arc::new(data);
+        }
+    }
+}
+
+/// What an event does, with its data read.
+enum Change {
+    Put { data: Arc<Value>, text: Json },
+    Remove,
+}
+
+impl Change {
+    fn of(event: &Event) -> Result<Change> {
+        if event.kind == EventKind::InstanceDeleted {
+            return Ok(Change::Remove);
+        }
+        let text = event.data.clone().ok_or_else(|| invalid(event, format!("`{}` without data", event.kind)))?;
+        let data = text.to_value().map_err(|error| invalid(event, "data that is no JSON".into()).because(error))?;
+        Ok(Change::Put { data: Arc::new(data), text })
+    }
+
+    fn make(self, event: &Event, rows: &mut BTreeMap<String, Row>) {
+        let Some(id) = &event.instance else { return };
+        match self {
+            Change::Remove => {
+                rows.remove(id);
+            }
+            Change::Put { data, text } => {
+                let before = rows.get(id).filter(|_| event.kind == EventKind::InstanceUpdated);
+                let instance = Instance {
+                    id: id.clone(),
+                    model: event.model.clone(),
+                    model_version: event.model_version,
+                    revision: event.revision,
+                    position: event.position,
+                    created_at: before.map_or(event.time, |row| row.instance.created_at),
+                    updated_at: event.time,
+                    data: text,
+                };
+                rows.insert(id.clone(), Row { instance, data });
+            }
+        }
+    }
+}
+
+fn is_at_or_before(row: &Row, cursor: &Cursor, query: &InstanceQuery) -> bool {
+    query
+        .sort
+        .iter()
+        .zip(&cursor.keys)
+        .map(|(key, value)| compare(lookup(&row.data, &key.path), Some(value).filter(|value| !value.is_null()), key.descending))
+        .find(|ordering| ordering.is_ne())
+        .unwrap_or_else(|| row.instance.id.cmp(&cursor.id))
+        != Ordering::Greater
+}
+
+fn invalid(event: &Event, message: String) -> DriverError {
+    DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position)
+}

@@ -1,0 +1,8 @@
+//! The driver's settings: there are none.
+
+use serde::Deserialize;
+
+/// What stands below `driver = 'stdout'`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutConfig {}
