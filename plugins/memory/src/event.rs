@@ -272,7 +272,12 @@ impl Log {
         match places {
             Some(places) => {
                 let start = places.partition_point(|position| *position <= after);
-                Box::new(places[start..].iter().filter_map(|position| self.at(*position)).filter(|event| filter.matches(event)))
+                Box::new(
+                    places[start..]
+                        .iter()
+                        .filter_map(|position| self.at(*position))
+                        .filter(|event| filter.matches(event)),
+                )
             }
             None => {
                 let start = usize::try_from(after).map_or(self.events.len(), |after| after.min(self.events.len()));
@@ -291,7 +296,8 @@ impl Log {
     /// The last position of a stream (0: no event), and whether that ended it.
     fn tail(&self, stream: &Stream) -> (Position, bool) {
         let last = self.streams.get(stream).and_then(|places| places.last());
-        last.and_then(|position| self.at(*position)).map_or((0, false), |event| (event.position, event.kind.ends_stream()))
+        last.and_then(|position| self.at(*position))
+            .map_or((0, false), |event| (event.position, event.kind.ends_stream()))
     }
 
     fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Position, Conflict>> {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use snaphook_driver::compare::{compare, lookup, matches, order};
 use snaphook_driver::{
-    CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery, Json,
-    ModelShape, ModelStore, Position, Result,
+    CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
+    Json, ModelShape, ModelStore, Position, Result,
 };
 
 use crate::locked;
@@ -127,14 +127,13 @@ impl ModelStore for MemoryModelStore {
         let mut rows = self.matching(model, &query.filter);
         // Rows come by id, and the sort keeps that order among equals.
         rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
-        let start = cursor.map_or(0, |cursor| {
-            rows.partition_point(|row| is_at_or_before(row, &cursor, query))
-        });
+        let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
         let limit = query.limit.max(1) as usize;
         let more = rows.len() - start > limit;
         let page = &rows[start..rows.len().min(start + limit)];
         let next = page.last().filter(|_| more).map(|row| {
-            let keys = query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
+            let keys =
+                query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
             Cursor { keys, id: row.instance.id.clone() }.encode(model, query)
         });
         Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next })
@@ -217,7 +216,9 @@ fn is_at_or_before(row: &Row, cursor: &Cursor, query: &InstanceQuery) -> bool {
         .sort
         .iter()
         .zip(&cursor.keys)
-        .map(|(key, value)| compare(lookup(&row.data, &key.path), Some(value).filter(|value| !value.is_null()), key.descending))
+        .map(|(key, value)| {
+            compare(lookup(&row.data, &key.path), Some(value).filter(|value| !value.is_null()), key.descending)
+        })
         .find(|ordering| ordering.is_ne())
         .unwrap_or_else(|| row.instance.id.cmp(&cursor.id))
         != Ordering::Greater

@@ -35,7 +35,10 @@ impl ErrorStore for StdoutErrorStore {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             DriverError::new(ErrorKind::Unavailable, "record", "standard output cannot be written").because(error)
         };
-        tokio::task::spawn_blocking(write).await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(|error| failed(error.into()))?
+            .map_err(|error| failed(error.into()))
     }
 
     async fn list(&self, _query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {

@@ -162,11 +162,8 @@ pub async fn filters_and_starts(subject: &Subject) {
         append_one(&*store, create("n", id, "{}")).await;
         append_one(&*store, any("m", id)).await;
     }
-    let filter = EventFilter {
-        model: Some("m".into()),
-        kinds: vec![EventKind::InstanceCreated],
-        ..EventFilter::default()
-    };
+    let filter =
+        EventFilter { model: Some("m".into()), kinds: vec![EventKind::InstanceCreated], ..EventFilter::default() };
     let creations = Group { name: "creations".into(), filter };
     store.create_group(&creations, 0).await.unwrap();
     assert_eq!(store.lag("creations").await.unwrap().0, 3);

@@ -138,10 +138,8 @@ pub async fn what_is_not_there(subject: &Subject) {
 
 pub async fn definitions_are_kept(subject: &Subject) {
     let store = subject.model().await;
-    let mut shapes = vec![
-        shape("zebra", 3, &[("a", Any), ("Ü", Boolean)], &[&["a", "-Ü"], &["x.y"]]),
-        shape("ant", 1, &[], &[]),
-    ];
+    let mut shapes =
+        vec![shape("zebra", 3, &[("a", Any), ("Ü", Boolean)], &[&["a", "-Ü"], &["x.y"]]), shape("ant", 1, &[], &[])];
     shapes[0].unique = vec![vec!["a".into(), "Ü".into()]];
     shapes[0].record = Json::trusted(r#"{ "any" : [1.0, "thing"] }"#);
     define(&*store, &shapes[0], 1).await;
@@ -253,9 +251,40 @@ pub async fn reset_removes_everything(subject: &Subject) {
 pub async fn odd_models_and_properties(subject: &Subject) {
     let store = subject.model().await;
     let names = [
-        "title", "Title", "TITLE", "title~2", "Release Date", "a.b", "a\"b", "a'b", "a\\b", "a\nb", "$", "$.x", "[0]", "", "0",
-        "é", "e\u{301}", "É", "日本", "🎈", "_id", "_data", "_ID", "rowid", "oid", "select", "%", "--", "/*", "?1", ":a", "__proto__",
-        "a\u{1}b", &"long".repeat(300),
+        "title",
+        "Title",
+        "TITLE",
+        "title~2",
+        "Release Date",
+        "a.b",
+        "a\"b",
+        "a'b",
+        "a\\b",
+        "a\nb",
+        "$",
+        "$.x",
+        "[0]",
+        "",
+        "0",
+        "é",
+        "e\u{301}",
+        "É",
+        "日本",
+        "🎈",
+        "_id",
+        "_data",
+        "_ID",
+        "rowid",
+        "oid",
+        "select",
+        "%",
+        "--",
+        "/*",
+        "?1",
+        ":a",
+        "__proto__",
+        "a\u{1}b",
+        &"long".repeat(300),
     ];
     let mut position = 0;
     for model in ["m", "sqlite_sequence", "sqlite_", "a-b_c", "0", "select", "models", "events"] {
@@ -275,7 +304,11 @@ pub async fn odd_models_and_properties(subject: &Subject) {
         }
         for (index, name) in names.iter().enumerate() {
             let is = |text: String| condition(&[name], Operator::Eq(Value::from(text)));
-            assert_eq!(ids(&*store, model, &[is(format!("value {index}"))]).await, [format!("i{index:02}")], "{name:?}");
+            assert_eq!(
+                ids(&*store, model, &[is(format!("value {index}"))]).await,
+                [format!("i{index:02}")],
+                "{name:?}"
+            );
             assert_eq!(ids(&*store, model, &[condition(&[name], Operator::Exists(true))]).await.len(), 1, "{name:?}");
             // The same name one level down.
             assert!(ids(&*store, model, &[condition(&["x", name], Operator::Exists(true))]).await.is_empty());
@@ -313,7 +346,10 @@ pub async fn large_instances(subject: &Subject) {
     for (number, size) in [0, 500, 5000, 100_000, PAYLOAD_BYTES_MAX - 30].into_iter().enumerate() {
         let text = format!("{{\"large\":\"{}\",\"small\":{number}}}", "x".repeat(size));
         let position = 2 + number as Position;
-        store.apply(&[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))], position).await.unwrap();
+        store
+            .apply(&[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))], position)
+            .await
+            .unwrap();
         assert!(data(&*store, "m", &format!("i{number}")).await == text, "{size}");
         assert_eq!(ids(&*store, "m", &[condition(&["small"], Operator::Eq(json!(number)))]).await.len(), 1);
     }
