@@ -1,5 +1,6 @@
 //! Engines: what runs a hook's code. Each implements one trait and stands in one table.
 
+mod component;
 mod quickjs;
 #[cfg(test)]
 mod testing;
@@ -19,7 +20,7 @@ use crate::config::{Isolation, Limits, Phase};
 /// Cheap: what an engine needs to run code is made when the first hook is prepared.
 pub fn all(cache: &Path) -> Vec<Arc<dyn Engine>> {
     let cache = wasm::CodeCache::new(cache);
-    vec![Arc::new(quickjs::QuickJs::new(cache))]
+    vec![Arc::new(component::ComponentEngine::new(cache.clone())), Arc::new(quickjs::QuickJs::new(cache))]
 }
 
 /// A way to run code.

@@ -82,20 +82,20 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
     let result = match operation {
         "read.get" => match arguments_of::<(String, String)>("read.get(model, id)", arguments) {
             Ok((model, id)) => {
-                let found = capability(store, async |session| session.read_get(&model, &id).await).await?;
+                let found = capability(store.data(), async |session| session.read_get(&model, &id).await).await?;
                 found.map(|found| Some(found.unwrap_or_else(|| "null".into())))
             }
             Err(error) => Err(error),
         },
         "read.query" => match arguments_of::<(String, &RawValue)>("read.query(model, query)", arguments) {
             Ok((model, query)) => {
-                capability(store, async |session| session.read_query(&model, query.get()).await).await?.map(Some)
+                capability(store.data(), async |session| session.read_query(&model, query.get()).await).await?.map(Some)
             }
             Err(error) => Err(error),
         },
         "read.event" => match arguments_of::<(u64,)>("read.event(position)", arguments) {
             Ok((position,)) => {
-                let found = capability(store, async |session| session.read_event(position).await).await?;
+                let found = capability(store.data(), async |session| session.read_event(position).await).await?;
                 found.map(|found| Some(found.unwrap_or_else(|| "null".into())))
             }
             Err(error) => Err(error),
@@ -104,7 +104,7 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
             match arguments_of::<(String, Value, Option<String>)>("write.create(model, data, { id })", arguments) {
                 Ok((model, data, id)) => {
                     let data = with_digits(store, data);
-                    capability(store, async |session| session.write_create(&model, id.as_deref(), &data).await)
+                    capability(store.data(), async |session| session.write_create(&model, id.as_deref(), &data).await)
                         .await?
                         .map(Some)
                 }
@@ -116,7 +116,7 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
             match arguments_of::<(String, String, Value, Option<u64>)>(shape, arguments) {
                 Ok((model, id, data, expected)) => {
                     let data = with_digits(store, data);
-                    capability(store, async |session| session.write_update(&model, &id, &data, expected).await)
+                    capability(store.data(), async |session| session.write_update(&model, &id, &data, expected).await)
                         .await?
                         .map(Some)
                 }
@@ -126,7 +126,7 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
         "write.delete" => {
             match arguments_of::<(String, String, Option<u64>)>("write.delete(model, id, { expected })", arguments) {
                 Ok((model, id, expected)) => {
-                    capability(store, async |session| session.write_delete(&model, &id, expected).await)
+                    capability(store.data(), async |session| session.write_delete(&model, &id, expected).await)
                         .await?
                         .map(Some)
                 }
@@ -135,7 +135,7 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
         }
         "secret.get" => match arguments_of::<(String,)>("secret(name)", arguments) {
             Ok((name,)) => {
-                let value = capability(store, async |session| session.secret_get(&name).await).await?;
+                let value = capability(store.data(), async |session| session.secret_get(&name).await).await?;
                 value.map(|value| Some(Value::from(value).to_string()))
             }
             Err(error) => Err(error),
@@ -192,7 +192,7 @@ async fn send(store: &mut Store<'_>, request: &str, body: Vec<u8>) -> Result<(St
         timeout: head.timeout.map(Duration::from_millis),
         redirect,
     };
-    Ok(match capability(store, async |session| session.http_send(request).await).await? {
+    Ok(match capability(store.data(), async |session| session.http_send(request).await).await? {
         Ok(response) => {
             let head = json!({
                 "status": response.status,
@@ -226,7 +226,7 @@ async fn execute(store: &mut Store<'_>, command: &str, stdin: Vec<u8>) -> Result
         env: command.env.into_iter().collect(),
         timeout: command.timeout.map(Duration::from_millis),
     };
-    Ok(match capability(store, async |session| session.process_run(command).await).await? {
+    Ok(match capability(store.data(), async |session| session.process_run(command).await).await? {
         Ok(output) => (answer(Ok(Some(output.code.to_string()))), output.stdout, output.stderr),
         Err(error) => (answer(Err(error)), Vec::new(), Vec::new()),
     })

@@ -17,19 +17,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use serde_json::json;
 use snaphook_driver::time;
-use tokio::sync::OwnedSemaphorePermit;
-use wasmtime::Store;
-use wasmtime::component::{Instance, TypedFunc};
+use wasmtime::component::TypedFunc;
 
 use self::answer::{Reader, compile_error};
 use self::digits::Digits;
 use self::host::Extra;
 use self::runner::{Runner, runner};
 use self::source::Source;
-use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, State, failure_of};
+use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
-use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
+use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
 
 /// The word in bindings.
@@ -38,7 +36,7 @@ pub(super) const NAME: &str = "quickjs";
 /// The engine.
 pub(super) struct QuickJs {
     cache: CodeCache,
-    idle: Arc<IdlePool<Sandbox>>,
+    idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
 impl QuickJs {
@@ -76,23 +74,17 @@ impl Engine for QuickJs {
 /// Lets QuickJS compile the source, since it does not know all that the parser knows.
 async fn check(runtime: &'static Runtime, runner: &'static Runner, source: &Source) -> Result<(), PrepareError> {
     let text = source.text.clone();
-    let mut store = wasm::new_store(runtime, Extra::default());
-    let clock = store.data_mut().begin(None, &CHECK_LIMITS);
-    let permit = sandbox_permit(runtime).await.map_err(|failure| PrepareError::plain(failure.message))?;
+    let sandbox = Sandbox::new(runtime, Extra::default()).await;
+    let mut sandbox = sandbox.map_err(|failure| PrepareError::plain(failure.message))?;
+    let clock = sandbox.begin(None, &CHECK_LIMITS);
     let (checked, _) = wasm::run(runtime, clock, async move {
-        let _permit = permit;
-        let checked = async {
-            let instance = runner.instance.instantiate_async(&mut store).await?;
-            let check = instance.get_typed_func::<(&str,), (Option<String>,)>(&mut store, &runner.check)?;
-            check.call_async(&mut store, (&text,)).await
-        };
-        let checked: wasmtime::Result<_> = checked.await;
-        checked.map_err(|error| failure_of(&error, store.data()))
+        let checked = compile(runner, &mut sandbox, &text).await;
+        sandbox.end(checked)
     })
     .await;
     let failure = match checked {
-        Ok(Ok((None,))) => return Ok(()),
-        Ok(Ok((Some(error),))) => {
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Ok(Some(error))) => {
             let (message, place) = compile_error(&error);
             let position = place.and_then(|(line, column)| source.position(line, column));
             let (line, column) = (position.map(|position| position.line), position.map(|position| position.column));
@@ -104,13 +96,20 @@ async fn check(runtime: &'static Runtime, runner: &'static Runner, source: &Sour
     Err(PrepareError::plain(format!("the source could not be compiled: {}", failure.message)))
 }
 
+/// `None`: it can be compiled.
+async fn compile(runner: &Runner, sandbox: &mut Sandbox<Extra>, text: &str) -> wasmtime::Result<Option<String>> {
+    let instance = sandbox.instance(&runner.code).await?;
+    let check: TypedFunc<(&str,), (Option<String>,)> = instance.get_typed_func(&mut sandbox.store, &runner.check)?;
+    Ok(check.call_async(&mut sandbox.store, (text,)).await?.0)
+}
+
 /// One hook's source, ready to run.
 struct Hook {
     id: u64,
     source: Arc<Source>,
     runtime: &'static Runtime,
     runner: &'static Runner,
-    idle: Arc<IdlePool<Sandbox>>,
+    idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
 impl Drop for Hook {
@@ -119,68 +118,71 @@ impl Drop for Hook {
     }
 }
 
-/// A running QuickJS.
-struct Sandbox {
-    store: Store<State<Extra>>,
-    instance: Instance,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// What the guest made of a call.
-struct Ended {
-    answer: Result<String, Failure>,
-    /// Of a sandbox that may be used again, if nothing was left behind in it.
-    sandbox: Option<Sandbox>,
-    memory_failure: Option<Failure>,
-    memory_bytes: usize,
-    digits: Digits,
-}
-
 #[async_trait]
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
-        let input = Input::new(context);
+        let Input { text, digits, marker } = Input::new(context);
         let reuse = settings.isolation == Isolation::Reuse;
-        let idle = reuse.then(|| self.idle.take(self.id)).flatten();
-        let permit = match &idle {
-            Some(_) => None,
-            None => match sandbox_permit(self.runtime).await {
-                Ok(permit) => Some(permit),
+        let mut sandbox = match reuse.then(|| self.idle.take(self.id)).flatten() {
+            Some(sandbox) => sandbox,
+            None => match Sandbox::new(self.runtime, Extra::default()).await {
+                Ok(sandbox) => sandbox,
                 Err(failure) => return CallReport::failed(failure),
             },
         };
-        let mut start = match (idle, permit) {
-            (Some(sandbox), _) => Start::Warm(sandbox),
-            (None, Some(permit)) => Start::Fresh(wasm::new_store(self.runtime, Extra::default()), permit),
-            (None, None) => unreachable!("without an idle sandbox there is a permit for a fresh one"),
-        };
-        let state = start.store().data_mut();
-        state.extra.digits = input.digits;
-        let clock = state.begin(Some(Arc::clone(session)), &settings.limits);
-        let guest =
-            guest(self.runner, start, Arc::clone(&self.source), context.phase, input.text, input.marker.clone());
-        let (ended, cpu) = wasm::run(self.runtime, clock, guest).await;
-        let ended = match ended {
+        sandbox.store.data_mut().extra.digits = digits;
+        let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
+        let (runner, source, phase, word) = (self.runner, Arc::clone(&self.source), context.phase, marker.clone());
+        let (ended, cpu) = wasm::run(self.runtime, clock, async move {
+            let answer = answer(runner, &mut sandbox, &source, phase, &text, &word).await;
+            (sandbox.end(answer), sandbox)
+        })
+        .await;
+        let (answer, mut sandbox) = match ended {
             Ok(ended) => ended,
             Err(broken) => return CallReport { cpu, ..CallReport::failed(broken.0) },
         };
-        let (outcome, clean) = match ended.answer {
+        let memory_bytes = sandbox.store.data().memory_peak() as u64;
+        let outcome = match answer {
             Ok(answer) => {
-                let (source, digits, marker) = (&*self.source, &ended.digits, input.marker.as_str());
-                Reader { context, source, digits, marker, memory_failure: ended.memory_failure }.outcome(&answer)
+                let memory_failure = sandbox.store.data().memory_failure();
+                let digits = std::mem::take(&mut sandbox.store.data_mut().extra.digits);
+                let reader = Reader { context, source: &self.source, digits: &digits, marker: &marker, memory_failure };
+                let (outcome, clean) = reader.outcome(&answer);
+                if reuse && clean && sandbox.is_roomy() {
+                    self.idle.put(self.id, sandbox);
+                }
+                outcome
             }
-            Err(failure) => (Outcome::Failed(failure), false),
+            // Its sandbox ends here: what trapped is never used again.
+            Err(failure) => Outcome::Failed(failure),
         };
-        if let Some(sandbox) = ended.sandbox.filter(|_| reuse && clean) {
-            self.idle.put(self.id, sandbox);
-        }
-        CallReport { outcome, cpu, memory_bytes: ended.memory_bytes as u64 }
+        CallReport { outcome, cpu, memory_bytes }
     }
 }
 
-/// A place for one more sandbox.
-async fn sandbox_permit(runtime: &Runtime) -> Result<OwnedSemaphorePermit, Failure> {
-    runtime.sandbox().await.map_err(|message| Failure { cause: FailureCause::Overloaded, message, limit: None })
+/// The runner's answer to one call.
+async fn answer(
+    runner: &Runner,
+    sandbox: &mut Sandbox<Extra>,
+    source: &Source,
+    phase: Phase,
+    context: &str,
+    marker: &str,
+) -> wasmtime::Result<String> {
+    type Arguments<'a> = (&'a str, &'a str, &'a str, &'a str);
+    let source = if sandbox.is_warm() { "" } else { source.text.as_str() };
+    let instance = sandbox.instance(&runner.code).await?;
+    let store = &mut sandbox.store;
+    let run: TypedFunc<Arguments<'_>, (Option<String>,)> = instance.get_typed_func(&mut *store, &runner.run)?;
+    let (answer,) = run.call_async(&mut *store, (source, phase.as_str(), context, marker)).await?;
+    if let Some(answer) = answer {
+        return Ok(answer);
+    }
+    // The handler is asynchronous: its promise is settled by a call that may wait.
+    let settle: TypedFunc<(), (String,)> = instance.get_typed_func(&mut *store, &runner.settle)?;
+    let (answer,) = store.run_concurrent(async |accessor| settle.call_concurrent(accessor, ()).await).await??;
+    Ok(answer)
 }
 
 /// The context as the guest gets it.
@@ -217,90 +219,6 @@ impl Input {
         // A word that the author cannot know beforehand.
         let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
         Input { text, digits, marker }
-    }
-}
-
-/// Where a call begins.
-enum Start {
-    Fresh(Store<State<Extra>>, OwnedSemaphorePermit),
-    Warm(Sandbox),
-}
-
-impl Start {
-    fn store(&mut self) -> &mut Store<State<Extra>> {
-        match self {
-            Start::Fresh(store, _) => store,
-            Start::Warm(sandbox) => &mut sandbox.store,
-        }
-    }
-}
-
-async fn guest(
-    runner: &'static Runner,
-    start: Start,
-    source: Arc<Source>,
-    phase: Phase,
-    context: String,
-    marker: String,
-) -> Ended {
-    let (mut sandbox, loaded) = match start {
-        Start::Warm(sandbox) => (sandbox, true),
-        Start::Fresh(mut store, permit) => match runner.instance.instantiate_async(&mut store).await {
-            Ok(instance) => (Sandbox { store, instance, _permit: permit }, false),
-            Err(error) => {
-                let failure = failure_of(&error, store.data());
-                return ended(Err(failure), &mut store, None);
-            }
-        },
-    };
-    let source = if loaded { "" } else { source.text.as_str() };
-    let answer = sandbox.run(runner, source, phase, &context, &marker).await;
-    let failure = match answer {
-        Ok(answer) => {
-            let mut done = ended(Ok(answer), &mut sandbox.store, None);
-            // One that grew most of the way would fail the next call for what the last one did.
-            let roomy = sandbox.store.data().memory_used() <= sandbox.store.data().memory_limit() / 2;
-            done.sandbox = roomy.then_some(sandbox);
-            return done;
-        }
-        Err(error) => failure_of(&error, sandbox.store.data()),
-    };
-    ended(Err(failure), &mut sandbox.store, None)
-}
-
-fn ended(answer: Result<String, Failure>, store: &mut Store<State<Extra>>, sandbox: Option<Sandbox>) -> Ended {
-    let state = store.data_mut();
-    state.end();
-    Ended {
-        answer,
-        sandbox,
-        memory_failure: state.memory_failure(),
-        memory_bytes: state.memory_peak(),
-        digits: std::mem::take(&mut state.extra.digits),
-    }
-}
-
-impl Sandbox {
-    async fn run(
-        &mut self,
-        runner: &Runner,
-        source: &str,
-        phase: Phase,
-        context: &str,
-        marker: &str,
-    ) -> wasmtime::Result<String> {
-        type Arguments<'a> = (&'a str, &'a str, &'a str, &'a str);
-        let run: TypedFunc<Arguments<'_>, (Option<String>,)> =
-            self.instance.get_typed_func(&mut self.store, &runner.run)?;
-        let (answer,) = run.call_async(&mut self.store, (source, phase.as_str(), context, marker)).await?;
-        if let Some(answer) = answer {
-            return Ok(answer);
-        }
-        // The handler is asynchronous: its promise is settled by a call that may wait.
-        let settle: TypedFunc<(), (String,)> = self.instance.get_typed_func(&mut self.store, &runner.settle)?;
-        let settled = self.store.run_concurrent(async |accessor| settle.call_concurrent(accessor, ()).await).await;
-        let (answer,) = settled??;
-        Ok(answer)
     }
 }
 

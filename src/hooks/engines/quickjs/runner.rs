@@ -35,7 +35,7 @@ const COMPONENTIZER: &str = "componentize-qjs-0.4.5";
 
 /// The runner, linked: an instance is a matter of microseconds.
 pub(super) struct Runner {
-    pub(super) instance: InstancePre<State<Extra>>,
+    pub(super) code: InstancePre<State<Extra>>,
     pub(super) check: ComponentExportIndex,
     pub(super) run: ComponentExportIndex,
     pub(super) settle: ComponentExportIndex,
@@ -66,7 +66,7 @@ fn link(runtime: &Runtime, component: &Component) -> wasmtime::Result<Runner> {
         component.get_export_index(None, name).ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))
     };
     let (check, run, settle) = (export("check")?, export("run")?, export("settle")?);
-    Ok(Runner { instance: linker.instantiate_pre(component)?, check, run, settle })
+    Ok(Runner { code: linker.instantiate_pre(component)?, check, run, settle })
 }
 
 /// QuickJS with the script evaluated, as a component.

@@ -35,7 +35,7 @@ pub(in crate::hooks::engines) struct Runtime {
 
 impl Runtime {
     /// A place for one more sandbox, kept for as long as the sandbox is. Waits for one.
-    pub(in crate::hooks::engines) async fn sandbox(&self) -> Result<OwnedSemaphorePermit, String> {
+    pub(super) async fn sandbox(&self) -> Result<OwnedSemaphorePermit, String> {
         // Nobody closes it.
         Arc::clone(&self.sandboxes).acquire_owned().await.map_err(|_| "there are no sandboxes any more".into())
     }

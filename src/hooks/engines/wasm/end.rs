@@ -50,7 +50,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 /// What to report when a call into the guest came back with `error`.
-pub(in crate::hooks::engines) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
+pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
     if let Some(Broken(failure)) = error.downcast_ref::<Broken>() {
         return failure.clone();
     }
@@ -66,7 +66,8 @@ pub(in crate::hooks::engines) fn failure_of<X>(error: &wasmtime::Error, state: &
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
-        None => plain(FailureCause::Internal, format!("the hook could not be run: {error:#}")),
+        // Text that is no UTF-8, a pointer to nowhere: the guest's, since host functions report in their own way.
+        None => plain(FailureCause::Trap, format!("the hook broke the rules of its interface: {error:#}")),
     }
 }
 

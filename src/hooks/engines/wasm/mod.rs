@@ -10,6 +10,7 @@ mod end;
 mod idle;
 mod lane;
 mod limiter;
+mod sandbox;
 mod state;
 mod stdio;
 mod ticker;
@@ -20,13 +21,17 @@ use crate::config::Limits;
 
 pub(super) use cache::CodeCache;
 pub(super) use config::{Runtime, runtime};
-pub(super) use end::{Broken, failure_of, stack_failure};
+pub(super) use end::{Broken, stack_failure};
 pub(super) use idle::IdlePool;
 pub(super) use lane::run;
-pub(super) use state::{State, capability, fatal, new_store};
+pub(super) use sandbox::Sandbox;
+pub(super) use state::{State, capability, fatal};
 
 /// For code that is only checked: no grant applies yet.
 pub(super) const CHECK_LIMITS: Limits = Limits { timeout: Duration::from_secs(2), memory_bytes: 256 << 20 };
+
+/// Largest WebAssembly file that is accepted. A Rust hook has 40 KB, one with a JavaScript engine inside 2 to 12 MB.
+pub(super) const CODE_BYTES_MAX: usize = 32 << 20;
 
 /// Most that one call may hand back, as JSON text.
 pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;

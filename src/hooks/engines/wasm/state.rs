@@ -37,7 +37,7 @@ where
 }
 
 /// A store with nothing in it: no files, no environment, no arguments, no network; standard output is the log.
-pub(in crate::hooks::engines) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store<State<X>> {
+pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store<State<X>> {
     let log = Arc::new(LogLines::default());
     let wasi = WasiCtxBuilder::new()
         .stdout(LogPipe::new(log.clone(), LogLevel::Info))
@@ -68,7 +68,7 @@ pub(in crate::hooks::engines) fn new_store<X: Send + 'static>(runtime: &Runtime,
 
 impl<X> State<X> {
     /// Prepares a store for one call. `session`: `None` while code is only checked, then every capability fails.
-    pub(in crate::hooks::engines) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
+    pub(super) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
         let clock = Arc::new(Clock::start(limits.timeout, session.clone()));
         self.limiter.begin(limits.memory_bytes);
         self.log.begin(session.clone());
@@ -78,7 +78,7 @@ impl<X> State<X> {
     }
 
     /// Lets go of the call: what stays behind in an idle sandbox must not keep a session alive.
-    pub(in crate::hooks::engines) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.log.end();
         self.session = None;
         self.clock = None;
@@ -90,7 +90,7 @@ impl<X> State<X> {
     }
 
     /// Bytes now.
-    pub(in crate::hooks::engines) const fn memory_used(&self) -> usize {
+    pub(super) const fn memory_used(&self) -> usize {
         self.limiter.used()
     }
 
@@ -116,7 +116,7 @@ impl<X> State<X> {
     }
 
     /// The limit of this call.
-    pub(in crate::hooks::engines) const fn memory_limit(&self) -> usize {
+    pub(super) const fn memory_limit(&self) -> usize {
         self.limiter.limit()
     }
 
@@ -127,15 +127,22 @@ impl<X> State<X> {
 }
 
 /// Runs one capability call. A broken limit ends the guest; the session measures the time.
-pub(in crate::hooks::engines) async fn capability<X, T>(
-    store: &mut StoreContextMut<'_, State<X>>,
-    call: impl AsyncFnOnce(Arc<Session>) -> Result<T, HostError>,
-) -> wasmtime::Result<Result<T, AccessError>> {
-    let session = store.data().session()?.clone();
-    match call(session).await {
-        Ok(value) => Ok(Ok(value)),
-        Err(HostError::Access(error)) => Ok(Err(error)),
-        Err(error) => Err(fatal(error)),
+///
+/// The future does not borrow the state, which cannot be shared between threads.
+pub(in crate::hooks::engines) fn capability<X, T, C>(
+    state: &State<X>,
+    call: C,
+) -> impl Future<Output = wasmtime::Result<Result<T, AccessError>>> + use<X, T, C>
+where
+    C: AsyncFnOnce(Arc<Session>) -> Result<T, HostError>,
+{
+    let session = state.session().cloned();
+    async move {
+        match call(session?).await {
+            Ok(value) => Ok(Ok(value)),
+            Err(HostError::Access(error)) => Ok(Err(error)),
+            Err(error) => Err(fatal(error)),
+        }
     }
 }
 

@@ -1,0 +1,115 @@
+//! Looks at a component before it is bound: what cannot work is refused here, with the reason.
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::versions::{Version, handler_name, world_name};
+use crate::config::Phase;
+use crate::hooks::engines::wasm::{CODE_BYTES_MAX, bytes_text};
+
+/// Interfaces of the package, and whether pre phases have them.
+const INTERFACES: [(&str, bool); 7] = [
+    ("types", true),
+    ("log", true),
+    ("read", true),
+    ("secret", true),
+    ("write", false),
+    ("http", false),
+    ("process", false),
+];
+
+/// WASI 0.2, as standard libraries import it. All of it is linked, with nothing in it.
+const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+
+/// Before anything is compiled: is it a component at all?
+pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
+    if code.len() > CODE_BYTES_MAX {
+        return Err(format!("the component has {}, at most {} are possible", bytes_text(code.len()), bytes_text(CODE_BYTES_MAX)));
+    }
+    match code {
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Err("the file is a core WebAssembly module, expected a component; \
+             modules as Javy makes them are not supported yet, others are turned into components by `wasm-tools component new`"
+            .into()),
+        [b'\0', b'a', b's', b'm', ..] => {
+            Err("the file is WebAssembly of a version that this server does not know, expected a component".into())
+        }
+        _ => Err("the file is no WebAssembly, expected a component".into()),
+    }
+}
+
+/// What the component imports and exports must fit the phase. Gives the version of the package that it speaks.
+pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) -> Result<Version, String> {
+    let kind = component.component_type();
+    let functions: Vec<&str> = kind
+        .exports(engine)
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
+        .map(|(name, _)| name)
+        .collect();
+    if !functions.contains(&handler_name(phase)) {
+        let exports: Vec<String> = kind.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+        let found = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
+        return Err(format!(
+            "the component exports no handler for `{phase}`: expected the function `{}` of the world `{}`, it exports {found}",
+            handler_name(phase),
+            world_name(phase)
+        ));
+    }
+    // A component for both worlds imports what the post phases have; the session refuses it in a pre phase.
+    let both = functions.contains(&"check") && functions.contains(&"react");
+    let mut version = None;
+    let mut never = Vec::new();
+    let mut unknown = Vec::new();
+    for (name, _) in kind.imports(engine) {
+        match import(name, phase, both)? {
+            Import::Known(found) => version = version.or(found),
+            Import::NotInPhase => never.push(format!("`{name}`")),
+            Import::Unknown => unknown.push(format!("`{name}`")),
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(format!(
+            "the component imports {}, which no hook has; it may import `snaphook:hook@{}` and WASI 0.2",
+            unknown.join(", "),
+            Version::NEWEST.as_str()
+        ));
+    }
+    if !never.is_empty() {
+        return Err(format!(
+            "the component imports {}, which `{phase}` never has: only post phases have it, after the change is stored",
+            never.join(", ")
+        ));
+    }
+    Ok(version.unwrap_or(Version::NEWEST))
+}
+
+enum Import {
+    Known(Option<Version>),
+    NotInPhase,
+    Unknown,
+}
+
+fn import(name: &str, phase: Phase, both: bool) -> Result<Import, String> {
+    let (path, version) = name.split_once('@').unwrap_or((name, ""));
+    let Some((package, interface)) = path.split_once('/') else { return Ok(Import::Unknown) };
+    if let Some(wasi) = package.strip_prefix("wasi:") {
+        let linked = WASI_PACKAGES.contains(&wasi) && version.starts_with("0.2.");
+        return Ok(if linked { Import::Known(None) } else { Import::Unknown });
+    }
+    if package != "snaphook:hook" {
+        return Ok(Import::Unknown);
+    }
+    let Some(found) = Version::from_name(version) else {
+        return Err(format!(
+            "the component speaks `snaphook:hook@{version}`, this server speaks {}; build it against that version, or use a \
+             server that knows it",
+            Version::NEWEST.as_str()
+        ));
+    };
+    Ok(match INTERFACES.iter().find(|(known, _)| *known == interface) {
+        None => Import::Unknown,
+        Some((_, in_pre)) if phase.is_pre() && !in_pre && !both => Import::NotInPhase,
+        Some(_) => Import::Known(Some(found)),
+    })
+}

@@ -1,0 +1,167 @@
+//! The engine `component`: WebAssembly components for the worlds of wit/.
+//!
+//! A component is looked at (inspect.rs), compiled once per machine, linked for the version of the package that it
+//! speaks (versions.rs) and tried once, when it is bound. A call gets a fresh sandbox, or with `isolation = 'reuse'`
+//! one that served the same hook before.
+
+mod inspect;
+mod since_v0_1_0;
+mod versions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+
+use self::inspect::{check_bytes, check_world};
+use self::versions::{Version, handler_name};
+use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox, State};
+use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::config::{Isolation, Phase};
+use crate::hooks::context::{Context, Outcome};
+use crate::hooks::session::Session;
+
+/// The word in bindings.
+pub(super) const NAME: &str = "component";
+
+/// The engine.
+pub(super) struct ComponentEngine {
+    cache: CodeCache,
+    idle: Arc<IdlePool<Sandbox<()>>>,
+}
+
+impl ComponentEngine {
+    pub(super) fn new(cache: CodeCache) -> Self {
+        ComponentEngine { cache, idle: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Engine for ComponentEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+        check_bytes(code).map_err(PrepareError::plain)?;
+        let code = code.to_vec();
+        let cache = self.cache.clone();
+        let idle = Arc::clone(&self.idle);
+        // Compiling takes up to seconds.
+        let made = tokio::task::spawn_blocking(move || make(&code, &cache, phase, idle)).await;
+        let made = made.map_err(|error| PrepareError::plain(format!("the component could not be compiled: {error}")))?;
+        let hook = made.map_err(PrepareError::plain)?;
+        hook.check(phase).await.map_err(PrepareError::plain)?;
+        Ok(Arc::new(hook))
+    }
+}
+
+fn make(code: &[u8], cache: &CodeCache, phase: Phase, idle: Arc<IdlePool<Sandbox<()>>>) -> Result<Hook, String> {
+    let runtime = wasm::runtime()?;
+    let key: String = Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect();
+    let component = cache
+        .component(&runtime.engine, &key, || Ok(code.to_vec()))
+        .map_err(|error| format!("the file is no valid component: {error}"))?;
+    let version = check_world(&runtime.engine, &component, phase)?;
+    link(runtime, &component, version, phase, idle)
+        .map_err(|error| format!("the component does not fit `snaphook:hook@{}`: {error:#}", version.as_str()))
+}
+
+fn link(
+    runtime: &'static Runtime,
+    component: &Component,
+    version: Version,
+    phase: Phase,
+    idle: Arc<IdlePool<Sandbox<()>>>,
+) -> wasmtime::Result<Hook> {
+    static HOOKS: AtomicU64 = AtomicU64::new(0);
+    let mut linker = Linker::new(&runtime.engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    version.link(&mut linker)?;
+    let name = handler_name(phase);
+    let handler = component.get_export_index(None, name);
+    let handler = handler.ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))?;
+    let code = linker.instantiate_pre(component)?;
+    Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, version, runtime, idle })
+}
+
+/// A component that is ready to run.
+struct Hook {
+    id: u64,
+    code: InstancePre<State<()>>,
+    handler: ComponentExportIndex,
+    version: Version,
+    runtime: &'static Runtime,
+    idle: Arc<IdlePool<Sandbox<()>>>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.idle.forget(self.id);
+    }
+}
+
+impl Hook {
+    /// Instantiates it once, to see that it can be and that its handler has the right type.
+    async fn check(&self, phase: Phase) -> Result<(), String> {
+        let mut sandbox = Sandbox::new(self.runtime, ()).await.map_err(|failure| failure.message)?;
+        let clock = sandbox.begin(None, &CHECK_LIMITS);
+        let (code, handler, version) = (self.code.clone(), self.handler.clone(), self.version);
+        let (checked, _) = wasm::run(self.runtime, clock, async move {
+            let started = sandbox.instance(&code).await;
+            let instance = sandbox.end(started).map_err(|failure| format!("it cannot be started: {}", failure.message))?;
+            version.check(&mut sandbox.store, &instance, &handler, phase).map_err(|error| {
+                format!("`{}` has another type than in `snaphook:hook@{}`: {error:#}", handler_name(phase), version.as_str())
+            })
+        })
+        .await;
+        let checked = checked.unwrap_or_else(|broken| Err(broken.0.message));
+        checked.map_err(|message| format!("the component cannot be used: {message}"))
+    }
+}
+
+#[async_trait]
+impl Prepared for Hook {
+    async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
+        let reuse = settings.isolation == Isolation::Reuse;
+        let mut sandbox = match reuse.then(|| self.idle.take(self.id)).flatten() {
+            Some(sandbox) => sandbox,
+            None => match Sandbox::new(self.runtime, ()).await {
+                Ok(sandbox) => sandbox,
+                Err(failure) => return CallReport::failed(failure),
+            },
+        };
+        let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
+        let (code, handler, version, context) = (self.code.clone(), self.handler.clone(), self.version, context.clone());
+        let (ended, cpu) = wasm::run(self.runtime, clock, async move {
+            let outcome = match sandbox.instance(&code).await {
+                Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &context).await,
+                Err(error) => Err(error),
+            };
+            (sandbox.end(outcome), sandbox)
+        })
+        .await;
+        let (outcome, sandbox) = match ended {
+            Ok(ended) => ended,
+            Err(broken) => return CallReport { cpu, ..CallReport::failed(broken.0) },
+        };
+        let memory_bytes = sandbox.store.data().memory_peak() as u64;
+        match outcome {
+            Ok(outcome) => {
+                if reuse && sandbox.is_roomy() {
+                    self.idle.put(self.id, sandbox);
+                }
+                CallReport { outcome, cpu, memory_bytes }
+            }
+            // Its sandbox ends here: what trapped is never used again.
+            Err(failure) => CallReport { outcome: Outcome::Failed(failure), cpu, memory_bytes },
+        }
+    }
+}
+
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod tests;

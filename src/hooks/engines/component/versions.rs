@@ -1,0 +1,78 @@
+//! The one place that knows which versions of the WIT package there are, and chooses.
+//!
+//! Each version is a module with the same four functions; all of them end in the same session.
+
+use wasmtime::component::{ComponentExportIndex, Instance, Linker};
+use wasmtime::{AsContextMut, Result};
+
+use super::since_v0_1_0;
+use crate::config::Phase;
+use crate::hooks::context::{Context, Outcome};
+use crate::hooks::engines::wasm::State;
+
+/// A version of `snaphook:hook` that this build speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V0_1_0,
+}
+
+impl Version {
+    /// For components that import nothing of the package and so say nothing.
+    pub(super) const NEWEST: Version = Version::V0_1_0;
+
+    const ALL: [Version; 1] = [Version::V0_1_0];
+
+    /// As it stands in import names.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Version::V0_1_0 => since_v0_1_0::VERSION,
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Version> {
+        Version::ALL.into_iter().find(|version| version.as_str() == name)
+    }
+
+    /// Its functions, for either world.
+    pub(super) fn link(self, linker: &mut Linker<State<()>>) -> Result<()> {
+        match self {
+            Version::V0_1_0 => since_v0_1_0::link(linker),
+        }
+    }
+
+    /// Checks the handler's type.
+    pub(super) fn check(
+        self,
+        store: impl AsContextMut<Data = State<()>>,
+        instance: &Instance,
+        handler: &ComponentExportIndex,
+        phase: Phase,
+    ) -> Result<()> {
+        match self {
+            Version::V0_1_0 => since_v0_1_0::check(store, instance, handler, phase),
+        }
+    }
+
+    /// Calls the handler.
+    pub(super) async fn call(
+        self,
+        store: impl AsContextMut<Data = State<()>> + Send,
+        instance: &Instance,
+        handler: &ComponentExportIndex,
+        context: &Context,
+    ) -> Result<Outcome> {
+        match self {
+            Version::V0_1_0 => since_v0_1_0::call(store, instance, handler, context).await,
+        }
+    }
+}
+
+/// The function of the world that serves a phase.
+pub(super) const fn handler_name(phase: Phase) -> &'static str {
+    if phase.is_pre() { "check" } else { "react" }
+}
+
+/// The world that has it.
+pub(super) const fn world_name(phase: Phase) -> &'static str {
+    if phase.is_pre() { "pre-hook" } else { "post-hook" }
+}

@@ -1,0 +1,72 @@
+//! One sandbox from its making to its end or its next call.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use super::clock::Clock;
+use super::config::Runtime;
+use super::end::failure_of;
+use super::state::{State, new_store};
+use crate::config::Limits;
+use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::session::Session;
+
+/// A store, and the instance in it once there is one.
+pub(in crate::hooks::engines) struct Sandbox<X: 'static> {
+    pub(in crate::hooks::engines) store: Store<State<X>>,
+    instance: Option<Instance>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<X: Send + 'static> Sandbox<X> {
+    /// An empty one. Waits for a place if the most possible exist.
+    pub(in crate::hooks::engines) async fn new(runtime: &Runtime, extra: X) -> Result<Self, Failure> {
+        let permit = runtime.sandbox().await;
+        let permit = permit.map_err(|message| Failure { cause: FailureCause::Overloaded, message, limit: None })?;
+        Ok(Sandbox { store: new_store(runtime, extra), instance: None, _permit: permit })
+    }
+
+    /// Starts the clock of one call. `session`: `None` while code is only checked, then every capability fails.
+    pub(in crate::hooks::engines) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
+        // Two ticks: the first may be due right away, and most calls are over before the second.
+        self.store.set_epoch_deadline(2);
+        self.store.data_mut().begin(session, limits)
+    }
+
+    /// The instance, made of `code` in a sandbox that has none yet.
+    pub(in crate::hooks::engines) async fn instance(
+        &mut self,
+        code: &InstancePre<State<X>>,
+    ) -> wasmtime::Result<Instance> {
+        match self.instance {
+            Some(instance) => Ok(instance),
+            None => {
+                let instance = code.instantiate_async(&mut self.store).await?;
+                self.instance = Some(instance);
+                Ok(instance)
+            }
+        }
+    }
+
+    /// Whether it has served a call before.
+    pub(in crate::hooks::engines) const fn is_warm(&self) -> bool {
+        self.instance.is_some()
+    }
+
+    /// Ends the call; gives what went wrong if `result` says that something did.
+    pub(in crate::hooks::engines) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, Failure> {
+        let result = result.map_err(|error| failure_of(&error, self.store.data()));
+        self.store.data_mut().end();
+        result
+    }
+
+    /// Whether it has room for another call. One that grew most of the way would fail the next call for what the last
+    /// one did.
+    pub(in crate::hooks::engines) fn is_roomy(&self) -> bool {
+        let state = self.store.data();
+        state.memory_used() <= state.memory_limit() / 2
+    }
+}
