@@ -25,7 +25,11 @@ const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random",
 /// Before anything is compiled: is it a component at all?
 pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
     if code.len() > CODE_BYTES_MAX {
-        return Err(format!("the component has {}, at most {} are possible", bytes_text(code.len()), bytes_text(CODE_BYTES_MAX)));
+        return Err(format!(
+            "the component has {}, at most {} are possible",
+            bytes_text(code.len()),
+            bytes_text(CODE_BYTES_MAX)
+        ));
     }
     match code {
         [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),

@@ -51,7 +51,8 @@ impl Engine for ComponentEngine {
         let idle = Arc::clone(&self.idle);
         // Compiling takes up to seconds.
         let made = tokio::task::spawn_blocking(move || make(&code, &cache, phase, idle)).await;
-        let made = made.map_err(|error| PrepareError::plain(format!("the component could not be compiled: {error}")))?;
+        let made =
+            made.map_err(|error| PrepareError::plain(format!("the component could not be compiled: {error}")))?;
         let hook = made.map_err(PrepareError::plain)?;
         hook.check(phase).await.map_err(PrepareError::plain)?;
         Ok(Arc::new(hook))
@@ -111,9 +112,14 @@ impl Hook {
         let (code, handler, version) = (self.code.clone(), self.handler.clone(), self.version);
         let (checked, _) = wasm::run(self.runtime, clock, async move {
             let started = sandbox.instance(&code).await;
-            let instance = sandbox.end(started).map_err(|failure| format!("it cannot be started: {}", failure.message))?;
+            let instance =
+                sandbox.end(started).map_err(|failure| format!("it cannot be started: {}", failure.message))?;
             version.check(&mut sandbox.store, &instance, &handler, phase).map_err(|error| {
-                format!("`{}` has another type than in `snaphook:hook@{}`: {error:#}", handler_name(phase), version.as_str())
+                format!(
+                    "`{}` has another type than in `snaphook:hook@{}`: {error:#}",
+                    handler_name(phase),
+                    version.as_str()
+                )
             })
         })
         .await;
@@ -134,7 +140,8 @@ impl Prepared for Hook {
             },
         };
         let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
-        let (code, handler, version, context) = (self.code.clone(), self.handler.clone(), self.version, context.clone());
+        let (code, handler, version, context) =
+            (self.code.clone(), self.handler.clone(), self.version, context.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, async move {
             let outcome = match sandbox.instance(&code).await {
                 Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &context).await,

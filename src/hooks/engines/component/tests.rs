@@ -136,12 +136,14 @@ async fn imports_are_checked_by_name_version_and_phase() {
     let message = refused(Phase::PreCreate, &foreign(&newer, "pre-hook", import, &check(""))).await;
     assert!(message.contains("`snaphook:hook@0.2.0`, this server speaks 0.1.0"), "{message}");
 
-    let odd = package() + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";
+    let odd = package()
+        + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";
     let import = r#"(import "snaphook:hook/disk@0.1.0" "wipe" (func $wipe)) (import "$root" "clock" (func $clock))"#;
     let message = refused(Phase::PreCreate, &foreign(&odd, "odd", import, &check(""))).await;
     assert!(message.contains("`snaphook:hook/disk@0.1.0`") && message.contains("`clock`"), "{message}");
 
-    let other = package().replace("export check: func(ctx: context) -> result<verdict, rejection>", "export check: func(ctx: string)");
+    let other = package()
+        .replace("export check: func(ctx: context) -> result<verdict, rejection>", "export check: func(ctx: string)");
     let other = other.replace("use types.{context, verdict, rejection};", "");
     let code = foreign(&other, "pre-hook", "", "(func (export \"check\") (param i32 i32))");
     let message = refused(Phase::PreCreate, &code).await;
@@ -175,7 +177,8 @@ async fn each_limit_has_its_own_failure() {
     let odd = pre(&check("(return (call $amend (i32.const 0x7fffffff) (i32.const 9)))"), "{}").await;
     assert_eq!(odd.failure().cause, FailureCause::Trap);
 
-    let huge = check("(drop (memory.grow (i32.const 320))) (return (call $amend (i32.const 131072) (i32.const 20000000)))");
+    let huge =
+        check("(drop (memory.grow (i32.const 320))) (return (call $amend (i32.const 131072) (i32.const 20000000)))");
     let failure = pre(&huge, "{}").await.failure().clone();
     assert_eq!(failure.cause, FailureCause::Output, "{}", failure.message);
 
