@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything about this repository that is not `cargo build`.
 
+mod bench;
 mod guests;
 mod needs;
 mod repository;
@@ -15,7 +16,9 @@ usage: cargo xtask <command>
   test [-- ARGS]   find or install what the tests need, build the guests, tidy, then run every test;
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
-  guests           build the WebAssembly guests of hooks/ alone";
+  guests           build the WebAssembly guests of hooks/ alone
+  bench [--only NAME] [--seconds N] [--long] [--list]
+                   measure the release binary against its goals and write benches/results.md";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "test" => test::run(&rest),
         "tidy" => tidy::run(&rest),
+        "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");

@@ -1,0 +1,68 @@
+//! What the numbers were measured on: processor, memory, kernel, disk.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::load::Outcome;
+use crate::repository::root;
+use crate::shell::{Result, read, rustc};
+
+/// Lines about the machine and the moment, for the head of the results.
+pub(crate) fn describe(scratch: &Path) -> Result<Vec<String>> {
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_else(|| "unknown".into())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read(Command::new("uname").args(["-s", "-r", "-m"])).unwrap_or_else(|_| "unknown".into());
+    let commit = read(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root()))?;
+    let sync = fdatasync(scratch)?;
+    Ok(vec![
+        format!("date: {}", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")),
+        format!("commit: {commit}"),
+        format!("machine: {cores} cores, {}, {} memory", field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal")),
+        format!("kernel: {kernel}"),
+        format!("compiler: {}", read(rustc().arg("--version"))?),
+        format!("fdatasync of 4 KiB on this disk: p50 {}, p99 {}", micros(sync.percentile(0.5)), micros(sync.percentile(0.99))),
+        "fsync settings: the event log commits with SQLite's `synchronous = FULL` (one fsync per group of commands, before \
+         the answers); the model store has `synchronous = OFF`, since the log can give it back"
+            .into(),
+    ])
+}
+
+/// Appends and syncs, as a log does, on the disk that the servers write to.
+pub(crate) fn fdatasync(folder: &Path) -> Result<Outcome> {
+    const COUNT: usize = 300;
+    let fail = |error: std::io::Error| format!("cannot measure fdatasync in {}: {error}", folder.display());
+    let mut file = File::create(folder.join("fdatasync")).map_err(fail)?;
+    let begin = Instant::now();
+    let mut latencies = Vec::with_capacity(COUNT);
+    for _ in 0..COUNT {
+        file.write_all(&[7; 4096]).map_err(fail)?;
+        let start = Instant::now();
+        file.sync_data().map_err(fail)?;
+        latencies.push(start.elapsed());
+    }
+    Ok(Outcome::new(latencies, begin.elapsed()))
+}
+
+/// A thousand listeners need more than the usual 1,024 files; the servers inherit the limit.
+pub(crate) fn raise_open_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(16_384, |maximum| maximum.min(16_384));
+    if limit.current.is_some_and(|current| current < wanted) {
+        // If it is refused, the row that needs it fails and says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
+}
+
+/// Such as `0.25 ms` or `85 µs`.
+pub(crate) fn micros(duration: Duration) -> String {
+    let micros = duration.as_secs_f64() * 1e6;
+    if micros < 1000.0 { format!("{micros:.0} µs") } else { format!("{:.2} ms", micros / 1000.0) }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask bench`: the release binary against the numbers that it is designed for.
+//!
+//! Every row starts its own server in a fresh folder on a free loopback port, speaks HTTP to it as any client would, and
+//! ends it. Server and load generator share the machine.
+
+mod http;
+mod load;
+mod machine;
+mod report;
+mod rows;
+mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::repository::{root, target_directory};
+use crate::shell::{Result, cargo, run as run_command, section};
+use report::{Report, Row};
+use rows::ROWS;
+
+/// What `bench` was asked to do.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Only rows whose name contains this.
+    only: Option<String>,
+    /// Length of each measured run of load.
+    run: Duration,
+    /// Also what takes many minutes.
+    long: bool,
+}
+
+/// What every row has at hand.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) binary: PathBuf,
+    /// Folder for the servers' data: on the disk of the checkout, since a memory disk would flatter.
+    pub(crate) scratch: tempfile::TempDir,
+    pub(crate) run: Duration,
+    pub(crate) long: bool,
+}
+
+pub(crate) fn run(args: &[String]) -> Result {
+    let options = match parse(args)? {
+        Some(options) => options,
+        None => {
+            ROWS.iter().for_each(|(name, what, _)| println!("{name:<20} {what}"));
+            return Ok(());
+        }
+    };
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+    if !ROWS.iter().any(|(name, ..)| wanted(name)) {
+        return Err("no row has that name; `cargo xtask bench --list` names them".into());
+    }
+
+    section("build");
+    run_command(cargo().args(["build", "--release", "--bin", "snaphook"]).current_dir(root()))?;
+    let target = target_directory()?;
+    let scratch = tempfile::Builder::new().prefix("bench-").tempdir_in(&target);
+    let bench = Bench {
+        binary: target.join("release/snaphook"),
+        scratch: scratch.map_err(|error| format!("cannot make a folder in {}: {error}", target.display()))?,
+        run: options.run,
+        long: options.long,
+    };
+    machine::raise_open_files_limit();
+
+    let mut rows: Vec<Row> = Vec::new();
+    let mut failed = Vec::new();
+    for (name, what, measure) in ROWS.iter().filter(|(name, ..)| wanted(name)) {
+        section(&format!("{name}: {what}"));
+        match measure(&bench) {
+            Ok(measured) => {
+                measured.iter().for_each(|row| println!("{}", row.line()));
+                rows.extend(measured);
+            }
+            Err(message) => {
+                println!("failed: {message}");
+                failed.push(format!("{name}: {message}"));
+            }
+        }
+    }
+
+    let report = Report { rows, machine: machine::describe(bench.scratch.path())?, seconds: options.run.as_secs() };
+    section("result");
+    println!("{}", report.table());
+    if options.only.is_none() && failed.is_empty() {
+        let path = root().join("benches/results.md");
+        std::fs::write(&path, report.page()).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        println!("written to benches/results.md");
+    }
+    if failed.is_empty() { Ok(()) } else { Err(format!("{} rows failed:\n{}", failed.len(), failed.join("\n"))) }
+}
+
+/// `None` for `--list`.
+fn parse(args: &[String]) -> Result<Option<Options>> {
+    let mut options = Options { only: None, run: Duration::from_secs(5), long: false };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--list" => return Ok(None),
+            "--long" => options.long = true,
+            "--only" => options.only = Some(args.next().ok_or("`--only` needs a name")?.clone()),
+            "--seconds" => {
+                let seconds =
+                    args.next().and_then(|text| text.parse().ok()).filter(|seconds| (1..=600).contains(seconds));
+                options.run = Duration::from_secs(seconds.ok_or("`--seconds` needs a number from 1 to 600")?);
+            }
+            other => return Err(format!("unknown argument `{other}` of `bench`")),
+        }
+    }
+    Ok(Some(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn parse_words(words: &str) -> Result<Option<Options>> {
+        parse(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_are_read_and_refused() {
+        let options = parse_words("--only create --seconds 2 --long").unwrap().unwrap();
+        assert_eq!((options.only.as_deref(), options.run.as_secs(), options.long), (Some("create"), 2, true));
+        assert!(parse_words("--list").unwrap().is_none());
+        for wrong in ["--seconds", "--seconds 0", "--seconds x", "--only", "--fast"] {
+            assert!(parse_words(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What hooks cost.
+
+use std::time::{Duration, Instant};
+
+use super::super::Bench;
+use super::super::http::{Client, request};
+use super::super::load::{Load, Outcome};
+use super::super::report::{Goal, Row, percentiles};
+use super::super::server::Server;
+use super::{BODY, INSTANCES, PRE_HOOK, bind, press_creates, with_model};
+use crate::shell::Result;
+use crate::{guests, needs};
+
+const REUSE: &str = "[hooks]\nisolation = 'reuse'";
+
+pub(crate) fn create_quickjs(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, config, goal) in [("fresh", "", 12_000.0), ("reused", REUSE, 25_000.0)] {
+        let server = bench.server(&format!("create-quickjs-{name}"), config)?;
+        let mut client = with_model(&server)?;
+        bind(&mut client, "order", "preCreate", PRE_HOOK)?;
+        let outcome = press_creates(&server, 64, bench.run)?;
+        let what = format!("create, QuickJS pre hook, {name} sandbox, 64 connections");
+        rows.push(Row::rate(what, Goal::AtLeast(goal), &outcome, server.memory()?));
+        if name == "fresh" {
+            rows.push(Row::time("the same, p99", Some(Duration::from_millis(15)), outcome.percentile(0.99)));
+        }
+        server.stop()?;
+    }
+    Ok(rows)
+}
+
+/// The difference between the same request with and without the hook, one at a time. It is a dry run, which does all of a
+/// change but the write, so that the disk's moods stay out of a difference of microseconds.
+pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, config, bound) in [("fresh", "", 130), ("reused", REUSE, 12)] {
+        let server = bench.server(&format!("added-quickjs-{name}"), config)?;
+        let mut client = with_model(&server)?;
+        let row = difference(bench, &server, &mut client, |client| bind(client, "order", "preCreate", PRE_HOOK))?;
+        rows.push(named(row, format!("QuickJS hook, {name} sandbox, p50 added"), bound, &server)?);
+        server.stop()?;
+    }
+    let component = component()?;
+    let server = bench.server("added-component", "")?;
+    let mut client = with_model(&server)?;
+    let row = difference(bench, &server, &mut client, |client| {
+        client.call_with("PUT", "/models/order/hooks/preCreate", "application/wasm", &component).map(|_| ())
+    })?;
+    rows.push(named(row, "Rust component, fresh sandbox per call, p50 added".into(), 20, &server)?);
+    server.stop()?;
+    Ok(rows)
+}
+
+/// The guest of the repository that lets everything pass.
+fn component() -> Result<Vec<u8>> {
+    let folder = guests::build(&needs::wasm_toolchain()?)?;
+    let path = folder.join(format!("{}.wasm", guests::BENCH_GUEST));
+    std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+struct Difference {
+    without: Outcome,
+    with: Outcome,
+}
+
+fn difference(
+    bench: &Bench,
+    server: &Server,
+    client: &mut Client,
+    bind: impl FnOnce(&mut Client) -> Result,
+) -> Result<Difference> {
+    let requests = [request("POST", &format!("{INSTANCES}?dry-run=true"), "application/json", BODY.as_bytes())];
+    let press =
+        || Load { address: server.address, connections: 1, requests: &requests, status: 200, run: bench.run }.run();
+    let without = press()?;
+    bind(client)?;
+    let with = press()?;
+    Ok(Difference { without, with })
+}
+
+fn named(difference: Difference, what: String, bound_micros: u64, server: &Server) -> Result<Row> {
+    let Difference { without, with } = difference;
+    let added = with.percentile(0.5).saturating_sub(without.percentile(0.5));
+    let detail = format!("without: {}; with: {}", percentiles(&without), percentiles(&with));
+    let row = Row::time(what, Some(Duration::from_micros(bound_micros)), added);
+    Ok(row.with_detail(detail).with_memory(server.memory()?))
+}
+
+pub(crate) fn put_to_first_run(bench: &Bench) -> Result<Vec<Row>> {
+    const COUNT: usize = 20;
+    let server = bench.server("js-put", "")?;
+    let mut client = with_model(&server)?;
+    // The first hook of a server loads the engine.
+    bind(&mut client, "order", "preCreate", PRE_HOOK)?;
+    let create = request("POST", INSTANCES, "application/json", BODY.as_bytes());
+    let mut times = Vec::with_capacity(COUNT);
+    for index in 0..COUNT {
+        let message = format!("this is source number {index}");
+        let source = format!("export function preCreate() {{ throw new Reject(\"{message}\"); }}");
+        let start = Instant::now();
+        bind(&mut client, "order", "preCreate", &source)?;
+        let (status, body) = client.send(&create)?;
+        times.push(start.elapsed());
+        if status != 422 || !String::from_utf8_lossy(&body).contains(&message) {
+            return Err(format!("the new source did not run: {status} {}", String::from_utf8_lossy(&body)));
+        }
+    }
+    let outcome = Outcome::new(times, Duration::from_secs(1));
+    let row = Row::time(
+        "JS hook: PUT to first run of the new code",
+        Some(Duration::from_millis(50)),
+        outcome.percentile(0.5),
+    );
+    let row = row.with_detail(format!("{COUNT} sources: {}", percentiles(&outcome))).with_memory(server.memory()?);
+    server.stop()?;
+    Ok(vec![row])
+}
+
+pub(crate) fn thousand(bench: &Bench) -> Result<Vec<Row>> {
+    const PHASES: [&str; 5] = ["preCreate", "postCreate", "preUpdate", "postUpdate", "preDelete"];
+    const MODELS: usize = 200;
+    let server = bench.server("thousand-hooks", "")?;
+    let mut client = server.client()?;
+    for model in 0..MODELS {
+        client.call("POST", "/models", &super::MODEL.replace("\"order\"", &format!("\"order-{model}\"")))?;
+    }
+    let idle = server.idle_memory()?;
+    for model in 0..MODELS {
+        for phase in PHASES {
+            // Each is another source, so nothing is shared that real hooks would not share.
+            let source = PRE_HOOK.replace("preCreate", phase).replace("a million", &format!("that much in {model}"));
+            bind(&mut client, &format!("order-{model}"), phase, &source)?;
+        }
+    }
+    let bound = server.idle_memory()?;
+    server.stop()?;
+    Ok(vec![Row {
+        what: "1,000 JS hooks bound, idle: above idle with the same models".into(),
+        goal: Goal::AtMost(150.0),
+        unit: "MB",
+        measured: bound.saturating_sub(idle) as f64 / 1e6,
+        detail: format!("{:.0} MB before", idle as f64 / 1e6),
+        memory: Some(bound),
+    }])
+}

@@ -1,0 +1,89 @@
+//! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
+
+mod events;
+mod hooks;
+mod instances;
+mod start;
+
+use std::time::Duration;
+
+use super::Bench;
+use super::http::{Client, request};
+use super::load::{Load, Outcome};
+use super::report::Row;
+use super::server::Server;
+use crate::shell::Result;
+
+/// Name, what is measured, how.
+pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
+
+pub(crate) const ROWS: [RowEntry; 12] = [
+    ("generator", "what the load generator can do against a server that does nothing", instances::generator),
+    ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
+    ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
+    ("create", "durable creates without hooks", instances::create),
+    ("create-quickjs", "creates with a QuickJS pre hook, fresh and reused sandboxes", hooks::create_quickjs),
+    ("get", "get by id", instances::get),
+    ("hook-added", "what a pre hook adds to one change", hooks::added),
+    ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
+    ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
+    ("rebuild", "rebuild of the model store from the log", events::rebuild),
+    ("sse", "one event to 1,000 listeners", events::sse),
+    ("flat", "cost of a create as the log grows", events::flat),
+];
+
+/// A model of a common kind, with one index.
+const MODEL: &str = r#"{"id": "order", "schema": {"type": "object", "required": ["customer", "total"], "properties": {
+    "customer": {"type": "string"}, "total": {"type": "number", "minimum": 0}, "paid": {"type": "boolean"},
+    "note": {"type": "string"}}}, "indexes": [["customer"]]}"#;
+
+/// What the creates send.
+const BODY: &str = r#"{"data":{"customer":"ada-lovelace","total":42.5,"paid":true,"note":"two of each"}}"#;
+
+const INSTANCES: &str = "/models/order/instances";
+
+/// A hook that looks at the data and lets it pass.
+const PRE_HOOK: &str = r#"export function preCreate({ after }) {
+  if (after.total > 1000000) throw new Reject("too much", { "/total": "at most a million" });
+}"#;
+
+/// Makes the model and gives the client that did.
+fn with_model(server: &Server) -> Result<Client> {
+    let mut client = server.client()?;
+    client.call("POST", "/models", MODEL)?;
+    Ok(client)
+}
+
+fn bind(client: &mut Client, model: &str, phase: &str, source: &str) -> Result {
+    let path = format!("/models/{model}/hooks/{phase}");
+    client.call_with("PUT", &path, "text/javascript", source.as_bytes()).map(|_| ())
+}
+
+/// Creates as fast as they go.
+fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<Outcome> {
+    let requests = [request("POST", INSTANCES, "application/json", BODY.as_bytes())];
+    Load { address: server.address, connections, requests: &requests, status: 201, run }.run()
+}
+
+/// The position of the last event.
+fn head(client: &mut Client) -> Result<u64> {
+    let page = client.call("GET", "/events?limit=1", "")?;
+    page["head"].as_u64().ok_or_else(|| format!("`GET /events` tells no head: {page}"))
+}
+
+/// Imports creates until the log has that many events; gives up after `within`. Answers the number of events.
+fn fill(client: &mut Client, events: u64, within: Duration) -> Result<u64> {
+    const LINES: u64 = 50_000;
+    let start = std::time::Instant::now();
+    let mut count = head(client)?;
+    while count < events && start.elapsed() < within {
+        let lines = LINES.min(events - count);
+        let body = format!("{BODY}\n").repeat(lines as usize);
+        let answer = client.call_with("POST", "/models/order/import", "application/x-ndjson", body.as_bytes())?;
+        if answer["failed"] != 0 {
+            return Err(format!("an import failed: {answer}"));
+        }
+        count = head(client)?;
+    }
+    Ok(count)
+}

@@ -1,0 +1,136 @@
+//! One real server for a row: started in its own folder, ended with SIGTERM, killed if the row fails.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Bench;
+use super::http::Client;
+use crate::shell::Result;
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A folder with a configuration and what servers keep in it. A row may start several servers in one place, one at a time.
+#[derive(Debug)]
+pub(crate) struct Place {
+    binary: PathBuf,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+    /// From the start of the process to its first answer.
+    pub(crate) ready_after: Duration,
+}
+
+impl Bench {
+    /// A fresh place; `extra` is added to its `config.toml`.
+    pub(crate) fn place(&self, name: &str, extra: &str) -> Result<Place> {
+        let folder = self.scratch.path().join(name);
+        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        // Free now; the server takes it a moment later.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = address.map_err(|error| format!("no free port: {error}"))?;
+        let config = format!("[server]\nmount-address = '{address}'\n\n[auth]\nmode = 'open'\n\n{extra}\n");
+        std::fs::write(folder.join("config.toml"), config)
+            .map_err(|error| format!("cannot write config.toml: {error}"))?;
+        Ok(Place { binary: self.binary.clone(), folder, address })
+    }
+
+    /// A server in a fresh place.
+    pub(crate) fn server(&self, name: &str, extra: &str) -> Result<Server> {
+        self.place(name, extra)?.start()
+    }
+}
+
+impl Place {
+    pub(crate) fn start(&self) -> Result<Server> {
+        let log_path = self.folder.join("server.log");
+        let log =
+            std::fs::File::create(&log_path).map_err(|error| format!("cannot write the server's log: {error}"))?;
+        let started = Instant::now();
+        let child = Command::new(&self.binary)
+            .arg("serve")
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", self.binary.display()))?;
+        let mut server = Server { child, address: self.address, log: log_path, ready_after: Duration::ZERO };
+        loop {
+            if let Ok(mut client) = Client::connect(self.address)
+                && client.call("GET", "/models", "").is_ok()
+            {
+                server.ready_after = started.elapsed();
+                return Ok(server);
+            }
+            if let Ok(Some(status)) = server.child.try_wait() {
+                return Err(format!("the server ended with {status}: {}", server.last_log()));
+            }
+            if started.elapsed() > START_TIMEOUT {
+                return Err(format!("no answer {} s after the start: {}", START_TIMEOUT.as_secs(), server.last_log()));
+            }
+            // Short against the 60 ms that a start may take.
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn client(&self) -> Result<Client> {
+        Client::connect(self.address).map_err(|error| format!("cannot connect to {}: {error}", self.address))
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the system tells no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().map_err(|error| format!("VmRSS: {error}"))?;
+        Ok(kib * 1024)
+    }
+
+    /// Memory once nothing happens any more: the smallest of some readings.
+    pub(crate) fn idle_memory(&self) -> Result<u64> {
+        let readings = (0..6).map(|_| {
+            std::thread::sleep(Duration::from_millis(500));
+            self.memory()
+        });
+        Ok(readings.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(0))
+    }
+
+    /// Asks it to end and waits for that.
+    pub(crate) fn stop(mut self) -> Result {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .map_err(|error| format!("cannot end the server: {error}"))?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return if status.success() { Ok(()) } else { Err(format!("{status}: {}", self.last_log())) };
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err("the server did not end within 30 s of SIGTERM".into())
+    }
+
+    fn last_log(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
