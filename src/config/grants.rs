@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use globset::Glob;
 use url::Url;
 
 use super::document::{Section, Text, Value, list};
@@ -130,24 +129,24 @@ fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Optio
     items.into_iter().filter_map(|item| check(item.text(&expected)?)).collect()
 }
 
+/// A name in which `*` stands for any text. Nothing else is special, so what other tools take as a pattern is a
+/// mistake here, and would open less than its author thinks.
 fn glob(text: Text<'_>) -> Option<String> {
-    match Glob::new(&text.value) {
-        Ok(_) if !text.value.is_empty() => Some(text.value),
-        Ok(_) => {
-            text.place.error("is empty, expected a name or a glob");
-            None
-        }
-        Err(error) => {
-            text.place.error(format!("is {}, no valid glob: {}", text.shown(), error.kind()));
-            None
-        }
+    if text.value.is_empty() {
+        text.place.error("is empty, expected a name or a glob");
+        return None;
     }
+    if let Some(special) = text.value.chars().find(|character| "?[]{}\\".contains(*character)) {
+        text.place
+            .error(format!("is {}, no glob: `{special}` has no meaning, only `*` stands for any text", text.shown()));
+        return None;
+    }
+    Some(text.value)
 }
 
 /// A glob over model ids. One without wildcards must be an id that a model can have.
 fn model_glob(text: Text<'_>) -> Option<String> {
-    let plain = !text.value.contains(['*', '?', '[', '{', '\\']);
-    if plain && !is_model_id(&text.value) {
+    if !text.value.contains(['*', '?', '[', '{', '\\']) && !is_model_id(&text.value) {
         text.unexpected("a model id (a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`) or a glob");
         return None;
     }
@@ -172,7 +171,7 @@ fn hook(text: Text<'_>) -> Option<String> {
     None
 }
 
-/// `[METHOD ]URL` where `*` stands for any text.
+/// `[METHOD ]URL` where `*` stands for any text within the host, the path or the query, and alone for the port.
 fn http_pattern(text: Text<'_>) -> Option<String> {
     let (method, url) =
         text.value.split_once(' ').map_or((None, text.value.as_str()), |(method, url)| (Some(method), url));
@@ -181,7 +180,10 @@ fn http_pattern(text: Text<'_>) -> Option<String> {
         text.unexpected(&format!("{expected}, the method in capitals"));
         return None;
     }
-    let Ok(parsed) = Url::parse(url) else {
+    let authority_end = url.find("://").map_or(0, |at| at + 3);
+    let authority_end = url[authority_end..].find(['/', '?', '#']).map_or(url.len(), |at| authority_end + at);
+    let (authority, tail) = url.split_at(authority_end);
+    let Ok(parsed) = Url::parse(&format!("{}{tail}", authority.strip_suffix(":*").unwrap_or(authority))) else {
         text.unexpected(expected);
         return None;
     };
@@ -192,6 +194,11 @@ fn http_pattern(text: Text<'_>) -> Option<String> {
     }
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
         text.unexpected(&format!("{expected}, with the scheme http or https"));
+        return None;
+    }
+    let host = parsed.host_str().unwrap_or_default();
+    if host != "*" && host.rsplit('.').next().is_some_and(|label| label.contains('*')) {
+        text.place.error(format!("is {}, whose host ends with a `*`: that would open hosts of anybody", text.shown()));
         return None;
     }
     if parsed.fragment().is_some() {
@@ -218,10 +225,7 @@ fn process(mut section: Section<'_>) -> Option<ProcessGrant> {
             (path.is_absolute() && !climbs && !text.ends_with('/')).then_some(path)
         })
     });
-    let args = strings(section.value("args"), "globs, one per argument", |text| match Glob::new(&text.value) {
-        Ok(_) => Some(text.value),
-        Err(_) => glob(text),
-    });
+    let args = strings(section.value("args"), "globs, one per argument", |text| Some(text.value));
     let env = section.value("env").map(environment).unwrap_or_default();
     let timeout = section.duration("timeout", PROCESS_TIMEOUT.0, PROCESS_TIMEOUT.1).unwrap_or(PROCESS_TIMEOUT_DEFAULT);
     let memory = section.size("memory", PROCESS_MEMORY_BYTES.0, PROCESS_MEMORY_BYTES.1);

@@ -281,7 +281,7 @@ fn faults_of_grants() {
                  `postUpdate`, `preDelete`, `postDelete`",
                 "config.toml:7: `grants.phase` is `postcreate`: no phase, did you mean `postCreate`?",
                 "config.toml:7: `grants.phase` is a whole number, expected a phase",
-                "config.toml:8: `grants.read` is `[a`, no valid glob: unclosed character class; missing ']'",
+                "config.toml:8: `grants.read` is `[a`, no glob: `[` has no meaning, only `*` stands for any text",
                 "config.toml:9: `grants.hook` is `sha256:12`, expected `sha256:` and 64 lowercase hex digits, as `GET \
                  …/hooks/{phase}` shows them",
                 "config.toml:10: unknown key `grants.raed`, did you mean `grants.read`?",
@@ -290,7 +290,8 @@ fn faults_of_grants() {
         ),
         (
             "[[grants]]\nmodel = 'a'\nphase = 'postCreate'\nhttp = [\n  'https://a.example/*',\n  'ftp://a.example/',\n  \
-             'post https://a.example/',\n  'https://me:hunter2@a.example/',\n  'a.example/*',\n]\n",
+             'post https://a.example/',\n  'https://me:hunter2@a.example/',\n  'a.example/*',\n  'https://a.example*/',\n  'https://a.example:*/*',\n  \
+             'https://*/',\n]\n",
             &[
                 "config.toml:10: `grants.http` is `ftp://a.example/`, expected '[METHOD ]URL' such as \
                  'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*', with the scheme http or https",
@@ -300,6 +301,8 @@ fn faults_of_grants() {
                  header with `{{secret:NAME}}`",
                 "config.toml:13: `grants.http` is `a.example/*`, expected '[METHOD ]URL' such as \
                  'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'",
+                "config.toml:14: `grants.http` is `https://a.example*/`, whose host ends with a `*`: that would open hosts of \
+                 anybody",
             ],
         ),
         (

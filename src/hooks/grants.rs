@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::access::{AccessCode, AccessError};
 use super::capabilities::http::UrlPattern;
 use super::pattern;
-use crate::config::{Config, Grant, Limits, Phase, ProcessGrant};
+use crate::config::{Config, Grant, Limits, Phase, ProcessGrant, format_duration, format_size};
 
 /// Who a hook is, for grants and messages. Displays as `invoice.postCreate/mail`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -111,8 +111,7 @@ impl Granted {
                 extend(&mut granted.write, &grant.write);
             }
             if Capability::Http.fits(hook.phase) {
-                // The configuration was checked when it was read; what is no pattern opens nothing.
-                granted.http.extend(grant.http.iter().filter_map(|text| UrlPattern::parse(text).ok()));
+                granted.http.extend(grant.http.iter().filter_map(|text| parse_pattern(text, grant.line)));
             }
             if Capability::Process.fits(hook.phase) {
                 granted.process.extend(grant.process.iter().cloned());
@@ -161,8 +160,8 @@ impl Granted {
                 // Values may be confidential; the names are enough.
                 "env": grant.env.keys().collect::<Vec<_>>(),
                 "timeout": format_duration(grant.timeout),
-                "memory": format_bytes(grant.memory_bytes as u64),
-                "output": format_bytes(grant.output_bytes as u64),
+                "memory": format_size(grant.memory_bytes),
+                "output": format_size(grant.output_bytes),
             })
         };
         list("process", self.process.iter().map(process).collect());
@@ -171,7 +170,7 @@ impl Granted {
             map.insert("amend".to_owned(), json!(true));
         }
         map.insert("timeout".to_owned(), json!(format_duration(self.limits.timeout)));
-        map.insert("memory".to_owned(), json!(format_bytes(self.limits.memory_bytes as u64)));
+        map.insert("memory".to_owned(), json!(format_size(self.limits.memory_bytes)));
         Value::Object(map)
     }
 
@@ -190,23 +189,29 @@ impl Granted {
         if !capability.fits(hook.phase) {
             return never(hook, capability, asked);
         }
-        let file = config
-            .file
-            .as_deref()
-            .and_then(|path| path.file_name())
-            .map_or("config.toml".into(), |name| name.to_string_lossy());
         let mut message = format!("hook `{hook}` asked for {asked}, which no grant opens");
         if let Some(grant) = config.grants.iter().find(|grant| !covers(grant, hook) && opens(grant)) {
-            message.push_str(&format!(" to it (the one at {file}:{} is {})", grant.line, elsewhere(grant, hook)));
+            message.push_str(&format!(
+                " to it (the one at {}:{} is {})",
+                config.name(),
+                grant.line,
+                elsewhere(grant, hook)
+            ));
         }
-        message.push_str(&format!(
-            "; to allow it, add to {file}:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\n{} = {value}",
+        AccessError::new(AccessCode::Denied, message + &self.lines(capability, value))
+    }
+
+    /// The end of a refusal: the lines that would open what was asked.
+    pub fn lines(&self, capability: Capability, value: &str) -> String {
+        let Granted { hook, config, .. } = self;
+        format!(
+            "; to allow it, add to {}:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\n{} = {value}",
+            config.name(),
             toml_string(&hook.model),
             toml_string(hook.phase.as_str()),
             toml_string(&hook.name),
             capability.as_str(),
-        ));
-        AccessError::new(AccessCode::Denied, message)
+        )
     }
 }
 
@@ -240,27 +245,6 @@ pub fn toml_string(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-/// `500 ms`, `2 s`.
-pub fn format_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match (millis, millis % 1000) {
-        (0, _) => format!("{} µs", duration.as_micros()),
-        (_, 0) => format!("{} s", millis / 1000),
-        _ => format!("{millis} ms"),
-    }
-}
-
-/// `64 MiB`, `1500 B`.
-pub fn format_bytes(bytes: u64) -> String {
-    match bytes {
-        0 => "0 B".to_owned(),
-        _ if bytes % (1 << 30) == 0 => format!("{} GiB", bytes >> 30),
-        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
-        _ if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
-        _ => format!("{bytes} B"),
-    }
 }
 
 /// Whether a grant is for this hook.
@@ -300,4 +284,11 @@ fn extend(into: &mut Vec<String>, from: &[String]) {
             into.push(item.clone());
         }
     }
+}
+
+/// The configuration was checked when it was read; what is no pattern all the same opens nothing.
+fn parse_pattern(text: &str, line: usize) -> Option<UrlPattern> {
+    UrlPattern::parse(text)
+        .inspect_err(|error| tracing::warn!("the http grant at line {line} opens nothing: {error}"))
+        .ok()
 }

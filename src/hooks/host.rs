@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -23,10 +23,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::access::Access;
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
 use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
-use super::grants::{Granted, HookId, format_bytes};
+use super::grants::{Granted, HookId};
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog};
-use crate::config::{Config, Phase};
+use crate::config::{ConfigHandle, Phase, format_size};
 
 /// Calls of one hook that may wait, as a multiple of those that may run.
 const QUEUE_PER_CALL: usize = 16;
@@ -120,7 +120,7 @@ impl BoundHook {
 /// Engines × capabilities.
 pub struct HookHost {
     engines: Vec<Arc<dyn Engine>>,
-    config: Arc<ArcSwap<Config>>,
+    config: Arc<ConfigHandle>,
     attached: OnceLock<Attached>,
     /// Code in use, so that the same code is prepared once.
     prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
@@ -137,8 +137,8 @@ struct Attached {
 type PreparedKey = (&'static str, Phase, String, [u8; 32]);
 
 impl HookHost {
-    /// `config` is the handle through which a reload becomes visible.
-    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ArcSwap<Config>>) -> Self {
+    /// Grants and limits follow `config`.
+    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ConfigHandle>) -> Self {
         HookHost { engines, config, attached: OnceLock::new(), prepared: Mutex::default(), logs: Mutex::default() }
     }
 
@@ -358,7 +358,7 @@ impl HookHost {
 /// What of an outcome may stand: the phase, the amend grant and the sizes decide.
 fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
     let too_large = |what: &str, bytes: usize, limit: usize| {
-        let limit = format_bytes(limit as u64);
+        let limit = format_size(limit);
         Outcome::Failed(Failure {
             cause: FailureCause::Output,
             message: format!("{what} is {bytes} bytes, at most {limit} are allowed"),

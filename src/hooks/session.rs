@@ -16,7 +16,8 @@ use super::access::{Access, AccessCode, AccessError, Writer};
 use super::capabilities::http::HttpClient;
 use super::capabilities::process::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
-use super::grants::{Capability, Granted, HookId, format_duration};
+use super::grants::{Capability, Granted, HookId};
+use crate::config::format_duration;
 
 /// Host calls of one run, of all capabilities together.
 pub const HOST_CALLS_MAX: u32 = 10_000;

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
@@ -13,7 +12,7 @@ use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
 use super::grants::{Granted, HookId};
 use super::session::{HostError, Services, Session};
-use crate::config::{Config, Grant, Phase, ProcessGrant};
+use crate::config::{Config, Phase};
 
 /// Instances, events and secrets in memory. Reads of the model `slow` never answer.
 #[derive(Default)]
@@ -130,11 +129,12 @@ impl Access for MemoryAccess {
 pub(crate) struct Bench {
     pub(crate) access: Arc<MemoryAccess>,
     lookup: Option<Arc<Lookup>>,
+    services: OnceLock<Arc<Services>>,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Bench { access: Arc::default(), lookup: None }
+        Bench { access: Arc::default(), lookup: None, services: OnceLock::new() }
     }
 
     pub(crate) fn with_instance(self, model: &str, id: &str, data: &str) -> Self {
@@ -158,18 +158,22 @@ impl Bench {
         self
     }
 
+    /// The same for all sessions.
     pub(crate) fn services(&self) -> Arc<Services> {
-        let access = Arc::clone(&self.access) as Arc<dyn Access>;
-        match &self.lookup {
-            Some(lookup) => Services::with_http(access, HttpClient::with_lookup(Arc::clone(lookup))),
-            None => Services::new(access),
-        }
+        let make = || {
+            let access = Arc::clone(&self.access) as Arc<dyn Access>;
+            match &self.lookup {
+                Some(lookup) => Services::with_http(access, HttpClient::with_lookup(Arc::clone(lookup))),
+                None => Services::new(access),
+            }
+        };
+        Arc::clone(self.services.get_or_init(make))
     }
 
     /// A session of one hook with one grant, whose own lines are given.
     pub(crate) fn session(&self, model: &str, phase: Phase, hook: &str, lines: &str) -> Arc<Session> {
         let grant = format!("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\n{lines}");
-        self.session_of(&grant, model, phase, hook)
+        self.session_of(if lines.is_empty() { "" } else { &grant }, model, phase, hook)
     }
 
     /// A session with the lines that a refusal told to add.
@@ -214,55 +218,13 @@ pub(crate) fn access_error(error: HostError) -> AccessError {
 }
 
 /// The defaults with the grants of a TOML text.
+#[track_caller]
 pub(crate) fn config(toml: &str) -> Config {
-    let table: toml::Table = toml.parse().unwrap_or_else(|error| panic!("{error}\n{toml}"));
-    let grants = table.get("grants").map(|grants| grants.as_array().unwrap().clone()).unwrap_or_default();
-    let grants = grants.iter().map(|grant| to_grant(grant.as_table().unwrap())).collect();
-    Config { grants, ..Config::defaults(Path::new("")) }
+    Config::parse(&config_text(toml), "config.toml", Path::new("."), None, &|_| None)
+        .unwrap_or_else(|errors| panic!("{errors}\n{toml}"))
 }
 
-fn to_grant(table: &toml::Table) -> Grant {
-    let text = |key: &str| table.get(key).map(|value| value.as_str().unwrap().to_owned());
-    let phases = match table.get("phase") {
-        Some(toml::Value::String(all)) if all == "*" => Phase::ALL.to_vec(),
-        Some(toml::Value::String(name)) => vec![Phase::from_name(name).unwrap()],
-        Some(names) => texts(names).iter().map(|name| Phase::from_name(name).unwrap()).collect(),
-        None => Vec::new(),
-    };
-    let list = |key: &str| table.get(key).map(texts).unwrap_or_default();
-    let process = |value: &toml::Value| {
-        let table = value.as_table().unwrap();
-        let number = |key: &str, default: i64| table.get(key).map_or(default, |value| value.as_integer().unwrap());
-        ProcessGrant {
-            program: table["program"].as_str().unwrap().into(),
-            args: table.get("args").map(texts).unwrap_or_default(),
-            env: table.get("env").map_or_else(BTreeMap::new, |env| {
-                let env = env.as_table().unwrap().iter();
-                env.map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))).collect()
-            }),
-            timeout: Duration::from_millis(number("timeout_ms", 10_000) as u64),
-            memory_bytes: number("memory", 128 << 20) as usize,
-            output_bytes: number("output", 1 << 20) as usize,
-        }
-    };
-    Grant {
-        line: 1,
-        model: text("model").unwrap_or_default(),
-        phases,
-        hook: text("hook").unwrap_or_default(),
-        read: list("read"),
-        write: list("write"),
-        http: list("http"),
-        process: table
-            .get("process")
-            .map_or_else(Vec::new, |list| list.as_array().unwrap().iter().map(process).collect()),
-        secret: list("secret"),
-        amend: table.get("amend").is_some_and(|value| value.as_bool().unwrap()),
-        timeout: table.get("timeout_ms").map(|value| Duration::from_millis(value.as_integer().unwrap() as u64)),
-        memory_bytes: table.get("memory").map(|value| value.as_integer().unwrap() as usize),
-    }
-}
-
-fn texts(value: &toml::Value) -> Vec<String> {
-    value.as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned()).collect()
+/// A whole file that may start a server, with these lines first.
+pub(crate) fn config_text(toml: &str) -> String {
+    format!("{toml}\n\n[auth]\nmode = 'open'\n\n[server]\nmount-address = '127.0.0.1:0'\n")
 }

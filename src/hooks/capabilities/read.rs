@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::super::access::{AccessCode, AccessError};
-use super::super::grants::{Capability, format_bytes, toml_string};
+use super::super::grants::{Capability, toml_string};
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
-use serde::Serialize;
+use crate::config::format_size;
 
 /// A read is a local lookup; one that takes longer will not come.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -73,7 +75,7 @@ impl Session {
 pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> AccessError {
     AccessError::new(
         AccessCode::TooLarge,
-        format!("{what} is {bytes} bytes, at most {} are allowed", format_bytes(limit as u64)),
+        format!("{what} is {bytes} bytes, at most {} are allowed", format_size(limit)),
     )
 }
 

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use snaphook_driver::Json;
 
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
-use crate::config::{Config, Phase};
+use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, FailureCause, LogLevel, Outcome, Rejection};
 use crate::hooks::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
-use crate::hooks::testing::{Bench, config, context};
+use crate::hooks::testing::{Bench, config_text, context};
 
 #[derive(Default)]
 struct Words {
@@ -70,34 +69,57 @@ impl Prepared for Word {
     }
 }
 
-/// Artifacts whose name is their code.
+/// Artifacts whose digest is their code, in hex and filled up.
 struct Named;
+
+fn digest(word: &str) -> String {
+    let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex:0<64}")
+}
+
+fn word(digest: &str) -> String {
+    let hex = digest.strip_prefix("sha256:").unwrap().trim_end_matches("00");
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap() as char)
+        .collect()
+}
 
 #[async_trait]
 impl Artifacts for Named {
     async fn code(&self, artifact: &str) -> Result<Bytes, String> {
-        let code = artifact.strip_prefix("sha256:").unwrap();
-        if code == "lost" { Err("no such artifact".into()) } else { Ok(code.to_owned().into()) }
+        let code = word(artifact);
+        if code == "lost" { Err("no such artifact".into()) } else { Ok(code.into()) }
     }
 }
 
 struct Stage {
     host: Arc<HookHost>,
     engine: Arc<Words>,
-    config: Arc<ArcSwap<Config>>,
+    config: Arc<ConfigHandle>,
+    directory: tempfile::TempDir,
 }
 
 impl Stage {
     fn new(toml: &str) -> Self {
         let engine = Arc::new(Words::default());
-        let config = Arc::new(ArcSwap::from_pointee(config(toml)));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, config_text(toml)).unwrap();
+        let config = ConfigHandle::new(Config::load(Some(&file)).unwrap());
         let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn Engine>], Arc::clone(&config));
         host.attach_services(Bench::new().services(), Arc::new(Named));
-        Stage { host: Arc::new(host), engine, config }
+        Stage { host: Arc::new(host), engine, config, directory }
+    }
+
+    /// Another configuration comes into force.
+    fn reload(&self, toml: &str) {
+        std::fs::write(self.directory.path().join("config.toml"), config_text(toml)).unwrap();
+        self.config.reload(|_| Ok(())).unwrap();
     }
 
     fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
-        let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: format!("sha256:{word}") };
+        let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: digest(word) };
         self.host.bind(Binding { id, engine: "words".into(), size: 1, mode, position: 1 }, None)
     }
 
@@ -142,29 +164,35 @@ async fn grants_follow_the_configuration() {
     let hook = stage.bind(Phase::PreCreate, "amend", Mode::Enforce);
     let context = context("invoice", Phase::PreCreate);
     let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
-    let (_, lines) = failure.message.split_once("config.toml:\n").unwrap();
-    stage.config.store(Arc::new(config(lines)));
+    let (_, lines) = failure.message.split_once(":\n").unwrap();
+    stage.reload(lines);
     assert!(matches!(stage.host.run(&hook, &context).await.outcome, Outcome::Amend(_)));
-    stage.config.store(Arc::new(config("")));
+    stage.reload("");
     assert_eq!(cause(&stage.host.run(&hook, &context).await.outcome), FailureCause::Amend);
 }
 
 #[tokio::test]
 async fn grants_add_up_and_the_largest_limit_holds() {
-    let stage = Stage::new(
-        "[[grants]]\nmodel = 'inv*'\nphase = 'preCreate'\nhook = 'h'\nread = ['a']\ntimeout_ms = 2000\n\
-         [[grants]]\nmodel = '*'\nphase = ['preCreate', 'postCreate']\nhook = 'sha256:limits'\nread = ['b', 'a']\n\
-         timeout_ms = 1000\nmemory = 1000\n\
+    let stage = Stage::new(&format!(
+        "[[grants]]\nmodel = 'inv*'\nphase = 'preCreate'\nhook = 'h'\nread = ['a']\ntimeout = '2 s'\n\
+         [[grants]]\nmodel = '*'\nphase = ['preCreate', 'postCreate']\nhook = '{}'\nread = ['b', 'a']\n\
+         timeout = '1 s'\nmemory = '32 MiB'\n\
          [[grants]]\nmodel = '*'\nphase = 'preCreate'\nhook = 'other'\nread = ['c']\n\
-         [[grants]]\nmodel = '*'\nphase = 'preCreate'\nhook = 'sha256:other'\nread = ['c']\n\
+         [[grants]]\nmodel = '*'\nphase = 'preCreate'\nhook = '{}'\nread = ['c']\n\
          [[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = '*'\nread = ['c']",
-    );
+        digest("limits"),
+        digest("other"),
+    ));
     let Outcome::Reject(rejection) = stage.run(Phase::PreCreate, "limits").await else { panic!() };
-    assert_eq!(rejection.message, "Limits { timeout: 2s, memory_bytes: 1000 }");
+    assert_eq!(rejection.message, "Limits { timeout: 2s, memory_bytes: 33554432 }");
     let info = stage.host.info(&stage.bind(Phase::PreCreate, "limits", Mode::Shadow));
     assert_eq!(
         serde_json::to_string(&info).unwrap(),
-        r#"{"name":"h","engine":"words","artifact":"sha256:limits","size":1,"mode":"shadow","grants":{"read":["a","b"],"timeout":"2 s","memory":"1000 B"},"position":1}"#
+        format!(
+            "{{\"name\":\"h\",\"engine\":\"words\",\"artifact\":\"{}\",\"size\":1,\"mode\":\"shadow\",\"grants\":\
+             {{\"read\":[\"a\",\"b\"],\"timeout\":\"2 s\",\"memory\":\"32 MiB\"}},\"position\":1}}",
+            digest("limits")
+        )
     );
 }
 
@@ -219,9 +247,7 @@ async fn code_that_cannot_load_is_not_tried_at_each_call() {
 #[tokio::test]
 async fn calls_beyond_the_queue_are_refused() {
     let stage = Stage::new("");
-    let mut small = config("");
-    small.hooks.concurrency = 2;
-    stage.config.store(Arc::new(small));
+    stage.reload("[hooks]\nconcurrency = 2");
     let hook = stage.bind(Phase::PreCreate, "wait", Mode::Enforce);
     let mut calls: Vec<_> = (0..2 + 2 * super::QUEUE_PER_CALL)
         .map(|_| {
@@ -253,10 +279,11 @@ async fn places_follow_the_configuration() {
     let places = super::Places::default();
     let held = places.take(3).await.unwrap();
     assert_eq!(places.semaphore.available_permits(), 2);
-    drop(places.take(1).await);
-    // One is held, so only two could be given up.
-    assert_eq!(places.count.load(Ordering::Relaxed), 1);
-    drop(held);
+    let more = places.take(3).await.unwrap();
+    places.resize(1);
+    // Two are held, so only one could be given up.
+    assert_eq!(places.count.load(Ordering::Relaxed), 2);
+    drop((held, more));
     drop(places.take(1).await);
     assert_eq!(places.semaphore.available_permits(), 1);
     drop(places.take(5).await);

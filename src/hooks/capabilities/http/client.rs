@@ -20,8 +20,8 @@ use reqwest::{Client, Method, redirect};
 use url::Url;
 
 use super::super::super::access::{AccessCode, AccessError};
-use super::super::super::grants::format_bytes;
 use super::address;
+use crate::config::format_size;
 
 /// Body of one answer.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -148,7 +148,7 @@ impl Buffered<'_> {
                 AccessCode::Failed,
                 format!(
                     "answers for all hooks together are over {} at this moment; try again later",
-                    format_bytes(BUFFERED_BYTES_MAX as u64)
+                    format_size(BUFFERED_BYTES_MAX)
                 ),
             )),
             false => Ok(()),
@@ -242,5 +242,5 @@ fn causes(error: &dyn StdError) -> String {
 }
 
 fn too_large() -> AccessError {
-    AccessError::new(AccessCode::TooLarge, format!("the answer is over {}", format_bytes(BODY_BYTES_MAX as u64)))
+    AccessError::new(AccessCode::TooLarge, format!("the answer is over {}", format_size(BODY_BYTES_MAX)))
 }

@@ -16,8 +16,9 @@ use reqwest::Method;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::super::access::{AccessCode, AccessError};
-use super::super::grants::{Capability, format_bytes, toml_string};
+use super::super::grants::{Capability, toml_string};
 use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
+use crate::config::format_size;
 use client::{Answer, Refused};
 pub use client::{HttpClient, Lookup};
 use url_pattern::Target;
@@ -138,16 +139,13 @@ impl Session {
     }
 
     fn address_error(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
+        let lines = self.granted.lines(Capability::Http, &grant_value(method, target));
         let hook = self.hook();
         AccessError::new(
             AccessCode::Denied,
             format!(
-                "hook `{hook}` asked for http to `{target}`, but {reason}, which only a grant that names the host opens; to \
-                 allow it, add to config.toml:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\nhttp = {}",
-                toml_string(&hook.model),
-                toml_string(hook.phase.as_str()),
-                toml_string(&hook.name),
-                grant_value(method, target),
+                "hook `{hook}` asked for http to `{target}`, but {reason}, which only a grant that names the host without \
+                 `*` opens{lines}"
             ),
         )
     }
@@ -170,7 +168,7 @@ impl Session {
             let (value, secret) = self.with_secrets(value).await?;
             bytes += name.as_str().len() + value.len();
             if bytes > HEADERS_BYTES_MAX {
-                let limit = format_bytes(HEADERS_BYTES_MAX as u64);
+                let limit = format_size(HEADERS_BYTES_MAX);
                 let message = format!("the headers are over {limit}");
                 return Err(AccessError::new(AccessCode::TooLarge, message).into());
             }

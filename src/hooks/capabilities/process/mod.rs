@@ -2,14 +2,23 @@
 //!
 //! The grant names the real path of one program and one pattern per argument. What runs gets no shell, an empty
 //! environment but what the grant lists, a fresh temporary directory, no open file but its three pipes, and limits on
-//! time, memory, output, files and processes; on Linux also a sandbox of its own .
+//! time, memory, output, files and processes; on Linux also a sandbox of its own (see [`sandbox`]).
 //!
 //! A `*` in an argument's pattern stands for text, not for meaning: what starts with `-` (an option), what starts with
 //! `/` (an absolute path) and what holds a `..` segment only matches where the pattern itself says so. A lone `-`,
 //! which by custom is standard input, counts as text.
 
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
+mod run;
+#[cfg(not(target_os = "linux"))]
 #[path = "elsewhere.rs"]
 mod run;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};

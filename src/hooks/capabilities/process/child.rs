@@ -1,0 +1,244 @@
+//! From a prepared [`Plan`] to a running program: the one place that forks.
+//!
+//! Between the fork and the program's start the child shares the memory of a server with many threads as it was at
+//! one moment, locks included. So it may only make system calls: nothing here allocates, locks, panics or drops.
+//! Everything that it needs was laid out in the [`Plan`] before.
+#![expect(unsafe_code, reason = "fork, exec and the calls between them have no safe form")]
+
+use std::ffi::{CString, c_char, c_int, c_long};
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+use tokio::io::unix::AsyncFd;
+
+/// What the child does before the program starts, in the order of the fields.
+pub(super) struct Plan {
+    /// `CLONE_NEW…`: namespaces of its own.
+    pub(super) namespaces: c_int,
+    /// Paths and what is written there: the maps of a user namespace.
+    pub(super) maps: Vec<(CString, CString)>,
+    pub(super) directory: CString,
+    pub(super) limits: Vec<(i64, u64)>,
+    /// User and group that it becomes.
+    pub(super) user: Option<u32>,
+    /// A Landlock ruleset.
+    pub(super) ruleset: Option<OwnedFd>,
+    /// A seccomp filter; empty: none.
+    pub(super) filter: Vec<libc::sock_filter>,
+    pub(super) program: CString,
+    pub(super) args: Vec<CString>,
+    pub(super) env: Vec<CString>,
+}
+
+/// A program that was started, and our ends of its pipes.
+pub(super) struct Started {
+    pub(super) pid: Pid,
+    /// Readable when the program has ended.
+    pub(super) pidfd: OwnedFd,
+    pub(super) stdin: PipeWriter,
+    pub(super) stdout: PipeReader,
+    pub(super) stderr: PipeReader,
+}
+
+/// Why no program runs: the step that failed and what the system said.
+#[derive(Debug)]
+pub(super) struct StartError {
+    pub(super) step: Step,
+    pub(super) error: io::Error,
+}
+
+/// Steps of the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Step {
+    Pipe,
+    Fork,
+    Session,
+    Map,
+    Stdio,
+    Directory,
+    Limit,
+    User,
+    Sandbox,
+    Exec,
+}
+
+impl Step {
+    const ALL: [Step; 10] = [
+        Step::Pipe,
+        Step::Fork,
+        Step::Session,
+        Step::Map,
+        Step::Stdio,
+        Step::Directory,
+        Step::Limit,
+        Step::User,
+        Step::Sandbox,
+        Step::Exec,
+    ];
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError { step: Step::Pipe, error }
+    }
+}
+
+/// Starts a program. Blocks until it runs or could not be started; call it from a thread that outlives the program,
+/// since the program is killed when that thread ends.
+pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
+    let (stdin_theirs, stdin) = io::pipe()?;
+    let (stdout, stdout_theirs) = io::pipe()?;
+    let (stderr, stderr_theirs) = io::pipe()?;
+    // Closed by the program's start; what comes out of it before is the step that failed.
+    let (mut report, report_theirs) = io::pipe()?;
+    let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let layout = Layout {
+        plan,
+        args: pointers(&plan.args),
+        env: pointers(&plan.env),
+        stdio: [stdin_theirs.as_raw_fd(), stdout_theirs.as_raw_fd(), stderr_theirs.as_raw_fd()],
+        report: report_theirs.as_raw_fd(),
+    };
+    let (pid, pidfd) = fork(&layout).map_err(|error| StartError { step: Step::Fork, error })?;
+    drop((stdin_theirs, stdout_theirs, stderr_theirs, report_theirs));
+    let mut started = Started { pid, pidfd, stdin, stdout, stderr };
+    let mut message = [0_u8; 5];
+    let mut length = 0;
+    while length < message.len() {
+        match report.read(&mut message[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    if length < message.len() {
+        return Ok(started);
+    }
+    super::run::reap(&mut started);
+    let [step, code @ ..] = message;
+    let step = Step::ALL.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec);
+    Err(StartError { step, error: io::Error::from_raw_os_error(i32::from_ne_bytes(code)) })
+}
+
+/// What tells when a program has ended.
+pub(super) fn end_of(pidfd: &OwnedFd) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    // SAFETY: the borrow keeps the descriptor open for as long as it is registered.
+    unsafe { AsyncFd::register(pidfd.as_fd()) }.map_err(io::Error::from)
+}
+
+/// All that the child touches, at addresses that stay as they are.
+struct Layout<'a> {
+    plan: &'a Plan,
+    args: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    stdio: [RawFd; 3],
+    report: RawFd,
+}
+
+fn fork(layout: &Layout<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let flags = c_long::from(layout.plan.namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
+    let mut pidfd: c_int = -1;
+    let none: c_long = 0;
+    // SAFETY: the signal sets are plain data that the calls fill. With all signals blocked no handler of the server runs
+    // in the child before it has taken the handlers off. Without CLONE_VM the child works on its own copy of the
+    // memory, so both sides return from this call as from a fork; the third argument is where the kernel puts the
+    // pidfd, an int of ours that outlives the call.
+    let pid = unsafe {
+        let (mut all, mut before) = (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let pid = libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none);
+        if pid == 0 {
+            child(layout);
+        }
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        if pid < 0 {
+            return Err(error);
+        }
+        pid
+    };
+    // SAFETY: the kernel has just made this descriptor for us and nobody else has it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((pid, pidfd))
+}
+
+/// The child's way to the program.
+///
+/// # Safety
+///
+/// Only in the child of [`fork`].
+unsafe fn child(layout: &Layout<'_>) -> ! {
+    let Layout { plan, args, env, stdio, report } = layout;
+    let fail = |step: Step| -> ! {
+        // SAFETY: errno is the child's own, `message` lives until the call returns; nothing runs after _exit.
+        unsafe {
+            let code = (*libc::__errno_location()).to_ne_bytes();
+            let message = [step as u8, code[0], code[1], code[2], code[3]];
+            libc::write(*report, message.as_ptr().cast(), message.len());
+            libc::_exit(127)
+        }
+    };
+    let check = |result: c_long, step: Step| {
+        if result < 0 {
+            fail(step);
+        }
+    };
+    // SAFETY: system calls whose pointers lead into `layout`, which is the child's own copy and stays; strings end with
+    // NUL, and lists with a null pointer. `setres[ug]id` and `setgroups` are called directly because the wrappers of the C library
+    // would signal threads that do not exist here.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        check(libc::setsid().into(), Step::Session);
+        for (path, text) in &plan.maps {
+            let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            check(file.into(), Step::Map);
+            let bytes = text.to_bytes();
+            check(libc::write(file, bytes.as_ptr().cast(), bytes.len()) as c_long, Step::Map);
+        }
+        for (target, source) in stdio.iter().enumerate() {
+            check(libc::dup2(*source, target as c_int).into(), Step::Stdio);
+        }
+        // Whatever else the server has open, also what a library opened carelessly, ends with the exec.
+        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
+            for fd in 3..65_536 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+        check(libc::chdir(plan.directory.as_ptr()).into(), Step::Directory);
+        libc::umask(0o077);
+        for &(resource, most) in &plan.limits {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            check(libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0), Step::Limit);
+        }
+        if let Some(user) = plan.user {
+            check(libc::syscall(libc::SYS_setgroups, 0, 0), Step::User);
+            check(libc::syscall(libc::SYS_setresgid, user, user, user), Step::User);
+            check(libc::syscall(libc::SYS_setresuid, user, user, user), Step::User);
+        }
+        // After the change of user, which takes it off again.
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into(), Step::Sandbox);
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into(), Step::Sandbox);
+        if let Some(ruleset) = &plan.ruleset {
+            check(libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0), Step::Sandbox);
+        }
+        if !plan.filter.is_empty() {
+            let program = libc::sock_fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr().cast_mut() };
+            let mode = libc::SECCOMP_MODE_FILTER;
+            check(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program).into(), Step::Sandbox);
+        }
+        let mut no_signals = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut no_signals);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &no_signals, std::ptr::null_mut());
+        libc::execve(plan.program.as_ptr(), args.as_ptr(), env.as_ptr());
+        fail(Step::Exec)
+    }
+}

@@ -1,0 +1,321 @@
+//! One program from its start to its end, and nothing of it after.
+//!
+//! However the run ends (by itself, over a limit, because the call was given up), all its processes are killed before
+//! the program is reaped, and the directory is removed after.
+
+use std::future::Future;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::super::super::access::{AccessCode, AccessError};
+use super::super::super::session::{ProcessCommand, ProcessOutput};
+use super::child::{self, StartError, Started, Step};
+use super::sandbox::{self, PROCESSES_MAX, Workspace};
+use crate::config::{ProcessGrant, format_duration, format_size};
+
+/// Programs of all hooks at the same moment.
+const RUNS_MAX: usize = 16;
+
+/// For start and cleaning up, beyond the program's own time.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// How often memory and disk are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a program may leave in its directory at any moment.
+const DISK_BYTES_MAX: u64 = 256 << 20;
+const DISK_ENTRIES_MAX: usize = 10_000;
+
+/// How long the end of a killed program is waited for.
+const REAP_TIME: Duration = Duration::from_secs(1);
+
+/// Runs programs.
+pub struct Processes {
+    places: Semaphore,
+    launcher: OnceLock<io::Result<mpsc::Sender<Job>>>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Processes { places: Semaphore::new(RUNS_MAX), launcher: OnceLock::new() }
+    }
+}
+
+/// A start, and who waits for it.
+type Job = (child::Plan, oneshot::Sender<Result<Running, StartError>>);
+
+impl Processes {
+    /// Runs the command that `grant` opens. The time starts when there is a place for it.
+    pub(super) async fn run(
+        &self,
+        grant: &ProcessGrant,
+        command: ProcessCommand,
+        timeout: Duration,
+    ) -> Result<ProcessOutput, AccessError> {
+        let name = &command.program;
+        let failed = |error: &dyn std::fmt::Display| AccessError::new(AccessCode::Failed, format!("`{name}`: {error}"));
+        // Never closed; without a permit the run would only be uncounted.
+        let _place = self.places.acquire().await.ok();
+        // Dropped after the program, so that nobody is in it any more.
+        let workspace = Workspace::new().map_err(|error| failed(&error))?;
+        let mut running = self.start(grant, &command, timeout, &workspace).await.map_err(|error| failed(&error))?;
+        let output = running.finish(grant, command.stdin, timeout, workspace.path()).await;
+        drop(running);
+        // Removing may take a moment.
+        let _ = tokio::task::spawn_blocking(move || drop(workspace)).await;
+        output.map_err(|stop| match stop {
+            Stop::Timeout => AccessError::new(
+                AccessCode::Timeout,
+                format!("`{name}` ran longer than {} and was ended", format_duration(timeout)),
+            ),
+            Stop::Output => AccessError::new(
+                AccessCode::TooLarge,
+                format!("`{name}` wrote more than {} and was ended", format_size(grant.output_bytes)),
+            ),
+            Stop::Memory => AccessError::new(
+                AccessCode::TooLarge,
+                format!("`{name}` used more than {} of memory and was ended", format_size(grant.memory_bytes)),
+            ),
+            Stop::Processes => AccessError::new(
+                AccessCode::TooLarge,
+                format!("`{name}` had more than {PROCESSES_MAX} processes and was ended"),
+            ),
+            Stop::Disk => AccessError::new(
+                AccessCode::TooLarge,
+                format!(
+                    "`{name}` left more than {DISK_ENTRIES_MAX} files or {} in its directory and was ended",
+                    format_size(DISK_BYTES_MAX as usize)
+                ),
+            ),
+            Stop::Io(error) => failed(&error),
+        })
+    }
+
+    async fn start(
+        &self,
+        grant: &ProcessGrant,
+        command: &ProcessCommand,
+        timeout: Duration,
+        workspace: &Workspace,
+    ) -> io::Result<Running> {
+        let mut namespaces = true;
+        loop {
+            let plan = sandbox::plan(grant, &command.args, &command.env, timeout, workspace, namespaces)?;
+            let (sender, receiver) = oneshot::channel();
+            self.launcher()?.send((plan, sender)).map_err(|_| io::Error::other("the launcher has ended"))?;
+            match receiver.await.map_err(io::Error::other)? {
+                Ok(running) => return Ok(running),
+                // Containers often forbid namespaces; the rest of the sandbox does without.
+                Err(StartError { step: Step::Fork | Step::Map, .. }) if namespaces => namespaces = false,
+                Err(StartError { step: Step::Exec, error }) => {
+                    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                    let hint =
+                        if denied { "; it runs without rights, so anybody must be able to execute it" } else { "" };
+                    return Err(io::Error::new(error.kind(), format!("cannot be executed: {error}{hint}")));
+                }
+                Err(StartError { step, error }) => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("its sandbox cannot be made ({step:?}): {error}"),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The thread that forks. It lives as long as the server: a program is killed when the thread that started it ends,
+    /// so the death of the server ends its programs, but that of some worker thread does not.
+    fn launcher(&self) -> io::Result<&mpsc::Sender<Job>> {
+        let launcher = self.launcher.get_or_init(|| {
+            let (sender, jobs) = mpsc::channel::<Job>();
+            std::thread::Builder::new().name("snaphook-launcher".to_owned()).spawn(move || {
+                for (plan, waiting) in jobs {
+                    // If nobody waits any more, what was started ends with the message.
+                    let _ = waiting.send(child::start(&plan).map(|started| Running { started: Some(started) }));
+                }
+            })?;
+            Ok(sender)
+        });
+        launcher.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+}
+
+/// Why a program was ended.
+enum Stop {
+    Timeout,
+    Output,
+    Memory,
+    Processes,
+    Disk,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Io(error)
+    }
+}
+
+/// A program that runs; ended when dropped.
+struct Running {
+    started: Option<Started>,
+}
+
+impl Running {
+    async fn finish(
+        &mut self,
+        grant: &ProcessGrant,
+        stdin: Vec<u8>,
+        timeout: Duration,
+        directory: &Path,
+    ) -> Result<ProcessOutput, Stop> {
+        let Some(started) = self.started.take() else { return Err(io::Error::other("it has ended").into()) };
+        let Started { pid, pidfd, stdin: input, stdout, stderr } = started;
+        // From here on dropping `program` ends it.
+        let program = Program { pid, pidfd, reaped: false };
+        let written = AtomicUsize::new(0);
+        let work = async {
+            let (stdout, stderr, (), ()) = tokio::try_join!(
+                read(stdout, &written, grant.output_bytes),
+                read(stderr, &written, grant.output_bytes),
+                feed(input, &stdin),
+                program.ended(),
+            )?;
+            Ok::<_, Stop>((stdout, stderr))
+        };
+        let (stdout, stderr) = tokio::select! {
+            done = work => done?,
+            stop = watch(pid, grant.memory_bytes as u64, directory) => return Err(stop),
+            () = tokio::time::sleep(timeout) => return Err(Stop::Timeout),
+        };
+        let code = program.code().ok_or_else(|| io::Error::other("its exit code is unknown"))?;
+        Ok(ProcessOutput { code, stdout, stderr })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut started) = self.started.take() {
+            reap(&mut started);
+        }
+    }
+}
+
+/// A child that was started: killed and reaped when dropped.
+struct Program {
+    pid: Pid,
+    pidfd: OwnedFd,
+    reaped: bool,
+}
+
+impl Program {
+    /// Waits for the program's end, then ends all that it left behind, which may hold its pipes open.
+    async fn ended(&self) -> Result<(), Stop> {
+        let pidfd = child::end_of(&self.pidfd)?;
+        let _ready = pidfd.readable().await?;
+        kill(self.pid, &self.pidfd);
+        Ok(())
+    }
+
+    /// Reaps the program, which has ended.
+    fn code(mut self) -> Option<i32> {
+        let code = wait(&self.pidfd);
+        self.reaped = code.is_some();
+        code
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if !self.reaped {
+            kill(self.pid, &self.pidfd);
+            wait(&self.pidfd);
+        }
+    }
+}
+
+/// Ends a program that nobody runs.
+pub(super) fn reap(started: &mut Started) {
+    kill(started.pid, &started.pidfd);
+    wait(&started.pidfd);
+}
+
+/// Kills the program and all of its group. Only before it is reaped: until then its number is nobody else's.
+fn kill(pid: Pid, pidfd: &OwnedFd) {
+    // Errors mean that there is nothing left to kill.
+    let _ = kill_process_group(pid, Signal::KILL);
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// The exit code, 128 + signal if a signal ended it. What was killed ends at once; should the kernel hold it longer,
+/// it is left to the kernel.
+fn wait(pidfd: &OwnedFd) -> Option<i32> {
+    let deadline = Instant::now() + REAP_TIME;
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(Some(status)) => {
+                return status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+            }
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return None,
+        }
+    }
+}
+
+async fn read(pipe: PipeReader, written: &AtomicUsize, limit: usize) -> Result<Vec<u8>, Stop> {
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe.into())?;
+    let mut bytes = Vec::new();
+    loop {
+        let before = bytes.len();
+        if pipe.read_buf(&mut bytes).await? == 0 {
+            return Ok(bytes);
+        }
+        let added = bytes.len() - before;
+        if written.fetch_add(added, Ordering::Relaxed) + added > limit {
+            return Err(Stop::Output);
+        }
+    }
+}
+
+async fn feed(pipe: PipeWriter, bytes: &[u8]) -> Result<(), Stop> {
+    let mut pipe = pipe::Sender::from_owned_fd(pipe.into())?;
+    match pipe.write_all(bytes).await {
+        // It need not read to the end.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Looks at what the system's own limits do not add up: memory of all processes, and the directory.
+fn watch(session: Pid, memory_bytes: u64, directory: &Path) -> impl Future<Output = Stop> {
+    let directory = directory.to_owned();
+    async move {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let directory = directory.clone();
+            let look = move || {
+                let (memory, processes) = sandbox::load(session.as_raw_nonzero().get());
+                let (disk, entries) = sandbox::usage(&directory, DISK_ENTRIES_MAX);
+                (memory, processes, disk, entries)
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok((memory, ..)) if memory > memory_bytes => return Stop::Memory,
+                // The kernel counts only for a user of the program's own.
+                Ok((_, processes, ..)) if processes > PROCESSES_MAX => return Stop::Processes,
+                Ok((_, _, disk, entries)) if disk > DISK_BYTES_MAX || entries > DISK_ENTRIES_MAX => return Stop::Disk,
+                Ok(_) => {}
+                Err(error) => return Stop::Io(io::Error::other(error)),
+            }
+        }
+    }
+}

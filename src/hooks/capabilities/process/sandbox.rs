@@ -1,0 +1,407 @@
+//! What keeps a program in bounds on Linux, laid out before it starts.
+//!
+//! - **Landlock**: it may read and run itself, its loader and its libraries, and use its temporary directory; no other
+//!   file, no TCP, no signal to processes outside.
+//! - **Namespaces** of its own for processes, network and IPC: killing the program kills all that it started, and no
+//!   network is there. As root directly, else through a user namespace, where the system allows either.
+//! - **A user of its own** if the server is root: a number that nobody else has, so that the limit on processes counts
+//!   only these and nothing else can be signalled.
+//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor call what only widens the attack surface.
+//! - **Limits**: memory, time on a core, size of files, open files, processes, no core dump.
+//!
+//! Where a kernel or a container lacks one of them the others still hold.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    path_beneath_rules,
+};
+
+use super::child::Plan;
+use crate::config::ProcessGrant;
+
+/// Processes and threads of one run.
+pub(super) const PROCESSES_MAX: u64 = 64;
+const OPEN_FILES_MAX: u64 = 256;
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Address space beyond the granted memory: code, libraries and reservations that are never touched.
+const ADDRESSES_BEYOND: u64 = 4 << 30;
+
+/// Where libraries are; what does not exist is left out.
+const LIBRARIES: [&str; 11] = [
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/nix/store",
+    "/gnu/store",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+];
+const DEVICES_READ: [&str; 3] = ["/dev/zero", "/dev/random", "/dev/urandom"];
+
+/// First of the user numbers for programs; far from those that systems hand out.
+const USER_FIRST: u32 = 0x7000_0000;
+const USERS: u32 = 1 << 24;
+
+/// A fresh temporary directory; removed with all that is in it when dropped.
+pub(super) struct Workspace {
+    path: PathBuf,
+    /// The user that it belongs to, if the program gets one of its own.
+    user: Option<u32>,
+}
+
+impl Workspace {
+    pub(super) fn new() -> io::Result<Self> {
+        let path = tempfile::Builder::new().prefix("snaphook-process-").tempdir()?.keep();
+        let workspace = Workspace { path, user: Privileges::get().next_user() };
+        fs::set_permissions(&workspace.path, fs::Permissions::from_mode(0o700))?;
+        if let Some(user) = workspace.user {
+            chown(&workspace.path, Some(user), Some(user))?;
+        }
+        Ok(workspace)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!("cannot remove `{}`: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes a directory that somebody may have filled with ill will: however deep it is, paths stay short, and
+/// directories that their owner closed are opened. Whoever could change it meanwhile has ended.
+fn remove(root: &Path) -> io::Result<()> {
+    let mut moved = 0_u64;
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            // A directory can be moved only by who may write to it.
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700))?;
+            let flat = loop {
+                let candidate = root.with_extension(format!("rm{moved}"));
+                moved += 1;
+                if !candidate.exists() {
+                    break candidate;
+                }
+            };
+            fs::rename(entry.path(), &flat)?;
+            directories.push(flat);
+        }
+        fs::remove_dir(&directory)?;
+    }
+    Ok(())
+}
+
+/// Bytes and entries of a directory, as far as `entries_max`.
+pub(super) fn usage(root: &Path, entries_max: usize) -> (u64, usize) {
+    let (mut bytes, mut entries) = (0, 0);
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(list) = fs::read_dir(directory) else { continue };
+        for entry in list.flatten() {
+            entries += 1;
+            if entries > entries_max {
+                return (bytes, entries);
+            }
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => directories.push(entry.path()),
+                Ok(meta) => bytes += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    (bytes, entries)
+}
+
+/// Memory of all processes of a session in bytes, and their count. The session cannot be left (seccomp), so nothing is
+/// missed.
+pub(super) fn load(session: i32) -> (u64, u64) {
+    let Ok(processes) = fs::read_dir("/proc") else { return (0, 0) };
+    let (mut bytes, mut count) = (0, 0);
+    for process in processes.flatten() {
+        if !process.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
+            continue;
+        }
+        let path = process.path();
+        let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
+        // The name, in parentheses, may hold anything; the session is the fourth field after it.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        if fields.split_whitespace().nth(3).and_then(|text| text.parse().ok()) != Some(session) {
+            continue;
+        }
+        count += 1;
+        let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
+        for line in status.lines() {
+            if let Some(value) = line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")) {
+                let kib: u64 = value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+                bytes += kib * 1024;
+            }
+        }
+    }
+    (bytes, count)
+}
+
+/// What the child shall do. `namespaces`: whether to try for namespaces of its own.
+pub(super) fn plan(
+    grant: &ProcessGrant,
+    args: &[String],
+    env: &[(String, String)],
+    timeout: Duration,
+    workspace: &Workspace,
+    namespaces: bool,
+) -> io::Result<Plan> {
+    let privileges = Privileges::get();
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a text holds NUL"));
+    let own_namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+    let (namespaces, maps) = match (namespaces, privileges.root) {
+        (false, _) => (0, Vec::new()),
+        (true, true) => (own_namespaces, Vec::new()),
+        (true, false) => (own_namespaces | libc::CLONE_NEWUSER, privileges.maps()?),
+    };
+    let mut limits = vec![
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_CPU, timeout.as_secs().saturating_add(2)),
+        (libc::RLIMIT_FSIZE, FILE_BYTES_MAX),
+        (libc::RLIMIT_NOFILE, OPEN_FILES_MAX),
+        (libc::RLIMIT_MEMLOCK, 0),
+        (libc::RLIMIT_DATA, grant.memory_bytes as u64),
+        (libc::RLIMIT_AS, (grant.memory_bytes as u64).saturating_add(ADDRESSES_BEYOND)),
+    ];
+    // The kernel counts per user: with the server's own, its threads would count as well.
+    if workspace.user.is_some() || namespaces & libc::CLONE_NEWUSER != 0 {
+        limits.push((libc::RLIMIT_NPROC, PROCESSES_MAX));
+    }
+    let mut variables: BTreeMap<&str, &str> =
+        grant.env.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
+    variables.extend(env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let program = text(grant.program.as_os_str().as_bytes())?;
+    Ok(Plan {
+        namespaces,
+        maps,
+        directory: text(workspace.path.as_os_str().as_bytes())?,
+        limits: limits.into_iter().map(|(resource, most)| (i64::from(resource), most)).collect(),
+        user: workspace.user,
+        ruleset: ruleset(&grant.program, &workspace.path).map_err(io::Error::other)?,
+        filter: filter(),
+        args: std::iter::once(Ok(program.clone()))
+            .chain(args.iter().map(|arg| text(arg.as_bytes())))
+            .collect::<io::Result<_>>()?,
+        env: variables
+            .into_iter()
+            .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
+            .collect::<io::Result<_>>()?,
+        program,
+    })
+}
+
+/// `None`: this kernel has no Landlock.
+fn ruleset(program: &Path, workspace: &Path) -> Result<Option<OwnedFd>, RulesetError> {
+    let abi = ABI::V6;
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let mut run = vec![program.to_owned()];
+    // A script needs its interpreter, and each of them its loader.
+    run.extend(interpreter(program));
+    run.extend(run.clone().iter().filter_map(|path| loader(path)));
+    let inside: BitFlags<AccessFs> =
+        AccessFs::from_all(abi) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?
+        .add_rules(path_beneath_rules(run, AccessFs::Execute | AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(LIBRARIES, read))?
+        .add_rules(path_beneath_rules(DEVICES_READ, AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules([workspace], inside))?;
+    let ruleset: Option<OwnedFd> = ruleset.into();
+    if ruleset.is_none() {
+        static SAID: OnceLock<()> = OnceLock::new();
+        SAID.get_or_init(|| tracing::warn!("this kernel has no Landlock: programs of hooks may read files of others"));
+    }
+    Ok(ruleset)
+}
+
+/// The interpreter that a script names in its first line.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(path).ok()?).take(256).read_until(b'\n', &mut line).ok()?;
+    let name = line.strip_prefix(b"#!")?.trim_ascii();
+    let name = name.split(u8::is_ascii_whitespace).next()?;
+    let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+    path.is_absolute().then_some(path)
+}
+
+/// The loader that a 64-bit ELF program names (`PT_INTERP`).
+fn loader(path: &Path) -> Option<PathBuf> {
+    const INTERP: u32 = 3;
+    let mut file = File::open(path).ok()?;
+    let mut header = [0; 64];
+    file.read_exact(&mut header).ok()?;
+    if &header[..6] != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let (table, size, count) = (number(&header[32..40]), number(&header[54..56]), number(&header[56..58]));
+    for index in 0..count.min(64) {
+        let mut entry = [0; 56];
+        file.seek(SeekFrom::Start(table.checked_add(index * size)?)).ok()?;
+        file.read_exact(&mut entry).ok()?;
+        if number(&entry[..4]) == u64::from(INTERP) {
+            let mut name = vec![0; number(&entry[32..40]).min(4096) as usize];
+            file.seek(SeekFrom::Start(number(&entry[8..16]))).ok()?;
+            file.read_exact(&mut name).ok()?;
+            name.truncate(name.iter().position(|byte| *byte == 0)?);
+            return Some(OsString::from_vec(name).into());
+        }
+    }
+    None
+}
+
+/// System calls that fail with "not permitted": those that leave the process group, and those that programs which
+/// turn data into data do not need but attacks on kernels do.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn filter() -> Vec<libc::sock_filter> {
+    #[cfg(target_arch = "x86_64")]
+    const ARCHITECTURE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const ARCHITECTURE: u32 = 0xc000_00b7;
+    /// Numbers from here on are those of the x32 ABI, a second way to the same calls.
+    const X32: u32 = 0x4000_0000;
+    let refused = [
+        libc::SYS_setsid,
+        libc::SYS_setpgid,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_chroot,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_io_uring_setup,
+        libc::SYS_userfaultfd,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_kexec_load,
+        libc::SYS_reboot,
+        libc::SYS_swapon,
+    ];
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    // Of `seccomp_data`, the number is at offset 0, the architecture at 4.
+    let mut filter = vec![statement(load, 4), jump(equal, ARCHITECTURE, 1, 0), refuse, statement(load, 0)];
+    filter.extend([jump(at_least, X32, 0, 1), refuse]);
+    for number in refused {
+        filter.extend([jump(equal, number as u32, 0, 1), refuse]);
+    }
+    filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    filter
+}
+
+/// For another architecture the numbers would have to be known; namespaces hold the program there.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn filter() -> Vec<libc::sock_filter> {
+    Vec::new()
+}
+
+/// What the server itself may do.
+struct Privileges {
+    root: bool,
+    user: u32,
+    group: u32,
+    /// Whether root may become the users from [`USER_FIRST`] on.
+    users: bool,
+}
+
+impl Privileges {
+    fn get() -> &'static Privileges {
+        static PRIVILEGES: OnceLock<Privileges> = OnceLock::new();
+        PRIVILEGES.get_or_init(|| {
+            /// CAP_CHOWN, CAP_SETGID, CAP_SETUID, and CAP_FOWNER and CAP_DAC_OVERRIDE to clean up after.
+            const NEEDED: u64 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 7;
+            let root = rustix::process::geteuid().is_root();
+            let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+            let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+            let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+            let mapped = |path: &str| {
+                fs::read_to_string(path).unwrap_or_default().lines().any(|line| {
+                    let mut numbers = line.split_whitespace().filter_map(|text| text.parse::<u64>().ok());
+                    let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+                    first.zip(count).is_some_and(|(first, count)| {
+                        first <= u64::from(USER_FIRST) && first + count >= u64::from(USER_FIRST + USERS)
+                    })
+                })
+            };
+            Privileges {
+                root,
+                user: rustix::process::geteuid().as_raw(),
+                group: rustix::process::getegid().as_raw(),
+                users: root
+                    && effective & NEEDED == NEEDED
+                    && mapped("/proc/self/uid_map")
+                    && mapped("/proc/self/gid_map"),
+            }
+        })
+    }
+
+    /// A number that no other program has at this moment: sixteen million go round, starting where no other server of
+    /// this machine is likely to be.
+    fn next_user(&self) -> Option<u32> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let start = std::process::id().wrapping_mul(0x9e37_79b1);
+        self.users.then(|| USER_FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % USERS)
+    }
+
+    /// A user namespace in which the server's own user is the only one.
+    fn maps(&self) -> io::Result<Vec<(CString, CString)>> {
+        let line = |number: u32| format!("{number} {number} 1");
+        [
+            ("/proc/self/setgroups", "deny".to_owned()),
+            ("/proc/self/uid_map", line(self.user)),
+            ("/proc/self/gid_map", line(self.group)),
+        ]
+        .into_iter()
+        .map(|(path, text)| Ok((CString::new(path)?, CString::new(text)?)))
+        .collect()
+    }
+}
+
+const _: () = assert!(USER_FIRST.checked_add(USERS).is_some());
