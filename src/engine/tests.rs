@@ -76,7 +76,9 @@ async fn a_life() {
     assert_eq!(bench.create("two", json!({"a": "1"})).await.unwrap_err().errors[0].pointer, "/data/a");
 
     let patch = Change::Patch { id: "one".to_owned(), patch: Json::trusted(r#"{"a":9007199254740993,"b":null}"#) };
-    let Written::Updated(updated) = bench.write(patch.clone(), WriteOptions::default()).await.unwrap() else { panic!() };
+    let Written::Updated(updated) = bench.write(patch.clone(), WriteOptions::default()).await.unwrap() else {
+        panic!()
+    };
     assert_eq!((updated.revision, updated.data.as_str()), (2, r#"{"a":9007199254740993}"#));
     let stale = WriteOptions { precondition: Precondition::At(vec![created.position]), ..WriteOptions::default() };
     assert_eq!(bench.write(patch, stale).await.unwrap_err().kind, ErrorKind::PreconditionFailed);
@@ -110,7 +112,10 @@ async fn unique_values_move_with_the_model() {
     // Without the list the value is free; with it again, what is there counts.
     bench.update("m", input(properties.clone(), &[])).await.unwrap();
     bench.create("c", json!({"email": "x"})).await.unwrap();
-    assert_eq!(bench.update("m", input(properties.clone(), &["email"])).await.unwrap_err().kind, ErrorKind::Incompatible);
+    assert_eq!(
+        bench.update("m", input(properties.clone(), &["email"])).await.unwrap_err().kind,
+        ErrorKind::Incompatible
+    );
     bench.write(Change::Delete { id: "c".to_owned() }, WriteOptions::default()).await.unwrap();
     bench.update("m", input(properties, &["email"])).await.unwrap();
     assert_eq!(bench.create("d", json!({"email": "y"})).await.unwrap_err().kind, ErrorKind::NotUnique);
