@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -26,7 +26,7 @@ use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use super::grants::{Granted, HookId};
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog};
-use crate::config::{ConfigHandle, Phase, format_size};
+use crate::config::{Config, Phase, format_size};
 
 /// Calls of one hook that may wait, as a multiple of those that may run.
 const QUEUE_PER_CALL: usize = 16;
@@ -120,7 +120,7 @@ impl BoundHook {
 /// Engines × capabilities.
 pub struct HookHost {
     engines: Vec<Arc<dyn Engine>>,
-    config: Arc<ConfigHandle>,
+    config: Arc<ArcSwap<Config>>,
     attached: OnceLock<Attached>,
     /// Code in use, so that the same code is prepared once.
     prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
@@ -138,7 +138,7 @@ type PreparedKey = (&'static str, Phase, String, [u8; 32]);
 
 impl HookHost {
     /// Grants and limits follow `config`.
-    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ConfigHandle>) -> Self {
+    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ArcSwap<Config>>) -> Self {
         HookHost { engines, config, attached: OnceLock::new(), prepared: Mutex::default(), logs: Mutex::default() }
     }
 

@@ -107,7 +107,7 @@ impl Stage {
         let file = directory.path().join("config.toml");
         std::fs::write(&file, config_text(toml)).unwrap();
         let config = ConfigHandle::new(Config::load(Some(&file)).unwrap());
-        let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn Engine>], Arc::clone(&config));
+        let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn Engine>], config.shared());
         host.attach_services(Bench::new().services(), Arc::new(Named));
         Stage { host: Arc::new(host), engine, config, directory }
     }
