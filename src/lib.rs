@@ -8,3 +8,4 @@ pub mod config;
 pub mod drivers;
 pub mod engine;
 pub mod hooks;
+pub mod server;

@@ -17,6 +17,7 @@ mod dispatcher;
 mod failures;
 mod history;
 mod import;
+pub mod input;
 mod metrics;
 mod models;
 mod prehooks;

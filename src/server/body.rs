@@ -1,0 +1,288 @@
+//! Bodies of requests: bounded in size and time, of a media type that the handler knows.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, stream};
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
+use tokio::time::timeout;
+
+use super::problem::{Problem, ProblemType, Result};
+use super::query::shorten;
+use super::request::Call;
+use crate::engine::{self, Error};
+
+/// How long a body may stop coming.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A client that sends too much sees the answer only if somebody takes what it sends: that many bytes, that long.
+const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// The media type without its parameters, in lowercase; `None`: the client does not say.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>> {
+    let unsupported = |detail: String| Problem::new(ProblemType::UnsupportedMediaType, detail);
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(unsupported("`Content-Encoding` is set, expected a body that is not compressed".to_owned()));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        // A page of another site may send a body without a type, but not one with ours, unless it asks first.
+        if headers.contains_key(ORIGIN) {
+            return Err(unsupported(
+                "`Content-Type` is missing, which only clients that are no browser may do".to_owned(),
+            ));
+        }
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| unsupported("`Content-Type` is no text".to_owned()))?;
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    for parameter in parts {
+        if let Some((name, value)) = parameter.split_once('=')
+            && name.trim().eq_ignore_ascii_case("charset")
+            && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        {
+            return Err(unsupported(format!("`Content-Type` has charset `{}`, expected utf-8", shorten(value))));
+        }
+    }
+    Ok(Some(essence))
+}
+
+pub(super) fn unsupported(found: &str, expected: &str) -> Problem {
+    Problem::new(
+        ProblemType::UnsupportedMediaType,
+        format!("`Content-Type` is `{}`, expected {expected}", shorten(found)),
+    )
+}
+
+/// Reads a body that must be JSON. A client that does not say what it sends is taken to mean that.
+pub(super) async fn json(call: &Call, body: Incoming) -> Result<Bytes> {
+    match media_type(call.headers())?.as_deref() {
+        None | Some(JSON) => {}
+        // Other JSON types are fine, but not those that mean a change rather than a value.
+        Some(other) if other.ends_with("+json") && !other.ends_with("-patch+json") => {}
+        Some(other) => return Err(unsupported(other, JSON)),
+    }
+    read(call, body).await
+}
+
+/// Reads a body of exactly one type.
+pub(super) async fn of_type(call: &Call, body: Incoming, expected: &str) -> Result<Bytes> {
+    match media_type(call.headers())? {
+        Some(found) if found == expected => read(call, body).await,
+        found => Err(unsupported(found.as_deref().unwrap_or("missing"), expected)),
+    }
+}
+
+/// Reads a body of at most `max-body` bytes.
+pub(super) async fn read(call: &Call, mut body: Incoming) -> Result<Bytes> {
+    let max = call.app.max_body_bytes;
+    if body.size_hint().lower() > max as u64 {
+        // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
+        if !call.headers().contains_key(hyper::header::EXPECT) {
+            drain(body).await;
+        }
+        return Err(too_large(max));
+    }
+    // Small bodies come in one piece, which is then handed on as it is.
+    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
+    if first.len() > max {
+        drain(body).await;
+        return Err(too_large(max));
+    }
+    let Some(second) = next(&mut body).await? else { return Ok(first) };
+    let known = usize::try_from(body.size_hint().lower()).unwrap_or(max);
+    let mut whole = BytesMut::with_capacity((first.len() + second.len() + known).min(max));
+    whole.extend_from_slice(&first);
+    let mut more = Some(second);
+    while let Some(piece) = more {
+        if whole.len() + piece.len() > max {
+            drain(body).await;
+            return Err(too_large(max));
+        }
+        whole.extend_from_slice(&piece);
+        more = next(&mut body).await?;
+    }
+    Ok(whole.freeze())
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(ProblemType::TooLarge, format!("the body has more than {max} bytes (`server.max-body`)"))
+}
+
+/// The lines of a body of any length, without their ends. A line of more than `line_bytes_max` bytes is cut off one byte
+/// after that; an empty line is there, so that lines can be counted, but not an empty rest after the last end.
+pub(super) fn lines(body: Incoming, line_bytes_max: usize) -> impl Stream<Item = engine::Result<Bytes>> + Send {
+    let splitter = Splitter { line_bytes_max, ..Splitter::default() };
+    stream::unfold((Some(body), splitter), |(mut body, mut splitter)| async move {
+        loop {
+            if let Some(line) = splitter.line(body.is_none()) {
+                return Some((Ok(line), (body, splitter)));
+            }
+            match next(body.as_mut()?).await {
+                Ok(Some(piece)) => splitter.push(&piece),
+                Ok(None) => body = None,
+                Err(problem) => {
+                    return Some((Err(Error::bad_request(problem.detail())), (None, Splitter::default())));
+                }
+            }
+        }
+    })
+}
+
+/// The next piece of a body; `None` at its end.
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>> {
+    loop {
+        if body.is_end_stream() {
+            return Ok(None);
+        }
+        let frame = timeout(PAUSE_MAX, body.frame())
+            .await
+            .map_err(|_| Problem::bad_request(format!("the body stopped coming for {} s", PAUSE_MAX.as_secs())))?;
+        match frame {
+            None => return Ok(None),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                // Trailers end a body.
+                Err(_) => return Ok(None),
+            },
+            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        }
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let drained = timeout(DRAIN_MAX, async {
+        let mut taken = 0;
+        while let Ok(Some(piece)) = next(&mut body).await {
+            taken += piece.len();
+            if taken > DRAIN_BYTES_MAX {
+                break;
+            }
+        }
+    });
+    // Either way the connection goes on or is closed by hyper.
+    let _ = drained.await;
+}
+
+/// Cuts pieces of any size into lines.
+#[derive(Default)]
+struct Splitter {
+    buffer: BytesMut,
+    /// No line ends before this offset.
+    searched: usize,
+    /// Inside a line that was cut off already.
+    skipping: bool,
+    line_bytes_max: usize,
+}
+
+impl Splitter {
+    fn push(&mut self, piece: &[u8]) {
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// A line that is complete, or cut off. With `last` what is left is one too.
+    fn line(&mut self, last: bool) -> Option<Bytes> {
+        loop {
+            let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            let line = match found {
+                Some(offset) => {
+                    let mut line = self.buffer.split_to(self.searched + offset + 1);
+                    line.truncate(line.len() - 1);
+                    line
+                }
+                None if self.skipping => {
+                    self.buffer.clear();
+                    self.searched = 0;
+                    return None;
+                }
+                // One more for the carriage return that may still go.
+                None if self.buffer.len() > self.line_bytes_max + 1 => {
+                    self.skipping = true;
+                    self.searched = 0;
+                    return Some(self.trimmed(self.buffer.clone()));
+                }
+                None if last && !self.buffer.is_empty() => self.buffer.split(),
+                None => {
+                    self.searched = self.buffer.len();
+                    return None;
+                }
+            };
+            self.searched = 0;
+            if !std::mem::take(&mut self.skipping) {
+                return Some(self.trimmed(line));
+            }
+        }
+    }
+
+    fn trimmed(&self, mut line: BytesMut) -> Bytes {
+        if line.last() == Some(&b'\r') {
+            line.truncate(line.len() - 1);
+        }
+        line.truncate(self.line_bytes_max + 1);
+        line.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn split(pieces: &[&str], max: usize) -> Vec<String> {
+        let mut splitter = Splitter { line_bytes_max: max, ..Splitter::default() };
+        let mut lines = Vec::new();
+        for piece in pieces.iter().map(Some).chain([None]) {
+            match piece {
+                Some(piece) => splitter.push(piece.as_bytes()),
+                None => {}
+            }
+            while let Some(line) = splitter.line(piece.is_none()) {
+                lines.push(String::from_utf8(line.to_vec()).expect("text"));
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn splits_lines_across_pieces() {
+        assert_eq!(split(&["a\nb", "c\r\n\n", "d"], 10), ["a", "bc", "", "d"]);
+        assert_eq!(split(&["a\n"], 10), ["a"]);
+        assert_eq!(split(&[], 10), [""; 0]);
+        assert_eq!(split(&["a\r", "\nb\r"], 10), ["a", "b"]);
+    }
+
+    #[test]
+    fn cuts_long_lines_and_goes_on_after_them() {
+        assert_eq!(split(&["123", "\n12345\n1234\n"], 4), ["123", "12345", "1234"]);
+        assert_eq!(split(&["1234567", "89", "0\nab\n", "cdefghi"], 4), ["12345", "ab", "cdefg"]);
+        assert_eq!(split(&["1234\r\n12345678901\r\n5"], 4), ["1234", "12345", "5"]);
+    }
+
+    #[test]
+    fn media_types() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            media_type(&headers)
+        };
+        assert_eq!(of("Application/JSON ; charset=\"UTF-8\"").expect("known").as_deref(), Some("application/json"));
+        assert_eq!(media_type(&HeaderMap::new()).expect("absent"), None);
+        assert!(of("application/json; charset=latin1").is_err());
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static("http://example.com"));
+        assert!(media_type(&headers).is_err());
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(media_type(&headers).is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! Sockets: accepting, serving one connection, stopping.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::App;
+use super::io::GuardedStream;
+use super::router;
+
+/// How long requests may go on after the server was told to stop.
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// From the first byte of a request's head to its last; also how long a connection may be idle.
+const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+
+/// Header lines of one request.
+const HEADERS_MAX: usize = 100;
+
+/// Bytes of a request's head, and of what is buffered of a body that nobody reads.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+
+/// How long to wait after accepting failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let builder = builder();
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, builder.clone(), Arc::clone(&app), graceful.watcher()));
+            }
+            // The peer was gone before we came: the next one may be well.
+            Err(error) if is_of_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // Streams end now; other requests have their time.
+    stop.send_replace(true);
+    let connections = graceful.count();
+    if timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some of {connections} connections were still busy after {SHUTDOWN_GRACE:?} and are cut off");
+    }
+    Ok(())
+}
+
+fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(BUFFER_BYTES_MAX as u32)
+        .keep_alive_interval(HEADER_READ_MAX)
+        .keep_alive_timeout(HEADER_READ_MAX);
+    builder
+}
+
+async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, app: Arc<App>, watcher: Watcher) {
+    // Answers are small and complete: waiting to fill a packet only costs time.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let seen = Arc::new(AtomicBool::new(false));
+    let service = service_fn({
+        let seen = Arc::clone(&seen);
+        move |request| {
+            seen.store(true, Ordering::Relaxed);
+            let app = Arc::clone(&app);
+            async move { Ok::<_, Infallible>(router::answer(app, request).await) }
+        }
+    });
+    let connection = builder.serve_connection(GuardedStream::new(stream), service).into_owned();
+    let mut connection = pin!(watcher.watch(connection));
+    // hyper's own clock starts once it knows which version the peer speaks; a peer that does not say is ours.
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = sleep(HEADER_READ_MAX) => {
+            if !seen.load(Ordering::Relaxed) {
+                return;
+            }
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!("a connection ended early: {error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! `/errors`: post hooks that failed for good.
+
+use hyper::StatusCode;
+use serde::Serialize;
+use snaphook_driver::{ErrorQuery, ErrorRecord};
+
+use super::problem::{Problem, Result};
+use super::query::Query;
+use super::reply::{Reply, Response};
+use super::request::{Call, DRY_RUN, Verb};
+use super::{id, list};
+
+/// `GET /errors`
+pub(super) async fn collection(call: &Call) -> Result<Response> {
+    #[derive(Serialize)]
+    struct Page {
+        items: Vec<ErrorRecord>,
+        /// What to ask for as `after` to go on, if the page is full.
+        next: Option<String>,
+    }
+    if call.verb() != Verb::Get {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    let mut query = call.query()?;
+    let mut wanted = selection(&mut query)?;
+    wanted.after = query.text("after")?;
+    wanted.after.as_deref().map(id::error).transpose()?;
+    wanted.limit = list::limit(&mut query)?;
+    query.finish()?;
+    let items = call.engine().errors(&wanted).await?;
+    let full = items.len() >= wanted.limit as usize;
+    let next = items.last().filter(|_| full).map(|record| record.id.clone());
+    Reply::ok().serialize(&Page { items, next })
+}
+
+/// `GET` and `DELETE /errors/{id}`
+pub(super) async fn one(call: &Call, id: &str) -> Result<Response> {
+    id::error(id)?;
+    match call.verb() {
+        Verb::Get => {
+            call.no_query()?;
+            Reply::ok().serialize(&call.engine().error(id).await?)
+        }
+        Verb::Delete => {
+            call.no_query()?;
+            call.engine().drop_error(id).await?;
+            Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+        }
+        _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
+    }
+}
+
+#[derive(Serialize)]
+struct Retried {
+    /// Records that matched.
+    matched: u64,
+    /// Records whose hook ran through now; they are gone.
+    succeeded: u64,
+}
+
+/// `POST /errors/{id}/retry`
+pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
+    #[derive(Serialize)]
+    struct One {
+        #[serde(flatten)]
+        retried: Retried,
+        /// What it failed with this time.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<ErrorRecord>,
+    }
+    id::error(id)?;
+    if call.verb() != Verb::Post {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let mut query = call.query()?;
+    let dry_run = query.flag(DRY_RUN)?;
+    query.finish()?;
+    if dry_run {
+        call.engine().error(id).await?;
+        return Reply::ok().serialize(&Retried { matched: 1, succeeded: 0 });
+    }
+    let succeeded = call.engine().retry_error(id).await?;
+    // It may be retried or dropped by somebody else meanwhile: then there is nothing to show.
+    let error = if succeeded { None } else { call.engine().error(id).await.ok() };
+    Reply::ok().serialize(&One { retried: Retried { matched: 1, succeeded: u64::from(succeeded) }, error })
+}
+
+/// `POST /errors/retry`
+pub(super) async fn retry_all(call: &Call) -> Result<Response> {
+    if call.verb() != Verb::Post {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let mut query = call.query()?;
+    let wanted = selection(&mut query)?;
+    let dry_run = query.flag(DRY_RUN)?;
+    query.finish()?;
+    let (matched, succeeded) = call.engine().retry_errors(&wanted, dry_run).await?;
+    Reply::ok().serialize(&Retried { matched, succeeded })
+}
+
+/// `model` and `hook`
+fn selection(query: &mut Query<'_>) -> Result<ErrorQuery> {
+    let (model, hook) = (query.text("model")?, query.text("hook")?);
+    model.as_deref().map(id::model).transpose()?;
+    Ok(ErrorQuery { model, hook, after: None, limit: list::LIMIT_DEFAULT })
+}

@@ -1,0 +1,221 @@
+//! `/models/{model}/hooks`: code around changes, its log and its figures.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Problem, Result};
+use super::reply::{Reply, Response};
+use super::request::{Call, Verb};
+use super::{accept, body, id, precondition, sse};
+use crate::config::Phase;
+use crate::engine::command::{BindingCode, BindingInput, HookInfo};
+use crate::engine::input;
+
+const JAVASCRIPT: &str = "text/javascript";
+const TYPESCRIPT: &str = "application/typescript";
+const WASM: &str = "application/wasm";
+const COMPONENT: &str = "component";
+/// Takes JavaScript if the client names no engine.
+const ENGINE_DEFAULT: &str = "quickjs";
+
+/// `GET /models/{model}/hooks`
+pub(super) async fn all(call: &Call, model: &str) -> Result<Response> {
+    id::model(model)?;
+    if call.verb() != Verb::Get {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    call.no_query()?;
+    let found = call.engine().model(model)?;
+    let phases: BTreeMap<Phase, Vec<HookInfo>> =
+        Phase::ALL.into_iter().map(|phase| (phase, call.engine().hook_infos(&found, phase))).collect();
+    Reply::ok().serialize(&phases)
+}
+
+/// `GET`, `PUT` and `DELETE /models/{model}/hooks/{phase}`
+pub(super) async fn phase(call: &Call, model: &str, phase: &str, body: Incoming) -> Result<Response> {
+    id::model(model)?;
+    let phase = id::phase(phase)?;
+    match call.verb() {
+        Verb::Get => get(call, model, phase).await,
+        Verb::Put => put(call, model, phase, body).await,
+        Verb::Delete => delete(call, model, phase).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+/// `GET /models/{model}/hooks/{phase}/log`
+pub(super) async fn log(call: &Call, model: &str, phase: &str) -> Result<Response> {
+    id::model(model)?;
+    let phase = id::phase(phase)?;
+    if call.verb() != Verb::Get {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    call.no_query()?;
+    if accept::prefers(call.headers().get_all(ACCEPT), &[sse::MEDIA_TYPE]).is_some() {
+        let lines = call.engine().follow_hook_log(model, phase)?;
+        let frames = lines.map(|line| {
+            sse::frame(None, "log", |out| {
+                // Texts and a time: writing them into memory cannot fail.
+                let _ = serde_json::to_writer(out, &line);
+            })
+        });
+        return Ok(sse::respond(frames, call.app.stopping.clone()));
+    }
+    Reply::ok().serialize(&Items { items: call.engine().hook_log(model, phase)? })
+}
+
+/// `GET /models/{model}/hooks/{phase}/stats`
+pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Response> {
+    id::model(model)?;
+    let phase = id::phase(phase)?;
+    if call.verb() != Verb::Get {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    call.no_query()?;
+    Reply::ok().serialize(&Items { items: call.engine().hook_stats(model, phase)? })
+}
+
+#[derive(Serialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
+    call.no_query()?;
+    // TypeScript is kept as it came, and JavaScript is TypeScript too.
+    let code_types = [WASM, JAVASCRIPT, "application/javascript", TYPESCRIPT];
+    if let Some(asked) = accept::prefers(call.headers().get_all(ACCEPT), &code_types) {
+        let (record, bytes) = call.engine().hook_artifact(model, phase).await?;
+        let is_component = record.engine == COMPONENT;
+        if (asked == WASM) != is_component {
+            let (name, engine) = (&record.name, &record.engine);
+            return Err(Problem::not_found(format!("the hook `{name}` is code for `{engine}`, not `{asked}`")));
+        }
+        return Ok(Reply::ok().fixed(CONTENT_TYPE, asked).bytes(bytes));
+    }
+    let found = call.engine().model(model)?;
+    Reply::ok().serialize(&call.engine().hook_infos(&found, phase))
+}
+
+async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<Response> {
+    let media_type = body::media_type(call.headers())?;
+    let mut query = call.query()?;
+    let chain = match media_type.as_deref() {
+        None | Some(body::JSON) => {
+            query.finish()?;
+            chain(&body::read(call, body).await?)?
+        }
+        Some(WASM) => {
+            let name = query.text("name")?;
+            let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
+            query.finish()?;
+            let bytes = body::read(call, body).await?.to_vec();
+            vec![BindingInput { name, engine, code: BindingCode::Inline { bytes, typescript: false }, shadow: false }]
+        }
+        Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
+            let name = query.text("name")?;
+            let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
+            query.finish()?;
+            let bytes = body::read(call, body).await?.to_vec();
+            let code = BindingCode::Inline { bytes, typescript: source.ends_with("typescript") };
+            vec![BindingInput { name, engine, code, shadow: false }]
+        }
+        Some(other) => {
+            let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
+            return Err(body::unsupported(other, &expected));
+        }
+    };
+    let precondition = precondition::of_write(call.headers())?;
+    let bound = call.engine().put_hooks(model, phase, chain, &precondition, &call.origin()).await?;
+    Reply::ok().serialize(&bound)
+}
+
+/// `{"chain": [Binding]}`
+fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Chain {
+        chain: Vec<Binding>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Binding {
+        name: Option<String>,
+        engine: String,
+        source: Option<String>,
+        artifact: Option<String>,
+        library: Option<String>,
+        #[serde(default)]
+        mode: Mode,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        #[default]
+        Enforce,
+        Shadow,
+    }
+    let Chain { chain } = input::body(bytes)?;
+    chain
+        .into_iter()
+        .enumerate()
+        .map(|(index, binding)| {
+            let code = match (binding.source, binding.artifact, binding.library) {
+                (Some(source), None, None) => BindingCode::Inline { bytes: source.into_bytes(), typescript: false },
+                (None, Some(artifact), None) => BindingCode::Artifact(artifact),
+                (None, None, Some(library)) => BindingCode::Library(library),
+                _ => {
+                    return Err(Problem::bad_request(format!(
+                        "`chain[{index}]` must have one of `source`, `artifact` and `library`"
+                    )));
+                }
+            };
+            let shadow = matches!(binding.mode, Mode::Shadow);
+            Ok(BindingInput { name: binding.name, engine: binding.engine, code, shadow })
+        })
+        .collect()
+}
+
+async fn delete(call: &Call, model: &str, phase: Phase) -> Result<Response> {
+    call.no_query()?;
+    let precondition = precondition::of_write(call.headers())?;
+    call.engine().delete_hooks(model, phase, &precondition, &call.origin()).await?;
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains() {
+        let text = r#"{"chain":[{"engine":"quickjs","source":"x","name":"n","mode":"shadow"},
+            {"engine":"component","artifact":"sha256:00"},{"engine":"native","library":"a.so","mode":"enforce"}]}"#;
+        let chain = chain(text.as_bytes()).expect("valid");
+        assert_eq!(chain.iter().map(|binding| binding.shadow).collect::<Vec<_>>(), [true, false, false]);
+        assert!(matches!(&chain[0].code, BindingCode::Inline { bytes, typescript: false } if bytes == b"x"));
+        assert!(matches!(&chain[1].code, BindingCode::Artifact(artifact) if artifact == "sha256:00"));
+        assert!(matches!(&chain[2].code, BindingCode::Library(library) if library == "a.so"));
+    }
+
+    #[test]
+    fn refuses_chains_that_say_too_much_or_too_little() {
+        for (text, expected) in [
+            (r#"{"chain":[{"engine":"quickjs"}]}"#, "`chain[0]` must have one of"),
+            (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`chain[0]` must have one of"),
+            (r#"{"chain":[{"source":""}]}"#, "missing field `engine`"),
+            (r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#, "unknown variant `on`"),
+            (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "unknown field `sauce`"),
+            (r#"{}"#, "missing field `chain`"),
+            (r#"[]"#, "does not fit"),
+        ] {
+            let problem = chain(text.as_bytes()).expect_err("must be refused");
+            assert!(problem.detail().contains(expected), "{text}: {}", problem.detail());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `POST /models/{model}/import`: many creations in one request.
+
+use hyper::body::Incoming;
+
+use super::prefer::Prefer;
+use super::problem::{Problem, Result};
+use super::reply::{Reply, Response};
+use super::request::{Call, Verb};
+use super::{body, id};
+use crate::engine::command::Precondition;
+
+const NDJSON: &str = "application/x-ndjson";
+
+/// The body may be of any length, since it is never held as a whole; each of its lines may have `max-body` bytes.
+pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+    id::model(model)?;
+    if call.verb() != Verb::Post {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let mut query = call.query()?;
+    // With a key, each line is remembered for itself.
+    let options = call.write_options(&mut query, &Prefer::of(call.headers()), true)?;
+    query.finish()?;
+    if options.precondition != Precondition::None {
+        return Err(Problem::bad_request("an import has no `If-Match` or `If-None-Match`, its lines create instances"));
+    }
+    match body::media_type(call.headers())?.as_deref() {
+        None | Some(NDJSON | "application/ndjson") => {}
+        Some(other) => return Err(body::unsupported(other, NDJSON)),
+    }
+    // The model is looked up before the body is read, so that an import into nowhere is answered at once.
+    call.engine().model(model)?;
+    let lines = body::lines(body, call.app.max_body_bytes);
+    let imported = call.engine().import(model, lines, &options, &call.origin()).await?;
+    Reply::ok().serialize(&imported)
+}

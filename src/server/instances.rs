@@ -1,0 +1,149 @@
+//! `/models/{model}/instances`: the data itself.
+
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use snaphook_driver::{Instance, time};
+
+use super::list::{self, ListInput};
+use super::precondition::{self, Read};
+use super::prefer::Prefer;
+use super::problem::{Problem, ProblemType, Result};
+use super::query::shorten;
+use super::reply::{Reply, Response};
+use super::request::{Call, Verb};
+use super::{body, id, json};
+use crate::engine::command::{Change, Precondition, Written};
+use crate::engine::{At, input};
+
+/// `GET` and `POST /models/{model}/instances`
+pub(super) async fn collection(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+    id::model(model)?;
+    match call.verb() {
+        Verb::Get => page(call, model).await,
+        Verb::Post => create(call, model, body).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+    }
+}
+
+/// `GET`, `PUT`, `PATCH` and `DELETE /models/{model}/instances/{id}`
+pub(super) async fn one(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
+    id::model(model)?;
+    id::instance(id)?;
+    match call.verb() {
+        Verb::Get => get(call, model, id).await,
+        Verb::Put => replace(call, model, id, body).await,
+        Verb::Patch => patch(call, model, id, body).await,
+        Verb::Delete => write(call, model, Change::Delete { id: id.to_owned() }).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, PATCH, DELETE")),
+    }
+}
+
+async fn page(call: &Call, model: &str) -> Result<Response> {
+    let mut query = call.query()?;
+    let input = ListInput::take(&mut query)?;
+    query.finish()?;
+    let page = call.engine().query(model, &input.query).await?;
+    let count = match input.count {
+        true => Some(call.engine().count(model, &input.query).await?),
+        false => None,
+    };
+    list::instances(&page, input.projection.as_ref(), count)
+}
+
+async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
+    let mut query = call.query()?;
+    let at = query.text("at")?.map(|at| moment(&at)).transpose()?;
+    query.finish()?;
+    let instance = match at {
+        None => call.engine().get(model, id).await?,
+        Some(at) => call.engine().get_at(model, id, at).await?,
+    };
+    match precondition::of_read(call.headers(), instance.position)? {
+        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(instance.position).empty()),
+        Read::Send => Ok(Reply::ok().etag(instance.position).json(text(&instance))),
+    }
+}
+
+/// A position or a time.
+fn moment(text: &str) -> Result<At> {
+    if text.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(position) = text.parse()
+    {
+        return Ok(At::Position(position));
+    }
+    time::parse(text).map(At::Time).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "`at` is `{}`, expected a position or a time such as 2026-01-31T12:00:00.000Z",
+            shorten(text)
+        ))
+    })
+}
+
+async fn create(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+    let bytes = body::json(call, body).await?;
+    let input::NewInstance { id, data } = input::new_instance(&bytes)?;
+    write(call, model, Change::Create { id, data }).await
+}
+
+async fn replace(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
+    let bytes = body::json(call, body).await?;
+    let data = input::replacement(&bytes)?;
+    let create = precondition::of_write(call.headers())? == Precondition::Absent;
+    write(call, model, Change::Replace { id: id.to_owned(), data, create }).await
+}
+
+async fn patch(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
+    let bytes = body::of_type(call, body, body::MERGE_PATCH).await?;
+    let patch = input::value(&bytes)?;
+    write(call, model, Change::Patch { id: id.to_owned(), patch }).await
+}
+
+async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
+    let prefer = Prefer::of(call.headers());
+    let mut query = call.query()?;
+    let is_create = matches!(change, Change::Create { .. });
+    let options = call.write_options(&mut query, &prefer, is_create)?;
+    query.finish()?;
+    if is_create && matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
+        let detail = "`If-Match` cannot hold for an instance that is to be created";
+        return Err(Problem::new(ProblemType::PreconditionFailed, detail));
+    }
+    match call.engine().write(model, change, &options, &call.origin()).await? {
+        Written::Created(instance) => {
+            let location = call.location(&["models", model, "instances", &instance.id]);
+            Ok(written(Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))
+        }
+        Written::Updated(instance) => {
+            let status = if prefer.minimal { StatusCode::NO_CONTENT } else { StatusCode::OK };
+            Ok(written(Reply::new(status), prefer, &instance))
+        }
+        Written::Deleted(_) => Ok(prefer.applied(Reply::new(StatusCode::NO_CONTENT)).empty()),
+        Written::DryRun(dry_run) => Reply::ok().serialize(&dry_run),
+    }
+}
+
+fn written(reply: Reply, prefer: Prefer, instance: &Instance) -> Response {
+    let reply = prefer.applied(reply.etag(instance.position));
+    if prefer.minimal { reply.empty() } else { reply.json(text(instance)) }
+}
+
+fn text(instance: &Instance) -> Vec<u8> {
+    let mut out = Vec::new();
+    json::write_instance(&mut out, instance);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment("12").expect("valid"), At::Position(12));
+        assert_eq!(moment("2023-11-14T22:13:20.007Z").expect("valid"), At::Time(1_700_000_000_007));
+        assert_eq!(moment("2023-11-14T23:13:20+01:00").expect("valid"), At::Time(1_700_000_000_000));
+        for bad in ["-1", "now", "1.5", "2023-11-14", "99999999999999999999999"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Pages: what a client asks for, and how a page of instances or events is written.
+
+use snaphook_driver::{Event, EventPage, InstancePage, Position};
+
+use super::json;
+use super::problem::{Problem, Result};
+use super::projection::Projection;
+use super::query::Query;
+use super::reply::{Reply, Response};
+use crate::engine::QueryInput;
+
+pub(super) const LIMIT_MAX: u64 = 1000;
+pub(super) const LIMIT_DEFAULT: u32 = 50;
+
+/// `limit`, from 1 to 1000.
+pub(super) fn limit(query: &mut Query<'_>) -> Result<u32> {
+    let limit = query.number("limit", 1, LIMIT_MAX)?;
+    Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT))
+}
+
+/// What a list of instances is asked for.
+pub(super) struct ListInput {
+    pub(super) query: QueryInput,
+    pub(super) projection: Option<Projection>,
+    pub(super) count: bool,
+}
+
+impl ListInput {
+    pub(super) fn take(query: &mut Query<'_>) -> Result<Self> {
+        Ok(ListInput {
+            query: QueryInput {
+                limit: Some(limit(query)?),
+                cursor: query.text("cursor")?,
+                sort: query.text("sort")?,
+                filter: query.filters()?,
+            },
+            projection: query.text("fields")?.map(|fields| Projection::parse(&fields)).transpose()?,
+            count: query.flag("count")?,
+        })
+    }
+}
+
+/// `{items, next, count?}`
+pub(super) fn instances(page: &InstancePage, projection: Option<&Projection>, count: Option<u64>) -> Result<Response> {
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(b"{\"items\":[");
+    for (index, instance) in page.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        match projection {
+            None => json::write_instance(&mut out, instance),
+            Some(projection) => {
+                let data = projection.apply(&instance.data).ok_or_else(|| {
+                    Problem::bad_request(format!("the data of `{}` has no properties to choose from", instance.id))
+                })?;
+                json::write_instance_with(&mut out, instance, &data);
+            }
+        }
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match &page.next {
+        Some(next) => json::write_string(&mut out, next),
+        None => out.extend_from_slice(b"null"),
+    }
+    if let Some(count) = count {
+        out.extend_from_slice(b",\"count\":");
+        json::write_u64(&mut out, count);
+    }
+    out.push(b'}');
+    Ok(Reply::ok().json(out))
+}
+
+/// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page is full.
+pub(super) fn events(page: &EventPage, limit: u32) -> Response {
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(b"{\"items\":[");
+    for (index, event) in page.events.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::write_event(&mut out, event);
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match next(&page.events, limit) {
+        Some(next) => json::write_u64(&mut out, next),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"head\":");
+    json::write_u64(&mut out, page.head);
+    out.push(b'}');
+    Reply::ok().json(out)
+}
+
+fn next(events: &[Event], limit: u32) -> Option<Position> {
+    (events.len() >= limit as usize).then(|| events.last().map(|event| event.position)).flatten()
+}

@@ -1,0 +1,186 @@
+//! Requests, counted: by route, method and status, and how long they took. Plain atomics, no lock and no lookup.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+
+/// Routes as metrics name them: by their template, so that ids do not make series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Models,
+    Model,
+    Hooks,
+    HooksPhase,
+    HooksLog,
+    HooksStats,
+    Instances,
+    Instance,
+    InstanceEvents,
+    Import,
+    Events,
+    EventsStream,
+    Errors,
+    ErrorsRetry,
+    Error,
+    ErrorRetry,
+    Secrets,
+    Secret,
+    Rebuild,
+    Healthz,
+    Readyz,
+    Metrics,
+    Unknown,
+}
+
+/// In the order of [`Route`].
+const TEMPLATES: [&str; ROUTES] = [
+    "/models",
+    "/models/{model}",
+    "/models/{model}/hooks",
+    "/models/{model}/hooks/{phase}",
+    "/models/{model}/hooks/{phase}/log",
+    "/models/{model}/hooks/{phase}/stats",
+    "/models/{model}/instances",
+    "/models/{model}/instances/{id}",
+    "/models/{model}/instances/{id}/events",
+    "/models/{model}/import",
+    "/events",
+    "/events/stream",
+    "/errors",
+    "/errors/retry",
+    "/errors/{id}",
+    "/errors/{id}/retry",
+    "/secrets",
+    "/secrets/{name}",
+    "/rebuild",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "unknown",
+];
+const ROUTES: usize = Route::Unknown as usize + 1;
+
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "other"];
+const STATUSES: [u16; 19] =
+    [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500, 502, 503, 0];
+
+/// Upper bounds of the histogram's buckets, in microseconds.
+const BOUNDS_MICROS: [u64; 14] =
+    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
+
+pub(super) struct RequestMetrics {
+    requests: [[[AtomicU64; STATUSES.len()]; METHODS.len()]; ROUTES],
+    latencies: [Histogram; ROUTES],
+}
+
+struct Histogram {
+    /// The last one: longer than every bound.
+    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
+    sum_micros: AtomicU64,
+}
+
+impl Default for RequestMetrics {
+    fn default() -> Self {
+        RequestMetrics {
+            requests: [const { [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; METHODS.len()] }; ROUTES],
+            latencies: [const {
+                Histogram {
+                    buckets: [const { AtomicU64::new(0) }; BOUNDS_MICROS.len() + 1],
+                    sum_micros: AtomicU64::new(0),
+                }
+            }; ROUTES],
+        }
+    }
+}
+
+impl RequestMetrics {
+    pub(super) fn record(&self, route: Route, method: &Method, status: StatusCode, elapsed: Duration) {
+        let method = match *method {
+            Method::GET | Method::HEAD => 0,
+            Method::POST => 1,
+            Method::PUT => 2,
+            Method::PATCH => 3,
+            Method::DELETE => 4,
+            _ => 5,
+        };
+        let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len() - 1);
+        self.requests[route as usize][method][status].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_MICROS.len());
+        let latency = &self.latencies[route as usize];
+        latency.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        latency.sum_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Appends Prometheus text. What never happened is left out.
+    pub(super) fn write(&self, out: &mut String) {
+        out.push_str("# HELP snaphook_http_requests_total Requests that were answered.\n");
+        out.push_str("# TYPE snaphook_http_requests_total counter\n");
+        for (methods, route) in self.requests.iter().zip(TEMPLATES) {
+            for (statuses, method) in methods.iter().zip(METHODS) {
+                for (count, status) in statuses.iter().zip(STATUSES) {
+                    let count = count.load(Ordering::Relaxed);
+                    let status = if status == 0 { "other".to_owned() } else { status.to_string() };
+                    if count > 0 {
+                        // Writing into a `String` cannot fail; so in all of this function.
+                        let _ = writeln!(
+                            out,
+                            "snaphook_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} {count}"
+                        );
+                    }
+                }
+            }
+        }
+        let name = "snaphook_http_request_duration_seconds";
+        let _ = writeln!(out, "# HELP {name} From the head of a request to the head of its answer.");
+        let _ = writeln!(out, "# TYPE {name} histogram");
+        for (latency, route) in self.latencies.iter().zip(TEMPLATES) {
+            let counts: Vec<u64> = latency.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            let total: u64 = counts.iter().sum();
+            if total == 0 {
+                continue;
+            }
+            let mut below = 0;
+            for (count, bound) in counts.iter().zip(BOUNDS_MICROS) {
+                below += count;
+                let bound = bound as f64 / 1e6;
+                let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {below}");
+            }
+            let sum = latency.sum_micros.load(Ordering::Relaxed) as f64 / 1e6;
+            let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {total}");
+            let _ = writeln!(out, "{name}_sum{{route=\"{route}\"}} {sum}");
+            let _ = writeln!(out, "{name}_count{{route=\"{route}\"}} {total}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_writes() {
+        let metrics = RequestMetrics::default();
+        let micros = Duration::from_micros;
+        metrics.record(Route::Instance, &Method::GET, StatusCode::OK, micros(60));
+        metrics.record(Route::Instance, &Method::HEAD, StatusCode::OK, micros(240));
+        metrics.record(Route::Instance, &Method::PUT, StatusCode::IM_A_TEAPOT, micros(20_000_000));
+        let mut text = String::new();
+        metrics.write(&mut text);
+        let instance = r#"route="/models/{model}/instances/{id}""#;
+        for line in [
+            format!(r#"snaphook_http_requests_total{{{instance},method="GET",status="200"}} 2"#),
+            format!(r#"snaphook_http_requests_total{{{instance},method="PUT",status="other"}} 1"#),
+            format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="0.00005"}} 0"#),
+            format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="0.0001"}} 1"#),
+            format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="10"}} 2"#),
+            format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="+Inf"}} 3"#),
+            format!(r#"snaphook_http_request_duration_seconds_sum{{{instance}}} 20.0003"#),
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line}\nis not in\n{text}");
+        }
+        assert!(!text.contains("/rebuild"));
+    }
+}

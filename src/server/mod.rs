@@ -1,0 +1,79 @@
+//! The REST API: HTTP/1.1 and HTTP/2 on one plain socket, events over SSE, metrics.
+//!
+//! A request's way: [`connection`] (sockets, timeouts, shutdown) → [`router`] (one table of routes; panics end there) →
+//! one file per resource → the engine. Whatever goes wrong becomes a [`problem::Problem`], and only there a status.
+//! Only this layer knows HTTP.
+
+mod accept;
+mod body;
+mod connection;
+mod descriptors;
+mod errors;
+mod events;
+mod health;
+mod hooks;
+mod id;
+mod import;
+mod instances;
+mod io;
+mod json;
+mod list;
+mod metrics;
+mod models;
+mod precondition;
+mod prefer;
+mod problem;
+mod projection;
+mod query;
+mod rebuild;
+mod reply;
+mod request;
+mod request_id;
+mod router;
+mod secrets;
+mod sse;
+
+use std::future::Future;
+use std::io as std_io;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::ServerConfig;
+use crate::engine::Engine;
+
+/// What every request shares.
+struct App {
+    engine: Arc<Engine>,
+    /// Without the `/` at its end: empty if the API is mounted at the root.
+    mount_path: String,
+    max_body_bytes: usize,
+    metrics: metrics::RequestMetrics,
+    request_ids: request_id::RequestIds,
+    frames: sse::FrameCache,
+    /// Becomes `true` when the server stops: what would go on for ever ends then.
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
+/// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
+pub async fn run(
+    listener: TcpListener,
+    engine: Arc<Engine>,
+    config: &ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> std_io::Result<()> {
+    descriptors::raise_limit();
+    let (stop, stopping) = watch::channel(false);
+    let app = Arc::new(App {
+        engine,
+        mount_path: config.mount_path.trim_end_matches('/').to_owned(),
+        max_body_bytes: config.max_body_bytes,
+        metrics: metrics::RequestMetrics::default(),
+        request_ids: request_id::RequestIds::new(),
+        frames: sse::FrameCache::default(),
+        stopping,
+    });
+    connection::serve(listener, app, stop, shutdown).await
+}

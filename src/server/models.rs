@@ -1,0 +1,215 @@
+//! `/models`: definitions.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Event, EventKind, Json, Position};
+
+use super::precondition::{self, Read};
+use super::prefer::Prefer;
+use super::problem::{Problem, Result};
+use super::reply::{Reply, Response};
+use super::request::{Call, Verb};
+use super::{body, id};
+use crate::catalog::ModelRecord;
+use crate::config::Phase;
+use crate::engine::command::{DryRun, ModelInput};
+use crate::engine::input;
+
+/// `GET /models`, `POST /models`
+pub(super) async fn collection(call: &Call, body: Incoming) -> Result<Response> {
+    match call.verb() {
+        Verb::Get => list(call),
+        Verb::Post => create(call, body).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
+    }
+}
+
+/// `GET`, `PUT` and `DELETE /models/{model}`
+pub(super) async fn one(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+    id::model(model)?;
+    match call.verb() {
+        Verb::Get => get(call, model).await,
+        Verb::Put => update(call, model, body).await,
+        Verb::Delete => delete(call, model).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+fn list(call: &Call) -> Result<Response> {
+    #[derive(serde::Serialize)]
+    struct Page<'a> {
+        items: Vec<View<'a>>,
+        /// Models are few: one page has them all.
+        next: Option<String>,
+    }
+    call.no_query()?;
+    let models = call.engine().models();
+    Reply::ok().serialize(&Page { items: models.iter().map(|model| View::of(&model.record)).collect(), next: None })
+}
+
+async fn create(call: &Call, body: Incoming) -> Result<Response> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Create<'a> {
+        id: String,
+        #[serde(borrow)]
+        schema: &'a RawValue,
+        #[serde(default)]
+        indexes: Vec<Vec<String>>,
+        #[serde(default)]
+        unique: Vec<Vec<String>>,
+    }
+    let prefer = Prefer::of(call.headers());
+    let mut query = call.query()?;
+    let options = call.write_options(&mut query, &prefer, true)?;
+    query.finish()?;
+    let bytes = body::json(call, body).await?;
+    let Create { id: model, schema, indexes, unique } = input::body(&bytes)?;
+    id::model(&model)?;
+    let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, ..ModelInput::default() };
+    let made = call.engine().create_model(&model, definition, &options, &call.origin()).await?;
+    if options.dry_run {
+        return would_write(call, EventKind::ModelCreated, &made.record);
+    }
+    let reply = Reply::new(StatusCode::CREATED).location(&call.location(&["models", &model]));
+    written(reply, prefer, &made.record)
+}
+
+async fn get(call: &Call, model: &str) -> Result<Response> {
+    let mut query = call.query()?;
+    let version = query.number("version", 1, u64::MAX)?;
+    query.finish()?;
+    match version {
+        Some(version) => {
+            let record = call.engine().model_version(model, version).await?;
+            send(call, &record)
+        }
+        None => {
+            let found = call.engine().model(model)?;
+            send(call, &found.record)
+        }
+    }
+}
+
+fn send(call: &Call, record: &ModelRecord) -> Result<Response> {
+    match precondition::of_read(call.headers(), record.position)? {
+        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(record.position).empty()),
+        Read::Send => Reply::ok().etag(record.position).serialize(&View::of(record)),
+    }
+}
+
+async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Update<'a> {
+        #[serde(borrow)]
+        schema: &'a RawValue,
+        #[serde(default)]
+        indexes: Vec<Vec<String>>,
+        #[serde(default)]
+        unique: Vec<Vec<String>>,
+        #[serde(default)]
+        renames: Map<String, Value>,
+    }
+    let prefer = Prefer::of(call.headers());
+    let mut query = call.query()?;
+    let options = call.write_options(&mut query, &prefer, false)?;
+    query.finish()?;
+    let bytes = body::json(call, body).await?;
+    let Update { schema, indexes, unique, renames } = input::body(&bytes)?;
+    let renames = renames
+        .into_iter()
+        .map(|(old, new)| match new {
+            Value::String(new) => Ok((old, new)),
+            other => Err(Problem::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
+        })
+        .collect::<Result<_>>()?;
+    let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, renames };
+    let made = call.engine().update_model(model, definition, &options, &call.origin()).await?;
+    if options.dry_run {
+        return would_write(call, EventKind::ModelUpdated, &made.record);
+    }
+    written(Reply::ok(), prefer, &made.record)
+}
+
+async fn delete(call: &Call, model: &str) -> Result<Response> {
+    let mut query = call.query()?;
+    let cascade = query.flag("cascade")?;
+    query.finish()?;
+    let precondition = precondition::of_write(call.headers())?;
+    call.engine().delete_model(model, cascade, &precondition, &call.origin()).await?;
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+fn written(reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
+    let reply = prefer.applied(reply.etag(record.position));
+    if prefer.minimal { Ok(reply.empty()) } else { reply.serialize(&View::of(record)) }
+}
+
+/// Answer to a dry run. The record of a change that would be written has no position yet.
+fn would_write(call: &Call, kind: EventKind, record: &ModelRecord) -> Result<Response> {
+    if record.position != 0 {
+        // The same definition again.
+        return Reply::ok().serialize(&DryRun { event: None, hooks: Vec::new(), post_hooks: Vec::new() });
+    }
+    let origin = call.origin();
+    let data = serde_json::value::to_raw_value(record).map(|raw| Json::trusted(raw.get())).ok();
+    let event = Event {
+        position: 0,
+        id: uuid::Uuid::now_v7().to_string(),
+        kind,
+        model: record.id.clone(),
+        model_version: record.version,
+        instance: None,
+        revision: record.version,
+        data,
+        actor: origin.actor,
+        cause: None,
+        hooks: Vec::new(),
+        request_id: origin.request_id,
+        time: record.updated_at,
+    };
+    Reply::ok().serialize(&DryRun { event: Some(event), hooks: Vec::new(), post_hooks: Vec::new() })
+}
+
+/// `Model` of the contract.
+#[derive(serde::Serialize)]
+struct View<'a> {
+    id: &'a str,
+    version: u64,
+    schema: &'a Json,
+    indexes: &'a [Vec<String>],
+    unique: &'a [Vec<String>],
+    /// Names; phases without hooks are absent.
+    hooks: BTreeMap<Phase, Vec<&'a str>>,
+    position: Position,
+    #[serde(with = "snaphook_driver::time")]
+    created_at: Millis,
+    #[serde(with = "snaphook_driver::time")]
+    updated_at: Millis,
+}
+
+impl<'a> View<'a> {
+    fn of(record: &'a ModelRecord) -> Self {
+        let names = record.hooks.iter().filter(|(_, chain)| !chain.is_empty());
+        View {
+            id: &record.id,
+            version: record.version,
+            schema: &record.schema,
+            indexes: &record.indexes,
+            unique: &record.unique,
+            hooks: names
+                .map(|(phase, chain)| (*phase, chain.iter().map(|hook| hook.name.as_str()).collect()))
+                .collect(),
+            position: record.position,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        }
+    }
+}

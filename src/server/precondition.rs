@@ -1,0 +1,171 @@
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13): entity tags are positions.
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use snaphook_driver::Position;
+
+use super::problem::{Problem, ProblemType, Result};
+use super::query::shorten;
+use crate::engine::command::Precondition;
+
+/// What a conditional read comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Send,
+    /// 304.
+    NotModified,
+}
+
+/// The preconditions of a write.
+pub(super) fn of_write(headers: &HeaderMap) -> Result<Precondition> {
+    match (tags(headers, IF_MATCH)?, tags(headers, IF_NONE_MATCH)?) {
+        (None, None) => Ok(Precondition::None),
+        (Some(Tags::Any), None) => Ok(Precondition::Exists),
+        // A weak tag never matches here, nor does one that is no position.
+        (Some(Tags::List(tags)), None) => {
+            Ok(Precondition::At(tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.position).collect()))
+        }
+        (None, Some(Tags::Any)) => Ok(Precondition::Absent),
+        (None, Some(Tags::List(_))) => {
+            Err(Problem::bad_request("`If-None-Match` of a write can only be `*`: that the target does not exist yet"))
+        }
+        (Some(_), Some(_)) => Err(Problem::bad_request("`If-Match` and `If-None-Match` exclude each other in a write")),
+    }
+}
+
+/// Whether to send what is at `position`.
+pub(super) fn of_read(headers: &HeaderMap, position: Position) -> Result<Read> {
+    if let Some(Tags::List(tags)) = tags(headers, IF_MATCH)?
+        && !tags.iter().any(|tag| !tag.weak && tag.position == Some(position))
+    {
+        return Err(Problem::new(
+            ProblemType::PreconditionFailed,
+            format!("`If-Match` does not hold, the entity tag is \"{position}\""),
+        ));
+    }
+    Ok(match tags(headers, IF_NONE_MATCH)? {
+        Some(Tags::Any) => Read::NotModified,
+        Some(Tags::List(tags)) if tags.iter().any(|tag| tag.position == Some(position)) => Read::NotModified,
+        _ => Read::Send,
+    })
+}
+
+#[derive(Debug, PartialEq)]
+enum Tags {
+    Any,
+    List(Vec<Tag>),
+}
+
+#[derive(Debug, PartialEq)]
+struct Tag {
+    weak: bool,
+    /// `None`: a tag that this server never gave.
+    position: Option<Position>,
+}
+
+/// All lines of a header together; `None` if there is none.
+fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>> {
+    let mut found = None;
+    for value in headers.get_all(&name) {
+        let line = parse(value.as_bytes()).ok_or_else(|| {
+            let seen = String::from_utf8_lossy(value.as_bytes());
+            Problem::bad_request(format!(
+                "`{name}` is `{}`, expected `*` or entity tags in quotes, such as \"12\"",
+                shorten(&seen)
+            ))
+        })?;
+        found = Some(match (found, line) {
+            (Some(Tags::List(mut all)), Tags::List(more)) => {
+                all.extend(more);
+                Tags::List(all)
+            }
+            (None, line) => line,
+            _ => return Err(Problem::bad_request(format!("`{name}` has `*` beside other entity tags"))),
+        });
+    }
+    Ok(found)
+}
+
+fn parse(value: &[u8]) -> Option<Tags> {
+    let mut rest = value.trim_ascii();
+    if rest == b"*" {
+        return Some(Tags::Any);
+    }
+    let mut tags = Vec::new();
+    // Empty elements are allowed in lists (RFC 9110, section 5.6.1), but not only empty ones.
+    loop {
+        rest = rest.trim_ascii_start();
+        if let Some(after) = rest.strip_prefix(b",") {
+            rest = after;
+            continue;
+        }
+        if rest.is_empty() {
+            return (!tags.is_empty()).then_some(Tags::List(tags));
+        }
+        let (weak, quoted) = rest.strip_prefix(b"W/").map_or((false, rest), |quoted| (true, quoted));
+        let inner = quoted.strip_prefix(b"\"")?;
+        let end = inner.iter().position(|byte| *byte == b'"')?;
+        let (opaque, after) = (&inner[..end], &inner[end + 1..]);
+        if !opaque.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..)) {
+            return None;
+        }
+        tags.push(Tag { weak, position: position(opaque) });
+        rest = after.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
+            return None;
+        }
+    }
+}
+
+/// Only as the server writes it: `007` is another tag than `7`.
+fn position(opaque: &[u8]) -> Option<Position> {
+    let text = std::str::from_utf8(opaque).ok()?;
+    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    canonical.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header"));
+        }
+        headers
+    }
+
+    #[test]
+    fn writes() {
+        let check = |lines: &[(HeaderName, &str)], expected: Precondition| {
+            assert_eq!(of_write(&headers(lines)).expect("valid"), expected, "{lines:?}");
+        };
+        check(&[], Precondition::None);
+        check(&[(IF_MATCH, " * ")], Precondition::Exists);
+        check(&[(IF_MATCH, "\"12\"")], Precondition::At(vec![12]));
+        check(&[(IF_MATCH, "\"1\" , \"2\",,"), (IF_MATCH, "\"3\"")], Precondition::At(vec![1, 2, 3]));
+        check(&[(IF_MATCH, "W/\"12\"")], Precondition::At(vec![]));
+        check(&[(IF_MATCH, "\"abc\", \"007\", \"a,b\", \"\"")], Precondition::At(vec![]));
+        check(&[(IF_NONE_MATCH, "*")], Precondition::Absent);
+        for bad in ["", "12", "\"12", "12\"", "*, \"1\"", "\"1\" \"2\"", "w/\"1\"", "W/ \"1\"", ",", "\"a b\""] {
+            assert!(of_write(&headers(&[(IF_MATCH, bad)])).is_err(), "{bad}");
+        }
+        assert!(of_write(&headers(&[(IF_NONE_MATCH, "\"1\"")])).is_err());
+        assert!(of_write(&headers(&[(IF_NONE_MATCH, "*"), (IF_MATCH, "*")])).is_err());
+        assert!(of_write(&headers(&[(IF_MATCH, "*"), (IF_MATCH, "\"1\"")])).is_err());
+    }
+
+    #[test]
+    fn reads() {
+        let read = |lines: &[(HeaderName, &str)]| of_read(&headers(lines), 12);
+        assert_eq!(read(&[]).expect("valid"), Read::Send);
+        assert_eq!(read(&[(IF_NONE_MATCH, "\"11\"")]).expect("valid"), Read::Send);
+        assert_eq!(read(&[(IF_NONE_MATCH, "\"11\", W/\"12\"")]).expect("valid"), Read::NotModified);
+        assert_eq!(read(&[(IF_NONE_MATCH, "*")]).expect("valid"), Read::NotModified);
+        assert_eq!(read(&[(IF_MATCH, "\"12\"")]).expect("valid"), Read::Send);
+        assert!(read(&[(IF_MATCH, "W/\"12\"")]).is_err());
+        assert!(read(&[(IF_NONE_MATCH, "12")]).is_err());
+    }
+}

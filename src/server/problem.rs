@@ -1,0 +1,221 @@
+//! Problem documents (RFC 9457): the one place where a kind of error becomes a status and a problem type.
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+
+use super::reply::{Reply, Response};
+use crate::engine::{Error, ErrorKind};
+use crate::hooks::context::FieldError;
+
+/// Result of a handler.
+pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
+
+/// Seconds after which a client that met a full queue may try again.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// The types of the contract; the names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProblemType {
+    BadRequest,
+    Forbidden,
+    NotFound,
+    Exists,
+    NotUnique,
+    Conflict,
+    ModelInUse,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedMediaType,
+    Invalid,
+    Rejected,
+    Incompatible,
+    HookFailed,
+    Overloaded,
+    Storage,
+    /// A fault of the server itself; has no type of its own in the contract (`about:blank`).
+    Internal,
+}
+
+impl ProblemType {
+    /// Suffix of `type`, title, status.
+    const fn describe(self) -> (&'static str, &'static str, StatusCode) {
+        use ProblemType as T;
+        match self {
+            T::BadRequest => ("bad-request", "Bad request", StatusCode::BAD_REQUEST),
+            T::Forbidden => ("forbidden", "Forbidden", StatusCode::FORBIDDEN),
+            T::NotFound => ("not-found", "Not found", StatusCode::NOT_FOUND),
+            T::Exists => ("exists", "Exists already", StatusCode::CONFLICT),
+            T::NotUnique => ("not-unique", "Not unique", StatusCode::CONFLICT),
+            T::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
+            T::ModelInUse => ("model-in-use", "Model in use", StatusCode::CONFLICT),
+            T::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
+            T::TooLarge => ("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE),
+            T::UnsupportedMediaType => {
+                ("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+            T::Invalid => ("invalid", "Invalid data", StatusCode::UNPROCESSABLE_ENTITY),
+            T::Rejected => ("rejected", "Rejected by a hook", StatusCode::UNPROCESSABLE_ENTITY),
+            T::Incompatible => ("incompatible", "Incompatible with instances", StatusCode::UNPROCESSABLE_ENTITY),
+            T::HookFailed => ("hook-failed", "A hook failed", StatusCode::BAD_GATEWAY),
+            T::Overloaded => ("overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            T::Storage => ("storage", "Storage failed", StatusCode::SERVICE_UNAVAILABLE),
+            T::Internal => ("", "Internal error", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::BadRequest => ProblemType::BadRequest,
+            ErrorKind::NotFound => ProblemType::NotFound,
+            ErrorKind::Exists => ProblemType::Exists,
+            ErrorKind::NotUnique => ProblemType::NotUnique,
+            ErrorKind::Conflict => ProblemType::Conflict,
+            ErrorKind::ModelInUse => ProblemType::ModelInUse,
+            ErrorKind::PreconditionFailed => ProblemType::PreconditionFailed,
+            ErrorKind::TooLarge => ProblemType::TooLarge,
+            ErrorKind::Invalid => ProblemType::Invalid,
+            ErrorKind::Rejected => ProblemType::Rejected,
+            ErrorKind::Incompatible => ProblemType::Incompatible,
+            ErrorKind::HookFailed => ProblemType::HookFailed,
+            ErrorKind::Overloaded => ProblemType::Overloaded,
+            ErrorKind::Storage => ProblemType::Storage,
+        }
+    }
+}
+
+/// Why a request was not answered with what was asked for.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: ProblemType,
+    detail: String,
+    errors: Vec<FieldError>,
+    hook: Option<String>,
+    /// Methods that the route has: makes it a 405.
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
+        Problem { kind, detail: detail.into(), errors: Vec::new(), hook: None, allow: None }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Problem::new(ProblemType::BadRequest, detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Problem::new(ProblemType::NotFound, detail)
+    }
+
+    /// 405: the route is there, the method is not.
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("this path does not answer that method, only {allow}");
+        Problem { allow: Some(allow), ..Problem::bad_request(detail) }
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The document. `mount_path` has no `/` at its end.
+    pub(super) fn into_response(self, mount_path: &str, request_id: &HeaderValue) -> Response {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [FieldError],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hook: Option<&'a str>,
+            request_id: &'a str,
+        }
+        let (suffix, title, status) = self.kind.describe();
+        let (title, status) = match self.allow {
+            Some(_) => ("Method not allowed", StatusCode::METHOD_NOT_ALLOWED),
+            None => (title, status),
+        };
+        let document = Document {
+            r#type: match self.kind {
+                ProblemType::Internal => "about:blank".to_owned(),
+                _ => format!("{mount_path}/problems/{suffix}"),
+            },
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            hook: self.hook.as_deref(),
+            request_id: request_id.to_str().unwrap_or_default(),
+        };
+        // Strings and numbers only: writing them cannot fail.
+        let mut response = Reply::new(status).bytes(serde_json::to_vec(&document).unwrap_or_default());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.kind == ProblemType::Overloaded {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        if let Some(source) = &error.source {
+            tracing::error!("{source}");
+        }
+        Problem {
+            kind: ProblemType::of(error.kind),
+            detail: error.detail,
+            errors: error.errors,
+            hook: error.hook,
+            allow: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn document(problem: Problem, mount_path: &str) -> (Response, serde_json::Value) {
+        let mut response = problem.into_response(mount_path, &HeaderValue::from_static("id-1"));
+        let body = std::mem::take(response.body_mut()).collect().await.expect("a body").to_bytes();
+        (response, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_document_has_what_applies() {
+        let error = Error::new(ErrorKind::Rejected, "no")
+            .with_errors(vec![FieldError { pointer: "/data/a".into(), message: "bad".into() }])
+            .with_hook("check");
+        let (response, body) = document(error.into(), "/api").await;
+        assert_eq!(response.status(), 422);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "type": "/api/problems/rejected", "title": "Rejected by a hook", "status": 422, "detail": "no",
+                "errors": [{"pointer": "/data/a", "message": "bad"}], "hook": "check", "request_id": "id-1",
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn headers_that_tell_what_to_do() {
+        let (response, body) = document(Problem::new(ProblemType::Overloaded, "full"), "").await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (503, &HeaderValue::from_static("1"))
+        );
+        assert_eq!(body["type"], "/problems/overloaded");
+        let (response, body) = document(Problem::method_not_allowed("GET"), "").await;
+        assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("GET")));
+        assert_eq!((&body["type"], &body["status"]), (&"/problems/bad-request".into(), &405.into()));
+    }
+}

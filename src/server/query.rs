@@ -1,0 +1,206 @@
+//! The query of a URL, taken strictly: what nobody reads is an error, so that a typo does not widen an answer.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::problem::{Problem, Result};
+use crate::engine::FilterValue;
+
+/// Parameters of one request. Reading one takes it out; [`Query::finish`] refuses what is left.
+pub(super) struct Query<'a> {
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> Query<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self> {
+        let pairs = text
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Ok((decode(name, true)?, decode(value, true)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Query { pairs })
+    }
+
+    /// A parameter that may stand once.
+    pub(super) fn take(&mut self, name: &str) -> Result<Option<Cow<'a, str>>> {
+        let Some(index) = self.pairs.iter().position(|(key, _)| key == name) else { return Ok(None) };
+        let (_, value) = self.pairs.remove(index);
+        if self.pairs.iter().any(|(key, _)| key == name) {
+            return Err(Problem::bad_request(format!("the parameter `{name}` is there twice, expected one")));
+        }
+        Ok(Some(value))
+    }
+
+    /// The same, where an empty value means nothing.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>> {
+        match self.take(name)? {
+            Some(value) if value.is_empty() => {
+                Err(Problem::bad_request(format!("the parameter `{name}` is empty, expected a value")))
+            }
+            value => Ok(value.map(Cow::into_owned)),
+        }
+    }
+
+    /// `true` or `false`; absent is `false`.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool> {
+        match self.take(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                Err(Problem::bad_request(format!("`{name}` is `{}`, expected `true` or `false`", shorten(other))))
+            }
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>> {
+        let Some(text) = self.take(name)? else { return Ok(None) };
+        match text.parse() {
+            // `parse` takes a plus sign.
+            Ok(number) if (least..=most).contains(&number) && text.as_bytes()[0].is_ascii_digit() => Ok(Some(number)),
+            _ => Err(Problem::bad_request(format!(
+                "`{name}` is `{}`, expected a number from {least} to {most}",
+                shorten(&text)
+            ))),
+        }
+    }
+
+    /// Every `filter[path][op]=value`.
+    pub(super) fn filters(&mut self) -> Result<Vec<(String, String, FilterValue)>> {
+        let (filters, rest) =
+            std::mem::take(&mut self.pairs).into_iter().partition::<Vec<_>, _>(|(key, _)| key.starts_with("filter"));
+        self.pairs = rest;
+        filters
+            .into_iter()
+            .map(|(key, value)| {
+                let (path, operator) = filter_key(&key).ok_or_else(|| {
+                    Problem::bad_request(format!("`{}` is no filter, expected `filter[path][op]=value`", shorten(&key)))
+                })?;
+                Ok((path.to_owned(), operator.to_owned(), FilterValue::Text(value.into_owned())))
+            })
+            .collect()
+    }
+
+    /// Refuses what was not taken.
+    pub(super) fn finish(self) -> Result<()> {
+        match self.pairs.first() {
+            None => Ok(()),
+            Some((name, _)) if name == super::request::DRY_RUN => {
+                Err(Problem::bad_request("`dry-run` is not available for this request, only for writes that hooks see"))
+            }
+            Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter `{}`", shorten(name)))),
+        }
+    }
+}
+
+/// The path may hold brackets: names of properties do. The operator is the last pair of them.
+fn filter_key(key: &str) -> Option<(&str, &str)> {
+    let (path, operator) = key.strip_prefix("filter[")?.strip_suffix(']')?.rsplit_once("][")?;
+    let plain = !operator.is_empty() && operator.bytes().all(|byte| byte.is_ascii_lowercase());
+    (plain && !path.is_empty()).then_some((path, operator))
+}
+
+/// Percent-decoding that refuses what is no escape and what is no UTF-8. In a query a plus is a space.
+pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let bytes = text.as_bytes();
+    let is_escape =
+        |at: usize| matches!(bytes.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if let Some(at) = (0..bytes.len()).find(|at| bytes[*at] == b'%' && !is_escape(*at)) {
+        return Err(Problem::bad_request(format!("`%` at offset {at} of `{}` starts no escape", shorten(text))));
+    }
+    let spaced =
+        if plus_is_space && text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded
+        .map(|decoded| Cow::Owned(decoded.into_owned()))
+        .map_err(|_| Problem::bad_request(format!("`{}` does not decode to UTF-8", shorten(text))))
+}
+
+/// What a client sent, short enough for a message.
+pub(super) fn shorten(text: &str) -> Cow<'_, str> {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Query<'_> {
+        Query::parse(text).expect("valid")
+    }
+
+    #[track_caller]
+    fn detail<T>(result: Result<T>, expected: &str) {
+        match result {
+            Ok(_) => panic!("must be refused"),
+            Err(problem) => assert!(format!("{problem:?}").contains(expected), "{problem:?}"),
+        }
+    }
+
+    #[test]
+    fn takes_and_refuses() {
+        let mut query = parse("limit=5&a=x%20y+z&b=&&c");
+        assert_eq!(query.number("limit", 1, 10).expect("valid"), Some(5));
+        assert_eq!(query.take("a").expect("valid").as_deref(), Some("x y z"));
+        assert_eq!(query.take("b").expect("valid").as_deref(), Some(""));
+        assert_eq!(query.take("nothing").expect("valid"), None);
+        detail(query.finish(), "unknown parameter `c`");
+        parse("").finish().expect("nothing is left");
+        detail(parse("a=1&a=2").take("a"), "twice");
+        detail(parse("dry-run=true").finish(), "not available");
+    }
+
+    #[test]
+    fn numbers_and_flags() {
+        for bad in ["n=", "n=0", "n=11", "n=+5", "n=-1", "n=1.0", "n=%C2%B2", "n=99999999999999999999999"] {
+            detail(parse(bad).number("n", 1, 10), "expected a number from 1 to 10");
+        }
+        assert!(parse("f=true").flag("f").expect("valid"));
+        assert!(!parse("f=false").flag("f").expect("valid"));
+        detail(parse("f=1").flag("f"), "expected `true` or `false`");
+    }
+
+    #[test]
+    fn filters() {
+        let take = |text: &'static str| -> Result<Vec<(String, String)>> {
+            Ok(parse(text).filters()?.into_iter().map(|(path, operator, _)| (path, operator)).collect())
+        };
+        let one = |path: &str, operator: &str| vec![(path.to_owned(), operator.to_owned())];
+        assert_eq!(take("filter[a.b][eq]=1").expect("valid"), one("a.b", "eq"));
+        assert_eq!(take("filter%5BUS%20Gross%5D%5Bgte%5D=1").expect("valid"), one("US Gross", "gte"));
+        assert_eq!(take("filter[a[0]][x][eq]=1").expect("valid"), one("a[0]][x", "eq"));
+        assert_eq!(take("filter[a][gt]=1&filter[a][lt]=5").expect("valid").len(), 2);
+        for bad in [
+            "filter=1",
+            "filter[a]=1",
+            "filter[a][]=1",
+            "filter[][eq]=1",
+            "filter[a][eq=1",
+            "filter[a]eq]=1",
+            "filters[a][eq]=1",
+            "filter[a][eq]x=1",
+            "filter[a][Eq]=1",
+        ] {
+            detail(take(bad), "expected `filter[path][op]=value`");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(decode("%41+%c3%a9", false).expect("valid"), "A+é");
+        for bad in ["%", "%4", "%zz", "a%+1", "%é"] {
+            detail(decode(bad, true), "starts no escape");
+        }
+        detail(decode("%ff", true), "UTF-8");
+    }
+}

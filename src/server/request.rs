@@ -1,0 +1,130 @@
+//! One request on its way through a handler: its head, its id, what it shares with the others.
+
+use std::sync::Arc;
+
+use hyper::header::{AsHeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+
+use super::App;
+use super::precondition;
+use super::prefer::Prefer;
+use super::problem::{Problem, Result};
+use super::query::Query;
+use crate::engine::Engine;
+use crate::engine::command::{Origin, WriteOptions};
+
+/// Actor of a request while no token is asked for.
+const ANONYMOUS: &str = "anonymous";
+
+/// The name of the parameter that asks what a write would do.
+pub(super) const DRY_RUN: &str = "dry-run";
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
+
+/// The methods that some route has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Other,
+}
+
+/// What a handler gets, besides the body.
+pub(super) struct Call {
+    pub(super) app: Arc<App>,
+    pub(super) head: Parts,
+    pub(super) request_id: HeaderValue,
+}
+
+impl Call {
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.app.engine
+    }
+
+    pub(super) fn verb(&self) -> Verb {
+        match self.head.method {
+            // hyper sends no body to a HEAD; the router sees to the length.
+            Method::GET | Method::HEAD => Verb::Get,
+            Method::POST => Verb::Post,
+            Method::PUT => Verb::Put,
+            Method::PATCH => Verb::Patch,
+            Method::DELETE => Verb::Delete,
+            _ => Verb::Other,
+        }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// A header that may stand once and is text.
+    pub(super) fn header(&self, name: impl AsHeaderName + Copy + std::fmt::Display) -> Result<Option<&str>> {
+        let mut values = self.head.headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Problem::bad_request(format!("the header `{name}` is there twice, expected one")));
+        }
+        let text = value.to_str();
+        text.map(Some).map_err(|_| Problem::bad_request(format!("the header `{name}` is not visible ASCII")))
+    }
+
+    pub(super) fn query(&self) -> Result<Query<'_>> {
+        Query::parse(self.head.uri.query().unwrap_or_default())
+    }
+
+    /// For requests that take no parameter.
+    pub(super) fn no_query(&self) -> Result<()> {
+        self.query()?.finish()
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            actor: Some(ANONYMOUS.to_owned()),
+            request_id: self.request_id.to_str().ok().map(str::to_owned),
+            cause: None,
+        }
+    }
+
+    /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.
+    pub(super) fn write_options(
+        &self,
+        query: &mut Query<'_>,
+        prefer: &Prefer,
+        idempotent: bool,
+    ) -> Result<WriteOptions> {
+        Ok(WriteOptions {
+            precondition: precondition::of_write(&self.head.headers)?,
+            idempotency_key: if idempotent { self.idempotency_key()? } else { None },
+            dry_run: query.flag(DRY_RUN)?,
+            wait: prefer.wait,
+        })
+    }
+
+    fn idempotency_key(&self) -> Result<Option<String>> {
+        let Some(key) = self.header(IDEMPOTENCY_KEY)? else { return Ok(None) };
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LENGTH_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Problem::bad_request(format!(
+                "`Idempotency-Key` has {} bytes, expected 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters \
+                 without spaces",
+                key.len()
+            )));
+        }
+        Ok(Some(key.to_owned()))
+    }
+
+    /// A path of the API as a client sees it.
+    pub(super) fn location(&self, path: &[&str]) -> String {
+        let mut location = self.app.mount_path.clone();
+        for part in path {
+            location.push('/');
+            location.push_str(part);
+        }
+        location
+    }
+}

@@ -1,0 +1,145 @@
+//! The table of routes, and what holds for every request: its id, its metrics, the end of panics.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, Request};
+
+use super::metrics::Route;
+use super::problem::{Problem, ProblemType, Result};
+use super::query::{decode, shorten};
+use super::reply::{Body, Response};
+use super::request::{Call, Verb};
+use super::request_id::X_REQUEST_ID;
+use super::{App, errors, events, health, hooks, import, instances, models, rebuild, secrets};
+
+/// More segments than any route has.
+const SEGMENTS_MAX: usize = 8;
+
+/// Answers one request. Never panics.
+pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let method = head.method.clone();
+    let request_id = app.request_ids.of(&head.headers);
+    let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone() };
+
+    let outcome = match call.verb() {
+        Verb::Get => AssertUnwindSafe(handle(call, body)).catch_unwind().await,
+        // On a task of its own: a client that goes away must not stop a change half way.
+        _ => tokio::spawn(handle(call, body)).await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => panic,
+            Err(_) => Box::new("its task was cancelled"),
+        }),
+    };
+    let (route, mut response) = outcome.unwrap_or_else(|panic| {
+        tracing::error!("a handler panicked: {}", message(&*panic));
+        let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
+        (Route::Unknown, problem.into_response(&app.mount_path, &request_id))
+    });
+    if method == Method::HEAD {
+        let length = response.body().size_hint().exact();
+        *response.body_mut() = Body::default();
+        if let Some(length) = length {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    app.metrics.record(route, &method, response.status(), started.elapsed());
+    response
+}
+
+async fn handle(call: Call, body: Incoming) -> (Route, Response) {
+    let (route, outcome) = dispatch(&call, body).await;
+    let response = outcome.unwrap_or_else(|problem| problem.into_response(&call.app.mount_path, &call.request_id));
+    (route, response)
+}
+
+async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
+    if let Err(problem) = refuse_other_sites(call) {
+        return (Route::Unknown, Err(problem));
+    }
+    let path = call.head.uri.path();
+    let Some(path) = path.strip_prefix(call.app.mount_path.as_str()).and_then(|path| path.strip_prefix('/')) else {
+        return (Route::Unknown, Err(unknown(call)));
+    };
+    // Escapes are decoded per segment: `%2F` is part of an id, not a border.
+    let decoded: Vec<_>;
+    let mut segments = [""; SEGMENTS_MAX];
+    let mut length = 0;
+    if path.contains('%') {
+        match path.split('/').map(|segment| decode(segment, false)).collect::<Result<Vec<_>>>() {
+            Ok(all) => decoded = all,
+            Err(problem) => return (Route::Unknown, Err(problem)),
+        }
+        if decoded.len() <= SEGMENTS_MAX {
+            length = decoded.len();
+            segments.iter_mut().zip(&decoded).for_each(|(slot, segment)| *slot = segment);
+        }
+    } else {
+        for segment in path.split('/') {
+            if length == SEGMENTS_MAX {
+                return (Route::Unknown, Err(unknown(call)));
+            }
+            segments[length] = segment;
+            length += 1;
+        }
+    }
+    let (route, answer) = route(call, &segments[..length], body);
+    (route, answer.await)
+}
+
+/// One line per route.
+#[rustfmt::skip]
+fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, BoxFuture<'a, Result<Response>>) {
+    match *segments {
+        ["models"] => (Route::Models, Box::pin(models::collection(call, body))),
+        ["models", model] => (Route::Model, Box::pin(models::one(call, model, body))),
+        ["models", model, "hooks"] => (Route::Hooks, Box::pin(hooks::all(call, model))),
+        ["models", model, "hooks", phase] => (Route::HooksPhase, Box::pin(hooks::phase(call, model, phase, body))),
+        ["models", model, "hooks", phase, "log"] => (Route::HooksLog, Box::pin(hooks::log(call, model, phase))),
+        ["models", model, "hooks", phase, "stats"] => (Route::HooksStats, Box::pin(hooks::stats(call, model, phase))),
+        ["models", model, "instances"] => (Route::Instances, Box::pin(instances::collection(call, model, body))),
+        ["models", model, "instances", id] => (Route::Instance, Box::pin(instances::one(call, model, id, body))),
+        ["models", model, "instances", id, "events"] => (Route::InstanceEvents, Box::pin(events::history(call, model, id))),
+        ["models", model, "import"] => (Route::Import, Box::pin(import::import(call, model, body))),
+        ["events"] => (Route::Events, Box::pin(events::list(call))),
+        ["events", "stream"] => (Route::EventsStream, Box::pin(events::stream(call))),
+        ["errors"] => (Route::Errors, Box::pin(errors::collection(call))),
+        ["errors", "retry"] => (Route::ErrorsRetry, Box::pin(errors::retry_all(call))),
+        ["errors", id] => (Route::Error, Box::pin(errors::one(call, id))),
+        ["errors", id, "retry"] => (Route::ErrorRetry, Box::pin(errors::retry(call, id))),
+        ["secrets"] => (Route::Secrets, Box::pin(secrets::collection(call))),
+        ["secrets", name] => (Route::Secret, Box::pin(secrets::one(call, name, body))),
+        ["rebuild"] => (Route::Rebuild, Box::pin(rebuild::rebuild(call))),
+        ["healthz"] => (Route::Healthz, Box::pin(health::healthz(call))),
+        ["readyz"] => (Route::Readyz, Box::pin(health::readyz(call))),
+        ["metrics"] => (Route::Metrics, Box::pin(health::metrics(call))),
+        _ => (Route::Unknown, Box::pin(async move { Err(unknown(call)) })),
+    }
+}
+
+fn unknown(call: &Call) -> Problem {
+    Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path())))
+}
+
+/// While no token is asked for, a page of some other site that a browser on this machine shows must not be able to
+/// write here. Browsers say where a request comes from; other clients do not.
+fn refuse_other_sites(call: &Call) -> Result<()> {
+    match call.headers().get("sec-fetch-site") {
+        Some(site) if site == "cross-site" && call.verb() != Verb::Get => {
+            Err(Problem::new(ProblemType::Forbidden, "a page of another site may not write here"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}

@@ -1,0 +1,155 @@
+//! Server-sent events: frames, heartbeats, the end at shutdown. Each event is written once for all that listen.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use snaphook_driver::{Event, Position};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::json;
+use super::reply::{Body, Reply, Response};
+
+pub(super) const MEDIA_TYPE: &str = "text/event-stream";
+
+/// A comment goes out that often, so that proxies and clients see that the stream is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const COMMENT: &[u8] = b":\n\n";
+
+/// Frames that are kept for other listeners. Live listeners are within a few events of each other.
+const FRAMES_KEPT: usize = 256;
+/// Longer frames are written anew for each listener, so that what is kept stays below 4 MiB.
+const FRAME_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// Answers with a stream of frames that ends when `frames` does, or when the server stops.
+pub(super) fn respond(frames: impl Stream<Item = Bytes> + Send + 'static, stopping: watch::Receiver<bool>) -> Response {
+    respond_with(frames, stopping, HEARTBEAT)
+}
+
+fn respond_with(
+    frames: impl Stream<Item = Bytes> + Send + 'static,
+    stopping: watch::Receiver<bool>,
+    heartbeat: Duration,
+) -> Response {
+    struct State {
+        frames: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+        heartbeat: Interval,
+        stopping: watch::Receiver<bool>,
+    }
+    let mut heartbeat = interval_at(Instant::now() + heartbeat, heartbeat);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let state = State { frames: Box::pin(frames), heartbeat, stopping };
+    let rest = stream::unfold(state, |mut state| async move {
+        let frame = tokio::select! {
+            biased;
+            _ = state.stopping.wait_for(|stopping| *stopping) => None,
+            _ = state.heartbeat.tick() => Some(Bytes::from_static(COMMENT)),
+            frame = state.frames.next() => frame,
+        };
+        frame.map(|frame| (frame, state))
+    });
+    // The first comment tells the client at once that it listens.
+    let all = stream::iter([Bytes::from_static(COMMENT)]).chain(rest);
+    Reply::ok()
+        .fixed(CONTENT_TYPE, MEDIA_TYPE)
+        .fixed(CACHE_CONTROL, "no-store")
+        .fixed(HeaderName::from_static("x-accel-buffering"), "no")
+        .body(Body::Stream(Box::pin(all)))
+}
+
+/// A frame. `data` has no line breaks.
+pub(super) fn frame(id: Option<Position>, name: &str, write_data: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    if let Some(id) = id {
+        out.extend_from_slice(b"id: ");
+        json::write_u64(&mut out, id);
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    write_data(&mut out);
+    out.extend_from_slice(b"\n\n");
+    Bytes::from(out)
+}
+
+/// Frames of events by position: derived, bounded, may forget anything at any time.
+pub(super) struct FrameCache {
+    slots: [ArcSwapOption<(Position, Bytes)>; FRAMES_KEPT],
+}
+
+impl Default for FrameCache {
+    fn default() -> Self {
+        FrameCache { slots: [const { ArcSwapOption::const_empty() }; FRAMES_KEPT] }
+    }
+}
+
+impl FrameCache {
+    /// The frame of an event, made now if nobody made it yet. A position names one event for ever.
+    pub(super) fn of(&self, event: &Event) -> Bytes {
+        let slot = &self.slots[(event.position % FRAMES_KEPT as u64) as usize];
+        if let Some(kept) = &*slot.load()
+            && kept.0 == event.position
+        {
+            return kept.1.clone();
+        }
+        let frame = frame(Some(event.position), event.kind.as_str(), |out| json::write_event(out, event));
+        if frame.len() <= FRAME_KEPT_BYTES_MAX {
+            slot.store(Some(std::sync::Arc::new((event.position, frame.clone()))));
+        }
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn event(position: Position) -> Event {
+        serde_json::from_value(serde_json::json!({
+            "position": position, "id": "x", "type": "instance.created", "model": "m", "model_version": 1,
+            "instance": "i", "revision": 1, "data": {}, "actor": null, "cause": null, "request_id": null,
+            "time": "1970-01-01T00:00:00.000Z",
+        }))
+        .expect("an event")
+    }
+
+    #[test]
+    fn frames_are_made_once_and_forgotten() {
+        let cache = FrameCache::default();
+        let first = cache.of(&event(7));
+        assert!(first.starts_with(b"id: 7\nevent: instance.created\ndata: {\"position\":7,"), "{first:?}");
+        assert!(first.ends_with(b"}\n\n"));
+        assert_eq!(cache.of(&event(7)).as_ptr(), first.as_ptr());
+        assert!(cache.of(&event(7 + FRAMES_KEPT as u64)).starts_with(b"id: 263\n"));
+        assert_eq!(cache.of(&event(7)), first);
+    }
+
+    #[tokio::test]
+    async fn beats_and_ends_when_the_server_stops() {
+        let (stop, stopping) = watch::channel(false);
+        let heartbeat = Duration::from_millis(2);
+        let mut body = respond_with(stream::pending(), stopping, heartbeat).into_body();
+        let started = Instant::now();
+        for beats in 0..3 {
+            let piece = body.frame().await.expect("a piece").expect("whole").into_data().expect("data");
+            assert_eq!(&piece[..], COMMENT);
+            assert!(started.elapsed() >= heartbeat * beats);
+        }
+        stop.send_replace(true);
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn ends_with_its_source() {
+        let (_stop, stopping) = watch::channel(false);
+        let frames = stream::iter([frame(None, "log", |out| out.extend_from_slice(b"{}"))]);
+        let body = respond(frames, stopping).into_body().collect().await.expect("whole").to_bytes();
+        assert_eq!(&body[..], b":\n\nevent: log\ndata: {}\n\n");
+    }
+}

@@ -1,0 +1,321 @@
+//! `/models/{model}/hooks`, row by row, with JavaScript; and what hooks do to writes.
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, ServerOptions, create_orders, eventually};
+
+const ACCEPT_ALL: &str = "export function preCreate() {}";
+const REJECT: &str = r#"export function preCreate({ after }) {
+    if (after.name === "bad") throw new Reject("no such name", { "/name": "is bad" });
+}"#;
+const PHASES: [&str; 6] = ["preCreate", "postCreate", "preUpdate", "postUpdate", "preDelete", "postDelete"];
+
+fn start() -> Server {
+    let server = Server::start();
+    create_orders(&server.client(), "order");
+    server
+}
+
+fn start_granted(grants: &str) -> Server {
+    let server = Server::start_with(ServerOptions { tables: grants.into(), ..ServerOptions::default() });
+    create_orders(&server.client(), "order");
+    server
+}
+
+#[test]
+fn bind_read_replace_remove() {
+    let server = start();
+    let api = server.client();
+    let none: Value =
+        PHASES.iter().map(|phase| ((*phase).to_owned(), json!([]))).collect::<serde_json::Map<_, _>>().into();
+    assert_eq!(api.get("/models/order/hooks").expect(200).json(), none);
+    let path = "/models/order/hooks/preCreate";
+    assert_eq!(api.get(path).expect(200).json(), json!([]));
+
+    let put =
+        api.request("PUT", &format!("{path}?name=check")).body("text/javascript", REJECT).send().expect(200).json();
+    let hook = &put[0];
+    let keys: Vec<&String> = hook.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["name", "engine", "artifact", "size", "mode", "grants", "position"]);
+    assert_eq!(
+        (&hook["name"], &hook["engine"], &hook["mode"]),
+        (&json!("check"), &json!("quickjs"), &json!("enforce"))
+    );
+    assert_eq!(hook["size"], REJECT.len());
+    let artifact = hook["artifact"].as_str().expect("text");
+    assert!(artifact.starts_with("sha256:") && artifact.len() == 71, "{artifact}");
+    assert_eq!(api.get(path).expect(200).json(), put);
+    assert_eq!(api.get("/models/order/hooks").expect(200).json()["preCreate"], put);
+
+    // It is an event and a new version of the model.
+    let model = api.get("/models/order").expect(200).json();
+    assert_eq!((&model["version"], &model["hooks"]["preCreate"]), (&json!(2), &json!(["check"])));
+    let events = api.get("/events?type=hook.updated").expect(200).json();
+    assert_eq!(events["items"][0]["position"], hook["position"]);
+    assert_eq!(api.get("/models/order?version=1").expect(200).json()["hooks"], json!({}));
+
+    // The code comes back to those who ask for it.
+    let code = api.request("GET", path).header("Accept", "text/javascript").send().expect(200);
+    assert_eq!((code.text().as_str(), code.header("content-type")), (REJECT, Some("text/javascript")));
+    api.request("GET", path).header("Accept", "application/wasm").send().expect_problem(404, "not-found");
+    assert_eq!(api.request("GET", path).header("Accept", "*/*").send().expect(200).json(), put);
+
+    let replaced = api.put_javascript("order", "preCreate", ACCEPT_ALL).expect(200).json();
+    assert_eq!(replaced.as_array().expect("a chain").len(), 1);
+    assert_ne!(replaced[0]["artifact"], hook["artifact"]);
+    api.delete(path).expect(204);
+    assert_eq!(api.get(path).expect(200).json(), json!([]));
+    assert_eq!(api.get("/events?type=hook.deleted").expect(200).json()["items"].as_array().expect("items").len(), 1);
+    api.request("GET", path).header("Accept", "text/javascript").send().expect_problem(404, "not-found");
+}
+
+#[test]
+fn typescript_is_taken_too() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    let source = "export function preCreate({ after }: { after: { name: string } }): void {\n  const name: string = after.name;\n  if (name === 'bad') throw new Reject('typed');\n}";
+    api.request("PUT", path).body("application/typescript", source).send().expect(200);
+    let problem =
+        api.post("/models/order/instances", &json!({"data": {"name": "bad"}})).expect_problem(422, "rejected");
+    assert_eq!(problem["detail"], "typed");
+    let code = api.request("GET", path).header("Accept", "application/typescript").send().expect(200);
+    assert_eq!((code.text().as_str(), code.header("content-type")), (source, Some("application/typescript")));
+}
+
+#[test]
+fn chains_run_in_order() {
+    let server = start_granted("[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = 'add'\namend = true");
+    let api = server.client();
+    let add = "export function preCreate({ after }) { return { ...after, count: (after.count ?? 0) + 1 }; }";
+    let check =
+        "export function preCreate({ after }) { if (after.count !== 1) throw new Reject('count is ' + after.count); }";
+    let chain = |first: &str, second: &str| {
+        let binding = |name: &str| {
+            let source = if name == "add" { add } else { check };
+            json!({"name": name, "engine": "quickjs", "source": source})
+        };
+        json!({"chain": [binding(first), binding(second)]})
+    };
+    let path = "/models/order/hooks/preCreate";
+    let bound = api.put(path, &chain("add", "check")).expect(200).json();
+    assert_eq!((&bound[0]["name"], &bound[1]["name"]), (&json!("add"), &json!("check")));
+    assert!(bound[0]["grants"].as_array().is_some_and(|grants| !grants.is_empty()), "{bound}");
+    let made = api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect(201).json();
+    assert_eq!(made["data"]["count"], 1);
+    let events = api.get("/events?type=instance.created").expect(200).json();
+    let hooks = &events["items"][0]["hooks"];
+    assert_eq!((&hooks[0]["name"], &hooks[1]["name"]), (&json!("add"), &json!("check")), "{hooks}");
+    assert_eq!(hooks[0]["artifact"], bound[0]["artifact"]);
+    assert!(hooks[0]["ms"].is_number(), "{hooks}");
+    // A chain has no single artifact.
+    let code = api.request("GET", path).header("Accept", "text/javascript").send();
+    assert!(matches!(code.status, 400 | 404 | 409), "{}", code.text());
+    api.put(path, &chain("check", "add")).expect(200);
+    let problem = api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect_problem(422, "rejected");
+    assert_eq!(problem["hook"], "check");
+    // An artifact that the server has may be named again.
+    let again = json!({"chain": [{"name": "again", "engine": "quickjs", "artifact": bound[0]["artifact"]}]});
+    assert_eq!(api.put(path, &again).expect(200).json()[0]["artifact"], bound[0]["artifact"]);
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_once() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    let refused = |answer: crate::support::Response, expected: &str| {
+        assert!(matches!(answer.status, 400 | 404 | 422), "{}", answer.text());
+        let detail = answer.json()["detail"].as_str().expect("text").to_owned();
+        assert!(detail.contains(expected), "{detail} lacks {expected}");
+    };
+    refused(api.put_javascript("order", "preCreate", "export function preCreate( {"), "1");
+    refused(api.put_javascript("order", "preCreate", "\n\n  let x = ;"), "3");
+    refused(api.put_javascript("order", "preCreate", "export function postCreate() {}"), "preCreate");
+    refused(api.put_javascript("order", "preCreate", ""), "preCreate");
+    let send = |media_type: &str, body: &[u8]| api.request("PUT", path).body(media_type, body).send();
+    refused(send("text/javascript", b"\xff\xfe"), "UTF-8");
+    refused(send("application/wasm", b"not a component"), "");
+    refused(send("application/wasm", b"\0asm\x01\0\0\0"), "");
+    for body in [
+        json!({}),
+        json!({"chain": [{}]}),
+        json!({"chain": [{"engine": "quickjs"}]}),
+        json!({"chain": [{"engine": "quickjs", "source": "x", "artifact": "y"}]}),
+        json!({"chain": [{"engine": "quickjs", "source": ACCEPT_ALL, "sauce": 1}]}),
+        json!({"chain": [{"engine": "quickjs", "source": ACCEPT_ALL, "mode": "maybe"}]}),
+        json!({"chain": [{"engine": "nothing", "source": ACCEPT_ALL}]}),
+        json!({"chain": [{"engine": "v8", "source": ACCEPT_ALL}]}),
+        json!({"chain": [{"engine": "native", "library": "missing.so"}]}),
+        json!({"chain": [{"engine": "quickjs", "artifact": "sha256:00"}]}),
+        json!({"chain": [{"engine": "quickjs", "artifact": "missing.js"}]}),
+        json!({"chain": [{"engine": "quickjs", "artifact": "../config.toml"}]}),
+        json!({"chain": [{"engine": "quickjs", "name": "a b", "source": ACCEPT_ALL}]}),
+        json!({"chain": [{"engine": "quickjs", "name": "a", "source": ACCEPT_ALL}, {"engine": "quickjs", "name": "a", "source": ACCEPT_ALL}]}),
+    ] {
+        let answer = api.put(path, &body);
+        assert!(matches!(answer.status, 400 | 404 | 422), "{body}: {}", answer.text());
+        assert!(answer.json()["detail"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    api.get("/models/order/hooks/afterwards").expect_problem(400, "bad-request");
+    api.put_javascript("order", "precreate", ACCEPT_ALL).expect_problem(400, "bad-request");
+    api.put_javascript("none", "preCreate", ACCEPT_ALL).expect_problem(404, "not-found");
+    api.delete("/models/none/hooks/preCreate").expect_problem(404, "not-found");
+    api.request("PUT", &format!("{path}?nam=x"))
+        .body("text/javascript", ACCEPT_ALL)
+        .send()
+        .expect_problem(400, "bad-request");
+    assert_eq!(api.get("/models/order").expect(200).json()["version"], 1);
+}
+
+#[test]
+fn a_refusal_stores_nothing() {
+    let server = start();
+    let api = server.client();
+    api.request("PUT", "/models/order/hooks/preCreate?name=check").body("text/javascript", REJECT).send().expect(200);
+    let body = json!({"id": "a", "data": {"name": "bad"}});
+    let problem = api.post("/models/order/instances", &body).expect_problem(422, "rejected");
+    assert_eq!((&problem["detail"], &problem["hook"]), (&json!("no such name"), &json!("check")));
+    assert_eq!(problem["errors"], json!([{"pointer": "/data/name", "message": "is bad"}]));
+    api.get("/models/order/instances/a").expect_problem(404, "not-found");
+    assert_eq!(api.get("/events?type=instance.created").expect(200).json()["items"], json!([]));
+    api.post("/models/order/instances", &json!({"id": "a", "data": {"name": "good"}})).expect(201);
+}
+
+#[test]
+fn updates_and_deletions_are_asked_too() {
+    let server = start();
+    let api = server.client();
+    let update =
+        "export function preUpdate({ before, after }) { if (after.count < before.count) throw new Reject('shrinks'); }";
+    let delete = "export function preDelete({ before }) { if (before.paid) throw new Reject('is paid'); }";
+    api.put_javascript("order", "preUpdate", update).expect(200);
+    api.put_javascript("order", "preDelete", delete).expect(200);
+    api.post("/models/order/instances", &json!({"id": "a", "data": {"name": "x", "count": 5, "paid": true}}))
+        .expect(201);
+    let path = "/models/order/instances/a";
+    assert_eq!(api.patch(path, &json!({"count": 4})).expect_problem(422, "rejected")["detail"], "shrinks");
+    api.put(path, &json!({"data": {"name": "x", "count": 4}})).expect_problem(422, "rejected");
+    assert_eq!(api.delete(path).expect_problem(422, "rejected")["detail"], "is paid");
+    api.patch(path, &json!({"count": 6, "paid": false})).expect(200);
+    api.delete(path).expect(204);
+}
+
+#[test]
+fn a_hook_that_fails_stops_the_change() {
+    let server = start();
+    let api = server.client();
+    for (source, expected) in [
+        ("export function preCreate() {\n  return nothing.at.all;\n}", "2"),
+        ("export function preCreate() { for (;;) {} }", "500 ms"),
+        ("export function preCreate({ after }) { return { ...after, count: 1 }; }", "amend = true"),
+    ] {
+        api.request("PUT", "/models/order/hooks/preCreate?name=odd").body("text/javascript", source).send().expect(200);
+        let body = json!({"id": "a", "data": {"name": "x"}});
+        let problem = api.post("/models/order/instances", &body).expect_problem(502, "hook-failed");
+        assert_eq!(problem["hook"], "odd");
+        assert!(problem["detail"].as_str().expect("text").contains(expected), "{problem}");
+        api.get("/models/order/instances/a").expect_problem(404, "not-found");
+    }
+}
+
+#[test]
+fn a_shadow_only_looks_on() {
+    let server = start();
+    let api = server.client();
+    let chain = json!({"chain": [{"name": "new", "engine": "quickjs", "source": REJECT, "mode": "shadow"}]});
+    let bound = api.put("/models/order/hooks/preCreate", &chain).expect(200).json();
+    assert_eq!(bound[0]["mode"], "shadow");
+    api.post("/models/order/instances", &json!({"data": {"name": "bad"}})).expect(201);
+    let stats = api.get("/models/order/hooks/preCreate/stats").expect(200).json();
+    assert_eq!(stats["items"][0]["runs"], 1, "{stats}");
+    let log = eventually("the shadow's word is in the log", || {
+        let log = api.get("/models/order/hooks/preCreate/log").expect(200).json();
+        log["items"].as_array().is_some_and(|lines| !lines.is_empty()).then_some(log)
+    });
+    assert!(log.to_string().contains("no such name"), "{log}");
+}
+
+#[test]
+fn dry_runs_tell_what_each_hook_said() {
+    let server = start();
+    let api = server.client();
+    api.request("PUT", "/models/order/hooks/preCreate?name=check").body("text/javascript", REJECT).send().expect(200);
+    let after = "export function postCreate() {}";
+    api.request("PUT", "/models/order/hooks/postCreate?name=mail").body("text/javascript", after).send().expect(200);
+    let dry = |name: &str| api.post("/models/order/instances?dry-run=true", &json!({"data": {"name": name}}));
+    let good = dry("good").expect(200).json();
+    assert_eq!((&good["hooks"][0]["name"], &good["hooks"][0]["decision"]), (&json!("check"), &json!("accept")));
+    assert_eq!(good["post_hooks"], json!(["mail"]));
+    assert_eq!(good["event"]["type"], "instance.created");
+    let bad = dry("bad").expect(200).json();
+    assert_eq!((&bad["hooks"][0]["decision"], &bad["hooks"][0]["message"]), (&json!("reject"), &json!("no such name")));
+    assert_eq!(bad["event"], Value::Null);
+    assert_eq!(api.get("/models/order/instances").expect(200).json()["items"], json!([]));
+    let put =
+        api.request("PUT", "/models/order/hooks/preCreate?dry-run=true").body("text/javascript", ACCEPT_ALL).send();
+    put.expect_problem(400, "bad-request");
+}
+
+#[test]
+fn logs_and_figures() {
+    let server = start();
+    let api = server.client();
+    let source = "export function preCreate({ after, log }) { log.warn('saw', after.name); console.log('plain'); }";
+    api.request("PUT", "/models/order/hooks/preCreate?name=talk").body("text/javascript", source).send().expect(200);
+    let mut live = api.stream("/models/order/hooks/preCreate/log", &[]);
+    assert_eq!((live.status(), live.header("content-type")), (200, Some("text/event-stream")));
+    api.post("/models/order/instances", &json!({"data": {"name": "first"}})).expect(201);
+    let line = live.next();
+    assert_eq!((line.event.as_str(), &line.data["hook"], &line.data["level"]), ("log", &json!("talk"), &json!("warn")));
+    assert!(line.data["message"].as_str().expect("text").contains("first"), "{line:?}");
+    assert!(live.next().data["message"].as_str().expect("text").contains("plain"));
+    let log = api.get("/models/order/hooks/preCreate/log").expect(200).json();
+    assert_eq!(log["items"].as_array().expect("lines").len(), 2, "{log}");
+    for number in 0..150 {
+        api.post("/models/order/instances", &json!({"data": {"name": format!("n{number}")}})).expect(201);
+    }
+    let log = api.get("/models/order/hooks/preCreate/log").expect(200).json();
+    let lines = log["items"].as_array().expect("lines");
+    assert_eq!(lines.len(), 200);
+    assert!(lines[198]["message"].as_str().expect("text").contains("n149"), "{log}");
+    let stats = api.get("/models/order/hooks/preCreate/stats").expect(200).json();
+    assert_eq!((&stats["items"][0]["name"], &stats["items"][0]["runs"]), (&json!("talk"), &json!(151)), "{stats}");
+    api.get("/models/order/hooks/preCreate/log?limit=1").expect_problem(400, "bad-request");
+    api.get("/models/none/hooks/preCreate/log").expect_problem(404, "not-found");
+    api.get("/models/none/hooks/preCreate/stats").expect_problem(404, "not-found");
+}
+
+#[test]
+fn a_preference_waits_for_post_hooks() {
+    let server =
+        start_granted("[[grants]]\nmodel = 'order'\nphase = 'postCreate'\nwrite = ['audit']\nread = ['audit']");
+    let api = server.client();
+    api.post("/models", &json!({"id": "audit", "schema": {"type": "object"}})).expect(201);
+    let source =
+        "export async function postCreate({ id, write }) { await write.create('audit', { order: id }, { id }); }";
+    api.put_javascript("order", "postCreate", source).expect(200);
+    let create = api.request("POST", "/models/order/instances").header("Prefer", "wait=20");
+    create.json(&json!({"id": "a", "data": {"name": "x"}})).send().expect(201);
+    let audit = api.get("/models/audit/instances/a").expect(200).json();
+    assert_eq!(audit["data"], json!({"order": "a"}));
+    let event = &api.get("/events?model=audit&instance=a").expect(200).json()["items"][0];
+    assert_eq!(event["cause"]["depth"], 1, "{event}");
+    assert!(event["cause"]["hook"].as_str().expect("text").starts_with("order.postCreate"), "{event}");
+    assert!(event["actor"].as_str().expect("text").starts_with("hook:"), "{event}");
+}
+
+#[test]
+fn preconditions() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    let put = |tag: &str| api.request("PUT", path).header("If-Match", tag).body("text/javascript", ACCEPT_ALL).send();
+    put("\"999\"").expect_problem(412, "precondition-failed");
+    let model = api.get("/models/order").expect(200);
+    let tag = model.header("etag").expect("a tag").to_owned();
+    put(&tag).expect(200);
+    put(&tag).expect_problem(412, "precondition-failed");
+    api.request("DELETE", path).header("If-Match", &tag).send().expect_problem(412, "precondition-failed");
+    api.request("DELETE", path).header("If-Match", "*").send().expect(204);
+}

@@ -1,0 +1,195 @@
+//! One server process with its own folder. It is killed when the value is dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::Client;
+use super::{PATIENCE, eventually};
+
+/// How a server is started. The default is the embedded one on a free port.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerOptions {
+    /// Keys of `[server]` besides the address.
+    pub(crate) server: String,
+    /// Keys of `[hooks]` besides the cache.
+    pub(crate) hooks: String,
+    /// Whole tables, such as `[[grants]]`.
+    pub(crate) tables: String,
+    /// The path that the API is mounted at.
+    pub(crate) mount_path: &'static str,
+    /// Whether the log must be free of panics when the server goes.
+    pub(crate) panics_allowed: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions {
+            server: String::new(),
+            hooks: String::new(),
+            tables: String::new(),
+            mount_path: "/",
+            panics_allowed: false,
+        }
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    directory: Arc<tempfile::TempDir>,
+    options: ServerOptions,
+    process: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// With the defaults.
+    #[track_caller]
+    pub(crate) fn start() -> Server {
+        Server::start_with(ServerOptions::default())
+    }
+
+    #[track_caller]
+    pub(crate) fn start_with(options: ServerOptions) -> Server {
+        let directory = tempfile::tempdir().expect("a folder for the test");
+        std::fs::create_dir(directory.path().join("hooks")).expect("a folder for hooks");
+        Server::start_in(Arc::new(directory), options)
+    }
+
+    /// The log of the server so far, line by line.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic while locked").clone()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its config and data are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address, self.options.mount_path)
+    }
+
+    /// `kill -9`, then a new process on the same folder, with another port.
+    #[track_caller]
+    pub(crate) fn kill_and_restart(mut self) -> Server {
+        self.process.kill().expect("a process to kill");
+        self.process.wait().expect("its end");
+        self.check_log();
+        Server::start_in(Arc::clone(&self.directory), self.options.clone())
+    }
+
+    /// SIGTERM, and the end that it leads to.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// SIGTERM.
+    #[track_caller]
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("a process to end");
+    }
+
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the server ends", || self.process.try_wait().expect("a child"))
+    }
+
+    /// SIGTERM, its end, and a new process on the same folder, with another port.
+    #[track_caller]
+    pub(crate) fn restart(mut self) -> Server {
+        self.stop();
+        self.restart_ended()
+    }
+
+    /// The same for a server that has ended.
+    #[track_caller]
+    pub(crate) fn restart_ended(self) -> Server {
+        self.check_log();
+        Server::start_in(Arc::clone(&self.directory), self.options.clone())
+    }
+
+    #[track_caller]
+    fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
+        let ServerOptions { server, hooks, tables, mount_path, .. } = &options;
+        // Compiled code is the same for all tests: compiling it once is enough.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        let config = format!(
+            "[server]\nmount-address = '127.0.0.1:0'\nmount-path = '{mount_path}'\n{server}\n\
+             [auth]\nmode = 'open'\n\
+             [hooks]\ncache = '{}'\n{hooks}\n\
+             {tables}\n",
+            cache.display()
+        );
+        std::fs::write(directory.path().join("config.toml"), config).expect("a config");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_snaphook"))
+            .arg("serve")
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        // The address stands on stdout, the log on stderr; both are kept together.
+        let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("a pipe"));
+        let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("a pipe"));
+        for pipe in [stdout, stderr] {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    log.lock().expect("no panic while locked").push(line);
+                }
+            });
+        }
+        let started = Instant::now();
+        let address = eventually("the server says where it listens", || {
+            let lines = log.lock().expect("no panic while locked").clone();
+            if let Some(status) = process.try_wait().expect("a child") {
+                panic!("the server ended with {status}:\n{}", lines.join("\n"));
+            }
+            assert!(started.elapsed() < PATIENCE, "no address in the log:\n{}", lines.join("\n"));
+            lines.iter().find_map(|line| {
+                let (_, url) = line.split_once(" at http://")?;
+                let end = url.find(|char: char| !char.is_ascii_digit() && char != '.' && char != ':');
+                url[..end.unwrap_or(url.len())].parse().ok()
+            })
+        });
+        Server { directory, options, process, address, log }
+    }
+
+    #[track_caller]
+    fn check_log(&self) {
+        if self.options.panics_allowed {
+            return;
+        }
+        let log = self.log();
+        assert!(!log.iter().any(|line| line.contains("panicked at")), "the server panicked:\n{}", log.join("\n"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server\n{}\n---", self.log().join("\n"));
+        } else {
+            self.check_log();
+        }
+    }
+}
