@@ -49,6 +49,11 @@ impl ConfigHandle {
         Arc::clone(&self.current)
     }
 
+    /// For those who only ever look at what is in force. It is changed here and nowhere else.
+    pub fn shared(&self) -> Arc<ArcSwap<Config>> {
+        Arc::clone(&self.current)
+    }
+
     /// Counts the changes, from 1. Who keeps something derived from the configuration reads this first, then the
     /// configuration: then what was derived is never older than the generation it is filed under.
     pub fn generation(&self) -> u64 {
@@ -84,13 +89,11 @@ impl ConfigHandle {
                 applied.push(key);
             }
         };
-        take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
-        merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.hooks.limits = new.hooks.limits;
         merged.hooks.isolation = new.hooks.isolation;
         merged.hooks.concurrency = new.hooks.concurrency;
@@ -111,6 +114,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
+        ("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth.mode", old.auth != new.auth),
         ("plugins.directory", old.plugins_directory != new.plugins_directory),
@@ -182,11 +186,11 @@ mod tests {
         write(
             folder.path(),
             "[server]\nmount-address = '127.0.0.1:1'\nmax-body = '1 MiB'\n[auth]\nmode = 'open'\n[driver-model-storage]\n\
-             path = 'elsewhere'\n[hooks]\napply = true\n",
+             path = 'elsewhere'\n[hooks]\napply = true\nmemory = '1 MiB'\n",
         );
         let reloaded = handle.reload(|_| Ok(())).unwrap();
-        assert_eq!(reloaded.applied, ["server.max-body"]);
-        assert_eq!(reloaded.restart, ["server.mount-address", "hooks.apply", "driver-model-storage"]);
+        assert_eq!(reloaded.applied, ["hooks.memory"]);
+        assert_eq!(reloaded.restart, ["server.mount-address", "server.max-body", "hooks.apply", "driver-model-storage"]);
         assert_eq!(handle.load().server.mount_address.port(), 1337);
         assert_eq!(handle.load().model.settings["path"], "data/models.db");
     }
