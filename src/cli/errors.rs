@@ -1,0 +1,171 @@
+//! `snaphook errors`: post hooks that failed for good.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{path, with_query};
+use super::{Failure, Global, Result, output};
+
+/// List, retry and drop post hooks that failed for good
+#[derive(Debug, Subcommand)]
+pub(super) enum Errors {
+    /// List them, oldest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// One JSON document per line, with the event, the log and everything else
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run failed hooks again, as they are bound now; those that succeed are gone from the list
+    Retry {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Only count what would run
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove them from the list without running them
+    Drop {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Which {
+    /// Only of this model
+    #[arg(long)]
+    model: Option<String>,
+    /// Only of the hook with this name
+    #[arg(long)]
+    hook: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Chosen {
+    /// The ids of single errors, as `errors list` shows them
+    #[arg(value_name = "ID", conflicts_with_all = ["model", "hook", "all"])]
+    ids: Vec<String>,
+    #[command(flatten)]
+    which: Which,
+    /// Every error there is
+    #[arg(long, conflicts_with_all = ["model", "hook"])]
+    all: bool,
+}
+
+impl Which {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        query.extend(self.model.clone().map(|model| ("model", model)));
+        query.extend(self.hook.clone().map(|hook| ("hook", hook)));
+        query
+    }
+}
+
+impl Chosen {
+    /// Nothing chosen is not everything.
+    fn check(&self) -> Result<()> {
+        if self.ids.is_empty() && !self.all && self.which.query().is_empty() {
+            return Err(Failure::new("name the ids of errors, or choose many with `--model`, `--hook` or `--all`"));
+        }
+        Ok(())
+    }
+}
+
+impl Errors {
+    pub(super) async fn run(&self, global: &Global) -> Result<()> {
+        match self {
+            Errors::List { which, json } => list(global, which, *json).await,
+            Errors::Retry { chosen, dry_run } => retry(global, chosen, *dry_run).await,
+            Errors::Drop { chosen } => drop(global, chosen).await,
+        }
+    }
+}
+
+async fn each(global: &Global, which: &Which, on: impl FnMut(Value) -> Result<()>) -> Result<()> {
+    let mut query = which.query();
+    query.push(("limit", "1000".to_owned()));
+    let next = |page: &Value, _: &Value| Some(("after", page.get("next")?.as_str()?.to_owned()));
+    global.client()?.each(&path(&["errors"]), &query, next, on).await
+}
+
+fn text(record: &Value, name: &str) -> String {
+    match record.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+async fn list(global: &Global, which: &Which, json: bool) -> Result<()> {
+    if json {
+        return each(global, which, output::line).await;
+    }
+    let mut rows = Vec::new();
+    each(global, which, |record| {
+        let hook = format!("{}.{}/{}", text(&record, "model"), text(&record, "phase"), text(&record, "hook"));
+        // The first line says what it is; `--json` has the rest.
+        let message = text(&record, "message").lines().next().unwrap_or_default().to_owned();
+        let columns = ["id", "time", "attempts", "cause"].map(|name| text(&record, name));
+        let [id, time, attempts, cause] = columns;
+        rows.push(vec![id, time, hook, attempts, cause, message]);
+        Ok(())
+    })
+    .await?;
+    if rows.is_empty() {
+        return output::line("no errors");
+    }
+    output::table(&["ID", "TIME", "HOOK", "ATTEMPTS", "CAUSE", "MESSAGE"], &rows)
+}
+
+async fn retry(global: &Global, chosen: &Chosen, dry_run: bool) -> Result<()> {
+    chosen.check()?;
+    let client = global.client()?;
+    let dry = dry_run.then(|| ("dry-run", "true".to_owned()));
+    let (mut matched, mut succeeded) = (0, 0);
+    let mut count = |answer: &Value| {
+        let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+        matched += number("matched");
+        succeeded += number("succeeded");
+    };
+    if chosen.ids.is_empty() {
+        let mut query = chosen.which.query();
+        query.extend(dry);
+        count(&client.post(&with_query("/errors/retry", &query), None).await?);
+    } else {
+        let query: Vec<_> = dry.into_iter().collect();
+        for id in &chosen.ids {
+            let answer = client.post(&with_query(&path(&["errors", id, "retry"]), &query), None).await?;
+            count(&answer);
+            if let Some(error) = answer.get("error") {
+                output::line(format!("{id} failed again: {}", text(error, "message")))?;
+            }
+        }
+    }
+    if dry_run {
+        return output::line(format!("{matched} would be retried"));
+    }
+    output::line(format!("{matched} retried, {succeeded} succeeded"))?;
+    if succeeded < matched {
+        return Err(Failure::new(format!("{} failed again; `snaphook errors list` shows why", matched - succeeded)));
+    }
+    Ok(())
+}
+
+async fn drop(global: &Global, chosen: &Chosen) -> Result<()> {
+    chosen.check()?;
+    let client = global.client()?;
+    let mut ids = chosen.ids.clone();
+    if ids.is_empty() {
+        each(global, &chosen.which, |record| {
+            ids.push(text(&record, "id"));
+            Ok(())
+        })
+        .await?;
+    }
+    for id in &ids {
+        client.delete(&path(&["errors", id])).await?;
+    }
+    output::line(format!("{} dropped", ids.len()))
+}

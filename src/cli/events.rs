@@ -1,0 +1,183 @@
+//! `snaphook events`: the log, one JSON document per line.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, path, with_query};
+use super::{Failure, Global, Result, output};
+
+/// Wait before the first attempt to reach a server again, and the longest wait.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Print events of a running server, oldest first, one JSON document per line
+///
+/// With --follow it goes on with what happens from now (or from --after); it comes back after the server did, and
+/// misses nothing and prints nothing twice.
+#[derive(Args, Debug)]
+pub(super) struct Events {
+    /// Go on with events as they happen
+    #[arg(long, short)]
+    follow: bool,
+    /// Only events after this position [default: all, or from now with --follow]
+    #[arg(long, value_name = "POSITION")]
+    after: Option<u64>,
+    /// At most that many
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    limit: Option<u64>,
+    /// Only events of this model
+    #[arg(long)]
+    model: Option<String>,
+    /// Only events of this instance
+    #[arg(long, requires = "model")]
+    instance: Option<String>,
+    /// Only events of these types, such as `instance.created,instance.deleted`
+    #[arg(long = "type", value_name = "TYPES")]
+    kind: Option<String>,
+}
+
+impl Events {
+    pub(super) async fn run(&self, global: &Global) -> Result<()> {
+        let client = global.client()?;
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut print = |event: &str| {
+            output::line(event)?;
+            left -= 1;
+            Ok(left > 0)
+        };
+        if self.limit == Some(0) {
+            return Ok(());
+        }
+        match self.follow {
+            true => self.follow(&client, &mut print).await,
+            false => self.list(&client, &mut print).await,
+        }
+    }
+
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        query.extend(self.model.clone().map(|model| ("model", model)));
+        query.extend(self.instance.clone().map(|instance| ("instance", instance)));
+        query.extend(self.kind.clone().map(|kind| ("type", kind)));
+        query.extend(self.after.map(|after| ("after", after.to_string())));
+        query
+    }
+
+    async fn list(&self, client: &Client, print: &mut impl FnMut(&str) -> Result<bool>) -> Result<()> {
+        let mut query = self.query();
+        query.push(("limit", self.limit.unwrap_or(1000).min(1000).to_string()));
+        let next = |page: &Value, last: &Value| match page.get("next") {
+            None | Some(Value::Null) => None,
+            Some(_) => Some(("after", last.get("position")?.to_string())),
+        };
+        let mut done = false;
+        let each = client.each(&path(&["events"]), &query, next, |event| {
+            done = !print(&event.to_string())?;
+            // The only way to leave the loop early; told apart by `done`.
+            if done { Err(Failure::OutputClosed) } else { Ok(()) }
+        });
+        match each.await {
+            Err(Failure::OutputClosed) if done => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn follow(&self, client: &Client, print: &mut impl FnMut(&str) -> Result<bool>) -> Result<()> {
+        let path = with_query("/events/stream", &self.query());
+        let mut last_id: Option<String> = None;
+        let mut wait = RECONNECT.0;
+        let mut reached = false;
+        loop {
+            let mut response = match client.stream(&path, last_id.as_deref()).await {
+                Ok(response) => response,
+                // It was there and comes back.
+                Err(Failure::NoServer(_)) if reached => {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RECONNECT.1);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            reached = true;
+            wait = RECONNECT.0;
+            let mut frames = Frames::default();
+            while let Ok(Some(chunk)) = response.chunk().await {
+                for frame in frames.push(&chunk) {
+                    if let Some(id) = frame.id {
+                        last_id = Some(id);
+                    }
+                    if !frame.data.is_empty() && !print(&frame.data)? {
+                        return Ok(());
+                    }
+                }
+            }
+            if last_id.is_none() && self.after.is_none() {
+                tracing::warn!("the connection broke before the first event; what happened meanwhile is not shown");
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Cuts a stream into server-sent events.
+#[derive(Default)]
+struct Frames {
+    rest: Vec<u8>,
+    current: Frame,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Frame {
+    id: Option<String>,
+    data: String,
+}
+
+impl Frames {
+    /// The events that `chunk` completes.
+    fn push(&mut self, chunk: &[u8]) -> Vec<Frame> {
+        self.rest.extend_from_slice(chunk);
+        let mut frames = Vec::new();
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches(['\n', '\r']);
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                _ if line.is_empty() => {
+                    let frame = std::mem::take(&mut self.current);
+                    if frame != Frame::default() {
+                        frames.push(frame);
+                    }
+                }
+                "id" => self.current.id = Some(value.to_owned()),
+                "data" => {
+                    if !self.current.data.is_empty() {
+                        self.current.data.push('\n');
+                    }
+                    self.current.data.push_str(value);
+                }
+                _ => {}
+            }
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_in_pieces() {
+        let text = ":\n\nid: 7\nevent: instance.created\ndata: {\"a\":\"ä\"}\n\n: beat\n\nid: 8\r\ndata: x\ndata: y\r\n\r\nid: 9\n";
+        let frame = |id: &str, data: &str| Frame { id: Some(id.to_owned()), data: data.to_owned() };
+        let expected = [frame("7", "{\"a\":\"ä\"}"), frame("8", "x\ny")];
+        for size in [1, 2, 3, 7, text.len()] {
+            let mut frames = Frames::default();
+            let found: Vec<_> = text.as_bytes().chunks(size).flat_map(|chunk| frames.push(chunk)).collect();
+            assert_eq!(found, expected, "{size}");
+        }
+    }
+}

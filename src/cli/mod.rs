@@ -1,0 +1,195 @@
+//! The command line: one file per command; only this layer prints.
+//!
+//! Commands that concern a running server talk to it over HTTP, like any client. `rebuild` and `secret` also work on
+//! the stores themselves while no server runs.
+
+mod apply;
+mod check;
+mod client;
+mod errors;
+mod events;
+mod hook;
+mod log;
+mod output;
+mod rebuild;
+mod secret;
+mod serve;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors};
+use client::Client;
+
+/// Models as a REST API over an event log, with sandboxed hooks around every change.
+///
+/// Without a command, `snaphook` serves: it reads config.toml in the working directory, or takes the defaults.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  snaphook                                       serve, as config.toml says
+  snaphook check                                 say what is wrong with config.toml, with lines
+  snaphook apply --plan                          show what `hooks/` would change on the running server
+  snaphook hook put hooks/movie/preCreate.ts     bind a hook; model and phase come from the path
+  snaphook hook test check.js --phase preCreate --after new.json
+                                                 run a hook here, without a server
+  snaphook events --follow --model movie         print events as they happen, one JSON document per line
+  snaphook errors retry --model movie --dry-run  count the failed post hooks that a retry would run again
+  printf %s \"$KEY\" | snaphook secret set mail-key
+                                                 keep a secret for hooks
+
+`snaphook help <command>` says more about each.";
+
+#[derive(Args, Debug)]
+struct Global {
+    /// Configuration file [default: config.toml, if it is there]
+    #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
+    config: Option<PathBuf>,
+    /// What to log to stderr: a level, or `target=level,…`
+    #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG", default_value = "info")]
+    log: String,
+    /// Address of a running server [default: the one that the configuration names]
+    #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
+    url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API until SIGINT or SIGTERM
+    ///
+    /// What runs then gets 10 seconds to finish; a second signal ends it at once. SIGHUP, or a change of the file,
+    /// loads grants and limits again.
+    Serve,
+    /// Say what is wrong with the configuration, all at once, with lines
+    Check,
+    /// Make the model store again from the event log
+    ///
+    /// Asks the running server to do it; works on the stores themselves if none runs. No hook runs.
+    Rebuild,
+    Events(events::Events),
+    #[command(subcommand)]
+    Errors(errors::Errors),
+    #[command(subcommand)]
+    Secret(secret::Secret),
+    #[command(subcommand)]
+    Hook(hook::Hook),
+    Apply(apply::Apply),
+}
+
+/// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    if let Err(error) = log::init(&global.log) {
+        return output::fail(&error);
+    }
+    let result = match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(&global),
+        Command::Check => check::check(&global),
+        Command::Rebuild => block_on(rebuild::rebuild(&global)),
+        Command::Events(command) => block_on(command.run(&global)),
+        Command::Errors(command) => block_on(command.run(&global)),
+        Command::Secret(command) => block_on(command.run(&global)),
+        Command::Hook(command) => block_on(command.run(&global)),
+        Command::Apply(command) => block_on(command.run(&global)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough.
+        Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error),
+    }
+}
+
+/// A command without a server needs one thread.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("no runtime: {error}")))?.block_on(work)
+}
+
+impl Global {
+    fn config(&self) -> Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    fn client(&self) -> Result<Client> {
+        match &self.url {
+            Some(url) => Client::new(url, true),
+            None => Client::new(&self.config()?.url(), false),
+        }
+    }
+}
+
+/// Result of a command.
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a command failed.
+#[derive(Debug)]
+enum Failure {
+    Message(String),
+    /// Nobody answers at the server's address.
+    NoServer(String),
+    Config(ConfigErrors),
+    /// Stdout was closed by its reader.
+    OutputClosed,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Failure::Message(message.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Message(message) | Failure::NoServer(message) => f.write_str(message),
+            Failure::Config(errors) => errors.fmt(f),
+            Failure::OutputClosed => f.write_str("nobody reads the output"),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Failure::Config(errors)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Of writing to stdout, the only thing that commands do with a plain `?`.
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::new(format!("cannot write the output: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_serves() {
+        assert!(Cli::try_parse_from(["snaphook", "--config", "x.toml"]).unwrap().command.is_none());
+        assert!(matches!(Cli::try_parse_from(["snaphook", "serve"]).unwrap().command, Some(Command::Serve)));
+    }
+}
