@@ -4,6 +4,7 @@
 //! those below it; `cargo xtask tidy` holds that.
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod drivers;
 pub mod engine;

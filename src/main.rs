@@ -1,1 +1,8 @@
-fn main() {}
+//! The `snaphook` binary: an allocator and the command line.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    snaphook::cli::main()
+}

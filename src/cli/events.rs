@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Client, path, with_query};
+use super::client::{Client, with_query};
 use super::{Failure, Global, Result, output};
 
 /// Wait before the first attempt to reach a server again, and the longest wait.
@@ -72,7 +72,7 @@ impl Events {
             Some(_) => Some(("after", last.get("position")?.to_string())),
         };
         let mut done = false;
-        let each = client.each(&path(&["events"]), &query, next, |event| {
+        let each = client.each("/events", &query, next, |event| {
             done = !print(&event.to_string())?;
             // The only way to leave the loop early; told apart by `done`.
             if done { Err(Failure::OutputClosed) } else { Ok(()) }

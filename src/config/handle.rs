@@ -49,11 +49,6 @@ impl ConfigHandle {
         Arc::clone(&self.current)
     }
 
-    /// For those who only ever look at what is in force. It is changed here and nowhere else.
-    pub fn shared(&self) -> Arc<ArcSwap<Config>> {
-        Arc::clone(&self.current)
-    }
-
     /// Counts the changes, from 1. Who keeps something derived from the configuration reads this first, then the
     /// configuration: then what was derived is never older than the generation it is filed under.
     pub fn generation(&self) -> u64 {

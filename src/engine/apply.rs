@@ -10,7 +10,7 @@ use snaphook_driver::Json;
 use super::Engine;
 use super::command::{BindingCode, BindingInput, ModelInput, Origin, Precondition, WriteOptions};
 use super::error::{Error, Result};
-use crate::catalog::files::{BindingFile, CodeFile, read_directory};
+use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
 
@@ -26,8 +26,13 @@ impl Engine {
                 let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 Error::bad_request(lines.join("\n"))
             })?;
+        self.apply_files(&files, origin).await
+    }
+
+    /// The same for files that were read already.
+    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
         let states: Vec<ModelState> = self.models().iter().map(|model| state(model)).collect();
-        let steps = plan(&files, &states);
+        let steps = plan(files, &states);
         for step in &steps {
             self.carry_out(step, origin)
                 .await

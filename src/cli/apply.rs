@@ -1,0 +1,206 @@
+//! `snaphook apply`: makes a running server match the models and hooks kept as files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::client::{Body, Client, path, with_query};
+use super::{Failure, Global, Result, output};
+use crate::catalog::files::{BindingFile, CodeFile, read_directory};
+use crate::catalog::plan::{HookState, ModelState, Step, plan};
+use crate::config::Phase;
+
+/// Make a running server match the models and hooks in a folder
+///
+/// Reads `<dir>/<model>/model.json` and `<dir>/<model>/<phase>.js`, `.ts`, `.wasm` or `.toml`, prints what differs and
+/// does it. What is already so is left alone, so it can run at every deploy. Models that no file names are left alone;
+/// a model's hook that no file names is removed.
+#[derive(Args, Debug)]
+pub(super) struct Apply {
+    /// The folder [default: `hooks.directory` of the configuration]
+    directory: Option<PathBuf>,
+    /// Only print what would be done
+    #[arg(long)]
+    plan: bool,
+}
+
+impl Apply {
+    pub(super) async fn run(&self, global: &Global) -> Result<()> {
+        let directory = match &self.directory {
+            Some(directory) => directory.clone(),
+            None => global.config()?.hooks.directory,
+        };
+        if !directory.is_dir() {
+            return Err(Failure::new(format!("`{}` is no folder", directory.display())));
+        }
+        let files = read_directory(&directory).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Failure::new(format!("nothing was applied:\n{}", lines.join("\n")))
+        })?;
+        let client = global.client()?;
+        let server = states(&client, files.iter().map(|model| model.id.as_str())).await?;
+        let steps = plan(&files, &server);
+        if steps.is_empty() {
+            return output::line(format!("nothing to do: {} models are as the files say", files.len()));
+        }
+        let artifacts: Vec<&str> = server
+            .iter()
+            .flat_map(|model| model.hooks.values().flatten())
+            .map(|hook| hook.artifact.trim_start_matches("sha256:"))
+            .collect();
+        for step in &steps {
+            output::line(step)?;
+            if !self.plan {
+                carry_out(&client, step, &artifacts)
+                    .await
+                    .map_err(|error| Failure::new(format!("{error}\nthe steps after this one were not taken")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The models of those names as the server has them.
+async fn states(client: &Client, ids: impl Iterator<Item = &str>) -> Result<Vec<ModelState>> {
+    let mut states = Vec::new();
+    for id in ids {
+        let Some(model) = client.find(&path(&["models", id])).await? else { continue };
+        let hooks = client.get(&path(&["models", id, "hooks"])).await?;
+        let member = |name: &str| model.get(name).cloned().unwrap_or_default();
+        states.push(ModelState {
+            id: id.to_owned(),
+            schema: member("schema"),
+            indexes: member("indexes"),
+            unique: member("unique"),
+            hooks: Phase::ALL.into_iter().map(|phase| (phase, chain(&hooks, phase))).collect::<BTreeMap<_, _>>(),
+        });
+    }
+    Ok(states)
+}
+
+fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
+    let chain = hooks.get(phase.as_str()).and_then(Value::as_array);
+    let hook = |hook: &Value| {
+        let text = |name: &str| hook.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        HookState {
+            name: text("name"),
+            engine: text("engine"),
+            artifact: text("artifact"),
+            shadow: text("mode") == "shadow",
+        }
+    };
+    chain.into_iter().flatten().map(hook).collect()
+}
+
+async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) -> Result<()> {
+    match step {
+        Step::CreateModel { id, document } => {
+            let mut body = Map::from_iter([("id".to_owned(), Value::from(id.as_str()))]);
+            body.extend(document.as_object().cloned().unwrap_or_default());
+            client.post("/models", Some(Body::json(&Value::Object(body)))).await.map(drop)
+        }
+        Step::ChangeModel { id, document, .. } => {
+            client.put(&path(&["models", id]), Body::json(document)).await.map(drop)
+        }
+        Step::PutHooks { model, phase, chain, .. } => put_chain(client, model, *phase, chain, artifacts).await.map(drop),
+        Step::RemoveHooks { model, phase, .. } => {
+            client.delete(&path(&["models", model, "hooks", phase.as_str()])).await
+        }
+    }
+}
+
+/// Binds a chain. `artifacts`: digests of code that the server has.
+pub(super) async fn put_chain(
+    client: &Client,
+    model: &str,
+    phase: Phase,
+    chain: &[BindingFile],
+    artifacts: &[&str],
+) -> Result<Value> {
+    let path = path(&["models", model, "hooks", phase.as_str()]);
+    if let [BindingFile { name, engine, code: CodeFile::Inline { bytes, typescript }, shadow: false, .. }] = chain {
+        let mut query = vec![("engine", engine.clone())];
+        query.extend(name.clone().map(|name| ("name", name)));
+        let media_type = match (engine.as_str(), typescript) {
+            ("component", _) => "application/wasm",
+            (_, true) => "application/typescript",
+            (_, false) => "text/javascript",
+        };
+        return client.put(&with_query(&path, &query), Body { media_type, bytes: bytes.clone() }).await;
+    }
+    let bindings: Vec<_> = chain.iter().map(|file| binding(model, file, artifacts)).collect();
+    client.put(&path, Body::json(&json!({ "chain": bindings }))).await
+}
+
+/// A `Binding` of the REST API.
+fn binding(model: &str, file: &BindingFile, artifacts: &[&str]) -> Value {
+    let mut binding = Map::new();
+    binding.extend(file.name.clone().map(|name| ("name".to_owned(), Value::from(name))));
+    binding.insert("engine".to_owned(), Value::from(file.engine.as_str()));
+    let (key, code) = match &file.code {
+        CodeFile::Inline { bytes, .. } => match std::str::from_utf8(bytes) {
+            Ok(source) if file.engine != "component" => ("source", source.to_owned()),
+            // Bytes have no place in JSON: the server must have them, bound already or in its own folder of hooks.
+            _ => ("artifact", stored(model, file, bytes, artifacts)),
+        },
+        CodeFile::Artifact(artifact) => ("artifact", artifact.clone()),
+        CodeFile::Library(library) => ("library", library.clone()),
+    };
+    binding.insert(key.to_owned(), Value::from(code));
+    if file.shadow {
+        binding.insert("mode".to_owned(), Value::from("shadow"));
+    }
+    Value::Object(binding)
+}
+
+fn stored(model: &str, file: &BindingFile, bytes: &[u8], artifacts: &[&str]) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = format!("{:x}", Sha256::digest(bytes));
+    if artifacts.contains(&digest.as_str()) {
+        return format!("sha256:{digest}");
+    }
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{model}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(engine: &str, code: CodeFile, shadow: bool) -> BindingFile {
+        BindingFile { name: None, engine: engine.to_owned(), code, shadow, path: PathBuf::from("hooks/a/check.wasm") }
+    }
+
+    #[test]
+    fn bindings() {
+        let inline = |text: &str| CodeFile::Inline { bytes: text.as_bytes().to_vec(), typescript: true };
+        assert_eq!(
+            binding("a", &file("quickjs", inline("x"), true), &[]),
+            json!({"engine": "quickjs", "source": "x", "mode": "shadow"})
+        );
+        assert_eq!(
+            binding("a", &file("component", inline("x"), false), &[]),
+            json!({"engine": "component", "artifact": "a/check.wasm"})
+        );
+        let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+        assert_eq!(
+            binding("a", &file("component", inline("x"), false), &[digest]),
+            json!({"engine": "component", "artifact": format!("sha256:{digest}")})
+        );
+        assert_eq!(
+            binding("a", &file("native", CodeFile::Library("libx.so".to_owned()), false), &[]),
+            json!({"engine": "native", "library": "libx.so"})
+        );
+    }
+
+    #[test]
+    fn chains_of_the_server() {
+        let hooks = json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow"}]});
+        let expected =
+            HookState { name: "n".to_owned(), engine: "quickjs".to_owned(), artifact: "sha256:00".to_owned(), shadow: true };
+        assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
+        assert_eq!(chain(&hooks, Phase::PostCreate), []);
+    }
+}

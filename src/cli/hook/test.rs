@@ -1,0 +1,229 @@
+//! `snaphook hook test`: runs a hook here, in the real engine, without a server.
+//!
+//! What it may do is what the configuration grants it, against stores in memory that hold the models kept as files
+//! and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use snaphook_driver::{Json, time};
+
+use super::{Place, read};
+use crate::catalog::files::{ModelFiles, read_directory};
+use crate::cli::{Failure, Global, Result, output};
+use crate::config::{Config, ConfigHandle, DriverConfig, Phase};
+use crate::drivers::Stores;
+use crate::engine::command::Origin;
+use crate::engine::{Engine, replay};
+use crate::hooks::context::{Asked, Context, EventRef, Outcome, Run};
+use crate::hooks::engines;
+use crate::hooks::grants::HookId;
+use crate::hooks::host::{Binding, HookHost, Mode};
+
+/// Run a hook here, in the real sandbox, without a server
+///
+/// Prints what it decides, its log, its time and memory, and each capability that it asked for. It may do what
+/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances.
+///
+/// Example: snaphook hook test hooks/movie/preCreate.ts --after film.json
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Test {
+    /// JavaScript, TypeScript or a WebAssembly component
+    file: PathBuf,
+    #[command(flatten)]
+    place: Place,
+    /// The hook's name, which grants may ask for [default: the file's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// File with the instance's data before the change (update and delete)
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
+    /// File with the instance's data after the change (create and update)
+    #[arg(long, value_name = "FILE")]
+    after: Option<PathBuf>,
+    /// The instance's id
+    #[arg(long, default_value = "test")]
+    id: String,
+    /// Print everything as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Test {
+    pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
+        let config = global.config()?;
+        let phase = self.place.phase(&self.file)?;
+        let (engine, code, _) = read(&self.file)?;
+        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let id = HookId {
+            model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
+            phase,
+            name: self.name.clone().unwrap_or(stem),
+            artifact: artifact(&code),
+        };
+        let context = self.context(&id)?;
+        let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
+        let (engine_in_memory, host) = open(&config, folder.path()).await?;
+        let run = run_once(&host, engine, &code, id, &context).await;
+        engine_in_memory.close(Duration::ZERO).await;
+        let run = run?;
+        if self.json { print_json(&run)? } else { print(&run)? }
+        match run.outcome {
+            // The decision is printed; it is no fault of the run.
+            Outcome::Accept | Outcome::Amend(_) | Outcome::Reject(_) => Ok(()),
+            Outcome::Failed(_) => Err(Failure::new("the hook failed")),
+        }
+    }
+
+    fn context(&self, id: &HookId) -> Result<Context> {
+        let phase = id.phase;
+        let wants_before = !matches!(phase, Phase::PreCreate | Phase::PostCreate);
+        let wants_after = !matches!(phase, Phase::PreDelete | Phase::PostDelete);
+        Ok(Context {
+            phase,
+            model: id.model.clone(),
+            model_version: 1,
+            instance: self.id.clone(),
+            before: data(phase, "--before", self.before.as_deref(), wants_before)?,
+            after: data(phase, "--after", self.after.as_deref(), wants_after)?,
+            actor: None,
+            request_id: None,
+            time: time::now(),
+            event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned() }),
+            attempt: 1,
+            depth: 0,
+        })
+    }
+}
+
+fn artifact(code: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    format!("sha256:{:x}", Sha256::digest(code))
+}
+
+fn data(phase: Phase, option: &str, file: Option<&Path>, wanted: bool) -> Result<Option<Json>> {
+    match file {
+        None if wanted => Err(Failure::new(format!("`{phase}` needs `{option}`, a file with the instance's data"))),
+        Some(_) if !wanted => Err(Failure::new(format!("`{phase}` has no data for `{option}`"))),
+        None => Ok(None),
+        Some(file) => {
+            let name = file.display();
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::new(format!("`{name}` cannot be read: {error}")))?;
+            match serde_json::from_str::<Value>(&text) {
+                Ok(Value::Object(_)) => Ok(Some(Json::trusted(text))),
+                Ok(_) => Err(Failure::new(format!("`{name}` holds no object, expected the instance's data"))),
+                Err(error) => Err(Failure::new(format!("`{name}` is no JSON: {error}"))),
+            }
+        }
+    }
+}
+
+/// An engine on stores in memory, with the models that are kept as files, and the host that runs the hook.
+async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHost>)> {
+    let memory = DriverConfig::default;
+    let in_memory = Config {
+        // Only the private key is written below it.
+        directory: folder.to_owned(),
+        private_key: "file:secret.key".to_owned(),
+        secure: memory(),
+        event: memory(),
+        model: memory(),
+        error: memory(),
+        ..config.clone()
+    };
+    let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
+    let stores = Stores::open(&in_memory).await.map_err(|error| failed(&error))?;
+    let handle = ConfigHandle::new(in_memory);
+    let host = Arc::new(HookHost::new(engines::all(&config.hooks.cache), handle.shared()));
+    let progress = replay::Progress::default();
+    let engine = Engine::open(handle, stores, Arc::clone(&host), &progress).await.map_err(|error| failed(&error))?;
+    // Without their hooks: this is about one.
+    let files = read_directory(&config.hooks.directory).unwrap_or_default();
+    let models: Vec<_> = files.into_iter().map(|model| ModelFiles { phases: Vec::new(), ..model }).collect();
+    if let Err(error) = engine.apply_files(&models, &Origin::default()).await {
+        tracing::warn!("the models of `{}` are not there for the test: {error}", config.hooks.directory.display());
+    }
+    Ok((engine, host))
+}
+
+async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, context: &Context) -> Result<Run> {
+    let prepared = host.prepare(engine, code, id.phase, &id.name).await.map_err(|error| {
+        let place = match (error.line, error.column) {
+            (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
+            (Some(line), None) => format!(" (line {line})"),
+            _ => String::new(),
+        };
+        Failure::new(format!("the hook cannot be bound: {}{place}", error.message))
+    })?;
+    let binding =
+        Binding { id, engine: engine.to_owned(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
+    let hook = host.bind(binding, Some(prepared));
+    Ok(host.run(&hook, context).await)
+}
+
+fn print(run: &Run) -> Result<()> {
+    match &run.outcome {
+        Outcome::Accept => output::line("verdict: accept")?,
+        Outcome::Amend(data) => {
+            let pretty = data.to_value().and_then(|value| serde_json::to_string_pretty(&value));
+            output::line(format!("verdict: amend\n{}", pretty.unwrap_or_else(|_| data.to_string())))?;
+        }
+        Outcome::Reject(rejection) => {
+            output::line(format!("verdict: reject: {}", rejection.message))?;
+            rejection.fields.iter().try_for_each(|row| output::line(format!("  {}: {}", row.pointer, row.message)))?;
+        }
+        Outcome::Failed(failure) => {
+            output::line(format!("failed ({}): {}", failure.cause.as_str(), failure.message))?;
+        }
+    }
+    for line in &run.log {
+        let level = format!("{:?}", line.level).to_lowercase();
+        output::line(format!("log: {level}: {}", line.message))?;
+    }
+    for asked in &run.asked {
+        output::line(asked_text(asked))?;
+    }
+    let millis = |duration: Duration| format!("{:.2} ms", duration.as_secs_f64() * 1e3);
+    output::line(format!("time: {}, of it {} in the host", millis(run.wall), millis(run.host)))?;
+    output::line(format!("memory: {:.1} MiB", run.memory_bytes as f64 / f64::from(1 << 20)))
+}
+
+fn asked_text(asked: &Asked) -> String {
+    let answer = if asked.granted { "granted" } else { "denied" };
+    match asked.target.is_empty() {
+        true => format!("asked for {}: {answer}", asked.capability),
+        false => format!("asked for {} `{}`: {answer}", asked.capability, asked.target),
+    }
+}
+
+fn print_json(run: &Run) -> Result<()> {
+    let mut document = Map::new();
+    let verdict = match &run.outcome {
+        Outcome::Accept => "accept",
+        Outcome::Amend(data) => {
+            document.insert("data".to_owned(), data.to_value().unwrap_or_default());
+            "amend"
+        }
+        Outcome::Reject(rejection) => {
+            document.insert("message".to_owned(), json!(rejection.message));
+            document.insert("fields".to_owned(), json!(rejection.fields));
+            "reject"
+        }
+        Outcome::Failed(failure) => {
+            document.insert("cause".to_owned(), json!(failure.cause.as_str()));
+            document.insert("message".to_owned(), json!(failure.message));
+            "failed"
+        }
+    };
+    document.insert("verdict".to_owned(), json!(verdict));
+    document.insert("log".to_owned(), json!(run.log));
+    document.insert("asked".to_owned(), json!(run.asked));
+    document.insert("wall_ms".to_owned(), json!(run.wall.as_secs_f64() * 1e3));
+    document.insert("host_ms".to_owned(), json!(run.host.as_secs_f64() * 1e3));
+    document.insert("memory_bytes".to_owned(), json!(run.memory_bytes));
+    output::line(Value::Object(document))
+}

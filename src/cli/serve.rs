@@ -1,0 +1,197 @@
+//! `snaphook serve`: opens everything in its order, serves, and closes everything in reverse.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{Failure, Global, Result, output, rebuild};
+use crate::config::{self, Config, ConfigHandle};
+use crate::drivers::{self, Stores};
+use crate::engine::command::Origin;
+use crate::engine::{Engine, replay};
+use crate::hooks::engines;
+use crate::hooks::host::HookHost;
+use crate::server;
+
+/// What requests and hooks that run get to finish once the server is asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// Who changes models and hooks at start.
+const ACTOR_APPLY: &str = "apply";
+
+pub(super) fn serve(global: &Global) -> Result<()> {
+    let config = global.config()?;
+    drivers::check(&config)?;
+    if let Some(refusal) = config.refusal() {
+        return Err(refusal.into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.server.workers)
+        .thread_name("snaphook")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
+    let result = runtime.block_on(run(config));
+    // Everything was closed; a thread that still waits for something has nothing to finish.
+    runtime.shutdown_background();
+    result
+}
+
+/// Serves until a signal asks to stop. A step of the start that fails undoes those before it.
+async fn run(config: Config) -> Result<()> {
+    let start = Instant::now();
+    let stop = stop_signal()?;
+    match &config.file {
+        Some(file) => tracing::info!("configuration: {}", file.display()),
+        None => tracing::info!("no {} here: the defaults hold", config::FILE_DEFAULT),
+    }
+    let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
+    let listener = match TcpListener::bind(config.server.mount_address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            stores.close().await;
+            let address = config.server.mount_address;
+            return Err(Failure::new(format!("`server.mount-address` is `{address}`, which cannot be listened on: {error}")));
+        }
+    };
+    let handle = ConfigHandle::new(config);
+    let engine = open_engine(&handle, stores).await?;
+    let result = serve_until(stop, start, &handle, &engine, listener).await;
+    result.inspect(|()| tracing::info!("stopped"))
+}
+
+/// The engine, with the model store caught up. If it cannot be opened, the stores are closed.
+async fn open_engine(handle: &Arc<ConfigHandle>, stores: Stores) -> Result<Arc<Engine>> {
+    let start = Instant::now();
+    let host = Arc::new(HookHost::new(engines::all(&handle.load().hooks.cache), handle.shared()));
+    let progress = Arc::new(replay::Progress::default());
+    let bar = rebuild::show(&progress, "replay");
+    let opened = Engine::open(Arc::clone(handle), stores.clone(), host, &progress).await;
+    bar.finish().await;
+    match opened {
+        Ok(engine) => {
+            let models = engine.models().len();
+            tracing::info!("models loaded: {models}, {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            Ok(engine)
+        }
+        Err(error) => {
+            stores.close().await;
+            Err(Failure::new(error.to_string()))
+        }
+    }
+}
+
+/// From the loaded engine to the closed one.
+async fn serve_until(
+    mut stop: watch::Receiver<Option<Instant>>,
+    start: Instant,
+    handle: &Arc<ConfigHandle>,
+    engine: &Arc<Engine>,
+    listener: TcpListener,
+) -> Result<()> {
+    let config = handle.current();
+    let served = match apply(&config, engine).await {
+        Ok(()) => {
+            let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
+            announce(&config, &listener, start)?;
+            let mut asked = stop.clone();
+            let shutdown = async move {
+                let _ = asked.wait_for(Option::is_some).await;
+                tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
+            };
+            let served = server::run(listener, Arc::clone(engine), &config.server, shutdown).await;
+            reload.abort();
+            served.map_err(|error| Failure::new(format!("the server failed: {error}")))
+        }
+        Err(error) => Err(error),
+    };
+    let asked = *stop.borrow_and_update();
+    engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
+    served
+}
+
+/// `[hooks] apply = true`.
+async fn apply(config: &Config, engine: &Engine) -> Result<()> {
+    if !config.hooks.apply {
+        return Ok(());
+    }
+    let start = Instant::now();
+    let directory: &Path = &config.hooks.directory;
+    let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
+    let steps = engine.apply(directory, &origin).await.map_err(|error| {
+        let line = format!("`hooks.apply` is true, but `{}` cannot be applied: {error}", directory.display());
+        Failure::new(line)
+    })?;
+    for step in &steps {
+        tracing::info!("{step}");
+    }
+    tracing::info!("{} applied: {} changes, {:.1} ms", directory.display(), steps.len(), start.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// One line on stdout: the address, with the port that the system chose if the configuration asks for 0.
+fn announce(config: &Config, listener: &TcpListener, start: Instant) -> Result<()> {
+    let address = listener.local_addr().unwrap_or(config.server.mount_address);
+    let path = config.server.mount_path.trim_end_matches('/');
+    tracing::info!("started in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    match output::line(format!("snaphook serves at http://{address}{path}")) {
+        // Nobody reads it; the log says where it serves, too.
+        Err(Failure::OutputClosed) => Ok(()),
+        result => result,
+    }
+}
+
+/// Holds the moment of the first SIGINT or SIGTERM. The second one ends the process.
+fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
+    let mut signals = Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        signals.next().await;
+        sender.send_replace(Some(Instant::now()));
+        let code = signals.next().await;
+        tracing::warn!("stopped at once; what was answered is in the event log");
+        std::process::exit(code);
+    });
+    Ok(receiver)
+}
+
+/// The signals that ask to stop; [`Signals::next`] gives the exit code that goes with one.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) -> i32 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        130
+    }
+}
