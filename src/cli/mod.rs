@@ -56,9 +56,9 @@ struct Global {
     /// Configuration file [default: config.toml, if it is there]
     #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
     config: Option<PathBuf>,
-    /// What to log to stderr: a level, or `target=level,…`
-    #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG", default_value = "info")]
-    log: String,
+    /// What to log to stderr: a level, or `target=level,…` [default: info for `serve`, else warn]
+    #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
+    log: Option<String>,
     /// Address of a running server [default: the one that the configuration names]
     #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
     url: Option<String>,
@@ -90,10 +90,12 @@ enum Command {
 /// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    if let Err(error) = log::init(&global.log) {
+    let command = command.unwrap_or(Command::Serve);
+    let level = if matches!(command, Command::Serve) { "info" } else { "warn" };
+    if let Err(error) = log::init(global.log.as_deref().unwrap_or(level)) {
         return output::fail(&error);
     }
-    let result = match command.unwrap_or(Command::Serve) {
+    let result = match command {
         Command::Serve => serve::serve(&global),
         Command::Check => check::check(&global),
         Command::Rebuild => block_on(rebuild::rebuild(&global)),
