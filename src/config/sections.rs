@@ -146,12 +146,12 @@ fn plugins(root: &mut Section<'_>, directory: &Path) -> PathBuf {
     let mut plugins = root.section("plugins");
     let text = plugins.string("directory");
     let path = directory.join(text.as_ref().map_or("plugins", |text| text.value.as_str()));
-    if let Some(text) = &text {
-        if let Some(library) = library(&path) {
-            text.place.error(format!(
-                "holds the library `{library}`; loading plugins is not in this version yet, remove it or name another folder"
-            ));
-        }
+    if let Some(text) = &text
+        && let Some(library) = library(&path)
+    {
+        text.place.error(format!(
+            "holds the library `{library}`; loading plugins is not in this version yet, remove it or name another folder"
+        ));
     }
     plugins.finish();
     path
