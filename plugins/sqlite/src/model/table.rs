@@ -24,7 +24,19 @@ const COLUMNS_MAX: usize = 1900;
 const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
      _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
 
-const OWN_NAMES: [&str; 7] = ["_id", "_model_version", "_revision", "_position", "_created_at", "_updated_at", "_data"];
+/// Names that no property column may have: the table's own, and SQLite's for the row's number.
+const TAKEN_NAMES: [&str; 10] = [
+    "_id",
+    "_model_version",
+    "_revision",
+    "_position",
+    "_created_at",
+    "_updated_at",
+    "_data",
+    "rowid",
+    "oid",
+    "_rowid_",
+];
 
 /// A model's table.
 #[derive(Clone, Debug)]
@@ -67,7 +79,7 @@ impl Table {
     pub(super) fn new(shape: &ModelShape) -> Self {
         let mut columns: Vec<Generated> = Vec::new();
         let mut by_property = HashMap::new();
-        let mut seen: HashSet<String> = OWN_NAMES.iter().map(|name| (*name).to_owned()).collect();
+        let mut seen: HashSet<String> = TAKEN_NAMES.iter().map(|name| (*name).to_owned()).collect();
         for column in shape.columns.iter().filter(|column| !column.name.contains('\0')).take(COLUMNS_MAX) {
             if by_property.contains_key(&column.name) {
                 continue;

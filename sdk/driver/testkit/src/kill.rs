@@ -1,1 +1,193 @@
-pub const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
+//! Cases that kill a process in the middle of its work and look at what it left.
+//!
+//! The process is the test binary itself, told by variables of its environment to run one case of this module
+//! alone. Such a case does nothing in an ordinary run.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use snaphook_driver::{Append, Claim, EventFilter, EventQuery, InstanceQuery, Position, Stream};
+
+use crate::Subject;
+use crate::model::define;
+use crate::sample::{Random, any, created, shape};
+
+/// Set in the environment of a process that is to be killed: the folder of its store.
+pub(crate) const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
+
+/// Marks lines of that process that are meant for its parent.
+const MARK: &str = "snaphook-testkit:";
+
+/// Longest life of a process that nobody kills.
+const LIFE: Duration = Duration::from_secs(60);
+
+const ROUNDS: u64 = 5;
+
+/// Runs one case of this module in another process and kills that after `lines` lines; answers what it printed.
+fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> Vec<u64> {
+    let module = subject.module.split_once("::").map_or("", |(_, module)| module);
+    let mut child: Child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("{module}::{case}"), "--nocapture"])
+        .env(FOLDER_VARIABLE, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut numbers = Vec::new();
+    let mut line = Vec::new();
+    let mut killed = false;
+    // What was printed before the kill is read to its end: it was answered.
+    while output.read_until(b'\n', &mut line).unwrap() > 0 {
+        let text = String::from_utf8_lossy(&line);
+        // The harness prints the name of the case on the same line as the first.
+        if let Some((_, number)) = text.split_once(MARK)
+            && text.ends_with('\n')
+        {
+            numbers.push(number.trim().parse().unwrap());
+        }
+        line.clear();
+        if !killed && numbers.len() >= lines {
+            child.kill().unwrap();
+            killed = true;
+        }
+    }
+    child.wait().unwrap();
+    assert!(killed, "the process ended by itself after {} lines", numbers.len());
+    numbers
+}
+
+fn is_child() -> bool {
+    std::env::var_os(FOLDER_VARIABLE).is_some()
+}
+
+/// Every answered append is there, whole, once, with its claim; none is half there.
+pub async fn appended_events_survive_a_kill(subject: &Subject) {
+    if is_child() {
+        return;
+    }
+    let store = subject.event().await;
+    let durable = store.capabilities().durable;
+    store.close().await.unwrap();
+    drop(store);
+    if !durable {
+        return;
+    }
+    let mut random = Random::new(std::process::id().into());
+    let mut answered: Vec<Position> = Vec::new();
+    for round in 0..ROUNDS {
+        let lines = 1 + random.below(400);
+        answered.extend(run_and_kill(subject, "append_until_killed", subject.folder(), lines));
+        let store = subject.event().await;
+        let (mut after, mut found) = (0, Vec::new());
+        loop {
+            let query = EventQuery { after, limit: 1000, filter: EventFilter::default() };
+            let page = store.read(&query, None).await.unwrap();
+            let Some(last) = page.events.last() else { break };
+            after = last.position;
+            for event in &page.events {
+                let key = event.data.as_ref().unwrap().to_value().unwrap()["key"].as_str().unwrap().to_owned();
+                let holder = store.holder(&key).await.unwrap().unwrap();
+                assert_eq!((holder.position, holder.stream), (event.position, event.stream()), "round {round}");
+                let last = store.last(&event.stream(), event.position).await.unwrap().unwrap();
+                assert_eq!(&last, event);
+                found.push(event.position);
+            }
+        }
+        assert!(found.is_sorted_by(|left, right| left < right));
+        for position in &answered {
+            assert!(found.binary_search(position).is_ok(), "answered {position} is gone in round {round}");
+        }
+        assert_eq!(store.head().await.unwrap(), found.last().copied().unwrap_or(0));
+        // The next event comes after all of them.
+        let next = crate::sample::append_one(&*store, claiming(&format!("between {round}"))).await;
+        assert!(found.last().is_none_or(|last| next > *last));
+        answered.push(next);
+        // What a group had acknowledged stays so.
+        assert!(store.lag("g").await.unwrap().1 >= found.first().map_or(0, |first| first - 1));
+        store.close().await.unwrap();
+    }
+}
+
+fn claiming(key: &str) -> Append {
+    let mut append = any("m", &format!("i{}", key.len() % 7));
+    append.event.data = Some(snaphook_driver::Json::from_value(&json!({"key": key, "padding": "x".repeat(key.len() * 20)})));
+    append.claims = vec![Claim { key: key.to_owned(), holder: None }];
+    append
+}
+
+/// Appends in batches of many sizes and prints each answered position, until it is killed.
+pub async fn append_until_killed(subject: &Subject) {
+    if !is_child() {
+        return;
+    }
+    let store = subject.event().await;
+    let group = snaphook_driver::Group { name: "g".into(), filter: EventFilter::default() };
+    store.create_group(&group, 0).await.unwrap();
+    let started = Instant::now();
+    let mut number = 0_u64;
+    while started.elapsed() < LIFE {
+        let batch: Vec<Append> = (0..1 + number % 13)
+            .map(|row| claiming(&format!("{}-{number}-{row}", std::process::id())))
+            .collect();
+        for position in store.append(&batch, number % 2 == 0).await.unwrap() {
+            println!("{MARK}{}", position.unwrap());
+        }
+        for delivery in store.claim("g", 20, Duration::from_secs(60)).await.unwrap() {
+            store.ack("g", &[(delivery.event.position, delivery.token)]).await.unwrap();
+        }
+        number += 1;
+    }
+}
+
+/// The instances are exactly those of the events up to the checkpoint.
+pub async fn the_checkpoint_fits_the_instances(subject: &Subject) {
+    if is_child() || !subject.is_kept() {
+        return;
+    }
+    let mut random = Random::new(std::process::id().into());
+    for round in 0..ROUNDS {
+        let lines = 1 + random.below(200);
+        let printed = run_and_kill(subject, "apply_until_killed", subject.folder(), lines);
+        let store = subject.model().await;
+        let checkpoint = store.checkpoint().await.unwrap();
+        assert!(checkpoint >= *printed.last().unwrap(), "round {round}: {checkpoint} after {printed:?}");
+        let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
+        let found = store.query("m", &query).await.unwrap().items;
+        // Position p > 1 writes instance p % 50; so the last 50 positions are there.
+        let expected = (2..=checkpoint).rev().take(50);
+        let mut expected: Vec<(String, Position)> = expected.map(|position| (id(position), position)).collect();
+        expected.sort();
+        let found: Vec<(String, Position)> =
+            found.into_iter().map(|instance| (instance.id, instance.position)).collect();
+        assert_eq!(found, expected, "round {round}, checkpoint {checkpoint}");
+        store.close().await.unwrap();
+    }
+}
+
+fn id(position: Position) -> String {
+    Stream::of_instance("m", format!("i{:02}", position % 50)).instance.unwrap_or_default()
+}
+
+/// Applies in batches of many sizes and prints the checkpoint after each, until it is killed.
+pub async fn apply_until_killed(subject: &Subject) {
+    if !is_child() {
+        return;
+    }
+    let store = subject.model().await;
+    if store.checkpoint().await.unwrap() == 0 {
+        define(&*store, &shape("m", 1, &[("n", snaphook_driver::ColumnKind::Integer)], &[&["-n"]]), 1).await;
+    }
+    let started = Instant::now();
+    let mut position = store.checkpoint().await.unwrap();
+    while started.elapsed() < LIFE {
+        let events: Vec<_> = (1..2 + position % 13)
+            .map(|step| created(position + step, "m", &id(position + step), &json!({"n": step, "x": "y".repeat(500)})))
+            .collect();
+        position = events.last().map_or(position, |event| event.position);
+        store.apply(&events, position).await.unwrap();
+        println!("{MARK}{position}");
+    }
+}

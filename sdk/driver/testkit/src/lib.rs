@@ -49,8 +49,7 @@ macro_rules! event_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver,
-                $settings,
+                $driver, $settings,
                 event::events_come_back_as_they_were,
                 event::positions_rise_and_head_follows,
                 event::expectations_are_checked,
@@ -69,6 +68,17 @@ macro_rules! event_suite {
                 event::a_reader_misses_nothing,
                 event::blobs,
                 event::survives_reopening,
+                groups::streams_are_delivered_in_order,
+                groups::streams_do_not_wait_for_each_other,
+                groups::leases_end_and_tokens_grow_old,
+                groups::released_events_come_back_after_their_delay,
+                groups::filters_and_starts,
+                groups::groups_are_listed_and_forgotten,
+                groups::unknown_groups_are_refused,
+                groups::a_long_backlog,
+                groups::progress_survives_reopening,
+                kill::appended_events_survive_a_kill,
+                kill::append_until_killed,
             );
         }
     };
@@ -82,8 +92,7 @@ macro_rules! model_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver,
-                $settings,
+                $driver, $settings,
                 model::instances_follow_their_events,
                 model::applying_again_has_no_effect,
                 model::what_is_not_there,
@@ -103,6 +112,8 @@ macro_rules! model_suite {
                 query::pages_agree_with_the_meaning,
                 query::cursors_are_bound_to_their_query,
                 query::pages_do_not_shift,
+                kill::the_checkpoint_fits_the_instances,
+                kill::apply_until_killed,
             );
         }
     };
@@ -116,8 +127,7 @@ macro_rules! error_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver,
-                $settings,
+                $driver, $settings,
                 error::records_are_kept,
                 error::records_are_listed,
                 error::survives_reopening,
@@ -134,8 +144,7 @@ macro_rules! secure_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver,
-                $settings,
+                $driver, $settings,
                 secure::secrets_are_kept,
                 secure::expected_versions,
                 secure::listing,
