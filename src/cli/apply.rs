@@ -104,7 +104,9 @@ async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) -> Result<(
         Step::ChangeModel { id, document, .. } => {
             client.put(&path(&["models", id]), Body::json(document)).await.map(drop)
         }
-        Step::PutHooks { model, phase, chain, .. } => put_chain(client, model, *phase, chain, artifacts).await.map(drop),
+        Step::PutHooks { model, phase, chain, .. } => {
+            put_chain(client, model, *phase, chain, artifacts).await.map(drop)
+        }
         Step::RemoveHooks { model, phase, .. } => {
             client.delete(&path(&["models", model, "hooks", phase.as_str()])).await
         }
@@ -197,9 +199,14 @@ mod tests {
 
     #[test]
     fn chains_of_the_server() {
-        let hooks = json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow"}]});
-        let expected =
-            HookState { name: "n".to_owned(), engine: "quickjs".to_owned(), artifact: "sha256:00".to_owned(), shadow: true };
+        let hooks =
+            json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow"}]});
+        let expected = HookState {
+            name: "n".to_owned(),
+            engine: "quickjs".to_owned(),
+            artifact: "sha256:00".to_owned(),
+            shadow: true,
+        };
         assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
         assert_eq!(chain(&hooks, Phase::PostCreate), []);
     }

@@ -149,7 +149,8 @@ pub(super) fn path(segments: &[&str]) -> String {
 
 /// A path with a query.
 pub(super) fn with_query(path: &str, query: &[(&str, String)]) -> String {
-    let pairs: Vec<_> = query.iter().map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, PLAIN))).collect();
+    let pairs: Vec<_> =
+        query.iter().map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, PLAIN))).collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
@@ -167,7 +168,8 @@ fn is_loopback(host: &str) -> bool {
 
 /// The body; `null` if there is none.
 async fn json(response: Response) -> Result<Value> {
-    let bytes = response.bytes().await.map_err(|error| Failure::new(format!("the answer broke off: {}", causes(&error))))?;
+    let bytes =
+        response.bytes().await.map_err(|error| Failure::new(format!("the answer broke off: {}", causes(&error))))?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -227,7 +229,10 @@ mod tests {
         assert_eq!(path(&["models", "movie", "hooks"]), "/models/movie/hooks");
         assert_eq!(path(&["secrets", "a/b c"]), "/secrets/a%2Fb%20c");
         assert_eq!(with_query("/events", &[]), "/events");
-        assert_eq!(with_query("/events", &[("model", "a&b".to_owned()), ("after", "7".to_owned())]), "/events?model=a%26b&after=7");
+        assert_eq!(
+            with_query("/events", &[("model", "a&b".to_owned()), ("after", "7".to_owned())]),
+            "/events?model=a%26b&after=7"
+        );
     }
 
     #[test]
@@ -241,7 +246,9 @@ mod tests {
         ] {
             assert_eq!(Client::new(url, true).is_ok(), good, "{url}");
         }
-        for (host, local) in [("localhost", true), ("127.3.4.5", true), ("[::1]", true), ("10.0.0.1", false), ("example.com", false)] {
+        for (host, local) in
+            [("localhost", true), ("127.3.4.5", true), ("[::1]", true), ("10.0.0.1", false), ("example.com", false)]
+        {
             assert_eq!(is_loopback(host), local, "{host}");
         }
     }

@@ -89,7 +89,9 @@ fn read(file: &Path) -> Result<(&'static str, Vec<u8>, bool)> {
         Some("wasm") => ("component", false),
         _ => {
             let name = file.display();
-            return Err(Failure::new(format!("`{name}` is of no kind that is known, expected `.js`, `.ts` or `.wasm`")));
+            return Err(Failure::new(format!(
+                "`{name}` is of no kind that is known, expected `.js`, `.ts` or `.wasm`"
+            )));
         }
     };
     let bytes =

@@ -61,7 +61,9 @@ async fn offline(global: &Global) -> Result<()> {
     stores.close().await;
     match rebuilt {
         Ok(_) => report(progress.events.load(Ordering::Relaxed)),
-        Err(error) => Err(Failure::new(format!("the rebuild failed: {error}; the next start goes on from where it stopped"))),
+        Err(error) => {
+            Err(Failure::new(format!("the rebuild failed: {error}; the next start goes on from where it stopped")))
+        }
     }
 }
 

@@ -53,7 +53,9 @@ async fn run(config: Config) -> Result<()> {
         Err(error) => {
             stores.close().await;
             let address = config.server.mount_address;
-            return Err(Failure::new(format!("`server.mount-address` is `{address}`, which cannot be listened on: {error}")));
+            return Err(Failure::new(format!(
+                "`server.mount-address` is `{address}`, which cannot be listened on: {error}"
+            )));
         }
     };
     let handle = ConfigHandle::new(config);
@@ -99,7 +101,10 @@ async fn serve_until(
             let mut asked = stop.clone();
             let shutdown = async move {
                 let _ = asked.wait_for(Option::is_some).await;
-                tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
+                tracing::info!(
+                    "stopping: what runs has {} s to finish; a second signal ends it at once",
+                    GRACE.as_secs()
+                );
             };
             let served = server::run(listener, Arc::clone(engine), &config.server, shutdown).await;
             reload.abort();
@@ -127,7 +132,12 @@ async fn apply(config: &Config, engine: &Engine) -> Result<()> {
     for step in &steps {
         tracing::info!("{step}");
     }
-    tracing::info!("{} applied: {} changes, {:.1} ms", directory.display(), steps.len(), start.elapsed().as_secs_f64() * 1e3);
+    tracing::info!(
+        "{} applied: {} changes, {:.1} ms",
+        directory.display(),
+        steps.len(),
+        start.elapsed().as_secs_f64() * 1e3
+    );
     Ok(())
 }
 
@@ -145,7 +155,8 @@ fn announce(config: &Config, listener: &TcpListener, start: Instant) -> Result<(
 
 /// Holds the moment of the first SIGINT or SIGTERM. The second one ends the process.
 fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
-    let mut signals = Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
+    let mut signals =
+        Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
         signals.next().await;

@@ -70,7 +70,11 @@ impl Test {
         let run = run_once(&host, engine, &code, id, &context).await;
         engine_in_memory.close(Duration::ZERO).await;
         let run = run?;
-        if self.json { print_json(&run)? } else { print(&run)? }
+        if self.json {
+            print_json(&run)?
+        } else {
+            print(&run)?
+        }
         match run.outcome {
             // The decision is printed; it is no fault of the run.
             Outcome::Accept | Outcome::Amend(_) | Outcome::Reject(_) => Ok(()),
@@ -159,8 +163,7 @@ async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, contex
         };
         Failure::new(format!("the hook cannot be bound: {}{place}", error.message))
     })?;
-    let binding =
-        Binding { id, engine: engine.to_owned(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
+    let binding = Binding { id, engine: engine.to_owned(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
     let hook = host.bind(binding, Some(prepared));
     Ok(host.run(&hook, context).await)
 }

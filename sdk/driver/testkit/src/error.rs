@@ -25,7 +25,13 @@ fn record(id: &str, model: &str, hook: &str) -> ErrorRecord {
     }
 }
 
-async fn list(store: &dyn ErrorStore, model: Option<&str>, hook: Option<&str>, after: Option<&str>, limit: u32) -> String {
+async fn list(
+    store: &dyn ErrorStore,
+    model: Option<&str>,
+    hook: Option<&str>,
+    after: Option<&str>,
+    limit: u32,
+) -> String {
     let query = ErrorQuery {
         model: model.map(str::to_owned),
         hook: hook.map(str::to_owned),

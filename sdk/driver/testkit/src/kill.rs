@@ -113,7 +113,8 @@ pub async fn appended_events_survive_a_kill(subject: &Subject) {
 
 fn claiming(key: &str) -> Append {
     let mut append = any("m", &format!("i{}", key.len() % 7));
-    append.event.data = Some(snaphook_driver::Json::from_value(&json!({"key": key, "padding": "x".repeat(key.len() * 20)})));
+    append.event.data =
+        Some(snaphook_driver::Json::from_value(&json!({"key": key, "padding": "x".repeat(key.len() * 20)})));
     append.claims = vec![Claim { key: key.to_owned(), holder: None }];
     append
 }
@@ -129,9 +130,8 @@ pub async fn append_until_killed(subject: &Subject) {
     let started = Instant::now();
     let mut number = 0_u64;
     while started.elapsed() < LIFE {
-        let batch: Vec<Append> = (0..1 + number % 13)
-            .map(|row| claiming(&format!("{}-{number}-{row}", std::process::id())))
-            .collect();
+        let batch: Vec<Append> =
+            (0..1 + number % 13).map(|row| claiming(&format!("{}-{number}-{row}", std::process::id()))).collect();
         for position in store.append(&batch, number % 2 == 0).await.unwrap() {
             println!("{MARK}{}", position.unwrap());
         }

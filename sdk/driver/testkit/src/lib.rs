@@ -49,7 +49,8 @@ macro_rules! event_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver, $settings,
+                $driver,
+                $settings,
                 event::events_come_back_as_they_were,
                 event::positions_rise_and_head_follows,
                 event::expectations_are_checked,
@@ -92,7 +93,8 @@ macro_rules! model_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver, $settings,
+                $driver,
+                $settings,
                 model::instances_follow_their_events,
                 model::applying_again_has_no_effect,
                 model::what_is_not_there,
@@ -127,7 +129,8 @@ macro_rules! error_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver, $settings,
+                $driver,
+                $settings,
                 error::records_are_kept,
                 error::records_are_listed,
                 error::survives_reopening,
@@ -144,7 +147,8 @@ macro_rules! secure_suite {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
-                $driver, $settings,
+                $driver,
+                $settings,
                 secure::secrets_are_kept,
                 secure::expected_versions,
                 secure::listing,

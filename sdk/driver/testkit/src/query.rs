@@ -67,7 +67,10 @@ pub async fn filters(subject: &Subject) {
         (Lt(json!([])), ""),
         (In(vec![json!(5), json!("b"), json!(true), json!(null)]), "five text-b true"),
         (In(vec![]), ""),
-        (Nin(vec![json!(5), json!("b"), json!(true)]), "array empty false half minus object text-5 text-B text-bc text-é zero"),
+        (
+            Nin(vec![json!(5), json!("b"), json!(true)]),
+            "array empty false half minus object text-5 text-B text-bc text-é zero",
+        ),
         (Nin(vec![]), everything),
         (Like("b%".into()), "text-b text-bc"),
         (Like("_".into()), "text-5 text-B text-b text-é"),
@@ -109,7 +112,12 @@ pub async fn filters(subject: &Subject) {
         assert_eq!(ids(&*store, &shape.model, &[condition(&["v", "b"], Eq(json!(1)))]).await, ["object"]);
     }
     // Columns of one type: the same, but for values that the schema keeps out.
-    let typed = shape("typed", 1, &[("t", Text), ("n", Number), ("i", Integer), ("b", Boolean)], &[&["t"], &["-n"], &["b", "i"]]);
+    let typed = shape(
+        "typed",
+        1,
+        &[("t", Text), ("n", Number), ("i", Integer), ("b", Boolean)],
+        &[&["t"], &["-n"], &["b", "i"]],
+    );
     position += 1;
     define(&*store, &typed, position).await;
     let rows = [
@@ -159,7 +167,15 @@ pub async fn big_integers_are_exact(subject: &Subject) {
     let store = subject.model().await;
     let columns = [("i", Integer), ("n", Number), ("a", Any)];
     define(&*store, &shape("m", 1, &columns, &[&["i"], &["-n"]]), 1).await;
-    let numbers = [i64::MIN, -9_007_199_254_740_993, -9_007_199_254_740_992, 0, 9_007_199_254_740_992, 9_007_199_254_740_993, i64::MAX];
+    let numbers = [
+        i64::MIN,
+        -9_007_199_254_740_993,
+        -9_007_199_254_740_992,
+        0,
+        9_007_199_254_740_992,
+        9_007_199_254_740_993,
+        i64::MAX,
+    ];
     for (index, number) in numbers.iter().enumerate() {
         let position = 2 + index as Position;
         let data = json!({"i": number, "n": number, "a": number, "deep": {"x": number}});
@@ -236,7 +252,12 @@ pub async fn pages_agree_with_the_meaning(subject: &Subject) {
     let mut random = Random::new(42);
     let text = ["", "a", "A", "b", "aa", "é", "日本", "a%", "\\", "\""].map(Value::from);
     let number = [json!(0), json!(-1), json!(1), json!(1.5), json!(2), json!(1e300), json!(-0.5), json!(10)];
-    let mixed: Vec<Value> = text[..4].iter().chain(&number[..4]).cloned().chain([json!(true), json!(false), json!([1]), json!({"y": 1})]).collect();
+    let mixed: Vec<Value> = text[..4]
+        .iter()
+        .chain(&number[..4])
+        .cloned()
+        .chain([json!(true), json!(false), json!([1]), json!({"y": 1})])
+        .collect();
     let indexes: [&[&[&str]]; 3] = [
         &[],
         &[&["t"], &["-n"], &["b", "n", "-t"], &["a"], &["d.x", "-n"]],
@@ -301,7 +322,11 @@ pub async fn pages_agree_with_the_meaning(subject: &Subject) {
             let limit = [1, 7, 50, 1000][random.below(4)];
             let found = pages(&*store, &filter, &sort, limit).await;
             let expected: Vec<&String> = expected.iter().map(|(id, _)| id).collect();
-            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "filter {filter:?}, sort {sort:?}, limit {limit}, indexes {indexes:?}");
+            assert_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected,
+                "filter {filter:?}, sort {sort:?}, limit {limit}, indexes {indexes:?}"
+            );
             assert_eq!(store.count("m", &filter).await.unwrap() as usize, found.len());
         }
     }
@@ -339,7 +364,9 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
     }
     assert_eq!(store.query("other", &good).await.unwrap_err().kind(), ErrorKind::Invalid);
     let text = good.cursor.clone().unwrap();
-    for cursor in ["", "x", "!!!", "W10", &text[1..], &text[..text.len() - 3], &format!("{text}AAAA"), &"A".repeat(10_000)] {
+    for cursor in
+        ["", "x", "!!!", "W10", &text[1..], &text[..text.len() - 3], &format!("{text}AAAA"), &"A".repeat(10_000)]
+    {
         let broken = InstanceQuery { cursor: Some(cursor.to_owned()), ..good.clone() };
         assert_eq!(store.query("m", &broken).await.unwrap_err().kind(), ErrorKind::Invalid, "{cursor}");
     }

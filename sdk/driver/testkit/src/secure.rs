@@ -58,7 +58,9 @@ pub async fn concurrent_puts_count(subject: &Subject) {
     let tasks: Vec<_> = (0..20)
         .map(|number: u8| {
             let store = store.clone();
-            tokio::spawn(async move { (store.put("a", &[number], None).await.unwrap(), store.put("b", &[number], Some(0)).await.is_ok()) })
+            tokio::spawn(async move {
+                (store.put("a", &[number], None).await.unwrap(), store.put("b", &[number], Some(0)).await.is_ok())
+            })
         })
         .collect();
     let (mut versions, mut first) = (Vec::new(), 0);
