@@ -29,11 +29,19 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 fn uuid(number: u64) -> String {
     // In time order at the front and mixed at the end, like UUIDv7.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    format!("{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}", number >> 20, number >> 4 & 0xffff, mixed >> 52, mixed >> 40 & 0xfff, mixed & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}",
+        number >> 20,
+        number >> 4 & 0xffff,
+        mixed >> 52,
+        mixed >> 40 & 0xfff,
+        mixed & 0xffff_ffff_ffff
+    )
 }
 
 fn create(number: u64) -> Append {
-    let data = json!({"title": format!("film {number}"), "year": 1900 + number % 120, "rating": 7.5, "text": "x".repeat(120)});
+    let data =
+        json!({"title": format!("film {number}"), "year": 1900 + number % 120, "rating": 7.5, "text": "x".repeat(120)});
     Append {
         event: Event {
             position: 0,
