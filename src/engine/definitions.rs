@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use snaphook_driver::time;
 use snaphook_driver::{
-    Append, CarryOver, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Instance, InstanceQuery,
-    Position, Stream,
+    Append, CarryOver, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Holder, Instance,
+    InstanceQuery, Position, Stream,
 };
 
 use super::Engine;
@@ -18,7 +18,7 @@ use super::command::{ModelInput, Origin, Precondition, WriteOptions};
 use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
-use super::write::not_unique;
+use super::write::{is_remembered, model_key, not_unique};
 use crate::catalog::document::Document;
 use crate::catalog::{Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique};
 use crate::hooks::host::HookHost;
@@ -49,6 +49,16 @@ impl Engine {
             return Err(Error::bad_request("`renames` has no meaning for a new model"));
         }
         let _one = self.definitions.lock().await;
+        let claim_key = options.idempotency_key.as_ref().map(|key| model_key(key));
+        let mut releases = Vec::new();
+        if let Some(key) = &claim_key
+            && let Some(holder) = self.stores.event.holder(key).await?
+        {
+            match self.first_model(&holder).await? {
+                Some(model) => return Ok(Arc::new(model)),
+                None => releases.push(key.clone()),
+            }
+        }
         if self.models.get(id).is_some() {
             return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
         }
@@ -70,12 +80,22 @@ impl Engine {
             return Ok(Arc::new(Model::with_definition(record, &definition)));
         }
         let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
-        let append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        let mut append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        append.releases = releases;
+        append.claims.extend(claim_key.map(|key| Claim { key, holder: None }));
         let host = Arc::clone(&self.host);
         let model = Model::with_definition(record, &definition);
         self.committer
             .exclusive(move |writer| writer.define(append, None, model, &CarryOver::default(), &host, None))
             .await?
+    }
+
+    /// The model that an idempotency key made; `None` if the key is too old.
+    async fn first_model(&self, holder: &Holder) -> Result<Option<Model>> {
+        let event = self.stores.event.last(&holder.stream, holder.position).await?;
+        let Some(event) = event.filter(|event| is_remembered(event)) else { return Ok(None) };
+        let record = DefinitionChange::from_event(&event)?.definition;
+        Model::from_record(record).map(Some).map_err(|error| Error::new(ErrorKind::Storage, error))
     }
 
     /// Makes the next version of a model; the same definition again changes nothing.

@@ -174,10 +174,13 @@ async fn serve(
             continue;
         }
         let full = free == 0;
+        let crowded = full && running.len() < DELIVERIES_PER_MODEL;
         tokio::select! {
             () = entry.wake.notified(), if !full => {}
             () = again.notified() => {}
             _ = running.join_next(), if !running.is_empty() => {}
+            // Other models have all places: the first that is free again is asked for, and given back at once.
+            _ = places.acquire(), if crowded => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             _ = stop.wait_for(|stop| *stop) => break,
             _ = stopping.wait_for(|stop| *stop) => break,

@@ -277,7 +277,7 @@ impl Engine {
     /// The answer that the event of an idempotency key had; `None` if the key is too old.
     async fn first_answer(&self, holder: &Holder) -> Result<Option<Written>> {
         let event = self.stores.event.last(&holder.stream, holder.position).await?;
-        Ok(event.filter(|event| time::now() - event.time < IDEMPOTENCY_MILLIS).and_then(|event| {
+        Ok(event.filter(is_remembered).and_then(|event| {
             Some(Written::Created(Instance {
                 id: event.instance?,
                 model: event.model,
@@ -373,6 +373,16 @@ const IDEMPOTENCY_PREFIX: &str = "idempotency ";
 
 fn idempotency_key(model: &str, key: &str) -> String {
     format!("{IDEMPOTENCY_PREFIX}{model} {key}")
+}
+
+/// The claim of a key with which a model is made; no model has an empty id.
+pub(super) fn model_key(key: &str) -> String {
+    idempotency_key("", key)
+}
+
+/// Whether the answer that an event gave is still to be given again.
+pub(super) fn is_remembered(event: &Event) -> bool {
+    time::now() - event.time < IDEMPOTENCY_MILLIS
 }
 
 pub(super) fn stopped() -> Error {
