@@ -26,9 +26,6 @@ pub const HOST_CALLS_MAX: u32 = 10_000;
 pub const LOG_LINES_MAX: usize = 1_000;
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
 
-/// Length of a chain of causes: a write at a greater depth is refused.
-pub const DEPTH_MAX: u32 = 8;
-
 /// Time in the host of one run, all its calls together. A pre hook keeps a client waiting, so it gets less.
 pub const HOST_TIME_PRE_MAX: Duration = Duration::from_secs(10);
 pub const HOST_TIME_POST_MAX: Duration = Duration::from_secs(300);

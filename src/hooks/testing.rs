@@ -228,3 +228,10 @@ pub(crate) fn config(toml: &str) -> Config {
 pub(crate) fn config_text(toml: &str) -> String {
     format!("{toml}\n\n[auth]\nmode = 'open'\n\n[server]\nmount-address = '127.0.0.1:0'\n")
 }
+
+/// Runs one test of this binary in a process of its own, with a variable by which it knows.
+pub(crate) fn rerun(test: &str, variables: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).envs(variables.iter().copied());
+    command
+}

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, redirect};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::super::super::access::{AccessCode, AccessError};
@@ -28,6 +29,9 @@ pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Answers under way for all hooks together, in bytes. They are outside of every sandbox's memory limit.
 const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Requests of all hooks at the same moment. Each may hold a thread while the system looks up its name.
+const REQUESTS_MAX: usize = 256;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +47,7 @@ pub struct HttpClient {
     public: OnceLock<Client>,
     named: OnceLock<Client>,
     buffered_bytes: AtomicUsize,
+    places: Semaphore,
 }
 
 /// One answer, whole.
@@ -66,7 +71,13 @@ impl Default for HttpClient {
 impl HttpClient {
     /// Clients that resolve names in another way than the system does.
     pub fn with_lookup(lookup: Arc<Lookup>) -> Self {
-        HttpClient { lookup, public: OnceLock::new(), named: OnceLock::new(), buffered_bytes: AtomicUsize::new(0) }
+        HttpClient {
+            lookup,
+            public: OnceLock::new(),
+            named: OnceLock::new(),
+            buffered_bytes: AtomicUsize::new(0),
+            places: Semaphore::new(REQUESTS_MAX),
+        }
     }
 
     /// Sends one request and reads the whole answer; follows nothing. `named`: the grant names the host whole.
@@ -80,6 +91,8 @@ impl HttpClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, AccessError> {
+        // Never closed; without a permit the request would only be uncounted.
+        let _place = self.places.acquire().await.ok();
         let mut request = self.client(named)?.request(method, url).headers(headers);
         if !body.is_empty() {
             request = request.body(body);

@@ -1,5 +1,6 @@
 //! Requests against real servers on this machine: what is opened, what is not, and every way around that is known.
 
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::Phase;
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{HttpRequest, HttpResponse, Redirect, Session};
-use crate::hooks::testing::{Bench, access_error};
+use crate::hooks::testing::{Bench, access_error, rerun};
 
 /// A server that answers each request with what a function says, and remembers the requests.
 struct Server {
@@ -428,4 +429,86 @@ async fn a_peer_that_is_not_there_is_a_failure_with_its_reason() {
     assert!(error.message.contains("refused") && !error.message.contains("secret"), "{}", error.message);
     let error = fetch(&session, get("http://none.test/")).await.unwrap_err();
     assert!(error.message.contains("`none.test` has no address"), "{}", error.message);
+}
+
+/// A certificate of an authority of its own, made by the system's `openssl`; a server that shows it.
+struct TlsServer {
+    folder: tempfile::TempDir,
+    process: std::process::Child,
+    port: u16,
+}
+
+impl TlsServer {
+    /// `None`: this machine has no `openssl`.
+    fn start() -> Option<TlsServer> {
+        let folder = tempfile::tempdir().unwrap();
+        let openssl = |args: &str| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(args.split(' ')).current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let new_key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+        let made = openssl(&format!("{new_key} -keyout ca.key -out ca.pem -subj /CN=test-authority")).status();
+        if made.is_err() {
+            eprintln!("skipped: no openssl on this machine");
+            return None;
+        }
+        let leaf = format!(
+            "{new_key} -keyout own.key -out own.pem -subj /CN=localhost -CA ca.pem -CAkey ca.key -addext \
+             subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
+        );
+        assert!(openssl(&leaf).status().unwrap().success());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let serve = format!("s_server -accept 127.0.0.1:{port} -cert own.pem -key own.key -www");
+        let process = openssl(&serve).spawn().unwrap();
+        let server = TlsServer { folder, process, port };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < deadline, "openssl does not serve");
+            std::thread::yield_now();
+        }
+        Some(server)
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// In processes of its own, because certificates and proxies are found through the environment.
+#[tokio::test]
+async fn tls_is_checked_and_proxies_of_the_environment_are_not_used() {
+    const URL: &str = "SNAPHOOK_TEST_URL";
+    if let Ok(url) = std::env::var(URL) {
+        let session = session(&Bench::new(), "http = ['https://127.0.0.1:*/*']");
+        match fetch(&session, get(&url)).await {
+            Ok(response) => println!("status {}", response.status),
+            Err(error) => println!("failed: {}", error.message),
+        }
+        return;
+    }
+    let Some(server) = TlsServer::start() else { return };
+    let url = format!("https://127.0.0.1:{}/", server.port);
+    let authority = server.folder.path().join("ca.pem");
+    let test = "hooks::capabilities::http::tests::tls_is_checked_and_proxies_of_the_environment_are_not_used";
+    let answer = |variables: &[(&str, &str)]| {
+        let output = rerun(test, variables).env(URL, &url).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let nowhere = "http://127.0.0.1:1";
+    let trusting = [
+        ("SSL_CERT_FILE", authority.to_str().unwrap()),
+        ("HTTPS_PROXY", nowhere),
+        ("ALL_PROXY", nowhere),
+        ("https_proxy", nowhere),
+    ];
+    let text = answer(&trusting);
+    assert!(text.contains("status 200"), "{text}");
+    let text = answer(&[]);
+    assert!(text.contains("failed: ") && text.contains("certificate"), "{text}");
 }

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::session::{ProcessCommand, ProcessOutput};
 use super::child::{self, StartError, Started, Step};
-use super::sandbox::{self, PROCESSES_MAX, Workspace};
+use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PROCESSES_MAX, Workspace};
 use crate::config::{ProcessGrant, format_duration, format_size};
 
 /// Programs of all hooks at the same moment.
@@ -30,10 +30,6 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How often memory and disk are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What a program may leave in its directory at any moment.
-const DISK_BYTES_MAX: u64 = 256 << 20;
-const DISK_ENTRIES_MAX: usize = 10_000;
 
 /// How long the end of a killed program is waited for.
 const REAP_TIME: Duration = Duration::from_secs(1);
@@ -92,7 +88,8 @@ impl Processes {
             Stop::Disk => AccessError::new(
                 AccessCode::TooLarge,
                 format!(
-                    "`{name}` left more than {DISK_ENTRIES_MAX} files or {} in its directory and was ended",
+                    "`{name}` left more than {DISK_ENTRIES_MAX} files, {} or {DISK_DEPTH_MAX} folders within each other in \
+                     its directory and was ended",
                     format_size(DISK_BYTES_MAX as usize)
                 ),
             ),
@@ -192,10 +189,18 @@ impl Running {
             )?;
             Ok::<_, Stop>((stdout, stderr))
         };
-        let (stdout, stderr) = tokio::select! {
-            done = work => done?,
-            stop = watch(pid, grant.memory_bytes as u64, directory) => return Err(stop),
-            () = tokio::time::sleep(timeout) => return Err(Stop::Timeout),
+        let done = tokio::select! {
+            done = work => done,
+            stop = watch(pid, grant.memory_bytes as u64, directory) => Err(stop),
+            () = tokio::time::sleep(timeout) => Err(Stop::Timeout),
+        };
+        let (stdout, stderr) = match done {
+            Ok(output) => output,
+            Err(stop) => {
+                // Waits until all of it has ended.
+                let _ = tokio::task::spawn_blocking(move || drop(program)).await;
+                return Err(stop);
+            }
         };
         let code = program.code().ok_or_else(|| io::Error::other("its exit code is unknown"))?;
         Ok(ProcessOutput { code, stdout, stderr })
@@ -305,14 +310,13 @@ fn watch(session: Pid, memory_bytes: u64, directory: &Path) -> impl Future<Outpu
             let directory = directory.clone();
             let look = move || {
                 let (memory, processes) = sandbox::load(session.as_raw_nonzero().get());
-                let (disk, entries) = sandbox::usage(&directory, DISK_ENTRIES_MAX);
-                (memory, processes, disk, entries)
+                (memory, processes, sandbox::is_overfull(&directory))
             };
             match tokio::task::spawn_blocking(look).await {
                 Ok((memory, ..)) if memory > memory_bytes => return Stop::Memory,
                 // The kernel counts only for a user of the program's own.
                 Ok((_, processes, ..)) if processes > PROCESSES_MAX => return Stop::Processes,
-                Ok((_, _, disk, entries)) if disk > DISK_BYTES_MAX || entries > DISK_ENTRIES_MAX => return Stop::Disk,
+                Ok((.., true)) => return Stop::Disk,
                 Ok(_) => {}
                 Err(error) => return Stop::Io(io::Error::other(error)),
             }

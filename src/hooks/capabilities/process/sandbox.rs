@@ -35,8 +35,9 @@ use crate::config::ProcessGrant;
 pub(super) const PROCESSES_MAX: u64 = 64;
 const OPEN_FILES_MAX: u64 = 256;
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// Address space beyond the granted memory: code, libraries and reservations that are never touched.
-const ADDRESSES_BEYOND: u64 = 4 << 30;
+/// Address space beyond the granted memory: code, libraries, and what runtimes reserve but never touch, which can be
+/// tens of gigabytes. What is touched is counted while the program runs.
+const ADDRESSES_BEYOND: u64 = 64 << 30;
 
 /// Where libraries are; what does not exist is left out.
 const LIBRARIES: [&str; 11] = [
@@ -119,25 +120,32 @@ fn remove(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes and entries of a directory, as far as `entries_max`.
-pub(super) fn usage(root: &Path, entries_max: usize) -> (u64, usize) {
+/// What a program may leave in its directory at any moment.
+pub(super) const DISK_BYTES_MAX: u64 = 256 << 20;
+pub(super) const DISK_ENTRIES_MAX: usize = 10_000;
+/// Folders within folders: each look at what is deep inside costs the more the deeper it is.
+pub(super) const DISK_DEPTH_MAX: usize = 64;
+
+/// Whether a directory holds more than a program may leave in it.
+pub(super) fn is_overfull(root: &Path) -> bool {
     let (mut bytes, mut entries) = (0, 0);
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
+    let mut directories = vec![(root.to_owned(), 0)];
+    while let Some((directory, depth)) = directories.pop() {
+        // What is being removed at this moment is not there.
         let Ok(list) = fs::read_dir(directory) else { continue };
         for entry in list.flatten() {
             entries += 1;
-            if entries > entries_max {
-                return (bytes, entries);
-            }
             match entry.metadata() {
-                Ok(meta) if meta.is_dir() => directories.push(entry.path()),
+                Ok(meta) if meta.is_dir() => directories.push((entry.path(), depth + 1)),
                 Ok(meta) => bytes += meta.len(),
                 Err(_) => {}
             }
+            if entries > DISK_ENTRIES_MAX || bytes > DISK_BYTES_MAX || depth >= DISK_DEPTH_MAX {
+                return true;
+            }
         }
     }
-    (bytes, entries)
+    false
 }
 
 /// Memory of all processes of a session in bytes, and their count. The session cannot be left (seccomp), so nothing is

@@ -11,7 +11,7 @@ use super::{arg_matches, grant_value};
 use crate::config::Phase;
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{ProcessCommand, ProcessOutput, Session};
-use crate::hooks::testing::{Bench, access_error};
+use crate::hooks::testing::{Bench, access_error, rerun};
 
 /// A folder that programs without rights can reach.
 struct Folder(tempfile::TempDir);
@@ -259,17 +259,39 @@ async fn its_directory_is_fresh_and_gone_after() {
     let output = text(result);
     let directory = output.trim().strip_prefix("* ").expect("the directory is empty");
     assert!(directory.contains("snaphook-process-") && !Path::new(directory).exists(), "{directory}");
+}
 
-    let deep = "import os\nprint(os.getcwd())\nfor n in range(3000):\n  os.mkdir('d')\n  os.chdir('d')\n  open('f','w')\n\
-                os.chmod('..', 0)\n";
-    if let Some(result) = run_python(deep, "").await {
-        let directory = PathBuf::from(text(result).trim());
-        assert!(!directory.exists());
-        let name = directory.file_name().unwrap().to_str().unwrap();
-        let left = fs::read_dir(directory.parent().unwrap()).unwrap().flatten();
-        let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(name)).collect();
-        assert!(left.is_empty(), "{left:?}");
+#[tokio::test]
+async fn its_directory_is_bounded() {
+    for source in [
+        "import os, time\nfor n in range(100):\n  os.mkdir('d')\n  os.chdir('d')\ntime.sleep(60)",
+        "import time\nfor n in range(3):\n  open(str(n), 'w').truncate(100 << 20)\ntime.sleep(60)",
+    ] {
+        let Some(result) = run_python(source, ", timeout = '20 s'").await else { return };
+        let error = result.unwrap_err();
+        assert!(error.message.contains("in its directory and was ended"), "{}", error.message);
     }
+}
+
+#[test]
+fn a_directory_filled_with_ill_will_is_removed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("kept"), "").unwrap();
+    let workspace = super::sandbox::Workspace::new().unwrap();
+    let root = workspace.path().to_owned();
+    let deep = root.join("d/".repeat(500));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "").unwrap();
+    symlink(outside.path(), deep.join("link")).unwrap();
+    symlink(outside.path(), root.join("link")).unwrap();
+    fs::set_permissions(root.join("d/d/d"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o500)).unwrap();
+    drop(workspace);
+    let name = root.file_name().unwrap().to_str().unwrap();
+    let left = fs::read_dir(root.parent().unwrap()).unwrap().flatten();
+    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(name)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(outside.path().join("kept").exists());
 }
 
 #[tokio::test]
@@ -329,6 +351,30 @@ async fn a_run_that_is_given_up_leaves_nothing() {
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     nothing_is_left_of(&name);
+}
+
+/// A server that starts a program and is killed.
+#[tokio::test]
+async fn a_server_that_dies_takes_its_programs_along() {
+    const PROGRAM: &str = "SNAPHOOK_TEST_PROGRAM";
+    if let Ok(program) = std::env::var(PROGRAM) {
+        let program = Path::new(&program);
+        let _ = session(program, "", ", timeout = '60 s'").process_run(command(program, &[])).await;
+        return;
+    }
+    let folder = Folder::new();
+    let program = folder.script("while :; do :; done");
+    let name = program.to_str().unwrap();
+    let test = "hooks::capabilities::process::tests::a_server_that_dies_takes_its_programs_along";
+    let mut server = rerun(test, &[(PROGRAM, name)]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while processes_with(name) == 0 {
+        assert!(Instant::now() < deadline && server.try_wait().unwrap().is_none());
+        std::thread::yield_now();
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    nothing_is_left_of(name);
 }
 
 #[tokio::test]
