@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use serde_json::json;
 use snaphook_driver::time;
+use wasmtime::Trap;
 use wasmtime::component::TypedFunc;
 
 use self::answer::{Reader, compile_error};
@@ -24,10 +25,10 @@ use self::digits::Digits;
 use self::host::Extra;
 use self::runner::{Runner, runner};
 use self::source::Source;
-use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
+use super::wasm::{self, Broken, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
-use crate::hooks::context::{Context, Outcome};
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
 use crate::hooks::session::Session;
 
 /// The word in bindings.
@@ -181,8 +182,17 @@ async fn answer(
     }
     // The handler is asynchronous: its promise is settled by a call that may wait.
     let settle: TypedFunc<(), (String,)> = instance.get_typed_func(&mut *store, &runner.settle)?;
-    let (answer,) = store.run_concurrent(async |accessor| settle.call_concurrent(accessor, ()).await).await??;
-    Ok(answer)
+    let settled = store.run_concurrent(async |accessor| settle.call_concurrent(accessor, ()).await).await;
+    match settled.and_then(|settled| settled) {
+        Ok((answer,)) => Ok(answer),
+        // QuickJS has nothing left to do and nothing to wait for.
+        Err(error) if error.downcast_ref() == Some(&Trap::NoAsyncResult) => Err(wasmtime::Error::new(Broken(Failure {
+            cause: FailureCause::Exception,
+            message: "the promise that the handler returned never settles: nothing is left that could settle it".into(),
+            limit: None,
+        }))),
+        Err(error) => Err(error),
+    }
 }
 
 /// The context as the guest gets it.
@@ -222,5 +232,7 @@ impl Input {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

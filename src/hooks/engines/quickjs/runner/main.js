@@ -14,7 +14,7 @@ class Reject extends NativeError {
     if (fields !== null && typeof fields === "object") {
       const names = objectKeys(fields);
       for (let index = 0; index < names.length; index++) {
-        this.#fields[index] = { pointer: names[index], message: inspect(fields[names[index]]) };
+        this.#fields[index] = { pointer: cut(names[index]), message: inspect(fields[names[index]]) };
       }
     }
   }
@@ -22,7 +22,7 @@ class Reject extends NativeError {
   // Undefined for anything that is no Reject.
   static read(value) {
     if (value === null || typeof value !== "object" || !(#fields in value)) return undefined;
-    return { message: readText(value, "message") ?? "rejected", fields: value.#fields };
+    return { message: cut(readText(value, "message") ?? "rejected"), fields: value.#fields };
   }
 }
 const readReject = Reject.read;

@@ -4,8 +4,9 @@ const TEXT_LENGTH_MAX = 4096;
 const INSPECT_DEPTH_MAX = 4;
 const INSPECT_ITEMS_MAX = 100;
 
+// Half characters would end the call where the text crosses to the host.
 function cut(text) {
-  return text.length > TEXT_LENGTH_MAX ? slice(text, 0, TEXT_LENGTH_MAX) + "…" : text;
+  return toWellFormed(text.length > TEXT_LENGTH_MAX ? slice(text, 0, TEXT_LENGTH_MAX) + "…" : text);
 }
 
 // A property as text, or undefined if it is absent, no text or throws when it is read.
