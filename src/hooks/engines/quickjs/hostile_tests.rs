@@ -39,7 +39,8 @@ async fn endless_work_ends_at_the_deadline() {
         "Object.defineProperty(Object.prototype, 'toJSON', { value() { for (;;); } }); return { a: 1 }",
         "for (;;) { try { for (;;); } catch {} finally { continue } }",
     ] {
-        ends(&format!("export default () => {{ {body} }}"), FailureCause::Timeout, "the limit `timeout` is 200 ms").await;
+        ends(&format!("export default () => {{ {body} }}"), FailureCause::Timeout, "the limit `timeout` is 200 ms")
+            .await;
     }
     ends("for (;;); export default 1", FailureCause::Timeout, "200 ms").await;
 }
@@ -65,7 +66,11 @@ async fn memory_is_bounded() {
         assert!(called.report.memory_bytes <= 64 << 20, "{body}");
     }
     // Caught and given up: the hook goes on.
-    let called = pre("export default () => { try { 'x'.repeat(2 ** 29).split('') } catch (e) { return { e: e.message } } }", "{}").await;
+    let called = pre(
+        "export default () => { try { 'x'.repeat(2 ** 29).split('') } catch (e) { return { e: e.message } } }",
+        "{}",
+    )
+    .await;
     assert_eq!(called.amended(), r#"{"e":"out of memory"}"#);
 }
 
@@ -95,7 +100,9 @@ async fn output_log_and_host_calls_are_bounded() {
     assert!(huge.failure().message.contains("100.0 MiB long") || huge.failure().message.contains("100 MiB long"));
     let flood = case.run(b"export default ({ log }) => { for (;;) log.info('x') }").await;
     assert_eq!((flood.failure().cause, flood.log.len()), (FailureCause::Output, 1000));
-    let calls = case.run(b"export default ({ read }) => { for (let i = 0; i < 100000; i++) try { read.get('a', 'b') } catch {} }").await;
+    let calls = case
+        .run(b"export default ({ read }) => { for (let i = 0; i < 100000; i++) try { read.get('a', 'b') } catch {} }")
+        .await;
     assert_eq!(calls.failure().cause, FailureCause::HostCalls);
     let waits = case.run(b"export default async () => { for (;;) await new Promise((r) => setTimeout(r, 0)) }").await;
     assert_eq!(waits.failure().cause, FailureCause::HostCalls, "{}", waits.failure().message);
@@ -103,7 +110,9 @@ async fn output_log_and_host_calls_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promise_that_never_settles_says_so() {
-    for body in ["return new Promise(() => {})", "return { then() {} }", "return (async () => { await { then() {} } })()"] {
+    for body in
+        ["return new Promise(() => {})", "return { then() {} }", "return (async () => { await { then() {} } })()"]
+    {
         ends(&format!("export default () => {{ {body} }}"), FailureCause::Exception, "never settles").await;
     }
 }
@@ -121,7 +130,10 @@ async fn odd_throws_are_reported() {
         ("[1, [2]]", "threw [1, [2]], which is no Error"),
         ("(() => { const a = {}; a.a = a; return a })()", "threw {\"a\": [circular]}, which is no Error"),
         ("{ get message() { throw 1 }, get stack() { throw 2 } }", "threw a value that cannot be read"),
-        ("new Proxy({}, { get() { throw 1 }, ownKeys() { throw 2 }, getPrototypeOf() { throw 3 } })", "threw a value that cannot be read"),
+        (
+            "new Proxy({}, { get() { throw 1 }, ownKeys() { throw 2 }, getPrototypeOf() { throw 3 } })",
+            "threw a value that cannot be read",
+        ),
         ("new Proxy(new Error('p'), {})", "Error: p"),
         ("Object.assign(new Error('a'), { name: { toString() { throw 1 } } })", "threw Error: a"),
         ("Object.create(null)", "threw {}, which is no Error"),
@@ -180,7 +192,9 @@ async fn tampering_changes_only_the_hooks_own_world() {
     assert!(matches!(case.call(&*hook).await.report.outcome, Outcome::Reject(_)));
     // Another hook, right after: a world of its own.
     case.settings.isolation = Isolation::Reuse;
-    let clean = case.run(b"export default async ({ after }) => JSON.parse(JSON.stringify({ ...after, ok: [1].map(String) }))").await;
+    let clean = case
+        .run(b"export default async ({ after }) => JSON.parse(JSON.stringify({ ...after, ok: [1].map(String) }))")
+        .await;
     assert_eq!(clean.amended(), r#"{"a":2,"ok":["1"]}"#);
 }
 
@@ -199,11 +213,13 @@ async fn the_runners_own_parts_are_out_of_reach() {
         "delete globalThis.__cqjs; return { a: 1 }",
         "try { __cqjs.asyncExports.settle = null } catch {} return { a: 1 }",
     ] {
-        let source = format!("export default async () => {{ 'use strict'; try {{ {body} }} catch {{ return {{ a: 1 }} }} }}");
+        let source =
+            format!("export default async () => {{ 'use strict'; try {{ {body} }} catch {{ return {{ a: 1 }} }} }}");
         assert_eq!(pre(&source, "{}").await.amended(), r#"{"a":1}"#, "{body}");
     }
     // Calling into the runtime by hand is the hook's own trap, nothing more.
-    let called = pre("export default () => { __cqjs.makeStream?.(99); __cqjs.makeFuture?.(99); return { a: 1 } }", "{}").await;
+    let called =
+        pre("export default () => { __cqjs.makeStream?.(99); __cqjs.makeFuture?.(99); return { a: 1 } }", "{}").await;
     assert!(matches!(called.report.outcome, Outcome::Failed(_) | Outcome::Amend(_)));
     assert_eq!(pre("export default () => ({ a: 1 })", "{}").await.amended(), r#"{"a":1}"#);
 }

@@ -186,11 +186,14 @@ async fn answer(
     match settled.and_then(|settled| settled) {
         Ok((answer,)) => Ok(answer),
         // QuickJS has nothing left to do and nothing to wait for.
-        Err(error) if error.downcast_ref() == Some(&Trap::NoAsyncResult) => Err(wasmtime::Error::new(Broken(Failure {
-            cause: FailureCause::Exception,
-            message: "the promise that the handler returned never settles: nothing is left that could settle it".into(),
-            limit: None,
-        }))),
+        Err(error) if error.downcast_ref() == Some(&Trap::NoAsyncResult) => {
+            Err(wasmtime::Error::new(Broken(Failure {
+                cause: FailureCause::Exception,
+                message: "the promise that the handler returned never settles: nothing is left that could settle it"
+                    .into(),
+                limit: None,
+            })))
+        }
         Err(error) => Err(error),
     }
 }

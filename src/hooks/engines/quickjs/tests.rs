@@ -107,7 +107,8 @@ async fn numbers_keep_their_digits() {
     let expected = expected.replace("\"copy\":9007199254740993", "\"copy\":9007199254740992");
     assert_eq!(called.amended().replace("\"copy\":9007199254740993", "\"copy\":9007199254740992"), expected);
     assert_eq!(pre("export default ({ after }) => after", data).await.report.outcome, Outcome::Accept);
-    let called = pre("export default ({ after }) => ({ ...after, big: after.big + 2 })", r#"{"big":9007199254740993}"#).await;
+    let called =
+        pre("export default ({ after }) => ({ ...after, big: after.big + 2 })", r#"{"big":9007199254740993}"#).await;
     assert_eq!(called.amended(), r#"{"big":9007199254740994}"#);
 }
 
@@ -148,10 +149,22 @@ async fn what_it_returns_must_be_data() {
 async fn exceptions_have_the_authors_line_and_column() {
     let cases = [
         ("export function preCreate() {\n  const x = null;\n  return x.y;\n}", "TypeError", "(line 3, column 10)"),
-        ("export async function preCreate() {\n  await null;\n  throw new Error('late');\n}", "Error: late", "(line 3, column"),
+        (
+            "export async function preCreate() {\n  await null;\n  throw new Error('late');\n}",
+            "Error: late",
+            "(line 3, column",
+        ),
         ("throw new RangeError('top')\nexport default 1", "RangeError: top", "(line 1, column"),
-        ("type T = {\n  a: string\n}\nexport default (t: T): void => {\n  undefinedName();\n}", "ReferenceError", "(line 5, column 3)"),
-        ("const f = (a) => {\n   throw new Error('in');\n};\nexport default () => f(1);", "Error: in", "(line 2, column"),
+        (
+            "type T = {\n  a: string\n}\nexport default (t: T): void => {\n  undefinedName();\n}",
+            "ReferenceError",
+            "(line 5, column 3)",
+        ),
+        (
+            "const f = (a) => {\n   throw new Error('in');\n};\nexport default () => f(1);",
+            "Error: in",
+            "(line 2, column",
+        ),
     ];
     for (source, message, place) in cases {
         let called = pre(source, "{}").await;
@@ -228,7 +241,10 @@ async fn fetch_sends_and_answers() {
                 request.extend_from_slice(&buffer[..count]);
             }
             let body = "{\"ok\":\"\u{e4}\"}";
-            let head = format!("HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nx-a: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nx-a: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
             stream.write_all((head + body).as_bytes()).await.unwrap();
             seen.push(String::from_utf8(request).unwrap());
         }
@@ -253,7 +269,10 @@ async fn fetch_sends_and_answers() {
     assert_eq!(called.lines(), ["201 true 1 \u{e4} true".to_owned(), format!("201 {url} {{\"ok\":\"\u{e4}\"}}")]);
     for request in server.await.unwrap() {
         let lower = request.to_ascii_lowercase();
-        assert!(lower.starts_with("post /p?q=1 ") && lower.contains("x-b: b") && lower.contains("text/plain"), "{request}");
+        assert!(
+            lower.starts_with("post /p?q=1 ") && lower.contains("x-b: b") && lower.contains("text/plain"),
+            "{request}"
+        );
     }
 }
 
@@ -263,25 +282,43 @@ async fn the_web_as_far_as_a_server_needs() {
         ("new TextDecoder().decode(new TextEncoder().encode('h\u{e4}\u{1f600}'))", "\"h\u{e4}\u{1f600}\""),
         ("[atob('aGk='), btoa('hi'), atob(btoa('\\x00\\xff'))].join()", "\"hi,aGk=,\\u0000\u{ff}\""),
         ("new URL('../b?x=1#y', 'https://u:p@Example.com:8443/a/c').href", "\"https://u:p@example.com:8443/b?x=1#y\""),
-        ("(() => { const u = new URL('http://a/?b=1'); u.searchParams.append('c', 'd e'); u.port = '81'; return u.href })()", "\"http://a:81/?b=1&c=d+e\""),
+        (
+            "(() => { const u = new URL('http://a/?b=1'); u.searchParams.append('c', 'd e'); u.port = '81'; return u.href })()",
+            "\"http://a:81/?b=1&c=d+e\"",
+        ),
         ("[URL.canParse('nope'), URL.canParse('http://x')]", "[false,true]"),
         ("[...new URLSearchParams('a=1&b=%C3%A4+c&a=2')]", "[[\"a\",\"1\"],[\"b\",\"\u{e4} c\"],[\"a\",\"2\"]]"),
         ("structuredClone({ d: new Date(0), m: new Map([[1, 2]]), a: [1, { b: 2 }] }).a", "[1,{\"b\":2}]"),
-        ("(() => { const a = { b: {} }; a.b.a = a; const c = structuredClone(a); return c.b.a === c && c !== a })()", "true"),
+        (
+            "(() => { const a = { b: {} }; a.b.a = a; const c = structuredClone(a); return c.b.a === c && c !== a })()",
+            "true",
+        ),
         ("/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(crypto.randomUUID())", "true"),
         ("crypto.getRandomValues(new Uint8Array(8)).length", "8"),
-        ("[...new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode('abc')))].slice(0, 3)", "[186,120,22]"),
+        (
+            "[...new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode('abc')))].slice(0, 3)",
+            "[186,120,22]",
+        ),
         ("[...new Uint8Array(await crypto.subtle.digest({ name: 'sha-1' }, new Uint8Array(0)))].length", "20"),
         ("new Headers({ A: '1', b: ' 2 ' }).get('a') + [...new Headers([['x', '1'], ['x', '2']])]", "\"1x,1, 2\""),
         ("await new Response('{\"a\":[1]}').json()", "{\"a\":[1]}"),
-        ("[Response.json({}).headers.get('content-type'), new Response('', { status: 404 }).ok]", "[\"application/json\",false]"),
+        (
+            "[Response.json({}).headers.get('content-type'), new Response('', { status: 404 }).ok]",
+            "[\"application/json\",false]",
+        ),
         ("AbortSignal.abort().aborted", "true"),
         ("await fetch('http://x/', { signal: AbortSignal.abort() }).catch((e) => e.name)", "\"AbortError\""),
         ("Math.abs(Date.now() - new Date()) < 1000 && Math.random() !== Math.random()", "true"),
         ("new Date(0).toISOString()", "\"1970-01-01T00:00:00.000Z\""),
         ("await new Promise((r) => queueMicrotask(() => r(1)))", "1"),
-        ("[typeof require, typeof process, typeof wit, typeof globalThis]", "[\"undefined\",\"undefined\",\"undefined\",\"object\"]"),
-        ("(() => { try { structuredClone(() => 1) } catch (e) { return [e.name, e.code, e instanceof DOMException] } })()", "[\"DataCloneError\",25,true]"),
+        (
+            "[typeof require, typeof process, typeof wit, typeof globalThis]",
+            "[\"undefined\",\"undefined\",\"undefined\",\"object\"]",
+        ),
+        (
+            "(() => { try { structuredClone(() => 1) } catch (e) { return [e.name, e.code, e instanceof DOMException] } })()",
+            "[\"DataCloneError\",25,true]",
+        ),
     ];
     for (expression, expected) in cases {
         assert_eq!(value(expression).await, expected, "{expression}");
@@ -304,13 +341,16 @@ async fn logs_and_console() {
     }";
     let called = pre(source, "{}").await;
     assert_eq!(called.report.outcome, Outcome::Accept);
-    assert_eq!(called.lines(), [
-        "a 1 null undefined true 10n Symbol(s)",
-        r#"{"b": [1, {"c": "d"}], "f": [function f]} [1970-01-01T00:00:00.000Z]"#,
-        "bad \u{fffd}",
-        "{} a value that cannot be read",
-        r#"{"me": [circular]}"#,
-    ]);
+    assert_eq!(
+        called.lines(),
+        [
+            "a 1 null undefined true 10n Symbol(s)",
+            r#"{"b": [1, {"c": "d"}], "f": [function f]} [1970-01-01T00:00:00.000Z]"#,
+            "bad \u{fffd}",
+            "{} a value that cannot be read",
+            r#"{"me": [circular]}"#,
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
