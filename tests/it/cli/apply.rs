@@ -94,7 +94,7 @@ fn at_start() {
     let mut server = Server::start_with(options);
     server.stop();
     fill(&server);
-    let mut server = server.restart();
+    let mut server = server.restart_ended();
     let api = server.client();
     api.post("/models/invoice/instances", &json!({"id": "a", "data": {"n": 10}})).expect_problem(422, "rejected");
     let events = api.get("/events?limit=1000").expect(200).json()["items"].clone();
@@ -102,6 +102,6 @@ fn at_start() {
     assert_eq!(events[0]["actor"], "apply", "{events}");
     // Once more changes nothing.
     server.stop();
-    let server = server.restart();
+    let server = server.restart_ended();
     assert_eq!(server.client().get("/events?limit=1000").expect(200).json()["items"], events);
 }

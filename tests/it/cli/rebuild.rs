@@ -67,7 +67,7 @@ fn while_none_runs() {
         let said = run(server.directory(), &["rebuild"]).ok();
         assert!(said.starts_with("the model store is rebuilt from "), "{said}");
     }
-    let server = server.restart();
+    let server = server.restart_ended();
     assert_eq!(all_of(&server), before);
     assert_eq!(runs(&server), 0, "no hook ran in the rebuild nor after it");
 }
@@ -78,6 +78,6 @@ fn a_model_store_that_is_gone_is_made_at_start() {
     let before = fill(&server);
     server.stop();
     remove_models(&server);
-    let server = server.restart();
+    let server = server.restart_ended();
     assert_eq!(all_of(&server), before);
 }

@@ -54,7 +54,7 @@ fn what_runs_is_finished() {
         assert!(TcpStream::connect(server.address()).is_err());
         assert!(server.log().last().is_some_and(|line| line.contains("stopped")), "{:?}", server.log());
         // What was acknowledged is there, and the post hook that ran is not run again.
-        let server = server.restart();
+        let server = server.restart_ended();
         let api = server.client();
         api.get("/models/pre/instances/kept").expect(200);
         let id = create_and_wait(&api, "post", &json!({}));
@@ -93,7 +93,7 @@ fn nothing_waits_longer_than_ten_seconds() {
     stream.rest();
     // It was not finished, so it runs again.
     let before = peer.asked().len();
-    let _server = server.restart();
+    let _server = server.restart_ended();
     eventually("the hook runs again", || (peer.asked().len() > before).then_some(()));
 }
 
