@@ -1,7 +1,12 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
+mod peer;
 mod support;
+mod workbench;
 
+mod cli;
+mod hooks_js;
+mod hostile;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -74,6 +74,14 @@ impl Server {
     /// Where its config and data are.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory().join("config.toml")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// A client with a connection of its own.

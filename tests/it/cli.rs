@@ -1,0 +1,119 @@
+//! The command line, as a user meets it.
+
+mod apply;
+mod check;
+mod commands;
+mod help;
+mod rebuild;
+mod signals;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+use super::support::{PATIENCE, Server};
+
+/// A command that has ended.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    /// It succeeded; what it printed.
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// It failed and said why on stderr, nothing else.
+    #[track_caller]
+    fn fails(self) -> String {
+        assert_eq!(self.code, Some(1), "{}\n{}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self.stderr
+    }
+}
+
+/// The binary, in a folder, without what the environment may say of servers.
+fn command(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
+    command.args(args).current_dir(directory);
+    for name in ["SNAPHOOK_CONFIG", "SNAPHOOK_LOG", "SNAPHOOK_URL"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs it to its end.
+#[track_caller]
+fn run(directory: &Path, args: &[&str]) -> Ended {
+    run_with(directory, args, "")
+}
+
+/// The same with something on stdin.
+#[track_caller]
+fn run_with(directory: &Path, args: &[&str], stdin: &str) -> Ended {
+    let mut command = command(directory, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // One that does not read closes it.
+    let _ = pipe.write_all(stdin.as_bytes());
+    drop(pipe);
+    let pid = child.id();
+    let waiting = std::thread::spawn(move || child.wait_with_output());
+    let started = Instant::now();
+    while !waiting.is_finished() {
+        assert!(started.elapsed() < PATIENCE, "`snaphook {}` ({pid}) does not end", args.join(" "));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let Output { status, stdout, stderr } = waiting.join().expect("no panic").expect("an end");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Runs it against a server.
+#[track_caller]
+fn ask(server: &Server, args: &[&str]) -> Ended {
+    ask_with(server, args, "")
+}
+
+#[track_caller]
+fn ask_with(server: &Server, args: &[&str], stdin: &str) -> Ended {
+    let url = format!("http://{}", server.address());
+    let mut all = vec!["--url", &url];
+    all.extend(args);
+    run_with(server.directory(), &all, stdin)
+}
+
+/// A process that is killed when the test is over.
+struct Background(Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A folder with a configuration.
+#[track_caller]
+fn folder(config: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a folder");
+    std::fs::write(directory.path().join("config.toml"), config).expect("written");
+    directory
+}
+
+#[track_caller]
+fn write(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    std::fs::write(path, text).expect("written");
+}
+
+/// What a configuration needs for a server to start.
+const START: &str = "[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n";

@@ -1,0 +1,112 @@
+//! A model that has nothing to do with the attack and is asked all the while.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Client, Server};
+use crate::workbench::open_model;
+
+/// 99 of 100 answers come within this time.
+const P99_MAX: Duration = Duration::from_millis(50);
+
+/// If a server with nothing to do needs as long as this, the machine is too busy with other things to tell.
+const NOISE_MAX: Duration = Duration::from_millis(20);
+
+/// A measurement that fails is made again: what a hook causes, it causes each time.
+const MEASUREMENTS: usize = 3;
+
+/// Between two requests of the prober, so that it is no load itself.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// One attack at a time is measured.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// The other model, on the server under attack and on one that nobody attacks.
+pub(super) struct Bystander {
+    attacked: Prober,
+    control: Prober,
+    _control_server: Server,
+}
+
+struct Prober {
+    reader: Client,
+    writer: Client,
+}
+
+impl Bystander {
+    pub(super) fn new(server: &Server) -> Bystander {
+        let control_server = Server::start();
+        Bystander {
+            attacked: Prober::new(server),
+            control: Prober::new(&control_server),
+            _control_server: control_server,
+        }
+    }
+
+    /// Runs the attack and asks the other model as long as it goes on.
+    #[track_caller]
+    pub(super) fn stays_calm(&self, name: &str, mut attack: impl FnMut()) {
+        let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = Vec::new();
+        for _ in 0..MEASUREMENTS {
+            let over = AtomicBool::new(false);
+            let (attacked, control) = std::thread::scope(|scope| {
+                let attacked = scope.spawn(|| self.attacked.ask_until(&over));
+                let control = scope.spawn(|| self.control.ask_until(&over));
+                // Also when the attack panics: else the probers never end.
+                let guard = SetOnDrop(&over);
+                attack();
+                drop(guard);
+                (attacked.join().expect("answers"), control.join().expect("answers"))
+            });
+            let (p99, noise) = (percentile_99(attacked), percentile_99(control));
+            let allowed = if noise > NOISE_MAX { P99_MAX + noise } else { P99_MAX };
+            if p99 <= allowed {
+                return;
+            }
+            seen.push((p99, noise));
+        }
+        panic!("{name}: p99 of another model is over {P99_MAX:?}: {seen:?} (with that of a server with nothing to do)");
+    }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Prober {
+    fn new(server: &Server) -> Prober {
+        let reader = server.client();
+        open_model(&reader, "calm");
+        reader.post("/models/calm/instances", &json!({"id": "a", "data": {"n": 1}})).expect(201);
+        Prober { reader, writer: server.client() }
+    }
+
+    fn ask_until(&self, over: &AtomicBool) -> Vec<Duration> {
+        let mut times = Vec::new();
+        // At least once, however short the attack is.
+        loop {
+            let started = Instant::now();
+            self.reader.get("/models/calm/instances/a").expect(200);
+            let read = started.elapsed();
+            self.writer.post("/models/calm/instances", &json!({"data": {"n": 1}})).expect(201);
+            times.extend([read, started.elapsed() - read]);
+            if over.load(Ordering::SeqCst) {
+                return times;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn percentile_99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
