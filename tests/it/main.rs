@@ -1,5 +1,12 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
+mod bad_input;
+mod chance;
+mod concurrency;
+mod crash;
+mod dispatcher;
+mod gate;
+mod numbers;
 mod support;
 
 mod rest_events;
