@@ -413,6 +413,6 @@ fn check_rebuild(mut server: Server) {
         .output()
         .expect("the binary starts");
     assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
-    let server = server.restart();
+    let server = server.restart_ended();
     assert!(all(&server) == before, "`snaphook rebuild` makes another model store");
 }

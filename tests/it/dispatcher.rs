@@ -529,7 +529,8 @@ fn runs_are_counted_and_their_log_is_kept() {
         own.map(|line| (line["level"].as_str().unwrap_or_default().to_owned(), line["message"].as_str().unwrap_or_default().to_owned())).collect()
     };
     let pair = |level: &str, message: &str| (level.to_owned(), message.to_owned());
-    assert_eq!(of("t7"), [pair("debug", "d"), pair("info", r#"i {"a":[1]}"#), pair("warn", "w"), pair("error", "e")], "{lines:?}");
+    let expected = [pair("debug", "d"), pair("info", r#"i {"a": [1]}"#), pair("warn", "w"), pair("error", "e")];
+    assert_eq!(of("t7"), expected, "{lines:?}");
     assert!(of("thrown").last().is_some_and(|(_, message)| message.contains("thrown")), "{:?}", of("thrown"));
     // Whoever follows gets the same lines.
     let followed: Vec<Value> = (0..20).map(|_| follower.next().data).collect();
