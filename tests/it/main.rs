@@ -1,12 +1,16 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
-mod peer;
-mod support;
-mod workbench;
-
+mod bad_input;
+mod chance;
 mod cli;
+mod concurrency;
+mod crash;
+mod dispatcher;
+mod gate;
 mod hooks_js;
 mod hostile;
+mod numbers;
+mod peer;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;
@@ -15,3 +19,5 @@ mod rest_instances;
 mod rest_lists;
 mod rest_models;
 mod rest_operations;
+mod support;
+mod workbench;

@@ -1,0 +1,263 @@
+//! What the writers asked for, held against what the log and the model store have.
+//!
+//! Each write carries a mark of its own, so an event tells which attempt it came from. The ledger replays the log
+//! by itself: what the server lists must be exactly what the events add up to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{COUNTERS, MODEL, counter};
+use crate::support::Client;
+
+/// One write that a writer tried.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) mark: String,
+    pub(super) what: What,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// Without an id the server chooses one; the mark is the idempotency key then.
+    Create {
+        id: Option<String>,
+        data: Value,
+    },
+    Replace {
+        id: String,
+        data: Value,
+    },
+    Patch {
+        id: String,
+        patch: Value,
+    },
+    Delete {
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// The answer said that it is stored, and where, as far as such an answer tells.
+    Acknowledged { id: String, position: Option<u64> },
+    /// The answer said that it is not.
+    Refused,
+    /// The server died before it answered.
+    Unknown,
+}
+
+/// An instance as its events add up.
+#[derive(Clone, Debug, PartialEq)]
+struct Folded {
+    data: Value,
+    revision: u64,
+    position: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+/// All that is known of the model `account`.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// Position of the last event that was looked at.
+    position: u64,
+    instances: BTreeMap<String, Folded>,
+    /// Every instance event: position, instance, type.
+    pub(super) history: Vec<(u64, String, String)>,
+    pub(super) acknowledged: usize,
+    /// Writes without an answer that were stored all the same.
+    pub(super) surfaced: usize,
+    pub(super) unanswered: usize,
+}
+
+impl Ledger {
+    /// Instances that are there, of one writer.
+    pub(super) fn instances_of(&self, prefix: &str) -> Vec<String> {
+        self.instances.keys().filter(|id| id.starts_with(prefix)).cloned().collect()
+    }
+
+    /// Holds what the server has now against the attempts since the last time. Gives attempts of its own that the
+    /// next settlement is to look at.
+    #[track_caller]
+    pub(super) fn settle(&mut self, api: &Client, attempts: Vec<Attempt>) -> Vec<Attempt> {
+        let mut open: BTreeMap<String, Attempt> = BTreeMap::new();
+        for attempt in attempts {
+            self.acknowledged += usize::from(matches!(attempt.outcome, Outcome::Acknowledged { .. }));
+            self.unanswered += usize::from(attempt.outcome == Outcome::Unknown);
+            let twice = open.insert(attempt.mark.clone(), attempt);
+            assert!(twice.is_none(), "the test used a mark twice: {twice:?}");
+        }
+        let mut keyed = Vec::new();
+        for event in events_after(api, self.position, MODEL) {
+            self.position = event["position"].as_u64().expect("a position");
+            let mark = match event["data"]["mark"].as_str() {
+                Some(mark) => mark.to_owned(),
+                None => format!("delete {}", event["instance"].as_str().expect("an id")),
+            };
+            let attempt = open.remove(&mark).unwrap_or_else(|| panic!("nobody wrote this, or it is there twice: {event}"));
+            assert_ne!(attempt.outcome, Outcome::Refused, "it was refused and is there: {event}");
+            self.surfaced += usize::from(attempt.outcome == Outcome::Unknown);
+            self.take(&event, &attempt);
+            if let What::Create { id: None, data } = &attempt.what {
+                keyed.push((attempt.mark, data.clone(), Some(event)));
+            }
+        }
+        for attempt in open.into_values() {
+            if let Outcome::Acknowledged { .. } = attempt.outcome {
+                panic!("it was acknowledged and is lost: {attempt:?}");
+            }
+            if let (What::Create { id: None, data }, Outcome::Unknown) = (attempt.what, attempt.outcome) {
+                keyed.push((attempt.mark, data, None));
+            }
+        }
+        self.check_instances(api);
+        keyed.into_iter().filter_map(|(key, data, event)| self.repeat(api, key, data, event.as_ref())).collect()
+    }
+
+    /// One event more; it must follow from the attempt and from what was there.
+    fn take(&mut self, event: &Value, attempt: &Attempt) {
+        let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_owned();
+        let (id, kind, time) = (text("instance"), text("type"), text("time"));
+        self.history.push((self.position, id.clone(), kind.clone()));
+        if let Outcome::Acknowledged { id: told, position } = &attempt.outcome {
+            assert_eq!(told, &id, "{event}");
+            assert!(position.is_none_or(|position| position == self.position), "{attempt:?}: {event}");
+        }
+        let before = self.instances.remove(&id);
+        let (expected_kind, expected_id, data) = match &attempt.what {
+            What::Create { id, data } => ("instance.created", id.as_ref(), Some(data.clone())),
+            What::Replace { id, data } => ("instance.updated", Some(id), Some(data.clone())),
+            What::Patch { id, patch } => {
+                let mut data = before.as_ref().map_or(Value::Null, |before| before.data.clone());
+                merge(&mut data, patch);
+                ("instance.updated", Some(id), Some(data))
+            }
+            What::Delete { id } => ("instance.deleted", Some(id), None),
+        };
+        assert_eq!(kind, expected_kind, "{event}");
+        assert!(expected_id.is_none_or(|expected| *expected == id), "{attempt:?}: {event}");
+        assert_eq!(event["data"], data.clone().unwrap_or_default(), "half of it, or of two: {event}");
+        assert_eq!(before.is_none(), kind == "instance.created", "{before:?}: {event}");
+        let revision = before.as_ref().map_or(1, |before| before.revision + 1);
+        assert_eq!(event["revision"], revision, "{event}");
+        let Some(data) = data else { return };
+        if (0..COUNTERS).any(|number| counter(number) == id) {
+            assert_eq!(data["n"], revision - 1, "an increment was lost: {event}");
+        }
+        let created_at = before.map_or_else(|| time.clone(), |before| before.created_at);
+        self.instances.insert(id, Folded { data, revision, position: self.position, created_at, updated_at: time });
+    }
+
+    /// The server has each instance of the log, as it is there, and no other.
+    fn check_instances(&self, api: &Client) {
+        let listed: BTreeMap<String, Folded> = list(api, MODEL)
+            .into_iter()
+            .map(|instance| {
+                let text = |name: &str| instance[name].as_str().expect("a text").to_owned();
+                let number = |name: &str| instance[name].as_u64().expect("a number");
+                let folded = Folded {
+                    data: instance["data"].clone(),
+                    revision: number("revision"),
+                    position: number("position"),
+                    created_at: text("created_at"),
+                    updated_at: text("updated_at"),
+                };
+                (text("id"), folded)
+            })
+            .collect();
+        for (id, folded) in &self.instances {
+            assert_eq!(listed.get(id), Some(folded), "`{id}` is not what its events say");
+        }
+        assert_eq!(listed.len(), self.instances.len(), "instances without events");
+        let mut codes = BTreeSet::new();
+        for (id, folded) in &self.instances {
+            if let Some(code) = folded.data["code"].as_str() {
+                assert!(codes.insert(code), "`{id}` shares the unique code `{code}` with another");
+            }
+        }
+    }
+
+    /// A request with a key that was used before: the first answer again if there was one. Otherwise it is a new
+    /// attempt.
+    fn repeat(&self, api: &Client, key: String, data: Value, event: Option<&Value>) -> Option<Attempt> {
+        let response = super::create_keyed(api, &key, &data).expect("an answer");
+        let outcome = super::outcome_of(&response);
+        let Some(event) = event else {
+            let what = What::Create { id: None, data };
+            return Some(Attempt { mark: key, what, outcome });
+        };
+        let answer = response.expect(201).json();
+        assert_eq!(answer["id"], event["instance"], "a key made a second instance: {event}");
+        assert_eq!((&answer["position"], &answer["data"]), (&event["position"], &event["data"]), "{event}");
+        None
+    }
+
+    /// Codes of instances that are there hold; those that nobody has are free.
+    #[track_caller]
+    pub(super) fn check_claims(&self, api: &Client, codes: usize) {
+        let held: BTreeSet<&str> =
+            self.instances.values().filter_map(|instance| instance.data["code"].as_str()).collect();
+        assert!(!held.is_empty() && held.len() < codes, "the test did not mix: {} of {codes} are held", held.len());
+        for code in (0..codes).map(super::code) {
+            let body = json!({"data": {"mark": "claims", "code": code}});
+            let response = api.post(&format!("/models/{MODEL}/instances?dry-run=true"), &body);
+            match held.contains(code.as_str()) {
+                true => drop(response.expect_problem(409, "not-unique")),
+                false => drop(response.expect(200)),
+            }
+        }
+    }
+}
+
+/// Every instance event of a model after a position.
+#[track_caller]
+pub(super) fn events_after(api: &Client, mut after: u64, model: &str) -> Vec<Value> {
+    let mut events = Vec::new();
+    loop {
+        let page = api
+            .get(&format!(
+                "/events?after={after}&limit=1000&model={model}&type=instance.created,instance.updated,instance.deleted"
+            ))
+            .expect(200)
+            .json();
+        for event in page["items"].as_array().expect("items") {
+            let position = event["position"].as_u64().expect("a position");
+            assert!(position > after, "positions go up: {event}");
+            after = position;
+            events.push(event.clone());
+        }
+        if page["next"].is_null() {
+            return events;
+        }
+    }
+}
+
+/// Every instance of a model.
+#[track_caller]
+pub(super) fn list(api: &Client, model: &str) -> Vec<Value> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let mut page = api.get(&format!("/models/{model}/instances?limit=1000{cursor}")).expect(200).json();
+        if let Value::Array(page) = page["items"].take() {
+            items.extend(page);
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return items,
+        }
+    }
+}
+
+/// RFC 7396 for flat objects.
+fn merge(data: &mut Value, patch: &Value) {
+    let fields: &mut Map<String, Value> = data.as_object_mut().expect("an object");
+    for (name, value) in patch.as_object().expect("an object") {
+        if value.is_null() {
+            fields.shift_remove(name);
+        } else {
+            fields.insert(name.clone(), value.clone());
+        }
+    }
+}
