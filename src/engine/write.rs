@@ -94,6 +94,9 @@ impl Engine {
         let entry = self.models.require(model)?;
         let Command { id, fresh, change } = command;
         let claim_key = options.idempotency_key.as_ref().map(|key| idempotency_key(model, key));
+        // A creation with an id of our own cannot meet an instance.
+        let current = if *fresh { None } else { self.stores.model.get(model, id).await? };
+        // After the instance: its event took the key, so whoever sees the one sees the other.
         let mut releases = Vec::new();
         if let Some(key) = &claim_key
             && let Some(holder) = self.stores.event.holder(key).await?
@@ -103,8 +106,6 @@ impl Engine {
                 None => releases.push(key.clone()),
             }
         }
-        // A creation with an id of our own cannot meet an instance.
-        let current = if *fresh { None } else { self.stores.model.get(model, id).await? };
         let kind = check_presence(model, command, current.as_ref(), &options.precondition)?;
 
         let mut document = match change {
@@ -181,10 +182,11 @@ impl Engine {
             claims: Vec::new(),
             releases,
         };
-        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref())?;
+        // First, so that of two with the same key the second meets the key and not a unique value of the first.
         if let Some(key) = claim_key {
             append.claims.push(Claim { key, holder: None });
         }
+        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref())?;
         if options.dry_run {
             self.check_claims(&entry, &append).await?;
             let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
@@ -252,7 +254,10 @@ impl Engine {
                 }
             }
             Conflict::Claimed { key, holder } => return Err(not_unique(&key, &holder)),
-            Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
+            // With a key it may have been the same request, whose answer is then found in the next round.
+            Conflict::Stream { ended: false, .. }
+                if matches!(command.change, Change::Create { .. }) && options.idempotency_key.is_none() =>
+            {
                 return Err(exists(model, &command.id));
             }
             Conflict::Stream { .. } if options.precondition != Precondition::None => {
