@@ -234,6 +234,8 @@ enum Ended {
 
 async fn run_chain(engine: &Engine, group: &str, event: &Event, token: u64, state: &mut Tries) -> Ended {
     let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
+    // The log has an event a moment before the model store; a hook must find what it was started for.
+    engine.tail.reached(event.position).await;
     let Some(entry) = engine.models.get(&event.model) else { return Ended::Done };
     if !entry.reacts_to(event.kind, event.position) {
         return Ended::Done;

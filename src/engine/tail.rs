@@ -56,6 +56,14 @@ impl Tail {
         *self.head.borrow()
     }
 
+    /// Waits until the event at a position is published, and so applied to the model store.
+    pub(super) async fn reached(&self, position: Position) {
+        if self.head() < position {
+            // The sender lives as long as `self`, so this ends with the condition only.
+            let _ = self.head.subscribe().wait_for(|head| *head >= position).await;
+        }
+    }
+
     /// Changes with each publication.
     pub(super) fn watch(&self) -> watch::Receiver<Position> {
         self.head.subscribe()
