@@ -3,7 +3,7 @@
 //! A change is checked against all instances first, while writes go on; then, alone on the committer's thread, only
 //! against those that changed meanwhile, so that writers wait for a short time whatever the size of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use snaphook_driver::time;
@@ -131,6 +131,8 @@ impl Engine {
         review.all(&*self.stores.model).await?;
         review.verdict()?;
         if options.dry_run {
+            review.look_for_twins();
+            review.verdict()?;
             return Ok(Arc::new(new));
         }
         let change = DefinitionChange { definition: record.clone(), renames: input.renames.clone(), phase: None };
@@ -141,6 +143,7 @@ impl Engine {
             .exclusive(move |writer| {
                 writer.catch_up()?;
                 writer.runtime.block_on(review.since(&*writer.events, &*writer.store, head))?;
+                review.look_for_twins();
                 review.verdict()?;
                 (append.claims, append.releases) = review.claims();
                 writer.define(append, Some(&entry), new, &carry, &host, None)
@@ -226,8 +229,8 @@ struct Review {
     new: Model,
     carry: CarryOver,
     misfits: BTreeMap<String, String>,
-    /// Keys to claim, each with the instance that holds it. Empty if no `unique` list changed.
-    claims: BTreeMap<String, String>,
+    /// The keys that each instance needs. Empty if no `unique` list changed.
+    keys: BTreeMap<String, Vec<unique::UniqueKey>>,
     releases: Vec<String>,
     /// Whether keys have to be looked at at all.
     keys_change: bool,
@@ -244,7 +247,7 @@ impl Review {
             new,
             carry,
             misfits: BTreeMap::new(),
-            claims: BTreeMap::new(),
+            keys: BTreeMap::new(),
             releases: Vec::new(),
             keys_change,
             data_change,
@@ -287,7 +290,7 @@ impl Review {
                 page.events.iter().filter_map(|event| event.instance.as_ref()).collect();
             for id in changed {
                 self.misfits.remove(id);
-                self.claims.retain(|_, holder| holder != id);
+                self.keys.remove(id);
                 if let Some(instance) = store.get(&model, id).await? {
                     self.look(&instance)?;
                 }
@@ -317,18 +320,27 @@ impl Review {
             }
         }
         if self.keys_change {
-            for key in unique::keys(&self.new.record.id, &self.new.record.unique, &value) {
-                if let Some(other) = self.claims.insert(key.key.clone(), instance.id.clone())
-                    && other != instance.id
+            let keys = unique::keys(&self.new.record.id, &self.new.record.unique, &value);
+            self.keys.insert(instance.id.clone(), keys);
+        }
+        Ok(())
+    }
+
+    /// Whether two instances need the same key. Only once nothing changes any more: until then their values may be
+    /// of different moments.
+    fn look_for_twins(&mut self) {
+        let mut holders: HashMap<&str, &str> = HashMap::new();
+        for (id, keys) in &self.keys {
+            for key in keys {
+                if let Some(other) = holders.insert(&key.key, id)
                     && self.misfits.len() < LISTED_MAX
                 {
                     let names = key.properties.join(", ");
                     let message = format!("has the same value of {names} as `{other}`, which `unique` forbids");
-                    self.misfits.insert(instance.id.clone(), message);
+                    self.misfits.insert(id.clone(), message);
                 }
             }
         }
-        Ok(())
     }
 
     /// `incompatible` if instances do not fit.
@@ -355,12 +367,14 @@ impl Review {
     /// Keys to take and to give back with the change.
     fn claims(&mut self) -> (Vec<Claim>, Vec<String>) {
         let model = &self.old.record.id;
-        let releases =
-            std::mem::take(&mut self.releases).into_iter().filter(|key| !self.claims.contains_key(key)).collect();
-        let claims = std::mem::take(&mut self.claims)
+        let claims: Vec<Claim> = std::mem::take(&mut self.keys)
             .into_iter()
-            .map(|(key, id)| Claim { key, holder: Some(Stream::of_instance(model, id)) })
+            .flat_map(|(id, keys)| keys.into_iter().map(move |key| (id.clone(), key.key)))
+            .map(|(id, key)| Claim { key, holder: Some(Stream::of_instance(model, &id)) })
             .collect();
+        let claimed: HashSet<&str> = claims.iter().map(|claim| claim.key.as_str()).collect();
+        let releases =
+            std::mem::take(&mut self.releases).into_iter().filter(|key| !claimed.contains(key.as_str())).collect();
         (claims, releases)
     }
 }
