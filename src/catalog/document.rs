@@ -41,10 +41,8 @@ impl Document {
             return Err(DocumentError(format!("data is {}, expected an object", type_name(&value))));
         }
         if members(&value) != shape.members {
-            return Err(DocumentError(match duplicate(text) {
-                Some(name) => format!("property `{name}` stands twice in one object"),
-                None => "a property stands twice in one object".to_owned(),
-            }));
+            let name = duplicate(text).unwrap_or_default();
+            return Err(DocumentError(format!("property `{name}` stands twice in one object")));
         }
         let text = if shape.lines { Json::from_value(&value) } else { text.clone() };
         Ok(Document { value, text })
@@ -55,6 +53,11 @@ impl Document {
         let text = Json::from_value(&value);
         Document { value, text }
     }
+}
+
+/// The first property that stands twice in one object of a text, which was parsed to `value`.
+pub fn repeated(text: &str, value: &Value) -> Option<String> {
+    (members(value) != scan(text).members).then(|| duplicate(text).unwrap_or_default())
 }
 
 /// Applies a merge patch (RFC 7396).

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::{Column, ColumnKind, Json};
 
 use super::FieldError;
-use super::document::NESTING_MAX;
+use super::document::{NESTING_MAX, repeated};
 
 /// Errors of one document that are reported at most.
 const ERRORS_MAX: usize = 100;
@@ -36,6 +36,9 @@ impl Schema {
         let Some(object) = tree.as_object() else {
             return Err("schema must be a JSON object".to_owned());
         };
+        if let Some(name) = repeated(text, &tree) {
+            return Err(format!("schema has `{name}` twice in one object"));
+        }
         if object.get("type").and_then(Value::as_str) != Some("object") {
             return Err("schema must have `\"type\": \"object\"`: an instance's data is an object".to_owned());
         }
@@ -320,6 +323,8 @@ mod tests {
             let error = Schema::compile(&Json::from_value(&value)).unwrap_err();
             assert!(error.contains(message), "{value}: {error}");
         }
+        let twice = Json::trusted(r#"{"type":"object","properties":{"a":{},"a":{"type":"string"}}}"#);
+        assert_eq!(Schema::compile(&twice).unwrap_err(), "schema has `a` twice in one object");
     }
 
     #[test]
