@@ -183,6 +183,7 @@ fn what_is_no_http_ends_its_connection_only() {
         b"GET\r\n\r\n".to_vec(),
         b"GET / HTTP/9.9\r\nHost: a\r\n\r\n".to_vec(),
         b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        b"GET /models?a=\"b\" HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         b"GET /models\x00 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         b"GET /models HTTP/1.1\r\nHost: a\r\nA\x01: b\r\n\r\n".to_vec(),
         b"GET /models HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n".to_vec(),
