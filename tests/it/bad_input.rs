@@ -52,12 +52,18 @@ impl Case {
     /// Enough of it to see what was wrong with it.
     fn shown(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.wire).chars().take(700).collect();
-        format!("{} ({} bytes):\n{}", self.name, self.wire.len(), text.escape_debug().to_string().replace("\\r\\n", "\n"))
+        format!(
+            "{} ({} bytes):\n{}",
+            self.name,
+            self.wire.len(),
+            text.escape_debug().to_string().replace("\\r\\n", "\n")
+        )
     }
 }
 
 fn start() -> Server {
-    let server = Server::start_with(ServerOptions { server: "max-body = '1 MiB'".to_owned(), ..ServerOptions::default() });
+    let server =
+        Server::start_with(ServerOptions { server: "max-body = '1 MiB'".to_owned(), ..ServerOptions::default() });
     let api = server.client();
     api.post("/models", &families::model()).expect(201);
     api.post("/models/order/instances", &json!({"id": "a", "data": {"name": "first", "count": 1}})).expect(201);
@@ -132,7 +138,8 @@ fn wrong_lines_of_an_import_fail_one_by_one() {
     let api = server.client();
     let before = state(&api);
     let nested = |open: &str, close: &str| {
-        format!(r#"{{"data":{{"name":"x","customer":{}{}}}}}"#, open.repeat(100_000), close.repeat(100_000)).into_bytes()
+        format!(r#"{{"data":{{"name":"x","customer":{}{}}}}}"#, open.repeat(100_000), close.repeat(100_000))
+            .into_bytes()
     };
     let mut lines: Vec<(Vec<u8>, &str)> = vec![
         (nested("[", "]"), "bad-request"),
@@ -157,7 +164,8 @@ fn wrong_lines_of_an_import_fail_one_by_one() {
     // A line break inside a line makes two of it.
     lines.retain(|(line, _)| !line.contains(&b'\n') && !line.iter().all(u8::is_ascii_whitespace));
     let body: Vec<u8> = lines.iter().flat_map(|(line, _)| line.iter().copied().chain([b'\n'])).collect();
-    let answer = api.request("POST", "/models/order/import").body("application/x-ndjson", body).send().expect(200).json();
+    let answer =
+        api.request("POST", "/models/order/import").body("application/x-ndjson", body).send().expect(200).json();
     assert_eq!((&answer["created"], &answer["failed"]), (&json!(0), &json!(lines.len())), "{answer}");
     let errors = answer["errors"].as_array().expect("errors");
     assert_eq!(errors.len(), lines.len());
@@ -177,7 +185,8 @@ fn what_is_no_http_ends_its_connection_only() {
     let api = server.client();
     let before = state(&api);
     let body = r#"{"data":{"name":"x"}}"#;
-    let post = |headers: &str| format!("POST /models/order/instances HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}").into_bytes();
+    let post =
+        |headers: &str| format!("POST /models/order/instances HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}").into_bytes();
     let mut wires: Vec<Vec<u8>> = vec![
         b"\r\n\r\n\r\n".to_vec(),
         b"GET\r\n\r\n".to_vec(),

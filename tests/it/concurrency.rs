@@ -111,9 +111,8 @@ fn one_of_many_gets_a_unique_value() {
             api.delete(&format!("/models/user/instances/{winner}")).expect(204);
             let _ = api.post("/models/user/instances", &json!({"id": winner, "data": {}}));
         }
-        let responses = at_once(&server, CLIENTS, |_, api| {
-            api.post("/models/user/instances", &json!({"data": {"mail": mail}}))
-        });
+        let responses =
+            at_once(&server, CLIENTS, |_, api| api.post("/models/user/instances", &json!({"data": {"mail": mail}})));
         assert_eq!(statuses(&responses), BTreeMap::from([(201, 1), (409, CLIENTS - 1)]));
     }
 }
@@ -132,9 +131,14 @@ fn one_of_many_creates_an_id() {
                 request.json(&json!({"data": {"n": number}})).send()
             }
         });
-        let created: Vec<Value> = responses.iter().filter(|response| response.status == 201).map(Response::json).collect();
+        let created: Vec<Value> =
+            responses.iter().filter(|response| response.status == 201).map(Response::json).collect();
         assert_eq!(created.len(), 1, "{:?}", statuses(&responses));
-        assert!(responses.iter().all(|response| matches!(response.status, 201 | 409 | 412)), "{:?}", statuses(&responses));
+        assert!(
+            responses.iter().all(|response| matches!(response.status, 201 | 409 | 412)),
+            "{:?}",
+            statuses(&responses)
+        );
         assert_eq!(api.get(&format!("/models/plain/instances/{id}")).expect(200).json(), created[0]);
         assert_eq!(events(&api, &format!("model=plain&instance={id}")).len(), 1);
     }
@@ -235,7 +239,13 @@ fn the_same_key_makes_one_instance() {
         assert_eq!(list(&api, "plain").len(), round + 1);
     }
     // The first answer, also after the instance changed and went.
-    let first = || api.request("POST", "/models/plain/instances").header("Idempotency-Key", "key-0").json(&json!({"data": {"round": 0}})).send().expect(201);
+    let first = || {
+        api.request("POST", "/models/plain/instances")
+            .header("Idempotency-Key", "key-0")
+            .json(&json!({"data": {"round": 0}}))
+            .send()
+            .expect(201)
+    };
     let before = first();
     let id = before.json()["id"].as_str().expect("an id").to_owned();
     api.patch(&format!("/models/plain/instances/{id}"), &json!({"changed": true})).expect(200);
@@ -244,11 +254,19 @@ fn the_same_key_makes_one_instance() {
     assert_eq!(first().text(), before.text());
     // Another model has its own keys.
     api.post("/models", &json!({"id": "other", "schema": {"type": "object"}})).expect(201);
-    let other = api.request("POST", "/models/other/instances").header("Idempotency-Key", "key-0").json(&json!({"data": {}})).send();
+    let other = api
+        .request("POST", "/models/other/instances")
+        .header("Idempotency-Key", "key-0")
+        .json(&json!({"data": {}}))
+        .send();
     assert_eq!(other.expect(201).json()["model"], "other");
     let server = server.kill_and_restart();
     let again = server.client();
-    let again = again.request("POST", "/models/plain/instances").header("Idempotency-Key", "key-0").json(&json!({"data": {"round": 0}})).send();
+    let again = again
+        .request("POST", "/models/plain/instances")
+        .header("Idempotency-Key", "key-0")
+        .json(&json!({"data": {"round": 0}}))
+        .send();
     assert_eq!(again.expect(201).text(), before.text());
 }
 
@@ -351,7 +369,8 @@ fn document(name: &str, default: bool) -> Value {
         properties["state"] = json!({"type": "string", "default": "new"});
         required.push("state");
     }
-    let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    let schema =
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
     json!({"schema": schema, "unique": [[name]], "indexes": [["size", name]]})
 }
 
@@ -389,7 +408,11 @@ fn models_change_under_load_and_every_instance_fits() {
                                 request.json(&json!({"data": {property: value, "size": n % 11}})).send()
                             }
                         };
-                        assert!(matches!(response.status, 200 | 201 | 204 | 404 | 409 | 412 | 422), "{}", response.text());
+                        assert!(
+                            matches!(response.status, 200 | 201 | 204 | 404 | 409 | 412 | 422),
+                            "{}",
+                            response.text()
+                        );
                         *counts.entry(response.status).or_default() += 1;
                     }
                     counts

@@ -122,7 +122,8 @@ fn prepare(api: &Client) -> Vec<Attempt> {
     let mut account = definition("n");
     account["id"] = json!(MODEL);
     api.post("/models", &account).expect(201);
-    let log = json!({"type": "object", "properties": {"instance": {"type": "string"}, "position": {"type": "integer"}}});
+    let log =
+        json!({"type": "object", "properties": {"instance": {"type": "string"}, "position": {"type": "integer"}}});
     api.post("/models", &json!({"id": "log", "schema": log})).expect(201);
     for phase in ["postCreate", "postUpdate", "postDelete"] {
         api.put_javascript(MODEL, phase, HOOK).expect(200);

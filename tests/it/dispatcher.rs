@@ -92,8 +92,10 @@ fn hooks_see_each_instance_in_order() {
         by_instance.entry(data["id"].as_str().expect("an id").to_owned()).or_default().push(data.clone());
     }
     for (id, runs) in by_instance {
-        let seen: Vec<(Value, Value, Value)> =
-            runs.iter().map(|run| (run["phase"].clone(), run["before"]["n"].clone(), run["after"]["n"].clone())).collect();
+        let seen: Vec<(Value, Value, Value)> = runs
+            .iter()
+            .map(|run| (run["phase"].clone(), run["before"]["n"].clone(), run["after"]["n"].clone()))
+            .collect();
         let update = |n: i32| (json!("postUpdate"), json!(n - 1), json!(n));
         let expected: Vec<_> = std::iter::once((json!("postCreate"), Value::Null, json!(0)))
             .chain((1..12).map(update))
@@ -343,7 +345,9 @@ fn the_hooks_of_a_chain_run_in_order_and_only_the_failed_one_again() {
     let server = server(&grant("task", "read = ['switch']\nwrite = ['log']"), "max-attempts = 50");
     let api = server.client();
     models(&api, &["task", "log", "switch"]);
-    let source = |name: &str| format!("export default async ({{ id, write }}) => {{ await write.create('log', {{ name: '{name}', id }}); }};");
+    let source = |name: &str| {
+        format!("export default async ({{ id, write }}) => {{ await write.create('log', {{ name: '{name}', id }}); }};")
+    };
     let chain = json!({"chain": [
         {"name": "first", "engine": "quickjs", "source": source("first")},
         {"name": "second", "engine": "quickjs", "source": FAILING},
@@ -351,7 +355,9 @@ fn the_hooks_of_a_chain_run_in_order_and_only_the_failed_one_again() {
     ]});
     api.put("/models/task/hooks/postCreate", &chain).expect(200);
     create(&api, "task", "a", json!({}));
-    eventually("the second failed twice", || (items(&api, "/models/task/hooks/postCreate/log").len() >= 2).then_some(()));
+    eventually("the second failed twice", || {
+        (items(&api, "/models/task/hooks/postCreate/log").len() >= 2).then_some(())
+    });
     create(&api, "switch", "on", json!({}));
     let done = eventually("the chain is done", || {
         Some(items(&api, "/events?model=log&type=instance.created")).filter(|done| done.len() == 3)
@@ -394,7 +400,9 @@ fn a_loop_of_hooks_ends_with_the_cycle_spelled_out() {
     assert_eq!(api.get("/models/self/instances/s").expect(200).json()["data"]["n"], 9);
     // A change by hand starts a chain of its own: the depth is that of the causes, not of the instance.
     api.patch("/models/self/instances/s", &json!({"n": 0})).expect(200);
-    eventually("eight more", || (api.get("/models/self/instances/s").expect(200).json()["data"]["n"] == 8).then_some(()));
+    eventually("eight more", || {
+        (api.get("/models/self/instances/s").expect(200).json()["data"]["n"] == 8).then_some(())
+    });
 }
 
 #[test]
@@ -433,7 +441,8 @@ fn a_client_can_wait_for_the_hooks() {
 
 #[test]
 fn events_tell_which_code_let_them_pass() {
-    let tables = "[[grants]]\nmodel = 'task'\nphase = 'preCreate'\namend = true\n".to_owned() + &grant("task", "write = ['log']");
+    let tables = "[[grants]]\nmodel = 'task'\nphase = 'preCreate'\namend = true\n".to_owned()
+        + &grant("task", "write = ['log']");
     let server = server(&tables, "");
     let api = server.client();
     models(&api, &["task", "log"]);
@@ -478,7 +487,10 @@ fn a_hook_in_shadow_mode_decides_nothing() {
     shadow("export default ({ after }) => { if (after.n > 1) throw new Reject('too much', { '/n': 'at most 1' }); }");
     create(&api, "task", "a", json!({"n": 1}));
     create(&api, "task", "b", json!({"n": 2}));
-    assert_eq!((&stats()["runs"], &stats()["shadow"]["refusals"], &stats()["refusals"]), (&json!(2), &json!(1), &json!(0)));
+    assert_eq!(
+        (&stats()["runs"], &stats()["shadow"]["refusals"], &stats()["refusals"]),
+        (&json!(2), &json!(1), &json!(0))
+    );
     assert!(log().contains("too much"), "{}", log());
     shadow("export default ({ after }) => ({ ...after, n: 99 })");
     assert_eq!(create(&api, "task", "c", json!({"n": 1}))["data"], json!({"n": 1}));
@@ -526,7 +538,13 @@ fn runs_are_counted_and_their_log_is_kept() {
     let lines = items(&api, "/models/task/hooks/postCreate/log");
     let of = |id: &str| -> Vec<(String, String)> {
         let own = lines.iter().filter(|line| line["instance"] == id && line["hook"] == "h");
-        own.map(|line| (line["level"].as_str().unwrap_or_default().to_owned(), line["message"].as_str().unwrap_or_default().to_owned())).collect()
+        own.map(|line| {
+            (
+                line["level"].as_str().unwrap_or_default().to_owned(),
+                line["message"].as_str().unwrap_or_default().to_owned(),
+            )
+        })
+        .collect()
     };
     let pair = |level: &str, message: &str| (level.to_owned(), message.to_owned());
     let expected = [pair("debug", "d"), pair("info", r#"i {"a": [1]}"#), pair("warn", "w"), pair("error", "e")];

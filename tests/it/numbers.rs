@@ -24,7 +24,12 @@ const NUMBERS: &[(&str, &str)] = &[
 fn data(note: &str) -> String {
     let members: Vec<String> = NUMBERS.iter().map(|(name, number)| format!(r#""{name}":{number}"#)).collect();
     let list: Vec<&str> = NUMBERS.iter().map(|(_, number)| *number).collect();
-    format!(r#"{{"note":"{note}",{},"inner":{{{}}},"list":[{}]}}"#, members.join(","), members.join(","), list.join(","))
+    format!(
+        r#"{{"note":"{note}",{},"inner":{{{}}},"list":[{}]}}"#,
+        members.join(","),
+        members.join(","),
+        list.join(",")
+    )
 }
 
 /// The same digits; that an exponent's sign is written or not is no digit.
@@ -38,7 +43,8 @@ fn check(what: &str, text: &str) {
     let text = plain(text);
     for (name, number) in NUMBERS {
         let number = plain(number);
-        let count = [",", "}"].iter().map(|end| text.matches(&format!(r#""{name}":{number}{end}"#)).count()).sum::<usize>();
+        let count =
+            [",", "}"].iter().map(|end| text.matches(&format!(r#""{name}":{number}{end}"#)).count()).sum::<usize>();
         assert!(count >= 2, "{what}: `{name}` is not {number} everywhere: {text}");
     }
     let list: Vec<&str> = NUMBERS.iter().map(|(_, number)| *number).collect();
@@ -49,7 +55,10 @@ fn model(id: &str) -> serde_json::Value {
     let numbers = || NUMBERS.iter().map(|(name, _)| ((*name).to_owned(), json!({"type": "number"})));
     let mut properties: serde_json::Map<_, _> = numbers().collect();
     properties.insert("note".to_owned(), json!({"type": "string"}));
-    properties.insert("inner".to_owned(), json!({"type": "object", "properties": numbers().collect::<serde_json::Map<_, _>>()}));
+    properties.insert(
+        "inner".to_owned(),
+        json!({"type": "object", "properties": numbers().collect::<serde_json::Map<_, _>>()}),
+    );
     properties.insert("list".to_owned(), json!({"type": "array"}));
     json!({"id": id, "schema": {"type": "object", "properties": properties}, "indexes": [["odd"], ["-exact", "huge"]]})
 }
@@ -110,7 +119,8 @@ fn digits_survive_every_way_through_the_server() {
         assert_eq!(imported.send().expect(200).json()["created"], 1);
         check("import", &api.get(&format!("{path}/b")).expect(200).text());
     }
-    let note = |model: &str| api.get(&format!("/models/{model}/instances/a")).expect(200).json()["data"]["note"].clone();
+    let note =
+        |model: &str| api.get(&format!("/models/{model}/instances/a")).expect(200).json()["data"]["note"].clone();
     assert_eq!((note("plain"), note("hooked")), (json!("three"), json!("three?")));
 
     server = server.restart();
@@ -131,13 +141,15 @@ fn a_hook_that_changes_a_number_changes_that_one_only() {
     let server = Server::start_with(ServerOptions { tables: tables.to_owned(), ..ServerOptions::default() });
     let api = server.client();
     api.post("/models", &model("plain")).expect(201);
-    let hook = "export default ({ after }) => ({ ...after, one: after.one + 1, inner: { ...after.inner, trailing: 7 } })";
+    let hook =
+        "export default ({ after }) => ({ ...after, one: after.one + 1, inner: { ...after.inner, trailing: 7 } })";
     api.put_javascript("plain", "preCreate", hook).expect(200);
     let body = format!(r#"{{"id":"a","data":{}}}"#, data("x"));
     let text = plain(&send(&api, "POST", "/models/plain/instances", body, 201));
     let (outer, inner) = text.split_once(r#""inner":"#).expect("the inner object");
     for (name, number) in NUMBERS {
-        let expected = |changed: &str, to: &str| plain(&format!(r#""{name}":{}"#, if *name == changed { to } else { number }));
+        let expected =
+            |changed: &str, to: &str| plain(&format!(r#""{name}":{}"#, if *name == changed { to } else { number }));
         assert!(outer.contains(&expected("one", "2")), "{name}: {text}");
         assert!(inner.contains(&expected("trailing", "7")), "{name}: {text}");
     }

@@ -117,7 +117,11 @@ fn broken_json(chance: &mut Chance) -> Case {
         2 => ("PATCH", INSTANCE, data.to_owned()),
         3 => ("POST", "/models", json!({"id": "other", "schema": schema()}).to_string()),
         4 => ("PUT", "/models/order", json!({"schema": schema(), "indexes": [["count"], ["name"]]}).to_string()),
-        _ => ("PUT", "/models/order/hooks/preCreate", r#"{"chain":[{"engine":"quickjs","source":"export default () => {}"}]}"#.to_owned()),
+        _ => (
+            "PUT",
+            "/models/order/hooks/preCreate",
+            r#"{"chain":[{"engine":"quickjs","source":"export default () => {}"}]}"#.to_owned(),
+        ),
     };
     Case::json(method, target, broken(chance, body.as_bytes()))
 }
@@ -195,8 +199,27 @@ fn wrong_number(chance: &mut Chance) -> Case {
 
 fn no_number(chance: &mut Chance) -> Case {
     let value = chance.pick(&[
-        "01", "+1", ".5", "1.", "0x10", "NaN", "Infinity", "-Infinity", "1e", "1e+", "--1", "1_000", "-", "1e1.5", "٣", "1,5",
-        "00", "-01", "1f", "1n", "²",
+        "01",
+        "+1",
+        ".5",
+        "1.",
+        "0x10",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e",
+        "1e+",
+        "--1",
+        "1_000",
+        "-",
+        "1e1.5",
+        "٣",
+        "1,5",
+        "00",
+        "-01",
+        "1f",
+        "1n",
+        "²",
     ]);
     write_or_patch(chance, &format!(r#"{{"name":"x","count":{value}}}"#))
 }
@@ -218,7 +241,9 @@ fn deep(chance: &mut Chance) -> Case {
         2 => Case::json("POST", COLLECTION, format!(r#"{{"data":{{"name":"x","customer":{nested}}}}}"#)),
         3 => Case::json("PUT", INSTANCE, format!(r#"{{"data":{{"name":"x","tags":{nested}}}}}"#)),
         4 => Case::json("PATCH", INSTANCE, format!(r#"{{"customer":{nested}}}"#)),
-        5 => Case::json("POST", "/models", format!(r#"{{"id":"deep","schema":{{"type":"object","default":{nested}}}}}"#)),
+        5 => {
+            Case::json("POST", "/models", format!(r#"{{"id":"deep","schema":{{"type":"object","default":{nested}}}}}"#))
+        }
         6 => {
             let schema = format!("{}true{}", r#"{"properties":{"a":"#.repeat(DEPTH / 4), "}}".repeat(DEPTH / 4));
             Case::json("POST", "/models", format!(r#"{{"id":"deep","schema":{{"type":"object","not":{schema}}}}}"#))
@@ -229,8 +254,16 @@ fn deep(chance: &mut Chance) -> Case {
 
 fn invalid_utf8(chance: &mut Chance) -> Case {
     const WRONG: &[&[u8]] = &[
-        b"\xff", b"\xc0\x80", b"\xc1\xbf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xf0\x80\x80\xaf", b"\xe2\x82", b"\x80",
-        b"\xc3\x28", b"\xfe\xfe",
+        b"\xff",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xed\xa0\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xf0\x80\x80\xaf",
+        b"\xe2\x82",
+        b"\x80",
+        b"\xc3\x28",
+        b"\xfe\xfe",
     ];
     let wrong = WRONG[chance.below(WRONG.len())];
     let (method, target, before, after): (_, _, &[u8], &[u8]) = match chance.below(5) {
@@ -244,7 +277,17 @@ fn invalid_utf8(chance: &mut Chance) -> Case {
 }
 
 fn lone_surrogate(chance: &mut Chance) -> Case {
-    let text = chance.pick(&[r"\ud800", r"\udfff", r"a\ud800b", r"\udc00\ud800", r"\ud83d\u0041", r"\uD83D", r"\u12", r"\x41", r"\u{41}"]);
+    let text = chance.pick(&[
+        r"\ud800",
+        r"\udfff",
+        r"a\ud800b",
+        r"\udc00\ud800",
+        r"\ud83d\u0041",
+        r"\uD83D",
+        r"\u12",
+        r"\x41",
+        r"\u{41}",
+    ]);
     if chance.one_in(2) {
         write_or_patch(chance, &format!(r#"{{"name":"{text}"}}"#))
     } else {
@@ -254,10 +297,55 @@ fn lone_surrogate(chance: &mut Chance) -> Case {
 
 /// No instance ids, escaped for a path.
 const ODD_IDS: &[&str] = &[
-    "..", ".", "%2e%2e", "%2E", "..%2F..%2Fetc%2Fpasswd", "%00", "a%00", "%00a", "a%0a", "%20", "a%20b", "%2F", "a%2Fb", "%C3%BC",
-    "%E2%80%AE", "%F0%9F%92%A9", "%FF", "%C0%AE%C0%AE", "%ED%A0%80", "%", "%4", "%zz", "%u0041", "-a", "_a", "~a", "a:b", "a;b=c", "a,b",
-    "a@b", "a!b", "a'b", "a%22b", "a%5Cb", "a*", "(a)", "a%3Cscript%3E", "a%7Cb", "a%60b", "$(id)", "a&b", "a=b", "a+b", "a%25",
-    "%EF%BC%A1", "A%CC%8A", "%E2%84%AA", "%09", "%7F",
+    "..",
+    ".",
+    "%2e%2e",
+    "%2E",
+    "..%2F..%2Fetc%2Fpasswd",
+    "%00",
+    "a%00",
+    "%00a",
+    "a%0a",
+    "%20",
+    "a%20b",
+    "%2F",
+    "a%2Fb",
+    "%C3%BC",
+    "%E2%80%AE",
+    "%F0%9F%92%A9",
+    "%FF",
+    "%C0%AE%C0%AE",
+    "%ED%A0%80",
+    "%",
+    "%4",
+    "%zz",
+    "%u0041",
+    "-a",
+    "_a",
+    "~a",
+    "a:b",
+    "a;b=c",
+    "a,b",
+    "a@b",
+    "a!b",
+    "a'b",
+    "a%22b",
+    "a%5Cb",
+    "a*",
+    "(a)",
+    "a%3Cscript%3E",
+    "a%7Cb",
+    "a%60b",
+    "$(id)",
+    "a&b",
+    "a=b",
+    "a+b",
+    "a%25",
+    "%EF%BC%A1",
+    "A%CC%8A",
+    "%E2%84%AA",
+    "%09",
+    "%7F",
 ];
 
 fn long_id(chance: &mut Chance) -> String {
@@ -283,9 +371,32 @@ fn odd_id_in_path(chance: &mut Chance) -> Case {
 fn odd_id_in_body(chance: &mut Chance) -> Case {
     let long = format!("\"{}\"", long_id(chance));
     let id = chance.pick(&[
-        r#""""#, r#"" ""#, r#""a b""#, r#""ü""#, r#""a/b""#, r#""..""#, r#"".""#, r#""\u0000""#, r#""a\u0000""#, r#""-a""#, r#""_a""#,
-        r#""a\n""#, r#""a%2Fb""#, r#""\u202ea""#, r#""💩""#, r#""a:b""#, r#""a\"b""#, r#""a\\b""#, r#""Ａ""#, "5", "{}", "[]", "true", "1.5",
-        r#"["a"]"#, &long,
+        r#""""#,
+        r#"" ""#,
+        r#""a b""#,
+        r#""ü""#,
+        r#""a/b""#,
+        r#""..""#,
+        r#"".""#,
+        r#""\u0000""#,
+        r#""a\u0000""#,
+        r#""-a""#,
+        r#""_a""#,
+        r#""a\n""#,
+        r#""a%2Fb""#,
+        r#""\u202ea""#,
+        r#""💩""#,
+        r#""a:b""#,
+        r#""a\"b""#,
+        r#""a\\b""#,
+        r#""Ａ""#,
+        "5",
+        "{}",
+        "[]",
+        "true",
+        "1.5",
+        r#"["a"]"#,
+        &long,
     ]);
     Case::json("POST", COLLECTION, format!(r#"{{"id":{id},"data":{{"name":"x"}}}}"#))
 }
@@ -293,10 +404,29 @@ fn odd_id_in_body(chance: &mut Chance) -> Case {
 fn odd_model_id(chance: &mut Chance) -> Case {
     let long = "m".repeat(chance.within(64..5000));
     if chance.one_in(2) {
-        let id = chance.pick(&["", " ", "A", "Order", "-a", "_a", "a.b", "a/b", "a b", "ü", "..", "a\u{0}", "a\n", "order\u{301}", "a'--", &long]);
+        let id = chance.pick(&[
+            "",
+            " ",
+            "A",
+            "Order",
+            "-a",
+            "_a",
+            "a.b",
+            "a/b",
+            "a b",
+            "ü",
+            "..",
+            "a\u{0}",
+            "a\n",
+            "order\u{301}",
+            "a'--",
+            &long,
+        ]);
         return Case::json("POST", "/models", json!({"id": id, "schema": {"type": "object"}}).to_string());
     }
-    let id = chance.pick(&["A", "Order", "-a", "_a", "a.b", "a%2Fb", "%20", "%C3%BC", "..", "%2e%2e", "%00", "order%00", "%FF", "%", &long]);
+    let id = chance.pick(&[
+        "A", "Order", "-a", "_a", "a.b", "a%2Fb", "%20", "%C3%BC", "..", "%2e%2e", "%00", "order%00", "%FF", "%", &long,
+    ]);
     match chance.below(6) {
         0 => Case::get(&format!("/models/{id}")),
         1 => Case::get(&format!("/models/{id}/instances")),
@@ -365,10 +495,37 @@ fn mangled_filter(chance: &mut Chance) -> Case {
 
 fn odd_page(chance: &mut Chance) -> Case {
     let query = chance.pick(&[
-        "limit=0", "limit=1001", "limit=-1", "limit=+5", "limit=1e2", "limit=5.0", "limit=", "limit=abc", "limit=%20", "limit=0x10",
-        "limit=99999999999999999999999999", "limit=5;6", "limit=%EF%BC%95", "limit[]=5", "sort=nope", "sort=", "sort=-", "sort=--name",
-        "sort=name,,count", "sort=,name", "sort=name,nope", "sort=name%00", "sort=name%20desc", "sort=+name", "sort=customer.nope",
-        "sort=%FF", "fields=", "count=yes", "count=1", "count=", "count=TRUE",
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=+5",
+        "limit=1e2",
+        "limit=5.0",
+        "limit=",
+        "limit=abc",
+        "limit=%20",
+        "limit=0x10",
+        "limit=99999999999999999999999999",
+        "limit=5;6",
+        "limit=%EF%BC%95",
+        "limit[]=5",
+        "sort=nope",
+        "sort=",
+        "sort=-",
+        "sort=--name",
+        "sort=name,,count",
+        "sort=,name",
+        "sort=name,nope",
+        "sort=name%00",
+        "sort=name%20desc",
+        "sort=+name",
+        "sort=customer.nope",
+        "sort=%FF",
+        "fields=",
+        "count=yes",
+        "count=1",
+        "count=",
+        "count=TRUE",
     ]);
     Case::get(&format!("{COLLECTION}?{query}"))
 }
@@ -394,16 +551,43 @@ fn odd_cursor(chance: &mut Chance) -> Case {
 
 fn odd_events(chance: &mut Chance) -> Case {
     let target = chance.pick(&[
-        "/events?after=-1", "/events?after=x", "/events?after=1.5", "/events?after=99999999999999999999999", "/events?after=",
-        "/events?limit=0", "/events?limit=100000", "/events?type=nope", "/events?type=", "/events?type=instance.created,", "/events?model=UPPER",
-        "/events?model=", "/events?instance=a", "/events?model=order&instance=%20", "/events?from=1", "/events/stream?after=x",
-        "/events/stream?after=-1", "/events/stream?type=nope", "/events/stream?limit=5", "/events/stream?model=%FF",
-        "/models/order/instances/a/events?after=x", "/models/order/instances/a/events?limit=0", "/models/order/instances/a?at=",
-        "/models/order/instances/a?at=yesterday", "/models/order/instances/a?at=-1", "/models/order/instances/a?at=1.5",
-        "/models/order/instances/a?at=2023-13-01T00:00:00Z", "/models/order/instances/a?at=2023-01-01",
-        "/models/order/instances/a?at=99999999999999999999999999", "/models/order/instances/a?at=1969-01-01T00:00:00Z",
-        "/models/order/instances/a?at=0", "/models/order?version=0", "/models/order?version=-1", "/models/order?version=2",
-        "/models/order?version=99999999999999999999", "/models/order?version=x", "/models/order?version=",
+        "/events?after=-1",
+        "/events?after=x",
+        "/events?after=1.5",
+        "/events?after=99999999999999999999999",
+        "/events?after=",
+        "/events?limit=0",
+        "/events?limit=100000",
+        "/events?type=nope",
+        "/events?type=",
+        "/events?type=instance.created,",
+        "/events?model=UPPER",
+        "/events?model=",
+        "/events?instance=a",
+        "/events?model=order&instance=%20",
+        "/events?from=1",
+        "/events/stream?after=x",
+        "/events/stream?after=-1",
+        "/events/stream?type=nope",
+        "/events/stream?limit=5",
+        "/events/stream?model=%FF",
+        "/models/order/instances/a/events?after=x",
+        "/models/order/instances/a/events?limit=0",
+        "/models/order/instances/a?at=",
+        "/models/order/instances/a?at=yesterday",
+        "/models/order/instances/a?at=-1",
+        "/models/order/instances/a?at=1.5",
+        "/models/order/instances/a?at=2023-13-01T00:00:00Z",
+        "/models/order/instances/a?at=2023-01-01",
+        "/models/order/instances/a?at=99999999999999999999999999",
+        "/models/order/instances/a?at=1969-01-01T00:00:00Z",
+        "/models/order/instances/a?at=0",
+        "/models/order?version=0",
+        "/models/order?version=-1",
+        "/models/order?version=2",
+        "/models/order?version=99999999999999999999",
+        "/models/order?version=x",
+        "/models/order?version=",
     ]);
     Case::get(target)
 }
@@ -415,13 +599,35 @@ fn odd_header(chance: &mut Chance) -> Case {
     match chance.below(6) {
         0 | 1 => {
             let tag = chance.pick(&[
-                "", "1", "\"1", "1\"", "\"\"1\"\"", "*, \"1\"", "\"1\" \"2\"", "w/\"1\"", "W/\"1\"", "\"999999\"", "\"-1\"", "\"abc\"",
-                "\"99999999999999999999999\"", "\"01\"", "'1'", "{}", ",", "\"1\";q=1", "\"0\"",
+                "",
+                "1",
+                "\"1",
+                "1\"",
+                "\"\"1\"\"",
+                "*, \"1\"",
+                "\"1\" \"2\"",
+                "w/\"1\"",
+                "W/\"1\"",
+                "\"999999\"",
+                "\"-1\"",
+                "\"abc\"",
+                "\"99999999999999999999999\"",
+                "\"01\"",
+                "'1'",
+                "{}",
+                ",",
+                "\"1\";q=1",
+                "\"0\"",
             ]);
             match chance.below(3) {
                 0 => Case::new("PUT", INSTANCE, &[json, ("If-Match", tag)], Some(body)),
                 1 => Case::new("DELETE", INSTANCE, &[("If-Match", tag)], None),
-                _ => Case::new("PATCH", INSTANCE, &[("Content-Type", "application/merge-patch+json"), ("If-Match", tag)], Some(br#"{"name":"x"}"#)),
+                _ => Case::new(
+                    "PATCH",
+                    INSTANCE,
+                    &[("Content-Type", "application/merge-patch+json"), ("If-Match", tag)],
+                    Some(br#"{"name":"x"}"#),
+                ),
             }
         }
         2 => {
@@ -442,9 +648,21 @@ fn odd_header(chance: &mut Chance) -> Case {
 
 fn odd_media_type(chance: &mut Chance) -> Case {
     let kind = chance.pick(&[
-        "text/plain", "text/html", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
-        "application/json; charset=latin1", "application/json; charset=utf-16", "application", "json", "application/jsonn", "*/*",
-        "application/json, text/plain", "ü/ü", "application/json-patch+json", "application/octet-stream",
+        "text/plain",
+        "text/html",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=latin1",
+        "application/json; charset=utf-16",
+        "application",
+        "json",
+        "application/jsonn",
+        "*/*",
+        "application/json, text/plain",
+        "ü/ü",
+        "application/json-patch+json",
+        "application/octet-stream",
     ]);
     let body: &[u8] = br#"{"data":{"name":"x"}}"#;
     match chance.below(6) {
@@ -454,7 +672,12 @@ fn odd_media_type(chance: &mut Chance) -> Case {
             let kind = chance.pick(&["application/json", kind]);
             Case::new("PATCH", INSTANCE, &[("Content-Type", kind)], Some(br#"{"name":"x"}"#))
         }
-        3 => Case::new("PUT", "/models/order/hooks/preCreate", &[("Content-Type", kind)], Some(b"export default () => {}")),
+        3 => Case::new(
+            "PUT",
+            "/models/order/hooks/preCreate",
+            &[("Content-Type", kind)],
+            Some(b"export default () => {}"),
+        ),
         4 => {
             let encoding = chance.pick(&["gzip", "br", "deflate", "compress", "x"]);
             let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
@@ -498,7 +721,18 @@ fn duplicate_parameter(chance: &mut Chance) -> Case {
 }
 
 fn unknown_member(chance: &mut Chance) -> Case {
-    let name = chance.pick(&["foo", "Data", "data ", "", "__proto__", "$schema", "\\u0000", "revision", "position", "if_match"]);
+    let name = chance.pick(&[
+        "foo",
+        "Data",
+        "data ",
+        "",
+        "__proto__",
+        "$schema",
+        "\\u0000",
+        "revision",
+        "position",
+        "if_match",
+    ]);
     match chance.below(6) {
         0 => Case::json("POST", COLLECTION, format!(r#"{{"data":{{"name":"x"}},"{name}":1}}"#)),
         1 => Case::json("PUT", INSTANCE, format!(r#"{{"{name}":null,"data":{{"name":"x"}}}}"#)),
@@ -510,7 +744,18 @@ fn unknown_member(chance: &mut Chance) -> Case {
 }
 
 fn unknown_parameter(chance: &mut Chance) -> Case {
-    let query = chance.pick(&["foo=1", "foo", "LIMIT=5", "dry_run=true", "dryrun=true", "=1", "%00=1", "limit%00=5", "__proto__=1", "dry-run=perhaps"]);
+    let query = chance.pick(&[
+        "foo=1",
+        "foo",
+        "LIMIT=5",
+        "dry_run=true",
+        "dryrun=true",
+        "=1",
+        "%00=1",
+        "limit%00=5",
+        "__proto__=1",
+        "dry-run=perhaps",
+    ]);
     match chance.below(5) {
         0 => Case::get(&format!("{COLLECTION}?{query}")),
         1 => Case::get(&format!("{INSTANCE}?{query}")),
@@ -561,10 +806,35 @@ fn wrong_route(chance: &mut Chance) -> Case {
         2 => deep,
         _ => chance
             .pick(&[
-                "/", "//", "//models", "/models/", "/models//instances", "/Models", "/models/order/", "/models/order/instances/",
-                "/models/order/instances/a/", "/models/order/instances/a/b", "/models/order/instances/a/events/1", "/..", "/%2e%2e/etc/passwd",
-                "/models%2Forder", "/models/order/hooks/preCreate/nope", "/models/order/hooks/preCreate/log/1", "/batch", "/tokens", "/openapi.json",
-                "/console/", "/%00", "/%FF", "/%", "/models\\order", "/.git/config", "/events/", "/events/stream/x", "/errors/", "/healthz/x",
+                "/",
+                "//",
+                "//models",
+                "/models/",
+                "/models//instances",
+                "/Models",
+                "/models/order/",
+                "/models/order/instances/",
+                "/models/order/instances/a/",
+                "/models/order/instances/a/b",
+                "/models/order/instances/a/events/1",
+                "/..",
+                "/%2e%2e/etc/passwd",
+                "/models%2Forder",
+                "/models/order/hooks/preCreate/nope",
+                "/models/order/hooks/preCreate/log/1",
+                "/batch",
+                "/tokens",
+                "/openapi.json",
+                "/console/",
+                "/%00",
+                "/%FF",
+                "/%",
+                "/models\\order",
+                "/.git/config",
+                "/events/",
+                "/events/stream/x",
+                "/errors/",
+                "/healthz/x",
             ])
             .to_owned(),
     };
@@ -586,7 +856,12 @@ fn too_large(chance: &mut Chance) -> Case {
     match chance.below(4) {
         0 => Case::json("POST", COLLECTION, format!(r#"{{"data":{{"name":"{name}"}}}}"#)),
         1 => Case::json("PATCH", INSTANCE, format!(r#"{{"name":"{name}"}}"#)),
-        2 => Case::new("PUT", "/models/order/hooks/preCreate", &[("Content-Type", "text/javascript")], Some(name.as_bytes())),
+        2 => Case::new(
+            "PUT",
+            "/models/order/hooks/preCreate",
+            &[("Content-Type", "text/javascript")],
+            Some(name.as_bytes()),
+        ),
         _ => {
             // In chunks nobody knows beforehand how much comes.
             let mut case = Case::new(
@@ -643,11 +918,26 @@ fn odd_schema(chance: &mut Chance) -> Case {
 
 fn odd_definition(chance: &mut Chance) -> Case {
     let extra = chance.pick(&[
-        r#""indexes":"name""#, r#""indexes":[[]]"#, r#""indexes":[["nope"]]"#, r#""indexes":[[5]]"#, r#""indexes":["name"]"#,
-        r#""indexes":{}"#, r#""indexes":[["--name"]]"#, r#""indexes":[["name","name"]]"#, r#""unique":"name""#, r#""unique":[[]]"#,
-        r#""unique":[["nope"]]"#, r#""unique":[["-name"]]"#, r#""unique":[[null]]"#, r#""unique":[["name","name"]]"#,
-        r#""renames":[]"#, r#""renames":{"name":5}"#, r#""renames":{"nope":"name"}"#, r#""renames":{"name":"nope"}"#,
-        r#""renames":{"":"name"}"#, r#""renames":{"name":"count","count":"count"}"#,
+        r#""indexes":"name""#,
+        r#""indexes":[[]]"#,
+        r#""indexes":[["nope"]]"#,
+        r#""indexes":[[5]]"#,
+        r#""indexes":["name"]"#,
+        r#""indexes":{}"#,
+        r#""indexes":[["--name"]]"#,
+        r#""indexes":[["name","name"]]"#,
+        r#""unique":"name""#,
+        r#""unique":[[]]"#,
+        r#""unique":[["nope"]]"#,
+        r#""unique":[["-name"]]"#,
+        r#""unique":[[null]]"#,
+        r#""unique":[["name","name"]]"#,
+        r#""renames":[]"#,
+        r#""renames":{"name":5}"#,
+        r#""renames":{"nope":"name"}"#,
+        r#""renames":{"name":"nope"}"#,
+        r#""renames":{"":"name"}"#,
+        r#""renames":{"name":"count","count":"count"}"#,
     ]);
     match chance.below(6) {
         0 | 1 => Case::json("PUT", "/models/order", format!(r#"{{"schema":{},{extra}}}"#, schema())),
@@ -655,7 +945,11 @@ fn odd_definition(chance: &mut Chance) -> Case {
         3 => Case::json("POST", "/models", r#"{"id":"odd"}"#),
         4 => Case::json("POST", "/models", r#"{"schema":{"type":"object"}}"#),
         // The instance that is there does not fit.
-        _ => Case::json("PUT", "/models/order", r#"{"schema":{"type":"object","properties":{"name":{"type":"string","maxLength":2}}}}"#),
+        _ => Case::json(
+            "PUT",
+            "/models/order",
+            r#"{"schema":{"type":"object","properties":{"name":{"type":"string","maxLength":2}}}}"#,
+        ),
     }
 }
 
@@ -666,19 +960,50 @@ fn odd_hook(chance: &mut Chance) -> Case {
     };
     match chance.below(6) {
         0 => {
-            let phase = chance.pick(&["precreate", "create", "preRead", "PRECREATE", "%00", "preCreate%20", "pre-create", "0", "preCreate,postCreate"]);
+            let phase = chance.pick(&[
+                "precreate",
+                "create",
+                "preRead",
+                "PRECREATE",
+                "%00",
+                "preCreate%20",
+                "pre-create",
+                "0",
+                "preCreate,postCreate",
+            ]);
             put(phase, "text/javascript", good.as_bytes())
         }
         1 => {
             let source = chance.pick(&[
-                "export default function ( {}", "export default", "let let = 1;", "import x from 'y'; export default () => {}", "function () {}",
-                "export default () => { return `; }", "\u{0}", "export const preCreate = 5 5;", "#!x\n(", "export { x };", "'unterminated",
-                "/* open", "return 5", "await = 5;", "export default () => { break; }", "", "const a = 1;", "export function postDelete() {}",
+                "export default function ( {}",
+                "export default",
+                "let let = 1;",
+                "import x from 'y'; export default () => {}",
+                "function () {}",
+                "export default () => { return `; }",
+                "\u{0}",
+                "export const preCreate = 5 5;",
+                "#!x\n(",
+                "export { x };",
+                "'unterminated",
+                "/* open",
+                "return 5",
+                "await = 5;",
+                "export default () => { break; }",
+                "",
+                "const a = 1;",
+                "export function postDelete() {}",
             ]);
             put("preCreate", "text/javascript", source.as_bytes())
         }
         2 => {
-            let source = chance.pick(&["export default (x: ) => {}", "let x: number = ;", "enum { A }", "interface", "type = 5;"]);
+            let source = chance.pick(&[
+                "export default (x: ) => {}",
+                "let x: number = ;",
+                "enum { A }",
+                "interface",
+                "type = 5;",
+            ]);
             put("preCreate", "application/typescript", source.as_bytes())
         }
         3 => {
@@ -691,7 +1016,18 @@ fn odd_hook(chance: &mut Chance) -> Case {
             put("preCreate", "application/wasm", &bytes)
         }
         4 => {
-            let query = chance.pick(&["engine=nope", "engine=v8", "engine=native", "engine=", "engine=component", "name=", "name=a%2Fb", "name=%00", "name=..%2Fx", "mode=on"]);
+            let query = chance.pick(&[
+                "engine=nope",
+                "engine=v8",
+                "engine=native",
+                "engine=",
+                "engine=component",
+                "name=",
+                "name=a%2Fb",
+                "name=%00",
+                "name=..%2Fx",
+                "mode=on",
+            ]);
             put(&format!("preCreate?{query}"), "text/javascript", good.as_bytes())
         }
         _ => put("preCreate", "text/javascript", b"export default () => '\xff'"),
@@ -732,11 +1068,38 @@ fn odd_operation(chance: &mut Chance) -> Case {
     match chance.below(5) {
         0 => {
             let method = chance.pick(&["GET", "DELETE"]);
-            Case::new(method, chance.pick(&["/errors/nope", "/errors/%00", "/errors/-1", "/errors/%20", GONE]), &[], None)
+            Case::new(
+                method,
+                chance.pick(&["/errors/nope", "/errors/%00", "/errors/-1", "/errors/%20", GONE]),
+                &[],
+                None,
+            )
         }
-        1 => Case::new("POST", chance.pick(&["/errors/nope/retry", "/errors/..%2F/retry", &format!("{GONE}/retry")]), &[], None),
-        2 => Case::get(chance.pick(&["/errors?after=x", "/errors?limit=0", "/errors?model=UPPER", "/errors?foo=1", "/errors?hook=", "/errors?limit=x"])),
-        3 => Case::new("POST", chance.pick(&["/errors/retry?dry-run=perhaps", "/errors/retry?foo=1", "/errors/retry?model=%FF", "/rebuild?foo=1"]), &[], None),
+        1 => Case::new(
+            "POST",
+            chance.pick(&["/errors/nope/retry", "/errors/..%2F/retry", &format!("{GONE}/retry")]),
+            &[],
+            None,
+        ),
+        2 => Case::get(chance.pick(&[
+            "/errors?after=x",
+            "/errors?limit=0",
+            "/errors?model=UPPER",
+            "/errors?foo=1",
+            "/errors?hook=",
+            "/errors?limit=x",
+        ])),
+        3 => Case::new(
+            "POST",
+            chance.pick(&[
+                "/errors/retry?dry-run=perhaps",
+                "/errors/retry?foo=1",
+                "/errors/retry?model=%FF",
+                "/rebuild?foo=1",
+            ]),
+            &[],
+            None,
+        ),
         _ => {
             let long = "s".repeat(129);
             let name = chance.pick(&["%00", "a%2Fb", "..", "%20", "-a", "%C3%BC", "a%20b", &long]);
@@ -757,7 +1120,12 @@ fn absent(chance: &mut Chance) -> Case {
         5 => Case::json("POST", "/models/nope/instances", body),
         6 => Case::json("POST", COLLECTION, r#"{"id":"a","data":{"name":"x"}}"#),
         7 => Case::new("DELETE", "/models/order", &[], None),
-        _ => Case::new("DELETE", chance.pick(&["/models/nope", "/models/nope/hooks/preCreate", "/secrets/nope"]), &[], None),
+        _ => Case::new(
+            "DELETE",
+            chance.pick(&["/models/nope", "/models/nope/hooks/preCreate", "/secrets/nope"]),
+            &[],
+            None,
+        ),
     }
 }
 

@@ -35,7 +35,8 @@ fn events() {
     assert_eq!(json!(of(&["--after", &position])), json!(all.as_array().expect("a list")[3..]));
     assert_eq!(of(&["--limit", "2"]).len(), 2);
     assert_eq!(of(&["-n", "0"]).len(), 0);
-    let kinds: Vec<Value> = of(&["--model", "one", "--instance", "a"]).iter().map(|event| event["type"].clone()).collect();
+    let kinds: Vec<Value> =
+        of(&["--model", "one", "--instance", "a"]).iter().map(|event| event["type"].clone()).collect();
     assert_eq!(kinds, ["instance.created", "instance.deleted"]);
     assert_eq!(of(&["--model", "two", "--type", "model.created,instance.created"]).len(), 3);
     let said = ask(&server, &["events", "--type", "instance.exploded"]).fails();
@@ -63,8 +64,11 @@ fn events_as_they_happen() {
     let api = server.client();
     open_model(&api, "one");
     let url = format!("http://{}", server.address());
-    let mut command = command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0", "--limit", "4"]);
-    let mut child = Background(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts"));
+    let mut command =
+        command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0", "--limit", "4"]);
+    let mut child = Background(
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts"),
+    );
     let mut seen = BufReader::new(child.0.stdout.take().expect("a pipe")).lines();
     let mut next = || -> Value { serde_json::from_str(&seen.next().expect("a line").expect("text")).expect("JSON") };
     assert_eq!(next()["type"], "model.created");
@@ -83,7 +87,12 @@ fn errors() {
     let api = server.client();
     for model in ["one", "two"] {
         open_model(&api, model);
-        api.put_javascript(model, "postCreate", "export default ({ after, log }) => { log.info('trying'); throw new Error(`no ${after.n}\\nmore`) }").expect(200);
+        api.put_javascript(
+            model,
+            "postCreate",
+            "export default ({ after, log }) => { log.info('trying'); throw new Error(`no ${after.n}\\nmore`) }",
+        )
+        .expect(200);
     }
     assert_eq!(ask(&server, &["errors", "list"]).ok(), "no errors\n");
     let mut ids = Vec::new();
@@ -94,17 +103,29 @@ fn errors() {
     let table = ask(&server, &["errors", "list"]).ok();
     let rows: Vec<&str> = table.lines().collect();
     assert_eq!(rows.len(), 4, "{table}");
-    assert!(rows[0].starts_with("ID ") && rows[1].contains("one.postCreate/postCreate") && rows[1].contains("threw Error: no 1"), "{table}");
+    assert!(
+        rows[0].starts_with("ID ")
+            && rows[1].contains("one.postCreate/postCreate")
+            && rows[1].contains("threw Error: no 1"),
+        "{table}"
+    );
     assert_eq!(ask(&server, &["errors", "list", "--model", "two"]).ok().lines().count(), 2);
     let records = lines(&ask(&server, &["errors", "list", "--json"]).ok());
-    assert_eq!((records.len(), &records[0]["event"]["data"], &records[0]["log"]), (3, &json!({"n": 1}), &json!(["info trying"])));
+    assert_eq!(
+        (records.len(), &records[0]["event"]["data"], &records[0]["log"]),
+        (3, &json!({"n": 1}), &json!(["info trying"]))
+    );
 
     let said = ask(&server, &["errors", "retry"]).fails();
     assert!(said.contains("`--all`"), "{said}");
     assert_eq!(ask(&server, &["errors", "retry", "--all", "--dry-run"]).ok(), "3 would be retried\n");
     let again = ask(&server, &["errors", "retry", &ids[0]]);
     assert_eq!(again.code, Some(1), "{}", again.stdout);
-    assert!(again.stdout.contains("failed again: threw Error: no 1") && again.stdout.contains("1 retried, 0 succeeded"), "{}", again.stdout);
+    assert!(
+        again.stdout.contains("failed again: threw Error: no 1") && again.stdout.contains("1 retried, 0 succeeded"),
+        "{}",
+        again.stdout
+    );
     api.put_javascript("one", "postCreate", "export default () => {}").expect(200);
     assert_eq!(ask(&server, &["errors", "retry", "--model", "one"]).ok(), "2 retried, 2 succeeded\n");
     assert_eq!(ask(&server, &["errors", "list"]).ok().lines().count(), 2);
@@ -178,16 +199,27 @@ fn hooks() {
     open_model(&api, "movie");
     assert_eq!(ask(&server, &["hook", "list"]).ok(), "no hooks\n");
     write(server.directory(), "hooks/movie/model.json", r#"{"schema": {"type": "object"}}"#);
-    write(server.directory(), "hooks/movie/preCreate.ts", "export default ({ after }: any) => { if (after.bad) throw new Reject('bad'); };");
+    write(
+        server.directory(),
+        "hooks/movie/preCreate.ts",
+        "export default ({ after }: any) => { if (after.bad) throw new Reject('bad'); };",
+    );
     let said = ask(&server, &["hook", "put", "hooks/movie/preCreate.ts"]).ok();
     assert!(said.starts_with("movie.preCreate/") && said.contains(" is bound, sha256:"), "{said}");
     write(server.directory(), "any.js", "export default () => { throw new Reject('shadow'); };");
-    ask(&server, &["hook", "put", "any.js", "--model", "movie", "--phase", "preUpdate", "--name", "watch", "--shadow"]).ok();
+    ask(&server, &["hook", "put", "any.js", "--model", "movie", "--phase", "preUpdate", "--name", "watch", "--shadow"])
+        .ok();
     let table = ask(&server, &["hook", "list", "movie"]).ok();
     let rows: Vec<&str> = table.lines().collect();
     assert_eq!(rows.len(), 3, "{table}");
-    assert!(rows[1].starts_with("movie.preCreate") && rows[1].contains("quickjs") && rows[1].contains("enforce"), "{table}");
-    assert!(rows[2].starts_with("movie.preUpdate") && rows[2].contains("watch") && rows[2].contains("shadow"), "{table}");
+    assert!(
+        rows[1].starts_with("movie.preCreate") && rows[1].contains("quickjs") && rows[1].contains("enforce"),
+        "{table}"
+    );
+    assert!(
+        rows[2].starts_with("movie.preUpdate") && rows[2].contains("watch") && rows[2].contains("shadow"),
+        "{table}"
+    );
     api.post("/models/movie/instances", &json!({"id": "a", "data": {}})).expect(201);
     api.post("/models/movie/instances", &json!({"data": {"bad": true}})).expect_problem(422, "rejected");
     api.put("/models/movie/instances/a", &json!({"data": {}})).expect(200);
@@ -197,7 +229,10 @@ fn hooks() {
         (&["hook", "put", "any.js", "--model", "movie"], "`any` is no phase"),
         (&["hook", "put", "any.js", "--phase", "preCreate"], "`--model`"),
         (&["hook", "put", "missing.js", "--model", "movie", "--phase", "preCreate"], "`missing.js` cannot be read"),
-        (&["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"], "expected `.js`, `.ts` or `.wasm`"),
+        (
+            &["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"],
+            "expected `.js`, `.ts` or `.wasm`",
+        ),
         (&["hook", "put", "any.js", "--model", "nobody", "--phase", "preCreate"], "nobody"),
         (&["hook", "list", "nobody"], "nobody"),
     ] {
@@ -212,13 +247,17 @@ fn a_hook_that_is_only_tried() {
     let at = directory.path();
     write(at, "hooks/movie/model.json", r#"{"schema": {"type": "object"}}"#);
     write(at, "hooks/director/model.json", r#"{"schema": {"type": "object"}}"#);
-    write(at, "hooks/movie/preCreate.js", "export default async ({ after, read, secret, log }) => { \
+    write(
+        at,
+        "hooks/movie/preCreate.js",
+        "export default async ({ after, read, secret, log }) => { \
         log.info('looking'); \
         if (after.bad) throw new Reject('bad film', { '/bad': 'is bad' }); \
         if (after.broken) throw new TypeError('broken'); \
         const found = await read.get('director', 'x'); \
         try { secret('key'); } catch (error) { log.warn(error.code); } \
-        if (after.amend) return { ...after, found, big: after.big }; };");
+        if (after.amend) return { ...after, found, big: after.big }; };",
+    );
     write(at, "good.json", r#"{"title": "x"}"#);
     write(at, "amend.json", r#"{"amend": true, "big": 9007199254740993}"#);
     write(at, "bad.json", r#"{"bad": true}"#);
@@ -229,7 +268,16 @@ fn a_hook_that_is_only_tried() {
         run(at, &args)
     };
     let said = test("good.json", &[]).ok();
-    for says in ["verdict: accept", "log: info: looking", "log: warn: denied", "asked for read", "granted", "asked for secret `key`: denied", "time: ", "memory: "] {
+    for says in [
+        "verdict: accept",
+        "log: info: looking",
+        "log: warn: denied",
+        "asked for read",
+        "granted",
+        "asked for secret `key`: denied",
+        "time: ",
+        "memory: ",
+    ] {
         assert!(said.contains(says), "`{says}` is missing in: {said}");
     }
     let said = test("amend.json", &[]).ok();
@@ -238,14 +286,24 @@ fn a_hook_that_is_only_tried() {
     assert!(said.contains("verdict: reject: bad film") && said.contains("/bad: is bad"), "{said}");
     let failed = test("broken.json", &[]);
     assert_eq!(failed.code, Some(1));
-    assert!(failed.stdout.contains("failed (exception): threw TypeError: broken (line 1, column "), "{}", failed.stdout);
+    assert!(
+        failed.stdout.contains("failed (exception): threw TypeError: broken (line 1, column "),
+        "{}",
+        failed.stdout
+    );
     let document: Value = serde_json::from_str(&test("amend.json", &["--json"]).ok()).expect("JSON");
-    assert_eq!((&document["verdict"], &document["data"]["big"].to_string()), (&json!("amend"), &"9007199254740993".to_owned()));
+    assert_eq!(
+        (&document["verdict"], &document["data"]["big"].to_string()),
+        (&json!("amend"), &"9007199254740993".to_owned())
+    );
     assert_eq!(document["log"][0]["message"], "looking");
     assert!(document["asked"].as_array().is_some_and(|asked| asked.len() >= 2), "{document}");
     for (args, says) in [
         (&["hook", "test", "hooks/movie/preCreate.js"][..], "`preCreate` needs `--after`"),
-        (&["hook", "test", "hooks/movie/preCreate.js", "--before", "good.json", "--after", "good.json"], "has no data for `--before`"),
+        (
+            &["hook", "test", "hooks/movie/preCreate.js", "--before", "good.json", "--after", "good.json"],
+            "has no data for `--before`",
+        ),
         (&["hook", "test", "hooks/movie/preCreate.js", "--after", "missing.json"], "`missing.json` cannot be read"),
         (&["hook", "test", "hooks/movie/preCreate.js", "--after", "hooks/movie/preCreate.js"], "is no JSON"),
     ] {

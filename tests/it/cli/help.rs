@@ -10,7 +10,20 @@ fn empty() -> tempfile::TempDir {
 fn help_teaches() {
     let directory = empty();
     let help = run(directory.path(), &["--help"]).ok();
-    for word in ["serve", "check", "rebuild", "events", "errors", "secret", "hook", "apply", "--config", "--log", "--url", "Examples:"] {
+    for word in [
+        "serve",
+        "check",
+        "rebuild",
+        "events",
+        "errors",
+        "secret",
+        "hook",
+        "apply",
+        "--config",
+        "--log",
+        "--url",
+        "Examples:",
+    ] {
         assert!(help.contains(word), "`{word}` is missing in:\n{help}");
     }
     for (args, words) in [

@@ -13,7 +13,9 @@ use crate::workbench::{append_config, create, create_and_wait, fresh_id, grant, 
 
 /// A hook that is busy for a while.
 fn busy(phase: &str, milliseconds: u32) -> String {
-    format!("export function {phase}({{ log }}) {{ log.info('started'); const end = Date.now() + {milliseconds}; while (Date.now() < end); log.info('ended'); }}")
+    format!(
+        "export function {phase}({{ log }}) {{ log.info('started'); const end = Date.now() + {milliseconds}; while (Date.now() < end); log.info('ended'); }}"
+    )
 }
 
 fn patient() -> ServerOptions {
@@ -81,7 +83,10 @@ fn nothing_waits_longer_than_ten_seconds() {
     let mut server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
     let api = server.client();
     open_model(&api, "js");
-    let source = format!("export async function postCreate({{ fetch }}) {{ await fetch('{}', {{ signal: AbortSignal.timeout(60_000) }}); }}", peer.url("/x"));
+    let source = format!(
+        "export async function postCreate({{ fetch }}) {{ await fetch('{}', {{ signal: AbortSignal.timeout(60_000) }}); }}",
+        peer.url("/x")
+    );
     api.put_javascript("js", "postCreate", &source).expect(200);
     create(&api, "js", &json!({})).expect(201);
     // A listener, too, would stay for ever.
@@ -177,7 +182,8 @@ fn what_is_refused_or_needs_a_restart_is_left_as_it_was() {
     create(&api, "js", &json!({})).expect(201);
 
     let changed = good.replace("mount-address = '127.0.0.1:0'", "mount-address = '127.0.0.1:1'\nmax-body = '1 MiB'");
-    std::fs::write(server.config_file(), format!("{changed}\n{}", grant("js", "preCreate", "read = ['z']"))).expect("written");
+    std::fs::write(server.config_file(), format!("{changed}\n{}", grant("js", "preCreate", "read = ['z']")))
+        .expect("written");
     eventually("the grant is in force", || (grants(&api)["read"] == json!(["z"])).then_some(()));
     says(&server, "`server.mount-address` has changed and needs a restart, it is left as it was");
     says(&server, "`server.max-body` has changed and needs a restart, it is left as it was");

@@ -96,7 +96,8 @@ impl Ledger {
                 Some(mark) => mark.to_owned(),
                 None => format!("delete {}", event["instance"].as_str().expect("an id")),
             };
-            let attempt = open.remove(&mark).unwrap_or_else(|| panic!("nobody wrote this, or it is there twice: {event}"));
+            let attempt =
+                open.remove(&mark).unwrap_or_else(|| panic!("nobody wrote this, or it is there twice: {event}"));
             assert_ne!(attempt.outcome, Outcome::Refused, "it was refused and is there: {event}");
             self.surfaced += usize::from(attempt.outcome == Outcome::Unknown);
             self.take(&event, &attempt);

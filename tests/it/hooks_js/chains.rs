@@ -45,7 +45,8 @@ fn the_first_refusal_ends_a_chain() {
     let log = api.get("/models/js/hooks/preCreate/log").expect(200).text();
     assert!(log.contains("\"first\"") && !log.contains("\"never\""), "{log}");
 
-    let fails = json!({"name": "fails", "engine": "quickjs", "source": "export default () => { throw new Error('broken') }"});
+    let fails =
+        json!({"name": "fails", "engine": "quickjs", "source": "export default () => { throw new Error('broken') }"});
     put_chain(&api, "preCreate", json!([adds("first"), fails, adds("never")]));
     let problem = create(&api, "js", &json!({})).expect_problem(502, "hook-failed");
     assert_eq!(problem["hook"], "fails");
@@ -70,13 +71,17 @@ fn post_hooks_of_a_chain_are_tried_each_for_itself() {
 fn a_hook_in_shadow_decides_nothing() {
     let (_server, api) = server("");
     let shadow = |name: &str, body: &str| json!({"name": name, "engine": "quickjs", "mode": "shadow", "source": format!("export default ({{ after }}) => {{ {body} }}")});
-    let bound = put_chain(&api, "preCreate", json!([
-        shadow("refuses", "throw new Reject('I would refuse')"),
-        shadow("amends", "return { ...after, extra: 1 }"),
-        shadow("fails", "throw new Error('I would fail')"),
-        shadow("loops", "for (;;);"),
-        adds("real"),
-    ]));
+    let bound = put_chain(
+        &api,
+        "preCreate",
+        json!([
+            shadow("refuses", "throw new Reject('I would refuse')"),
+            shadow("amends", "return { ...after, extra: 1 }"),
+            shadow("fails", "throw new Error('I would fail')"),
+            shadow("loops", "for (;;);"),
+            adds("real"),
+        ]),
+    );
     let modes: Vec<_> = bound.as_array().expect("a list").iter().map(|hook| hook["mode"].clone()).collect();
     assert_eq!(modes, ["shadow", "shadow", "shadow", "shadow", "enforce"]);
     let made = create(&api, "js", &json!({"n": 1})).expect(201).json();
@@ -86,7 +91,9 @@ fn a_hook_in_shadow_decides_nothing() {
         assert!(lines.iter().any(|line| line.contains(says)), "{says}: {lines:?}");
     }
     let stats = api.get("/models/js/hooks/preCreate/stats").expect(200).json();
-    let of = |name: &str| stats["items"].as_array().expect("a list").iter().find(|stats| stats["name"] == name).cloned().expect("stats");
+    let of = |name: &str| {
+        stats["items"].as_array().expect("a list").iter().find(|stats| stats["name"] == name).cloned().expect("stats")
+    };
     assert_eq!((&of("refuses")["shadow"]["refusals"], &of("refuses")["refusals"]), (&json!(1), &json!(0)));
     assert_eq!((&of("amends")["shadow"]["amendments"], &of("amends")["amendments"]), (&json!(1), &json!(0)));
     assert_eq!((&of("fails")["shadow"]["failures"], &of("loops")["shadow"]["failures"]), (&json!(1), &json!(1)));
@@ -139,10 +146,16 @@ fn a_dry_run_tells_what_each_hook_decides() {
     let shadow = json!({"name": "looks-on", "engine": "quickjs", "mode": "shadow", "source": "export default () => { throw new Reject('no') }"});
     put_chain(&api, "preCreate", json!([adds("first"), shadow]));
     put_chain(&api, "postCreate", json!([{"name": "after", "engine": "quickjs", "source": "export default () => {}"}]));
-    let answer = api.post("/models/js/instances?dry-run=true", &json!({"id": "a", "data": {"n": 1}})).expect(200).json();
+    let answer =
+        api.post("/models/js/instances?dry-run=true", &json!({"id": "a", "data": {"n": 1}})).expect(200).json();
     assert_eq!(answer["event"]["data"], json!({"n": 1, "seen": ["first"]}));
     assert_eq!(answer["post_hooks"], json!(["after"]));
-    let decisions: Vec<_> = answer["hooks"].as_array().expect("a list").iter().map(|hook| (hook["name"].clone(), hook["decision"].clone(), hook["shadow"].clone())).collect();
+    let decisions: Vec<_> = answer["hooks"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|hook| (hook["name"].clone(), hook["decision"].clone(), hook["shadow"].clone()))
+        .collect();
     assert_eq!(decisions[0], (json!("first"), json!("amend"), json!(false)));
     assert_eq!((&decisions[1].0, &decisions[1].2), (&json!("looks-on"), &json!(true)));
     api.get("/models/js/instances/a").expect_problem(404, "not-found");

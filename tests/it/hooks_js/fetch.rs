@@ -17,7 +17,11 @@ impl Case {
         let peer = Peer::start(|asked| match asked.target.split('?').next().unwrap_or_default() {
             "/json" => Answer::ok(r#"{"a":[1,"x"],"big":9007199254740993}"#).header("content-type", "application/json"),
             "/echo" => Answer::ok(asked.body.clone()).header("x-method", &asked.method),
-            "/headers" => Answer::ok("").header("x-one", "1").header("x-one", "2").header("set-cookie", "a=1").header("set-cookie", "b=2"),
+            "/headers" => Answer::ok("")
+                .header("x-one", "1")
+                .header("x-one", "2")
+                .header("set-cookie", "a=1")
+                .header("set-cookie", "b=2"),
             "/404" => Answer::new(404, "nothing here"),
             "/204" => Answer::new(204, ""),
             "/bytes" => Answer::ok(vec![0, 255, 65]),
@@ -46,17 +50,30 @@ impl Case {
 fn answers() {
     let case = Case::new("");
     let body = "const r = await fetch(U + '/json'); return [r.ok, r.status, r.headers.get('Content-Type'), r.url === U + '/json', r.redirected, r.bodyUsed, await r.json(), r.bodyUsed, r instanceof Response];";
-    assert_eq!(case.value(body), json!([true, 200, "application/json", true, false, false, {"a": [1, "x"], "big": 9_007_199_254_740_992_u64}, true, true]));
+    assert_eq!(
+        case.value(body),
+        json!([true, 200, "application/json", true, false, false, {"a": [1, "x"], "big": 9_007_199_254_740_992_u64}, true, true])
+    );
     // Not awaited, the answer is there all the same.
     assert_eq!(case.value("const r = fetch(U + '/json'); return [r.ok, r.status, await r.text()];")[1], 200);
-    assert_eq!(case.value("const r = await fetch(U + '/404'); return [r.ok, r.status, await r.text()];"), json!([false, 404, "nothing here"]));
-    assert_eq!(case.value("const r = await fetch(U + '/204'); return [r.ok, r.status, await r.text()];"), json!([true, 204, ""]));
-    assert_eq!(case.value("return [...new Uint8Array(await (await fetch(U + '/bytes')).arrayBuffer())];"), json!([0, 255, 65]));
+    assert_eq!(
+        case.value("const r = await fetch(U + '/404'); return [r.ok, r.status, await r.text()];"),
+        json!([false, 404, "nothing here"])
+    );
+    assert_eq!(
+        case.value("const r = await fetch(U + '/204'); return [r.ok, r.status, await r.text()];"),
+        json!([true, 204, ""])
+    );
+    assert_eq!(
+        case.value("return [...new Uint8Array(await (await fetch(U + '/bytes')).arrayBuffer())];"),
+        json!([0, 255, 65])
+    );
     assert_eq!(case.value("return [...await (await fetch(U + '/bytes')).bytes()];"), json!([0, 255, 65]));
     assert_eq!(case.value("return await (await fetch(U + '/bom')).text();"), "text");
     let headers = "const { headers } = await fetch(U + '/headers'); return [headers.get('x-one'), headers.getSetCookie(), headers.has('X-ONE'), headers.get('x-none'), [...headers.keys()].includes('x-one')];";
     assert_eq!(case.value(headers), json!(["1, 2", ["a=1", "b=2"], true, null, true]));
-    let twice = "const r = await fetch(U + '/x'); await r.text(); try { await r.text(); } catch (error) { return error.name; }";
+    let twice =
+        "const r = await fetch(U + '/x'); await r.text(); try { await r.text(); } catch (error) { return error.name; }";
     assert_eq!(case.value(twice), "TypeError");
     let cloned = "const r = await fetch(U + '/x'); const c = r.clone(); return [await r.text(), await c.text()];";
     assert_eq!(case.value(cloned), json!(["fine", "fine"]));
@@ -69,8 +86,18 @@ fn requests() {
     for (init, method, body, content_type) in [
         ("{}", "GET", "", None),
         ("{ method: 'post', body: 'text ä' }", "POST", "text ä", Some("text/plain;charset=UTF-8")),
-        ("{ method: 'PUT', body: JSON.stringify({ a: 1 }), headers: { 'content-type': 'application/json' } }", "PUT", r#"{"a":1}"#, Some("application/json")),
-        ("{ method: 'PATCH', body: new URLSearchParams({ a: 'b c', d: 'ä' }) }", "PATCH", "a=b+c&d=%C3%A4", Some("application/x-www-form-urlencoded;charset=UTF-8")),
+        (
+            "{ method: 'PUT', body: JSON.stringify({ a: 1 }), headers: { 'content-type': 'application/json' } }",
+            "PUT",
+            r#"{"a":1}"#,
+            Some("application/json"),
+        ),
+        (
+            "{ method: 'PATCH', body: new URLSearchParams({ a: 'b c', d: 'ä' }) }",
+            "PATCH",
+            "a=b+c&d=%C3%A4",
+            Some("application/x-www-form-urlencoded;charset=UTF-8"),
+        ),
         ("{ method: 'POST', body: new Uint8Array([65, 66]) }", "POST", "AB", None),
         ("{ method: 'POST', body: new TextEncoder().encode('xyz').buffer }", "POST", "xyz", None),
         ("{ method: 'DELETE' }", "DELETE", "", None),
@@ -113,8 +140,12 @@ fn requests() {
 #[test]
 fn redirects() {
     let case = Case::new("");
-    for (path, method, expected) in [("/302", "POST", "GET"), ("/303", "PUT", "GET"), ("/307", "POST", "POST"), ("/302", "PUT", "PUT")] {
-        let body = format!("const r = await fetch(U + '{path}', {{ method: '{method}', body: 'b' }}); return [r.redirected, r.url === U + '/echo?moved', r.headers.get('x-method')];");
+    for (path, method, expected) in
+        [("/302", "POST", "GET"), ("/303", "PUT", "GET"), ("/307", "POST", "POST"), ("/302", "PUT", "PUT")]
+    {
+        let body = format!(
+            "const r = await fetch(U + '{path}', {{ method: '{method}', body: 'b' }}); return [r.redirected, r.url === U + '/echo?moved', r.headers.get('x-method')];"
+        );
         assert_eq!(case.value(&body), json!([true, true, expected]), "{path} {method}");
         let asked = case.peer.asked().pop().expect("a request");
         assert_eq!(asked.body.is_empty(), expected == "GET", "{path} {method}");

@@ -76,7 +76,12 @@ fn accepting_says_nothing() {
     // In a deletion there is nothing to amend, and what an update returns is the new data.
     api.delete("/models/js/hooks/preCreate").expect(204);
     api.post("/models/js/instances", &json!({"id": "a", "data": {"n": 1}})).expect(201);
-    api.put_javascript("js", "preUpdate", "export const preUpdate = ({ before, after }) => ({ ...after, was: before.n });").expect(200);
+    api.put_javascript(
+        "js",
+        "preUpdate",
+        "export const preUpdate = ({ before, after }) => ({ ...after, was: before.n });",
+    )
+    .expect(200);
     let changed = api.patch("/models/js/instances/a", &json!({"n": 2})).expect(200).json();
     assert_eq!(changed["data"], json!({"n": 2, "was": 1}));
     api.put_javascript("js", "preDelete", "export const preDelete = ({ before }) => ({ ...before });").expect(200);
@@ -97,11 +102,14 @@ fn refusals_name_the_fields() {
     }
     let problem = create(&api, "js", &json!({})).expect_problem(422, "rejected");
     assert_eq!((&problem["detail"], &problem["hook"]), (&json!("unknown customer"), &json!("preCreate")));
-    assert_eq!(problem["errors"], json!([
-        {"pointer": "/data/customer", "message": "no such customer"},
-        {"pointer": "/data/lines/0/price", "message": "too high"},
-        {"pointer": "/data", "message": "all of it"},
-    ]));
+    assert_eq!(
+        problem["errors"],
+        json!([
+            {"pointer": "/data/customer", "message": "no such customer"},
+            {"pointer": "/data/lines/0/price", "message": "too high"},
+            {"pointer": "/data", "message": "all of it"},
+        ])
+    );
     let problem = api.put("/models/js/instances/a", &json!({"data": {}})).expect_problem(422, "rejected");
     assert_eq!((&problem["detail"], &problem["errors"]), (&json!("closed"), &Value::Null));
     let problem = api.delete("/models/js/instances/a").expect_problem(422, "rejected");
@@ -112,7 +120,8 @@ fn refusals_name_the_fields() {
     for phase in ["preCreate", "preUpdate", "preDelete"] {
         api.delete(&format!("/models/js/hooks/{phase}")).expect(204);
     }
-    api.put_javascript("js", "postCreate", "export function postCreate() { throw new Reject('too late'); }").expect(200);
+    api.put_javascript("js", "postCreate", "export function postCreate() { throw new Reject('too late'); }")
+        .expect(200);
     let id = crate::workbench::create_and_wait(&api, "js", &json!({}));
     let record = failure_of(&api, "js", &id);
     assert!(record["message"].as_str().expect("a text").contains("too late"), "{record}");
@@ -123,11 +132,16 @@ fn amended_data_is_validated_again() {
     let (_server, api) = server("");
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false});
     api.post("/models", &json!({"id": "strict", "schema": schema})).expect(201);
-    for (returned, says) in [("{ n: 'text' }", "/n"), ("{}", "n"), ("{ n: 1, extra: 1 }", "extra"), ("{ n: 1.5 }", "/n")] {
+    for (returned, says) in
+        [("{ n: 'text' }", "/n"), ("{}", "n"), ("{ n: 1, extra: 1 }", "extra"), ("{ n: 1.5 }", "/n")]
+    {
         api.put_javascript("strict", "preCreate", &format!("export default () => ({returned})")).expect(200);
         let problem = create(&api, "strict", &json!({"n": 1})).expect_problem(502, "hook-failed");
         let detail = problem["detail"].as_str().expect("a text");
-        assert!(detail.contains("amended data that does not fit the schema") && detail.contains(says), "{returned}: {detail}");
+        assert!(
+            detail.contains("amended data that does not fit the schema") && detail.contains(says),
+            "{returned}: {detail}"
+        );
     }
     api.put_javascript("strict", "preCreate", "export default ({ after }) => ({ n: after.n + 1 })").expect(200);
     assert_eq!(create(&api, "strict", &json!({"n": 1})).expect(201).json()["data"], json!({"n": 2}));
@@ -173,7 +187,10 @@ fn what_cannot_work_is_not_bound() {
         ("export default () => { return /(/; }", "line 1"),
         ("export function preCreate() { with (a) {} }", "line 1"),
         ("import x from 'lodash';\nexport default () => x;", "`snaphook hook build`"),
-        ("export default () => 1;\nimport { y } from './other.js';", "`./other.js` cannot be imported; `snaphook hook build` makes one file of several (line 2, column 1)"),
+        (
+            "export default () => 1;\nimport { y } from './other.js';",
+            "`./other.js` cannot be imported; `snaphook hook build` makes one file of several (line 2, column 1)",
+        ),
         ("export default async () => (await import('./b.js')).x;", "`./b.js` cannot be imported"),
         ("export * from './all.js'; export default 1", "`./all.js` cannot be imported"),
         ("export { a } from 'a'; export default 1", "`a` cannot be imported"),
@@ -185,11 +202,15 @@ fn what_cannot_work_is_not_bound() {
         assert!(detail.contains(says), "{source}\nexpected `{says}` in: {detail}");
     }
     let request = api.request("PUT", "/models/js/hooks/preCreate");
-    let problem = request.body("text/javascript", b"export default 1; // \xff".to_vec()).send().expect_problem(422, "invalid");
+    let problem =
+        request.body("text/javascript", b"export default 1; // \xff".to_vec()).send().expect_problem(422, "invalid");
     assert!(problem["detail"].as_str().expect("a text").contains("not valid UTF-8"), "{problem}");
     let long = format!("export default () => {{}}; //{}", "x".repeat(1 << 20));
     assert!(not_bound(&api, &long).contains("at most 1048576"));
-    assert!(not_bound(&api, &format!("export default {}1{}", "(".repeat(100_000), ")".repeat(100_000))).contains("brackets"));
+    assert!(
+        not_bound(&api, &format!("export default {}1{}", "(".repeat(100_000), ")".repeat(100_000)))
+            .contains("brackets")
+    );
     assert_eq!(api.get("/models/js/hooks/preCreate").expect(200).json(), json!([]));
 }
 
@@ -198,16 +219,31 @@ fn what_cannot_work_is_not_bound() {
 fn errors_have_the_authors_line_and_column() {
     let (_server, api) = server("");
     for (source, says) in [
-        ("export function preCreate() {\n  const a = 1;\n  throw new TypeError('here');\n}", "threw TypeError: here (line 3, column "),
-        ("export const preCreate = async () => {\n  await null;\n  await null;\n    throw new Error('late');\n}", "threw Error: late (line 4, column "),
-        ("const deep = () => {\n\n  missing.property;\n};\nexport default function () {\n  deep();\n}", "threw ReferenceError: "),
-        ("const deep = () => {\n\n  missing.property;\n};\nexport default function () {\n  deep();\n}", "(line 3, column "),
+        (
+            "export function preCreate() {\n  const a = 1;\n  throw new TypeError('here');\n}",
+            "threw TypeError: here (line 3, column ",
+        ),
+        (
+            "export const preCreate = async () => {\n  await null;\n  await null;\n    throw new Error('late');\n}",
+            "threw Error: late (line 4, column ",
+        ),
+        (
+            "const deep = () => {\n\n  missing.property;\n};\nexport default function () {\n  deep();\n}",
+            "threw ReferenceError: ",
+        ),
+        (
+            "const deep = () => {\n\n  missing.property;\n};\nexport default function () {\n  deep();\n}",
+            "(line 3, column ",
+        ),
         ("export default ({ after }) => {\n  after.list.map((x) => x);\n}", "(line 2, column "),
         ("throw new Error('at load');\nexport default () => {};", "threw Error: at load (line 1, column "),
         ("\n\n\nconst x = null.y;\nexport default () => {};", "(line 4, column "),
         ("export default () => {\n  JSON.parse('{');\n}", "threw SyntaxError: "),
         ("export default () => {\n  JSON.parse('{');\n}", "(line 2, column "),
-        ("export default () => new Promise((_, no) => {\n  setTimeout(() => no(new RangeError('timer')), 1);\n})", "threw RangeError: timer (line 2, column "),
+        (
+            "export default () => new Promise((_, no) => {\n  setTimeout(() => no(new RangeError('timer')), 1);\n})",
+            "threw RangeError: timer (line 2, column ",
+        ),
     ] {
         api.put_javascript("js", "preCreate", source).expect(200);
         let problem = create(&api, "js", &json!({})).expect_problem(502, "hook-failed");
@@ -223,7 +259,8 @@ fn errors_have_the_authors_line_and_column() {
 fn a_new_source_runs_at_once() {
     let (_server, api) = server("");
     for n in 0..20 {
-        api.put_javascript("js", "preCreate", &format!("export default ({{ after }}) => ({{ ...after, n: {n} }})")).expect(200);
+        api.put_javascript("js", "preCreate", &format!("export default ({{ after }}) => ({{ ...after, n: {n} }})"))
+            .expect(200);
         assert_eq!(create(&api, "js", &json!({})).expect(201).json()["data"]["n"], n);
     }
     api.delete("/models/js/hooks/preCreate").expect(204);

@@ -53,7 +53,10 @@ fn mistakes_are_refused_with_the_place() {
         ("interface A {\n  b: \n}\nexport default (a: A) => a;", "line 3"),
         ("type T = ;\nexport default () => {};", "(line 1, column 10)"),
         ("@d class A {}\nexport default (a: number) => a", "decorators"),
-        ("import x from './value';\nexport default (a: number) => x", "`./value` cannot be imported; `snaphook hook build`"),
+        (
+            "import x from './value';\nexport default (a: number) => x",
+            "`./value` cannot be imported; `snaphook hook build`",
+        ),
         ("import fs = require('fs');\nexport default (a: number) => fs", "line 1"),
         ("export = (a: number) => a;", ""),
         ("type A = 1;\nexport const other = 1;", "exports no handler for `preCreate`"),

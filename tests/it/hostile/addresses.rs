@@ -41,17 +41,61 @@ fn every_spelling_of_an_address_that_is_not_public() {
     // The widest grant there can be for this port; even so it opens no address that is not public.
     let case = Case::new(&format!("http = ['http://*:{port}/*', 'https://*:{port}/*']"));
     let loopback = [
-        "127.0.0.1", "127.1", "127.0.1", "127.255.255.254", "2130706433", "0x7f000001", "0x7f.1", "0X7F.0.0.0x1",
-        "017700000001", "0177.0.0.1", "0177.1", "127.000.000.001", "127.0.0.1.", "1%32%37.0.0.1", "127。0。0。1",
-        "１２７.0.0.1", "①②⑦.0.0.1", "0", "0.0.0.0", "0x0", "localhost", "LOCALHOST", "localhost.", "loc%61lhost",
-        "ｌｏｃａｌｈｏｓｔ", "[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
-        "[0:0:0:0:0:FFFF:127.0.0.1]", "[::127.0.0.1]", "[::ffff:0:0]", "[64:ff9b::127.0.0.1]", "[64:ff9b::7f00:1]",
-        "[2002:7f00:1::]", "[2002:7f00:1::1]",
+        "127.0.0.1",
+        "127.1",
+        "127.0.1",
+        "127.255.255.254",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0X7F.0.0.0x1",
+        "017700000001",
+        "0177.0.0.1",
+        "0177.1",
+        "127.000.000.001",
+        "127.0.0.1.",
+        "1%32%37.0.0.1",
+        "127。0。0。1",
+        "１２７.0.0.1",
+        "①②⑦.0.0.1",
+        "0",
+        "0.0.0.0",
+        "0x0",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "loc%61lhost",
+        "ｌｏｃａｌｈｏｓｔ",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[0:0:0:0:0:FFFF:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[::ffff:0:0]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[2002:7f00:1::1]",
     ];
     let others = [
-        "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "0xa9fea9fe", "[::ffff:169.254.169.254]",
-        "100.100.100.200", "168.63.129.16", "198.18.0.1", "224.0.0.1", "255.255.255.255", "[fe80::1]", "[fd00::1]",
-        "[fd00:ec2::254]", "[ff02::1]", "[fec0::1]",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.0.1",
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "[::ffff:169.254.169.254]",
+        "100.100.100.200",
+        "168.63.129.16",
+        "198.18.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "[fe80::1]",
+        "[fd00::1]",
+        "[fd00:ec2::254]",
+        "[ff02::1]",
+        "[fec0::1]",
     ];
     for host in loopback.iter().chain(&others) {
         for scheme in ["http", "https"] {
@@ -175,7 +219,14 @@ fn redirects_are_checked_like_first_requests() {
     assert_eq!(go("/go", "/ok"), json!({"status": 200, "text": "fine"}));
     assert_eq!(go("/go", &gate.url("/ok")), json!({"status": 200, "text": "fine"}));
     for host in [
-        "127.0.0.1", "localhost", "2130706433", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254",
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0177.0.0.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "169.254.169.254",
     ] {
         for from in ["/go", "/307"] {
             let answer = go(from, &format!("http://{host}:{hidden_port}/x"));
@@ -190,7 +241,10 @@ fn redirects_are_checked_like_first_requests() {
         "http://[".to_owned(),
     ] {
         let answer = go("/go", &to);
-        assert!(answer["code"] == "denied" || answer["code"] == "invalid" || answer["code"] == "failed", "{to}: {answer}");
+        assert!(
+            answer["code"] == "denied" || answer["code"] == "invalid" || answer["code"] == "failed",
+            "{to}: {answer}"
+        );
     }
     let answer = case.fetch(&gate.url("/loop"));
     assert_eq!(answer["code"], "failed", "{answer}");

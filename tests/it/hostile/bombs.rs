@@ -29,7 +29,10 @@ fn memory() {
         &[
             ("arrays", "export function preCreate() { const all = []; for (;;) all.push(new Array(1000).fill(1)); }"),
             ("strings", "export function preCreate() { let s = 'x'; for (;;) s = (s + s).toUpperCase(); }"),
-            ("maps", "export function preCreate() { const map = new Map(); for (let i = 0; ; i++) map.set(i, { i }); }"),
+            (
+                "maps",
+                "export function preCreate() { const map = new Map(); for (let i = 0; ; i++) map.set(i, { i }); }",
+            ),
             ("billion", "export function preCreate() { new Array(1e9).fill(0); }"),
             ("buffer", "export function preCreate() { new Uint8Array(2 ** 30).fill(1); }"),
             ("closures", "export function preCreate() { let f = () => 0; for (;;) { const g = f; f = () => g; } }"),
@@ -56,11 +59,20 @@ fn stack() {
             ("caught", "export function preCreate() { const f = () => { try { f(); } finally { f(); } }; f(); }"),
             ("getter", "export function preCreate() { const o = { get a() { return this.a; } }; o.a; }"),
             ("to-string", "export function preCreate() { const o = { toString() { return `${o}`; } }; `${o}`; }"),
-            ("proxy", "export function preCreate() { let p = {}; for (let i = 0; i < 1e5; i++) p = new Proxy(p, {}); p.a; }"),
-            ("nested", "export function preCreate() { let o = {}; for (let i = 0; i < 1e5; i++) o = { o }; return o; }"),
+            (
+                "proxy",
+                "export function preCreate() { let p = {}; for (let i = 0; i < 1e5; i++) p = new Proxy(p, {}); p.a; }",
+            ),
+            (
+                "nested",
+                "export function preCreate() { let o = {}; for (let i = 0; i < 1e5; i++) o = { o }; return o; }",
+            ),
             ("parse", "export function preCreate() { JSON.parse('['.repeat(1e6)); }"),
             ("source", "export function preCreate() { eval('('.repeat(1e5) + ')'.repeat(1e5)); }"),
-            ("json", "export function preCreate() { const o = { toJSON() { return JSON.stringify(o); } }; JSON.stringify(o); }"),
+            (
+                "json",
+                "export function preCreate() { const o = { toJSON() { return JSON.stringify(o); } }; JSON.stringify(o); }",
+            ),
         ],
     );
 }
@@ -117,7 +129,10 @@ fn log_floods() {
             ("lines", "export function preCreate({ log }) { for (;;) log.info('x'); }"),
             ("console", "export function preCreate() { for (;;) console.error(); }"),
             ("caught", "export function preCreate({ log }) { for (;;) try { log.debug('x'); } catch {} }"),
-            ("timers", "export async function preCreate() { for (;;) { for (let i = 0; i < 100; i++) console.log(i); await null; } }"),
+            (
+                "timers",
+                "export async function preCreate() { for (;;) { for (let i = 0; i < 100; i++) console.log(i); await null; } }",
+            ),
         ],
     );
     all_refused(
@@ -164,7 +179,8 @@ fn host_calls() {
     );
     // One less is fine.
     let model = arena.victim();
-    let source = "export async function preCreate({ read }) { for (let i = 0; i < 10_000; i++) await read.get('calm', 'a'); }";
+    let source =
+        "export async function preCreate({ read }) { for (let i = 0; i < 10_000; i++) await read.get('calm', 'a'); }";
     arena.bind(&model, "busy", source).expect(200);
     create(&arena.api, &model, &json!({})).expect(201);
 }
@@ -179,9 +195,8 @@ fn too_many_calls_at_once() {
     let mut answers = Vec::new();
     arena.bystander.stays_calm("queue", || {
         std::thread::scope(|scope| {
-            let calls: Vec<_> = (0..24)
-                .map(|_| scope.spawn(|| create(&arena.server.client(), &model, &json!({}))))
-                .collect();
+            let calls: Vec<_> =
+                (0..24).map(|_| scope.spawn(|| create(&arena.server.client(), &model, &json!({})))).collect();
             answers = calls.into_iter().map(|call| call.join().expect("an answer")).collect();
         });
     });

@@ -99,7 +99,8 @@ fn worlds_that_do_not_fit() {
     refused(&arena, &model, "preCreate", &empty, "it exports nothing");
 
     let narrow = package().replace("use types.{context, verdict, rejection};", "");
-    let other = narrow.replace("export check: func(ctx: context) -> result<verdict, rejection>", "export check: func(ctx: string)");
+    let other = narrow
+        .replace("export check: func(ctx: context) -> result<verdict, rejection>", "export check: func(ctx: string)");
     let code = foreign(&other, "pre-hook", "", "(func (export \"check\") (param i32 i32))");
     refused(&arena, &model, "preCreate", &code, "`check` has another type");
 
@@ -122,7 +123,8 @@ fn worlds_that_do_not_fit() {
     let code = foreign(&newer, "pre-hook", import, &check(""));
     refused(&arena, &model, "preCreate", &code, "speaks `snaphook:hook@0.2.0`, this server speaks 0.1.0");
 
-    let odd = package() + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";
+    let odd = package()
+        + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";
     let imports = r#"(import "snaphook:hook/disk@0.1.0" "wipe" (func $wipe)) (import "$root" "clock" (func $clock))"#;
     refused(&arena, &model, "preCreate", &foreign(&odd, "odd", imports, &check("")), "which no hook has");
     for (world, import) in [
@@ -172,7 +174,8 @@ fn a_component_that_takes_long_to_compile() {
     let arena = Arena::new();
     let model = arena.victim();
     let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.load (local.get 0))) (i32.const 3)))".repeat(200);
-    let functions: String = (0..400).map(|n| format!("(func $f{n} (param i32) (result i32) {body} (local.get 0))")).collect();
+    let functions: String =
+        (0..400).map(|n| format!("(func $f{n} (param i32) (result i32) {body} (local.get 0))")).collect();
     let code = component("pre-hook", "", &format!("{functions} {}", check("")));
     arena.bystander.stays_calm("compile", || {
         put(&arena, &model, "preCreate", &code).expect(200);
@@ -195,7 +198,13 @@ fn components_that_misbehave_when_they_run() {
             "memory",
             "the limit `memory` is 64 MiB",
         ),
-        ("stack", "", format!("(func $deep (call $deep)) {}", check("(call $deep)")), "stack", "used up its stack of 1 MiB"),
+        (
+            "stack",
+            "",
+            format!("(func $deep (call $deep)) {}", check("(call $deep)")),
+            "stack",
+            "used up its stack of 1 MiB",
+        ),
         ("trap", "", check("(unreachable)"), "trap", "unreachable"),
         ("divide", "", check("(drop (i32.div_u (i32.const 1) (i32.const 0)))"), "trap", "divide by zero"),
         ("bounds", "", check("(drop (i32.load (i32.const -4)))"), "trap", "out of bounds"),
@@ -206,7 +215,10 @@ fn components_that_misbehave_when_they_run() {
         (
             "utf8",
             "",
-            format!("(data (i32.const 2048) \"\\ff\\fe\") {}", check("(return (call $amend (i32.const 2048) (i32.const 2)))")),
+            format!(
+                "(data (i32.const 2048) \"\\ff\\fe\") {}",
+                check("(return (call $amend (i32.const 2048) (i32.const 2)))")
+            ),
             "trap",
             "utf-8",
         ),
@@ -220,7 +232,10 @@ fn components_that_misbehave_when_they_run() {
         (
             "no-json",
             "",
-            format!("(data (i32.const 2048) \"{{]\") {}", check("(return (call $amend (i32.const 2048) (i32.const 2)))")),
+            format!(
+                "(data (i32.const 2048) \"{{]\") {}",
+                check("(return (call $amend (i32.const 2048) (i32.const 2)))")
+            ),
             "amend",
             "no valid JSON",
         ),
@@ -231,17 +246,13 @@ fn components_that_misbehave_when_they_run() {
             "output",
             "more than 1000 lines",
         ),
-        (
-            "log-bounds",
-            log,
-            check("(call $log (i32.const 1) (i32.const 0) (i32.const 0x7fffffff))"),
-            "trap",
-            "",
-        ),
+        ("log-bounds", log, check("(call $log (i32.const 1) (i32.const 0) (i32.const 0x7fffffff))"), "trap", ""),
         (
             "calls",
             get,
-            check("(loop $again (call $get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 4096)) (br $again))"),
+            check(
+                "(loop $again (call $get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 4096)) (br $again))",
+            ),
             "host-calls",
             "more than 10000 host calls",
         ),

@@ -86,7 +86,8 @@ fn read_by_query() {
 #[test]
 fn write() {
     let case = Case::new();
-    let value = case.opens("write", "", "write.create('customer', { name: 'Grace' }, { id: 'grace-' + event.position })");
+    let value =
+        case.opens("write", "", "write.create('customer', { name: 'Grace' }, { id: 'grace-' + event.position })");
     assert_eq!(value["data"], json!({"name": "Grace"}));
     let id = value["id"].as_str().expect("a text");
     let events = case.api.get(&format!("/models/customer/instances/{id}/events")).expect(200).json();
@@ -104,7 +105,11 @@ fn http() {
     // Denied requests never came here: one retry and one call did.
     assert_eq!(peer.asked().len(), 2, "{:?}", peer.asked());
     // The grant opens this path for this method, no other.
-    bind_post(&case.api, "invoice", &caught(&format!("fetch('{}', {{ method: 'POST', body: 'x' }})", peer.url("/v1/greeting"))));
+    bind_post(
+        &case.api,
+        "invoice",
+        &caught(&format!("fetch('{}', {{ method: 'POST', body: 'x' }})", peer.url("/v1/greeting"))),
+    );
     let denied = react(&case.api, "invoice", &json!({}));
     assert_eq!(denied["code"], "denied", "{denied}");
 }
@@ -133,12 +138,10 @@ fn secret_in_a_header() {
     case.api.request("PUT", "/secrets/mail-key").body("text/plain", "s3cret\n").send().expect(204);
     let peer = Peer::saying("ok");
     let url = peer.url("/");
-    append_config(
-        &case.server,
-        &crate::workbench::grant("invoice", "postCreate", &format!("http = ['{url}']")),
-    );
+    append_config(&case.server, &crate::workbench::grant("invoice", "postCreate", &format!("http = ['{url}']")));
     signal(&case.server, Signal::HUP);
-    let call = format!("(await fetch('{url}', {{ headers: {{ authorization: 'Bearer {{{{secret:mail-key}}}}' }} }})).text()");
+    let call =
+        format!("(await fetch('{url}', {{ headers: {{ authorization: 'Bearer {{{{secret:mail-key}}}}' }} }})).text()");
     eventually("the http grant is in force", || {
         bind_post(&case.api, "invoice", &caught(&call));
         let answer = react(&case.api, "invoice", &json!({}));

@@ -36,8 +36,14 @@ fn loops_inside_the_engine() {
             "export function preCreate() { const text = '[' + '0,'.repeat(4e5) + '0]'; for (;;) JSON.parse(text); }",
         ),
         ("sort", "export function preCreate() { [3, 1, 2].sort(() => { for (;;); }); }"),
-        ("sort-long", "export function preCreate() { for (;;) new Array(1e5).fill(0).sort(() => Math.random() - 0.5); }"),
-        ("index-of", "export function preCreate() { const a = 'a'.repeat(1e6); for (;;) a.indexOf(a.slice(0, 5e5) + 'b'); }"),
+        (
+            "sort-long",
+            "export function preCreate() { for (;;) new Array(1e5).fill(0).sort(() => Math.random() - 0.5); }",
+        ),
+        (
+            "index-of",
+            "export function preCreate() { const a = 'a'.repeat(1e6); for (;;) a.indexOf(a.slice(0, 5e5) + 'b'); }",
+        ),
         ("bigint", "export function preCreate() { let n = 3n; for (;;) n = n ** 3n % (2n ** 4000n); }"),
     ]);
 }
@@ -53,7 +59,10 @@ fn loops_in_promises() {
         ("thenables", "export async function preCreate() { for (;;) await { then(resolve) { resolve(); } }; }"),
         ("then-getter", "export function preCreate() { return { get then() { for (;;); } }; }"),
         ("then", "export function preCreate() { return { then() { for (;;); } }; }"),
-        ("queue-microtask", "export async function preCreate() { const f = () => queueMicrotask(f); f(); await new Promise(() => {}); }"),
+        (
+            "queue-microtask",
+            "export async function preCreate() { const f = () => queueMicrotask(f); f(); await new Promise(() => {}); }",
+        ),
         (
             "async-generator",
             "export async function preCreate() { async function* g() { for (;;) yield 1; } for await (const x of g()); }",
@@ -85,7 +94,10 @@ fn waiting_takes_the_hooks_own_time() {
     all_time_out(&[
         ("timer", "export async function preCreate() { await new Promise((done) => setTimeout(done, 60_000)); }"),
         ("interval", "export async function preCreate() { setInterval(() => {}, 0); await new Promise(() => {}); }"),
-        ("in-timer", "export async function preCreate() { await new Promise(() => setTimeout(() => { for (;;); }, 1)); }"),
+        (
+            "in-timer",
+            "export async function preCreate() { await new Promise(() => setTimeout(() => { for (;;); }, 1)); }",
+        ),
     ]);
 }
 

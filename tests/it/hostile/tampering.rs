@@ -12,44 +12,110 @@ const TAMPERINGS: &[(&str, &str)] = &[
     ("parse", "JSON.parse = () => ({ forged: true });"),
     ("json", "globalThis.JSON = { parse: () => ({ forged: true }), stringify: () => '{\"forged\":true}' };"),
     ("object-keys", "Object.keys = () => ['forged']; Object.defineProperty = () => {}; Object.freeze = (x) => x;"),
-    ("object-prototype", "Object.prototype.forged = true; Object.prototype.accept = true; Object.prototype.default = () => ({ forged: true });"),
-    ("object-setter", "Object.defineProperty(Object.prototype, 'message', { set() { throw 1; }, get() { return 'forged'; }, configurable: true });"),
+    (
+        "object-prototype",
+        "Object.prototype.forged = true; Object.prototype.accept = true; Object.prototype.default = () => ({ forged: true });",
+    ),
+    (
+        "object-setter",
+        "Object.defineProperty(Object.prototype, 'message', { set() { throw 1; }, get() { return 'forged'; }, configurable: true });",
+    ),
     ("object-to-string", "Object.prototype.toString = () => '[object Error]'; Object.prototype.valueOf = () => 1;"),
     ("has-own", "Object.prototype.hasOwnProperty = () => true;"),
     ("promise-then", "Promise.prototype.then = function () { return this; };"),
     ("promise-then-throws", "Promise.prototype.then = () => { throw new Error('forged'); };"),
     ("promise-species", "Object.defineProperty(Promise, Symbol.species, { value: function Evil() { throw 1; } });"),
-    ("promise-constructor", "Promise.prototype.constructor = function Evil() { throw 1; }; Promise.resolve = () => ({});"),
+    (
+        "promise-constructor",
+        "Promise.prototype.constructor = function Evil() { throw 1; }; Promise.resolve = () => ({});",
+    ),
     ("promise", "globalThis.Promise = class { then() {} static resolve() {} };"),
     ("array-iterator", "Array.prototype[Symbol.iterator] = function* () { yield 'forged'; };"),
-    ("array-iterator-next", "Object.getPrototypeOf([][Symbol.iterator]()).next = () => ({ done: false, value: 'forged' });"),
-    ("array-methods", "for (const name of ['push', 'map', 'filter', 'join', 'slice', 'forEach', 'concat']) Array.prototype[name] = () => 'forged';"),
-    ("array-index", "Object.defineProperty(Array.prototype, '0', { set() {}, get() { return 'forged'; }, configurable: true });"),
+    (
+        "array-iterator-next",
+        "Object.getPrototypeOf([][Symbol.iterator]()).next = () => ({ done: false, value: 'forged' });",
+    ),
+    (
+        "array-methods",
+        "for (const name of ['push', 'map', 'filter', 'join', 'slice', 'forEach', 'concat']) Array.prototype[name] = () => 'forged';",
+    ),
+    (
+        "array-index",
+        "Object.defineProperty(Array.prototype, '0', { set() {}, get() { return 'forged'; }, configurable: true });",
+    ),
     ("array-is-array", "Array.isArray = () => true; globalThis.Array = null;"),
-    ("string-methods", "for (const name of Object.getOwnPropertyNames(String.prototype)) { try { String.prototype[name] = () => 'a0'; } catch {} }"),
+    (
+        "string-methods",
+        "for (const name of Object.getOwnPropertyNames(String.prototype)) { try { String.prototype[name] = () => 'a0'; } catch {} }",
+    ),
     ("string", "globalThis.String = () => 'forged'; globalThis.Number = globalThis.Boolean = () => 1;"),
-    ("map", "Map.prototype.get = Map.prototype.set = Map.prototype.has = () => 'forged'; globalThis.Map = globalThis.Set = globalThis.WeakMap = null;"),
-    ("reflect", "for (const name of Object.getOwnPropertyNames(Reflect)) Reflect[name] = () => 'forged'; globalThis.Reflect = null;"),
-    ("function-call", "Function.prototype.call = Function.prototype.apply = Function.prototype.bind = () => () => 'forged';"),
-    ("function", "globalThis.Function = null; Function.prototype.toString = () => 'forged'; globalThis.eval = () => () => ({ default: () => {} });"),
+    (
+        "map",
+        "Map.prototype.get = Map.prototype.set = Map.prototype.has = () => 'forged'; globalThis.Map = globalThis.Set = globalThis.WeakMap = null;",
+    ),
+    (
+        "reflect",
+        "for (const name of Object.getOwnPropertyNames(Reflect)) Reflect[name] = () => 'forged'; globalThis.Reflect = null;",
+    ),
+    (
+        "function-call",
+        "Function.prototype.call = Function.prototype.apply = Function.prototype.bind = () => () => 'forged';",
+    ),
+    (
+        "function",
+        "globalThis.Function = null; Function.prototype.toString = () => 'forged'; globalThis.eval = () => () => ({ default: () => {} });",
+    ),
     ("symbols", "Symbol.prototype.toString = () => 'forged'; globalThis.Symbol = null;"),
-    ("errors", "Error.prototype.name = 'Forged'; Error.captureStackTrace = null; Error.prepareStackTrace = () => 'forged'; Error.stackTraceLimit = 0; globalThis.Error = globalThis.TypeError = null;"),
+    (
+        "errors",
+        "Error.prototype.name = 'Forged'; Error.captureStackTrace = null; Error.prepareStackTrace = () => 'forged'; Error.stackTraceLimit = 0; globalThis.Error = globalThis.TypeError = null;",
+    ),
     ("reject", "globalThis.Reject = class { }; "),
-    ("reject-prototype", "Reject.prototype.name = 'Forged'; Object.setPrototypeOf(Reject, null); delete Reject.prototype.constructor;"),
-    ("typed-arrays", "Uint8Array.prototype.slice = () => 'forged'; globalThis.Uint8Array = globalThis.ArrayBuffer = null;"),
+    (
+        "reject-prototype",
+        "Reject.prototype.name = 'Forged'; Object.setPrototypeOf(Reject, null); delete Reject.prototype.constructor;",
+    ),
+    (
+        "typed-arrays",
+        "Uint8Array.prototype.slice = () => 'forged'; globalThis.Uint8Array = globalThis.ArrayBuffer = null;",
+    ),
     ("dates", "Date.now = () => 0; globalThis.Date = null; Math.max = Math.min = Math.floor = () => NaN;"),
     ("timers", "globalThis.setTimeout = globalThis.clearTimeout = globalThis.queueMicrotask = () => 'forged';"),
     ("log", "log.info = log.error = () => { throw 1; }; console.log = null; globalThis.console = null;"),
-    ("capabilities", "read.get = async () => ({ forged: true }); globalThis.fetch = () => 'forged'; context.read = context.log = null;"),
-    ("context", "for (const name of Object.keys(context)) context[name] = 'forged'; Object.defineProperty(context, 'phase', { get() { throw 1; } });"),
-    ("frozen", "Object.freeze(Object.prototype); Object.freeze(Array.prototype); Object.freeze(Promise.prototype); Object.freeze(globalThis);"),
+    (
+        "capabilities",
+        "read.get = async () => ({ forged: true }); globalThis.fetch = () => 'forged'; context.read = context.log = null;",
+    ),
+    (
+        "context",
+        "for (const name of Object.keys(context)) context[name] = 'forged'; Object.defineProperty(context, 'phase', { get() { throw 1; } });",
+    ),
+    (
+        "frozen",
+        "Object.freeze(Object.prototype); Object.freeze(Array.prototype); Object.freeze(Promise.prototype); Object.freeze(globalThis);",
+    ),
     ("sealed", "Object.preventExtensions(globalThis); Object.seal(Function.prototype);"),
-    ("prototypes", "Object.setPrototypeOf(Array.prototype, null); Object.setPrototypeOf(Function.prototype, null); Object.setPrototypeOf(Error.prototype, null);"),
-    ("namespace", "for (const name of ['__cqjs', 'wit', 'imports', 'exports', 'run', 'settle', 'handlers']) { try { globalThis[name] = () => 'a0'; } catch {} try { delete globalThis[name]; } catch {} }"),
-    ("namespace-deep", "const seen = globalThis.__cqjs; if (seen) for (const name of Reflect.ownKeys(seen)) { try { seen[name] = () => 'a0'; } catch {} try { for (const inner of Reflect.ownKeys(seen[name])) seen[name][inner] = () => 'a0'; } catch {} }"),
-    ("everything", "for (const name of Object.getOwnPropertyNames(globalThis)) { try { globalThis[name] = undefined; } catch {} try { delete globalThis[name]; } catch {} }"),
-    ("methods", "for (const holder of [Object, Array, String, Promise, JSON, Math, Reflect, Number, Symbol, Error]) { const proto = holder.prototype; \
-      for (const target of [holder, proto]) { if (!target) continue; for (const name of Reflect.ownKeys(target)) { try { if (typeof target[name] === 'function') target[name] = () => 'forged'; } catch {} } } }"),
+    (
+        "prototypes",
+        "Object.setPrototypeOf(Array.prototype, null); Object.setPrototypeOf(Function.prototype, null); Object.setPrototypeOf(Error.prototype, null);",
+    ),
+    (
+        "namespace",
+        "for (const name of ['__cqjs', 'wit', 'imports', 'exports', 'run', 'settle', 'handlers']) { try { globalThis[name] = () => 'a0'; } catch {} try { delete globalThis[name]; } catch {} }",
+    ),
+    (
+        "namespace-deep",
+        "const seen = globalThis.__cqjs; if (seen) for (const name of Reflect.ownKeys(seen)) { try { seen[name] = () => 'a0'; } catch {} try { for (const inner of Reflect.ownKeys(seen[name])) seen[name][inner] = () => 'a0'; } catch {} }",
+    ),
+    (
+        "everything",
+        "for (const name of Object.getOwnPropertyNames(globalThis)) { try { globalThis[name] = undefined; } catch {} try { delete globalThis[name]; } catch {} }",
+    ),
+    (
+        "methods",
+        "for (const holder of [Object, Array, String, Promise, JSON, Math, Reflect, Number, Symbol, Error]) { const proto = holder.prototype; \
+      for (const target of [holder, proto]) { if (!target) continue; for (const name of Reflect.ownKeys(target)) { try { if (typeof target[name] === 'function') target[name] = () => 'forged'; } catch {} } } }",
+    ),
     ("own-source", "state.count = 100; globalThis.leak = 'forged'; preCreate.leak = 'forged';"),
 ];
 
@@ -83,7 +149,10 @@ fn is_itself(arena: &Arena, model: &str, why: &str) {
     let made = call(arena, model, "accept", false).expect(201).json();
     assert_eq!(made["data"], json!({"way": "accept", "tamper": false}), "{why}");
     let problem = call(arena, model, "throw", false).expect_problem(502, "hook-failed");
-    assert!(problem["detail"].as_str().expect("a text").contains("threw TypeError: real (line 7, "), "{why}: {problem}");
+    assert!(
+        problem["detail"].as_str().expect("a text").contains("threw TypeError: real (line 7, "),
+        "{why}: {problem}"
+    );
     let problem = call(arena, model, "reject", false).expect_problem(422, "rejected");
     assert_eq!(problem["detail"], "really", "{why}");
     assert_eq!(problem["errors"], json!([{"pointer": "/data/way", "message": "not this one"}]), "{why}");
@@ -130,10 +199,36 @@ fn the_runner_does_not_use_what_a_hook_may_change() {
     let arena = arena("");
     let model = arena.victim();
     for name in [
-        "stringify", "parse", "json", "object-keys", "promise-then", "promise-then-throws", "promise-species",
-        "promise-constructor", "promise", "array-iterator", "array-iterator-next", "array-methods", "array-is-array",
-        "string-methods", "string", "map", "reflect", "function-call", "function", "symbols", "typed-arrays", "dates",
-        "timers", "frozen", "sealed", "namespace", "namespace-deep", "has-own", "object-to-string", "reject",
+        "stringify",
+        "parse",
+        "json",
+        "object-keys",
+        "promise-then",
+        "promise-then-throws",
+        "promise-species",
+        "promise-constructor",
+        "promise",
+        "array-iterator",
+        "array-iterator-next",
+        "array-methods",
+        "array-is-array",
+        "string-methods",
+        "string",
+        "map",
+        "reflect",
+        "function-call",
+        "function",
+        "symbols",
+        "typed-arrays",
+        "dates",
+        "timers",
+        "frozen",
+        "sealed",
+        "namespace",
+        "namespace-deep",
+        "has-own",
+        "object-to-string",
+        "reject",
     ] {
         let (_, tampering) = TAMPERINGS.iter().find(|(known, _)| *known == name).expect("a known name");
         let source = format!(
