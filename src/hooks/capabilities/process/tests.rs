@@ -284,7 +284,7 @@ fn a_directory_filled_with_ill_will_is_removed() {
     fs::write(deep.join("file"), "").unwrap();
     symlink(outside.path(), deep.join("link")).unwrap();
     symlink(outside.path(), root.join("link")).unwrap();
-    fs::set_permissions(root.join("d/d/d"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("d/d/d"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o500)).unwrap();
     drop(workspace);
     let name = root.file_name().unwrap().to_str().unwrap();
