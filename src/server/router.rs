@@ -30,13 +30,14 @@ pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Respons
     let request_id = app.request_ids.of(&head.headers);
     let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone() };
 
-    let outcome = match call.verb() {
-        Verb::Get => AssertUnwindSafe(handle(call, body)).catch_unwind().await,
-        // On a task of its own: a client that goes away must not stop a change half way.
-        _ => tokio::spawn(handle(call, body)).await.map_err(|error| match error.try_into_panic() {
+    let outcome = if call.verb() == Verb::Get || changes_data(&call) {
+        AssertUnwindSafe(handle(call, body)).catch_unwind().await
+    } else {
+        // On a task of its own: a client that goes away must not stop a change of definitions half way.
+        tokio::spawn(handle(call, body)).await.map_err(|error| match error.try_into_panic() {
             Ok(panic) => panic,
             Err(_) => Box::new("its task was cancelled"),
-        }),
+        })
     };
     let (route, mut response) = outcome.unwrap_or_else(|panic| {
         tracing::error!("a handler panicked: {}", message(&*panic));
@@ -53,6 +54,14 @@ pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Respons
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response
+}
+
+/// Whether the request concerns instances. Such a change is one event, which is written whole or not at all whatever
+/// happens to the caller, so it needs no task of its own; and there are many of them.
+fn changes_data(call: &Call) -> bool {
+    let path = call.head.uri.path().strip_prefix(call.app.mount_path.as_str()).unwrap_or_default();
+    let mut segments = path.split('/').skip(1);
+    segments.next() == Some("models") && matches!(segments.nth(1), Some("instances" | "import"))
 }
 
 async fn handle(call: Call, body: Incoming) -> (Route, Response) {
@@ -90,6 +99,9 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
             segments[length] = segment;
             length += 1;
         }
+    }
+    if segments[..length].contains(&"") {
+        return (Route::Unknown, Err(unknown(call)));
     }
     let (route, answer) = route(call, &segments[..length], body);
     (route, answer.await)

@@ -273,11 +273,12 @@ fn garbage_on_the_socket_costs_that_connection_only() {
         assert!(!text.starts_with("HTTP/1.1 2"), "{text}");
     }
     let mut many = b"GET /healthz HTTP/1.1\r\n".to_vec();
-    for number in 0..500 {
+    for number in 0..200 {
         many.extend_from_slice(format!("X-{number}: y\r\n").as_bytes());
     }
     many.extend_from_slice(b"\r\n");
-    assert!(api.raw(&many).starts_with(b"HTTP/1.1 431"));
+    let answer = api.raw(&many);
+    assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     api.get("/healthz").expect(200);
 }
 
