@@ -135,6 +135,7 @@ impl Processes {
         let launcher = self.launcher.get_or_init(|| {
             let (sender, jobs) = mpsc::channel::<Job>();
             std::thread::Builder::new().name("snaphook-launcher".to_owned()).spawn(move || {
+                sandbox::remove_stale();
                 for (plan, waiting) in jobs {
                     // If nobody waits any more, what was started ends with the message.
                     let _ = waiting.send(child::start(&plan).map(|started| Running { started: Some(started) }));

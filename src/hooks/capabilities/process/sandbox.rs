@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +27,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
     path_beneath_rules,
 };
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::child::Plan;
 use crate::config::ProcessGrant;
@@ -59,17 +60,27 @@ const DEVICES_READ: [&str; 3] = ["/dev/zero", "/dev/random", "/dev/urandom"];
 const USER_FIRST: u32 = 0x7000_0000;
 const USERS: u32 = 1 << 24;
 
+/// How the temporary directories are called.
+const WORKSPACE_PREFIX: &str = "snaphook-process-";
+
+/// From this age on a directory that nobody holds was left by a server that was killed. A younger one may be about to
+/// be held.
+const STALE_AGE: Duration = Duration::from_secs(60);
+
 /// A fresh temporary directory; removed with all that is in it when dropped.
 pub(super) struct Workspace {
     path: PathBuf,
+    /// Says to other servers on this machine that it is in use.
+    _held: OwnedFd,
     /// The user that it belongs to, if the program gets one of its own.
     user: Option<u32>,
 }
 
 impl Workspace {
     pub(super) fn new() -> io::Result<Self> {
-        let path = tempfile::Builder::new().prefix("snaphook-process-").tempdir()?.keep();
-        let workspace = Workspace { path, user: Privileges::get().next_user() };
+        let path = tempfile::Builder::new().prefix(WORKSPACE_PREFIX).tempdir()?.keep();
+        let held = hold(&path)?;
+        let workspace = Workspace { path, _held: held, user: Privileges::get().next_user() };
         fs::set_permissions(&workspace.path, fs::Permissions::from_mode(0o700))?;
         if let Some(user) = workspace.user {
             chown(&workspace.path, Some(user), Some(user))?;
@@ -86,6 +97,34 @@ impl Drop for Workspace {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             tracing::warn!("cannot remove `{}`: {error}", self.path.display());
+        }
+    }
+}
+
+/// Takes a directory, unless somebody has it.
+fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory)
+}
+
+/// Removes the directories that servers left which were killed while a program ran.
+pub(super) fn remove_stale() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(WORKSPACE_PREFIX.as_bytes()))
+    {
+        let Ok(meta) = entry.metadata() else { continue };
+        // What somebody else made with such a name is not ours to touch, least of all to follow.
+        let ours = meta.uid() == Privileges::get().user || (USER_FIRST..USER_FIRST + USERS).contains(&meta.uid());
+        let old = meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
+        if meta.is_dir()
+            && ours
+            && old
+            && let Ok(_held) = hold(&entry.path())
+        {
+            let removed = remove(&entry.path());
+            tracing::info!("removed `{}` of a server that was killed: {removed:?}", entry.path().display());
         }
     }
 }

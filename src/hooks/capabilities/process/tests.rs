@@ -294,6 +294,26 @@ fn a_directory_filled_with_ill_will_is_removed() {
     assert!(outside.path().join("kept").exists());
 }
 
+#[test]
+fn what_a_killed_server_left_is_removed_and_nothing_else() {
+    let made = |name: &str| {
+        let path = std::env::temp_dir().join(format!("snaphook-process-test-{}-{name}", std::process::id()));
+        fs::create_dir_all(path.join("d/d")).unwrap();
+        path
+    };
+    let age = |path: &Path| {
+        let past = std::time::SystemTime::now() - Duration::from_secs(3600);
+        fs::File::open(path).unwrap().set_modified(past).unwrap();
+    };
+    let (stale, young) = (made("stale"), made("young"));
+    let used = super::sandbox::Workspace::new().unwrap();
+    age(&stale);
+    age(used.path());
+    super::sandbox::remove_stale();
+    assert!(!stale.exists() && young.exists() && used.path().exists());
+    fs::remove_dir_all(young).unwrap();
+}
+
 #[tokio::test]
 async fn output_is_bounded() {
     for script in ["while :; do echo xxxxxxxxxxxxxxxx; done", "while :; do echo xxxxxxxxxxxxxxxx >&2; done"] {
