@@ -65,6 +65,13 @@ fn create(number: u64) -> Append {
     }
 }
 
+/// Time that this thread spent on a processor, which other programs on the machine do not change; zero where the system
+/// does not tell.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
+}
+
 fn percentile(times: &mut [Duration], share: f64) -> Duration {
     times.sort_unstable();
     times[((times.len() - 1) as f64 * share) as usize]
@@ -101,29 +108,36 @@ fn main() {
     for size in [1, 8, 24, 64] {
         let total = if size == 1 { count / 10 } else { count };
         let (mut appending, mut applying, mut times) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        let (mut append_cpu, mut apply_cpu) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..total / size {
             let batch: Vec<Append> = (number..number + size).map(create).collect();
             number += size;
+            let cpu = processor_time();
             let started = Instant::now();
             let answers = now(log.append(&batch, false)).expect("append");
             let appended = Instant::now();
+            append_cpu += processor_time() - cpu;
             let events: Vec<Event> = batch
                 .into_iter()
                 .zip(answers)
                 .map(|(append, answer)| Event { position: answer.expect("no conflict"), ..append.event })
                 .collect();
+            let cpu = processor_time();
             let filled = Instant::now();
             now(models.apply(&events, events[events.len() - 1].position)).expect("apply");
+            apply_cpu += processor_time() - cpu;
             appending += appended - started;
             applying += filled.elapsed();
             times.push(started.elapsed());
         }
         let events = (times.len() as u64 * size) as f64;
         println!(
-            "batches of {size:2}: {:7.0} creates/s; per event append {:5.1} µs, apply {:5.1} µs; per batch p50 {:?}, p99 {:?}, max {:?}",
+            "batches of {size:2}: {:7.0} creates/s; per event append {:5.1} µs ({:4.1} busy), apply {:4.1} µs ({:4.1} busy); per batch p50 {:?}, p99 {:?}, max {:?}",
             events / (appending + applying).as_secs_f64(),
             appending.as_secs_f64() * 1e6 / events,
+            append_cpu.as_secs_f64() * 1e6 / events,
             applying.as_secs_f64() * 1e6 / events,
+            apply_cpu.as_secs_f64() * 1e6 / events,
             percentile(&mut times, 0.5),
             percentile(&mut times, 0.99),
             percentile(&mut times, 1.0),

@@ -13,10 +13,8 @@ use std::thread::Thread;
 use rusqlite::Connection;
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
+use crate::database::Format;
 use crate::fault::fault;
-
-/// Pages in the log (4 KiB each: 16 MiB) after which the thread starts.
-const PAGES_SOFT: u32 = 4096;
 
 /// As few pages as are worth a moment of the writer.
 const PAGES_REST: u32 = 128;
@@ -39,13 +37,15 @@ struct Shared {
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
     thread: Thread,
+    /// Pages after which the thread starts.
+    pages: u32,
     /// Pages at which to ask again.
     next: u32,
 }
 
 impl Checkpointer {
     /// Takes over checkpoints of the connection's database from SQLite.
-    pub(crate) fn start(path: &Path, writer: &mut Connection) -> Result<Checkpointer> {
+    pub(crate) fn start(path: &Path, writer: &mut Connection, format: &Format) -> Result<Checkpointer> {
         let connection = Connection::open(path).map_err(fault("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault("open"))?;
         let shared = Arc::new(Shared { state: AtomicU8::new(IDLE), pages: AtomicU32::new(0) });
@@ -63,7 +63,7 @@ impl Checkpointer {
             .map_err(|error| {
                 DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error)
             })?;
-        Ok(Checkpointer { shared, thread: handle.thread().clone(), next: PAGES_SOFT })
+        Ok(Checkpointer { shared, thread: handle.thread().clone(), pages: format.log_pages, next: format.log_pages })
     }
 
     /// Called by the writer after each commit. Costs two loads unless there is something to do.
@@ -75,13 +75,13 @@ impl Checkpointer {
                 let _ = passive(writer);
                 self.shared.state.store(IDLE, Ordering::Release);
                 // If a reader holds the log it cannot start again; then it is not tried at every commit.
-                self.next = pages + PAGES_SOFT;
+                self.next = pages + self.pages;
             }
             IDLE if pages >= self.next => {
                 self.shared.state.store(ASKED, Ordering::Release);
                 self.thread.unpark();
             }
-            IDLE if pages < PAGES_SOFT => self.next = PAGES_SOFT,
+            IDLE if pages < self.pages => self.next = self.pages,
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -24,6 +25,9 @@ pub(crate) struct Format {
     pub(crate) synchronous: &'static str,
     /// Largest page cache of the writing connection, in KiB.
     pub(crate) cache_kib: u32,
+    /// Pages (4 KiB) in the write-ahead log after which they are copied into the file. More: pages that change often
+    /// are copied less often; fewer: readers find pages faster.
+    pub(crate) log_pages: u32,
 }
 
 /// Bytes of a file that readers map rather than copy. Only addresses are taken until pages are touched.
@@ -50,6 +54,8 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Else SQLite would prepare a statement again whenever a bound of a range changes.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.execute_batch(&format!(
             "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {MMAP_BYTES_MAX}; PRAGMA temp_store = MEMORY;"

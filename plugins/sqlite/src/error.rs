@@ -21,6 +21,7 @@ const FORMAT: Format = Format {
         CREATE INDEX errors_model ON errors(model, hook, id);",
     synchronous: "FULL",
     cache_kib: 2 * 1024,
+    log_pages: 1024,
 };
 
 /// See the crate's documentation.

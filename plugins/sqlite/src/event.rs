@@ -53,6 +53,7 @@ const FORMAT: Format = Format {
         CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);",
     synchronous: "FULL",
     cache_kib: 16 * 1024,
+    log_pages: 16384,
 };
 
 /// See the crate's documentation.
@@ -91,7 +92,7 @@ impl SqliteEventStore {
         let lock = Lock::take(path)?;
         let connection = open_writer(path, &FORMAT)?;
         let names = Names::load(&connection).map_err(fault("open"))?;
-        let writer = Writer::new(path, connection)?;
+        let writer = Writer::new(path, connection, &FORMAT)?;
         let head = writer.head();
         let shared = Arc::new(Shared {
             writer: Mutex::new(Some(writer)),

@@ -35,6 +35,7 @@ const FORMAT: Format = Format {
         CREATE TABLE _models(id TEXT PRIMARY KEY, shape TEXT NOT NULL) WITHOUT ROWID;",
     synchronous: "NORMAL",
     cache_kib: 16 * 1024,
+    log_pages: 4096,
 };
 
 /// See the crate's documentation.
@@ -72,7 +73,7 @@ impl SqliteModelStore {
     pub fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
         let mut connection = open_writer(path, &FORMAT)?;
-        let checkpointer = Checkpointer::start(path, &mut connection)?;
+        let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
         let checkpoint: i64 =
             connection.query_row("SELECT checkpoint FROM _state", [], |row| row.get(0)).map_err(fault("open"))?;
         let tables: Tables = definitions(&connection, "open")?

@@ -33,6 +33,7 @@ const FORMAT: Format = Format {
             PRIMARY KEY(number, position)) WITHOUT ROWID;",
     synchronous: "NORMAL",
     cache_kib: 4 * 1024,
+    log_pages: 1024,
 };
 
 /// Events that one claim looks at before it lets others have the group.
@@ -70,7 +71,7 @@ impl Groups {
     pub(super) fn open(log: &Path, shared: &Arc<Shared>) -> Result<Groups> {
         let path = beside(log, "-groups");
         let mut connection = open_writer(&path, &FORMAT)?;
-        let checkpointer = Checkpointer::start(&path, &mut connection)?;
+        let checkpointer = Checkpointer::start(&path, &mut connection, &FORMAT)?;
         let groups = load(&connection, shared)?;
         let file = Mutex::new(Some(File { connection, checkpointer }));
         Ok(Groups { shared: Arc::clone(shared), groups: RwLock::new(groups), file })

@@ -1,0 +1,86 @@
+//! The example hooks in Rust, built and bound as an author would: `hooks/examples`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::support::{Server, ServerOptions, eventually};
+
+/// A component that `cargo xtask guests` built; `None` (and a word about it) if it did not.
+fn guest(name: &str) -> Option<Vec<u8>> {
+    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
+    let folder = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, PathBuf::from);
+    let path = folder.join(format!("{name}.wasm"));
+    match std::fs::read(&path) {
+        Ok(component) => Some(component),
+        Err(error) => {
+            eprintln!("skipped: {}: {error}; `cargo xtask guests` builds it", path.display());
+            None
+        }
+    }
+}
+
+fn orders() -> serde_json::Value {
+    let schema = json!({"type": "object", "required": ["total"], "properties": {
+        "total": {"type": "number"}, "currency": {"type": "string"}}});
+    json!({"id": "order", "schema": schema})
+}
+
+fn server(tables: &str) -> Server {
+    Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() })
+}
+
+#[test]
+fn a_rust_component_accepts_amends_and_refuses() {
+    let Some(check) = guest("check") else { return };
+    let server = server("[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true");
+    let api = server.client();
+    api.post("/models", &orders()).expect(201);
+    api.request("PUT", "/models/order/hooks/preCreate").body("application/wasm", check.clone()).send().expect(200);
+
+    let create = |body: &str| {
+        api.request("POST", "/models/order/instances").body("application/json", format!("{{\"data\": {body}}}")).send()
+    };
+    let accepted = create(r#"{"total": 12345678901234567.890123456789}"#);
+    let refused = accepted.expect_problem(422, "rejected");
+    assert_eq!(refused["errors"], json!([{"pointer": "/data/total", "message": "at most a million"}]), "{refused}");
+    let amended = create(r#"{"total": 0.10000000000000000001, "currency": "eur"}"#).expect(201).text();
+    assert!(amended.contains(r#""currency":"EUR""#) && amended.contains("0.10000000000000000001"), "{amended}");
+    assert_eq!(create(r#"{"total": 1, "currency": "EUR"}"#).expect(201).json()["data"]["currency"], "EUR");
+
+    let bound = api.request("GET", "/models/order/hooks/preCreate").header("Accept", "application/wasm").send();
+    assert!(bound.expect(200).body == check, "the artifact comes back as it was bound");
+}
+
+#[test]
+fn a_rust_component_writes_after_the_change_when_it_may() {
+    let Some(audit) = guest("audit") else { return };
+    let grant = "[[grants]]\nmodel = 'order'\nphase = 'postCreate'\nwrite = ['audit']";
+    // One try, so that the denial is there at once.
+    for (tables, is_granted) in [(grant, true), ("", false)] {
+        let server = Server::start_with(ServerOptions {
+            hooks: "max-attempts = 1".into(),
+            tables: tables.into(),
+            ..ServerOptions::default()
+        });
+        let api = server.client();
+        api.post("/models", &orders()).expect(201);
+        let schema = json!({"type": "object", "properties": {"what": {"type": "string"}}});
+        api.post("/models", &json!({"id": "audit", "schema": schema})).expect(201);
+        api.request("PUT", "/models/order/hooks/postCreate").body("application/wasm", audit.clone()).send().expect(200);
+        let order = api.post("/models/order/instances", &json!({"id": "a", "data": {"total": 1}})).expect(201).json();
+        if is_granted {
+            let path = format!("/models/audit/instances/at-{}", order["position"]);
+            let note = eventually("the change is noted", || {
+                let answer = api.get(&path);
+                (answer.status == 200).then(|| answer.json())
+            });
+            assert_eq!(note["data"]["what"], "order/a was created");
+        } else {
+            let error =
+                eventually("the denial is kept", || api.get("/errors").expect(200).json()["items"].get(0).cloned());
+            assert!(error.to_string().contains("write = ['audit']"), "it says what would grant it: {error}");
+            assert_eq!(api.get("/models/audit/instances").expect(200).json()["items"], json!([]));
+        }
+    }
+}
