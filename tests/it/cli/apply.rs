@@ -32,7 +32,12 @@ fn a_server_is_made_to_match() {
     let events = || api.get("/events?limit=1000").expect(200).json()["items"].as_array().expect("a list").len();
     let before = events();
     let planned = ask(&server, &["apply", "--plan"]).ok();
-    let expected = ["create model `customer`", "create model `invoice`", "create hook `customer.postCreate`: ", "create hook `invoice.preCreate`: "];
+    let expected = [
+        "create model `customer`",
+        "create model `invoice`",
+        "create hook `customer.postCreate`: ",
+        "create hook `invoice.preCreate`: ",
+    ];
     let lines: Vec<&str> = planned.lines().collect();
     assert_eq!(lines.len(), 4, "{planned}");
     for (line, expected) in lines.iter().zip(expected) {
@@ -55,12 +60,20 @@ fn a_server_is_made_to_match() {
     api.get("/models/other").expect(200);
 
     write(server.directory(), "hooks/invoice/preCreate.ts", "export default () => {};");
-    write(server.directory(), "hooks/customer/model.json", r#"{"schema": {"type": "object", "properties": {"name": {}}}, "indexes": [["name"]]}"#);
+    write(
+        server.directory(),
+        "hooks/customer/model.json",
+        r#"{"schema": {"type": "object", "properties": {"name": {}}}, "indexes": [["name"]]}"#,
+    );
     std::fs::remove_file(server.directory().join("hooks/customer/postCreate.toml")).expect("removed");
     std::fs::remove_file(server.directory().join("hooks/customer/first.js")).expect("removed");
     std::fs::remove_file(server.directory().join("hooks/customer/second.js")).expect("removed");
     let said = ask(&server, &["apply"]).ok();
-    for says in ["change model `customer`: ", "change hook `invoice.preCreate`: ", "remove hook `customer.postCreate`: first, second"] {
+    for says in [
+        "change model `customer`: ",
+        "change hook `invoice.preCreate`: ",
+        "remove hook `customer.postCreate`: first, second",
+    ] {
         assert!(said.contains(says), "`{says}` is missing in: {said}");
     }
     api.post("/models/invoice/instances", &json!({"data": {"n": 10}})).expect(201);
@@ -76,7 +89,12 @@ fn files_with_faults_are_not_applied() {
     write(at, "hooks/invoice/precreate.js", "");
     write(at, "hooks/customer/model.json", "{\n \"schema\": {},\n}");
     let said = ask(&server, &["apply"]).fails();
-    assert!(said.contains("nothing was applied") && said.contains("hooks/customer/model.json:3") && said.contains("hooks/invoice/precreate.js"), "{said}");
+    assert!(
+        said.contains("nothing was applied")
+            && said.contains("hooks/customer/model.json:3")
+            && said.contains("hooks/invoice/precreate.js"),
+        "{said}"
+    );
     assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
     let said = ask(&server, &["apply", "nowhere"]).fails();
     assert!(said.contains("`nowhere` is no folder"), "{said}");

@@ -53,9 +53,17 @@ fn read() {
     let event = pre_value(&api, "js", &format!("return await read.event({});", stored["position"]));
     assert_eq!((&event["type"], &event["instance"]), (&json!("instance.created"), &json!("ada")), "{event}");
 
-    for expression in ["read.query('customer', { filter: { nothing: { eq: 1 } } })", "read.query('customer', { filter: { age: { about: 1 } } })",
-        "read.query('customer', { sort: 7 })", "read.query('customer', { limit: 0 })", "read.query('customer', { unknown: 1 })", "read.get('customer')",
-        "read.get('customer', {})", "read.event('x')", "read.event(-1)"] {
+    for expression in [
+        "read.query('customer', { filter: { nothing: { eq: 1 } } })",
+        "read.query('customer', { filter: { age: { about: 1 } } })",
+        "read.query('customer', { sort: 7 })",
+        "read.query('customer', { limit: 0 })",
+        "read.query('customer', { unknown: 1 })",
+        "read.get('customer')",
+        "read.get('customer', {})",
+        "read.event('x')",
+        "read.event(-1)",
+    ] {
         assert_eq!(code_of(&api, expression), "invalid", "{expression}");
     }
     assert_eq!(code_of(&api, "read.query('gone', {})"), "not-found");
@@ -67,15 +75,25 @@ fn read() {
 fn write() {
     let (_server, api) = server("write = ['customer', 'gone', 'picky']\nread = ['customer']");
     customers(&api);
-    let created = post_value(&api, "js", "return await write.create('customer', { name: 'Dan', age: 9007199254740991 }, { id: 'dan' });");
+    let created = post_value(
+        &api,
+        "js",
+        "return await write.create('customer', { name: 'Dan', age: 9007199254740991 }, { id: 'dan' });",
+    );
     assert_eq!(created, api.get("/models/customer/instances/dan").expect(200).json());
     let made = post_value(&api, "js", "return write.create('customer', { name: 'Eve' }).id;");
     api.get(&format!("/models/customer/instances/{}", made.as_str().expect("a text"))).expect(200);
-    let updated = post_value(&api, "js", "return (await write.update('customer', 'dan', { name: 'Dan', age: 2 })).revision;");
+    let updated =
+        post_value(&api, "js", "return (await write.update('customer', 'dan', { name: 'Dan', age: 2 })).revision;");
     assert_eq!(updated, 2);
     let position = api.get("/models/customer/instances/dan").expect(200).json()["position"].clone();
-    assert_eq!(code_of(&api, &format!("write.update('customer', 'dan', {{ name: 'x' }}, {{ expected: {position} - 1 }})")), "conflict");
-    let held = format!("return write.update('customer', 'dan', {{ name: 'Dan', age: 3 }}, {{ expected: {position} }}).data.age;");
+    assert_eq!(
+        code_of(&api, &format!("write.update('customer', 'dan', {{ name: 'x' }}, {{ expected: {position} - 1 }})")),
+        "conflict"
+    );
+    let held = format!(
+        "return write.update('customer', 'dan', {{ name: 'Dan', age: 3 }}, {{ expected: {position} }}).data.age;"
+    );
     assert_eq!(post_value(&api, "js", &held), 3);
     assert_eq!(code_of(&api, "write.create('customer', { name: 'Ada' })"), "exists");
     assert_eq!(code_of(&api, "write.create('customer', { name: 'New' }, { id: 'ada' })"), "exists");
@@ -102,7 +120,9 @@ fn a_loop_of_hooks_is_spelled_out() {
     let (_server, api) = server("write = ['*']");
     open_model(&api, "audit");
     for (model, next) in [("js", "audit"), ("audit", "js")] {
-        let source = format!("export async function postCreate({{ after, write }}) {{ await write.create('{next}', {{ n: after.n + 1 }}); }}");
+        let source = format!(
+            "export async function postCreate({{ after, write }}) {{ await write.create('{next}', {{ n: after.n + 1 }}); }}"
+        );
         api.put_javascript(model, "postCreate", &source).expect(200);
     }
     api.post("/models/js/instances", &json!({"data": {"n": 0}})).expect(201);
@@ -114,7 +134,8 @@ fn a_loop_of_hooks_is_spelled_out() {
     let message = record["message"].as_str().expect("a text");
     assert!(message.contains("js.postCreate > audit.postCreate > js.postCreate"), "{message}");
     assert_eq!(record["event"]["cause"]["depth"], 8, "{record}");
-    let count = |model: &str| api.get(&format!("/models/{model}/instances?count=true")).expect(200).json()["count"].clone();
+    let count =
+        |model: &str| api.get(&format!("/models/{model}/instances?count=true")).expect(200).json()["count"].clone();
     assert_eq!((count("js"), count("audit")), (json!(5), json!(4)));
 }
 
@@ -123,7 +144,11 @@ fn secret() {
     let (_server, api) = server("secret = ['mail-*']");
     api.request("PUT", "/secrets/mail-key").body("text/plain", "s3cret ä").send().expect(204);
     for get in ["await secret('mail-key')", "secret('mail-key')"] {
-        assert_eq!(pre_value(&api, "js", &format!("const value = {get}; return value === 's3cret ä';")), json!(true), "{get}");
+        assert_eq!(
+            pre_value(&api, "js", &format!("const value = {get}; return value === 's3cret ä';")),
+            json!(true),
+            "{get}"
+        );
     }
     assert_eq!(code_of(&api, "secret('mail-none')"), "not-found");
     assert_eq!(code_of(&api, "secret('other')"), "denied");
@@ -136,13 +161,19 @@ fn run() {
     let cat = std::fs::canonicalize("/bin/cat").expect("a program");
     let env = std::fs::canonicalize("/usr/bin/env").expect("a program");
     let (cat, env) = (cat.display(), env.display());
-    let lines = format!("process = [{{ program = '{cat}', args = [] }}, {{ program = '{cat}', args = ['missing'] }}, {{ program = '{env}', args = [], env = {{ LANG = 'C', TITLE = true }} }}]");
+    let lines = format!(
+        "process = [{{ program = '{cat}', args = [] }}, {{ program = '{cat}', args = ['missing'] }}, {{ program = '{env}', args = [], env = {{ LANG = 'C', TITLE = true }} }}]"
+    );
     let mut tables = crate::workbench::grant("*", "postCreate", &lines);
     tables.push_str(&crate::workbench::grant("*", "*", "amend = true"));
     let server = crate::support::Server::start_with(crate::workbench::once(tables));
     let api = server.client();
     open_model(&api, "js");
-    for call in ["await run(P, [], { stdin: 'text ä' })", "run(P, [], { stdin: 'text ä' })", "run(P, [], { stdin: new TextEncoder().encode('text ä') })"] {
+    for call in [
+        "await run(P, [], { stdin: 'text ä' })",
+        "run(P, [], { stdin: 'text ä' })",
+        "run(P, [], { stdin: new TextEncoder().encode('text ä') })",
+    ] {
         let value = post_value(&api, "js", &format!("const P = '{cat}'; return {call};"));
         assert_eq!(value, json!({"code": 0, "stdout": "text ä", "stderr": ""}), "{call}");
     }
@@ -150,10 +181,15 @@ fn run() {
     let failed = post_value(&api, "js", &format!("return run('{cat}', ['missing']);"));
     assert_eq!((&failed["code"], &failed["stdout"]), (&json!(1), &json!("")), "{failed}");
     assert!(failed["stderr"].as_str().expect("a text").contains("missing"), "{failed}");
-    let value = post_value(&api, "js", &format!("return run('{env}', [], {{ env: {{ TITLE: 'a b' }} }}).stdout.trim().split('\\n').sort();"));
+    let value = post_value(
+        &api,
+        "js",
+        &format!("return run('{env}', [], {{ env: {{ TITLE: 'a b' }} }}).stdout.trim().split('\\n').sort();"),
+    );
     assert_eq!(value, json!(["LANG=C", "TITLE=a b"]));
     // Bytes that are no text come as well as text can hold them.
-    let value = post_value(&api, "js", &format!("return run('{cat}', [], {{ stdin: new Uint8Array([65, 255, 66]) }}).stdout;"));
+    let value =
+        post_value(&api, "js", &format!("return run('{cat}', [], {{ stdin: new Uint8Array([65, 255, 66]) }}).stdout;"));
     assert_eq!(value, "A\u{fffd}B");
     assert_eq!(code_of(&api, "run('/bin/false', [])"), "denied");
     assert_eq!(code_of(&api, &format!("run('{cat}', 7)")), "invalid");
@@ -167,7 +203,10 @@ fn an_error_that_is_not_caught() {
     api.put_javascript("js", "postCreate", source).expect(200);
     let id = create_and_wait(&api, "js", &json!({}));
     let record = failure_of(&api, "js", &id);
-    assert_eq!((&record["cause"], &record["phase"], &record["hook"]), (&json!("exception"), &json!("postCreate"), &json!("postCreate")));
+    assert_eq!(
+        (&record["cause"], &record["phase"], &record["hook"]),
+        (&json!("exception"), &json!("postCreate"), &json!("postCreate"))
+    );
     let message = record["message"].as_str().expect("a text");
     assert!(message.starts_with("threw AccessError: ") && message.contains("(line 3, column "), "{message}");
     // `finally`, `catch` and `Promise.all` work with it.

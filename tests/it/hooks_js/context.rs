@@ -36,7 +36,8 @@ fn every_phase_gets_its_context() {
     let changed = request.json(&json!({"data": {"n": 2}})).send().expect(200).json();
     api.request("DELETE", "/models/js/instances/a").header("X-Request-Id", "ask-3").send().expect(204);
     let events = api.get("/models/js/instances/a/events").expect(200).json();
-    let event = |index: usize| json!({"position": events["items"][index]["position"], "id": events["items"][index]["id"]});
+    let event =
+        |index: usize| json!({"position": events["items"][index]["position"], "id": events["items"][index]["id"]});
     assert_eq!(event(0)["position"], made["position"]);
     assert_eq!(event(1)["position"], changed["position"]);
 
@@ -74,7 +75,8 @@ fn every_phase_gets_its_context() {
 #[test]
 fn an_id_that_the_server_makes_is_known_to_the_hook() {
     let (_server, api) = server("");
-    api.put_javascript("js", "preCreate", "export const preCreate = ({ id, after }) => ({ ...after, own: id });").expect(200);
+    api.put_javascript("js", "preCreate", "export const preCreate = ({ id, after }) => ({ ...after, own: id });")
+        .expect(200);
     let made = api.post("/models/js/instances", &json!({"data": {}})).expect(201).json();
     assert_eq!(made["data"]["own"], made["id"]);
 }
@@ -98,7 +100,8 @@ fn the_attempt_counts() {
 #[test]
 fn the_data_is_a_copy() {
     let (_server, api) = server("");
-    api.put_javascript("js", "preCreate", "export function preCreate({ after }) { after.n = 7; delete after.keep; }").expect(200);
+    api.put_javascript("js", "preCreate", "export function preCreate({ after }) { after.n = 7; delete after.keep; }")
+        .expect(200);
     let made = create(&api, "js", &json!({"n": 1, "keep": true})).expect(201).json();
     assert_eq!(made["data"], json!({"n": 1, "keep": true}));
 }
@@ -118,11 +121,20 @@ fn numbers_keep_their_digits() {
         ("export const preCreate = ({ after }) => after;", data.to_owned()),
         ("export const preCreate = ({ after }) => ({ ...after });", data.to_owned()),
         ("export const preCreate = ({ after }) => { after.x = 2; return after; };", with("\"x\":1}", "\"x\":2}")),
-        ("export const preCreate = ({ after }) => ({ ...after, y: 'new' });", with("\"x\":1}", "\"x\":1,\"y\":\"new\"}")),
-        ("export const preCreate = ({ after }) => { after.one = 2.5; return after; };", with("\"one\":1.0", "\"one\":2.5")),
+        (
+            "export const preCreate = ({ after }) => ({ ...after, y: 'new' });",
+            with("\"x\":1}", "\"x\":1,\"y\":\"new\"}"),
+        ),
+        (
+            "export const preCreate = ({ after }) => { after.one = 2.5; return after; };",
+            with("\"one\":1.0", "\"one\":2.5"),
+        ),
         ("export const preCreate = ({ after }) => { after.list.push(3); return after; };", with("3,2]", "3,2,3]")),
         ("export const preCreate = ({ after }) => structuredClone(after);", data.to_owned()),
-        ("export const preCreate = async ({ after }) => JSON.parse(JSON.stringify({ ...after, huge: after.huge }));", with("1e+400", "null")),
+        (
+            "export const preCreate = async ({ after }) => JSON.parse(JSON.stringify({ ...after, huge: after.huge }));",
+            with("1e+400", "null"),
+        ),
     ] {
         api.put_javascript("js", "preCreate", source).expect(200);
         let text = post("js");
@@ -135,9 +147,15 @@ fn numbers_keep_their_digits() {
     let source = "export async function postCreate({ id, read, write }) { const { data } = await read.get('js', id); await write.create('copy', { ...data, by: 'hook' }, { id }); }";
     api.put_javascript("js", "postCreate", source).expect(200);
     let request = api.request("POST", "/models/js/instances").header("Prefer", "wait=25");
-    request.body("application/json", r#"{"id":"n","data":{"big":9007199254740993,"long":12345678901234567890.123456789}}"#).send().expect(201);
+    request
+        .body("application/json", r#"{"id":"n","data":{"big":9007199254740993,"long":12345678901234567890.123456789}}"#)
+        .send()
+        .expect(201);
     let text = api.get("/models/copy/instances/n").expect(200).text();
-    assert!(text.contains(r#""data":{"big":9007199254740993,"long":12345678901234567890.123456789,"by":"hook"}"#), "{text}");
+    assert!(
+        text.contains(r#""data":{"big":9007199254740993,"long":12345678901234567890.123456789,"by":"hook"}"#),
+        "{text}"
+    );
 }
 
 /// Log lines have their level, and odd values are shown as well as they can be.
@@ -151,14 +169,31 @@ fn what_is_logged() {
     api.put_javascript("js", "preCreate", source).expect(200);
     create(&api, "js", &json!({})).expect(201);
     let log = api.get("/models/js/hooks/preCreate/log").expect(200).json();
-    let lines: Vec<_> = log["items"].as_array().expect("a list").iter().map(|line| {
-        format!("{} {}", line["level"].as_str().expect("a text"), line["message"].as_str().expect("a text"))
-    }).collect();
-    assert_eq!(lines, [
-        "debug d 1", r#"info i {"a": [1, "x"]}"#, "warn w null undefined", "error e m", "info c 1n Symbol(s)", "error ce",
-        "warn cw", "debug cd", r#"info {"o": [circular]}"#, "info 1970-01-01T00:00:00.000Z [function (anonymous)] {}",
-        "info lone \u{fffd}", "info ",
-    ]);
+    let lines: Vec<_> = log["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|line| {
+            format!("{} {}", line["level"].as_str().expect("a text"), line["message"].as_str().expect("a text"))
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "debug d 1",
+            r#"info i {"a": [1, "x"]}"#,
+            "warn w null undefined",
+            "error e m",
+            "info c 1n Symbol(s)",
+            "error ce",
+            "warn cw",
+            "debug cd",
+            r#"info {"o": [circular]}"#,
+            "info 1970-01-01T00:00:00.000Z [function (anonymous)] {}",
+            "info lone \u{fffd}",
+            "info ",
+        ]
+    );
     let line = &log["items"][0];
     assert_eq!(line["hook"], "preCreate", "{line}");
     assert!(line["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");

@@ -90,12 +90,29 @@ fn arguments_are_text() {
     let case = Case::new(&format!("{{ program = '{program}', args = ['*'] }}"));
     let rm = format!("rm -f {}", victim.display());
     for arg in [
-        format!("; {rm}"), format!("$({rm})"), format!("`{rm}`"), format!("x\n{rm}\n"), format!("| {rm}"), format!("&& {rm}"),
-        format!("'; {rm}; '"), format!("\"; {rm}; \""), format!("$(<{})", victim.display()), "${IFS}".to_owned(), "*".to_owned(),
-        "~".to_owned(), "%s%n".to_owned(), "\u{1b}[31m".to_owned(), "".to_owned(), " ".to_owned(), "\u{202e}".to_owned(),
+        format!("; {rm}"),
+        format!("$({rm})"),
+        format!("`{rm}`"),
+        format!("x\n{rm}\n"),
+        format!("| {rm}"),
+        format!("&& {rm}"),
+        format!("'; {rm}; '"),
+        format!("\"; {rm}; \""),
+        format!("$(<{})", victim.display()),
+        "${IFS}".to_owned(),
+        "*".to_owned(),
+        "~".to_owned(),
+        "%s%n".to_owned(),
+        "\u{1b}[31m".to_owned(),
+        "".to_owned(),
+        " ".to_owned(),
+        "\u{202e}".to_owned(),
         "-".to_owned(),
     ] {
-        assert_eq!(case.run(json!({"program": program, "args": [arg]})), json!({"code": 0, "stdout": arg, "stderr": ""}));
+        assert_eq!(
+            case.run(json!({"program": program, "args": [arg]})),
+            json!({"code": 0, "stdout": arg, "stderr": ""})
+        );
     }
     assert!(victim.exists());
 }
@@ -105,7 +122,8 @@ fn what_does_not_fit_the_grant_is_denied() {
     let folder = Folder::new();
     let program = folder.script("echo", "echo ran");
     let folder_path = shown(&folder.path);
-    let case = Case::new(&format!("{{ program = '{program}', args = ['a*', '*'], env = {{ LANG = 'C', TITLE = true }} }}"));
+    let case =
+        Case::new(&format!("{{ program = '{program}', args = ['a*', '*'], env = {{ LANG = 'C', TITLE = true }} }}"));
     assert_eq!(case.run(json!({"program": program, "args": ["ab", "c"], "env": {"TITLE": "t"}}))["stdout"], "ran\n");
     let denied = [
         json!({"program": program, "args": []}),
@@ -186,7 +204,10 @@ fn nothing_of_the_server_is_passed_on() {
         "descriptors",
         "n=3\nwhile [ $n -lt 200 ]; do [ $n = 10 ] || { if (eval \": <&$n\") 2>/dev/null || (eval \": >&$n\") 2>/dev/null; then echo open $n; fi; }; n=$((n+1)); done",
     );
-    let reads = folder.script("reads", r#"for file in "$@"; do (read -r line < "$file") 2>/dev/null && echo "read $file"; done; echo end"#);
+    let reads = folder.script(
+        "reads",
+        r#"for file in "$@"; do (read -r line < "$file") 2>/dev/null && echo "read $file"; done; echo end"#,
+    );
     let writes = folder.script("writes", r#"(echo x > "$1") 2>/dev/null && echo wrote; pwd"#);
     let case = Case::new(&format!(
         "{{ program = '{env}', args = [] }}, {{ program = '{descriptors}', args = [] }}, \
@@ -197,8 +218,11 @@ fn nothing_of_the_server_is_passed_on() {
     assert_eq!(case.run(json!({"program": descriptors})), json!({"code": 0, "stdout": "", "stderr": ""}));
     let data = case.server.directory().join("data");
     let args = [
-        shown(&data.join("secret.key")), shown(&data.join("events.db")), shown(&case.server.config_file()),
-        format!("/proc/{}/environ", case.server.pid()), "/etc/passwd".to_owned(),
+        shown(&data.join("secret.key")),
+        shown(&data.join("events.db")),
+        shown(&case.server.config_file()),
+        format!("/proc/{}/environ", case.server.pid()),
+        "/etc/passwd".to_owned(),
     ];
     for path in &args[..3] {
         assert!(fs::read(path).is_ok(), "{path} is there to be read");
@@ -217,7 +241,8 @@ fn nothing_of_the_server_is_passed_on() {
 #[test]
 fn limits_end_all_of_it() {
     let folder = Folder::new();
-    let spins = folder.script("spins", "(while :; do :; done) & (trap '' TERM HUP INT; while :; do :; done) & while :; do :; done");
+    let spins = folder
+        .script("spins", "(while :; do :; done) & (trap '' TERM HUP INT; while :; do :; done) & while :; do :; done");
     let floods = folder.script("floods", "while :; do echo xxxxxxxxxxxxxxxx; done");
     let forks = folder.script("forks", "f() { f | f & }\nf\nwhile :; do :; done");
     let leaves = folder.script("leaves", "(while :; do :; done) & echo done");

@@ -66,7 +66,10 @@ fn thrown() {
             ("throw Object.assign(new Error('x'), { name: { a: 1 } });", "threw Error: x"),
             ("const e = new Error('x'); e.message = 7; throw e;", "threw Error"),
             ("const e = new Error('x'); e.stack = '<input>:99999999999999999999:1'; throw e;", "threw Error: x"),
-            ("const e = new Error('x'); Object.defineProperty(e, 'stack', { get() { throw 1; } }); throw e;", "threw Error: x"),
+            (
+                "const e = new Error('x'); Object.defineProperty(e, 'stack', { get() { throw 1; } }); throw e;",
+                "threw Error: x",
+            ),
             ("throw new Error('y'.repeat(1e6));", "yyyy…"),
             ("throw new Error('lone \\ud800 surrogate');", "threw "),
             ("throw new AggregateError([1, 2], 'many');", "threw AggregateError: many"),
@@ -144,7 +147,13 @@ fn returned_and_stored() {
         assert_eq!(stored["data"], expected, "{value}");
     }
     // Data that names a prototype is data.
-    arena.bind(&model, "reads", "export const preCreate = ({ after }) => ({ polluted: String({}.polluted), seen: after.seen });").expect(200);
+    arena
+        .bind(
+            &model,
+            "reads",
+            "export const preCreate = ({ after }) => ({ polluted: String({}.polluted), seen: after.seen });",
+        )
+        .expect(200);
     let body = r#"{"data":{"__proto__":{"polluted":"yes","seen":"inherited"},"constructor":{"prototype":{"polluted":"yes"}}}}"#;
     let request = arena.api.request("POST", &format!("/models/{model}/instances"));
     let made = request.body("application/json", body).send().expect(201).json();
@@ -163,12 +172,20 @@ fn odd_refusals() {
         ("Object.defineProperty(new Reject('x'), 'message', { get() { throw 1; } })", "rejected", Value::Null),
         ("Object.assign(new Reject('x'), { message: 7 })", "rejected", Value::Null),
         ("new (class extends Reject {})('sub')", "sub", Value::Null),
-        ("new Reject('x', { a: 7, '/b': null })", "x", json!([
-            {"pointer": "/data/a", "message": "7"}, {"pointer": "/data/b", "message": "null"},
-        ])),
-        ("new Reject('x', { '/o': { get a() { throw 1; } } })", "x", json!([
-            {"pointer": "/data/o", "message": "a value that cannot be read"},
-        ])),
+        (
+            "new Reject('x', { a: 7, '/b': null })",
+            "x",
+            json!([
+                {"pointer": "/data/a", "message": "7"}, {"pointer": "/data/b", "message": "null"},
+            ]),
+        ),
+        (
+            "new Reject('x', { '/o': { get a() { throw 1; } } })",
+            "x",
+            json!([
+                {"pointer": "/data/o", "message": "a value that cannot be read"},
+            ]),
+        ),
         ("new Reject('x', ['first'])", "x", json!([{"pointer": "/data/0", "message": "first"}])),
         ("new Reject('x', 'text')", "x", Value::Null),
     ] {

@@ -140,8 +140,7 @@ impl Prepared for Hook {
             },
         };
         let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
-        let (code, handler, version, change) =
-            (self.code.clone(), self.handler.clone(), self.version, context.clone());
+        let (code, handler, version, change) = (self.code.clone(), self.handler.clone(), self.version, context.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, async move {
             let outcome = match sandbox.instance(&code).await {
                 Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &change).await,
