@@ -86,20 +86,20 @@ fn files_with_faults_are_not_applied() {
     let server = Server::start();
     fill(&server);
     let at = server.directory();
-    write(at, "hooks/invoice/onCreate.js", "");
+    write(at, "hooks/invoice/precreate.js", "");
     write(at, "hooks/customer/model.json", "{\n \"schema\": {},\n}");
     let said = ask(&server, &["apply"]).fails();
     assert!(
         said.contains("nothing was applied")
             && said.contains("hooks/customer/model.json:3")
-            && said.contains("hooks/invoice/onCreate.js"),
+            && said.contains("hooks/invoice/precreate.js"),
         "{said}"
     );
     assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
     let said = ask(&server, &["apply", "nowhere"]).fails();
     assert!(said.contains("`nowhere` is no folder"), "{said}");
     // A step that the server refuses ends it, and says so.
-    std::fs::remove_file(at.join("hooks/invoice/onCreate.js")).expect("removed");
+    std::fs::remove_file(at.join("hooks/invoice/precreate.js")).expect("removed");
     write(at, "hooks/customer/model.json", r#"{"schema": {"type": "object"}}"#);
     write(at, "hooks/invoice/preCreate.ts", "export default () => {\n  return 1 +;\n}");
     let said = ask(&server, &["apply"]).fails();

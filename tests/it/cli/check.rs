@@ -101,9 +101,9 @@ fn files_that_would_be_applied_are_checked() {
     assert!(said.contains("1 models are applied at start"), "{said}");
     write(directory.path(), "hooks/Bad/model.json", "{\n  \"schema\": \n}");
     write(directory.path(), "hooks/other/model.json", r#"{"schema": {"type": "object"}, "colour": 1}"#);
-    write(directory.path(), "hooks/invoice/onCreate.js", "");
+    write(directory.path(), "hooks/invoice/precreate.js", "");
     let said = run(directory.path(), &["check"]).fails();
-    for says in ["hooks/Bad", "hooks/other/model.json", "hooks/invoice/onCreate.js"] {
+    for says in ["hooks/Bad", "hooks/other/model.json", "hooks/invoice/precreate.js"] {
         assert!(said.contains(says), "`{says}` is missing in: {said}");
     }
     assert!(run(directory.path(), &["serve"]).fails().contains("hooks/other/model.json"));

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::forms::runs;
 use super::server;
 use crate::support::{Client, Response};
 use crate::workbench::create;
@@ -37,11 +38,7 @@ fn types_are_stripped() {
         // Plain JavaScript is TypeScript too.
         "export default ({ after }) => ({ ...after, ran: true });",
     ] {
-        let answer = put(&api, source);
-        assert_eq!(answer.status, 200, "{source}\n{}", answer.text());
-        let answer = create(&api, "js", &json!({"n": 1}));
-        assert_eq!(answer.status, 201, "{source}\n{}", answer.text());
-        assert_eq!(answer.json()["data"], json!({"n": 1, "ran": true}), "{source}");
+        runs(&api, "application/typescript", source);
     }
 }
 

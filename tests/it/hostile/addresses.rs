@@ -103,7 +103,7 @@ fn every_spelling_of_an_address_that_is_not_public() {
             let answer = case.fetch(&url);
             assert_eq!(answer["code"], "denied", "{url}: {answer}");
             let message = answer["message"].as_str().expect("a text");
-            assert!(message.contains("which only a grant that names the host opens"), "{url}: {message}");
+            assert!(message.contains("which only a grant that names the host without `*` opens"), "{url}: {message}");
         }
     }
     assert_eq!(peer.connections(), 0, "{:?}", peer.asked());
@@ -169,7 +169,7 @@ fn user_names_schemes_and_other_tricks() {
         format!("http:////127.0.0.1:{port}/"),
         format!(" http://127.0.0.1:{port}/ "),
         format!("h\tttp://127.0.\n0.1:{port}/"),
-        format!("http://user:password@granted.invalid:{port}/"),
+        format!("http://user:hunter2@granted.invalid:{port}/"),
         "file:///etc/passwd".to_owned(),
         "ftp://127.0.0.1/".to_owned(),
         "data:text/plain,x".to_owned(),
@@ -192,7 +192,7 @@ fn user_names_schemes_and_other_tricks() {
         let vain = url.contains("//granted.invalid:") && !url.contains("@127") && answer["code"] == "failed";
         let refused = answer["code"] == "denied" || answer["code"] == "invalid" || answer["name"] == "TypeError";
         assert!(refused || vain, "{shown}: {answer}");
-        assert!(!answer.to_string().contains("password"), "{shown}: {answer}");
+        assert!(!answer.to_string().contains("hunter2"), "{shown}: {answer}");
     }
     assert_eq!(peer.connections(), 0, "{:?}", peer.asked());
 }
@@ -310,7 +310,7 @@ fn hostile_peers() {
         std::thread::scope(|scope| {
             let stalled: Vec<_> = (0..4).map(|_| scope.spawn(|| fetch("/stall"))).collect();
             for answer in stalled.into_iter().map(|call| call.join().expect("an answer")) {
-                assert_eq!(answer["code"], "timeout", "{answer}");
+                assert_eq!(answer["name"], "TimeoutError", "{answer}");
             }
         });
         let answer = fetch("/large");

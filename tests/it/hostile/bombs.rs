@@ -38,7 +38,10 @@ fn memory() {
             ("closures", "export function preCreate() { let f = () => 0; for (;;) { const g = f; f = () => g; } }"),
             ("promises", "export async function preCreate() { const p = []; for (;;) p.push(new Promise(() => {})); }"),
             ("json", "export function preCreate() { JSON.parse('[' + '{},'.repeat(1e7) + '{}]'); }"),
-            ("bigint", "export function preCreate() { let n = 1n; for (;;) n <<= 1_000_000n; }"),
+            (
+                "bigints",
+                "export function preCreate() { const all = []; for (let n = 1n; ; n++) all.push(n << 10_000n); }",
+            ),
             ("result", "export function preCreate() { return { text: 'x'.repeat(100_000_000) }; }"),
         ],
     );

@@ -105,8 +105,14 @@ fn worlds_that_do_not_fit() {
     refused(&arena, &model, "preCreate", &code, "`check` has another type");
 
     for (interface, import) in [
-        ("http", r#"(import "snaphook:hook/http@0.1.0" "send" (func $f (param i32 i32)))"#),
-        ("process", r#"(import "snaphook:hook/process@0.1.0" "run" (func $f (param i32 i32)))"#),
+        (
+            "http",
+            r#"(import "snaphook:hook/http@0.1.0" "send" (func $f (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32)))"#,
+        ),
+        (
+            "process",
+            r#"(import "snaphook:hook/process@0.1.0" "run" (func $f (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32)))"#,
+        ),
         ("write", r#"(import "snaphook:hook/write@0.1.0" "delete" (func $f (param i32 i32 i32 i32 i32 i64 i32)))"#),
     ] {
         let wider = package().replace(
@@ -225,7 +231,9 @@ fn components_that_misbehave_when_they_run() {
         (
             "large",
             "",
-            check("(drop (memory.grow (i32.const 320))) (return (call $amend (i32.const 65536) (i32.const 20000000)))"),
+            check(
+                "(drop (memory.grow (i32.const 320))) (return (call $amend (i32.const 1048576) (i32.const 20000000)))",
+            ),
             "output",
             "16 MiB",
         ),

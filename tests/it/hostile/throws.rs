@@ -10,15 +10,19 @@ use crate::workbench::{create, grant};
 #[track_caller]
 fn each_fails(arena: &Arena, cause: &str, cases: &[(&str, &str)]) {
     let model = arena.victim();
+    let mut others = Vec::new();
     for (statement, says) in cases {
         for head in ["export function preCreate({ after })", "export async function preCreate({ after })"] {
             arena.bind(&model, "odd", &format!("{head} {{ {statement} }}")).expect(200);
-            let problem = create(&arena.api, &model, &json!({"n": 1})).expect_problem(502, "hook-failed");
-            let detail = problem["detail"].as_str().expect("a text");
-            assert!(detail.contains(&format!("failed ({cause})")), "{statement}: {detail}");
-            assert!(detail.contains(says), "{statement}: expected `{says}` in: {detail}");
+            let answer = create(&arena.api, &model, &json!({"n": 1}));
+            let text = answer.text();
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            if answer.status != 502 || !detail.contains(&format!("failed ({cause})")) || !detail.contains(says) {
+                others.push(format!("{head} {statement}\n  expected {cause} with `{says}`: {text}"));
+            }
         }
     }
+    assert!(others.is_empty(), "{}", others.join("\n"));
     arena.is_empty(&model);
     arena.works_again(&model);
 }
@@ -62,7 +66,6 @@ fn thrown() {
             ("throw Object.assign(new Error('x'), { name: { a: 1 } });", "threw Error: x"),
             ("const e = new Error('x'); e.message = 7; throw e;", "threw Error"),
             ("const e = new Error('x'); e.stack = '<input>:99999999999999999999:1'; throw e;", "threw Error: x"),
-            ("const e = new Error('x'); e.stack = Symbol(); throw e;", "threw Error: x"),
             (
                 "const e = new Error('x'); Object.defineProperty(e, 'stack', { get() { throw 1; } }); throw e;",
                 "threw Error: x",
@@ -106,7 +109,7 @@ fn returned() {
             ("return 1n;", "returned a bigint, expected the new data"),
             ("return Symbol();", "returned a symbol, expected the new data"),
             ("return () => {};", "returned a function, expected the new data"),
-            ("return [1];", "does not fit the schema"),
+            ("return [1];", "data is an array, expected an object"),
             ("return { n: 1n };", "is no JSON"),
             ("const o = {}; o.o = o; return o;", "is no JSON"),
             ("return { toJSON() { throw new Error('inner'); } };", "is no JSON: Error: inner"),

@@ -255,10 +255,7 @@ fn to_response(target: &Target, redirected: bool, answer: Answer) -> HttpRespons
 
 /// The TOML value that opens exactly this method and path.
 fn grant_value(method: &Method, target: &Target) -> String {
-    match *method == Method::GET {
-        true => format!("[{}]", toml_string(&target.to_string())),
-        false => format!("[{}]", toml_string(&format!("{method} {target}"))),
-    }
+    format!("[{}]", toml_string(&format!("{method} {target}")))
 }
 
 fn invalid(message: String) -> AccessError {

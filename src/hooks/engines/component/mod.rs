@@ -132,7 +132,7 @@ impl Hook {
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let reuse = settings.isolation == Isolation::Reuse;
-        let mut sandbox = match reuse.then(|| self.idle.take(self.id)).flatten() {
+        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
             Some(sandbox) => sandbox,
             None => match Sandbox::new(self.runtime, ()).await {
                 Ok(sandbox) => sandbox,
@@ -140,11 +140,10 @@ impl Prepared for Hook {
             },
         };
         let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
-        let (code, handler, version, context) =
-            (self.code.clone(), self.handler.clone(), self.version, context.clone());
+        let (code, handler, version, change) = (self.code.clone(), self.handler.clone(), self.version, context.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, async move {
             let outcome = match sandbox.instance(&code).await {
-                Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &context).await,
+                Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &change).await,
                 Err(error) => Err(error),
             };
             (sandbox.end(outcome), sandbox)
@@ -158,7 +157,7 @@ impl Prepared for Hook {
         match outcome {
             Ok(outcome) => {
                 if reuse && sandbox.is_roomy() {
-                    self.idle.put(self.id, sandbox);
+                    self.idle.put(self.id, &context.model, sandbox);
                 }
                 CallReport { outcome, cpu, memory_bytes }
             }

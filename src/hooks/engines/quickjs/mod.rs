@@ -124,7 +124,7 @@ impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let Input { text, digits, marker } = Input::new(context);
         let reuse = settings.isolation == Isolation::Reuse;
-        let mut sandbox = match reuse.then(|| self.idle.take(self.id)).flatten() {
+        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
             Some(sandbox) => sandbox,
             None => match Sandbox::new(self.runtime, Extra::default()).await {
                 Ok(sandbox) => sandbox,
@@ -151,7 +151,7 @@ impl Prepared for Hook {
                 let reader = Reader { context, source: &self.source, digits: &digits, marker: &marker, memory_failure };
                 let (outcome, clean) = reader.outcome(&answer);
                 if reuse && clean && sandbox.is_roomy() {
-                    self.idle.put(self.id, sandbox);
+                    self.idle.put(self.id, &context.model, sandbox);
                 }
                 outcome
             }

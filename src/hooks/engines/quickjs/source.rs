@@ -214,6 +214,9 @@ impl<'s> Rewriter<'s> {
                 _ => {}
             }
         }
+        if let Some(hashbang) = &program.hashbang {
+            self.blank(hashbang.span);
+        }
     }
 
     fn declaration(&mut self, declaration: &Declaration<'_>) {

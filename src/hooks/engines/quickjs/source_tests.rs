@@ -18,6 +18,7 @@ fn exports_are_overwritten_in_place() {
         ("export default function () {}\nfoo()", "var $default = function () {};\nfoo()"),
         ("export default function f() {}", "               function f() {}"),
         ("function a() {}\nexport {\n  a as preCreate\n};", "function a() {}\n        \n                \n  "),
+        ("#!/usr/bin/x\nexport const a = 1, preCreate = a", "            \n       const a = 1, preCreate = a"),
         ("export  default\n  class {}", "var $default = \n  class {};"),
     ];
     for (source, expected) in cases {

@@ -5,10 +5,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Sandboxes kept in all, over all hooks of an engine. The one that waited longest goes first.
 const IDLE_MAX: usize = 64;
 
-/// Idle sandboxes by hook. One hook's sandbox is never given to another.
+/// Idle sandboxes by hook. One hook's sandbox is never given to another, be it the same code bound to another model:
+/// what a sandbox has seen of one model is none of the other's business.
 pub(in crate::hooks::engines) struct IdlePool<T> {
     // Oldest first. At most IDLE_MAX rows, so looking through them is cheaper than any map.
-    rows: Mutex<Vec<(u64, T)>>,
+    rows: Mutex<Vec<Row<T>>>,
+}
+
+struct Row<T> {
+    /// Number of the prepared code, which stands for one phase and name.
+    code: u64,
+    model: String,
+    sandbox: T,
 }
 
 impl<T> Default for IdlePool<T> {
@@ -18,31 +26,32 @@ impl<T> Default for IdlePool<T> {
 }
 
 impl<T> IdlePool<T> {
-    /// The sandbox of `hook` that was used last.
-    pub(in crate::hooks::engines) fn take(&self, hook: u64) -> Option<T> {
+    /// The sandbox of the code bound to `model` that was used last.
+    pub(in crate::hooks::engines) fn take(&self, code: u64, model: &str) -> Option<T> {
         let mut rows = self.rows();
-        let index = rows.iter().rposition(|(owner, _)| *owner == hook)?;
-        Some(rows.remove(index).1)
+        let index = rows.iter().rposition(|row| row.code == code && row.model == model)?;
+        Some(rows.remove(index).sandbox)
     }
 
-    pub(in crate::hooks::engines) fn put(&self, hook: u64, sandbox: T) {
+    pub(in crate::hooks::engines) fn put(&self, code: u64, model: &str, sandbox: T) {
+        let row = Row { code, model: model.to_owned(), sandbox };
         let mut rows = self.rows();
         let evicted = (rows.len() >= IDLE_MAX).then(|| rows.remove(0));
-        rows.push((hook, sandbox));
+        rows.push(row);
         drop(rows);
         // Taking a sandbox down costs more than a lock should be held.
         drop(evicted);
     }
 
-    /// Drops all of a hook that is not bound any more.
-    pub(in crate::hooks::engines) fn forget(&self, hook: u64) {
+    /// Drops all of code that is not bound any more.
+    pub(in crate::hooks::engines) fn forget(&self, code: u64) {
         let mut rows = self.rows();
-        let gone: Vec<_> = rows.extract_if(.., |(owner, _)| *owner == hook).collect();
+        let gone: Vec<_> = rows.extract_if(.., |row| row.code == code).collect();
         drop(rows);
         drop(gone);
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<(u64, T)>> {
+    fn rows(&self) -> MutexGuard<'_, Vec<Row<T>>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,14 +64,16 @@ mod tests {
     fn each_hook_gets_only_its_own_and_the_oldest_goes() {
         let pool = IdlePool::default();
         for index in 0..IDLE_MAX as u64 + 1 {
-            pool.put(index, index);
+            pool.put(index, "a", index);
         }
-        assert_eq!(pool.take(0), None, "the oldest was evicted");
-        assert_eq!(pool.take(1), Some(1));
-        assert_eq!(pool.take(1), None);
-        pool.put(2, 200);
-        assert_eq!(pool.take(2), Some(200), "the last one used comes first");
+        assert_eq!(pool.take(0, "a"), None, "the oldest was evicted");
+        assert_eq!(pool.take(1, "b"), None, "the same code of another model");
+        assert_eq!(pool.take(1, "a"), Some(1));
+        assert_eq!(pool.take(1, "a"), None);
+        pool.put(2, "a", 200);
+        assert_eq!(pool.take(2, "a"), Some(200), "the last one used comes first");
+        pool.put(2, "b", 201);
         pool.forget(2);
-        assert_eq!(pool.take(2), None);
+        assert_eq!((pool.take(2, "a"), pool.take(2, "b")), (None, None));
     }
 }

@@ -74,11 +74,33 @@ class AbortSignal extends EventTarget {
   #reason = undefined;
   // When it aborts by itself, in milliseconds since 1970.
   #deadline = Infinity;
-  onabort = null;
+  #handler = null;
+  #watched = false;
 
   constructor(key) {
     super();
     if (key !== SIGNAL) throw new NativeTypeError("use an AbortController");
+  }
+
+  get onabort() {
+    return this.#handler;
+  }
+
+  set onabort(handler) {
+    this.#handler = handler;
+    this.#watch();
+  }
+
+  addEventListener(type, listener, options) {
+    super.addEventListener(type, listener, options);
+    if (type === "abort") this.#watch();
+  }
+
+  // A deadline needs a timer once somebody wants to hear of it; until then the clock is looked at when it is asked for.
+  #watch() {
+    if (this.#watched || this.#aborted || this.#deadline === Infinity) return;
+    this.#watched = true;
+    addTimer(() => this.aborted, floor(this.#deadline - now()) + 1, [], false);
   }
 
   static abort(reason) {

@@ -77,25 +77,27 @@ export function settle() {
   inTask = true;
   arm();
   return new NativePromise((done) => {
-    // Adopts any thenable, in a microtask of its own.
-    const settled = new NativePromise((resolve) => resolve(returned));
-    promiseThen(
-      settled,
-      (value) => {
-        inTask = false;
-        let text;
-        try {
-          text = answer(value);
-        } catch (error) {
-          text = failure(error);
-        }
-        done(text);
-      },
-      (error) => {
-        inTask = false;
-        done(failure(error));
-      },
-    );
+    const fulfilled = (value) => {
+      inTask = false;
+      let text;
+      try {
+        text = answer(value);
+      } catch (error) {
+        text = failure(error);
+      }
+      done(text);
+    };
+    const rejected = (error) => {
+      inTask = false;
+      done(failure(error));
+    };
+    try {
+      // Of a promise, whatever the hook made of its prototype.
+      promiseThen(returned, fulfilled, rejected);
+    } catch {
+      // Any other thenable is adopted, in a microtask of its own.
+      promiseThen(new NativePromise((resolve) => resolve(returned)), fulfilled, rejected);
+    }
   });
 }
 
