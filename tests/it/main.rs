@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cli;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;
