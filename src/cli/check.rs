@@ -2,11 +2,9 @@
 
 use super::{Failure, Global, Result, output};
 use crate::catalog::files;
-use crate::drivers;
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
-    drivers::check(&config)?;
     if let Some(refusal) = config.refusal() {
         return Err(refusal.into());
     }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
+use crate::drivers;
 use client::Client;
 
 /// Models as a REST API over an event log, with sandboxed hooks around every change.
@@ -121,7 +122,7 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
 
 impl Global {
     fn config(&self) -> Result<Config> {
-        Ok(Config::load(self.config.as_deref())?)
+        Ok(Config::load_with(self.config.as_deref(), drivers::check)?)
     }
 
     fn client(&self) -> Result<Client> {

@@ -87,7 +87,6 @@ impl Place {
         match client.find("/healthz").await {
             Err(Failure::NoServer(_)) if !client.is_named() => {
                 let config = global.config()?;
-                crate::drivers::check(&config)?;
                 let opened = Stores::open_vault(&config).await;
                 let (store, vault) = opened.map_err(|error| Failure::new(error.to_string()))?;
                 Ok(Place::Storage { store, vault })

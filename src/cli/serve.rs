@@ -23,7 +23,6 @@ const ACTOR_APPLY: &str = "apply";
 
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
-    drivers::check(&config)?;
     if let Some(refusal) = config.refusal() {
         return Err(refusal.into());
     }
@@ -106,7 +105,7 @@ async fn serve_until(
                     GRACE.as_secs()
                 );
             };
-            let served = server::run(listener, Arc::clone(engine), &config.server, shutdown).await;
+            let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
             reload.abort();
             served.map_err(|error| Failure::new(format!("the server failed: {error}")))
         }

@@ -65,8 +65,7 @@ impl ConfigHandle {
     pub fn reload(&self, check: impl FnOnce(&Config) -> Result<(), ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
         let old = self.current();
         let Some(file) = &old.file else { return Ok(Reloaded { applied: Vec::new(), restart: Vec::new() }) };
-        let new = Config::load_as(file, &old.name())?;
-        check(&new)?;
+        let new = Config::load_as(file, &old.name(), check)?;
         Ok(self.replace(&old, new))
     }
 
@@ -84,11 +83,13 @@ impl ConfigHandle {
                 applied.push(key);
             }
         };
+        take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.hooks.limits = new.hooks.limits;
         merged.hooks.isolation = new.hooks.isolation;
         merged.hooks.concurrency = new.hooks.concurrency;
@@ -109,7 +110,6 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
-        ("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth.mode", old.auth != new.auth),
         ("plugins.directory", old.plugins_directory != new.plugins_directory),
@@ -138,6 +138,7 @@ fn same_grants(old: &Config, new: &Config) -> bool {
 mod tests {
     use std::path::Path;
 
+    use super::super::ConfigError;
     use super::*;
 
     const START: &str = "[server]\nmount-address = '127.0.0.1:1337'\n[auth]\nmode = 'open'\n";
@@ -184,10 +185,10 @@ mod tests {
              path = 'elsewhere'\n[hooks]\napply = true\nmemory = '1 MiB'\n",
         );
         let reloaded = handle.reload(|_| Ok(())).unwrap();
-        assert_eq!(reloaded.applied, ["hooks.memory"]);
+        assert_eq!(reloaded.applied, ["server.max-body", "hooks.memory"]);
         assert_eq!(
             reloaded.restart,
-            ["server.mount-address", "server.max-body", "hooks.apply", "driver-model-storage"]
+            ["server.mount-address", "hooks.apply", "driver-model-storage"]
         );
         assert_eq!(handle.load().server.mount_address.port(), 1337);
         assert_eq!(handle.load().model.settings["path"], "data/models.db");
@@ -200,7 +201,7 @@ mod tests {
         write(folder.path(), &format!("{START}[hooks]\ntimeout = '0 s'\nmemory = '1'\n"));
         assert_eq!(handle.reload(|_| Ok(())).unwrap_err().errors.len(), 2);
         write(folder.path(), &format!("{START}[hooks]\ntimeout = '1 s'\n"));
-        let refused = |config: &Config| Err(ConfigErrors::new(config.name(), Vec::new()));
+        let refused = |config: &Config| Err(ConfigErrors::new(config.name(), vec![ConfigError::new(1, "no")]));
         assert!(handle.reload(refused).is_err());
         std::fs::remove_file(folder.path().join("config.toml")).unwrap();
         assert!(handle.reload(|_| Ok(())).is_err());

@@ -84,7 +84,7 @@ pub(super) async fn of_type(call: &Call, body: Incoming, expected: &str) -> Resu
 
 /// Reads a body of at most `max-body` bytes.
 pub(super) async fn read(call: &Call, mut body: Incoming) -> Result<Bytes> {
-    let max = call.app.max_body_bytes;
+    let max = call.app.max_body_bytes();
     if body.size_hint().lower() > max as u64 {
         // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
         if !call.headers().contains_key(hyper::header::EXPECT) {

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::ServerConfig;
+use crate::config::ConfigHandle;
 use crate::engine::Engine;
 
 /// What every request shares.
@@ -48,7 +48,7 @@ struct App {
     engine: Arc<Engine>,
     /// Without the `/` at its end: empty if the API is mounted at the root.
     mount_path: String,
-    max_body_bytes: usize,
+    config: Arc<ConfigHandle>,
     metrics: metrics::RequestMetrics,
     request_ids: request_id::RequestIds,
     frames: sse::FrameCache,
@@ -56,20 +56,27 @@ struct App {
     stopping: watch::Receiver<bool>,
 }
 
+impl App {
+    /// `server.max-body`, as it is in force now.
+    fn max_body_bytes(&self) -> usize {
+        self.config.load().server.max_body_bytes
+    }
+}
+
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
 /// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listener: TcpListener,
     engine: Arc<Engine>,
-    config: &ServerConfig,
+    config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
     descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
         engine,
-        mount_path: config.mount_path.trim_end_matches('/').to_owned(),
-        max_body_bytes: config.max_body_bytes,
+        mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
+        config: Arc::clone(config),
         metrics: metrics::RequestMetrics::default(),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chance;
 mod cli;
+mod commands;
 mod concurrency;
 mod crash;
 mod demo;

@@ -108,8 +108,13 @@ impl Server {
     /// SIGTERM.
     #[track_caller]
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("a process to end");
+        kill_process(pid, signal).expect("a process");
     }
 
     #[track_caller]
