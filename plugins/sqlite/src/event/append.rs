@@ -91,7 +91,6 @@ impl Writer {
     }
 
     /// The answers, and whether anything was committed.
-    #[expect(clippy::type_complexity, reason = "the trait's answer and a flag")]
     fn transaction(
         &mut self,
         batch: &[Append],

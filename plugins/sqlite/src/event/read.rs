@@ -198,6 +198,7 @@ fn bounded(position: Position) -> i64 {
 }
 
 fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
+    #[expect(clippy::type_complexity, reason = "the columns of one row, used in the next lines")]
     let read = || -> rusqlite::Result<(Event, i64, i64, Option<String>, Option<String>)> {
         let event = Event {
             position: row.get::<_, i64>(0)? as Position,

@@ -480,6 +480,7 @@ mod tests {
         let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"], &["deep.name"], &["any"]];
         let cursor = |keys: &[Value]| Cursor { keys: keys.to_vec(), id: "x".into() };
         let real = |value: f64| pack(0, Sql::Real(value));
+        #[expect(clippy::type_complexity, reason = "one row of a table of cases")]
         let cases: Vec<(&str, Vec<(&str, Operator)>, Vec<&str>, Option<Cursor>)> = vec![
             ("by id", vec![], vec![], None),
             ("by id, next page", vec![], vec![], Some(cursor(&[]))),

@@ -132,7 +132,7 @@ pub async fn append_until_killed(subject: &Subject) {
     while started.elapsed() < LIFE {
         let batch: Vec<Append> =
             (0..1 + number % 13).map(|row| claiming(&format!("{}-{number}-{row}", std::process::id()))).collect();
-        for position in store.append(&batch, number % 2 == 0).await.unwrap() {
+        for position in store.append(&batch, number.is_multiple_of(2)).await.unwrap() {
             println!("{MARK}{}", position.unwrap());
         }
         for delivery in store.claim("g", 20, Duration::from_secs(60)).await.unwrap() {
