@@ -73,7 +73,7 @@ pub(crate) fn check_manifests(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Tests may say what they skip.
+/// Tests may say what they skip, and examples what they measure.
 fn may_print(path: &str) -> bool {
     path.ends_with("tests.rs")
         || path.contains("/tests/")
