@@ -17,8 +17,9 @@ usage: cargo xtask <command>
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   guests           build the WebAssembly guests of hooks/ alone
-  bench [--only NAME] [--seconds N] [--long] [--list]
-                   measure the release binary against its goals and write benches/results.md";
+  bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
+                   measure the release binary against its goals; all rows of a fresh build are kept in
+                   benches/results.md";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

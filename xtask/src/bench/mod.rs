@@ -27,6 +27,8 @@ pub(crate) struct Options {
     run: Duration,
     /// Also what takes many minutes.
     long: bool,
+    /// A server that is built already, to compare builds.
+    binary: Option<PathBuf>,
 }
 
 /// What every row has at hand.
@@ -52,12 +54,18 @@ pub(crate) fn run(args: &[String]) -> Result {
         return Err("no row has that name; `cargo xtask bench --list` names them".into());
     }
 
-    section("build");
-    run_command(cargo().args(["build", "--release", "--bin", "snaphook"]).current_dir(root()))?;
     let target = target_directory()?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            section("build");
+            run_command(cargo().args(["build", "--release", "--bin", "snaphook"]).current_dir(root()))?;
+            target.join("release/snaphook")
+        }
+    };
     let scratch = tempfile::Builder::new().prefix("bench-").tempdir_in(&target);
     let bench = Bench {
-        binary: target.join("release/snaphook"),
+        binary,
         scratch: scratch.map_err(|error| format!("cannot make a folder in {}: {error}", target.display()))?,
         run: options.run,
         long: options.long,
@@ -83,7 +91,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     let report = Report { rows, machine: machine::describe(bench.scratch.path())?, seconds: options.run.as_secs() };
     section("result");
     println!("{}", report.table());
-    if options.only.is_none() && failed.is_empty() {
+    if options.only.is_none() && options.binary.is_none() && failed.is_empty() {
         let path = root().join("benches/results.md");
         std::fs::write(&path, report.page()).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         println!("written to benches/results.md");
@@ -93,13 +101,14 @@ pub(crate) fn run(args: &[String]) -> Result {
 
 /// `None` for `--list`.
 fn parse(args: &[String]) -> Result<Option<Options>> {
-    let mut options = Options { only: None, run: Duration::from_secs(5), long: false };
+    let mut options = Options { only: None, run: Duration::from_secs(5), long: false, binary: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--list" => return Ok(None),
             "--long" => options.long = true,
             "--only" => options.only = Some(args.next().ok_or("`--only` needs a name")?.clone()),
+            "--binary" => options.binary = Some(args.next().ok_or("`--binary` needs a path")?.into()),
             "--seconds" => {
                 let seconds =
                     args.next().and_then(|text| text.parse().ok()).filter(|seconds| (1..=600).contains(seconds));
@@ -125,7 +134,7 @@ mod tests {
         let options = parse_words("--only create --seconds 2 --long").unwrap().unwrap();
         assert_eq!((options.only.as_deref(), options.run.as_secs(), options.long), (Some("create"), 2, true));
         assert!(parse_words("--list").unwrap().is_none());
-        for wrong in ["--seconds", "--seconds 0", "--seconds x", "--only", "--fast"] {
+        for wrong in ["--seconds", "--seconds 0", "--seconds x", "--only", "--binary", "--fast"] {
             assert!(parse_words(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,6 +1,8 @@
 //! A pre hook: refuses an order of more than a million, and writes the currency in capitals.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 wit_bindgen::generate!({ path: "../../../wit/since_v0_1_0", world: "pre-hook" });
 
@@ -15,7 +17,6 @@ export!(Check);
 impl Guest for Check {
     fn check(ctx: Context) -> Result<Verdict, Rejection> {
         let Some(after) = &ctx.after else { return Ok(Verdict::Accept) };
-        // Two values are looked at; the rest stays the text that it is.
         let order: Order = serde_json::from_str(after).map_err(|error| refusal(&error.to_string(), ""))?;
         if order.total > TOTAL_MAX {
             return Err(refusal("at most a million", "/total"));
@@ -36,9 +37,10 @@ struct Order {
     currency: Option<String>,
 }
 
+/// Only the currency is written anew: the other values stay the text that they are, so numbers keep their digits.
 fn with_currency(after: &str, currency: &str) -> serde_json::Result<String> {
-    let mut data: Map<String, Value> = serde_json::from_str(after)?;
-    data.insert("currency".into(), currency.into());
+    let mut data: BTreeMap<String, Box<RawValue>> = serde_json::from_str(after)?;
+    data.insert("currency".into(), serde_json::value::to_raw_value(currency)?);
     serde_json::to_string(&data)
 }
 

@@ -1,3 +1,5 @@
+//! Cases of the engine: components written as text, each for one thing that must hold.
+
 use std::time::{Duration, Instant};
 
 use super::guest::{check, component, foreign, package, react};

@@ -1,3 +1,5 @@
+//! Cases of what becomes of an author's source: what is taken, what is refused, and where a message points.
+
 use super::*;
 
 fn refused(source: &str) -> PrepareError {
