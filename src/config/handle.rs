@@ -186,10 +186,7 @@ mod tests {
         );
         let reloaded = handle.reload(|_| Ok(())).unwrap();
         assert_eq!(reloaded.applied, ["server.max-body", "hooks.memory"]);
-        assert_eq!(
-            reloaded.restart,
-            ["server.mount-address", "hooks.apply", "driver-model-storage"]
-        );
+        assert_eq!(reloaded.restart, ["server.mount-address", "hooks.apply", "driver-model-storage"]);
         assert_eq!(handle.load().server.mount_address.port(), 1337);
         assert_eq!(handle.load().model.settings["path"], "data/models.db");
     }

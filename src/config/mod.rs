@@ -176,9 +176,13 @@ impl Config {
 
     /// The same, and `check` says what only the layers above can know, such as the names of drivers. Its faults stand
     /// among the others.
-    pub fn load_with(path: Option<&Path>, check: impl FnOnce(&Config) -> Result<(), ConfigErrors>) -> Result<Config, ConfigErrors> {
+    pub fn load_with(
+        path: Option<&Path>,
+        check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
+    ) -> Result<Config, ConfigErrors> {
         let named = path.unwrap_or(Path::new(FILE_DEFAULT));
-        let fault = |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
+        let fault =
+            |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
         let working = std::env::current_dir().map_err(|error| fault(format!("no working directory: {error}")))?;
         let file = working.join(named);
         match path {

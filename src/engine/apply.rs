@@ -31,7 +31,7 @@ impl Engine {
 
     /// The same for files that were read already.
     pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
-        let states: Vec<ModelState> = self.models().iter().map(|model| state(model)).collect();
+        let states: Vec<ModelState> = self.models().iter().map(state).collect();
         let steps = plan(files, &states);
         for step in &steps {
             self.carry_out(step, origin)

@@ -49,6 +49,7 @@ pub(super) struct Pending {
 
 type Exclusive = Box<dyn FnOnce(&mut Writer) + Send>;
 
+#[expect(clippy::large_enum_variant, reason = "nearly every job is an append: boxing it would cost each commit")]
 enum Job {
     Append(Pending),
     Exclusive(Exclusive),

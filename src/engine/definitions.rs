@@ -93,7 +93,7 @@ impl Engine {
     /// The model that an idempotency key made; `None` if the key is too old.
     async fn first_model(&self, holder: &Holder) -> Result<Option<Model>> {
         let event = self.stores.event.last(&holder.stream, holder.position).await?;
-        let Some(event) = event.filter(|event| is_remembered(event)) else { return Ok(None) };
+        let Some(event) = event.filter(is_remembered) else { return Ok(None) };
         let record = DefinitionChange::from_event(&event)?.definition;
         Model::from_record(record).map(Some).map_err(|error| Error::new(ErrorKind::Storage, error))
     }

@@ -64,7 +64,7 @@ pub struct Error {
     /// Name of the hook that refused or failed.
     pub hook: Option<String>,
     /// A line that only the log gets.
-    pub source: Option<DriverError>,
+    pub source: Option<Box<DriverError>>,
 }
 
 impl Error {
@@ -101,7 +101,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -115,6 +115,6 @@ impl From<DriverError> for Error {
             ErrorKind::Storage => format!("a store failed, nothing was acknowledged: {source}"),
             _ => source.to_string(),
         };
-        Error { kind, detail, errors: Vec::new(), hook: None, source: Some(source) }
+        Error { kind, detail, errors: Vec::new(), hook: None, source: Some(Box::new(source)) }
     }
 }

@@ -242,9 +242,8 @@ mod tests {
         let mut splitter = Splitter { line_bytes_max: max, ..Splitter::default() };
         let mut lines = Vec::new();
         for piece in pieces.iter().map(Some).chain([None]) {
-            match piece {
-                Some(piece) => splitter.push(piece.as_bytes()),
-                None => {}
+            if let Some(piece) = piece {
+                splitter.push(piece.as_bytes());
             }
             while let Some(line) = splitter.line(piece.is_none()) {
                 lines.push(String::from_utf8(line.to_vec()).expect("text"));

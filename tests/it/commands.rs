@@ -136,7 +136,10 @@ fn without_a_file_it_says_what_to_write() {
     }
     let open = folder("[server]\nmount-address = '0.0.0.0:0'\n[auth]\nmode = 'open'\n");
     let refused = run(open.path(), &["serve"]).failed();
-    assert!(refused.starts_with("config.toml:2: `server.mount-address` is `0.0.0.0:0` and `auth.mode` is 'open': "), "{refused}");
+    assert!(
+        refused.starts_with("config.toml:2: `server.mount-address` is `0.0.0.0:0` and `auth.mode` is 'open': "),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -145,7 +148,10 @@ fn a_step_that_fails_stops_the_start() {
     let address = taken.local_addr().expect("an address");
     let config = format!("[server]\nmount-address = '{address}'\n[auth]\nmode = 'open'\n");
     let error = run(folder(&config).path(), &["--log", "error"]).failed();
-    assert!(error.starts_with(&format!("error: `server.mount-address` is `{address}`, which cannot be listened on: ")), "{error}");
+    assert!(
+        error.starts_with(&format!("error: `server.mount-address` is `{address}`, which cannot be listened on: ")),
+        "{error}"
+    );
 
     let misspelt = folder(&format!("{LOCAL}[driver-model-storage]\npath = 'data/m.db'\nsync = true\n"));
     let error = run(misspelt.path(), &["serve", "--log", "error"]).failed();
@@ -171,7 +177,10 @@ fn one_server_per_folder() {
 fn secrets_without_a_server() {
     let folder = folder(LOCAL);
     let run = |arguments: &[&str]| run(folder.path(), arguments);
-    assert_eq!(run_with(folder.path(), &["secret", "set", "mail-key"], b"hunter2\n").ok(), "secret `mail-key` is set\n");
+    assert_eq!(
+        run_with(folder.path(), &["secret", "set", "mail-key"], b"hunter2\n").ok(),
+        "secret `mail-key` is set\n"
+    );
     write(folder.path(), "value", "two\nlines\n");
     run(&["secret", "set", "file.key", "--file", "value"]).ok();
     assert_eq!(run(&["secret", "list"]).ok(), "file.key\nmail-key\n");
@@ -205,7 +214,9 @@ fn secrets_of_a_server() {
 #[test]
 fn what_needs_a_server_says_so() {
     let folder = folder(LOCAL);
-    for arguments in [&["events"][..], &["events", "--follow"], &["errors", "list"], &["hook", "list"], &["errors", "drop", "x"]] {
+    for arguments in
+        [&["events"][..], &["events", "--follow"], &["errors", "list"], &["hook", "list"], &["errors", "drop", "x"]]
+    {
         assert_eq!(
             run(folder.path(), arguments).failed(),
             "error: no server answers at http://127.0.0.1:1; start one with `snaphook serve`, or name another with `--url`\n"
@@ -221,8 +232,16 @@ fn apply_makes_a_server_match() {
     create_orders(&api, "other");
     let files = server.directory();
     write(files, "hooks/order/model.json", &json!({"schema": order_schema()}).to_string());
-    write(files, "hooks/order/preCreate.ts", "export function preCreate({ after }: { after: any }) { if (!after.total) throw new Reject('no total'); }");
-    write(files, "hooks/order/postCreate.toml", "[[chain]]\nname = 'one'\nfile = 'one.js'\n[[chain]]\nname = 'two'\nfile = 'two.js'\n");
+    write(
+        files,
+        "hooks/order/preCreate.ts",
+        "export function preCreate({ after }: { after: any }) { if (!after.total) throw new Reject('no total'); }",
+    );
+    write(
+        files,
+        "hooks/order/postCreate.toml",
+        "[[chain]]\nname = 'one'\nfile = 'one.js'\n[[chain]]\nname = 'two'\nfile = 'two.js'\n",
+    );
     write(files, "hooks/order/one.js", "export function postCreate() {}");
     write(files, "hooks/order/two.js", "export default function () {}");
     write(files, "hooks/examples/preCreate.js", "not meant for anyone");
@@ -257,7 +276,10 @@ fn apply_makes_a_server_match() {
     assert!(error.contains("the steps after this one were not taken"), "{error}");
     write(files, "hooks/order/model.json", "{");
     let error = ask(&server, &["apply"]).failed();
-    assert!(error.starts_with("error: nothing was applied:\n") && error.contains("hooks/order/model.json:1: no valid JSON"), "{error}");
+    assert!(
+        error.starts_with("error: nothing was applied:\n") && error.contains("hooks/order/model.json:1: no valid JSON"),
+        "{error}"
+    );
     assert!(ask(&server, &["apply", "nowhere"]).failed().contains("`nowhere` is no folder"));
 }
 
@@ -381,7 +403,8 @@ fn events_are_listed_and_followed() {
     assert_eq!(finish(child).code, 0);
 
     // A reader that has had enough is no failure.
-    let mut child = command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");
+    let mut child =
+        command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");
     drop(child.stdout.take());
     assert_eq!(finish(child).code, 0);
 }
@@ -392,7 +415,10 @@ fn errors_are_retried_and_dropped() {
     let api = server.client();
     create_orders(&api, "order");
     let bind = |source: &str| {
-        api.request("PUT", "/models/order/hooks/postCreate?name=print").body("text/javascript", source).send().expect(200);
+        api.request("PUT", "/models/order/hooks/postCreate?name=print")
+            .body("text/javascript", source)
+            .send()
+            .expect(200);
     };
     bind("export function postCreate({ after }) { throw new Error('no paper: ' + after.name) }");
     assert_eq!(ask(&server, &["errors", "list"]).ok(), "no errors\n");
@@ -412,7 +438,11 @@ fn errors_are_retried_and_dropped() {
     assert_eq!(ask(&server, &["errors", "retry", "--model", "order", "--dry-run"]).ok(), "3 would be retried\n");
     let id = documents[0]["id"].as_str().expect("an id");
     let again = ask(&server, &["errors", "retry", id]);
-    assert!(again.stdout.contains("failed again: ") && again.stdout.contains("1 retried, 0 succeeded"), "{}", again.stdout);
+    assert!(
+        again.stdout.contains("failed again: ") && again.stdout.contains("1 retried, 0 succeeded"),
+        "{}",
+        again.stdout
+    );
     again.failed();
     assert_eq!(ask(&server, &["errors", "drop", id]).ok(), "1 dropped\n");
 
@@ -448,7 +478,12 @@ fn the_configuration_is_loaded_again() {
     let server = Server::start();
     let api = server.client();
     create_orders(&api, "order");
-    api.put_javascript("order", "preCreate", "export function preCreate({ after }) { return { ...after, status: 'seen' } }").expect(200);
+    api.put_javascript(
+        "order",
+        "preCreate",
+        "export function preCreate({ after }) { return { ...after, status: 'seen' } }",
+    )
+    .expect(200);
     let create = || api.post("/models/order/instances", &json!({"data": {"name": "a"}}));
     let denial = create().expect(502).json()["detail"].as_str().expect("a sentence").to_owned();
     let (_, grant) = denial.split_once("config.toml:\n").expect("the lines that would grant it");

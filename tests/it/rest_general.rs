@@ -175,9 +175,9 @@ fn bodies_are_bounded() {
     post(body(64 * 1024 - overhead + 1)).expect_problem(413, "too-large");
     post(body(20_000_000)).expect_problem(413, "too-large");
     // A body that does not say how long it is.
-    let mut chunked = format!(
+    let mut chunked = String::from(
         "POST /models/order/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
-         Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+         Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
     for _ in 0..20 {
         chunked.push_str(&format!("2000\r\n{}\r\n", "x".repeat(0x2000)));

@@ -67,7 +67,11 @@ async fn files_of_others_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
     Connection::open(path("foreign.db")).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
-    refused(open_event(folder.path(), "foreign.db").await, ErrorKind::Config, &["no event log of snaphook", "foreign.db"]);
+    refused(
+        open_event(folder.path(), "foreign.db").await,
+        ErrorKind::Config,
+        &["no event log of snaphook", "foreign.db"],
+    );
     refused(open_model(folder.path(), "foreign.db").await, ErrorKind::Config, &["no model store of snaphook"]);
     open_event(folder.path(), "events.db").await.unwrap().close().await.unwrap();
     refused(open_model(folder.path(), "events.db").await, ErrorKind::Config, &["no model store of snaphook"]);
@@ -87,7 +91,9 @@ async fn damage_is_told() {
     let folder = TempDir::new().unwrap();
     let store = open_model(folder.path(), "models.db").await.unwrap();
     store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
-    let events: Vec<_> = (2..200).map(|position| created(position, "m", &format!("i{position}"), &json!({"x": "y".repeat(200)}))).collect();
+    let events: Vec<_> = (2..200)
+        .map(|position| created(position, "m", &format!("i{position}"), &json!({"x": "y".repeat(200)})))
+        .collect();
     store.apply(&events, 200).await.unwrap();
     store.close().await.unwrap();
     drop(store);

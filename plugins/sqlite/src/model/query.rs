@@ -524,9 +524,9 @@ mod tests {
             ("any", Operator::Eq(json!(true)), 2),
         ] {
             let plan = plan(indexes, &[(path, operator.clone())], &[], None);
-            let searched = plan.lines().any(|line| {
-                line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms
-            });
+            let searched = plan
+                .lines()
+                .any(|line| line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
             assert!(searched, "{path} {operator:?}: {plan}");
         }
     }

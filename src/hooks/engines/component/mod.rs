@@ -109,7 +109,7 @@ impl Hook {
     async fn check(&self, phase: Phase) -> Result<(), String> {
         let mut sandbox = Sandbox::new(self.runtime, ()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);
-        let (code, handler, version) = (self.code.clone(), self.handler.clone(), self.version);
+        let (code, handler, version) = (self.code.clone(), self.handler, self.version);
         let (checked, _) = wasm::run(self.runtime, clock, async move {
             let started = sandbox.instance(&code).await;
             let instance =
@@ -140,7 +140,7 @@ impl Prepared for Hook {
             },
         };
         let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
-        let (code, handler, version, change) = (self.code.clone(), self.handler.clone(), self.version, context.clone());
+        let (code, handler, version, change) = (self.code.clone(), self.handler, self.version, context.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, async move {
             let outcome = match sandbox.instance(&code).await {
                 Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &change).await,

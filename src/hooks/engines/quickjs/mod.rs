@@ -100,7 +100,7 @@ async fn check(runtime: &'static Runtime, runner: &'static Runner, source: &Sour
 /// `None`: it can be compiled.
 async fn compile(runner: &Runner, sandbox: &mut Sandbox<Extra>, text: &str) -> wasmtime::Result<Option<String>> {
     let instance = sandbox.instance(&runner.code).await?;
-    let check: TypedFunc<(&str,), (Option<String>,)> = instance.get_typed_func(&mut sandbox.store, &runner.check)?;
+    let check: TypedFunc<(&str,), (Option<String>,)> = instance.get_typed_func(&mut sandbox.store, runner.check)?;
     Ok(check.call_async(&mut sandbox.store, (text,)).await?.0)
 }
 
@@ -175,13 +175,13 @@ async fn answer(
     let source = if sandbox.is_warm() { "" } else { source.text.as_str() };
     let instance = sandbox.instance(&runner.code).await?;
     let store = &mut sandbox.store;
-    let run: TypedFunc<Arguments<'_>, (Option<String>,)> = instance.get_typed_func(&mut *store, &runner.run)?;
+    let run: TypedFunc<Arguments<'_>, (Option<String>,)> = instance.get_typed_func(&mut *store, runner.run)?;
     let (answer,) = run.call_async(&mut *store, (source, phase.as_str(), context, marker)).await?;
     if let Some(answer) = answer {
         return Ok(answer);
     }
     // The handler is asynchronous: its promise is settled by a call that may wait.
-    let settle: TypedFunc<(), (String,)> = instance.get_typed_func(&mut *store, &runner.settle)?;
+    let settle: TypedFunc<(), (String,)> = instance.get_typed_func(&mut *store, runner.settle)?;
     let settled = store.run_concurrent(async |accessor| settle.call_concurrent(accessor, ()).await).await;
     match settled.and_then(|settled| settled) {
         Ok((answer,)) => Ok(answer),

@@ -330,7 +330,7 @@ fn check_brackets(text: &str) -> Result<(), PrepareError> {
 }
 
 fn syntax_error(text: &str, error: &OxcDiagnostic) -> PrepareError {
-    let position = error.labels.first().map(|label| position_at(text, label.offset() as u32));
+    let position = error.labels.first().map(|label| position_at(text, label.offset()));
     let help = error.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
     at(format!("{}{help}", error.message), position)
 }

@@ -41,9 +41,9 @@ pub(super) fn bytes_text(bytes: usize) -> String {
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
     match bytes {
-        _ if bytes >= MIB && bytes % MIB == 0 => format!("{} MiB", bytes / MIB),
+        _ if bytes >= MIB && bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
         _ if bytes >= MIB => format!("{:.1} MiB", bytes as f64 / MIB as f64),
-        _ if bytes >= KIB && bytes % KIB == 0 => format!("{} KiB", bytes / KIB),
+        _ if bytes >= KIB && bytes.is_multiple_of(KIB) => format!("{} KiB", bytes / KIB),
         _ if bytes >= KIB => format!("{:.1} KiB", bytes as f64 / KIB as f64),
         _ => format!("{bytes} bytes"),
     }
