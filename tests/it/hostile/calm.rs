@@ -110,3 +110,25 @@ fn percentile_99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[(times.len() * 99).div_ceil(100) - 1]
 }
+
+/// A server that does stand still is noticed.
+#[cfg(unix)]
+#[test]
+fn the_measurement_can_fail() {
+    use rustix::process::Signal;
+
+    use crate::workbench::signal;
+
+    let server = Server::start();
+    let bystander = Bystander::new(&server);
+    bystander.stays_calm("nothing", || {});
+    let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        bystander.stays_calm("stopped", || {
+            signal(&server, Signal::STOP);
+            // This is the fault, not a wait for something.
+            std::thread::sleep(P99_MAX * 6);
+            signal(&server, Signal::CONT);
+        });
+    }));
+    assert!(noticed.is_err());
+}
