@@ -62,7 +62,9 @@ impl Bystander {
                 drop(guard);
                 (attacked.join().expect("answers"), control.join().expect("answers"))
             });
+            let answers = attacked.len();
             let (p99, noise) = (percentile_99(attacked), percentile_99(control));
+            eprintln!("{name}: p99 {p99:?}, of a server with nothing to do {noise:?}, {answers} answers");
             let allowed = if noise > NOISE_MAX { P99_MAX + noise } else { P99_MAX };
             if p99 <= allowed {
                 return;
@@ -84,8 +86,13 @@ impl Drop for SetOnDrop<'_> {
 impl Prober {
     fn new(server: &Server) -> Prober {
         let reader = server.client();
-        open_model(&reader, "calm");
+        for model in ["calm", "calm-hooked"] {
+            open_model(&reader, model);
+        }
         reader.post("/models/calm/instances", &json!({"id": "a", "data": {"n": 1}})).expect(201);
+        // A model whose hooks mean no harm is to stay calm as well.
+        let hook = "export const preCreate = ({ after }) => { if (after.n !== 1) throw new Reject('n'); };";
+        reader.put_javascript("calm-hooked", "preCreate", hook).expect(200);
         Prober { reader, writer: server.client() }
     }
 
@@ -97,7 +104,9 @@ impl Prober {
             self.reader.get("/models/calm/instances/a").expect(200);
             let read = started.elapsed();
             self.writer.post("/models/calm/instances", &json!({"data": {"n": 1}})).expect(201);
-            times.extend([read, started.elapsed() - read]);
+            let written = started.elapsed();
+            self.writer.post("/models/calm-hooked/instances", &json!({"data": {"n": 1}})).expect(201);
+            times.extend([read, written - read, started.elapsed() - written]);
             if over.load(Ordering::SeqCst) {
                 return times;
             }
@@ -109,4 +118,26 @@ impl Prober {
 fn percentile_99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+/// A server that does stand still is noticed.
+#[cfg(unix)]
+#[test]
+fn the_measurement_can_fail() {
+    use rustix::process::Signal;
+
+    use crate::workbench::signal;
+
+    let server = Server::start();
+    let bystander = Bystander::new(&server);
+    bystander.stays_calm("nothing", || {});
+    let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        bystander.stays_calm("stopped", || {
+            signal(&server, Signal::STOP);
+            // This is the fault, not a wait for something.
+            std::thread::sleep(P99_MAX * 6);
+            signal(&server, Signal::CONT);
+        });
+    }));
+    assert!(noticed.is_err());
 }

@@ -63,7 +63,7 @@ const TAMPERINGS: &[(&str, &str)] = &[
     ),
     (
         "function",
-        "globalThis.Function = null; Function.prototype.toString = () => 'forged'; globalThis.eval = () => () => ({ default: () => {} });",
+        "Function.prototype.toString = () => 'forged'; globalThis.Function = null; globalThis.eval = () => () => ({ default: () => {} });",
     ),
     ("symbols", "Symbol.prototype.toString = () => 'forged'; globalThis.Symbol = null;"),
     (

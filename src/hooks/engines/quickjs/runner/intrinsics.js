@@ -17,7 +17,8 @@ const {
   freeze, getOwnPropertyNames,
 } = Object;
 const NativePromise = Promise;
-const promiseThen = uncurry(Promise.prototype.then);
+const nativeThen = Promise.prototype.then;
+const promiseThen = uncurry(nativeThen);
 const NativeError = Error;
 const NativeTypeError = TypeError;
 const NativeRangeError = RangeError;
@@ -44,4 +45,9 @@ const indirectEval = eval;
 // As a method: not enumerable, and the author may replace it.
 function define(target, name, value) {
   defineProperty(target, name, { value, writable: true, enumerable: false, configurable: true });
+}
+
+// `then` asks a promise for its constructor, which the hook may have replaced; where there is none it uses its own.
+function withoutSpecies(promise) {
+  return defineProperty(promise, "constructor", { value: undefined });
 }

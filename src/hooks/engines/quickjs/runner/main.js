@@ -76,7 +76,7 @@ export function settle() {
   pending = null;
   inTask = true;
   arm();
-  return new NativePromise((done) => {
+  const settled = new NativePromise((done) => {
     const fulfilled = (value) => {
       inTask = false;
       let text;
@@ -92,13 +92,16 @@ export function settle() {
       done(failure(error));
     };
     try {
-      // Of a promise, whatever the hook made of its prototype.
-      promiseThen(returned, fulfilled, rejected);
+      // A promise, most of the time.
+      promiseThen(withoutSpecies(returned), fulfilled, rejected);
     } catch {
       // Any other thenable is adopted, in a microtask of its own.
-      promiseThen(new NativePromise((resolve) => resolve(returned)), fulfilled, rejected);
+      promiseThen(withoutSpecies(new NativePromise((resolve) => resolve(returned))), fulfilled, rejected);
     }
   });
+  // The runtime looks it up.
+  defineProperty(settled, "then", { value: nativeThen });
+  return withoutSpecies(settled);
 }
 
 function answer(value) {

@@ -36,7 +36,7 @@ function arm() {
   if (due >= wakesAt) return;
   wakesAt = due;
   waits++;
-  promiseThen(hostWait(max(0, due - now())).read(), wake, wake);
+  promiseThen(withoutSpecies(hostWait(max(0, due - now())).read()), wake, wake);
 }
 
 function wake() {
