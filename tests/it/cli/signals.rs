@@ -210,6 +210,5 @@ fn what_is_refused_or_needs_a_restart_is_left_as_it_was() {
         .expect("written");
     eventually("the grant is in force", || (grants(&api)["read"] == json!(["z"])).then_some(()));
     says(&server, "`server.mount-address` has changed and needs a restart, it is left as it was");
-    says(&server, "`server.max-body` has changed and needs a restart, it is left as it was");
     api.get("/healthz").expect(200);
 }

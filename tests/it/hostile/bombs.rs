@@ -36,7 +36,10 @@ fn memory() {
             ("billion", "export function preCreate() { new Array(1e9).fill(0); }"),
             ("buffer", "export function preCreate() { new Uint8Array(2 ** 30).fill(1); }"),
             ("closures", "export function preCreate() { let f = () => 0; for (;;) { const g = f; f = () => g; } }"),
-            ("promises", "export async function preCreate() { const p = []; for (;;) p.push(new Promise(() => {})); }"),
+            (
+                "promises",
+                "export async function preCreate() { const p = []; for (;;) p.push(new Promise(() => {}), new Array(4096).fill(0)); }",
+            ),
             ("json", "export function preCreate() { JSON.parse('[' + '{},'.repeat(1e7) + '{}]'); }"),
             (
                 "bigints",
@@ -90,7 +93,7 @@ fn output() {
         "the limit of what a hook hands back is 16 MiB",
         &[
             ("text", "export function preCreate() { return { text: 'x'.repeat(100_000_000) }; }"),
-            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(10_000_000) }; }"),
+            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(3_000_000) }; }"),
             ("list", "export function preCreate() { return { list: new Array(9_000_000).fill(1) }; }"),
         ],
     );

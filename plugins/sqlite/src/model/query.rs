@@ -58,8 +58,8 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
     for part in parts {
         // One more than the page tells whether there is a next one.
         let wanted = limit + 1 - rows.len();
-        let statement = order.statement(table, &filter, part, wanted);
-        order.read(connection, table, statement, &mut rows).map_err(fault("query"))?;
+        let read = || order.read(connection, table, &filter, part, wanted, &mut rows);
+        read().map_err(fault("query"))?;
         if rows.len() > limit {
             break;
         }
@@ -279,8 +279,15 @@ impl Order {
         Order { keys: query.sort.iter().map(|key| (table.operand(&key.path), key.descending)).collect() }
     }
 
-    /// The statement of one page or one part of it, and its parameters.
-    fn statement(&self, table: &Table, filter: &Statement, part: Statement, limit: usize) -> (String, Vec<Sql>) {
+    fn read(
+        &self,
+        connection: &Connection,
+        table: &Table,
+        filter: &Statement,
+        part: Statement,
+        limit: usize,
+        rows: &mut Vec<(Instance, Vec<Value>)>,
+    ) -> rusqlite::Result<()> {
         let mut all = filter.clone();
         if !part.conditions.is_empty() {
             all.and(|sql| {
@@ -295,20 +302,9 @@ impl Order {
             let direction = if *descending { " DESC" } else { "" };
             terms.push_str(&format!("{}, {}{direction}, ", operand.class, operand.value));
         }
-        let sql = format!("SELECT {columns} FROM {}{} ORDER BY {terms}_id LIMIT ?", table.name, all.clause());
-        all.parameters.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-        (sql, all.parameters)
-    }
-
-    fn read(
-        &self,
-        connection: &Connection,
-        table: &Table,
-        (sql, parameters): (String, Vec<Sql>),
-        rows: &mut Vec<(Instance, Vec<Value>)>,
-    ) -> rusqlite::Result<()> {
+        let sql = format!("SELECT {columns} FROM {}{} ORDER BY {terms}_id LIMIT {limit}", table.name, all.clause());
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut found = statement.query(params_from_iter(&parameters))?;
+        let mut found = statement.query(params_from_iter(&all.parameters))?;
         while let Some(row) = found.next()? {
             let keys = (0..self.keys.len())
                 .map(|key| Ok(pack(row.get(7 + 2 * key)?, row.get(8 + 2 * key)?)))
@@ -405,137 +401,4 @@ fn unpack(key: &Value) -> Option<(i64, Sql)> {
         _ => return None,
     };
     Some((class.as_i64()?, value))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use snaphook_driver::{CarryOver, Column, Json, ModelShape, SortKey};
-
-    use super::super::migrate::migrate;
-    use super::*;
-
-    fn key(text: &str) -> SortKey {
-        let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
-        SortKey { path: path.split('.').map(str::to_owned).collect(), descending }
-    }
-
-    /// A table with these indexes, in memory.
-    fn table(indexes: &[&[&str]]) -> (Connection, Table) {
-        let column = |name: &str, kind| Column { name: name.into(), kind };
-        let table = Table::new(&ModelShape {
-            model: "m".into(),
-            version: 1,
-            columns: vec![
-                column("status", ColumnKind::Text),
-                column("total", ColumnKind::Number),
-                column("any", ColumnKind::Any),
-            ],
-            indexes: indexes.iter().map(|index| index.iter().map(|text| key(text)).collect()).collect(),
-            unique: vec![vec!["status".into(), "any".into()]],
-            record: Json::trusted("{}"),
-        });
-        let connection = Connection::open_in_memory().unwrap();
-        connection
-            .create_scalar_function("_like", 2, rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC, |_| Ok(true))
-            .unwrap();
-        migrate(&connection, None, &table, &CarryOver::default(), 1).unwrap();
-        (connection, table)
-    }
-
-    /// SQLite's plans for all statements of one page.
-    fn plan(indexes: &[&[&str]], filter: &[(&str, Operator)], sort: &[&str], after: Option<&Cursor>) -> String {
-        let (connection, table) = table(indexes);
-        let query = InstanceQuery {
-            filter: filter
-                .iter()
-                .map(|(path, operator)| Condition { path: key(path).path, operator: operator.clone() })
-                .collect(),
-            sort: sort.iter().map(|text| key(text)).collect(),
-            limit: 10,
-            cursor: None,
-        };
-        let order = Order::new(&table, &query);
-        let mut statement = Statement::default();
-        for condition in &query.filter {
-            statement.and(|sql| write_condition(sql, &table, condition));
-        }
-        let parts = match after {
-            None => vec![Statement::default()],
-            Some(cursor) => order.after(cursor, table.is_indexed(&[], &query.sort)).unwrap(),
-        };
-        let mut plans = Vec::new();
-        for part in parts {
-            let (sql, parameters) = order.statement(&table, &statement, part, 10);
-            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let rows = explain.query_map(params_from_iter(&parameters), |row| row.get::<_, String>(3)).unwrap();
-            plans.extend(rows.map(Result::unwrap));
-        }
-        plans.join("\n")
-    }
-
-    #[test]
-    fn filters_and_sorts_are_answered_from_indexes() {
-        let text = |text: &str| json!(text);
-        let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"], &["deep.name"], &["any"]];
-        let cursor = |keys: &[Value]| Cursor { keys: keys.to_vec(), id: "x".into() };
-        let real = |value: f64| pack(0, Sql::Real(value));
-        #[expect(clippy::type_complexity, reason = "one row of a table of cases")]
-        let cases: Vec<(&str, Vec<(&str, Operator)>, Vec<&str>, Option<Cursor>)> = vec![
-            ("by id", vec![], vec![], None),
-            ("by id, next page", vec![], vec![], Some(cursor(&[]))),
-            ("equal", vec![("status", Operator::Eq(text("open")))], vec![], None),
-            ("equal, sorted by the rest", vec![("status", Operator::Eq(text("open")))], vec!["-total"], None),
-            ("sorted", vec![], vec!["-total"], None),
-            ("sorted, next page", vec![], vec!["-total"], Some(cursor(&[real(1.5)]))),
-            ("sorted, next page among the absent", vec![], vec!["-total"], Some(cursor(&[pack(1, Sql::Null)]))),
-            ("sorted by two", vec![], vec!["status", "-total"], None),
-            (
-                "sorted by two, next page",
-                vec![],
-                vec!["status", "-total"],
-                Some(cursor(&[pack(0, Sql::Text("a".into())), real(2.0)])),
-            ),
-            ("range, sorted", vec![("total", Operator::Gt(json!(5)))], vec!["-total"], None),
-            ("below the top, sorted", vec![("deep.name", Operator::Gte(text("a")))], vec!["deep.name"], None),
-            ("any type, sorted", vec![("any", Operator::Lt(json!(5)))], vec!["any"], None),
-            ("prefix, sorted", vec![("deep.name", Operator::Like("ab%".into()))], vec!["deep.name"], None),
-            ("absent", vec![("any", Operator::Exists(false))], vec![], None),
-        ];
-        for (name, filter, sort, after) in cases {
-            let plan = plan(indexes, &filter, &sort, after.as_ref());
-            assert!(plan.contains("USING INDEX"), "{name}: {plan}");
-            let unsorted = !plan.contains("TEMP B-TREE") && !plan.contains("SCAN m\n") && !plan.ends_with("SCAN m");
-            // Two indexes cannot give one order; that of an equality is sorted by id only within it.
-            assert!(unsorted, "{name}: {plan}");
-        }
-    }
-
-    #[test]
-    fn equality_and_ranges_are_searched_not_scanned() {
-        let indexes: &[&[&str]] = &[&["status", "-total"], &["deep.name"], &["any"]];
-        for (path, operator, terms) in [
-            ("status", Operator::Eq(json!("a")), 2),
-            ("status", Operator::In(vec![json!("a"), json!("b")]), 2),
-            ("status", Operator::Gt(json!("a")), 2),
-            ("deep.name", Operator::Eq(json!("a")), 2),
-            ("deep.name", Operator::Like("abc%".into()), 3),
-            ("any", Operator::Lte(json!(5)), 2),
-            ("any", Operator::Eq(json!(true)), 2),
-        ] {
-            let plan = plan(indexes, &[(path, operator.clone())], &[], None);
-            let searched = plan
-                .lines()
-                .any(|line| line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
-            assert!(searched, "{path} {operator:?}: {plan}");
-        }
-    }
-
-    #[test]
-    fn the_next_text_after_a_prefix() {
-        assert_eq!(successor("ab"), Some("ac".into()));
-        assert_eq!(successor("a\u{10ffff}"), Some("b".into()));
-        assert_eq!(successor("\u{10ffff}"), None);
-        assert_eq!(successor("\u{d7ff}"), Some("\u{e000}".into()));
-    }
 }
