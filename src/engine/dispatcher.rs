@@ -203,9 +203,6 @@ async fn deliver(
     let known = tries.lock().unwrap_or_else(PoisonError::into_inner).get(&position).copied();
     // After a restart only the number of deliveries is known.
     let mut state = known.unwrap_or(Tries { done: 0, failed: attempt - 1 });
-    if std::env::var("SNAPHOOK_BREAK").as_deref() == Ok("ack") {
-        let _ = engine.stores.event.ack(&group, &[(position, token)]).await;
-    }
     let outcome = run_chain(&engine, &group, &event, token, &mut state).await;
     let stored = match outcome {
         Ended::Done => {

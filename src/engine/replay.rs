@@ -39,9 +39,6 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
     progress.position.store(checkpoint, Ordering::Relaxed);
     progress.head.store(head, Ordering::Relaxed);
     let mut models = load(store).await?;
-    if checkpoint > 0 && std::env::var("SNAPHOOK_BREAK").as_deref() == Ok("replay") {
-        return Ok(models.into_values().collect());
-    }
     let mut page = read(events, checkpoint).await?;
     while let Some(last) = page.events.last().map(|event| event.position) {
         // The next page is read while this one is applied.

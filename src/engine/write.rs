@@ -305,7 +305,7 @@ impl Engine {
         document: Option<&Document>,
     ) -> Result<()> {
         let record = &entry.model.record;
-        if record.unique.is_empty() || std::env::var("SNAPHOOK_BREAK").as_deref() == Ok("unique") {
+        if record.unique.is_empty() {
             return Ok(());
         }
         let old = match current {

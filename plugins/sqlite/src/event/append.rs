@@ -97,9 +97,7 @@ impl Writer {
         atomic: bool,
         names: &RwLock<Names>,
     ) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
-        if self.connection.is_autocommit() {
-            self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
-        }
+        self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
         let answers = match self.rows(batch, atomic, names) {
             Ok(answers) => answers,
             Err(error) => {
@@ -112,9 +110,6 @@ impl Writer {
         if failed == answers.len() || (atomic && failed > 0) {
             self.execute("ROLLBACK").map_err(fault("append"))?;
             return Ok((answers, false));
-        }
-        if std::env::var("SNAPHOOK_BREAK").as_deref() == Ok("early") && !self.head.is_multiple_of(7) {
-            return Ok((answers, true));
         }
         if let Err(error) = self.execute("COMMIT") {
             self.broken = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
