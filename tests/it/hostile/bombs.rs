@@ -103,18 +103,6 @@ fn output() {
         "at most 8 MiB are allowed",
         &[("large", "export function preCreate() { return { text: 'x'.repeat(10_000_000) }; }")],
     );
-    all_refused(
-        &arena,
-        &["output"],
-        "at most 64 KiB are allowed",
-        &[
-            ("refusal", "export function preCreate() { throw new Reject('x'.repeat(1_000_000)); }"),
-            (
-                "fields",
-                "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(10_000).fill(0).map((_, i) => ['/' + i, 'no']))); }",
-            ),
-        ],
-    );
     // What is too deep for any reader of JSON.
     all_refused(
         &arena,
