@@ -147,7 +147,7 @@ async fn the_lines_of_a_refusal_open_the_request() {
         message,
         "hook `invoice.postCreate/mail` asked for http to `https://api.example.com/v1/x`, which no grant opens; to allow it, \
          add to config.toml:\n[[grants]]\nmodel = 'invoice'\nphase = 'postCreate'\nhook = 'mail'\nhttp = \
-         ['https://api.example.com/v1/x']"
+         ['GET https://api.example.com/v1/x']"
     );
 }
 
