@@ -224,6 +224,21 @@ fn preferences_and_dry_runs() {
 }
 
 #[test]
+fn idempotency() {
+    let server = Server::start();
+    let api = server.client();
+    let post = |key: &str| {
+        let body = json!({"id": "order", "schema": order_schema()});
+        api.request("POST", "/models").header("Idempotency-Key", key).json(&body).send()
+    };
+    let first = post("key-1").expect(201);
+    let again = post("key-1").expect(201);
+    assert_eq!((&again.body, again.header("location")), (&first.body, first.header("location")));
+    post("key-2").expect_problem(409, "exists");
+    post("a b").expect_problem(400, "bad-request");
+}
+
+#[test]
 fn models_survive_a_restart() {
     let server = Server::start();
     let api = server.client();
