@@ -165,8 +165,9 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        if let Some(source) = &error.source {
-            tracing::error!("{source}");
+        // Other kinds are the caller's business, and are not for a caller to fill the log with.
+        if error.kind == ErrorKind::Storage {
+            tracing::error!("{error}");
         }
         Problem {
             kind: ProblemType::of(error.kind),

@@ -19,6 +19,7 @@ mod rest_general;
 mod rest_hooks;
 mod rest_import;
 mod rest_instances;
+mod rest_limits;
 mod rest_lists;
 mod rest_models;
 mod rest_operations;

@@ -13,7 +13,7 @@ const CRATES: [(&[&str], &[&str]); 7] = [
     (&["wasmtime", "wasmtime_wasi", "componentize_qjs"], &["src/hooks/"]),
     (&["oxc_parser", "oxc_transformer", "oxc_codegen", "oxc_semantic", "oxc_ast"], &["src/hooks/"]),
     (&["jsonschema"], &["src/catalog/"]),
-    (&["rusqlite"], &["plugins/sqlite/"]),
+    (&["rusqlite"], &["plugins/sqlite/", "tests/"]),
     (&["landlock"], &["src/hooks/"]),
 ];
 
