@@ -43,7 +43,7 @@ fn a_race_that_is_lost_too_often_is_a_conflict() {
     api.put_javascript("order", "preUpdate", slow).expect(200);
     let answers: Vec<_> = std::thread::scope(|scope| {
         let send = |n: usize| server.client().patch(&format!("{INSTANCES}/a"), &json!({"count": n}));
-        let clients: Vec<_> = (0..32).map(|n| scope.spawn(move || send(n))).collect();
+        let clients: Vec<_> = (0..16).map(|n| scope.spawn(move || send(n))).collect();
         clients.into_iter().map(|client| client.join().expect("an answer")).collect()
     });
     let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
