@@ -5,8 +5,8 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::versions::{Version, handler_name, world_name};
-use crate::config::Phase;
-use crate::hooks::engines::wasm::{CODE_BYTES_MAX, bytes_text};
+use crate::config::{Phase, format_size};
+use crate::hooks::engines::wasm::{CODE_BYTES_MAX, used_size};
 
 /// Interfaces of the package, and whether pre phases have them.
 const INTERFACES: [(&str, bool); 7] = [
@@ -27,8 +27,8 @@ pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
     if code.len() > CODE_BYTES_MAX {
         return Err(format!(
             "the component has {}, at most {} are possible",
-            bytes_text(code.len()),
-            bytes_text(CODE_BYTES_MAX)
+            used_size(code.len()),
+            format_size(CODE_BYTES_MAX)
         ));
     }
     match code {

@@ -105,7 +105,7 @@ async fn what_cannot_work_is_refused_when_it_is_bound() {
     let random: Vec<u8> = (0_u32..1000).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     assert!(refused(Phase::PreCreate, &random).await.contains("is no WebAssembly"));
     assert!(refused(Phase::PreCreate, b"").await.contains("is no WebAssembly"));
-    assert!(refused(Phase::PreCreate, &vec![0; 100 << 20]).await.contains("100 MiB, at most 32 MiB"));
+    assert!(refused(Phase::PreCreate, &vec![0; 100 << 20]).await.contains("100.0 MiB, at most 32 MiB"));
     let module = wat::parse_str("(module)").unwrap();
     assert!(refused(Phase::PreCreate, &module).await.contains("not supported yet"));
     let mut garbled = good.clone();
@@ -167,7 +167,7 @@ async fn each_limit_has_its_own_failure() {
     let bomb = check("(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)");
     let failure = pre(&bomb, "{}").await.failure().clone();
     assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Memory, Some("memory 64 MiB")));
-    assert!(failure.message.contains("1 MiB of memory"), "{}", failure.message);
+    assert!(failure.message.contains("1.0 MiB of memory"), "{}", failure.message);
 
     let deep = format!("(func $deep (call $deep)) {}", check("(call $deep)"));
     assert_eq!(pre(&deep, "{}").await.failure().cause, FailureCause::Stack);

@@ -7,7 +7,8 @@ use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
 use super::state::State;
-use super::{OUTPUT_BYTES_MAX, bytes_text, time_text};
+use super::{OUTPUT_BYTES_MAX, used_size};
+use crate::config::{format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause};
 
 /// A limit that the host found broken: carried through wasmtime as the error that ends the guest.
@@ -20,10 +21,10 @@ impl Broken {
             cause: FailureCause::Timeout,
             message: format!(
                 "the hook ran for {} and did not end, the limit `timeout` is {}; raise it in `[hooks]` or in a grant",
-                time_text(used),
-                time_text(limit)
+                format_duration(used),
+                format_duration(limit)
             ),
-            limit: Some(format!("timeout {}", time_text(limit))),
+            limit: Some(format!("timeout {}", format_duration(limit))),
         })
     }
 
@@ -33,10 +34,10 @@ impl Broken {
             cause: FailureCause::Output,
             message: format!(
                 "{what} is {} long, the limit of what a hook hands back is {}",
-                bytes_text(bytes),
-                bytes_text(OUTPUT_BYTES_MAX)
+                used_size(bytes),
+                format_size(OUTPUT_BYTES_MAX)
             ),
-            limit: Some(format!("output {}", bytes_text(OUTPUT_BYTES_MAX))),
+            limit: Some(format!("output {}", format_size(OUTPUT_BYTES_MAX))),
         })
     }
 }
@@ -85,11 +86,11 @@ pub(super) fn memory_failure(limit: usize, used: usize, wanted: usize) -> Failur
         cause: FailureCause::Memory,
         message: format!(
             "the hook asked for {} of memory with {} in use, the limit `memory` is {}; raise it in `[hooks]` or in a grant",
-            bytes_text(wanted.saturating_sub(used)),
-            bytes_text(used),
-            bytes_text(limit)
+            used_size(wanted.saturating_sub(used)),
+            used_size(used),
+            format_size(limit)
         ),
-        limit: Some(format!("memory {}", bytes_text(limit))),
+        limit: Some(format!("memory {}", format_size(limit))),
     }
 }
 

@@ -36,23 +36,11 @@ pub(super) const CODE_BYTES_MAX: usize = 32 << 20;
 /// Most that one call may hand back, as JSON text.
 pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
-/// Sizes in messages: `64 MiB`, `1.5 MiB`, `900 bytes`.
-pub(super) fn bytes_text(bytes: usize) -> String {
-    const KIB: usize = 1 << 10;
-    const MIB: usize = 1 << 20;
+/// A measured size in messages; limits are written by [`crate::config::format_size`].
+pub(super) fn used_size(bytes: usize) -> String {
     match bytes {
-        _ if bytes >= MIB && bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
-        _ if bytes >= MIB => format!("{:.1} MiB", bytes as f64 / MIB as f64),
-        _ if bytes >= KIB && bytes.is_multiple_of(KIB) => format!("{} KiB", bytes / KIB),
-        _ if bytes >= KIB => format!("{:.1} KiB", bytes as f64 / KIB as f64),
-        _ => format!("{bytes} bytes"),
-    }
-}
-
-/// Times in messages: `500 ms`, `2 s`.
-pub(super) fn time_text(time: Duration) -> String {
-    match time.as_millis() {
-        millis if millis >= 1_000 && millis % 1_000 == 0 => format!("{} s", millis / 1_000),
-        millis => format!("{millis} ms"),
+        mib if mib >= 1 << 20 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        kib if kib >= 1 << 10 => format!("{:.1} KiB", bytes as f64 / f64::from(1 << 10)),
+        _ => format!("{bytes} B"),
     }
 }

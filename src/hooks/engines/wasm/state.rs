@@ -16,6 +16,10 @@ use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
 use crate::hooks::session::{HostError, Session};
 
+/// Things of the host that a guest may hold at once, of WASI (streams, pollables) and of the component model (futures,
+/// tasks): they are kept in the host's memory, which the guest's limit does not count.
+const HANDLES_MAX: usize = 1_000;
+
 /// Data of one store. `X` is what the engine adds.
 pub(in crate::hooks::engines) struct State<X> {
     pub(in crate::hooks::engines) extra: X,
@@ -45,16 +49,13 @@ pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store
         .allow_tcp(false)
         .allow_udp(false)
         .build();
-    let state = State {
-        extra,
-        session: None,
-        clock: None,
-        limiter: Limiter::default(),
-        log,
-        wasi,
-        table: ResourceTable::new(),
-    };
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES_MAX);
+    let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, wasi, table };
     let mut store = Store::new(&runtime.engine, state);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(HANDLES_MAX);
+    }
     store.limiter(|state| &mut state.limiter);
     store.epoch_deadline_callback(|store: StoreContextMut<'_, State<X>>| {
         if let Some(clock) = &store.data().clock {
