@@ -98,6 +98,9 @@ fn import(name: &str, phase: Phase, both: bool) -> Result<Import, String> {
     let (path, version) = name.split_once('@').unwrap_or((name, ""));
     let Some((package, interface)) = path.split_once('/') else { return Ok(Import::Unknown) };
     if let Some(wasi) = package.strip_prefix("wasi:") {
+        if wasi == "http" && ["types", "outgoing-handler"].contains(&interface) && version.starts_with("0.2.") {
+            return Ok(if phase.is_pre() && !both { Import::NotInPhase } else { Import::Known(None) });
+        }
         let linked = WASI_PACKAGES.contains(&wasi) && version.starts_with("0.2.");
         return Ok(if linked { Import::Known(None) } else { Import::Unknown });
     }

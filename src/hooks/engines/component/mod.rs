@@ -7,6 +7,7 @@
 mod inspect;
 mod since_v0_1_0;
 mod versions;
+mod wasi_http;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use self::inspect::{check_bytes, check_world};
 use self::versions::{Version, handler_name};
+use self::wasi_http::Extra;
 use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox, State};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
@@ -29,7 +31,7 @@ pub(super) const NAME: &str = "component";
 /// The engine.
 pub(super) struct ComponentEngine {
     cache: CodeCache,
-    idle: Arc<IdlePool<Sandbox<()>>>,
+    idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
 impl ComponentEngine {
@@ -59,7 +61,7 @@ impl Engine for ComponentEngine {
     }
 }
 
-fn make(code: &[u8], cache: &CodeCache, phase: Phase, idle: Arc<IdlePool<Sandbox<()>>>) -> Result<Hook, String> {
+fn make(code: &[u8], cache: &CodeCache, phase: Phase, idle: Arc<IdlePool<Sandbox<Extra>>>) -> Result<Hook, String> {
     let runtime = wasm::runtime()?;
     let key: String = Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect();
     let component = cache
@@ -75,11 +77,12 @@ fn link(
     component: &Component,
     version: Version,
     phase: Phase,
-    idle: Arc<IdlePool<Sandbox<()>>>,
+    idle: Arc<IdlePool<Sandbox<Extra>>>,
 ) -> wasmtime::Result<Hook> {
     static HOOKS: AtomicU64 = AtomicU64::new(0);
     let mut linker = Linker::new(&runtime.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasi_http::link(&mut linker)?;
     version.link(&mut linker)?;
     let name = handler_name(phase);
     let handler = component.get_export_index(None, name);
@@ -91,11 +94,11 @@ fn link(
 /// A component that is ready to run.
 struct Hook {
     id: u64,
-    code: InstancePre<State<()>>,
+    code: InstancePre<State<Extra>>,
     handler: ComponentExportIndex,
     version: Version,
     runtime: &'static Runtime,
-    idle: Arc<IdlePool<Sandbox<()>>>,
+    idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
 impl Drop for Hook {
@@ -107,7 +110,7 @@ impl Drop for Hook {
 impl Hook {
     /// Instantiates it once, to see that it can be and that its handler has the right type.
     async fn check(&self, phase: Phase) -> Result<(), String> {
-        let mut sandbox = Sandbox::new(self.runtime, ()).await.map_err(|failure| failure.message)?;
+        let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);
         let (code, handler, version) = (self.code.clone(), self.handler, self.version);
         let (checked, _) = wasm::run(self.runtime, clock, async move {
@@ -134,7 +137,7 @@ impl Prepared for Hook {
         let reuse = settings.isolation == Isolation::Reuse;
         let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
             Some(sandbox) => sandbox,
-            None => match Sandbox::new(self.runtime, ()).await {
+            None => match Sandbox::new(self.runtime, Extra::default()).await {
                 Ok(sandbox) => sandbox,
                 Err(failure) => return CallReport::failed(failure),
             },

@@ -8,6 +8,7 @@ use snaphook_driver::{Json, time};
 use wasmtime::component::{ComponentExportIndex, HasSelf, Instance, Linker};
 use wasmtime::{AsContextMut, Result};
 
+use super::wasi_http::Extra;
 use crate::config::Phase;
 use crate::hooks::access::{self, AccessCode};
 use crate::hooks::context::{self, Failure, FailureCause, LogLevel, Outcome};
@@ -29,7 +30,7 @@ use snaphook::hook::{http, log, process, read, secret, write};
 pub(super) const VERSION: &str = "0.1.0";
 
 /// What the guest sees of a store.
-type Host = State<()>;
+type Host = State<Extra>;
 
 /// Everything that either world may import. What a phase or a grant does not give is refused by the session.
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {

@@ -6,6 +6,7 @@ use wasmtime::component::{ComponentExportIndex, Instance, Linker};
 use wasmtime::{AsContextMut, Result};
 
 use super::since_v0_1_0;
+use super::wasi_http::Extra;
 use crate::config::Phase;
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::engines::wasm::State;
@@ -34,7 +35,7 @@ impl Version {
     }
 
     /// Its functions, for either world.
-    pub(super) fn link(self, linker: &mut Linker<State<()>>) -> Result<()> {
+    pub(super) fn link(self, linker: &mut Linker<State<Extra>>) -> Result<()> {
         match self {
             Version::V0_1_0 => since_v0_1_0::link(linker),
         }
@@ -43,7 +44,7 @@ impl Version {
     /// Checks the handler's type.
     pub(super) fn check(
         self,
-        store: impl AsContextMut<Data = State<()>>,
+        store: impl AsContextMut<Data = State<Extra>>,
         instance: &Instance,
         handler: &ComponentExportIndex,
         phase: Phase,
@@ -56,7 +57,7 @@ impl Version {
     /// Calls the handler.
     pub(super) async fn call(
         self,
-        store: impl AsContextMut<Data = State<()>> + Send,
+        store: impl AsContextMut<Data = State<Extra>> + Send,
         instance: &Instance,
         handler: &ComponentExportIndex,
         context: &Context,

@@ -121,6 +121,16 @@ impl<X> State<X> {
         self.limiter.limit()
     }
 
+    /// The call's session; `None` while code is only checked.
+    pub(in crate::hooks::engines) fn session_if_any(&self) -> Option<Arc<Session>> {
+        self.session.clone()
+    }
+
+    /// For what WASI keeps in the table on behalf of an engine.
+    pub(in crate::hooks::engines) const fn extra_and_table(&mut self) -> (&mut X, &mut ResourceTable) {
+        (&mut self.extra, &mut self.table)
+    }
+
     /// The session, for waits that the guest's own time pays for.
     pub(in crate::hooks::engines) fn session_for_sleep(&self) -> wasmtime::Result<Arc<Session>> {
         self.session().cloned()
