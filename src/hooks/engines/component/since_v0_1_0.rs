@@ -23,8 +23,8 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-use snaphook::hook::types::{self, AccessError, EventRef, Instance as HookInstance, ModelRef, Rejection, Verdict};
-use snaphook::hook::{http, log, process, read, secret, write};
+use self::snaphook::hook::types::{self, AccessError, EventRef, Instance as HookInstance, ModelRef, Rejection, Verdict};
+use self::snaphook::hook::{http, log, process, read, secret, write};
 
 /// The version as it stands in import names.
 pub(super) const VERSION: &str = "0.1.0";
