@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::Json;
 
 use super::Engine;
-use super::command::{BindingCode, BindingInput, ModelInput, Origin, Precondition, WriteOptions};
+use super::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use super::error::{Error, Result};
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
@@ -52,10 +52,10 @@ impl Engine {
             }
             Step::PutHooks { model, phase, chain, .. } => {
                 let chain = chain.iter().map(binding).collect();
-                self.put_hooks(model, *phase, chain, &Precondition::None, origin).await?;
+                self.put_hooks(model, *phase, chain, &options, origin).await?;
             }
             Step::RemoveHooks { model, phase, .. } => {
-                self.delete_hooks(model, *phase, &Precondition::None, origin).await?;
+                self.delete_hooks(model, *phase, &options, origin).await?;
             }
         }
         Ok(())

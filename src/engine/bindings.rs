@@ -14,7 +14,7 @@ use snaphook_driver::{CarryOver, EventFilter, EventKind, EventStore, Expected, G
 
 use super::Engine;
 use super::change::DefinitionChange;
-use super::command::{BindingCode, BindingInput, HookInfo, Origin, Precondition};
+use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
 use super::definitions::{check_precondition, definition_append};
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
@@ -67,9 +67,9 @@ impl Engine {
         model: &str,
         phase: Phase,
         chain: Vec<BindingInput>,
-        precondition: &Precondition,
+        options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<Vec<HookInfo>> {
+    ) -> Result<Defined<Vec<HookInfo>>> {
         self.check_available()?;
         if chain.is_empty() {
             return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
@@ -82,7 +82,7 @@ impl Engine {
         }
         let _one = self.definitions.lock().await;
         let entry = self.models.require(model)?;
-        check_precondition(&entry, precondition)?;
+        check_precondition(&entry, &options.precondition)?;
         let mut records = Vec::with_capacity(chain.len());
         // Held until the new entry is in use: the host prepares the same code once for as long as somebody holds it.
         let mut ready = Vec::with_capacity(chain.len());
@@ -115,7 +115,9 @@ impl Engine {
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
             ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
-            self.stores.event.put_blob(&artifact, &code).await?;
+            if !options.dry_run {
+                self.stores.event.put_blob(&artifact, &code).await?;
+            }
             let mode = if binding.shadow { HookMode::Shadow } else { HookMode::Enforce };
             let same = entry.model.chain(phase).iter().find(|old| {
                 old.name == name && old.artifact == artifact && old.engine == binding.engine && old.mode == mode
@@ -130,14 +132,14 @@ impl Engine {
             });
         }
         if records == entry.model.chain(phase) {
-            return Ok(self.hook_infos(&entry.model, phase));
+            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)));
         }
         let mut record = next_version(&entry.model.record);
         record.hooks.insert(phase, records);
         record.hooked_since.entry(phase).or_insert(0);
-        let model = self.change_hooks(&entry, EventKind::HookUpdated, phase, record, origin).await?;
+        let changed = self.change_hooks(&entry, EventKind::HookUpdated, phase, record, options, origin).await?;
         drop(ready);
-        Ok(self.hook_infos(&model, phase))
+        Ok(changed.map(|model| self.hook_infos(&model, phase)))
     }
 
     /// Removes a phase's hooks; nothing happens if there are none.
@@ -145,21 +147,21 @@ impl Engine {
         &self,
         model: &str,
         phase: Phase,
-        precondition: &Precondition,
+        options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<()> {
+    ) -> Result<Defined<()>> {
         self.check_available()?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(model)?;
-        check_precondition(&entry, precondition)?;
+        check_precondition(&entry, &options.precondition)?;
         if entry.model.chain(phase).is_empty() {
-            return Ok(());
+            return Ok(Defined::unchanged(options, ()));
         }
         let mut record = next_version(&entry.model.record);
         record.hooks.remove(&phase);
         record.hooked_since.remove(&phase);
-        self.change_hooks(&entry, EventKind::HookDeleted, phase, record, origin).await?;
-        Ok(())
+        let changed = self.change_hooks(&entry, EventKind::HookDeleted, phase, record, options, origin).await?;
+        Ok(changed.map(|_| ()))
     }
 
     async fn change_hooks(
@@ -168,11 +170,15 @@ impl Engine {
         kind: EventKind,
         phase: Phase,
         record: ModelRecord,
+        options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<Arc<Model>> {
+    ) -> Result<Defined<Arc<Model>>> {
         let id = record.id.clone();
         let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(phase) };
         let append = definition_append(kind, &record, &change, Expected::At(entry.model.record.position), origin)?;
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
         let new = Model { record, schema: Arc::clone(&entry.model.schema) };
         let reacts = new.record.hooks.keys().any(|phase| !phase.is_pre());
         let group = (reacts && entry.reacts_since().is_none()).then(|| group_of(&id));
@@ -188,7 +194,7 @@ impl Engine {
             true => self.dispatcher.serve(&id),
             false => self.dispatcher.forget(&id).await,
         }
-        Ok(model)
+        Ok(Defined::Done(model))
     }
 
     /// The code of a binding, and the name of the file that it came from.

@@ -86,6 +86,35 @@ pub struct DryRun {
     pub post_hooks: Vec<String>,
 }
 
+impl DryRun {
+    /// For changes that no hook looks at; `None`: nothing would change.
+    pub(super) const fn unhooked(event: Option<Event>) -> DryRun {
+        DryRun { event, hooks: Vec::new(), post_hooks: Vec::new() }
+    }
+}
+
+/// Answer to a change of a definition: a model or its hooks.
+#[derive(Clone, Debug)]
+pub enum Defined<T> {
+    /// What is there now.
+    Done(T),
+    DryRun(DryRun),
+}
+
+impl<T> Defined<T> {
+    /// For a change that changes nothing.
+    pub(super) fn unchanged(options: &WriteOptions, now: T) -> Self {
+        if options.dry_run { Defined::DryRun(DryRun::unhooked(None)) } else { Defined::Done(now) }
+    }
+
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Defined<U> {
+        match self {
+            Defined::Done(now) => Defined::Done(f(now)),
+            Defined::DryRun(dry_run) => Defined::DryRun(dry_run),
+        }
+    }
+}
+
 /// What one pre hook said.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookDecision {

@@ -14,7 +14,7 @@ use snaphook_driver::{
 
 use super::Engine;
 use super::change::DefinitionChange;
-use super::command::{ModelInput, Origin, Precondition, WriteOptions};
+use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOptions};
 use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
@@ -36,7 +36,7 @@ impl Engine {
         input: ModelInput,
         options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<Arc<Model>> {
+    ) -> Result<Defined<Arc<Model>>> {
         self.check_available()?;
         if !is_model_id(id) {
             return Err(Error::bad_request(format!(
@@ -55,7 +55,7 @@ impl Engine {
             && let Some(holder) = self.stores.event.holder(key).await?
         {
             match self.first_model(&holder).await? {
-                Some(model) => return Ok(Arc::new(model)),
+                Some(model) => return Ok(Defined::unchanged(options, Arc::new(model))),
                 None => releases.push(key.clone()),
             }
         }
@@ -76,11 +76,11 @@ impl Engine {
             created_at: now,
             updated_at: now,
         };
-        if options.dry_run {
-            return Ok(Arc::new(Model::with_definition(record, &definition)));
-        }
         let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
         let mut append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
         append.releases = releases;
         append.claims.extend(claim_key.map(|key| Claim { key, holder: None }));
         let host = Arc::clone(&self.host);
@@ -88,6 +88,7 @@ impl Engine {
         self.committer
             .exclusive(move |writer| writer.define(append, None, model, &CarryOver::default(), &host, None))
             .await?
+            .map(Defined::Done)
     }
 
     /// The model that an idempotency key made; `None` if the key is too old.
@@ -105,7 +106,7 @@ impl Engine {
         input: ModelInput,
         options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<Arc<Model>> {
+    ) -> Result<Defined<Arc<Model>>> {
         self.check_available()?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(id)?;
@@ -113,7 +114,7 @@ impl Engine {
         let old = &entry.model;
         let definition = Definition::new(&input).map_err(refused)?;
         if definition.same_as(&old.record) && input.renames.is_empty() {
-            return Ok(Arc::clone(old));
+            return Ok(Defined::unchanged(options, Arc::clone(old)));
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames).map_err(refused)?;
         let record = ModelRecord {
@@ -130,14 +131,14 @@ impl Engine {
         let mut review = Review::new(Arc::clone(old), new.clone(), carry.clone());
         review.all(&*self.stores.model).await?;
         review.verdict()?;
-        if options.dry_run {
-            review.look_for_twins();
-            review.verdict()?;
-            return Ok(Arc::new(new));
-        }
         let change = DefinitionChange { definition: record.clone(), renames: input.renames.clone(), phase: None };
         let expected = Expected::At(old.record.position);
         let mut append = definition_append(EventKind::ModelUpdated, &record, &change, expected, origin)?;
+        if options.dry_run {
+            review.look_for_twins();
+            review.verdict()?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
         let host = Arc::clone(&self.host);
         self.committer
             .exclusive(move |writer| {
@@ -149,6 +150,7 @@ impl Engine {
                 writer.define(append, Some(&entry), new, &carry, &host, None)
             })
             .await?
+            .map(Defined::Done)
     }
 
     /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
@@ -156,18 +158,25 @@ impl Engine {
         &self,
         id: &str,
         cascade: bool,
-        precondition: &Precondition,
+        options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<()> {
+    ) -> Result<Defined<()>> {
         self.check_available()?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(id)?;
-        check_precondition(&entry, precondition)?;
+        check_precondition(&entry, &options.precondition)?;
+        if options.dry_run {
+            if !cascade {
+                check_unused(id, self.stores.model.count(id, &[]).await?)?;
+            }
+            let append = deletion(&entry.model.record, origin)?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
         let origin = origin.clone();
         self.committer.exclusive(move |writer| writer.delete_model(&entry, cascade, &origin)).await??;
         // Post hooks that did not run yet have no model any more.
         self.dispatcher.forget(id).await;
-        Ok(())
+        Ok(Defined::Done(()))
     }
 }
 
@@ -193,13 +202,31 @@ pub(super) fn definition_append(
             cause: origin.cause.clone(),
             hooks: Vec::new(),
             request_id: origin.request_id.clone(),
-            time: 0,
+            time: time::now(),
         },
         expected,
         requires: Vec::new(),
         claims: Vec::new(),
         releases: Vec::new(),
     })
+}
+
+fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
+    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+    let expected = Expected::At(record.position);
+    let mut append = definition_append(EventKind::ModelDeleted, record, &change, expected, origin)?;
+    append.event.data = None;
+    Ok(append)
+}
+
+fn check_unused(model: &str, instances: u64) -> Result<()> {
+    if instances == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::ModelInUse,
+        format!("model `{model}` has {instances} instances; delete them first, or ask with `?cascade=true`"),
+    ))
 }
 
 /// `If-Match` on a model.
@@ -434,18 +461,11 @@ impl Writer {
         self.catch_up()?;
         let record = &entry.model.record;
         let count = self.runtime.block_on(self.store.count(&record.id, &[]))?;
-        if count > 0 && !cascade {
-            return Err(Error::new(
-                ErrorKind::ModelInUse,
-                format!("model `{}` has {count} instances; delete them first, or ask with `?cascade=true`", record.id),
-            ));
+        if !cascade {
+            check_unused(&record.id, count)?;
         }
         self.delete_instances(&entry.model, origin)?;
-        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
-        let expected = Expected::At(record.position);
-        let mut append = definition_append(EventKind::ModelDeleted, record, &change, expected, origin)?;
-        append.event.data = None;
-        let mut appends = [append];
+        let mut appends = [deletion(record, origin)?];
         let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
             return Err(Error::new(
                 ErrorKind::Conflict,

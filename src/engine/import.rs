@@ -1,16 +1,12 @@
 //! Many creations in one request: prepared side by side, written in the order of the lines.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use snaphook_driver::Json;
 
 use super::Engine;
-use super::command::{Change, ImportError, Imported, Origin, WriteOptions};
+use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
 use super::error::{Error, ErrorKind, Result};
+use super::input::{self, NewInstance};
 use super::write::{Command, Step, stopped};
 
 /// Lines that are worked on at once.
@@ -57,7 +53,9 @@ impl Engine {
                         let submitted = self.submit(*step, &options);
                         Ok(Some((number, options, submitted.map(|submitted| Some((command, submitted))))))
                     }
-                    Ok(Some((number, options, Ok((_, Step::Answer(_)))))) => Ok(Some((number, options, Ok(None)))),
+                    Ok(Some((number, options, Ok((_, Step::Answer(answer)))))) => {
+                        Ok(Some((number, options, refusal(*answer).map_or(Ok(None), Err))))
+                    }
                     Ok(Some((number, options, Err(error)))) => Ok(Some((number, options, Err(error)))),
                     Ok(None) => Ok(None),
                     Err(error) => Err(error),
@@ -107,20 +105,18 @@ impl Engine {
     }
 }
 
+/// In a dry run a refusal is an answer; of a line it is a failure all the same.
+fn refusal(answer: Written) -> Option<Error> {
+    let Written::DryRun(DryRun { event: None, hooks, .. }) = answer else { return None };
+    let last = hooks.into_iter().rev().find(|hook| !hook.shadow)?;
+    let kind = if last.decision == "failed" { ErrorKind::HookFailed } else { ErrorKind::Rejected };
+    Some(Error::new(kind, last.message.unwrap_or_default()))
+}
+
 /// One line as a command.
 fn read(line: &Bytes) -> Result<Command> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Line<'a> {
-        id: Option<String>,
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-    let text = std::str::from_utf8(line)
-        .map_err(|error| Error::bad_request(format!("the line is not UTF-8 after byte {}", error.valid_up_to())))?;
-    let line: Line<'_> = serde_json::from_str(text)
-        .map_err(|error| Error::bad_request(format!("the line is not `{{\"id\"?, \"data\"}}`: {error}")))?;
-    Command::new(Change::Create { id: line.id, data: Json::trusted(Arc::<str>::from(line.data.get())) })
+    let NewInstance { id, data } = input::line(line)?;
+    Command::new(Change::Create { id, data })
 }
 
 fn line_options(options: &WriteOptions, number: u64) -> WriteOptions {

@@ -16,8 +16,17 @@ pub struct NewInstance {
     pub data: Json,
 }
 
-/// Reads the body of `POST …/instances`, or one line of an import.
+/// Reads the body of `POST …/instances`.
 pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
+    named_instance("body", bytes)
+}
+
+/// Reads one line of an import, which is the same.
+pub(super) fn line(bytes: &[u8]) -> Result<NewInstance> {
+    named_instance("line", bytes)
+}
+
+fn named_instance(what: &str, bytes: &[u8]) -> Result<NewInstance> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body<'a> {
@@ -25,7 +34,7 @@ pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
         #[serde(borrow)]
         data: &'a RawValue,
     }
-    let body: Body<'_> = body(bytes)?;
+    let body: Body<'_> = parse(what, bytes)?;
     Ok(NewInstance { id: body.id, data: Json::trusted(body.data.get()) })
 }
 
@@ -49,16 +58,20 @@ pub fn value(bytes: &[u8]) -> Result<Json> {
 
 /// Reads one JSON value into `T`, which should refuse unknown members.
 pub fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    parse("body", bytes)
+}
+
+fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let offset = error.valid_up_to();
-        Error::bad_request(format!("the body is not UTF-8: the byte at offset {offset} starts no character"))
+        Error::bad_request(format!("the {what} is not UTF-8: the byte at offset {offset} starts no character"))
     })?;
     if text.trim_ascii().is_empty() {
-        return Err(Error::bad_request("the body is empty, expected JSON"));
+        return Err(Error::bad_request(format!("the {what} is empty, expected JSON")));
     }
     serde_json::from_str(text).map_err(|error| {
-        let what = if error.is_data() { "the body does not fit" } else { "the body is not JSON" };
-        Error::bad_request(format!("{what}: {error}"))
+        let fault = if error.is_data() { "does not fit" } else { "is not JSON" };
+        Error::bad_request(format!("the {what} {fault}: {error}"))
     })
 }
 

@@ -7,8 +7,9 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
-use super::command::{Change, ModelInput, Origin, Precondition, WriteOptions, Written};
+use super::command::{Change, Defined, ModelInput, Origin, Precondition, WriteOptions, Written};
 use super::{At, Engine, ErrorKind, QueryInput, replay};
+use crate::catalog::Model;
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
@@ -39,17 +40,22 @@ fn input(properties: Value, unique: &[&str]) -> ModelInput {
     }
 }
 
+fn version(made: Defined<Arc<Model>>) -> u64 {
+    let Defined::Done(model) = made else { panic!("no dry run was asked for") };
+    model.record.version
+}
+
 impl Bench {
     async fn model(&self, id: &str, input: ModelInput) -> super::Result<u64> {
         let options = WriteOptions::default();
-        let model = self.engine.create_model(id, input, &options, &Origin::default()).await?;
-        Ok(model.record.version)
+        let made = self.engine.create_model(id, input, &options, &Origin::default()).await?;
+        Ok(version(made))
     }
 
     async fn update(&self, id: &str, input: ModelInput) -> super::Result<u64> {
         let options = WriteOptions::default();
-        let model = self.engine.update_model(id, input, &options, &Origin::default()).await?;
-        Ok(model.record.version)
+        let made = self.engine.update_model(id, input, &options, &Origin::default()).await?;
+        Ok(version(made))
     }
 
     async fn write(&self, change: Change, options: WriteOptions) -> super::Result<Written> {
@@ -126,7 +132,7 @@ async fn unique_values_move_with_the_model() {
     bench.update("m", renamed).await.unwrap();
     assert_eq!(bench.data("a").await, r#"{"address":"x","n":1}"#);
     assert_eq!(bench.create("d", json!({"address": "y"})).await.unwrap_err().kind, ErrorKind::NotUnique);
-    bench.engine.delete_model("m", true, &Precondition::None, &Origin::default()).await.unwrap();
+    bench.engine.delete_model("m", true, &WriteOptions::default(), &Origin::default()).await.unwrap();
     bench.model("m", input(json!({"address": {}}), &["address"])).await.unwrap();
     bench.create("z", json!({"address": "x"})).await.unwrap();
 }

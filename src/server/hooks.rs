@@ -8,12 +8,13 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 
+use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
 use super::request::{Call, Verb};
-use super::{accept, body, id, precondition, sse};
+use super::{accept, body, id, sse};
 use crate::config::Phase;
-use crate::engine::command::{BindingCode, BindingInput, HookInfo};
+use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
 
 const JAVASCRIPT: &str = "text/javascript";
@@ -105,6 +106,7 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
 async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<Response> {
     let media_type = body::media_type(call.headers())?;
     let mut query = call.query()?;
+    let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
     let chain = match media_type.as_deref() {
         None | Some(body::JSON) => {
             query.finish()?;
@@ -130,9 +132,10 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             return Err(body::unsupported(other, &expected));
         }
     };
-    let precondition = precondition::of_write(call.headers())?;
-    let bound = call.engine().put_hooks(model, phase, chain, &precondition, &call.origin()).await?;
-    Reply::ok().serialize(&bound)
+    match call.engine().put_hooks(model, phase, chain, &options, &call.origin()).await? {
+        Defined::Done(bound) => Reply::ok().serialize(&bound),
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
+    }
 }
 
 /// `{"chain": [Binding]}`
@@ -182,10 +185,13 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
 }
 
 async fn delete(call: &Call, model: &str, phase: Phase) -> Result<Response> {
-    call.no_query()?;
-    let precondition = precondition::of_write(call.headers())?;
-    call.engine().delete_hooks(model, phase, &precondition, &call.origin()).await?;
-    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+    let mut query = call.query()?;
+    let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
+    query.finish()?;
+    match call.engine().delete_hooks(model, phase, &options, &call.origin()).await? {
+        Defined::Done(()) => Ok(Reply::new(StatusCode::NO_CONTENT).empty()),
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
+    }
 }
 
 #[cfg(test)]

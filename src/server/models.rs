@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Event, EventKind, Json, Position};
+use snaphook_driver::{Json, Position};
 
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
@@ -18,7 +18,7 @@ use super::request::{Call, Verb};
 use super::{body, id};
 use crate::catalog::ModelRecord;
 use crate::config::Phase;
-use crate::engine::command::{DryRun, ModelInput};
+use crate::engine::command::{Defined, ModelInput};
 use crate::engine::input;
 
 /// `GET /models`, `POST /models`
@@ -74,11 +74,13 @@ async fn create(call: &Call, body: Incoming) -> Result<Response> {
     id::model(&model)?;
     let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, ..ModelInput::default() };
     let made = call.engine().create_model(&model, definition, &options, &call.origin()).await?;
-    if options.dry_run {
-        return would_write(call, EventKind::ModelCreated, &made.record);
+    match made {
+        Defined::Done(made) => {
+            let reply = Reply::new(StatusCode::CREATED).location(&call.location(&["models", &model]));
+            written(reply, prefer, &made.record)
+        }
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
-    let reply = Reply::new(StatusCode::CREATED).location(&call.location(&["models", &model]));
-    written(reply, prefer, &made.record)
 }
 
 async fn get(call: &Call, model: &str) -> Result<Response> {
@@ -132,50 +134,26 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
         .collect::<Result<_>>()?;
     let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, renames };
     let made = call.engine().update_model(model, definition, &options, &call.origin()).await?;
-    if options.dry_run {
-        return would_write(call, EventKind::ModelUpdated, &made.record);
+    match made {
+        Defined::Done(made) => written(Reply::ok(), prefer, &made.record),
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
-    written(Reply::ok(), prefer, &made.record)
 }
 
 async fn delete(call: &Call, model: &str) -> Result<Response> {
     let mut query = call.query()?;
     let cascade = query.flag("cascade")?;
+    let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
     query.finish()?;
-    let precondition = precondition::of_write(call.headers())?;
-    call.engine().delete_model(model, cascade, &precondition, &call.origin()).await?;
-    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+    match call.engine().delete_model(model, cascade, &options, &call.origin()).await? {
+        Defined::Done(()) => Ok(Reply::new(StatusCode::NO_CONTENT).empty()),
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
+    }
 }
 
 fn written(reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
     let reply = prefer.applied(reply.etag(record.position));
     if prefer.minimal { Ok(reply.empty()) } else { reply.serialize(&View::of(record)) }
-}
-
-/// Answer to a dry run. The record of a change that would be written has no position yet.
-fn would_write(call: &Call, kind: EventKind, record: &ModelRecord) -> Result<Response> {
-    if record.position != 0 {
-        // The same definition again.
-        return Reply::ok().serialize(&DryRun { event: None, hooks: Vec::new(), post_hooks: Vec::new() });
-    }
-    let origin = call.origin();
-    let data = serde_json::value::to_raw_value(record).map(|raw| Json::trusted(raw.get())).ok();
-    let event = Event {
-        position: 0,
-        id: uuid::Uuid::now_v7().to_string(),
-        kind,
-        model: record.id.clone(),
-        model_version: record.version,
-        instance: None,
-        revision: record.version,
-        data,
-        actor: origin.actor,
-        cause: None,
-        hooks: Vec::new(),
-        request_id: origin.request_id,
-        time: record.updated_at,
-    };
-    Reply::ok().serialize(&DryRun { event: Some(event), hooks: Vec::new(), post_hooks: Vec::new() })
 }
 
 /// `Model` of the contract.

@@ -10,6 +10,11 @@ const REJECT: &str = r#"export function preCreate({ after }) {
 }"#;
 const PHASES: [&str; 6] = ["preCreate", "postCreate", "preUpdate", "postUpdate", "preDelete", "postDelete"];
 
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    format!("{:x}", sha2::Sha256::digest(text))
+}
+
 fn start() -> Server {
     let server = Server::start();
     create_orders(&server.client(), "order");
@@ -252,9 +257,33 @@ fn dry_runs_tell_what_each_hook_said() {
     assert_eq!((&bad["hooks"][0]["decision"], &bad["hooks"][0]["message"]), (&json!("reject"), &json!("no such name")));
     assert_eq!(bad["event"], Value::Null);
     assert_eq!(api.get("/models/order/instances").expect(200).json()["items"], json!([]));
-    let put =
-        api.request("PUT", "/models/order/hooks/preCreate?dry-run=true").body("text/javascript", ACCEPT_ALL).send();
-    put.expect_problem(400, "bad-request");
+}
+
+#[test]
+fn binding_can_be_tried_without_a_change() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    let put = |path: &str, source: &str| api.request("PUT", path).body("text/javascript", source).send();
+    let before = api.get("/models/order").expect(200).text();
+    let dry = put(&format!("{path}?name=check&dry-run=true"), REJECT).expect(200).json();
+    assert_eq!((&dry["event"]["type"], &dry["event"]["model_version"]), (&json!("hook.updated"), &json!(2)));
+    assert_eq!(dry["event"]["data"]["definition"]["hooks"]["preCreate"][0]["name"], "check");
+    put(&format!("{path}?dry-run=true"), "export const = 1;").expect_problem(422, "invalid");
+    let gone = api.delete(&format!("{path}?dry-run=true")).expect(200).json();
+    assert_eq!(gone["event"], Value::Null);
+    assert_eq!(api.get("/models/order").expect(200).text(), before);
+
+    put(&format!("{path}?name=check"), REJECT).expect(200);
+    let same = put(&format!("{path}?name=check&dry-run=true"), REJECT).expect(200).json();
+    assert_eq!(same["event"], Value::Null);
+    let gone = api.delete(&format!("{path}?dry-run=true")).expect(200).json();
+    assert_eq!(gone["event"]["type"], "hook.deleted");
+    assert_eq!(api.get(path).expect(200).json()[0]["name"], "check");
+    // Code that was only tried is not kept.
+    let chain = json!({"chain": [{"engine": "quickjs", "artifact": format!("sha256:{}", sha256(ACCEPT_ALL))}]});
+    put(&format!("{path}?dry-run=true"), ACCEPT_ALL).expect(200);
+    api.put(path, &chain).expect_problem(422, "invalid");
 }
 
 #[test]

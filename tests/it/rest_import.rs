@@ -109,6 +109,15 @@ fn a_dry_run_creates_nothing() {
         api.request("POST", "/models/order/import?dry-run=true").body("application/x-ndjson", lines).send().expect(200);
     assert_eq!((&dry.json()["created"], &dry.json()["failed"]), (&json!(1), &json!(1)));
     api.get("/models/order/instances/a").expect_problem(404, "not-found");
+    // A line that a hook would refuse is a failure, as it would be.
+    let hook = "export function preCreate({ after }) { if (after.name === 'bad') throw new Reject('no such name'); }";
+    api.put_javascript("order", "preCreate", hook).expect(200);
+    let lines = "{\"data\":{\"name\":\"good\"}}\n{\"data\":{\"name\":\"bad\"}}\n";
+    let path = "/models/order/import?dry-run=true";
+    let dry = api.request("POST", path).body("application/x-ndjson", lines).send().expect(200).json();
+    assert_eq!((&dry["created"], &dry["failed"]), (&json!(1), &json!(1)));
+    assert_eq!(dry["errors"][0]["type"], "rejected");
+    assert!(dry["errors"][0]["detail"].as_str().is_some_and(|detail| detail.contains("no such name")), "{dry}");
 }
 
 #[test]

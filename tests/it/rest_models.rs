@@ -221,6 +221,13 @@ fn preferences_and_dry_runs() {
     assert_eq!(dry["event"], Value::Null);
     assert_eq!(api.get("/models/order").expect(200).json()["version"], 1);
     api.post("/models?dry-run=true", &body).expect_problem(409, "exists");
+    let dry = api.delete("/models/order?dry-run=true").expect(200).json();
+    assert_eq!(dry["event"]["type"], "model.deleted");
+    api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect(201);
+    api.delete("/models/order?dry-run=true").expect_problem(409, "model-in-use");
+    let dry = api.delete("/models/order?cascade=true&dry-run=true").expect(200).json();
+    assert_eq!(dry["event"]["type"], "model.deleted");
+    assert_eq!(api.get("/models/order/instances").expect(200).json()["items"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

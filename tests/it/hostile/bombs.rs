@@ -36,10 +36,7 @@ fn memory() {
             ("billion", "export function preCreate() { new Array(1e9).fill(0); }"),
             ("buffer", "export function preCreate() { new Uint8Array(2 ** 30).fill(1); }"),
             ("closures", "export function preCreate() { let f = () => 0; for (;;) { const g = f; f = () => g; } }"),
-            (
-                "promises",
-                "export async function preCreate() { const p = []; for (;;) p.push(new Promise(() => {}), new Array(4096).fill(0)); }",
-            ),
+            ("promises", "export async function preCreate() { const p = []; for (;;) p.push(new Promise(() => {})); }"),
             ("json", "export function preCreate() { JSON.parse('[' + '{},'.repeat(1e7) + '{}]'); }"),
             (
                 "bigints",
@@ -93,7 +90,7 @@ fn output() {
         "the limit of what a hook hands back is 16 MiB",
         &[
             ("text", "export function preCreate() { return { text: 'x'.repeat(100_000_000) }; }"),
-            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(3_000_000) }; }"),
+            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(10_000_000) }; }"),
             ("list", "export function preCreate() { return { list: new Array(9_000_000).fill(1) }; }"),
         ],
     );
@@ -103,6 +100,21 @@ fn output() {
         "at most 8 MiB are allowed",
         &[("large", "export function preCreate() { return { text: 'x'.repeat(10_000_000) }; }")],
     );
+    all_refused(
+        &arena,
+        &["output"],
+        "at most 64 KiB are allowed",
+        &[(
+            "fields",
+            "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(10_000).fill(0).map((_, i) => ['/' + i, 'no']))); }",
+        )],
+    );
+    // A long text is cut, and refuses all the same.
+    let model = arena.victim();
+    arena.bind(&model, "long", "export function preCreate() { throw new Reject('x'.repeat(1_000_000)); }").expect(200);
+    let problem = create(&arena.api, &model, &json!({})).expect(422).json();
+    assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("/problems/rejected")), "{problem}");
+    assert_eq!(problem["detail"].as_str().map(|detail| detail.chars().count()), Some(4097));
     // What is too deep for any reader of JSON.
     all_refused(
         &arena,

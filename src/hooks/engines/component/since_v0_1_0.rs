@@ -23,7 +23,9 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-use self::snaphook::hook::types::{self, AccessError, EventRef, Instance as HookInstance, ModelRef, Rejection, Verdict};
+use self::snaphook::hook::types::{
+    self, AccessError, EventRef, Instance as HookInstance, ModelRef, Rejection, Verdict,
+};
 use self::snaphook::hook::{http, log, process, read, secret, write};
 
 /// The version as it stands in import names.
