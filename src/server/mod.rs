@@ -31,6 +31,7 @@ mod request;
 mod request_id;
 mod router;
 mod secrets;
+mod sites;
 mod sse;
 
 use std::future::Future;
@@ -71,7 +72,7 @@ pub async fn run(
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
-    descriptors::raise_limit();
+    let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
         engine,
@@ -82,5 +83,5 @@ pub async fn run(
         frames: sse::FrameCache::default(),
         stopping,
     });
-    connection::serve(listener, app, stop, shutdown).await
+    connection::serve(listener, app, connections_max, stop, shutdown).await
 }

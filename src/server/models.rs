@@ -135,7 +135,10 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
     let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, renames };
     let made = call.engine().update_model(model, definition, &options, &call.origin()).await?;
     match made {
-        Defined::Done(made) => written(Reply::ok(), prefer, &made.record),
+        Defined::Done(made) => {
+            let status = if prefer.minimal { StatusCode::NO_CONTENT } else { StatusCode::OK };
+            written(Reply::new(status), prefer, &made.record)
+        }
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
 }
@@ -152,7 +155,8 @@ async fn delete(call: &Call, model: &str) -> Result<Response> {
 }
 
 fn written(reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
-    let reply = prefer.applied(reply.etag(record.position));
+    // No hook runs after a change of a model: there is nothing to wait for.
+    let reply = Prefer { wait: None, ..prefer }.applied(reply.etag(record.position));
     if prefer.minimal { Ok(reply.empty()) } else { reply.serialize(&View::of(record)) }
 }
 

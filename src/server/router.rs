@@ -17,7 +17,7 @@ use super::query::{decode, shorten};
 use super::reply::{Body, Response};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{App, errors, events, health, hooks, import, instances, models, rebuild, secrets};
+use super::{App, errors, events, health, hooks, import, instances, models, rebuild, secrets, sites};
 
 /// More segments than any route has.
 const SEGMENTS_MAX: usize = 8;
@@ -71,7 +71,7 @@ async fn handle(call: Call, body: Incoming) -> (Route, Response) {
 }
 
 async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
-    if let Err(problem) = refuse_other_sites(call) {
+    if let Err(problem) = sites::refuse_others(call) {
         return (Route::Unknown, Err(problem));
     }
     let path = call.head.uri.path();
@@ -139,17 +139,6 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
 
 fn unknown(call: &Call) -> Problem {
     Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path())))
-}
-
-/// While no token is asked for, a page of some other site that a browser on this machine shows must not be able to
-/// write here. Browsers say where a request comes from; other clients do not.
-fn refuse_other_sites(call: &Call) -> Result<()> {
-    match call.headers().get("sec-fetch-site") {
-        Some(site) if site == "cross-site" && call.verb() != Verb::Get => {
-            Err(Problem::new(ProblemType::Forbidden, "a page of another site may not write here"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -185,20 +185,21 @@ fn what_is_no_http_ends_its_connection_only() {
     let api = server.client();
     let before = state(&api);
     let body = r#"{"data":{"name":"x"}}"#;
-    let post =
-        |headers: &str| format!("POST /models/order/instances HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}").into_bytes();
+    let post = |headers: &str| {
+        format!("POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
+    };
     let mut wires: Vec<Vec<u8>> = vec![
         b"\r\n\r\n\r\n".to_vec(),
         b"GET\r\n\r\n".to_vec(),
-        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n".to_vec(),
-        b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        b"GET /models?a=\"b\" HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        b"GET /models\x00 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        b"GET /models HTTP/1.1\r\nHost: a\r\nA\x01: b\r\n\r\n".to_vec(),
-        b"GET /models HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n".to_vec(),
-        format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(200_000)).into_bytes(),
-        format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(200_000)).into_bytes(),
-        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(1000)).into_bytes(),
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /models?a=\"b\" HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /models\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /models HTTP/1.1\r\nHost: localhost\r\nA\x01: b\r\n\r\n".to_vec(),
+        b"GET /models HTTP/1.1\r\nHost: localhost\r\n b: c\r\n\r\n".to_vec(),
+        format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(200_000)).into_bytes(),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "x".repeat(200_000)).into_bytes(),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(1000)).into_bytes(),
         post("Content-Length: -1\r\n"),
         post("Content-Length: 99999999999999999999999\r\n"),
         post("Content-Length: 5\r\nContent-Length: 21\r\n"),

@@ -160,6 +160,10 @@ fn pages_of_other_sites_may_not_write() {
     // Without a type a browser would send it without asking first.
     let untyped = send(("Origin", "https://evil.example")).untyped(body.to_string());
     untyped.send().expect_problem(415, "unsupported-media-type");
+    send(("Sec-Fetch-Site", "same-site")).json(&body).send().expect_problem(403, "forbidden");
+    // A name that somebody else lets resolve to this machine.
+    api.request("GET", "/models").host("evil.example:1337").send().expect_problem(403, "forbidden");
+    api.request("GET", "/models").host("localhost").send().expect(200);
     send(("Sec-Fetch-Site", "same-origin")).json(&body).send().expect(201);
 }
 

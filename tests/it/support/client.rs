@@ -138,6 +138,14 @@ impl Request<'_> {
         self
     }
 
+    /// Asks for another name than the address that is connected to.
+    pub(crate) fn host(mut self, name: &str) -> Self {
+        let (start, rest) = self.head.split_once("Host: ").expect("it is the first header");
+        let (_, rest) = rest.split_once("\r\n").expect("it ends");
+        self.head = format!("{start}Host: {name}\r\n{rest}");
+        self
+    }
+
     pub(crate) fn json(self, body: &Value) -> Self {
         self.body("application/json", body.to_string())
     }
