@@ -144,8 +144,6 @@ function leftBehind() {
 delete globals.wit;
 const namespace = globals.__cqjs;
 if (namespace) {
-  delete namespace.makeStream;
-  delete namespace.makeFuture;
   freeze(namespace.asyncExports ?? {});
   freeze(namespace);
   defineProperty(globals, "__cqjs", { value: namespace, writable: false, enumerable: false, configurable: false });
