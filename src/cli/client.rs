@@ -86,13 +86,9 @@ impl Client {
     }
 
     /// A stream of server-sent events, from after an event on.
-    pub(super) async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Result<Response> {
+    pub(super) async fn stream(&self, path: &str, last_event_id: &str) -> Result<Response> {
         let request = self.request(Method::GET, path).header("accept", "text/event-stream");
-        let request = match last_event_id {
-            Some(id) => request.header("last-event-id", id),
-            None => request,
-        };
-        self.send(request).await
+        self.send(request.header("last-event-id", last_event_id)).await
     }
 
     /// Every item of a list, page by page. `on` gets one after the other.
@@ -137,7 +133,7 @@ impl Client {
                 "no server answers at {}; start one with `snaphook serve`, or name another with `--url`",
                 self.base
             )),
-            false => Failure::new(format!("{} does not answer: {}", self.base, causes(&error))),
+            false => Failure::Broken(format!("{} does not answer: {}", self.base, causes(&error))),
         })
     }
 }
@@ -183,7 +179,8 @@ async fn check(response: Response) -> Result<Response> {
         return Ok(response);
     }
     let problem = json(response).await.unwrap_or(Value::Null);
-    Err(Failure::new(problem_text(status, &problem)))
+    let text = problem_text(status, &problem);
+    Err(if status == StatusCode::NOT_FOUND { Failure::NotFound(text) } else { Failure::Message(text) })
 }
 
 fn problem_text(status: StatusCode, problem: &Value) -> String {

@@ -124,6 +124,8 @@ async fn retry(global: &Global, chosen: &Chosen, dry_run: bool) -> Result<()> {
     let client = global.client()?;
     let dry = dry_run.then(|| ("dry-run", "true".to_owned()));
     let (mut matched, mut succeeded) = (0, 0);
+    // One that is gone does not keep the others from their turn.
+    let mut missing = Vec::new();
     let mut count = |answer: &Value| {
         let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
         matched += number("matched");
@@ -136,17 +138,28 @@ async fn retry(global: &Global, chosen: &Chosen, dry_run: bool) -> Result<()> {
     } else {
         let query: Vec<_> = dry.into_iter().collect();
         for id in &chosen.ids {
-            let answer = client.post(&with_query(&path(&["errors", id, "retry"]), &query), None).await?;
+            let answer = match client.post(&with_query(&path(&["errors", id, "retry"]), &query), None).await {
+                Ok(answer) => answer,
+                Err(Failure::NotFound(message)) => {
+                    missing.push(message);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             count(&answer);
             if let Some(error) = answer.get("error") {
                 output::line(format!("{id} failed again: {}", text(error, "message")))?;
             }
         }
     }
-    if dry_run {
-        return output::line(format!("{matched} would be retried"));
+    match dry_run {
+        true => output::line(format!("{matched} would be retried"))?,
+        false => output::line(format!("{matched} retried, {succeeded} succeeded"))?,
     }
-    output::line(format!("{matched} retried, {succeeded} succeeded"))?;
+    all_found(&missing)?;
+    if dry_run {
+        return Ok(());
+    }
     if succeeded < matched {
         return Err(Failure::new(format!("{} failed again; `snaphook errors list` shows why", matched - succeeded)));
     }
@@ -157,15 +170,29 @@ async fn drop(global: &Global, chosen: &Chosen) -> Result<()> {
     chosen.check()?;
     let client = global.client()?;
     let mut ids = chosen.ids.clone();
-    if ids.is_empty() {
+    let by_filter = ids.is_empty();
+    if by_filter {
         each(global, &chosen.which, |record| {
             ids.push(text(&record, "id"));
             Ok(())
         })
         .await?;
     }
+    let (mut dropped, mut missing) = (0, Vec::new());
     for id in &ids {
-        client.delete(&path(&["errors", id])).await?;
+        match client.delete(&path(&["errors", id])).await {
+            Ok(_) => dropped += 1,
+            // Somebody else dropped or retried it since it was listed.
+            Err(Failure::NotFound(_)) if by_filter => {}
+            Err(Failure::NotFound(message)) => missing.push(message),
+            Err(error) => return Err(error),
+        }
     }
-    output::line(format!("{} dropped", ids.len()))
+    output::line(format!("{dropped} dropped"))?;
+    all_found(&missing)
+}
+
+/// Fails if something that was named is not there.
+fn all_found(missing: &[String]) -> Result<()> {
+    if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n"))) }
 }

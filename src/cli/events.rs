@@ -85,14 +85,18 @@ impl Events {
 
     async fn follow(&self, client: &Client, print: &mut impl FnMut(&str) -> Result<bool>) -> Result<()> {
         let path = with_query("/events/stream", &self.query());
-        let mut last_id: Option<String> = None;
+        // A place to resume at from the start, so that a connection that breaks before the first event loses none.
+        let mut last_id = match self.after {
+            Some(after) => after.to_string(),
+            None => client.get("/events?limit=1").await?.get("head").map_or_else(|| "0".to_owned(), Value::to_string),
+        };
         let mut wait = RECONNECT.0;
         let mut reached = false;
         loop {
-            let mut response = match client.stream(&path, last_id.as_deref()).await {
+            let mut response = match client.stream(&path, &last_id).await {
                 Ok(response) => response,
                 // It was there and comes back.
-                Err(Failure::NoServer(_)) if reached => {
+                Err(Failure::NoServer(_) | Failure::Broken(_)) if reached => {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RECONNECT.1);
                     continue;
@@ -105,15 +109,12 @@ impl Events {
             while let Ok(Some(chunk)) = response.chunk().await {
                 for frame in frames.push(&chunk) {
                     if let Some(id) = frame.id {
-                        last_id = Some(id);
+                        last_id = id;
                     }
                     if !frame.data.is_empty() && !print(&frame.data)? {
                         return Ok(());
                     }
                 }
-            }
-            if last_id.is_none() && self.after.is_none() {
-                tracing::warn!("the connection broke before the first event; what happened meanwhile is not shown");
             }
             tokio::time::sleep(wait).await;
         }

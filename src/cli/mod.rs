@@ -142,6 +142,10 @@ enum Failure {
     Message(String),
     /// Nobody answers at the server's address.
     NoServer(String),
+    /// The connection broke before an answer came.
+    Broken(String),
+    /// The server has no such thing.
+    NotFound(String),
     Config(ConfigErrors),
     /// Stdout was closed by its reader.
     OutputClosed,
@@ -156,7 +160,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Message(message) | Failure::NoServer(message) => f.write_str(message),
+            Failure::Message(message)
+            | Failure::NoServer(message)
+            | Failure::Broken(message)
+            | Failure::NotFound(message) => f.write_str(message),
             Failure::Config(errors) => errors.fmt(f),
             Failure::OutputClosed => f.write_str("nobody reads the output"),
         }

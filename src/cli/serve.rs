@@ -23,6 +23,10 @@ const ACTOR_APPLY: &str = "apply";
 
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
+    match &config.file {
+        Some(file) => tracing::info!("configuration: {}", file.display()),
+        None => tracing::info!("no {} here: the defaults hold", config::FILE_DEFAULT),
+    }
     if let Some(refusal) = config.refusal() {
         return Err(refusal.into());
     }
@@ -42,10 +46,6 @@ pub(super) fn serve(global: &Global) -> Result<()> {
 async fn run(config: Config) -> Result<()> {
     let start = Instant::now();
     let stop = stop_signal()?;
-    match &config.file {
-        Some(file) => tracing::info!("configuration: {}", file.display()),
-        None => tracing::info!("no {} here: the defaults hold", config::FILE_DEFAULT),
-    }
     let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
     let listener = match TcpListener::bind(config.server.mount_address).await {
         Ok(listener) => listener,

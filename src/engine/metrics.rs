@@ -1,7 +1,11 @@
 //! Counters of the commit path and the dispatcher.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::models::Entry;
+use crate::config::Phase;
 
 /// Counts since the start. Relaxed: each is read for itself.
 #[derive(Debug, Default)]
@@ -39,6 +43,32 @@ impl Metrics {
             ("snaphook_post_hooks_given_up_total", "Post hooks that went to the error store", &self.given_up),
         ] {
             counter(out, name, help, value.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// Runs and failures of each hook. A hook that never ran is left out, so that a thousand of them cost nothing here.
+pub(super) fn hooks(out: &mut String, models: &[Arc<Entry>]) {
+    let mut runs = String::new();
+    let mut failures = String::new();
+    let chains = models.iter().flat_map(|entry| Phase::ALL.into_iter().flat_map(|phase| entry.chain(phase)));
+    for hook in chains.filter(|hook| hook.stats().runs() > 0) {
+        let id = &hook.binding().id;
+        let (model, phase, name) = (&id.model, id.phase, &id.name);
+        // Ids and names need no escapes. Writing into a `String` cannot fail.
+        let labels = format!("model=\"{model}\",phase=\"{phase}\",hook=\"{name}\"");
+        let _ = writeln!(runs, "snaphook_hook_runs_total{{{labels}}} {}", hook.stats().runs());
+        for (cause, count) in hook.stats().failures() {
+            let cause = cause.as_str();
+            let _ = writeln!(failures, "snaphook_hook_failures_total{{{labels},cause=\"{cause}\"}} {count}");
+        }
+    }
+    for (name, help, lines) in [
+        ("snaphook_hook_runs_total", "Runs of a hook since it was bound", runs),
+        ("snaphook_hook_failures_total", "Failed runs of a hook, by cause, such as the limit it broke", failures),
+    ] {
+        if !lines.is_empty() {
+            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{lines}");
         }
     }
 }

@@ -199,7 +199,9 @@ impl Engine {
             "Commands that wait for the committer",
             self.committer.waiting() as u64,
         );
-        metrics::gauge(&mut out, "snaphook_models", "Models in use", self.models.all().len() as u64);
+        let models = self.models.all();
+        metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
+        metrics::hooks(&mut out, &models);
         out
     }
 

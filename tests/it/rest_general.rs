@@ -180,7 +180,7 @@ fn bodies_are_bounded() {
     post(body(20_000_000)).expect_problem(413, "too-large");
     // A body that does not say how long it is.
     let mut chunked = String::from(
-        "POST /models/order/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
     for _ in 0..20 {
@@ -190,7 +190,7 @@ fn bodies_are_bounded() {
     let answer = String::from_utf8_lossy(&api.raw(chunked.as_bytes())).into_owned();
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("/problems/too-large"), "{answer}");
     // A client that asks first is told at once.
-    let ask = "POST /models/order/instances HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\
+    let ask = "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\
                Connection: close\r\n\r\n";
     let answer = String::from_utf8_lossy(&api.raw(ask.as_bytes())).into_owned();
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -202,7 +202,7 @@ fn a_body_may_come_in_small_pieces() {
     let server = Server::start();
     let api = server.client();
     create_orders(&api, "order");
-    let head = "POST /models/order/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+    let head = "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut stream = TcpStream::connect(server.address()).expect("a connection");
     stream.set_nodelay(true).expect("a socket");
@@ -292,9 +292,9 @@ fn requests_in_a_row_are_answered_in_a_row() {
     let api = server.client();
     let mut wire = Vec::new();
     for number in 0..20 {
-        wire.extend_from_slice(format!("GET /models/m{number} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        wire.extend_from_slice(format!("GET /models/m{number} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
     }
-    wire.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    wire.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let answer = String::from_utf8_lossy(&api.raw(&wire)).into_owned();
     let places: Vec<_> = (0..20).map(|number| answer.find(&format!("`m{number}`"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{answer}");
@@ -311,7 +311,7 @@ fn sigterm_ends_streams_and_lets_requests_finish() {
     let mut slow = TcpStream::connect(server.address()).expect("a connection");
     let body = r#"{"id":"late","data":{"name":"x"}}"#;
     let head = format!(
-        "POST /models/order/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     slow.write_all(head.as_bytes()).expect("sent");

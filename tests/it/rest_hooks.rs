@@ -310,6 +310,16 @@ fn logs_and_figures() {
     assert!(lines[198]["message"].as_str().expect("text").contains("n149"), "{log}");
     let stats = api.get("/models/order/hooks/preCreate/stats").expect(200).json();
     assert_eq!((&stats["items"][0]["name"], &stats["items"][0]["runs"]), (&json!("talk"), &json!(151)), "{stats}");
+    api.put_javascript("order", "preUpdate", "export function preUpdate() { null.x; }").expect(200);
+    api.post("/models/order/instances", &json!({"id": "a", "data": {"name": "x"}})).expect(201);
+    api.patch("/models/order/instances/a", &json!({"name": "y"})).expect_problem(502, "hook-failed");
+    let metrics = api.get("/metrics").expect(200).text();
+    for line in [
+        r#"snaphook_hook_runs_total{model="order",phase="preCreate",hook="talk"} 152"#,
+        r#"snaphook_hook_failures_total{model="order",phase="preUpdate",hook="preUpdate",cause="exception"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|written| written == line), "{line} is not in\n{metrics}");
+    }
     api.get("/models/order/hooks/preCreate/log?limit=1").expect_problem(400, "bad-request");
     api.get("/models/none/hooks/preCreate/log").expect_problem(404, "not-found");
     api.get("/models/none/hooks/preCreate/stats").expect_problem(404, "not-found");

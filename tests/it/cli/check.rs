@@ -78,6 +78,7 @@ fn other_files_and_none() {
     for args in [&["check"][..], &["serve"]] {
         let said = run(empty.path(), args).fails();
         assert!(said.contains("`auth.mode` is 'tokens' (the default)"), "{said}");
+        assert_eq!(said.contains("no config.toml here: the defaults hold"), args == ["serve"], "{said}");
     }
 }
 

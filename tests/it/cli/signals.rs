@@ -79,7 +79,7 @@ impl<'a> Upload<'a> {
         let mut stream = TcpStream::connect(server.address()).expect("a server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("the server reads");
