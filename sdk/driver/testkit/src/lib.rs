@@ -8,8 +8,9 @@
 //! ```
 //!
 //! The second argument is the driver's table of the configuration, with paths relative to a folder that each case
-//! has for itself. What a store says of itself (its capabilities) decides which demands apply: a store that is not
-//! durable is not opened again.
+//! has for itself. What a store says of itself (its capabilities) decides which demands apply. What none of
+//! them says is whether a closed store is there again when it is opened: for one that keeps nothing, the word `volatile`
+//! follows as a third argument.
 
 pub mod error;
 pub mod event;
@@ -27,14 +28,27 @@ pub use subject::{Subject, run};
 #[doc(hidden)]
 #[macro_export]
 macro_rules! cases {
-    ($driver:expr, $settings:tt, $($module:ident::$case:ident),* $(,)?) => {
+    ($driver:expr, $settings:tt, $volatile:tt, $($module:ident::$case:ident),* $(,)?) => {
         $(
             #[test]
             fn $case() {
-                let subject = $crate::Subject::new($driver, $crate::settings!($settings), module_path!());
+                let settings = $crate::settings!($settings);
+                let volatile = $crate::is_volatile!($volatile);
+                let subject = $crate::Subject::new($driver, settings, volatile, module_path!());
                 $crate::run($crate::$module::$case(&subject));
             }
         )*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! is_volatile {
+    ([]) => {
+        false
+    };
+    ([volatile]) => {
+        true
     };
 }
 
@@ -44,13 +58,14 @@ pub use serde_json::json as settings;
 /// Tests of an event store.
 #[macro_export]
 macro_rules! event_suite {
-    ($driver:expr, $settings:tt) => {
+    ($driver:expr, $settings:tt $(, $volatile:ident)?) => {
         mod event {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
                 $driver,
                 $settings,
+                [$($volatile)?],
                 event::events_come_back_as_they_were,
                 event::positions_rise_and_head_follows,
                 event::expectations_are_checked,
@@ -88,13 +103,14 @@ macro_rules! event_suite {
 /// Tests of a model store.
 #[macro_export]
 macro_rules! model_suite {
-    ($driver:expr, $settings:tt) => {
+    ($driver:expr, $settings:tt $(, $volatile:ident)?) => {
         mod model {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
                 $driver,
                 $settings,
+                [$($volatile)?],
                 model::instances_follow_their_events,
                 model::applying_again_has_no_effect,
                 model::what_is_not_there,
@@ -124,13 +140,14 @@ macro_rules! model_suite {
 /// Tests of an error store.
 #[macro_export]
 macro_rules! error_suite {
-    ($driver:expr, $settings:tt) => {
+    ($driver:expr, $settings:tt $(, $volatile:ident)?) => {
         mod error {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
                 $driver,
                 $settings,
+                [$($volatile)?],
                 error::records_are_kept,
                 error::records_are_listed,
                 error::survives_reopening,
@@ -142,13 +159,14 @@ macro_rules! error_suite {
 /// Tests of a secure store.
 #[macro_export]
 macro_rules! secure_suite {
-    ($driver:expr, $settings:tt) => {
+    ($driver:expr, $settings:tt $(, $volatile:ident)?) => {
         mod secure {
             #[allow(unused_imports, reason = "the driver may be named from the parent module")]
             use super::*;
             $crate::cases!(
                 $driver,
                 $settings,
+                [$($volatile)?],
                 secure::secrets_are_kept,
                 secure::expected_versions,
                 secure::listing,

@@ -13,6 +13,7 @@ pub struct Subject {
     driver: Driver,
     settings: Map<String, Value>,
     folder: Folder,
+    volatile: bool,
     /// Path of the module that holds the tests, for cases that start their own process.
     pub(crate) module: &'static str,
 }
@@ -23,14 +24,14 @@ enum Folder {
 }
 
 impl Subject {
-    /// `settings` is the driver's table of the configuration, `module` what `module_path!()` gives in the test.
-    pub fn new(driver: Driver, settings: Value, module: &'static str) -> Self {
+    /// `settings` is the driver's table of the configuration, `volatile` whether a closed store is gone, `module` what `module_path!()` gives in the test.
+    pub fn new(driver: Driver, settings: Value, volatile: bool, module: &'static str) -> Self {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
             None => Folder::Own(TempDir::new().unwrap()),
         };
-        Subject { driver, settings, folder, module }
+        Subject { driver, settings, folder, volatile, module }
     }
 
     /// The folder that the driver's relative paths are meant from.
@@ -61,9 +62,9 @@ impl Subject {
         (self.driver.secure.expect("the driver brings a secure store"))(self.context()).await.unwrap()
     }
 
-    /// Whether what is stored is still there when the store is opened again. Memory is not.
+    /// Whether what is stored is still there when the store is opened again.
     pub fn is_kept(&self) -> bool {
-        self.driver.name != "memory"
+        !self.volatile
     }
 }
 
