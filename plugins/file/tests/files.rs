@@ -1,0 +1,77 @@
+//! What is particular to secrets that are files.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, SecureStore};
+use snaphook_file::DRIVER;
+use tempfile::TempDir;
+
+async fn open(folder: &Path, settings: Value) -> Result<std::sync::Arc<dyn SecureStore>, DriverError> {
+    let Value::Object(settings) = settings else { panic!("settings are a table") };
+    DRIVER.secure.unwrap()(OpenContext { settings, directory: folder.to_owned() }).await
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn settings_are_checked() {
+    let folder = TempDir::new().unwrap();
+    for settings in [json!({}), json!({"path": ""}), json!({"path": "x", "other": 1})] {
+        assert_eq!(open(folder.path(), settings).await.err().unwrap().kind(), ErrorKind::Config);
+    }
+    assert!(files(folder.path()).is_empty());
+    std::fs::write(folder.path().join("taken"), "").unwrap();
+    let error = open(folder.path(), json!({"path": "taken"})).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("taken"), "{error}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), json!({"path": "a/b"})).await.unwrap();
+    store.put("Name", b"sealed", None).await.unwrap();
+    store.put("Name", b"again", None).await.unwrap();
+    let secrets = folder.path().join("a/b");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&secrets), 0o700);
+    assert_eq!(files(&secrets), ["N=ame.sealed"]);
+    assert_eq!(mode(&secrets.join("N=ame.sealed")), 0o600);
+}
+
+#[tokio::test]
+async fn what_was_half_written_is_cleared_and_strangers_stay() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    store.put("a", b"whole", None).await.unwrap();
+    drop(store);
+    std::fs::write(folder.path().join("a.new"), "half").unwrap();
+    std::fs::write(folder.path().join("README"), "mine").unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    assert_eq!(files(folder.path()), ["README", "a.sealed"]);
+    assert_eq!(store.list("").await.unwrap(), ["a"]);
+    assert_eq!(store.get("a").await.unwrap().unwrap().bytes, b"whole");
+}
+
+#[tokio::test]
+async fn damage_is_told() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    std::fs::write(folder.path().join("a.sealed"), "short").unwrap();
+    let error = store.get("a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("a.sealed"), "{error}");
+    std::fs::remove_file(folder.path().join("a.sealed")).unwrap();
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    assert_eq!(store.health().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(store.put("a", b"x", None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    std::fs::create_dir(folder.path()).unwrap();
+}
