@@ -42,6 +42,9 @@ const SCAN_MAX: usize = 512;
 /// A backlog up to this is looked through on the caller's thread.
 const BACKLOG_INLINE_MAX: u64 = 64;
 
+/// More changes than there will ever be.
+const DROPPED: u64 = u64::MAX;
+
 pub(super) struct Groups {
     shared: Arc<Shared>,
     groups: RwLock<HashMap<String, Arc<Member>>>,
@@ -53,7 +56,7 @@ pub(super) struct Groups {
 struct Member {
     number: i64,
     state: Mutex<State>,
-    /// [`GroupState::changes`] as of the last write.
+    /// [`GroupState::changes`] as of the last write; [`DROPPED`] once nothing may be written any more.
     written: Mutex<u64>,
 }
 
@@ -91,15 +94,15 @@ impl Groups {
         let filter = serde_json::to_string(&group.filter).map_err(|error| {
             DriverError::new(ErrorKind::Invalid, "create_group", "the filter cannot be written as JSON").because(error)
         })?;
-        let known = self.all().get(&group.name).cloned();
-        if let Some(member) = known {
+        // Held to the end: a group that is dropped meanwhile would leave its number to another.
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = groups.get(&group.name) {
             self.writing("create_group", |file| {
                 file.execute("UPDATE groups SET filter = ?2 WHERE number = ?1", params![member.number, filter])
             })?;
-            self.refilter(&member, &group.filter)?;
-            return self.write(&member);
+            self.refilter(member, &group.filter)?;
+            return self.write(member);
         }
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         let number = self.writing("create_group", |file| {
             file.execute(
                 "INSERT INTO groups(name, filter, cursor) VALUES (?1, ?2, ?3)",
@@ -119,7 +122,10 @@ impl Groups {
             let transaction = file.unchecked_transaction()?;
             transaction.execute("DELETE FROM pending WHERE number = ?1", [member.number])?;
             transaction.execute("DELETE FROM groups WHERE number = ?1", [member.number])?;
-            transaction.commit()
+            transaction.commit()?;
+            // Others may still work with the group, and the next one that is made may get its number.
+            *locked(&member.written) = DROPPED;
+            Ok(())
         })?;
         groups.remove(name);
         Ok(())
@@ -382,4 +388,38 @@ fn pending(connection: &Connection, number: i64) -> rusqlite::Result<BTreeMap<Po
 /// made than pass.
 fn token_base() -> u64 {
     time::now().unsigned_abs() * 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SqliteEventStore;
+    use super::*;
+
+    fn group(name: &str) -> Group {
+        Group { name: name.into(), filter: EventFilter::default() }
+    }
+
+    #[test]
+    fn a_dropped_group_writes_nothing_more() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = SqliteEventStore::open(&folder.path().join("events.db")).unwrap();
+        let groups = &store.groups;
+        groups.create(&group("old"), 5).unwrap();
+        // As a caller holds it that acknowledges at this moment.
+        let old = groups.member("ack", "old").unwrap();
+        groups.remove("old").unwrap();
+        groups.create(&group("new"), 7).unwrap();
+        assert_eq!(groups.member("ack", "new").unwrap().number, old.number);
+        {
+            let mut state = locked(&old.state);
+            state.group.offer(9, Stream::of_instance("m", "i"));
+            state.group.take(1, Instant::now(), Duration::from_secs(60));
+        }
+        groups.write(&old).unwrap();
+        let file = locked(&groups.file);
+        let number =
+            |sql: &str| file.as_ref().unwrap().connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT cursor FROM groups"), 7);
+        assert_eq!(number("SELECT count(*) FROM pending"), 0);
+    }
 }
