@@ -68,7 +68,8 @@ struct Shared {
     /// `None` once closed. Only `append`, `put_blob` and `close` take it.
     writer: Mutex<Option<Writer>>,
     readers: Readers,
-    names: RwLock<Names>,
+    /// As committed; replaced as a whole when an event is the first of its model.
+    names: RwLock<Arc<Names>>,
     /// Position of the last committed event; changes wake those that wait.
     head: watch::Sender<Position>,
 }
@@ -91,8 +92,8 @@ impl SqliteEventStore {
     pub fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
         let connection = open_writer(path, &FORMAT)?;
-        let names = Names::load(&connection).map_err(fault("open"))?;
-        let writer = Writer::new(path, connection, &FORMAT)?;
+        let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
+        let writer = Writer::new(path, connection, Arc::clone(&names), &FORMAT)?;
         let head = writer.head();
         let shared = Arc::new(Shared {
             writer: Mutex::new(Some(writer)),
@@ -131,6 +132,7 @@ impl EventStore for SqliteEventStore {
         let shared = &self.shared;
         shared.writing("append", |writer| {
             let answers = writer.append(batch, atomic, &shared.names)?;
+            // The names are published by now: who sees the new head can read up to it.
             let head = writer.head();
             shared.head.send_if_modified(|last| std::mem::replace(last, head) != head);
             Ok(answers)
@@ -252,7 +254,7 @@ fn put_blob(connection: &Connection, sha256: &str, bytes: &[u8]) -> rusqlite::Re
     Ok(())
 }
 
-/// Reading the names goes on whatever happened to a writer of them.
-fn names(shared: &Shared) -> std::sync::RwLockReadGuard<'_, Names> {
-    shared.names.read().unwrap_or_else(PoisonError::into_inner)
+/// The models' numbers as they are now.
+fn names(shared: &Shared) -> Arc<Names> {
+    Arc::clone(&shared.names.read().unwrap_or_else(PoisonError::into_inner))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
@@ -23,6 +23,8 @@ pub(super) struct Writer {
     connection: Connection,
     checkpointer: Checkpointer,
     head: Position,
+    /// As published, but for what the transaction that runs has added.
+    names: Arc<Names>,
     /// Last events of definition streams, by model number; every append requires one. Only this process writes,
     /// so they are right until a rollback, which clears them.
     definitions: HashMap<i64, Tail>,
@@ -38,12 +40,19 @@ struct Tail {
 }
 
 impl Writer {
-    pub(super) fn new(path: &Path, mut connection: Connection, format: &Format) -> Result<Writer> {
+    pub(super) fn new(path: &Path, mut connection: Connection, names: Arc<Names>, format: &Format) -> Result<Writer> {
         let head: i64 = connection
             .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
             .map_err(fault("open"))?;
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        Ok(Writer { connection, checkpointer, head: head as Position, definitions: HashMap::new(), broken: false })
+        Ok(Writer {
+            connection,
+            checkpointer,
+            head: head as Position,
+            names,
+            definitions: HashMap::new(),
+            broken: false,
+        })
     }
 
     /// Position of the last committed event.
@@ -70,7 +79,7 @@ impl Writer {
         &mut self,
         batch: &[Append],
         atomic: bool,
-        names: &RwLock<Names>,
+        published: &RwLock<Arc<Names>>,
     ) -> Result<Vec<Result<Position, Conflict>>> {
         if self.broken {
             return Err(DriverError::new(
@@ -79,26 +88,23 @@ impl Writer {
                 "the disk failed in an earlier commit; restart after it is mended",
             ));
         }
-        let (head, names_len) = (self.head, names.read().unwrap_or_else(PoisonError::into_inner).len());
-        let result = self.transaction(batch, atomic, names);
+        let (head, names) = (self.head, Arc::clone(&self.names));
+        let result = self.transaction(batch, atomic);
         if !matches!(result, Ok((_, true))) {
             self.head = head;
             self.definitions.clear();
-            names.write().unwrap_or_else(PoisonError::into_inner).truncate(names_len);
+            self.names = names;
+        } else if !Arc::ptr_eq(&self.names, &names) {
+            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.names);
         }
         self.checkpointer.after_commit(&self.connection);
         result.map(|(answers, _)| answers)
     }
 
     /// The answers, and whether anything was committed.
-    fn transaction(
-        &mut self,
-        batch: &[Append],
-        atomic: bool,
-        names: &RwLock<Names>,
-    ) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
+    fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
-        let answers = match self.rows(batch, atomic, names) {
+        let answers = match self.rows(batch, atomic) {
             Ok(answers) => answers,
             Err(error) => {
                 // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
@@ -123,15 +129,10 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    fn rows(
-        &mut self,
-        batch: &[Append],
-        atomic: bool,
-        names: &RwLock<Names>,
-    ) -> Result<Vec<Result<Position, Conflict>>> {
+    fn rows(&mut self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
         let mut answers = Vec::with_capacity(batch.len());
         for append in batch {
-            let answer = self.row(append, names)?;
+            let answer = self.row(append)?;
             if atomic && answer.is_err() {
                 let failed = answers.len();
                 answers.clear();
@@ -144,19 +145,15 @@ impl Writer {
         Ok(answers)
     }
 
-    fn row(&mut self, append: &Append, names: &RwLock<Names>) -> Result<Result<Position, Conflict>> {
+    fn row(&mut self, append: &Append) -> Result<Result<Position, Conflict>> {
         let event = &append.event;
-        let known = names.read().unwrap_or_else(PoisonError::into_inner).number(&event.model);
-        if let Err(conflict) = self.check(append, known, names)? {
+        let known = self.names.number(&event.model);
+        if let Err(conflict) = self.check(append, known)? {
             return Ok(Err(conflict));
         }
         let number = match known {
             Some(number) => number,
-            None => names
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .add(&self.connection, &event.model)
-                .map_err(fault("append"))?,
+            None => Arc::make_mut(&mut self.names).add(&self.connection, &event.model).map_err(fault("append"))?,
         };
         let position = self.head + 1;
         self.write(append, number, position)?;
@@ -167,7 +164,7 @@ impl Writer {
         Ok(Ok(position))
     }
 
-    fn check(&mut self, append: &Append, known: Option<i64>, names: &RwLock<Names>) -> Result<Result<(), Conflict>> {
+    fn check(&mut self, append: &Append, known: Option<i64>) -> Result<Result<(), Conflict>> {
         let event = &append.event;
         if append.expected != Expected::Any {
             let tail = self.tail(known, event.instance.as_deref())?;
@@ -181,7 +178,7 @@ impl Writer {
             }
         }
         for require in &append.requires {
-            let number = names.read().unwrap_or_else(PoisonError::into_inner).number(&require.stream.model);
+            let number = self.names.number(&require.stream.model);
             let tail = self.tail(number, require.stream.instance.as_deref())?;
             if tail.position != require.position {
                 return Ok(Err(Conflict::Required { stream: require.stream.clone(), last: tail.position }));

@@ -1,14 +1,14 @@
 //! Models by number: the log refers to a model by a small integer, so that its indexes stay small.
 //!
-//! Invariant: numbers are given out in order from 1 and never change; the table only grows. A name that is known
-//! here may belong to a transaction that was rolled back; [`Names::truncate`] takes it back.
+//! Invariant: numbers are given out in order from 1 and never change; the table only grows. The writer adds to
+//! a copy of its own and publishes that as a whole once it is committed, so that no reader holds it up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     by_name: HashMap<Arc<str>, i64>,
     /// Number `n` is at `n - 1`.
@@ -34,10 +34,6 @@ impl Names {
         usize::try_from(number - 1).ok().and_then(|index| self.by_number.get(index))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_number.len()
-    }
-
     /// Gives a new model its number, within the caller's transaction.
     pub(super) fn add(&mut self, connection: &Connection, name: &str) -> rusqlite::Result<i64> {
         let number = self.by_number.len() as i64 + 1;
@@ -46,13 +42,6 @@ impl Names {
             .execute(params![number, name])?;
         self.push(name.into());
         Ok(number)
-    }
-
-    /// Forgets what was added after there were `len`.
-    pub(super) fn truncate(&mut self, len: usize) {
-        for name in self.by_number.drain(len..) {
-            self.by_name.remove(&name);
-        }
     }
 
     fn push(&mut self, name: Arc<str>) {

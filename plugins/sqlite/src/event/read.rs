@@ -236,3 +236,30 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
     }
     Ok(event)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SqliteEventStore;
+    use super::*;
+
+    #[test]
+    fn a_read_does_not_hold_up_the_first_event_of_a_model() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = SqliteEventStore::open(&folder.path().join("events.db")).unwrap();
+        let shared = &store.shared;
+        let append = |model: &str| {
+            let batch = [snaphook_driver_testkit::sample::create(model, "i", "{}")];
+            let append = |writer: &mut super::super::Writer| writer.append(&batch, false, &shared.names);
+            *shared.writing("append", append).unwrap()[0].as_ref().unwrap()
+        };
+        let first = append("a");
+        let mut seen = Vec::new();
+        scan(shared, &EventFilter::default(), 0, first, 10, |event| {
+            seen.push((event.model, append("b")));
+            true
+        })
+        .unwrap();
+        assert_eq!(seen, [("a".to_owned(), first + 1)]);
+        assert_eq!(at(shared, first + 1).unwrap().unwrap().model, "b");
+    }
+}
