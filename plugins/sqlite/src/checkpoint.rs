@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::thread::Thread;
+use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use snaphook_driver::{DriverError, ErrorKind, Result};
@@ -33,10 +33,12 @@ struct Shared {
     pages: AtomicU32,
 }
 
-/// The writer's side. Dropping it ends the thread.
+/// The writer's side. Dropping it ends the thread and waits for that: SQLite removes the log only when the last
+/// connection is closed.
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
-    thread: Thread,
+    /// `None` only while it is dropped.
+    thread: Option<JoinHandle<()>>,
     /// Pages after which the thread starts.
     pages: u32,
     /// Pages at which to ask again.
@@ -57,13 +59,13 @@ impl Checkpointer {
             }))
             .map_err(fault("open"))?;
         let worker = Arc::clone(&shared);
-        let handle = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("sqlite-checkpoint".into())
-            .spawn(move || run(&connection, &worker))
+            .spawn(move || run(connection, &worker))
             .map_err(|error| {
                 DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error)
             })?;
-        Ok(Checkpointer { shared, thread: handle.thread().clone(), pages: format.log_pages, next: format.log_pages })
+        Ok(Checkpointer { shared, thread: Some(thread), pages: format.log_pages, next: format.log_pages })
     }
 
     /// Called by the writer after each commit. Costs two loads unless there is something to do.
@@ -79,7 +81,9 @@ impl Checkpointer {
             }
             IDLE if pages >= self.next => {
                 self.shared.state.store(ASKED, Ordering::Release);
-                self.thread.unpark();
+                if let Some(thread) = &self.thread {
+                    thread.thread().unpark();
+                }
             }
             IDLE if pages < self.pages => self.next = self.pages,
             _ => {}
@@ -90,17 +94,24 @@ impl Checkpointer {
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.shared.state.store(CLOSED, Ordering::Release);
-        self.thread.unpark();
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It cannot panic; if it did, its connection is closed all the same.
+            let _ = thread.join();
+        }
     }
 }
 
-fn run(connection: &Connection, shared: &Shared) {
+fn run(connection: Connection, shared: &Shared) {
     loop {
         match shared.state.load(Ordering::Acquire) {
             CLOSED => return,
             ASKED => {
                 for _ in 0..PASSES_MAX {
-                    match passive(connection) {
+                    if shared.state.load(Ordering::Acquire) == CLOSED {
+                        return;
+                    }
+                    match passive(&connection) {
                         Ok(rest) if rest > PAGES_REST => {}
                         _ => break,
                     }

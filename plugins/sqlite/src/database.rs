@@ -1,7 +1,8 @@
 //! One database file: opening it with the right settings, and the connections to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
@@ -56,7 +57,7 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // Else SQLite would prepare a statement again whenever a bound of a range changes.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch(&format!(
             "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {MMAP_BYTES_MAX}; PRAGMA temp_store = MEMORY;"
         ))?;
@@ -113,8 +114,20 @@ fn prepare_writer(connection: &Connection, format: &Format) -> rusqlite::Result<
 /// Connections for reading. Taking one is a push and a pop; a new one is opened only when all are in use.
 pub(crate) struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    pool: Mutex<Pool>,
+    /// Tells who closes the pool that nobody reads any more.
+    unused: Condvar,
 }
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    in_use: usize,
+    closed: bool,
+}
+
+/// How long a closing store waits for reads that are under way. After that they go on; the last of them removes the log.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Connections that are kept for the next reader; more than that are in use at once only for a moment.
 const READERS_IDLE_MAX: usize = 8;
@@ -124,26 +137,35 @@ const READER_CACHE_KIB: u32 = 2048;
 
 impl Readers {
     pub(crate) fn new(path: &Path) -> Self {
-        Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) }
+        Readers { path: path.to_owned(), pool: Mutex::default(), unused: Condvar::new() }
     }
 
     /// Runs `work` with a connection, on the caller's thread.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let connection = match locked(&self.idle).pop() {
+        let mut reader = self.take()?;
+        let connection = match reader.connection.take() {
             Some(connection) => connection,
             None => self.open()?,
         };
-        let result = work(&connection);
-        let mut idle = locked(&self.idle);
-        if idle.len() < READERS_IDLE_MAX {
-            idle.push(connection);
-        }
-        result
+        work(reader.connection.insert(connection))
     }
 
-    /// Closes what is idle.
-    pub(crate) fn clear(&self) {
-        locked(&self.idle).clear();
+    /// Closes what is idle and waits for what is in use. Blocks.
+    pub(crate) fn close(&self) {
+        let mut pool = locked(&self.pool);
+        pool.closed = true;
+        pool.idle.clear();
+        let waited = self.unused.wait_timeout_while(pool, CLOSE_WAIT_MAX, |pool| pool.in_use > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(&self) -> Result<Reader<'_>> {
+        let mut pool = locked(&self.pool);
+        if pool.closed {
+            return Err(DriverError::new(ErrorKind::Unavailable, "read", "the store is closed"));
+        }
+        pool.in_use += 1;
+        Ok(Reader { readers: self, connection: pool.idle.pop() })
     }
 
     fn open(&self) -> Result<Connection> {
@@ -165,6 +187,28 @@ impl Readers {
         };
         prepare().map_err(fault("open"))?;
         Ok(connection)
+    }
+}
+
+/// A place among the readers; given back however the work ends.
+struct Reader<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut pool = locked(&self.readers.pool);
+        let kept = !pool.closed && pool.idle.len() < READERS_IDLE_MAX;
+        match self.connection.take() {
+            Some(connection) if kept => pool.idle.push(connection),
+            // Closed before the place is given back, so that who waits for that finds it closed.
+            connection => drop(connection),
+        }
+        pool.in_use -= 1;
+        if pool.closed && pool.in_use == 0 {
+            self.readers.unused.notify_all();
+        }
     }
 }
 

@@ -65,11 +65,12 @@ impl ErrorStore for SqliteErrorStore {
     }
 
     async fn close(&self) -> Result<()> {
-        let connection = locked(&self.connection).take();
-        let closed = match connection {
+        let connection = Arc::clone(&self.connection);
+        let closed = off_thread("close", move || match locked(&connection).take() {
             Some(connection) => connection.close().map_err(|(_, error)| fault("close")(error)),
             None => Ok(()),
-        };
+        })
+        .await;
         locked(&self.lock).take();
         closed
     }

@@ -120,10 +120,14 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn close(&self) -> Result<()> {
-        self.groups.close();
-        self.shared.readers.clear();
-        let writer = locked(&self.shared.writer).take();
-        let closed = off_thread("close", move || writer.map_or(Ok(()), Writer::close)).await;
+        let (groups, shared) = (Arc::clone(&self.groups), Arc::clone(&self.shared));
+        let closed = off_thread("close", move || {
+            let writer = locked(&shared.writer).take();
+            groups.close();
+            shared.readers.close();
+            writer.map_or(Ok(()), Writer::close)
+        })
+        .await;
         locked(&self.lock).take();
         closed
     }

@@ -100,9 +100,13 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.readers.clear();
-        let writer = locked(&self.shared.writer).take();
-        let closed = off_thread("close", move || writer.map_or(Ok(()), Writer::close)).await;
+        let shared = Arc::clone(&self.shared);
+        let closed = off_thread("close", move || {
+            let writer = locked(&shared.writer).take();
+            shared.readers.close();
+            writer.map_or(Ok(()), Writer::close)
+        })
+        .await;
         locked(&self.lock).take();
         closed
     }

@@ -1,0 +1,225 @@
+//! What is particular to stores that are files: who may open them, files that cannot be used, what is left of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use snaphook_driver::{
+    DriverError, ErrorKind, ErrorQuery, EventFilter, EventQuery, EventStore, Group, ModelStore, OpenContext,
+};
+use snaphook_driver_testkit::sample::{create, created, shape};
+use snaphook_sqlite::DRIVER;
+use tempfile::TempDir;
+
+fn context(folder: &Path, settings: Value) -> OpenContext {
+    let Value::Object(settings) = settings else { panic!("settings are a table") };
+    OpenContext { settings, directory: folder.to_owned() }
+}
+
+async fn open_event(folder: &Path, path: &str) -> Result<Arc<dyn EventStore>, DriverError> {
+    DRIVER.event.unwrap()(context(folder, json!({ "path": path }))).await
+}
+
+async fn open_model(folder: &Path, path: &str) -> Result<Arc<dyn ModelStore>, DriverError> {
+    DRIVER.model.unwrap()(context(folder, json!({ "path": path }))).await
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, DriverError>, kind: ErrorKind, words: &[&str]) {
+    let error = result.err().expect("refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "`{word}` in `{error}`");
+    }
+}
+
+#[tokio::test]
+async fn settings_are_checked() {
+    let folder = TempDir::new().unwrap();
+    for (settings, word) in [
+        (json!({}), "path"),
+        (json!({"path": 1}), "string"),
+        (json!({"path": ""}), "empty"),
+        (json!({"path": "x.db", "sync": true}), "sync"),
+    ] {
+        refused(DRIVER.event.unwrap()(context(folder.path(), settings.clone())).await, ErrorKind::Config, &[word]);
+        refused(DRIVER.model.unwrap()(context(folder.path(), settings.clone())).await, ErrorKind::Config, &[word]);
+        refused(DRIVER.error.unwrap()(context(folder.path(), settings)).await, ErrorKind::Config, &[word]);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_store_is_opened_once_at_a_time() {
+    let folder = TempDir::new().unwrap();
+    let store = open_event(folder.path(), "deep/er/events.db").await.unwrap();
+    refused(open_event(folder.path(), "deep/er/events.db").await, ErrorKind::Config, &["in use", "events.db"]);
+    // Also when two stores are given one file by mistake.
+    refused(open_model(folder.path(), "deep/er/events.db").await, ErrorKind::Config, &["in use"]);
+    store.close().await.unwrap();
+    let again = open_event(folder.path(), "deep/er/events.db").await.unwrap();
+    // Dropping without closing frees it too.
+    drop(again);
+    open_event(folder.path(), "deep/er/events.db").await.unwrap();
+}
+
+#[tokio::test]
+async fn files_of_others_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    Connection::open(path("foreign.db")).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+    refused(
+        open_event(folder.path(), "foreign.db").await,
+        ErrorKind::Config,
+        &["no event log of snaphook", "foreign.db"],
+    );
+    refused(open_model(folder.path(), "foreign.db").await, ErrorKind::Config, &["no model store of snaphook"]);
+    open_event(folder.path(), "events.db").await.unwrap().close().await.unwrap();
+    refused(open_model(folder.path(), "events.db").await, ErrorKind::Config, &["no model store of snaphook"]);
+    Connection::open(path("events.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    refused(open_event(folder.path(), "events.db").await, ErrorKind::Config, &["99", "newer"]);
+    std::fs::write(path("noise.db"), "this is no database, whatever its name says. ".repeat(100)).unwrap();
+    refused(open_event(folder.path(), "noise.db").await, ErrorKind::Corrupt, &["no SQLite database", "noise.db"]);
+    assert!(std::fs::read_to_string(path("noise.db")).unwrap().starts_with("this is no database"));
+    std::fs::create_dir(path("folder.db")).unwrap();
+    refused(open_model(folder.path(), "folder.db").await, ErrorKind::Unavailable, &["cannot be opened", "folder.db"]);
+    std::fs::write(path("file"), "").unwrap();
+    refused(open_event(folder.path(), "file/events.db").await, ErrorKind::Config, &["folder cannot be made"]);
+}
+
+#[tokio::test]
+async fn damage_is_told() {
+    let folder = TempDir::new().unwrap();
+    let store = open_model(folder.path(), "models.db").await.unwrap();
+    store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
+    let events: Vec<_> = (2..200)
+        .map(|position| created(position, "m", &format!("i{position}"), &json!({"x": "y".repeat(200)})))
+        .collect();
+    store.apply(&events, 200).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let path = folder.path().join("models.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The head stays whole, the pages of the rows do not.
+    for byte in &mut bytes[4 * 4096..] {
+        *byte = 0xa5;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let outcome = async {
+        let store = open_model(folder.path(), "models.db").await?;
+        for position in 2..200 {
+            store.get("m", &format!("i{position}")).await?;
+        }
+        Ok(())
+    };
+    refused(outcome.await, ErrorKind::Corrupt, &["damaged"]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_stores_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mount = folder.path().join("tiny");
+    std::fs::create_dir(&mount).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&mount)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+    let unmount = Unmount(mount.clone());
+    let store = open_event(&mount, "events.db").await.unwrap();
+    let mut position = 0;
+    let error = loop {
+        let batch = [create("m", &format!("a{position}"), &format!("{{\"x\":\"{}\"}}", "y".repeat(20_000)))];
+        match store.append(&batch, false).await {
+            Ok(answers) => position = *answers[0].as_ref().unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert!(error.is_temporary());
+    assert_eq!(store.head().await.unwrap(), position);
+    let query = snaphook_driver::EventQuery { after: 0, limit: 1000, filter: Default::default() };
+    assert_eq!(store.read(&query, None).await.unwrap().events.len() as u64, position);
+    drop(store);
+    let store = open_event(&mount, "events.db").await.unwrap();
+    assert_eq!(store.head().await.unwrap(), position);
+    drop(store);
+    drop(unmount);
+}
+
+#[cfg(target_os = "linux")]
+struct Unmount(PathBuf);
+
+#[cfg(target_os = "linux")]
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Also while others still read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_store_is_one_file() {
+    let folder = TempDir::new().unwrap();
+    for round in 0..5 {
+        let events = open_event(folder.path(), "events.db").await.unwrap();
+        let models = open_model(folder.path(), "models.db").await.unwrap();
+        let errors = DRIVER.error.unwrap()(context(folder.path(), json!({"path": "errors.db"}))).await.unwrap();
+        let group = Group { name: "g".into(), filter: EventFilter::default() };
+        events.create_group(&group, 0).await.unwrap();
+        let batch: Vec<_> = (0..100).map(|row| create("m", &format!("i{round}-{row}"), "{}")).collect();
+        let position = events.append(&batch, false).await.unwrap().pop().unwrap().unwrap();
+        assert!(!events.claim("g", 100, Duration::from_secs(60)).await.unwrap().is_empty());
+        models.define(None, &shape("m", 1, &[], &[]), &Default::default(), position).await.unwrap();
+        errors.list(&ErrorQuery { model: None, hook: None, after: None, limit: 10 }).await.unwrap();
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (events, models) = (Arc::clone(&events), Arc::clone(&models));
+                tokio::spawn(async move {
+                    let query = EventQuery { after: 0, limit: 1000, filter: EventFilter::default() };
+                    while events.read(&query, None).await.is_ok() && models.count("m", &[]).await.is_ok() {}
+                })
+            })
+            .collect();
+        events.read(&EventQuery { after: 0, limit: 1000, filter: EventFilter::default() }, None).await.unwrap();
+        models.close().await.unwrap();
+        events.close().await.unwrap();
+        errors.close().await.unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with("-lock"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["errors.db", "events.db", "events.db-groups", "models.db"], "round {round}");
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        let error = events.append(&batch, false).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_beside_the_file_stays_short() {
+    let folder = TempDir::new().unwrap();
+    let store = open_event(folder.path(), "events.db").await.unwrap();
+    let data = format!("{{\"x\":\"{}\"}}", "y".repeat(3000));
+    let mut largest = 0;
+    for number in 0..400 {
+        let batch: Vec<_> = (0..200).map(|row| create("m", &format!("i{number}-{row}"), &data)).collect();
+        store.append(&batch, false).await.unwrap();
+        largest = largest.max(std::fs::metadata(folder.path().join("events.db-wal")).unwrap().len());
+    }
+    // 80,000 events of 3 KB go through a log of 64 MiB, and some more while it is copied.
+    assert!(largest < 200 << 20, "{largest}");
+    store.close().await.unwrap();
+    assert!(!folder.path().join("events.db-wal").exists());
+}
