@@ -2,6 +2,10 @@
 //!
 //! Every comparison is "class equals and value compares" (see [`super::table`]), which is both the trait's meaning
 //! and what the indexes hold.
+//!
+//! SQLite reads in the order of an index only if the statement asks for no more than the index gives. It does not see
+//! that an expression which is compared with one value is the same in all rows, so what the conditions fix ([`Fixed`])
+//! is left out of ORDER BY here.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params_from_iter};
@@ -21,45 +25,44 @@ const PAGE_INLINE_MAX: u32 = 100;
 
 /// Whether the query touches about as many rows as it answers.
 pub(super) fn is_short(table: &Table, query: &InstanceQuery) -> bool {
-    if query.limit > PAGE_INLINE_MAX {
-        return false;
-    }
-    if query.filter.is_empty() && query.sort.is_empty() {
-        return true;
-    }
-    let fixed: Vec<&[String]> = query
-        .filter
-        .iter()
-        .filter(|condition| matches!(condition.operator, Operator::Eq(_)))
-        .map(|condition| condition.path.as_slice())
-        .collect();
-    fixed.len() == query.filter.len()
-        && (fixed.is_empty() || fixed.iter().any(|path| table.leads(path)))
-        && table.is_indexed(&fixed, &query.sort)
+    let mut fixed = fixed_paths(table, query);
+    fixed.dedup();
+    query.limit <= PAGE_INLINE_MAX
+        && fixed.len() == query.filter.len()
+        && table.given(&fixed, &query.sort).is_some_and(|given| given.lead == fixed.len())
+}
+
+/// Paths that the filter compares with one value.
+fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a [String]> {
+    let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
+    query.filter.iter().filter(fixes).map(|condition| condition.path.as_slice()).collect()
+}
+
+/// What is the same in all rows that meet a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fixed {
+    Nothing,
+    Class,
+    /// And with it the class.
+    Value,
 }
 
 /// One page; see [`snaphook_driver::ModelStore::query`].
 pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery) -> Result<InstancePage> {
     let cursor = Cursor::decode(&table.model, query)?;
     let order = Order::new(table, query);
-    let mut filter = Statement::default();
-    for condition in &query.filter {
-        filter.and(|sql| write_condition(sql, table, condition));
-    }
+    let filter = where_clause(table, &query.filter);
     let limit = query.limit.max(1) as usize;
     let mut rows: Vec<(Instance, Vec<Value>)> = Vec::new();
-    let parts = match &cursor {
-        None => vec![Statement::default()],
-        Some(cursor) => order.after(cursor, table.is_indexed(&[], &query.sort))?,
-    };
+    let parts = order.parts(cursor.as_ref())?;
     // More than one part must see the same state.
     let transaction =
         (parts.len() > 1).then(|| connection.unchecked_transaction()).transpose().map_err(fault("query"))?;
     for part in parts {
         // One more than the page tells whether there is a next one.
         let wanted = limit + 1 - rows.len();
-        let read = || order.read(connection, table, &filter, part, wanted, &mut rows);
-        read().map_err(fault("query"))?;
+        let statement = order.statement(table, &filter, part, wanted);
+        order.read(connection, table, statement, &mut rows).map_err(fault("query"))?;
         if rows.len() > limit {
             break;
         }
@@ -75,10 +78,7 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
 
 /// See [`snaphook_driver::ModelStore::count`].
 pub(super) fn count(connection: &Connection, table: &Table, filter: &[Condition]) -> rusqlite::Result<u64> {
-    let mut statement = Statement::default();
-    for condition in filter {
-        statement.and(|sql| write_condition(sql, table, condition));
-    }
+    let statement = where_clause(table, filter);
     let sql = format!("SELECT count(*) FROM {}{}", table.name, statement.clause());
     let count: i64 =
         connection.prepare_cached(&sql)?.query_row(params_from_iter(&statement.parameters), |row| row.get(0))?;
@@ -128,9 +128,16 @@ impl Statement {
     }
 }
 
+fn where_clause(table: &Table, filter: &[Condition]) -> Statement {
+    let mut statement = Statement::default();
+    for condition in filter {
+        statement.and(|sql| write_condition(sql, table, condition));
+    }
+    statement
+}
+
 fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition) {
     let operand = table.operand(&condition.path);
-    let absent = operand.class_absent();
     match &condition.operator {
         Operator::Eq(value) => compare(sql, &operand, "=", value),
         Operator::Lt(value) => compare(sql, &operand, "<", value),
@@ -141,9 +148,47 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition) {
         Operator::In(values) => any_of(sql, &operand, values),
         Operator::Nin(values) => none_of(sql, &operand, values),
         Operator::Like(pattern) => like(sql, &operand, pattern),
-        Operator::Exists(true) => sql.push(&format!("{} < {absent}", operand.class)),
-        Operator::Exists(false) => sql.push(&format!("{} = {absent}", operand.class)),
+        Operator::Exists(true) => sql.push(&present(&operand)),
+        // The second says nothing new, but with it an index gives these rows by id.
+        Operator::Exists(false) => {
+            sql.push(&format!("{} = {} AND {} IS NULL", operand.class, operand.class_absent(), operand.value));
+        }
     }
+}
+
+/// What [`write_condition`] makes the same in all rows.
+fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
+    let comparable = |value: &Value| class_of(operand, value).is_some();
+    let one_class = if operand.kind.is_some() { Fixed::Class } else { Fixed::Nothing };
+    match operator {
+        Operator::Eq(value) if comparable(value) => Fixed::Value,
+        Operator::Lt(value) | Operator::Lte(value) | Operator::Gt(value) | Operator::Gte(value)
+            if comparable(value) =>
+        {
+            Fixed::Class
+        }
+        Operator::In(values) => match by_class(operand, values).as_slice() {
+            [(_, values)] if values.len() == 1 => Fixed::Value,
+            [_] => Fixed::Class,
+            _ => Fixed::Nothing,
+        },
+        Operator::Like(_) if comparable(&Value::String(String::new())) => Fixed::Class,
+        Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => one_class,
+        Operator::Exists(false) => Fixed::Value,
+        // These match nothing.
+        Operator::Eq(_)
+        | Operator::Lt(_)
+        | Operator::Lte(_)
+        | Operator::Gt(_)
+        | Operator::Gte(_)
+        | Operator::Like(_) => Fixed::Nothing,
+    }
+}
+
+/// There is a value. Where there is one class for that, as an equation, so that what follows in an index counts.
+fn present(operand: &Operand) -> String {
+    let operator = if operand.kind.is_some() { "= 0".to_owned() } else { format!("< {}", operand.class_absent()) };
+    format!("{} {operator}", operand.class)
 }
 
 /// The class of a JSON value under an operand; `None` if nothing there can compare with it.
@@ -211,7 +256,7 @@ fn any_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
 }
 
 fn none_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
-    sql.push(&format!("({} < {}", operand.class, operand.class_absent()));
+    sql.push(&format!("({}", present(operand)));
     let lists = by_class(operand, values);
     if !lists.is_empty() {
         sql.push(" AND NOT ");
@@ -271,40 +316,78 @@ fn bound(value: &Value) -> Sql {
 
 /// A sort order, in SQL: class and value of each key, then the id.
 struct Order {
-    keys: Vec<(Operand, bool)>,
+    keys: Vec<Key>,
+    /// Whether an index gives the order.
+    indexed: bool,
+    /// The key that comes in order only within one class at a time.
+    by_class: Option<usize>,
+}
+
+struct Key {
+    operand: Operand,
+    descending: bool,
+    /// What the filter fixes.
+    fixed: Fixed,
+}
+
+/// A part of the rows in question; all of one part come before those of the next.
+struct Part {
+    conditions: Statement,
+    /// What the filter and these conditions fix of each key.
+    fixed: Vec<Fixed>,
 }
 
 impl Order {
     fn new(table: &Table, query: &InstanceQuery) -> Self {
-        Order { keys: query.sort.iter().map(|key| (table.operand(&key.path), key.descending)).collect() }
+        let keys = query.sort.iter().map(|key| {
+            let operand = table.operand(&key.path);
+            let conditions = query.filter.iter().filter(|condition| condition.path == key.path);
+            let fixed = conditions.map(|condition| fixed_by(&operand, &condition.operator)).max();
+            Key { operand, descending: key.descending, fixed: fixed.unwrap_or(Fixed::Nothing) }
+        });
+        let keys: Vec<Key> = keys.collect();
+        let given = table.given(&fixed_paths(table, query), &query.sort);
+        let first = keys.iter().position(|key| key.fixed < Fixed::Value);
+        let by_class =
+            first.filter(|first| keys[*first].fixed < Fixed::Class && given.is_some_and(|given| given.backwards));
+        Order { keys, indexed: given.is_some(), by_class }
+    }
+
+    /// The statement of one part of a page, and its parameters.
+    fn statement(&self, table: &Table, filter: &Statement, part: Part, limit: usize) -> (String, Vec<Sql>) {
+        let mut all = filter.clone();
+        if !part.conditions.conditions.is_empty() {
+            all.and(|sql| {
+                sql.push(&part.conditions.conditions);
+                sql.parameters.extend(part.conditions.parameters);
+            });
+        }
+        let mut columns = String::from(COLUMNS);
+        let mut terms = String::new();
+        for (Key { operand, descending, .. }, fixed) in self.keys.iter().zip(part.fixed) {
+            columns.push_str(&format!(", {}, {}", operand.class, operand.value));
+            if fixed == Fixed::Nothing {
+                terms.push_str(&format!("{}, ", operand.class));
+            }
+            if fixed != Fixed::Value {
+                let direction = if *descending { " DESC" } else { "" };
+                terms.push_str(&format!("{}{direction}, ", operand.value));
+            }
+        }
+        let sql = format!("SELECT {columns} FROM {}{} ORDER BY {terms}_id LIMIT ?", table.name, all.clause());
+        all.parameters.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+        (sql, all.parameters)
     }
 
     fn read(
         &self,
         connection: &Connection,
         table: &Table,
-        filter: &Statement,
-        part: Statement,
-        limit: usize,
+        (sql, parameters): (String, Vec<Sql>),
         rows: &mut Vec<(Instance, Vec<Value>)>,
     ) -> rusqlite::Result<()> {
-        let mut all = filter.clone();
-        if !part.conditions.is_empty() {
-            all.and(|sql| {
-                sql.push(&part.conditions);
-                sql.parameters.extend(part.parameters);
-            });
-        }
-        let mut columns = String::from(COLUMNS);
-        let mut terms = String::new();
-        for (operand, descending) in &self.keys {
-            columns.push_str(&format!(", {}, {}", operand.class, operand.value));
-            let direction = if *descending { " DESC" } else { "" };
-            terms.push_str(&format!("{}, {}{direction}, ", operand.class, operand.value));
-        }
-        let sql = format!("SELECT {columns} FROM {}{} ORDER BY {terms}_id LIMIT {limit}", table.name, all.clause());
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut found = statement.query(params_from_iter(&all.parameters))?;
+        let mut found = statement.query(params_from_iter(&parameters))?;
         while let Some(row) = found.next()? {
             let keys = (0..self.keys.len())
                 .map(|key| Ok(pack(row.get(7 + 2 * key)?, row.get(8 + 2 * key)?)))
@@ -314,56 +397,74 @@ impl Order {
         Ok(())
     }
 
-    /// What comes after a cursor: one condition, or, where an index gives the order, one range of it after the
-    /// other, nearest first.
-    fn after(&self, cursor: &Cursor, indexed: bool) -> Result<Vec<Statement>> {
-        let mut places = Vec::with_capacity(self.keys.len());
-        for key in &cursor.keys {
-            places.push(unpack(key).ok_or_else(|| {
-                DriverError::new(ErrorKind::Invalid, "query", "the cursor is damaged, start again without one")
-            })?);
-        }
-        let mut parts = vec![self.part(&places, places.len(), |sql| {
-            sql.push("_id > ");
-            sql.bind(Sql::Text(cursor.id.clone()));
-        })];
+    /// The rows after a cursor: all at once, or, where an index gives the order, one range of it after the other,
+    /// nearest first.
+    fn parts(&self, cursor: Option<&Cursor>) -> Result<Vec<Part>> {
+        let Some(cursor) = cursor else {
+            return Ok(match self.by_class {
+                Some(depth) => self.classes(&[], depth, -1),
+                None => vec![self.part(&[], 0, Fixed::Nothing, Statement::default())],
+            });
+        };
+        let places = self.places(cursor)?;
+        let mut behind = Statement::default();
+        behind.push("_id > ");
+        behind.bind(Sql::Text(cursor.id.clone()));
+        let mut parts = vec![self.part(&places, places.len(), Fixed::Nothing, behind)];
         for depth in (0..places.len()).rev() {
-            let (operand, descending) = &self.keys[depth];
+            let Key { operand, descending, fixed } = &self.keys[depth];
             let (class, value) = &places[depth];
-            if *value != Sql::Null {
-                parts.push(self.part(&places, depth, |sql| {
-                    sql.push(&format!(
-                        "{} = {class} AND {} {} ",
-                        operand.class,
-                        operand.value,
-                        if *descending { "<" } else { ">" }
-                    ));
-                    sql.bind(value.clone());
-                }));
+            if *fixed < Fixed::Value && *value != Sql::Null {
+                let mut beyond = Statement::default();
+                let operator = if *descending { "<" } else { ">" };
+                beyond.push(&format!("{} = {class} AND {} {operator} ", operand.class, operand.value));
+                beyond.bind(value.clone());
+                parts.push(self.part(&places[..depth], depth, Fixed::Class, beyond));
             }
-            if *class < operand.class_absent() {
-                parts.push(self.part(&places, depth, |sql| sql.push(&format!("{} > {class}", operand.class))));
+            if *fixed < Fixed::Class && *class < operand.class_absent() {
+                parts.extend(self.classes(&places[..depth], depth, *class));
             }
         }
-        if indexed || parts.len() == 1 {
+        if self.indexed || parts.len() == 1 {
             return Ok(parts);
         }
         let mut whole = Statement::default();
         for (index, part) in parts.into_iter().enumerate() {
             whole.push(if index > 0 { " OR (" } else { "((" });
-            whole.push(&part.conditions);
-            whole.parameters.extend(part.parameters);
+            whole.push(&part.conditions.conditions);
+            whole.parameters.extend(part.conditions.parameters);
             whole.push(")");
         }
         whole.push(")");
-        Ok(vec![whole])
+        Ok(vec![self.part(&[], 0, Fixed::Nothing, whole)])
     }
 
-    /// Rows that equal the cursor in the first `depth` keys and meet one more condition.
-    fn part(&self, places: &[(i64, Sql)], depth: usize, last: impl FnOnce(&mut Statement)) -> Statement {
-        let mut part = Statement::default();
-        for ((operand, _), (class, value)) in self.keys.iter().zip(places).take(depth) {
-            part.and(|sql| {
+    /// Rows that equal the cursor in the first keys and are of a class beyond `class` in the key at `depth`.
+    fn classes(&self, places: &[(i64, Sql)], depth: usize, class: i64) -> Vec<Part> {
+        let operand = &self.keys[depth].operand;
+        let condition = |fixed, sql: String| {
+            let mut condition = Statement::default();
+            condition.push(&sql);
+            self.part(places, depth, fixed, condition)
+        };
+        if self.by_class != Some(depth) {
+            return vec![condition(Fixed::Nothing, format!("{} > {class}", operand.class))];
+        }
+        (class + 1..=operand.class_absent())
+            .map(|class| condition(Fixed::Class, format!("{} = {class}", operand.class)))
+            .collect()
+    }
+
+    /// Rows that equal the cursor in its first keys and meet one more condition, which fixes `by_last` of the key at
+    /// `depth`.
+    fn part(&self, places: &[(i64, Sql)], depth: usize, by_last: Fixed, last: Statement) -> Part {
+        let mut fixed: Vec<Fixed> = self.keys.iter().map(|key| key.fixed).collect();
+        let mut conditions = Statement::default();
+        for ((Key { operand, .. }, (class, value)), fixed) in self.keys.iter().zip(places).zip(&mut fixed) {
+            if *fixed == Fixed::Value {
+                continue;
+            }
+            conditions.and(|sql| {
                 sql.push(&format!("{} = {class} AND {}", operand.class, operand.value));
                 if *value == Sql::Null {
                     sql.push(" IS NULL");
@@ -372,9 +473,29 @@ impl Order {
                     sql.bind(value.clone());
                 }
             });
+            *fixed = Fixed::Value;
         }
-        part.and(last);
-        part
+        if !last.conditions.is_empty() {
+            conditions.and(|sql| {
+                sql.push(&last.conditions);
+                sql.parameters.extend(last.parameters);
+            });
+        }
+        if let Some(fixed) = fixed.get_mut(depth) {
+            *fixed = by_last.max(*fixed);
+        }
+        Part { conditions, fixed }
+    }
+
+    /// The classes and values at which a page ended.
+    fn places(&self, cursor: &Cursor) -> Result<Vec<(i64, Sql)>> {
+        let place = |(packed, key): (&Value, &Key)| {
+            unpack(packed).filter(|(class, _)| (0..=key.operand.class_absent()).contains(class))
+        };
+        let places: Option<Vec<_>> = cursor.keys.iter().zip(&self.keys).map(place).collect();
+        places.ok_or_else(|| {
+            DriverError::new(ErrorKind::Invalid, "query", "the cursor is damaged, start again without one")
+        })
     }
 }
 
@@ -401,4 +522,204 @@ fn unpack(key: &Value) -> Option<(i64, Sql)> {
         _ => return None,
     };
     Some((class.as_i64()?, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use snaphook_driver::{CarryOver, Column, Json, ModelShape, SortKey};
+
+    use super::super::migrate::migrate;
+    use super::*;
+
+    fn key(text: &str) -> SortKey {
+        let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
+        SortKey { path: path.split('.').map(str::to_owned).collect(), descending }
+    }
+
+    /// A table with these indexes, in memory.
+    fn table(indexes: &[&[&str]]) -> (Connection, Table) {
+        let column = |name: &str, kind| Column { name: name.into(), kind };
+        let table = Table::new(&ModelShape {
+            model: "m".into(),
+            version: 1,
+            columns: vec![
+                column("status", ColumnKind::Text),
+                column("total", ColumnKind::Number),
+                column("any", ColumnKind::Any),
+                column("two words", ColumnKind::Text),
+            ],
+            indexes: indexes.iter().map(|index| index.iter().map(|text| key(text)).collect()).collect(),
+            unique: vec![vec!["status".into(), "any".into()]],
+            record: Json::trusted("{}"),
+        });
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .create_scalar_function("_like", 2, rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC, |_| Ok(true))
+            .unwrap();
+        migrate(&connection, None, &table, &CarryOver::default(), 1).unwrap();
+        (connection, table)
+    }
+
+    /// SQLite's plans for all statements of one page.
+    fn plan(indexes: &[&[&str]], filter: &[(&str, Operator)], sort: &[&str], after: Option<&Cursor>) -> String {
+        let (connection, table) = table(indexes);
+        let query = InstanceQuery {
+            filter: filter
+                .iter()
+                .map(|(path, operator)| Condition { path: key(path).path, operator: operator.clone() })
+                .collect(),
+            sort: sort.iter().map(|text| key(text)).collect(),
+            limit: 10,
+            cursor: None,
+        };
+        let order = Order::new(&table, &query);
+        let statement = where_clause(&table, &query.filter);
+        let parts = order.parts(after).unwrap();
+        let mut plans = Vec::new();
+        for part in parts {
+            let (sql, parameters) = order.statement(&table, &statement, part, 10);
+            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let rows = explain.query_map(params_from_iter(&parameters), |row| row.get::<_, String>(3)).unwrap();
+            plans.extend(rows.map(Result::unwrap));
+        }
+        plans.join("\n")
+    }
+
+    #[test]
+    fn filters_and_sorts_are_answered_from_indexes() {
+        let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"], &["deep.name"], &["any"], &["two words"]];
+        let is = |text: &str| Operator::Eq(json!(text));
+        let real = |value: f64| pack(0, Sql::Real(value));
+        let text = |class: i64, text: &str| pack(class, Sql::Text(text.into()));
+        let none = |class: i64| pack(class, Sql::Null);
+        type Case = (Vec<(&'static str, Operator)>, &'static [&'static str], Option<Vec<Value>>);
+        let cases: Vec<Case> = vec![
+            (vec![], &[], None),
+            (vec![], &[], Some(vec![])),
+            (vec![("any", is("a"))], &[], None),
+            (vec![("any", is("a"))], &[], Some(vec![])),
+            (vec![("any", Operator::In(vec![json!(5), Value::Null]))], &[], None),
+            (vec![("any", Operator::Exists(false))], &[], None),
+            (vec![("total", Operator::Exists(false))], &[], None),
+            (vec![("two words", is("a"))], &[], None),
+            (vec![("status", is("a")), ("any", is("b"))], &[], None),
+            (vec![], &["-total"], None),
+            (vec![], &["-total"], Some(vec![real(1.5)])),
+            (vec![], &["-total"], Some(vec![none(1)])),
+            (vec![], &["status", "-total"], None),
+            (vec![], &["status", "-total"], Some(vec![text(0, "a"), real(2.0)])),
+            (vec![], &["status", "-total"], Some(vec![text(0, "a"), none(1)])),
+            (vec![], &["status", "-total"], Some(vec![none(1), real(2.0)])),
+            (vec![], &["any"], Some(vec![text(2, "a")])),
+            (vec![], &["any"], Some(vec![none(3)])),
+            (vec![("status", is("a"))], &["-total"], None),
+            (vec![("status", is("a"))], &["-total"], Some(vec![real(1.5)])),
+            (vec![("status", is("a"))], &["status", "-total"], None),
+            (vec![("status", is("a"))], &["status", "-total"], Some(vec![text(0, "a"), real(1.5)])),
+            (vec![("status", is("a"))], &["-total", "status"], None),
+            (vec![("status", is("a")), ("total", Operator::Eq(json!(5)))], &["status"], None),
+            (vec![("status", is("a")), ("total", Operator::Lt(json!(5)))], &["-total"], None),
+            (vec![("total", Operator::Gt(json!(5)))], &["-total"], None),
+            (vec![("total", Operator::Gt(json!(5)))], &["-total"], Some(vec![real(9.5)])),
+            (vec![("total", Operator::Exists(true))], &["-total"], None),
+            (vec![("total", Operator::Ne(json!(5)))], &["-total"], None),
+            (vec![("deep.name", Operator::Gte(json!("a")))], &["deep.name"], None),
+            (vec![("deep.name", Operator::Like("ab%".into()))], &["deep.name"], None),
+            (vec![("any", Operator::Lt(json!(5)))], &["any"], None),
+            (vec![("two words", Operator::Lt(json!("a")))], &["two words"], None),
+        ];
+        for (filter, sort, keys) in cases {
+            let cursor = keys.map(|keys| Cursor { keys, id: "x".into() });
+            let plan = plan(indexes, &filter, sort, cursor.as_ref());
+            let from_index = plan.lines().all(|line| line.contains("USING INDEX"));
+            assert!(from_index, "{filter:?} by {sort:?} after {cursor:?}:\n{plan}");
+        }
+    }
+
+    /// Only what is equal but for the id is sorted then, at most as much as has one value.
+    #[test]
+    fn an_index_serves_the_other_direction_too() {
+        let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"], &["any"]];
+        let is = |text: &str| Operator::Eq(json!(text));
+        let real = || pack(0, Sql::Real(1.5));
+        for (filter, sort, keys, parts) in [
+            (vec![], "total", None, 2),
+            (vec![], "total", Some(real()), 3),
+            (vec![], "total", Some(pack(1, Sql::Null)), 1),
+            (vec![], "-any", None, 5),
+            (vec![], "-any", Some(pack(1, Sql::Integer(5))), 5),
+            (vec![("status", is("a"))], "total", None, 2),
+            (vec![("total", Operator::Gt(json!(5)))], "total", None, 1),
+            (vec![("total", Operator::Gt(json!(5)))], "total", Some(real()), 2),
+        ] {
+            let cursor = keys.map(|key| Cursor { keys: vec![key], id: "x".into() });
+            let plan = plan(indexes, &filter, &[sort], cursor.as_ref());
+            let name = format!("{filter:?} by {sort} after {cursor:?}:\n{plan}");
+            assert_eq!(plan.lines().filter(|line| line.starts_with("SEARCH m USING INDEX")).count(), parts, "{name}");
+            let rest = plan.lines().filter(|line| !line.starts_with("SEARCH m USING INDEX"));
+            assert!(rest.into_iter().all(|line| line == "USE TEMP B-TREE FOR LAST TERM OF ORDER BY"), "{name}");
+        }
+    }
+
+    #[test]
+    fn short_queries() {
+        let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"]];
+        for (filter, sort, short) in [
+            (vec![], vec![], true),
+            (vec![], vec!["-total"], true),
+            (vec![], vec!["total"], true),
+            (vec![], vec!["any"], false),
+            (vec!["status"], vec!["-total"], true),
+            // All that are equal must be sorted by id.
+            (vec!["status"], vec![], false),
+            // Many may be passed over.
+            (vec!["any"], vec!["-total"], false),
+            (vec!["status", "total"], vec![], true),
+            (vec!["status", "any"], vec![], true),
+            (vec!["status", "any"], vec!["-total"], false),
+        ] {
+            let query = InstanceQuery {
+                filter: filter
+                    .iter()
+                    .map(|path| {
+                        let value = if *path == "total" { json!(1) } else { json!("a") };
+                        Condition { path: key(path).path, operator: Operator::Eq(value) }
+                    })
+                    .collect(),
+                sort: sort.iter().map(|text| key(text)).collect(),
+                limit: 10,
+                cursor: None,
+            };
+            assert_eq!(is_short(&table(indexes).1, &query), short, "{filter:?} by {sort:?}");
+        }
+    }
+
+    #[test]
+    fn equality_and_ranges_are_searched_not_scanned() {
+        let indexes: &[&[&str]] = &[&["status", "-total"], &["deep.name"], &["any"]];
+        for (path, operator, terms) in [
+            ("status", Operator::Eq(json!("a")), 2),
+            ("status", Operator::In(vec![json!("a"), json!("b")]), 2),
+            ("status", Operator::Gt(json!("a")), 2),
+            ("deep.name", Operator::Eq(json!("a")), 2),
+            ("deep.name", Operator::Like("abc%".into()), 3),
+            ("any", Operator::Lte(json!(5)), 2),
+            ("any", Operator::Eq(json!(true)), 2),
+        ] {
+            let plan = plan(indexes, &[(path, operator.clone())], &[], None);
+            let searched = plan
+                .lines()
+                .any(|line| line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
+            assert!(searched, "{path} {operator:?}: {plan}");
+        }
+    }
+
+    #[test]
+    fn the_next_text_after_a_prefix() {
+        assert_eq!(successor("ab"), Some("ac".into()));
+        assert_eq!(successor("a\u{10ffff}"), Some("b".into()));
+        assert_eq!(successor("\u{10ffff}"), None);
+        assert_eq!(successor("\u{d7ff}"), Some("\u{e000}".into()));
+    }
 }

@@ -68,6 +68,15 @@ pub(super) struct Operand {
     pub(super) kind: Option<ColumnKind>,
 }
 
+/// How an index gives an order; see [`Table::given`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Given {
+    /// How many of the fixed paths the index begins with.
+    pub(super) lead: usize,
+    /// Whether it must be read from its end: then the values come in order, but the classes do not.
+    pub(super) backwards: bool,
+}
+
 impl Operand {
     /// The class that stands for "absent or null".
     pub(super) fn class_absent(&self) -> i64 {
@@ -143,21 +152,24 @@ impl Table {
         }
     }
 
-    /// Whether an index gives this order, after the first `fixed` keys of the index that a filter compares with
-    /// one value each. Answers for any index.
-    pub(super) fn is_indexed(&self, fixed: &[&[String]], sort: &[SortKey]) -> bool {
-        self.indexes.iter().any(|index| {
-            let lead = index.iter().take_while(|key| fixed.contains(&key.path.as_slice())).count();
-            index[lead..].len() >= sort.len() && index[lead..].iter().zip(sort).all(|(key, wanted)| key == wanted)
-                || index.len() >= sort.len()
-                    && index.iter().zip(sort).all(|(key, wanted)| key == wanted)
-                    && !sort.is_empty()
-        })
-    }
-
-    /// Whether some index begins with this path.
-    pub(super) fn leads(&self, path: &[String]) -> bool {
-        self.indexes.iter().any(|index| index.first().is_some_and(|key| key.path == path))
+    /// What an index gives of this order among rows that are the same in the paths `fixed`; `None` if no index gives
+    /// it. An order that leaves ties between rows of one page is given too: only these are sorted by id then.
+    pub(super) fn given(&self, fixed: &[&[String]], sort: &[SortKey]) -> Option<Given> {
+        let is_fixed = |key: &&SortKey| fixed.contains(&key.path.as_slice());
+        let sort: Vec<&SortKey> = sort.iter().filter(|key| !is_fixed(key)).collect();
+        // The index of the ids.
+        let by_id = (fixed.is_empty() && sort.is_empty()).then_some(Given { lead: 0, backwards: false });
+        let indexes = self.indexes.iter().filter_map(|index| {
+            let lead = index.iter().take_while(is_fixed).count();
+            let rest: Vec<&SortKey> = index.iter().filter(|key| !is_fixed(key)).collect();
+            let forwards = if sort.is_empty() { rest.is_empty() } else { rest.starts_with(&sort) };
+            let backwards = match (sort.as_slice(), rest.first()) {
+                ([wanted], Some(key)) => wanted.path == key.path && wanted.descending != key.descending,
+                _ => false,
+            };
+            (forwards || backwards).then_some(Given { lead, backwards })
+        });
+        by_id.into_iter().chain(indexes).max_by_key(|given| (given.lead, !given.backwards))
     }
 
     /// The statement that makes the table, without property columns.
