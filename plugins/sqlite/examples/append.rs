@@ -1,8 +1,9 @@
 //! Measures this driver alone: durable appends with their applies, by batch size, then point reads.
 //!
-//! `cargo run --release -p snaphook-sqlite --example append [FOLDER] [EVENTS]` prints one line per measurement. FOLDER is where
-//! the files go (a temporary folder in the working directory by default; not a memory file system, or nothing is
-//! durable), EVENTS how many creations each batch size gets.
+//! `cargo run --release -p snaphook-sqlite --example append [FOLDER] [EVENTS] [BATCH]` prints one line per
+//! measurement. FOLDER is where the files go (a temporary folder in the working directory by default; in a memory file
+//! system nothing is durable and only the processor counts), EVENTS how many creations each batch size gets, BATCH the only
+//! batch size.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -82,6 +83,7 @@ fn main() {
     let temporary = tempfile::tempdir_in(".").expect("a temporary folder");
     let folder = arguments.next().map_or(temporary.path().to_owned(), PathBuf::from);
     let count: u64 = arguments.next().map_or(100_000, |text| text.parse().expect("a number of events"));
+    let only: Option<u64> = arguments.next().map(|text| text.parse().expect("a batch size"));
     let log = Arc::new(SqliteEventStore::open(&folder.join("events.db")).expect("events"));
     let models = Arc::new(SqliteModelStore::open(&folder.join("models.db")).expect("models"));
     let column = |name: &str, kind| Column { name: name.into(), kind };
@@ -105,7 +107,7 @@ fn main() {
     now(models.define(None, &shape, &CarryOver::default(), position)).expect("define");
 
     let mut number = 0;
-    for size in [1, 8, 24, 64] {
+    for size in [1, 8, 24, 64].into_iter().filter(|size| only.is_none_or(|only| only == *size)) {
         let total = if size == 1 { count / 10 } else { count };
         let (mut appending, mut applying, mut times) = (Duration::ZERO, Duration::ZERO, Vec::new());
         let (mut append_cpu, mut apply_cpu) = (Duration::ZERO, Duration::ZERO);

@@ -4,6 +4,7 @@ mod append;
 mod groups;
 mod names;
 mod read;
+mod tails;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

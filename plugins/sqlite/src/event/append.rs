@@ -7,37 +7,37 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use snaphook_driver::{
     Append, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, Position, Result, Stream,
 };
 
 use super::names::Names;
+use super::tails::{Tail, Tails};
 use crate::checkpoint::Checkpointer;
 use crate::database::Format;
-use crate::fault::{corrupt, fault};
+use crate::fault::fault;
 use crate::key::Key;
 
 /// The writing connection and what it knows without asking.
 pub(super) struct Writer {
     connection: Connection,
     checkpointer: Checkpointer,
-    head: Position,
-    /// As published, but for what the transaction that runs has added.
-    names: Arc<Names>,
-    /// Last events of definition streams, by model number; every append requires one. Only this process writes,
-    /// so they are right until a rollback, which clears them.
-    definitions: HashMap<i64, Tail>,
+    log: Log,
     /// Set when the disk failed in a commit: what is in the log then is known only after opening it again.
     broken: bool,
 }
 
-/// The last event of a stream; position 0 if there is none.
-#[derive(Clone, Copy)]
-struct Tail {
-    position: Position,
-    ended: bool,
+/// The log as the transaction that runs leaves it.
+struct Log {
+    head: Position,
+    names: Arc<Names>,
+    tails: Tails,
 }
+
+/// Prepared once for each batch.
+const INSERT: &str = "INSERT INTO events(position, model, instance, kind, model_version, revision, time, id, \
+    request_id, actor, cause, hooks, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 impl Writer {
     pub(super) fn new(path: &Path, mut connection: Connection, names: Arc<Names>, format: &Format) -> Result<Writer> {
@@ -45,19 +45,13 @@ impl Writer {
             .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
             .map_err(fault("open"))?;
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        Ok(Writer {
-            connection,
-            checkpointer,
-            head: head as Position,
-            names,
-            definitions: HashMap::new(),
-            broken: false,
-        })
+        let log = Log { head: head as Position, names, tails: Tails::default() };
+        Ok(Writer { connection, checkpointer, log, broken: false })
     }
 
     /// Position of the last committed event.
     pub(super) fn head(&self) -> Position {
-        self.head
+        self.log.head
     }
 
     /// Runs one statement outside of `append`, in a transaction of its own.
@@ -88,14 +82,17 @@ impl Writer {
                 "the disk failed in an earlier commit; restart after it is mended",
             ));
         }
-        let (head, names) = (self.head, Arc::clone(&self.names));
+        let (head, names) = (self.log.head, Arc::clone(&self.log.names));
         let result = self.transaction(batch, atomic);
-        if !matches!(result, Ok((_, true))) {
-            self.head = head;
-            self.definitions.clear();
-            self.names = names;
-        } else if !Arc::ptr_eq(&self.names, &names) {
-            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.names);
+        if matches!(result, Ok((_, true))) {
+            self.log.tails.committed();
+            if !Arc::ptr_eq(&self.log.names, &names) {
+                *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
+            }
+        } else {
+            self.log.head = head;
+            self.log.names = names;
+            self.log.tails.rolled_back();
         }
         self.checkpointer.after_commit(&self.connection);
         result.map(|(answers, _)| answers)
@@ -104,7 +101,7 @@ impl Writer {
     /// The answers, and whether anything was committed.
     fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
-        let answers = match self.rows(batch, atomic) {
+        let answers = match self.log.rows(&self.connection, batch, atomic) {
             Ok(answers) => answers,
             Err(error) => {
                 // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
@@ -128,11 +125,19 @@ impl Writer {
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
+}
 
-    fn rows(&mut self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
+impl Log {
+    fn rows(
+        &mut self,
+        connection: &Connection,
+        batch: &[Append],
+        atomic: bool,
+    ) -> Result<Vec<Result<Position, Conflict>>> {
+        let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
         let mut answers = Vec::with_capacity(batch.len());
         for append in batch {
-            let answer = self.row(append)?;
+            let answer = self.row(connection, &mut insert, append)?;
             if atomic && answer.is_err() {
                 let failed = answers.len();
                 answers.clear();
@@ -145,29 +150,38 @@ impl Writer {
         Ok(answers)
     }
 
-    fn row(&mut self, append: &Append) -> Result<Result<Position, Conflict>> {
+    fn row(
+        &mut self,
+        connection: &Connection,
+        insert: &mut CachedStatement<'_>,
+        append: &Append,
+    ) -> Result<Result<Position, Conflict>> {
         let event = &append.event;
+        let instance = event.instance.as_deref().map(Key::new);
         let known = self.names.number(&event.model);
-        if let Err(conflict) = self.check(append, known)? {
+        if let Err(conflict) = self.check(connection, append, known, instance.as_ref())? {
             return Ok(Err(conflict));
         }
         let number = match known {
             Some(number) => number,
-            None => Arc::make_mut(&mut self.names).add(&self.connection, &event.model).map_err(fault("append"))?,
+            None => Arc::make_mut(&mut self.names).add(connection, &event.model).map_err(fault("append"))?,
         };
         let position = self.head + 1;
-        self.write(append, number, position)?;
+        self.tails.moved(connection, number, instance.as_ref(), Tail { position, ended: event.kind.ends_stream() })?;
+        write(connection, insert, append, number, instance.as_ref(), position)?;
         self.head = position;
-        if event.instance.is_none() {
-            self.definitions.insert(number, Tail { position, ended: event.kind.ends_stream() });
-        }
         Ok(Ok(position))
     }
 
-    fn check(&mut self, append: &Append, known: Option<i64>) -> Result<Result<(), Conflict>> {
-        let event = &append.event;
+    fn check(
+        &mut self,
+        connection: &Connection,
+        append: &Append,
+        known: Option<i64>,
+        instance: Option<&Key<'_>>,
+    ) -> Result<Result<(), Conflict>> {
         if append.expected != Expected::Any {
-            let tail = self.tail(known, event.instance.as_deref())?;
+            let tail = self.tails.find(connection, known, instance)?;
             let holds = match append.expected {
                 Expected::Any => true,
                 Expected::New => tail.position == 0 || tail.ended,
@@ -179,15 +193,16 @@ impl Writer {
         }
         for require in &append.requires {
             let number = self.names.number(&require.stream.model);
-            let tail = self.tail(number, require.stream.instance.as_deref())?;
+            let instance = require.stream.instance.as_deref().map(Key::new);
+            let tail = self.tails.find(connection, number, instance.as_ref())?;
             if tail.position != require.position {
                 return Ok(Err(Conflict::Required { stream: require.stream.clone(), last: tail.position }));
             }
         }
-        if append.claims.is_empty() { Ok(Ok(())) } else { self.check_claims(append) }
+        if append.claims.is_empty() { Ok(Ok(())) } else { self.check_claims(connection, append) }
     }
 
-    fn check_claims(&self, append: &Append) -> Result<Result<(), Conflict>> {
+    fn check_claims(&self, connection: &Connection, append: &Append) -> Result<Result<(), Conflict>> {
         let own = append.event.stream();
         let released: HashSet<&str> = append.releases.iter().map(String::as_str).collect();
         let mut taken: HashMap<&str, &Stream> = HashMap::with_capacity(append.claims.len());
@@ -196,7 +211,7 @@ impl Writer {
             let current = match taken.insert(key, stream) {
                 Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head + 1 }),
                 None if released.contains(key.as_str()) => None,
-                None => holder_of(&self.connection, key).map_err(fault("append"))?,
+                None => holder_of(connection, key).map_err(fault("append"))?,
             };
             if let Some(holder) = current.filter(|current| current.stream != *stream) {
                 return Ok(Err(Conflict::Claimed { key: key.clone(), holder }));
@@ -204,109 +219,65 @@ impl Writer {
         }
         Ok(Ok(()))
     }
+}
 
-    /// The last event of a stream; `model` is `None` for a model without any event.
-    fn tail(&mut self, model: Option<i64>, instance: Option<&str>) -> Result<Tail> {
-        let none = Tail { position: 0, ended: false };
-        let Some(model) = model else { return Ok(none) };
-        if instance.is_none()
-            && let Some(tail) = self.definitions.get(&model)
-        {
-            return Ok(*tail);
-        }
-        let tail = self.find_tail(model, instance).map_err(fault("append"))?;
-        let tail = match tail {
-            None => none,
-            Some((position, kind)) => {
-                let kind = kind_of(kind).ok_or_else(|| corrupt("append", format!("event kind `{kind}` is unknown")))?;
-                Tail { position: position as Position, ended: kind.ends_stream() }
+fn write(
+    connection: &Connection,
+    insert: &mut CachedStatement<'_>,
+    append: &Append,
+    number: i64,
+    instance: Option<&Key<'_>>,
+    position: Position,
+) -> Result<()> {
+    let event = &append.event;
+    let json = |error: serde_json::Error| {
+        DriverError::new(ErrorKind::Invalid, "append", "the event cannot be written as JSON").because(error)
+    };
+    let cause = event.cause.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let hooks = (!event.hooks.is_empty()).then(|| serde_json::to_string(&event.hooks)).transpose().map_err(json)?;
+    let mut write = || -> rusqlite::Result<()> {
+        if !append.releases.is_empty() {
+            let mut delete = connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
+            for key in &append.releases {
+                delete.execute([key])?;
             }
-        };
-        if instance.is_none() {
-            self.definitions.insert(model, tail);
         }
-        Ok(tail)
-    }
-
-    fn find_tail(&self, model: i64, instance: Option<&str>) -> rusqlite::Result<Option<(i64, i64)>> {
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        match instance {
-            Some(instance) => self
-                .connection
-                .prepare_cached(
-                    "SELECT position, kind FROM events INDEXED BY events_stream
-                     WHERE model = ?1 AND instance = ?2 ORDER BY position DESC LIMIT 1",
-                )?
-                .query_row(params![model, Key::new(instance)], row)
-                .optional(),
-            None => self
-                .connection
-                .prepare_cached(
-                    "SELECT position, kind FROM events INDEXED BY events_stream
-                     WHERE model = ?1 AND instance IS NULL ORDER BY position DESC LIMIT 1",
-                )?
-                .query_row([model], row)
-                .optional(),
+        if !append.claims.is_empty() {
+            take_claims(connection, event, &append.claims, position)?;
         }
-    }
-
-    fn write(&self, append: &Append, number: i64, position: Position) -> Result<()> {
-        let event = &append.event;
-        let json = |error: serde_json::Error| {
-            DriverError::new(ErrorKind::Invalid, "append", "the event cannot be written as JSON").because(error)
-        };
-        let cause = event.cause.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-        let hooks = (!event.hooks.is_empty()).then(|| serde_json::to_string(&event.hooks)).transpose().map_err(json)?;
-        let write = || -> rusqlite::Result<()> {
-            if !append.releases.is_empty() {
-                let mut delete = self.connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
-                for key in &append.releases {
-                    delete.execute([key])?;
-                }
-            }
-            if !append.claims.is_empty() {
-                self.take_claims(event, &append.claims, position)?;
-            }
-            self.connection
-                .prepare_cached(
-                    "INSERT INTO events(position, model, instance, kind, model_version, revision, time, id,
-                        request_id, actor, cause, hooks, data)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-                )?
-                .execute(params![
-                    position as i64,
-                    number,
-                    event.instance.as_deref().map(Key::new),
-                    event.kind as i64,
-                    event.model_version as i64,
-                    event.revision as i64,
-                    event.time,
-                    Key::new(&event.id),
-                    event.request_id.as_deref().map(Key::new),
-                    event.actor,
-                    cause,
-                    hooks,
-                    event.data.as_deref(),
-                ])?;
-            Ok(())
-        };
-        write().map_err(fault("append"))
-    }
-
-    fn take_claims(&self, event: &Event, claims: &[Claim], position: Position) -> rusqlite::Result<()> {
-        let mut put = self.connection.prepare_cached(
-            "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4",
-        )?;
-        for Claim { key, holder } in claims {
-            let (model, instance) = match holder {
-                Some(stream) => (&stream.model, &stream.instance),
-                None => (&event.model, &event.instance),
-            };
-            put.execute(params![key, model, instance, position as i64])?;
-        }
+        insert.execute(params![
+            position as i64,
+            number,
+            instance,
+            event.kind as i64,
+            event.model_version as i64,
+            event.revision as i64,
+            event.time,
+            Key::new(&event.id),
+            event.request_id.as_deref().map(Key::new),
+            event.actor,
+            cause,
+            hooks,
+            event.data.as_deref(),
+        ])?;
         Ok(())
+    };
+    write().map_err(fault("append"))
+}
+
+fn take_claims(connection: &Connection, event: &Event, claims: &[Claim], position: Position) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached(
+        "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4",
+    )?;
+    for Claim { key, holder } in claims {
+        let (model, instance) = match holder {
+            Some(stream) => (&stream.model, &stream.instance),
+            None => (&event.model, &event.instance),
+        };
+        put.execute(params![key, model, instance, position as i64])?;
     }
+    Ok(())
 }
 
 /// Who holds a claim.

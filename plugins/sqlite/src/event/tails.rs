@@ -1,0 +1,223 @@
+//! The last event of a stream, which an append may not have passed.
+//!
+//! Definitions are few and every append asks for one: they are remembered. Of instances only this much is: ids of new
+//! ones rise (UUIDs of version 7 begin with the time), so one beyond all others of its model has no event, and nobody
+//! needs to look.
+//!
+//! Only this process writes, so what is known here is right until a rollback, which takes back what came since.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::{Position, Result};
+
+use super::append::kind_of;
+use crate::fault::{corrupt, fault};
+use crate::key::Key;
+
+/// The last event of a stream; position 0 if there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tail {
+    pub(super) position: Position,
+    pub(super) ended: bool,
+}
+
+impl Tail {
+    pub(super) const NONE: Tail = Tail { position: 0, ended: false };
+}
+
+#[derive(Default)]
+pub(super) struct Tails {
+    /// By model number, as this and the other.
+    definitions: HashMap<i64, Tail>,
+    newest: HashMap<i64, Newest>,
+}
+
+/// What is known of a model's instances whose ids are UUIDs.
+struct Newest {
+    /// None that is committed is greater; `None`: there is none.
+    committed: Option<[u8; 16]>,
+    /// Those of the transaction.
+    added: HashSet<[u8; 16]>,
+}
+
+impl Tails {
+    /// The last event of a stream; `model` is `None` for a model without any event.
+    pub(super) fn find(
+        &mut self,
+        connection: &Connection,
+        model: Option<i64>,
+        instance: Option<&Key<'_>>,
+    ) -> Result<Tail> {
+        let Some(model) = model else { return Ok(Tail::NONE) };
+        match instance {
+            None => self.of_definition(connection, model),
+            Some(Key::Uuid(id)) if self.newest(connection, model)?.is_new(id) => Ok(Tail::NONE),
+            Some(key) => {
+                let row = connection
+                    .prepare_cached(
+                        "SELECT position, kind FROM events INDEXED BY events_stream
+                         WHERE model = ?1 AND instance = ?2 ORDER BY position DESC LIMIT 1",
+                    )
+                    .and_then(|mut statement| statement.query_row(params![model, key], position_and_kind).optional());
+                tail(row.map_err(fault("append"))?)
+            }
+        }
+    }
+
+    /// Takes note of an event that is written.
+    pub(super) fn moved(
+        &mut self,
+        connection: &Connection,
+        model: i64,
+        instance: Option<&Key<'_>>,
+        tail: Tail,
+    ) -> Result<()> {
+        match instance {
+            None => {
+                self.definitions.insert(model, tail);
+            }
+            Some(Key::Uuid(id)) => {
+                self.newest(connection, model)?.added.insert(*id);
+            }
+            Some(Key::Text(_)) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn committed(&mut self) {
+        for newest in self.newest.values_mut() {
+            newest.committed = newest.added.drain().max().max(newest.committed);
+        }
+    }
+
+    pub(super) fn rolled_back(&mut self) {
+        self.definitions.clear();
+        for newest in self.newest.values_mut() {
+            newest.added.clear();
+        }
+    }
+
+    fn of_definition(&mut self, connection: &Connection, model: i64) -> Result<Tail> {
+        if let Some(tail) = self.definitions.get(&model) {
+            return Ok(*tail);
+        }
+        let row = connection
+            .prepare_cached(
+                "SELECT position, kind FROM events INDEXED BY events_stream
+                 WHERE model = ?1 AND instance IS NULL ORDER BY position DESC LIMIT 1",
+            )
+            .and_then(|mut statement| statement.query_row([model], position_and_kind).optional());
+        let tail = tail(row.map_err(fault("append"))?)?;
+        self.definitions.insert(model, tail);
+        Ok(tail)
+    }
+
+    fn newest(&mut self, connection: &Connection, model: i64) -> Result<&mut Newest> {
+        use std::collections::hash_map::Entry;
+        match self.newest.entry(model) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let committed = greatest(connection, model).map_err(fault("append"))?;
+                Ok(entry.insert(Newest { committed, added: HashSet::new() }))
+            }
+        }
+    }
+}
+
+impl Newest {
+    fn is_new(&self, id: &[u8; 16]) -> bool {
+        self.committed.is_none_or(|greatest| *id > greatest) && !self.added.contains(id)
+    }
+}
+
+/// The greatest UUID among a model's instances, from the end of the index: SQLite puts blobs after texts and compares
+/// them byte by byte. Called before the first event of the transaction is written, or counts it in.
+fn greatest(connection: &Connection, model: i64) -> rusqlite::Result<Option<[u8; 16]>> {
+    connection
+        .prepare_cached(
+            "SELECT instance FROM events INDEXED BY events_stream WHERE model = ?1 ORDER BY instance DESC LIMIT 1",
+        )?
+        .query_row([model], |row| match row.get_ref(0)? {
+            ValueRef::Blob(bytes) => Ok(bytes.try_into().ok()),
+            _ => Ok(None),
+        })
+        .optional()
+        .map(Option::flatten)
+}
+
+fn position_and_kind(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, i64)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn tail(row: Option<(i64, i64)>) -> Result<Tail> {
+    let Some((position, kind)) = row else { return Ok(Tail::NONE) };
+    let kind = kind_of(kind).ok_or_else(|| corrupt("append", format!("event kind `{kind}` is unknown")))?;
+    Ok(Tail { position: position as Position, ended: kind.ends_stream() })
+}
+
+#[cfg(test)]
+mod tests {
+    use snaphook_driver::{Append, Conflict, EventKind, Expected};
+    use snaphook_driver_testkit::sample::{any, create};
+
+    use super::super::SqliteEventStore;
+    use super::*;
+
+    fn uuid(number: u32) -> String {
+        format!("0190a6c4-5f8b-7cde-8f01-2345{number:08x}")
+    }
+
+    fn append(
+        store: &SqliteEventStore,
+        batch: &[Append],
+        atomic: bool,
+    ) -> Vec<std::result::Result<Position, Conflict>> {
+        let shared = &store.shared;
+        shared.writing("append", |writer| writer.append(batch, atomic, &shared.names)).unwrap()
+    }
+
+    /// Whether an instance can be created, which is then undone.
+    fn is_new(store: &SqliteEventStore, id: &str) -> bool {
+        let undone = Append { expected: Expected::At(u64::MAX), ..any("m", "never") };
+        let answers = append(store, &[create("m", id, "{}"), undone], true);
+        matches!(answers[..], [Err(Conflict::Batch), Err(Conflict::Stream { .. })])
+    }
+
+    #[test]
+    fn an_id_is_new_until_it_has_an_event() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("events.db");
+        let store = SqliteEventStore::open(&path).unwrap();
+        let batch = [5, 3, 9, 3, 9, 7].map(|number| create("m", &uuid(number), "{}"));
+        let taken: Vec<bool> = append(&store, &batch, false).iter().map(std::result::Result::is_err).collect();
+        assert_eq!(taken, [false, false, false, true, true, false]);
+        append(&store, &[create("m", "text", "{}"), any("m", &uuid(20)), create("other", &uuid(30), "{}")], false);
+        let check = |store: &SqliteEventStore| {
+            for number in [3, 5, 7, 9, 20] {
+                assert!(!is_new(store, &uuid(number)), "{number}");
+            }
+            assert!(!is_new(store, "text"));
+            for number in [1, 4, 8, 10, 30, 99, 99] {
+                assert!(is_new(store, &uuid(number)), "{number}");
+            }
+            assert!(is_new(store, "other text"));
+        };
+        check(&store);
+        drop(store);
+        let store = SqliteEventStore::open(&path).unwrap();
+        check(&store);
+        // What was rolled back is forgotten, also where the model was new with it.
+        let undone = Append { expected: Expected::At(u64::MAX), ..any("m", "never") };
+        append(&store, &[create("late", &uuid(50), "{}"), undone], true);
+        let answers = append(&store, &[create("later", &uuid(40), "{}"), create("later", &uuid(50), "{}")], false);
+        assert!(answers.iter().all(std::result::Result::is_ok), "{answers:?}");
+        // An ended stream may begin again.
+        let mut end = any("m", &uuid(99));
+        end.event.kind = EventKind::InstanceDeleted;
+        let again = [create("m", &uuid(99), "{}"), end, create("m", &uuid(99), "{}"), create("m", &uuid(99), "{}")];
+        let taken: Vec<bool> = append(&store, &again, false).iter().map(std::result::Result::is_err).collect();
+        assert_eq!(taken, [false, false, false, true]);
+    }
+}
