@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
 use snaphook_driver::{
     CarryOver, Condition, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery, Json,
     ModelShape, ModelStore, Position, Result,
@@ -58,14 +58,6 @@ struct Writer {
     connection: Connection,
     checkpointer: Checkpointer,
     checkpoint: Position,
-    statements: HashMap<String, Statements>,
-}
-
-/// The statements that write a model's rows.
-struct Statements {
-    create: String,
-    update: String,
-    delete: String,
 }
 
 impl SqliteModelStore {
@@ -80,8 +72,7 @@ impl SqliteModelStore {
             .iter()
             .map(|shape| (shape.model.clone(), Arc::new(Table::new(shape))))
             .collect();
-        let writer =
-            Writer { connection, checkpointer, checkpoint: checkpoint as Position, statements: HashMap::new() };
+        let writer = Writer { connection, checkpointer, checkpoint: checkpoint as Position };
         let shared = Shared {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
@@ -168,10 +159,7 @@ impl ModelStore for SqliteModelStore {
         self.shared.writing("apply", position, None, |writer| {
             let checkpoint = writer.checkpoint;
             let instances = events.iter().filter(|event| event.position > checkpoint && event.kind.is_instance());
-            for event in instances {
-                writer.apply(event, &tables)?;
-            }
-            Ok(())
+            writer.apply(instances, &tables)
         })
     }
 
@@ -325,35 +313,26 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    fn apply(&mut self, event: &Event, tables: &Tables) -> Result<()> {
-        let invalid =
-            |message: String| DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position);
-        let (Some(instance), Some(table)) = (&event.instance, tables.get(&event.model)) else {
-            return Err(invalid(format!("an instance event of `{}`, which is not defined", event.model)));
-        };
-        if !self.statements.contains_key(&event.model) {
-            self.statements.insert(event.model.clone(), Statements::new(table));
-        }
-        let statements = &self.statements[&event.model];
-        let run = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
-            self.connection
-                .prepare_cached(sql)
-                .and_then(|mut statement| statement.execute(parameters))
-                .map_err(fault("apply"))
-        };
-        let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
-        let data = event.data.as_ref().map(Json::as_str);
-        match event.kind {
-            EventKind::InstanceDeleted => {
-                run(&statements.delete, params![instance])?;
-            }
-            kind => {
-                let data = data.ok_or_else(|| invalid(format!("`{kind}` without data")))?;
-                let row = params![instance, version, revision, position, event.time, data];
-                if kind == EventKind::InstanceCreated || run(&statements.update, row)? == 0 {
-                    run(&statements.create, row)?;
-                }
-            }
+    fn apply<'a>(&'a mut self, events: impl Iterator<Item = &'a Event>, tables: &'a Tables) -> Result<()> {
+        // Most events of a batch are of one model: its statements are taken from the cache once.
+        let mut ready: Option<Ready<'_>> = None;
+        for event in events {
+            let invalid = |message: String| {
+                DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position)
+            };
+            let mut statements = match ready.take() {
+                Some(same) if same.model == event.model => same,
+                _ => match tables.get(&event.model) {
+                    Some(table) => {
+                        Ready { connection: &self.connection, model: &event.model, table, prepared: [None, None, None] }
+                    }
+                    None => {
+                        return Err(invalid(format!("an instance event of `{}`, which is not defined", event.model)));
+                    }
+                },
+            };
+            statements.apply(event, invalid)?;
+            ready = Some(statements);
         }
         Ok(())
     }
@@ -365,21 +344,43 @@ impl Writer {
     }
 }
 
-impl Statements {
-    fn new(table: &Table) -> Self {
-        let name = &table.name;
-        Statements {
-            create: format!(
-                "INSERT INTO {name}({}) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT(_id) DO UPDATE SET \
-                 _model_version = ?2, _revision = ?3, _position = ?4, _created_at = ?5, _updated_at = ?5, _data = ?6",
-                query::COLUMNS
-            ),
-            update: format!(
-                "UPDATE {name} SET _model_version = ?2, _revision = ?3, _position = ?4, _updated_at = ?5, _data = ?6 \
-                 WHERE _id = ?1"
-            ),
-            delete: format!("DELETE FROM {name} WHERE _id = ?1"),
+/// The statements that write one model's rows, prepared when they are needed.
+struct Ready<'a> {
+    connection: &'a Connection,
+    model: &'a str,
+    table: &'a Table,
+    prepared: [Option<CachedStatement<'a>>; 3],
+}
+
+/// Places in [`Ready`] and [`Table::writes`].
+const CREATE: usize = 0;
+const UPDATE: usize = 1;
+const DELETE: usize = 2;
+
+impl Ready<'_> {
+    fn apply(&mut self, event: &Event, invalid: impl Fn(String) -> DriverError) -> Result<()> {
+        let Some(instance) = &event.instance else {
+            return Err(invalid(format!("`{}` without an instance", event.kind)));
+        };
+        if event.kind == EventKind::InstanceDeleted {
+            return self.run(DELETE, params![instance]).map(drop);
         }
+        let data = event.data.as_ref().map(Json::as_str);
+        let data = data.ok_or_else(|| invalid(format!("`{}` without data", event.kind)))?;
+        let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
+        let row = params![instance, version, revision, position, event.time, data];
+        if event.kind == EventKind::InstanceCreated || self.run(UPDATE, row)? == 0 {
+            self.run(CREATE, row)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, which: usize, parameters: &[&dyn ToSql]) -> Result<usize> {
+        let statement = match &mut self.prepared[which] {
+            Some(statement) => statement,
+            empty => empty.insert(self.connection.prepare_cached(&self.table.writes[which]).map_err(fault("apply"))?),
+        };
+        statement.execute(parameters).map_err(fault("apply"))
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Table {
     pub(super) name: String,
     /// The statement that reads one row by its id.
     pub(super) get: String,
+    /// The statements that create, update and delete a row.
+    pub(super) writes: [String; 3],
     columns: Vec<Generated>,
     /// Property to place in `columns`.
     by_property: HashMap<String, usize>,
@@ -116,6 +118,18 @@ impl Table {
         Table {
             model: shape.model.clone(),
             get: format!("SELECT {COLUMNS} FROM {name} WHERE _id = ?1"),
+            writes: [
+                format!(
+                    "INSERT INTO {name}({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT(_id) DO UPDATE SET \
+                     _model_version = ?2, _revision = ?3, _position = ?4, _created_at = ?5, _updated_at = ?5, \
+                     _data = ?6"
+                ),
+                format!(
+                    "UPDATE {name} SET _model_version = ?2, _revision = ?3, _position = ?4, _updated_at = ?5, \
+                     _data = ?6 WHERE _id = ?1"
+                ),
+                format!("DELETE FROM {name} WHERE _id = ?1"),
+            ],
             name,
             columns,
             by_property,
