@@ -13,6 +13,7 @@ mod guests;
 mod hooks_js;
 mod hostile;
 mod numbers;
+mod other_drivers;
 mod peer;
 mod rest_events;
 mod rest_general;

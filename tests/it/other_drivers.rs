@@ -1,0 +1,83 @@
+//! Servers on other drivers than the defaults: everything in memory; errors as lines on stdout; stores that are gone.
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, ServerOptions, create_orders, eventually};
+
+const INSTANCES: &str = "/models/order/instances";
+
+fn start(tables: &str) -> Server {
+    let options = ServerOptions { hooks: "max-attempts = 1".into(), tables: tables.into(), ..ServerOptions::default() };
+    Server::start_with(options)
+}
+
+#[test]
+fn everything_in_memory() {
+    let stores = ["secure", "event", "model", "error"];
+    let tables: String = stores.iter().map(|store| format!("[driver-{store}-storage]\ndriver = 'memory'\n")).collect();
+    let server = start(&tables);
+    let api = server.client();
+    create_orders(&api, "order");
+    api.put_javascript("order", "preCreate", "export function preCreate({ after }) { if (!after.name) throw 1; }")
+        .expect(200);
+    api.put_javascript("order", "postCreate", "export function postCreate({ after }) { throw new Error(after.name); }")
+        .expect(200);
+    for name in ["b", "a"] {
+        api.post(INSTANCES, &json!({"id": name, "data": {"name": name}})).expect(201);
+    }
+    api.request("PUT", "/secrets/key").body("text/plain", "value").send().expect(204);
+    assert_eq!(api.get("/secrets").expect(200).json()["items"], json!(["key"]));
+    let list = || api.get(&format!("{INSTANCES}?sort=-name&filter[name][gte]=a")).expect(200).text();
+    let before = list();
+    assert_eq!(serde_json::from_str::<Value>(&before).expect("JSON")["items"][0]["id"], "b");
+    let errors = eventually("both failures are recorded", || {
+        let items = api.get("/errors").expect(200).json()["items"].as_array().expect("a list").clone();
+        (items.len() == 2).then_some(items)
+    });
+    assert_eq!(errors[0]["cause"], "exception");
+    api.request("POST", "/rebuild").send();
+    eventually("the store is rebuilt", || (api.get(INSTANCES).status == 200).then_some(()));
+    assert_eq!(list(), before);
+    // Memory is what it says.
+    let server = server.restart();
+    assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
+    for file in ["events.db", "models.db", "errors.db", "secrets"] {
+        assert!(!server.directory().join("data").join(file).exists(), "{file} was written");
+    }
+}
+
+#[test]
+fn errors_as_lines_on_stdout() {
+    let server = start("[driver-error-storage]\ndriver = 'stdout'\n");
+    let api = server.client();
+    create_orders(&api, "order");
+    let source = "export function postCreate({ after }) { throw new Error('no paper: ' + after.name); }";
+    api.request("PUT", "/models/order/hooks/postCreate?name=print").body("text/javascript", source).send().expect(200);
+    api.post(INSTANCES, &json!({"data": {"name": "first"}})).expect(201);
+    let line = eventually("the failure is a line", || {
+        server.log().iter().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|line| line.is_object()))
+    });
+    assert_eq!((&line["hook"], &line["cause"]), (&json!("print"), &json!("exception")), "{line}");
+    assert!(line["message"].as_str().is_some_and(|message| message.contains("no paper: first")), "{line}");
+    // Nothing is kept, which every route of errors says.
+    for (method, path) in [("GET", "/errors"), ("POST", "/errors/retry")] {
+        let problem = api.request(method, path).send();
+        assert!(problem.status >= 400, "{method} {path}: {}", problem.status);
+        assert!(problem.text().contains("only forwards"), "{}", problem.text());
+    }
+}
+
+#[test]
+fn a_store_that_is_gone_is_not_ready() {
+    let server = Server::start();
+    let api = server.client();
+    assert_eq!(api.get("/readyz").expect(200).json(), json!({"status": "ready"}));
+    // The folder of the secrets is asked for each time.
+    let secrets = server.directory().join("data/secrets");
+    std::fs::remove_dir_all(&secrets).expect("a folder");
+    std::fs::write(&secrets, "in the way").expect("a file");
+    let problem = api.get("/readyz").expect_problem(503, "storage");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("secure")), "{problem}");
+    // The process is well all the same.
+    api.get("/healthz").expect(200);
+}
