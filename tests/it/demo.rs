@@ -33,11 +33,7 @@ struct Director {
 #[test]
 fn films_and_their_directors() {
     let films = films(today());
-    let server = Server::start_with(ServerOptions {
-        hooks: format!("directory = '{}'\napply = true", root().join("hooks").display()),
-        tables: checked_in_grants(),
-        ..ServerOptions::default()
-    });
+    let server = start();
     let api = server.client();
 
     let (created, refused) = import(&api, &films);
@@ -95,6 +91,78 @@ fn the_readme_keeps_its_word() {
         .output()
         .expect("the binary runs");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+
+    // Its requests, as they stand there.
+    let server = start();
+    let api = server.client();
+    let requests: Vec<Vec<String>> =
+        readme.replace("\\\n", " ").lines().filter(|line| line.starts_with("curl ")).map(words).collect();
+    let mut statuses = Vec::new();
+    for request in &requests {
+        let (status, body) = curl(&api, request);
+        if body.contains("\"created\"") {
+            assert!(body.contains("\"created\":194,\"failed\":6"), "{body}");
+            wait_for_post_hooks(&api, 194);
+        }
+        statuses.push(status);
+    }
+    // The import, a film, a director, a list, a refusal, events, a stream, a binding.
+    assert_eq!(statuses, [200, 200, 200, 200, 422, 200, 200, 200], "{requests:?}");
+}
+
+/// A server with the demo.
+fn start() -> Server {
+    Server::start_with(ServerOptions {
+        hooks: format!("directory = '{}'\napply = true", root().join("hooks").display()),
+        tables: checked_in_grants(),
+        ..ServerOptions::default()
+    })
+}
+
+/// The words of a line of shell that has no expansions.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for char in line.chars() {
+        match (quote, char) {
+            (Some(open), _) if char == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(char);
+                word.get_or_insert_default();
+            }
+            (None, ' ') => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(char),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// What curl would ask: status and body. Of a stream only its head is read.
+fn curl(api: &Client, words: &[String]) -> (u16, String) {
+    let (mut method, mut path, mut data, mut media_type, mut streams) = (None, "", None, "", false);
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-s" | "-sg" => {}
+            "-sN" => streams = true,
+            "-X" => method = words.next(),
+            "-H" => media_type = words.next().and_then(|header| header.strip_prefix("content-type: ")).expect("a type"),
+            "-d" | "--data" | "--data-binary" => data = words.next(),
+            url => path = url.strip_prefix("http://127.0.0.1:1337").expect("the demo's address"),
+        }
+    }
+    if streams {
+        return (api.stream(path, &[]).status(), String::new());
+    }
+    let request = api.request(method.map_or(if data.is_some() { "POST" } else { "GET" }, String::as_str), path);
+    let response = match data.map(|data| (data, data.strip_prefix('@'))) {
+        None => request.send(),
+        Some((_, Some(file))) => {
+            request.body(media_type, std::fs::read_to_string(root().join(file)).expect("a file")).send()
+        }
+        Some((data, None)) => request.body(media_type, data.as_str()).send(),
+    };
+    (response.status, response.text())
 }
 
 fn root() -> &'static Path {
