@@ -4,11 +4,15 @@
 //! thread with its own connection copies the bulk while the writer goes on; what is left after that, a few pages,
 //! the writer copies between two commits. Only then, with the whole log copied, its next commit can start the log
 //! from the front.
+//!
+//! What is in the log a reader must look up and copy, page by page; what is in the file it has mapped. So where reads
+//! count the thread also copies everything once nothing was written for a moment: then readers pass the log by.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use snaphook_driver::{DriverError, ErrorKind, Result};
@@ -22,6 +26,9 @@ const PAGES_REST: u32 = 128;
 /// Passes that the thread makes at most to get down to that.
 const PASSES_MAX: u32 = 4;
 
+/// How long nothing is written before all is copied.
+const QUIET: Duration = Duration::from_millis(200);
+
 const IDLE: u8 = 0;
 const ASKED: u8 = 1;
 const DONE: u8 = 2;
@@ -31,6 +38,21 @@ struct Shared {
     state: AtomicU8,
     /// Pages in the log, as of the last commit.
     pages: AtomicU32,
+    /// Commits so far.
+    commits: AtomicU32,
+    /// All is copied, or need not be: the thread sleeps until it is woken.
+    resting: AtomicBool,
+}
+
+impl Shared {
+    /// Lets the thread sleep, unless there was a commit after the `seen`th. In the same order as the writer counts a
+    /// commit and then looks here, so that one of the two sees the other.
+    fn rest(&self, seen: u32) {
+        self.resting.store(true, Ordering::SeqCst);
+        if self.commits.load(Ordering::SeqCst) != seen {
+            self.resting.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 /// The writer's side. Dropping it ends the thread and waits for that: SQLite removes the log only when the last
@@ -39,6 +61,8 @@ pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
     /// `None` only while it is dropped.
     thread: Option<JoinHandle<()>>,
+    /// See [`Format::settles`].
+    settles: bool,
     /// Pages after which the thread starts.
     pages: u32,
     /// Pages at which to ask again.
@@ -50,11 +74,17 @@ impl Checkpointer {
     pub(crate) fn start(path: &Path, writer: &mut Connection, format: &Format) -> Result<Checkpointer> {
         let connection = Connection::open(path).map_err(fault("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault("open"))?;
-        let shared = Arc::new(Shared { state: AtomicU8::new(IDLE), pages: AtomicU32::new(0) });
+        let shared = Arc::new(Shared {
+            state: AtomicU8::new(IDLE),
+            pages: AtomicU32::new(0),
+            commits: AtomicU32::new(0),
+            resting: AtomicBool::new(!format.settles),
+        });
         let counted = Arc::clone(&shared);
         writer
             .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
                 counted.pages.store(pages.unsigned_abs(), Ordering::Relaxed);
+                counted.commits.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }))
             .map_err(fault("open"))?;
@@ -65,10 +95,16 @@ impl Checkpointer {
             .map_err(|error| {
                 DriverError::new(ErrorKind::Unexpected, "open", "no thread could be started").because(error)
             })?;
-        Ok(Checkpointer { shared, thread: Some(thread), pages: format.log_pages, next: format.log_pages })
+        Ok(Checkpointer {
+            shared,
+            thread: Some(thread),
+            settles: format.settles,
+            pages: format.log_pages,
+            next: format.log_pages,
+        })
     }
 
-    /// Called by the writer after each commit. Costs two loads unless there is something to do.
+    /// Called by the writer after each commit. Costs three loads unless there is something to do.
     pub(crate) fn after_commit(&mut self, writer: &Connection) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
         match self.shared.state.load(Ordering::Acquire) {
@@ -81,12 +117,20 @@ impl Checkpointer {
             }
             IDLE if pages >= self.next => {
                 self.shared.state.store(ASKED, Ordering::Release);
-                if let Some(thread) = &self.thread {
-                    thread.thread().unpark();
-                }
+                self.wake();
             }
             IDLE if pages < self.pages => self.next = self.pages,
             _ => {}
+        }
+        if self.settles && self.shared.resting.load(Ordering::SeqCst) {
+            self.shared.resting.store(false, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 }
@@ -119,7 +163,17 @@ fn run(connection: Connection, shared: &Shared) {
                 // Unless it was closed meanwhile.
                 let _ = shared.state.compare_exchange(ASKED, DONE, Ordering::AcqRel, Ordering::Acquire);
             }
-            _ => std::thread::park(),
+            _ if shared.resting.load(Ordering::SeqCst) => std::thread::park(),
+            _ => {
+                let seen = shared.commits.load(Ordering::SeqCst);
+                std::thread::park_timeout(QUIET);
+                let quiet = shared.commits.load(Ordering::SeqCst) == seen;
+                let idle = !matches!(shared.state.load(Ordering::Acquire), ASKED | CLOSED);
+                // A failure here is met again, and reported, by a commit.
+                if quiet && idle && passive(&connection).map_or(true, |rest| rest == 0) {
+                    shared.rest(seen);
+                }
+            }
         }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct Format {
     /// Pages (4 KiB) in the write-ahead log after which they are copied into the file. More: pages that change often
     /// are copied less often; fewer: readers find pages faster.
     pub(crate) log_pages: u32,
+    /// Whether the write-ahead log is copied into the file whenever nothing is written for a moment, for the sake of
+    /// reads.
+    pub(crate) settles: bool,
 }
 
 /// Bytes of a file that readers map rather than copy. Only addresses are taken until pages are touched.

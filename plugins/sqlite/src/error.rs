@@ -22,6 +22,7 @@ const FORMAT: Format = Format {
     synchronous: "FULL",
     cache_kib: 2 * 1024,
     log_pages: 1024,
+    settles: false,
 };
 
 /// See the crate's documentation.

@@ -55,6 +55,7 @@ const FORMAT: Format = Format {
     synchronous: "FULL",
     cache_kib: 16 * 1024,
     log_pages: 16384,
+    settles: false,
 };
 
 /// See the crate's documentation.

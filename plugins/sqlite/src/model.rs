@@ -36,6 +36,7 @@ const FORMAT: Format = Format {
     synchronous: "NORMAL",
     cache_kib: 16 * 1024,
     log_pages: 4096,
+    settles: true,
 };
 
 /// See the crate's documentation.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -87,6 +87,28 @@ async fn files_of_others_are_refused() {
     refused(open_model(folder.path(), "folder.db").await, ErrorKind::Unavailable, &["cannot be opened", "folder.db"]);
     std::fs::write(path("file"), "").unwrap();
     refused(open_event(folder.path(), "file/events.db").await, ErrorKind::Config, &["folder cannot be made"]);
+}
+
+#[tokio::test]
+async fn instances_are_copied_into_their_file_when_nothing_is_written() {
+    let folder = TempDir::new().unwrap();
+    let store = open_model(folder.path(), "models.db").await.unwrap();
+    store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
+    let look = Connection::open(folder.path().join("models.db")).unwrap();
+    let pages = || {
+        look.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+            .unwrap()
+    };
+    for round in 0..3 {
+        let position = 2 + round;
+        store.apply(&[created(position, "m", &format!("i{round}"), &json!({}))], position).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while pages().0 != pages().1 {
+            assert!(Instant::now() < deadline, "{:?} in round {round}", pages());
+            tokio::task::yield_now().await;
+        }
+        assert!(store.get("m", &format!("i{round}")).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]

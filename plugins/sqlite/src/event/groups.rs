@@ -34,6 +34,7 @@ const FORMAT: Format = Format {
     synchronous: "NORMAL",
     cache_kib: 4 * 1024,
     log_pages: 1024,
+    settles: false,
 };
 
 /// Events that one claim looks at before it lets others have the group.
