@@ -24,7 +24,8 @@ enum Folder {
 }
 
 impl Subject {
-    /// `settings` is the driver's table of the configuration, `volatile` whether a closed store is gone, `module` what `module_path!()` gives in the test.
+    /// `settings` is the driver's table of the configuration, `volatile` whether what was stored is gone once the store
+    /// is closed, `module` what `module_path!()` gives in the test.
     pub fn new(driver: Driver, settings: Value, volatile: bool, module: &'static str) -> Self {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
