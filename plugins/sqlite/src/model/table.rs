@@ -196,35 +196,30 @@ impl Table {
         self.columns
             .iter()
             .map(|column| {
-                let affinity = match column.kind {
-                    ColumnKind::Text => "TEXT ",
-                    ColumnKind::Integer => "INTEGER ",
-                    // Keeps integers as integers, where REAL would round those beyond 2^53.
-                    ColumnKind::Number => "NUMERIC ",
-                    ColumnKind::Boolean => "BOOLEAN ",
-                    ColumnKind::Any => "",
-                };
+                let affinity = affinity(column.kind);
                 let path = quote_text(&json_path(std::slice::from_ref(&column.property)));
                 (column.name.clone(), format!("{} {affinity}AS (_data ->> {path}) VIRTUAL", column.name))
             })
             .collect()
     }
 
-    /// Indexes: name, quoted, and the statement that makes it. The name holds a hash of the statement, so an index
-    /// of another definition has another name.
+    /// Indexes: name, quoted, and the statement that makes it. The name holds a hash of the statement and of the types
+    /// of its columns, so an index of another definition has another name, and none outlasts a column of it.
     pub(super) fn index_definitions(&self) -> Vec<(String, String)> {
         self.indexes
             .iter()
             .map(|index| {
                 let mut terms = Vec::new();
+                let mut kinds = String::new();
                 for key in index {
                     let operand = self.operand(&key.path);
                     let direction = if key.descending { " DESC" } else { "" };
+                    kinds.push_str(operand.kind.map_or("", affinity));
                     terms.push(operand.class);
                     terms.push(format!("{}{direction}", operand.value));
                 }
                 let terms = terms.join(", ");
-                let hash = terms.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                let hash = terms.bytes().chain(kinds.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                     (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
                 });
                 let name = quote_name(&format!("_{}_{hash:016x}", self.model));
@@ -232,6 +227,18 @@ impl Table {
                 (name, sql)
             })
             .collect()
+    }
+}
+
+/// A column's type, with the space that follows it.
+const fn affinity(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Text => "TEXT ",
+        ColumnKind::Integer => "INTEGER ",
+        // Keeps integers as integers, where REAL would round those beyond 2^53.
+        ColumnKind::Number => "NUMERIC ",
+        ColumnKind::Boolean => "BOOLEAN ",
+        ColumnKind::Any => "",
     }
 }
 

@@ -194,6 +194,8 @@ pub async fn columns_and_indexes_change(subject: &Subject) {
         shape("m", 3, &[("a", Any), ("c", Boolean)], &[&["a"], &["c"]]),
         shape("m", 4, &[], &[]),
         shape("m", 5, &[("b", Integer), ("a", Text), ("A", Integer)], &[&["A", "a", "b"]]),
+        // Other types, the same index.
+        shape("m", 6, &[("b", Number), ("a", Text), ("A", Text)], &[&["A", "a", "b"]]),
     ];
     define(&*store, &shapes[0], 1).await;
     let events = [
