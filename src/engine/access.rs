@@ -7,7 +7,7 @@ use snaphook_driver::{Event, EventFilter, EventQuery, Instance, InstancePage, Js
 
 use super::Engine;
 use super::command::{Change, Origin, Precondition, WriteOptions, Written};
-use super::dispatcher::DEPTH_MAX;
+use super::delivery::DEPTH_MAX;
 use super::error::{Error, ErrorKind};
 use crate::catalog::query;
 use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
@@ -119,7 +119,9 @@ impl From<Error> for AccessError {
             ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible => AccessCode::Invalid,
             ErrorKind::Rejected => AccessCode::Rejected,
             ErrorKind::TooLarge => AccessCode::TooLarge,
-            ErrorKind::HookFailed | ErrorKind::Overloaded | ErrorKind::Storage => AccessCode::Failed,
+            ErrorKind::HookFailed | ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::Storage => {
+                AccessCode::Failed
+            }
         };
         let mut message = error.detail;
         for field in error.errors.iter().take(5) {

@@ -118,9 +118,7 @@ fn binding(file: &BindingFile) -> BindingInput {
         name: file.name.clone(),
         engine: file.engine.clone(),
         code: match &file.code {
-            CodeFile::Inline { bytes, typescript } => {
-                BindingCode::Inline { bytes: bytes.clone(), typescript: *typescript }
-            }
+            CodeFile::Inline { bytes, .. } => BindingCode::Inline(bytes.clone()),
             CodeFile::Artifact(artifact) => BindingCode::Artifact(artifact.clone()),
             CodeFile::Library(library) => BindingCode::Library(library.clone()),
         },

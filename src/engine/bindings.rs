@@ -200,7 +200,7 @@ impl Engine {
     /// The code of a binding, and the name of the file that it came from.
     async fn code(&self, code: &BindingCode, pointer: &str) -> Result<(Vec<u8>, Option<String>)> {
         match code {
-            BindingCode::Inline { bytes, .. } => Ok((bytes.clone(), None)),
+            BindingCode::Inline(bytes) => Ok((bytes.clone(), None)),
             BindingCode::Library(_) => Err(cannot_bind(
                 format!("{pointer}/library"),
                 "native hooks are not part of this version; use engine `component` or `quickjs`".to_owned(),

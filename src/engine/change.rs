@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use snaphook_driver::{CarryOver, DriverError, Event, EventKind, Json};
 
 use super::error::{Error, ErrorKind, Result};
-use crate::catalog::{Model, ModelRecord, change_of};
+use crate::catalog::{ModelRecord, Schema};
 use crate::config::Phase;
 
 /// `data` of `model.created`, `model.updated`, `hook.updated` and `hook.deleted`: the whole definition after the
@@ -47,13 +47,11 @@ impl DefinitionChange {
         Ok(change)
     }
 
-    /// How instances of the old version are brought over.
-    pub(super) fn carry_over(&self, old: &Model, new: &Model) -> Result<CarryOver> {
+    /// How instances of the version before are brought over; `schema` is that of this definition.
+    pub(super) fn carry_over(&self, schema: &Schema) -> CarryOver {
         if self.phase.is_some() {
-            return Ok(CarryOver::default());
+            return CarryOver::default();
         }
-        change_of(&old.schema, &new.schema, &self.renames).map_err(|error| {
-            Error::new(ErrorKind::Storage, format!("an event's renames cannot be followed: {}", error.message))
-        })
+        CarryOver { renames: self.renames.clone(), defaults: schema.top_level_defaults() }
     }
 }

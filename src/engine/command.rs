@@ -143,7 +143,7 @@ pub struct BindingInput {
 #[derive(Clone, Debug)]
 pub enum BindingCode {
     /// Source text or component, inline.
-    Inline { bytes: Vec<u8>, typescript: bool },
+    Inline(Vec<u8>),
     /// A sha256 that the server has (with or without `sha256:`), or a file name in `hooks/`.
     Artifact(String),
     /// A native library's file name in `hooks/`.

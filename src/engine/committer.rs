@@ -6,18 +6,21 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Append, Conflict, Event, EventStore, ModelStore, Position};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use super::availability::{Availability, Outage};
 use super::error::{Error, ErrorKind, Result};
 use super::metrics::Metrics;
 use super::models::Models;
 use super::replay;
 use super::tail::Tail;
 use super::waiters::Waiters;
+use super::write::stopped;
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
@@ -26,6 +29,9 @@ const QUEUE_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Appends that share one fsync at most, so that no answer waits for a very large batch.
 const BATCH_MAX: usize = 1024;
+/// Delay before a model store that failed is tried again; doubles with each further time.
+const CATCH_UP_FIRST: Duration = Duration::from_millis(100);
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// What the caller of an append learns.
 pub(super) type Answer = Result<std::result::Result<Committed, Conflict>>;
@@ -81,6 +87,7 @@ pub(super) struct Writer {
     pub(super) tail: Arc<Tail>,
     pub(super) waiters: Arc<Waiters>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) availability: Arc<Availability>,
     pub(super) runtime: Handle,
     /// Time of the last event.
     pub(super) last_time: Millis,
@@ -103,7 +110,7 @@ impl Committer {
         let bytes = pending.append.event.data.as_ref().map_or(0, |data| data.len());
         let mut queue = self.lock();
         if queue.closed {
-            return Err(closed());
+            return Err(stopped());
         }
         if queue.jobs.len() >= QUEUE_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
             return Err(Error::new(
@@ -130,14 +137,14 @@ impl Committer {
         {
             let mut queue = self.lock();
             if queue.closed {
-                return Err(closed());
+                return Err(stopped());
             }
             queue.jobs.push(Job::Exclusive(Box::new(move |writer| {
                 let _ = sender.send(work(writer));
             })));
         }
         self.shared.wake.notify_one();
-        receiver.await.map_err(|_| closed())
+        receiver.await.map_err(|_| stopped())
     }
 
     /// Writes what waits, then ends the thread.
@@ -160,13 +167,10 @@ impl Committer {
     }
 }
 
-fn closed() -> Error {
-    Error::new(ErrorKind::Overloaded, "the server is stopping; try again when it is back")
-}
-
 fn run(shared: &Shared, mut writer: Writer) {
     let mut jobs = Vec::new();
     let mut batch = Vec::new();
+    let mut delay = CATCH_UP_FIRST;
     loop {
         {
             let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +178,22 @@ fn run(shared: &Shared, mut writer: Writer) {
                 if queue.closed {
                     return;
                 }
-                queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                if !writer.behind {
+                    delay = CATCH_UP_FIRST;
+                    queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                let waited = shared.wake.wait_timeout(queue, delay).unwrap_or_else(PoisonError::into_inner);
+                queue = waited.0;
+                if waited.1.timed_out() {
+                    drop(queue);
+                    // Nobody may come who would have it done: what is refused is not even queued.
+                    if let Err(error) = writer.catch_up() {
+                        tracing::error!("the model store cannot catch up yet: {error}");
+                    }
+                    delay = (delay * 2).min(CATCH_UP_MAX);
+                    queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                }
             }
             std::mem::swap(&mut queue.jobs, &mut jobs);
             queue.bytes = 0;
@@ -226,20 +245,21 @@ impl Writer {
             }
             Ok(results) => {
                 let mut events = Vec::with_capacity(appends.len());
-                for (append, result) in appends.into_iter().zip(&results) {
+                for ((append, result), (_, _, settled)) in appends.into_iter().zip(&results).zip(&mut callers) {
                     if let Ok(committed) = result {
+                        // Before anybody can see the event, so that its end cannot be missed.
+                        if let Some(settled) = settled.take() {
+                            self.waiters.add(committed.position, settled);
+                        }
                         events.push(Event { position: committed.position, ..append.event });
                     }
                 }
                 self.apply(events);
-                for ((answer, wake, settled), result) in callers.into_iter().zip(results) {
-                    if let Ok(committed) = &result {
-                        if let Some(settled) = settled {
-                            self.waiters.add(committed.position, settled);
-                        }
-                        if let Some(wake) = wake {
-                            wake.notify_one();
-                        }
+                for ((answer, wake, _), result) in callers.into_iter().zip(results) {
+                    if result.is_ok()
+                        && let Some(wake) = wake
+                    {
+                        wake.notify_one();
                     }
                     let _ = answer.send(Ok(result));
                 }
@@ -267,7 +287,7 @@ impl Writer {
         let Some(last) = events.last().map(|event| event.position) else { return };
         if let Err(error) = self.runtime.block_on(self.store.apply(&events, last)) {
             tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.behind = true;
+            self.fell_behind();
         }
         self.tail.publish(events.into_iter().map(Arc::new));
     }
@@ -277,8 +297,21 @@ impl Writer {
         if self.behind {
             let progress = replay::Progress::default();
             self.runtime.block_on(replay::run(&self.events, &self.store, &progress))?;
-            self.behind = false;
+            self.caught_up();
+            tracing::info!("the model store has caught up");
         }
         Ok(())
+    }
+
+    /// The model store misses events: nobody may ask it until it has caught up.
+    pub(super) fn fell_behind(&mut self) {
+        self.behind = true;
+        self.availability.begin(Outage::Behind);
+    }
+
+    /// The model store has everything that is durable.
+    pub(super) fn caught_up(&mut self) {
+        self.behind = false;
+        self.availability.end(Outage::Behind);
     }
 }

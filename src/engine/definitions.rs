@@ -442,7 +442,7 @@ impl Writer {
         let defined = self.store.define(old_shape.as_ref(), &new_shape, carry, committed.position);
         if let Err(error) = self.runtime.block_on(defined) {
             tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.behind = true;
+            self.fell_behind();
         }
         if let Some(group) = group
             && let Err(error) = self.runtime.block_on(self.events.create_group(group, committed.position))
@@ -474,7 +474,7 @@ impl Writer {
         };
         if let Err(error) = self.runtime.block_on(self.store.drop_model(&record.id, committed.position)) {
             tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.behind = true;
+            self.fell_behind();
         }
         self.models.remove(&record.id);
         let [append] = appends;

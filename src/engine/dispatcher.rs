@@ -1,36 +1,24 @@
 //! Post hooks: run from the log through consumer groups, at least once, in order per instance.
 //!
 //! Each model with post hooks has a group and a task that serves it. An event is acknowledged when every hook of its
-//! phase ended, well or in the error store. What a crash interrupts is delivered again.
+//! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
+//! model store is out of service no event is taken.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use snaphook_driver::{Delivery, ErrorRecord, Event, Position, time};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::Engine;
 use super::bindings::group_of;
-use super::command::phases;
-use super::models::Entry;
-use crate::config::Phase;
-use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
-use crate::hooks::host::BoundHook;
+use super::delivery::{LEASE, Memory, deliver};
 
-/// Longest chain of causes.
-pub(super) const DEPTH_MAX: u32 = 8;
 /// Events of one model that are worked on at once.
 const DELIVERIES_PER_MODEL: usize = 32;
 /// Events of all models that are worked on at once.
 const DELIVERIES_MAX: usize = 256;
-/// How long a delivery is this node's before another may take it. Renewed between the hooks of a chain.
-const LEASE: Duration = Duration::from_secs(120);
-/// Delay before the second try; doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How often a group is looked at although nothing woke it: leases that ran out elsewhere, delays of an earlier run.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -45,15 +33,6 @@ pub(super) struct Dispatcher {
 struct Lane {
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
-}
-
-/// What is known of an event between its tries. Lost in a crash: then its chain runs from the start.
-#[derive(Clone, Copy, Default)]
-struct Tries {
-    /// Hooks of the chain that ended.
-    done: usize,
-    /// Tries of the next one.
-    failed: u32,
 }
 
 impl Dispatcher {
@@ -138,26 +117,37 @@ async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let group = group_of(&model).name;
-    let tries: Arc<Mutex<HashMap<Position, Tries>>> = Arc::default();
+    let memory: Arc<Memory> = Arc::default();
     let again = Arc::new(Notify::new());
     let mut running = JoinSet::new();
     loop {
         while running.try_join_next().is_some() {}
         let Some(owner) = engine.upgrade() else { break };
         let Some(entry) = owner.models.get(&model) else { break };
+        if owner.availability.check().is_err() {
+            tokio::select! {
+                () = owner.availability.wait() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stopping.wait_for(|stop| *stop) => break,
+            }
+        }
         let free = DELIVERIES_PER_MODEL.saturating_sub(running.len()).min(places.available_permits());
+        // Taken first: an event that is claimed must not wait for a place while its lease runs.
+        let taken = u32::try_from(free).ok().and_then(|free| Arc::clone(&places).try_acquire_many_owned(free).ok());
         let mut claimed = 0;
-        if free > 0 {
+        if free > 0
+            && let Some(mut taken) = taken
+        {
             match owner.stores.event.claim(&group, free as u32, LEASE).await {
                 Ok(deliveries) => {
                     claimed = deliveries.len();
                     for delivery in deliveries {
-                        let place = Arc::clone(&places).acquire_owned().await;
+                        let place = taken.split(1);
                         let task = deliver(
                             Arc::clone(&owner),
                             group.clone(),
                             delivery,
-                            Arc::clone(&tries),
+                            Arc::clone(&memory),
                             Arc::clone(&again),
                         );
                         running.spawn(async move {
@@ -187,210 +177,4 @@ async fn serve(
         }
     }
     while running.join_next().await.is_some() {}
-}
-
-/// One event: the hooks of its phase, in order.
-async fn deliver(
-    engine: Arc<Engine>,
-    group: String,
-    delivery: Delivery,
-    tries: Arc<Mutex<HashMap<Position, Tries>>>,
-    again: Arc<Notify>,
-) {
-    let Delivery { event, attempt, token } = delivery;
-    let position = event.position;
-    engine.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
-    let known = tries.lock().unwrap_or_else(PoisonError::into_inner).get(&position).copied();
-    // After a restart only the number of deliveries is known.
-    let mut state = known.unwrap_or(Tries { done: 0, failed: attempt - 1 });
-    let outcome = run_chain(&engine, &group, &event, token, &mut state).await;
-    let stored = match outcome {
-        Ended::Done => {
-            tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
-            let acknowledged = engine.stores.event.ack(&group, &[(position, token)]).await;
-            engine.waiters.settle(position);
-            acknowledged
-        }
-        Ended::Again(delay) => {
-            tries.lock().unwrap_or_else(PoisonError::into_inner).insert(position, state);
-            let released = engine.stores.event.release(&group, position, token, delay).await;
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                again.notify_one();
-            });
-            released
-        }
-    };
-    if let Err(error) = stored {
-        // The lease ends by itself and the event is delivered again.
-        tracing::error!(position, "the progress of a post hook could not be kept, it will run again: {error}");
-    }
-}
-
-enum Ended {
-    Done,
-    Again(Duration),
-}
-
-async fn run_chain(engine: &Engine, group: &str, event: &Event, token: u64, state: &mut Tries) -> Ended {
-    let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
-    // The log has an event a moment before the model store; a hook must find what it was started for.
-    engine.tail.reached(event.position).await;
-    let Some(entry) = engine.models.get(&event.model) else { return Ended::Done };
-    if !entry.reacts_to(event.kind, event.position) {
-        return Ended::Done;
-    }
-    let before = match engine.before(event).await {
-        Ok(before) => before,
-        Err(error) => {
-            tracing::error!(position = event.position, "an event's past cannot be read, its hooks wait: {error}");
-            return Ended::Again(backoff(state.failed + 1));
-        }
-    };
-    let attempts_max = engine.config.load().hooks.attempts_max;
-    let chain = entry.chain(phase);
-    while let Some(hook) = chain.get(state.done) {
-        let context = engine.post_context(&entry, phase, event, before.clone(), state.failed + 1);
-        let run = engine.host.run(hook, &context).await;
-        if let Some(failure) = failure_of(&run, &context) {
-            engine.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
-            if failure.cause == FailureCause::Overloaded {
-                // It did not run: that is no try.
-                return Ended::Again(backoff(state.failed + 1));
-            }
-            state.failed += 1;
-            if state.failed < attempts_max && failure.cause != FailureCause::Depth {
-                return Ended::Again(backoff(state.failed));
-            }
-            if let Err(error) = engine.give_up(hook, event, failure, &run, state.failed).await {
-                tracing::error!(hook = hook.label(), "a failed hook cannot be recorded, it will run again: {error}");
-                state.failed = attempts_max.saturating_sub(1);
-                return Ended::Again(backoff(attempts_max));
-            }
-        }
-        *state = Tries { done: state.done + 1, failed: 0 };
-        if state.done < chain.len() {
-            let _ = engine.stores.event.renew(group, event.position, token, LEASE).await;
-        }
-    }
-    Ended::Done
-}
-
-/// Exponential, with half of it left to chance so that those who failed together do not come back together.
-fn backoff(failed: u32) -> Duration {
-    let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
-    // The low bits of a UUIDv7 are random.
-    let random = uuid::Uuid::now_v7().as_u128() as u32;
-    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// What of a run counts as a failure of a post hook.
-fn failure_of(run: &Run, context: &Context) -> Option<Failure> {
-    let mut failure = match &run.outcome {
-        Outcome::Accept | Outcome::Amend(_) => return None,
-        Outcome::Reject(rejection) => {
-            Failure { cause: FailureCause::Exception, message: rejection.message.clone(), limit: None }
-        }
-        Outcome::Failed(failure) => failure.clone(),
-    };
-    // At the end of the longest chain a write is refused; trying again would be refused again.
-    if context.depth >= DEPTH_MAX && run.asked.iter().any(|asked| asked.capability == "write") {
-        failure.cause = FailureCause::Depth;
-        failure.limit = Some(format!("depth {DEPTH_MAX}"));
-    }
-    Some(failure)
-}
-
-impl Engine {
-    /// The data before an event.
-    async fn before(&self, event: &Event) -> super::Result<Option<snaphook_driver::Json>> {
-        if event.revision <= 1 {
-            return Ok(None);
-        }
-        let earlier = self.stores.event.last(&event.stream(), event.position - 1).await?;
-        Ok(earlier.and_then(|earlier| earlier.data))
-    }
-
-    fn post_context(
-        &self,
-        entry: &Entry,
-        phase: Phase,
-        event: &Event,
-        before: Option<snaphook_driver::Json>,
-        attempt: u32,
-    ) -> Context {
-        Context {
-            phase,
-            model: event.model.clone(),
-            model_version: entry.model.record.version,
-            instance: event.instance.clone().unwrap_or_default(),
-            before,
-            after: event.data.clone(),
-            actor: event.actor.clone(),
-            request_id: event.request_id.clone(),
-            time: event.time,
-            event: Some(EventRef { position: event.position, id: event.id.clone() }),
-            attempt,
-            depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
-        }
-    }
-
-    /// Runs one hook of one event, outside the group; for retries by hand.
-    pub(super) async fn run_post_hook(
-        &self,
-        hook: &BoundHook,
-        entry: &Entry,
-        event: &Event,
-        attempt: u32,
-    ) -> super::Result<(Run, Option<Failure>)> {
-        let phase = hook.binding().id.phase;
-        let before = self.before(event).await?;
-        let context = self.post_context(entry, phase, event, before, attempt);
-        let run = self.host.run(hook, &context).await;
-        let failure = failure_of(&run, &context);
-        Ok((run, failure))
-    }
-
-    /// Hands a failed hook to the error store.
-    async fn give_up(
-        &self,
-        hook: &BoundHook,
-        event: &Event,
-        failure: Failure,
-        run: &Run,
-        attempts: u32,
-    ) -> snaphook_driver::Result<()> {
-        let record = error_record(hook, event, failure, run, attempts);
-        tracing::warn!(
-            hook = hook.label(),
-            position = event.position,
-            attempts,
-            error = record.id,
-            "a post hook failed for good: {}",
-            record.message
-        );
-        self.stores.error.record(&record).await?;
-        self.metrics.given_up.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-/// What the error store keeps of a failed run.
-pub(super) fn error_record(hook: &BoundHook, event: &Event, failure: Failure, run: &Run, attempts: u32) -> ErrorRecord {
-    let binding = hook.binding();
-    ErrorRecord {
-        id: uuid::Uuid::now_v7().to_string(),
-        time: time::now(),
-        model: binding.id.model.clone(),
-        phase: binding.id.phase.as_str().to_owned(),
-        hook: binding.id.name.clone(),
-        engine: binding.engine.clone(),
-        artifact: binding.id.artifact.clone(),
-        event: event.clone(),
-        attempts,
-        cause: failure.cause.as_str().to_owned(),
-        message: failure.message,
-        limit: failure.limit,
-        log: run.log.iter().map(|line| format!("{} {}", line.level.as_str(), line.message)).collect(),
-    }
 }

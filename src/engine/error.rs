@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Incompatible,
     HookFailed,
     Overloaded,
+    /// The whole server, or its model store, is out of service for a while.
+    Unavailable,
     Storage,
 }
 
@@ -47,7 +49,8 @@ impl ErrorKind {
             ErrorKind::Rejected => "rejected",
             ErrorKind::Incompatible => "incompatible",
             ErrorKind::HookFailed => "hook-failed",
-            ErrorKind::Overloaded => "overloaded",
+            // One problem type: the client waits and tries again.
+            ErrorKind::Overloaded | ErrorKind::Unavailable => "overloaded",
             ErrorKind::Storage => "storage",
         }
     }

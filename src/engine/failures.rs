@@ -5,9 +5,10 @@ use std::sync::Arc;
 use snaphook_driver::{ErrorQuery, ErrorRecord};
 
 use super::Engine;
-use super::dispatcher::error_record;
+use super::delivery::error_record;
 use super::error::{Error, ErrorKind, Result};
 use crate::config::Phase;
+use crate::hooks::context::Outcome;
 
 /// Records that a bulk retry reads at once.
 const PAGE: u32 = 100;
@@ -57,7 +58,9 @@ impl Engine {
                     match self.retry(record).await {
                         Ok(true) => succeeded += 1,
                         Ok(false) => {}
-                        Err(error) if error.kind == ErrorKind::Storage => return Err(error),
+                        Err(error) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
+                            return Err(error);
+                        }
                         Err(error) => tracing::warn!("a failed hook cannot be tried again: {error}"),
                     }
                 }
@@ -66,6 +69,7 @@ impl Engine {
     }
 
     async fn retry(&self, record: ErrorRecord) -> Result<bool> {
+        self.check_available()?;
         let gone = || {
             Error::new(
                 ErrorKind::NotFound,
@@ -80,13 +84,13 @@ impl Engine {
         let hook = entry.chain(phase).iter().find(|hook| hook.binding().id.name == record.hook).ok_or_else(gone)?;
         let hook = Arc::clone(hook);
         let attempts = record.attempts.saturating_add(1);
-        let (run, failure) = self.run_post_hook(&hook, &entry, &record.event, attempts).await?;
-        match failure {
-            None => {
+        let run = self.run_post_hook(&hook, &entry, &record.event, attempts).await?;
+        match &run.outcome {
+            Outcome::Accept | Outcome::Amend(_) | Outcome::Reject(_) => {
                 self.stores.error.remove(&record.id).await?;
                 Ok(true)
             }
-            Some(failure) => {
+            Outcome::Failed(failure) => {
                 let renewed = error_record(&hook, &record.event, failure, &run, attempts);
                 self.stores.error.record(&ErrorRecord { id: record.id.clone(), ..renewed }).await?;
                 Ok(false)

@@ -9,10 +9,12 @@ pub mod replay;
 
 mod access;
 mod apply;
+mod availability;
 mod bindings;
 mod change;
 mod committer;
 mod definitions;
+mod delivery;
 mod dispatcher;
 mod failures;
 mod history;
@@ -28,10 +30,13 @@ mod waiters;
 mod write;
 
 #[cfg(test)]
+mod delivery_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use snaphook_driver::{Condition, EventFilter, EventQuery, Instance, InstancePage};
@@ -39,6 +44,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::access::EngineAccess;
+use self::availability::Availability;
 use self::bindings::StoredArtifacts;
 use self::committer::{Committer, Writer};
 use self::dispatcher::Dispatcher;
@@ -68,8 +74,7 @@ pub struct Engine {
     waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
     rebuild: Rebuild,
-    /// The model store is half there.
-    unavailable: AtomicBool,
+    availability: Arc<Availability>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
     stopping: watch::Sender<bool>,
@@ -91,6 +96,7 @@ impl Engine {
         let tail = Arc::new(Tail::new(head));
         let waiters = Arc::new(Waiters::default());
         let metrics = Arc::new(Metrics::default());
+        let availability = Arc::new(Availability::default());
         let last = EventQuery { after: head.saturating_sub(1), limit: 1, filter: EventFilter::default() };
         let last_time = stores.event.read(&last, None).await?.events.last().map_or(0, |event| event.time);
         let committer = Committer::start(Writer {
@@ -100,6 +106,7 @@ impl Engine {
             tail: Arc::clone(&tail),
             waiters: Arc::clone(&waiters),
             metrics: Arc::clone(&metrics),
+            availability: Arc::clone(&availability),
             runtime: Handle::current(),
             last_time,
             behind: false,
@@ -118,7 +125,7 @@ impl Engine {
             waiters,
             metrics,
             rebuild: Rebuild::default(),
-            unavailable: AtomicBool::new(false),
+            availability,
             definitions: tokio::sync::Mutex::new(()),
             stopping: watch::Sender::new(false),
         });

@@ -34,18 +34,24 @@ impl Engine {
         let mut provenance = Vec::with_capacity(chain.len());
         let mut decisions = Vec::new();
         for hook in chain {
-            let mut run = self.host.run(hook, &context).await;
-            let amended = match &run.outcome {
-                Outcome::Amend(data) => Some(check_amended(entry, data, hook)),
-                _ => None,
-            };
-            match amended {
-                Some(Ok(amended)) => {
-                    context.after = Some(amended.text.clone());
-                    document = Some(amended);
-                }
-                Some(Err(failure)) => run.outcome = Outcome::Failed(failure),
-                None => {}
+            let mut amended = None;
+            // Before the run is counted, and also if it only looked on.
+            let run = self
+                .host
+                .run_checked(hook, &context, |run| {
+                    if let Outcome::Amend(data) = &run.outcome {
+                        match check_amended(entry, data, hook) {
+                            Ok(document) => amended = Some(document),
+                            Err(failure) => run.outcome = Outcome::Failed(failure),
+                        }
+                    }
+                })
+                .await;
+            if matches!(run.outcome, Outcome::Amend(_))
+                && let Some(amended) = amended
+            {
+                context.after = Some(amended.text.clone());
+                document = Some(amended);
             }
             if collect {
                 decisions.push(decision(hook, &run));

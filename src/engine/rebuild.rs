@@ -1,13 +1,15 @@
 //! The model store, made again from the log while the server runs. No hook runs.
 //!
 //! It has the committer's thread for itself: nothing is written meanwhile. Reads and writes are answered
-//! `overloaded` until it is done, because a store that is half there would give wrong answers.
+//! `overloaded` until it is done, because a store that is half there would give wrong answers. If it fails they stay so
+//! until the committer has caught up from where it stopped.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snaphook_driver::Position;
 
+use super::availability::Outage;
 use super::command::RebuildProgress;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
@@ -58,7 +60,7 @@ impl Engine {
             .rebuild
             .start()
             .ok_or_else(|| Error::new(ErrorKind::Conflict, "a rebuild runs already; GET /rebuild shows it"))?;
-        self.unavailable.store(true, Ordering::Release);
+        self.availability.begin(Outage::Rebuild);
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             let work = Arc::clone(&engine);
@@ -72,14 +74,14 @@ impl Engine {
                             replay::run(&writer.events, &writer.store, &progress).await
                         })
                         .map(|models| {
-                            writer.behind = false;
+                            writer.caught_up();
                             let entries = models.into_iter().map(|model| {
                                 let old = work.models.get(&model.record.id);
                                 Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref()))
                             });
                             work.models.replace(entries.collect());
                         })
-                        .inspect_err(|_| writer.behind = true)
+                        .inspect_err(|_| writer.fell_behind())
                 })
                 .await
                 .and_then(|result| result);
@@ -90,7 +92,7 @@ impl Engine {
                     Phase::Failed(error.detail)
                 }
             });
-            engine.unavailable.store(false, Ordering::Release);
+            engine.availability.end(Outage::Rebuild);
         });
         Ok(())
     }
@@ -116,12 +118,6 @@ impl Engine {
 
     /// Refuses while the model store is half there.
     pub(super) fn check_available(&self) -> Result<()> {
-        if self.unavailable.load(Ordering::Acquire) {
-            return Err(Error::new(
-                ErrorKind::Overloaded,
-                "the model store is being rebuilt from the log; GET /rebuild shows how far it is",
-            ));
-        }
-        Ok(())
+        self.availability.check()
     }
 }

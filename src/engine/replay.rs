@@ -109,7 +109,7 @@ async fn one(store: &Arc<dyn ModelStore>, models: &mut HashMap<String, Model>, e
             let new = Model::from_record(change.definition.clone()).map_err(|error| {
                 Error::new(ErrorKind::Storage, format!("the event at {} cannot be used: {error}", event.position))
             })?;
-            let carry = old.map_or_else(|| Ok(CarryOver::default()), |old| change.carry_over(old, &new))?;
+            let carry = old.map_or_else(CarryOver::default, |_| change.carry_over(&new.schema));
             store.define(old.map(Model::shape).as_ref(), &new.shape(), &carry, event.position).await?;
             models.insert(event.model.clone(), new);
         }

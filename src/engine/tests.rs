@@ -1,76 +1,15 @@
 //! The engine on its embedded stores: what needs no HTTP and no hook to be seen.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
-use super::command::{Change, Defined, ModelInput, Origin, Precondition, WriteOptions, Written};
-use super::{At, Engine, ErrorKind, QueryInput, replay};
-use crate::catalog::Model;
-use crate::config::{Config, ConfigHandle};
-use crate::drivers::Stores;
-use crate::hooks::host::HookHost;
-
-struct Bench {
-    engine: Arc<Engine>,
-    _directory: tempfile::TempDir,
-}
-
-async fn bench() -> Bench {
-    let directory = tempfile::tempdir().unwrap();
-    let mut config = Config::defaults(directory.path());
-    // The secrets alone are kept in memory: a file of them would need a key.
-    config.secure.driver = "memory".to_owned();
-    config.secure.settings.clear();
-    let stores = Stores::open(&config).await.unwrap();
-    let config = ConfigHandle::new(config);
-    let host = Arc::new(HookHost::new(Vec::new(), config.shared()));
-    let engine = Engine::open(config, stores, host, &replay::Progress::default()).await.unwrap();
-    Bench { engine, _directory: directory }
-}
-
-fn input(properties: Value, unique: &[&str]) -> ModelInput {
-    ModelInput {
-        schema: Some(Json::from_value(&json!({"type": "object", "properties": properties}))),
-        unique: unique.iter().map(|name| vec![(*name).to_owned()]).collect(),
-        ..ModelInput::default()
-    }
-}
-
-fn version(made: Defined<Arc<Model>>) -> u64 {
-    let Defined::Done(model) = made else { panic!("no dry run was asked for") };
-    model.record.version
-}
-
-impl Bench {
-    async fn model(&self, id: &str, input: ModelInput) -> super::Result<u64> {
-        let options = WriteOptions::default();
-        let made = self.engine.create_model(id, input, &options, &Origin::default()).await?;
-        Ok(version(made))
-    }
-
-    async fn update(&self, id: &str, input: ModelInput) -> super::Result<u64> {
-        let options = WriteOptions::default();
-        let made = self.engine.update_model(id, input, &options, &Origin::default()).await?;
-        Ok(version(made))
-    }
-
-    async fn write(&self, change: Change, options: WriteOptions) -> super::Result<Written> {
-        self.engine.write("m", change, &options, &Origin::default()).await
-    }
-
-    async fn create(&self, id: &str, data: Value) -> super::Result<Written> {
-        let change = Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) };
-        self.write(change, WriteOptions::default()).await
-    }
-
-    async fn data(&self, id: &str) -> String {
-        self.engine.get("m", id).await.unwrap().data.to_string()
-    }
-}
+use super::command::{Change, Origin, Precondition, WriteOptions, Written};
+use super::testing::{bench, eventually, input};
+use super::{At, ErrorKind, QueryInput};
 
 #[tokio::test]
 async fn a_life() {
@@ -208,4 +147,44 @@ async fn a_rebuild_gives_the_same_instances() {
     assert_eq!(bench.engine.query("m", &list).await.unwrap(), before);
     assert_eq!(before.items.len(), 49);
     assert_eq!(bench.engine.model_version("m", 1).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn a_model_store_that_fails_is_out_of_service_until_it_has_caught_up() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.store.fails.store(true, Ordering::Relaxed);
+    // Durable, and so acknowledged.
+    assert!(matches!(bench.create("one", json!({})).await.unwrap(), Written::Created(_)));
+    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(bench.create("two", json!({})).await.unwrap_err().kind, ErrorKind::Unavailable);
+    bench.store.fails.store(false, Ordering::Relaxed);
+    // Nothing is written meanwhile.
+    eventually("it catches up by itself", || async { bench.engine.get("m", "one").await.ok() }).await;
+    bench.create("two", json!({})).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_change_of_a_model_is_caught_up_too() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.store.fails.store(true, Ordering::Relaxed);
+    bench.update("m", input(json!({"a": {}}), &[])).await.unwrap();
+    assert_eq!(bench.create("one", json!({})).await.unwrap_err().kind, ErrorKind::Unavailable);
+    bench.store.fails.store(false, Ordering::Relaxed);
+    eventually("it catches up by itself", || async { bench.create("one", json!({})).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_rebuild_the_store_stays_out_of_service() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.create("one", json!({})).await.unwrap();
+    bench.store.fails.store(true, Ordering::Relaxed);
+    bench.engine.start_rebuild().await.unwrap();
+    eventually("the rebuild ends", || async { (bench.engine.rebuild_progress().state == "failed").then_some(()) })
+        .await;
+    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
+    bench.store.fails.store(false, Ordering::Relaxed);
+    eventually("it catches up by itself", || async { bench.engine.get("m", "one").await.ok() }).await;
 }

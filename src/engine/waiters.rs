@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 pub(super) struct Waiters(Mutex<HashMap<Position, oneshot::Sender<()>>>);
 
 impl Waiters {
-    /// Called before the event's consumer group is woken, so the end cannot be missed.
+    /// Called before the event is published, so that its end cannot be missed: no hook runs before that, whatever woke
+    /// the consumer group.
     pub(super) fn add(&self, position: Position, sender: oneshot::Sender<()>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Callers that gave up leave their senders behind.

@@ -391,7 +391,7 @@ pub(super) fn is_remembered(event: &Event) -> bool {
 }
 
 pub(super) fn stopped() -> Error {
-    Error::new(ErrorKind::Overloaded, "the server is stopping; try again when it is back")
+    Error::new(ErrorKind::Unavailable, "the server is stopping; try again when it is back")
 }
 
 fn parse(data: &Json) -> Result<Document> {

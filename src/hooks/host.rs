@@ -25,7 +25,7 @@ use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
 use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use super::grants::{Granted, HookId};
 use super::session::{Services, Session};
-use super::stats::{HookStats, PhaseLine, PhaseLog};
+use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
 use crate::config::{Config, Phase, format_size};
 
 /// Calls of one hook that may wait, as a multiple of those that may run.
@@ -36,6 +36,9 @@ const LOAD_RETRY: Duration = Duration::from_secs(5);
 
 /// What a refusal may say, message and fields together.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
+
+/// What of a failure's message is kept: it goes into logs, answers and the error store.
+const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
 /// Whether a hook decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,12 +247,21 @@ impl HookHost {
     /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
     /// [`Outcome::Accept`]: what it would have been is in its log and stats.
     pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
+        self.run_checked(hook, context, |_| {}).await
+    }
+
+    /// The same, with a `check` of the caller that may turn the outcome into another before it is counted and logged.
+    pub async fn run_checked(&self, hook: &BoundHook, context: &Context, check: impl FnOnce(&mut Run)) -> Run {
         let granted = self.granted(hook);
         let shadow = hook.binding.mode == Mode::Shadow;
         let mut run = match self.call(hook, context, granted).await {
             Ok(run) => run,
             Err(failure) => unstarted(failure),
         };
+        check(&mut run);
+        if let Outcome::Failed(failure) = &mut run.outcome {
+            shorten(&mut failure.message, FAILURE_BYTES_MAX);
+        }
         hook.stats.record(&run, shadow);
         self.keep_log(hook, context, &run, shadow);
         tracing::debug!(

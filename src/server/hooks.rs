@@ -117,14 +117,14 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
             let bytes = body::read(call, body).await?.to_vec();
-            vec![BindingInput { name, engine, code: BindingCode::Inline { bytes, typescript: false }, shadow: false }]
+            vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false }]
         }
-        Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
+        Some(JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript") => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
             query.finish()?;
             let bytes = body::read(call, body).await?.to_vec();
-            let code = BindingCode::Inline { bytes, typescript: source.ends_with("typescript") };
+            let code = BindingCode::Inline(bytes);
             vec![BindingInput { name, engine, code, shadow: false }]
         }
         Some(other) => {
@@ -169,7 +169,7 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         .enumerate()
         .map(|(index, binding)| {
             let code = match (binding.source, binding.artifact, binding.library) {
-                (Some(source), None, None) => BindingCode::Inline { bytes: source.into_bytes(), typescript: false },
+                (Some(source), None, None) => BindingCode::Inline(source.into_bytes()),
                 (None, Some(artifact), None) => BindingCode::Artifact(artifact),
                 (None, None, Some(library)) => BindingCode::Library(library),
                 _ => {
@@ -204,7 +204,7 @@ mod tests {
             {"engine":"component","artifact":"sha256:00"},{"engine":"native","library":"a.so","mode":"enforce"}]}"#;
         let chain = chain(text.as_bytes()).expect("valid");
         assert_eq!(chain.iter().map(|binding| binding.shadow).collect::<Vec<_>>(), [true, false, false]);
-        assert!(matches!(&chain[0].code, BindingCode::Inline { bytes, typescript: false } if bytes == b"x"));
+        assert!(matches!(&chain[0].code, BindingCode::Inline(bytes) if bytes == b"x"));
         assert!(matches!(&chain[1].code, BindingCode::Artifact(artifact) if artifact == "sha256:00"));
         assert!(matches!(&chain[2].code, BindingCode::Library(library) if library == "a.so"));
     }

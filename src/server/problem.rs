@@ -78,7 +78,7 @@ impl ProblemType {
             ErrorKind::Rejected => ProblemType::Rejected,
             ErrorKind::Incompatible => ProblemType::Incompatible,
             ErrorKind::HookFailed => ProblemType::HookFailed,
-            ErrorKind::Overloaded => ProblemType::Overloaded,
+            ErrorKind::Overloaded | ErrorKind::Unavailable => ProblemType::Overloaded,
             ErrorKind::Storage => ProblemType::Storage,
         }
     }

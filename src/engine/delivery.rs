@@ -1,0 +1,393 @@
+//! One event and the post hooks of its phase: run in order, tried again, given up.
+//!
+//! While an event is in hand its lease is renewed, so a hook may run for as long as its limits allow. What is not the
+//! hook's fault (no place is free, the model store is out of service) is waited for and is no try.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use snaphook_driver::{Delivery, ErrorRecord, Event, EventFilter, EventQuery, Json, Position, time};
+use tokio::sync::Notify;
+
+use super::change::DefinitionChange;
+use super::command::phases;
+use super::error::{Error, ErrorKind, Result};
+use super::models::Entry;
+use super::{Engine, stopped_signal};
+use crate::catalog::Model;
+use crate::config::Phase;
+use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
+use crate::hooks::host::BoundHook;
+
+/// Longest chain of causes.
+pub(super) const DEPTH_MAX: u32 = 8;
+/// How long a delivery is this node's before another may take it, unless it is renewed.
+pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 120_000 });
+/// Delay before the second try; doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Definitions of a model that are read at once.
+const PAGE: u32 = 100;
+
+/// What is known of the events of one group between their tries. Lost in a crash: then a chain runs from the start.
+pub(super) type Memory = Mutex<HashMap<Position, Tries>>;
+
+/// What is known of one event. Hooks are known by name, because the chain may be another at the next try.
+#[derive(Clone, Default)]
+pub(super) struct Tries {
+    /// Hooks that ended, well or not. New code under the name of one of them does not run for this event.
+    done: Vec<String>,
+    /// The hook that failed last, its code, and how often.
+    failing: Option<(String, String, u32)>,
+    /// Tries before the last start of the server that each hook of the chain has used up for certain.
+    earlier: u32,
+}
+
+impl Tries {
+    fn of(&self, hook: &BoundHook) -> u32 {
+        let id = &hook.binding().id;
+        match &self.failing {
+            Some((name, artifact, failed)) if *name == id.name && *artifact == id.artifact => *failed,
+            _ => self.earlier,
+        }
+    }
+
+    fn failed(&mut self, hook: &BoundHook, failed: u32) {
+        let id = &hook.binding().id;
+        self.failing = Some((id.name.clone(), id.artifact.clone(), failed));
+    }
+
+    fn done(&mut self, hook: &BoundHook) {
+        self.done.push(hook.binding().id.name.clone());
+        self.failing = None;
+    }
+}
+
+/// How a delivery ended.
+enum Ended {
+    Done,
+    Again(Duration),
+    /// Somebody else has the event by now.
+    Lost,
+}
+
+/// Deals with one event of a group; wakes `again` when it is to be delivered once more.
+pub(super) async fn deliver(
+    engine: Arc<Engine>,
+    group: String,
+    delivery: Delivery,
+    memory: Arc<Memory>,
+    again: Arc<Notify>,
+) {
+    let Delivery { event, attempt, token } = delivery;
+    let position = event.position;
+    engine.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
+    let known = memory.lock().unwrap_or_else(PoisonError::into_inner).get(&position).cloned();
+    let mut tries = known.unwrap_or_else(|| engine.earlier_tries(&event, attempt));
+    let ended = tokio::select! {
+        ended = run_chain(&engine, &event, &mut tries) => ended,
+        ended = keep_lease(&engine, &group, position, token) => ended,
+    };
+    let stored = match ended {
+        Ended::Done => {
+            memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
+            let acknowledged = engine.stores.event.ack(&group, &[(position, token)]).await;
+            engine.waiters.settle(position);
+            acknowledged
+        }
+        Ended::Again(delay) => {
+            memory.lock().unwrap_or_else(PoisonError::into_inner).insert(position, tries);
+            let released = engine.stores.event.release(&group, position, token, delay).await;
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                again.notify_one();
+            });
+            released
+        }
+        Ended::Lost => {
+            tracing::warn!(position, "the lease of a post hook's event ended while it ran, it runs again");
+            Ok(())
+        }
+    };
+    if let Err(error) = stored {
+        // The lease ends by itself and the event is delivered again.
+        tracing::error!(position, "the progress of a post hook could not be kept, it will run again: {error}");
+    }
+}
+
+/// Renews the lease until it is lost.
+async fn keep_lease(engine: &Engine, group: &str, position: Position, token: u64) -> Ended {
+    loop {
+        tokio::time::sleep(LEASE / 3).await;
+        match engine.stores.event.renew(group, position, token, LEASE).await {
+            Ok(true) => {}
+            Ok(false) => return Ended::Lost,
+            // There is time for another try or two.
+            Err(error) => tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}"),
+        }
+    }
+}
+
+async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
+    let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
+    // The log has an event a moment before the model store; a hook must find what it was started for.
+    engine.tail.reached(event.position).await;
+    let mut before = None;
+    let mut waited = 0;
+    loop {
+        let outages = engine.availability.begun();
+        if engine.until_available().await.is_err() {
+            return Ended::Again(Duration::ZERO);
+        }
+        // The chain as it is now: it may change between two tries.
+        let Some(entry) = engine.models.get(&event.model) else { return Ended::Done };
+        if !entry.reacts_to(event.kind, event.position) {
+            return Ended::Done;
+        }
+        let next = entry.chain(phase).iter().find(|hook| !tries.done.contains(&hook.binding().id.name));
+        let Some(hook) = next else { return Ended::Done };
+        let before = match &before {
+            Some(before) => before,
+            None => match engine.before(event).await {
+                Ok(found) => before.insert(found),
+                Err(error) => {
+                    tracing::error!(
+                        position = event.position,
+                        "an event's past cannot be read, its hooks wait: {error}"
+                    );
+                    return Ended::Again(backoff(waited + 1));
+                }
+            },
+        };
+        let failed = tries.of(hook);
+        let context = engine.post_context(&entry, phase, event, before.clone(), failed + 1);
+        let run = engine.run_judged(hook, &context).await;
+        let Outcome::Failed(failure) = &run.outcome else {
+            tries.done(hook);
+            continue;
+        };
+        engine.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
+        if failure.cause == FailureCause::Overloaded {
+            // It did not run: that is no try. It is not given back, since claims are all that a restart knows of tries.
+            waited += 1;
+            if engine.pause(backoff(waited)).await.is_err() {
+                return Ended::Again(Duration::ZERO);
+            }
+            continue;
+        }
+        if engine.availability.check().is_err() || engine.availability.begun() != outages {
+            // It may have met a model store that was not there, which is no fault of its own.
+            continue;
+        }
+        waited = 0;
+        let failed = failed + 1;
+        tries.failed(hook, failed);
+        let attempts_max = engine.config.load().hooks.attempts_max;
+        if failed < attempts_max && failure.cause != FailureCause::Depth {
+            return Ended::Again(backoff(failed));
+        }
+        if let Err(error) = engine.give_up(hook, event, failure, &run, failed).await {
+            tracing::error!(hook = hook.label(), "a failed hook cannot be recorded, it will run again: {error}");
+            tries.failed(hook, attempts_max.saturating_sub(1));
+            return Ended::Again(backoff(attempts_max));
+        }
+        tries.done(hook);
+    }
+}
+
+/// Exponential, with half of it left to chance so that those who failed together do not come back together.
+fn backoff(failed: u32) -> Duration {
+    let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
+    // The low bits of a UUIDv7 are random.
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// What of a run counts as a failure of a post hook.
+fn judge(run: &mut Run, context: &Context) {
+    if let Outcome::Reject(rejection) = &run.outcome {
+        let message = rejection.message.clone();
+        run.outcome = Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None });
+    }
+    // At the end of the longest chain every write is refused, and trying again would not help. A write that no grant
+    // allows never came that far.
+    if let Outcome::Failed(failure) = &mut run.outcome
+        && context.depth >= DEPTH_MAX
+        && run.asked.iter().any(|asked| asked.capability == "write" && asked.granted)
+    {
+        failure.cause = FailureCause::Depth;
+        failure.limit = Some(format!("depth {DEPTH_MAX}"));
+    }
+}
+
+impl Engine {
+    /// Waits until the model store can be asked; an error if the server stops first.
+    pub(super) async fn until_available(&self) -> Result<(), ()> {
+        if self.availability.check().is_ok() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = self.availability.wait() => Ok(()),
+            () = stopped_signal(self.stopping.subscribe()) => Err(()),
+        }
+    }
+
+    /// Waits; an error if the server stops first.
+    async fn pause(&self, delay: Duration) -> Result<(), ()> {
+        tokio::time::timeout(delay, stopped_signal(self.stopping.subscribe())).await.map_or(Ok(()), |()| Err(()))
+    }
+
+    /// After a restart only the number of deliveries is known. Those that the other hooks of the chain cannot have used
+    /// were each hook's own: so an event that ends the whole server comes to its end as well.
+    fn earlier_tries(&self, event: &Event, attempt: u32) -> Tries {
+        let hooks = self
+            .models
+            .get(&event.model)
+            .and_then(|entry| phases(event.kind).map(|(_, phase)| entry.chain(phase).len()))
+            .unwrap_or(1);
+        let attempts_max = self.config.load().hooks.attempts_max;
+        let others = attempts_max.saturating_sub(1).saturating_mul(u32::try_from(hooks).unwrap_or(1).saturating_sub(1));
+        Tries { earlier: attempt.saturating_sub(1).saturating_sub(others), ..Tries::default() }
+    }
+
+    /// The data before an event, in the form of the data after it.
+    async fn before(&self, event: &Event) -> Result<Option<Json>> {
+        if event.revision <= 1 {
+            return Ok(None);
+        }
+        let earlier = self.stores.event.last(&event.stream(), event.position - 1).await?;
+        let Some(Event { position, model_version, data: Some(data), .. }) = earlier else { return Ok(None) };
+        if model_version == event.model_version {
+            return Ok(Some(data));
+        }
+        self.carried(&event.model, data, position, event.position).await.map(Some)
+    }
+
+    /// Data as the changes of its model between two positions left it.
+    async fn carried(&self, model: &str, data: Json, after: Position, until: Position) -> Result<Json> {
+        let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
+        let mut query = EventQuery { after, limit: PAGE, filter };
+        let mut value = None;
+        'log: loop {
+            let page = self.stores.event.read(&query, None).await?;
+            let Some(last) = page.events.last() else { break };
+            query.after = last.position;
+            for event in &page.events {
+                if event.position >= until {
+                    break 'log;
+                }
+                let change = DefinitionChange::from_event(event)?;
+                if change.phase.is_some() {
+                    continue;
+                }
+                let model = Model::from_record(change.definition.clone()).map_err(|error| {
+                    Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}"))
+                })?;
+                let value = match &mut value {
+                    Some(value) => value,
+                    None => value.insert(data.to_value().unwrap_or_default()),
+                };
+                if let Some(map) = value.as_object_mut() {
+                    change.carry_over(&model.schema).apply(map);
+                }
+            }
+        }
+        Ok(value.map_or(data, |value| Json::from_value(&value)))
+    }
+
+    fn post_context(&self, entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
+        Context {
+            phase,
+            model: event.model.clone(),
+            model_version: entry.model.record.version,
+            instance: event.instance.clone().unwrap_or_default(),
+            before,
+            after: event.data.clone(),
+            actor: event.actor.clone(),
+            request_id: event.request_id.clone(),
+            time: event.time,
+            event: Some(EventRef { position: event.position, id: event.id.clone() }),
+            attempt,
+            depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
+        }
+    }
+
+    async fn run_judged(&self, hook: &BoundHook, context: &Context) -> Run {
+        self.host.run_checked(hook, context, |run| judge(run, context)).await
+    }
+
+    /// Runs one hook of one event, outside the group; for retries by hand.
+    pub(super) async fn run_post_hook(
+        &self,
+        hook: &BoundHook,
+        entry: &Entry,
+        event: &Event,
+        attempt: u32,
+    ) -> Result<Run> {
+        let before = self.before(event).await?;
+        let context = self.post_context(entry, hook.binding().id.phase, event, before, attempt);
+        Ok(self.run_judged(hook, &context).await)
+    }
+
+    /// Hands a failed hook to the error store.
+    async fn give_up(
+        &self,
+        hook: &BoundHook,
+        event: &Event,
+        failure: &Failure,
+        run: &Run,
+        attempts: u32,
+    ) -> snaphook_driver::Result<()> {
+        let record = error_record(hook, event, failure, run, attempts);
+        tracing::warn!(
+            hook = hook.label(),
+            position = event.position,
+            attempts,
+            error = record.id,
+            "a post hook failed for good: {}",
+            one_line(&record.message)
+        );
+        self.stores.error.record(&record).await?;
+        self.metrics.given_up.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What the error store keeps of a failed run.
+pub(super) fn error_record(
+    hook: &BoundHook,
+    event: &Event,
+    failure: &Failure,
+    run: &Run,
+    attempts: u32,
+) -> ErrorRecord {
+    let binding = hook.binding();
+    ErrorRecord {
+        id: uuid::Uuid::now_v7().to_string(),
+        time: time::now(),
+        model: binding.id.model.clone(),
+        phase: binding.id.phase.as_str().to_owned(),
+        hook: binding.id.name.clone(),
+        engine: binding.engine.clone(),
+        artifact: binding.id.artifact.clone(),
+        event: event.clone(),
+        attempts,
+        cause: failure.cause.as_str().to_owned(),
+        message: failure.message.clone(),
+        limit: failure.limit.clone(),
+        log: run.log.iter().map(|line| format!("{} {}", line.level.as_str(), line.message)).collect(),
+    }
+}
+
+/// A hook's text for the server's log, where a line break would look like the start of another entry.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let (plain, escaped) =
+                if char.is_control() { (None, Some(char.escape_default())) } else { (Some(char), None) };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}

@@ -1,0 +1,336 @@
+//! What the engine's tests share: an engine on its embedded stores, hooks written as closures, stores that fail when
+//! they are told to.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use snaphook_driver::{
+    Append, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
+    EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage, InstanceQuery, Json,
+    ModelShape, ModelStore, Position, Result, Stream,
+};
+
+use super::command::{BindingCode, BindingInput, Change, Defined, ModelInput, Origin, WriteOptions, Written};
+use super::{Engine, replay};
+use crate::catalog::Model;
+use crate::config::{Config, ConfigHandle, Phase};
+use crate::drivers::Stores;
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
+use crate::hooks::engines::{CallReport, CallSettings, Engine as HookEngine, PrepareError, Prepared};
+use crate::hooks::host::HookHost;
+use crate::hooks::session::Session;
+use crate::hooks::testing::config_text;
+
+/// One hook's code.
+pub(super) type Behaviour = Arc<dyn Fn(Context, Arc<Session>) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// An engine of hooks: the code is the name of a closure.
+#[derive(Clone, Default)]
+pub(super) struct Closures {
+    behaviours: Arc<Mutex<HashMap<String, Behaviour>>>,
+    pub(super) prepared: Arc<AtomicUsize>,
+}
+
+struct Closure(Behaviour);
+
+#[async_trait]
+impl HookEngine for Closures {
+    fn name(&self) -> &'static str {
+        "closure"
+    }
+
+    async fn prepare(
+        &self,
+        code: &[u8],
+        _phase: Phase,
+        _name: &str,
+    ) -> std::result::Result<Arc<dyn Prepared>, PrepareError> {
+        self.prepared.fetch_add(1, Ordering::Relaxed);
+        let name = String::from_utf8(code.to_vec()).unwrap();
+        Ok(Arc::new(Closure(Arc::clone(&self.behaviours.lock().unwrap()[&name]))))
+    }
+}
+
+#[async_trait]
+impl Prepared for Closure {
+    async fn call(&self, context: &Context, _settings: &CallSettings, session: &Arc<Session>) -> CallReport {
+        let outcome = (self.0)(context.clone(), Arc::clone(session)).await;
+        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+    }
+}
+
+pub(super) fn failed(message: &str) -> Outcome {
+    Outcome::Failed(Failure { cause: FailureCause::Exception, message: message.to_owned(), limit: None })
+}
+
+/// An engine, its stores and its hooks.
+pub(super) struct Bench {
+    pub(super) engine: Arc<Engine>,
+    pub(super) closures: Closures,
+    pub(super) events: Arc<WatchedEvents>,
+    pub(super) store: Arc<FaultyModels>,
+    directory: Arc<tempfile::TempDir>,
+    toml: String,
+}
+
+pub(super) async fn bench() -> Bench {
+    bench_with("").await
+}
+
+/// With lines of configuration.
+pub(super) async fn bench_with(toml: &str) -> Bench {
+    open(Arc::new(tempfile::tempdir().unwrap()), toml.to_owned(), Closures::default()).await
+}
+
+async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closures) -> Bench {
+    let mut config = Config::parse(&config_text(&toml), "config.toml", directory.path(), None, &|_| None).unwrap();
+    // The secrets alone are kept in memory: a file of them would need a key.
+    config.secure.driver = "memory".to_owned();
+    config.secure.settings.clear();
+    let mut stores = Stores::open(&config).await.unwrap();
+    let events = Arc::new(WatchedEvents { inner: Arc::clone(&stores.event), renewals: AtomicUsize::new(0) });
+    let store = Arc::new(FaultyModels {
+        inner: Arc::clone(&stores.model),
+        fails: AtomicBool::new(false),
+        applied: Mutex::default(),
+    });
+    stores.event = Arc::clone(&events) as Arc<dyn EventStore>;
+    stores.model = Arc::clone(&store) as Arc<dyn ModelStore>;
+    let config = ConfigHandle::new(config);
+    let host = Arc::new(HookHost::new(vec![Arc::new(closures.clone())], config.shared()));
+    let engine = Engine::open(config, stores, host, &replay::Progress::default()).await.unwrap();
+    Bench { engine, closures, events, store, directory, toml }
+}
+
+/// What a new model says.
+pub(super) fn input(properties: Value, unique: &[&str]) -> ModelInput {
+    ModelInput {
+        schema: Some(Json::from_value(&serde_json::json!({"type": "object", "properties": properties}))),
+        unique: unique.iter().map(|name| vec![(*name).to_owned()]).collect(),
+        ..ModelInput::default()
+    }
+}
+
+pub(super) fn version(made: Defined<Arc<Model>>) -> u64 {
+    let Defined::Done(model) = made else { panic!("no dry run was asked for") };
+    model.record.version
+}
+
+impl Bench {
+    pub(super) async fn model(&self, id: &str, input: ModelInput) -> super::Result<u64> {
+        let options = WriteOptions::default();
+        let made = self.engine.create_model(id, input, &options, &Origin::default()).await?;
+        Ok(version(made))
+    }
+
+    pub(super) async fn update(&self, id: &str, input: ModelInput) -> super::Result<u64> {
+        let options = WriteOptions::default();
+        let made = self.engine.update_model(id, input, &options, &Origin::default()).await?;
+        Ok(version(made))
+    }
+
+    /// Changes an instance of the model `m`.
+    pub(super) async fn write(&self, change: Change, options: WriteOptions) -> super::Result<Written> {
+        self.engine.write("m", change, &options, &Origin::default()).await
+    }
+
+    pub(super) async fn create(&self, id: &str, data: Value) -> super::Result<Written> {
+        let change = Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) };
+        self.write(change, WriteOptions::default()).await
+    }
+
+    pub(super) async fn replace(&self, id: &str, data: Value) -> super::Result<Written> {
+        let change = Change::Replace { id: id.to_owned(), data: Json::from_value(&data), create: false };
+        self.write(change, WriteOptions::default()).await
+    }
+
+    pub(super) async fn data(&self, id: &str) -> String {
+        self.engine.get("m", id).await.unwrap().data.to_string()
+    }
+
+    /// Gives a hook's code a meaning.
+    pub(super) fn code<F>(&self, code: &str, behaviour: impl Fn(Context, Arc<Session>) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let behaviour: Behaviour = Arc::new(move |context, session| behaviour(context, session).boxed());
+        self.closures.behaviours.lock().unwrap().insert(code.to_owned(), behaviour);
+    }
+
+    /// Binds a chain to a phase of the model `m`: names and code.
+    pub(super) async fn bind(&self, phase: Phase, chain: &[(&str, &str)]) {
+        let chain = chain
+            .iter()
+            .map(|(name, code)| BindingInput {
+                name: Some((*name).to_owned()),
+                engine: "closure".to_owned(),
+                code: BindingCode::Inline(code.as_bytes().to_vec()),
+                shadow: false,
+            })
+            .collect();
+        self.engine.put_hooks("m", phase, chain, &WriteOptions::default(), &Origin::default()).await.unwrap();
+    }
+
+    pub(super) async fn errors(&self) -> Vec<ErrorRecord> {
+        self.engine.errors(&ErrorQuery { limit: 100, ..ErrorQuery::default() }).await.unwrap()
+    }
+
+    /// Closes the engine and opens another on the same stores.
+    pub(super) async fn restart(self) -> Bench {
+        self.engine.close(Duration::from_secs(5)).await;
+        let Bench { engine, closures, events, store, directory, toml } = self;
+        drop((engine, events, store));
+        open(directory, toml, closures).await
+    }
+}
+
+/// Waits until a question has an answer.
+pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A model store that fails to change anything while it is told to.
+pub(super) struct FaultyModels {
+    inner: Arc<dyn ModelStore>,
+    pub(super) fails: AtomicBool,
+    /// Asked before events are applied.
+    pub(super) applied: Mutex<Option<Box<dyn Fn(&[Event]) + Send>>>,
+}
+
+impl FaultyModels {
+    fn fault(&self) -> Result<()> {
+        match self.fails.load(Ordering::Relaxed) {
+            true => Err(DriverError::new(ErrorKind::Unavailable, "change", "the test wants it so")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl ModelStore for FaultyModels {
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+    async fn define(
+        &self,
+        old: Option<&ModelShape>,
+        new: &ModelShape,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<()> {
+        self.fault()?;
+        self.inner.define(old, new, carry, position).await
+    }
+    async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
+        self.fault()?;
+        self.inner.drop_model(model, position).await
+    }
+    async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
+        if let Some(applied) = &*self.applied.lock().unwrap() {
+            applied(events);
+        }
+        self.fault()?;
+        self.inner.apply(events, position).await
+    }
+    async fn checkpoint(&self) -> Result<Position> {
+        self.inner.checkpoint().await
+    }
+    async fn definitions(&self) -> Result<Vec<ModelShape>> {
+        self.inner.definitions().await
+    }
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        self.inner.get(model, id).await
+    }
+    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage> {
+        self.inner.query(model, query).await
+    }
+    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
+        self.inner.count(model, filter).await
+    }
+    async fn reset(&self) -> Result<()> {
+        self.inner.reset().await
+    }
+}
+
+/// An event store that counts what the test wants to wait for.
+pub(super) struct WatchedEvents {
+    inner: Arc<dyn EventStore>,
+    pub(super) renewals: AtomicUsize,
+}
+
+#[async_trait]
+impl EventStore for WatchedEvents {
+    fn capabilities(&self) -> EventCapabilities {
+        self.inner.capabilities()
+    }
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Position, Conflict>>> {
+        self.inner.append(batch, atomic).await
+    }
+    async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
+        self.inner.read(query, wait).await
+    }
+    async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+        self.inner.last(stream, at_most).await
+    }
+    async fn head(&self) -> Result<Position> {
+        self.inner.head().await
+    }
+    async fn holder(&self, key: &str) -> Result<Option<Holder>> {
+        self.inner.holder(key).await
+    }
+    async fn create_group(&self, group: &Group, start: Position) -> Result<()> {
+        self.inner.create_group(group, start).await
+    }
+    async fn drop_group(&self, name: &str) -> Result<()> {
+        self.inner.drop_group(name).await
+    }
+    async fn groups(&self) -> Result<Vec<String>> {
+        self.inner.groups().await
+    }
+    async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
+        self.inner.claim(group, limit, lease).await
+    }
+    async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()> {
+        self.inner.ack(group, done).await
+    }
+    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
+        self.inner.release(group, position, token, delay).await
+    }
+    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
+        let renewed = self.inner.renew(group, position, token, lease).await;
+        self.renewals.fetch_add(1, Ordering::Relaxed);
+        renewed
+    }
+    async fn lag(&self, group: &str) -> Result<(u64, Position)> {
+        self.inner.lag(group).await
+    }
+    async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
+        self.inner.put_blob(sha256, bytes).await
+    }
+    async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.get_blob(sha256).await
+    }
+}
