@@ -184,6 +184,11 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// Where the keys stand that were not taken yet.
+    pub(super) fn lines(&self) -> BTreeMap<String, usize> {
+        self.entries.iter().map(|(key, entry)| ((*key).to_owned(), entry.key_line)).collect()
+    }
+
     /// Notes a fault of one of the section's keys that is not there.
     pub(super) fn missing(&self, key: &str, expected: &str) {
         self.document.error(self.line, format!("`{}{key}` is missing, expected {expected}", self.prefix));

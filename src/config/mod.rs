@@ -116,6 +116,8 @@ pub struct DriverConfig {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Line of `driver` or of the table, for messages; `None` if the file has no such table.
     pub line: Option<usize>,
+    /// Lines of the settings that are in the file, for messages.
+    pub lines: BTreeMap<String, usize>,
     /// Values of the settings that came from the environment: messages must not show them.
     pub hidden: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! What each table of the file means, but for the grants: keys, defaults, what is possible.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -220,11 +221,12 @@ fn driver_config(section: &mut Section<'_>, secrets: bool, driver: &str, path: &
     let line = name.as_ref().map(|text| text.place.line).or(section.line);
     let name = name.map_or_else(|| driver.to_owned(), |text| text.value);
     let mut hidden = Vec::new();
+    let lines = section.lines();
     let mut settings = section.rest(secrets, &mut hidden);
     if name == driver && !settings.contains_key("path") {
         settings.insert("path".to_owned(), path.into());
     }
-    DriverConfig { driver: name, settings, line, hidden }
+    DriverConfig { driver: name, settings, line, lines, hidden }
 }
 
 fn secure_storage(root: &mut Section<'_>, mut config: Config) -> Config {
@@ -252,6 +254,12 @@ fn private_key(text: &Text<'_>) -> Option<String> {
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        DriverConfig { driver: "memory".to_owned(), settings: Map::new(), line: None, hidden: Vec::new() }
+        DriverConfig {
+            driver: "memory".to_owned(),
+            settings: Map::new(),
+            line: None,
+            lines: BTreeMap::new(),
+            hidden: Vec::new(),
+        }
     }
 }

@@ -89,7 +89,7 @@ fn the_file_of_the_repository() {
     assert_eq!(all.hooks, defaults.hooks);
     assert_eq!(all.server.max_body_bytes, defaults.server.max_body_bytes);
     assert_eq!(all.server.mount_path, defaults.server.mount_path);
-    let unplaced = |config: &DriverConfig| DriverConfig { line: None, ..config.clone() };
+    let unplaced = |config: &DriverConfig| DriverConfig { line: None, lines: BTreeMap::new(), ..config.clone() };
     assert_eq!(unplaced(&all.secure), defaults.secure);
     assert_eq!(unplaced(&all.event), defaults.event);
     assert_eq!(unplaced(&all.model), defaults.model);

@@ -1,5 +1,6 @@
 //! The table of built-in drivers. A new driver is a crate and one line here.
 
+use serde_json::Value;
 use snaphook_driver::Driver;
 
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, closest};
@@ -56,17 +57,55 @@ pub(super) fn find(store: Store, name: &str) -> Option<&'static Driver> {
     DRIVERS.iter().find(|driver| driver.name == name && store.is_brought_by(driver))
 }
 
-/// Whether every driver that the configuration names is there and brings the store it is named for.
+/// Whether every driver that the configuration names is there, brings the store it is named for, and has the settings
+/// that it needs and no others.
 pub fn check(config: &Config) -> Result<(), ConfigErrors> {
-    let faults: Vec<_> = Store::ALL.into_iter().filter_map(|store| fault(store, store.config(config))).collect();
+    let faults: Vec<_> = Store::ALL
+        .into_iter()
+        .flat_map(|store| {
+            let config = store.config(config);
+            match find(store, &config.driver) {
+                Some(driver) => settings_faults(store, driver, config),
+                None => vec![driver_fault(store, config)],
+            }
+        })
+        .collect();
     if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
 }
 
-fn fault(store: Store, config: &DriverConfig) -> Option<ConfigError> {
-    let name = config.driver.as_str();
-    if find(store, name).is_some() {
-        return None;
+fn settings_faults(store: Store, driver: &Driver, config: &DriverConfig) -> Vec<ConfigError> {
+    let table = format!("driver-{}-storage", store.as_str());
+    let mut faults = Vec::new();
+    for key in config.settings.keys().filter(|key| driver.settings.iter().all(|setting| setting.name != key.as_str())) {
+        let names = || driver.settings.iter().map(|setting| setting.name);
+        let hint = match closest(key, names()) {
+            Some(known) => format!("did you mean `{table}.{known}`?"),
+            None if driver.settings.is_empty() => format!("the driver `{}` has no settings", driver.name),
+            None => {
+                let known: Vec<_> = names().map(|name| format!("`{name}`")).collect();
+                format!("the driver `{}` knows {}", driver.name, known.join(", "))
+            }
+        };
+        let line = config.lines.get(key).copied().or(config.line);
+        faults.push(ConfigError::new(line, format!("unknown key `{table}.{key}`, {hint}")));
     }
+    for setting in driver.settings {
+        let found = match config.settings.get(setting.name) {
+            Some(Value::String(text)) if !text.is_empty() => continue,
+            Some(Value::String(_)) => "is empty",
+            // Its value is not shown: it may be a secret.
+            Some(_) => "is no text",
+            None => "is missing",
+        };
+        let line = config.lines.get(setting.name).copied().or(config.line);
+        let (name, expected) = (setting.name, setting.expected);
+        faults.push(ConfigError::new(line, format!("`{table}.{name}` {found}, expected {expected}")));
+    }
+    faults
+}
+
+fn driver_fault(store: Store, config: &DriverConfig) -> ConfigError {
+    let name = config.driver.as_str();
     let word = store.as_str();
     let message = if DRIVERS.iter().any(|driver| driver.name == name) {
         let able: Vec<_> = DRIVERS
@@ -80,7 +119,7 @@ fn fault(store: Store, config: &DriverConfig) -> Option<ConfigError> {
         let hint = hint.map_or(String::new(), |known| format!(", did you mean `{known}`?"));
         format!("there is no driver `{name}`{hint}; registered: {}", registered())
     };
-    Some(ConfigError::new(config.line, format!("`driver-{word}-storage.driver`: {message}")))
+    ConfigError::new(config.line, format!("`driver-{word}-storage.driver`: {message}"))
 }
 
 /// `` `memory` (secure, event, model, error), `sqlite` (event, model, error) ``.
@@ -115,6 +154,29 @@ mod tests {
                 "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
                  `memory`, `sqlite`",
             ]
+        );
+    }
+
+    #[test]
+    fn settings() {
+        assert_eq!(
+            faults(
+                "[driver-event-storage]\ndriver = 'sqlite'\npth = 'x'\nsync = true\n[driver-model-storage]\n\
+                 driver = 'sqlite'\npath = 7\n[driver-error-storage]\ndriver = 'stdout'\npath = 'x'\n\
+                 [driver-secure-storage]\ndriver = 'file'\npath = ''\n"
+            ),
+            [
+                "config.toml:7: unknown key `driver-event-storage.pth`, did you mean `driver-event-storage.path`?",
+                "config.toml:8: unknown key `driver-event-storage.sync`, the driver `sqlite` knows `path`",
+                "config.toml:11: `driver-model-storage.path` is no text, expected the path of a database file such as \
+                 `data/events.db`",
+                "config.toml:14: unknown key `driver-error-storage.path`, the driver `stdout` has no settings",
+                "config.toml:17: `driver-secure-storage.path` is empty, expected the path of a folder such as `data/secrets`",
+            ]
+        );
+        assert_eq!(
+            faults("[driver-secure-storage]\ndriver = 'memory'\n[driver-event-storage]\ndriver = 'memory'\n"),
+            [""; 0]
         );
     }
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
 
+/// What `path` holds.
+pub(crate) const PATH_EXPECTED: &str = "the path of a folder such as `data/secrets`";
+
 /// What stands below `driver = 'file'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +24,7 @@ impl FileConfig {
             return Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
-                "`path` is empty, expected the path of a folder such as `data/secrets`",
+                format!("`path` is empty, expected {PATH_EXPECTED}"),
             ));
         }
         Ok(context.path(&config.path))

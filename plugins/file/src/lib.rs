@@ -5,7 +5,7 @@ mod secure;
 
 use std::sync::Arc;
 
-use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore};
+use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore, Setting};
 
 pub use config::FileConfig;
 pub use secure::FileSecureStore;
@@ -13,6 +13,7 @@ pub use secure::FileSecureStore;
 /// The driver `file`.
 pub const DRIVER: Driver = Driver {
     name: "file",
+    settings: &[Setting { name: "path", expected: config::PATH_EXPECTED }],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),

@@ -23,6 +23,7 @@ pub use secure::MemorySecureStore;
 /// The driver `memory`.
 pub const DRIVER: Driver = Driver {
     name: "memory",
+    settings: &[],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemorySecureStore::default()) as _) })
     }),

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
 
+/// What `path` holds.
+pub(crate) const PATH_EXPECTED: &str = "the path of a database file such as `data/events.db`";
+
 /// What stands below `driver = 'sqlite'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +25,7 @@ impl SqliteConfig {
             return Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
-                "`path` is empty, expected the path of a database file such as `data/events.db`",
+                format!("`path` is empty, expected {PATH_EXPECTED}"),
             ));
         }
         Ok(context.path(&config.path))

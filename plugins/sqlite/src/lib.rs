@@ -15,7 +15,7 @@ mod key;
 mod lock;
 mod model;
 
-use snaphook_driver::{Driver, OpenContext, OpenFuture};
+use snaphook_driver::{Driver, OpenContext, OpenFuture, Setting};
 use std::sync::Arc;
 
 pub use config::SqliteConfig;
@@ -26,6 +26,7 @@ pub use model::SqliteModelStore;
 /// The driver `sqlite`.
 pub const DRIVER: Driver = Driver {
     name: "sqlite",
+    settings: &[Setting { name: "path", expected: config::PATH_EXPECTED }],
     secure: None,
     event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
         Box::pin(async move { Ok(Arc::new(SqliteEventStore::open(&SqliteConfig::path(&context)?)?) as _) })

@@ -13,6 +13,7 @@ pub use error::StdoutErrorStore;
 /// The driver `stdout`.
 pub const DRIVER: Driver = Driver {
     name: "stdout",
+    settings: &[],
     secure: None,
     event: None,
     model: None,

@@ -18,10 +18,20 @@ use crate::{ErrorStore, EventStore, ModelStore, SecureStore};
 pub struct Driver {
     /// The word after `driver =` in the configuration.
     pub name: &'static str,
+    /// The keys of its tables besides `driver`; the server refuses others before anything is opened.
+    pub settings: &'static [Setting],
     pub secure: Option<OpenFn<dyn SecureStore>>,
     pub event: Option<OpenFn<dyn EventStore>>,
     pub model: Option<OpenFn<dyn ModelStore>>,
     pub error: Option<OpenFn<dyn ErrorStore>>,
+}
+
+/// A key of a driver's tables: text that must be there and not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub name: &'static str,
+    /// What it holds, as it stands after "expected", such as `the path of a folder`.
+    pub expected: &'static str,
 }
 
 /// Opens one store. Called once per store at start; creates what is missing (folders, files, tables).

@@ -19,7 +19,7 @@ mod secure_store;
 pub mod time;
 
 pub use cursor::Cursor;
-pub use driver::{Driver, OpenContext, OpenFn, OpenFuture};
+pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting};
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream};
