@@ -287,6 +287,48 @@ fn binding_can_be_tried_without_a_change() {
 }
 
 #[test]
+fn a_grant_may_be_pinned_to_the_code_that_was_reviewed() {
+    let reviewed = "export function preCreate({ after }) { return { ...after, status: 'seen' }; }";
+    let server = start_granted(&format!(
+        "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = 'sha256:{}'\namend = true\n",
+        sha256(reviewed)
+    ));
+    let api = server.client();
+    api.put_javascript("order", "preCreate", reviewed).expect(200);
+    let create = || api.post("/models/order/instances", &json!({"data": {"name": "x"}}));
+    assert_eq!(create().expect(201).json()["data"]["status"], "seen");
+    // One more space is other code.
+    api.put_javascript("order", "preCreate", &format!("{reviewed} ")).expect(200);
+    let problem = create().expect_problem(502, "hook-failed");
+    assert!(problem["detail"].as_str().expect("text").contains("amend = true"), "{problem}");
+    api.put_javascript("order", "preCreate", reviewed).expect(200);
+    assert_eq!(create().expect(201).json()["data"]["status"], "seen");
+}
+
+#[test]
+fn a_hook_whose_code_is_lost_stops_the_change() {
+    let server = start();
+    let api = server.client();
+    api.put_javascript("order", "preCreate", ACCEPT_ALL).expect(200);
+    let file = server.directory().join("data/events.db");
+    let mut server = server;
+    assert!(server.stop().success());
+    let lost = rusqlite::Connection::open(file).expect("the log").execute("DELETE FROM blobs", []);
+    assert_eq!(lost.expect("a table"), 1);
+    let server = server.restart_ended();
+    let api = server.client();
+    let problem =
+        api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect_problem(502, "hook-failed");
+    assert!(problem["detail"].as_str().expect("text").contains("bind the hook again"), "{problem}");
+    // A code that cannot be loaded is not looked up for each change, but again after a moment.
+    api.put_javascript("order", "preCreate", ACCEPT_ALL).expect(200);
+    eventually("the code is loaded", || {
+        let response = api.post("/models/order/instances", &json!({"data": {"name": "x"}}));
+        (response.status == 201).then_some(())
+    });
+}
+
+#[test]
 fn logs_and_figures() {
     let server = start();
     let api = server.client();
