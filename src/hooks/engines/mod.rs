@@ -1,6 +1,7 @@
 //! Engines: what runs a hook's code. Each implements one trait and stands in one table.
 
 mod component;
+mod handback;
 mod quickjs;
 #[cfg(test)]
 mod testing;

@@ -14,15 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use snaphook_driver::Json;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use self::inspect::{check_bytes, check_world};
 use self::versions::{Version, handler_name};
 use self::wasi_http::Extra;
-use super::wasm::{self, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox, State};
+use super::handback::{is_unchanged, look};
+use super::wasm::{self, Broken, CHECK_LIMITS, CodeCache, IdlePool, OUTPUT_BYTES_MAX, Runtime, Sandbox, State};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
-use crate::hooks::context::{Context, Outcome};
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
 use crate::hooks::session::Session;
 
 /// The word in bindings.
@@ -152,22 +154,47 @@ impl Prepared for Hook {
             (sandbox.end(outcome), sandbox)
         })
         .await;
-        let (outcome, sandbox) = match ended {
+        let (outcome, mut sandbox) = match ended {
             Ok(ended) => ended,
             Err(broken) => return CallReport { cpu, ..CallReport::failed(broken.0) },
         };
         let memory_bytes = sandbox.store.data().memory_peak() as u64;
         match outcome {
             Ok(outcome) => {
-                if reuse && sandbox.is_roomy() {
+                let clean = sandbox.store.data_mut().extra.end();
+                if reuse && clean && sandbox.is_roomy() {
                     self.idle.put(self.id, &context.model, sandbox);
                 }
+                let outcome = match outcome {
+                    Outcome::Amend(data) => amended(data, context.after.clone()).await,
+                    other => other,
+                };
                 CallReport { outcome, cpu, memory_bytes }
             }
             // Its sandbox ends here: what trapped is never used again.
             Err(failure) => CallReport { outcome: Outcome::Failed(failure), cpu, memory_bytes },
         }
     }
+}
+
+/// Data that a guest gave back is one JSON value, and a change.
+async fn amended(data: Json, original: Option<Json>) -> Outcome {
+    let bytes = data.len();
+    if bytes > OUTPUT_BYTES_MAX {
+        return Outcome::Failed(Broken::output("the data that it returned", bytes).0);
+    }
+    let looked = look(bytes, move || (is_unchanged(&data, original.as_ref()), data)).await;
+    let failure = match looked {
+        // Giving back what came is no change, whatever the grant says.
+        Ok((Ok(true), _)) => return Outcome::Accept,
+        Ok((Ok(false), data)) => return Outcome::Amend(data),
+        Ok((Err(error), _)) => {
+            let message = format!("the data that it returned is no valid JSON: {error}");
+            Failure { cause: FailureCause::Amend, message, limit: None }
+        }
+        Err(failure) => failure,
+    };
+    Outcome::Failed(failure)
 }
 
 #[cfg(test)]

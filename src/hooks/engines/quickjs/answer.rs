@@ -1,12 +1,13 @@
 //! The runner's answer (see runner/main.js), made into an outcome.
 
 use serde::Deserialize;
-use serde_json::Value;
 use snaphook_driver::Json;
 
-use super::digits::Digits;
+use super::digits::{Digits, Restored};
+use super::nodes::NODES_MAX;
 use super::source::Source;
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
+use crate::hooks::engines::handback::is_unchanged;
 use crate::hooks::engines::wasm::{Broken, OUTPUT_BYTES_MAX, stack_failure};
 
 /// What QuickJS calls the text that the runner evaluates, in stacks.
@@ -30,6 +31,7 @@ pub(super) struct Reader<'a> {
     pub(super) context: &'a Context,
     pub(super) source: &'a Source,
     pub(super) digits: &'a Digits,
+    /// The word that stands for an infinite number.
     pub(super) marker: &'a str,
     /// If the sandbox was refused memory in this call.
     pub(super) memory_failure: Option<Failure>,
@@ -63,25 +65,35 @@ impl Reader<'_> {
         if text.len() > OUTPUT_BYTES_MAX {
             return Outcome::Failed(Broken::output("the data that it returned", text.len()).0);
         }
-        let mut data: Value = match serde_json::from_str(text) {
-            Ok(data) => data,
+        let original = self.context.after.as_ref();
+        let unchanged = match is_unchanged(text, original) {
+            Ok(unchanged) => unchanged,
             Err(error) => {
                 return failed(FailureCause::Amend, format!("the data that it returned cannot be stored: {error}"));
             }
         };
-        let original = self.context.after.as_ref().and_then(|after| after.to_value().ok());
-        if !self.digits.is_plain() {
-            self.digits.restore(&mut data, original.as_ref(), self.marker);
-        }
-        // Giving back what came is no change, whatever the grant says.
-        if original.as_ref() == Some(&data) {
-            return Outcome::Accept;
-        }
+        let restored = match self.digits.is_plain() {
+            _ if unchanged => Restored::Unchanged,
+            true => Restored::Changed(text.to_owned()),
+            false => self.digits.restore(text, original.map(Json::as_str), self.marker),
+        };
+        let data = match restored {
+            // Giving back what came is no change, whatever the grant says.
+            Restored::Unchanged => return Outcome::Accept,
+            Restored::Changed(data) => data,
+            Restored::TooMany => {
+                let message = format!(
+                    "the data that it returned has more than {NODES_MAX} values, too many to find the digits of its \
+                     large numbers again"
+                );
+                return failed(FailureCause::Output, message);
+            }
+        };
         if !self.context.phase.may_amend() {
             let message = format!("returned data, but in `{}` there is no data that could change", self.context.phase);
             return failed(FailureCause::Amend, message);
         }
-        Outcome::Amend(if self.digits.is_plain() { Json::trusted(text) } else { Json::from_value(&data) })
+        Outcome::Amend(Json::trusted(data))
     }
 
     fn no_json(&self, body: &str) -> Outcome {

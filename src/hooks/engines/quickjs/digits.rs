@@ -1,13 +1,13 @@
 //! Numbers that JavaScript cannot hold keep their digits.
 //!
 //! JavaScript reads 9007199254740993 as 9007199254740992 and writes 1.0 as 1. The data that a hook hands back is
-//! compared with the data that it got: where a number is, for JavaScript, the one that was there, its text is put back. A
+//! compared with the data that it got: where a part is, for JavaScript, the one that was there, its text is put back. A
 //! number that moved, into another property or another place of a list, gets its text back if only one text can be
-//! meant.
+//! meant. All of it is one pass over each text (nodes.rs), whatever their shape.
 
 use std::collections::HashMap;
 
-use serde_json::{Number, Value};
+use super::nodes::{Kind, Nodes, Token, tokens};
 
 /// The texts of the numbers that a call was given and that JavaScript changes.
 #[derive(Debug, Default)]
@@ -15,17 +15,28 @@ pub(super) struct Digits {
     /// There is a number whose text changes, if only from `1.0` to `1`.
     reformatted: bool,
     /// By the number that JavaScript makes of them: those that lose digits. `None`: two texts become the same number.
-    lossy: HashMap<u64, Option<Number>>,
+    lossy: HashMap<u64, Option<Box<str>>>,
+}
+
+/// What a text became with its digits put back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Restored {
+    /// It is what the hook got.
+    Unchanged,
+    Changed(String),
+    /// It has too many values to find each number's place, and a number whose digits only its place can tell.
+    TooMany,
 }
 
 impl Digits {
     /// Notes the numbers of one JSON text that the hook gets.
     pub(super) fn note(&mut self, json: &str) {
-        for text in numbers(json) {
-            if is_short_integer(text) {
+        for (token, start, end) in tokens(json) {
+            let text = &json[start..end];
+            if token != Token::Number || is_short_integer(text) {
                 continue;
             }
-            let value: f64 = text.parse().unwrap_or(f64::NAN);
+            let value = value_of(text);
             let written = written(value);
             if written == text {
                 continue;
@@ -34,9 +45,8 @@ impl Digits {
             if value.is_finite() && normal(&written) == normal(text) {
                 continue;
             }
-            let Ok(number) = serde_json::from_str::<Number>(text) else { continue };
-            let known = self.lossy.entry(value.to_bits()).or_insert_with(|| Some(number.clone()));
-            if known.as_ref().is_some_and(|known| *known != number) {
+            let known = self.lossy.entry(value.to_bits()).or_insert_with(|| Some(text.into()));
+            if known.as_ref().is_some_and(|known| **known != *text && normal(known) != normal(text)) {
                 *known = None;
             }
         }
@@ -52,114 +62,164 @@ impl Digits {
         [f64::INFINITY, f64::NEG_INFINITY].iter().any(|value| self.lossy.contains_key(&value.to_bits()))
     }
 
-    /// Puts texts back into `data`. `original`: what stood there. `marker`: the word that stands for an infinite number.
-    pub(super) fn restore(&self, data: &mut Value, original: Option<&Value>, marker: &str) {
-        match data {
-            Value::Number(number) => {
-                let value = value_of(number);
-                match original {
-                    Some(Value::Number(before)) if value_of(before) == value => *number = before.clone(),
-                    _ => {
-                        if let Some(Some(known)) = self.lossy.get(&value.to_bits()) {
-                            *number = known.clone();
-                        }
-                    }
+    /// Puts texts back into valid JSON that the hook made of `original`. `marker`: the word that stands for an infinite
+    /// number.
+    pub(super) fn restore(&self, text: &str, original: Option<&str>, marker: &str) -> Restored {
+        let nodes = original.and_then(|original| Some((Nodes::read(text, marker)?, Nodes::read(original, "")?)));
+        let Some((answer, original)) = nodes else {
+            let (text, lost) = self.restore_moved(text, marker);
+            return if lost && original.is_some() { Restored::TooMany } else { Restored::Changed(text) };
+        };
+        if answer.print(0) == original.print(0) {
+            return Restored::Unchanged;
+        }
+        let mut restoring =
+            Restoring { digits: self, answer: &answer, original: &original, patched: Patched::new(text) };
+        restoring.node(0, Some(0));
+        Restored::Changed(restoring.patched.finish())
+    }
+
+    /// Puts back the texts of which only one can be meant, wherever they stand; and whether there was another.
+    pub(super) fn restore_moved(&self, text: &str, marker: &str) -> (String, bool) {
+        let mut patched = Patched::new(text);
+        let mut lost = false;
+        for (token, start, end) in tokens(text) {
+            let part = &text[start..end];
+            let (value, otherwise) = match token {
+                Token::Number => (value_of(part), None),
+                // A word for an infinite number that is the hook's own becomes what JSON.stringify makes of it.
+                Token::Text => match infinite(part, marker) {
+                    Some(value) => (value, Some("null")),
+                    None => continue,
+                },
+            };
+            let known = self.lossy.get(&value.to_bits());
+            lost |= matches!(known, Some(None));
+            if let Some(known) = known.and_then(Option::as_deref).or(otherwise) {
+                patched.put(start, end, known);
+            }
+        }
+        (patched.finish(), lost)
+    }
+}
+
+/// One pass over an answer beside what it was made of.
+struct Restoring<'a> {
+    digits: &'a Digits,
+    answer: &'a Nodes<'a>,
+    original: &'a Nodes<'a>,
+    patched: Patched<'a>,
+}
+
+impl<'a> Restoring<'a> {
+    /// `before`: the part of the original that stood there. No part is given twice, so the whole is linear.
+    fn node(&mut self, index: usize, before: Option<usize>) {
+        let (answer, original) = (self.answer, self.original);
+        let (start, end) = answer.range(index);
+        if let Some(before) = before
+            && answer.print(index) == original.print(before)
+        {
+            self.patched.put(start, end, original.text(before));
+            return;
+        }
+        match answer.kind(index) {
+            Kind::Number(bits) => {
+                let known = self.digits.lossy.get(&bits).and_then(Option::as_deref);
+                let infinite = answer.text(index).starts_with('"').then_some("null");
+                if let Some(text) = known.or(infinite) {
+                    self.patched.put(start, end, text);
                 }
             }
-            Value::String(text) => {
-                let infinite = match text.strip_prefix(marker).filter(|_| !marker.is_empty()) {
-                    Some("+") => f64::INFINITY,
-                    Some("-") => f64::NEG_INFINITY,
-                    _ => return,
+            Kind::Object => {
+                let members: HashMap<u64, usize> = match before.filter(|before| original.kind(*before) == Kind::Object)
+                {
+                    Some(before) => original.members(before).collect(),
+                    None => HashMap::new(),
                 };
-                *data = match original {
-                    Some(Value::Number(before)) if value_of(before) == infinite => Value::Number(before.clone()),
-                    // Like JSON.stringify, if it is the hook's own.
-                    _ => self.lossy.get(&infinite.to_bits()).cloned().flatten().map_or(Value::Null, Value::Number),
-                };
-            }
-            Value::Object(members) => {
-                for (name, member) in members {
-                    self.restore(member, original.and_then(|original| original.get(name)), marker);
+                for (name, value) in answer.members(index) {
+                    self.node(value, members.get(&name).copied());
                 }
             }
-            Value::Array(items) => {
-                let originals = original.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-                let pairs = pair(items, originals);
-                for (item, pair) in items.iter_mut().zip(pairs) {
-                    self.restore(item, pair.map(|index| &originals[index]), marker);
+            Kind::List => {
+                let before = before.filter(|before| original.kind(*before) == Kind::List);
+                let originals: Vec<usize> = before.map(|before| original.items(before).collect()).unwrap_or_default();
+                let items: Vec<usize> = answer.items(index).collect();
+                for (item, before) in items.iter().zip(self.pair(&items, &originals)) {
+                    self.node(*item, before);
                 }
             }
-            Value::Null | Value::Bool(_) => {}
+            Kind::Other => {}
         }
     }
-}
 
-/// For each item the original that it was: the same place if it is the same there, the same item elsewhere, or the same
-/// place if nothing else claims it.
-fn pair(items: &[Value], originals: &[Value]) -> Vec<Option<usize>> {
-    let mut pairs = vec![None; items.len()];
-    let mut free: Vec<bool> = vec![true; originals.len()];
-    for (index, (item, original)) in items.iter().zip(originals).enumerate() {
-        if same(item, original) {
-            pairs[index] = Some(index);
-            free[index] = false;
-        }
-    }
-    if free.iter().all(|free| !free) {
-        return pairs;
-    }
-    let mut elsewhere: HashMap<String, Vec<usize>> = HashMap::new();
-    for (index, original) in originals.iter().enumerate().rev().filter(|(index, _)| free[*index]) {
-        elsewhere.entry(projected(original)).or_default().push(index);
-    }
-    for (index, item) in items.iter().enumerate().filter(|(index, _)| pairs[*index].is_none()).collect::<Vec<_>>() {
-        if let Some(found) = elsewhere.get_mut(&projected(item)).and_then(Vec::pop) {
-            pairs[index] = Some(found);
-            free[found] = false;
-        }
-    }
-    for (index, pair) in pairs.iter_mut().enumerate() {
-        if pair.is_none() && free.get(index) == Some(&true) {
-            *pair = Some(index);
-        }
-    }
-    pairs
-}
-
-/// Equal as JavaScript sees it.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => value_of(a) == value_of(b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
-        }
-        _ => a == b,
-    }
-}
-
-/// The text that JavaScript would make of it.
-fn projected(value: &Value) -> String {
-    fn project(value: &mut Value) {
-        match value {
-            Value::Number(number) => {
-                let text = written(value_of(number));
-                *value = serde_json::from_str(&text).map_or(Value::Null, Value::Number);
+    /// For each item the original that it was: the same place if it is the same there, the same item elsewhere, or the
+    /// same place if nothing else claims it.
+    fn pair(&self, items: &[usize], originals: &[usize]) -> Vec<Option<usize>> {
+        let mut pairs = vec![None; items.len()];
+        let mut free = vec![true; originals.len()];
+        for (place, (item, original)) in items.iter().zip(originals).enumerate() {
+            if self.answer.print(*item) == self.original.print(*original) {
+                pairs[place] = Some(*original);
+                free[place] = false;
             }
-            Value::Array(items) => items.iter_mut().for_each(project),
-            Value::Object(members) => members.values_mut().for_each(project),
-            _ => {}
         }
+        let mut elsewhere: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (place, original) in originals.iter().enumerate().rev().filter(|(place, _)| free[*place]) {
+            elsewhere.entry(self.original.print(*original)).or_default().push(place);
+        }
+        for (item, pair) in items.iter().zip(&mut pairs).filter(|(_, pair)| pair.is_none()) {
+            if let Some(place) = elsewhere.get_mut(&self.answer.print(*item)).and_then(Vec::pop) {
+                *pair = Some(originals[place]);
+                free[place] = false;
+            }
+        }
+        for (place, pair) in pairs.iter_mut().enumerate() {
+            if pair.is_none() && free.get(place) == Some(&true) {
+                *pair = Some(originals[place]);
+            }
+        }
+        pairs
     }
-    let mut value = value.clone();
-    project(&mut value);
-    value.to_string()
+}
+
+/// A text of which parts are replaced, from its start to its end.
+struct Patched<'a> {
+    text: &'a str,
+    done: String,
+    /// Up to here `text` is in `done`.
+    upto: usize,
+}
+
+impl<'a> Patched<'a> {
+    fn new(text: &'a str) -> Self {
+        Patched { text, done: String::with_capacity(text.len()), upto: 0 }
+    }
+
+    fn put(&mut self, start: usize, end: usize, part: &str) {
+        self.done.push_str(&self.text[self.upto..start]);
+        self.done.push_str(part);
+        self.upto = end;
+    }
+
+    fn finish(mut self) -> String {
+        self.done.push_str(&self.text[self.upto..]);
+        self.done
+    }
+}
+
+/// The infinite number that a text in quotes stands for.
+pub(super) fn infinite(quoted: &str, marker: &str) -> Option<f64> {
+    let word = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    match word.strip_prefix(marker).filter(|_| !marker.is_empty())? {
+        "+" => Some(f64::INFINITY),
+        "-" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
 }
 
 /// As JavaScript reads it: out of range is infinite. Minus zero is zero, as it is written.
-fn value_of(number: &Number) -> f64 {
-    let value: f64 = number.as_str().parse().unwrap_or(f64::NAN);
+pub(super) fn value_of(number: &str) -> f64 {
+    let value: f64 = number.parse().unwrap_or(f64::NAN);
     if value == 0.0 { 0.0 } else { value }
 }
 
@@ -210,37 +270,6 @@ fn is_short_integer(text: &str) -> bool {
     text.len() <= 15 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The texts of all numbers in a JSON text.
-fn numbers(json: &str) -> impl Iterator<Item = &str> {
-    let bytes = json.as_bytes();
-    let mut index = 0;
-    std::iter::from_fn(move || {
-        while index < bytes.len() {
-            match bytes[index] {
-                b'"' => index = end_of_text(bytes, index),
-                b'-' | b'0'..=b'9' => {
-                    let start = index;
-                    while index < bytes.len() && matches!(bytes[index], b'-' | b'+' | b'.' | b'0'..=b'9' | b'e' | b'E')
-                    {
-                        index += 1;
-                    }
-                    return Some(&json[start..index]);
-                }
-                _ => index += 1,
-            }
-        }
-        None
-    })
-}
-
-fn end_of_text(bytes: &[u8], start: usize) -> usize {
-    let mut index = start + 1;
-    while index < bytes.len() && bytes[index] != b'"' {
-        index += if bytes[index] == b'\\' { 2 } else { 1 };
-    }
-    index + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,17 +278,18 @@ mod tests {
     fn check(original: &str, returned: &str, expected: &str) {
         let mut digits = Digits::default();
         digits.note(original);
-        let mut value: Value = serde_json::from_str(returned).unwrap();
-        digits.restore(&mut value, Some(&serde_json::from_str(original).unwrap()), "#");
-        assert_eq!(value.to_string(), expected);
+        match digits.restore(returned, Some(original), "#") {
+            Restored::Changed(text) => assert_eq!(text, expected),
+            Restored::Unchanged => assert_eq!(original, expected),
+            Restored::TooMany => panic!("too many"),
+        }
     }
 
     #[test]
     fn untouched_numbers_keep_their_text() {
         let original = r#"{"a":9007199254740993,"b":12345678901234567890.123456789,"c":1.0,"d":[1e400,-1E-400,{"e":0.10}],"t":"x"}"#;
         let returned = r##"{"a":9007199254740992,"b":12345678901234567000,"c":1,"d":["#+",0,{"e":0.1}],"t":"y"}"##;
-        // serde_json writes the exponent its own way; the digits are the author's.
-        let expected = r#"{"a":9007199254740993,"b":12345678901234567890.123456789,"c":1.0,"d":[1e+400,-1e-400,{"e":0.10}],"t":"y"}"#;
+        let expected = r#"{"a":9007199254740993,"b":12345678901234567890.123456789,"c":1.0,"d":[1e400,-1E-400,{"e":0.10}],"t":"y"}"#;
         check(original, returned, expected);
     }
 
@@ -289,6 +319,44 @@ mod tests {
         let expected = r#"[{"id":3,"n":7},{"id":2,"n":9007199254740992.5},{"id":1,"n":9007199254740993}]"#;
         check(original, reversed, expected);
         check(original, r#"[{"id":2,"n":9007199254740992}]"#, r#"[{"id":2,"n":9007199254740992.5}]"#);
+    }
+
+    #[test]
+    fn what_came_back_as_it_was_is_unchanged() {
+        let mut digits = Digits::default();
+        let original = r#"{"a":[1.0,{"b":9007199254740993}],"c":1e400}"#;
+        digits.note(original);
+        let returned = r##"{"c":"#+","a":[1,{"b":9007199254740992}]}"##;
+        assert_eq!(digits.restore(returned, Some(original), "#"), Restored::Unchanged);
+    }
+
+    #[test]
+    fn deep_lists_take_one_pass() {
+        // 120 lists in each other, the innermost with 30,000 numbers, and one of them changed: comparing each level's
+        // content anew would take minutes.
+        let inner = |first: &str| format!("{first}{}", ",1.0".repeat(30_000));
+        let nested = |first: &str| format!("{}{}{}", "[1,".repeat(120), inner(first), "]".repeat(120));
+        let (original, returned) = (nested("7.0"), nested("8").replace("1.0", "1"));
+        let mut digits = Digits::default();
+        digits.note(&original);
+        let start = std::time::Instant::now();
+        let restored = digits.restore(&returned, Some(&original), "#");
+        assert_eq!(restored, Restored::Changed(nested("8")));
+        assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn beyond_the_budget_only_what_is_certain_is_put_back() {
+        let many = format!("[{}1.0]", "0,".repeat(super::super::nodes::NODES_MAX));
+        let mut digits = Digits::default();
+        digits.note(&many);
+        digits.note("[9007199254740993]");
+        let returned = many.replace("1.0", "9007199254740992");
+        let expected = many.replace("1.0", "9007199254740993");
+        assert_eq!(digits.restore(&returned, Some(&many), "#"), Restored::Changed(expected));
+        digits.note("[9007199254740992.5]");
+        assert_eq!(digits.restore(&returned, Some(&many), "#"), Restored::TooMany);
+        assert_eq!(digits.restore("[9007199254740992]", None, "#"), Restored::Changed("[9007199254740992]".into()));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The host's side of runner/runner.wit: what JavaScript asks for, brought to the session.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use snaphook_driver::PAYLOAD_BYTES_MAX;
 use url::{Url, quirks};
 use wasmtime::component::{FutureReader, Linker};
 use wasmtime::{Result, StoreContextMut};
@@ -101,9 +103,9 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
             Err(error) => Err(error),
         },
         "write.create" => {
-            match arguments_of::<(String, Value, Option<String>)>("write.create(model, data, { id })", arguments) {
+            match arguments_of::<(String, &RawValue, Option<String>)>("write.create(model, data, { id })", arguments) {
                 Ok((model, data, id)) => {
-                    let data = with_digits(store, data);
+                    let data = with_digits(store, data.get());
                     capability(store.data(), async |session| session.write_create(&model, id.as_deref(), &data).await)
                         .await?
                         .map(Some)
@@ -113,9 +115,9 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
         }
         "write.update" => {
             let shape = "write.update(model, id, data, { expected })";
-            match arguments_of::<(String, String, Value, Option<u64>)>(shape, arguments) {
+            match arguments_of::<(String, String, &RawValue, Option<u64>)>(shape, arguments) {
                 Ok((model, id, data, expected)) => {
-                    let data = with_digits(store, data);
+                    let data = with_digits(store, data.get());
                     capability(store.data(), async |session| session.write_update(&model, &id, &data, expected).await)
                         .await?
                         .map(Some)
@@ -148,13 +150,13 @@ async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<
     Ok(answer(result))
 }
 
-/// Data that a hook writes may hold numbers that it read.
-fn with_digits(store: &Store<'_>, mut data: Value) -> String {
+/// Data that a hook writes may hold numbers that it read. What is too large is left for the session to refuse.
+fn with_digits<'a>(store: &Store<'_>, data: &'a str) -> Cow<'a, str> {
     let digits = &store.data().extra.digits;
-    if !digits.is_plain() {
-        digits.restore(&mut data, None, "");
+    match digits.is_plain() || data.len() > PAYLOAD_BYTES_MAX {
+        true => Cow::Borrowed(data),
+        false => Cow::Owned(digits.restore_moved(data, "").0),
     }
-    data.to_string()
 }
 
 fn arguments_of<'a, T: Deserialize<'a>>(shape: &str, arguments: &'a str) -> Result<T, AccessError> {

@@ -8,6 +8,7 @@ mod answer;
 mod digits;
 mod foreign;
 mod host;
+mod nodes;
 mod runner;
 mod source;
 
@@ -25,6 +26,7 @@ use self::digits::Digits;
 use self::host::Extra;
 use self::runner::{Runner, runner};
 use self::source::Source;
+use super::handback::{LIGHT_BYTES_MAX, look};
 use super::wasm::{self, Broken, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
@@ -122,7 +124,10 @@ impl Drop for Hook {
 #[async_trait]
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
-        let Input { text, digits, marker } = Input::new(context);
+        let Input { text, digits, marker } = match Input::of(context).await {
+            Ok(input) => input,
+            Err(failure) => return CallReport::failed(failure),
+        };
         let reuse = settings.isolation == Isolation::Reuse;
         let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
             Some(sandbox) => sandbox,
@@ -148,8 +153,8 @@ impl Prepared for Hook {
             Ok(answer) => {
                 let memory_failure = sandbox.store.data().memory_failure();
                 let digits = std::mem::take(&mut sandbox.store.data_mut().extra.digits);
-                let reader = Reader { context, source: &self.source, digits: &digits, marker: &marker, memory_failure };
-                let (outcome, clean) = reader.outcome(&answer);
+                let reading = Reading { answer, digits, marker, memory_failure };
+                let (outcome, clean) = reading.read(context, &self.source).await;
                 if reuse && clean && sandbox.is_roomy() {
                     self.idle.put(self.id, &context.model, sandbox);
                 }
@@ -198,6 +203,31 @@ async fn answer(
     }
 }
 
+/// The runner's answer with what it is read with.
+struct Reading {
+    answer: String,
+    digits: Digits,
+    marker: String,
+    memory_failure: Option<Failure>,
+}
+
+impl Reading {
+    async fn read(self, context: &Context, source: &Arc<Source>) -> (Outcome, bool) {
+        let bytes = self.answer.len();
+        if bytes <= LIGHT_BYTES_MAX {
+            return self.outcome(context, source);
+        }
+        let (context, source) = (context.clone(), Arc::clone(source));
+        let read = look(bytes, move || self.outcome(&context, &source)).await;
+        read.unwrap_or_else(|failure| (Outcome::Failed(failure), false))
+    }
+
+    fn outcome(self, context: &Context, source: &Source) -> (Outcome, bool) {
+        let Reading { answer, digits, marker, memory_failure } = self;
+        Reader { context, source, digits: &digits, marker: &marker, memory_failure }.outcome(&answer)
+    }
+}
+
 /// The context as the guest gets it.
 struct Input {
     text: String,
@@ -207,13 +237,22 @@ struct Input {
 }
 
 impl Input {
+    async fn of(context: &Context) -> Result<Self, Failure> {
+        let bytes = [&context.before, &context.after].into_iter().flatten().map(|json| json.len()).sum();
+        if bytes <= LIGHT_BYTES_MAX {
+            return Ok(Input::new(context));
+        }
+        let context = context.clone();
+        look(bytes, move || Input::new(&context)).await
+    }
+
     fn new(context: &Context) -> Self {
         let mut digits = Digits::default();
         let mut data = String::new();
         for (name, json) in [("before", &context.before), ("after", &context.after)] {
             if let Some(json) = json {
                 digits.note(json);
-                data.push_str(&format!(",\"{name}\":{}", json.as_str()));
+                data.extend([",\"", name, "\":", json.as_str()]);
             }
         }
         let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));

@@ -113,6 +113,22 @@ async fn numbers_keep_their_digits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_refused_before_its_data_is_looked_at() {
+    let source = "export async function postCreate({ write, log }) {
+        try { await write.create('other', { a: '\\ud800' }) } catch (error) { log.info(error.code) }
+    }";
+    let called = case(Phase::PostCreate).run(source.as_bytes()).await;
+    assert!(called.lines().contains(&"denied".to_owned()), "{:?}", called.lines());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_data_keeps_its_digits_too() {
+    let data = format!("{{\"big\":[{}9007199254740993.10],\"x\":1}}", "1.0,".repeat(50_000));
+    let (source, data) = ("export default ({ after }) => ({ ...after, x: 2 })", Box::leak(data.into_boxed_str()));
+    assert_eq!(pre(source, data).await.amended(), data.replace("\"x\":1", "\"x\":2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_it_returns_must_be_data() {
     let cases = [
         ("5", "returned a number, expected the new data (an object), or nothing to accept the change as it is"),

@@ -1,0 +1,198 @@
+//! The data that a guest hands back: checked and compared with what it got, without making a tree of it.
+//!
+//! A tree takes many times the memory of its text, and the text is the guest's to choose.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use snaphook_driver::Json;
+use tokio::sync::Semaphore;
+
+use crate::hooks::context::{Failure, FailureCause};
+
+/// Bytes of JSON that are looked at on the caller's thread: a few hundred microseconds of work.
+pub(super) const LIGHT_BYTES_MAX: usize = 128 << 10;
+
+/// Larger texts that are looked at at once; others wait, so that their memory and time on a core are bounded.
+const HEAVY_MAX: usize = 2;
+
+/// Whether `text` says the same as `original`, whatever the order of members and the spacing; the error if it is no JSON.
+pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> serde_json::Result<bool> {
+    let Some(original) = original else { return print(text).map(|_| false) };
+    if original.as_str() == text {
+        return Ok(true);
+    }
+    Ok(print(text)? == print(original)?)
+}
+
+/// Looks at `bytes` of JSON: at once if they are few, on a thread that no request needs if they are many.
+pub(super) async fn look<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    static PLACES: Semaphore = Semaphore::const_new(HEAVY_MAX);
+    if bytes <= LIGHT_BYTES_MAX {
+        return Ok(work());
+    }
+    // Nobody closes it; without a permit the work would only be unbounded.
+    let _place = PLACES.acquire().await.ok();
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure {
+        cause: FailureCause::Internal,
+        message: format!("the hook's data could not be looked at: {error}"),
+        limit: None,
+    })
+}
+
+/// A number that stands for what any part of a JSON text says. Keyed by the process, so nobody can prepare two texts
+/// with the same number.
+pub(super) struct Printer(RandomState);
+
+impl Printer {
+    pub(super) fn get() -> &'static Printer {
+        static PRINTER: LazyLock<Printer> = LazyLock::new(|| Printer(RandomState::new()));
+        &PRINTER
+    }
+
+    pub(super) fn text(&self, text: &str) -> u64 {
+        self.0.hash_one((b's', text))
+    }
+
+    /// A number by the bits of its value.
+    pub(super) fn number(&self, bits: u64) -> u64 {
+        self.0.hash_one((b'n', bits))
+    }
+
+    /// `null`, `true` and `false`.
+    pub(super) fn word(&self, word: &str) -> u64 {
+        self.0.hash_one((b'w', word))
+    }
+
+    /// `before`: the list so far, 0 at its start.
+    pub(super) fn item(&self, before: u64, item: u64) -> u64 {
+        self.0.hash_one((b'i', before, item))
+    }
+
+    pub(super) fn list(&self, items: u64) -> u64 {
+        self.0.hash_one((b'l', items))
+    }
+
+    /// To be summed up, so that the order does not matter.
+    pub(super) fn member(&self, name: u64, value: u64) -> u64 {
+        self.0.hash_one((b'm', name, value))
+    }
+
+    pub(super) fn object(&self, members: u64) -> u64 {
+        self.0.hash_one((b'o', members))
+    }
+}
+
+/// Of a whole text. Numbers are the same only with the same digits.
+fn print(text: &str) -> serde_json::Result<u64> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let print = Print(Printer::get()).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(print)
+}
+
+#[derive(Clone, Copy)]
+struct Print(&'static Printer);
+
+impl<'de> DeserializeSeed<'de> for Print {
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Print {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<u64, E> {
+        Ok(self.0.word("null"))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<u64, E> {
+        Ok(self.0.word(if value { "true" } else { "false" }))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
+        Ok(self.0.number(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<u64, E> {
+        // Only negative ones come here.
+        Ok(self.0.item(1, self.0.number(value as u64)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        Ok(self.0.text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
+        let mut all = 0;
+        while let Some(item) = items.next_element_seed(self)? {
+            all = self.0.item(all, item);
+        }
+        Ok(self.0.list(all))
+    }
+
+    // Other numbers come here too: serde_json gives their text as the one member of an object, under a name of its own.
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<u64, A::Error> {
+        let mut all: u64 = 0;
+        while let Some(name) = members.next_key_seed(self)? {
+            all = all.wrapping_add(self.0.member(name, members.next_value_seed(self)?));
+        }
+        Ok(self.0.object(all))
+    }
+}
+
+/// The text of a JSON string that stands in quotes; `None` if it is no text, such as half a character.
+pub(super) fn unquoted(quoted: &str) -> Option<Cow<'_, str>> {
+    match quoted.contains('\\') {
+        false => quoted.get(1..quoted.len().checked_sub(1)?).map(Cow::Borrowed),
+        true => serde_json::from_str(quoted).ok().map(Cow::Owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn unchanged(text: &str, original: &str) -> bool {
+        is_unchanged(text, Some(&Json::trusted(original))).unwrap()
+    }
+
+    #[test]
+    fn order_and_spacing_do_not_matter_and_values_do() {
+        let original = r#"{"a":[1,2,{"b":null}],"c":"x","d":1.0}"#;
+        assert!(unchanged(r#" { "d":1.0, "c":"\u0078", "a":[1,2,{"b":null}] } "#, original));
+        for other in [
+            r#"{"a":[2,1,{"b":null}],"c":"x","d":1.0}"#,
+            r#"{"a":[1,2,{"b":false}],"c":"x","d":1.0}"#,
+            r#"{"a":[1,2,{"b":null}],"c":"y","d":1.0}"#,
+            r#"{"a":[1,2,{"b":null}],"c":"x","d":1}"#,
+            r#"{"a":[1,[2,{"b":null}]],"c":"x","d":1.0}"#,
+            r#"{"a":[1,2,{"b":null}],"c":"x"}"#,
+            r#"{"a":[1,"2",{"b":null}],"c":"x","d":1.0}"#,
+        ] {
+            assert!(!unchanged(other, original), "{other}");
+        }
+        assert!(!is_unchanged("{}", None).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error() {
+        for text in ["", "{", "{} {}", r#"{"a":"\ud800"}"#, "{'a':1}", "[1e]", &"[".repeat(100_000)] {
+            assert!(is_unchanged(text, Some(&Json::trusted("{}"))).is_err(), "{text:.20}");
+        }
+    }
+}
