@@ -34,8 +34,12 @@ const QUEUE_PER_CALL: usize = 16;
 /// After code could not be loaded, calls fail at once for this long before it is tried again.
 const LOAD_RETRY: Duration = Duration::from_secs(5);
 
-/// What a refusal may say, message and fields together.
+/// What a refusal may say, message and fields together, and of how many fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
+const REJECTION_FIELDS_MAX: usize = 1_000;
+
+/// What a failure may say. It is often the guest's own text, and is kept with each recorded error.
+const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
 /// What of a failure's message is kept: it goes into logs, answers and the error store.
 const FAILURE_BYTES_MAX: usize = 4 * 1024;
@@ -385,8 +389,17 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
         },
         // What happened cannot be refused any more: the run failed and is tried again.
         Outcome::Reject(rejection) if !phase.is_pre() => {
-            Outcome::Failed(Failure { cause: FailureCause::Exception, message: rejection.message, limit: None })
+            let message = shortened(rejection.message);
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
         }
+        Outcome::Reject(rejection) if rejection.fields.len() > REJECTION_FIELDS_MAX => Outcome::Failed(Failure {
+            cause: FailureCause::Output,
+            message: format!(
+                "the refusal names {} fields, at most {REJECTION_FIELDS_MAX} are allowed",
+                rejection.fields.len()
+            ),
+            limit: Some(format!("refusal {REJECTION_FIELDS_MAX} fields")),
+        }),
         Outcome::Reject(rejection) => {
             let fields = rejection.fields.iter().map(|field| field.pointer.len() + field.message.len());
             let bytes = rejection.message.len() + fields.sum::<usize>();
@@ -395,8 +408,17 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
                 false => Outcome::Reject(rejection),
             }
         }
-        other => other,
+        Outcome::Failed(failure) => Outcome::Failed(Failure { message: shortened(failure.message), ..failure }),
+        Outcome::Accept => Outcome::Accept,
     }
+}
+
+/// The start of a text that is longer than a failure may be, with its length.
+fn shortened(text: String) -> String {
+    if text.len() <= FAILURE_BYTES_MAX {
+        return text;
+    }
+    format!("{}… ({} bytes in all)", &text[..text.floor_char_boundary(FAILURE_BYTES_MAX)], text.len())
 }
 
 /// Places for the calls of one hook at once, and a bound on those that wait.

@@ -129,6 +129,8 @@ pub struct Session {
     clock: Mutex<HostClock>,
     notes: Mutex<Notes>,
     outside: Semaphore,
+    /// Host calls under way while the guest may go on.
+    background: AtomicU32,
 }
 
 impl Session {
@@ -146,6 +148,7 @@ impl Session {
             clock: Mutex::default(),
             notes: Mutex::default(),
             outside: Semaphore::new(OUTSIDE_CALLS_MAX),
+            background: AtomicU32::new(0),
         })
     }
 
@@ -156,9 +159,29 @@ impl Session {
         Ok(())
     }
 
-    /// Time spent in capability calls so far: an engine adds it to its deadline. Calls that overlap count once.
+    /// Time that the guest spent waiting for capability calls so far: an engine adds it to its deadline. Calls that
+    /// overlap count once.
     pub fn host_time(&self) -> Duration {
-        lock(&self.clock).total()
+        let clock = lock(&self.clock);
+        clock.total().saturating_sub(clock.guest)
+    }
+
+    /// Until the guard is dropped, host calls may be under way while the guest runs.
+    pub fn background(self: &Arc<Self>) -> Background {
+        // Relaxed: the guest whose time is asked for runs after this.
+        self.background.fetch_add(1, Ordering::Relaxed);
+        Background(Arc::clone(self))
+    }
+
+    /// The guest ran for so long. If a host call went on beside it, that was no waiting.
+    pub fn guest_ran(&self, duration: Duration) {
+        if self.background.load(Ordering::Relaxed) > 0 {
+            let mut clock = lock(&self.clock);
+            // Only what is measured as time in the host is taken off it.
+            if clock.since.is_some() {
+                clock.guest += duration;
+            }
+        }
     }
 
     /// What was logged and asked, taken out at the end of the call.
@@ -226,7 +249,7 @@ impl Session {
         call: impl Future<Output = Result<T, AccessError>>,
     ) -> Result<T, HostError> {
         let budget = self.host_time_max;
-        let left = budget.saturating_sub(self.host_time());
+        let left = budget.saturating_sub(lock(&self.clock).total());
         let _span = Span::start(&self.clock);
         match tokio::time::timeout(deadline.min(left), call).await {
             Ok(answer) => answer.map_err(HostError::Access),
@@ -277,6 +300,21 @@ impl Session {
     }
 }
 
+/// A host call beside which the guest goes on, such as a request that it waits for later.
+pub struct Background(Arc<Session>);
+
+impl Background {
+    pub fn session(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.background.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
 struct Notes {
     log: Vec<LogLine>,
@@ -290,6 +328,8 @@ struct HostClock {
     under_way: u32,
     since: Option<Instant>,
     finished: Duration,
+    /// Of all this, the time in which the guest ran.
+    guest: Duration,
 }
 
 impl HostClock {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -21,12 +22,18 @@ pub(crate) struct MemoryAccess {
     events: Mutex<Vec<Event>>,
     secrets: HashMap<String, Vec<u8>>,
     writers: Mutex<Vec<Writer>>,
+    secret_reads: AtomicUsize,
 }
 
 impl MemoryAccess {
     /// Who wrote, in order.
     pub(crate) fn writers(&self) -> Vec<Writer> {
         self.writers.lock().unwrap().clone()
+    }
+
+    /// How often a secret was read.
+    pub(crate) fn secret_reads(&self) -> usize {
+        self.secret_reads.load(Ordering::Relaxed)
     }
 
     fn put(&self, model: &str, id: &str, data: &str) -> Instance {
@@ -121,6 +128,7 @@ impl Access for MemoryAccess {
     }
 
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
+        self.secret_reads.fetch_add(1, Ordering::Relaxed);
         Ok(self.secrets.get(name).cloned())
     }
 }

@@ -10,3 +10,60 @@ pub mod process;
 mod read;
 mod secret;
 mod write;
+
+use super::access::{AccessCode, AccessError};
+use crate::config::format_size;
+
+/// Longest name of a model, an instance, a secret, a program or a variable that a guest may say. Longer ones name
+/// nothing, and a refusal is kept with the name in it.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Refuses a name that is none, before anything is made of it. `what`: such as `the name of a model`.
+fn check_name(what: &str, name: &str) -> Result<(), AccessError> {
+    match name.len() > NAME_BYTES_MAX {
+        true => Err(AccessError::new(
+            AccessCode::Invalid,
+            format!("{what} is {} bytes, at most {} are allowed", name.len(), format_size(NAME_BYTES_MAX)),
+        )),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::AccessCode;
+    use super::super::session::ProcessCommand;
+    use super::super::testing::{Bench, access_error};
+    use crate::config::Phase;
+
+    #[tokio::test]
+    async fn long_names_are_refused_and_not_kept() {
+        let session = Bench::new().session("invoice", Phase::PostCreate, "mail", "read = ['a']");
+        let long = "x".repeat(2000);
+        let command = |program: &str, name: &str| ProcessCommand {
+            program: program.to_owned(),
+            args: Vec::new(),
+            stdin: Vec::new(),
+            env: vec![(name.to_owned(), String::new())],
+            timeout: None,
+        };
+        for error in [
+            session.read_get(&long, "1").await.unwrap_err(),
+            session.read_get("a", &long).await.unwrap_err(),
+            session.read_query(&long, "{}").await.unwrap_err(),
+            session.write_create(&long, None, "{}").await.unwrap_err(),
+            session.write_create("a", Some(&long), "{}").await.unwrap_err(),
+            session.write_update("a", &long, "{}", None).await.unwrap_err(),
+            session.write_delete("a", &long, None).await.unwrap_err(),
+            session.secret_get(&long).await.unwrap_err(),
+            session.process_run(command(&long, "A")).await.unwrap_err(),
+            session.process_run(command("/bin/true", &long)).await.unwrap_err(),
+        ] {
+            let error = access_error(error);
+            assert_eq!(error.code, AccessCode::Invalid, "{}", error.message);
+            assert!(error.message.ends_with("is 2000 bytes, at most 1 KiB are allowed"), "{}", error.message);
+        }
+        let (log, asked) = session.finish();
+        assert!(log.is_empty() && asked.is_empty(), "{log:?} {asked:?}");
+    }
+}

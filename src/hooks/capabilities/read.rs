@@ -8,6 +8,7 @@ use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
+use super::check_name;
 use crate::config::format_size;
 
 /// A read is a local lookup; one that takes longer will not come.
@@ -23,6 +24,7 @@ impl Session {
     /// The instance as JSON text; `None` if there is none.
     pub async fn read_get(&self, model: &str, id: &str) -> Result<Option<String>, HostError> {
         self.count_call()?;
+        check_name("the id of an instance", id)?;
         self.check_read(model)?;
         let what = format_args!("read of `{model}/{id}`").to_string();
         let instance = self.within(READ_DEADLINE, &what, self.services.access.get(model, id)).await?;
@@ -58,6 +60,7 @@ impl Session {
     }
 
     fn check_read(&self, model: &str) -> Result<(), HostError> {
+        check_name("the id of a model", model)?;
         let verdict = match any_matches(&self.granted.read, model) {
             true => Ok(()),
             false => {

@@ -6,6 +6,7 @@ use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
+use super::check_name;
 
 const SECRET_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -13,11 +14,7 @@ impl Session {
     /// The value as text. A secret is never noted or logged, only its name.
     pub async fn secret_get(&self, name: &str) -> Result<String, HostError> {
         self.count_call()?;
-        self.secret_value(name).await
-    }
-
-    /// The same for the host's own use, such as `{{secret:name}}` in a header.
-    pub(super) async fn secret_value(&self, name: &str) -> Result<String, HostError> {
+        check_name("the name of a secret", name)?;
         let verdict = match any_matches(&self.granted.secret, name) {
             true => Ok(()),
             false => {

@@ -9,6 +9,7 @@ use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
+use super::check_name;
 use super::read::too_large;
 
 /// A write runs pre hooks and waits for the disk.
@@ -17,7 +18,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 impl Session {
     /// `data` is JSON text; answers the instance as JSON text.
     pub async fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<String, HostError> {
-        self.check_write(model, data)?;
+        self.check_write(model, id, data)?;
         let writer = self.writer();
         let what = format!("create in `{model}`");
         let call = self.services.access.create(&writer, model, id, data);
@@ -31,7 +32,7 @@ impl Session {
         data: &str,
         expected: Option<u64>,
     ) -> Result<String, HostError> {
-        self.check_write(model, data)?;
+        self.check_write(model, Some(id), data)?;
         let writer = self.writer();
         let what = format!("update of `{model}/{id}`");
         let call = self.services.access.update(&writer, model, id, data, expected);
@@ -39,15 +40,17 @@ impl Session {
     }
 
     pub async fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<String, HostError> {
-        self.check_write(model, "")?;
+        self.check_write(model, Some(id), "")?;
         let writer = self.writer();
         let what = format!("delete of `{model}/{id}`");
         let call = self.services.access.delete(&writer, model, id, expected);
         to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
     }
 
-    fn check_write(&self, model: &str, data: &str) -> Result<(), HostError> {
+    fn check_write(&self, model: &str, id: Option<&str>, data: &str) -> Result<(), HostError> {
         self.count_call()?;
+        check_name("the id of a model", model)?;
+        check_name("the id of an instance", id.unwrap_or_default())?;
         let asked = format!("write to model `{model}`");
         let verdict = match any_matches(&self.granted.write, model) {
             true => Ok(()),

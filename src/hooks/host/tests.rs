@@ -10,7 +10,7 @@ use snaphook_driver::Json;
 
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
-use crate::hooks::context::{Context, FailureCause, LogLevel, Outcome, Rejection};
+use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
 use crate::hooks::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
@@ -52,6 +52,14 @@ impl Prepared for Word {
             "amend" => Outcome::Amend(Json::trusted(r#"{"a":1}"#)),
             "amend-much" => Outcome::Amend(Json::trusted(format!("\"{}\"", "x".repeat(9 << 20)))),
             "reject" => reject("no".into()),
+            "reject-fields" => {
+                let field = FieldError { pointer: String::new(), message: String::new() };
+                Outcome::Reject(Rejection { message: String::new(), fields: vec![field; 1_001] })
+            }
+            "fail-much" => {
+                let message = "ü".repeat(1 << 20);
+                Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
+            }
             "reject-much" => reject("x".repeat(1 << 20)),
             "log" => {
                 session.log(LogLevel::Info, "seen".into()).unwrap();
@@ -144,6 +152,7 @@ async fn outcomes_and_their_limits() {
     for (phase, word, expected) in [
         (Phase::PreCreate, "amend", FailureCause::Amend),
         (Phase::PreCreate, "reject-much", FailureCause::Output),
+        (Phase::PreCreate, "reject-fields", FailureCause::Output),
         (Phase::PostCreate, "reject", FailureCause::Exception),
         (Phase::PreCreate, "panic", FailureCause::Internal),
         (Phase::PreCreate, "panic-early", FailureCause::Load),
@@ -151,6 +160,13 @@ async fn outcomes_and_their_limits() {
         (Phase::PreCreate, "lost", FailureCause::Load),
     ] {
         assert_eq!(cause(&stage.run(phase, word).await), expected, "{word}");
+    }
+    match stage.run(Phase::PostCreate, "fail-much").await {
+        Outcome::Failed(failure) => {
+            assert!(failure.message.ends_with("ü… (2097152 bytes in all)"), "{:?}", failure.message.len());
+            assert!(failure.message.len() < 4_200);
+        }
+        other => panic!("{other:?}"),
     }
     let stage = Stage::new("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\namend = true");
     assert!(matches!(stage.run(Phase::PreCreate, "amend").await, Outcome::Amend(_)));

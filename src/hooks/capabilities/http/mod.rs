@@ -165,12 +165,10 @@ impl Session {
                 // The client counts the body itself; many libraries send it along.
                 continue;
             }
-            let (value, secret) = self.with_secrets(value).await?;
+            let (value, secret) = self.with_secrets(value, HEADERS_BYTES_MAX - bytes).await?;
             bytes += name.as_str().len() + value.len();
             if bytes > HEADERS_BYTES_MAX {
-                let limit = format_size(HEADERS_BYTES_MAX);
-                let message = format!("the headers are over {limit}");
-                return Err(AccessError::new(AccessCode::TooLarge, message).into());
+                return Err(too_long());
             }
             let mut value = HeaderValue::from_bytes(value.trim().as_bytes())
                 .map_err(|_| invalid(format!("the value of header `{name}` holds a line break or NUL")))?;
@@ -256,6 +254,10 @@ fn to_response(target: &Target, redirected: bool, answer: Answer) -> HttpRespons
 /// The TOML value that opens exactly this method and path.
 fn grant_value(method: &Method, target: &Target) -> String {
     format!("[{}]", toml_string(&format!("{method} {target}")))
+}
+
+fn too_long() -> HostError {
+    AccessError::new(AccessCode::TooLarge, format!("the headers are over {}", format_size(HEADERS_BYTES_MAX))).into()
 }
 
 fn invalid(message: String) -> AccessError {

@@ -1,14 +1,18 @@
 //! `{{secret:name}}` in header values: put in here, so that the hook never holds the value.
 
 use super::super::super::session::{HostError, Session};
-use super::invalid;
+use super::{HEADERS_BYTES_MAX, invalid, too_long};
 
 const OPEN: &str = "{{secret:";
 const CLOSE: &str = "}}";
 
 impl Session {
     /// The value with its secrets, and whether there were any. Each needs the hook's grant for that secret.
-    pub(super) async fn with_secrets(&self, value: &str) -> Result<(String, bool), HostError> {
+    /// At most `bytes` of text; each secret put in counts as a host call, since each is a read of the store.
+    pub(super) async fn with_secrets(&self, value: &str, bytes: usize) -> Result<(String, bool), HostError> {
+        if value.len() > HEADERS_BYTES_MAX {
+            return Err(too_long());
+        }
         if !value.contains(OPEN) {
             return Ok((value.to_owned(), false));
         }
@@ -20,7 +24,10 @@ impl Session {
             text.push_str(before);
             // What a secret holds is not looked at again, so one cannot name another. A file's last line break is
             // no part of a header.
-            text.push_str(self.secret_value(name.trim()).await?.trim_end_matches(['\r', '\n']));
+            text.push_str(self.secret_get(name.trim()).await?.trim_end_matches(['\r', '\n']));
+            if text.len() > bytes {
+                return Err(too_long());
+            }
             rest = after;
         }
         text.push_str(rest);

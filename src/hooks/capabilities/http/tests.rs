@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Phase;
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::session::{HttpRequest, HttpResponse, Redirect, Session};
+use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::hooks::testing::{Bench, access_error, rerun};
 
 /// A server that answers each request with what a function says, and remembers the requests.
@@ -351,6 +351,28 @@ async fn secrets_stay_with_the_origin_they_were_meant_for() {
     let body = HttpRequest { method: "POST".into(), body: b"{{secret:key}}".to_vec(), ..get(&home.url("/")) };
     fetch(&session, body).await.unwrap();
     assert!(home.seen()[count].ends_with("{{secret:key}}"));
+}
+
+#[tokio::test]
+async fn secrets_in_headers_are_bounded_and_counted() {
+    let server = Server::hello().await;
+    let bench = Bench::new().with_secret("large", &[b'x'; 60_000]).with_secret("none", b"");
+    let session = session(&bench, &format!("secret = ['*']\n{}", server.grant()));
+    let request = |name: &str, count: usize| HttpRequest {
+        headers: vec![("x".to_owned(), format!("{{{{secret:{name}}}}}").repeat(count))],
+        ..get(&server.url("/"))
+    };
+    assert_eq!(fetch(&session, request("large", 1)).await.unwrap().status, 200);
+    let (error, reads) = (fetch(&session, request("large", 3_000)).await.unwrap_err(), bench.access.secret_reads());
+    assert_eq!((error.code, reads), (AccessCode::TooLarge, 3), "no secret is read after the limit");
+    // Two secrets and two requests were counted; a header of secrets that are empty cannot go on for ever either.
+    for _ in 0..2 {
+        fetch(&session, request("none", 4_000)).await.unwrap();
+    }
+    match session.http_send(request("none", 4_000)).await {
+        Err(HostError::Fatal(failure)) => assert_eq!(failure.limit.as_deref(), Some("host calls 10000")),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern;
 use super::super::session::{HostError, ProcessCommand, ProcessOutput, Session};
+use super::check_name;
 use super::read::too_large;
 use crate::config::{Grant, ProcessGrant};
 pub use run::Processes;
@@ -45,6 +46,15 @@ impl Session {
         }
         if command.stdin.len() > STDIN_BYTES_MAX {
             return Err(too_large("the standard input", command.stdin.len(), STDIN_BYTES_MAX).into());
+        }
+        check_name("the path of a program", &command.program)?;
+        let mut env_bytes = 0;
+        for (name, value) in &command.env {
+            check_name("the name of a variable", name)?;
+            env_bytes += name.len() + value.len();
+        }
+        if command.env.len() > ARGS_MAX || env_bytes > ARGS_BYTES_MAX {
+            return Err(too_large("the environment", env_bytes, ARGS_BYTES_MAX).into());
         }
         let env = command.env.iter().flat_map(|(name, value)| [name, value]);
         if command.args.iter().chain(env).chain([&command.program]).any(|text| text.contains('\0')) {

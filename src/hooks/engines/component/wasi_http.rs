@@ -1,11 +1,15 @@
 //! `wasi:http/outgoing-handler` for post hooks: what a language's own HTTP library uses, under the rules of the
 //! capability `http`. Every request ends in the session, as those of `snaphook:hook/http` do.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use tokio::sync::Semaphore;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
 use wasmtime_wasi_http::WasiHttpCtx;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
@@ -17,7 +21,8 @@ use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::engines::wasm::{OUTPUT_BYTES_MAX, State, fatal};
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
-/// Requests of one call whose bodies are in the host's memory at once; more of them wait.
+/// Requests of one call that are under way or whose answers' bodies were not read to their end and dropped: what the
+/// host's memory holds of them. More of them wait, and the guest's own time limit bounds how long.
 const REQUESTS_MAX: usize = 8;
 
 /// What a component's sandbox keeps beside what every sandbox keeps.
@@ -30,6 +35,15 @@ impl Default for Extra {
     fn default() -> Self {
         let sender = Sender { session: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
         Extra { context: WasiHttpCtx::new(), sender }
+    }
+}
+
+impl Extra {
+    /// Lets go of the call; whether it left nothing behind that goes on.
+    pub(super) fn end(&mut self) -> bool {
+        self.sender.session = None;
+        // Every request under way and every body that is kept holds it.
+        Arc::strong_count(&self.sender.requests) == 1
     }
 }
 
@@ -56,12 +70,12 @@ impl WasiHttpHooks for Sender {
         request: hyper::Request<HyperOutgoingBody>,
         config: OutgoingRequestConfig,
     ) -> HttpResult<HostFutureIncomingResponse> {
-        let (session, requests) = (self.session.clone(), Arc::clone(&self.requests));
+        let Some(session) = &self.session else { return Err(ErrorCode::HttpRequestDenied.into()) };
+        let (background, requests) = (session.background(), Arc::clone(&self.requests));
         let task = wasmtime_wasi::runtime::spawn(async move {
-            let Some(session) = session else { return Ok(Err(ErrorCode::HttpRequestDenied)) };
-            // Nobody closes it; without a permit the request would only be unbounded.
-            let _permit = requests.acquire_owned().await.ok();
-            send(&session, request, &config).await
+            // Nobody closes it.
+            let Ok(permit) = requests.acquire_owned().await else { return Ok(Err(ErrorCode::ConnectionTerminated)) };
+            send(background.session(), request, &config, permit).await
         });
         Ok(HostFutureIncomingResponse::pending(task))
     }
@@ -72,6 +86,7 @@ async fn send(
     session: &Session,
     request: hyper::Request<HyperOutgoingBody>,
     config: &OutgoingRequestConfig,
+    permit: OwnedSemaphorePermit,
 ) -> wasmtime::Result<Result<IncomingResponse, ErrorCode>> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, OUTPUT_BYTES_MAX).collect().await {
@@ -91,21 +106,52 @@ async fn send(
         redirect: Redirect::Manual,
     };
     match session.http_send(request).await {
-        Ok(response) => Ok(answer(response, config.between_bytes_timeout)),
+        Ok(response) => Ok(answer(response, config.between_bytes_timeout, permit)),
         Err(HostError::Access(error)) => Ok(Err(error_code(error))),
         Err(error) => Err(fatal(error)),
     }
 }
 
-fn answer(response: HttpResponse, between_bytes_timeout: Duration) -> Result<IncomingResponse, ErrorCode> {
+fn answer(
+    response: HttpResponse,
+    between_bytes_timeout: Duration,
+    permit: OwnedSemaphorePermit,
+) -> Result<IncomingResponse, ErrorCode> {
     let mut builder = hyper::Response::builder().status(response.status);
     for (name, value) in &response.headers {
         builder = builder.header(name, value);
     }
-    let body = Full::new(response.body.into()).map_err(|never: std::convert::Infallible| match never {});
+    let body = Kept { body: Full::new(response.body.into()), _permit: permit };
     let resp = builder.body(body.boxed_unsync());
     let resp = resp.map_err(|error| ErrorCode::InternalError(Some(format!("the answer cannot be read: {error}"))))?;
     Ok(IncomingResponse { resp, worker: None, between_bytes_timeout })
+}
+
+/// A body in the host's memory, counted for as long as it is there.
+struct Kept {
+    body: Full<Bytes>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Body for Kept {
+    type Data = Bytes;
+    type Error = ErrorCode;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ErrorCode>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        frame.map_err(|never| match never {})
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn error_code(error: AccessError) -> ErrorCode {
@@ -115,5 +161,137 @@ fn error_code(error: AccessError) -> ErrorCode {
         AccessCode::Timeout => ErrorCode::ConnectionReadTimeout,
         AccessCode::TooLarge => ErrorCode::HttpResponseBodySize(None),
         _ => ErrorCode::InternalError(Some(error.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use wasmtime_wasi::p2::Pollable;
+
+    use super::*;
+    use crate::config::Phase;
+    use crate::hooks::testing::Bench;
+
+    /// A server that answers each request with this, or never if it is empty.
+    async fn server(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    if answer.is_empty() {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn extra(phase: Phase, grants: &str) -> (Extra, Arc<Session>) {
+        let session = Bench::new().session("item", phase, "test", grants);
+        let mut extra = Extra::default();
+        extra.sender.session = Some(Arc::clone(&session));
+        (extra, session)
+    }
+
+    impl Extra {
+        fn start(&mut self, url: &str) -> HostFutureIncomingResponse {
+            let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+            let request = hyper::Request::get(url).body(body).unwrap();
+            let second = Duration::from_secs(5);
+            let config = OutgoingRequestConfig {
+                use_tls: false,
+                connect_timeout: second,
+                first_byte_timeout: second,
+                between_bytes_timeout: second,
+            };
+            self.sender.send_request(request, config).unwrap_or_else(|error| panic!("{error:?}"))
+        }
+
+        async fn fetch(&mut self, url: &str) -> Result<IncomingResponse, ErrorCode> {
+            let mut future = self.start(url);
+            tokio::time::timeout(Duration::from_secs(20), future.ready()).await.unwrap();
+            future.unwrap_ready().unwrap()
+        }
+    }
+
+    const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
+    #[tokio::test]
+    async fn only_what_the_grants_open() {
+        let url = server(HELLO).await;
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        let response = extra.fetch(&format!("{url}/a")).await.unwrap();
+        assert_eq!(response.resp.status(), 200);
+        let body = response.resp.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"hello");
+
+        for (phase, grants) in [
+            (Phase::PostCreate, String::new()),
+            // An address that is not public, through a wildcard.
+            (Phase::PostCreate, "http = ['http://*:*/*']".to_owned()),
+            (Phase::PreCreate, format!("http = ['{url}/*']")),
+        ] {
+            let (mut extra, session) = self::extra(phase, &grants);
+            let error = extra.fetch(&url).await.err();
+            assert!(matches!(error, Some(ErrorCode::HttpRequestDenied)), "{phase} {grants}: {error:?}");
+            let (log, asked) = session.finish();
+            assert!(log[0].message.contains("asked for http"), "{log:?}");
+            assert!(!asked[0].granted);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_the_guests_to_follow() {
+        let url = server("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        assert_eq!(extra.fetch(&url).await.unwrap().resp.status(), 302);
+        let error = extra.fetch("http://127.0.0.1:1/").await.err();
+        assert!(matches!(error, Some(ErrorCode::HttpRequestDenied)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_kept_count() {
+        let url = server(HELLO).await;
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        let mut kept = Vec::new();
+        for _ in 0..REQUESTS_MAX {
+            kept.push(extra.fetch(&url).await.unwrap());
+        }
+        let mut next = extra.start(&url);
+        assert_eq!(extra.sender.requests.available_permits(), 0, "a ninth body may be in the host's memory");
+        assert!(!extra.end(), "a sandbox with bodies must not serve another call");
+        kept.pop();
+        tokio::time::timeout(Duration::from_secs(20), next.ready()).await.unwrap();
+        drop((kept, next));
+        assert!(extra.end());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_goes_on_beside_its_request_uses_its_own_time() {
+        let url = server("").await;
+        let (mut extra, session) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        let request = extra.start(&url);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while session.host_time().is_zero() {
+            assert!(Instant::now() < deadline, "the request does not start");
+            tokio::task::yield_now().await;
+        }
+        let (start, before) = (Instant::now(), session.host_time());
+        while session.host_time() < before + Duration::from_millis(50) {
+            tokio::task::yield_now().await;
+        }
+        session.guest_ran(start.elapsed());
+        let host = session.host_time().saturating_sub(before);
+        assert!(host < Duration::from_millis(25), "the guest ran, but {host:?} count as time in the host");
+        drop(request);
     }
 }

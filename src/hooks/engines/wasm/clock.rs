@@ -18,6 +18,13 @@ impl Clock {
         Clock { start: Instant::now(), limit, session }
     }
 
+    /// The guest had a core for so long.
+    pub(super) fn ran(&self, duration: Duration) {
+        if let Some(session) = &self.session {
+            session.guest_ran(duration);
+        }
+    }
+
     /// What is left of the limit; the error ends the guest.
     pub(super) fn left(&self) -> Result<Duration, Broken> {
         // The session measures its own calls, those under way included.

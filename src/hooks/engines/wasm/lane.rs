@@ -37,8 +37,8 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let mut metered =
-        Metered { call: Box::pin(bounded(clock, call)), cpu: Duration::ZERO, _running: runtime.ticker.enter() };
+    let call = Box::pin(bounded(Arc::clone(&clock), call));
+    let mut metered = Metered { call, clock, cpu: Duration::ZERO, _running: runtime.ticker.enter() };
     match poll_fn(|context| metered.poll(context, PATIENCE)).await {
         Some(value) => (value, metered.cpu),
         None => slow(metered).await,
@@ -83,6 +83,7 @@ async fn over(clock: &Clock) -> Broken {
 
 struct Metered<T> {
     call: Pin<Box<dyn Future<Output = Result<T, Broken>> + Send>>,
+    clock: Arc<Clock>,
     cpu: Duration,
     _running: Running,
 }
@@ -92,7 +93,9 @@ impl<T> Metered<T> {
     fn poll(&mut self, context: &mut Context<'_>, patience: Duration) -> Poll<Option<Result<T, Broken>>> {
         let start = Instant::now();
         let poll = self.call.as_mut().poll(context);
-        self.cpu += start.elapsed();
+        let ran = start.elapsed();
+        self.cpu += ran;
+        self.clock.ran(ran);
         match poll {
             Poll::Ready(value) => Poll::Ready(Some(value)),
             Poll::Pending if self.cpu > patience => Poll::Ready(None),
