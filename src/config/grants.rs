@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
-
 use super::document::{Section, Text, Value, list};
+use super::http_pattern::HttpPattern;
 use super::{Grant, Phase, ProcessGrant, sections, suggest};
 
-/// Shortest and longest run of a granted program.
-const PROCESS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mins(10));
+/// Shortest and longest run of a granted program. A call may spend 5 minutes in the server; longer could never be used.
+const PROCESS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), PROCESS_TIMEOUT_MAX);
 /// Memory of a granted program, all its processes together.
 const PROCESS_MEMORY_BYTES: (usize, usize) = (1 << 20, 64 << 30);
 /// What a granted program may print; a hook gets it as one value, so it has to fit the sandbox.
 const PROCESS_OUTPUT_BYTES: (usize, usize) = (1 << 10, 1 << 30);
 
+/// Longest run of a granted program.
+pub const PROCESS_TIMEOUT_MAX: Duration = Duration::from_mins(4);
 const PROCESS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const PROCESS_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
 const PROCESS_OUTPUT_BYTES_DEFAULT: usize = 1 << 20;
@@ -173,39 +174,19 @@ fn hook(text: Text<'_>) -> Option<String> {
 
 /// `[METHOD ]URL` where `*` stands for any text within the host, the path or the query, and alone for the port.
 fn http_pattern(text: Text<'_>) -> Option<String> {
-    let (method, url) =
-        text.value.split_once(' ').map_or((None, text.value.as_str()), |(method, url)| (Some(method), url));
     let expected = "'[METHOD ]URL' such as 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'";
-    if method.is_some_and(|method| method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
-        text.unexpected(&format!("{expected}, the method in capitals"));
-        return None;
+    match HttpPattern::parse(&text.value) {
+        Ok(_) => Some(text.value),
+        // Not shown: it may hold a password.
+        Err(wrong) if text.value.contains('@') => {
+            text.place.error(format!("cannot be used, expected {wrong}"));
+            None
+        }
+        Err(wrong) => {
+            text.unexpected(&format!("{wrong} ({expected})"));
+            None
+        }
     }
-    let authority_end = url.find("://").map_or(0, |at| at + 3);
-    let authority_end = url[authority_end..].find(['/', '?', '#']).map_or(url.len(), |at| authority_end + at);
-    let (authority, tail) = url.split_at(authority_end);
-    let Ok(parsed) = Url::parse(&format!("{}{tail}", authority.strip_suffix(":*").unwrap_or(authority))) else {
-        text.unexpected(expected);
-        return None;
-    };
-    if !parsed.username().is_empty() || parsed.password().is_some() {
-        // Not shown: it holds a password.
-        text.place.error("holds a user name or password; grant the URL without it and let the hook send a header with `{{secret:NAME}}`");
-        return None;
-    }
-    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
-        text.unexpected(&format!("{expected}, with the scheme http or https"));
-        return None;
-    }
-    let host = parsed.host_str().unwrap_or_default();
-    if host != "*" && host.rsplit('.').next().is_some_and(|label| label.contains('*')) {
-        text.place.error(format!("is {}, whose host ends with a `*`: that would open hosts of anybody", text.shown()));
-        return None;
-    }
-    if parsed.fragment().is_some() {
-        text.unexpected("a URL without `#`, which is never sent");
-        return None;
-    }
-    Some(text.value)
 }
 
 fn processes(value: Value<'_>) -> Vec<ProcessGrant> {

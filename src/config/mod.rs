@@ -8,6 +8,7 @@ mod document;
 mod error;
 mod grants;
 mod handle;
+mod http_pattern;
 mod phase;
 mod sections;
 mod suggest;
@@ -24,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use grants::is_model_id;
+pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
+pub use http_pattern::HttpPattern;
 pub use phase::Phase;
 pub use suggest::closest;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

@@ -145,7 +145,7 @@ fn faults_of_sections() {
         (
             "[hooks]\ntimeout = '0 s'\nmemory = '64 MB'\nconcurrency = 0\nmax-attempts = -1\napply = 'yes'\n",
             &[
-                "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
+                "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 4 m, such as '500 ms'",
                 "config.toml:7: `hooks.memory` is `64 MB`, expected 1 MiB to 4 GiB, such as '8 MiB'",
                 "config.toml:8: `hooks.concurrency` is 0, expected 1 to 10000",
                 "config.toml:9: `hooks.max-attempts` is -1, expected 1 to 100",
@@ -248,6 +248,8 @@ fn mount_paths() {
 #[test]
 fn faults_of_grants() {
     let process = "[[grants]]\nmodel = 'a'\nphase = 'postCreate'\n";
+    let such = " ('[METHOD ]URL' such as 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*')";
+    let scheme = format!("a URL that starts with `https://` or `http://`{such}");
     for (text, expected) in [
         (
             "[[grants]]\n",
@@ -291,18 +293,26 @@ fn faults_of_grants() {
         (
             "[[grants]]\nmodel = 'a'\nphase = 'postCreate'\nhttp = [\n  'https://a.example/*',\n  'ftp://a.example/',\n  \
              'post https://a.example/',\n  'https://me:hunter2@a.example/',\n  'a.example/*',\n  'https://a.example*/',\n  'https://a.example:*/*',\n  \
-             'https://*/',\n]\n",
+             'https://*/',\n  'CONNECT https://a.example/',\n  'HTTPS://a.example/',\n  'https:a.example/*',\n]\n",
             &[
-                "config.toml:10: `grants.http` is `ftp://a.example/`, expected '[METHOD ]URL' such as \
-                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*', with the scheme http or https",
-                "config.toml:11: `grants.http` is `post https://a.example/`, expected '[METHOD ]URL' such as \
-                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*', the method in capitals",
-                "config.toml:12: `grants.http` holds a user name or password; grant the URL without it and let the hook send a \
-                 header with `{{secret:NAME}}`",
-                "config.toml:13: `grants.http` is `a.example/*`, expected '[METHOD ]URL' such as \
-                 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'",
-                "config.toml:14: `grants.http` is `https://a.example*/`, whose host ends with a `*`: that would open hosts of \
-                 anybody",
+                &format!("config.toml:10: `grants.http` is `ftp://a.example/`, expected {scheme}"),
+                &format!(
+                    "config.toml:11: `grants.http` is `post https://a.example/`, expected an HTTP method in capitals before \
+                     the URL{such}"
+                ),
+                "config.toml:12: `grants.http` cannot be used, expected a URL without a user name or password; the hook can \
+                 send a header with `{{secret:NAME}}`",
+                &format!("config.toml:13: `grants.http` is `a.example/*`, expected {scheme}"),
+                &format!(
+                    "config.toml:14: `grants.http` is `https://a.example*/`, expected a host that does not end with `*`: at the \
+                     end of the host it would open hosts of anybody{such}"
+                ),
+                &format!(
+                    "config.toml:17: `grants.http` is `CONNECT https://a.example/`, expected another method than CONNECT, \
+                     which no hook may use{such}"
+                ),
+                &format!("config.toml:18: `grants.http` is `HTTPS://a.example/`, expected {scheme}"),
+                &format!("config.toml:19: `grants.http` is `https:a.example/*`, expected {scheme}"),
             ],
         ),
         (
@@ -315,7 +325,7 @@ fn faults_of_grants() {
                 "config.toml:8: `grants.process.program` is missing, expected an absolute path",
                 "config.toml:8: `grants.process.program` is `/bin/../x`, expected an absolute path without `..`, such as \
                  '/usr/bin/pdftotext'",
-                "config.toml:8: `grants.process.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
+                "config.toml:8: `grants.process.timeout` is `0 s`, expected 1 ms to 4 m, such as '500 ms'",
             ],
         ),
         (

@@ -17,7 +17,7 @@ use super::capabilities::http::HttpClient;
 use super::capabilities::process::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
 use super::grants::{Capability, Granted, HookId};
-use crate::config::format_duration;
+use crate::config::{format_duration, format_size};
 
 /// Host calls of one run, of all capabilities together.
 pub const HOST_CALLS_MAX: u32 = 10_000;
@@ -214,7 +214,10 @@ impl Session {
         self.calls.store(HOST_CALLS_MAX, Ordering::Relaxed);
         Err(HostError::Fatal(Failure {
             cause: FailureCause::HostCalls,
-            message: format!("the hook made more than {HOST_CALLS_MAX} host calls in one run"),
+            message: format!(
+                "the hook made {} host calls in one run, the limit is {HOST_CALLS_MAX}",
+                HOST_CALLS_MAX.saturating_add(1)
+            ),
             limit: Some(format!("host calls {HOST_CALLS_MAX}")),
         }))
     }
@@ -249,13 +252,18 @@ impl Session {
         call: impl Future<Output = Result<T, AccessError>>,
     ) -> Result<T, HostError> {
         let budget = self.host_time_max;
-        let left = budget.saturating_sub(lock(&self.clock).total());
+        let used = || lock(&self.clock).total();
+        let left = budget.saturating_sub(used());
         let _span = Span::start(&self.clock);
         match tokio::time::timeout(deadline.min(left), call).await {
             Ok(answer) => answer.map_err(HostError::Access),
             Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
                 cause: FailureCause::Timeout,
-                message: format!("the hook spent {} in host calls, the last one was {what}", format_duration(budget)),
+                message: format!(
+                    "the hook spent {} in host calls, the limit of one run is {}; the last one was {what}",
+                    format_duration(Duration::from_millis(used().as_millis() as u64)),
+                    format_duration(budget)
+                ),
                 limit: Some(format!("host time {}", format_duration(budget))),
             })),
             Err(_) => Err(HostError::Access(AccessError::new(
@@ -268,21 +276,21 @@ impl Session {
     /// Appends a log line within the limits of one run.
     pub(super) fn append_log(&self, level: LogLevel, mut message: String) -> Result<(), HostError> {
         let mut notes = lock(&self.notes);
-        let limit = if notes.log.len() >= LOG_LINES_MAX {
-            Some((format!("{LOG_LINES_MAX} lines"), format!("log {LOG_LINES_MAX} lines")))
-        } else if notes.log_bytes.saturating_add(message.len()) > LOG_BYTES_MAX {
-            Some((format!("{} KiB", LOG_BYTES_MAX / 1024), format!("log {} KiB", LOG_BYTES_MAX / 1024)))
-        } else {
-            None
-        };
-        if let Some((what, limit)) = limit {
+        let (lines, bytes) = (notes.log.len() + 1, notes.log_bytes.saturating_add(message.len()));
+        if lines > LOG_LINES_MAX || bytes > LOG_BYTES_MAX {
+            let limit = match lines > LOG_LINES_MAX {
+                true => format!("{LOG_LINES_MAX} lines"),
+                false => format_size(LOG_BYTES_MAX),
+            };
             return Err(HostError::Fatal(Failure {
                 cause: FailureCause::Output,
-                message: format!("the hook logged more than {what} in one run"),
-                limit: Some(limit),
+                message: format!(
+                    "the hook logged {lines} lines of {bytes} bytes together in one run, the limit is {limit}"
+                ),
+                limit: Some(format!("log {limit}")),
             }));
         }
-        notes.log_bytes += message.len();
+        notes.log_bytes = bytes;
         message.shrink_to_fit();
         notes.log.push(LogLine { time: time::now(), level, message });
         Ok(())
@@ -411,6 +419,8 @@ mod tests {
         }
         let failure = fatal(session.log(LogLevel::Info, String::new()));
         assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Output, Some("log 1000 lines")));
+        let message = "the hook logged 1001 lines of 1000 bytes together in one run, the limit is 1000 lines";
+        assert_eq!(failure.message, message);
         assert_eq!(session.finish().0.len(), 1000);
         let failure = fatal(session.log(LogLevel::Info, "x".repeat(64 * 1024 + 1)));
         assert_eq!(failure.limit.as_deref(), Some("log 64 KiB"));
@@ -448,7 +458,9 @@ mod tests {
         for _ in 0..2 {
             let failure = fatal(session.read_get("slow", "1").await);
             assert_eq!(failure.cause, FailureCause::Timeout);
-            assert_eq!(failure.message, "the hook spent 20 ms in host calls, the last one was read of `slow/1`");
+            let (used, rest) = failure.message.split_once(" ms in host calls").unwrap();
+            assert!(used.strip_prefix("the hook spent ").unwrap().parse::<u32>().unwrap() >= 20, "{used}");
+            assert_eq!(rest, ", the limit of one run is 20 ms; the last one was read of `slow/1`");
         }
     }
 }

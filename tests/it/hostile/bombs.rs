@@ -130,7 +130,7 @@ fn log_floods() {
     all_refused(
         &arena,
         &["output"],
-        "the hook logged more than 1000 lines in one run",
+        "in one run, the limit is 1000 lines",
         &[
             ("lines", "export function preCreate({ log }) { for (;;) log.info('x'); }"),
             ("console", "export function preCreate() { for (;;) console.error(); }"),
@@ -144,7 +144,7 @@ fn log_floods() {
     all_refused(
         &arena,
         &["output"],
-        "the hook logged more than 64 KiB in one run",
+        "bytes together in one run, the limit is 64 KiB",
         &[("bytes", "export function preCreate({ log }) { for (;;) log.warn('x'.repeat(4000)); }")],
     );
     // However much was logged, the last 200 lines are all that is kept.
@@ -166,7 +166,7 @@ fn host_calls() {
     all_refused(
         &arena,
         &["host-calls"],
-        "the hook made more than 10000 host calls in one run",
+        "the hook made 10001 host calls in one run, the limit is 10000",
         &[
             (
                 "reads",

@@ -11,6 +11,7 @@ use reqwest::Method;
 use url::{Host, Url};
 
 use super::super::super::pattern;
+use crate::config::HttpPattern;
 
 /// A URL longer than this is refused.
 const URL_BYTES_MAX: usize = 64 * 1024;
@@ -32,42 +33,9 @@ pub struct UrlPattern {
 impl UrlPattern {
     /// Takes a pattern apart; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<UrlPattern, String> {
-        let (method, url) = match text.split_once(' ') {
-            Some((method, url)) => {
-                let method = parse_method(method).map_err(|_| format!("`{method}` is no HTTP method"))?;
-                (Some(method), url.trim_start())
-            }
-            None => (None, text),
-        };
-        let rest = url
-            .strip_prefix("https://")
-            .or_else(|| url.strip_prefix("http://"))
-            .ok_or_else(|| format!("`{url}` does not start with `https://` or `http://`"))?;
-        let authority_end = url.len() - rest.len() + rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, tail) = url.split_at(authority_end);
-        let any_port = authority.ends_with(":*");
-        let parsed = Url::parse(&format!("{}{tail}", authority.strip_suffix(":*").unwrap_or(authority)))
-            .map_err(|error| format!("`{url}` is no URL: {error}"))?;
-        if !parsed.username().is_empty() || parsed.password().is_some() || authority.contains('@') {
-            return Err(format!("`{url}` holds a user name"));
-        }
-        if parsed.fragment().is_some() {
-            return Err(format!("`{url}` holds a fragment, which is never sent"));
-        }
-        let host = parsed.host_str().unwrap_or_default().to_owned();
-        let last_label = host.rsplit('.').next().unwrap_or_default();
-        if host != "*" && last_label.contains('*') {
-            return Err(format!("`{url}` has a `*` at the end of the host, which would open hosts of anybody"));
-        }
-        Ok(UrlPattern {
-            text: text.to_owned(),
-            method,
-            scheme: parsed.scheme().to_owned(),
-            host,
-            port: if any_port { None } else { parsed.port_or_known_default() },
-            path: parsed.path().to_owned(),
-            query: parsed.query().map(str::to_owned),
-        })
+        let HttpPattern { method, scheme, host, port, path, query } = HttpPattern::parse(text)?;
+        let method = method.map(|method| parse_method(&method)).transpose()?;
+        Ok(UrlPattern { text: text.to_owned(), method, scheme, host, port, path, query })
     }
 
     /// Whether a request is what this opens.
@@ -259,13 +227,13 @@ mod tests {
     #[test]
     fn bad_patterns_and_targets() {
         for (text, expected) in [
-            ("ftp://example.com/", "does not start with"),
-            ("example.com/*", "does not start with"),
+            ("ftp://example.com/", "starts with `https://`"),
+            ("example.com/*", "starts with `https://`"),
             ("https://example.*/x", "end of the host"),
             ("https://example.com*/x", "end of the host"),
             ("https://10.0.0.*/x", "end of the host"),
             ("https://u@example.com/x", "user name"),
-            ("https://example.com/#x", "fragment"),
+            ("https://example.com/#x", "`#`"),
             ("CONNECT https://example.com/", "method"),
             ("GE(T https://example.com/", "method"),
             ("https://", "no URL"),

@@ -23,10 +23,10 @@ mod tests;
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern;
-use super::super::session::{HostError, ProcessCommand, ProcessOutput, Session};
+use super::super::session::{HOST_TIME_POST_MAX, HostError, ProcessCommand, ProcessOutput, Session};
 use super::check_name;
 use super::read::too_large;
-use crate::config::{Grant, ProcessGrant};
+use crate::config::{Grant, PROCESS_TIMEOUT_MAX, ProcessGrant};
 pub use run::Processes;
 
 const ARGS_MAX: usize = 256;
@@ -35,6 +35,9 @@ const STDIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What of an argument is shown in messages and in the lines to add.
 const ARG_SHOWN_MAX: usize = 100;
+
+/// Otherwise a program could be ended for what the grant allows.
+const _: () = assert!(PROCESS_TIMEOUT_MAX.as_secs() + run::GRACE.as_secs() < HOST_TIME_POST_MAX.as_secs());
 
 impl Session {
     /// Runs a program to its end and answers what it wrote. A program that ends with an error is an answer, too.

@@ -37,12 +37,14 @@ const REAP_TIME: Duration = Duration::from_secs(1);
 /// Runs programs.
 pub struct Processes {
     places: Semaphore,
+    /// Whether to try for namespaces.
+    namespaces: bool,
     launcher: OnceLock<io::Result<mpsc::Sender<Job>>>,
 }
 
 impl Default for Processes {
     fn default() -> Self {
-        Processes { places: Semaphore::new(RUNS_MAX), launcher: OnceLock::new() }
+        Processes { places: Semaphore::new(RUNS_MAX), namespaces: true, launcher: OnceLock::new() }
     }
 }
 
@@ -50,6 +52,12 @@ impl Default for Processes {
 type Job = (child::Plan, oneshot::Sender<Result<Running, StartError>>);
 
 impl Processes {
+    /// As in a container that allows no namespaces.
+    #[cfg(test)]
+    pub(super) fn without_namespaces() -> Self {
+        Processes { namespaces: false, ..Processes::default() }
+    }
+
     /// Runs the command that `grant` opens. The time starts when there is a place for it.
     pub(super) async fn run(
         &self,
@@ -61,13 +69,16 @@ impl Processes {
         let failed = |error: &dyn std::fmt::Display| AccessError::new(AccessCode::Failed, format!("`{name}`: {error}"));
         // Never closed; without a permit the run would only be uncounted.
         let _place = self.places.acquire().await.ok();
-        // Dropped after the program, so that nobody is in it any more.
         let workspace = Workspace::new().map_err(|error| failed(&error))?;
-        let mut running = self.start(grant, &command, timeout, &workspace).await.map_err(|error| failed(&error))?;
-        let output = running.finish(grant, command.stdin, timeout, workspace.path()).await;
-        drop(running);
-        // Removing may take a moment.
-        let _ = tokio::task::spawn_blocking(move || drop(workspace)).await;
+        let directory = workspace.path().to_owned();
+        let started = self.start(grant, &command, timeout, &workspace).await;
+        let mut kept = Kept::new(workspace);
+        let output = match started {
+            Ok(running) => running.finish(grant, command.stdin, timeout, &directory, &mut kept.program).await,
+            Err(error) => Err(error.into()),
+        };
+        // The answer comes when nothing is left of the run.
+        let _ = tokio::task::spawn_blocking(move || kept.end()).await;
         output.map_err(|stop| match stop {
             Stop::Timeout => AccessError::new(
                 AccessCode::Timeout,
@@ -104,7 +115,7 @@ impl Processes {
         timeout: Duration,
         workspace: &Workspace,
     ) -> io::Result<Running> {
-        let mut namespaces = true;
+        let mut namespaces = self.namespaces;
         loop {
             let plan = sandbox::plan(grant, &command.args, &command.env, timeout, workspace, namespaces)?;
             let (sender, receiver) = oneshot::channel();
@@ -170,16 +181,17 @@ struct Running {
 
 impl Running {
     async fn finish(
-        &mut self,
+        mut self,
         grant: &ProcessGrant,
         stdin: Vec<u8>,
         timeout: Duration,
         directory: &Path,
+        kept: &mut Option<Program>,
     ) -> Result<ProcessOutput, Stop> {
         let Some(started) = self.started.take() else { return Err(io::Error::other("it has ended").into()) };
         let Started { pid, pidfd, stdin: input, stdout, stderr } = started;
-        // From here on dropping `program` ends it.
-        let program = Program { pid, pidfd, reaped: false };
+        // From here on dropping it ends it.
+        let program = kept.insert(Program { pid, pidfd, reaped: false });
         let written = AtomicUsize::new(0);
         let work = async {
             let (stdout, stderr, (), ()) = tokio::try_join!(
@@ -195,14 +207,7 @@ impl Running {
             stop = watch(pid, grant.memory_bytes as u64, directory) => Err(stop),
             () = tokio::time::sleep(timeout) => Err(Stop::Timeout),
         };
-        let (stdout, stderr) = match done {
-            Ok(output) => output,
-            Err(stop) => {
-                // Waits until all of it has ended.
-                let _ = tokio::task::spawn_blocking(move || drop(program)).await;
-                return Err(stop);
-            }
-        };
+        let (stdout, stderr) = done?;
         let code = program.code().ok_or_else(|| io::Error::other("its exit code is unknown"))?;
         Ok(ProcessOutput { code, stdout, stderr })
     }
@@ -211,7 +216,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut started) = self.started.take() {
-            reap(&mut started);
+            aside(move || reap(&mut started));
         }
     }
 }
@@ -233,7 +238,7 @@ impl Program {
     }
 
     /// Reaps the program, which has ended.
-    fn code(mut self) -> Option<i32> {
+    fn code(&mut self) -> Option<i32> {
         let code = wait(&self.pidfd);
         self.reaped = code.is_some();
         code
@@ -246,6 +251,44 @@ impl Drop for Program {
             kill(self.pid, &self.pidfd);
             wait(&self.pidfd);
         }
+    }
+}
+
+/// What a run has on this machine, in the order in which it has to go.
+struct Kept {
+    program: Option<Program>,
+    /// Taken only to be dropped.
+    workspace: Option<Workspace>,
+}
+
+impl Kept {
+    fn new(workspace: Workspace) -> Self {
+        Kept { program: None, workspace: Some(workspace) }
+    }
+
+    /// Ends and removes all of it on this thread, which may be held up.
+    fn end(&mut self) {
+        self.program = None;
+        self.workspace = None;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let rest = (self.program.take(), self.workspace.take());
+        if let (None, None) = rest {
+            return;
+        }
+        // Tuples are dropped from the left.
+        aside(move || drop(rest));
+    }
+}
+
+/// Does what takes up to a second. A run that is given up is dropped on a thread that serves other requests.
+fn aside(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
     }
 }
 
@@ -310,14 +353,15 @@ fn watch(session: Pid, memory_bytes: u64, directory: &Path) -> impl Future<Outpu
             tokio::time::sleep(WATCH_INTERVAL).await;
             let directory = directory.clone();
             let look = move || {
-                let (memory, processes) = sandbox::load(session.as_raw_nonzero().get());
-                (memory, processes, sandbox::is_overfull(&directory))
+                let load = sandbox::load(session.as_raw_nonzero().get(), &directory);
+                let overfull = sandbox::is_overfull(&directory, load.unlinked_bytes);
+                (load, overfull)
             };
             match tokio::task::spawn_blocking(look).await {
-                Ok((memory, ..)) if memory > memory_bytes => return Stop::Memory,
+                Ok((load, _)) if load.memory_bytes > memory_bytes => return Stop::Memory,
                 // The kernel counts only for a user of the program's own.
-                Ok((_, processes, ..)) if processes > PROCESSES_MAX => return Stop::Processes,
-                Ok((.., true)) => return Stop::Disk,
+                Ok((load, _)) if load.processes > PROCESSES_MAX => return Stop::Processes,
+                Ok((_, true)) => return Stop::Disk,
                 Ok(_) => {}
                 Err(error) => return Stop::Io(io::Error::other(error)),
             }

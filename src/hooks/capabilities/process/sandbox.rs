@@ -6,12 +6,13 @@
 //!   network is there. As root directly, else through a user namespace, where the system allows either.
 //! - **A user of its own** if the server is root: a number that nobody else has, so that the limit on processes counts
 //!   only these and nothing else can be signalled.
-//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor call what only widens the attack surface.
+//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor open sockets or memory that nothing counts,
+//!   nor call what only widens the attack surface. Without namespaces it cannot signal other processes either.
 //! - **Limits**: memory, time on a core, size of files, open files, processes, no core dump.
 //!
 //! Where a kernel or a container lacks one of them the others still hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -165,9 +166,12 @@ pub(super) const DISK_ENTRIES_MAX: usize = 10_000;
 /// Folders within folders: each look at what is deep inside costs the more the deeper it is.
 pub(super) const DISK_DEPTH_MAX: usize = 64;
 
-/// Whether a directory holds more than a program may leave in it.
-pub(super) fn is_overfull(root: &Path) -> bool {
-    let (mut bytes, mut entries) = (0, 0);
+/// Whether a directory holds more than a program may leave in it, with what is on the disk but in no directory any more.
+pub(super) fn is_overfull(root: &Path, unlinked_bytes: u64) -> bool {
+    let (mut bytes, mut entries) = (unlinked_bytes, 0);
+    if bytes > DISK_BYTES_MAX {
+        return true;
+    }
     let mut directories = vec![(root.to_owned(), 0)];
     while let Some((directory, depth)) = directories.pop() {
         // What is being removed at this moment is not there.
@@ -187,11 +191,20 @@ pub(super) fn is_overfull(root: &Path) -> bool {
     false
 }
 
-/// Memory of all processes of a session in bytes, and their count. The session cannot be left (seccomp), so nothing is
-/// missed.
-pub(super) fn load(session: i32) -> (u64, u64) {
-    let Ok(processes) = fs::read_dir("/proc") else { return (0, 0) };
-    let (mut bytes, mut count) = (0, 0);
+/// What a run uses at a moment.
+#[derive(Default)]
+pub(super) struct Load {
+    pub(super) memory_bytes: u64,
+    pub(super) processes: u64,
+    /// Files that were removed while somebody has them open or mapped.
+    pub(super) unlinked_bytes: u64,
+}
+
+/// Of all processes of a session, whose directory is `root`. The session cannot be left (seccomp), so nothing is missed.
+pub(super) fn load(session: i32, root: &Path) -> Load {
+    let mut load = Load::default();
+    let Ok(processes) = fs::read_dir("/proc") else { return load };
+    let mut unlinked = HashMap::new();
     for process in processes.flatten() {
         if !process.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
@@ -203,16 +216,46 @@ pub(super) fn load(session: i32) -> (u64, u64) {
         if fields.split_whitespace().nth(3).and_then(|text| text.parse().ok()) != Some(session) {
             continue;
         }
-        count += 1;
+        load.processes += 1;
+        note_unlinked(&path, root, &mut unlinked);
         let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
         for line in status.lines() {
             if let Some(value) = line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")) {
                 let kib: u64 = value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-                bytes += kib * 1024;
+                load.memory_bytes += kib * 1024;
             }
         }
     }
-    (bytes, count)
+    load.unlinked_bytes = unlinked.into_values().sum();
+    load
+}
+
+/// Notes by inode the bytes of removed files that a process has open or mapped; those mapped from `root` only, since
+/// nothing else can be written. What cannot be read (the server may lack the right) is left out.
+fn note_unlinked(process: &Path, root: &Path, unlinked: &mut HashMap<u64, u64>) {
+    for descriptor in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        if let Ok(meta) = fs::metadata(descriptor.path())
+            && meta.is_file()
+            && meta.nlink() == 0
+        {
+            unlinked.insert(meta.ino(), meta.len());
+        }
+    }
+    let maps = fs::read(process.join("maps")).unwrap_or_default();
+    for line in maps.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b" (deleted)")) {
+        // Addresses, rights, offset, device, inode, path.
+        let line = String::from_utf8_lossy(line);
+        let mut fields = line.split_ascii_whitespace();
+        let addresses = fields.next().and_then(|range| range.split_once('-'));
+        let (inode, path) = (fields.nth(3).and_then(|inode| inode.parse().ok()), fields.next());
+        if let (Some((start, end)), Some(inode), Some(path)) = (addresses, inode, path)
+            && Path::new(path).starts_with(root)
+        {
+            let address = |text| u64::from_str_radix(text, 16).unwrap_or(0);
+            let bytes = unlinked.entry(inode).or_default();
+            *bytes = (*bytes).max(address(end).saturating_sub(address(start)));
+        }
+    }
 }
 
 /// What the child shall do. `namespaces`: whether to try for namespaces of its own.
@@ -256,7 +299,7 @@ pub(super) fn plan(
         limits: limits.into_iter().map(|(resource, most)| (i64::from(resource), most)).collect(),
         user: workspace.user,
         ruleset: ruleset(&grant.program, &workspace.path).map_err(io::Error::other)?,
-        filter: filter(),
+        filter: filter(namespaces != 0),
         args: std::iter::once(Ok(program.clone()))
             .chain(args.iter().map(|arg| text(arg.as_bytes())))
             .collect::<io::Result<_>>()?,
@@ -335,7 +378,7 @@ fn loader(path: &Path) -> Option<PathBuf> {
 /// System calls that fail with "not permitted": those that leave the process group, and those that programs which
 /// turn data into data do not need but attacks on kernels do.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn filter() -> Vec<libc::sock_filter> {
+fn filter(namespaces: bool) -> Vec<libc::sock_filter> {
     #[cfg(target_arch = "x86_64")]
     const ARCHITECTURE: u32 = 0xc000_003e;
     #[cfg(target_arch = "aarch64")]
@@ -366,18 +409,55 @@ fn filter() -> Vec<libc::sock_filter> {
         libc::SYS_kexec_load,
         libc::SYS_reboot,
         libc::SYS_swapon,
+        libc::SYS_kcmp,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_process_madvise,
+        // Landlock knows only TCP, and sockets with a path lead out of every namespace.
+        libc::SYS_socket,
+        // Memory that is no process's until it is mapped.
+        libc::SYS_memfd_create,
+        libc::SYS_memfd_secret,
+        libc::SYS_shmget,
     ];
+    // Without a namespace of its own it would see every process of its user, which can be the server's.
+    let at_others = [
+        libc::SYS_tkill,
+        libc::SYS_tgkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_pidfd_open,
+        libc::SYS_pidfd_send_signal,
+        libc::SYS_setpriority,
+        libc::SYS_ioprio_set,
+        libc::SYS_migrate_pages,
+        libc::SYS_move_pages,
+    ];
+    // Of these the first argument says which process, and 0 is its own, or its own group.
+    let at_self = [
+        libc::SYS_kill,
+        libc::SYS_prlimit64,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+    ];
+    let refused = refused.into_iter().chain(at_others.into_iter().filter(|_| !namespaces));
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
     let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    // Of `seccomp_data`, the number is at offset 0, the architecture at 4.
+    // Of `seccomp_data`, the number is at offset 0, the architecture at 4, the low half of the first argument at 16.
     let mut filter = vec![statement(load, 4), jump(equal, ARCHITECTURE, 1, 0), refuse, statement(load, 0)];
     filter.extend([jump(at_least, X32, 0, 1), refuse]);
     for number in refused {
         filter.extend([jump(equal, number as u32, 0, 1), refuse]);
+    }
+    for number in at_self.into_iter().filter(|_| !namespaces) {
+        let own = [jump(equal, number as u32, 0, 4), statement(load, 16), jump(equal, 0, 1, 0), refuse];
+        filter.extend(own);
+        filter.push(statement(load, 0));
     }
     filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     filter
@@ -385,7 +465,7 @@ fn filter() -> Vec<libc::sock_filter> {
 
 /// For another architecture the numbers would have to be known; namespaces hold the program there.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn filter() -> Vec<libc::sock_filter> {
+fn filter(_namespaces: bool) -> Vec<libc::sock_filter> {
     Vec::new()
 }
 

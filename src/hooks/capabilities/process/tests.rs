@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{arg_matches, grant_value};
-use crate::config::Phase;
+use super::{Processes, arg_matches, grant_value};
+use crate::config::{Phase, ProcessGrant};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{ProcessCommand, ProcessOutput, Session};
 use crate::hooks::testing::{Bench, access_error, rerun};
@@ -266,6 +266,11 @@ async fn its_directory_is_bounded() {
     for source in [
         "import os, time\nfor n in range(100):\n  os.mkdir('d')\n  os.chdir('d')\ntime.sleep(60)",
         "import time\nfor n in range(3):\n  open(str(n), 'w').truncate(100 << 20)\ntime.sleep(60)",
+        // Removed, but still open, and removed, closed and still mapped.
+        "import os, time\nkept = []\nfor n in range(3):\n  kept.append(open('f', 'w'))\n  kept[-1].truncate(100 << 20)\n  \
+         os.remove('f')\ntime.sleep(60)",
+        "import mmap, os, time\nkept = []\nfor n in range(3):\n  with open('f', 'w+') as f:\n    f.truncate(100 << 20)\n    \
+         kept.append(mmap.mmap(f.fileno(), 0))\n  os.remove('f')\ntime.sleep(60)",
     ] {
         let Some(result) = run_python(source, ", timeout = '20 s'").await else { return };
         let error = result.unwrap_err();
@@ -441,7 +446,13 @@ attempt("setsid", lambda: child(os.setsid))
 attempt("setpgid", lambda: child(os.setpgrp))
 attempt("connect", lambda: socket.create_connection(("127.0.0.1", {port}), 2))
 attempt("bind", lambda: socket.socket().bind(("127.0.0.1", 0)) or socket.socket().listen())
+attempt("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", {port})))
+attempt("unix", lambda: socket.socket(socket.AF_UNIX))
+attempt("memfd", lambda: os.memfd_create("m"))
+attempt("shm", lambda: ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600) >= 0 or 1 / 0)
 attempt("kill", lambda: os.kill({own}, 0))
+attempt("kill parent", lambda: os.getppid() == 0 and 1 / 0 or os.kill(os.getppid(), 0))
+attempt("limits of the server", lambda: resource.prlimit({own}, resource.RLIMIT_NOFILE))
 # A server that is root without the right to become another has programs that are the same.
 attempt("root", lambda: os.getuid() == 0 and 1 / 0 or os.setuid(0))
 attempt("list", lambda: os.listdir("/"))
@@ -455,6 +466,20 @@ print("end")
 "#
     );
     let Some(result) = run_python(&source, "").await else { return };
+    assert_eq!(text(result), "end\n");
+
+    // In a container that allows no namespaces, too.
+    let Some(python) = python() else { return };
+    let grant = ProcessGrant {
+        program: python.clone(),
+        args: vec!["-I".into(), "-".into()],
+        env: std::collections::BTreeMap::new(),
+        timeout: Duration::from_secs(20),
+        memory_bytes: 256 << 20,
+        output_bytes: 1 << 20,
+    };
+    let command = ProcessCommand { stdin: source.into_bytes(), ..command(&python, &["-I", "-"]) };
+    let result = Processes::without_namespaces().run(&grant, command, grant.timeout).await;
     assert_eq!(text(result), "end\n");
 }
 

@@ -14,9 +14,10 @@ pub(super) const ENGINE_NAME: &str = "wasmtime-47";
 /// Sandboxes that may exist at once, running or idle. Beyond it a call waits for one to end.
 const SANDBOXES_MAX: u32 = 512;
 
-/// Core memories, tables and instances inside one component. QuickJS with its adapters needs 1, 3 and 8.
-const MEMORIES_PER_COMPONENT: u32 = 8;
-const TABLES_PER_COMPONENT: u32 = 16;
+/// Core memories, tables and instances inside one component. QuickJS with its adapters needs 1, 3 and 8. There are as
+/// many in all as every sandbox may have: a hook that takes the most it can never leaves too few to another.
+const MEMORIES_PER_COMPONENT: u32 = 4;
+const TABLES_PER_COMPONENT: u32 = 8;
 const INSTANCES_PER_COMPONENT: u32 = 32;
 
 /// Elements of one table: QuickJS has 2,000; a big Go or C# program a few ten thousand.
@@ -81,9 +82,9 @@ fn config(pooled: bool) -> Config {
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(SANDBOXES_MAX)
-        .total_core_instances(SANDBOXES_MAX * 8)
-        .total_memories(SANDBOXES_MAX * 2)
-        .total_tables(SANDBOXES_MAX * 4)
+        .total_core_instances(SANDBOXES_MAX * INSTANCES_PER_COMPONENT)
+        .total_memories(SANDBOXES_MAX * MEMORIES_PER_COMPONENT)
+        .total_tables(SANDBOXES_MAX * TABLES_PER_COMPONENT)
         // A call that waits inside another (settling after running) has a stack of its own.
         .total_stacks(SANDBOXES_MAX * 2)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)

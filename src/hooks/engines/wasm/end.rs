@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use wasmtime::Trap;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::state::State;
@@ -63,6 +64,14 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
             FailureCause::Trap,
             format!("the hook ended itself with exit code {code} instead of giving an answer"),
         );
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        let message = "the hook holds more streams, futures and requests at once than the server keeps for one call";
+        return plain(FailureCause::Memory, message.into());
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        let message = "the server has no memory for another sandbox at the moment; try again";
+        return plain(FailureCause::Overloaded, message.into());
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),

@@ -70,3 +70,30 @@ impl<X: Send + 'static> Sandbox<X> {
         state.memory_used() <= state.memory_limit() / 2
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::component::{Component, Linker};
+
+    use super::*;
+    use crate::hooks::engines::wasm::{CHECK_LIMITS, State, runtime};
+
+    #[tokio::test]
+    async fn a_component_that_takes_the_most_leaves_enough_for_others() {
+        let runtime = runtime().unwrap();
+        let module = "(core module $m (memory 1) (table 1 funcref))";
+        let text = |count: usize| format!("(component {module} {})", "(core instance (instantiate $m))".repeat(count));
+        let component = |count| Component::new(&runtime.engine, wat::parse_str(text(count)).unwrap());
+        assert!(component(5).is_err(), "too many memories for one sandbox");
+        let code = Linker::<State<()>>::new(&runtime.engine).instantiate_pre(&component(4).unwrap()).unwrap();
+        let mut sandboxes = Vec::new();
+        // Other tests use sandboxes at the same time.
+        for _ in 0..400 {
+            let mut sandbox = Sandbox::new(runtime, ()).await.unwrap_or_else(|failure| panic!("{failure:?}"));
+            sandbox.begin(None, &CHECK_LIMITS);
+            let made = sandbox.instance(&code).await;
+            sandbox.end(made).unwrap_or_else(|failure| panic!("sandbox {}: {failure:?}", sandboxes.len()));
+            sandboxes.push(sandbox);
+        }
+    }
+}

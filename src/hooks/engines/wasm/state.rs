@@ -14,11 +14,15 @@ use super::stdio::{LogLines, LogPipe};
 use crate::config::Limits;
 use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
-use crate::hooks::session::{HostError, Session};
+use crate::hooks::session::{HOST_CALLS_MAX, HostError, Session};
 
-/// Things of the host that a guest may hold at once, of WASI (streams, pollables) and of the component model (futures,
-/// tasks): they are kept in the host's memory, which the guest's limit does not count.
+/// Things of WASI (streams, pollables) that a guest may hold at once: they are kept in the host's memory, which the
+/// guest's limit does not count.
 const HANDLES_MAX: usize = 1_000;
+
+/// The same of the component model (futures, tasks). Smaller things, and each wait for a timer leaves some until the call
+/// ends, so there is room for as many as a call may make.
+const CONCURRENT_HANDLES_MAX: usize = 5 * HOST_CALLS_MAX as usize + HANDLES_MAX;
 
 /// Data of one store. `X` is what the engine adds.
 pub(in crate::hooks::engines) struct State<X> {
@@ -54,7 +58,7 @@ pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store
     let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, wasi, table };
     let mut store = Store::new(&runtime.engine, state);
     if let Some(table) = store.concurrent_resource_table() {
-        table.set_max_capacity(HANDLES_MAX);
+        table.set_max_capacity(CONCURRENT_HANDLES_MAX);
     }
     store.limiter(|state| &mut state.limiter);
     store.epoch_deadline_callback(|store: StoreContextMut<'_, State<X>>| {

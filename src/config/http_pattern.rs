@@ -1,0 +1,75 @@
+//! One entry of `http` in a grant, `[METHOD ]URL` with `*`, taken apart: read here and nowhere else, so that what the
+//! check of the file lets pass is what opens something.
+
+use url::Url;
+
+/// The parts of a pattern; each may hold `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpPattern {
+    /// `None`: all.
+    pub method: Option<String>,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// As it stands in URLs: lower case, international names in ASCII.
+    pub host: String,
+    /// `None`: any port.
+    pub port: Option<u16>,
+    pub path: String,
+    /// `None`: any query.
+    pub query: Option<String>,
+}
+
+impl HttpPattern {
+    /// Takes a pattern apart. The error says what it has to be, after `is …, expected`; it never holds the pattern,
+    /// which may hold a password.
+    pub fn parse(text: &str) -> Result<HttpPattern, String> {
+        let (method, url) = match text.split_once(' ') {
+            Some((method, url)) => (Some(check_method(method)?), url.trim_start()),
+            None => (None, text),
+        };
+        let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+            return Err("a URL that starts with `https://` or `http://`".to_owned());
+        };
+        let authority_end = url.len() - rest.len() + rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = url.split_at(authority_end);
+        if authority.contains('@') {
+            return Err(
+                "a URL without a user name or password; the hook can send a header with `{{secret:NAME}}`".into()
+            );
+        }
+        let bare = authority.strip_suffix(":*");
+        let parsed = Url::parse(&format!("{}{tail}", bare.unwrap_or(authority)))
+            .map_err(|error| format!("another URL, since this is no URL: {error}"))?;
+        if parsed.fragment().is_some() {
+            return Err("a URL without `#`, which is never sent".to_owned());
+        }
+        let host = parsed.host_str().unwrap_or_default().to_owned();
+        if host.is_empty() {
+            return Err("a URL with a host".to_owned());
+        }
+        if host != "*" && host.rsplit('.').next().is_some_and(|label| label.contains('*')) {
+            return Err(
+                "a host that does not end with `*`: at the end of the host it would open hosts of anybody".into()
+            );
+        }
+        Ok(HttpPattern {
+            method,
+            scheme: parsed.scheme().to_owned(),
+            host,
+            port: if bare.is_some() { None } else { parsed.port_or_known_default() },
+            path: parsed.path().to_owned(),
+            query: parsed.query().map(str::to_owned),
+        })
+    }
+}
+
+/// In capitals, as hooks' requests are compared with it; one that hooks can never use opens nothing.
+fn check_method(method: &str) -> Result<String, String> {
+    if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        return Err("an HTTP method in capitals before the URL".to_owned());
+    }
+    if matches!(method, "CONNECT" | "TRACE" | "TRACK") {
+        return Err(format!("another method than {method}, which no hook may use"));
+    }
+    Ok(method.to_owned())
+}
