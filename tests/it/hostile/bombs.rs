@@ -103,10 +103,19 @@ fn output() {
     all_refused(
         &arena,
         &["output"],
-        "at most 64 KiB are allowed",
+        "at most 1000 are allowed",
         &[(
             "fields",
             "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(10_000).fill(0).map((_, i) => ['/' + i, 'no']))); }",
+        )],
+    );
+    all_refused(
+        &arena,
+        &["output"],
+        "at most 64 KiB are allowed",
+        &[(
+            "text of fields",
+            "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(900).fill(0).map((_, i) => ['/' + i, 'no'.repeat(50)]))); }",
         )],
     );
     // A long text is cut, and refuses all the same.
