@@ -38,9 +38,6 @@ const LOAD_RETRY: Duration = Duration::from_secs(5);
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
 const REJECTION_FIELDS_MAX: usize = 1_000;
 
-/// What a failure may say. It is often the guest's own text, and is kept with each recorded error.
-const FAILURE_BYTES_MAX: usize = 4 * 1024;
-
 /// What of a failure's message is kept: it goes into logs, answers and the error store.
 const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
@@ -389,8 +386,7 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
         },
         // What happened cannot be refused any more: the run failed and is tried again.
         Outcome::Reject(rejection) if !phase.is_pre() => {
-            let message = shortened(rejection.message);
-            Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message: rejection.message, limit: None })
         }
         Outcome::Reject(rejection) if rejection.fields.len() > REJECTION_FIELDS_MAX => Outcome::Failed(Failure {
             cause: FailureCause::Output,
@@ -408,17 +404,8 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
                 false => Outcome::Reject(rejection),
             }
         }
-        Outcome::Failed(failure) => Outcome::Failed(Failure { message: shortened(failure.message), ..failure }),
-        Outcome::Accept => Outcome::Accept,
+        other => other,
     }
-}
-
-/// The start of a text that is longer than a failure may be, with its length.
-fn shortened(text: String) -> String {
-    if text.len() <= FAILURE_BYTES_MAX {
-        return text;
-    }
-    format!("{}… ({} bytes in all)", &text[..text.floor_char_boundary(FAILURE_BYTES_MAX)], text.len())
 }
 
 /// Places for the calls of one hook at once, and a bound on those that wait.
