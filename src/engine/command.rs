@@ -95,6 +95,7 @@ impl DryRun {
 
 /// Answer to a change of a definition: a model or its hooks.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per change of a definition: boxing would only cost words")]
 pub enum Defined<T> {
     /// What is there now.
     Done(T),
