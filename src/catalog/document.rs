@@ -84,11 +84,6 @@ pub fn merge_patch(target: &mut Value, patch: Value) {
     }
 }
 
-/// The value at a path of property names.
-pub fn at_path<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, name| value.as_object()?.get(name))
-}
-
 /// What kind of value it is, for messages.
 pub fn type_name(value: &Value) -> &'static str {
     match value {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 use snaphook_driver::{Column, ColumnKind, Json};
 
@@ -11,6 +11,9 @@ use super::document::{NESTING_MAX, repeated};
 
 /// Errors of one document that are reported at most.
 const ERRORS_MAX: usize = 100;
+/// Values in a document of which all errors are looked for: the validator makes them all before it gives the first, so
+/// of a larger document only the first is reported.
+const VALUES_MAX: usize = 10_000;
 /// Steps that a pattern may take back before a value counts as not matching: clients choose the values.
 const PATTERN_BACKTRACKS_MAX: usize = 50_000;
 /// How far references are followed when a path is looked up; a schema may refer to itself.
@@ -65,20 +68,17 @@ impl Schema {
         if self.validator.is_valid(data) {
             return Ok(());
         }
-        Err(self
-            .validator
-            .iter_errors(data)
-            .take(ERRORS_MAX)
-            .map(|error| FieldError {
-                pointer: format!("{prefix}{}", error.instance_path().as_str()),
-                message: shorten(&error.to_string()),
-            })
-            .collect())
-    }
-
-    /// Whether data fits.
-    pub fn is_valid(&self, data: &Value) -> bool {
-        self.validator.is_valid(data)
+        let row = |error: ValidationError<'_>| FieldError {
+            pointer: format!("{prefix}{}", error.instance_path().as_str()),
+            message: shorten(&error.to_string()),
+        };
+        if has_more_values(data, VALUES_MAX) {
+            return match self.validator.validate(data) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(vec![row(error)]),
+            };
+        }
+        Err(self.validator.iter_errors(data).take(ERRORS_MAX).map(row).collect())
     }
 
     /// Fills in the defaults of properties that are absent; answers whether anything changed.
@@ -291,6 +291,20 @@ fn foreign_reference(node: &Value) -> Option<&str> {
     }
 }
 
+/// Whether a tree has more than that many values; looks at no more of them.
+fn has_more_values(value: &Value, max: usize) -> bool {
+    fn count(value: &Value, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else { return true };
+        *left = rest;
+        match value {
+            Value::Array(items) => items.iter().any(|item| count(item, left)),
+            Value::Object(map) => map.values().any(|item| count(item, left)),
+            _ => false,
+        }
+    }
+    count(value, &mut { max })
+}
+
 /// Messages quote the value; a large one would make the answer as large as the request.
 fn shorten(message: &str) -> String {
     const CHARS_MAX: usize = 300;
@@ -330,8 +344,20 @@ mod tests {
     #[test]
     fn exact_numbers_are_compared_exactly() {
         let schema = schema(json!({"type": "object", "properties": {"n": {"maximum": 9007199254740992u64}}}));
-        assert!(schema.is_valid(&serde_json::from_str(r#"{"n":9007199254740992}"#).unwrap()));
-        assert!(!schema.is_valid(&serde_json::from_str(r#"{"n":9007199254740993}"#).unwrap()));
+        let fits = |text| schema.validate(&serde_json::from_str(text).unwrap(), "").is_ok();
+        assert!(fits(r#"{"n":9007199254740992}"#));
+        assert!(!fits(r#"{"n":9007199254740993}"#));
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        let schema = schema(json!({"type": "object", "properties": {"a": {"items": {"type": "string"}}}}));
+        let errors = |count: usize| schema.validate(&json!({"a": vec![1; count]}), "").unwrap_err();
+        assert_eq!(errors(50).len(), 50);
+        assert_eq!(errors(5_000).len(), ERRORS_MAX);
+        // The validator would make an error for each before the first is seen.
+        let many = errors(VALUES_MAX);
+        assert_eq!((many.len(), many[0].pointer.as_str()), (1, "/a/0"));
     }
 
     #[test]
