@@ -10,14 +10,14 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use snaphook_driver::{CarryOver, EventFilter, EventKind, EventStore, Expected, Group};
+use snaphook_driver::{EventFilter, EventKind, EventStore, Expected, Group};
 
 use super::Engine;
 use super::change::DefinitionChange;
 use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
-use super::definitions::{check_precondition, definition_append};
+use super::definitions::{Step, check_precondition, definition_append};
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
+use super::models::{Entry, Ready};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
 use crate::hooks::engines::PrepareError;
@@ -84,8 +84,7 @@ impl Engine {
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         let mut records = Vec::with_capacity(chain.len());
-        // Held until the new entry is in use: the host prepares the same code once for as long as somebody holds it.
-        let mut ready = Vec::with_capacity(chain.len());
+        let mut code_ready = Vec::with_capacity(chain.len());
         let mut names = BTreeSet::new();
         for (index, binding) in chain.into_iter().enumerate() {
             let pointer = format!("/chain/{index}");
@@ -113,7 +112,7 @@ impl Engine {
                 return Err(cannot_bind(format!("{pointer}/name"), format!("`{name}` stands twice in the chain")));
             }
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
-            ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, &error))?);
+            code_ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
             if !options.dry_run {
                 self.stores.event.put_blob(&artifact, &code).await?;
@@ -137,8 +136,8 @@ impl Engine {
         let mut record = next_version(&entry.model.record);
         record.hooks.insert(phase, records);
         record.hooked_since.entry(phase).or_insert(0);
-        let changed = self.change_hooks(&entry, EventKind::HookUpdated, phase, record, options, origin).await?;
-        drop(ready);
+        let ready = Ready { phase, code: code_ready };
+        let changed = self.change_hooks(&entry, EventKind::HookUpdated, record, ready, options, origin).await?;
         Ok(changed.map(|model| self.hook_infos(&model, phase)))
     }
 
@@ -160,7 +159,8 @@ impl Engine {
         let mut record = next_version(&entry.model.record);
         record.hooks.remove(&phase);
         record.hooked_since.remove(&phase);
-        let changed = self.change_hooks(&entry, EventKind::HookDeleted, phase, record, options, origin).await?;
+        let ready = Ready { phase, code: Vec::new() };
+        let changed = self.change_hooks(&entry, EventKind::HookDeleted, record, ready, options, origin).await?;
         Ok(changed.map(|_| ()))
     }
 
@@ -168,13 +168,13 @@ impl Engine {
         &self,
         entry: &Arc<Entry>,
         kind: EventKind,
-        phase: Phase,
         record: ModelRecord,
+        ready: Ready,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
         let id = record.id.clone();
-        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(phase) };
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(ready.phase) };
         let append = definition_append(kind, &record, &change, Expected::At(entry.model.record.position), origin)?;
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
@@ -187,7 +187,8 @@ impl Engine {
         let model = self
             .committer
             .exclusive(move |writer| {
-                writer.define(append, Some(&old), new, &CarryOver::default(), &host, group.as_ref())
+                let step = Step { old: Some(&old), group: group.as_ref(), ready: Some(&ready), ..Step::default() };
+                writer.define(append, new, &host, step)
             })
             .await??;
         match reacts {

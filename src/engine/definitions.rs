@@ -17,7 +17,7 @@ use super::change::DefinitionChange;
 use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOptions};
 use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
+use super::models::{Entry, Ready};
 use super::write::{is_remembered, model_key, not_unique};
 use crate::catalog::document::Document;
 use crate::catalog::{Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique};
@@ -27,6 +27,8 @@ use crate::hooks::host::HookHost;
 const LISTED_MAX: usize = 20;
 /// Instances that are read at once.
 const PAGE: u32 = 1000;
+/// Instances that are deleted at once with their model.
+const DELETED_AT_ONCE: u32 = if cfg!(test) { 10 } else { 1000 };
 
 impl Engine {
     /// Makes a model at version 1. `exists` if it is there.
@@ -48,18 +50,25 @@ impl Engine {
         if !input.renames.is_empty() {
             return Err(Error::bad_request("`renames` has no meaning for a new model"));
         }
+        if matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
+            return Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "`If-Match` cannot hold for a model that is to be created",
+            ));
+        }
         let _one = self.definitions.lock().await;
         let claim_key = options.idempotency_key.as_ref().map(|key| model_key(key));
-        let mut releases = Vec::new();
+        let mut replaces = None;
         if let Some(key) = &claim_key
             && let Some(holder) = self.stores.event.holder(key).await?
         {
             match self.first_model(&holder).await? {
                 Some(model) => return Ok(Defined::unchanged(options, Arc::new(model))),
-                None => releases.push(key.clone()),
+                None => replaces = Some(holder.position),
             }
         }
-        if self.models.get(id).is_some() {
+        if let Some(entry) = self.models.get(id) {
+            check_precondition(&entry, &options.precondition)?;
             return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
         }
         let definition = Definition::new(&input).map_err(refused)?;
@@ -81,12 +90,11 @@ impl Engine {
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
-        append.releases = releases;
-        append.claims.extend(claim_key.map(|key| Claim { key, holder: None }));
+        append.claims.extend(claim_key.map(|key| Claim { key, holder: None, replaces }));
         let host = Arc::clone(&self.host);
         let model = Model::with_definition(record, &definition);
         self.committer
-            .exclusive(move |writer| writer.define(append, None, model, &CarryOver::default(), &host, None))
+            .exclusive(move |writer| writer.define(append, model, &host, Step::default()))
             .await?
             .map(Defined::Done)
     }
@@ -113,7 +121,7 @@ impl Engine {
         check_precondition(&entry, &options.precondition)?;
         let old = &entry.model;
         let definition = Definition::new(&input).map_err(refused)?;
-        if definition.same_as(&old.record) && input.renames.is_empty() {
+        if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
             return Ok(Defined::unchanged(options, Arc::clone(old)));
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames).map_err(refused)?;
@@ -147,10 +155,30 @@ impl Engine {
                 review.look_for_twins();
                 review.verdict()?;
                 (append.claims, append.releases) = review.claims();
-                writer.define(append, Some(&entry), new, &carry, &host, None)
+                let step = Step { old: Some(&entry), carry, ..Step::default() };
+                writer.define(append, new, &host, step)
             })
             .await?
             .map(Defined::Done)
+    }
+
+    /// Whether the last change of the definition was these renames: the client may ask again because it never got the
+    /// answer.
+    async fn are_renamed(&self, model: &str, renames: &[(String, String)]) -> Result<bool> {
+        if renames.is_empty() {
+            return Ok(true);
+        }
+        let stream = Stream::of_model(model);
+        let mut at_most = Position::MAX;
+        // Hooks may have come and gone since.
+        while let Some(event) = self.stores.event.last(&stream, at_most).await? {
+            match event.kind {
+                EventKind::HookUpdated | EventKind::HookDeleted => at_most = event.position - 1,
+                EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
+                _ => break,
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
@@ -173,6 +201,13 @@ impl Engine {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         let origin = origin.clone();
+        let _closed = cascade.then(|| entry.close());
+        // Page by page, so that other models are written to meanwhile.
+        let mut more = cascade;
+        while more {
+            let (entry, origin) = (Arc::clone(&entry), origin.clone());
+            more = self.committer.exclusive(move |writer| writer.delete_page(&entry.model, &origin)).await??;
+        }
         self.committer.exclusive(move |writer| writer.delete_model(&entry, cascade, &origin)).await??;
         // Post hooks that did not run yet have no model any more.
         self.dispatcher.forget(id).await;
@@ -267,7 +302,11 @@ struct Review {
 
 impl Review {
     fn new(old: Arc<Model>, new: Model, carry: CarryOver) -> Review {
-        let keys_change = old.record.unique != new.record.unique || !carry.renames.is_empty();
+        // A default may give an instance a value that it did not have.
+        let unique = |name: &String| new.record.unique.iter().flatten().any(|property| property == name);
+        let keys_change = old.record.unique != new.record.unique
+            || !carry.renames.is_empty()
+            || carry.defaults.iter().any(|(name, _)| unique(name));
         let data_change = old.record.schema != new.record.schema;
         Review {
             old,
@@ -397,7 +436,7 @@ impl Review {
         let claims: Vec<Claim> = std::mem::take(&mut self.keys)
             .into_iter()
             .flat_map(|(id, keys)| keys.into_iter().map(move |key| (id.clone(), key.key)))
-            .map(|(id, key)| Claim { key, holder: Some(Stream::of_instance(model, &id)) })
+            .map(|(id, key)| Claim { key, holder: Some(Stream::of_instance(model, &id)), replaces: None })
             .collect();
         let claimed: HashSet<&str> = claims.iter().map(|claim| claim.key.as_str()).collect();
         let releases =
@@ -406,17 +445,26 @@ impl Review {
     }
 }
 
+/// How a definition follows the one before it.
+#[derive(Default)]
+pub(super) struct Step<'a> {
+    pub(super) old: Option<&'a Entry>,
+    pub(super) carry: CarryOver,
+    /// The consumer group of post hooks, if the model gets its first.
+    pub(super) group: Option<&'a snaphook_driver::Group>,
+    pub(super) ready: Option<&'a Ready>,
+}
+
 impl Writer {
     /// Appends the event of a definition, changes the model store, puts the model in use, tells listeners.
     pub(super) fn define(
         &mut self,
         append: Append,
-        old: Option<&Entry>,
         mut model: Model,
-        carry: &CarryOver,
         host: &HookHost,
-        group: Option<&snaphook_driver::Group>,
+        step: Step<'_>,
     ) -> Result<Arc<Model>> {
+        let Step { old, carry, group, ready } = step;
         self.catch_up()?;
         let id = model.record.id.clone();
         let mut appends = [append];
@@ -439,7 +487,7 @@ impl Writer {
         }
         let old_shape = old.map(|entry| entry.model.shape());
         let new_shape = model.shape();
-        let defined = self.store.define(old_shape.as_ref(), &new_shape, carry, committed.position);
+        let defined = self.store.define(old_shape.as_ref(), &new_shape, &carry, committed.position);
         if let Err(error) = self.runtime.block_on(defined) {
             tracing::error!("the model store failed, it will catch up from the log: {error}");
             self.fell_behind();
@@ -451,7 +499,7 @@ impl Writer {
             tracing::error!(group = group.name, "a consumer group could not be made yet: {error}");
         }
         let model = Arc::new(model);
-        self.models.put(Arc::new(Entry::new(Arc::clone(&model), host, old)));
+        self.models.put(Arc::new(Entry::new(Arc::clone(&model), host, old, ready)));
         let event = Event { position: committed.position, ..append.event };
         self.tail.publish(std::iter::once(Arc::new(event)));
         Ok(model)
@@ -460,11 +508,12 @@ impl Writer {
     fn delete_model(&mut self, entry: &Entry, cascade: bool, origin: &Origin) -> Result<()> {
         self.catch_up()?;
         let record = &entry.model.record;
-        let count = self.runtime.block_on(self.store.count(&record.id, &[]))?;
-        if !cascade {
-            check_unused(&record.id, count)?;
+        if cascade {
+            // What was on its way when the model was closed.
+            while self.delete_page(&entry.model, origin)? {}
+        } else {
+            check_unused(&record.id, self.runtime.block_on(self.store.count(&record.id, &[]))?)?;
         }
-        self.delete_instances(&entry.model, origin)?;
         let mut appends = [deletion(record, origin)?];
         let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
             return Err(Error::new(
@@ -482,53 +531,62 @@ impl Writer {
         Ok(())
     }
 
-    fn delete_instances(&mut self, model: &Model, origin: &Origin) -> Result<()> {
+    /// Deletes some instances; `false` if there are none left.
+    fn delete_page(&mut self, model: &Model, origin: &Origin) -> Result<bool> {
+        self.catch_up()?;
         let record = &model.record;
-        loop {
-            let query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
-            let page = self.runtime.block_on(self.store.query(&record.id, &query))?;
-            if page.items.is_empty() {
-                return Ok(());
-            }
-            let mut appends = Vec::with_capacity(page.items.len());
-            for instance in page.items {
-                let value = instance.data.to_value().unwrap_or_default();
-                let keys = unique::keys(&record.id, &record.unique, &value);
-                appends.push(Append {
-                    event: Event {
-                        position: 0,
-                        id: uuid::Uuid::now_v7().to_string(),
-                        kind: EventKind::InstanceDeleted,
-                        model: record.id.clone(),
-                        model_version: record.version,
-                        instance: Some(instance.id),
-                        revision: instance.revision + 1,
-                        data: None,
-                        actor: origin.actor.clone(),
-                        cause: origin.cause.clone(),
-                        hooks: Vec::new(),
-                        request_id: origin.request_id.clone(),
-                        time: 0,
-                    },
-                    expected: Expected::At(instance.position),
-                    requires: Vec::new(),
-                    claims: Vec::new(),
-                    releases: keys.into_iter().map(|key| key.key).collect(),
-                });
-            }
-            let results = self.append(&mut appends)?;
-            let mut events = Vec::with_capacity(appends.len());
-            for (append, result) in appends.into_iter().zip(results) {
-                let Ok(committed) = result else {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!("an instance of `{}` was changed by somebody else meanwhile; try again", record.id),
-                    ));
-                };
-                events.push(Event { position: committed.position, ..append.event });
-            }
-            self.apply(events);
-            self.catch_up()?;
+        let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
+        let page = self.runtime.block_on(self.store.query(&record.id, &query))?;
+        if page.items.is_empty() {
+            return Ok(false);
         }
+        let mut appends: Vec<Append> =
+            page.items.into_iter().map(|instance| instance_deletion(record, instance, origin)).collect();
+        let results = self.append(&mut appends)?;
+        let mut events = Vec::with_capacity(appends.len());
+        let mut conflict = false;
+        for (append, result) in appends.into_iter().zip(results) {
+            match result {
+                Ok(committed) => events.push(Event { position: committed.position, ..append.event }),
+                Err(_) => conflict = true,
+            }
+        }
+        // Those that are deleted are so whatever became of the others.
+        self.apply(events);
+        self.catch_up()?;
+        if conflict {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("an instance of `{}` was changed by somebody else meanwhile; try again", record.id),
+            ));
+        }
+        Ok(true)
+    }
+}
+
+/// The end of an instance whose model ends. No hook sees it.
+fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) -> Append {
+    let value = instance.data.to_value().unwrap_or_default();
+    let keys = unique::keys(&record.id, &record.unique, &value);
+    Append {
+        event: Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind: EventKind::InstanceDeleted,
+            model: record.id.clone(),
+            model_version: record.version,
+            instance: Some(instance.id),
+            revision: instance.revision + 1,
+            data: None,
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: Vec::new(),
+            request_id: origin.request_id.clone(),
+            time: 0,
+        },
+        expected: Expected::At(instance.position),
+        requires: Vec::new(),
+        claims: Vec::new(),
+        releases: keys.into_iter().map(|key| key.key).collect(),
     }
 }

@@ -162,7 +162,7 @@ impl Follower {
                     // A page that is not full holds every match up to the head. Listeners never see what is not
                     // published yet: the rest comes from the tail.
                     let published = self.engine.tail.head();
-                    let full = page.events.len() as u32 >= PAGE;
+                    let full = page.full;
                     let events: Vec<Arc<Event>> =
                         page.events.into_iter().filter(|event| event.position <= published).map(Arc::new).collect();
                     self.position = match events.last() {

@@ -1,5 +1,7 @@
 //! Many creations in one request: prepared side by side, written in the order of the lines.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
@@ -13,6 +15,20 @@ use super::write::{Command, Step, stopped};
 const LINES_AT_ONCE: usize = 64;
 /// Failures that the answer lists; all are counted.
 const ERRORS_MAX: usize = 1000;
+/// Delay before a line that found everything taken is tried again; doubles with each further time.
+const PATIENCE_FIRST: Duration = Duration::from_millis(10);
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Times that it is: about a minute.
+const PATIENCE_TIMES: u32 = 60;
+
+/// One line of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Without its end.
+    Whole(Bytes),
+    /// It has more bytes than a line may have; that many are allowed.
+    TooLong(usize),
+}
 
 impl Engine {
     /// Each line is what `POST …/instances` takes; events come in the order of the lines. A line that is broken is
@@ -21,7 +37,7 @@ impl Engine {
     pub async fn import(
         &self,
         model: &str,
-        lines: impl Stream<Item = Result<Bytes>> + Send,
+        lines: impl Stream<Item = Result<Line>> + Send,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Imported> {
@@ -31,15 +47,15 @@ impl Engine {
             .map(|(index, line)| async move {
                 let number = index as u64 + 1;
                 let line = line?;
-                if line.iter().all(u8::is_ascii_whitespace) {
+                if matches!(&line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace)) {
                     return Ok(None);
                 }
                 let options = line_options(options, number);
                 let step = match read(&line) {
-                    Ok(command) => match self.prepare(model, &command, &options, origin).await {
-                        Ok(step) => Ok((command, step)),
-                        Err(error) => Err(error),
-                    },
+                    Ok(command) => {
+                        let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
+                        step.map(|step| (command, step))
+                    }
                     Err(error) => Err(error),
                 };
                 Ok::<_, Error>(Some((number, options, step)))
@@ -50,8 +66,11 @@ impl Engine {
             .map(|line| {
                 let submitted = match line {
                     Ok(Some((number, options, Ok((command, Step::Write(step)))))) => {
-                        let submitted = self.submit(*step, &options);
-                        Ok(Some((number, options, submitted.map(|submitted| Some((command, submitted))))))
+                        let submitted = match self.submit(*step, &options) {
+                            Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
+                            submitted => Ok(Some((command, submitted.ok()))),
+                        };
+                        Ok(Some((number, options, submitted)))
                     }
                     Ok(Some((number, options, Ok((_, Step::Answer(answer)))))) => {
                         Ok(Some((number, options, refusal(*answer).map_or(Ok(None), Err))))
@@ -64,13 +83,15 @@ impl Engine {
                     let Some((number, options, submitted)) = submitted? else { return Ok(None) };
                     let result = match submitted {
                         Ok(None) => Ok(()),
-                        Ok(Some((command, (receiver, _, submitted)))) => {
+                        // Too much waited to be written: this line goes the way of a single request, later.
+                        Ok(Some((command, None))) => self.write_patiently(model, command, &options, origin).await,
+                        Ok(Some((command, Some((receiver, _, submitted))))) => {
                             let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
                             let mut lost = 0;
                             match self.finish(submitted, answer, &command, &options, &mut lost).await {
                                 Ok(Some(_)) => Ok(()),
-                                // A race was lost: this line goes the way of a single request.
-                                Ok(None) => self.write_command(model, command, &options, origin).await.map(|_| ()),
+                                // So does one that lost a race.
+                                Ok(None) => self.write_patiently(model, command, &options, origin).await,
                                 Err(error) => Err(error),
                             }
                         }
@@ -87,7 +108,9 @@ impl Engine {
                 None => {}
                 Some((_, Ok(()))) => imported.created += 1,
                 // A fault of the server is no fault of the line.
-                Some((_, Err(error))) if matches!(error.kind, ErrorKind::Storage) => return Err(error),
+                Some((_, Err(error))) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
+                    return Err(error);
+                }
                 Some((number, Err(error))) => {
                     imported.failed += 1;
                     if imported.errors.len() < ERRORS_MAX {
@@ -103,6 +126,29 @@ impl Engine {
         }
         Ok(imported)
     }
+
+    async fn write_patiently(
+        &self,
+        model: &str,
+        command: Command,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<()> {
+        patiently(|| self.write_command(model, command.clone(), options, origin)).await.map(|_| ())
+    }
+}
+
+/// Tries again while there is no place: an import is many lines at once, and none of them can help that.
+async fn patiently<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
+    let mut delay = PATIENCE_FIRST;
+    for _ in 0..PATIENCE_TIMES {
+        match work().await {
+            Err(error) if error.kind == ErrorKind::Overloaded => tokio::time::sleep(delay).await,
+            result => return result,
+        }
+        delay = (delay * 2).min(PATIENCE_MAX);
+    }
+    work().await
 }
 
 /// In a dry run a refusal is an answer; of a line it is a failure all the same.
@@ -114,7 +160,14 @@ fn refusal(answer: Written) -> Option<Error> {
 }
 
 /// One line as a command.
-fn read(line: &Bytes) -> Result<Command> {
+fn read(line: &Line) -> Result<Command> {
+    let line = match line {
+        Line::Whole(line) => line,
+        Line::TooLong(max) => {
+            let detail = format!("the line has more than {max} bytes (`server.max-body`)");
+            return Err(Error::new(ErrorKind::TooLarge, detail));
+        }
+    };
     let NewInstance { id, data } = input::line(line)?;
     Command::new(Change::Create { id, data })
 }

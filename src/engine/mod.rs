@@ -50,6 +50,7 @@ use self::committer::{Committer, Writer};
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::history::At;
+pub use self::import::Line;
 use self::metrics::Metrics;
 use self::models::{Entry, Models};
 use self::rebuild::Rebuild;
@@ -92,7 +93,9 @@ impl Engine {
         let defined = replay::run(&stores.event, &stores.model, progress).await?;
         let head = stores.event.head().await?;
         let models = Arc::new(Models::default());
-        models.replace(defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None))).collect());
+        models.replace(
+            defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None, None))).collect(),
+        );
         let tail = Arc::new(Tail::new(head));
         let waiters = Arc::new(Waiters::default());
         let metrics = Arc::new(Metrics::default());

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use snaphook_driver::{EventKind, Position};
 use tokio::sync::Notify;
 
 use super::command::phases;
-use super::error::{Error, Result};
+use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{HookMode, HookRecord, Model};
 use crate::config::Phase;
+use crate::hooks::engines::Prepared;
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, BoundHook, HookHost, Mode};
 
@@ -20,17 +22,35 @@ pub(super) struct Entry {
     hooks: HashMap<Phase, Vec<Arc<BoundHook>>>,
     /// Wakes the model's consumer group; shared by all versions of the model.
     pub(super) wake: Arc<Notify>,
+    /// Its instances are being deleted.
+    closed: AtomicBool,
+}
+
+/// The code of one phase's chain, ready to run, in its order.
+pub(super) struct Ready {
+    pub(super) phase: Phase,
+    pub(super) code: Vec<Arc<dyn Prepared>>,
+}
+
+/// Keeps a model closed for writes.
+pub(super) struct Closed(Arc<Entry>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.closed.store(false, Ordering::Release);
+    }
 }
 
 impl Entry {
-    /// Binds the record's hooks; `bound` are those that are ready already, by artifact and phase.
-    pub(super) fn new(model: Arc<Model>, host: &HookHost, previous: Option<&Entry>) -> Entry {
+    /// Binds the record's hooks. Those that are not `ready` load their code at their first run.
+    pub(super) fn new(model: Arc<Model>, host: &HookHost, previous: Option<&Entry>, ready: Option<&Ready>) -> Entry {
         let hooks = model
             .record
             .hooks
             .iter()
             .map(|(phase, chain)| {
-                let bound = chain.iter().map(|record| {
+                let ready = ready.filter(|ready| ready.phase == *phase);
+                let bound = chain.iter().enumerate().map(|(index, record)| {
                     // A hook that stays as it was keeps its stats and its prepared code.
                     let kept = previous.and_then(|entry| {
                         entry.chain(*phase).iter().find(|hook| {
@@ -40,13 +60,30 @@ impl Entry {
                                 && binding.engine == record.engine
                         })
                     });
-                    kept.cloned().unwrap_or_else(|| host.bind(binding(&model.record.id, *phase, record), None))
+                    kept.cloned().unwrap_or_else(|| {
+                        let code = ready.and_then(|ready| ready.code.get(index).cloned());
+                        host.bind(binding(&model.record.id, *phase, record), code)
+                    })
                 });
                 (*phase, bound.collect())
             })
             .collect();
         let wake = previous.map_or_else(|| Arc::new(Notify::new()), |entry| Arc::clone(&entry.wake));
-        Entry { model, hooks, wake }
+        Entry { model, hooks, wake, closed: AtomicBool::new(false) }
+    }
+
+    /// Refuses writes until the guard is dropped. Those that are prepared already still come.
+    pub(super) fn close(self: &Arc<Self>) -> Closed {
+        self.closed.store(true, Ordering::Release);
+        Closed(Arc::clone(self))
+    }
+
+    /// `conflict` while the model is closed.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if !self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("model `{}` is being deleted", self.model.record.id)))
     }
 
     /// The hooks of a phase, in order.

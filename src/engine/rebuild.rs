@@ -77,7 +77,7 @@ impl Engine {
                             writer.caught_up();
                             let entries = models.into_iter().map(|model| {
                                 let old = work.models.get(&model.record.id);
-                                Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref()))
+                                Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref(), None))
                             });
                             work.models.replace(entries.collect());
                         })

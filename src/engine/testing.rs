@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,11 @@ async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closure
     config.secure.driver = "memory".to_owned();
     config.secure.settings.clear();
     let mut stores = Stores::open(&config).await.unwrap();
-    let events = Arc::new(WatchedEvents { inner: Arc::clone(&stores.event), renewals: AtomicUsize::new(0) });
+    let events = Arc::new(WatchedEvents {
+        inner: Arc::clone(&stores.event),
+        renewals: AtomicUsize::new(0),
+        aged: AtomicU64::new(0),
+    });
     let store = Arc::new(FaultyModels {
         inner: Arc::clone(&stores.model),
         fails: AtomicBool::new(false),
@@ -273,6 +277,8 @@ impl ModelStore for FaultyModels {
 pub(super) struct WatchedEvents {
     inner: Arc<dyn EventStore>,
     pub(super) renewals: AtomicUsize,
+    /// Events up to this position look two days older.
+    pub(super) aged: AtomicU64,
 }
 
 #[async_trait]
@@ -293,7 +299,12 @@ impl EventStore for WatchedEvents {
         self.inner.read(query, wait).await
     }
     async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
-        self.inner.last(stream, at_most).await
+        let last = self.inner.last(stream, at_most).await?;
+        let aged = self.aged.load(Ordering::Relaxed);
+        Ok(last.map(|event| match event.position <= aged {
+            true => Event { time: event.time - 2 * 24 * 60 * 60 * 1000, ..event },
+            false => event,
+        }))
     }
     async fn head(&self) -> Result<Position> {
         self.inner.head().await

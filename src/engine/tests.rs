@@ -1,5 +1,6 @@
 //! The engine on its embedded stores: what needs no HTTP and no hook to be seen.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
-use super::command::{Change, Origin, Precondition, WriteOptions, Written};
-use super::testing::{bench, eventually, input};
+use super::command::{Change, Defined, DryRun, Origin, Precondition, WriteOptions, Written};
+use super::testing::{Bench, bench, eventually, input};
 use super::{At, ErrorKind, QueryInput};
+use crate::config::Phase;
+use crate::hooks::context::Outcome;
 
 #[tokio::test]
 async fn a_life() {
@@ -187,4 +190,165 @@ async fn after_a_failed_rebuild_the_store_stays_out_of_service() {
     assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
     bench.store.fails.store(false, Ordering::Relaxed);
     eventually("it catches up by itself", || async { bench.engine.get("m", "one").await.ok() }).await;
+}
+
+/// Two changes that both pass their pre hooks before one of them is written.
+async fn meet(bench: &Bench) {
+    let barrier = Arc::new(tokio::sync::Barrier::new(2));
+    bench.code("meet", move |_, _| {
+        let barrier = Arc::clone(&barrier);
+        async move {
+            barrier.wait().await;
+            Outcome::Accept
+        }
+    });
+    bench.bind(Phase::PreCreate, &[("h", "meet")]).await;
+}
+
+#[tokio::test]
+async fn a_default_cannot_break_uniqueness() {
+    let bench = bench().await;
+    bench.model("m", input(json!({"code": {}}), &["code"])).await.unwrap();
+    bench.create("a", json!({})).await.unwrap();
+    let with_default = || input(json!({"code": {"default": "x"}}), &["code"]);
+    bench.create("b", json!({})).await.unwrap();
+    assert_eq!(bench.update("m", with_default()).await.unwrap_err().kind, ErrorKind::Incompatible);
+    bench.write(Change::Delete { id: "b".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.update("m", with_default()).await.unwrap();
+    assert_eq!(bench.data("a").await, r#"{"code":"x"}"#);
+    assert_eq!(bench.create("c", json!({})).await.unwrap_err().kind, ErrorKind::NotUnique);
+}
+
+#[tokio::test]
+async fn no_way_leads_to_an_instance_that_is_too_large() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    let part = |name: &str| json!({name: "x".repeat(5 * 1024 * 1024)});
+    bench.create("one", part("a")).await.unwrap();
+    let patch = Change::Patch { id: "one".to_owned(), patch: Json::from_value(&part("b")) };
+    assert_eq!(bench.write(patch, WriteOptions::default()).await.unwrap_err().kind, ErrorKind::TooLarge);
+    let both = json!({"a": part("a"), "b": part("b")});
+    assert_eq!(bench.create("two", both).await.unwrap_err().kind, ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_makes_a_dry_run_of_nothing() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    let options = WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
+    let change = Change::Create { id: None, data: Json::trusted("{}") };
+    bench.write(change.clone(), options.clone()).await.unwrap();
+    let tried = bench.write(change, WriteOptions { dry_run: true, ..options }).await.unwrap();
+    assert!(matches!(tried, Written::DryRun(DryRun { event: None, .. })), "{tried:?}");
+}
+
+#[tokio::test]
+async fn of_two_with_the_same_old_key_one_creates() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
+    let change = || Change::Create { id: None, data: Json::trusted("{}") };
+    let id = |written| match written {
+        Written::Created(instance) => instance.id,
+        other => panic!("{other:?}"),
+    };
+    let first = id(bench.write(change(), options()).await.unwrap());
+    bench.events.aged.store(bench.engine.head(), Ordering::Relaxed);
+    meet(&bench).await;
+    let (a, b) = tokio::join!(bench.write(change(), options()), bench.write(change(), options()));
+    let (a, b) = (id(a.unwrap()), id(b.unwrap()));
+    assert_eq!(a, b);
+    assert_ne!(a, first);
+    assert_eq!(bench.engine.count("m", &QueryInput::default()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn who_asked_for_absence_and_comes_second_is_told_so() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    meet(&bench).await;
+    let make = || {
+        let change = Change::Create { id: Some("one".to_owned()), data: Json::trusted("{}") };
+        bench.write(change, WriteOptions { precondition: Precondition::Absent, ..WriteOptions::default() })
+    };
+    let (a, b) = tokio::join!(make(), make());
+    let error = a.and(b).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::PreconditionFailed);
+}
+
+#[tokio::test]
+async fn renames_that_were_carried_out_change_nothing() {
+    let bench = bench().await;
+    bench.model("m", input(json!({"a": {}, "x": {}, "y": {}}), &[])).await.unwrap();
+    bench.create("one", json!({"a": 1, "x": 2, "y": 3})).await.unwrap();
+    let renamed = |renames: &[(&str, &str)]| {
+        let mut input = input(json!({"b": {}, "x": {}, "y": {}}), &[]);
+        input.renames = renames.iter().map(|(old, new)| ((*old).to_owned(), (*new).to_owned())).collect();
+        input
+    };
+    for _ in 0..2 {
+        assert_eq!(bench.update("m", renamed(&[("a", "b")])).await.unwrap(), 2);
+    }
+    // The answer was lost, and nobody wants the values to change places twice.
+    for _ in 0..2 {
+        assert_eq!(bench.update("m", renamed(&[("x", "y"), ("y", "x")])).await.unwrap(), 3);
+    }
+    assert_eq!(bench.data("one").await, r#"{"b":1,"y":2,"x":3}"#);
+}
+
+#[tokio::test]
+async fn a_model_that_is_to_be_made_has_no_etag() {
+    let bench = bench().await;
+    bench.model("n", input(json!({}), &[])).await.unwrap();
+    for (id, precondition) in [("m", Precondition::Exists), ("n", Precondition::Absent)] {
+        let options = WriteOptions { precondition, ..WriteOptions::default() };
+        let made = bench.engine.create_model(id, input(json!({}), &[]), &options, &Origin::default()).await;
+        assert_eq!(made.unwrap_err().kind, ErrorKind::PreconditionFailed);
+    }
+}
+
+#[tokio::test]
+async fn other_models_are_written_to_while_one_is_deleted() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.model("n", input(json!({}), &[])).await.unwrap();
+    for n in 0..35 {
+        bench.create(&format!("i{n}"), json!({})).await.unwrap();
+    }
+    // While the first instances are deleted, an instance of the other model waits to be written.
+    let (engine, runtime) = (Arc::clone(&bench.engine), tokio::runtime::Handle::current());
+    let (sender, writing) = tokio::sync::oneshot::channel();
+    let sender = std::sync::Mutex::new(Some(sender));
+    *bench.store.applied.lock().unwrap() = Some(Box::new(move |events| {
+        let Some(sender) = sender.lock().unwrap().take_if(|_| events[0].kind == EventKind::InstanceDeleted) else {
+            return;
+        };
+        let writer = Arc::clone(&engine);
+        let written = runtime.spawn(async move {
+            let change = Change::Create { id: None, data: Json::trusted("{}") };
+            writer.write("n", change, &WriteOptions::default(), &Origin::default()).await
+        });
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while engine.committer.waiting() == 0 && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let _ = sender.send(written);
+    }));
+    let (options, origin) = (WriteOptions::default(), Origin::default());
+    let deletion = bench.engine.delete_model("m", true, &options, &origin);
+    let (deleted, writing) = tokio::join!(deletion, writing);
+    assert!(matches!(deleted.unwrap(), Defined::Done(())));
+    let Written::Created(written) = writing.unwrap().await.unwrap().unwrap() else { panic!() };
+    assert!(written.position < bench.engine.head() - 20, "{} of {}", written.position, bench.engine.head());
+    assert_eq!(bench.engine.model("m").unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn the_code_of_a_hook_is_prepared_once() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.code("accept", |_, _| async { Outcome::Accept });
+    bench.bind(Phase::PreCreate, &[("h", "accept")]).await;
+    bench.create("one", json!({})).await.unwrap();
+    assert_eq!(bench.closures.prepared.load(Ordering::Relaxed), 1);
 }

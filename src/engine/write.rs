@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{
-    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
+    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, PAYLOAD_BYTES_MAX, Position, Require,
+    Stream,
 };
 use tokio::sync::oneshot;
 
@@ -28,6 +29,7 @@ const RETRIES_MAX: u32 = 5;
 const IDEMPOTENCY_MILLIS: Millis = 24 * 60 * 60 * 1000;
 
 /// A change and the instance that it is about.
+#[derive(Clone)]
 pub(super) struct Command {
     pub(super) id: String,
     /// The id was made here: there cannot be such an instance.
@@ -92,18 +94,23 @@ impl Engine {
     ) -> Result<Step> {
         self.check_available()?;
         let entry = self.models.require(model)?;
+        entry.check_open()?;
         let Command { id, fresh, change } = command;
         let claim_key = options.idempotency_key.as_ref().map(|key| idempotency_key(model, key));
         // A creation with an id of our own cannot meet an instance.
         let current = if *fresh { None } else { self.stores.model.get(model, id).await? };
         // After the instance: its event took the key, so whoever sees the one sees the other.
-        let mut releases = Vec::new();
+        let mut replaces = None;
         if let Some(key) = &claim_key
             && let Some(holder) = self.stores.event.holder(key).await?
         {
             match self.first_answer(&holder).await? {
+                // What was done already would not be done again.
+                Some(_) if options.dry_run => {
+                    return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
+                }
                 Some(answer) => return Ok(Step::Answer(Box::new(answer))),
-                None => releases.push(key.clone()),
+                None => replaces = Some(holder.position),
             }
         }
         let kind = check_presence(model, command, current.as_ref(), &options.precondition)?;
@@ -121,6 +128,7 @@ impl Engine {
         };
         let prefix = if matches!(change, Change::Patch { .. }) { "" } else { "/data" };
         if let Some(document) = &document {
+            check_size(document)?;
             entry.model.schema.validate(&document.value, prefix).map_err(|errors| does_not_fit(&entry, errors))?;
         }
 
@@ -180,15 +188,15 @@ impl Engine {
             expected: current.as_ref().map_or(Expected::New, |current| Expected::At(current.position)),
             requires: vec![Require { stream: Stream::of_model(model), position: record.position }],
             claims: Vec::new(),
-            releases,
+            releases: Vec::new(),
         };
         // First, so that of two with the same key the second meets the key and not a unique value of the first.
         if let Some(key) = claim_key {
-            append.claims.push(Claim { key, holder: None });
+            append.claims.push(Claim { key, holder: None, replaces });
         }
         self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref())?;
         if options.dry_run {
-            self.check_claims(&entry, &append).await?;
+            self.check_claims(&append).await?;
             let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
             let answer = DryRun { event: Some(append.event), hooks: decisions, post_hooks };
             return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
@@ -255,9 +263,14 @@ impl Engine {
             }
             Conflict::Claimed { key, holder } => return Err(not_unique(&key, &holder)),
             // With a key it may have been the same request, whose answer is then found in the next round.
-            Conflict::Stream { ended: false, .. }
-                if matches!(command.change, Change::Create { .. }) && options.idempotency_key.is_none() =>
-            {
+            Conflict::Stream { .. } if options.idempotency_key.is_some() => {}
+            Conflict::Stream { ended: false, .. } if options.precondition == Precondition::Absent => {
+                return Err(Error::new(
+                    ErrorKind::PreconditionFailed,
+                    format!("`{model}/{}` was made by somebody else meanwhile", command.id),
+                ));
+            }
+            Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
                 return Err(exists(model, &command.id));
             }
             Conflict::Stream { .. } if options.precondition != Precondition::None => {
@@ -314,20 +327,21 @@ impl Engine {
         };
         let new = document.map_or_else(Vec::new, |document| unique::keys(&record.id, &record.unique, &document.value));
         append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
-        append
-            .claims
-            .extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim { key: key.key, holder: None }));
+        append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim {
+            key: key.key,
+            holder: None,
+            replaces: None,
+        }));
         Ok(())
     }
 
     /// For dry runs: whether somebody else holds a value already.
-    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
+    async fn check_claims(&self, append: &Append) -> Result<()> {
         let stream = append.event.stream();
         for claim in append.claims.iter().filter(|claim| !claim.key.starts_with(IDEMPOTENCY_PREFIX)) {
             if let Some(holder) = self.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
-                tracing::debug!(model = entry.model.record.id, "a dry run met a value that is taken");
                 return Err(not_unique(&claim.key, &holder));
             }
         }
@@ -396,6 +410,17 @@ pub(super) fn stopped() -> Error {
 
 fn parse(data: &Json) -> Result<Document> {
     Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
+}
+
+/// Every store takes so much, and no more needs to.
+fn check_size(document: &Document) -> Result<()> {
+    if document.text.len() <= PAYLOAD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::TooLarge,
+        format!("the data would have {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed", document.text.len()),
+    ))
 }
 
 /// The data after a merge patch.

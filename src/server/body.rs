@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
-use crate::engine::{self, Error};
+use crate::engine::{self, Error, Line};
 
 /// How long a body may stop coming.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -118,9 +118,8 @@ fn too_large(max: usize) -> Problem {
     Problem::new(ProblemType::TooLarge, format!("the body has more than {max} bytes (`server.max-body`)"))
 }
 
-/// The lines of a body of any length, without their ends. A line of more than `line_bytes_max` bytes is cut off one byte
-/// after that; an empty line is there, so that lines can be counted, but not an empty rest after the last end.
-pub(super) fn lines(body: Incoming, line_bytes_max: usize) -> impl Stream<Item = engine::Result<Bytes>> + Send {
+/// The lines of a body of any length, without their ends. Of a line of more than `line_bytes_max` bytes nothing is kept; an empty line is there, so that lines can be counted, but not an empty rest after the last end.
+pub(super) fn lines(body: Incoming, line_bytes_max: usize) -> impl Stream<Item = engine::Result<Line>> + Send {
     let splitter = Splitter { line_bytes_max, ..Splitter::default() };
     stream::unfold((Some(body), splitter), |(mut body, mut splitter)| async move {
         loop {
@@ -180,7 +179,7 @@ struct Splitter {
     buffer: BytesMut,
     /// No line ends before this offset.
     searched: usize,
-    /// Inside a line that was cut off already.
+    /// Inside a line that is known to be too long.
     skipping: bool,
     line_bytes_max: usize,
 }
@@ -190,8 +189,8 @@ impl Splitter {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// A line that is complete, or cut off. With `last` what is left is one too.
-    fn line(&mut self, last: bool) -> Option<Bytes> {
+    /// A line that is complete, or too long. With `last` what is left is one too.
+    fn line(&mut self, last: bool) -> Option<Line> {
         loop {
             let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
             let line = match found {
@@ -209,7 +208,8 @@ impl Splitter {
                 None if self.buffer.len() > self.line_bytes_max + 1 => {
                     self.skipping = true;
                     self.searched = 0;
-                    return Some(self.trimmed(self.buffer.clone()));
+                    self.buffer.clear();
+                    return Some(Line::TooLong(self.line_bytes_max));
                 }
                 None if last && !self.buffer.is_empty() => self.buffer.split(),
                 None => {
@@ -224,12 +224,14 @@ impl Splitter {
         }
     }
 
-    fn trimmed(&self, mut line: BytesMut) -> Bytes {
+    fn trimmed(&self, mut line: BytesMut) -> Line {
         if line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
         }
-        line.truncate(self.line_bytes_max + 1);
-        line.freeze()
+        match line.len() > self.line_bytes_max {
+            true => Line::TooLong(self.line_bytes_max),
+            false => Line::Whole(line.freeze()),
+        }
     }
 }
 
@@ -246,7 +248,10 @@ mod tests {
                 splitter.push(piece.as_bytes());
             }
             while let Some(line) = splitter.line(piece.is_none()) {
-                lines.push(String::from_utf8(line.to_vec()).expect("text"));
+                lines.push(match line {
+                    Line::Whole(line) => String::from_utf8(line.to_vec()).expect("text"),
+                    Line::TooLong(max) => format!("more than {max}"),
+                });
             }
         }
         lines
@@ -261,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn cuts_long_lines_and_goes_on_after_them() {
-        assert_eq!(split(&["123", "\n12345\n1234\n"], 4), ["123", "12345", "1234"]);
-        assert_eq!(split(&["1234567", "89", "0\nab\n", "cdefghi"], 4), ["12345", "ab", "cdefg"]);
-        assert_eq!(split(&["1234\r\n12345678901\r\n5"], 4), ["1234", "12345", "5"]);
+    fn long_lines_are_passed_over() {
+        assert_eq!(split(&["123", "\n12345\n1234\n"], 4), ["123", "more than 4", "1234"]);
+        assert_eq!(split(&["1234567", "89", "0\nab\n", "cdefghi"], 4), ["more than 4", "ab", "more than 4"]);
+        assert_eq!(split(&["1234\r\n12345678901\r\n5"], 4), ["1234", "more than 4", "5"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     let filter = filter(&mut query)?;
     query.finish()?;
     let page = call.engine().events(&EventQuery { after, limit, filter }).await?;
-    Ok(list::events(&page, limit))
+    Ok(list::events(&page))
 }
 
 /// `GET /models/{model}/instances/{id}/events`
@@ -35,7 +35,7 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
     let limit = list::limit(&mut query)?;
     query.finish()?;
     let page = call.engine().instance_events(model, id, after, limit).await?;
-    Ok(list::events(&page, limit))
+    Ok(list::events(&page))
 }
 
 /// `GET /events/stream`

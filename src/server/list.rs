@@ -1,6 +1,6 @@
 //! Pages: what a client asks for, and how a page of instances or events is written.
 
-use snaphook_driver::{Event, EventPage, InstancePage, Position};
+use snaphook_driver::{EventPage, InstancePage};
 
 use super::json;
 use super::problem::{Problem, Result};
@@ -72,7 +72,7 @@ pub(super) fn instances(page: &InstancePage, projection: Option<&Projection>, co
 }
 
 /// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page is full.
-pub(super) fn events(page: &EventPage, limit: u32) -> Response {
+pub(super) fn events(page: &EventPage) -> Response {
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(b"{\"items\":[");
     for (index, event) in page.events.iter().enumerate() {
@@ -82,16 +82,12 @@ pub(super) fn events(page: &EventPage, limit: u32) -> Response {
         json::write_event(&mut out, event);
     }
     out.extend_from_slice(b"],\"next\":");
-    match next(&page.events, limit) {
-        Some(next) => json::write_u64(&mut out, next),
+    match page.events.last().filter(|_| page.full) {
+        Some(last) => json::write_u64(&mut out, last.position),
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"head\":");
     json::write_u64(&mut out, page.head);
     out.push(b'}');
     Reply::ok().json(out)
-}
-
-fn next(events: &[Event], limit: u32) -> Option<Position> {
-    (events.len() >= limit as usize).then(|| events.last().map(|event| event.position)).flatten()
 }

@@ -76,8 +76,21 @@ fn the_body_may_be_longer_than_one_request_but_no_line() {
     lines.push_str(&line(10));
     let done = import(&api, lines).expect(200).json();
     assert_eq!((&done["created"], &done["failed"]), (&json!(21), &json!(2)), "{done}");
-    let failed: Vec<_> = done["errors"].as_array().expect("rows").iter().map(|row| row["line"].clone()).collect();
-    assert_eq!(failed, [21, 22]);
+    let failed: Vec<_> =
+        done["errors"].as_array().expect("rows").iter().map(|row| (row["line"].clone(), row["type"].clone())).collect();
+    assert_eq!(failed, [(json!(21), json!("too-large")), (json!(22), json!("too-large"))]);
+}
+
+#[test]
+fn a_line_that_finds_no_place_waits_for_one() {
+    // One call at a time and sixteen that wait, for sixty-four lines at once.
+    let server = Server::start_with(ServerOptions { hooks: "concurrency = 1".into(), ..ServerOptions::default() });
+    let api = server.client();
+    create_orders(&api, "order");
+    api.put_javascript("order", "preCreate", "export function preCreate() {}").expect(200);
+    let lines: String = (0..300).map(|n| format!("{{\"id\":\"i{n}\",\"data\":{{\"name\":\"x\"}}}}\n")).collect();
+    let done = import(&api, lines).expect(200).json();
+    assert_eq!(done, json!({"created": 300, "failed": 0, "errors": []}));
 }
 
 #[test]

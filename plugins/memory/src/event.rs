@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
-    EventQuery, EventStore, Expected, Group, GroupState, Holder, Position, Result, Stream,
+    EventQuery, EventStore, Expected, Group, GroupState, Holder, PAGE_BYTES_MAX, Position, Result, Stream,
 };
 use tokio::sync::watch;
 
@@ -75,8 +75,17 @@ impl EventStore for MemoryEventStore {
         loop {
             let page = {
                 let log = locked(&self.log);
-                let events = log.after(&query.filter, after).take(query.limit as usize);
-                EventPage { events: events.map(|event| Event::clone(event)).collect(), head: log.head() }
+                let (mut events, mut bytes, mut large) = (Vec::new(), 0, false);
+                for event in log.after(&query.filter, after).take(query.limit as usize) {
+                    bytes += event.data.as_ref().map_or(0, |data| data.len());
+                    large = bytes > PAGE_BYTES_MAX && !events.is_empty();
+                    if large {
+                        break;
+                    }
+                    events.push(Event::clone(event));
+                }
+                let full = large || events.len() >= query.limit as usize;
+                EventPage { events, full, head: log.head() }
             };
             if !page.events.is_empty() || wait.is_none() {
                 return Ok(page);
@@ -331,7 +340,7 @@ impl Log {
         for key in &append.releases {
             undo.push((key.clone(), self.claims.remove(key)));
         }
-        for Claim { key, holder } in &append.claims {
+        for Claim { key, holder, .. } in &append.claims {
             let holder = Holder { stream: holder.clone().unwrap_or_else(|| stream.clone()), position };
             undo.push((key.clone(), self.claims.insert(key.clone(), holder)));
         }
@@ -363,14 +372,15 @@ impl Log {
         }
         let released: HashSet<&String> = append.releases.iter().collect();
         let mut taken: HashMap<&String, &Stream> = HashMap::new();
-        for Claim { key, holder } in &append.claims {
+        for Claim { key, holder, replaces } in &append.claims {
             let wanted = holder.as_ref().unwrap_or(stream);
             let current = match taken.insert(key, wanted) {
                 Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head() + 1 }),
                 None if released.contains(key) => None,
                 None => self.claims.get(key).cloned(),
             };
-            if let Some(holder) = current.filter(|holder| holder.stream != *wanted) {
+            let gives_way = |current: &Holder| current.stream == *wanted || *replaces == Some(current.position);
+            if let Some(holder) = current.filter(|current| !gives_way(current)) {
                 return Err(Conflict::Claimed { key: key.clone(), holder });
             }
         }

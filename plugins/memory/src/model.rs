@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::compare::{compare, lookup, matches, order};
 use snaphook_driver::{
     CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
-    Json, ModelShape, ModelStore, Position, Result,
+    Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result,
 };
 
 use crate::locked;
@@ -129,8 +129,15 @@ impl ModelStore for MemoryModelStore {
         rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
         let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
         let limit = query.limit.max(1) as usize;
-        let more = rows.len() - start > limit;
-        let page = &rows[start..rows.len().min(start + limit)];
+        let mut bytes = 0;
+        let fits = rows[start..].iter().take(limit).take_while(|row| {
+            let first = bytes == 0;
+            bytes += row.instance.data.len();
+            first || bytes <= PAGE_BYTES_MAX
+        });
+        let end = start + fits.count();
+        let more = end < rows.len();
+        let page = &rows[start..end];
         let next = page.last().filter(|_| more).map(|row| {
             let keys =
                 query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();

@@ -33,6 +33,9 @@ pub struct Claim {
     pub key: String,
     /// Who holds it; `None`: the stream of the event.
     pub holder: Option<Stream>,
+    /// A holder since exactly this position gives way. One that came later does not, so of two who found the same
+    /// holder and want its place, one gets it.
+    pub replaces: Option<Position>,
 }
 
 /// One event to append, and what must hold for it.
@@ -98,7 +101,7 @@ impl EventFilter {
 pub struct EventQuery {
     /// Only events with a greater position.
     pub after: Position,
-    /// At most that many events, from 1.
+    /// At most that many events, from 1; fewer if their data would be more than [`crate::PAGE_BYTES_MAX`].
     pub limit: u32,
     pub filter: EventFilter,
 }
@@ -107,6 +110,8 @@ pub struct EventQuery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
     pub events: Vec<Event>,
+    /// Whether the page ends at the limit or for its size, so that more may follow.
+    pub full: bool,
     /// Position of the last event of the whole log (whatever the filter) when the page was read; 0 if it is empty.
     /// Every matching event up to the end of the page (up to `head` if the page is not full) is in the page: a
     /// reader that goes on from there misses nothing, ever.

@@ -39,3 +39,6 @@ pub use secure_store::{Sealed, SecureStore};
 ///
 /// The server refuses larger bodies before a driver sees them (`max-body`); drivers are tested up to this size.
 pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of data at which a page of events or instances ends, whatever its limit. One event or instance always fits.
+pub const PAGE_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;

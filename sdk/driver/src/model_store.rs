@@ -146,7 +146,7 @@ pub struct InstanceQuery {
     pub filter: Vec<Condition>,
     /// Then by id ascending, always. Absent and null values come last in either direction.
     pub sort: Vec<SortKey>,
-    /// At most that many, from 1.
+    /// At most that many, from 1; fewer if their data would be more than [`crate::PAGE_BYTES_MAX`].
     pub limit: u32,
     /// `next` of an earlier page of the same filter and sort.
     pub cursor: Option<String>,

@@ -206,14 +206,15 @@ impl Log {
         let own = append.event.stream();
         let released: HashSet<&str> = append.releases.iter().map(String::as_str).collect();
         let mut taken: HashMap<&str, &Stream> = HashMap::with_capacity(append.claims.len());
-        for Claim { key, holder } in &append.claims {
+        for Claim { key, holder, replaces } in &append.claims {
             let stream = holder.as_ref().unwrap_or(&own);
             let current = match taken.insert(key, stream) {
                 Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head + 1 }),
                 None if released.contains(key.as_str()) => None,
                 None => holder_of(connection, key).map_err(fault("append"))?,
             };
-            if let Some(holder) = current.filter(|current| current.stream != *stream) {
+            let gives_way = |current: &Holder| current.stream == *stream || *replaces == Some(current.position);
+            if let Some(holder) = current.filter(|current| !gives_way(current)) {
                 return Ok(Err(Conflict::Claimed { key: key.clone(), holder }));
             }
         }
@@ -270,7 +271,7 @@ fn take_claims(connection: &Connection, event: &Event, claims: &[Claim], positio
         "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4",
     )?;
-    for Claim { key, holder } in claims {
+    for Claim { key, holder, .. } in claims {
         let (model, instance) = match holder {
             Some(stream) => (&stream.model, &stream.instance),
             None => (&event.model, &event.instance),

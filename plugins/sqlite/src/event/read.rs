@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter, types::Value};
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, Position, Result, Stream,
+    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result, Stream,
 };
 
 use super::append::kind_of;
@@ -23,12 +23,18 @@ const STEP: u64 = 50_000;
 pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
     // Taken before the read: what is committed by now is seen by it.
     let head = shared.head();
-    let mut events = Vec::new();
+    let mut events: Vec<Event> = Vec::new();
+    let (mut bytes, mut large) = (0, false);
     scan(shared, &query.filter, query.after, head, query.limit as usize, |event| {
-        events.push(event);
-        true
+        bytes += event.data.as_ref().map_or(0, |data| data.len());
+        large = bytes > PAGE_BYTES_MAX && !events.is_empty();
+        if !large {
+            events.push(event);
+        }
+        !large
     })?;
-    Ok(EventPage { events, head })
+    let full = large || events.len() >= query.limit as usize;
+    Ok(EventPage { events, full, head })
 }
 
 /// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says

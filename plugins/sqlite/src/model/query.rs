@@ -11,7 +11,8 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 use snaphook_driver::{
-    ColumnKind, Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, Operator, Result,
+    ColumnKind, Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, Operator,
+    PAGE_BYTES_MAX, Result,
 };
 
 use super::table::{Operand, Table};
@@ -58,22 +59,29 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
     // More than one part must see the same state.
     let transaction =
         (parts.len() > 1).then(|| connection.unchecked_transaction()).transpose().map_err(fault("query"))?;
+    let mut bytes = 0;
     for part in parts {
         // One more than the page tells whether there is a next one.
         let wanted = limit + 1 - rows.len();
         let statement = order.statement(table, &filter, part, wanted);
-        order.read(connection, table, statement, &mut rows).map_err(fault("query"))?;
-        if rows.len() > limit {
+        order.read(connection, table, statement, &mut rows, &mut bytes).map_err(fault("query"))?;
+        if rows.len() > limit || is_large(bytes, &rows) {
             break;
         }
     }
     drop(transaction);
-    let next = (rows.len() > limit).then(|| {
-        rows.truncate(limit);
+    let held = if is_large(bytes, &rows) { limit.min(rows.len() - 1) } else { limit };
+    let next = (rows.len() > held).then(|| {
+        rows.truncate(held);
         let last = rows.last().map(|(instance, keys)| Cursor { keys: keys.clone(), id: instance.id.clone() });
         last.map(|cursor| cursor.encode(&table.model, query))
     });
     Ok(InstancePage { items: rows.into_iter().map(|(instance, _)| instance).collect(), next: next.flatten() })
+}
+
+/// Whether the last of these rows is more than the page may hold.
+fn is_large(bytes: usize, rows: &[(Instance, Vec<Value>)]) -> bool {
+    bytes > PAGE_BYTES_MAX && rows.len() > 1
 }
 
 /// See [`snaphook_driver::ModelStore::count`].
@@ -385,6 +393,7 @@ impl Order {
         table: &Table,
         (sql, parameters): (String, Vec<Sql>),
         rows: &mut Vec<(Instance, Vec<Value>)>,
+        bytes: &mut usize,
     ) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(&sql)?;
         let mut found = statement.query(params_from_iter(&parameters))?;
@@ -392,7 +401,13 @@ impl Order {
             let keys = (0..self.keys.len())
                 .map(|key| Ok(pack(row.get(7 + 2 * key)?, row.get(8 + 2 * key)?)))
                 .collect::<rusqlite::Result<_>>()?;
-            rows.push((decode(row, &table.model)?, keys));
+            let instance = decode(row, &table.model)?;
+            *bytes += instance.data.len();
+            rows.push((instance, keys));
+            // The row that is too much tells that there is a next page.
+            if is_large(*bytes, rows) {
+                break;
+            }
         }
         Ok(())
     }

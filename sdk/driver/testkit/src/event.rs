@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
-    PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
+    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
 };
 
 use crate::Subject;
@@ -32,7 +32,7 @@ async fn all(store: &dyn EventStore, filter: EventFilter) -> Vec<Event> {
 }
 
 fn claim(key: &str) -> Claim {
-    Claim { key: key.to_owned(), holder: None }
+    Claim { key: key.to_owned(), holder: None, replaces: None }
 }
 
 pub async fn events_come_back_as_they_were(subject: &Subject) {
@@ -221,8 +221,8 @@ pub async fn claims_are_exclusive(subject: &Subject) {
     let mut definition = append(event(EventKind::ModelUpdated, &model, Some("{}")));
     definition.claims = vec![
         claim("own"),
-        Claim { key: "theirs".into(), holder: Some(Stream::of_instance("m", "c")) },
-        Claim { key: "k".into(), holder: Some(Stream::of_instance("m", "a")) },
+        Claim { key: "theirs".into(), holder: Some(Stream::of_instance("m", "c")), replaces: None },
+        Claim { key: "k".into(), holder: Some(Stream::of_instance("m", "a")), replaces: None },
     ];
     let defined = append_one(&*store, definition).await;
     assert_eq!(store.holder("own").await.unwrap(), Some(Holder { stream: model, position: defined }));
@@ -250,6 +250,17 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     let answer = try_append(&*store, change("a", &["one"], &["two"])).await;
     assert!(matches!(answer, Err(Conflict::Claimed { .. })), "{answer:?}");
     assert!(store.holder("two").await.unwrap().is_some());
+    // Of two who want the place of the same holder, one gets it.
+    let held = store.holder("one").await.unwrap().unwrap().position;
+    let replacing = |id: &str, position| Append {
+        claims: vec![Claim { replaces: Some(position), ..claim("one") }],
+        ..any("m", id)
+    };
+    let answers = store.append(&[replacing("d", held), replacing("e", held)], false).await.unwrap();
+    let position = *answers[0].as_ref().unwrap();
+    let holder = Holder { stream: Stream::of_instance("m", "d"), position };
+    assert_eq!(answers[1], Err(Conflict::Claimed { key: "one".into(), holder: holder.clone() }));
+    assert_eq!(store.holder("one").await.unwrap(), Some(holder));
     // Expectations are checked before claims.
     let both = Append { expected: Expected::At(1), ..change("zzz", &["one"], &[]) };
     assert!(matches!(try_append(&*store, both).await, Err(Conflict::Stream { .. })));
@@ -270,8 +281,8 @@ pub async fn claims_within_one_batch(subject: &Subject) {
     // One event that gives the same key to two holders.
     let two = Append {
         claims: vec![
-            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "1")) },
-            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "2")) },
+            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "1")), replaces: None },
+            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "2")), replaces: None },
         ],
         ..any("m", "z")
     };
@@ -445,6 +456,21 @@ pub async fn large_events(subject: &Subject) {
         assert!(page.events[0].data.as_ref().is_some_and(|found| found.as_str() == data), "{}", data.len());
     }
     assert_eq!(all(&*store, EventFilter::default()).await.len(), expected.len());
+    // A page ends before it is too large, and says so; what follows is complete.
+    for number in 0..3 {
+        let data = format!("{{\"é\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 10));
+        expected.push((append_one(&*store, create("m", &format!("more{number}"), &data)).await, data));
+    }
+    let (mut after, mut positions) = (0, Vec::new());
+    loop {
+        let page = store.read(&query(after, 100), None).await.unwrap();
+        let bytes: usize = page.events.iter().map(|event| event.data.as_ref().map_or(0, |data| data.len())).sum();
+        assert!(bytes <= PAGE_BYTES_MAX, "{bytes}");
+        positions.extend(page.events.iter().map(|event| event.position));
+        let Some(last) = page.events.last().filter(|_| page.full) else { break };
+        after = last.position;
+    }
+    assert_eq!(positions, expected.iter().map(|(position, _)| *position).collect::<Vec<_>>());
     store.close().await.unwrap();
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use snaphook_driver::{
     CarryOver, ColumnKind, Condition, ErrorKind, EventKind, Instance, InstanceQuery, Json, ModelShape, ModelStore,
-    Operator, PAYLOAD_BYTES_MAX, Position, Stream,
+    Operator, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SortKey, Stream,
 };
 
 use crate::Subject;
@@ -354,6 +354,27 @@ pub async fn large_instances(subject: &Subject) {
             .unwrap();
         assert!(data(&*store, "m", &format!("i{number}")).await == text, "{size}");
         assert_eq!(ids(&*store, "m", &[condition(&["small"], Operator::Eq(json!(number)))]).await.len(), 1);
+    }
+    // A page ends before it is too large; what follows is complete.
+    for number in 0..3 {
+        let text = format!("{{\"large\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 30));
+        let position = 7 + number as Position;
+        let event = change(EventKind::InstanceCreated, position, "m", &format!("more{number}"), Some(&text));
+        store.apply(&[event], position).await.unwrap();
+    }
+    for sort in [Vec::new(), vec![SortKey { path: vec!["small".into()], descending: false }]] {
+        let (mut query, mut found) = (InstanceQuery { limit: 100, sort, ..InstanceQuery::default() }, 0);
+        loop {
+            let page = store.query("m", &query).await.unwrap();
+            let bytes: usize = page.items.iter().map(|instance| instance.data.len()).sum();
+            assert!(bytes <= PAGE_BYTES_MAX && !page.items.is_empty(), "{bytes}");
+            found += page.items.len();
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, 8);
     }
     store.close().await.unwrap();
 }
