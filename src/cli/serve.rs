@@ -45,7 +45,7 @@ pub(super) fn serve(global: &Global) -> Result<()> {
 /// Serves until a signal asks to stop. A step of the start that fails undoes those before it.
 async fn run(config: Config) -> Result<()> {
     let start = Instant::now();
-    let stop = stop_signal()?;
+    let mut stop = stop_signal()?;
     let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
     let listener = match TcpListener::bind(config.server.mount_address).await {
         Ok(listener) => listener,
@@ -58,26 +58,46 @@ async fn run(config: Config) -> Result<()> {
         }
     };
     let handle = ConfigHandle::new(config);
-    let engine = open_engine(&handle, stores).await?;
-    let result = serve_until(stop, start, &handle, &engine, listener).await;
-    result.inspect(|()| tracing::info!("stopped"))
+    if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
+        serve_until(stop, start, &handle, &engine, listener).await?;
+    }
+    tracing::info!("stopped");
+    Ok(())
 }
 
-/// The engine, with the model store caught up. If it cannot be opened, the stores are closed.
-async fn open_engine(handle: &Arc<ConfigHandle>, stores: Stores) -> Result<Arc<Engine>> {
+/// `None`: a signal came before the work was done, which ends where it waits.
+async fn unless_stopped<T>(stop: &mut watch::Receiver<Option<Instant>>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        _ = stop.wait_for(Option::is_some) => None,
+    }
+}
+
+/// The engine, with the model store caught up; `None` if a signal came first: the next start goes on from where the replay
+/// is then. If there is no engine the stores are closed.
+async fn open_engine(
+    handle: &Arc<ConfigHandle>,
+    stores: Stores,
+    stop: &mut watch::Receiver<Option<Instant>>,
+) -> Result<Option<Arc<Engine>>> {
     let start = Instant::now();
     let host = Arc::new(HookHost::new(engines::all(&handle.load().hooks.cache), handle.shared()));
     let progress = Arc::new(replay::Progress::default());
     let bar = rebuild::show(&progress, "replay");
-    let opened = Engine::open(Arc::clone(handle), stores.clone(), host, &progress).await;
+    let opening = Engine::open(Arc::clone(handle), stores.clone(), host, &progress);
+    let opened = unless_stopped(stop, opening).await;
     bar.finish().await;
     match opened {
-        Ok(engine) => {
+        Some(Ok(engine)) => {
             let models = engine.models().len();
             tracing::info!("models loaded: {models}, {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-            Ok(engine)
+            Ok(Some(engine))
         }
-        Err(error) => {
+        None => {
+            stores.close().await;
+            Ok(None)
+        }
+        Some(Err(error)) => {
             stores.close().await;
             Err(Failure::new(error.to_string()))
         }
@@ -93,8 +113,9 @@ async fn serve_until(
     listener: TcpListener,
 ) -> Result<()> {
     let config = handle.current();
-    let served = match apply(&config, engine).await {
-        Ok(()) => {
+    let served = match unless_stopped(&mut stop, apply(&config, engine)).await {
+        None => Ok(()),
+        Some(Ok(())) => {
             let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
             announce(&config, &listener, start)?;
             let mut asked = stop.clone();
@@ -109,7 +130,7 @@ async fn serve_until(
             reload.abort();
             served.map_err(|error| Failure::new(format!("the server failed: {error}")))
         }
-        Err(error) => Err(error),
+        Some(Err(error)) => Err(error),
     };
     let asked = *stop.borrow_and_update();
     engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
@@ -203,5 +224,21 @@ impl Signals {
             std::future::pending::<()>().await;
         }
         130
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_a_start_that_takes_long() {
+        let (sender, mut stop) = watch::channel(None);
+        assert_eq!(unless_stopped(&mut stop, async { 1 }).await, Some(1));
+        let endless = unless_stopped(&mut stop, std::future::pending::<()>());
+        let (ended, ()) = tokio::join!(endless, async {
+            sender.send_replace(Some(Instant::now()));
+        });
+        assert_eq!(ended, None);
     }
 }
