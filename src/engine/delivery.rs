@@ -382,7 +382,7 @@ pub(super) fn error_record(
 }
 
 /// A hook's text for the server's log, where a line break would look like the start of another entry.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|char| {
             let (plain, escaped) =

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::bindings::group_of;
 use super::command::{Change, Origin, WriteOptions, Written};
-use super::delivery::LEASE;
+use super::delivery::{LEASE, one_line};
 use super::testing::{Bench, bench_with, eventually, failed, input};
 use crate::config::Phase;
 use crate::hooks::context::Outcome;
@@ -244,4 +244,9 @@ async fn the_end_of_the_hooks_cannot_be_missed() {
     let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
     let written = tokio::time::timeout(std::time::Duration::from_secs(30), bench.write(change, options)).await;
     assert!(matches!(written.unwrap().unwrap(), Written::Created(_)));
+}
+
+#[test]
+fn a_message_is_one_line_of_the_log() {
+    assert_eq!(one_line("a\nb\r\u{1b}[0m \u{85}\"ä"), "a\\nb\\r\\u{1b}[0m \\u{85}\"ä");
 }

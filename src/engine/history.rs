@@ -93,6 +93,20 @@ impl Engine {
         instance.ok_or_else(|| Error::not_found(format!("there was no `{model}/{id}` then")))
     }
 
+    /// The events of one instance; `not-found` if there never was one.
+    pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
+        let filter =
+            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
+        let page = self.stores.event.read(&EventQuery { after, limit, filter }, None).await?;
+        if page.events.is_empty()
+            && self.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none()
+        {
+            self.models.require(model)?;
+            return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
+        }
+        Ok(page)
+    }
+
     /// Every matching event after a position, then live ones: none missed, none twice. Ends when the server stops,
     /// or when a listener that had caught up falls out of the reach of the newest events: it resumes from the log.
     pub fn follow(self: &Arc<Self>, query: EventQuery) -> BoxStream<'static, Result<Arc<Event>>> {
@@ -194,21 +208,5 @@ fn fold(instance: Option<Instance>, event: Event) -> Option<Instance> {
         }),
         EventKind::InstanceDeleted => None,
         _ => instance,
-    }
-}
-
-impl Engine {
-    /// The events of one instance; `not-found` if there never was one.
-    pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
-        let filter =
-            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
-        let page = self.stores.event.read(&EventQuery { after, limit, filter }, None).await?;
-        if page.events.is_empty()
-            && self.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none()
-        {
-            self.models.require(model)?;
-            return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
-        }
-        Ok(page)
     }
 }

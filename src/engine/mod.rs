@@ -9,6 +9,7 @@ pub mod replay;
 
 mod access;
 mod apply;
+mod artifacts;
 mod availability;
 mod bindings;
 mod change;
@@ -24,6 +25,7 @@ mod metrics;
 mod models;
 mod prehooks;
 mod rebuild;
+mod runs;
 mod secrets;
 mod tail;
 mod waiters;
@@ -44,8 +46,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::access::EngineAccess;
+use self::artifacts::StoredArtifacts;
 use self::availability::Availability;
-use self::bindings::StoredArtifacts;
 use self::committer::{Committer, Writer};
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};

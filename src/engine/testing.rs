@@ -170,13 +170,17 @@ impl Bench {
 
     /// Binds a chain to a phase of the model `m`: names and code.
     pub(super) async fn bind(&self, phase: Phase, chain: &[(&str, &str)]) {
+        self.bind_as(phase, chain, false).await;
+    }
+
+    pub(super) async fn bind_as(&self, phase: Phase, chain: &[(&str, &str)], shadow: bool) {
         let chain = chain
             .iter()
             .map(|(name, code)| BindingInput {
                 name: Some((*name).to_owned()),
                 engine: "closure".to_owned(),
                 code: BindingCode::Inline(code.as_bytes().to_vec()),
-                shadow: false,
+                shadow,
             })
             .collect();
         self.engine.put_hooks("m", phase, chain, &WriteOptions::default(), &Origin::default()).await.unwrap();

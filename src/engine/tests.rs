@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
 use super::command::{Change, Defined, DryRun, Origin, Precondition, WriteOptions, Written};
-use super::testing::{Bench, bench, eventually, input};
+use super::testing::{Bench, bench, bench_with, eventually, input};
 use super::{At, ErrorKind, QueryInput};
 use crate::config::Phase;
 use crate::hooks::context::Outcome;
@@ -351,4 +351,19 @@ async fn the_code_of_a_hook_is_prepared_once() {
     bench.bind(Phase::PreCreate, &[("h", "accept")]).await;
     bench.create("one", json!({})).await.unwrap();
     assert_eq!(bench.closures.prepared.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn amended_data_that_does_not_fit_is_a_failure_also_for_one_who_only_looks_on() {
+    let bench = bench_with("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\namend = true\n").await;
+    bench.model("m", input(json!({"n": {"type": "integer"}}), &[])).await.unwrap();
+    bench.code("amend", |_, _| async { Outcome::Amend(Json::trusted(r#"{"n":"x"}"#)) });
+    for (shadow, refused) in [(true, false), (false, true)] {
+        bench.bind_as(Phase::PreCreate, &[("h", "amend")], shadow).await;
+        let written = bench.create(if shadow { "one" } else { "two" }, json!({"n": 1})).await;
+        assert_eq!(written.is_err_and(|error| error.kind == ErrorKind::HookFailed), refused);
+        let stats = &bench.engine.hook_stats("m", Phase::PreCreate).unwrap()[0];
+        let failures = if shadow { &stats["shadow"]["failures"] } else { &stats["failures"]["amend"] };
+        assert_eq!((failures, &stats["amendments"], &stats["shadow"]["amendments"]), (&json!(1), &json!(0), &json!(0)));
+    }
 }

@@ -1,0 +1,100 @@
+//! The code of hooks: kept in the event store by its hash, taken from a request or from the hooks directory.
+
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use snaphook_driver::EventStore;
+
+use super::Engine;
+use super::bindings::cannot_bind;
+use super::command::BindingCode;
+use super::error::{Error, ErrorKind, Result};
+use crate::catalog::{HookRecord, is_hook_name};
+use crate::config::Phase;
+use crate::hooks::host::Artifacts;
+
+/// The code of hooks, in the event store.
+pub(super) struct StoredArtifacts(pub(super) Arc<dyn EventStore>);
+
+#[async_trait]
+impl Artifacts for StoredArtifacts {
+    async fn code(&self, artifact: &str) -> std::result::Result<Bytes, String> {
+        let sha256 = artifact.strip_prefix("sha256:").unwrap_or(artifact);
+        match self.0.get_blob(sha256).await {
+            Ok(Some(bytes)) => Ok(bytes.into()),
+            Ok(None) => Err(format!("the event store does not have its code `{artifact}`; bind the hook again")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Engine {
+    /// The code of a chain of one.
+    pub async fn hook_artifact(&self, model: &str, phase: Phase) -> Result<(HookRecord, Vec<u8>)> {
+        let entry = self.models.require(model)?;
+        let [record] = entry.model.chain(phase) else {
+            let count = entry.model.chain(phase).len();
+            return Err(Error::not_found(format!(
+                "`{model}.{phase}` has {count} hooks; only a chain of one has one artifact to give"
+            )));
+        };
+        let bytes = self.stores.event.get_blob(&record.artifact).await?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::new(ErrorKind::Storage, format!("the event store lost artifact `sha256:{}`", record.artifact))
+        })?;
+        Ok((record.clone(), bytes))
+    }
+
+    /// The code of a binding, and the name of the file that it came from.
+    pub(super) async fn binding_code(&self, code: &BindingCode, pointer: &str) -> Result<(Vec<u8>, Option<String>)> {
+        match code {
+            BindingCode::Inline(bytes) => Ok((bytes.clone(), None)),
+            BindingCode::Library(_) => Err(cannot_bind(
+                format!("{pointer}/library"),
+                "native hooks are not part of this version; use engine `component` or `quickjs`".to_owned(),
+            )),
+            BindingCode::Artifact(name) => {
+                let pointer = format!("{pointer}/artifact");
+                let hex = name.strip_prefix("sha256:").unwrap_or(name);
+                if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+                    return match self.stores.event.get_blob(hex).await? {
+                        Some(bytes) => Ok((bytes, None)),
+                        None => {
+                            Err(cannot_bind(pointer, format!("the server does not have an artifact `sha256:{hex}`")))
+                        }
+                    };
+                }
+                let config = self.config.load();
+                let directory = config.directory.join(&config.hooks.directory);
+                let file = name.clone();
+                let read =
+                    tokio::task::spawn_blocking(move || read_artifact(&directory, &file, config.server.max_body_bytes));
+                let bytes = read.await.map_err(|error| cannot_bind(pointer.clone(), error.to_string()))?;
+                let bytes = bytes.map_err(|message| cannot_bind(pointer, message))?;
+                let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+                Ok((bytes, stem.filter(|stem| is_hook_name(stem))))
+            }
+        }
+    }
+}
+
+/// A file of the hooks directory; nothing outside it, also not through a link.
+fn read_artifact(directory: &Path, name: &str, bytes_max: usize) -> std::result::Result<Vec<u8>, String> {
+    let path = Path::new(name);
+    if name.is_empty() || path.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(format!("`{}` is not a sha256 nor the name of a file in the hooks directory", name.escape_debug()));
+    }
+    let missing = |error: std::io::Error| format!("`{name}` in the hooks directory cannot be read: {error}");
+    let root = directory.canonicalize().map_err(missing)?;
+    let file = root.join(path).canonicalize().map_err(missing)?;
+    if !file.starts_with(&root) {
+        return Err(format!("`{name}` leads out of the hooks directory"));
+    }
+    let size = std::fs::metadata(&file).map_err(missing)?.len();
+    if size > bytes_max as u64 {
+        return Err(format!("`{name}` has {size} bytes, at most {bytes_max} are allowed (`max-body`)"));
+    }
+    std::fs::read(&file).map_err(missing)
+}
