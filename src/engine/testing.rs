@@ -211,12 +211,14 @@ pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
     }
 }
 
+type Applied = Box<dyn Fn(&[Event]) + Send>;
+
 /// A model store that fails to change anything while it is told to.
 pub(super) struct FaultyModels {
     inner: Arc<dyn ModelStore>,
     pub(super) fails: AtomicBool,
     /// Asked before events are applied.
-    pub(super) applied: Mutex<Option<Box<dyn Fn(&[Event]) + Send>>>,
+    pub(super) applied: Mutex<Option<Applied>>,
 }
 
 impl FaultyModels {
