@@ -325,13 +325,8 @@ impl HookHost {
         }
         let load = async {
             let code = attached.artifacts.code(&hook.id.artifact).await?;
-            self.prepare(&hook.binding.engine, &code, hook.id.phase, &hook.id.name).await.map_err(|error| {
-                match (error.line, error.column) {
-                    (Some(line), Some(column)) => format!("{} (line {line}, column {column})", error.message),
-                    (Some(line), None) => format!("{} (line {line})", error.message),
-                    _ => error.message,
-                }
-            })
+            let prepared = self.prepare(&hook.binding.engine, &code, hook.id.phase, &hook.id.name).await;
+            prepared.map_err(|error| error.to_string())
         };
         match hook.prepared.get_or_try_init(|| load).await {
             Ok(prepared) => Ok(Arc::clone(prepared)),

@@ -296,15 +296,23 @@ impl Session {
         Ok(())
     }
 
-    /// Answers whether the same was not noted before.
+    /// Answers whether the same was not noted before. When the list is full, a refusal takes the place of something that
+    /// was granted: it is what somebody will look for.
     pub(super) fn note(&self, capability: Capability, target: String, granted: bool) -> bool {
         let asked = Asked { capability: capability.as_str(), target, granted };
         let mut notes = lock(&self.notes);
-        if notes.asked.len() >= ASKED_MAX || notes.asked.contains(&asked) {
+        if notes.asked.contains(&asked) {
             return false;
         }
-        notes.asked.push(asked);
-        true
+        if notes.asked.len() < ASKED_MAX {
+            notes.asked.push(asked);
+            return true;
+        }
+        let place = if granted { None } else { notes.asked.iter().rposition(|asked| asked.granted) };
+        place.is_some_and(|place| {
+            notes.asked[place] = asked;
+            true
+        })
     }
 }
 
@@ -434,6 +442,20 @@ mod tests {
             session.read_get("0", "1").await.unwrap();
         }
         assert_eq!(session.finish().1.len(), super::ASKED_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_after_many_requests_is_still_told() {
+        let session = Bench::new().session("invoice", Phase::PreCreate, "h", "read = ['a*']");
+        for n in 0..200 {
+            session.read_get(&format!("a{n}"), "1").await.unwrap();
+        }
+        for n in 0..200 {
+            session.read_get(&format!("b{n}"), "1").await.unwrap_err();
+        }
+        let (log, asked) = session.finish();
+        assert!(log[0].message.contains("read of model `b0`"), "{log:?}");
+        assert_eq!((log.len(), asked.len()), (super::ASKED_MAX, super::ASKED_MAX));
     }
 
     #[tokio::test]

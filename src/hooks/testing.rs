@@ -23,12 +23,18 @@ pub(crate) struct MemoryAccess {
     secrets: HashMap<String, Vec<u8>>,
     writers: Mutex<Vec<Writer>>,
     secret_reads: AtomicUsize,
+    largest_page: AtomicUsize,
 }
 
 impl MemoryAccess {
     /// Who wrote, in order.
     pub(crate) fn writers(&self) -> Vec<Writer> {
         self.writers.lock().unwrap().clone()
+    }
+
+    /// Most instances that one query gave.
+    pub(crate) fn largest_page(&self) -> usize {
+        self.largest_page.load(Ordering::Relaxed)
     }
 
     /// How often a secret was read.
@@ -79,10 +85,18 @@ impl Access for MemoryAccess {
         Ok(self.instances.lock().unwrap().get(&(model.to_owned(), id.to_owned())).cloned())
     }
 
-    async fn query(&self, model: &str, _query: &str) -> Result<InstancePage, AccessError> {
+    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError> {
+        let query: serde_json::Value = serde_json::from_str(query).unwrap_or_default();
+        let limit = query["limit"].as_u64().unwrap_or(50) as usize;
+        let after = query["cursor"].as_str().unwrap_or_default();
         let instances = self.instances.lock().unwrap();
-        let items = instances.values().filter(|instance| instance.model == model).cloned().collect();
-        Ok(InstancePage { items, next: None })
+        let all = instances.values().filter(|instance| instance.model == model && *instance.id > *after);
+        let mut items: Vec<_> = all.take(limit + 1).cloned().collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        self.largest_page.fetch_max(items.len(), Ordering::Relaxed);
+        let next = items.last().filter(|_| more).map(|instance| instance.id.clone());
+        Ok(InstancePage { items, next })
     }
 
     async fn event(&self, position: Position) -> Result<Option<Event>, AccessError> {

@@ -6,12 +6,7 @@ use super::super::grants::Capability;
 use super::super::session::Session;
 
 impl Session {
-    /// Whether this call may amend; notes that it was asked.
-    pub fn may_amend(&self) -> bool {
-        self.check_amend().is_ok()
-    }
-
-    /// The same, with the failure that an amendment without the grant is.
+    /// Whether this call may amend, or the failure that an amendment without the grant is; notes that it was asked.
     pub(in super::super) fn check_amend(&self) -> Result<(), Failure> {
         self.note(Capability::Amend, self.hook().model.clone(), self.granted.amend);
         if self.granted.amend {
@@ -31,12 +26,12 @@ mod tests {
     #[test]
     fn only_with_the_grant() {
         let bench = Bench::new();
-        assert!(bench.session("invoice", Phase::PreUpdate, "tidy", "amend = true").may_amend());
+        assert!(bench.session("invoice", Phase::PreUpdate, "tidy", "amend = true").check_amend().is_ok());
         let session = bench.session("invoice", Phase::PreUpdate, "tidy", "");
         let failure = session.check_amend().unwrap_err();
         assert_eq!(failure.cause, FailureCause::Amend);
         assert!(failure.message.ends_with("hook = 'tidy'\namend = true"), "{}", failure.message);
-        assert!(bench.session_after(&failure.message, "invoice", Phase::PreUpdate, "tidy").may_amend());
+        assert!(bench.session_after(&failure.message, "invoice", Phase::PreUpdate, "tidy").check_amend().is_ok());
     }
 
     #[test]

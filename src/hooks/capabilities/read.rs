@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
+use snaphook_driver::InstancePage;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
 use super::check_name;
+use crate::catalog::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::config::format_size;
 
 /// A read is a local lookup; one that takes longer will not come.
@@ -19,6 +22,12 @@ const QUERY_BYTES_MAX: usize = 64 * 1024;
 
 /// What one read may give to the guest: one largest payload and what stands around it.
 const ANSWER_BYTES_MAX: usize = snaphook_driver::PAYLOAD_BYTES_MAX + 64 * 1024;
+
+/// Instances that are read at once: a page for which no limit was asked.
+const PART_ITEMS: usize = LIMIT_DEFAULT as usize;
+
+/// What stands around an instance's data.
+const INSTANCE_BYTES: usize = 512;
 
 impl Session {
     /// The instance as JSON text; `None` if there is none.
@@ -39,8 +48,45 @@ impl Session {
         if query.len() > QUERY_BYTES_MAX {
             return Err(too_large(&what, query.len(), QUERY_BYTES_MAX).into());
         }
-        let page = self.within(READ_DEADLINE, &what, self.services.access.query(model, query)).await?;
-        to_text(&page, &what)
+        to_text(&self.page(model, query, &what).await?, &what)
+    }
+
+    /// A page of at most what an answer may hold; it ends earlier than asked, with a cursor, if more does not fit. A large
+    /// page is read in parts, so that little is read of what does not fit.
+    async fn page(&self, model: &str, query: &str, what: &str) -> Result<InstancePage, HostError> {
+        let ask = async |query: &str| self.within(READ_DEADLINE, &what, self.services.access.query(model, query)).await;
+        let Some((mut fields, limit)) = large(query) else { return ask(query).await };
+        let mut page = InstancePage { items: Vec::with_capacity(limit), next: None };
+        let (mut bytes, mut part) = (0, PART_ITEMS);
+        while page.items.len() < limit {
+            fields.insert("limit".into(), part.min(limit - page.items.len()).into());
+            let mut found = ask(&Value::Object(fields.clone()).to_string()).await?;
+            let fits = found.items.iter().take_while(|item| {
+                bytes += item.data.len() + INSTANCE_BYTES;
+                bytes <= ANSWER_BYTES_MAX
+            });
+            let fits = fits.count();
+            if fits < found.items.len() {
+                // One that does not fit alone is refused with the whole page, as one that is read by its id.
+                if fits > 0 {
+                    fields.insert("limit".into(), fits.into());
+                    found = ask(&Value::Object(fields).to_string()).await?;
+                }
+                if fits > 0 || page.items.is_empty() {
+                    page.items.append(&mut found.items);
+                    page.next = found.next;
+                }
+                return Ok(page);
+            }
+            page.items.append(&mut found.items);
+            page.next = found.next;
+            let Some(next) = &page.next else { break };
+            fields.insert("cursor".into(), next.as_str().into());
+            // No more than fit if they go on like this.
+            let mean_bytes = (bytes / page.items.len().max(1)).max(1);
+            part = (ANSWER_BYTES_MAX.saturating_sub(bytes) / mean_bytes).clamp(1, PART_ITEMS);
+        }
+        Ok(page)
     }
 
     /// The event as JSON text. Needs read on the event's model.
@@ -82,6 +128,17 @@ pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> AccessError {
     )
 }
 
+/// The members of a query for more items than are read at once, and how many. `None`: it is for fewer, or wrong in a way
+/// that the server says.
+fn large(query: &str) -> Option<(Map<String, Value>, usize)> {
+    let fields: Map<String, Value> = serde_json::from_str(query).ok()?;
+    let limit = match fields.get("limit") {
+        Some(limit) => limit.as_u64().filter(|limit| *limit <= u64::from(LIMIT_MAX))? as usize,
+        None => LIMIT_DEFAULT as usize,
+    };
+    (limit > PART_ITEMS).then_some((fields, limit))
+}
+
 fn to_text(value: &impl Serialize, what: &str) -> Result<String, HostError> {
     let text = serde_json::to_string(value)
         .map_err(|error| AccessError::new(AccessCode::Failed, format!("{what}: {error}")))?;
@@ -93,6 +150,8 @@ fn to_text(value: &impl Serialize, what: &str) -> Result<String, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::super::access::AccessCode;
     use super::super::super::testing::{Bench, access_error};
     use crate::config::Phase;
@@ -140,6 +199,29 @@ mod tests {
         assert!(session.read_event(3).await.unwrap().is_none());
         let session = bench.session("invoice", Phase::PostCreate, "mail", "");
         assert_eq!(access_error(session.read_event(3).await.unwrap_err()).code, AccessCode::Denied);
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_where_an_answer_is_full() {
+        let mut bench = Bench::new();
+        let (large, small) = (format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20)), "{}");
+        for index in 0..300 {
+            bench = bench.with_instance("small", &format!("{index:03}"), small);
+            bench = bench.with_instance("mixed", &format!("{index:03}"), if index < 60 { small } else { &large });
+        }
+        let session = bench.session("invoice", Phase::PostCreate, "mail", "read = ['*']");
+        let page = async |model: &str, query: serde_json::Value| {
+            let text = session.read_query(model, &query.to_string()).await.unwrap();
+            let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+            (page["items"].as_array().unwrap().len(), page["next"].as_str().map(str::to_owned))
+        };
+        assert_eq!(page("small", json!({ "limit": 1000 })).await, (300, None));
+        assert_eq!(page("small", json!({ "limit": 200 })).await, (200, Some("199".to_owned())));
+        assert_eq!(page("small", json!({})).await, (50, Some("049".to_owned())));
+        let (items, next) = page("mixed", json!({ "limit": 1000 })).await;
+        assert_eq!((items, next.as_deref()), (67, Some("066")), "60 small ones and 7 of 1 MiB");
+        assert_eq!(page("mixed", json!({ "limit": 1000, "cursor": "066" })).await.0, 7);
+        assert_eq!(bench.access.largest_page(), 50);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ mod quickjs;
 mod testing;
 mod wasm;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +75,18 @@ impl PrepareError {
     /// Without a place in the source.
     pub fn plain(message: impl Into<String>) -> Self {
         PrepareError { message: message.into(), line: None, column: None }
+    }
+}
+
+/// With the place, if there is one.
+impl fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => write!(f, " (line {line}, column {column})"),
+            (Some(line), None) => write!(f, " (line {line})"),
+            (None, _) => Ok(()),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use oxc_ast::ast::{
 use oxc_ast_visit::Visit;
 use oxc_codegen::{Codegen, CodegenOptions};
 use oxc_diagnostics::{OxcDiagnostic, Severity};
-use oxc_parser::Parser;
+use oxc_parser::{ParseOptions, Parser};
 use oxc_semantic::SemanticBuilder;
 use oxc_span::{GetSpan, SourceType, Span};
 use oxc_transformer::{TransformOptions, Transformer};
@@ -134,7 +134,7 @@ enum Refusal {
 
 fn rewrite(text: &str, phase: Phase) -> Result<String, Refusal> {
     let allocator = Allocator::default();
-    let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+    let parsed = Parser::new(&allocator, text, SourceType::mjs()).with_options(options()).parse();
     if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
         return Err(Refusal::Syntax(syntax_error(text, error)));
     }
@@ -284,10 +284,15 @@ impl<'a> Visit<'a> for Names {
     }
 }
 
+/// QuickJS says that a regular expression is wrong, but not where.
+fn options() -> ParseOptions {
+    ParseOptions { parse_regular_expression: true, ..ParseOptions::default() }
+}
+
 /// TypeScript to JavaScript, with the way back. Types are stripped, not checked.
 fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
     let allocator = Allocator::default();
-    let parsed = Parser::new(&allocator, text, SourceType::ts().with_module(true)).parse();
+    let parsed = Parser::new(&allocator, text, SourceType::ts().with_module(true)).with_options(options()).parse();
     if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
         return Err(Refusal::Syntax(syntax_error(text, error)));
     }

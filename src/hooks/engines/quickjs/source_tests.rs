@@ -65,6 +65,13 @@ fn mistakes_have_line_and_column() {
     let error = refused("export function preCreate(a: number) {\n  const x: string = ;\n}");
     assert_eq!((error.line, error.column), (Some(2), Some(21)), "{}", error.message);
     assert_eq!(refused("export default 'ä' +").line, Some(1));
+    for source in ["export default () => {\n  return /a(b/;\n}", "export default (a: number) => {\n  return /a(b/;\n}"]
+    {
+        let error = refused(source);
+        assert_eq!(error.line, Some(2), "{}", error.message);
+    }
+    let typed = compile(br"export default (a: string) => /\/(?<n>x)[\d]+/giu.test(a)", Phase::PreCreate).unwrap();
+    assert!(typed.text.contains(r"/\/(?<n>x)[\d]+/giu"), "{}", typed.text);
     assert_eq!(compile(b"export default\n\xff", Phase::PreCreate).unwrap_err().line, Some(2));
 }
 

@@ -113,6 +113,14 @@ async fn numbers_keep_their_digits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_async_answer_is_awaited_whatever_became_of_then() {
+    let source = "export default async () => { delete Promise.prototype.then; await 1; return { a: 1 } }";
+    assert_eq!(pre(source, "{}").await.amended(), r#"{"a":1}"#);
+    let source = "export default async () => { delete Promise.prototype.then; throw new Reject('no') }";
+    assert!(matches!(pre(source, "{}").await.report.outcome, Outcome::Reject(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_refused_before_its_data_is_looked_at() {
     let source = "export async function postCreate({ write, log }) {
         try { await write.create('other', { a: '\\ud800' }) } catch (error) { log.info(error.code) }

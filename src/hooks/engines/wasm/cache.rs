@@ -10,6 +10,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -21,6 +23,15 @@ use super::config::ENGINE_NAME;
 /// First bytes of a file; another layout gets another number.
 const MAGIC: &[u8; 8] = b"SNAPHK01";
 const HEADER_BYTES: usize = MAGIC.len() + 32;
+
+/// Compiled code that was not used for so long goes, whatever there is room for.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// All compiled code together; beyond it what was not used for longest goes.
+const FOLDER_BYTES_MAX: u64 = 1 << 30;
+
+/// A use is noted as the file's time, but not at each start of a server that is started often.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The folder of compiled code, `[hooks] cache`.
 #[derive(Clone, Debug)]
@@ -50,6 +61,8 @@ impl CodeCache {
         key: &str,
         make: impl FnOnce() -> Result<Vec<u8>, String>,
     ) -> Result<Component, String> {
+        static PRUNED: Once = Once::new();
+        PRUNED.call_once(|| self.prune(SystemTime::now(), FOLDER_BYTES_MAX));
         let path = self.path(engine, key);
         if let Some(component) = self.load(engine, &path) {
             return Ok(component);
@@ -90,7 +103,12 @@ impl CodeCache {
         };
         only_ours(&fs::metadata(&self.folder)?, "the cache folder")?;
         // Of the open file: what the name stands for may change meanwhile.
-        only_ours(&file.metadata()?, "the file")?;
+        let metadata = file.metadata()?;
+        only_ours(&metadata, "the file")?;
+        if metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > USE_NOTED_EVERY)) {
+            // If it cannot be noted, the file is only made again sooner.
+            let _ = file.set_modified(SystemTime::now());
+        }
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
         let whole = bytes.len() > HEADER_BYTES
@@ -109,6 +127,35 @@ impl CodeCache {
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
+    }
+
+    /// Removes what was not used for long, and what does not fit. Only files that this wrote, whole or half.
+    fn prune(&self, now: SystemTime, bytes_max: u64) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut files = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if let Ok(metadata) = entry.metadata()
+                && metadata.is_file()
+                && (name.ends_with(".bin") || name.starts_with(".tmp"))
+                && let Ok(used) = metadata.modified()
+            {
+                files.push((used, metadata.len(), entry.path()));
+            }
+        }
+        // Last used first.
+        files.sort_by(|a, b| b.0.cmp(&a.0));
+        let mut bytes = 0;
+        for (used, size, path) in files {
+            bytes += size;
+            let old = now.duration_since(used).is_ok_and(|age| age > AGE_MAX);
+            if (old || bytes > bytes_max)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove old compiled code");
+            }
+        }
     }
 
     fn path(&self, engine: &Engine, key: &str) -> PathBuf {
@@ -151,4 +198,33 @@ fn only_ours(metadata: &fs::Metadata, what: &str) -> io::Result<()> {
 #[cfg(not(unix))]
 fn only_ours(_: &fs::Metadata, _: &str) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_uses_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CodeCache::new(folder.path());
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (name, days) in [("a.bin", 0), ("b.bin", 3), ("c.bin", 2), ("d.bin", 31), (".tmpx", 40), ("notes.txt", 99)]
+        {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(100).unwrap();
+            file.set_modified(now - day * days).unwrap();
+        }
+        let left = || {
+            let entries = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        cache.prune(now, 1000);
+        assert_eq!(left(), ["a.bin", "b.bin", "c.bin", "notes.txt"]);
+        cache.prune(now, 250);
+        assert_eq!(left(), ["a.bin", "c.bin", "notes.txt"]);
+    }
 }

@@ -72,6 +72,13 @@ impl LogLines {
     }
 }
 
+/// A call that is stopped while it waits ends by this alone; what it had written tells where it was.
+impl Drop for LogLines {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// One of the two streams.
 #[derive(Clone)]
 pub(super) struct LogPipe {
@@ -131,5 +138,23 @@ impl AsyncWrite for LogPipe {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Phase;
+    use crate::hooks::testing::Bench;
+
+    #[test]
+    fn an_unfinished_line_of_a_call_that_was_stopped_is_kept() {
+        let session = Bench::new().session("invoice", Phase::PreCreate, "h", "");
+        let lines = LogLines::default();
+        lines.begin(Some(Arc::clone(&session)));
+        lines.write(LogLevel::Info, b"one\ntwo").unwrap();
+        drop(lines);
+        let log: Vec<_> = session.finish().0.into_iter().map(|line| line.message).collect();
+        assert_eq!(log, ["one", "two"]);
     }
 }

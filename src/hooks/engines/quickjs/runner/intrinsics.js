@@ -17,7 +17,8 @@ const {
   freeze, getOwnPropertyNames,
 } = Object;
 const NativePromise = Promise;
-const nativeThen = Promise.prototype.then;
+const promisePrototype = Promise.prototype;
+const nativeThen = promisePrototype.then;
 const promiseThen = uncurry(nativeThen);
 const NativeError = Error;
 const NativeTypeError = TypeError;

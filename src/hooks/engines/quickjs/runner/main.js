@@ -61,7 +61,7 @@ export function run(source, phase, context, mark) {
       throw new NativeTypeError(`the export ${phase} is ${handler === undefined ? "missing" : "no function"}`);
     }
     const returned = handler(given);
-    if (returned !== null && typeof returned === "object" && typeof returned.then === "function") {
+    if (returned !== null && typeof returned === "object" && (isPromise(returned) || typeof returned.then === "function")) {
       pending = returned;
       return null;
     }
@@ -69,6 +69,11 @@ export function run(source, phase, context, mark) {
   } catch (error) {
     return failure(error);
   }
+}
+
+// Also where the hook took `then` off all promises: what an async function gives is no data.
+function isPromise(value) {
+  return getPrototypeOf(value) === promisePrototype;
 }
 
 export function settle() {
