@@ -145,7 +145,7 @@ fn faults_of_sections() {
         (
             "[hooks]\ntimeout = '0 s'\nmemory = '64 MB'\nconcurrency = 0\nmax-attempts = -1\napply = 'yes'\n",
             &[
-                "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 4 m, such as '500 ms'",
+                "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
                 "config.toml:7: `hooks.memory` is `64 MB`, expected 1 MiB to 4 GiB, such as '8 MiB'",
                 "config.toml:8: `hooks.concurrency` is 0, expected 1 to 10000",
                 "config.toml:9: `hooks.max-attempts` is -1, expected 1 to 100",
