@@ -8,7 +8,8 @@ const LAYERS: [&str; 7] = ["cli", "server", "engine", "hooks", "catalog", "drive
 
 /// Crates that belong to some places: their names, and the folders that may name them.
 const CRATES: [(&[&str], &[&str]); 7] = [
-    (&["axum", "hyper", "hyper_util"], &["src/server/", "tests/"]),
+    // Requests of `wasi:http` are hyper's.
+    (&["axum", "hyper", "hyper_util"], &["src/server/", "src/hooks/engines/component/wasi_http.rs", "tests/"]),
     (&["clap", "indicatif"], &["src/cli/"]),
     (&["wasmtime", "wasmtime_wasi", "componentize_qjs"], &["src/hooks/"]),
     (&["oxc_parser", "oxc_transformer", "oxc_codegen", "oxc_semantic", "oxc_ast"], &["src/hooks/"]),
