@@ -145,7 +145,7 @@ impl CodeCache {
             }
         }
         // Last used first.
-        files.sort_by(|a, b| b.0.cmp(&a.0));
+        files.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut bytes = 0;
         for (used, size, path) in files {
             bytes += size;
