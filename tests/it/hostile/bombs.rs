@@ -114,7 +114,7 @@ fn output() {
         &["output"],
         "at most 64 KiB are allowed",
         &[(
-            "text of fields",
+            "fields-text",
             "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(900).fill(0).map((_, i) => ['/' + i, 'no'.repeat(50)]))); }",
         )],
     );
