@@ -1,5 +1,6 @@
 //! The model store: one table per model, and the checkpoint up to which the log is in them.
 
+mod condition;
 mod migrate;
 mod query;
 mod table;

@@ -1,7 +1,4 @@
-//! Filters, sorts and pages as SQL.
-//!
-//! Every comparison is "class equals and value compares" (see [`super::table`]), which is both the trait's meaning
-//! and what the indexes hold.
+//! Sorts and pages as SQL.
 //!
 //! SQLite reads in the order of an index only if the statement asks for no more than the index gives. It does not see
 //! that an expression which is compared with one value is the same in all rows, so what the conditions fix ([`Fixed`])
@@ -11,10 +8,10 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 use snaphook_driver::{
-    ColumnKind, Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, Operator,
-    PAGE_BYTES_MAX, Result,
+    Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, PAGE_BYTES_MAX, Result,
 };
 
+use super::condition::{Fixed, Statement, fixed_by, where_clause};
 use super::table::{Operand, Table};
 use crate::fault::fault;
 
@@ -37,15 +34,6 @@ pub(super) fn is_short(table: &Table, query: &InstanceQuery) -> bool {
 fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a [String]> {
     let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
     query.filter.iter().filter(fixes).map(|condition| condition.path.as_slice()).collect()
-}
-
-/// What is the same in all rows that meet a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fixed {
-    Nothing,
-    Class,
-    /// And with it the class.
-    Value,
 }
 
 /// One page; see [`snaphook_driver::ModelStore::query`].
@@ -105,221 +93,6 @@ pub(super) fn decode(row: &Row<'_>, model: &str) -> rusqlite::Result<Instance> {
         updated_at: row.get(5)?,
         data: snaphook_driver::Json::trusted(row.get_ref(6)?.as_str()?),
     })
-}
-
-/// Conditions joined by "and", with their parameters in order of appearance.
-#[derive(Clone, Default)]
-pub(super) struct Statement {
-    conditions: String,
-    parameters: Vec<Sql>,
-}
-
-impl Statement {
-    fn and(&mut self, write: impl FnOnce(&mut Statement)) {
-        if !self.conditions.is_empty() {
-            self.conditions.push_str(" AND ");
-        }
-        write(self);
-    }
-
-    fn push(&mut self, sql: &str) {
-        self.conditions.push_str(sql);
-    }
-
-    fn bind(&mut self, value: Sql) {
-        self.conditions.push('?');
-        self.parameters.push(value);
-    }
-
-    fn clause(&self) -> String {
-        if self.conditions.is_empty() { String::new() } else { format!(" WHERE {}", self.conditions) }
-    }
-}
-
-fn where_clause(table: &Table, filter: &[Condition]) -> Statement {
-    let mut statement = Statement::default();
-    for condition in filter {
-        statement.and(|sql| write_condition(sql, table, condition));
-    }
-    statement
-}
-
-fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition) {
-    let operand = table.operand(&condition.path);
-    match &condition.operator {
-        Operator::Eq(value) => compare(sql, &operand, "=", value),
-        Operator::Lt(value) => compare(sql, &operand, "<", value),
-        Operator::Lte(value) => compare(sql, &operand, "<=", value),
-        Operator::Gt(value) => compare(sql, &operand, ">", value),
-        Operator::Gte(value) => compare(sql, &operand, ">=", value),
-        Operator::Ne(value) => none_of(sql, &operand, std::slice::from_ref(value)),
-        Operator::In(values) => any_of(sql, &operand, values),
-        Operator::Nin(values) => none_of(sql, &operand, values),
-        Operator::Like(pattern) => like(sql, &operand, pattern),
-        Operator::Exists(true) => sql.push(&present(&operand)),
-        // The second says nothing new, but with it an index gives these rows by id.
-        Operator::Exists(false) => {
-            sql.push(&format!("{} = {} AND {} IS NULL", operand.class, operand.class_absent(), operand.value));
-        }
-    }
-}
-
-/// What [`write_condition`] makes the same in all rows.
-fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
-    let comparable = |value: &Value| class_of(operand, value).is_some();
-    let one_class = if operand.kind.is_some() { Fixed::Class } else { Fixed::Nothing };
-    match operator {
-        Operator::Eq(value) if comparable(value) => Fixed::Value,
-        Operator::Lt(value) | Operator::Lte(value) | Operator::Gt(value) | Operator::Gte(value)
-            if comparable(value) =>
-        {
-            Fixed::Class
-        }
-        Operator::In(values) => match by_class(operand, values).as_slice() {
-            [(_, values)] if values.len() == 1 => Fixed::Value,
-            [_] => Fixed::Class,
-            _ => Fixed::Nothing,
-        },
-        Operator::Like(_) if comparable(&Value::String(String::new())) => Fixed::Class,
-        Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => one_class,
-        Operator::Exists(false) => Fixed::Value,
-        // These match nothing.
-        Operator::Eq(_)
-        | Operator::Lt(_)
-        | Operator::Lte(_)
-        | Operator::Gt(_)
-        | Operator::Gte(_)
-        | Operator::Like(_) => Fixed::Nothing,
-    }
-}
-
-/// There is a value. Where there is one class for that, as an equation, so that what follows in an index counts.
-fn present(operand: &Operand) -> String {
-    let operator = if operand.kind.is_some() { "= 0".to_owned() } else { format!("< {}", operand.class_absent()) };
-    format!("{} {operator}", operand.class)
-}
-
-/// The class of a JSON value under an operand; `None` if nothing there can compare with it.
-fn class_of(operand: &Operand, value: &Value) -> Option<i64> {
-    let class = match value {
-        Value::Bool(_) => 0,
-        Value::Number(_) => 1,
-        Value::String(_) => 2,
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    match operand.kind {
-        None => Some(class),
-        Some(kind) => {
-            let promised = match kind {
-                ColumnKind::Boolean => 0,
-                ColumnKind::Integer | ColumnKind::Number => 1,
-                ColumnKind::Text => 2,
-                ColumnKind::Any => return None,
-            };
-            (promised == class).then_some(0)
-        }
-    }
-}
-
-fn compare(sql: &mut Statement, operand: &Operand, operator: &str, value: &Value) {
-    match class_of(operand, value) {
-        None => sql.push("FALSE"),
-        Some(class) => {
-            sql.push(&format!("({} = {class} AND {} {operator} ", operand.class, operand.value));
-            sql.bind(bound(value));
-            sql.push(")");
-        }
-    }
-}
-
-/// Values that an instance may compare with, in lists of one class each.
-fn by_class<'a>(operand: &Operand, values: &'a [Value]) -> Vec<(i64, Vec<&'a Value>)> {
-    let mut lists: Vec<(i64, Vec<&Value>)> = Vec::new();
-    for value in values {
-        let Some(class) = class_of(operand, value) else { continue };
-        match lists.iter_mut().find(|(other, _)| *other == class) {
-            Some((_, list)) => list.push(value),
-            None => lists.push((class, vec![value])),
-        }
-    }
-    lists
-}
-
-fn any_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
-    let lists = by_class(operand, values);
-    if lists.is_empty() {
-        return sql.push("FALSE");
-    }
-    sql.push("(");
-    for (index, (class, values)) in lists.iter().enumerate() {
-        sql.push(if index > 0 { " OR " } else { "" });
-        sql.push(&format!("({} = {class} AND {} IN (", operand.class, operand.value));
-        for (index, value) in values.iter().enumerate() {
-            sql.push(if index > 0 { ", " } else { "" });
-            sql.bind(bound(value));
-        }
-        sql.push("))");
-    }
-    sql.push(")");
-}
-
-fn none_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
-    sql.push(&format!("({}", present(operand)));
-    let lists = by_class(operand, values);
-    if !lists.is_empty() {
-        sql.push(" AND NOT ");
-        any_of(sql, operand, values);
-    }
-    sql.push(")");
-}
-
-fn like(sql: &mut Statement, operand: &Operand, pattern: &str) {
-    let Some(class) = class_of(operand, &Value::String(String::new())) else {
-        return sql.push("FALSE");
-    };
-    sql.push(&format!("({} = {class} AND _like({}, ", operand.class, operand.value));
-    sql.bind(Sql::Text(pattern.to_owned()));
-    sql.push(")");
-    // What the text must begin with bounds it from below in an index, the next text of that length from above.
-    let prefix: String = pattern.chars().take_while(|char| !matches!(char, '%' | '_' | '\\')).collect();
-    if !prefix.is_empty() {
-        sql.push(&format!(" AND {} >= ", operand.value));
-        sql.bind(Sql::Text(prefix.clone()));
-        if let Some(end) = successor(&prefix) {
-            sql.push(&format!(" AND {} < ", operand.value));
-            sql.bind(Sql::Text(end));
-        }
-    }
-    sql.push(")");
-}
-
-/// The least text that is greater than every text with that prefix.
-fn successor(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        let next = match last {
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
-/// A scalar as SQLite compares it with what `->>` gives.
-fn bound(value: &Value) -> Sql {
-    match value {
-        Value::Bool(value) => Sql::Integer(i64::from(*value)),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => Sql::Integer(integer),
-            None => Sql::Real(number.to_string().parse().unwrap_or(f64::NAN)),
-        },
-        Value::String(text) => Sql::Text(text.clone()),
-        Value::Null | Value::Array(_) | Value::Object(_) => Sql::Null,
-    }
 }
 
 /// A sort order, in SQL: class and value of each key, then the id.
@@ -542,7 +315,7 @@ fn unpack(key: &Value) -> Option<(i64, Sql)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use snaphook_driver::{CarryOver, Column, Json, ModelShape, SortKey};
+    use snaphook_driver::{CarryOver, Column, ColumnKind, Json, ModelShape, Operator, SortKey};
 
     use super::super::migrate::migrate;
     use super::*;
@@ -728,13 +501,5 @@ mod tests {
                 .any(|line| line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
             assert!(searched, "{path} {operator:?}: {plan}");
         }
-    }
-
-    #[test]
-    fn the_next_text_after_a_prefix() {
-        assert_eq!(successor("ab"), Some("ac".into()));
-        assert_eq!(successor("a\u{10ffff}"), Some("b".into()));
-        assert_eq!(successor("\u{10ffff}"), None);
-        assert_eq!(successor("\u{d7ff}"), Some("\u{e000}".into()));
     }
 }

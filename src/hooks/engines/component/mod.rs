@@ -164,6 +164,8 @@ impl Prepared for Hook {
                 let clean = sandbox.store.data_mut().extra.end();
                 if reuse && clean && sandbox.is_roomy() {
                     self.idle.put(self.id, &context.model, sandbox);
+                } else {
+                    sandbox.discard();
                 }
                 let outcome = match outcome {
                     Outcome::Amend(data) => amended(data, context.after.clone()).await,
@@ -171,8 +173,11 @@ impl Prepared for Hook {
                 };
                 CallReport { outcome, cpu, memory_bytes }
             }
-            // Its sandbox ends here: what trapped is never used again.
-            Err(failure) => CallReport { outcome: Outcome::Failed(failure), cpu, memory_bytes },
+            // What trapped is never used again.
+            Err(failure) => {
+                sandbox.discard();
+                CallReport { outcome: Outcome::Failed(failure), cpu, memory_bytes }
+            }
         }
     }
 }

@@ -157,11 +157,16 @@ impl Prepared for Hook {
                 let (outcome, clean) = reading.read(context, &self.source).await;
                 if reuse && clean && sandbox.is_roomy() {
                     self.idle.put(self.id, &context.model, sandbox);
+                } else {
+                    sandbox.discard();
                 }
                 outcome
             }
-            // Its sandbox ends here: what trapped is never used again.
-            Err(failure) => Outcome::Failed(failure),
+            // What trapped is never used again.
+            Err(failure) => {
+                sandbox.discard();
+                Outcome::Failed(failure)
+            }
         };
         CallReport { outcome, cpu, memory_bytes }
     }

@@ -29,6 +29,11 @@ impl<X: Send + 'static> Sandbox<X> {
         Ok(Sandbox { store: new_store(runtime, extra), instance: None, _permit: permit })
     }
 
+    /// Ends it beside the call: giving its memory back takes a good part of one, and nobody needs to wait for that.
+    pub(in crate::hooks::engines) fn discard(self) {
+        tokio::spawn(async move { drop(self) });
+    }
+
     /// Starts the clock of one call. `session`: `None` while code is only checked, then every capability fails.
     pub(in crate::hooks::engines) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
         // Two ticks: the first may be due right away, and most calls are over before the second.
