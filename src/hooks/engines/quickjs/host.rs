@@ -26,6 +26,8 @@ const RANDOM_BYTES_MAX: u32 = 64 << 10;
 pub(super) struct Extra {
     /// The numbers that JavaScript changed in what it was given in this call.
     pub(super) digits: Digits,
+    /// Whether the runner has the hook's source.
+    pub(super) loaded: bool,
 }
 
 type Store<'a> = StoreContextMut<'a, State<Extra>>;

@@ -1,7 +1,7 @@
 //! The engine `quickjs`: JavaScript and TypeScript source, run by QuickJS inside a WebAssembly sandbox.
 //!
 //! One compiled runner serves all hooks (runner.rs); a hook is its rewritten source (source.rs). A call gets a fresh
-//! sandbox, loads the source and runs the handler; with `isolation = 'reuse'` the loaded sandbox serves the hook's next
+//! sandbox (made ahead where possible, spares.rs), loads the source and runs the handler; with `isolation = 'reuse'` the loaded sandbox serves the hook's next
 //! call too. What the handler asks for goes through host.rs to the session; what it hands back is read by answer.rs.
 
 mod answer;
@@ -11,6 +11,7 @@ mod host;
 mod nodes;
 mod runner;
 mod source;
+mod spares;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use self::digits::Digits;
 use self::host::Extra;
 use self::runner::{Runner, runner};
 use self::source::Source;
+use self::spares::Spares;
 use super::handback::{LIGHT_BYTES_MAX, look};
 use super::wasm::{self, Broken, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
@@ -40,11 +42,12 @@ pub(super) const NAME: &str = "quickjs";
 pub(super) struct QuickJs {
     cache: CodeCache,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
+    spares: Arc<Spares>,
 }
 
 impl QuickJs {
     pub(super) fn new(cache: CodeCache) -> Self {
-        QuickJs { cache, idle: Arc::default() }
+        QuickJs { cache, idle: Arc::default(), spares: Arc::default() }
     }
 }
 
@@ -70,7 +73,8 @@ impl Engine for QuickJs {
         check(runtime, runner, &source).await?;
         static HOOKS: AtomicU64 = AtomicU64::new(0);
         let id = HOOKS.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Hook { id, source: Arc::new(source), runtime, runner, idle: Arc::clone(&self.idle) }))
+        let (idle, spares) = (Arc::clone(&self.idle), Arc::clone(&self.spares));
+        Ok(Arc::new(Hook { id, source: Arc::new(source), runtime, runner, idle, spares }))
     }
 }
 
@@ -113,6 +117,7 @@ struct Hook {
     runtime: &'static Runtime,
     runner: &'static Runner,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
+    spares: Arc<Spares>,
 }
 
 impl Drop for Hook {
@@ -129,7 +134,8 @@ impl Prepared for Hook {
             Err(failure) => return CallReport::failed(failure),
         };
         let reuse = settings.isolation == Isolation::Reuse;
-        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
+        let spare = || self.spares.take(self.runtime, self.runner, settings.limits.memory_bytes);
+        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten().or_else(spare) {
             Some(sandbox) => sandbox,
             None => match Sandbox::new(self.runtime, Extra::default()).await {
                 Ok(sandbox) => sandbox,
@@ -182,7 +188,8 @@ async fn answer(
     marker: &str,
 ) -> wasmtime::Result<String> {
     type Arguments<'a> = (&'a str, &'a str, &'a str, &'a str);
-    let source = if sandbox.is_warm() { "" } else { source.text.as_str() };
+    let loaded = std::mem::replace(&mut sandbox.store.data_mut().extra.loaded, true);
+    let source = if loaded { "" } else { source.text.as_str() };
     let instance = sandbox.instance(&runner.code).await?;
     let store = &mut sandbox.store;
     let run: TypedFunc<Arguments<'_>, (Option<String>,)> = instance.get_typed_func(&mut *store, runner.run)?;

@@ -56,16 +56,16 @@ impl<X: Send + 'static> Sandbox<X> {
         }
     }
 
-    /// Whether it has served a call before.
-    pub(in crate::hooks::engines) const fn is_warm(&self) -> bool {
-        self.instance.is_some()
-    }
-
     /// Ends the call; gives what went wrong if `result` says that something did.
     pub(in crate::hooks::engines) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, Failure> {
         let result = result.map_err(|error| failure_of(&error, self.store.data()));
         self.store.data_mut().end();
         result
+    }
+
+    /// Bytes that it holds now.
+    pub(in crate::hooks::engines) fn memory_used(&self) -> usize {
+        self.store.data().memory_used()
     }
 
     /// Whether it has room for another call. One that grew most of the way would fail the next call for what the last
