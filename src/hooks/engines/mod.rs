@@ -1,6 +1,8 @@
 //! Engines: what runs a hook's code. Each implements one trait and stands in one table.
 
 mod component;
+#[cfg(test)]
+mod conformance;
 mod handback;
 mod quickjs;
 #[cfg(test)]
