@@ -147,8 +147,9 @@ impl Reader<'_> {
                 return Ok(Failure { cause: FailureCause::Exception, message, limit: None });
             }
         };
-        // When not even an error fits into the memory, QuickJS throws null.
-        let out_of_memory = thrown.message == "out of memory" || thrown.thrown.as_deref() == Some("null");
+        // When not even an error fits into the memory, QuickJS throws null; when only its text does not, it says so.
+        let out_of_memory = matches!(thrown.message.as_str(), "out of memory" | "Invalid error message")
+            || thrown.thrown.as_deref() == Some("null");
         if out_of_memory && let Some(failure) = &self.memory_failure {
             return Ok(failure.clone());
         }
