@@ -24,7 +24,7 @@ use crate::hooks::host::BoundHook;
 /// Longest chain of causes.
 pub(super) const DEPTH_MAX: u32 = 8;
 /// How long a delivery is this node's before another may take it, unless it is renewed.
-pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 120_000 });
+pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 900 } else { 120_000 });
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
