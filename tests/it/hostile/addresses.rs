@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::Arena;
+use super::calm::Bystander;
 use crate::peer::{Answer, Peer};
 use crate::support::Server;
 use crate::workbench::{bind_post, grant, once, open_model, react};
@@ -96,15 +97,19 @@ fn every_spelling_of_an_address_that_is_not_public() {
         "[ff02::1]",
         "[fec0::1]",
     ];
-    for host in loopback.iter().chain(&others) {
-        for scheme in ["http", "https"] {
-            let url = format!("{scheme}://{host}:{port}/x");
-            let answer = case.fetch(&url);
-            assert_eq!(answer["code"], "denied", "{url}: {answer}");
-            let message = answer["message"].as_str().expect("a text");
-            assert!(message.contains("which only a grant that names the host without `*` opens"), "{url}: {message}");
+    let bystander = Bystander::new(&case.server);
+    bystander.stays_calm("spellings", || {
+        for host in loopback.iter().chain(&others) {
+            for scheme in ["http", "https"] {
+                let url = format!("{scheme}://{host}:{port}/x");
+                let answer = case.fetch(&url);
+                assert_eq!(answer["code"], "denied", "{url}: {answer}");
+                let message = answer["message"].as_str().expect("a text");
+                let says = "which only a grant that names the host without `*` opens";
+                assert!(message.contains(says), "{url}: {message}");
+            }
         }
-    }
+    });
     assert_eq!(peer.connections(), 0, "{:?}", peer.asked());
 }
 
@@ -217,7 +222,7 @@ fn redirects_are_checked_like_first_requests() {
     };
     assert_eq!(go("/go", "/ok"), json!({"status": 200, "text": "fine"}));
     assert_eq!(go("/go", &gate.url("/ok")), json!({"status": 200, "text": "fine"}));
-    for host in [
+    let hosts = [
         "127.0.0.1",
         "localhost",
         "2130706433",
@@ -226,12 +231,16 @@ fn redirects_are_checked_like_first_requests() {
         "[::ffff:127.0.0.1]",
         "0.0.0.0",
         "169.254.169.254",
-    ] {
-        for from in ["/go", "/307"] {
-            let answer = go(from, &format!("http://{host}:{hidden_port}/x"));
-            assert_eq!(answer["code"], "denied", "{host}: {answer}");
+    ];
+    let bystander = Bystander::new(&case.server);
+    bystander.stays_calm("redirects", || {
+        for host in hosts {
+            for from in ["/go", "/307"] {
+                let answer = go(from, &format!("http://{host}:{hidden_port}/x"));
+                assert_eq!(answer["code"], "denied", "{host}: {answer}");
+            }
         }
-    }
+    });
     for to in [
         format!("https://127.0.0.1:{port}/ok"),
         format!("http://user@127.0.0.1:{port}/ok"),

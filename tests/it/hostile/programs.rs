@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Arena;
+use super::calm::Bystander;
 use crate::support::{Client, Server, eventually};
 use crate::workbench::{bind_post, grant, once, open_model, react};
 
@@ -89,7 +90,7 @@ fn arguments_are_text() {
     let program = folder.script("echo", r#"printf '%s' "$1""#);
     let case = Case::new(&format!("{{ program = '{program}', args = ['*'] }}"));
     let rm = format!("rm -f {}", victim.display());
-    for arg in [
+    let args = [
         format!("; {rm}"),
         format!("$({rm})"),
         format!("`{rm}`"),
@@ -108,12 +109,16 @@ fn arguments_are_text() {
         " ".to_owned(),
         "\u{202e}".to_owned(),
         "-".to_owned(),
-    ] {
-        assert_eq!(
-            case.run(json!({"program": program, "args": [arg]})),
-            json!({"code": 0, "stdout": arg, "stderr": ""})
-        );
-    }
+    ];
+    let bystander = Bystander::new(&case.server);
+    bystander.stays_calm("arguments", || {
+        for arg in &args {
+            assert_eq!(
+                case.run(json!({"program": program, "args": [arg]})),
+                json!({"code": 0, "stdout": arg, "stderr": ""})
+            );
+        }
+    });
     assert!(victim.exists());
 }
 
@@ -150,10 +155,13 @@ fn what_does_not_fit_the_grant_is_denied() {
         json!({"program": format!("{program}; /bin/sh"), "args": ["a", "b"]}),
         json!({"program": "", "args": ["a", "b"]}),
     ];
-    for data in denied {
-        let answer = case.run(data.clone());
-        assert_eq!(answer["code"], "denied", "{data}: {answer}");
-    }
+    let bystander = Bystander::new(&case.server);
+    bystander.stays_calm("denied programs", || {
+        for data in &denied {
+            let answer = case.run(data.clone());
+            assert_eq!(answer["code"], "denied", "{data}: {answer}");
+        }
+    });
     let invalid = [
         json!({"program": format!("{program}\0"), "args": ["a", "b"]}),
         json!({"program": program, "args": ["a", "b\0c"]}),
@@ -180,12 +188,15 @@ fn a_link_is_not_the_program() {
     let through = directory.join("real");
     let entries = [&link, &through].map(|path| format!("{{ program = '{}', args = [] }}", path.display())).join(", ");
     let case = Case::new(&entries);
-    for path in [&link, &through] {
-        let answer = case.run(json!({"program": path}));
-        assert_eq!(answer["code"], "denied", "{answer}");
-        let message = answer["message"].as_str().expect("a text");
-        assert!(message.contains(&format!("grant the real path `{program}`")), "{message}");
-    }
+    let bystander = Bystander::new(&case.server);
+    bystander.stays_calm("links", || {
+        for path in [&link, &through] {
+            let answer = case.run(json!({"program": path}));
+            assert_eq!(answer["code"], "denied", "{answer}");
+            let message = answer["message"].as_str().expect("a text");
+            assert!(message.contains(&format!("grant the real path `{program}`")), "{message}");
+        }
+    });
     // A program that turns into a link later is no better.
     let later = folder.script("later", "echo first");
     let case = Case::new(&format!("{{ program = '{later}', args = [] }}"));
