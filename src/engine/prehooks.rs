@@ -11,7 +11,8 @@ use super::models::Entry;
 use crate::catalog::FieldError;
 use crate::catalog::document::Document;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
-use crate::hooks::host::{BoundHook, Mode};
+use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
+use crate::hooks::stats::shorten;
 
 /// What a chain came to.
 pub(super) enum Decided {
@@ -45,6 +46,10 @@ impl Engine {
                             Err(failure) => run.outcome = Outcome::Failed(failure),
                         }
                     }
+                    // Here, since of one that only looked on nobody else sees what it decided.
+                    if collect {
+                        decisions.push(decision(hook, run));
+                    }
                 })
                 .await;
             if matches!(run.outcome, Outcome::Amend(_))
@@ -52,9 +57,6 @@ impl Engine {
             {
                 context.after = Some(amended.text.clone());
                 document = Some(amended);
-            }
-            if collect {
-                decisions.push(decision(hook, &run));
             }
             match run.outcome {
                 Outcome::Accept | Outcome::Amend(_) => provenance.push(hook.provenance(&run)),
@@ -103,12 +105,15 @@ fn failed(hook: &BoundHook, failure: Failure) -> Error {
 }
 
 fn decision(hook: &BoundHook, run: &Run) -> HookDecision {
-    let (decision, message) = match &run.outcome {
+    let (decision, mut message) = match &run.outcome {
         Outcome::Accept => ("accept", None),
         Outcome::Amend(_) => ("amend", None),
         Outcome::Reject(rejection) => ("reject", Some(rejection.message.clone())),
         Outcome::Failed(failure) => ("failed", Some(failure.message.clone())),
     };
+    if let Some(message) = &mut message {
+        shorten(message, FAILURE_BYTES_MAX);
+    }
     let provenance = hook.provenance(run);
     HookDecision {
         name: provenance.name,

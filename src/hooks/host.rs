@@ -39,7 +39,7 @@ const REJECTION_BYTES_MAX: usize = 64 * 1024;
 const REJECTION_FIELDS_MAX: usize = 1_000;
 
 /// What of a failure's message is kept: it goes into logs, answers and the error store.
-const FAILURE_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
 /// Whether a hook decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -277,7 +277,7 @@ impl PhaseLog {
 }
 
 /// Cuts at a character's end and says so.
-pub(super) fn shorten(text: &mut String, bytes_max: usize) {
+pub(crate) fn shorten(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));
         text.push('…');

@@ -239,6 +239,11 @@ fn a_shadow_only_looks_on() {
         log["items"].as_array().is_some_and(|lines| !lines.is_empty()).then_some(log)
     });
     assert!(log.to_string().contains("no such name"), "{log}");
+    // A dry run tells what it would have said, and that it decided nothing.
+    let dry = api.post("/models/order/instances?dry-run=true", &json!({"data": {"name": "bad"}})).expect(200).json();
+    let hook = &dry["hooks"][0];
+    assert_eq!((&hook["decision"], &hook["message"]), (&json!("reject"), &json!("no such name")), "{dry}");
+    assert_eq!((&hook["shadow"], &dry["event"]["type"]), (&json!(true), &json!("instance.created")), "{dry}");
 }
 
 #[test]

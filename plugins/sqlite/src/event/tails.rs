@@ -32,6 +32,8 @@ pub(super) struct Tails {
     /// By model number, as this and the other.
     definitions: HashMap<i64, Tail>,
     newest: HashMap<i64, Newest>,
+    /// Models with something in `added`: a commit costs nothing for all the others.
+    touched: Vec<i64>,
 }
 
 /// What is known of a model's instances whose ids are UUIDs.
@@ -79,7 +81,12 @@ impl Tails {
                 self.definitions.insert(model, tail);
             }
             Some(Key::Uuid(id)) => {
-                self.newest(connection, model)?.added.insert(*id);
+                let newest = self.newest(connection, model)?;
+                let is_first = newest.added.is_empty();
+                newest.added.insert(*id);
+                if is_first {
+                    self.touched.push(model);
+                }
             }
             Some(Key::Text(_)) => {}
         }
@@ -87,15 +94,19 @@ impl Tails {
     }
 
     pub(super) fn committed(&mut self) {
-        for newest in self.newest.values_mut() {
-            newest.committed = newest.added.drain().max().max(newest.committed);
+        for model in self.touched.drain(..) {
+            if let Some(newest) = self.newest.get_mut(&model) {
+                newest.committed = newest.added.drain().max().max(newest.committed);
+            }
         }
     }
 
     pub(super) fn rolled_back(&mut self) {
         self.definitions.clear();
-        for newest in self.newest.values_mut() {
-            newest.added.clear();
+        for model in self.touched.drain(..) {
+            if let Some(newest) = self.newest.get_mut(&model) {
+                newest.added.clear();
+            }
         }
     }
 

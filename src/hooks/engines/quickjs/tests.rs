@@ -100,6 +100,24 @@ async fn the_context_has_its_documented_shape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_made_ahead_keep_within_the_calls_own_memory() {
+    let mut case = case(Phase::PreCreate);
+    let hook = case.prepare(b"export default () => {}").await.unwrap();
+    for memory_bytes in [64 << 20, 1 << 20, 64 << 20, 1 << 20] {
+        case.settings.limits.memory_bytes = memory_bytes;
+        let outcome = case.call(&*hook).await.report.outcome;
+        match memory_bytes {
+            // Less than the runner has before any source.
+            1_048_576 => assert!(
+                matches!(&outcome, Outcome::Failed(failure) if failure.cause == FailureCause::Memory),
+                "{outcome:?}"
+            ),
+            _ => assert_eq!(outcome, Outcome::Accept),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_module_serves_several_phases() {
     let source = b"export const preCreate = () => { throw new Reject('named') }
         export default () => { throw new Reject('default') }";
