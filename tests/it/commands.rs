@@ -404,6 +404,19 @@ fn events_are_listed_and_followed() {
     assert_eq!(next(), "b");
     assert_eq!(finish(child).code, 0);
 
+    // Without a place to start at, only what comes from now on.
+    let mut child =
+        command(server.directory(), &["--url", &url, "events", "--follow", "-n", "1"]).spawn().expect("a start");
+    let mut late = 0;
+    eventually("it has seen one", || {
+        late += 1;
+        let id = format!("late-{late}");
+        api.post("/models/order/instances", &json!({"id": id, "data": {"name": id}})).expect(201);
+        child.try_wait().expect("a child")
+    });
+    let seen = instances(&finish(child).stdout).remove(0);
+    assert!(seen.starts_with("late-"), "{seen}");
+
     // A reader that has had enough is no failure.
     let mut child =
         command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");

@@ -214,6 +214,11 @@ fn preferences_and_dry_runs() {
     let minimal = api.request("POST", "/models").header("Prefer", "return=minimal").json(&body).send().expect(201);
     assert!(minimal.body.is_empty() && minimal.header("location") == Some("/models/order"));
     assert_eq!(minimal.header("preference-applied"), Some("return=minimal"));
+    // No hook runs after a change of a model, so nothing was waited for.
+    let put = api.request("PUT", "/models/order").header("Prefer", "return=minimal, wait=1");
+    let minimal = put.json(&json!({"schema": order_schema()})).send().expect(204);
+    assert!(minimal.body.is_empty());
+    assert_eq!(minimal.header("preference-applied"), Some("return=minimal"));
     let dry = api.put("/models/order?dry-run=true", &json!({"schema": {"type": "object"}})).expect(200).json();
     assert_eq!(dry["event"]["type"], "model.updated");
     assert_eq!(dry["event"]["model_version"], 2);
