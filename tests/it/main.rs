@@ -8,6 +8,7 @@ mod concurrency;
 mod crash;
 mod demo;
 mod dispatcher;
+mod docs;
 mod gate;
 mod guests;
 mod hooks_js;

@@ -14,6 +14,21 @@ pub(crate) enum WasmToolchain {
     FromSource { rustc: PathBuf, linker: PathBuf },
 }
 
+impl WasmToolchain {
+    /// What makes a plain `cargo build --target wasm32-…` use it: pages of the documentation build as their readers do.
+    pub(crate) fn environment(&self) -> String {
+        match self {
+            WasmToolchain::Installed { .. } => String::new(),
+            WasmToolchain::FromSource { rustc, linker } => format!(
+                "RUSTC={}\nRUSTC_BOOTSTRAP=1\nCARGO_UNSTABLE_BUILD_STD=std,panic_abort\n\
+                 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER={}\n",
+                rustc.display(),
+                linker.display()
+            ),
+        }
+    }
+}
+
 /// Targets that a guest can be built for, best first.
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 

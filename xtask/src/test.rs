@@ -14,8 +14,12 @@ pub(crate) fn run(args: &[String]) -> Result {
     let mut skipped: Vec<String> = Vec::new();
 
     section("guests: WebAssembly hooks for the tests");
+    let mut wasm_environment = None;
     let guests: Option<PathBuf> = match needs::wasm_toolchain() {
-        Ok(toolchain) => Some(guests::build(&toolchain)?),
+        Ok(toolchain) => {
+            wasm_environment = Some(toolchain.environment());
+            Some(guests::build(&toolchain)?)
+        }
         Err(reason) => {
             skipped.push(format!("tests of WebAssembly components: {reason}"));
             None
@@ -49,6 +53,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     command.args(["test", "--workspace", "--no-fail-fast"]).args(args).current_dir(root);
     if let Some(guests) = guests {
         command.env("SNAPHOOK_GUESTS", guests);
+    }
+    if let Some(environment) = wasm_environment {
+        command.env("SNAPHOOK_WASM_ENVIRONMENT", environment);
     }
     let tested = run_command(&mut command);
 

@@ -1,0 +1,68 @@
+//! What a page may ask for in its first line, and what its shell needs to find it.
+
+use std::path::{Path, PathBuf};
+
+use super::repository;
+
+/// Folders with programs that the tests brought along, in the form of `PATH`.
+const TOOLS: &str = "SNAPHOOK_TOOLS";
+/// Lines of `NAME=value`: what cargo needs here to build for WebAssembly.
+const WASM: &str = "SNAPHOOK_WASM_ENVIRONMENT";
+
+/// The environment of a page with those needs, or what is missing.
+pub(super) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, String> {
+    let mut environment = Vec::new();
+    for need in needs {
+        match need.as_str() {
+            "node" => ["node", "npm"].into_iter().try_for_each(program)?,
+            "wasm32" => environment.extend(wasm()?),
+            "v8" => v8()?,
+            other => program(other)?,
+        }
+    }
+    Ok(environment)
+}
+
+/// `PATH` with the tests' own programs in front.
+pub(super) fn path(first: &Path) -> std::ffi::OsString {
+    let folders = std::iter::once(first.to_owned()).chain(folders());
+    std::env::join_paths(folders).expect("no folder with a colon")
+}
+
+fn folders() -> Vec<PathBuf> {
+    let listed = |name| std::env::var_os(name).map(|list| std::env::split_paths(&list).collect()).unwrap_or_default();
+    let (mut tools, path): (Vec<PathBuf>, Vec<PathBuf>) = (listed(TOOLS), listed("PATH"));
+    tools.extend(path);
+    tools
+}
+
+fn program(name: &str) -> Result<(), String> {
+    match folders().iter().any(|folder| folder.join(name).is_file()) {
+        true => Ok(()),
+        false => Err(format!("no `{name}` on the PATH")),
+    }
+}
+
+/// A toolchain that has a target for WebAssembly, or what `cargo xtask test` found instead.
+fn wasm() -> Result<Vec<(String, String)>, String> {
+    if let Ok(lines) = std::env::var(WASM) {
+        let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        return Ok(lines.lines().filter_map(pair).collect());
+    }
+    let output = std::process::Command::new("rustc").args(["--print", "sysroot"]).output();
+    let sysroot = output.map_err(|error| format!("no rustc: {error}"))?.stdout;
+    let targets = PathBuf::from(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib");
+    match ["wasm32-wasip2", "wasm32-unknown-unknown"].iter().any(|target| targets.join(target).is_dir()) {
+        true => Ok(Vec::new()),
+        false => Err("no Rust target for WebAssembly; `cargo xtask test` finds or installs one".to_owned()),
+    }
+}
+
+fn v8() -> Result<(), String> {
+    match repository().join("plugins/v8").read_dir().is_ok_and(|mut files| {
+        files.any(|file| file.is_ok_and(|file| file.path().extension().is_some_and(|extension| extension == "so")))
+    }) {
+        true => Ok(()),
+        false => Err("no V8; `cargo xtask v8` fetches it".to_owned()),
+    }
+}

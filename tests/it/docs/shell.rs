@@ -1,0 +1,246 @@
+//! The shell that follows a page, in a folder of its own; nothing that it started outlives it.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{needs, repository};
+use crate::support::PATIENCE;
+
+/// Pages build Rust and install packages.
+const BLOCK_PATIENCE: Duration = Duration::from_secs(900);
+/// Where pages serve.
+const PORT: u16 = 1337;
+
+pub(super) struct Shell {
+    /// `page` is where the reader stands at first; beside it lies what readers do not see.
+    folder: tempfile::TempDir,
+    process: Child,
+    stdin: ChildStdin,
+    port: u16,
+    count: usize,
+    /// Where the shell stands.
+    current: PathBuf,
+}
+
+/// Commands that were run.
+pub(super) struct Ended {
+    pub(super) code: i32,
+    /// Of both stdout and stderr.
+    pub(super) output: String,
+}
+
+impl Shell {
+    pub(super) fn start(environment: Vec<(String, String)>) -> Result<Shell, String> {
+        let failed = |error: std::io::Error| format!(": no shell: {error}");
+        let folder = tempfile::tempdir().map_err(failed)?;
+        for name in ["page", "bin", ".cargo"] {
+            std::fs::create_dir(folder.path().join(name)).map_err(failed)?;
+        }
+        let bin = folder.path().join("bin");
+        symlink(env!("CARGO_BIN_EXE_snaphook"), bin.join("snaphook")).map_err(failed)?;
+        // Crates that readers take from the registry are those of this checkout.
+        let patch = format!("[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n", repository().join("sdk/hook").display());
+        if repository().join("sdk/hook/Cargo.toml").is_file() {
+            std::fs::write(folder.path().join(".cargo/config.toml"), patch).map_err(failed)?;
+        }
+        // Whoever asked for it holds it until the shell stands: others ask for free ports, too.
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let mut command = Command::new("bash");
+        command.current_dir(folder.path().join("page")).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        for name in
+            ["SNAPHOOK_CONFIG", "SNAPHOOK_LOG", "SNAPHOOK_URL", "CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
+        {
+            command.env_remove(name);
+        }
+        command.env("PATH", needs::path(&bin)).envs(environment);
+        // Packages of this checkout are copied as if they came from the registry.
+        command.env("npm_config_install_links", "true").env("npm_config_update_notifier", "false");
+        let mut process = command.spawn().map_err(failed)?;
+        let stdin = process.stdin.take().ok_or(": a shell without input")?;
+        let current = folder.path().join("page");
+        Ok(Shell { folder, process, stdin, port, count: 0, current })
+    }
+
+    /// Writes a file, seen from where the shell stands.
+    pub(super) fn write(&self, path: &str, text: &str) -> Result<(), String> {
+        let file = self.current.join(path);
+        let failed = |error: std::io::Error| format!("`{path}` cannot be written: {error}");
+        std::fs::create_dir_all(file.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+        std::fs::write(&file, self.ours(text)).map_err(failed)
+    }
+
+    pub(super) fn read(&self, path: &str) -> Result<String, String> {
+        let text = std::fs::read_to_string(self.current.join(path));
+        text.map(|text| self.theirs(&text)).map_err(|error| format!("`{path}` cannot be read: {error}"))
+    }
+
+    /// Runs commands in the shell: what they set and where they go stays.
+    pub(super) fn run(&mut self, commands: &str, fails: bool) -> Result<Ended, String> {
+        let block = self.script(commands)?;
+        let call = match fails {
+            false => format!("set -e; . {block}"),
+            true => format!("set +e; (set -e; . {block})"),
+        };
+        let ended = self.call(&call)?;
+        match (ended.code == 0) != fails {
+            true => Ok(ended),
+            false => Err(format!("ended with {}:\n{}\n{}", ended.code, ended.output, self.background())),
+        }
+    }
+
+    /// The same in a shell of their own; they may fail.
+    pub(super) fn try_run(&mut self, commands: &str) -> Result<Ended, String> {
+        let block = self.script(commands)?;
+        self.call(&format!("set +e; (set -e; . {block})"))
+    }
+
+    /// Ends everything that the page started, and tells what would not end.
+    pub(super) fn end(self) -> Result<(), String> {
+        let group = self.process.id();
+        drop(self);
+        match is_alive(group) {
+            true => Err("something that it started is still there".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn script(&mut self, commands: &str) -> Result<String, String> {
+        self.count += 1;
+        let path = self.folder.path().join(format!("block-{}", self.count));
+        let mut script = String::new();
+        for line in self.ours(commands).lines() {
+            let Some(server) = line.strip_suffix('&').filter(|line| !line.ends_with('&')) else {
+                script.push_str(&format!("{line}\n"));
+                continue;
+            };
+            // What a server says goes to a file, so that it does not stand between what commands print.
+            let log = self.folder.path().join(format!("background-{}", self.count));
+            let target = if server.contains('>') { String::new() } else { format!("> {}", log.display()) };
+            script.push_str(&format!("{server} {target} 2>&1 &\n"));
+            if server.contains("snaphook") {
+                script.push_str(&format!(
+                    "until curl -sf -o {null} http://127.0.0.1:{}/healthz; do kill -0 $! && sleep 0.02; done\n",
+                    self.port,
+                    null = "/dev/null",
+                ));
+            }
+        }
+        std::fs::write(&path, script).map_err(|error| error.to_string())?;
+        Ok(path.display().to_string())
+    }
+
+    fn call(&mut self, call: &str) -> Result<Ended, String> {
+        let at = |name: &str| self.folder.path().join(format!("{name}-{}", self.count));
+        let (output, code, half) = (at("output"), at("code"), at("half"));
+        // A run before this one of the same block.
+        let _ = std::fs::remove_file(&code);
+        let line = format!(
+            "{{ {call}; }} < /dev/null > {} 2>&1; echo $? \"$PWD\" > {half}; mv {half} {}\n",
+            output.display(),
+            code.display(),
+            half = half.display(),
+        );
+        let sent = self.stdin.write_all(line.as_bytes());
+        let started = Instant::now();
+        let (code, current) = loop {
+            if let Ok(text) = std::fs::read_to_string(&code) {
+                let (code, current) = text.trim_end().split_once(' ').ok_or("no exit code")?;
+                break (code.parse().map_err(|_| format!("no exit code: {code}"))?, PathBuf::from(current));
+            }
+            let is_over = self.process.try_wait().map_err(|error| error.to_string())?.is_some() || sent.is_err();
+            let text = || self.theirs(&std::fs::read_to_string(&output).unwrap_or_default());
+            if is_over {
+                return Err(format!("failed:\n{}\n{}", text(), self.background()));
+            }
+            if started.elapsed() > BLOCK_PATIENCE {
+                return Err(format!("does not end:\n{}\n{}", text(), self.background()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.current = current;
+        self.move_ports();
+        let output = std::fs::read(&output).map_err(|error| error.to_string())?;
+        Ok(Ended { code, output: self.theirs(&String::from_utf8_lossy(&output)) })
+    }
+
+    /// What a page says, for this test's port and this checkout's packages.
+    fn ours(&self, text: &str) -> String {
+        let port = |host: &str, text: &str| text.replace(&format!("{host}:{PORT}"), &format!("{host}:{}", self.port));
+        let text = port("localhost", &port("127.0.0.1", text));
+        let package = repository().join("sdk/js");
+        let lines = text.lines().map(|line| match line.trim_start().starts_with("npm install") {
+            true => line.replace("@snaphook/hook", &package.display().to_string()),
+            false => line.to_owned(),
+        });
+        lines.map(|line| line + "\n").collect()
+    }
+
+    fn theirs(&self, text: &str) -> String {
+        text.replace(&format!(":{}", self.port), &format!(":{PORT}"))
+    }
+
+    /// Tools write configurations, too.
+    fn move_ports(&self) {
+        let page = self.folder.path().join("page");
+        let folders = std::fs::read_dir(&page).into_iter().flatten().flatten().map(|entry| entry.path());
+        for folder in std::iter::once(page.clone()).chain(folders) {
+            let file = folder.join("config.toml");
+            if let Ok(text) = std::fs::read_to_string(&file)
+                && text.contains(&format!("127.0.0.1:{PORT}"))
+            {
+                let _ = std::fs::write(&file, self.ours(&text));
+            }
+        }
+    }
+
+    /// What servers in the background said.
+    fn background(&self) -> String {
+        let logs = (1..=self.count).map(|index| self.folder.path().join(format!("background-{index}")));
+        logs.filter_map(|log| std::fs::read_to_string(log).ok()).collect()
+    }
+
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let Some(group) = self.group() else { return };
+        let _ = kill_process_group(group, Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let _ = self.process.try_wait();
+            if !is_alive(self.process.id()) {
+                return;
+            }
+            if Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.process.wait();
+    }
+}
+
+/// Whether a process of the group runs. One that ended and that nobody has taken note of does not.
+fn is_alive(group: u32) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // After the name in parentheses: state, parent, group.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let (state, is_member) = (fields.next(), fields.nth(1) == Some(group.to_string().as_str()));
+        is_member && state != Some("Z")
+    })
+}
