@@ -41,8 +41,8 @@ impl Page {
                 continue;
             }
             let kind = kind(opening[fence..].trim()).map_err(|what| format!(":{line}: {what}"))?;
-            let follows_command = nothing_since
-                && matches!(blocks.last(), Some(Block { kind: Kind::Run { .. } | Kind::Eventually, .. }));
+            let follows_command =
+                nothing_since && matches!(blocks.last(), Some(Block { kind: Kind::Run { .. } | Kind::Eventually, .. }));
             if kind == Kind::Output && !follows_command {
                 return Err(format!(":{line}: `text` must stand right after the `sh` that prints it"));
             }
@@ -123,7 +123,8 @@ fn output_is_compared_with_room_for_anything() {
 
 #[test]
 fn pages_are_taken_apart() {
-    let page = Page::parse("<!-- needs: node, wasm32 -->\n# T\n```js file=a/b.js\nx\n```\n```sh\ny\n```\n\n```text\nz\n```\n");
+    let page =
+        Page::parse("<!-- needs: node, wasm32 -->\n# T\n```js file=a/b.js\nx\n```\n```sh\ny\n```\n\n```text\nz\n```\n");
     let page = page.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(page.needs, ["node", "wasm32"]);
     let kinds: Vec<_> = page.blocks.iter().map(|block| (block.line, &block.kind, block.text.as_str())).collect();

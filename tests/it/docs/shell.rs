@@ -46,7 +46,10 @@ impl Shell {
         let bin = folder.path().join("bin");
         symlink(env!("CARGO_BIN_EXE_snaphook"), bin.join("snaphook")).map_err(failed)?;
         // Crates that readers take from the registry are those of this checkout.
-        let patch = format!("[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n", repository().join("sdk/hook").display());
+        let patch = format!(
+            "[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n",
+            repository().join("sdk/hook").display()
+        );
         if repository().join("sdk/hook/Cargo.toml").is_file() {
             std::fs::write(folder.path().join(".cargo/config.toml"), patch).map_err(failed)?;
         }
@@ -56,9 +59,14 @@ impl Shell {
         let mut command = Command::new("bash");
         command.current_dir(folder.path().join("page")).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        for name in
-            ["SNAPHOOK_CONFIG", "SNAPHOOK_LOG", "SNAPHOOK_URL", "CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]
-        {
+        for name in [
+            "SNAPHOOK_CONFIG",
+            "SNAPHOOK_LOG",
+            "SNAPHOOK_URL",
+            "CARGO_TARGET_DIR",
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+        ] {
             command.env_remove(name);
         }
         command.env("PATH", needs::path(&bin)).envs(environment);
