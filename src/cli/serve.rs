@@ -81,7 +81,7 @@ async fn open_engine(
     stop: &mut watch::Receiver<Option<Instant>>,
 ) -> Result<Option<Arc<Engine>>> {
     let start = Instant::now();
-    let host = Arc::new(HookHost::new(engines::all(&handle.load().hooks.cache), handle.shared()));
+    let host = Arc::new(HookHost::new(engines::all(&handle.load()), handle.shared()));
     let progress = Arc::new(replay::Progress::default());
     let bar = rebuild::show(&progress, "replay");
     let opening = Engine::open(Arc::clone(handle), stores.clone(), host, &progress);

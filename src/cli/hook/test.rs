@@ -142,7 +142,7 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
     let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let stores = Stores::open(&in_memory).await.map_err(|error| failed(&error))?;
     let handle = ConfigHandle::new(in_memory);
-    let host = Arc::new(HookHost::new(engines::all(&config.hooks.cache), handle.shared()));
+    let host = Arc::new(HookHost::new(engines::all(config), handle.shared()));
     let progress = replay::Progress::default();
     let engine = Engine::open(handle, stores, Arc::clone(&host), &progress).await.map_err(|error| failed(&error))?;
     // Without their hooks: this is about one.

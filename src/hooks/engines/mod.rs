@@ -1,29 +1,32 @@
 //! Engines: what runs a hook's code. Each implements one trait and stands in one table.
 
+mod clock;
 mod component;
 #[cfg(test)]
 mod conformance;
 mod handback;
+mod idle;
+mod javascript;
+mod limits;
 mod quickjs;
 #[cfg(test)]
 mod testing;
 mod wasm;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::context::{Context, Failure, Outcome};
 use super::session::Session;
-use crate::config::{Isolation, Limits, Phase};
+use crate::config::{Config, Isolation, Limits, Phase};
 
-/// Every engine of this build. Adding one is a folder and a line here. `cache`: the folder of compiled code.
+/// Every engine of this build. Adding one is a folder and a line here. `config` says where things lie.
 ///
 /// Cheap: what an engine needs to run code is made when the first hook is prepared.
-pub fn all(cache: &Path) -> Vec<Arc<dyn Engine>> {
-    let cache = wasm::CodeCache::new(cache);
+pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
+    let cache = wasm::CodeCache::new(&config.hooks.cache);
     vec![Arc::new(component::ComponentEngine::new(cache.clone())), Arc::new(quickjs::QuickJs::new(cache))]
 }
 

@@ -6,7 +6,8 @@ use wasmtime::component::types::ComponentItem;
 
 use super::versions::{Version, handler_name, world_name};
 use crate::config::{Phase, format_size};
-use crate::hooks::engines::wasm::{CODE_BYTES_MAX, used_size};
+use crate::hooks::engines::limits::used_size;
+use crate::hooks::engines::wasm::CODE_BYTES_MAX;
 
 /// Interfaces of the package, and whether pre phases have them.
 const INTERFACES: [(&str, bool); 7] = [

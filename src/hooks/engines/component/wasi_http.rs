@@ -18,7 +18,8 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, IncomingResponse
 use wasmtime_wasi_http::p2::{HttpResult, WasiHttpCtxView, WasiHttpHooks, WasiHttpView, add_only_http_to_linker_async};
 
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::engines::wasm::{OUTPUT_BYTES_MAX, State, fatal};
+use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
+use crate::hooks::engines::wasm::{State, fatal};
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
 /// Requests of one call that are under way or whose answers' bodies were not read to their end and dropped: what the

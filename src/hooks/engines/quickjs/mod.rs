@@ -1,35 +1,27 @@
 //! The engine `quickjs`: JavaScript and TypeScript source, run by QuickJS inside a WebAssembly sandbox.
 //!
-//! One compiled runner serves all hooks (runner.rs); a hook is its rewritten source (source.rs). A call gets a fresh
-//! sandbox (made ahead where possible, spares.rs), loads the source and runs the handler; with `isolation = 'reuse'` the loaded sandbox serves the hook's next
-//! call too. What the handler asks for goes through host.rs to the session; what it hands back is read by answer.rs.
+//! One compiled runner serves all hooks (runner.rs); a hook is its rewritten source (`javascript`). A call gets a fresh
+//! sandbox (made ahead where possible, spares.rs), loads the source and runs the handler; with `isolation = 'reuse'` the
+//! loaded sandbox serves the hook's next call too. What the handler asks for goes through host.rs to the session.
 
-mod answer;
-mod digits;
-mod foreign;
 mod host;
-mod nodes;
 mod runner;
-mod source;
 mod spares;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use serde_json::json;
-use snaphook_driver::time;
 use wasmtime::Trap;
 use wasmtime::component::TypedFunc;
 
-use self::answer::{Reader, compile_error};
-use self::digits::Digits;
 use self::host::Extra;
 use self::runner::{Runner, runner};
-use self::source::Source;
 use self::spares::Spares;
-use super::handback::{LIGHT_BYTES_MAX, look};
-use super::wasm::{self, Broken, CHECK_LIMITS, CodeCache, IdlePool, Runtime, Sandbox};
+use super::idle::IdlePool;
+use super::javascript::{Input, Reading, Source, compile_error};
+use super::limits::{Broken, CHECK_LIMITS};
+use super::wasm::{self, CodeCache, Runtime, Sandbox};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
@@ -62,7 +54,7 @@ impl Engine for QuickJs {
         let cache = self.cache.clone();
         // The source is checked before the runner is made: a mistake is answered at once on a cold server too.
         let made = tokio::task::spawn_blocking(move || {
-            let source = source::compile(&code, phase)?;
+            let source = Source::compile(&code, phase)?;
             let runtime = wasm::runtime().map_err(PrepareError::plain)?;
             let runner = runner(runtime, &cache).map_err(PrepareError::plain)?;
             Ok::<_, PrepareError>((source, runtime, runner))
@@ -212,77 +204,6 @@ async fn answer(
             })))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// The runner's answer with what it is read with.
-struct Reading {
-    answer: String,
-    digits: Digits,
-    marker: String,
-    memory_failure: Option<Failure>,
-}
-
-impl Reading {
-    async fn read(self, context: &Context, source: &Arc<Source>) -> (Outcome, bool) {
-        let bytes = self.answer.len();
-        if bytes <= LIGHT_BYTES_MAX {
-            return self.outcome(context, source);
-        }
-        let (context, source) = (context.clone(), Arc::clone(source));
-        let read = look(bytes, move || self.outcome(&context, &source)).await;
-        read.unwrap_or_else(|failure| (Outcome::Failed(failure), false))
-    }
-
-    fn outcome(self, context: &Context, source: &Source) -> (Outcome, bool) {
-        let Reading { answer, digits, marker, memory_failure } = self;
-        Reader { context, source, digits: &digits, marker: &marker, memory_failure }.outcome(&answer)
-    }
-}
-
-/// The context as the guest gets it.
-struct Input {
-    text: String,
-    digits: Digits,
-    /// Stands for an infinite number in the answer; empty if there is none in the data.
-    marker: String,
-}
-
-impl Input {
-    async fn of(context: &Context) -> Result<Self, Failure> {
-        let bytes = [&context.before, &context.after].into_iter().flatten().map(|json| json.len()).sum();
-        if bytes <= LIGHT_BYTES_MAX {
-            return Ok(Input::new(context));
-        }
-        let context = context.clone();
-        look(bytes, move || Input::new(&context)).await
-    }
-
-    fn new(context: &Context) -> Self {
-        let mut digits = Digits::default();
-        let mut data = String::new();
-        for (name, json) in [("before", &context.before), ("after", &context.after)] {
-            if let Some(json) = json {
-                digits.note(json);
-                data.extend([",\"", name, "\":", json.as_str()]);
-            }
-        }
-        let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));
-        let rest = json!({
-            "phase": context.phase,
-            "model": { "id": context.model, "version": context.model_version },
-            "id": context.instance,
-            "actor": context.actor,
-            "requestId": context.request_id,
-            "time": time::format(context.time),
-            "attempt": context.attempt,
-            "event": event,
-        });
-        let mut text = rest.to_string();
-        text.insert_str(text.len() - 1, &data);
-        // A word that the author cannot know beforehand.
-        let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
-        Input { text, digits, marker }
     }
 }
 

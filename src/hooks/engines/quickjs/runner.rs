@@ -9,26 +9,14 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use super::host::{self, Extra};
+use crate::hooks::engines::javascript::scripts;
 use crate::hooks::engines::wasm::{CodeCache, Runtime, State};
 
 /// Both sides of the interface.
 const WIT: &str = include_str!("runner/runner.wit");
 
-/// One module, in the order of dependence.
-const SCRIPT: &str = concat!(
-    include_str!("runner/intrinsics.js"),
-    include_str!("runner/text.js"),
-    include_str!("runner/encoding.js"),
-    include_str!("runner/events.js"),
-    include_str!("runner/url.js"),
-    include_str!("runner/clone.js"),
-    include_str!("runner/crypto.js"),
-    include_str!("runner/timers.js"),
-    include_str!("runner/log.js"),
-    include_str!("runner/capabilities.js"),
-    include_str!("runner/fetch.js"),
-    include_str!("runner/main.js"),
-);
+/// One module: the way to the host first.
+const SCRIPT: &str = concat!(include_str!("runner/host.js"), scripts!());
 
 /// Part of the cache key: what makes the snapshot.
 const COMPONENTIZER: &str = "componentize-qjs-0.4.5";

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::host::Extra;
 use super::runner::Runner;
-use crate::hooks::engines::wasm::{CHECK_LIMITS, Runtime, Sandbox};
+use crate::hooks::engines::limits::CHECK_LIMITS;
+use crate::hooks::engines::wasm::{Runtime, Sandbox};
 
 /// Spares at most; each has about half a MiB in memory.
 const SPARES_MAX: usize = 8;

@@ -1,5 +1,7 @@
 //! One call and its outcome: contract, capabilities, what of the web is there. Hostile code is in hostile_tests.rs.
 
+use serde_json::json;
+
 use super::*;
 use crate::hooks::context::FailureCause;
 use crate::hooks::engines::conformance::{Subject, Task, conformance};

@@ -1,55 +1,12 @@
 //! How a call ends badly: what wasmtime reports, turned into the failures of the contract.
 
-use std::fmt;
-use std::time::Duration;
-
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::state::State;
-use super::{OUTPUT_BYTES_MAX, used_size};
-use crate::config::{format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause};
-
-/// A limit that the host found broken: carried through wasmtime as the error that ends the guest.
-#[derive(Clone, Debug)]
-pub(in crate::hooks::engines) struct Broken(pub(in crate::hooks::engines) Failure);
-
-impl Broken {
-    pub(super) fn timeout(limit: Duration, used: Duration) -> Self {
-        Broken(Failure {
-            cause: FailureCause::Timeout,
-            message: format!(
-                "the hook ran for {} and did not end, the limit `timeout` is {}; raise it in `[hooks]` or in a grant",
-                format_duration(used),
-                format_duration(limit)
-            ),
-            limit: Some(format!("timeout {}", format_duration(limit))),
-        })
-    }
-
-    /// `what` it produced, such as `the data it returned`.
-    pub(in crate::hooks::engines) fn output(what: &str, bytes: usize) -> Self {
-        Broken(Failure {
-            cause: FailureCause::Output,
-            message: format!(
-                "{what} is {} long, the limit of what a hook hands back is {}",
-                used_size(bytes),
-                format_size(OUTPUT_BYTES_MAX)
-            ),
-            limit: Some(format!("output {}", format_size(OUTPUT_BYTES_MAX))),
-        })
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl std::error::Error for Broken {}
+use crate::hooks::engines::limits::{Broken, stack_failure};
 
 /// What to report when a call into the guest came back with `error`.
 pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
@@ -78,28 +35,6 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
         // Text that is no UTF-8, a pointer to nowhere: the guest's, since host functions report in their own way.
         None => plain(FailureCause::Trap, format!("the hook broke the rules of its interface: {error:#}")),
-    }
-}
-
-/// Recursion that is too deep, however the guest's language reports it.
-pub(in crate::hooks::engines) fn stack_failure() -> Failure {
-    Failure {
-        cause: FailureCause::Stack,
-        message: "the hook used up its stack of 1 MiB, most often by recursion that does not end".into(),
-        limit: Some("stack 1 MiB".into()),
-    }
-}
-
-pub(super) fn memory_failure(limit: usize, used: usize, wanted: usize) -> Failure {
-    Failure {
-        cause: FailureCause::Memory,
-        message: format!(
-            "the hook asked for {} of memory with {} in use, the limit `memory` is {}; raise it in `[hooks]` or in a grant",
-            used_size(wanted.saturating_sub(used)),
-            used_size(used),
-            format_size(limit)
-        ),
-        limit: Some(format!("memory {}", format_size(limit))),
     }
 }
 

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime as Tokio;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::clock::Clock;
 use super::config::Runtime;
-use super::end::Broken;
 use super::ticker::Running;
-use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::clock::{Clock, bounded};
+use crate::hooks::engines::limits::Broken;
 
 /// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
 /// is passed by at most one tick.
@@ -57,27 +56,8 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
     match AbortOnDrop(task).await {
         Ok((Some(value), cpu)) => (value, cpu),
         // Endless patience never gives `None`; a task that is gone has panicked or the process ends.
-        Ok((None, cpu)) => (Err(internal("the call was given up".into())), cpu),
-        Err(error) => (Err(internal(format!("the call was lost: {error}"))), Duration::ZERO),
-    }
-}
-
-/// A guest that runs is stopped at its next tick; this stops one that waits, for a timer or for the host.
-async fn bounded<T>(clock: Arc<Clock>, call: impl Future<Output = T> + Send) -> Result<T, Broken> {
-    tokio::select! {
-        biased;
-        value = call => Ok(value),
-        broken = over(&clock) => Err(broken),
-    }
-}
-
-async fn over(clock: &Clock) -> Broken {
-    loop {
-        match clock.left() {
-            // A little later than the guest's own check, which comes first where it can.
-            Ok(left) => tokio::time::sleep(left + Duration::from_millis(2)).await,
-            Err(broken) => return broken,
-        }
+        Ok((None, cpu)) => (Err(Broken::internal("the call was given up".into())), cpu),
+        Err(error) => (Err(Broken::internal(format!("the call was lost: {error}"))), Duration::ZERO),
     }
 }
 
@@ -129,11 +109,7 @@ fn slow_lane() -> Result<&'static Tokio, Broken> {
         builder.thread_name("hook-lane").on_thread_start(lower_priority).enable_all();
         builder.build().map_err(|error| error.to_string())
     });
-    lane.as_ref().map_err(|error| internal(format!("cannot start the threads for long calls: {error}")))
-}
-
-fn internal(message: String) -> Broken {
-    Broken(Failure { cause: FailureCause::Internal, message, limit: None })
+    lane.as_ref().map_err(|error| Broken::internal(format!("cannot start the threads for long calls: {error}")))
 }
 
 #[cfg(target_os = "linux")]

@@ -6,12 +6,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
-use super::clock::Clock;
 use super::config::Runtime;
 use super::end::failure_of;
 use super::state::{State, new_store};
 use crate::config::Limits;
 use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::clock::Clock;
 use crate::hooks::session::Session;
 
 /// A store, and the instance in it once there is one.
@@ -81,7 +81,8 @@ mod tests {
     use wasmtime::component::{Component, Linker};
 
     use super::*;
-    use crate::hooks::engines::wasm::{CHECK_LIMITS, State, runtime};
+    use crate::hooks::engines::limits::CHECK_LIMITS;
+    use crate::hooks::engines::wasm::{State, runtime};
 
     #[tokio::test]
     async fn a_component_that_takes_the_most_leaves_enough_for_others() {

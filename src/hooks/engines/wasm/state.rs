@@ -6,14 +6,14 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::clock::Clock;
 use super::config::Runtime;
-use super::end::{Broken, memory_failure};
 use super::limiter::Limiter;
 use super::stdio::{LogLines, LogPipe};
 use crate::config::Limits;
 use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
+use crate::hooks::engines::clock::Clock;
+use crate::hooks::engines::limits::{Broken, memory_failure};
 use crate::hooks::session::{HOST_CALLS_MAX, HostError, Session};
 
 /// Things of WASI (streams, pollables) that a guest may hold at once: they are kept in the host's memory, which the
@@ -102,7 +102,7 @@ impl<X> State<X> {
     /// A failure, if the sandbox was refused memory during this call.
     pub(in crate::hooks::engines) fn memory_failure(&self) -> Option<Failure> {
         let wanted = self.limiter.refused()?;
-        Some(memory_failure(self.limiter.limit(), self.limiter.used(), wanted))
+        Some(memory_failure(self.limiter.limit(), Some((wanted, self.limiter.used()))))
     }
 
     /// A line for the hook's log; the error ends the guest.

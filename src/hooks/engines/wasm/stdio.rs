@@ -9,8 +9,8 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use super::end::Broken;
 use crate::hooks::context::LogLevel;
+use crate::hooks::engines::limits::Broken;
 use crate::hooks::session::{HostError, Session};
 
 /// Longest line; what is longer is cut into several. The session limits how much there may be in all.

@@ -1,5 +1,7 @@
 //! The runner's answer (see runner/main.js), made into an outcome.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use snaphook_driver::Json;
 
@@ -7,15 +9,42 @@ use super::digits::{Digits, Restored};
 use super::nodes::NODES_MAX;
 use super::source::Source;
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
-use crate::hooks::engines::handback::is_unchanged;
-use crate::hooks::engines::wasm::{Broken, OUTPUT_BYTES_MAX, stack_failure};
+use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, is_unchanged, look};
+use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, stack_failure};
 
 /// What QuickJS calls the text that the runner evaluates, in stacks.
 const EVALUATED: &str = "<input>:";
 
+/// The runner's answer with what it is read with.
+pub(in crate::hooks::engines) struct Reading {
+    pub(in crate::hooks::engines) answer: String,
+    pub(in crate::hooks::engines) digits: Digits,
+    pub(in crate::hooks::engines) marker: String,
+    /// If the sandbox was refused memory in this call.
+    pub(in crate::hooks::engines) memory_failure: Option<Failure>,
+}
+
+impl Reading {
+    /// The outcome, and whether the sandbox left nothing behind.
+    pub(in crate::hooks::engines) async fn read(self, context: &Context, source: &Arc<Source>) -> (Outcome, bool) {
+        let bytes = self.answer.len();
+        if bytes <= LIGHT_BYTES_MAX {
+            return self.outcome(context, source);
+        }
+        let (context, source) = (context.clone(), Arc::clone(source));
+        let read = look(bytes, move || self.outcome(&context, &source)).await;
+        read.unwrap_or_else(|failure| (Outcome::Failed(failure), false))
+    }
+
+    fn outcome(self, context: &Context, source: &Source) -> (Outcome, bool) {
+        let Reading { answer, digits, marker, memory_failure } = self;
+        Reader { context, source, digits: &digits, marker: &marker, memory_failure }.outcome(&answer)
+    }
+}
+
 /// What was thrown.
 #[derive(Debug, Deserialize)]
-pub(super) struct Thrown {
+struct Thrown {
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -27,19 +56,19 @@ pub(super) struct Thrown {
 }
 
 /// What an answer is read with.
-pub(super) struct Reader<'a> {
-    pub(super) context: &'a Context,
-    pub(super) source: &'a Source,
-    pub(super) digits: &'a Digits,
+struct Reader<'a> {
+    context: &'a Context,
+    source: &'a Source,
+    digits: &'a Digits,
     /// The word that stands for an infinite number.
-    pub(super) marker: &'a str,
+    marker: &'a str,
     /// If the sandbox was refused memory in this call.
-    pub(super) memory_failure: Option<Failure>,
+    memory_failure: Option<Failure>,
 }
 
 impl Reader<'_> {
     /// The outcome, and whether the sandbox left nothing behind. Whether it may amend is not asked here.
-    pub(super) fn outcome(&self, answer: &str) -> (Outcome, bool) {
+    fn outcome(&self, answer: &str) -> (Outcome, bool) {
         let (Some(kind), Some(left), Some(body)) = (answer.get(..1), answer.get(1..2), answer.get(2..)) else {
             return (failed(FailureCause::Internal, "the runner gave no answer".into()), false);
         };
@@ -127,7 +156,7 @@ impl Reader<'_> {
     }
 
     /// What was thrown, as a failure with the author's line and column.
-    pub(super) fn thrown(&self, body: &str) -> Failure {
+    fn thrown(&self, body: &str) -> Failure {
         match self.special(body) {
             Ok(failure) => failure,
             Err(thrown) => {
@@ -172,7 +201,7 @@ impl Reader<'_> {
 }
 
 /// Line and column of a compile error, in the evaluated text.
-pub(super) fn compile_error(body: &str) -> (String, Option<(u32, u32)>) {
+pub(in crate::hooks::engines) fn compile_error(body: &str) -> (String, Option<(u32, u32)>) {
     let Ok(thrown) = serde_json::from_str::<Thrown>(body) else { return (body.to_owned(), None) };
     let place = thrown.stack.lines().find_map(|frame| {
         let (_, place) = frame.split_once(EVALUATED)?;

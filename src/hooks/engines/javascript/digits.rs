@@ -11,7 +11,7 @@ use super::nodes::{Kind, Nodes, Token, tokens};
 
 /// The texts of the numbers that a call was given and that JavaScript changes.
 #[derive(Debug, Default)]
-pub(super) struct Digits {
+pub(in crate::hooks::engines) struct Digits {
     /// There is a number whose text changes, if only from `1.0` to `1`.
     reformatted: bool,
     /// By the number that JavaScript makes of them: those that lose digits. `None`: two texts become the same number.

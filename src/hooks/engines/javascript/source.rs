@@ -39,23 +39,28 @@ const HEAD_LINES: u32 = 1;
 
 /// A source that is ready for the runner.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::hooks::engines) struct Source {
     /// An expression that gives a function that gives the exports.
-    pub(super) text: String,
+    pub(in crate::hooks::engines) text: String,
     /// For TypeScript, where the printed code came from: `(line, column)` printed and authored, 0-based, sorted.
     map: Vec<[u32; 4]>,
 }
 
 /// A place in the author's source, 1-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) line: u32,
-    pub(super) column: u32,
+pub(in crate::hooks::engines) struct Position {
+    pub(in crate::hooks::engines) line: u32,
+    pub(in crate::hooks::engines) column: u32,
 }
 
 impl Source {
+    /// Checks the source for the phase and rewrites it. Blocks for about a millisecond per 50 KB.
+    pub(in crate::hooks::engines) fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+        compile(code, phase)
+    }
+
     /// The author's position for one that QuickJS reports in the evaluated text; `None` if it is in the wrapper.
-    pub(super) fn position(&self, line: u32, column: u32) -> Option<Position> {
+    pub(in crate::hooks::engines) fn position(&self, line: u32, column: u32) -> Option<Position> {
         let line = line.checked_sub(HEAD_LINES).filter(|line| *line > 0)?;
         let column = column.max(1);
         if self.map.is_empty() {
@@ -68,8 +73,7 @@ impl Source {
     }
 }
 
-/// Checks the source for the phase and rewrites it. Blocks for about a millisecond per 50 KB.
-pub(super) fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
     let text = std::str::from_utf8(code).map_err(|error| {
         let line = 1 + code[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))

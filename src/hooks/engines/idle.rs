@@ -7,7 +7,7 @@ const IDLE_MAX: usize = 64;
 
 /// Idle sandboxes by hook. One hook's sandbox is never given to another, be it the same code bound to another model:
 /// what a sandbox has seen of one model is none of the other's business.
-pub(in crate::hooks::engines) struct IdlePool<T> {
+pub(super) struct IdlePool<T> {
     // Oldest first. At most IDLE_MAX rows, so looking through them is cheaper than any map.
     rows: Mutex<Vec<Row<T>>>,
 }
@@ -27,13 +27,13 @@ impl<T> Default for IdlePool<T> {
 
 impl<T> IdlePool<T> {
     /// The sandbox of the code bound to `model` that was used last.
-    pub(in crate::hooks::engines) fn take(&self, code: u64, model: &str) -> Option<T> {
+    pub(super) fn take(&self, code: u64, model: &str) -> Option<T> {
         let mut rows = self.rows();
         let index = rows.iter().rposition(|row| row.code == code && row.model == model)?;
         Some(rows.remove(index).sandbox)
     }
 
-    pub(in crate::hooks::engines) fn put(&self, code: u64, model: &str, sandbox: T) {
+    pub(super) fn put(&self, code: u64, model: &str, sandbox: T) {
         let row = Row { code, model: model.to_owned(), sandbox };
         let mut rows = self.rows();
         let evicted = (rows.len() >= IDLE_MAX).then(|| rows.remove(0));
@@ -44,7 +44,7 @@ impl<T> IdlePool<T> {
     }
 
     /// Drops all of code that is not bound any more.
-    pub(in crate::hooks::engines) fn forget(&self, code: u64) {
+    pub(super) fn forget(&self, code: u64) {
         let mut rows = self.rows();
         let gone: Vec<_> = rows.extract_if(.., |row| row.code == code).collect();
         drop(rows);

@@ -2,13 +2,6 @@
 // `Array.prototype`, and then it changes its own world, not the runner's. Code on the way of every call (main.js,
 // timers.js, capabilities.js) uses these and no method, iteration or spread that looks anything up on a prototype.
 
-import host from "snaphook:runner/host";
-
-const {
-  log: hostLog, ask: hostAsk, send: hostSend, execute: hostExecute, url: hostUrl,
-  digest: hostDigest, random: hostRandom, encode: hostEncode, decode: hostDecode, wait: hostWait,
-} = host;
-
 const globals = globalThis;
 const uncurry = Function.prototype.bind.bind(Function.prototype.call);
 const { parse, stringify } = JSON;

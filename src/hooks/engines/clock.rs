@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::end::Broken;
+use super::limits::Broken;
 use crate::hooks::session::Session;
 
 /// The deadline of one call, seen from the guest's side (epoch ticks) and from outside (a guest that waits).
-pub(in crate::hooks::engines) struct Clock {
+pub(super) struct Clock {
     start: Instant,
     limit: Duration,
     session: Option<Arc<Session>>,
@@ -33,6 +33,25 @@ impl Clock {
         match self.limit.checked_sub(used) {
             Some(left) if !left.is_zero() => Ok(left),
             _ => Err(Broken::timeout(self.limit, used)),
+        }
+    }
+}
+
+/// A guest that runs is stopped at its next tick; this stops one that waits, for a timer or for the host.
+pub(super) async fn bounded<T>(clock: Arc<Clock>, call: impl Future<Output = T> + Send) -> Result<T, Broken> {
+    tokio::select! {
+        biased;
+        value = call => Ok(value),
+        broken = over(&clock) => Err(broken),
+    }
+}
+
+async fn over(clock: &Clock) -> Broken {
+    loop {
+        match clock.left() {
+            // A little later than the guest's own check, which comes first where it can.
+            Ok(left) => tokio::time::sleep(left + Duration::from_millis(2)).await,
+            Err(broken) => return broken,
         }
     }
 }

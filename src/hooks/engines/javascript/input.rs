@@ -1,0 +1,54 @@
+//! The context as JavaScript gets it: one JSON text, and the numbers in it that JavaScript cannot hold.
+
+use serde_json::json;
+use snaphook_driver::time;
+
+use super::digits::Digits;
+use crate::hooks::context::{Context, Failure};
+use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, look};
+
+/// The context as the guest gets it.
+pub(in crate::hooks::engines) struct Input {
+    pub(in crate::hooks::engines) text: String,
+    pub(in crate::hooks::engines) digits: Digits,
+    /// Stands for an infinite number in the answer; empty if there is none in the data.
+    pub(in crate::hooks::engines) marker: String,
+}
+
+impl Input {
+    pub(in crate::hooks::engines) async fn of(context: &Context) -> Result<Self, Failure> {
+        let bytes = [&context.before, &context.after].into_iter().flatten().map(|json| json.len()).sum();
+        if bytes <= LIGHT_BYTES_MAX {
+            return Ok(Input::new(context));
+        }
+        let context = context.clone();
+        look(bytes, move || Input::new(&context)).await
+    }
+
+    fn new(context: &Context) -> Self {
+        let mut digits = Digits::default();
+        let mut data = String::new();
+        for (name, json) in [("before", &context.before), ("after", &context.after)] {
+            if let Some(json) = json {
+                digits.note(json);
+                data.extend([",\"", name, "\":", json.as_str()]);
+            }
+        }
+        let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));
+        let rest = json!({
+            "phase": context.phase,
+            "model": { "id": context.model, "version": context.model_version },
+            "id": context.instance,
+            "actor": context.actor,
+            "requestId": context.request_id,
+            "time": time::format(context.time),
+            "attempt": context.attempt,
+            "event": event,
+        });
+        let mut text = rest.to_string();
+        text.insert_str(text.len() - 1, &data);
+        // A word that the author cannot know beforehand.
+        let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
+        Input { text, digits, marker }
+    }
+}

@@ -1,0 +1,93 @@
+//! The limits that every engine keeps, and how each breach is reported: the same words, whatever ran into it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::{Limits, format_duration, format_size};
+use crate::hooks::context::{Failure, FailureCause};
+
+/// For code that is only checked: no grant applies yet.
+pub(super) const CHECK_LIMITS: Limits = Limits { timeout: Duration::from_secs(2), memory_bytes: 256 << 20 };
+
+/// Most that one call may hand back, as JSON text.
+pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// A limit that the host found broken: what ends the guest.
+#[derive(Clone, Debug)]
+pub(super) struct Broken(pub(super) Failure);
+
+impl Broken {
+    pub(super) fn timeout(limit: Duration, used: Duration) -> Self {
+        Broken(Failure {
+            cause: FailureCause::Timeout,
+            message: format!(
+                "the hook ran for {} and did not end, the limit `timeout` is {}; raise it in `[hooks]` or in a grant",
+                format_duration(used),
+                format_duration(limit)
+            ),
+            limit: Some(format!("timeout {}", format_duration(limit))),
+        })
+    }
+
+    /// `what` it produced, such as `the data it returned`.
+    pub(super) fn output(what: &str, bytes: usize) -> Self {
+        Broken(Failure {
+            cause: FailureCause::Output,
+            message: format!(
+                "{what} is {} long, the limit of what a hook hands back is {}",
+                used_size(bytes),
+                format_size(OUTPUT_BYTES_MAX)
+            ),
+            limit: Some(format!("output {}", format_size(OUTPUT_BYTES_MAX))),
+        })
+    }
+
+    /// A fault of the host.
+    pub(super) fn internal(message: String) -> Self {
+        Broken(Failure { cause: FailureCause::Internal, message, limit: None })
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Recursion that is too deep, however the guest's language reports it.
+pub(super) fn stack_failure() -> Failure {
+    Failure {
+        cause: FailureCause::Stack,
+        message: "the hook used up its stack of 1 MiB, most often by recursion that does not end".into(),
+        limit: Some("stack 1 MiB".into()),
+    }
+}
+
+/// `asked`: what was wanted and what was in use, as far as that is known.
+pub(super) fn memory_failure(limit: usize, asked: Option<(usize, usize)>) -> Failure {
+    let asked = match asked {
+        Some((wanted, used)) => {
+            format!("asked for {} of memory with {} in use", used_size(wanted.saturating_sub(used)), used_size(used))
+        }
+        None => "asked for more memory than it may have".into(),
+    };
+    Failure {
+        cause: FailureCause::Memory,
+        message: format!(
+            "the hook {asked}, the limit `memory` is {}; raise it in `[hooks]` or in a grant",
+            format_size(limit)
+        ),
+        limit: Some(format!("memory {}", format_size(limit))),
+    }
+}
+
+/// A measured size in messages; limits are written by [`crate::config::format_size`].
+pub(super) fn used_size(bytes: usize) -> String {
+    match bytes {
+        mib if mib >= 1 << 20 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        kib if kib >= 1 << 10 => format!("{:.1} KiB", bytes as f64 / f64::from(1 << 10)),
+        _ => format!("{bytes} B"),
+    }
+}
