@@ -1,4 +1,5 @@
-//! Builds the WebAssembly guests: every library crate under `hooks/` becomes one component in `target/guests`.
+//! Builds the WebAssembly guests: every library crate under `hooks/` and `tests/guests` becomes one component in
+//! `target/guests`.
 //!
 //! The tests find them through `SNAPHOOK_GUESTS`, or in the target folder without it.
 
@@ -13,6 +14,9 @@ use crate::shell::{Result, cargo, read, run as run_command};
 
 /// The guest that lets everything pass after one look at the data: what `cargo xtask bench` binds.
 pub(crate) const BENCH_GUEST: &str = "check";
+
+/// Where guests are: for readers, and for the tests alone.
+const FOLDERS: [&str; 2] = ["hooks/", "tests/guests/"];
 
 /// `cargo xtask guests`.
 pub(crate) fn run(args: &[String]) -> Result {
@@ -55,7 +59,8 @@ struct Workspace {
 /// The guests' workspaces: each has its own lock file, since it is built for another machine.
 fn workspaces(root: &Path) -> Result<Vec<Workspace>> {
     let mut workspaces: Vec<Workspace> = Vec::new();
-    for manifest in files(root)?.iter().filter(|path| path.starts_with("hooks/") && path.ends_with("/Cargo.toml")) {
+    let is_guest = |path: &str| FOLDERS.iter().any(|folder| path.starts_with(folder)) && path.ends_with("/Cargo.toml");
+    for manifest in files(root)?.iter().filter(|path| is_guest(path)) {
         let directory = root.join(manifest).parent().unwrap_or(root).to_owned();
         if workspaces.iter().any(|workspace| directory.starts_with(&workspace.root)) {
             continue;

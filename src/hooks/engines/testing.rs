@@ -17,6 +17,14 @@ pub(super) fn cache() -> PathBuf {
     std::env::temp_dir().join("snaphook-test-cache")
 }
 
+/// A guest that `cargo xtask guests` built; the error says that it did not.
+pub(super) fn guest_file(name: &str) -> Result<Vec<u8>, String> {
+    // The tests' binary is in `target/debug/deps`.
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("guests");
+    let path = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, PathBuf::from).join(name);
+    std::fs::read(&path).map_err(|error| format!("{}: {error}; `cargo xtask guests` builds it", path.display()))
+}
+
 /// One engine with what a call of it gets; each test states what differs.
 pub(super) struct Case {
     pub(super) engine: Arc<dyn Engine>,

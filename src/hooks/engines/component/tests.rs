@@ -3,8 +3,8 @@
 use super::guest::{check, component, foreign, package, react};
 use super::*;
 use crate::hooks::context::FailureCause;
-use crate::hooks::engines::conformance::{Subject, Task, conformance};
-use crate::hooks::engines::testing::{Called, Case, cache};
+use crate::hooks::engines::conformance::{Subject, conformance};
+use crate::hooks::engines::testing::{Called, Case, cache, guest_file};
 
 fn engine() -> Arc<dyn Engine> {
     Arc::new(ComponentEngine::new(CodeCache::new(&cache())))
@@ -30,79 +30,15 @@ async fn refused(phase: Phase, code: &[u8]) -> String {
 /// Where the text of `after` is: pointer and length.
 const AFTER: &str = "(i32.load offset=48 (local.get $context)) (i32.load offset=52 (local.get $context))";
 
-conformance!(Subject { engine, hook });
-
-/// A component for each task of the suite.
-fn hook(task: Task) -> Vec<u8> {
-    let read = r#"(import "snaphook:hook/read@0.1.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
-    let log = r#"(import "snaphook:hook/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
-    let (imports, functions) = match task {
-        Task::Accept => (String::new(), check("")),
-        Task::Amend => {
-            let amends = check("(return (call $amend (i32.const 2048) (i32.const 7)))");
-            (String::new(), format!(r#"{amends} (data (i32.const 2048) "{{\22n\22:1}}")"#))
-        }
-        // 1, then message and one field of pointer and message.
-        Task::Reject => {
-            let rejects = check(
-                "(i32.store8 (i32.const 1024) (i32.const 1))
-                 (i32.store (i32.const 1028) (i32.const 2048)) (i32.store (i32.const 1032) (i32.const 2))
-                 (i32.store (i32.const 1036) (i32.const 3072)) (i32.store (i32.const 1040) (i32.const 1))
-                 (i32.store (i32.const 3072) (i32.const 2050)) (i32.store (i32.const 3076) (i32.const 2))
-                 (i32.store (i32.const 3080) (i32.const 2052)) (i32.store (i32.const 3084) (i32.const 3))",
-            );
-            (String::new(), format!(r#"{rejects} (data (i32.const 2048) "no/abad")"#))
-        }
-        Task::Fail => {
-            let fails = react(
-                "(i32.store8 (i32.const 1024) (i32.const 1))
-                 (i32.store (i32.const 1028) (i32.const 2048)) (i32.store (i32.const 1032) (i32.const 4))",
-            );
-            return component("post-hook", "", &format!(r#"{fails} (data (i32.const 2048) "oops")"#));
-        }
-        Task::Read => {
-            let reads = check(
-                "(call $get (i32.const 2048) (i32.const 4) (i32.const 2052) (i32.const 1) (i32.const 4096))
-                 (if (i32.load8_u (i32.const 4096))
-                   (then (call $log (i32.const 2) (i32.load offset=8 (i32.const 4096)) (i32.load offset=12 (i32.const 4096)))
-                         (call $log (i32.const 2) (i32.load offset=16 (i32.const 4096)) (i32.load offset=20 (i32.const 4096))))
-                   (else (call $log (i32.const 1) (i32.load offset=72 (i32.const 4096)) (i32.load offset=76 (i32.const 4096)))))",
-            );
-            (format!("{read} {log}"), format!(r#"{reads} (data (i32.const 2048) "item1")"#))
-        }
-        Task::Count => {
-            let counts = check(
-                "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-                 (i32.store8 (i32.const 2053) (i32.add (global.get $calls) (i32.const 48)))
-                 (if (i32.eq (global.get $calls) (i32.const 3)) (then (loop $again (br $again))))
-                 (return (call $amend (i32.const 2048) (i32.const 7)))",
-            );
-            let data = r#"(data (i32.const 2048) "{\22n\22:0}")"#;
-            (String::new(), format!("(global $calls (mut i32) (i32.const 0)) {counts} {data}"))
-        }
-        Task::Loop => (String::new(), check("(loop $again (br $again))")),
-        Task::Grow => {
-            let grow =
-                "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)";
-            (String::new(), check(grow))
-        }
-        Task::Recurse => (String::new(), format!("(func $deep (call $deep)) {}", check("(call $deep)"))),
-        Task::Flood => {
-            let pages = "(drop (memory.grow (i32.const 320)))";
-            (String::new(), check(&format!("{pages} (return (call $amend (i32.const 131072) (i32.const 20000000)))")))
-        }
-        Task::Talk => {
-            let talks = "(loop $again (call $log (i32.const 1) (i32.const 0) (i32.const 10)) (br $again))";
-            (log.to_owned(), check(talks))
-        }
-        Task::Ask => {
-            let asks = "(loop $again
-                (call $get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 4096)) (br $again))";
-            (read.to_owned(), check(asks))
-        }
-    };
-    component("pre-hook", &imports, &functions)
-}
+conformance!(
+    rust,
+    Subject {
+        name: "component (Rust)",
+        engine: || Ok(engine()),
+        hook: |_| guest_file("suite_rust.wasm"),
+        without: &[],
+    }
+);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_back_is_data() {

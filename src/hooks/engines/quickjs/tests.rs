@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::hooks::context::FailureCause;
-use crate::hooks::engines::conformance::{Subject, Task, conformance};
+use crate::hooks::engines::conformance::javascript::source;
+use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Called, Case, cache};
 
 fn engine() -> Arc<dyn Engine> {
@@ -15,29 +16,7 @@ pub(super) fn case(phase: Phase) -> Case {
     Case::new(engine(), phase)
 }
 
-conformance!(Subject { engine, hook });
-
-/// A source for each task of the suite.
-fn hook(task: Task) -> Vec<u8> {
-    let body = match task {
-        Task::Accept => "",
-        Task::Amend => "return { n: 1 };",
-        Task::Reject => "throw new Reject('no', { '/a': 'bad' });",
-        Task::Fail => return b"export function postCreate() { throw new Error('oops'); }".into(),
-        Task::Read => {
-            "try { log.info(JSON.stringify(read.get('item', '1').data)); }
-             catch (error) { log.info(error.code); log.info(error.message); }"
-        }
-        Task::Count => "calls += 1; if (calls === 3) for (;;); return { n: calls };",
-        Task::Loop => "for (;;);",
-        Task::Grow => "const all = []; for (;;) all.push(new Array(1000).fill(1));",
-        Task::Recurse => "const deep = () => deep() + 1; deep();",
-        Task::Flood => "return { text: 'x'.repeat(20_000_000) };",
-        Task::Talk => "for (;;) log.info('x');",
-        Task::Ask => "for (;;) try { read.get('a', 'b'); } catch {}",
-    };
-    format!("let calls = 0; export function preCreate({{ read, log }}) {{ {body} }}").into_bytes()
-}
+conformance!(conformance, Subject { name: "quickjs", engine: || Ok(engine()), hook: source, without: &[] });
 
 pub(super) async fn pre(source: &str, after: &'static str) -> Called {
     let mut case = case(Phase::PreCreate);

@@ -1,0 +1,282 @@
+//! One suite for every engine: the same table of cases (cases.rs), the same outcomes, whatever runs the code.
+//!
+//! A [`Subject`] is an engine with a hook for each [`Task`] in one language. A hook that is one artifact for all tasks
+//! (a component, a library) finds the word of its task in the context's `actor`, and what the task needs beside the data
+//! in the context's `id`. Each case goes the way of a real call: configuration, hook host, engine, session.
+//!
+//! A subject names the cases that cannot apply to it, with the reason, which is printed. One whose engine or hook is not
+//! there is skipped, visibly; with `CI=true` that is a failure.
+
+mod cases;
+pub(super) mod javascript;
+mod stage;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use self::cases::{CAPABILITIES, DATA, LIMITS, Row, VERDICTS};
+use self::stage::Stage;
+use super::Engine;
+use crate::config::{Isolation, Phase};
+use crate::hooks::context::{FailureCause, Outcome};
+
+/// What a hook is to do. `ID` is the instance's id in the context. A capability that refuses: logs the error's code,
+/// then its message, and accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Accept,
+    /// Gives back `{"n":1}`.
+    Amend,
+    /// Refuses with `no`, and `bad` for the field `/a`.
+    Reject,
+    /// After a change: fails with `oops`.
+    Fail,
+    /// Breaks down: an exception, a panic, a trap.
+    Crash,
+    /// Gives back the data as it came.
+    Same,
+    /// Gives back the data with the member `"x":1` more.
+    Add,
+    /// Logs five lines of what the context holds: see cases.rs.
+    Tell,
+    /// Logs `d`, `i`, `w` and `e` at the levels debug, info, warn and error.
+    Log,
+    /// Logs the data of `item/ID`, or `absent`.
+    ReadGet,
+    /// Asks for `item` with `{"limit":1}`; logs the ids, then a space and the cursor.
+    ReadQuery,
+    /// Logs `present` or `absent`: the event at the position ID.
+    ReadEvent,
+    /// Creates `note/ID` with `{"a":1}`, and logs its data.
+    WriteCreate,
+    /// Makes `{"a":2}` of `note/ID`, and logs its data.
+    WriteUpdate,
+    /// Deletes `note/ID`, and logs its data.
+    WriteDelete,
+    /// Sends POST to the URL ID with the header `x-a: 1` and the body `hi`; logs status, space, body.
+    HttpSend,
+    /// Runs the program ID with the argument `-` and `in` on its standard input; logs exit code, space, its output.
+    ProcessRun,
+    /// Logs the value of the secret ID.
+    SecretGet,
+    Loop,
+    /// Takes memory without end.
+    Grow,
+    Recurse,
+    /// Gives back 20,000,000 bytes.
+    Flood,
+    /// Logs `x` without end.
+    Talk,
+    /// Logs lines of 8,000 bytes without end.
+    Shout,
+    /// Reads without end, whatever comes of it.
+    Ask,
+    /// Gives back `{"n":N}` at the Nth call of its sandbox; the third never ends.
+    Count,
+}
+
+impl Task {
+    /// What the context's `actor` says.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Task::Accept => "accept",
+            Task::Amend => "amend",
+            Task::Reject => "reject",
+            Task::Fail => "fail",
+            Task::Crash => "crash",
+            Task::Same => "same",
+            Task::Add => "add",
+            Task::Tell => "tell",
+            Task::Log => "log",
+            Task::ReadGet => "read-get",
+            Task::ReadQuery => "read-query",
+            Task::ReadEvent => "read-event",
+            Task::WriteCreate => "write-create",
+            Task::WriteUpdate => "write-update",
+            Task::WriteDelete => "write-delete",
+            Task::HttpSend => "http-send",
+            Task::ProcessRun => "process-run",
+            Task::SecretGet => "secret-get",
+            Task::Loop => "loop",
+            Task::Grow => "grow",
+            Task::Recurse => "recurse",
+            Task::Flood => "flood",
+            Task::Talk => "talk",
+            Task::Shout => "shout",
+            Task::Ask => "ask",
+            Task::Count => "count",
+        }
+    }
+}
+
+/// An engine under test, with hooks in one language.
+pub(super) struct Subject {
+    /// In messages, such as `component (C)`.
+    pub(super) name: &'static str,
+    /// `Err`: why it cannot be had here.
+    pub(super) engine: fn() -> Result<Arc<dyn Engine>, String>,
+    /// The code for a task. `Err`: why it is not there, and what makes it.
+    pub(super) hook: fn(Task) -> Result<Vec<u8>, String>,
+    /// Cases, or with a `*` at the end groups of them, that do not apply, and why. What is written here and is the name
+    /// of no case fails the suite.
+    pub(super) without: &'static [(&'static str, &'static str)],
+}
+
+/// A test for each group of cases, in a module of that name.
+macro_rules! conformance {
+    ($module:ident, $subject:expr) => {
+        mod $module {
+            #[allow(unused_imports, reason = "the subject may be named from the parent module")]
+            use super::*;
+
+            crate::hooks::engines::conformance::conformance!(
+                $subject; verdicts, capabilities, limits, data, concurrency, state
+            );
+        }
+    };
+    ($subject:expr; $($group:ident),*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $group() {
+                crate::hooks::engines::conformance::$group(&$subject).await;
+            }
+        )*
+    };
+}
+pub(super) use conformance;
+
+pub(super) async fn verdicts(subject: &Subject) {
+    table(subject, VERDICTS).await;
+}
+
+pub(super) async fn capabilities(subject: &Subject) {
+    table(subject, CAPABILITIES).await;
+}
+
+pub(super) async fn limits(subject: &Subject) {
+    table(subject, LIMITS).await;
+}
+
+pub(super) async fn data(subject: &Subject) {
+    table(subject, DATA).await;
+}
+
+/// 64 calls of one hook at once: each gets the answer to its own data.
+pub(super) async fn concurrency(subject: &Subject) {
+    const NAME: &str = "concurrency";
+    let Some(stage) = subject.stage(&[NAME]).await else { return };
+    let stage = Arc::new(stage);
+    let hook = stage.bind(subject, Task::Add, Phase::PreCreate).await.unwrap_or_else(|error| panic!("{error}"));
+    stage.grant("amend = true", "60 s", "64 MiB", Isolation::Call);
+    let calls = (0..64).map(|index| {
+        let (stage, hook) = (Arc::clone(&stage), Arc::clone(&hook));
+        tokio::spawn(async move {
+            let context =
+                stage.context(Task::Add, Phase::PreCreate, &format!("i-{index}"), &format!(r#"{{"n":{index}}}"#));
+            (index, stage.host.run(&hook, &context).await.outcome)
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let (index, outcome) = call.await.unwrap();
+        let Outcome::Amend(data) = &outcome else { panic!("{}: call {index}: {outcome:?}", subject.name) };
+        assert!(
+            stage::same_json(data, &format!(r#"{{"n":{index},"x":1}}"#)),
+            "{}: call {index}: {data:?}",
+            subject.name
+        );
+    }
+}
+
+/// What a call leaves in its sandbox reaches the next one only with `isolation = 'reuse'`.
+pub(super) async fn state(subject: &Subject) {
+    let Some(stage) = subject.stage(&["state/call", "state/reuse"]).await else { return };
+    let hook = stage.bind(subject, Task::Count, Phase::PreCreate).await.unwrap_or_else(|error| panic!("{error}"));
+    let context = stage.context(Task::Count, Phase::PreCreate, "i-1", "{}");
+    let count = async || match stage.host.run(&hook, &context).await.outcome {
+        Outcome::Amend(data) => data.as_str().replace(' ', ""),
+        Outcome::Failed(failure) => failure.cause.as_str().to_owned(),
+        other => format!("{other:?}"),
+    };
+    if subject.applies("state/call") {
+        stage.grant("amend = true", "30 s", "64 MiB", Isolation::Call);
+        for _ in 0..3 {
+            assert_eq!(count().await, r#"{"n":1}"#, "{}", subject.name);
+        }
+    }
+    if subject.applies("state/reuse") {
+        stage.grant("amend = true", "2 s", "64 MiB", Isolation::Reuse);
+        let timeout = FailureCause::Timeout.as_str();
+        // What was ended is never used again.
+        for expected in [r#"{"n":1}"#, r#"{"n":2}"#, timeout, r#"{"n":1}"#] {
+            assert_eq!(count().await, expected, "{}", subject.name);
+        }
+    }
+}
+
+/// Runs all rows and tells of all that failed.
+async fn table(subject: &Subject, rows: &[Row]) {
+    subject.check_names();
+    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    let Some(stage) = subject.stage(&names).await else { return };
+    let mut wrong = Vec::new();
+    for row in rows.iter().filter(|row| subject.applies(row.name)) {
+        if let Err(message) = stage.check(subject, row).await {
+            wrong.push(format!("{}: {message}", row.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}: {} of {} cases\n{}", subject.name, wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+impl Subject {
+    /// Where its hooks run; `None` if they cannot, or if none of `cases` applies.
+    async fn stage(&self, cases: &[&str]) -> Option<Stage> {
+        for case in cases {
+            if let Some(reason) = self.reason(case) {
+                say(&format!("{}: `{case}` does not apply: {reason}", self.name));
+            }
+        }
+        if !cases.iter().any(|case| self.applies(case)) {
+            return None;
+        }
+        let engine = match (self.engine)().and_then(|engine| (self.hook)(Task::Accept).map(|_| engine)) {
+            Ok(engine) => engine,
+            Err(reason) => {
+                skip(self.name, &reason);
+                return None;
+            }
+        };
+        Some(Stage::new(engine).await)
+    }
+
+    fn applies(&self, case: &str) -> bool {
+        self.reason(case).is_none()
+    }
+
+    fn reason(&self, case: &str) -> Option<&'static str> {
+        self.without.iter().find(|(pattern, _)| fits(pattern, case)).map(|(_, reason)| *reason)
+    }
+
+    fn check_names(&self) {
+        let rows = [VERDICTS, CAPABILITIES, LIMITS, DATA].into_iter().flatten().map(|row| row.name);
+        let all: Vec<&str> = rows.chain(["concurrency", "state/call", "state/reuse"]).collect();
+        for (pattern, _) in self.without {
+            assert!(all.iter().any(|case| fits(pattern, case)), "{}: no case `{pattern}`", self.name);
+        }
+    }
+}
+
+fn fits(pattern: &str, case: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == case, |start| case.starts_with(start))
+}
+
+/// What is not there is skipped, and said; where nothing may be missing it is a failure.
+pub(super) fn skip(what: &str, reason: &str) {
+    assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "{what}: {reason}");
+    say(&format!("skipped: {what}: {reason}"));
+}
+
+/// Past the test harness, which keeps what passing tests print to itself.
+fn say(line: &str) {
+    // Whoever closed the error stream does not want to know.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
