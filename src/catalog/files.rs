@@ -187,6 +187,10 @@ fn read_phases(folder: &Path, errors: &mut Vec<FileError>) -> Vec<(Phase, Vec<Bi
 
 /// A file that looks as if it were meant for a phase must not be passed over in silence.
 fn unknown_file(folder: &Path, name: &str, errors: &mut Vec<FileError>) {
+    // Types for editors.
+    if name.ends_with(".d.ts") {
+        return;
+    }
     let Some((stem, "js" | "ts" | "wasm" | "toml")) = name.rsplit_once('.') else { return };
     if let Some(phase) = closest(stem, Phase::ALL.map(Phase::as_str)) {
         fault(errors, &folder.join(name), None, format!("`{stem}` is no phase, did you mean `{phase}`?"));

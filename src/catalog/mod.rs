@@ -6,6 +6,7 @@ pub mod document;
 pub mod files;
 pub mod plan;
 pub mod query;
+pub mod typescript;
 pub mod unique;
 
 mod definition;

@@ -1,19 +1,26 @@
-//! `snaphook hook`: list, bind and try hooks.
+//! `snaphook hook`: make, build, try, bind and list hooks.
 
+mod build;
+mod deploy;
+mod new;
+mod project;
 mod test;
+pub(super) mod types;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::apply::put_chain;
 use super::client::path;
 use super::{Failure, Global, Result, output};
-use crate::catalog::files::{BindingFile, CodeFile};
-use crate::config::{Phase, closest};
+use crate::config::{Config, ConfigHandle, Phase, closest};
+use crate::hooks::engines::{self, Prepared};
+use crate::hooks::host::HookHost;
+use project::Project;
 
-/// List, bind and try hooks
+/// Make, build, try, bind and list hooks
 #[derive(Debug, Subcommand)]
 pub(super) enum Hook {
     /// List the hooks of a running server
@@ -21,25 +28,12 @@ pub(super) enum Hook {
         /// Only of this model
         model: Option<String>,
     },
-    /// Bind a file to a phase of a model, in the place of what is bound there
-    ///
-    /// Example: snaphook hook put hooks/movie/preCreate.ts
-    Put(Put),
+    New(new::New),
+    Build(build::Build),
     Test(test::Test),
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Put {
-    /// JavaScript, TypeScript or a WebAssembly component
-    file: PathBuf,
-    #[command(flatten)]
-    place: Place,
-    /// The hook's name [default: the server chooses]
-    #[arg(long)]
-    name: Option<String>,
-    /// Only look on: log and count what it would decide (pre phases)
-    #[arg(long)]
-    shadow: bool,
+    #[command(visible_alias = "put")]
+    Deploy(deploy::Deploy),
+    Types(types::Types),
 }
 
 /// Where a hook belongs.
@@ -77,7 +71,8 @@ impl Place {
             let name = folder.file_name()?.to_str()?.to_owned();
             folder.join("model.json").is_file().then_some(name)
         };
-        self.model.clone().or_else(folder)
+        let project = || Project::of_output(file)?.model;
+        self.model.clone().or_else(folder).or_else(project)
     }
 }
 
@@ -103,8 +98,11 @@ impl Hook {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
         match self {
             Hook::List { model } => list(global, model.as_deref()).await,
-            Hook::Put(put) => put.run(global).await,
+            Hook::New(new) => new.run(),
+            Hook::Build(build) => build.run(global).await,
             Hook::Test(test) => test.run(global).await,
+            Hook::Deploy(deploy) => deploy.run(global).await,
+            Hook::Types(types) => types.run(global).await,
         }
     }
 }
@@ -143,25 +141,21 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
     output::table(&["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ARTIFACT"], &rows)
 }
 
-impl Put {
-    async fn run(&self, global: &Global) -> Result<()> {
-        let phase = self.place.phase(&self.file)?;
-        let model = self.place.model(&self.file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
-        let (engine, bytes, typescript) = read(&self.file)?;
-        let chain = [BindingFile {
-            name: self.name.clone(),
-            engine: engine.to_owned(),
-            code: CodeFile::Inline { bytes, typescript },
-            shadow: self.shadow,
-            path: self.file.clone(),
-        }];
-        let bound = put_chain(&global.client()?, &model, phase, &chain, &[]).await?;
-        for hook in bound.as_array().into_iter().flatten() {
-            let (name, artifact) = (text(hook, "name"), text(hook, "artifact"));
-            output::line(format!("{model}.{phase}/{name} is bound, {artifact}"))?;
-        }
-        Ok(())
-    }
+/// A host that can check code; nothing runs on it until it is attached to data.
+fn host(config: &Config) -> HookHost {
+    HookHost::new(engines::all(&config.hooks.cache), ConfigHandle::new(config.clone()).shared())
+}
+
+/// Checks code as a server does when it is bound.
+async fn prepare(host: &HookHost, engine: &str, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>> {
+    host.prepare(engine, code, phase, name).await.map_err(|error| {
+        let place = match (error.line, error.column) {
+            (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
+            (Some(line), None) => format!(" (line {line})"),
+            _ => String::new(),
+        };
+        Failure::new(format!("the hook cannot be bound: {}{place}", error.message))
+    })
 }
 
 #[cfg(test)]

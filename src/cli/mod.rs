@@ -9,11 +9,13 @@ mod client;
 mod errors;
 mod events;
 mod hook;
+mod init;
 mod log;
 mod output;
 mod rebuild;
 mod secret;
 mod serve;
+mod templates;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,10 +41,11 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  snaphook init shop                             make a project that runs: a configuration, a model, a hook
   snaphook                                       serve, as config.toml says
   snaphook check                                 say what is wrong with config.toml, with lines
   snaphook apply --plan                          show what `hooks/` would change on the running server
-  snaphook hook put hooks/movie/preCreate.ts     bind a hook; model and phase come from the path
+  snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
   snaphook hook test check.js --phase preCreate --after new.json
                                                  run a hook here, without a server
   snaphook events --follow --model movie         print events as they happen, one JSON document per line
@@ -86,6 +89,7 @@ enum Command {
     #[command(subcommand)]
     Hook(hook::Hook),
     Apply(apply::Apply),
+    Init(init::Init),
 }
 
 /// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
         Command::Apply(command) => block_on(command.run(&global)),
+        Command::Init(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

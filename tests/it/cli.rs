@@ -1,6 +1,7 @@
 //! The command line, as a user meets it.
 
 mod apply;
+mod authoring;
 mod check;
 mod commands;
 mod help;

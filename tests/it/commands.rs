@@ -305,7 +305,7 @@ fn hooks_are_bound_and_listed() {
     assert_eq!(ask(&server, &["hook", "list"]).ok(), "no hooks\n");
     write(server.directory(), "check.js", "export function preCreate() {}");
     let put = ["hook", "put", "check.js", "--model", "order", "--phase", "preCreate", "--name", "check"];
-    assert!(ask(&server, &put).ok().starts_with("order.preCreate/check is bound, sha256:"));
+    assert!(ask(&server, &put).ok().starts_with("order.preCreate/check is bound: quickjs, sha256:"));
     let list = ask(&server, &["hook", "list", "order"]).ok();
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ARTIFACT"]);

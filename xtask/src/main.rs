@@ -4,6 +4,7 @@ mod bench;
 mod guests;
 mod needs;
 mod repository;
+mod sdk;
 mod shell;
 mod test;
 mod tidy;
@@ -17,6 +18,7 @@ usage: cargo xtask <command>
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   guests           build the WebAssembly guests of hooks/ alone
+  sdk              generate the types of sdk/js from the WIT text
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
                    measure the release binary against its goals; all rows of a fresh build are kept in
                    benches/results.md";
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(&rest),
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),
+        "sdk" => sdk::run(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return if command.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };

@@ -29,6 +29,17 @@ impl WasmToolchain {
     }
 }
 
+/// The packages of `sdk/js`: what its tests and bundling need. Installed as its lock file says.
+pub(crate) fn javascript_packages() -> Result {
+    for program in ["node", "npm"] {
+        if find_program(program).is_none() {
+            install_debian(&["nodejs", "npm"]).map_err(|reason| format!("no {program} ({reason}); install Node.js"))?;
+        }
+    }
+    let directory = crate::repository::root().join("sdk/js");
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
+}
+
 /// Targets that a guest can be built for, best first.
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 

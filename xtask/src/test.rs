@@ -26,6 +26,11 @@ pub(crate) fn run(args: &[String]) -> Result {
         }
     };
 
+    section("packages of the JavaScript SDK");
+    if let Err(reason) = needs::javascript_packages() {
+        skipped.push(format!("tests of bundles and of the JavaScript SDK: {reason}"));
+    }
+
     section("data");
     let root = root();
     if root.join(FILMS).is_file() {

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use snaphook_driver::{Json, time};
 
-use super::{Place, read};
+use super::{Place, prepare, read};
 use crate::catalog::files::{ModelFiles, read_directory};
 use crate::cli::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle, DriverConfig, Phase};
@@ -155,14 +155,7 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
 }
 
 async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, context: &Context) -> Result<Run> {
-    let prepared = host.prepare(engine, code, id.phase, &id.name).await.map_err(|error| {
-        let place = match (error.line, error.column) {
-            (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
-            (Some(line), None) => format!(" (line {line})"),
-            _ => String::new(),
-        };
-        Failure::new(format!("the hook cannot be bound: {}{place}", error.message))
-    })?;
+    let prepared = prepare(host, engine, code, id.phase, &id.name).await?;
     let binding = Binding { id, engine: engine.to_owned(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
     let hook = host.bind(binding, Some(prepared));
     Ok(host.run(&hook, context).await)

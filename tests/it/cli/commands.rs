@@ -205,7 +205,7 @@ fn hooks() {
         "export default ({ after }: any) => { if (after.bad) throw new Reject('bad'); };",
     );
     let said = ask(&server, &["hook", "put", "hooks/movie/preCreate.ts"]).ok();
-    assert!(said.starts_with("movie.preCreate/") && said.contains(" is bound, sha256:"), "{said}");
+    assert!(said.starts_with("movie.preCreate/") && said.contains(" is bound: quickjs, sha256:"), "{said}");
     write(server.directory(), "any.js", "export default () => { throw new Reject('shadow'); };");
     ask(&server, &["hook", "put", "any.js", "--model", "movie", "--phase", "preUpdate", "--name", "watch", "--shadow"])
         .ok();

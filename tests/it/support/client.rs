@@ -34,7 +34,7 @@ pub(crate) struct Response {
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr, mount_path: &'static str) -> Client {
+    pub(crate) fn new(address: SocketAddr, mount_path: &'static str) -> Client {
         Client { address, mount_path: mount_path.trim_end_matches('/'), connection: Mutex::new(None) }
     }
 

@@ -5,6 +5,7 @@
 mod architecture;
 mod code;
 mod layers;
+mod sdk;
 mod text;
 mod unsafety;
 mod wit;
@@ -77,6 +78,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings.extend(layers::check_manifests(files));
     findings.extend(text::check(files));
     findings.extend(wit::check(files));
+    findings.extend(sdk::check(files));
     findings.extend(architecture::check(files));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings

@@ -1,0 +1,209 @@
+// The contract of hooks in JavaScript and TypeScript. `cargo xtask sdk` writes this file, from wit/since_v0_1_0/hook.wit.
+
+/** When a hook runs. Pre phases decide before the change is stored, post phases act after it. */
+export type Phase = "preCreate" | "postCreate" | "preUpdate" | "postUpdate" | "preDelete" | "postDelete";
+
+/** The model of the instance, with the version that the change was checked against. */
+export interface ModelRef {
+  id: string;
+  version: number;
+}
+
+/** The event that a post hook reacts to. */
+export interface EventRef {
+  position: number;
+  id: string;
+}
+
+/** One entity of a model, as it is stored. */
+export interface Instance<Data = Json> {
+  id: string;
+  model: string;
+  model_version: number;
+  revision: number;
+  /** Position of its last event; what `expected` is compared with. */
+  position: number;
+  created_at: string;
+  updated_at: string;
+  data: Data;
+}
+
+/** The `code` of the errors that capabilities throw; more may come. */
+export type ErrorCode = "denied" | "not-found" | "exists" | "conflict" | "invalid" | "rejected" | "timeout" | "too-large" | "failed" | (string & {});
+
+/** A capability did not do what it was asked. */
+export interface AccessError extends Error {
+  code: ErrorCode;
+}
+
+export interface Page<Data = Json> {
+  items: Instance<Data>[];
+  /** Cursor of the next page. */
+  next: string | null;
+}
+
+export interface Output {
+  /** Exit code; 128 + signal if a signal ended it. */
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Data as JSON has it. */
+export type Json = null | boolean | number | string | Json[] | { [property: string]: Json };
+
+/** Lines of the hook's log. Whatever is given is written as `console.log` would. */
+export interface Log {
+  debug(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+}
+
+/** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like` and `exists`, as in REST. */
+export type Condition = { [operator: string]: Json };
+
+export interface Query {
+  filter?: { [path: string]: Condition };
+  /** Such as `-total,name`. */
+  sort?: string;
+  /** 1 to 1000; 50 if absent. */
+  limit?: number;
+  /** `next` of the page before. */
+  cursor?: string;
+}
+
+/** An event as REST has it. */
+export interface Event<Data = Json> {
+  position: number;
+  id: string;
+  type: string;
+  model: string;
+  model_version: number;
+  instance: string | null;
+  revision: number;
+  data: Data | null;
+  actor: string | null;
+  request_id: string | null;
+  time: string;
+  [member: string]: unknown;
+}
+
+/** Reads what the grant `read` opens. An answer may be awaited; it need not be. */
+export interface Read {
+  get<Data = Json>(model: string, id: string): Instance<Data> | null;
+  query<Data = Json>(model: string, query?: Query): Page<Data>;
+  event(position: number): Event | null;
+}
+
+/** Writes what the grant `write` opens. Each write is a command like any other: validated, hooked, logged. */
+export interface Write {
+  create<Data = Json>(model: string, data: Data, options?: { id?: string }): Instance<Data>;
+  /** `expected`: fails with `conflict` if the instance's last event is at another position. */
+  update<Data = Json>(model: string, id: string, data: Data, options?: { expected?: number }): Instance<Data>;
+  delete<Data = Json>(model: string, id: string, options?: { expected?: number }): Instance<Data>;
+}
+
+export interface FetchInit {
+  method?: string;
+  /** A value may hold `{{secret:name}}`: the server puts the secret there, the hook never sees it. */
+  headers?: Record<string, string> | Iterable<[string, string]>;
+  body?: string | Uint8Array | ArrayBuffer | null;
+  redirect?: "follow" | "manual" | "error";
+  signal?: unknown;
+}
+
+export interface FetchHeaders extends Iterable<[string, string]> {
+  get(name: string): string | null;
+  has(name: string): boolean;
+}
+
+export interface FetchResponse {
+  readonly status: number;
+  readonly ok: boolean;
+  readonly url: string;
+  readonly redirected: boolean;
+  readonly headers: FetchHeaders;
+  text(): Promise<string>;
+  json(): Promise<any>;
+  arrayBuffer(): Promise<ArrayBuffer>;
+}
+
+/** Requests to the addresses that the grant `http` opens. */
+export type Fetch = (url: string | { toString(): string }, init?: FetchInit) => Promise<FetchResponse>;
+
+export interface RunOptions {
+  stdin?: string | Uint8Array;
+  env?: Record<string, string>;
+  /** In milliseconds. */
+  timeout?: number;
+}
+
+/** Programs that the grant `process` opens, by absolute path. There is no shell. */
+export type Run = (program: string, args?: string[], options?: RunOptions) => Output;
+
+/** What every handler gets. */
+export interface Context {
+  phase: Phase;
+  model: ModelRef;
+  /** Id of the instance. */
+  id: string;
+  actor: string | null;
+  requestId: string | null;
+  /** RFC 3339, UTC, with milliseconds. */
+  time: string;
+  /** 1 and up; greater than 1 when a post hook is tried again. */
+  attempt: number;
+  log: Log;
+  read: Read;
+  /** A secret that the grant `secret` opens. */
+  secret(name: string): string;
+}
+
+/** Before the change is stored: nothing may leave the server. */
+export interface PreContext extends Context {
+  event: null;
+}
+
+/** After the change is stored: at least once, in order per instance. */
+export interface PostContext extends Context {
+  event: EventRef;
+  write: Write;
+  fetch: Fetch;
+  run: Run;
+}
+
+interface Before<Data> {
+  before: Data;
+}
+
+interface After<Data> {
+  after: Data;
+}
+
+interface NoBefore {
+  before?: undefined;
+}
+
+interface NoAfter {
+  after?: undefined;
+}
+
+type Awaitable<Value> = Value | Promise<Value>;
+
+/** Nothing: the change may pass. Data: with this data instead, which needs the grant `amend`. A thrown `Reject`: no. */
+export type Decision<Data> = Awaitable<Data | null | undefined | void>;
+
+export type PreCreate<Data = Json> = (context: PreContext & After<Data> & NoBefore) => Decision<Data>;
+export type PreUpdate<Data = Json> = (context: PreContext & Before<Data> & After<Data>) => Decision<Data>;
+export type PreDelete<Data = Json> = (context: PreContext & Before<Data> & NoAfter) => Awaitable<void>;
+export type PostCreate<Data = Json> = (context: PostContext & After<Data> & NoBefore) => Awaitable<void>;
+export type PostUpdate<Data = Json> = (context: PostContext & Before<Data> & After<Data>) => Awaitable<void>;
+export type PostDelete<Data = Json> = (context: PostContext & Before<Data> & NoAfter) => Awaitable<void>;
+
+declare global {
+  /** Thrown in a pre hook it refuses the change (422). `fields`: a JSON Pointer into the data and a message each. */
+  class Reject extends Error {
+    constructor(message?: string, fields?: Record<string, string>);
+  }
+}

@@ -1,0 +1,41 @@
+// Types of `@snaphook/hook/test`.
+
+import type { Json, Phase } from "./index.js";
+
+export interface RunInput {
+  phase: Phase;
+  /** The model's id, for grants. */
+  model?: string;
+  /** The instance's id. */
+  id?: string;
+  /** The hook's name, for grants; the phase if absent. */
+  name?: string;
+  /** Data before the change (update and delete). */
+  before?: unknown;
+  /** Data after the change (create and update). */
+  after?: unknown;
+  /** The configuration with the grants; `config.toml` in the working directory if absent. */
+  config?: string;
+  /** The program; that of the environment's SNAPHOOK, or the one on the PATH, if absent. */
+  snaphook?: string;
+}
+
+export interface RunResult<Data = Json> {
+  verdict: "accept" | "amend" | "reject" | "failed";
+  /** What the hook made of the data, if it did. */
+  data?: Data;
+  /** Of a refusal or a failure. */
+  message?: string;
+  fields?: { pointer: string; message: string }[];
+  /** Of a failure: `exception`, `timeout`, `memory` and others. */
+  cause?: string;
+  log: { time: string; level: "debug" | "info" | "warn" | "error"; message: string }[];
+  /** Each capability that it asked for. */
+  asked: { capability: string; target: string; granted: boolean }[];
+  wall_ms: number;
+  host_ms: number;
+  memory_bytes: number;
+}
+
+/** Bundles a hook's source and runs it once in the real engine, as a server would. */
+export function runHook<Data = Json>(file: string, input: RunInput): Promise<RunResult<Data>>;

@@ -1,0 +1,3 @@
+// What the hook of the tests imports.
+
+export const LIMIT: number = 1000;

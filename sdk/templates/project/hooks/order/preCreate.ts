@@ -1,0 +1,11 @@
+// Before an order is stored: nothing above a million, and a currency.
+
+import type { PreCreate } from "./order";
+
+export const preCreate: PreCreate = ({ after, log }) => {
+  if (after.total > 1_000_000) {
+    throw new Reject("at most a million", { "/total": `${after.total} is too much` });
+  }
+  log.info(`an order of ${after.customer}`);
+  return { ...after, currency: after.currency?.toUpperCase() ?? "EUR" };
+};

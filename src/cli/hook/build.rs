@@ -1,0 +1,148 @@
+//! `snaphook hook build`: from a hook's folder, or one source file, to the single file that is bound.
+//!
+//! What is built goes through the same checks as a binding, in the real engine, before it takes the place of what was
+//! built before.
+
+mod javascript;
+mod rust;
+mod tool;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::new::Language;
+use super::project::Project;
+use super::{phase, prepare};
+use crate::cli::{Failure, Global, Result, output};
+use crate::config::Phase;
+use tool::Tool;
+
+/// Build a hook to the single file that is bound
+///
+/// In a folder that `snaphook hook new` made, or of one JavaScript or TypeScript file, which is bundled with what it
+/// imports. Needs the language's own tools, and says which if they are not there.
+///
+/// Example: snaphook hook build src/order.ts --phase preCreate --out hooks/order/preCreate.js
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Build {
+    /// The hook's folder, or a `.js` or `.ts` file
+    #[arg(default_value = ".")]
+    source: PathBuf,
+    /// The file to write [default: `dist/<phase>.js` or `.wasm` in the hook's folder]
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The phase that the hook is for [default: that of `hook.toml`, or the file's name]
+    #[arg(long, value_parser = phase)]
+    phase: Option<Phase>,
+}
+
+/// What is built.
+struct Built {
+    engine: &'static str,
+    bytes: Vec<u8>,
+    /// What takes the most room in it, for those who have to make it smaller.
+    largest: Vec<String>,
+}
+
+impl Build {
+    pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
+        let (built, phase, name, out) = if self.source.is_dir() {
+            let project = Project::find(&self.source)?.ok_or_else(|| {
+                let folder = self.source.display();
+                Failure::new(format!(
+                    "`{folder}` has no `hook.toml`; `snaphook hook new` makes a folder that has one, or name a `.js` or `.ts` file"
+                ))
+            })?;
+            let project = Project { phase: self.phase.unwrap_or(project.phase), ..project };
+            let out = self.out.clone().unwrap_or_else(|| project.target());
+            (build(&project)?, project.phase, project.name, out)
+        } else {
+            let folder = self.source.parent().unwrap_or(Path::new("."));
+            let place = super::Place { model: None, phase: self.phase };
+            let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
+            let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
+            (javascript::bundle(&self.source, folder)?, phase, phase.to_string(), out)
+        };
+        check(global, &built, phase, &name, &out).await?;
+        write(&out, &built.bytes)?;
+        output::line(format!("{}: {} for {phase}, {} bytes", out.display(), built.engine, built.bytes.len()))
+    }
+}
+
+fn build(project: &Project) -> Result<Built> {
+    if !project.build.is_empty() {
+        return own_way(project);
+    }
+    match project.language {
+        Language::Js | Language::Ts => {
+            let extension = project.language.as_str();
+            let entry = project.entry.clone().unwrap_or_else(|| format!("src/index.{extension}").into());
+            javascript::bundle(&project.directory.join(entry), &project.directory)
+        }
+        Language::Rust => rust::build(&project.directory),
+        Language::C | Language::Python => {
+            let language = project.language.as_str();
+            Err(Failure::new(format!("`hook.toml` says nothing of how `{language}` is built, expected `build` and `output`")))
+        }
+    }
+}
+
+/// The commands of `hook.toml`, in their order.
+fn own_way(project: &Project) -> Result<Built> {
+    for command in &project.build {
+        let Some((program, args)) = command.split_first() else { continue };
+        Tool::find(program, &project.directory)?.args(args).run()?;
+    }
+    let path = project.directory.join(project.output.as_deref().unwrap_or(Path::new("")));
+    let bytes = std::fs::read(&path).map_err(|error| {
+        Failure::new(format!("the build went well, but `{}` cannot be read: {error}", path.display()))
+    })?;
+    component(bytes)
+}
+
+/// A component stays as it is, and so does a module that speaks WASI preview 1; a core module that carries its WIT world
+/// becomes a component.
+fn component(module: Vec<u8>) -> Result<Built> {
+    let is_core = module.get(4..8) == Some(&[1, 0, 0, 0]);
+    let has_world = is_core && module.windows(15).any(|bytes| bytes.starts_with(b"component-type"));
+    let bytes = match has_world {
+        false => module,
+        true => wit_component::ComponentEncoder::default()
+            .validate(true)
+            .module(&module)
+            .and_then(|encoder| encoder.encode())
+            .map_err(|error| Failure::new(format!("no component can be made of the module: {error:#}")))?,
+    };
+    Ok(Built { engine: "component", bytes, largest: Vec::new() })
+}
+
+/// What a server would say of it.
+async fn check(global: &Global, built: &Built, phase: Phase, name: &str, out: &Path) -> Result<()> {
+    let config = global.config()?;
+    let host = super::host(&config);
+    prepare(&host, built.engine, &built.bytes, phase, name).await.map_err(|error| {
+        let mut message = format!("nothing was written to `{}`: {error}", out.display());
+        if !built.largest.is_empty() {
+            message.push_str(&format!("\nthe largest parts of it:\n  {}", built.largest.join("\n  ")));
+        }
+        Failure::new(message)
+    })?;
+    Ok(())
+}
+
+/// Whole or not at all: `snaphook dev` may be watching.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |error: std::io::Error| Failure::new(format!("`{}` cannot be written: {error}", path.display()));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::Builder::new().prefix(".hook-").tempfile_in(folder).map_err(failed)?;
+    std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+    }
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! JavaScript and TypeScript: esbuild makes one file of a source and what it imports.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Built, Tool};
+use crate::cli::{Failure, Result};
+
+/// Parts of a bundle that are told of when it is refused.
+const LARGEST: usize = 5;
+
+/// Bundles a file. `directory`: where esbuild is looked for first.
+pub(super) fn bundle(entry: &Path, directory: &Path) -> Result<Built> {
+    if !entry.is_file() {
+        return Err(Failure::new(format!("there is no `{}`", entry.display())));
+    }
+    let failed = |error: std::io::Error| Failure::new(format!("no temporary folder: {error}"));
+    let temporary = tempfile::tempdir().map_err(failed)?;
+    let (out, meta) = (temporary.path().join("hook.js"), temporary.path().join("meta.json"));
+    let entry = std::path::absolute(entry).map_err(failed)?;
+    let option = |name: &str, path: &Path| {
+        let mut option = std::ffi::OsString::from(format!("--{name}="));
+        option.push(path);
+        option
+    };
+    Tool::find("esbuild", directory)?
+        .args([entry.as_os_str()])
+        .args([option("outfile", &out), option("metafile", &meta)])
+        .args([
+            "--bundle",
+            "--format=esm",
+            // Neither a browser nor Node: what is not bundled is not there.
+            "--platform=neutral",
+            "--main-fields=module,main",
+            "--conditions=import,default",
+            "--target=es2023",
+            "--charset=utf8",
+            "--legal-comments=none",
+            "--log-level=warning",
+        ])
+        .run()?;
+    let bytes = std::fs::read(&out)
+        .map_err(|error| Failure::new(format!("`esbuild` went well, but its bundle cannot be read: {error}")))?;
+    Ok(Built { engine: "quickjs", bytes, largest: largest(&meta) })
+}
+
+/// The inputs with the most bytes in the bundle.
+fn largest(meta: &Path) -> Vec<String> {
+    let meta: Value = std::fs::read(meta).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let outputs = meta.get("outputs").and_then(Value::as_object);
+    let inputs = outputs.and_then(|outputs| outputs.values().next()?.get("inputs")?.as_object());
+    let mut parts: Vec<(u64, &str)> = inputs
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, input)| Some((input.get("bytesInOutput")?.as_u64()?, name.as_str())))
+        .collect();
+    parts.sort_by(|a, b| b.cmp(a));
+    parts.into_iter().take(LARGEST).map(|(bytes, name)| format!("{bytes} bytes {name}")).collect()
+}

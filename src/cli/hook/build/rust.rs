@@ -1,0 +1,59 @@
+//! Rust: cargo for a WebAssembly target; where that gives a core module, a component is made of it here.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Built, Tool, component};
+use crate::cli::{Failure, Result};
+
+/// Targets that a hook can be built for, best first.
+const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];
+
+pub(super) fn build(directory: &Path) -> Result<Built> {
+    let target = target(directory)?;
+    let messages = Tool::find("cargo", directory)?
+        .args(["build", "--release", "--message-format=json-render-diagnostics", "--target", target])
+        .read()?;
+    let path = artifact(&messages).ok_or_else(|| {
+        Failure::new("`cargo` built no `.wasm` file; `Cargo.toml` must have `[lib] crate-type = [\"cdylib\"]`")
+    })?;
+    let bytes = std::fs::read(&path)
+        .map_err(|error| Failure::new(format!("`{}` cannot be read: {error}", path.display())))?;
+    component(bytes)
+}
+
+/// One that the toolchain has the standard library of, or is told to build along.
+fn target(directory: &Path) -> Result<&'static str> {
+    if std::env::var_os("CARGO_UNSTABLE_BUILD_STD").is_some() {
+        return Ok(TARGETS[1]);
+    }
+    let sysroot = Tool::find("rustc", directory)?.args(["--print", "sysroot"]).read()?;
+    let libraries = PathBuf::from(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib");
+    TARGETS.into_iter().find(|target| libraries.join(target).is_dir()).ok_or_else(|| {
+        Failure::new(format!(
+            "the Rust toolchain has no target for WebAssembly; `rustup target add {}` installs one",
+            TARGETS[0]
+        ))
+    })
+}
+
+/// The last library for WebAssembly that cargo made: that of the package itself.
+fn artifact(messages: &[u8]) -> Option<PathBuf> {
+    let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let files = messages.filter_map(|message| message.get("filenames")?.as_array().cloned()).flatten();
+    files.filter_map(|file| file.as_str().map(PathBuf::from)).filter(|file| file.extension().is_some_and(|e| e == "wasm")).last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_library_is_the_packages_own() {
+        let messages = b"{\"reason\":\"compiler-artifact\",\"filenames\":[\"/t/libserde.rlib\"]}\nnoise\n\
+            {\"filenames\":[\"/t/dep.wasm\"]}\n{\"filenames\":[\"/t/hook.wasm\",\"/t/hook.d\"]}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(artifact(messages), Some(PathBuf::from("/t/hook.wasm")));
+        assert_eq!(artifact(b""), None);
+    }
+}

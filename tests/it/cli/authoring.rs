@@ -1,0 +1,224 @@
+//! From nothing to a bound hook: `init`, `hook new`, `build`, `test`, `deploy`, `types`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Background, Ended, ask, command, folder, run, write};
+use crate::support::{Server, create_orders};
+
+/// A configuration that a server of another port answers for: nobody listens there.
+const ALONE: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
+
+/// The JavaScript SDK with what it is made of; `None` (and a word about it) without.
+pub(super) fn sdk_js() -> Option<PathBuf> {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/js");
+    if sdk.join("node_modules/.bin/esbuild").exists() {
+        return Some(sdk);
+    }
+    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "no esbuild; with CI=true nothing may be skipped");
+    eprintln!("skipped: no esbuild in sdk/js; `cargo xtask test` installs it, or `npm ci` there");
+    None
+}
+
+/// Runs a command with esbuild on its `PATH`, or without any program on it.
+#[track_caller]
+fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ended {
+    let mut command = command(directory, args);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path: Vec<PathBuf> = match sdk {
+        Some(sdk) => std::iter::once(sdk.join("node_modules/.bin")).chain(std::env::split_paths(&path)).collect(),
+        None => vec![directory.join("nothing")],
+    };
+    command.env("PATH", std::env::join_paths(path).expect("a path"));
+    let output = command.output().expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn a_new_project_runs_at_once() {
+    let place = tempfile::tempdir().expect("a folder");
+    let said = run(place.path(), &["init", "shop"]).ok();
+    assert!(said.contains("created shop/config.toml") && said.ends_with("next: cd shop && snaphook dev\n"), "{said}");
+    let shop = place.path().join("shop");
+    // Everything as it was written, but for a port of its own.
+    let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
+    let cache = format!("[hooks]\ncache = '{}'\n", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").display());
+    write(&shop, "config.toml", &config.replace(":1337", ":0").replace("[hooks]\n", &cache));
+    assert!(run(&shop, &["check"]).ok().contains("1 models are applied at start"));
+
+    let mut child = command(&shop, &["serve"]).stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("a pipe")));
+    let _server = Background(child);
+    let line = lines.next().expect("a line").expect("text");
+    let address = line.rsplit("http://").next().expect("an address").trim_end_matches('/').parse().expect("an address");
+    let api = crate::support::Client::new(address, "/");
+    let created = api.post("/models/order/instances", &json!({"data": {"customer": "ada", "total": 42.5}}));
+    let data = created.expect(201).json()["data"].clone();
+    assert_eq!(data, json!({"customer": "ada", "total": 42.5, "status": "open", "currency": "EUR"}));
+    let refused = api.post("/models/order/instances", &json!({"data": {"customer": "ada", "total": 1e7}}));
+    refused.expect_problem(422, "rejected");
+
+    let again = run(place.path(), &["init", "shop"]).fails();
+    assert!(again.contains("`shop` is there already"), "{again}");
+}
+
+#[test]
+fn javascript_from_new_to_bound() {
+    let Some(sdk) = sdk_js() else { return };
+    for (language, source) in [("js", "src/index.js"), ("ts", "src/index.ts")] {
+        let server = Server::start();
+        let api = server.client();
+        create_orders(&api, "order");
+        let place = folder(ALONE);
+        let here = place.path();
+        let said = run(here, &["hook", "new", "check", "--language", language]).ok();
+        assert!(said.contains(&format!("created check/{source}")), "{said}");
+        let hook = here.join("check");
+
+        // Before it is built there is nothing to bind; built with another file beside it, it is one file.
+        let missing = ask(&server, &["hook", "deploy", hook.to_str().expect("text"), "--model", "order"]).fails();
+        assert!(missing.contains("dist/preCreate.js` cannot be read"), "{missing}");
+        write(&hook, "src/limit.js", "// A rule.\nexport const LIMIT = 7;\n");
+        let text = std::fs::read_to_string(hook.join(source)).expect("a source");
+        let changed = format!(
+            "import {{ LIMIT }} from \"./limit.js\";\n{}",
+            text.replace("  log.info(", "  if (data.total > LIMIT) throw new Reject(`at most ${LIMIT}`);\n  log.info(")
+        );
+        assert_eq!(changed.lines().count(), text.lines().count() + 2, "the template has the line that is changed");
+        write(&hook, source, &changed);
+        let said = build(here, Some(&sdk), &["hook", "build", "check"]).ok();
+        assert!(said.starts_with("check/dist/preCreate.js: quickjs for preCreate, "), "{said}");
+
+        // In the real engine, without a server.
+        write(here, "new.json", r#"{"total": 8}"#);
+        let tried = run(here, &["hook", "test", "check/dist/preCreate.js", "--after", "new.json", "--json"]).ok();
+        let tried: Value = serde_json::from_str(&tried).expect("one document");
+        assert_eq!((tried["verdict"].as_str(), tried["message"].as_str()), (Some("reject"), Some("at most 7")));
+
+        // Bound, the same again, and changed.
+        let deploy = ["hook", "deploy", hook.to_str().expect("text"), "--model", "order"];
+        let said = ask(&server, &deploy).ok();
+        assert!(said.starts_with("order.preCreate/check is bound: quickjs, sha256:"), "{said}");
+        assert_eq!(ask(&server, &deploy).ok(), "order.preCreate/check is bound already, unchanged\n");
+        api.post("/models/order/instances", &json!({"data": {"name": "a", "total": 8}})).expect_problem(422, "rejected");
+        write(&hook, "src/limit.js", "// A rule.\nexport const LIMIT = 9;\n");
+        build(here, Some(&sdk), &["hook", "build", "check"]).ok();
+        assert!(ask(&server, &deploy).ok().contains("(was quickjs, sha256:"));
+        api.post("/models/order/instances", &json!({"data": {"name": "a", "total": 8}})).expect(201);
+        let file = hook.join("dist/preCreate.js");
+        let renamed = ["hook", "put", file.to_str().expect("text"), "--model", "order", "--name", "other"];
+        let said = ask(&server, &renamed).ok();
+        assert!(said.contains("order.preCreate/other is bound") && said.contains("check is no longer bound"), "{said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_built_is_said() {
+    let place = folder(ALONE);
+    let here = place.path();
+    let fails = |sdk: Option<&Path>, args: &[&str]| build(here, sdk, args).fails();
+    assert!(fails(None, &["hook", "build"]).contains("has no `hook.toml`"));
+    for language in ["js", "rust"] {
+        run(here, &["hook", "new", language, "--language", language]).code.expect("an end");
+    }
+    let said = fails(None, &["hook", "build", "js"]);
+    assert!(said.contains("`esbuild` is not there") && said.contains("npm install --save-dev esbuild"), "{said}");
+    let name = run(here, &["hook", "new", "a b", "--language", "js"]).fails();
+    assert!(name.contains("`a b` is no hook name"), "{name}");
+    assert_eq!(run(here, &["hook", "new", "x", "--language", "cobol"]).code, Some(2));
+
+    let Some(sdk) = sdk_js() else { return };
+    // Faults of the source have their place; what was built before stays.
+    write(here, "js/dist/preCreate.js", "before");
+    for (source, expected) in [
+        ("export const preCreate = () => {\n  let a = ;\n};\n", "src/index.js:2:10"),
+        ("import \"node:fs\";\nexport const preCreate = () => {};\n", "node:fs"),
+        ("export const preCraete = () => {};\n", "exports no handler for `preCreate`"),
+    ] {
+        write(here, "js/src/index.js", source);
+        let said = fails(Some(&sdk), &["hook", "build", "js"]);
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(std::fs::read_to_string(here.join("js/dist/preCreate.js")).expect("a file"), "before");
+    }
+    // Too large: its size, the limit, and what makes it so.
+    write(here, "js/src/large.js", &format!("export const text = \"{}\";\n", "x".repeat(1 << 20)));
+    write(here, "js/src/index.js", "import { text } from './large.js';\nexport const preCreate = () => { text };\n");
+    let said = fails(Some(&sdk), &["hook", "build", "js"]);
+    assert!(said.contains("at most 1048576 are possible") && said.contains("src/large.js"), "{said}");
+    assert!(said.contains("nothing was written to `js/dist/preCreate.js`"), "{said}");
+}
+
+#[test]
+fn typescript_that_cannot_be_stripped_has_its_line() {
+    let server = Server::start();
+    create_orders(&server.client(), "order");
+    let source = "type Total = number;\nexport function preCreate({ after }: { after: { total: Total } }) {\n  const a: = 5;\n}\n";
+    write(server.directory(), "preCreate.ts", source);
+    let said = ask(&server, &["hook", "deploy", "preCreate.ts", "--model", "order"]).fails();
+    assert!(said.contains("line 3"), "{said}");
+    write(server.directory(), "new.json", "{}");
+    let said = run(server.directory(), &["hook", "test", "preCreate.ts", "--after", "new.json"]).fails();
+    assert!(said.contains("line 3, column"), "{said}");
+    assert_eq!(server.client().get("/models/order/hooks/preCreate").expect(200).json(), json!([]));
+}
+
+#[test]
+fn types_of_a_model_hold() {
+    let server = Server::start();
+    create_orders(&server.client(), "order");
+    let said = ask(&server, &["hook", "types", "order"]).ok();
+    assert_eq!(said, "wrote order.d.ts\nwrote snaphook-hook.d.ts\n");
+    let here = server.directory();
+    let types = std::fs::read_to_string(here.join("order.d.ts")).expect("types");
+    assert!(types.contains("  name: string;\n  total?: number;\n"), "{types}");
+    let unknown = ask(&server, &["hook", "types", "nothing"]).fails();
+    assert!(unknown.contains("nothing"), "{unknown}");
+
+    let Some(sdk) = sdk_js() else { return };
+    let compiler = json!({"target": "es2023", "lib": ["es2023"], "types": [], "module": "esnext", "strict": true,
+        "moduleResolution": "bundler", "noEmit": true, "skipLibCheck": false});
+    let project = json!({"compilerOptions": compiler, "include": ["*.ts"]});
+    write(here, "tsconfig.json", &project.to_string());
+    let check = |body: &str| {
+        write(here, "hook.ts", &format!("import type {{ PreCreate, PostUpdate }} from \"./order\";\n{body}\n"));
+        let mut node = std::process::Command::new("node");
+        let output = node.arg(sdk.join("node_modules/typescript/bin/tsc")).current_dir(here).output().expect("node");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let good = "export const preCreate: PreCreate = ({ after, log }) => {\n  log.info(after.customer?.city);\n  \
+        if ((after.total ?? 0) > 5) throw new Reject(\"no\", { \"/total\": \"too much\" });\n  return { ...after, paid: true };\n};\n\
+        export const postUpdate: PostUpdate = async ({ before, after, write, event }) => {\n  \
+        if (before.name !== after.name) write.create(\"audit\", { name: after.name, at: event.position });\n};";
+    let (fits, said) = check(good);
+    assert!(fits, "{said}");
+    for bad in [
+        "export const preCreate: PreCreate = ({ after }) => { after.nmae; };",
+        "export const preCreate: PreCreate = ({ after }) => ({ ...after, paid: 1 });",
+        "export const preCreate: PreCreate = ({ write }) => {};",
+    ] {
+        let (fits, said) = check(bad);
+        assert!(!fits && said.contains("hook.ts(2,"), "{bad}: {said}");
+    }
+    // A project's own types hold for its own hook.
+    let place = tempfile::tempdir().expect("a folder");
+    run(place.path(), &["init", "shop"]).ok();
+    let shop = place.path().join("shop");
+    let mut node = std::process::Command::new("node");
+    let output = node.arg(sdk.join("node_modules/typescript/bin/tsc")).current_dir(&shop).output().expect("node");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let again = run(&shop, &["hook", "types", "order"]).ok();
+    assert_eq!(again, "wrote hooks/order/order.d.ts\nwrote hooks/snaphook-hook.d.ts\n");
+}
+
+/// The package's own tests, with the binary of this build.
+#[test]
+fn the_javascript_package() {
+    let Some(sdk) = sdk_js() else { return };
+    let mut node = std::process::Command::new("node");
+    node.args(["--test", "test/package.test.js"]).current_dir(&sdk).env("SNAPHOOK", env!("CARGO_BIN_EXE_snaphook"));
+    node.env_remove("SNAPHOOK_CONFIG").env_remove("SNAPHOOK_URL").env_remove("NODE_TEST_CONTEXT");
+    let output = node.output().expect("node");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

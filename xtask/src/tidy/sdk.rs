@@ -1,0 +1,14 @@
+//! The SDK's generated types are those of the WIT text.
+
+use super::{File, Finding};
+use crate::sdk;
+
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
+    let text = |path: &str| files.iter().find(|file| file.path == path).map(|file| file.text.as_str());
+    let (Some(wit), Some(found)) = (text(sdk::WIT), text(sdk::TYPES)) else { return Vec::new() };
+    match sdk::types(wit) {
+        Ok(expected) if expected == found => Vec::new(),
+        Ok(_) => vec![Finding::new(sdk::TYPES, 0, "is not what the WIT text says; `cargo xtask sdk` writes it anew")],
+        Err(error) => vec![Finding::new(sdk::WIT, 0, error)],
+    }
+}
