@@ -249,7 +249,10 @@ mod tests {
             "$defs": {"line": {"type": "object", "properties": {"parent": {"$ref": "#"}}}}});
         let text = module("order-2", &schema);
         assert!(text.contains("export interface Order2 {\n  lines: Line[];\n}\n"), "{text}");
-        assert!(text.contains("export interface Line {\n  parent?: Order2;\n  [property: string]: unknown;\n}\n"), "{text}");
+        assert!(
+            text.contains("export interface Line {\n  parent?: Order2;\n  [property: string]: unknown;\n}\n"),
+            "{text}"
+        );
         assert!(text.contains("export type PreCreate = contract.PreCreate<Order2>;\n"), "{text}");
         assert_eq!((type_name("2d"), type_name("pre-create")), ("Model2d".to_owned(), "PreCreate".to_owned()));
     }

@@ -23,9 +23,11 @@ impl Init {
         let name = name.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or("project");
         let mut files = templates::write("project", directory, &[("name", name)])?;
         let model = directory.join("hooks/order/model.json");
-        files.extend(types::write_beside(&model, "order")?.into_iter().filter_map(|path| {
-            Some(path.strip_prefix(directory).ok()?.to_string_lossy().into_owned())
-        }));
+        files.extend(
+            types::write_beside(&model, "order")?
+                .into_iter()
+                .filter_map(|path| Some(path.strip_prefix(directory).ok()?.to_string_lossy().into_owned())),
+        );
         files.sort();
         for file in files {
             output::line(format!("created {}", directory.join(file).display()))?;
@@ -37,7 +39,11 @@ impl Init {
 /// As a shell takes it for one word.
 fn shell_word(text: &str) -> String {
     let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+".contains(char);
-    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,9 @@ mod tests {
     fn every_template_is_filled_in_whole() {
         let templates = ["js", "ts", "rust", "c", "python", "project"];
         let values = [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc")];
-        for template in templates.iter().filter(|name| Templates::iter().any(|path| path.starts_with(&format!("{name}/")))) {
+        for template in
+            templates.iter().filter(|name| Templates::iter().any(|path| path.starts_with(&format!("{name}/"))))
+        {
             let folder = tempfile::tempdir().unwrap();
             let names = write(template, folder.path(), &values).unwrap();
             for name in names {

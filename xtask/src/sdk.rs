@@ -47,7 +47,9 @@ pub(crate) fn types(wit: &str) -> Result<String> {
     let mut resolve = Resolve::default();
     resolve.push_str(Path::new(WIT), wit).map_err(|error| format!("{WIT}: {error:#}"))?;
     check_functions(&resolve)?;
-    let mut out = format!("// The contract of hooks in JavaScript and TypeScript. `cargo xtask sdk` writes this file, from {WIT}.\n");
+    let mut out = format!(
+        "// The contract of hooks in JavaScript and TypeScript. `cargo xtask sdk` writes this file, from {WIT}.\n"
+    );
     for (interface, name) in [
         ("types", "phase"),
         ("types", "model-ref"),
@@ -71,7 +73,11 @@ fn check_functions(resolve: &Resolve) -> Result {
             let function = format!("{owner}.{name}");
             match FUNCTIONS.iter().find(|(known, _)| *known == function) {
                 Some((_, call)) if SURFACE.contains(call) => {}
-                _ => return Err(format!("{WIT} has the function `{function}`, which xtask/src/sdk.rs does not say in TypeScript")),
+                _ => {
+                    return Err(format!(
+                        "{WIT} has the function `{function}`, which xtask/src/sdk.rs does not say in TypeScript"
+                    ));
+                }
             }
         }
     }
@@ -106,7 +112,8 @@ fn definition(resolve: &Resolve, interface: &str, name: &str) -> Result<String> 
         }
         TypeDefKind::Record(record) => {
             let generic = matches!(name, "instance" | "page");
-            let mut out = format!("{head}export interface {}{} {{\n", pascal(name), if generic { "<Data = Json>" } else { "" });
+            let mut out =
+                format!("{head}export interface {}{} {{\n", pascal(name), if generic { "<Data = Json>" } else { "" });
             for field in &record.fields {
                 let key = format!("{name}.{}", field.name);
                 let data = DATA.iter().find(|(known, _)| *known == key);

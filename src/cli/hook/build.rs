@@ -83,7 +83,9 @@ fn build(project: &Project) -> Result<Built> {
         Language::Rust => rust::build(&project.directory),
         Language::C | Language::Python => {
             let language = project.language.as_str();
-            Err(Failure::new(format!("`hook.toml` says nothing of how `{language}` is built, expected `build` and `output`")))
+            Err(Failure::new(format!(
+                "`hook.toml` says nothing of how `{language}` is built, expected `build` and `output`"
+            )))
         }
     }
 }

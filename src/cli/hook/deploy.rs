@@ -45,7 +45,10 @@ impl Deploy {
         let (project, file) = match file.is_dir() {
             true => {
                 let project = Project::find(file)?.ok_or_else(|| {
-                    Failure::new(format!("`{}` has no `hook.toml`; name a file, or use `snaphook apply`", file.display()))
+                    Failure::new(format!(
+                        "`{}` has no `hook.toml`; name a file, or use `snaphook apply`",
+                        file.display()
+                    ))
                 })?;
                 let target = project.target();
                 (Some(project), target)

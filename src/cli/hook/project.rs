@@ -59,7 +59,10 @@ impl Project {
         let language = language.ok_or_else(|| {
             let names = Language::ALL.map(Language::as_str).join(", ");
             let line = line(file.language.span().start);
-            Failure::new(format!("{shown}:{line}: `{}` is no language, expected one of {names}", file.language.as_ref()))
+            Failure::new(format!(
+                "{shown}:{line}: `{}` is no language, expected one of {names}",
+                file.language.as_ref()
+            ))
         })?;
         let phase = super::phase(file.phase.as_ref())
             .map_err(|message| Failure::new(format!("{shown}:{}: {message}", line(file.phase.span().start))))?;

@@ -102,7 +102,8 @@ fn javascript_from_new_to_bound() {
         let said = ask(&server, &deploy).ok();
         assert!(said.starts_with("order.preCreate/check is bound: quickjs, sha256:"), "{said}");
         assert_eq!(ask(&server, &deploy).ok(), "order.preCreate/check is bound already, unchanged\n");
-        api.post("/models/order/instances", &json!({"data": {"name": "a", "total": 8}})).expect_problem(422, "rejected");
+        api.post("/models/order/instances", &json!({"data": {"name": "a", "total": 8}}))
+            .expect_problem(422, "rejected");
         write(&hook, "src/limit.js", "// A rule.\nexport const LIMIT = 9;\n");
         build(here, Some(&sdk), &["hook", "build", "check"]).ok();
         assert!(ask(&server, &deploy).ok().contains("(was quickjs, sha256:"));

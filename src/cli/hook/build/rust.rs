@@ -18,8 +18,8 @@ pub(super) fn build(directory: &Path) -> Result<Built> {
     let path = artifact(&messages).ok_or_else(|| {
         Failure::new("`cargo` built no `.wasm` file; `Cargo.toml` must have `[lib] crate-type = [\"cdylib\"]`")
     })?;
-    let bytes = std::fs::read(&path)
-        .map_err(|error| Failure::new(format!("`{}` cannot be read: {error}", path.display())))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| Failure::new(format!("`{}` cannot be read: {error}", path.display())))?;
     component(bytes)
 }
 
@@ -42,7 +42,10 @@ fn target(directory: &Path) -> Result<&'static str> {
 fn artifact(messages: &[u8]) -> Option<PathBuf> {
     let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let files = messages.filter_map(|message| message.get("filenames")?.as_array().cloned()).flatten();
-    files.filter_map(|file| file.as_str().map(PathBuf::from)).filter(|file| file.extension().is_some_and(|e| e == "wasm")).last()
+    files
+        .filter_map(|file| file.as_str().map(PathBuf::from))
+        .filter(|file| file.extension().is_some_and(|e| e == "wasm"))
+        .last()
 }
 
 #[cfg(test)]

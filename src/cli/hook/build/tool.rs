@@ -58,7 +58,9 @@ impl Tool {
         let output = output.map_err(|error| Failure::new(format!("`{}` cannot be started: {error}", self.name)))?;
         match output.status.success() {
             true => Ok(output.stdout),
-            false => Err(Failure::new(format!("`{}` failed ({}); what it said stands above", self.name, output.status))),
+            false => {
+                Err(Failure::new(format!("`{}` failed ({}); what it said stands above", self.name, output.status)))
+            }
         }
     }
 }
@@ -72,5 +74,8 @@ fn locate(name: &str, directory: &Path) -> Option<PathBuf> {
     let local = directory.ancestors().map(|folder| folder.join("node_modules/.bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let global: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    local.chain(global).map(|folder| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))).find(|file| file.is_file())
+    local
+        .chain(global)
+        .map(|folder| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+        .find(|file| file.is_file())
 }
