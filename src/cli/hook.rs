@@ -143,7 +143,7 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
 
 /// A host that can check code; nothing runs on it until it is attached to data.
 fn host(config: &Config) -> HookHost {
-    HookHost::new(engines::all(&config.hooks.cache), ConfigHandle::new(config.clone()).shared())
+    HookHost::new(engines::all(config), ConfigHandle::new(config.clone()).shared())
 }
 
 /// Checks code as a server does when it is bound.
