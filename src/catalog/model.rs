@@ -49,6 +49,10 @@ pub struct HookRecord {
     /// Position of the event that bound it; 0 inside that event itself.
     #[serde(default)]
     pub position: Position,
+    /// A native library's file name in the hooks directory. What runs is the file as it is now; `artifact` is what it was
+    /// when it was bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
 }
 
 /// Whether a pre hook decides or only looks on.

@@ -27,6 +27,8 @@ pub struct HookState {
     /// SHA-256 in hex, with or without `sha256:`.
     pub artifact: String,
     pub shadow: bool,
+    /// File name of a native library.
+    pub library: Option<String>,
 }
 
 /// One thing to do. Steps are in an order in which they can be done.
@@ -166,8 +168,8 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
     let same_code = match &file.code {
         CodeFile::Inline { bytes, .. } => format!("{:x}", Sha256::digest(bytes)) == artifact,
         CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
-        // The library lies on the server; whether it changed cannot be seen from here.
-        CodeFile::Library(_) => false,
+        // The library lies on the server, which follows the file.
+        CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
     };
     same_code
         && file.engine == hook.engine
@@ -204,6 +206,7 @@ mod tests {
             engine: "quickjs".to_owned(),
             artifact: format!("sha256:{:x}", Sha256::digest(code)),
             shadow: false,
+            library: None,
         };
         ModelState {
             id: "a".to_owned(),

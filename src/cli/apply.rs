@@ -89,6 +89,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
             engine: text("engine"),
             artifact: text("artifact"),
             shadow: text("mode") == "shadow",
+            library: hook.get("library").and_then(Value::as_str).map(str::to_owned),
         }
     };
     chain.into_iter().flatten().map(hook).collect()
@@ -206,6 +207,7 @@ mod tests {
             engine: "quickjs".to_owned(),
             artifact: "sha256:00".to_owned(),
             shadow: true,
+            library: None,
         };
         assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
         assert_eq!(chain(&hooks, Phase::PostCreate), []);

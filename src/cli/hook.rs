@@ -129,8 +129,11 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
                 let size = hook.get("size").and_then(Value::as_u64).unwrap_or(0);
                 // Twelve digits tell artifacts apart; `GET …/hooks/{phase}` has them all.
                 let artifact: String = text(hook, "artifact").chars().take("sha256:".len() + 12).collect();
-                let columns = ["name", "engine", "mode"].map(|name| text(hook, name));
-                let [name, engine, mode] = columns;
+                let columns = ["name", "engine", "mode", "sandbox"].map(|name| text(hook, name));
+                let [name, mut engine, mode, sandbox] = columns;
+                if !sandbox.is_empty() {
+                    engine.push_str(&format!(" ({sandbox})"));
+                }
                 rows.push(vec![format!("{model}.{phase}"), name, engine, mode, size.to_string(), artifact]);
             }
         }

@@ -78,6 +78,7 @@ fn state(model: &Arc<Model>) -> ModelState {
         engine: hook.engine.clone(),
         artifact: hook.artifact.clone(),
         shadow: hook.mode == HookMode::Shadow,
+        library: hook.library.clone(),
     };
     ModelState {
         id: record.id.clone(),

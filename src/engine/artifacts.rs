@@ -9,11 +9,12 @@ use snaphook_driver::EventStore;
 
 use super::Engine;
 use super::bindings::cannot_bind;
-use super::command::BindingCode;
+use super::command::{BindingCode, BindingInput};
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{HookRecord, is_hook_name};
 use crate::config::Phase;
 use crate::hooks::host::Artifacts;
+use crate::hooks::library;
 
 /// The code of hooks, in the event store.
 pub(super) struct StoredArtifacts(pub(super) Arc<dyn EventStore>);
@@ -40,6 +41,12 @@ impl Engine {
                 "`{model}.{phase}` has {count} hooks; only a chain of one has one artifact to give"
             )));
         };
+        if let Some(library) = &record.library {
+            return Err(Error::not_found(format!(
+                "the hook `{}` is the library `{library}` in the hooks directory, which this API does not give",
+                record.name
+            )));
+        }
         let bytes = self.stores.event.get_blob(&record.artifact).await?;
         let bytes = bytes.ok_or_else(|| {
             Error::new(ErrorKind::Storage, format!("the event store lost artifact `sha256:{}`", record.artifact))
@@ -48,12 +55,34 @@ impl Engine {
     }
 
     /// The code of a binding, and the name of the file that it came from.
-    pub(super) async fn binding_code(&self, code: &BindingCode, pointer: &str) -> Result<(Vec<u8>, Option<String>)> {
-        match code {
+    pub(super) async fn binding_code(
+        &self,
+        binding: &BindingInput,
+        pointer: &str,
+    ) -> Result<(Vec<u8>, Option<String>)> {
+        let is_native = self.host.is_native(&binding.engine);
+        match &binding.code {
+            BindingCode::Inline(_) | BindingCode::Artifact(_) if is_native => Err(cannot_bind(
+                format!("{pointer}/library"),
+                format!(
+                    "engine `{}` runs libraries of the hooks directory only, since they are not sandboxed: put the file \
+                     there and name it in `library`",
+                    binding.engine
+                ),
+            )),
             BindingCode::Inline(bytes) => Ok((bytes.clone(), None)),
+            BindingCode::Library(name) if is_native => {
+                let config = self.config.load();
+                let file = name.clone();
+                let read = tokio::task::spawn_blocking(move || library::read(&config, &file)).await;
+                let bytes = read.unwrap_or_else(|error| Err(error.to_string()));
+                let bytes = bytes.map_err(|message| cannot_bind(format!("{pointer}/library"), message))?;
+                let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+                Ok((bytes, stem.filter(|stem| is_hook_name(stem))))
+            }
             BindingCode::Library(_) => Err(cannot_bind(
                 format!("{pointer}/library"),
-                "native hooks are not part of this version; use engine `component` or `quickjs`".to_owned(),
+                format!("`library` is for engine `native`, found engine `{}`", binding.engine),
             )),
             BindingCode::Artifact(name) => {
                 let pointer = format!("{pointer}/artifact");

@@ -8,7 +8,7 @@ use snaphook_driver::{EventFilter, EventKind, Expected, Group};
 
 use super::Engine;
 use super::change::DefinitionChange;
-use super::command::{BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
+use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
 use super::definitions::{Step, check_precondition, definition_append};
 use super::error::{Error, ErrorKind, Result};
 use super::models::{Entry, Ready};
@@ -65,7 +65,7 @@ impl Engine {
                     format!("`shadow` is for pre hooks; `{phase}` runs after the change"),
                 ));
             }
-            let (code, file) = self.binding_code(&binding.code, &pointer).await?;
+            let (code, file) = self.binding_code(&binding, &pointer).await?;
             let name = match binding.name {
                 Some(name) => name,
                 None => free_name(file.as_deref().unwrap_or(phase.as_str()), &names),
@@ -82,15 +82,24 @@ impl Engine {
             if !names.insert(name.clone()) {
                 return Err(cannot_bind(format!("{pointer}/name"), format!("`{name}` stands twice in the chain")));
             }
+            let library = match binding.code {
+                BindingCode::Library(library) => Some(library),
+                _ => None,
+            };
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
-            code_ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, &error))?);
+            code_ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
-            if !options.dry_run {
+            // A library is never given to other nodes: each has its own directory.
+            if !options.dry_run && library.is_none() {
                 self.stores.event.put_blob(&artifact, &code).await?;
             }
             let mode = if binding.shadow { HookMode::Shadow } else { HookMode::Enforce };
             let same = entry.model.chain(phase).iter().find(|old| {
-                old.name == name && old.artifact == artifact && old.engine == binding.engine && old.mode == mode
+                old.name == name
+                    && old.artifact == artifact
+                    && old.engine == binding.engine
+                    && old.mode == mode
+                    && old.library == library
             });
             records.push(HookRecord {
                 name,
@@ -99,7 +108,11 @@ impl Engine {
                 size: code.len() as u64,
                 mode,
                 position: same.map_or(0, |old| old.position),
+                library,
             });
+        }
+        if !options.dry_run {
+            code_ready.iter().for_each(|code| code.bound_anew());
         }
         if records == entry.model.chain(phase) {
             return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)));
@@ -178,13 +191,14 @@ pub(super) fn cannot_bind(pointer: String, message: String) -> Error {
     Error::new(ErrorKind::Invalid, message.clone()).with_errors(vec![FieldError { pointer, message }])
 }
 
-fn does_not_load(pointer: &str, name: &str, error: &PrepareError) -> Error {
+fn does_not_load(pointer: &str, name: &str, library: Option<&str>, error: &PrepareError) -> Error {
     let place = match (error.line, error.column) {
         (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
         (Some(line), None) => format!(" (line {line})"),
         _ => String::new(),
     };
-    cannot_bind(pointer.to_owned(), format!("hook `{name}` cannot be bound: {}{place}", error.message))
+    let file = library.map_or_else(String::new, |library| format!("`{library}`: "));
+    cannot_bind(pointer.to_owned(), format!("hook `{name}` cannot be bound: {file}{}{place}", error.message))
 }
 
 fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {

@@ -47,7 +47,7 @@ pub(super) struct Tries {
 
 impl Tries {
     fn of(&self, hook: &BoundHook) -> u32 {
-        let id = &hook.binding().id;
+        let id = hook.id();
         match &self.failing {
             Some((name, artifact, failed)) if *name == id.name && *artifact == id.artifact => *failed,
             _ => self.earlier,
@@ -55,7 +55,7 @@ impl Tries {
     }
 
     fn failed(&mut self, hook: &BoundHook, failed: u32) {
-        let id = &hook.binding().id;
+        let id = hook.id();
         self.failing = Some((id.name.clone(), id.artifact.clone(), failed));
     }
 
@@ -371,7 +371,7 @@ pub(super) fn error_record(
         phase: binding.id.phase.as_str().to_owned(),
         hook: binding.id.name.clone(),
         engine: binding.engine.clone(),
-        artifact: binding.id.artifact.clone(),
+        artifact: run.hook.artifact.clone(),
         event: event.clone(),
         attempts,
         cause: failure.cause.as_str().to_owned(),

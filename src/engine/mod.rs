@@ -138,6 +138,9 @@ impl Engine {
             Arc::new(EngineAccess(Arc::downgrade(&engine))),
             Arc::new(StoredArtifacts(Arc::clone(&engine.stores.event))),
         );
+        for hook in engine.models.all().iter().flat_map(|entry| entry.hooks()) {
+            engine.host.load_library(hook).await;
+        }
         engine.dispatcher.start(&engine).await;
         Ok(engine)
     }

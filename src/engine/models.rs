@@ -91,6 +91,11 @@ impl Entry {
         self.hooks.get(&phase).map_or(&[], Vec::as_slice)
     }
 
+    /// The hooks of all phases.
+    pub(super) fn hooks(&self) -> impl Iterator<Item = &Arc<BoundHook>> {
+        self.hooks.values().flatten()
+    }
+
     /// Whether a kind of event has post hooks, for an event at `position`.
     pub(super) fn reacts_to(&self, kind: EventKind, position: Position) -> bool {
         phases(kind).is_some_and(|(_, post)| {
@@ -121,6 +126,7 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
             HookMode::Shadow => Mode::Shadow,
         },
         position: record.position,
+        library: record.library.clone(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What goes into a hook's call and what comes out, the same for all engines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, Position};
 
+use super::grants::HookId;
 pub use crate::catalog::FieldError;
 use crate::config::Phase;
 
@@ -130,6 +132,8 @@ impl FailureCause {
 /// One finished call: its outcome and what it cost.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// Who ran, with the artifact that it ran.
+    pub hook: Arc<HookId>,
     pub outcome: Outcome,
     /// From the start of the call to its end.
     pub wall: Duration,

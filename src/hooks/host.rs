@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -21,18 +21,17 @@ use snaphook_driver::{PAYLOAD_BYTES_MAX, Position, Provenance, time};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::access::Access;
+use super::code::{Code, Followed, Found};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
 use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use super::grants::{Granted, HookId};
+use super::library;
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
 use crate::config::{Config, Phase, format_size};
 
 /// Calls of one hook that may wait, as a multiple of those that may run.
 const QUEUE_PER_CALL: usize = 16;
-
-/// After code could not be loaded, calls fail at once for this long before it is tried again.
-const LOAD_RETRY: Duration = Duration::from_secs(5);
 
 /// What a refusal may say, message and fields together, and of how many fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
@@ -60,6 +59,8 @@ pub struct Binding {
     pub mode: Mode,
     /// Position of the event that bound it.
     pub position: Position,
+    /// A native library's file name in the hooks directory; the hook follows that file.
+    pub library: Option<String>,
 }
 
 /// Where the code of artifacts is kept.
@@ -79,16 +80,22 @@ pub struct HookInfo {
     pub mode: Mode,
     pub grants: Value,
     pub position: Position,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+    /// What native code has: `not sandboxed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<&'static str>,
 }
+
+/// What is said of native code wherever it appears.
+pub const NOT_SANDBOXED: &str = "not sandboxed";
 
 /// A hook that is bound. Cheap until it runs for the first time.
 pub struct BoundHook {
     binding: Binding,
-    id: Arc<HookId>,
     label: String,
-    prepared: tokio::sync::OnceCell<Arc<dyn Prepared>>,
-    load_failure: Mutex<Option<(Instant, String)>>,
-    granted: ArcSwapOption<Granted>,
+    code: ArcSwap<Code>,
+    file: Option<Followed>,
     places: Places,
     stats: HookStats,
     log: Arc<PhaseLog>,
@@ -98,6 +105,12 @@ impl BoundHook {
     /// What it was bound with.
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// Who it is now: the artifact is that of the code that runs, which for a library may be another than when it was
+    /// bound.
+    pub fn id(&self) -> Arc<HookId> {
+        Arc::clone(&self.code.load().id)
     }
 
     /// `invoice.postCreate/mail`.
@@ -113,9 +126,9 @@ impl BoundHook {
     /// What an event says of the code that let it pass.
     pub fn provenance(&self, run: &Run) -> Provenance {
         Provenance {
-            name: self.id.name.clone(),
+            name: run.hook.name.clone(),
             engine: self.binding.engine.clone(),
-            artifact: self.id.artifact.clone(),
+            artifact: run.hook.artifact.clone(),
             ms: (run.wall.as_secs_f64() * 1e6).round() / 1e3,
         }
     }
@@ -196,17 +209,36 @@ impl HookHost {
     /// Binds code. With `prepared` it runs at once; without, the code is loaded at the first run.
     pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn Prepared>>) -> Arc<BoundHook> {
         let log = self.phase_log(&binding.id.model, binding.id.phase);
-        Arc::new(BoundHook {
-            id: Arc::new(binding.id.clone()),
+        let loaded = prepared.is_some();
+        let hook = Arc::new(BoundHook {
             label: binding.id.to_string(),
+            code: ArcSwap::new(Code::new(binding.id.clone(), binding.size, prepared)),
+            file: binding.library.as_deref().map(Followed::new),
             binding,
-            prepared: tokio::sync::OnceCell::new_with(prepared),
-            load_failure: Mutex::new(None),
-            granted: ArcSwapOption::empty(),
             places: Places::default(),
             stats: HookStats::default(),
             log,
-        })
+        });
+        if loaded {
+            announce(&hook, &hook.code.load());
+        }
+        hook
+    }
+
+    /// Whether an engine's code comes as libraries of the hooks directory, and runs as the server itself does.
+    pub fn is_native(&self, engine: &str) -> bool {
+        self.engines.iter().any(|candidate| candidate.name() == engine && candidate.is_native())
+    }
+
+    /// Loads a library now, so that whoever looks at the log sees it or why it cannot be; other code waits for its first
+    /// run.
+    pub async fn load_library(&self, hook: &BoundHook) {
+        if hook.file.is_some() {
+            let code = self.current(hook).await;
+            if let Some(message) = code.recent_failure() {
+                tracing::error!(hook = hook.label, "a native hook cannot run, so its calls fail: {message}");
+            }
+        }
     }
 
     /// The log of a phase of a model; empty if nothing ran there.
@@ -216,14 +248,17 @@ impl HookHost {
 
     /// What the REST API tells of a hook.
     pub fn info(&self, hook: &BoundHook) -> HookInfo {
+        let code = hook.code.load();
         HookInfo {
-            name: hook.id.name.clone(),
+            name: code.id.name.clone(),
             engine: hook.binding.engine.clone(),
-            artifact: hook.id.artifact.clone(),
-            size: hook.binding.size,
+            artifact: code.id.artifact.clone(),
+            size: code.size,
             mode: hook.binding.mode,
-            grants: self.granted(hook).to_json(),
+            grants: self.granted_to(&code).to_json(),
             position: hook.binding.position,
+            library: hook.binding.library.clone(),
+            sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
         }
     }
 
@@ -234,14 +269,18 @@ impl HookHost {
 
     /// What the configuration in force opens to a hook.
     pub fn granted(&self, hook: &BoundHook) -> Arc<Granted> {
+        self.granted_to(&hook.code.load())
+    }
+
+    fn granted_to(&self, code: &Code) -> Arc<Granted> {
         let config = self.config.load();
-        if let Some(granted) = &*hook.granted.load()
+        if let Some(granted) = &*code.granted.load()
             && granted.is_current(&config)
         {
             return Arc::clone(granted);
         }
-        let granted = Arc::new(Granted::resolve(&config, &hook.id));
-        hook.granted.store(Some(Arc::clone(&granted)));
+        let granted = Arc::new(Granted::resolve(&config, &code.id));
+        code.granted.store(Some(Arc::clone(&granted)));
         granted
     }
 
@@ -253,11 +292,11 @@ impl HookHost {
 
     /// The same, with a `check` of the caller that may turn the outcome into another before it is counted and logged.
     pub async fn run_checked(&self, hook: &BoundHook, context: &Context, check: impl FnOnce(&mut Run)) -> Run {
-        let granted = self.granted(hook);
         let shadow = hook.binding.mode == Mode::Shadow;
-        let mut run = match self.call(hook, context, granted).await {
+        let code = self.current(hook).await;
+        let mut run = match self.call(hook, &code, context).await {
             Ok(run) => run,
-            Err(failure) => unstarted(failure),
+            Err(failure) => unstarted(&code, failure),
         };
         check(&mut run);
         if let Outcome::Failed(failure) = &mut run.outcome {
@@ -281,17 +320,18 @@ impl HookHost {
         run
     }
 
-    async fn call(&self, hook: &BoundHook, context: &Context, granted: Arc<Granted>) -> Result<Run, Failure> {
+    async fn call(&self, hook: &BoundHook, code: &Code, context: &Context) -> Result<Run, Failure> {
         let attached = self.attached.get().ok_or_else(|| Failure {
             cause: FailureCause::Internal,
             message: "the server is not ready to run hooks".to_owned(),
             limit: None,
         })?;
-        let prepared = self.load(hook, attached).await?;
+        let prepared = self.load(hook, code, attached).await?;
+        let granted = self.granted_to(code);
         let config = granted.config();
         let _place = hook.places.take(config.hooks.concurrency).await?;
         let settings = CallSettings { limits: granted.limits, isolation: config.hooks.isolation };
-        let session = Session::new(&attached.services, granted, context);
+        let session = Session::new(&attached.services, Arc::clone(&granted), context);
         let started = Instant::now();
         let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
         let wall = started.elapsed();
@@ -304,12 +344,62 @@ impl HookHost {
         let outcome = check_outcome(outcome, context.phase, &session);
         let host = session.host_time();
         let (log, asked) = session.finish();
-        Ok(Run { outcome, wall, host, cpu, memory_bytes, log, asked })
+        Ok(Run { hook: Arc::clone(&code.id), outcome, wall, host, cpu, memory_bytes, log, asked })
+    }
+
+    /// The code that a call runs. Of a library: as its file is now; who is first after a change loads it while the others
+    /// go on with what was there, if something was.
+    async fn current(&self, hook: &BoundHook) -> Arc<Code> {
+        let code = hook.code.load_full();
+        let Some(file) = &hook.file else { return code };
+        if code.is_settled() && !file.is_due() {
+            return code;
+        }
+        let mut seen = match code.is_settled() {
+            true => match file.seen.try_lock() {
+                Ok(seen) => seen,
+                Err(_) => return code,
+            },
+            false => file.seen.lock().await,
+        };
+        // Another call may have loaded it meanwhile.
+        let code = hook.code.load_full();
+        if code.is_settled() && !file.is_due() {
+            return code;
+        }
+        let (bytes, digest) = match file.look(&mut seen, library::directory(&self.config.load()), &code).await {
+            Found::Same => return code,
+            Found::Fault(message) => {
+                let broken = Code::new(HookId::clone(&code.id), code.size, None);
+                broken.failed(format!("{message}; its calls fail until the file is there again"));
+                tracing::error!(hook = hook.label, "a native hook lost its library, so its calls fail: {message}");
+                hook.code.store(Arc::clone(&broken));
+                return broken;
+            }
+            Found::Bytes { bytes, digest } => (bytes, digest),
+        };
+        let id = HookId { artifact: format!("sha256:{digest}"), ..HookId::clone(&code.id) };
+        let new = match self.prepare(&hook.binding.engine, &bytes, id.phase, &id.name).await {
+            Ok(prepared) => Code::new(id, bytes.len() as u64, Some(prepared)),
+            Err(error) => {
+                let broken = Code::new(id, bytes.len() as u64, None);
+                let message =
+                    format!("`{}`: {error}; put a library there that loads: until then its calls fail", file.name);
+                tracing::error!(hook = hook.label, "a native hook's library cannot be loaded: {message}");
+                broken.failed(message);
+                broken
+            }
+        };
+        if new.prepared.initialized() {
+            announce(hook, &new);
+        }
+        hook.code.store(Arc::clone(&new));
+        new
     }
 
     /// The code, ready to run; loaded by the first call while the others wait.
-    async fn load(&self, hook: &BoundHook, attached: &Attached) -> Result<Arc<dyn Prepared>, Failure> {
-        if let Some(prepared) = hook.prepared.get() {
+    async fn load(&self, hook: &BoundHook, code: &Code, attached: &Attached) -> Result<Arc<dyn Prepared>, Failure> {
+        if let Some(prepared) = code.prepared.get() {
             return Ok(Arc::clone(prepared));
         }
         let failed = |message: String| Failure {
@@ -317,21 +407,21 @@ impl HookHost {
             message: format!("hook `{}` could not be loaded: {message}", hook.label),
             limit: None,
         };
-        let recent = lock(&hook.load_failure).clone();
-        if let Some((at, message)) = recent
-            && at.elapsed() < LOAD_RETRY
-        {
+        if let Some(message) = code.recent_failure() {
             return Err(failed(message));
         }
         let load = async {
-            let code = attached.artifacts.code(&hook.id.artifact).await?;
-            let prepared = self.prepare(&hook.binding.engine, &code, hook.id.phase, &hook.id.name).await;
+            if hook.file.is_some() {
+                return Err("its library was not loaded".to_owned());
+            }
+            let bytes = attached.artifacts.code(&code.id.artifact).await?;
+            let prepared = self.prepare(&hook.binding.engine, &bytes, code.id.phase, &code.id.name).await;
             prepared.map_err(|error| error.to_string())
         };
-        match hook.prepared.get_or_try_init(|| load).await {
+        match code.prepared.get_or_try_init(|| load).await {
             Ok(prepared) => Ok(Arc::clone(prepared)),
             Err(message) => {
-                *lock(&hook.load_failure) = Some((Instant::now(), message.clone()));
+                code.failed(message.clone());
                 Err(failed(message))
             }
         }
@@ -353,7 +443,7 @@ impl HookHost {
         }
         let line = |time, level, message: &str| PhaseLine {
             time,
-            hook: hook.id.name.clone(),
+            hook: run.hook.name.clone(),
             instance: context.instance.clone(),
             level,
             message: message.to_owned(),
@@ -475,9 +565,22 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
+fn announce(hook: &BoundHook, code: &Code) {
+    if let Some(file) = &hook.file {
+        tracing::warn!(
+            hook = hook.label,
+            "native library `{}` ({}) is loaded: {NOT_SANDBOXED}, it can do whatever the server can",
+            file.name,
+            code.id.artifact
+        );
+    }
+}
+
 /// The run of a hook that did not start.
-fn unstarted(failure: Failure) -> Run {
+fn unstarted(code: &Code, failure: Failure) -> Run {
     Run {
+        hook: Arc::clone(&code.id),
         outcome: Outcome::Failed(failure),
         wall: Duration::ZERO,
         host: Duration::ZERO,

@@ -2,10 +2,12 @@
 
 pub mod access;
 pub mod capabilities;
+mod code;
 pub mod context;
 pub mod engines;
 pub mod grants;
 pub mod host;
+pub mod library;
 pub mod pattern;
 pub mod session;
 pub mod stats;

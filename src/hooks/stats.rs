@@ -286,14 +286,18 @@ pub(crate) fn shorten(text: &mut String, bytes_max: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::{Histogram, HookStats, PhaseLine, PhaseLog};
-    use crate::config::Limits;
+    use crate::config::{Limits, Phase};
     use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Run};
+    use crate::hooks::grants::HookId;
 
     fn run(outcome: Outcome, wall_ms: u64) -> Run {
+        let id = HookId { model: "m".into(), phase: Phase::PreCreate, name: "h".into(), artifact: "sha256:00".into() };
         Run {
+            hook: Arc::new(id),
             outcome,
             wall: Duration::from_millis(wall_ms),
             host: Duration::ZERO,

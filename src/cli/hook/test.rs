@@ -156,7 +156,8 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
 
 async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, context: &Context) -> Result<Run> {
     let prepared = prepare(host, engine, code, id.phase, &id.name).await?;
-    let binding = Binding { id, engine: engine.to_owned(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
+    let size = code.len() as u64;
+    let binding = Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None };
     let hook = host.bind(binding, Some(prepared));
     Ok(host.run(&hook, context).await)
 }

@@ -11,13 +11,34 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use snaphook_driver::Json;
 use tokio::sync::Semaphore;
 
-use crate::hooks::context::{Failure, FailureCause};
+use super::limits::{Broken, OUTPUT_BYTES_MAX};
+use crate::hooks::context::{Failure, FailureCause, Outcome};
 
 /// Bytes of JSON that are looked at on the caller's thread: a few hundred microseconds of work.
 pub(super) const LIGHT_BYTES_MAX: usize = 128 << 10;
 
 /// Larger texts that are looked at at once; others wait, so that their memory and time on a core are bounded.
 const HEAVY_MAX: usize = 2;
+
+/// Data that a guest gave back is one JSON value, and a change.
+pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
+    let bytes = data.len();
+    if bytes > OUTPUT_BYTES_MAX {
+        return Outcome::Failed(Broken::output("the data that it returned", bytes).0);
+    }
+    let looked = look(bytes, move || (is_unchanged(&data, original.as_ref()), data)).await;
+    let failure = match looked {
+        // Giving back what came is no change, whatever the grant says.
+        Ok((Ok(true), _)) => return Outcome::Accept,
+        Ok((Ok(false), data)) => return Outcome::Amend(data),
+        Ok((Err(error), _)) => {
+            let message = format!("the data that it returned is no valid JSON: {error}");
+            Failure { cause: FailureCause::Amend, message, limit: None }
+        }
+        Err(failure) => failure,
+    };
+    Outcome::Failed(failure)
+}
 
 /// Whether `text` says the same as `original`, whatever the order of members and the spacing; the error if it is no JSON.
 pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> serde_json::Result<bool> {

@@ -8,6 +8,7 @@ mod handback;
 mod idle;
 mod javascript;
 mod limits;
+mod native;
 mod quickjs;
 #[cfg(test)]
 mod testing;
@@ -27,7 +28,11 @@ use crate::config::{Config, Isolation, Limits, Phase};
 /// Cheap: what an engine needs to run code is made when the first hook is prepared.
 pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
     let cache = wasm::CodeCache::new(&config.hooks.cache);
-    vec![Arc::new(component::ComponentEngine::new(cache.clone())), Arc::new(quickjs::QuickJs::new(cache))]
+    vec![
+        Arc::new(component::ComponentEngine::new(cache.clone())),
+        Arc::new(quickjs::QuickJs::new(cache)),
+        Arc::new(native::NativeEngine::new(&config.hooks.cache)),
+    ]
 }
 
 /// A way to run code.
@@ -39,6 +44,12 @@ pub trait Engine: Send + Sync {
     /// Checks the code for the phase and makes it ready. Called when a hook is bound and at start; what cannot work
     /// is refused here, with the reason, not at the first call.
     async fn prepare(&self, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>, PrepareError>;
+
+    /// Whether its code are libraries that run as the server does, without a sandbox: they come from the hooks directory
+    /// and from nowhere else.
+    fn is_native(&self) -> bool {
+        false
+    }
 }
 
 /// Code that is ready to run. Dropped when no binding uses it any more.
@@ -47,6 +58,9 @@ pub trait Prepared: Send + Sync {
     /// Runs it once. Never panics, never runs longer than the limits allow; what goes wrong in the guest is an
     /// [`Outcome::Failed`]. Capability calls go to the session, which checks the grants.
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport;
+
+    /// The same code was bound anew: what it did before is not held against it any more.
+    fn bound_anew(&self) {}
 }
 
 /// What holds for one call, grants included.

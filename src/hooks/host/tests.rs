@@ -128,7 +128,7 @@ impl Stage {
 
     fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
         let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: digest(word) };
-        self.host.bind(Binding { id, engine: "words".into(), size: 1, mode, position: 1 }, None)
+        self.host.bind(Binding { id, engine: "words".into(), size: 1, mode, position: 1, library: None }, None)
     }
 
     async fn run(&self, phase: Phase, word: &str) -> Outcome {

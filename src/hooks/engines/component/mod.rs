@@ -14,19 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
-use snaphook_driver::Json;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use self::inspect::{check_bytes, check_world};
 use self::versions::{Version, handler_name};
 use self::wasi_http::Extra;
-use super::handback::{is_unchanged, look};
+use super::handback::amended;
 use super::idle::IdlePool;
-use super::limits::{Broken, CHECK_LIMITS, OUTPUT_BYTES_MAX};
+use super::limits::CHECK_LIMITS;
 use super::wasm::{self, CodeCache, Runtime, Sandbox, State};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase};
-use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
+use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
 
 /// The word in bindings.
@@ -182,26 +181,6 @@ impl Prepared for Hook {
             }
         }
     }
-}
-
-/// Data that a guest gave back is one JSON value, and a change.
-async fn amended(data: Json, original: Option<Json>) -> Outcome {
-    let bytes = data.len();
-    if bytes > OUTPUT_BYTES_MAX {
-        return Outcome::Failed(Broken::output("the data that it returned", bytes).0);
-    }
-    let looked = look(bytes, move || (is_unchanged(&data, original.as_ref()), data)).await;
-    let failure = match looked {
-        // Giving back what came is no change, whatever the grant says.
-        Ok((Ok(true), _)) => return Outcome::Accept,
-        Ok((Ok(false), data)) => return Outcome::Amend(data),
-        Ok((Err(error), _)) => {
-            let message = format!("the data that it returned is no valid JSON: {error}");
-            Failure { cause: FailureCause::Amend, message, limit: None }
-        }
-        Err(failure) => failure,
-    };
-    Outcome::Failed(failure)
 }
 
 #[cfg(test)]

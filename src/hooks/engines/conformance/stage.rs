@@ -52,7 +52,7 @@ impl Stage {
         };
         let id = HookId { model: "item".into(), phase, name: "test".into(), artifact: "sha256:00".into() };
         let binding =
-            Binding { id, engine: self.engine.into(), size: code.len() as u64, mode: Mode::Enforce, position: 1 };
+            Binding { id, engine: self.engine.into(), size: code.len() as u64, mode: Mode::Enforce, position: 1, library: None };
         Ok(self.host.bind(binding, Some(prepared)))
     }
 

@@ -1,0 +1,155 @@
+//! The code of a bound hook: one state of it, and the file whose changes bring the next.
+//!
+//! Code from the log never changes under a binding. A native library does when its file does: then the hook has another
+//! artifact, so grants that are pinned to the old one no longer hold for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use super::engines::Prepared;
+use super::grants::{Granted, HookId};
+use super::library::{self, Stamp};
+
+/// Time between two looks at a file that calls run from.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A file that is replaced may be gone for a moment; so long the code that is loaded goes on.
+const GONE_MAX: Duration = Duration::from_secs(1);
+
+/// After code could not be loaded, calls fail at once for this long before it is tried again.
+const LOAD_RETRY: Duration = Duration::from_secs(5);
+
+/// One state of a hook's code.
+pub(super) struct Code {
+    pub(super) id: Arc<HookId>,
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) prepared: OnceCell<Arc<dyn Prepared>>,
+    failure: Mutex<Option<(Instant, String)>>,
+    pub(super) granted: ArcSwapOption<Granted>,
+}
+
+impl Code {
+    pub(super) fn new(id: HookId, size: u64, prepared: Option<Arc<dyn Prepared>>) -> Arc<Code> {
+        Arc::new(Code {
+            id: Arc::new(id),
+            size,
+            prepared: OnceCell::new_with(prepared),
+            failure: Mutex::default(),
+            granted: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Why it could not be loaded, if that was just tried.
+    pub(super) fn recent_failure(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().filter(|(at, _)| at.elapsed() < LOAD_RETRY).map(|(_, message)| message.clone())
+    }
+
+    pub(super) fn failed(&self, message: String) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), message));
+    }
+
+    /// Whether a call can be answered by it at once, well or not.
+    pub(super) fn is_settled(&self) -> bool {
+        self.prepared.initialized() || self.recent_failure().is_some()
+    }
+}
+
+/// The file that a hook's code comes from.
+pub(super) struct Followed {
+    pub(super) name: String,
+    started: Instant,
+    /// Milliseconds after `started`.
+    next_look: AtomicU64,
+    /// Held while somebody looks.
+    pub(super) seen: tokio::sync::Mutex<Seen>,
+}
+
+/// What the last look found.
+#[derive(Default)]
+pub(super) struct Seen {
+    stamp: Option<Stamp>,
+    gone_since: Option<Instant>,
+}
+
+/// What a look found.
+pub(super) enum Found {
+    /// The code that is loaded still holds.
+    Same,
+    /// Another library, or one that is not loaded yet.
+    Bytes {
+        bytes: Vec<u8>,
+        /// SHA-256, lowercase hex.
+        digest: String,
+    },
+    /// Nothing that can be read.
+    Fault(String),
+}
+
+impl Followed {
+    pub(super) fn new(name: &str) -> Followed {
+        Followed {
+            name: name.to_owned(),
+            started: Instant::now(),
+            next_look: AtomicU64::new(0),
+            seen: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether it is time to look again.
+    pub(super) fn is_due(&self) -> bool {
+        self.started.elapsed().as_millis() as u64 >= self.next_look.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the file is another than at the last look. With code that is `loaded` a file that somebody writes to
+    /// is left for the next look.
+    pub(super) async fn look(&self, seen: &mut Seen, directory: PathBuf, code: &Code) -> Found {
+        let next = self.started.elapsed() + LOOK_EVERY;
+        self.next_look.store(next.as_millis() as u64, Ordering::Relaxed);
+        let loaded = code.prepared.initialized();
+        // One question to the system, of a file that was just used: not worth another thread.
+        let stamp = Stamp::of(&directory, &self.name);
+        match stamp {
+            None if loaded => {
+                let gone_since = *seen.gone_since.get_or_insert_with(Instant::now);
+                if gone_since.elapsed() < GONE_MAX {
+                    return Found::Same;
+                }
+            }
+            Some(stamp) if loaded && (seen.stamp == Some(stamp) || !stamp.is_quiet()) => {
+                seen.gone_since = None;
+                return Found::Same;
+            }
+            // What failed is tried again when the file changes, or after a while.
+            stamp if stamp == seen.stamp && code.recent_failure().is_some() => return Found::Same,
+            _ => {}
+        }
+        seen.gone_since = None;
+        let name = self.name.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let (stamp, bytes) = library::read_with_stamp(&directory, &name)?;
+            Ok((stamp, format!("{:x}", Sha256::digest(&bytes)), bytes))
+        });
+        match read.await.unwrap_or_else(|error| Err(format!("library `{}` cannot be read: {error}", self.name))) {
+            Ok((stamp, digest, bytes)) => {
+                seen.stamp = Some(stamp);
+                match loaded && code.id.artifact.strip_prefix("sha256:") == Some(&digest) {
+                    true => Found::Same,
+                    false => Found::Bytes { bytes, digest },
+                }
+            }
+            Err(message) => {
+                seen.stamp = None;
+                Found::Fault(message)
+            }
+        }
+    }
+}

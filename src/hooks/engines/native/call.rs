@@ -1,0 +1,341 @@
+//! One call of a library's function: what it answered, what it was given, whether it may still ask.
+//!
+//! A call outlives the wait for it: a function that does not return keeps its thread and everything that it was given,
+//! while the call has failed. From then on the host does nothing for it any more.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use snaphook_driver::Json;
+use snaphook_hook_abi::{ANSWER_ACCEPT, ANSWER_AMEND, ANSWER_FAIL, ANSWER_REJECT};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::given_up::GivenUp;
+use crate::config::{Limits, format_duration, format_size};
+use crate::hooks::context::{Failure, FailureCause, FieldError, Outcome, Rejection};
+use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
+use crate::hooks::session::{HostError, Session};
+
+/// How a call ended: the outcome, and the time on the library's side.
+pub(super) type Ended = (Outcome, Duration);
+
+/// A call that runs, or that ended but did not return yet.
+pub(super) struct Call {
+    pub(super) id: u64,
+    pub(super) session: Arc<Session>,
+    pub(super) runtime: Handle,
+    is_pre: bool,
+    limits: Limits,
+    hook: Arc<GivenUp>,
+    over: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    started: Option<Instant>,
+    answer: Option<Answer>,
+    /// What the library did against the rules, or a limit that it broke; the first of them.
+    fault: Option<Failure>,
+    buffers: HashMap<u64, Vec<u8>>,
+    buffer_last: u64,
+    /// Bytes in `buffers`.
+    held: usize,
+    ended: Option<oneshot::Sender<Ended>>,
+    /// It failed because its time was over, and its function has not returned.
+    given_up: bool,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Accept,
+    Amend(String),
+    Reject(String),
+    Fail(String),
+}
+
+impl Answer {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Answer::Accept => "accept",
+            Answer::Amend(_) => "amend",
+            Answer::Reject(_) => "reject",
+            Answer::Fail(_) => "fail",
+        }
+    }
+}
+
+/// Why a host function does nothing.
+#[derive(Debug)]
+pub(super) enum Refused {
+    Over,
+    Misuse,
+}
+
+impl Call {
+    pub(super) fn new(
+        session: &Arc<Session>,
+        is_pre: bool,
+        limits: Limits,
+        hook: &Arc<GivenUp>,
+    ) -> (Arc<Call>, oneshot::Receiver<Ended>) {
+        static CALLS: AtomicU64 = AtomicU64::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let call = Call {
+            id: CALLS.fetch_add(1, Ordering::Relaxed),
+            session: Arc::clone(session),
+            runtime: Handle::current(),
+            is_pre,
+            limits,
+            hook: Arc::clone(hook),
+            over: AtomicBool::new(false),
+            state: Mutex::new(State {
+                started: None,
+                answer: None,
+                fault: None,
+                buffers: HashMap::new(),
+                buffer_last: 0,
+                held: 0,
+                ended: Some(sender),
+                given_up: false,
+            }),
+        };
+        (Arc::new(call), receiver)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What holds it leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the time counts.
+    pub(super) fn begin(&self) {
+        self.state().started = Some(Instant::now());
+    }
+
+    /// Whether the host does nothing for it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn abandon(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Time on the library's side.
+    fn used(&self, started: Option<Instant>) -> Duration {
+        started.map_or(Duration::ZERO, |started| started.elapsed().saturating_sub(self.session.host_time()))
+    }
+
+    /// The answer, copied.
+    pub(super) fn answer(&self, kind: u32, payload: &[u8]) -> Result<(), Refused> {
+        if self.is_over() {
+            return Err(Refused::Over);
+        }
+        let text = |name: &str| {
+            if payload.len() > OUTPUT_BYTES_MAX {
+                return Err(Broken::output(&format!("the payload of its answer `{name}`"), payload.len()).0);
+            }
+            String::from_utf8(payload.to_vec()).map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                misuse(&format!("the payload of its answer `{name}` is no UTF-8, from byte {at} on"))
+            })
+        };
+        let answer = match kind {
+            ANSWER_ACCEPT => Ok(Answer::Accept),
+            ANSWER_FAIL => text("fail").map(Answer::Fail),
+            ANSWER_AMEND | ANSWER_REJECT if !self.is_pre => Err(misuse(
+                "it answered `amend` or `reject` in a post phase, where the change has happened: expected `accept` or \
+                 `fail`",
+            )),
+            ANSWER_AMEND => text("amend").map(Answer::Amend),
+            ANSWER_REJECT => text("reject").map(Answer::Reject),
+            other => Err(misuse(&format!("it answered with kind {other}, which is none of `SNAPHOOK_ANSWER_…`"))),
+        };
+        match answer {
+            Err(failure) => Err(self.fault(failure)),
+            Ok(answer) => {
+                let mut state = self.state();
+                match &state.answer {
+                    None => {
+                        state.answer = Some(answer);
+                        Ok(())
+                    }
+                    Some(first) => {
+                        let (first, second) = (first.as_str(), answer.as_str());
+                        drop(state);
+                        Err(self.misuse(&format!("it answered twice: `{first}`, then `{second}`")))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes what was done against the rules.
+    pub(super) fn misuse(&self, what: &str) -> Refused {
+        self.fault(misuse(what))
+    }
+
+    fn fault(&self, failure: Failure) -> Refused {
+        self.state().fault.get_or_insert(failure);
+        Refused::Misuse
+    }
+
+    /// A limit was broken: the call fails, and the host does nothing for it any more.
+    pub(super) fn fatal(&self, error: HostError) -> Refused {
+        let failure = match error {
+            HostError::Fatal(failure) => failure,
+            HostError::Access(error) => {
+                Failure { cause: FailureCause::Exception, message: error.message, limit: None }
+            }
+        };
+        self.fault(failure);
+        self.over.store(true, Ordering::Release);
+        Refused::Over
+    }
+
+    /// Keeps bytes for the library until it releases them.
+    pub(super) fn keep(&self, bytes: Vec<u8>) -> Result<(u64, *const u8, usize), Refused> {
+        let mut state = self.state();
+        let held = state.held + bytes.len();
+        if held > self.limits.memory_bytes {
+            drop(state);
+            let limit = format_size(self.limits.memory_bytes);
+            return Err(self.fatal(HostError::Fatal(Failure {
+                cause: FailureCause::Memory,
+                message: format!(
+                    "the hook holds {} of what host functions gave it, the limit `memory` is {limit}; release what is not \
+                     used any more",
+                    used_size(held)
+                ),
+                limit: Some(format!("memory {limit}")),
+            })));
+        }
+        state.held = held;
+        state.buffer_last += 1;
+        let handle = state.buffer_last;
+        let place = (handle, bytes.as_ptr(), bytes.len());
+        // The bytes stay where they are when the vector moves.
+        state.buffers.insert(handle, bytes);
+        Ok(place)
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn release(&self, handle: u64) -> Result<(), Refused> {
+        let mut state = self.state();
+        if let Some(bytes) = state.buffers.remove(&handle) {
+            state.held -= bytes.len();
+            return Ok(());
+        }
+        let what = match handle {
+            0 => "it released the buffer 0, which is none".to_owned(),
+            known if known <= state.buffer_last => format!("it released the buffer {handle} twice"),
+            _ => format!("it released the buffer {handle}, which it was never given"),
+        };
+        drop(state);
+        Err(self.misuse(&what))
+    }
+
+    /// The function returned; `thrown`: with a panic or an exception. Whether its thread was given up meanwhile.
+    pub(super) fn returned(&self, thrown: bool) -> bool {
+        self.over.store(true, Ordering::Release);
+        let mut state = self.state();
+        if state.given_up {
+            self.hook.came_back();
+            return true;
+        }
+        let used = self.used(state.started);
+        let outcome = match (state.fault.take(), thrown, state.answer.take()) {
+            (Some(failure), _, _) => Outcome::Failed(failure),
+            (None, true, _) => Outcome::Failed(Failure {
+                cause: FailureCause::Trap,
+                message: "the hook panicked or threw an exception out of its function; what it said is on the server's \
+                          standard error, if anywhere"
+                    .to_owned(),
+                limit: None,
+            }),
+            (None, false, None) => {
+                Outcome::Failed(misuse("it returned without an answer: `host->answer` must be called once per call"))
+            }
+            (None, false, Some(answer)) => outcome(answer),
+        };
+        if let Some(ended) = state.ended.take() {
+            // The caller may have gone away.
+            let _ = ended.send((outcome, used));
+        }
+        false
+    }
+
+    /// Ends a call whose time is over. Whether that was so.
+    pub(super) fn expire(&self) -> bool {
+        let mut state = self.state();
+        let used = self.used(state.started);
+        let limit = self.limits.timeout;
+        if state.started.is_none() || state.given_up || used <= limit {
+            return false;
+        }
+        self.over.store(true, Ordering::Release);
+        state.given_up = true;
+        self.hook.gave_up();
+        let failure = state.fault.take().unwrap_or_else(|| Failure {
+            cause: FailureCause::Timeout,
+            message: format!(
+                "the hook ran for {} and did not return, the limit `timeout` is {}; native code cannot be stopped, so its \
+                 thread is given up; fix the library, or raise the limit in `[hooks]` or in a grant",
+                format_duration(Duration::from_millis(used.as_millis() as u64)),
+                format_duration(limit)
+            ),
+            limit: Some(format!("timeout {}", format_duration(limit))),
+        });
+        if let Some(ended) = state.ended.take() {
+            let _ = ended.send((Outcome::Failed(failure), used));
+        }
+        true
+    }
+}
+
+fn outcome(answer: Answer) -> Outcome {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+        #[serde(default)]
+        fields: Vec<Field>,
+    }
+    #[derive(Deserialize)]
+    struct Field {
+        #[serde(default)]
+        pointer: String,
+        message: String,
+    }
+    match answer {
+        Answer::Accept => Outcome::Accept,
+        Answer::Amend(data) => Outcome::Amend(Json::trusted(data)),
+        Answer::Fail(message) => {
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
+        }
+        Answer::Reject(text) => match serde_json::from_str::<Refusal>(&text) {
+            Ok(refusal) => {
+                let fields = refusal.fields.into_iter();
+                let fields = fields.map(|field| FieldError { pointer: field.pointer, message: field.message });
+                Outcome::Reject(Rejection { message: refusal.message, fields: fields.collect() })
+            }
+            Err(error) => Outcome::Failed(misuse(&format!(
+                "the payload of its answer `reject` is not what it should be ({error}): expected JSON such as \
+                 {{\"message\": \"no\", \"fields\": [{{\"pointer\": \"/a\", \"message\": \"bad\"}}]}}"
+            ))),
+        },
+    }
+}
+
+/// The library did what the header forbids.
+fn misuse(what: &str) -> Failure {
+    Failure {
+        cause: FailureCause::Trap,
+        message: format!("the hook broke the rules of its interface (`snaphook_hook.h`): {what}"),
+        limit: None,
+    }
+}

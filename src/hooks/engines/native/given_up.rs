@@ -1,0 +1,48 @@
+//! Threads that a hook's calls did not give back, and when the hook is kept out for it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::hooks::context::{Failure, FailureCause};
+
+/// Threads that one hook may hold before its calls fail at once.
+pub(super) const GIVEN_UP_MAX: usize = 3;
+
+/// Of one hook, as it is bound.
+#[derive(Default)]
+pub(super) struct GivenUp {
+    /// Calls that did not return although their time is over.
+    stuck: AtomicUsize,
+    /// Those of them that were forgiven when the hook was bound anew.
+    forgiven: AtomicUsize,
+}
+
+impl GivenUp {
+    pub(super) fn gave_up(&self) {
+        self.stuck.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of them returned after all.
+    pub(super) fn came_back(&self) {
+        self.stuck.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn forgive(&self) {
+        self.forgiven.store(self.stuck.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Why its calls fail at once, if they do.
+    pub(super) fn kept_out(&self) -> Option<Failure> {
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        if stuck.saturating_sub(self.forgiven.load(Ordering::Relaxed)) < GIVEN_UP_MAX {
+            return None;
+        }
+        Some(Failure {
+            cause: FailureCause::Timeout,
+            message: format!(
+                "the hook is kept out: {stuck} of its calls did not return and hold their threads until the server ends; \
+                 fix the library and bind it anew"
+            ),
+            limit: Some(format!("threads given up {GIVEN_UP_MAX}")),
+        })
+    }
+}

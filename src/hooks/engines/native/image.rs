@@ -1,0 +1,151 @@
+//! A library's file, before it is loaded: looked at, and copied to where nobody changes it.
+//!
+//! The loader trusts what it maps: a file that is cut off, or that changes while its code runs, ends the process. It also
+//! knows libraries by path and inode, so a changed file under its old name would not be loaded at all. Hence a private
+//! copy with a name of its own for each content.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A copy that is there for as long as this value.
+pub(super) struct Copy(PathBuf);
+
+impl Copy {
+    /// Writes `bytes` below `directory`, which is made for this user alone.
+    pub(super) fn make(directory: &Path, bytes: &[u8]) -> Result<Copy, String> {
+        static COPIES: AtomicU64 = AtomicU64::new(0);
+        let number = COPIES.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{}-{number}.{}", std::process::id(), std::env::consts::DLL_EXTENSION));
+        let failed = |error: std::io::Error| format!("a copy of it cannot be written to {}: {error}", path.display());
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(failed)?;
+        // What a process of the same number left behind when it was killed.
+        let _ = fs::remove_file(&path);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o700);
+        let mut file = options.open(&path).map_err(failed)?;
+        let copy = Copy(path.clone());
+        file.write_all(bytes).map_err(failed)?;
+        // An absolute path has a slash, so the loader takes this file and searches for no other.
+        copy.0.canonicalize().map(|_| copy).map_err(failed)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // What is loaded stays so without its name. Where that cannot be, the file is left to the next start.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Refuses what is no library of this machine, or only the beginning of one.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err("the file is empty, expected a library".to_owned());
+    }
+    if cfg!(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")) {
+        return check_elf(bytes);
+    }
+    Ok(())
+}
+
+/// 64-bit ELF, little endian: everything that the headers speak of must be there.
+fn check_elf(bytes: &[u8]) -> Result<(), String> {
+    const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
+        62
+    } else if cfg!(target_arch = "aarch64") {
+        183
+    } else if cfg!(target_arch = "riscv64") {
+        243
+    } else {
+        0
+    };
+    const SHARED: u16 = 3;
+    const LOAD: u32 = 1;
+    let no_library = |what: String| format!("the file is no shared library for this machine: {what}");
+    if !bytes.starts_with(b"\x7fELF") {
+        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).into_owned();
+        return Err(no_library(format!("it begins with `{}`, expected ELF", start.escape_debug())));
+    }
+    let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let long = |at: usize| usize::try_from(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?)).ok();
+    if bytes.get(4..6) != Some(&[2, 1]) {
+        return Err(no_library("it is ELF, but not 64 bits with little endian".to_owned()));
+    }
+    if half(16) != Some(SHARED) {
+        return Err(no_library("it is a program or an object file, expected a shared library".to_owned()));
+    }
+    if MACHINE != 0 && half(18) != Some(MACHINE) {
+        return Err(no_library(format!("it is for ELF machine {}, expected {MACHINE}", half(18).unwrap_or(0))));
+    }
+    let end = |start: usize, size: usize| start.checked_add(size);
+    let table = |start, size, count| end(long(start)?, usize::from(half(size)?) * usize::from(half(count)?));
+    let mut ends = vec![table(32, 54, 56), table(40, 58, 60)];
+    let (first, size, count) = (long(32), half(54).map_or(0, usize::from), half(56).map_or(0, usize::from));
+    for index in 0..count {
+        let Some(header) = first.and_then(|first| end(first, size * index)) else { break };
+        if word(header) == Some(LOAD) {
+            let last = long(header + 8).zip(long(header + 32)).and_then(|(start, size)| end(start, size));
+            ends.push(last);
+        }
+    }
+    match ends.iter().all(|end| end.is_some_and(|end| end <= bytes.len())) {
+        true => Ok(()),
+        false => Err(format!(
+            "the file is cut off: its headers speak of more than its {} bytes; write it anew, under another name, and \
+             rename it when it is complete",
+            bytes.len()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    fn only_whole_libraries() {
+        assert!(check(b"").unwrap_err().contains("is empty"));
+        assert!(check(b"#!/bin/sh\necho").unwrap_err().contains("begins with `#!/bin/sh\\necho`"));
+        assert!(check(b"\x7fELF\x01\x01").unwrap_err().contains("64 bits"));
+        // Tests are programs of this machine, and position independent ones look like libraries.
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        check(&own).unwrap();
+        for length in [64, 1000, own.len() / 2, own.len() - 1] {
+            assert!(check(&own[..length]).unwrap_err().contains("cut off"), "{length}");
+        }
+        let mut other = own;
+        other[18] = 8;
+        assert!(check(&other).unwrap_err().contains("ELF machine 8"));
+        other[16] = 1;
+        assert!(check(&other).unwrap_err().contains("object file"));
+    }
+
+    #[test]
+    fn copies_are_private_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("native");
+        let (one, two) = (Copy::make(&directory, b"1").unwrap(), Copy::make(&directory, b"2").unwrap());
+        assert_ne!(one.path(), two.path());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        drop((one, two));
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+}

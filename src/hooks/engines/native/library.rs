@@ -1,0 +1,163 @@
+//! The boundary to a library's code: opened, asked what it is, called. Nothing else runs it.
+//!
+//! A library is never unloaded: it may have left threads, thread-local destructors and exit handlers behind that would
+//! run in memory that is gone. A changed file is another library beside the old one; the same content is loaded once.
+#![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the hooks directory")]
+
+use std::ffi::c_void;
+use std::mem::{ManuallyDrop, offset_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use snaphook_hook_abi::{ABI_VERSION, Context, Descriptor, ENTRY_SYMBOL, Entry, Handler, Host, Text};
+
+use crate::config::Phase;
+
+/// Longest name that a library may have.
+const NAME_BYTES_MAX: usize = 200;
+
+/// A library that is loaded.
+pub(super) struct Library {
+    /// What it calls itself.
+    pub(super) name: String,
+    check: Option<Handler>,
+    react: Option<Handler>,
+    /// Never dropped, so the functions above stay where they are.
+    _code: ManuallyDrop<libloading::Library>,
+}
+
+/// Something was thrown out of a library.
+#[derive(Debug)]
+pub(super) struct Thrown;
+
+impl Library {
+    /// Loads a file, which runs its initialisers, and reads its descriptor. The error is a sentence about the library.
+    pub(super) fn open(path: &Path) -> Result<Library, String> {
+        // SAFETY: loading runs code of the file; that it may is what putting it into the hooks directory says.
+        let opened = unsafe { open_local(path) };
+        let shown = path.display().to_string();
+        let code = opened.map_err(|error| {
+            // The private copy's name says nothing to anybody.
+            let error = error.to_string().replace(&shown, "it");
+            format!("the library cannot be loaded: {error}")
+        })?;
+        let code = ManuallyDrop::new(code);
+        // SAFETY: the header says that a symbol of this name is a function of this type.
+        let entry = unsafe { code.get::<Entry>(ENTRY_SYMBOL.as_bytes()) };
+        let entry: Entry = *entry.map_err(|_| {
+            format!(
+                "the library does not export `{ENTRY_SYMBOL}`, so it is no native hook; see `snaphook_hook.h`, or use \
+                 `snaphook_hook::export!` in Rust"
+            )
+        })?;
+        let mut descriptor = std::ptr::null();
+        guarded(&mut || descriptor = entry())
+            .map_err(|Thrown| format!("`{ENTRY_SYMBOL}` of the library panicked or threw an exception"))?;
+        // SAFETY: a library that exports the symbol keeps its descriptor where it is for as long as it is loaded.
+        unsafe { describe(descriptor) }.map(|(name, check, react)| Library { name, check, react, _code: code })
+    }
+
+    /// Its function for a phase; the error is a sentence.
+    pub(super) fn handler(&self, phase: Phase) -> Result<Handler, String> {
+        let (handler, name, other) =
+            if phase.is_pre() { (self.check, "check", "react") } else { (self.react, "react", "check") };
+        handler.ok_or_else(|| {
+            format!(
+                "the library `{}` has no function `{name}`, which `{phase}` needs (it has `{other}`)",
+                self.name.escape_debug()
+            )
+        })
+    }
+}
+
+#[cfg(unix)]
+unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    use libloading::os::unix;
+    // All symbols now, so that what is missing is known now; none of them for other libraries.
+    // SAFETY: the caller's.
+    unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
+}
+
+#[cfg(not(unix))]
+unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    // SAFETY: the caller's.
+    unsafe { libloading::Library::new(path) }
+}
+
+type Described = (String, Option<Handler>, Option<Handler>);
+
+/// # Safety
+///
+/// `descriptor` is null or points to what `snaphook_hook` of a library gave.
+unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
+    if descriptor.is_null() {
+        return Err(format!("`{ENTRY_SYMBOL}` of the library gave no descriptor"));
+    }
+    // SAFETY: whatever the version, a descriptor begins with these two numbers.
+    let (version, size) = unsafe {
+        let start = descriptor.cast::<u8>();
+        let number = |offset: usize| start.add(offset).cast::<u32>().read_unaligned();
+        (number(offset_of!(Descriptor, abi_version)), number(offset_of!(Descriptor, struct_size)))
+    };
+    if version != ABI_VERSION {
+        return Err(format!(
+            "the library has version {version} of the interface, this server has {ABI_VERSION}; build it with this \
+             server's `snaphook_hook.h` or `snaphook-hook`"
+        ));
+    }
+    if (size as usize) < size_of::<Descriptor>() {
+        return Err(format!(
+            "the library's descriptor has {size} bytes, version {version} has {}: `struct_size` must be \
+             `sizeof(snaphook_descriptor)`",
+            size_of::<Descriptor>()
+        ));
+    }
+    // SAFETY: the version and the size are those of this type.
+    let descriptor = unsafe { descriptor.read_unaligned() };
+    let Text { ptr, len } = descriptor.name;
+    let name = match ptr.is_null() || len > NAME_BYTES_MAX {
+        true => return Err(format!("the library's descriptor has no name of 1 to {NAME_BYTES_MAX} bytes")),
+        // SAFETY: as the header says, so many bytes of text are there.
+        false => String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(ptr.cast(), len) }).into_owned(),
+    };
+    if descriptor.check.is_none() && descriptor.react.is_none() {
+        return Err(format!("the library `{}` has neither `check` nor `react`", name.escape_debug()));
+    }
+    Ok((name, descriptor.check, descriptor.react))
+}
+
+/// Calls a function of a library on this thread, for as long as it takes.
+pub(super) fn call(handler: Handler, call: u64, context: &Context, host: &'static Host) -> Result<(), Thrown> {
+    guarded(&mut || handler(call, context, host))
+}
+
+#[cfg(unix)]
+unsafe extern "C-unwind" {
+    /// guard.c: 1 if something was thrown out of `run`.
+    fn snaphook_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
+}
+
+/// Runs foreign code; what it throws ends here, whatever language threw it.
+fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
+    extern "C-unwind" fn enter(data: *mut c_void) {
+        // SAFETY: `guarded` passes its own `run`, which outlives the call.
+        let run = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
+        run();
+    }
+    let data: *mut c_void = (&raw mut run).cast();
+    // The unwinder only begins if somebody further out says that they catch.
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(unix)]
+        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
+        return unsafe { snaphook_guard(enter, data) } == 0;
+        #[cfg(not(unix))]
+        {
+            enter(data);
+            true
+        }
+    }));
+    match caught {
+        Ok(true) => Ok(()),
+        _ => Err(Thrown),
+    }
+}

@@ -1,0 +1,240 @@
+//! The engine `native`: libraries of the hooks directory, in the server's own process. No sandbox: trusted code.
+//!
+//! A library is copied and loaded once per content (image.rs, library.rs), runs on threads of its own (threads.rs) and
+//! asks the host through a table of functions (table.rs), which end in the session like those of every other engine.
+//! What it does against the rules, what it throws and the time that it takes are failures of the call (call.rs); what it
+//! does to the process is not held back by anything.
+
+mod blocking;
+mod call;
+mod given_up;
+mod image;
+mod library;
+mod registry;
+mod table;
+mod threads;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use snaphook_driver::{Json, time};
+use snaphook_hook_abi::{
+    Context as RawContext, Handler, PHASE_POST_CREATE, PHASE_POST_DELETE, PHASE_POST_UPDATE, PHASE_PRE_CREATE,
+    PHASE_PRE_DELETE, PHASE_PRE_UPDATE, Text,
+};
+
+use self::call::Call;
+use self::given_up::GivenUp;
+use self::image::Copy;
+use self::library::{Library, Thrown};
+use self::threads::After;
+use super::handback::amended;
+use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::config::Phase;
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
+use crate::hooks::session::Session;
+
+/// The word in bindings.
+pub(super) const NAME: &str = "native";
+
+/// A library that takes longer to be loaded does not come.
+const LOAD_MAX: Duration = Duration::from_secs(10);
+
+/// The engine.
+pub(super) struct NativeEngine {
+    copies: PathBuf,
+    /// By SHA-256 of the content; never unloaded.
+    libraries: Arc<Mutex<HashMap<[u8; 32], Arc<Library>>>>,
+}
+
+impl NativeEngine {
+    pub(super) fn new(cache: &Path) -> Self {
+        NativeEngine { copies: cache.join(NAME), libraries: Arc::default() }
+    }
+
+    async fn library(&self, code: &[u8]) -> Result<Arc<Library>, String> {
+        let digest: [u8; 32] = Sha256::digest(code).into();
+        let known = |libraries: &Mutex<HashMap<[u8; 32], Arc<Library>>>| {
+            libraries.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
+        };
+        if let Some(library) = known(&self.libraries) {
+            return Ok(library);
+        }
+        registry::start()?;
+        let (copies, code, libraries) = (self.copies.clone(), code.to_vec(), Arc::clone(&self.libraries));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // Its initialisers run here, for as long as they like.
+        let load = move || {
+            let loaded = image::check(&code).and_then(|()| Copy::make(&copies, &code)).and_then(|copy| {
+                let library = Arc::new(Library::open(copy.path())?);
+                let mut libraries = libraries.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(Arc::clone(libraries.entry(digest).or_insert(library)))
+            });
+            // Nobody waits any more if it took too long.
+            let _ = sender.send(loaded);
+        };
+        let started = std::thread::Builder::new().name("hook-native-load".into()).spawn(load);
+        started.map_err(|error| format!("no thread can be started to load the library: {error}"))?;
+        match tokio::time::timeout(LOAD_MAX, receiver).await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(_)) => Err("loading the library panicked; the server's log says where".to_owned()),
+            Err(_) => Err(format!(
+                "the library is not loaded after {} s: one of its initialisers or `snaphook_hook` does not return",
+                LOAD_MAX.as_secs()
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for NativeEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn is_native(&self) -> bool {
+        true
+    }
+
+    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let library = self.library(code).await.map_err(PrepareError::plain)?;
+        let handler = library.handler(phase).map_err(PrepareError::plain)?;
+        Ok(Arc::new(Hook { library, handler, given_up: Arc::default() }))
+    }
+}
+
+/// A library's function for one phase.
+struct Hook {
+    /// Holds what `handler` points to.
+    library: Arc<Library>,
+    handler: Handler,
+    given_up: Arc<GivenUp>,
+}
+
+#[async_trait]
+impl Prepared for Hook {
+    async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
+        if let Some(failure) = self.given_up.kept_out() {
+            return CallReport::failed(failure);
+        }
+        let (call, ended) = Call::new(session, context.phase.is_pre(), settings.limits, &self.given_up);
+        let _waiter = Waiter(Arc::clone(&call));
+        let (library, handler, change) = (Arc::clone(&self.library), self.handler, Change::new(context));
+        let started = threads::run(move || {
+            let after = run(&call, handler, &change);
+            drop(library);
+            after
+        });
+        if let Err(failure) = started {
+            return CallReport::failed(failure);
+        }
+        let (outcome, cpu) = ended.await.unwrap_or_else(|_| (lost(), Duration::ZERO));
+        let outcome = match outcome {
+            Outcome::Amend(data) => amended(data, context.after.clone()).await,
+            other => other,
+        };
+        // What a library takes of memory is the server's and cannot be told apart.
+        CallReport { outcome, cpu, memory_bytes: 0 }
+    }
+
+    fn bound_anew(&self) {
+        self.given_up.forgive();
+    }
+}
+
+/// Runs a call on this thread.
+fn run(call: &Arc<Call>, handler: Handler, change: &Change) -> After {
+    if call.is_over() {
+        return After::Serve;
+    }
+    call.begin();
+    registry::enter(call);
+    let thrown = matches!(library::call(handler, call.id, &change.raw(), &table::HOST), Err(Thrown));
+    let was_given_up = call.returned(thrown);
+    registry::leave(call);
+    match (was_given_up, thrown) {
+        (true, _) => After::CameBack,
+        (false, true) => After::End,
+        (false, false) => After::Serve,
+    }
+}
+
+/// Who waits for a call; a call that nobody waits for may ask for nothing any more.
+struct Waiter(Arc<Call>);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+fn lost() -> Outcome {
+    let message = "the thread that ran the hook is gone".to_owned();
+    Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None })
+}
+
+/// What a library gets to see of a change, kept for as long as it looks.
+struct Change {
+    phase: u32,
+    attempt: u32,
+    model: String,
+    model_version: u64,
+    id: String,
+    before: Option<Json>,
+    after: Option<Json>,
+    actor: Option<String>,
+    request_id: Option<String>,
+    time: String,
+    event: Option<(u64, String)>,
+}
+
+impl Change {
+    fn new(context: &Context) -> Change {
+        Change {
+            phase: match context.phase {
+                Phase::PreCreate => PHASE_PRE_CREATE,
+                Phase::PostCreate => PHASE_POST_CREATE,
+                Phase::PreUpdate => PHASE_PRE_UPDATE,
+                Phase::PostUpdate => PHASE_POST_UPDATE,
+                Phase::PreDelete => PHASE_PRE_DELETE,
+                Phase::PostDelete => PHASE_POST_DELETE,
+            },
+            attempt: context.attempt,
+            model: context.model.clone(),
+            model_version: context.model_version,
+            id: context.instance.clone(),
+            before: context.before.clone(),
+            after: context.after.clone(),
+            actor: context.actor.clone(),
+            request_id: context.request_id.clone(),
+            time: time::format(context.time),
+            event: context.event.as_ref().map(|event| (event.position, event.id.clone())),
+        }
+    }
+
+    /// Points into `self`.
+    fn raw(&self) -> RawContext {
+        let none = Text { ptr: std::ptr::null(), len: 0 };
+        let text = |text: &str| Text { ptr: text.as_ptr().cast(), len: text.len() };
+        let maybe = |maybe: Option<&str>| maybe.map_or(none, text);
+        RawContext {
+            struct_size: size_of::<RawContext>(),
+            phase: self.phase,
+            attempt: self.attempt,
+            model: text(&self.model),
+            model_version: self.model_version,
+            id: text(&self.id),
+            before: maybe(self.before.as_ref().map(Json::as_str)),
+            after: maybe(self.after.as_ref().map(Json::as_str)),
+            actor: maybe(self.actor.as_deref()),
+            request_id: maybe(self.request_id.as_deref()),
+            time: text(&self.time),
+            event_position: self.event.as_ref().map_or(0, |(position, _)| *position),
+            event_id: maybe(self.event.as_ref().map(|(_, id)| id.as_str())),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The calls that run, by number, and the thread that looks after their time.
+//!
+//! A library knows a call only by its number: one that is over is not found, so a library that keeps the number cannot
+//! reach what is gone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use super::call::Call;
+use super::threads;
+
+/// Time between two looks at the calls that run.
+const TICK: Duration = Duration::from_millis(2);
+
+/// Ticks without a running call before the thread goes to sleep; spares a wake-up per call under steady load.
+const LINGER_TICKS: u32 = 100;
+
+/// Parts, so that calls on different cores seldom wait for each other.
+const PARTS: usize = 16;
+
+static CALLS: [Mutex<BTreeMap<u64, Arc<Call>>>; PARTS] = [const { Mutex::new(BTreeMap::new()) }; PARTS];
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static PARKED: AtomicBool = AtomicBool::new(false);
+static WATCHDOG: OnceLock<Thread> = OnceLock::new();
+
+/// The call runs until [`leave`].
+pub(super) fn enter(call: &Arc<Call>) {
+    part(call.id).insert(call.id, Arc::clone(call));
+    // Pairs with `watch`: either it sees the count before it parks, or the flag is seen here.
+    RUNNING.fetch_add(1, Ordering::SeqCst);
+    if PARKED.load(Ordering::SeqCst)
+        && let Some(watchdog) = WATCHDOG.get()
+    {
+        watchdog.unpark();
+    }
+}
+
+/// It returned, or its thread is given up.
+pub(super) fn leave(call: &Call) {
+    if part(call.id).remove(&call.id).is_some() {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A call that runs.
+pub(super) fn find(id: u64) -> Option<Arc<Call>> {
+    part(id).get(&id).cloned()
+}
+
+/// Starts the watchdog of this process; without it no library is loaded.
+pub(super) fn start() -> Result<(), String> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if WATCHDOG.get().is_none() {
+        let started = thread::Builder::new().name("hook-native-time".into()).spawn(watch);
+        let thread = started.map_err(|error| format!("the thread for time limits cannot be started: {error}"))?;
+        let _ = WATCHDOG.set(thread.thread().clone());
+    }
+    Ok(())
+}
+
+fn part(id: u64) -> MutexGuard<'static, BTreeMap<u64, Arc<Call>>> {
+    // What holds it leaves nothing half done.
+    CALLS[id as usize % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch() {
+    let mut idle_ticks = 0;
+    loop {
+        thread::sleep(TICK);
+        if RUNNING.load(Ordering::SeqCst) > 0 {
+            idle_ticks = 0;
+            look();
+            continue;
+        }
+        idle_ticks += 1;
+        if idle_ticks < LINGER_TICKS {
+            continue;
+        }
+        PARKED.store(true, Ordering::SeqCst);
+        while RUNNING.load(Ordering::SeqCst) == 0 {
+            thread::park();
+        }
+        PARKED.store(false, Ordering::SeqCst);
+        idle_ticks = 0;
+    }
+}
+
+/// Ends the calls whose time is over.
+fn look() {
+    for index in 0..PARTS {
+        let calls: Vec<Arc<Call>> = part(index as u64).values().cloned().collect();
+        for call in calls.iter().filter(|call| call.expire()) {
+            leave(call);
+            threads::gave_up();
+        }
+    }
+}

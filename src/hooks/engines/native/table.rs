@@ -1,0 +1,342 @@
+//! The boundary from a library to the host: the table of functions that it may call, and the memory that it hands in.
+//!
+//! Each function finds its call, looks at what it was given, and ends in the session. Nothing here decides what is
+//! allowed.
+#![expect(unsafe_code, reason = "reads and writes memory that a library points to")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use snaphook_hook_abi::{
+    ABI_VERSION, Buffer, Bytes, Host, LEVEL_DEBUG, LEVEL_ERROR, LEVEL_INFO, LEVEL_WARN, STATUS_ERROR, STATUS_MISUSE,
+    STATUS_NONE, STATUS_OK, STATUS_OVER, Text,
+};
+
+use super::call::{Call, Refused};
+use super::{blocking, registry};
+use crate::hooks::access::{AccessCode, AccessError};
+use crate::hooks::context::{Failure, FailureCause, LogLevel};
+use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Redirect, Session};
+
+/// The one table; all calls get the same.
+pub(super) static HOST: Host = Host {
+    abi_version: ABI_VERSION,
+    struct_size: size_of::<Host>() as u32,
+    answer,
+    release,
+    log,
+    read_get,
+    read_query,
+    read_event,
+    write_create,
+    write_update,
+    write_delete,
+    http_send,
+    process_run,
+    secret_get,
+};
+
+type Status = Result<i32, Refused>;
+
+extern "C" fn answer(call: u64, kind: u32, payload: Bytes) -> i32 {
+    serve(call, |call| {
+        call.answer(kind, bytes(call, &payload, "the payload of its answer")?)?;
+        Ok(STATUS_OK)
+    })
+}
+
+extern "C" fn release(call: u64, handle: u64) -> i32 {
+    serve(call, |call| call.release(handle).map(|()| STATUS_OK))
+}
+
+extern "C" fn log(call: u64, level: u32, message: Text) -> i32 {
+    serve(call, |call| {
+        let level = match level {
+            LEVEL_DEBUG => LogLevel::Debug,
+            LEVEL_INFO => LogLevel::Info,
+            LEVEL_WARN => LogLevel::Warn,
+            LEVEL_ERROR => LogLevel::Error,
+            other => {
+                return Err(call.misuse(&format!("it logged with level {other}, which is none of `SNAPHOOK_LEVEL_…`")));
+            }
+        };
+        let message = text(call, &message, "a log message")?;
+        match call.session.log(level, message.to_owned()) {
+            Ok(()) => Ok(STATUS_OK),
+            Err(error) => Err(call.fatal(error)),
+        }
+    })
+}
+
+extern "C" fn read_get(call: u64, model: Text, id: Text, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let (model, id) = (text(call, &model, "`model`")?, text(call, &id, "`id`")?);
+        let found = ask(call, async |session| session.read_get(model, id).await);
+        give_maybe(call, out, found)
+    })
+}
+
+extern "C" fn read_query(call: u64, model: Text, query: Text, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let (model, query) = (text(call, &model, "`model`")?, text(call, &query, "`query`")?);
+        let found = ask(call, async |session| session.read_query(model, query).await);
+        give_maybe(call, out, found.map(Some))
+    })
+}
+
+extern "C" fn read_event(call: u64, position: u64, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let found = ask(call, async |session| session.read_event(position).await);
+        give_maybe(call, out, found)
+    })
+}
+
+extern "C" fn write_create(call: u64, model: Text, id: Text, data: Text, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let (model, data) = (text(call, &model, "`model`")?, text(call, &data, "`data`")?);
+        let id = if id.ptr.is_null() { None } else { Some(text(call, &id, "`id`")?) };
+        let written = ask(call, async |session| session.write_create(model, id, data).await);
+        give_maybe(call, out, written.map(Some))
+    })
+}
+
+extern "C" fn write_update(
+    call: u64,
+    model: Text,
+    id: Text,
+    data: Text,
+    expected: *const u64,
+    out: *mut Buffer,
+) -> i32 {
+    serve(call, |call| {
+        let (model, id) = (text(call, &model, "`model`")?, text(call, &id, "`id`")?);
+        let (data, expected) = (text(call, &data, "`data`")?, position(expected));
+        let written = ask(call, async |session| session.write_update(model, id, data, expected).await);
+        give_maybe(call, out, written.map(Some))
+    })
+}
+
+extern "C" fn write_delete(call: u64, model: Text, id: Text, expected: *const u64, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let (model, id) = (text(call, &model, "`model`")?, text(call, &id, "`id`")?);
+        let expected = position(expected);
+        let deleted = ask(call, async |session| session.write_delete(model, id, expected).await);
+        give_maybe(call, out, deleted.map(Some))
+    })
+}
+
+/// `http_send`'s request.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    #[serde(default = "get")]
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    timeout_ms: Option<u64>,
+    #[serde(default)]
+    redirect: Redirection,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Redirection {
+    #[default]
+    Follow,
+    Manual,
+    Error,
+}
+
+extern "C" fn http_send(
+    call: u64,
+    request: Text,
+    body: Bytes,
+    head: *mut Buffer,
+    response_body: *mut Buffer,
+) -> i32 {
+    serve(call, |call| {
+        let request: Request = match described(text(call, &request, "`request`")?, "request") {
+            Ok(request) => request,
+            Err(error) => return give_error(call, head, error),
+        };
+        let request = HttpRequest {
+            method: request.method,
+            url: request.url,
+            headers: request.headers,
+            body: bytes(call, &body, "`body`")?.to_vec(),
+            timeout: request.timeout_ms.map(Duration::from_millis),
+            redirect: match request.redirect {
+                Redirection::Follow => Redirect::Follow,
+                Redirection::Manual => Redirect::Manual,
+                Redirection::Error => Redirect::Error,
+            },
+        };
+        match granted(call, ask(call, async move |session| session.http_send(request).await))? {
+            Ok(response) => {
+                let answer = json!({
+                    "status": response.status,
+                    "url": response.url,
+                    "redirected": response.redirected,
+                    "headers": response.headers,
+                });
+                give(call, head, answer.to_string().into_bytes())?;
+                give(call, response_body, response.body)?;
+                Ok(STATUS_OK)
+            }
+            Err(error) => give_error(call, head, error),
+        }
+    })
+}
+
+/// `process_run`'s command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    program: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<(String, String)>,
+    timeout_ms: Option<u64>,
+}
+
+extern "C" fn process_run(
+    call: u64,
+    command: Text,
+    input: Bytes,
+    code: *mut i32,
+    output: *mut Buffer,
+    error_output: *mut Buffer,
+) -> i32 {
+    serve(call, |call| {
+        let command: Command = match described(text(call, &command, "`command`")?, "command") {
+            Ok(command) => command,
+            Err(error) => return give_error(call, output, error),
+        };
+        let command = ProcessCommand {
+            program: command.program,
+            args: command.args,
+            stdin: bytes(call, &input, "`input`")?.to_vec(),
+            env: command.env,
+            timeout: command.timeout_ms.map(Duration::from_millis),
+        };
+        match granted(call, ask(call, async move |session| session.process_run(command).await))? {
+            Ok(ended) => {
+                if code.is_null() {
+                    return Err(call.misuse("it passed null for `code`"));
+                }
+                // SAFETY: the library points to a number of its own, as the header says.
+                unsafe { code.write_unaligned(ended.code) };
+                give(call, output, ended.stdout)?;
+                give(call, error_output, ended.stderr)?;
+                Ok(STATUS_OK)
+            }
+            Err(error) => give_error(call, output, error),
+        }
+    })
+}
+
+extern "C" fn secret_get(call: u64, name: Text, out: *mut Buffer) -> i32 {
+    serve(call, |call| {
+        let name = text(call, &name, "`name`")?;
+        let value = ask(call, async |session| session.secret_get(name).await);
+        give_maybe(call, out, value.map(Some))
+    })
+}
+
+/// Finds the call and runs `work` for it; nothing unwinds into the library.
+fn serve(id: u64, work: impl FnOnce(&Call) -> Status) -> i32 {
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        let Some(call) = registry::find(id).filter(|call| !call.is_over()) else { return STATUS_OVER };
+        match work(&call) {
+            Ok(status) => status,
+            Err(Refused::Over) => STATUS_OVER,
+            Err(Refused::Misuse) => STATUS_MISUSE,
+        }
+    }));
+    served.unwrap_or_else(|_| {
+        if let Some(call) = registry::find(id) {
+            let message = "a host function failed; the server's log says where".to_owned();
+            call.fatal(HostError::Fatal(Failure { cause: FailureCause::Internal, message, limit: None }));
+        }
+        STATUS_OVER
+    })
+}
+
+/// Asks the session, on this thread.
+fn ask<T>(call: &Call, question: impl AsyncFnOnce(Arc<Session>) -> Result<T, HostError>) -> Result<T, HostError> {
+    blocking::wait(&call.runtime, question(Arc::clone(&call.session)))
+}
+
+/// A broken limit ends the call; what else was refused is for the library.
+fn granted<T>(call: &Call, result: Result<T, HostError>) -> Result<Result<T, AccessError>, Refused> {
+    // While it waited its time may have run out: then what came of it is for nobody.
+    if call.is_over() {
+        return Err(Refused::Over);
+    }
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(HostError::Access(error)) => Ok(Err(error)),
+        Err(error) => Err(call.fatal(error)),
+    }
+}
+
+fn described<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, AccessError> {
+    serde_json::from_str(text)
+        .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the {what} is not what it should be: {error}")))
+}
+
+fn give_maybe(call: &Call, out: *mut Buffer, result: Result<Option<String>, HostError>) -> Status {
+    match granted(call, result)? {
+        Ok(Some(text)) => give(call, out, text.into_bytes()).map(|()| STATUS_OK),
+        Ok(None) => Ok(STATUS_NONE),
+        Err(error) => give_error(call, out, error),
+    }
+}
+
+fn give_error(call: &Call, out: *mut Buffer, error: AccessError) -> Status {
+    let text = json!({ "code": error.code.as_str(), "message": error.message }).to_string();
+    give(call, out, text.into_bytes()).map(|()| STATUS_ERROR)
+}
+
+fn give(call: &Call, out: *mut Buffer, bytes: Vec<u8>) -> Result<(), Refused> {
+    if out.is_null() {
+        return Err(call.misuse("it passed null for a buffer"));
+    }
+    let (handle, ptr, len) = call.keep(bytes)?;
+    // SAFETY: the library points to a buffer of its own, as the header says.
+    unsafe { out.write_unaligned(Buffer { handle, ptr, len }) };
+    Ok(())
+}
+
+fn position(expected: *const u64) -> Option<u64> {
+    // SAFETY: null, or a number of the library's, as the header says.
+    (!expected.is_null()).then(|| unsafe { expected.read_unaligned() })
+}
+
+fn text<'a>(call: &Call, text: &'a Text, what: &str) -> Result<&'a str, Refused> {
+    let bytes = bytes(call, &Bytes { ptr: text.ptr.cast(), len: text.len }, what)?;
+    let bytes: &'a [u8] = bytes;
+    std::str::from_utf8(bytes)
+        .map_err(|error| call.misuse(&format!("{what} is no UTF-8, from byte {} on", error.valid_up_to())))
+}
+
+/// Lives as long as the caller says: the library keeps it until the host function returns.
+fn bytes<'a>(call: &Call, bytes: &Bytes, what: &str) -> Result<&'a [u8], Refused> {
+    if bytes.len == 0 {
+        return Ok(&[]);
+    }
+    if bytes.ptr.is_null() || bytes.len > isize::MAX as usize {
+        return Err(call.misuse(&format!("it passed {} bytes at {:?} for {what}", bytes.len, bytes.ptr)));
+    }
+    // SAFETY: as the header says, so many bytes are there and stay until this function returns.
+    Ok(unsafe { std::slice::from_raw_parts(bytes.ptr, bytes.len) })
+}

@@ -1,0 +1,129 @@
+//! The threads that libraries run on: as many as are needed, kept for a while, replaced when they are lost.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::hooks::context::{Failure, FailureCause};
+
+/// Threads that may serve at once; more calls wait.
+const SERVING_MAX: usize = 64;
+
+/// The same with those that were given up: each holds its stack for good.
+const ALL_MAX: usize = 512;
+
+/// A thread without work ends after so long.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// As much as a program's main thread has: libraries are not written for less.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What becomes of a thread after a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It serves on.
+    Serve,
+    /// It ends: what ran on it may have left it in an odd state.
+    End,
+    /// It was given up, and came back.
+    CameBack,
+}
+
+type Work = Box<dyn FnOnce() -> After + Send>;
+
+struct Threads {
+    work: VecDeque<Work>,
+    idle: usize,
+    serving: usize,
+    all: usize,
+}
+
+static THREADS: Mutex<Threads> = Mutex::new(Threads { work: VecDeque::new(), idle: 0, serving: 0, all: 0 });
+static MORE_WORK: Condvar = Condvar::new();
+
+/// Runs `work` on one of the threads, soon.
+pub(super) fn run(work: impl FnOnce() -> After + Send + 'static) -> Result<(), Failure> {
+    let mut threads = lock();
+    if threads.serving == 0 && threads.all >= ALL_MAX {
+        return Err(Failure {
+            cause: FailureCause::Overloaded,
+            message: format!(
+                "native hooks hold {ALL_MAX} threads that did not come back, so there are none left; fix the libraries and \
+                 restart the server"
+            ),
+            limit: Some(format!("threads {ALL_MAX}")),
+        });
+    }
+    threads.work.push_back(Box::new(work));
+    if threads.idle >= threads.work.len() {
+        MORE_WORK.notify_one();
+        return Ok(());
+    }
+    match (start(&mut threads), threads.serving) {
+        // With nobody to take it the work would never be done.
+        (Err(error), 0) => {
+            threads.work.pop_back();
+            let message = format!("no thread can be started for the hook: {error}");
+            Err(Failure { cause: FailureCause::Overloaded, message, limit: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One of the threads will not come back, as far as is known.
+pub(super) fn gave_up() {
+    let mut threads = lock();
+    threads.serving = threads.serving.saturating_sub(1);
+    if !threads.work.is_empty() && threads.idle == 0 {
+        let _ = start(&mut threads);
+    }
+}
+
+/// One more, if there may be one.
+fn start(threads: &mut Threads) -> std::io::Result<()> {
+    if threads.serving >= SERVING_MAX || threads.all >= ALL_MAX {
+        return Ok(());
+    }
+    std::thread::Builder::new().name("hook-native".into()).stack_size(STACK_BYTES).spawn(serve)?;
+    threads.serving += 1;
+    threads.all += 1;
+    Ok(())
+}
+
+fn serve() {
+    let mut threads = lock();
+    loop {
+        let Some(work) = threads.work.pop_front() else {
+            threads.idle += 1;
+            let (guard, wait) = MORE_WORK.wait_timeout(threads, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+            threads = guard;
+            threads.idle -= 1;
+            if wait.timed_out() && threads.work.is_empty() {
+                threads.serving -= 1;
+                break;
+            }
+            continue;
+        };
+        drop(threads);
+        let after = work();
+        threads = lock();
+        match after {
+            After::Serve => {}
+            After::End => {
+                threads.serving -= 1;
+                break;
+            }
+            // It was not counted among those that serve.
+            After::CameBack => break,
+        }
+    }
+    threads.all -= 1;
+    if !threads.work.is_empty() && threads.idle == 0 {
+        let _ = start(&mut threads);
+    }
+}
+
+fn lock() -> MutexGuard<'static, Threads> {
+    // What holds it leaves nothing half done.
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
