@@ -13,6 +13,7 @@ mod gate;
 mod guests;
 mod hooks_js;
 mod hostile;
+mod native;
 mod numbers;
 mod other_drivers;
 mod peer;

@@ -4,6 +4,7 @@
 //! run in memory that is gone. A changed file is another library beside the old one; the same content is loaded once.
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the hooks directory")]
 
+use std::error::Error;
 use std::ffi::c_void;
 use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +39,7 @@ impl Library {
         let shown = path.display().to_string();
         let code = opened.map_err(|error| {
             // The private copy's name says nothing to anybody.
-            let error = error.to_string().replace(&shown, "it");
+            let error = error.source().map_or_else(|| error.to_string(), ToString::to_string).replace(&shown, "it");
             format!("the library cannot be loaded: {error}")
         })?;
         let code = ManuallyDrop::new(code);

@@ -238,3 +238,6 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

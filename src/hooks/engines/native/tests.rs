@@ -1,0 +1,161 @@
+//! Cases of the engine: libraries in C, made by the machine's compiler, that keep the rules and that break them.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::*;
+use crate::hooks::context::FailureCause;
+use crate::hooks::engines::conformance::{Subject, conformance, skip};
+use crate::hooks::engines::testing::{Case, cache};
+
+/// What `cc` makes of a file of tests/guests/native. `Err`: there is no compiler.
+fn compiled(file: &str, flags: &[&str]) -> Result<Vec<u8>, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = match file {
+        "check.c" => root.join("sdk/c/examples/check.c"),
+        other => root.join("tests/guests/native").join(other),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("library.so");
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-fexceptions", "-O1", "-Wall", "-Wextra", "-Werror"]).args(flags);
+    command.arg("-I").arg(root.join("sdk/c")).arg("-o").arg(&library).arg(&source);
+    let output = command.output().map_err(|error| format!("no C compiler `cc`: {error}"))?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(std::fs::read(library).unwrap())
+}
+
+/// The suite's library, compiled once.
+fn suite() -> Result<Vec<u8>, String> {
+    static SUITE: Mutex<Option<Result<Vec<u8>, String>>> = Mutex::new(None);
+    SUITE.lock().unwrap().get_or_insert_with(|| compiled("suite.c", &[])).clone()
+}
+
+/// A library of its own for each, so that none meets the memory of another.
+fn hostile(flags: &[&str]) -> Option<Vec<u8>> {
+    compiled("hostile.c", flags).map_err(|reason| skip("hostile native libraries", &reason)).ok()
+}
+
+fn engine() -> Arc<dyn Engine> {
+    Arc::new(NativeEngine::new(&cache()))
+}
+
+conformance!(
+    c,
+    Subject {
+        name: "native (C)",
+        engine: || Ok(engine()),
+        hook: |_| suite(),
+        without: &[
+            ("limit/memory", "a library's memory is the server's, and nobody holds it back"),
+            ("limit/stack", "a library that uses up its thread's stack ends the server"),
+            ("state/*", "a library lives as long as the server and keeps what it likes"),
+        ],
+    }
+);
+
+async fn failure(case: &Case, code: &[u8]) -> Failure {
+    case.run(code).await.failure().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_rules_fails_the_call() {
+    for (name, phase, cause, part) in [
+        ("answers_twice", Phase::PreCreate, FailureCause::Trap, "it answered twice: `accept`, then `amend`"),
+        ("never_answers", Phase::PreCreate, FailureCause::Trap, "it returned without an answer"),
+        ("never_answers", Phase::PostCreate, FailureCause::Trap, "it returned without an answer"),
+        ("wrong_kind", Phase::PreCreate, FailureCause::Trap, "it answered with kind 77"),
+        ("no_utf8", Phase::PreCreate, FailureCause::Trap, "`amend` is no UTF-8, from byte 6 on"),
+        ("no_json", Phase::PreCreate, FailureCause::Amend, "no valid JSON"),
+        ("no_rejection", Phase::PreCreate, FailureCause::Trap, "`reject` is not what it should be"),
+        ("null_payload", Phase::PreCreate, FailureCause::Trap, "it passed 5 bytes at 0x0 for the payload"),
+        ("rejects_after", Phase::PostCreate, FailureCause::Trap, "in a post phase"),
+        ("releases_twice", Phase::PreCreate, FailureCause::Trap, "it released the buffer 1 twice"),
+        ("releases_unknown", Phase::PreCreate, FailureCause::Trap, "it released the buffer 99, which it was never given"),
+        ("null_text", Phase::PreCreate, FailureCause::Trap, "it passed 3 bytes at 0x0 for a log message"),
+        ("null_out", Phase::PreCreate, FailureCause::Trap, "it passed null for a buffer"),
+        ("odd_level", Phase::PreCreate, FailureCause::Trap, "it logged with level 9"),
+        ("hoards", Phase::PreCreate, FailureCause::Memory, "release what is not used any more"),
+        ("throws", Phase::PreCreate, FailureCause::Trap, "panicked or threw an exception"),
+    ] {
+        let Some(code) = hostile(&[&format!("-DCASE={name}")]) else { return };
+        let mut case = Case::new(engine(), phase);
+        case.bench = case.bench.with_instance("item", "i-1", &format!(r#"{{"text":"{}"}}"#, "x".repeat(100_000)));
+        case.grants = "read = ['item']";
+        case.settings.limits.timeout = Duration::from_secs(30);
+        let failure = failure(&case, &code).await;
+        assert_eq!((failure.cause, failure.message.contains(part)), (cause, true), "{name}: {}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exceptions_do_not_wear_the_server_out() {
+    let Some(code) = hostile(&["-DCASE=throws"]) else { return };
+    let case = Case::new(engine(), Phase::PreCreate);
+    let hook = case.prepare(&code).await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(case.call(&*hook).await.failure().cause, FailureCause::Trap);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_over_is_not_found() {
+    let Some(code) = hostile(&["-DCASE=late"]) else { return };
+    let case = Case::new(engine(), Phase::PreCreate);
+    let hook = case.prepare(&code).await.unwrap();
+    for _ in 0..3 {
+        let called = case.call(&*hook).await;
+        assert_eq!((called.report.outcome, called.log.len()), (Outcome::Accept, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_does_not_return_is_kept_out_until_it_is_bound_anew() {
+    let Some(code) = hostile(&["-DCASE=never_returns"]) else { return };
+    let mut case = Case::new(engine(), Phase::PreCreate);
+    case.settings.limits.timeout = Duration::from_millis(50);
+    let hook = case.prepare(&code).await.unwrap();
+    for _ in 0..given_up::GIVEN_UP_MAX {
+        let failure = case.call(&*hook).await.failure().clone();
+        assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Timeout, Some("timeout 50 ms")));
+        assert!(failure.message.contains("its thread is given up"), "{}", failure.message);
+    }
+    let start = Instant::now();
+    let failure = case.call(&*hook).await.failure().clone();
+    assert!(failure.message.contains("the hook is kept out: 3 of its calls"), "{}", failure.message);
+    assert!(start.elapsed() < Duration::from_millis(40), "it fails at once");
+    hook.bound_anew();
+    assert!(case.call(&*hook).await.failure().message.contains("its thread is given up"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_when_it_is_bound() {
+    let refused = async |phase: Phase, code: Vec<u8>| match Case::new(engine(), phase).prepare(&code).await {
+        Ok(_) => panic!("it was taken"),
+        Err(error) => error.message,
+    };
+    let whole = match compiled("check.c", &[]) {
+        Ok(library) => library,
+        Err(reason) => return skip("native libraries", &reason),
+    };
+    let message = refused(Phase::PreCreate, b"just text".to_vec()).await;
+    assert!(message.contains("no shared library for this machine: it begins with `just text`"), "{message}");
+    let message = refused(Phase::PreCreate, whole[..whole.len() / 2].to_vec()).await;
+    assert!(message.contains("cut off"), "{message}");
+    let message = refused(Phase::PostCreate, whole).await;
+    assert!(message.contains("`check` has no function `react`, which `postCreate` needs"), "{message}");
+    for (flags, part) in [
+        (&["-DVERSION=7"][..], "has version 7 of the interface, this server has 1; build it with"),
+        (&["-DSIZE=8"], "descriptor has 8 bytes"),
+        (&["-DSYMBOL=other_name"], "does not export `snaphook_hook`"),
+        (&["-DNO_DESCRIPTOR"], "gave no descriptor"),
+        (&["-DWITHOUT_CHECK"], "`hostile` has no function `check`, which `preCreate` needs"),
+        (&["-DNEEDS=not_there"], "cannot be loaded: it: undefined symbol: not_there"),
+    ] {
+        let Some(code) = hostile(flags) else { return };
+        let message = refused(Phase::PreCreate, code).await;
+        assert!(message.contains(part), "{flags:?}: {message}");
+    }
+}

@@ -1,0 +1,31 @@
+/* Refuses everything and says which library it is: -DSAYS=word. With -DREADS it also says what a read of its own model
+   came to: 1 (there is none), 2 (refused). */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "snaphook_hook.h"
+
+#define TEXT(literal) ((snaphook_text){literal, sizeof(literal) - 1})
+#define QUOTED(word) #word
+#define STRING(word) QUOTED(word)
+
+static void check(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
+  char answer[200] = "{\"message\":\"" STRING(SAYS) "\"}";
+#ifdef READS
+  snaphook_buffer out;
+  int status = host->read_get(call, context->model, TEXT("none"), &out);
+  snprintf(answer, sizeof answer, "{\"message\":\"" STRING(SAYS) ": %d\"}", status);
+#endif
+  (void)context;
+  host->answer(call, SNAPHOOK_ANSWER_REJECT, (snaphook_bytes){(const uint8_t *)answer, strlen(answer)});
+}
+
+static const snaphook_descriptor descriptor = {
+    .abi_version = SNAPHOOK_ABI_VERSION,
+    .struct_size = sizeof(snaphook_descriptor),
+    .name = {"tells", 5},
+    .check = check,
+};
+
+const snaphook_descriptor *snaphook_hook(void) { return &descriptor; }

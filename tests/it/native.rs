@@ -1,0 +1,226 @@
+//! Native hooks from outside: libraries in C, bound over REST, changed while they run.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, ServerOptions, create_orders, eventually};
+
+/// Compiles a file of the repository into the server's hooks folder, in one step. `false`, and a word about it: there is
+/// no compiler.
+fn compile(server: &Server, library: &str, source: &str, flags: &[&str]) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let hooks = server.directory().join("hooks");
+    let new = hooks.join(format!("{library}.new"));
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-fexceptions", "-O1"]).args(flags).arg("-I").arg(root.join("sdk/c"));
+    match command.arg("-o").arg(&new).arg(root.join(source)).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            assert!(std::env::var("CI").is_err(), "no C compiler: {error}");
+            eprintln!("skipped: no C compiler `cc`: {error}");
+            return false;
+        }
+    }
+    std::fs::rename(new, hooks.join(library)).expect("a library");
+    true
+}
+
+const CHECK: &str = "sdk/c/examples/check.c";
+const TELLS: &str = "tests/guests/native/tells.c";
+const PATH: &str = "/models/order/hooks/preCreate";
+
+fn server(tables: &str) -> Server {
+    let server = Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() });
+    create_orders(&server.client(), "order");
+    server
+}
+
+fn binding(library: &str) -> Value {
+    json!({"chain": [{"engine": "native", "library": library}]})
+}
+
+fn create(server: &Server, total: f64) -> (u16, Value) {
+    let answer =
+        server.client().post("/models/order/instances", &json!({"data": {"name": "a", "total": total}}));
+    (answer.status, answer.json())
+}
+
+#[test]
+fn a_library_is_bound_runs_and_is_told_to_be_without_a_sandbox() {
+    let mut server = server("");
+    if !compile(&server, "check.so", CHECK, &[]) {
+        return;
+    }
+    let api = server.client();
+    let bound = api.put(PATH, &binding("check.so")).expect(200).json();
+    let hook = &bound[0];
+    assert_eq!(
+        (&hook["name"], &hook["engine"], &hook["library"], &hook["sandbox"]),
+        (&json!("check"), &json!("native"), &json!("check.so"), &json!("not sandboxed"))
+    );
+    assert_eq!(api.get("/models/order/hooks").expect(200).json()["preCreate"], bound);
+    let mut list = Command::new(env!("CARGO_BIN_EXE_snaphook"));
+    let list = list.args(["--url", &format!("http://{}", server.address()), "hook", "list"]).output().expect("a list");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.contains("native (not sandboxed)"), "{list}");
+
+    let (status, accepted) = create(&server, 5.0);
+    assert_eq!(status, 201, "{accepted}");
+    let (status, refused) = create(&server, 2e6);
+    assert_eq!((status, &refused["hook"]), (422, &json!("check")));
+    assert_eq!(refused["errors"], json!([{"pointer": "/data/total", "message": "at most a million"}]));
+    let event = api.get(&format!("/events?after={}&limit=1", accepted["position"].as_u64().unwrap_or(1) - 1));
+    let event = &event.expect(200).json()["items"][0];
+    assert_eq!((&event["hooks"][0]["engine"], &event["hooks"][0]["artifact"]), (&json!("native"), &hook["artifact"]));
+
+    // The library itself is nobody's to download, and binding it again changes nothing.
+    api.request("GET", PATH).header("Accept", "application/wasm").send().expect_problem(404, "not-found");
+    let version = |api: &crate::support::Client| api.get("/models/order").expect(200).json()["version"].clone();
+    let before = version(&api);
+    assert_eq!(api.put(PATH, &binding("check.so")).expect(200).json(), bound);
+    assert_eq!(version(&api), before);
+
+    // It is there again after a restart, and the log says what is loaded.
+    server = server.restart();
+    let told = |line: &String| line.contains("native library `check.so`") && line.contains("not sandboxed");
+    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+    assert_eq!(create(&server, 2e6).0, 422);
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_way_out() {
+    let server = server("");
+    if !compile(&server, "check.so", CHECK, &[]) {
+        return;
+    }
+    let hooks = server.directory().join("hooks");
+    std::fs::write(hooks.join("text.so"), "no library at all").expect("a file");
+    std::fs::write(server.directory().join("outside.so"), "x").expect("a file");
+    compile(&server, "other.so", "tests/guests/native/hostile.c", &["-DVERSION=9"]);
+    compile(&server, "nothing.so", "tests/guests/native/hostile.c", &["-DSYMBOL=other"]);
+    let api = server.client();
+    for (path, body, part) in [
+        (PATH, binding("missing.so"), "there is no library `missing.so` in the hooks directory"),
+        (PATH, binding("../outside.so"), "is not the name of a file in the hooks directory"),
+        (PATH, binding("/etc/passwd"), "is not the name of a file in the hooks directory"),
+        (PATH, binding(""), "is not the name of a file in the hooks directory"),
+        (PATH, binding("text.so"), "hook `text` cannot be bound: `text.so`: the file is no shared library"),
+        (PATH, binding("other.so"), "hook `other` cannot be bound: `other.so`: the library has version 9"),
+        (PATH, binding("nothing.so"), "`nothing.so`: the library does not export `snaphook_hook`"),
+        ("/models/order/hooks/postCreate", binding("check.so"), "has no function `react`, which `postCreate` needs"),
+        (PATH, json!({"chain": [{"engine": "native", "source": "x"}]}), "name it in `library`"),
+        (PATH, json!({"chain": [{"engine": "native", "artifact": "check.so"}]}), "name it in `library`"),
+        (PATH, json!({"chain": [{"engine": "quickjs", "library": "check.so"}]}), "`library` is for engine `native`"),
+    ] {
+        let problem = api.put(path, &body).expect_problem(422, "invalid");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(part), "{body}: {detail}");
+    }
+    let library = std::fs::read(hooks.join("check.so")).expect("a library");
+    let sent = api.request("PUT", &format!("{PATH}?engine=native")).body("application/wasm", library).send();
+    sent.expect_problem(422, "invalid");
+    assert_eq!(api.get("/models/order").expect(200).json()["version"], 1);
+    assert_eq!(api.get("/events?type=hook.updated").expect(200).json()["items"], json!([]));
+    assert_eq!(create(&server, 1.0).0, 201);
+}
+
+fn said(server: &Server) -> String {
+    let (status, answer) = create(server, 1.0);
+    assert_eq!(status, 422, "{answer}");
+    answer["detail"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
+    let server = server("");
+    if !compile(&server, "tells.so", TELLS, &["-DSAYS=one"]) {
+        return;
+    }
+    let api = server.client();
+    let first = api.put(PATH, &binding("tells.so")).expect(200).json()[0].clone();
+    assert_eq!(said(&server), "one");
+
+    // Calls go on all the time: each is answered by the old code or by the new one.
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let said = said(&server);
+                    assert!(["one", "two", "three"].contains(&said.as_str()), "{said}");
+                }
+            });
+        }
+        for says in ["two", "three"] {
+            assert!(compile(&server, "tells.so", TELLS, &[&format!("-DSAYS={says}")]));
+            eventually("the new library runs", || (said(&server) == says).then_some(()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let now = api.get(PATH).expect(200).json()[0].clone();
+    assert_ne!(now["artifact"], first["artifact"], "the artifact is that of the code that runs");
+    assert_eq!(now["position"], first["position"], "nothing was bound anew");
+
+    // A file that does not load fails closed, says so, and is over when it is replaced.
+    std::fs::write(server.directory().join("hooks/tells.so"), "broken").expect("a file");
+    let failed = eventually("the broken library is seen", || {
+        let (status, answer) = create(&server, 1.0);
+        (status == 502).then_some(answer)
+    });
+    let detail = failed["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("failed (load)") && detail.contains("`tells.so`: the file is no shared library"), "{detail}");
+    assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=four"]));
+    eventually("the new library runs", || (create(&server, 1.0).1["detail"] == "four").then_some(()));
+}
+
+#[test]
+fn a_pinned_grant_holds_for_the_code_that_runs() {
+    let server = server("");
+    if !compile(&server, "reads.so", TELLS, &["-DREADS", "-DSAYS=one"]) {
+        return;
+    }
+    let api = server.client();
+    let artifact = api.put(PATH, &binding("reads.so")).expect(200).json()[0]["artifact"].clone();
+    let config = std::fs::read_to_string(server.config_file()).expect("a config");
+    let grant = format!("[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = {artifact}\nread = ['order']\n");
+    std::fs::write(server.config_file(), format!("{config}\n{grant}")).expect("a config");
+    eventually("the grant is in force", || (said(&server) == "one: 1").then_some(()));
+
+    // Another file is other code, whatever its name is.
+    assert!(compile(&server, "reads.so", TELLS, &["-DREADS", "-DSAYS=two"]));
+    eventually("the new library runs without the grant", || (said(&server) == "two: 2").then_some(()));
+    // The reviewed one again.
+    assert!(compile(&server, "reads.so", TELLS, &["-DREADS", "-DSAYS=one"]));
+    eventually("the reviewed library runs with the grant", || (said(&server) == "one: 1").then_some(()));
+}
+
+#[test]
+fn a_library_that_never_returns_costs_its_calls_and_nothing_else() {
+    let mut server = server("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\ntimeout = '100 ms'");
+    if !compile(&server, "stuck.so", "tests/guests/native/hostile.c", &["-DCASE=never_returns"]) {
+        return;
+    }
+    let api = server.client();
+    create_orders(&api, "other");
+    api.put(PATH, &binding("stuck.so")).expect(200);
+    let mut kept_out = false;
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(create(&server, 1.0).0, 502));
+        }
+    });
+    for _ in 0..4 {
+        let (status, answer) = create(&server, 1.0);
+        assert_eq!(status, 502, "{answer}");
+        kept_out |= answer["detail"].as_str().is_some_and(|detail| detail.contains("is kept out"));
+        api.post("/models/other/instances", &json!({"data": {"name": "a"}})).expect(201);
+    }
+    assert!(kept_out);
+    // The way out: another file.
+    assert!(compile(&server, "stuck.so", CHECK, &[]));
+    eventually("the repaired library runs", || (create(&server, 1.0).0 == 201).then_some(()));
+    assert!(server.stop().success(), "threads that are lost do not keep the server");
+}
