@@ -43,8 +43,7 @@ fn binding(library: &str) -> Value {
 }
 
 fn create(server: &Server, total: f64) -> (u16, Value) {
-    let answer =
-        server.client().post("/models/order/instances", &json!({"data": {"name": "a", "total": total}}));
+    let answer = server.client().post("/models/order/instances", &json!({"data": {"name": "a", "total": total}}));
     (answer.status, answer.json())
 }
 
@@ -171,7 +170,10 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
         (status == 502).then_some(answer)
     });
     let detail = failed["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("failed (load)") && detail.contains("`tells.so`: the file is no shared library"), "{detail}");
+    assert!(
+        detail.contains("failed (load)") && detail.contains("`tells.so`: the file is no shared library"),
+        "{detail}"
+    );
     assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=four"]));
     eventually("the new library runs", || (create(&server, 1.0).1["detail"] == "four").then_some(()));
 }

@@ -234,6 +234,9 @@ mod tests {
             std::fs::write(root.join(HEADER), &text).unwrap();
         }
         let kept = std::fs::read_to_string(root.join(HEADER)).unwrap_or_default();
-        assert!(kept == text, "{HEADER} is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-hook-abi writes it anew:\n{text}");
+        assert!(
+            kept == text,
+            "{HEADER} is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-hook-abi writes it anew:\n{text}"
+        );
     }
 }

@@ -51,8 +51,14 @@ impl Stage {
             self.host.prepare(self.engine, &code, phase, "test").await.map_err(|error| error.to_string())?
         };
         let id = HookId { model: "item".into(), phase, name: "test".into(), artifact: "sha256:00".into() };
-        let binding =
-            Binding { id, engine: self.engine.into(), size: code.len() as u64, mode: Mode::Enforce, position: 1, library: None };
+        let binding = Binding {
+            id,
+            engine: self.engine.into(),
+            size: code.len() as u64,
+            mode: Mode::Enforce,
+            position: 1,
+            library: None,
+        };
         Ok(self.host.bind(binding, Some(prepared)))
     }
 

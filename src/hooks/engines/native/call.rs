@@ -189,9 +189,7 @@ impl Call {
     pub(super) fn fatal(&self, error: HostError) -> Refused {
         let failure = match error {
             HostError::Fatal(failure) => failure,
-            HostError::Access(error) => {
-                Failure { cause: FailureCause::Exception, message: error.message, limit: None }
-            }
+            HostError::Access(error) => Failure { cause: FailureCause::Exception, message: error.message, limit: None },
         };
         self.fault(failure);
         self.over.store(true, Ordering::Release);
@@ -253,9 +251,10 @@ impl Call {
             (Some(failure), _, _) => Outcome::Failed(failure),
             (None, true, _) => Outcome::Failed(Failure {
                 cause: FailureCause::Trap,
-                message: "the hook panicked or threw an exception out of its function; what it said is on the server's \
+                message:
+                    "the hook panicked or threw an exception out of its function; what it said is on the server's \
                           standard error, if anywhere"
-                    .to_owned(),
+                        .to_owned(),
                 limit: None,
             }),
             (None, false, None) => {
@@ -314,9 +313,7 @@ fn outcome(answer: Answer) -> Outcome {
     match answer {
         Answer::Accept => Outcome::Accept,
         Answer::Amend(data) => Outcome::Amend(Json::trusted(data)),
-        Answer::Fail(message) => {
-            Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
-        }
+        Answer::Fail(message) => Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None }),
         Answer::Reject(text) => match serde_json::from_str::<Refusal>(&text) {
             Ok(refusal) => {
                 let fields = refusal.fields.into_iter();

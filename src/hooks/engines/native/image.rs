@@ -80,7 +80,8 @@ fn check_elf(bytes: &[u8]) -> Result<(), String> {
     }
     let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let long = |at: usize| usize::try_from(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?)).ok();
+    let long =
+        |at: usize| usize::try_from(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?)).ok();
     if bytes.get(4..6) != Some(&[2, 1]) {
         return Err(no_library("it is ELF, but not 64 bits with little endian".to_owned()));
     }

@@ -155,13 +155,7 @@ enum Redirection {
     Error,
 }
 
-extern "C" fn http_send(
-    call: u64,
-    request: Text,
-    body: Bytes,
-    head: *mut Buffer,
-    response_body: *mut Buffer,
-) -> i32 {
+extern "C" fn http_send(call: u64, request: Text, body: Bytes, head: *mut Buffer, response_body: *mut Buffer) -> i32 {
     serve(call, |call| {
         let request: Request = match described(text(call, &request, "`request`")?, "request") {
             Ok(request) => request,

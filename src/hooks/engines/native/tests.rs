@@ -73,7 +73,12 @@ async fn what_breaks_the_rules_fails_the_call() {
         ("null_payload", Phase::PreCreate, FailureCause::Trap, "it passed 5 bytes at 0x0 for the payload"),
         ("rejects_after", Phase::PostCreate, FailureCause::Trap, "in a post phase"),
         ("releases_twice", Phase::PreCreate, FailureCause::Trap, "it released the buffer 1 twice"),
-        ("releases_unknown", Phase::PreCreate, FailureCause::Trap, "it released the buffer 99, which it was never given"),
+        (
+            "releases_unknown",
+            Phase::PreCreate,
+            FailureCause::Trap,
+            "it released the buffer 99, which it was never given",
+        ),
         ("null_text", Phase::PreCreate, FailureCause::Trap, "it passed 3 bytes at 0x0 for a log message"),
         ("null_out", Phase::PreCreate, FailureCause::Trap, "it passed null for a buffer"),
         ("odd_level", Phase::PreCreate, FailureCause::Trap, "it logged with level 9"),
