@@ -75,20 +75,26 @@ impl fmt::Display for FileError {
 
 /// Every model of a folder, by id, or everything that is wrong in it. A folder that is not there holds no models.
 pub fn read_directory(directory: &Path) -> Result<Vec<ModelFiles>, Vec<FileError>> {
+    match read_what_is_whole(directory) {
+        (models, errors) if errors.is_empty() => Ok(models),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// The models of a folder in whose files nothing is wrong, and everything that is wrong in the others.
+pub fn read_what_is_whole(directory: &Path) -> (Vec<ModelFiles>, Vec<FileError>) {
     let mut errors = Vec::new();
     let mut models = Vec::new();
     for name in names(directory, &mut errors) {
         let folder = directory.join(&name);
         if folder.join("model.json").is_file() {
-            models.extend(read_model(&folder, name, &mut errors));
+            let before = errors.len();
+            let model = read_model(&folder, name, &mut errors);
+            models.extend(model.filter(|_| errors.len() == before));
         }
     }
-    if errors.is_empty() {
-        Ok(models)
-    } else {
-        errors.sort();
-        Err(errors)
-    }
+    errors.sort();
+    (models, errors)
 }
 
 /// What is in a folder, sorted. Names that are no UTF-8 cannot be meant.

@@ -63,7 +63,7 @@ impl Apply {
 }
 
 /// The models of those names as the server has them.
-async fn states(client: &Client, ids: impl Iterator<Item = &str>) -> Result<Vec<ModelState>> {
+pub(super) async fn states(client: &Client, ids: impl Iterator<Item = &str>) -> Result<Vec<ModelState>> {
     let mut states = Vec::new();
     for id in ids {
         let Some(model) = client.find(&path(&["models", id])).await? else { continue };
@@ -95,7 +95,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
     chain.into_iter().flatten().map(hook).collect()
 }
 
-async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) -> Result<()> {
+pub(super) async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) -> Result<()> {
     match step {
         Step::CreateModel { id, document } => {
             let mut body = Map::from_iter([("id".to_owned(), Value::from(id.as_str()))]);

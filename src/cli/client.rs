@@ -145,8 +145,10 @@ pub(super) fn path(segments: &[&str]) -> String {
 
 /// A path with a query.
 pub(super) fn with_query(path: &str, query: &[(&str, String)]) -> String {
-    let pairs: Vec<_> =
-        query.iter().map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, PLAIN))).collect();
+    let pairs: Vec<_> = query
+        .iter()
+        .map(|(key, value)| format!("{}={}", utf8_percent_encode(key, PLAIN), utf8_percent_encode(value, PLAIN)))
+        .collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 

@@ -123,20 +123,20 @@ impl Events {
 
 /// Cuts a stream into server-sent events.
 #[derive(Default)]
-struct Frames {
+pub(super) struct Frames {
     rest: Vec<u8>,
     current: Frame,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Frame {
-    id: Option<String>,
-    data: String,
+pub(super) struct Frame {
+    pub(super) id: Option<String>,
+    pub(super) data: String,
 }
 
 impl Frames {
     /// The events that `chunk` completes.
-    fn push(&mut self, chunk: &[u8]) -> Vec<Frame> {
+    pub(super) fn push(&mut self, chunk: &[u8]) -> Vec<Frame> {
         self.rest.extend_from_slice(chunk);
         let mut frames = Vec::new();
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {

@@ -4,6 +4,7 @@ mod build;
 mod deploy;
 mod new;
 mod project;
+mod replay;
 mod test;
 pub(super) mod types;
 

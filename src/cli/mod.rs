@@ -6,6 +6,7 @@
 mod apply;
 mod check;
 mod client;
+mod dev;
 mod errors;
 mod events;
 mod hook;
@@ -44,6 +45,7 @@ Examples:
   snaphook init shop                             make a project that runs: a configuration, a model, a hook
   snaphook                                       serve, as config.toml says
   snaphook check                                 say what is wrong with config.toml, with lines
+  snaphook dev                                   serve, and bind each hook of `hooks/` when its file is saved
   snaphook apply --plan                          show what `hooks/` would change on the running server
   snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
   snaphook hook test check.js --phase preCreate --after new.json
@@ -89,6 +91,7 @@ enum Command {
     #[command(subcommand)]
     Hook(hook::Hook),
     Apply(apply::Apply),
+    Dev(dev::Dev),
     Init(init::Init),
 }
 
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
         Command::Apply(command) => block_on(command.run(&global)),
+        Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
     };
     match result {

@@ -1,11 +1,12 @@
 //! `snaphook serve`: opens everything in its order, serves, and closes everything in reverse.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{Failure, Global, Result, output, rebuild};
 use crate::config::{self, Config, ConfigHandle};
@@ -21,6 +22,15 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Who changes models and hooks at start.
 const ACTOR_APPLY: &str = "apply";
 
+/// What differs when something else than `snaphook serve` serves.
+#[derive(Default)]
+pub(super) struct Options {
+    /// Told where it listens, once it does.
+    pub(super) ready: Option<oneshot::Sender<SocketAddr>>,
+    /// Somebody else applies the folder of hooks.
+    pub(super) is_applied: bool,
+}
+
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
     match &config.file {
@@ -30,20 +40,26 @@ pub(super) fn serve(global: &Global) -> Result<()> {
     if let Some(refusal) = config.refusal() {
         return Err(refusal.into());
     }
+    let workers = config.server.workers;
+    on_all_cores(workers, run(config, Options::default()))
+}
+
+/// Runs what serves to its end.
+pub(super) fn on_all_cores(workers: usize, work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.server.workers)
+        .worker_threads(workers)
         .thread_name("snaphook")
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
-    let result = runtime.block_on(run(config));
+    let result = runtime.block_on(work);
     // Everything was closed; a thread that still waits for something has nothing to finish.
     runtime.shutdown_background();
     result
 }
 
 /// Serves until a signal asks to stop. A step of the start that fails undoes those before it.
-async fn run(config: Config) -> Result<()> {
+pub(super) async fn run(config: Config, options: Options) -> Result<()> {
     let start = Instant::now();
     let mut stop = stop_signal()?;
     let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
@@ -59,7 +75,7 @@ async fn run(config: Config) -> Result<()> {
     };
     let handle = ConfigHandle::new(config);
     if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &handle, &engine, listener).await?;
+        serve_until(stop, start, &handle, &engine, listener, options).await?;
     }
     tracing::info!("stopped");
     Ok(())
@@ -111,13 +127,18 @@ async fn serve_until(
     handle: &Arc<ConfigHandle>,
     engine: &Arc<Engine>,
     listener: TcpListener,
+    options: Options,
 ) -> Result<()> {
     let config = handle.current();
-    let served = match unless_stopped(&mut stop, apply(&config, engine)).await {
+    let served = match unless_stopped(&mut stop, apply(&config, engine, options.is_applied)).await {
         None => Ok(()),
         Some(Ok(())) => {
             let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
             announce(&config, &listener, start)?;
+            if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
+                // Whoever asked may have gone.
+                let _ = ready.send(address);
+            }
             let mut asked = stop.clone();
             let shutdown = async move {
                 let _ = asked.wait_for(Option::is_some).await;
@@ -138,8 +159,8 @@ async fn serve_until(
 }
 
 /// `[hooks] apply = true`.
-async fn apply(config: &Config, engine: &Engine) -> Result<()> {
-    if !config.hooks.apply {
+async fn apply(config: &Config, engine: &Engine, is_applied: bool) -> Result<()> {
+    if is_applied || !config.hooks.apply {
         return Ok(());
     }
     let start = Instant::now();

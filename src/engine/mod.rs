@@ -3,6 +3,7 @@
 //! The engine does no HTTP and does not know which drivers or hook engines exist. Ground state is the event log
 //! alone; models in use, model store, tail and consumer groups are derived from it.
 
+pub mod backtest;
 pub mod command;
 pub mod error;
 pub mod replay;

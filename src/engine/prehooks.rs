@@ -8,8 +8,8 @@ use super::Engine;
 use super::command::HookDecision;
 use super::error::{Error, ErrorKind};
 use super::models::Entry;
-use crate::catalog::FieldError;
 use crate::catalog::document::Document;
+use crate::catalog::{FieldError, Schema};
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::hooks::stats::shorten;
@@ -41,7 +41,7 @@ impl Engine {
                 .host
                 .run_checked(hook, &context, |run| {
                     if let Outcome::Amend(data) = &run.outcome {
-                        match check_amended(entry, data, hook) {
+                        match check_amended(&entry.model.schema, data, hook) {
                             Ok(document) => amended = Some(document),
                             Err(failure) => run.outcome = Outcome::Failed(failure),
                         }
@@ -79,11 +79,15 @@ impl Engine {
 }
 
 /// Amended data is validated like a client's.
-fn check_amended(entry: &Entry, data: &snaphook_driver::Json, hook: &BoundHook) -> Result<Document, Failure> {
+pub(super) fn check_amended(
+    schema: &Schema,
+    data: &snaphook_driver::Json,
+    hook: &BoundHook,
+) -> Result<Document, Failure> {
     let failure = |message| Failure { cause: FailureCause::Amend, message, limit: None };
     let document = Document::parse(data)
         .map_err(|error| failure(format!("hook `{}` amended data that cannot be read: {error}", hook.label())))?;
-    entry.model.schema.validate(&document.value, "").map_err(|errors| {
+    schema.validate(&document.value, "").map_err(|errors| {
         let first = errors.first().map_or_else(String::new, |error| format!(": {} {}", error.pointer, error.message));
         failure(format!("hook `{}` amended data that does not fit the schema{first}", hook.label()))
     })?;

@@ -9,6 +9,7 @@ use super::error::Result;
 use super::{Engine, stopped_signal};
 use crate::catalog::Model;
 use crate::config::Phase;
+use crate::hooks::feed::RunLine;
 use crate::hooks::stats::PhaseLine;
 
 impl Engine {
@@ -40,6 +41,21 @@ impl Engine {
         });
         let ended = self.stopping.subscribe();
         Ok(stream::iter(lines).chain(live).take_until(stopped_signal(ended)).boxed())
+    }
+
+    /// Every run of every hook that ends from now on. One that cannot keep up misses some.
+    pub fn follow_hook_runs(&self) -> BoxStream<'static, RunLine> {
+        let live = stream::unfold(self.host.follow_runs(), |mut receiver| async move {
+            use tokio::sync::broadcast::error::RecvError;
+            loop {
+                match receiver.recv().await {
+                    Ok(run) => return Some((run, receiver)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        live.take_until(stopped_signal(self.stopping.subscribe())).boxed()
     }
 
     /// One object per hook of the phase.

@@ -24,6 +24,7 @@ use super::access::Access;
 use super::code::{Code, Followed, Found};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
 use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::feed::{Feed, RunLine};
 use super::grants::{Granted, HookId};
 use super::library;
 use super::session::{Services, Session};
@@ -143,6 +144,7 @@ pub struct HookHost {
     prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
     /// Kept for as long as the server runs: a hook that is replaced keeps its phase's log.
     logs: Mutex<HashMap<(String, Phase), Arc<PhaseLog>>>,
+    feed: Feed,
 }
 
 struct Attached {
@@ -156,7 +158,14 @@ type PreparedKey = (&'static str, Phase, String, [u8; 32]);
 impl HookHost {
     /// Grants and limits follow `config`.
     pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ArcSwap<Config>>) -> Self {
-        HookHost { engines, config, attached: OnceLock::new(), prepared: Mutex::default(), logs: Mutex::default() }
+        HookHost {
+            engines,
+            config,
+            attached: OnceLock::new(),
+            prepared: Mutex::default(),
+            logs: Mutex::default(),
+            feed: Feed::default(),
+        }
     }
 
     /// Connects the host to the server's data, which needs the host itself. Once, before the first run; what is
@@ -246,6 +255,11 @@ impl HookHost {
         Arc::clone(lock(&self.logs).entry((model.to_owned(), phase)).or_default())
     }
 
+    /// Every run that ends from now on.
+    pub fn follow_runs(&self) -> tokio::sync::broadcast::Receiver<RunLine> {
+        self.feed.follow()
+    }
+
     /// What the REST API tells of a hook.
     pub fn info(&self, hook: &BoundHook) -> HookInfo {
         let code = hook.code.load();
@@ -303,6 +317,7 @@ impl HookHost {
             shorten(&mut failure.message, FAILURE_BYTES_MAX);
         }
         hook.stats.record(&run, shadow);
+        self.feed.tell(&hook.binding, context, &run);
         self.keep_log(hook, context, &run, shadow);
         tracing::debug!(
             hook = hook.label,

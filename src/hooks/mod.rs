@@ -5,6 +5,7 @@ pub mod capabilities;
 mod code;
 pub mod context;
 pub mod engines;
+pub mod feed;
 pub mod grants;
 pub mod host;
 pub mod library;

@@ -81,6 +81,21 @@ pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Respo
     Reply::ok().serialize(&Items { items: call.engine().hook_stats(model, phase)? })
 }
 
+/// `GET /hooks/runs`: every run of every hook from now on, as server-sent events.
+pub(super) async fn runs(call: &Call) -> Result<Response> {
+    if call.verb() != Verb::Get {
+        return Err(Problem::method_not_allowed("GET, HEAD"));
+    }
+    call.no_query()?;
+    let frames = call.engine().follow_hook_runs().map(|run| {
+        sse::frame(None, "run", |out| {
+            // Texts and numbers: writing them into memory cannot fail.
+            let _ = serde_json::to_writer(out, &run);
+        })
+    });
+    Ok(sse::respond(frames, call.app.stopping.clone()))
+}
+
 #[derive(Serialize)]
 struct Items<T> {
     items: Vec<T>,

@@ -117,6 +117,7 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["models", model, "hooks", phase] => (Route::HooksPhase, Box::pin(hooks::phase(call, model, phase, body))),
         ["models", model, "hooks", phase, "log"] => (Route::HooksLog, Box::pin(hooks::log(call, model, phase))),
         ["models", model, "hooks", phase, "stats"] => (Route::HooksStats, Box::pin(hooks::stats(call, model, phase))),
+        ["hooks", "runs"] => (Route::HooksRuns, Box::pin(hooks::runs(call))),
         ["models", model, "instances"] => (Route::Instances, Box::pin(instances::collection(call, model, body))),
         ["models", model, "instances", id] => (Route::Instance, Box::pin(instances::one(call, model, id, body))),
         ["models", model, "instances", id, "events"] => (Route::InstanceEvents, Box::pin(events::history(call, model, id))),

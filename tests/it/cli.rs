@@ -4,8 +4,10 @@ mod apply;
 mod authoring;
 mod check;
 mod commands;
+mod dev;
 mod help;
 mod rebuild;
+mod replay;
 mod signals;
 
 use std::io::Write;

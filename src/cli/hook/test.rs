@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use snaphook_driver::{Json, time};
 
+use super::replay::Replay;
 use super::{Place, prepare, read};
 use crate::catalog::files::{ModelFiles, read_directory};
 use crate::cli::{Failure, Global, Result, output};
@@ -28,7 +29,10 @@ use crate::hooks::host::{Binding, HookHost, Mode};
 /// Prints what it decides, its log, its time and memory, and each capability that it asked for. It may do what
 /// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances.
 ///
-/// Example: snaphook hook test hooks/movie/preCreate.ts --after film.json
+/// With --replay it decides over changes that were let pass: which of those decisions would change?
+///
+/// Examples: snaphook hook test hooks/movie/preCreate.ts --after film.json
+///           snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     /// JavaScript, TypeScript or a WebAssembly component
@@ -44,6 +48,15 @@ pub(in crate::cli) struct Test {
     /// File with the instance's data after the change (create and update)
     #[arg(long, value_name = "FILE")]
     after: Option<PathBuf>,
+    /// Decide again over changes that the log already has, and list the decisions that would change
+    ///
+    /// On the log of the running server, or on the stores if none runs. The hook reads the data as they are now, and has
+    /// the grants of the configuration; nothing is written.
+    #[arg(long, conflicts_with_all = ["before", "after", "id"])]
+    replay: bool,
+    /// With --replay: over how many of the last changes
+    #[arg(long, value_name = "COUNT", default_value = "1000", requires = "replay")]
+    last: usize,
     /// The instance's id
     #[arg(long, default_value = "test")]
     id: String,
@@ -64,6 +77,13 @@ impl Test {
             name: self.name.clone().unwrap_or(stem),
             artifact: artifact(&code),
         };
+        if self.replay {
+            if self.place.model(&self.file).is_none() {
+                return Err(Failure::new("name the model with `--model`"));
+            }
+            let replay = Replay { engine, code: &code, id, last: self.last, json: self.json };
+            return replay.run(global).await;
+        }
         let context = self.context(&id)?;
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;

@@ -1,0 +1,297 @@
+//! `snaphook hook test --replay`: a pre hook decides again over the last changes of a model.
+//!
+//! On the log of the running server, over REST like any client; on the stores themselves if none runs.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
+
+use super::prepare;
+use crate::catalog::{Schema, query};
+use crate::cli::client::{Client, path, with_query};
+use crate::cli::{Failure, Global, Result, output};
+use crate::config::{Config, ConfigHandle};
+use crate::drivers::Stores;
+use crate::engine::FilterValue;
+use crate::engine::backtest::{self, Change, Cost, Log, NoArtifacts, Past, StoredLog, never_writes};
+use crate::engine::replay::{self, Progress};
+use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
+use crate::hooks::engines;
+use crate::hooks::grants::HookId;
+use crate::hooks::host::{Binding, HookHost, Mode};
+
+use std::sync::Arc;
+
+/// What is tried, and on how much.
+pub(super) struct Replay<'a> {
+    pub(super) engine: &'a str,
+    pub(super) code: &'a [u8],
+    pub(super) id: HookId,
+    pub(super) last: usize,
+    pub(super) json: bool,
+}
+
+impl Replay<'_> {
+    pub(super) async fn run(self, global: &Global) -> Result<()> {
+        let config = global.config()?;
+        let phase = self.id.phase;
+        let kind = backtest::kind_after(phase).ok_or_else(|| {
+            Failure::new(format!("`--replay` is for pre hooks, which decide; `{phase}` runs after the change"))
+        })?;
+        let client = global.client()?;
+        let model = self.id.model.clone();
+        let found = match client.get(&path(&["models", &model])).await {
+            Ok(found) => {
+                let schema = schema(&model, &Json::from_value(&found["schema"]))?;
+                let log = Arc::new(Remote(client));
+                let past = past(&*log, &model, kind, self.last).await?;
+                self.decide(&config, log, &schema, past).await?
+            }
+            Err(Failure::NoServer(_)) if !client.is_named() => {
+                let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
+                let found = self.on_stores(&config, stores.clone(), kind).await;
+                stores.close().await;
+                found?
+            }
+            Err(error) => return Err(error),
+        };
+        if self.json { print_json(&found) } else { print(&model, &found) }
+    }
+
+    async fn on_stores(&self, config: &Config, stores: Stores, kind: EventKind) -> Result<(Vec<Change>, Cost)> {
+        // The model store catches up with the log, as at every start: the hook reads what is so now.
+        let models = replay::run(&stores.event, &stores.model, &Progress::default()).await;
+        let models = models.map_err(|error| Failure::new(error.to_string()))?;
+        let log = Arc::new(StoredLog::new(stores, models));
+        let model = &self.id.model;
+        let record = log.model(model).ok_or_else(|| Failure::new(format!("the log has no model `{model}`")))?;
+        let schema = schema(model, &record.record.schema)?;
+        let past = past(&*log, model, kind, self.last).await?;
+        self.decide(config, log, &schema, past).await
+    }
+
+    async fn decide(
+        &self,
+        config: &Config,
+        access: Arc<dyn Access>,
+        schema: &Schema,
+        past: Vec<Past>,
+    ) -> Result<(Vec<Change>, Cost)> {
+        let host = HookHost::new(engines::all(config), ConfigHandle::new(config.clone()).shared());
+        host.attach(access, Arc::new(NoArtifacts));
+        let prepared = prepare(&host, self.engine, self.code, self.id.phase, &self.id.name).await?;
+        let binding = Binding {
+            id: self.id.clone(),
+            engine: self.engine.to_owned(),
+            size: self.code.len() as u64,
+            mode: Mode::Enforce,
+            position: 1,
+        };
+        let hook = host.bind(binding, Some(prepared));
+        Ok(backtest::run(&host, &hook, schema, past).await)
+    }
+}
+
+fn schema(model: &str, text: &Json) -> Result<Schema> {
+    Schema::compile(text).map_err(|error| Failure::new(format!("the schema of `{model}` cannot be used: {error}")))
+}
+
+async fn past(log: &dyn Log, model: &str, kind: EventKind, last: usize) -> Result<Vec<Past>> {
+    backtest::last(log, model, kind, last).await.map_err(Failure::new)
+}
+
+fn print(model: &str, (changes, cost): &(Vec<Change>, Cost)) -> Result<()> {
+    for change in changes {
+        let cause = change.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+        let verdict = match change.verdict {
+            "reject" => "would refuse",
+            "amend" => "would amend",
+            _ => "would fail",
+        };
+        let message = change.message.as_ref().map_or_else(String::new, |message| format!(": {message}"));
+        output::line(format!("event {} {model}/{}: {verdict}{cause}{message}", change.position, change.instance))?;
+        for field in &change.fields {
+            output::line(format!("  {}: {}", field.pointer, field.message))?;
+        }
+        for difference in &change.differences {
+            let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+            output::line(format!(
+                "  {}: {}, stored is {}",
+                difference.pointer,
+                shown(&difference.now),
+                shown(&difference.stored)
+            ))?;
+        }
+    }
+    let count = |verdict| changes.iter().filter(|change| change.verdict == verdict).count();
+    output::line(format!(
+        "{} of {} decisions would change: {} refused, {} amended, {} failed",
+        changes.len(),
+        cost.runs,
+        count("reject"),
+        count("amend"),
+        count("failed")
+    ))?;
+    let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+    output::line(format!(
+        "cost: p50 {:.2} ms, p99 {:.2} ms, at most {:.1} MiB",
+        ms(cost.p50),
+        ms(cost.p99),
+        cost.memory_bytes_max as f64 / f64::from(1 << 20)
+    ))
+}
+
+fn print_json((changes, cost): &(Vec<Change>, Cost)) -> Result<()> {
+    output::line(json!({ "changes": changes, "cost": cost.to_json() }))
+}
+
+/// A running server's log, and what a hook may read there.
+struct Remote(Client);
+
+impl Remote {
+    async fn find(&self, path: &str) -> std::result::Result<Option<Value>, AccessError> {
+        self.0.find(path).await.map_err(|error| AccessError::new(AccessCode::Failed, error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Log for Remote {
+    async fn page(&self, model: &str, kind: EventKind, after: Position) -> std::result::Result<Vec<Event>, String> {
+        let query = [
+            ("model", model.to_owned()),
+            ("type", kind.to_string()),
+            ("after", after.to_string()),
+            ("limit", "1000".to_owned()),
+        ];
+        let page = self.0.get(&with_query("/events", &query)).await.map_err(|error| error.to_string())?;
+        read(page.get("items").cloned().unwrap_or_default())
+    }
+
+    async fn head(&self) -> std::result::Result<Position, String> {
+        let page = self.0.get("/events?limit=1").await.map_err(|error| error.to_string())?;
+        page.get("head").and_then(Value::as_u64).ok_or_else(|| "the server's answer has no `head`".to_owned())
+    }
+
+    async fn before(&self, model: &str, id: &str, position: Position) -> std::result::Result<Option<Json>, String> {
+        let then = [("at", position.saturating_sub(1).to_string())];
+        let path = with_query(&path(&["models", model, "instances", id]), &then);
+        let found = self.0.find(&path).await.map_err(|error| error.to_string())?;
+        Ok(found.and_then(|instance| instance.get("data").map(Json::from_value)))
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> std::result::Result<T, String> {
+    // Through text: data keeps the digits of its numbers only there.
+    serde_json::from_str(&value.to_string()).map_err(|error| format!("the server's answer cannot be read: {error}"))
+}
+
+#[async_trait]
+impl Access for Remote {
+    async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError> {
+        let failed = |message| AccessError::new(AccessCode::Failed, message);
+        match self.find(&path(&["models", model, "instances", id])).await? {
+            Some(found) => Ok(Some(read(found).map_err(failed)?)),
+            None if self.find(&path(&["models", model])).await?.is_some() => Ok(None),
+            None => {
+                Err(AccessError::new(AccessCode::NotFound, format!("there is no model `{}`", model.escape_debug())))
+            }
+        }
+    }
+
+    async fn query(&self, model: &str, text: &str) -> std::result::Result<InstancePage, AccessError> {
+        let invalid = |message| AccessError::new(AccessCode::Invalid, message);
+        let input = query::from_json(text).map_err(invalid)?;
+        let mut keys = Vec::new();
+        for (path, operator, value) in &input.filter {
+            let value = value_text(value).map_err(|value| {
+                invalid(format!("`{value}` cannot be asked of a server: in a list of texts none may hold a comma"))
+            })?;
+            keys.push((format!("filter[{path}][{operator}]"), value));
+        }
+        keys.extend(input.sort.map(|sort| ("sort".to_owned(), sort)));
+        keys.extend(input.limit.map(|limit| ("limit".to_owned(), limit.to_string())));
+        keys.extend(input.cursor.map(|cursor| ("cursor".to_owned(), cursor)));
+        let pairs: Vec<(&str, String)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        let page = self.0.get(&with_query(&path(&["models", model, "instances"]), &pairs)).await;
+        let page = page.map_err(|error| invalid(error.to_string()))?;
+        read(page).map_err(|message| AccessError::new(AccessCode::Failed, message))
+    }
+
+    async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError> {
+        let Some(after) = position.checked_sub(1) else { return Ok(None) };
+        let query = [("after", after.to_string()), ("limit", "1".to_owned())];
+        let page = self.find(&with_query("/events", &query)).await?.unwrap_or_default();
+        let events: Vec<Event> = read(page.get("items").cloned().unwrap_or_default())
+            .map_err(|message| AccessError::new(AccessCode::Failed, message))?;
+        Ok(events.into_iter().find(|event| event.position == position))
+    }
+
+    async fn create(
+        &self,
+        _: &Writer,
+        _: &str,
+        _: Option<&str>,
+        _: &str,
+    ) -> std::result::Result<Instance, AccessError> {
+        Err(never_writes())
+    }
+
+    async fn update(
+        &self,
+        _: &Writer,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: Option<Position>,
+    ) -> std::result::Result<Instance, AccessError> {
+        Err(never_writes())
+    }
+
+    async fn delete(
+        &self,
+        _: &Writer,
+        _: &str,
+        _: &str,
+        _: Option<Position>,
+    ) -> std::result::Result<Instance, AccessError> {
+        Err(never_writes())
+    }
+
+    async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError> {
+        let message =
+            format!("the value of `{name}` does not leave a running server; stop it to try this hook on its stores");
+        Err(AccessError::new(AccessCode::Failed, message))
+    }
+}
+
+/// A filter's value as it stands in a URL; the error is a text that cannot.
+fn value_text(value: &FilterValue) -> std::result::Result<String, String> {
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match value {
+        FilterValue::Text(text) => Ok(text.clone()),
+        FilterValue::Json(Value::Array(values)) => {
+            let texts: Vec<String> = values.iter().map(plain).collect();
+            match texts.iter().find(|text| text.contains(',')) {
+                Some(text) => Err(text.clone()),
+                None => Ok(texts.join(",")),
+            }
+        }
+        FilterValue::Json(value) => Ok(plain(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        let text = |value| value_text(&FilterValue::Json(value));
+        assert_eq!(text(json!("a,b")).as_deref(), Ok("a,b"));
+        assert_eq!(text(json!([1, "x", true])).as_deref(), Ok("1,x,true"));
+        assert_eq!(text(json!(["a,b", "c"])), Err("a,b".to_owned()));
+    }
+}

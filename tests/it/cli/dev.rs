@@ -1,0 +1,150 @@
+//! `snaphook dev`: what is saved is bound, what runs is printed, what is wrong has its place.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::{Background, command, run, write};
+use crate::support::{Client, Server, eventually};
+
+/// A running `snaphook dev` and what it has printed.
+struct Dev {
+    process: Background,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Dev {
+    fn start(directory: &Path, args: &[&str]) -> Dev {
+        let mut child: Child = command(directory, args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let stdout = child.stdout.take().expect("a pipe");
+        let collected = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                collected.lock().expect("no panic while locked").push(line);
+            }
+        });
+        Dev { process: Background(child), lines }
+    }
+
+    fn printed(&self) -> String {
+        self.lines.lock().expect("no panic while locked").join("\n")
+    }
+
+    /// Waits until it has printed that.
+    #[track_caller]
+    fn says(&self, text: &str) {
+        eventually(&format!("`{text}` is printed"), || self.printed().contains(text).then_some(()));
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.printed().matches(text).count()
+    }
+}
+
+/// A new project with a port and a cache that the test chose.
+fn project(place: &Path) -> PathBuf {
+    run(place, &["init", "shop"]).ok();
+    let shop = place.join("shop");
+    let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
+    let cache = format!("[hooks]\ncache = '{}'\n", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").display());
+    write(&shop, "config.toml", &config.replace(":1337", ":0").replace("[hooks]\n", &cache));
+    shop
+}
+
+#[test]
+fn what_is_saved_is_bound_and_what_runs_is_printed() {
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    let mut dev = Dev::start(&shop, &["dev"]);
+    dev.says("watching ");
+    dev.says("create hook `order.preCreate`: quickjs (preCreate.ts), ");
+    let printed = dev.printed();
+    let address = printed.lines().find_map(|line| line.strip_prefix("snaphook serves at http://")).expect("an address");
+    let api = Client::new(address.parse().expect("an address"), "/");
+    let create = |id: &str, total: i64| {
+        api.post("/models/order/instances", &json!({"id": id, "data": {"customer": "ada", "total": total}}))
+    };
+    create("a-1", 5).expect(201);
+    dev.says("order.preCreate/preCreate a-1 amend ");
+    dev.says("    info: an order of ada");
+    create("a-2", 5_000_000).expect_problem(422, "rejected");
+    dev.says("order.preCreate/preCreate a-2 reject ");
+    dev.says("    /total: 5000000 is too much");
+
+    // A save is bound; whoever writes next meets the new hook.
+    let hook = "hooks/order/preCreate.ts";
+    write(
+        &shop,
+        hook,
+        "export const preCreate = ({ after }) => { if (after.total > 3) throw new Reject('at most 3'); };\n",
+    );
+    dev.says("change hook `order.preCreate`: quickjs (preCreate.ts), ");
+    create("a-3", 5).expect_problem(422, "rejected");
+    dev.says("order.preCreate/preCreate a-3 reject ");
+
+    // A fault has its place, is said once, and leaves what is bound; another file is bound all the same.
+    write(&shop, hook, "export const preCreate = ({ after }) => {\n  const a: = 1;\n};\n");
+    write(&shop, "hooks/order/preDelete.js", "export function preDelete({ read }) { read.get('customer', 'ada'); }\n");
+    dev.says("hooks/order/preCreate.ts:2:");
+    dev.says("create hook `order.preDelete`: quickjs (preDelete.js), ");
+    create("a-4", 5).expect_problem(422, "rejected");
+    write(&shop, "hooks/audit/model.json", "{\n  \"schema\": {,\n}\n");
+    dev.says("hooks/audit/model.json:2: no valid JSON");
+    write(&shop, "hooks/audit/model.json", r#"{"schema": {"type": "object"}}"#);
+    dev.says("create model `audit`, ");
+    assert_eq!(dev.count("hooks/order/preCreate.ts:2:"), 1, "{}", dev.printed());
+
+    // What it lacks is printed as it can be pasted.
+    api.request("DELETE", "/models/order/instances/a-1").send().expect_problem(502, "hook-failed");
+    dev.says("order.preDelete/preDelete a-1 failed (exception) ");
+    dev.says("it lacked a grant; in config.toml:\n\n[[grants]]\nmodel = 'order'\nphase = 'preDelete'\nhook = 'preDelete'\nread = ['customer']\n");
+
+    // A model's change, and a file that goes.
+    let model = std::fs::read_to_string(shop.join("hooks/order/model.json")).expect("a model");
+    write(&shop, "hooks/order/model.json", &model.replace("\"minLength\": 1", "\"minLength\": 2"));
+    dev.says("change model `order`: schema, ");
+    std::fs::remove_file(shop.join("hooks/order/preDelete.js")).expect("a file");
+    dev.says("remove hook `order.preDelete`");
+    api.request("DELETE", "/models/order/instances/a-1").send().expect(204);
+
+    let pid = i32::try_from(dev.process.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::INT).expect("a process");
+    let status = eventually("it ends", || dev.process.0.try_wait().expect("a child"));
+    assert!(status.success(), "{status}");
+    assert!(std::net::TcpStream::connect(address).is_err(), "its server ends with it");
+}
+
+#[test]
+fn a_server_that_runs_is_used() {
+    let server = Server::start();
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    let url = format!("http://{}", server.address());
+    let mut dev = Dev::start(&shop, &["dev", "--url", &url]);
+    dev.says("watching ");
+    assert!(!dev.printed().contains("serves at"), "{}", dev.printed());
+    let api = server.client();
+    // Its own configuration has no grant for the hook.
+    let data = json!({"id": "a-1", "data": {"customer": "ada", "total": 5}});
+    api.post("/models/order/instances", &data).expect_problem(502, "hook-failed");
+    dev.says("order.preCreate/preCreate a-1 failed (amend) ");
+    dev.says("amend = true");
+    let pid = i32::try_from(dev.process.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::INT).expect("a process");
+    eventually("it ends", || dev.process.0.try_wait().expect("a child"));
+    api.get("/models/order").expect(200);
+
+    let nobody = run(&shop, &["dev", "--url", "http://127.0.0.1:1"]).fails();
+    assert!(nobody.contains("no server answers"), "{nobody}");
+    let nothing = run(&shop, &["dev", "gone"]).fails();
+    assert!(nothing.contains("`gone` is no folder"), "{nothing}");
+}

@@ -1,0 +1,136 @@
+//! `hook test --replay`: exactly the decisions that would change, with the events, on a running server and without.
+
+use serde_json::{Value, json};
+
+use super::{ask, run, write};
+use crate::support::{Server, ServerOptions};
+
+/// Refuses, amends, fails and passes, by the data; reads a model, which needs its grant.
+const HOOK: &str = r#"
+export function preUpdate({ before, after, read, id }) {
+  const rule = read.get("rule", "limit");
+  if (after.total > rule.data.total) throw new Reject(`${before.total} to ${after.total}`, { "/total": "too much" });
+  if (after.total === 3) return { ...after, name: after.name.toUpperCase(), paid: undefined };
+  if (after.total === 4) throw new Error("odd");
+  if (after.total === 2) return { ...after };
+}
+"#;
+
+#[test]
+fn exactly_the_decisions_that_would_change() {
+    let tables = "[[grants]]\nmodel = 'order'\nphase = 'preUpdate'\nread = ['rule']\namend = true";
+    let mut server = Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() });
+    let api = server.client();
+    crate::support::create_orders(&api, "order");
+    api.post("/models", &json!({"id": "rule", "schema": {"type": "object"}})).expect(201);
+    api.post("/models/rule/instances", &json!({"id": "limit", "data": {"total": 100}})).expect(201);
+    // Another model's events, and other kinds, stand between.
+    let mut positions = Vec::new();
+    for (id, total) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 1000), ("f", 5)] {
+        api.post("/models/order/instances", &json!({"id": id, "data": {"name": "n", "total": 0, "paid": true}}))
+            .expect(201);
+        let path = format!("/models/order/instances/{id}");
+        let put = api.put(&path, &json!({"data": {"name": "n", "total": total, "paid": true}})).expect(200).json();
+        positions.push(put["position"].as_u64().expect("a position"));
+    }
+    api.request("DELETE", "/models/order/instances/f").send().expect(204);
+    let head = api.get("/events?limit=1").expect(200).json()["head"].clone();
+    write(server.directory(), "preUpdate.js", HOOK);
+    let replay = ["hook", "test", "preUpdate.js", "--replay", "--model", "order"];
+    let json = [&replay[..], &["--json"]].concat();
+
+    let check = |found: &str| {
+        let found: Value = serde_json::from_str(found).expect("one document");
+        let changes = found["changes"].as_array().expect("a list");
+        let rows: Vec<_> = changes
+            .iter()
+            .map(|change| {
+                (
+                    change["position"].as_u64().expect("a position"),
+                    change["instance"].as_str().expect("an id"),
+                    change["verdict"].as_str().expect("a word"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [(positions[2], "c", "amend"), (positions[3], "d", "failed"), (positions[4], "e", "reject")],
+            "{found}"
+        );
+        assert_eq!(
+            changes[0]["differences"],
+            json!([{"pointer": "/name", "stored": "n", "now": "N"}, {"pointer": "/paid", "stored": true, "now": null}])
+        );
+        assert!(changes[1]["message"].as_str().is_some_and(|message| message.contains("odd")), "{found}");
+        assert_eq!(changes[2]["message"], "0 to 1000");
+        assert_eq!(changes[2]["fields"], json!([{"pointer": "/total", "message": "too much"}]));
+        let cost = &found["cost"];
+        assert_eq!(cost["runs"], 6);
+        let ms = |name: &str| cost[name].as_f64().expect("a number");
+        assert!(ms("p50_ms") > 0.0 && ms("p50_ms") <= ms("p99_ms") && ms("memory_bytes_max") > 0.0, "{cost}");
+    };
+    check(&ask(&server, &json).ok());
+    let text = ask(&server, &replay).ok();
+    assert!(
+        text.contains(&format!("event {} order/e: would refuse: 0 to 1000\n  /total: too much\n", positions[4])),
+        "{text}"
+    );
+    assert!(text.contains("  /name: \"N\", stored is \"n\"\n  /paid: nothing, stored is true\n"), "{text}");
+    assert!(text.contains("3 of 6 decisions would change: 1 refused, 1 amended, 1 failed\ncost: p50 "), "{text}");
+    let last = ask(&server, &[&json[..], &["--last", "2"]].concat()).ok();
+    let last: Value = serde_json::from_str(&last).expect("one document");
+    assert_eq!((last["cost"]["runs"].as_u64(), last["changes"].as_array().map(Vec::len)), (Some(2), Some(1)));
+
+    // The stored rule as it is now decides.
+    api.put("/models/rule/instances/limit", &json!({"data": {"total": 5000}})).expect(200);
+    let text = ask(&server, &replay).ok();
+    assert!(text.contains("2 of 6 decisions would change: 0 refused"), "{text}");
+    api.put("/models/rule/instances/limit", &json!({"data": {"total": 100}})).expect(200);
+    let head_now = api.get("/events?limit=1").expect(200).json()["head"].clone();
+    assert_eq!(head_now.as_u64(), head.as_u64().map(|head| head + 2), "a back-test writes nothing");
+
+    // What makes no sense is said.
+    write(server.directory(), "postCreate.js", "export function postCreate() {}");
+    let post = ask(&server, &["hook", "test", "postCreate.js", "--replay", "--model", "order"]).fails();
+    assert!(post.contains("`postCreate` runs after the change"), "{post}");
+    let unknown = ask(&server, &["hook", "test", "preUpdate.js", "--replay", "--model", "gone"]).fails();
+    assert!(unknown.contains("gone"), "{unknown}");
+    assert!(ask(&server, &["hook", "test", "preUpdate.js", "--replay"]).fails().contains("`--model`"));
+
+    // The same on the stores, when no server holds them.
+    assert!(server.stop().success());
+    check(&run(server.directory(), &json).ok());
+    let gone = run(server.directory(), &["hook", "test", "preUpdate.js", "--replay", "--model", "gone"]).fails();
+    assert!(gone.contains("the log has no model `gone`"), "{gone}");
+    let server = server.restart_ended();
+    assert_eq!(server.client().get("/events?limit=1").expect(200).json()["head"], head_now);
+}
+
+#[test]
+fn deletions_and_missing_grants() {
+    let server = Server::start();
+    let api = server.client();
+    crate::support::create_orders(&api, "order");
+    for total in 1..4 {
+        let made =
+            api.post("/models/order/instances", &json!({"data": {"name": "n", "total": total}})).expect(201).json();
+        let path = format!("/models/order/instances/{}", made["id"].as_str().expect("an id"));
+        api.request("DELETE", &path).send().expect(204);
+    }
+    let here = server.directory();
+    write(
+        here,
+        "preDelete.js",
+        "export const preDelete = ({ before }) => { if (before.total === 2) throw new Reject('kept'); }",
+    );
+    let found = ask(&server, &["hook", "test", "preDelete.js", "--replay", "--model", "order", "--json"]).ok();
+    let found: Value = serde_json::from_str(&found).expect("one document");
+    assert_eq!(found["cost"]["runs"], 3);
+    assert_eq!(found["changes"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!((&found["changes"][0]["verdict"], &found["changes"][0]["message"]), (&json!("reject"), &json!("kept")));
+    // Without the grant, each would fail, and it is said what would open it.
+    write(here, "preCreate.js", "export const preCreate = ({ after }) => ({ ...after, name: 'x' })");
+    let text = ask(&server, &["hook", "test", "preCreate.js", "--replay", "--model", "order"]).ok();
+    assert!(text.contains("3 of 3 decisions would change: 0 refused, 0 amended, 3 failed"), "{text}");
+    assert!(text.contains("amend = true"), "{text}");
+}
