@@ -45,7 +45,7 @@ fn artifact(messages: &[u8]) -> Option<PathBuf> {
     files
         .filter_map(|file| file.as_str().map(PathBuf::from))
         .filter(|file| file.extension().is_some_and(|e| e == "wasm"))
-        .last()
+        .next_back()
 }
 
 #[cfg(test)]
