@@ -86,6 +86,7 @@ impl Replay<'_> {
             size: self.code.len() as u64,
             mode: Mode::Enforce,
             position: 1,
+            library: None,
         };
         let hook = host.bind(binding, Some(prepared));
         Ok(backtest::run(&host, &hook, schema, past).await)
