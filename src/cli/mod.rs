@@ -93,6 +93,12 @@ enum Command {
     Apply(apply::Apply),
     Dev(dev::Dev),
     Init(init::Init),
+    /// A process in which V8 runs hooks; the server starts it
+    #[command(hide = true)]
+    V8Worker {
+        /// Folder of the V8 library
+        folder: PathBuf,
+    },
 }
 
 /// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
@@ -114,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
+        Command::V8Worker { folder } => work(&folder),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,6 +128,16 @@ pub fn main() -> ExitCode {
         Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn work(folder: &std::path::Path) -> Result<()> {
+    crate::hooks::engines::serve_as_v8_worker(folder)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn work(_: &std::path::Path) -> Result<()> {
+    Err(Failure::new("V8 workers are processes of Linux"))
 }
 
 /// A command without a server needs one thread.

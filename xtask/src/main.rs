@@ -8,6 +8,7 @@ mod sdk;
 mod shell;
 mod test;
 mod tidy;
+mod v8;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ usage: cargo xtask <command>
   test [-- ARGS]   find or install what the tests need, build the guests, tidy, then run every test;
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
+  v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
   guests           build the WebAssembly guests of hooks/ alone
   sdk              generate the types of sdk/js from the WIT text
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),
         "sdk" => sdk::run(&rest),
+        "v8" => v8::run(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return if command.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };

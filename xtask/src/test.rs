@@ -12,6 +12,7 @@ const FILMS: &str = "../shared/data/movies.json";
 pub(crate) fn run(args: &[String]) -> Result {
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut skipped: Vec<String> = Vec::new();
+    let mut without: Vec<&str> = Vec::new();
 
     section("guests: WebAssembly hooks for the tests");
     let mut wasm_environment = None;
@@ -29,6 +30,15 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("packages of the JavaScript SDK");
     if let Err(reason) = needs::javascript_packages() {
         skipped.push(format!("tests of bundles and of the JavaScript SDK: {reason}"));
+    }
+
+    section("v8: the library of the engine");
+    match crate::v8::fetch() {
+        Ok(folder) => println!("V8 is in {}", folder.display()),
+        Err(reason) => {
+            skipped.push(format!("tests of the engine v8: {reason}"));
+            without.extend(["--skip", "hooks::engines::v8::tests"]);
+        }
     }
 
     section("data");
@@ -56,6 +66,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("tests");
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).args(args).current_dir(root);
+    if !without.is_empty() {
+        command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] }).args(without);
+    }
     if let Some(guests) = guests {
         command.env("SNAPHOOK_GUESTS", guests);
     }

@@ -12,12 +12,17 @@ mod native;
 mod quickjs;
 #[cfg(test)]
 mod testing;
+#[cfg(target_os = "linux")]
+mod v8;
 mod wasm;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+
+#[cfg(target_os = "linux")]
+pub use v8::serve_as_worker as serve_as_v8_worker;
 
 use super::context::{Context, Failure, Outcome};
 use super::session::Session;
@@ -32,6 +37,8 @@ pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
         Arc::new(component::ComponentEngine::new(cache.clone())),
         Arc::new(quickjs::QuickJs::new(cache)),
         Arc::new(native::NativeEngine::new(&config.hooks.cache)),
+        #[cfg(target_os = "linux")]
+        Arc::new(v8::V8::new(&config.plugins_directory)),
     ]
 }
 

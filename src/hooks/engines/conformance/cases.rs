@@ -288,6 +288,7 @@ pub(super) const LIMITS: &[Row] = &[
 
 /// Outside the first plane, combining, not composed, right to left, zero-width; escapes of NUL, of a pair of surrogates
 /// and of a slash.
+#[expect(clippy::invisible_characters, reason = "they are what is tested")]
 const UNICODE: &str = r#"{"😀":"𝔘n\u0000i\ud83d\ude00\/","e\u0301":"é é","עב":["‏","\u200b​","￿"],"":"\u001f\t\""}"#;
 
 const NUMBERS: &str = r#"{"big":9007199254740993,"long":12345678901234567890.123456789012345678901234567890,"huge":1e400,"tiny":-1e-400,"tail":0.1000000000000000055511151231257827021181583404541015625,"one":1.0,"zero":-0.0,"list":[9007199254740993.5,{"n":18446744073709551616}]}"#;

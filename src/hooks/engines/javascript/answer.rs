@@ -12,8 +12,11 @@ use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome,
 use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, is_unchanged, look};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, stack_failure};
 
-/// What QuickJS calls the text that the runner evaluates, in stacks.
+/// What the engines call the text that the runner evaluates, in stacks.
 const EVALUATED: &str = "<input>:";
+
+/// How V8 reports that a buffer does not fit into the memory.
+pub(in crate::hooks::engines) const ALLOCATION_FAILED: &str = "Array buffer allocation failed";
 
 /// The runner's answer with what it is read with.
 pub(in crate::hooks::engines) struct Reading {
@@ -167,7 +170,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Errors by which QuickJS reports a broken limit.
+    /// Errors by which the engines report a broken limit.
     fn special(&self, body: &str) -> Result<Failure, Thrown> {
         let thrown: Thrown = match serde_json::from_str(body) {
             Ok(thrown) => thrown,
@@ -177,8 +180,9 @@ impl Reader<'_> {
             }
         };
         // When not even an error fits into the memory, QuickJS throws null; when only its text does not, it says so.
-        let out_of_memory = matches!(thrown.message.as_str(), "out of memory" | "Invalid error message")
-            || thrown.thrown.as_deref() == Some("null");
+        let out_of_memory =
+            matches!(thrown.message.as_str(), "out of memory" | "Invalid error message" | ALLOCATION_FAILED)
+                || thrown.thrown.as_deref() == Some("null");
         if out_of_memory && let Some(failure) = &self.memory_failure {
             return Ok(failure.clone());
         }

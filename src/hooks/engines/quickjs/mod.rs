@@ -208,6 +208,4 @@ async fn answer(
 }
 
 #[cfg(test)]
-mod hostile_tests;
-#[cfg(test)]
 mod tests;

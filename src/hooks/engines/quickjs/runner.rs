@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use super::host::{self, Extra};
-use crate::hooks::engines::javascript::scripts;
+use crate::hooks::engines::javascript::SCRIPTS;
 use crate::hooks::engines::wasm::{CodeCache, Runtime, State};
 
 /// Both sides of the interface.
 const WIT: &str = include_str!("runner/runner.wit");
 
-/// One module: the way to the host first.
-const SCRIPT: &str = concat!(include_str!("runner/host.js"), scripts!());
+/// The way to the host, before the scripts.
+const HOST: &str = include_str!("runner/host.js");
 
 /// Part of the cache key: what makes the snapshot.
 const COMPONENTIZER: &str = "componentize-qjs-0.4.5";
@@ -38,7 +38,7 @@ pub(super) fn runner(runtime: &Runtime, cache: &CodeCache) -> Result<&'static Ru
 
 fn make(runtime: &Runtime, cache: &CodeCache) -> Result<Runner, String> {
     let mut digest = Sha256::new();
-    for part in [COMPONENTIZER, WIT, SCRIPT] {
+    for part in [COMPONENTIZER, WIT, HOST, SCRIPTS] {
         digest.update(part);
     }
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -64,7 +64,7 @@ fn snapshot() -> Result<Vec<u8>, String> {
     std::fs::write(&wit_path, WIT).map_err(|error| format!("cannot write to {}: {error}", folder.path().display()))?;
     let options = componentize_qjs::ComponentizeOpts {
         wit_path: &wit_path,
-        js_source: SCRIPT,
+        js_source: &format!("{HOST}{SCRIPTS}"),
         js_path: None,
         module_root: None,
         world_name: None,

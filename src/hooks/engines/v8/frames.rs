@@ -1,0 +1,270 @@
+//! What the server and a worker say to each other over their socket: frames of a length, a kind and fields.
+//!
+//! Both ends are one binary, so the layout is private. The server trusts no length that a worker sends: a worker holds a
+//! stranger's code.
+
+use std::io::{self, Read, Write};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Longest frame that the server reads: the largest answer that is allowed, as text of the worst kind, and some room.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of length and kind.
+const HEAD_BYTES: usize = 5;
+
+/// What a frame is for. Those of the worker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Worker: it waits for a call. Process id.
+    Ready = 1,
+    /// Zygote: it cannot go on. A sentence.
+    Refused,
+    /// Level, message. No reply.
+    Log,
+    /// Operation, line feed, arguments.
+    Ask,
+    /// Request, body.
+    Send,
+    /// Command, standard input.
+    Execute,
+    /// Milliseconds.
+    Wait,
+    /// Flags, microseconds on a core, bytes of memory, text.
+    Answer,
+    /// The handler waits for something that never comes.
+    Stuck,
+    /// The limit of memory is reached.
+    Memory,
+    /// What went wrong in the worker itself. A sentence.
+    Fault,
+    /// Server: one call. See [`Call`].
+    Call,
+    /// Server: the answer to Ask, Send, Execute, Wait.
+    Reply,
+}
+
+impl Kind {
+    const ALL: [Kind; 13] = [
+        Kind::Ready,
+        Kind::Refused,
+        Kind::Log,
+        Kind::Ask,
+        Kind::Send,
+        Kind::Execute,
+        Kind::Wait,
+        Kind::Answer,
+        Kind::Stuck,
+        Kind::Memory,
+        Kind::Fault,
+        Kind::Call,
+        Kind::Reply,
+    ];
+
+    fn of(byte: u8) -> io::Result<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u8 == byte).ok_or_else(|| broken("a frame of an unknown kind"))
+    }
+}
+
+/// One call, as the worker gets it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Only compile the source.
+    pub(super) check: bool,
+    /// Wait for another call of the same hook after this one.
+    pub(super) keep: bool,
+    /// Limit of memory, in bytes.
+    pub(super) memory_bytes: u64,
+    pub(super) phase: String,
+    pub(super) marker: String,
+    /// Empty: the worker has it.
+    pub(super) source: String,
+    pub(super) context: String,
+}
+
+/// Flags of [`Kind::Answer`].
+pub(super) const REUSABLE: u8 = 1;
+
+/// A frame that was read.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    fields: Vec<u8>,
+    at: usize,
+}
+
+impl Frame {
+    pub(super) fn byte(&mut self) -> io::Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    pub(super) fn number(&mut self) -> io::Result<u64> {
+        let bytes = self.take(8)?;
+        Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| broken("a number that is cut off"))?))
+    }
+
+    pub(super) fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.number()?).map_err(|_| broken("a field that is too long"))?;
+        Ok(self.take(length)?.to_vec())
+    }
+
+    pub(super) fn text(&mut self) -> io::Result<String> {
+        String::from_utf8(self.bytes()?).map_err(|_| broken("a text that is not UTF-8"))
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.at < self.fields.len()
+    }
+
+    fn take(&mut self, count: usize) -> io::Result<&[u8]> {
+        let end = self.at.checked_add(count).filter(|end| *end <= self.fields.len());
+        let end = end.ok_or_else(|| broken("a frame that is cut off"))?;
+        let taken = &self.fields[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    pub(super) fn call(&mut self) -> io::Result<Call> {
+        Ok(Call {
+            check: self.byte()? != 0,
+            keep: self.byte()? != 0,
+            memory_bytes: self.number()?,
+            phase: self.text()?,
+            marker: self.text()?,
+            source: self.text()?,
+            context: self.text()?,
+        })
+    }
+}
+
+/// A frame to be written.
+pub(super) struct Draft(Vec<u8>);
+
+impl Draft {
+    pub(super) fn new(kind: Kind) -> Self {
+        Draft(vec![0, 0, 0, 0, kind as u8])
+    }
+
+    pub(super) fn byte(mut self, byte: u8) -> Self {
+        self.0.push(byte);
+        self
+    }
+
+    pub(super) fn number(mut self, number: u64) -> Self {
+        self.0.extend(number.to_le_bytes());
+        self
+    }
+
+    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+        let mut draft = self.number(bytes.len() as u64);
+        draft.0.extend(bytes);
+        draft
+    }
+
+    pub(super) fn call(call: &Call) -> Self {
+        Draft::new(Kind::Call)
+            .byte(call.check.into())
+            .byte(call.keep.into())
+            .number(call.memory_bytes)
+            .bytes(call.phase.as_bytes())
+            .bytes(call.marker.as_bytes())
+            .bytes(call.source.as_bytes())
+            .bytes(call.context.as_bytes())
+    }
+
+    fn finish(mut self) -> io::Result<Vec<u8>> {
+        let length = u32::try_from(self.0.len() - HEAD_BYTES).map_err(|_| broken("a frame that is too long"))?;
+        self.0[..4].copy_from_slice(&length.to_le_bytes());
+        Ok(self.0)
+    }
+
+    /// The worker's side.
+    pub(super) fn write(self, mut to: impl Write) -> io::Result<()> {
+        to.write_all(&self.finish()?)
+    }
+
+    /// The server's side.
+    pub(super) async fn send(self, to: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+        to.write_all(&self.finish()?).await
+    }
+}
+
+/// The worker's side: it trusts the server. `None`: the server is gone.
+pub(super) fn read(mut from: impl Read) -> io::Result<Option<Frame>> {
+    let mut head = [0; HEAD_BYTES];
+    match from.read_exact(&mut head) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let (length, kind) = parse(head)?;
+    let mut fields = vec![0; length];
+    from.read_exact(&mut fields)?;
+    Ok(Some(Frame { kind, fields, at: 0 }))
+}
+
+/// The server's side. `None`: the worker is gone.
+pub(super) async fn receive(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<Frame>> {
+    let mut head = [0; HEAD_BYTES];
+    match from.read_exact(&mut head).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other.map(|_| ())?,
+    }
+    let (length, kind) = parse(head)?;
+    // Grows with what comes, not with what was announced.
+    let mut fields = Vec::with_capacity(length.min(64 << 10));
+    let read = (&mut *from).take(length as u64).read_to_end(&mut fields).await?;
+    if read < length {
+        return Ok(None);
+    }
+    Ok(Some(Frame { kind, fields, at: 0 }))
+}
+
+fn parse([a, b, c, d, kind]: [u8; HEAD_BYTES]) -> io::Result<(usize, Kind)> {
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(broken("a frame that is too long"));
+    }
+    Ok((length, Kind::of(kind)?))
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_arrives_as_it_was_sent() {
+        let call = Call {
+            check: false,
+            keep: true,
+            memory_bytes: 1 << 40,
+            phase: "preCreate".into(),
+            marker: String::new(),
+            source: "ü".into(),
+            context: "{}".repeat(100_000),
+        };
+        let bytes = Draft::call(&call).finish().unwrap();
+        let mut frame = read(&bytes[..]).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.call().unwrap()), (Kind::Call, call));
+        assert!(!frame.has_more());
+        let mut received = receive(&mut &bytes[..]).await.unwrap().unwrap();
+        assert!(received.call().unwrap().keep);
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_sends_is_not_trusted() {
+        let refused = async |bytes: &[u8]| receive(&mut &*bytes).await.unwrap_err().to_string();
+        assert_eq!(refused(&[255, 255, 255, 255, 1]).await, "a frame that is too long");
+        assert_eq!(refused(&[0, 0, 0, 0, 99]).await, "a frame of an unknown kind");
+        assert!(receive(&mut &[9, 0, 0, 0, 1, 0][..]).await.unwrap().is_none(), "cut off");
+        let mut frame = read(&[8, 0, 0, 0, 3, 255, 255, 255, 255, 255, 255, 255, 255][..]).unwrap().unwrap();
+        assert_eq!(frame.bytes().unwrap_err().to_string(), "a frame that is cut off");
+        let mut frame = read(&[9, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, 0, 255][..]).unwrap().unwrap();
+        assert_eq!(frame.text().unwrap_err().to_string(), "a text that is not UTF-8");
+    }
+}

@@ -1,0 +1,223 @@
+//! The engine `v8`: the same JavaScript and TypeScript as `quickjs`, in V8, in processes apart from the server.
+//!
+//! V8 can end its whole process, and some regular expressions cannot be stopped from inside. So each sandbox is a process of
+//! its own (worker), forked from one that has V8 and the runner ready (zygote.rs), and ended by the server when its time is
+//! over. With `isolation = 'reuse'` it serves the hook's next call too. What the handler asks for comes over a socket
+//! (frames.rs) to the session, like in every engine.
+
+mod frames;
+mod process;
+mod worker;
+mod zygote;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use self::frames::Call;
+use self::process::{Answer, End, Process};
+use self::zygote::Nursery;
+use super::clock::{Clock, bounded};
+use super::idle::IdlePool;
+use super::javascript::{ALLOCATION_FAILED, Digits, Input, Reading, Source, compile_error};
+use super::limits::{CHECK_LIMITS, memory_failure};
+use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::config::{Isolation, Phase, format_duration};
+use crate::hooks::context::{Context, Failure, FailureCause};
+use crate::hooks::session::Session;
+pub use worker::serve as serve_as_worker;
+
+/// The word in bindings.
+pub(super) const NAME: &str = "v8";
+
+/// Folder of the library, in that of plugins.
+const FOLDER: &str = "v8";
+
+/// Calls that run at once, of all hooks together: each is a process.
+const CALLS_MAX: usize = 64;
+
+/// A hook that ended this many processes within that time is not run again until it is bound anew: each costs the server more
+/// than a call.
+const DEATHS_MAX: usize = 3;
+const DEATHS_WITHIN: Duration = Duration::from_secs(600);
+
+/// By which name V8 knows what it evaluates; answer.rs looks for it in stacks.
+const SOURCE_NAME: &str = "\n//# sourceURL=<input>";
+
+/// The engine.
+pub(super) struct V8 {
+    nursery: Arc<Nursery>,
+    idle: Arc<IdlePool<Process>>,
+    calls: Arc<Semaphore>,
+}
+
+impl V8 {
+    /// `plugins`: the folder of plugins.
+    pub(super) fn new(plugins: &Path) -> Self {
+        V8 {
+            nursery: Nursery::new(plugins.join(FOLDER)),
+            idle: Arc::default(),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for V8 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+        self.nursery.check().map_err(PrepareError::plain)?;
+        let code = code.to_vec();
+        let source = tokio::task::spawn_blocking(move || Source::compile(&code, phase)).await;
+        let mut source =
+            source.map_err(|error| PrepareError::plain(format!("the source could not be compiled: {error}")))??;
+        source.text.push_str(SOURCE_NAME);
+        static HOOKS: AtomicU64 = AtomicU64::new(0);
+        let hook = Hook {
+            id: HOOKS.fetch_add(1, Ordering::Relaxed),
+            source: Arc::new(source),
+            nursery: Arc::clone(&self.nursery),
+            idle: Arc::clone(&self.idle),
+            calls: Arc::clone(&self.calls),
+            deaths: Mutex::default(),
+        };
+        hook.check(phase).await?;
+        Ok(Arc::new(hook))
+    }
+}
+
+/// One hook's source, ready to run.
+struct Hook {
+    id: u64,
+    source: Arc<Source>,
+    nursery: Arc<Nursery>,
+    idle: Arc<IdlePool<Process>>,
+    calls: Arc<Semaphore>,
+    /// When it ended processes, the last ones.
+    deaths: Mutex<Vec<Instant>>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.idle.forget(self.id);
+    }
+}
+
+impl Hook {
+    /// Lets V8 compile the source, since it does not know all that the parser knows.
+    async fn check(&self, phase: Phase) -> Result<(), PrepareError> {
+        let mut worker = self.nursery.worker().await.map_err(PrepareError::plain)?;
+        let call = Call {
+            check: true,
+            memory_bytes: CHECK_LIMITS.memory_bytes as u64,
+            phase: phase.as_str().into(),
+            source: self.source.text.clone(),
+            ..Call::default()
+        };
+        let clock = Arc::new(Clock::start(CHECK_LIMITS.timeout, None));
+        let mut digits = Digits::default();
+        let failure = match bounded(clock, worker.call(&call, None, &mut digits)).await {
+            Ok(Ok(answer)) if answer.text.is_empty() => return Ok(()),
+            Ok(Ok(answer)) => {
+                let (message, place) = compile_error(&answer.text);
+                let position = place.and_then(|(line, column)| self.source.position(line, column));
+                let (line, column) = (position.map(|place| place.line), position.map(|place| place.column));
+                return Err(PrepareError { message, line, column });
+            }
+            Ok(Err(End::Failed(failure) | End::Died(failure))) => failure,
+            Err(broken) => broken.0,
+        };
+        Err(PrepareError::plain(format!("the source could not be compiled: {}", failure.message)))
+    }
+
+    /// A failure, if it ended too many processes lately.
+    fn kept_out(&self) -> Option<Failure> {
+        let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_out = deaths.len() >= DEATHS_MAX;
+        is_out.then(|| Failure {
+            cause: FailureCause::Overloaded,
+            message: format!(
+                "the hook ended {DEATHS_MAX} V8 processes within {} and is not run again until it is bound anew",
+                format_duration(DEATHS_WITHIN)
+            ),
+            limit: Some(format!("V8 processes {DEATHS_MAX}")),
+        })
+    }
+
+    fn note_death(&self) {
+        let mut deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        deaths.retain(|death| death.elapsed() < DEATHS_WITHIN);
+        deaths.push(Instant::now());
+    }
+
+    async fn run(
+        &self,
+        context: &Context,
+        settings: &CallSettings,
+        session: &Arc<Session>,
+    ) -> Result<CallReport, Failure> {
+        if let Some(failure) = self.kept_out() {
+            return Err(failure);
+        }
+        let Input { text, mut digits, marker } = Input::of(context).await?;
+        // Never closed.
+        let _place = self.calls.acquire().await;
+        let reuse = settings.isolation == Isolation::Reuse;
+        let idle = reuse.then(|| self.idle.take(self.id, &context.model)).flatten();
+        let source = if idle.is_some() { String::new() } else { self.source.text.clone() };
+        let mut worker = match idle {
+            Some(worker) => worker,
+            None => self.nursery.worker().await.map_err(|message| Failure {
+                cause: FailureCause::Overloaded,
+                message,
+                limit: None,
+            })?,
+        };
+        let call = Call {
+            check: false,
+            keep: reuse,
+            memory_bytes: settings.limits.memory_bytes as u64,
+            phase: context.phase.as_str().into(),
+            marker,
+            source,
+            context: text,
+        };
+        let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
+        // A worker whose time is over is ended by being dropped.
+        let ended = bounded(clock, worker.call(&call, Some(session), &mut digits)).await.map_err(|broken| broken.0)?;
+        let Answer { text, cpu, memory_bytes, reusable } = ended.map_err(|end| match end {
+            End::Failed(failure) => failure,
+            End::Died(failure) => {
+                self.note_death();
+                failure
+            }
+        })?;
+        // Code that catches it may go on; code that does not has reached its limit.
+        let refused = text.contains(ALLOCATION_FAILED);
+        let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
+        let reading = Reading { answer: text, digits, marker: call.marker, memory_failure };
+        let (outcome, clean) = reading.read(context, &self.source).await;
+        // One that was long has a low priority, which it cannot lose.
+        if reuse && reusable && clean && cpu < worker::PATIENCE {
+            self.idle.put(self.id, &context.model, worker);
+        }
+        Ok(CallReport { outcome, cpu, memory_bytes })
+    }
+}
+
+#[async_trait]
+impl Prepared for Hook {
+    async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
+        self.run(context, settings, session).await.unwrap_or_else(CallReport::failed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

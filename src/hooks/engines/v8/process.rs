@@ -1,0 +1,214 @@
+//! A worker process as the server sees it: a socket to talk over, what it wrote to standard error, a way to end it.
+
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::net::UnixStream;
+
+use super::frames::{Call, Draft, Frame, Kind, REUSABLE, receive};
+use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::javascript::{Digits, asks};
+use crate::hooks::engines::limits::{Broken, memory_failure};
+use crate::hooks::session::{HostError, Session};
+
+/// What V8 says when it ends its process is a few lines.
+const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
+
+/// A worker that waits for a call, or serves one. Ended when dropped.
+pub(super) struct Process {
+    stream: UnixStream,
+    errors: PipeReader,
+    handle: OwnedFd,
+    #[cfg(test)]
+    pid: Pid,
+}
+
+/// What a call came to.
+pub(super) struct Answer {
+    pub(super) text: String,
+    /// Time on a core.
+    pub(super) cpu: Duration,
+    pub(super) memory_bytes: u64,
+    /// Whether the process waits for another call.
+    pub(super) reusable: bool,
+}
+
+/// Why there is no answer.
+pub(super) enum End {
+    Failed(Failure),
+    /// The process ended by itself, or had to be ended for what it sent.
+    Died(Failure),
+}
+
+impl Process {
+    /// The worker at the other end of `stream`, once it says that it is there.
+    pub(super) async fn meet(mut stream: UnixStream, errors: PipeReader) -> io::Result<Process> {
+        let frame = receive(&mut stream).await?;
+        let mut frame = frame.ok_or_else(|| io::Error::other("the worker ended before it began"))?;
+        if frame.kind != Kind::Ready {
+            return Err(io::Error::other(format!("expected {:?}, got {:?}", Kind::Ready, frame.kind)));
+        }
+        // Told before any stranger's code runs in it.
+        let pid = i32::try_from(frame.number()?).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("a worker without a process id"))?;
+        rustix::io::ioctl_fionbio(&errors, true)?;
+        Ok(Process {
+            stream,
+            errors,
+            handle: pidfd_open(pid, PidfdFlags::empty())?,
+            #[cfg(test)]
+            pid,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) const fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Runs one call. What it asks for goes to the session; `None` while code is only checked.
+    pub(super) async fn call(
+        &mut self,
+        call: &Call,
+        session: Option<&Arc<Session>>,
+        digits: &mut Digits,
+    ) -> Result<Answer, End> {
+        if Draft::call(call).send(&mut self.stream).await.is_err() {
+            return Err(self.died(call));
+        }
+        loop {
+            let mut frame = match receive(&mut self.stream).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Err(self.died(call)),
+                Err(error) => return Err(End::Died(strange(&error))),
+            };
+            match self.answer(&mut frame, call, session, digits).await {
+                Ok(None) => {}
+                Ok(Some(answer)) => return Ok(answer),
+                Err(end) => return Err(end),
+            }
+        }
+    }
+
+    /// `None`: the call goes on.
+    async fn answer(
+        &mut self,
+        frame: &mut Frame,
+        call: &Call,
+        session: Option<&Arc<Session>>,
+        digits: &mut Digits,
+    ) -> Result<Option<Answer>, End> {
+        let strange = |error: io::Error| End::Died(strange(&error));
+        let asked = || {
+            session.ok_or_else(|| {
+                End::Failed(Failure {
+                    cause: FailureCause::Load,
+                    message: "asked for a capability while it was loaded; that is only possible inside the handler"
+                        .into(),
+                    limit: None,
+                })
+            })
+        };
+        let reply = match frame.kind {
+            Kind::Answer => {
+                let flags = frame.byte().map_err(strange)?;
+                let cpu = Duration::from_micros(frame.number().map_err(strange)?);
+                let memory_bytes = frame.number().map_err(strange)?;
+                let text = frame.text().map_err(strange)?;
+                return Ok(Some(Answer { text, cpu, memory_bytes, reusable: flags & REUSABLE != 0 }));
+            }
+            Kind::Log => {
+                let (level, message) = (frame.byte().map_err(strange)?, frame.text().map_err(strange)?);
+                let logged = asked()?.log(asks::log_level(level), message);
+                return logged.map(|()| None).map_err(|error| End::Failed(ending(error)));
+            }
+            Kind::Ask => {
+                let text = frame.text().map_err(strange)?;
+                let (operation, arguments) = text.split_once('\n').unwrap_or((&text, ""));
+                let answer = asks::ask(asked()?, digits, operation, arguments).await.map_err(End::Failed)?;
+                Draft::new(Kind::Reply).bytes(answer.as_bytes())
+            }
+            Kind::Send => {
+                let (request, body) = (frame.text().map_err(strange)?, frame.bytes().map_err(strange)?);
+                let (answer, body) = asks::send(asked()?, &request, body).await.map_err(End::Failed)?;
+                Draft::new(Kind::Reply).bytes(answer.as_bytes()).bytes(&body)
+            }
+            Kind::Execute => {
+                let (command, stdin) = (frame.text().map_err(strange)?, frame.bytes().map_err(strange)?);
+                let ran = asks::execute(asked()?, &command, stdin).await.map_err(End::Failed)?;
+                Draft::new(Kind::Reply).bytes(ran.0.as_bytes()).bytes(&ran.1).bytes(&ran.2)
+            }
+            Kind::Wait => {
+                let duration = Duration::from_millis(frame.number().map_err(strange)?);
+                asked()?.sleep(duration).await.map_err(|error| End::Failed(ending(error)))?;
+                Draft::new(Kind::Reply)
+            }
+            Kind::Memory => return Err(End::Failed(memory(call))),
+            Kind::Stuck => {
+                return Err(End::Failed(Failure {
+                    cause: FailureCause::Exception,
+                    message:
+                        "the promise that the handler returned never settles: nothing is left that could settle it"
+                            .into(),
+                    limit: None,
+                }));
+            }
+            Kind::Fault => {
+                let message = frame.text().unwrap_or_default();
+                return Err(End::Died(Broken::internal(format!("the V8 worker failed: {message}")).0));
+            }
+            other => return Err(strange(io::Error::other(format!("a frame {other:?}")))),
+        };
+        match reply.send(&mut self.stream).await {
+            Ok(()) => Ok(None),
+            Err(_) => Err(self.died(call)),
+        }
+    }
+
+    /// The process is gone: what it said last tells why.
+    fn died(&mut self, call: &Call) -> End {
+        let mut words = Vec::new();
+        // What is there; the pipe never makes this wait.
+        let _ = (&mut self.errors).take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
+        let words = String::from_utf8_lossy(&words);
+        let is_memory =
+            ["out of memory", "invalid size error", "Allocation failed", "OOM"].iter().any(|sign| words.contains(sign));
+        let line = words.lines().map(|line| line.trim_matches(['#', ' '])).find(|line| !line.is_empty());
+        End::Died(match (is_memory, line) {
+            (true, Some(line)) => {
+                let failure = memory(call);
+                Failure { message: format!("{} (V8 ended its process: {line})", failure.message), ..failure }
+            }
+            (_, line) => Failure {
+                cause: FailureCause::Trap,
+                message: format!("V8 ended the process of the call: {}", line.unwrap_or("it did not say why")),
+                limit: None,
+            },
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+}
+
+fn memory(call: &Call) -> Failure {
+    memory_failure(usize::try_from(call.memory_bytes).unwrap_or(usize::MAX), None)
+}
+
+fn strange(error: &io::Error) -> Failure {
+    Broken::internal(format!("the V8 worker sent what no worker sends: {error}")).0
+}
+
+fn ending(error: HostError) -> Failure {
+    match error {
+        HostError::Fatal(failure) => failure,
+        HostError::Access(error) => Failure { cause: FailureCause::Exception, message: error.message, limit: None },
+    }
+}

@@ -1,0 +1,139 @@
+//! The suites of JavaScript run against this engine, and what only V8 in processes of its own can do.
+
+#[allow(clippy::duplicate_mod, reason = "the suite of each engine that runs JavaScript")]
+#[path = "../javascript/contract_tests.rs"]
+mod contract;
+#[allow(clippy::duplicate_mod, reason = "as above")]
+#[path = "../javascript/hostile_tests.rs"]
+mod hostile;
+
+use std::path::PathBuf;
+
+use self::contract::pre;
+use super::*;
+use crate::hooks::context::Outcome;
+use crate::hooks::engines::conformance::javascript::source;
+use crate::hooks::engines::conformance::{Subject, conformance};
+use crate::hooks::engines::testing::Case;
+
+/// This test is the worker, when another test starts it as one.
+pub(super) const WORKER_TEST: &str = "hooks::engines::v8::tests::worker_process";
+pub(super) const WORKER_FOLDER: &str = "SNAPHOOK_V8_WORKER";
+
+#[test]
+fn worker_process() {
+    if let Some(folder) = std::env::var_os(WORKER_FOLDER) {
+        serve_as_worker(Path::new(&folder));
+    }
+}
+
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
+}
+
+/// One engine for each test: its sockets belong to the test's runtime. Those of the last tests are kept.
+fn engine() -> Arc<dyn Engine> {
+    static ENGINES: Mutex<Vec<(tokio::runtime::Id, Arc<V8>)>> = Mutex::new(Vec::new());
+    let test = tokio::runtime::Handle::current().id();
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == test) {
+        return engine.clone();
+    }
+    let engine = Arc::new(V8::new(&plugins()));
+    engines.push((test, engine.clone()));
+    if engines.len() > 8 {
+        engines.remove(0);
+    }
+    engine
+}
+
+fn available() -> Result<Arc<dyn Engine>, String> {
+    Nursery::new(plugins().join(FOLDER)).check()?;
+    Ok(engine())
+}
+
+fn case(phase: Phase) -> Case {
+    Case::new(engine(), phase)
+}
+
+conformance!(conformance, Subject { name: "v8", engine: available, hook: source, without: &[] });
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_v8_ends_one_process() {
+    let engine = engine();
+    let mut case = Case::new(Arc::clone(&engine), Phase::PreCreate);
+    case.settings.limits.timeout = Duration::from_secs(20);
+    let hook = case.prepare(b"export default () => { new Array(1e9).fill(0) }").await.unwrap();
+    let neighbour = case.prepare(b"export default () => ({ a: 1 })").await.unwrap();
+    for _ in 0..DEATHS_MAX {
+        let called = case.call(&*hook).await;
+        let failure = called.failure();
+        assert_eq!(failure.cause, FailureCause::Memory, "{}", failure.message);
+        assert!(failure.message.contains("V8 ended its process: "), "{}", failure.message);
+        assert_eq!(case.call(&*neighbour).await.amended(), r#"{"a":1}"#);
+    }
+    let kept_out = case.call(&*hook).await;
+    assert!(kept_out.failure().message.contains("until it is bound anew"), "{}", kept_out.failure().message);
+    // The same source bound anew.
+    let anew = case.prepare(b"export default () => { new Array(1e9).fill(0) }").await.unwrap();
+    assert_eq!(case.call(&*anew).await.failure().cause, FailureCause::Memory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_v8_does_without_recursion_may_be_deep() {
+    for (body, message) in [
+        ("let a = []; for (let i = 0; i < 1e5; i++) a = [a]; JSON.stringify(a)", ""),
+        ("let a = {}; for (let i = 0; i < 1e5; i++) a = { a }; return a", "cannot be stored"),
+        ("JSON.parse('['.repeat(1e6))", "SyntaxError"),
+        ("new RegExp('(?:'.repeat(1e5) + ')'.repeat(1e5))", ""),
+        ("eval('('.repeat(1e5) + '1' + ')'.repeat(1e5))", "stack of 1 MiB"),
+    ] {
+        let outcome = pre(&format!("export default () => {{ {body} }}"), "{}").await.report.outcome;
+        match &outcome {
+            Outcome::Failed(failure) => {
+                assert!(!message.is_empty() && failure.message.contains(message), "{body}: {failure:?}")
+            }
+            other => assert!(message.is_empty() && *other == Outcome::Accept, "{body}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_have_no_way_out() {
+    let engine = engine();
+    let case = Case::new(Arc::clone(&engine), Phase::PreCreate);
+    let names = case
+        .run(b"export default () => ({ names: Reflect.ownKeys(globalThis).filter((n) => /snaphook|host|shared|WebAssembly|handlers/i.test(String(n))).map(String) })")
+        .await;
+    assert_eq!(names.amended(), r#"{"names":["SharedArrayBuffer"]}"#);
+    let nursery = Nursery::new(plugins().join(FOLDER));
+    let worker = nursery.worker().await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).unwrap();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default().to_owned()
+    };
+    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+    let mut open: Vec<_> =
+        std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap().map(|entry| entry.unwrap().path()).collect();
+    open.retain(|path| std::fs::read_link(path).is_ok_and(|target| !target.starts_with("/dev/null")));
+    assert_eq!(open.len(), 4, "its socket twice, the pipe of its last words twice: {open:?}");
+}
+
+/// Everything ends with the server, however it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_end_with_their_zygote() {
+    let nursery = Nursery::new(plugins().join(FOLDER));
+    let mut worker = nursery.worker().await.unwrap();
+    drop(nursery);
+    let call = Call {
+        phase: "preCreate".into(),
+        source: "(() => ({ default() { for (;;); } }))".into(),
+        context: "{}".into(),
+        memory_bytes: 64 << 20,
+        ..Call::default()
+    };
+    let mut digits = Digits::default();
+    // It would loop for ever; the end of the zygote ends it.
+    let ended = tokio::time::timeout(Duration::from_secs(20), worker.call(&call, None, &mut digits)).await;
+    assert!(matches!(ended, Ok(Err(End::Died(_)))));
+}

@@ -1,0 +1,140 @@
+//! What a worker may ask of the kernel: memory, time and its own socket. No files, no network, no programs, no other
+//! process.
+
+use std::io;
+
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+
+use super::system;
+
+/// Confines the calling thread and all that it forks. Landlock where the kernel has it; the filter of system calls always.
+pub(super) fn zygote() -> Result<(), String> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V6))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI::V6)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI::V6)))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self);
+    ruleset.map_err(|error| format!("Landlock refused the worker's rules: {error}"))?;
+    system::filter_calls(&allowing(&[ZYGOTE, CALL].concat()))
+        .map_err(|error| format!("seccomp refused the worker's filter: {error}"))
+}
+
+/// What a child gives up beyond what the zygote did: making processes, taking descriptors.
+pub(super) fn child() -> io::Result<()> {
+    system::filter_calls(&refusing(ZYGOTE))
+}
+
+/// Only the zygote needs them.
+const ZYGOTE: &[libc::c_long] = &[
+    libc::SYS_clone,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    libc::SYS_recvmsg,
+    libc::SYS_set_robust_list,
+    libc::SYS_dup3,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_dup2,
+];
+
+/// What JavaScript needs, and the way to the server.
+const CALL: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_pkey_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_membarrier,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrusage,
+    libc::SYS_setitimer,
+    libc::SYS_setrlimit,
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Of these an argument says which process, at that offset; only 0, the caller itself, passes.
+const OWN: &[(libc::c_long, u32)] = &[(libc::SYS_prlimit64, 16), (libc::SYS_setpriority, 24)];
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+// Of `seccomp_data`, the number is at offset 0, the architecture at 4, the low halves of the arguments from 16 on.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+
+fn allowing(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    let mut filter = head();
+    for number in calls {
+        filter.extend([jump(*number as u32, 0, 1), allow()]);
+    }
+    for (number, offset) in OWN {
+        filter.extend([jump(*number as u32, 0, 4), statement(LOAD, *offset), jump(0, 0, 1), allow(), refuse()]);
+    }
+    filter.push(refuse());
+    filter
+}
+
+fn refusing(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    let mut filter = head();
+    for number in calls {
+        filter.extend([jump(*number as u32, 0, 1), refuse()]);
+    }
+    filter.push(allow());
+    filter
+}
+
+/// Another architecture's numbers mean other calls. (The numbers of x32 are those of no call in the lists.)
+fn head() -> Vec<libc::sock_filter> {
+    vec![statement(LOAD, ARCH), jump(ARCHITECTURE, 1, 0), refuse(), statement(LOAD, NUMBER)]
+}
+
+const fn statement(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+const fn jump(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: EQUAL, jt, jf, k }
+}
+
+const fn allow() -> libc::sock_filter {
+    statement(RETURN, libc::SECCOMP_RET_ALLOW)
+}
+
+const fn refuse() -> libc::sock_filter {
+    statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)
+}

@@ -1,0 +1,485 @@
+//! What runs in the worker processes: V8, and nothing of the server.
+//!
+//! The first process (the zygote) loads V8 and the runner, runs a hook that is no hook to have everything compiled, gives
+//! up all it will not need, and forks a child for each sandbox that the server asks for. A child has one isolate, serves one
+//! hook, and ends. So what a hook leaves behind, or how it ends V8, is the matter of one process, and a fresh sandbox
+//! costs a fork.
+//!
+//! All of it happens in the calls by which V8's thread asks the host (library.rs), since that thread alone goes on after
+//! a fork.
+
+mod confine;
+mod library;
+mod system;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use self::library::{Event, Handle, Shared, V8, Value};
+pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
+use self::system::Forked;
+use super::frames::{Call, Draft, Frame, Kind, REUSABLE, read};
+use crate::hooks::engines::javascript::{SCRIPTS, web};
+use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
+
+/// Before and after the scripts: together they are one expression, whose value is what the worker works with.
+const HOST: &str = include_str!("host.js");
+const TURNS: &str = include_str!("turns.js");
+
+/// One thread for JavaScript and all that serves it; what was compiled before the fork stays.
+const FLAGS: &str = "--single-threaded --no-flush-bytecode";
+
+/// Of a call that goes on for longer, the process gets a lower priority.
+pub(super) const PATIENCE: Duration = Duration::from_millis(2);
+
+/// Memory that V8 takes for itself beyond what JavaScript holds: copies while it collects, compiled code, the texts of a
+/// call. Only what passes the limit and this ends the process; JavaScript is ended at the limit.
+const MEMORY_SLACK_BYTES: u64 = 32 << 20;
+
+/// The shared buffer, as host.js lays it out.
+const HEAD_BYTES: usize = 64;
+const CHUNK_BYTES: usize = 65_536;
+const CHUNK_UNITS: usize = 8_192;
+
+/// Operations of host.js.
+const SERVE: i32 = 1;
+const NEXT: i32 = 2;
+const TAKE: i32 = 3;
+const TEXT: i32 = 4;
+const BYTES: i32 = 5;
+const LOG: i32 = 6;
+const ASK: i32 = 7;
+const SEND: i32 = 8;
+const EXECUTE: i32 = 9;
+const URL: i32 = 10;
+const DIGEST: i32 = 11;
+const RANDOM: i32 = 12;
+const ENCODE: i32 = 13;
+const DECODE: i32 = 14;
+const WAIT: i32 = 15;
+
+/// Tasks.
+const LOAD: u64 = 1;
+const GLOBAL: u64 = 2;
+const TURN: u64 = 3;
+
+/// How a worker process ends.
+const DONE: i32 = 0;
+const FAILED: i32 = 70;
+
+/// Runs this process as a worker, to its end. `folder` holds the library; standard input is the socket to the server.
+pub fn serve(folder: &Path) -> ! {
+    let control = io::stdin().as_fd().try_clone_to_owned();
+    let refused = match control {
+        Ok(control) => match start(folder, UnixStream::from(control)) {
+            Ok(never) => match never {},
+            Err((control, message)) => (control, message),
+        },
+        // Nobody to tell.
+        Err(_) => system::exit(FAILED),
+    };
+    let (control, message) = refused;
+    let _ = Draft::new(Kind::Refused).bytes(message.as_bytes()).write(&control);
+    system::exit(FAILED)
+}
+
+/// Never: the threads of the library do the rest.
+enum Never {}
+
+fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, String)> {
+    let (sender, receiver) = channel();
+    let listener = move |event: Event<'_>| match event {
+        Event::Called => worker().called(),
+        Event::Ended(TURN, value) => worker().ended(&value),
+        Event::Ended(_, value) => {
+            let loaded = match value {
+                Value::Other(handle) => Ok(handle),
+                Value::Exception(text) => Err(text.to_owned()),
+                Value::OutOfMemory => Err("out of memory".to_owned()),
+                Value::Text(_) | Value::Null | Value::Undefined => Err("a script gave nothing".to_owned()),
+            };
+            // The receiver is there until both have come.
+            let _ = sender.send(loaded);
+        }
+    };
+    system::forget_children();
+    let made = make(folder, Box::new(listener), &receiver);
+    let (v8, functions, shared) = match made {
+        Ok(made) => made,
+        Err(message) => return Err((control, message)),
+    };
+    system::use_large_pages();
+    let present = system::data_bytes();
+    let worker = Worker {
+        v8,
+        functions,
+        shared,
+        connection: control,
+        present,
+        keep: false,
+        began: (0, 0),
+        text: Vec::new(),
+        bytes: Vec::new(),
+        slots: Vec::new(),
+    };
+    if let Err(again) = WORKER.set(Mutex::new(worker)) {
+        let worker = again.into_inner().unwrap_or_else(PoisonError::into_inner);
+        return Err((worker.connection, "the worker was started twice".to_owned()));
+    }
+    v8.call(functions.serve, functions.receiver, functions.no_arguments, TURN);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn make(
+    folder: &Path,
+    listener: Box<dyn Fn(Event<'_>) + Send + Sync>,
+    loaded: &Receiver<Result<Handle, String>>,
+) -> Result<(&'static V8, Functions, Shared), String> {
+    let v8 = library::start(folder, FLAGS, listener)?;
+    let next = || loaded.recv().map_err(|_| "V8 gave no answer".to_owned())?;
+    v8.eval("globalThis", GLOBAL);
+    let global = next()?;
+    v8.set_host_function(global, "__snaphook");
+    // The scripts are a module elsewhere; here they are the body of a function.
+    let scripts = SCRIPTS.replace("\nexport function ", "\nfunction ");
+    v8.eval(&format!("{HOST}{scripts}{TURNS}"), LOAD);
+    let runner = next()?;
+    v8.eval("[]", GLOBAL);
+    let no_arguments = next()?;
+    let shared = v8.shared(v8.element(runner, 0)).ok_or("the runner has no buffer")?;
+    let functions = Functions {
+        receiver: global,
+        no_arguments,
+        serve: v8.element(runner, 1),
+        turn: v8.element(runner, 2),
+        next: v8.element(runner, 3),
+    };
+    Ok((v8, functions, shared))
+}
+
+static WORKER: OnceLock<Mutex<Worker>> = OnceLock::new();
+
+/// Only V8's thread asks for it, and never inside itself. A fork takes the lock along, held by the thread that goes on.
+fn worker() -> MutexGuard<'static, Worker> {
+    match WORKER.get() {
+        Some(worker) => worker.lock().unwrap_or_else(PoisonError::into_inner),
+        // The first call comes after it was set.
+        None => system::exit(FAILED),
+    }
+}
+
+/// What turns.js gives.
+#[derive(Clone, Copy)]
+struct Functions {
+    receiver: Handle,
+    no_arguments: Handle,
+    serve: Handle,
+    turn: Handle,
+    next: Handle,
+}
+
+struct Worker {
+    v8: &'static V8,
+    functions: Functions,
+    shared: Shared,
+    /// To the server: the zygote's, then the child's own.
+    connection: UnixStream,
+    /// What RLIMIT_DATA counts of the zygote, in bytes.
+    present: u64,
+    keep: bool,
+    /// What it had used when the call came: time on a core, memory.
+    began: (u64, u64),
+    /// The pieces of what JavaScript gives, until the operation comes.
+    text: Vec<u16>,
+    bytes: Vec<u8>,
+    /// What JavaScript takes.
+    slots: Vec<Slot>,
+}
+
+/// A value on its way to JavaScript, and how far it has come.
+struct Slot {
+    value: Content,
+    taken: usize,
+}
+
+enum Content {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Worker {
+    /// One call of `callHost`. Whatever goes wrong here ends the process: the server sees that.
+    fn called(&mut self) {
+        if let Err(error) = self.perform() {
+            let _ = Draft::new(Kind::Fault).bytes(error.to_string().as_bytes()).write(&self.connection);
+            system::exit(FAILED);
+        }
+    }
+
+    fn perform(&mut self) -> io::Result<()> {
+        let (operation, number, count) = (self.head(0), self.head(1), self.head(2));
+        match operation {
+            SERVE => {
+                self.fork_children()?;
+                self.next_call()
+            }
+            NEXT => self.next_call(),
+            TAKE => {
+                self.take(number == 1);
+                Ok(())
+            }
+            TEXT => {
+                self.read_units(count);
+                Ok(())
+            }
+            BYTES => {
+                let count = usize::try_from(count).unwrap_or(0).min(CHUNK_BYTES);
+                let piece = self.shared.bytes().get(HEAD_BYTES..HEAD_BYTES + count).unwrap_or_default();
+                self.bytes.extend_from_slice(piece);
+                Ok(())
+            }
+            _ => {
+                self.read_units(count);
+                let text = String::from_utf16_lossy(&std::mem::take(&mut self.text));
+                let bytes = std::mem::take(&mut self.bytes);
+                self.ask(operation, number, text, bytes)
+            }
+        }
+    }
+
+    fn ask(&mut self, operation: i32, number: i32, text: String, bytes: Vec<u8>) -> io::Result<()> {
+        let whole = |number: i32| u32::try_from(number).unwrap_or(0);
+        self.slots.clear();
+        let draft = match operation {
+            LOG => {
+                let level = u8::try_from(number).unwrap_or(u8::MAX);
+                return Draft::new(Kind::Log).byte(level).bytes(text.as_bytes()).write(&self.connection);
+            }
+            ASK => Draft::new(Kind::Ask).bytes(text.as_bytes()),
+            SEND => Draft::new(Kind::Send).bytes(text.as_bytes()).bytes(&bytes),
+            EXECUTE => Draft::new(Kind::Execute).bytes(text.as_bytes()).bytes(&bytes),
+            WAIT => Draft::new(Kind::Wait).number(whole(number).into()),
+            URL => {
+                self.give(Content::Text(web::url(&text).unwrap_or_default()));
+                return Ok(());
+            }
+            DIGEST => {
+                self.give(Content::Bytes(web::digest(&text, &bytes)));
+                return Ok(());
+            }
+            RANDOM => {
+                let bytes = web::random(whole(number));
+                self.give(Content::Bytes(bytes.ok_or_else(|| io::Error::other("the system gives no random numbers"))?));
+                return Ok(());
+            }
+            ENCODE => {
+                self.give(Content::Bytes(text.into_bytes()));
+                return Ok(());
+            }
+            DECODE => {
+                let text = web::decode(bytes, number == 1);
+                self.set_head(1, text.is_some().into());
+                self.give(Content::Text(text.unwrap_or_default()));
+                return Ok(());
+            }
+            other => return Err(io::Error::other(format!("the runner asked for operation {other}"))),
+        };
+        draft.write(&self.connection)?;
+        let mut reply = self.receive(Kind::Reply)?;
+        if reply.has_more() {
+            self.give(Content::Text(reply.text()?));
+        }
+        while reply.has_more() {
+            self.give(Content::Bytes(reply.bytes()?));
+        }
+        Ok(())
+    }
+
+    /// The zygote stays in here; its children return, each with a socket of its own.
+    fn fork_children(&mut self) -> io::Result<()> {
+        confine::zygote().map_err(io::Error::other)?;
+        Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)?;
+        loop {
+            let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
+            if let Forked::Child = system::fork()? {
+                self.connection = UnixStream::from(socket);
+                system::end_with_parent();
+                rustix::stdio::dup2_stderr(&errors)?;
+                // Standard input is the zygote's socket; the child must not hold it open.
+                rustix::stdio::dup2_stdin(&self.connection)?;
+                confine::child()?;
+                return Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection);
+            }
+        }
+    }
+
+    fn next_call(&mut self) -> io::Result<()> {
+        let Call { check, keep, memory_bytes, phase, marker, source, context } = self.receive(Kind::Call)?.call()?;
+        self.keep = keep;
+        self.began = system::usage();
+        self.v8.set_memory_limit(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
+        system::limit_memory(self.present, memory_bytes.saturating_add(MEMORY_SLACK_BYTES))?;
+        system::lower_priority_after(PATIENCE);
+        self.set_head(1, if check { 2 } else { 1 });
+        self.slots.clear();
+        for text in [phase, marker, source, context] {
+            self.give(Content::Text(text));
+        }
+        Ok(())
+    }
+
+    /// A turn is over: an answer, or another turn.
+    fn ended(&mut self, value: &Value<'_>) {
+        let written = match value {
+            _ if self.v8.memory_limit_reached() => Draft::new(Kind::Memory).write(&self.connection),
+            Value::OutOfMemory => Draft::new(Kind::Memory).write(&self.connection),
+            Value::Null => {
+                self.v8.call(self.functions.turn, self.functions.receiver, self.functions.no_arguments, TURN);
+                return;
+            }
+            Value::Text(text) => {
+                let (cpu, memory) = system::usage();
+                let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);
+                // Past that the server refuses it; the length says why.
+                let text =
+                    if text.len() > 2 * OUTPUT_BYTES_MAX { format!("o0{}", text.len()) } else { (*text).to_owned() };
+                let flags = if self.keep { REUSABLE } else { 0 };
+                let draft = Draft::new(Kind::Answer).byte(flags).number(cpu).number(memory).bytes(text.as_bytes());
+                let written = draft.write(&self.connection);
+                if self.keep && written.is_ok() {
+                    // What is left to do of this call is done before the next one comes.
+                    self.v8.call(self.functions.next, self.functions.receiver, self.functions.no_arguments, TURN);
+                    return;
+                }
+                written
+            }
+            Value::Undefined => Draft::new(Kind::Stuck).write(&self.connection),
+            Value::Exception(text) => Draft::new(Kind::Fault).bytes(text.as_bytes()).write(&self.connection),
+            Value::Other(_) => Draft::new(Kind::Fault).bytes(b"a turn gave no answer").write(&self.connection),
+        };
+        system::exit(if written.is_ok() { DONE } else { FAILED })
+    }
+
+    fn receive(&self, kind: Kind) -> io::Result<Frame> {
+        match read(&self.connection)? {
+            Some(frame) if frame.kind == kind => Ok(frame),
+            Some(frame) => Err(io::Error::other(format!("expected {kind:?}, got {:?}", frame.kind))),
+            // The server wants no more of this worker.
+            None => system::exit(DONE),
+        }
+    }
+
+    fn give(&mut self, value: Content) {
+        self.slots.push(Slot { value, taken: 0 });
+    }
+
+    /// Puts the next piece of a slot into the buffer.
+    fn take(&mut self, is_bytes: bool) {
+        let index = usize::try_from(self.head(4)).unwrap_or(usize::MAX);
+        let shared = self.shared.bytes();
+        let Some(chunk) = shared.get_mut(HEAD_BYTES..HEAD_BYTES + CHUNK_BYTES) else { return };
+        let (total, length, more) = match self.slots.get_mut(index) {
+            Some(Slot { value: Content::Bytes(bytes), taken }) if is_bytes => {
+                let rest = &bytes[*taken..];
+                let length = rest.len().min(CHUNK_BYTES);
+                chunk[..length].copy_from_slice(&rest[..length]);
+                *taken += length;
+                (bytes.len(), length, *taken < bytes.len())
+            }
+            Some(Slot { value: Content::Text(text), taken }) if !is_bytes => {
+                let (length, read) = put_units(&text[*taken..], chunk);
+                *taken += read;
+                (0, length, *taken < text.len())
+            }
+            // The runner asks only for what there is.
+            _ => (0, 0, false),
+        };
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        self.set_head(1, number(total));
+        self.set_head(2, number(length));
+        self.set_head(3, more.into());
+    }
+
+    fn read_units(&mut self, count: i32) {
+        let count = usize::try_from(count).unwrap_or(0).min(CHUNK_UNITS);
+        let units = self.shared.bytes().get(HEAD_BYTES..HEAD_BYTES + 2 * count).unwrap_or_default();
+        self.text.extend(units.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])));
+    }
+
+    fn head(&self, index: usize) -> i32 {
+        let bytes = self.shared.bytes().get(4 * index..4 * index + 4);
+        bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_le_bytes)
+    }
+
+    fn set_head(&self, index: usize, value: i32) {
+        if let Some(bytes) = self.shared.bytes().get_mut(4 * index..4 * index + 4) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// Writes as many UTF-16 units of `text` as fit; gives their number and the bytes of text that they are. A character of two
+/// units is never split.
+fn put_units(text: &str, chunk: &mut [u8]) -> (usize, usize) {
+    let (mut units, mut read) = (0, 0);
+    for character in text.chars() {
+        let mut pair = [0; 2];
+        let encoded = character.encode_utf16(&mut pair);
+        if units + encoded.len() > CHUNK_UNITS {
+            break;
+        }
+        for unit in encoded {
+            chunk[2 * units..2 * units + 2].copy_from_slice(&unit.to_le_bytes());
+            units += 1;
+        }
+        read += character.len_utf8();
+    }
+    (units, read)
+}
+
+/// The two descriptors of the server's next message; `None`: the server is gone.
+fn take_descriptors(from: &UnixStream) -> io::Result<Option<[OwnedFd; 2]>> {
+    let mut byte = [0];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(from, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    match (descriptors.next(), descriptors.next()) {
+        (Some(socket), Some(errors)) => Ok(Some([socket, errors])),
+        _ => Err(io::Error::other("a message without descriptors")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_of_two_units_are_not_split() {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let text = format!("{}😀x", "a".repeat(CHUNK_UNITS - 1));
+        assert_eq!(put_units(&text, &mut chunk), (CHUNK_UNITS - 1, CHUNK_UNITS - 1));
+        assert_eq!(put_units(&text[CHUNK_UNITS - 1..], &mut chunk), (3, 5));
+        assert_eq!(put_units("", &mut chunk), (0, 0));
+    }
+}

