@@ -10,6 +10,8 @@ export interface RunInput {
   id?: string;
   /** The hook's name, for grants; the phase if absent. */
   name?: string;
+  /** `quickjs` or `v8`; `quickjs` if absent. */
+  engine?: "quickjs" | "v8";
   /** Data before the change (update and delete). */
   before?: unknown;
   /** Data after the change (create and update). */

@@ -11,7 +11,7 @@ import { bundle } from "./build.js";
 const execute = promisify(execFile);
 
 /** Bundles a hook's source and runs it once, as a server would. */
-export async function runHook(file, { phase, model, id, name, before, after, config, snaphook } = {}) {
+export async function runHook(file, { phase, model, id, name, engine, before, after, config, snaphook } = {}) {
   if (typeof phase !== "string") throw new TypeError("`phase` is missing, such as `preCreate`");
   const folder = await mkdtemp(path.join(tmpdir(), "snaphook-hook-"));
   try {
@@ -19,6 +19,7 @@ export async function runHook(file, { phase, model, id, name, before, after, con
     await writeFile(source, await bundle(file));
     const args = ["hook", "test", source, "--json", "--phase", phase, "--name", name ?? phase];
     if (model !== undefined) args.push("--model", model);
+    if (engine !== undefined) args.push("--engine", engine);
     if (id !== undefined) args.push("--id", id);
     if (config !== undefined) args.push("--config", config);
     for (const [option, data] of Object.entries({ before, after })) {

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::apply::{carry_out, states};
 use super::client::Client;
 use super::{Failure, Global, Result, output, serve};
-use crate::catalog::files::read_what_is_whole;
+use crate::catalog::files::{FileError, read_what_is_whole};
 use crate::catalog::plan::{Step, plan};
 
 /// An editor writes a file in several steps; what happens within this time is one save.
@@ -72,7 +72,8 @@ impl Dev {
 async fn serve_and_follow(config: crate::config::Config, directory: &Path) -> Result<()> {
     let (sender, ready) = oneshot::channel();
     let mount_path = config.server.mount_path.clone();
-    let mut server = tokio::spawn(serve::run(config, serve::Options { ready: Some(sender), is_applied: true }));
+    let mut server =
+        tokio::spawn(serve::run(config, serve::Options { ready: Some(sender), folder: Some(directory.to_owned()) }));
     let ended = |result: std::result::Result<Result<()>, tokio::task::JoinError>| {
         result.unwrap_or_else(|error| Err(Failure::new(format!("the server failed: {error}"))))
     };
@@ -100,7 +101,7 @@ async fn follow(client: Arc<Client>, directory: &Path) -> Result<()> {
     let _ = first.await;
     let mut pass = Pass::default();
     pass.run(&client, directory).await?;
-    output::line(format!("watching {}", directory.display()))?;
+    output::line(format!("watching {}", shown(directory)))?;
     loop {
         let retry = async {
             match pass.is_cut_off {
@@ -179,7 +180,8 @@ impl Pass {
 
     async fn try_run(&mut self, client: &Client, directory: &Path) -> Result<()> {
         let (files, faults) = read_what_is_whole(directory);
-        let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let faults = faults.into_iter().map(|fault| FileError { path: shown(&fault.path).into(), ..fault }.to_string());
+        let faults = faults.collect::<Vec<_>>().join("\n");
         if faults != self.faults {
             if !faults.is_empty() {
                 output::line(&faults)?;
@@ -216,6 +218,12 @@ impl Pass {
     }
 }
 
+/// As seen from here.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
 fn digest(step: &Step) -> u64 {
     let mut hasher = DefaultHasher::new();
     format!("{step:?}").hash(&mut hasher);
@@ -229,8 +237,7 @@ fn place(step: &Step, directory: &Path, message: &str) -> String {
         Step::PutHooks { chain, .. } if !chain.is_empty() => chain[0].path.clone(),
         Step::PutHooks { model, .. } | Step::RemoveHooks { model, .. } => directory.join(model),
     };
-    let here = std::env::current_dir().unwrap_or_default();
-    let shown = file.strip_prefix(&here).unwrap_or(&file).display().to_string();
+    let shown = shown(&file);
     let number = |word: &str| {
         let rest = &message[message.find(word)? + word.len()..];
         let digits = rest.find(|char: char| !char.is_ascii_digit()).unwrap_or(rest.len());

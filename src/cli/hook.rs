@@ -46,6 +46,9 @@ pub(super) struct Place {
     /// preCreate, postCreate, preUpdate, postUpdate, preDelete or postDelete [default: the file's name]
     #[arg(long, value_parser = phase)]
     phase: Option<Phase>,
+    /// What runs it [default: `quickjs` for JavaScript and TypeScript, `component` for WebAssembly]
+    #[arg(long)]
+    engine: Option<String>,
 }
 
 fn phase(text: &str) -> std::result::Result<Phase, String> {
@@ -77,8 +80,8 @@ impl Place {
     }
 }
 
-/// The engine and the code of a file.
-fn read(file: &Path) -> Result<(&'static str, Vec<u8>, bool)> {
+/// The engine and the code of a file, and whether it is TypeScript.
+fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, bool)> {
     let (engine, typescript) = match file.extension().and_then(|extension| extension.to_str()) {
         Some("js" | "mjs") => ("quickjs", false),
         Some("ts" | "mts") => ("quickjs", true),
@@ -92,7 +95,7 @@ fn read(file: &Path) -> Result<(&'static str, Vec<u8>, bool)> {
     };
     let bytes =
         std::fs::read(file).map_err(|error| Failure::new(format!("`{}` cannot be read: {error}", file.display())))?;
-    Ok((engine, bytes, typescript))
+    Ok((place.engine.clone().unwrap_or_else(|| engine.to_owned()), bytes, typescript))
 }
 
 impl Hook {
@@ -171,12 +174,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("movie/preCreate.ts");
         std::fs::create_dir(folder.path().join("movie")).unwrap();
-        let place = Place { model: None, phase: None };
+        let place = Place { model: None, phase: None, engine: None };
         assert_eq!(place.phase(&file).unwrap(), Phase::PreCreate);
         assert_eq!(place.model(&file), None);
         std::fs::write(folder.path().join("movie/model.json"), "{}").unwrap();
         assert_eq!(place.model(&file).as_deref(), Some("movie"));
-        let place = Place { model: Some("other".to_owned()), phase: Some(Phase::PostDelete) };
+        let place = Place { model: Some("other".to_owned()), phase: Some(Phase::PostDelete), engine: None };
         assert_eq!((place.phase(&file).unwrap(), place.model(&file).as_deref()), (Phase::PostDelete, Some("other")));
         assert_eq!(phase("precreate").unwrap_err(), "no phase, did you mean `preCreate`?");
     }

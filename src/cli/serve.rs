@@ -1,7 +1,7 @@
 //! `snaphook serve`: opens everything in its order, serves, and closes everything in reverse.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::{Failure, Global, Result, output, rebuild};
+use crate::catalog::files::read_what_is_whole;
 use crate::config::{self, Config, ConfigHandle};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
@@ -27,8 +28,9 @@ const ACTOR_APPLY: &str = "apply";
 pub(super) struct Options {
     /// Told where it listens, once it does.
     pub(super) ready: Option<oneshot::Sender<SocketAddr>>,
-    /// Somebody else applies the folder of hooks.
-    pub(super) is_applied: bool,
+    /// A folder whose models and hooks are applied before anybody is served, as far as they can be, whatever
+    /// `hooks.apply` says.
+    pub(super) folder: Option<PathBuf>,
 }
 
 pub(super) fn serve(global: &Global) -> Result<()> {
@@ -130,7 +132,7 @@ async fn serve_until(
     options: Options,
 ) -> Result<()> {
     let config = handle.current();
-    let served = match unless_stopped(&mut stop, apply(&config, engine, options.is_applied)).await {
+    let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
         None => Ok(()),
         Some(Ok(())) => {
             let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
@@ -159,8 +161,11 @@ async fn serve_until(
 }
 
 /// `[hooks] apply = true`.
-async fn apply(config: &Config, engine: &Engine, is_applied: bool) -> Result<()> {
-    if is_applied || !config.hooks.apply {
+async fn apply(config: &Config, engine: &Engine, folder: Option<&Path>) -> Result<()> {
+    if let Some(folder) = folder {
+        return apply_what_is_whole(folder, engine).await;
+    }
+    if !config.hooks.apply {
         return Ok(());
     }
     let start = Instant::now();
@@ -180,6 +185,16 @@ async fn apply(config: &Config, engine: &Engine, is_applied: bool) -> Result<()>
         start.elapsed().as_secs_f64() * 1e3
     );
     Ok(())
+}
+
+/// What is wrong is for the caller to find out: it is left as it was.
+async fn apply_what_is_whole(folder: &Path, engine: &Engine) -> Result<()> {
+    let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
+    let (models, _) = read_what_is_whole(folder);
+    match engine.apply_files(&models, &origin).await {
+        Ok(steps) => steps.iter().try_for_each(output::line),
+        Err(_) => Ok(()),
+    }
 }
 
 /// One line on stdout: the address, with the port that the system chose if the configuration asks for 0.

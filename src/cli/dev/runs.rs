@@ -64,7 +64,8 @@ fn text(run: &Value) -> String {
     let message = Some(("", word("message"))).filter(|(_, message)| !message.is_empty());
     for (level, message) in message.into_iter().chain(lines) {
         let (message, grant) = match message.split_once(GRANT) {
-            Some((message, grant)) => (message, Some(grant)),
+            // Of a throw, its place in the source follows.
+            Some((message, grant)) => (message, grant.split(" (line ").next()),
             None => (message, None),
         };
         if said.insert(message) || grant.is_none() {
@@ -94,8 +95,9 @@ mod tests {
     #[test]
     fn a_run_says_what_it_lacked_once() {
         let denial = "asked for x, which no grant opens; to allow it, add to config.toml:\n[[grants]]\nmodel = 'a'";
+        let thrown = format!("{denial} (line 2, column 4)");
         let run = json!({"model": "a", "phase": "preCreate", "hook": "h", "instance": "i", "verdict": "failed", "cause": "exception",
-            "message": denial, "wall_ms": 1.256, "log": [{"level": "warn", "message": denial}, {"level": "info", "message": "x"}]});
+            "message": thrown, "wall_ms": 1.256, "log": [{"level": "warn", "message": denial}, {"level": "info", "message": "x"}]});
         assert_eq!(
             text(&run),
             "a.preCreate/h i failed (exception) 1.26 ms\n    asked for x, which no grant opens\n    info: x\n    \

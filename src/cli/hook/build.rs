@@ -59,7 +59,7 @@ impl Build {
             (build(&project)?, project.phase, project.name, out)
         } else {
             let folder = self.source.parent().unwrap_or(Path::new("."));
-            let place = super::Place { model: None, phase: self.phase };
+            let place = super::Place { model: None, phase: self.phase, engine: None };
             let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
             let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
             (javascript::bundle(&self.source, folder)?, phase, phase.to_string(), out)

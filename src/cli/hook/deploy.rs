@@ -57,11 +57,11 @@ impl Deploy {
         };
         let phase = self.place.phase(&file)?;
         let model = self.place.model(&file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
-        let (engine, bytes, typescript) = read(&file)?;
+        let (engine, bytes, typescript) = read(&file, &self.place)?;
         let name = self.name.clone().or_else(|| project.map(|project| project.name));
         let chain = [BindingFile {
             name,
-            engine: engine.to_owned(),
+            engine,
             code: CodeFile::Inline { bytes, typescript },
             shadow: self.shadow,
             path: file,

@@ -93,7 +93,8 @@ impl Project {
     /// What the project is built to.
     pub(super) fn target(&self) -> PathBuf {
         let extension = if matches!(self.language, Language::Js | Language::Ts) { "js" } else { "wasm" };
-        self.directory.join("dist").join(format!("{}.{extension}", self.phase))
+        let folder = self.directory.strip_prefix(".").unwrap_or(&self.directory);
+        folder.join("dist").join(format!("{}.{extension}", self.phase))
     }
 }
 

@@ -69,7 +69,7 @@ impl Test {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
         let config = global.config()?;
         let phase = self.place.phase(&self.file)?;
-        let (engine, code, _) = read(&self.file)?;
+        let (engine, code, _) = read(&self.file, &self.place)?;
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let id = HookId {
             model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
@@ -81,13 +81,13 @@ impl Test {
             if self.place.model(&self.file).is_none() {
                 return Err(Failure::new("name the model with `--model`"));
             }
-            let replay = Replay { engine, code: &code, id, last: self.last, json: self.json };
+            let replay = Replay { engine: &engine, code: &code, id, last: self.last, json: self.json };
             return replay.run(global).await;
         }
         let context = self.context(&id)?;
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;
-        let run = run_once(&host, engine, &code, id, &context).await;
+        let run = run_once(&host, &engine, &code, id, &context).await;
         engine_in_memory.close(Duration::ZERO).await;
         let run = run?;
         if self.json {

@@ -66,7 +66,7 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     let shop = project(place.path());
     let mut dev = Dev::start(&shop, &["dev"]);
     dev.says("watching ");
-    dev.says("create hook `order.preCreate`: quickjs (preCreate.ts), ");
+    dev.says("create hook `order.preCreate`: quickjs (preCreate.ts)");
     let printed = dev.printed();
     let address = printed.lines().find_map(|line| line.strip_prefix("snaphook serves at http://")).expect("an address");
     let api = Client::new(address.parse().expect("an address"), "/");
