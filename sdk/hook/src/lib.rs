@@ -1,0 +1,93 @@
+//! Hooks for Snaphook in Rust.
+//!
+//! A hook is a type with one trait, [`Hook`], and one line, [`export!`]. The same source is built as a WebAssembly
+//! component (`cargo build --target wasm32-wasip2`), which runs in a sandbox, or as a native library (`cargo build`), which
+//! does not. Either way the crate type is `cdylib`.
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use snaphook_hook::{Change, Hook, Reject, Result, Verdict, read};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Order {
+//!     total: f64,
+//!     customer: String,
+//! }
+//!
+//! struct Check;
+//!
+//! impl Hook for Check {
+//!     type Data = Order;
+//!
+//!     fn check(change: &Change<Order>) -> Result<Verdict> {
+//!         let Some(order) = &change.after else { return Ok(Verdict::Accept) };
+//!         if read::get::<serde_json::Value>("customer", &order.customer)?.is_none() {
+//!             return Err(Reject::new("unknown customer").field("/customer", "no such customer").into());
+//!         }
+//!         Ok(Verdict::Accept)
+//!     }
+//! }
+//!
+//! snaphook_hook::export!(Check);
+//! ```
+//!
+//! [`mock`] is a host for unit tests: what the hook reads is given, what it does is recorded.
+//!
+//! **Digits.** Data crosses as JSON text. A field of type `f64` keeps what an `f64` can hold; to amend a few members and
+//! leave all others as they came, digit for digit, use [`Change::amend`]; to carry a number through, use the field type
+//! `Box<serde_json::value::RawValue>`.
+
+mod access;
+mod change;
+mod run;
+mod verdict;
+
+#[cfg(target_arch = "wasm32")]
+#[path = "component.rs"]
+mod host;
+#[cfg(not(target_arch = "wasm32"))]
+mod host;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod mock;
+#[cfg(not(target_arch = "wasm32"))]
+mod native;
+
+pub use serde_json::value::RawValue;
+
+pub use crate::access::{AccessError, Instance, http, log, process, read, secret, write};
+pub use crate::change::{Amend, Change, Event, Phase};
+pub use crate::verdict::{Error, Reject, Result, Verdict};
+
+/// A hook. A phase whose function is not written fails: bind the hook to the phases that it is for.
+pub trait Hook {
+    /// The data of the model, or as much of it as the hook looks at.
+    type Data: serde::de::DeserializeOwned;
+
+    /// Before a change (`preCreate`, `preUpdate`, `preDelete`): whether it may be.
+    fn check(change: &Change<Self::Data>) -> Result<Verdict> {
+        Err(Error::Fail(format!("the hook has no function `check`, so it cannot be bound to {}", change.phase)))
+    }
+
+    /// After a change (`postCreate`, `postUpdate`, `postDelete`): acts on it, at least once. An error is tried again.
+    fn react(change: &Change<Self::Data>) -> Result<()> {
+        Err(Error::Fail(format!("the hook has no function `react`, so it cannot be bound to {}", change.phase)))
+    }
+}
+
+/// Makes a type that implements [`Hook`] what this library is. Once per library.
+#[macro_export]
+macro_rules! export {
+    ($hook:ty) => {
+        $crate::__export!($hook);
+    };
+}
+
+/// For [`export!`] alone.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::host::*;
+    #[cfg(not(target_arch = "wasm32"))]
+    pub use crate::native::{Descriptor, descriptor};
+    pub use crate::run::{check, react};
+}

@@ -1,0 +1,291 @@
+//! A native library: the C ABI on one side, the trait on the other.
+#![expect(unsafe_code, reason = "the C ABI: pointers and lengths from the server, a table of its functions")]
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+pub use snaphook_hook_abi::Descriptor;
+use snaphook_hook_abi::{
+    ABI_VERSION, ANSWER_ACCEPT, ANSWER_AMEND, ANSWER_FAIL, ANSWER_REJECT, Buffer, Bytes, Context, Host as Table,
+    PHASE_POST_CREATE, PHASE_POST_DELETE, PHASE_POST_UPDATE, PHASE_PRE_CREATE, PHASE_PRE_DELETE, PHASE_PRE_UPDATE,
+    STATUS_ERROR, STATUS_NONE, STATUS_OK, Text,
+};
+
+use crate::access::RawInstance;
+use crate::change::{Event, Phase, Raw};
+use crate::host::{self, Host};
+use crate::http::{Redirect, Request, Response};
+use crate::process::{Command, Output};
+use crate::{AccessError, Error, Hook, Instance, Verdict};
+
+/// The descriptor of a library that is one hook.
+pub fn descriptor<H: Hook>(name: &'static str) -> *const Descriptor {
+    // Called once for each time the library is loaded, which is never undone.
+    Box::leak(Box::new(Descriptor {
+        abi_version: ABI_VERSION,
+        struct_size: size_of::<Descriptor>() as u32,
+        name: text(name),
+        check: Some(check::<H>),
+        react: Some(react::<H>),
+    }))
+}
+
+extern "C-unwind" fn check<H: Hook>(call: u64, context: *const Context, host: *const Table) {
+    serve(call, context, host, |change| match crate::run::check::<H>(change) {
+        Ok(Verdict::Accept) => (ANSWER_ACCEPT, String::new()),
+        Ok(Verdict::Amend(data)) => (ANSWER_AMEND, data),
+        Err(Error::Reject(reject)) => (ANSWER_REJECT, reject.to_json()),
+        Err(Error::Fail(message)) => (ANSWER_FAIL, message),
+    });
+}
+
+extern "C-unwind" fn react<H: Hook>(call: u64, context: *const Context, host: *const Table) {
+    serve(call, context, host, |change| match crate::run::react::<H>(change) {
+        Ok(()) => (ANSWER_ACCEPT, String::new()),
+        Err(message) => (ANSWER_FAIL, message),
+    });
+}
+
+/// One call; a panic is its failure.
+fn serve(call: u64, context: *const Context, host: *const Table, run: impl FnOnce(Raw) -> (u32, String)) {
+    // SAFETY: the server passes both, and they stay until this function returns.
+    let (context, table) = unsafe { (&*context, &*host) };
+    let server: Rc<dyn Host> = Rc::new(Server { call, table: *table });
+    let ran = catch_unwind(AssertUnwindSafe(|| host::with(server, || run(change(context)))));
+    let (kind, payload) = ran.unwrap_or_else(|panic| (ANSWER_FAIL, format!("the hook panicked: {}", said(&*panic))));
+    (table.answer)(call, kind, bytes(payload.as_bytes()));
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+fn change(context: &Context) -> Raw {
+    let owned = |text: Text| string(text).unwrap_or_default();
+    Raw {
+        phase: match context.phase {
+            PHASE_PRE_CREATE => Phase::PreCreate,
+            PHASE_POST_CREATE => Phase::PostCreate,
+            PHASE_PRE_UPDATE => Phase::PreUpdate,
+            PHASE_POST_UPDATE => Phase::PostUpdate,
+            PHASE_PRE_DELETE => Phase::PreDelete,
+            PHASE_POST_DELETE => Phase::PostDelete,
+            other => panic!("the server calls for a phase that this library does not know: {other}"),
+        },
+        model: owned(context.model),
+        model_version: context.model_version,
+        id: owned(context.id),
+        before: None,
+        after: None,
+        before_text: string(context.before),
+        after_text: string(context.after),
+        actor: string(context.actor),
+        request_id: string(context.request_id),
+        time: owned(context.time),
+        event: string(context.event_id).map(|id| Event { position: context.event_position, id }),
+        attempt: context.attempt,
+    }
+}
+
+const fn text(text: &str) -> Text {
+    Text { ptr: text.as_ptr().cast(), len: text.len() }
+}
+
+const fn bytes(bytes: &[u8]) -> Bytes {
+    Bytes { ptr: bytes.as_ptr(), len: bytes.len() }
+}
+
+const NONE: Text = Text { ptr: std::ptr::null(), len: 0 };
+
+fn string(text: Text) -> Option<String> {
+    if text.ptr.is_null() {
+        return None;
+    }
+    // SAFETY: the server's texts are so long, and UTF-8.
+    let bytes = unsafe { std::slice::from_raw_parts(text.ptr.cast::<u8>(), text.len) };
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The server, for one call.
+struct Server {
+    call: u64,
+    table: Table,
+}
+
+/// The session's JSON of an instance.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    id: String,
+    model: String,
+    model_version: u64,
+    revision: u64,
+    position: u64,
+    created_at: String,
+    updated_at: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl From<Stored<'_>> for RawInstance {
+    fn from(stored: Stored<'_>) -> Self {
+        let Stored { id, model, model_version, revision, position, created_at, updated_at, data } = stored;
+        Instance { id, model, model_version, revision, position, created_at, updated_at, data: data.get().to_owned() }
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> AccessError {
+    AccessError::new("failed", format!("the server's answer cannot be read: {error}"))
+}
+
+fn instance(answer: &[u8]) -> Result<RawInstance, AccessError> {
+    serde_json::from_slice::<Stored<'_>>(answer).map(RawInstance::from).map_err(unreadable)
+}
+
+impl Server {
+    const EMPTY: Buffer = Buffer { handle: 0, ptr: std::ptr::null(), len: 0 };
+
+    /// A copy of what the server gave, which goes back at once.
+    fn take(&self, buffer: Buffer) -> Vec<u8> {
+        if buffer.handle == 0 {
+            return Vec::new();
+        }
+        // SAFETY: the server gave it, and keeps it until it is released.
+        let copy = unsafe { std::slice::from_raw_parts(buffer.ptr, buffer.len) }.to_vec();
+        (self.table.release)(self.call, buffer.handle);
+        copy
+    }
+
+    /// `None`: there is nothing of that name.
+    fn taken(&self, status: i32, buffer: Buffer) -> Result<Option<Vec<u8>>, AccessError> {
+        let answer = self.take(buffer);
+        match status {
+            STATUS_OK => Ok(Some(answer)),
+            STATUS_NONE => Ok(None),
+            STATUS_ERROR => Err(serde_json::from_slice(&answer).unwrap_or_else(unreadable)),
+            // Whatever the hook does now, the call has failed.
+            _ => Err(AccessError::new("failed", "the call is over")),
+        }
+    }
+
+    fn ask(&self, question: impl FnOnce(*mut Buffer) -> i32) -> Result<Option<Vec<u8>>, AccessError> {
+        let mut out = Self::EMPTY;
+        let status = question(&raw mut out);
+        self.taken(status, out)
+    }
+
+    fn ask_instance(&self, question: impl FnOnce(*mut Buffer) -> i32) -> Result<RawInstance, AccessError> {
+        instance(&self.ask(question)?.unwrap_or_default())
+    }
+}
+
+fn pointer(expected: &Option<u64>) -> *const u64 {
+    expected.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)
+}
+
+impl Host for Server {
+    fn log(&self, level: u32, message: &str) {
+        (self.table.log)(self.call, level, text(message));
+    }
+
+    fn read_get(&self, model: &str, id: &str) -> Result<Option<RawInstance>, AccessError> {
+        let found = self.ask(|out| (self.table.read_get)(self.call, text(model), text(id), out))?;
+        found.as_deref().map(instance).transpose()
+    }
+
+    fn read_query(&self, model: &str, query: &str) -> Result<(Vec<RawInstance>, Option<String>), AccessError> {
+        #[derive(Deserialize)]
+        struct Page<'a> {
+            #[serde(borrow)]
+            items: Vec<Stored<'a>>,
+            next: Option<String>,
+        }
+        let page = self.ask(|out| (self.table.read_query)(self.call, text(model), text(query), out))?.unwrap_or_default();
+        let Page { items, next } = serde_json::from_slice(&page).map_err(unreadable)?;
+        Ok((items.into_iter().map(RawInstance::from).collect(), next))
+    }
+
+    fn read_event(&self, position: u64) -> Result<Option<String>, AccessError> {
+        let found = self.ask(|out| (self.table.read_event)(self.call, position, out))?;
+        Ok(found.map(|event| String::from_utf8_lossy(&event).into_owned()))
+    }
+
+    fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<RawInstance, AccessError> {
+        let id = id.map_or(NONE, text);
+        self.ask_instance(|out| (self.table.write_create)(self.call, text(model), id, text(data), out))
+    }
+
+    fn write_update(
+        &self,
+        model: &str,
+        id: &str,
+        data: &str,
+        expected: Option<u64>,
+    ) -> Result<RawInstance, AccessError> {
+        let expected = pointer(&expected);
+        self.ask_instance(|out| {
+            (self.table.write_update)(self.call, text(model), text(id), text(data), expected, out)
+        })
+    }
+
+    fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<RawInstance, AccessError> {
+        let expected = pointer(&expected);
+        self.ask_instance(|out| (self.table.write_delete)(self.call, text(model), text(id), expected, out))
+    }
+
+    fn http_send(&self, request: &Request) -> Result<Response, AccessError> {
+        #[derive(Deserialize)]
+        struct Head {
+            status: u16,
+            url: String,
+            redirected: bool,
+            headers: Vec<(String, String)>,
+        }
+        let redirect = match request.redirect {
+            Redirect::Follow => "follow",
+            Redirect::Manual => "manual",
+            Redirect::Error => "error",
+        };
+        let described = json!({
+            "method": request.method,
+            "url": request.url,
+            "headers": request.headers,
+            "timeout_ms": request.timeout.map(|timeout| timeout.as_millis() as u64),
+            "redirect": redirect,
+        });
+        let mut body = Self::EMPTY;
+        let head = self.ask(|head| {
+            let described = described.to_string();
+            (self.table.http_send)(self.call, text(&described), bytes(&request.body), head, &raw mut body)
+        });
+        let body = self.take(body);
+        let Head { status, url, redirected, headers } =
+            serde_json::from_slice(&head?.unwrap_or_default()).map_err(unreadable)?;
+        Ok(Response { status, url, redirected, headers, body })
+    }
+
+    fn process_run(&self, command: &Command) -> Result<Output, AccessError> {
+        let described = json!({
+            "program": command.program,
+            "args": command.args,
+            "env": command.env,
+            "timeout_ms": command.timeout.map(|timeout| timeout.as_millis() as u64),
+        });
+        let (mut code, mut errors) = (0, Self::EMPTY);
+        let output = self.ask(|output| {
+            let (described, code) = (described.to_string(), &raw mut code);
+            (self.table.process_run)(self.call, text(&described), bytes(&command.stdin), code, output, &raw mut errors)
+        });
+        let stderr = self.take(errors);
+        Ok(Output { code, stdout: output?.unwrap_or_default(), stderr })
+    }
+
+    fn secret_get(&self, name: &str) -> Result<String, AccessError> {
+        let value = self.ask(|out| (self.table.secret_get)(self.call, text(name), out))?;
+        Ok(String::from_utf8_lossy(&value.unwrap_or_default()).into_owned())
+    }
+}
