@@ -226,3 +226,53 @@ fn a_library_that_never_returns_costs_its_calls_and_nothing_else() {
     eventually("the repaired library runs", || (create(&server, 1.0).0 == 201).then_some(()));
     assert!(server.stop().success(), "threads that are lost do not keep the server");
 }
+
+/// A guest that `cargo xtask` built; `None` (and a word about it) if it did not.
+fn guest(file: &str) -> Option<Vec<u8>> {
+    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
+    let folder = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, std::path::PathBuf::from);
+    let path = folder.join(file);
+    let found = std::fs::read(&path);
+    if let Err(error) = &found {
+        assert!(std::env::var("CI").is_err(), "{}: {error}", path.display());
+        eprintln!("skipped: {}: {error}; `cargo xtask guests` and `cargo xtask native` build it", path.display());
+    }
+    found.ok()
+}
+
+#[test]
+fn one_source_in_rust_is_a_component_and_a_library() {
+    let (Some(component), Some(library)) = (guest("order.wasm"), guest("order.so")) else { return };
+    let grants = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nread = ['customer']\namend = true\n\
+        [[grants]]\nmodel = 'order'\nphase = 'postCreate'\nwrite = ['note']\n";
+    let server = Server::start_with(ServerOptions { tables: grants.into(), ..ServerOptions::default() });
+    std::fs::write(server.directory().join("hooks/order.so"), library).expect("a library");
+    let api = server.client();
+    for id in ["order", "customer", "note"] {
+        api.post("/models", &json!({"id": id, "schema": {"type": "object"}})).expect(201);
+    }
+    api.post("/models/customer/instances", &json!({"id": "ada", "data": {"currency": "GBP"}})).expect(201);
+    for engine in ["component", "native"] {
+        for phase in ["preCreate", "postCreate"] {
+            let path = format!("/models/order/hooks/{phase}");
+            match engine {
+                "component" => api.request("PUT", &path).body("application/wasm", component.clone()).send(),
+                _ => api.put(&path, &binding("order.so")),
+            }
+            .expect(200);
+        }
+        let body = r#"{"data": {"customer": "ada", "total": 0.10000000000000000001}}"#;
+        let create = api.request("POST", "/models/order/instances").body("application/json", body.to_owned()).send();
+        let text = create.expect(201).text();
+        assert!(text.contains(r#""currency":"GBP""#) && text.contains("0.10000000000000000001"), "{engine}: {text}");
+        let position = serde_json::from_str::<Value>(&text).expect("JSON")["position"].clone();
+        eventually("the order is noted", || {
+            (api.get(&format!("/models/note/instances/at-{position}")).status == 200).then_some(())
+        });
+        let refused = api.post("/models/order/instances", &json!({"data": {"customer": "bob"}}));
+        let problem = refused.expect_problem(422, "rejected");
+        assert_eq!(problem["errors"][0]["pointer"], "/data/customer", "{engine}: {problem}");
+        let failed = api.post("/models/order/instances", &json!({"data": {"total": 1}}));
+        assert_eq!(failed.status, 502, "{engine}: {}", failed.text());
+    }
+}

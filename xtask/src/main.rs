@@ -2,6 +2,7 @@
 
 mod bench;
 mod guests;
+mod native;
 mod needs;
 mod repository;
 mod sdk;
@@ -20,6 +21,7 @@ usage: cargo xtask <command>
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
   guests           build the WebAssembly guests of hooks/ alone
+  native           build the guests that are native libraries as well, and run their unit tests
   sdk              generate the types of sdk/js from the WIT text
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
                    measure the release binary against its goals; all rows of a fresh build are kept in
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(&rest),
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),
+        "native" => native::run(&rest),
         "sdk" => sdk::run(&rest),
         "v8" => v8::run(&rest),
         "" | "help" | "-h" | "--help" => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::repository::root;
 use crate::shell::{Result, cargo, is_ci, run as run_command, section};
-use crate::{guests, needs, tidy};
+use crate::{guests, native, needs, tidy};
 
 /// Where the shared test data is, seen from the checkout.
 const FILMS: &str = "../shared/data/movies.json";
@@ -26,6 +26,9 @@ pub(crate) fn run(args: &[String]) -> Result {
             None
         }
     };
+
+    section("native: hooks as libraries for the tests");
+    native::build()?;
 
     section("packages of the JavaScript SDK");
     if let Err(reason) = needs::javascript_packages() {

@@ -87,8 +87,20 @@ impl Raw {
             read.map_err(|error| Error::Fail(format!("`{which}` does not fit the hook's type: {error}")))
         };
         let (before, after) = (read(&self.before_text, "before")?, read(&self.after_text, "after")?);
-        let Change { phase, model, model_version, id, before_text, after_text, actor, request_id, time, event, attempt, .. } =
-            self;
+        let Change {
+            phase,
+            model,
+            model_version,
+            id,
+            before_text,
+            after_text,
+            actor,
+            request_id,
+            time,
+            event,
+            attempt,
+            ..
+        } = self;
         Ok(Change {
             phase,
             model,

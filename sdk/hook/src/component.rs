@@ -6,8 +6,15 @@ wit_bindgen::generate!({
     inline: "
         package snaphook:sdk;
         world hook {
-            include snaphook:hook/pre-hook@0.1.0;
-            include snaphook:hook/post-hook@0.1.0;
+            use snaphook:hook/types@0.1.0.{context, verdict, rejection};
+            import snaphook:hook/log@0.1.0;
+            import snaphook:hook/read@0.1.0;
+            import snaphook:hook/write@0.1.0;
+            import snaphook:hook/http@0.1.0;
+            import snaphook:hook/process@0.1.0;
+            import snaphook:hook/secret@0.1.0;
+            export check: func(ctx: context) -> result<verdict, rejection>;
+            export react: func(ctx: context) -> result<_, string>;
         }
     ",
     world: "snaphook:sdk/hook",
@@ -170,7 +177,7 @@ macro_rules! __export {
                     $crate::__private::react::<$hook>($crate::__private::change(context))
                 }
             }
-            $crate::__private::export_component!(Exported with_types_in $crate::__private);
+    $crate::__private::export_component!(Exported with_types_in $crate::__private);
         };
     };
 }

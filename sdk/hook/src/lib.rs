@@ -37,6 +37,13 @@
 //! leave all others as they came, digit for digit, use [`Change::amend`]; to carry a number through, use the field type
 //! `Box<serde_json::value::RawValue>`.
 
+// In a component a panic ends the sandbox. In a library it must unwind to be a failure of the call.
+#[cfg(all(not(target_arch = "wasm32"), panic = "abort"))]
+compile_error!(
+    "a native hook is built with `panic = \"unwind\"`: with `abort` its panics would end the server; remove `panic = \"abort\"` \
+     from the profile, or build with `--config profile.release.panic='unwind'`"
+);
+
 mod access;
 mod change;
 mod run;

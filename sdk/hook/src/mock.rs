@@ -100,20 +100,14 @@ impl Mock {
 
     /// Answers requests.
     #[must_use]
-    pub fn on_http(
-        self,
-        answer: impl Fn(&Request) -> std::result::Result<Response, AccessError> + 'static,
-    ) -> Mock {
+    pub fn on_http(self, answer: impl Fn(&Request) -> std::result::Result<Response, AccessError> + 'static) -> Mock {
         self.0.borrow_mut().http = Some(Rc::new(answer));
         self
     }
 
     /// Answers for programs.
     #[must_use]
-    pub fn on_process(
-        self,
-        answer: impl Fn(&Command) -> std::result::Result<Output, AccessError> + 'static,
-    ) -> Mock {
+    pub fn on_process(self, answer: impl Fn(&Command) -> std::result::Result<Output, AccessError> + 'static) -> Mock {
         self.0.borrow_mut().process = Some(Rc::new(answer));
         self
     }
@@ -203,9 +197,8 @@ impl Mock {
             let message = format!("no grant can open `{capability}` to a pre phase");
             return Err(AccessError::new("denied", message));
         }
-        let fits = |pattern: &str| {
-            pattern.strip_suffix('*').map_or(pattern == target, |start| target.starts_with(start))
-        };
+        let fits =
+            |pattern: &str| pattern.strip_suffix('*').map_or(pattern == target, |start| target.starts_with(start));
         if state.grants.iter().any(|(granted, pattern)| granted == capability && fits(pattern)) {
             return Ok(());
         }
@@ -223,8 +216,7 @@ impl Mock {
     }
 
     fn wrote(&self, operation: &'static str, model: &str, id: &str, data: Option<&str>) {
-        let write =
-            Write { operation, model: model.to_owned(), id: id.to_owned(), data: data.map(str::to_owned) };
+        let write = Write { operation, model: model.to_owned(), id: id.to_owned(), data: data.map(str::to_owned) };
         self.0.borrow_mut().writes.push(write);
     }
 }
@@ -256,17 +248,13 @@ impl Host for Mock {
     fn read_event(&self, position: u64) -> std::result::Result<Option<String>, AccessError> {
         let event = self.0.borrow().events.get(&position).cloned();
         let Some(event) = event else { return Ok(None) };
-        let model = serde_json::from_str::<Value>(&event).ok().and_then(|event| Some(event["model"].as_str()?.to_owned()));
+        let model =
+            serde_json::from_str::<Value>(&event).ok().and_then(|event| Some(event["model"].as_str()?.to_owned()));
         self.allow("read", &model.unwrap_or_default())?;
         Ok(Some(event))
     }
 
-    fn write_create(
-        &self,
-        model: &str,
-        id: Option<&str>,
-        data: &str,
-    ) -> std::result::Result<RawInstance, AccessError> {
+    fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> std::result::Result<RawInstance, AccessError> {
         self.allow("write", model)?;
         let made = format!("new-{}", self.0.borrow().position + 1);
         let id = id.unwrap_or(&made);

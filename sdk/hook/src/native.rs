@@ -20,7 +20,7 @@ use crate::change::{Event, Phase, Raw};
 use crate::host::{self, Host};
 use crate::http::{Redirect, Request, Response};
 use crate::process::{Command, Output};
-use crate::{AccessError, Error, Hook, Instance, Verdict};
+use crate::{AccessError, Error, Hook, Instance, Reject, Verdict};
 
 /// The descriptor of a library that is one hook.
 pub fn descriptor<H: Hook>(name: &'static str) -> *const Descriptor {
@@ -38,7 +38,7 @@ extern "C-unwind" fn check<H: Hook>(call: u64, context: *const Context, host: *c
     serve(call, context, host, |change| match crate::run::check::<H>(change) {
         Ok(Verdict::Accept) => (ANSWER_ACCEPT, String::new()),
         Ok(Verdict::Amend(data)) => (ANSWER_AMEND, data),
-        Err(Error::Reject(reject)) => (ANSWER_REJECT, reject.to_json()),
+        Err(Error::Reject(reject)) => (ANSWER_REJECT, refusal(&reject)),
         Err(Error::Fail(message)) => (ANSWER_FAIL, message),
     });
 }
@@ -58,6 +58,11 @@ fn serve(call: u64, context: *const Context, host: *const Table, run: impl FnOnc
     let ran = catch_unwind(AssertUnwindSafe(|| host::with(server, || run(change(context)))));
     let (kind, payload) = ran.unwrap_or_else(|panic| (ANSWER_FAIL, format!("the hook panicked: {}", said(&*panic))));
     (table.answer)(call, kind, bytes(payload.as_bytes()));
+}
+
+fn refusal(reject: &Reject) -> String {
+    let fields = reject.fields.iter().map(|(pointer, message)| json!({"pointer": pointer, "message": message}));
+    json!({"message": reject.message, "fields": fields.collect::<Vec<_>>()}).to_string()
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {
@@ -204,7 +209,8 @@ impl Host for Server {
             items: Vec<Stored<'a>>,
             next: Option<String>,
         }
-        let page = self.ask(|out| (self.table.read_query)(self.call, text(model), text(query), out))?.unwrap_or_default();
+        let page =
+            self.ask(|out| (self.table.read_query)(self.call, text(model), text(query), out))?.unwrap_or_default();
         let Page { items, next } = serde_json::from_slice(&page).map_err(unreadable)?;
         Ok((items.into_iter().map(RawInstance::from).collect(), next))
     }
@@ -227,9 +233,7 @@ impl Host for Server {
         expected: Option<u64>,
     ) -> Result<RawInstance, AccessError> {
         let expected = pointer(&expected);
-        self.ask_instance(|out| {
-            (self.table.write_update)(self.call, text(model), text(id), text(data), expected, out)
-        })
+        self.ask_instance(|out| (self.table.write_update)(self.call, text(model), text(id), text(data), expected, out))
     }
 
     fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<RawInstance, AccessError> {

@@ -1,7 +1,6 @@
 //! What a hook says.
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::AccessError;
 
@@ -41,11 +40,6 @@ impl Reject {
     pub fn field(mut self, pointer: impl Into<String>, message: impl Into<String>) -> Reject {
         self.fields.push((pointer.into(), message.into()));
         self
-    }
-
-    pub(crate) fn to_json(&self) -> String {
-        let fields = self.fields.iter().map(|(pointer, message)| json!({"pointer": pointer, "message": message}));
-        json!({"message": self.message, "fields": fields.collect::<Vec<_>>()}).to_string()
     }
 }
 

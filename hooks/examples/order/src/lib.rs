@@ -82,7 +82,10 @@ mod tests {
         assert!(matches!(&failed, Err(Error::Fail(message)) if message.ends_with("(denied)")), "{failed:?}");
         let order = json!({"total": 1});
         let failed = mock().check::<Orders>(Phase::PreCreate, None, Some(order));
-        assert!(matches!(&failed, Err(Error::Fail(message)) if message.contains("missing field `customer`")), "{failed:?}");
+        assert!(
+            matches!(&failed, Err(Error::Fail(message)) if message.contains("missing field `customer`")),
+            "{failed:?}"
+        );
     }
 
     #[test]

@@ -31,6 +31,16 @@ async fn refused(phase: Phase, code: &[u8]) -> String {
 const AFTER: &str = "(i32.load offset=48 (local.get $context)) (i32.load offset=52 (local.get $context))";
 
 conformance!(
+    sdk,
+    Subject {
+        name: "component (Rust, snaphook-hook)",
+        engine: || Ok(engine()),
+        hook: |_| guest_file("suite_sdk.wasm"),
+        without: &[],
+    }
+);
+
+conformance!(
     rust,
     Subject {
         name: "component (Rust)",

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::*;
 use crate::hooks::context::FailureCause;
 use crate::hooks::engines::conformance::{Subject, conformance, skip};
-use crate::hooks::engines::testing::{Case, cache};
+use crate::hooks::engines::testing::{Case, cache, guest_file};
 
 /// What `cc` makes of a file of tests/guests/native. `Err`: there is no compiler.
 fn compiled(file: &str, flags: &[&str]) -> Result<Vec<u8>, String> {
@@ -42,19 +42,43 @@ fn engine() -> Arc<dyn Engine> {
     Arc::new(NativeEngine::new(&cache()))
 }
 
+/// What has no sandbox has no bounds but time.
+const WITHOUT: &[(&str, &str)] = &[
+    ("limit/memory", "a library's memory is the server's, and nobody holds it back"),
+    ("limit/stack", "a library that uses up its thread's stack ends the server"),
+    ("state/*", "a library lives as long as the server and keeps what it likes"),
+];
+
+conformance!(c, Subject { name: "native (C)", engine: || Ok(engine()), hook: |_| suite(), without: WITHOUT });
+
+/// With `snaphook-hook`, from the source that is a component too.
+fn rust() -> Result<Vec<u8>, String> {
+    guest_file(&format!("suite_sdk{}", std::env::consts::DLL_SUFFIX))
+        .map_err(|error| error.replace("xtask guests", "xtask native"))
+}
+
 conformance!(
-    c,
-    Subject {
-        name: "native (C)",
-        engine: || Ok(engine()),
-        hook: |_| suite(),
-        without: &[
-            ("limit/memory", "a library's memory is the server's, and nobody holds it back"),
-            ("limit/stack", "a library that uses up its thread's stack ends the server"),
-            ("state/*", "a library lives as long as the server and keeps what it likes"),
-        ],
-    }
+    sdk,
+    Subject { name: "native (Rust, snaphook-hook)", engine: || Ok(engine()), hook: |_| rust(), without: WITHOUT }
 );
+
+/// A panic's words reach whoever looks into what became of the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_told() {
+    let code = match rust() {
+        Ok(code) => code,
+        Err(reason) => return skip("panics of native libraries", &reason),
+    };
+    let case = Case::new(engine(), Phase::PreCreate);
+    let hook = case.prepare(&code).await.unwrap();
+    let mut context = case.context();
+    context.actor = Some("crash".to_owned());
+    for _ in 0..3 {
+        let report = hook.call(&context, &case.settings, &case.session()).await;
+        let Outcome::Failed(failure) = report.outcome else { panic!("{report:?}") };
+        assert_eq!((failure.cause, &*failure.message), (FailureCause::Exception, "the hook panicked: crashed"));
+    }
+}
 
 async fn failure(case: &Case, code: &[u8]) -> Failure {
     case.run(code).await.failure().clone()

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use snaphook_hook::http::Request;
 use snaphook_hook::process::Command;
-use snaphook_hook::{
-    AccessError, Change, Error, Hook, RawValue, Reject, Result, Verdict, log, read, secret, write,
-};
+use snaphook_hook::{AccessError, Change, Error, Hook, RawValue, Reject, Result, Verdict, log, read, secret, write};
 
 struct Suite;
 

@@ -1,0 +1,40 @@
+//! Builds the guests with `snaphook-hook` a second time: as native libraries for this machine, beside the components in
+//! `target/guests`. Their unit tests, with the SDK's mock host, run on the way.
+
+use std::path::PathBuf;
+
+use crate::repository::{root, target_directory};
+use crate::shell::{Result, cargo, run as run_command};
+
+/// Workspaces and the packages of them that are built both ways.
+const LIBRARIES: [(&str, &str); 2] = [("hooks/examples", "order"), ("tests/guests", "suite-sdk")];
+
+/// `cargo xtask native`.
+pub(crate) fn run(args: &[String]) -> Result {
+    match args.first() {
+        Some(arg) => Err(format!("`native` takes no argument, found `{arg}`")),
+        None => build().map(|_| ()),
+    }
+}
+
+/// Builds all of them and gives the folder that holds the libraries.
+pub(crate) fn build() -> Result<PathBuf> {
+    let target = target_directory()?;
+    let (libraries, builds) = (target.join("guests"), target.join("guests-native"));
+    std::fs::create_dir_all(&libraries).map_err(|error| format!("cannot make {}: {error}", libraries.display()))?;
+    for (workspace, package) in LIBRARIES {
+        // The components' profile aborts on panics, which a library in the server's process must not.
+        for task in [&["test"][..], &["build", "--release", "--config", "profile.release.panic='unwind'"]] {
+            let mut command = cargo();
+            command.args(task).args(["--locked", "--package", package]).current_dir(root().join(workspace));
+            run_command(command.env("CARGO_TARGET_DIR", &builds))?;
+        }
+        let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+        let name = package.replace('-', "_");
+        let built = builds.join("release").join(format!("{prefix}{name}{suffix}"));
+        let path = libraries.join(format!("{name}{suffix}"));
+        std::fs::copy(&built, &path).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
+    }
+    println!("{} native libraries in {}", LIBRARIES.len(), libraries.display());
+    Ok(libraries)
+}
