@@ -1,7 +1,8 @@
 //! Builds the guests with `snaphook-hook` a second time: as native libraries for this machine, beside the components in
 //! `target/guests`. Their unit tests, with the SDK's mock host, run on the way.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::repository::{root, target_directory};
 use crate::shell::{Result, cargo, run as run_command};
@@ -35,6 +36,18 @@ pub(crate) fn build() -> Result<PathBuf> {
         let path = libraries.join(format!("{name}{suffix}"));
         std::fs::copy(&built, &path).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     }
-    println!("{} native libraries in {}", LIBRARIES.len(), libraries.display());
+    example_in_c(&libraries)?;
+    println!("{} native libraries in {}", LIBRARIES.len() + 1, libraries.display());
     Ok(libraries)
+}
+
+/// The library of `sdk/c/examples`: what `cargo xtask bench` binds.
+pub(crate) const BENCH_LIBRARY: &str = "check.so";
+
+/// Compiles it into a folder.
+pub(crate) fn example_in_c(folder: &Path) -> Result {
+    let sdk = root().join("sdk/c");
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-fexceptions", "-O2", "-I"]).arg(&sdk);
+    run_command(command.arg("-o").arg(folder.join(BENCH_LIBRARY)).arg(sdk.join("examples/check.c")))
 }

@@ -9,7 +9,7 @@ use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
 use super::{BODY, INSTANCES, PRE_HOOK, bind, press_creates, with_model};
 use crate::shell::Result;
-use crate::{guests, needs};
+use crate::{guests, native, needs};
 
 const REUSE: &str = "[hooks]\nisolation = 'reuse'";
 
@@ -49,7 +49,24 @@ pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
     })?;
     rows.push(named(row, "Rust component, fresh sandbox per call, p50 added".into(), 20, &server)?);
     server.stop()?;
+    rows.push(added_native(bench)?);
     Ok(rows)
+}
+
+/// A library in C that looks for one number in the data.
+fn added_native(bench: &Bench) -> Result<Row> {
+    let folder = bench.scratch.path().join("native-hooks");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    native::example_in_c(&folder)?;
+    let server = bench.server("added-native", &format!("[hooks]\ndirectory = '{}'", folder.display()))?;
+    let mut client = with_model(&server)?;
+    let chain = format!(r#"{{"chain":[{{"engine":"native","library":"{}"}}]}}"#, native::BENCH_LIBRARY);
+    let row = difference(bench, &server, &mut client, |client| {
+        client.call("PUT", "/models/order/hooks/preCreate", &chain).map(|_| ())
+    })?;
+    let row = named(row, "native hook, p50 added".into(), 2, &server)?;
+    server.stop()?;
+    Ok(row)
 }
 
 /// The guest of the repository that lets everything pass.
