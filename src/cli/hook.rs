@@ -86,10 +86,11 @@ fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, bool)> {
         Some("js" | "mjs") => ("quickjs", false),
         Some("ts" | "mts") => ("quickjs", true),
         Some("wasm") => ("component", false),
+        Some("so" | "dylib" | "dll") => ("native", false),
         _ => {
             let name = file.display();
             return Err(Failure::new(format!(
-                "`{name}` is of no kind that is known, expected `.js`, `.ts` or `.wasm`"
+                "`{name}` is of no kind that is known, expected `.js`, `.ts`, `.wasm` or a native library"
             )));
         }
     };

@@ -15,7 +15,7 @@
 //! says so in its first line: `<!-- needs: node, wasm32 -->`; without them it is skipped, which `CI=true` forbids.
 //! `SNAPHOOK_DOCS_PAGE=javascript` runs one page.
 
-mod needs;
+pub(crate) mod needs;
 mod page;
 mod shell;
 

@@ -20,7 +20,7 @@ use crate::cli::{Failure, Global, Result, output};
 /// Example: snaphook hook deploy hooks/movie/preCreate.ts
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Deploy {
-    /// JavaScript, TypeScript, WebAssembly components, or folders of built hooks
+    /// JavaScript, TypeScript, WebAssembly components, folders of built hooks, or native libraries (in the server's folder)
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -58,14 +58,13 @@ impl Deploy {
         let phase = self.place.phase(&file)?;
         let model = self.place.model(&file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
         let (engine, bytes, typescript) = read(&file, &self.place)?;
+        let code = match engine.as_str() {
+            // A library never crosses the network: it lies in the server's own folder of hooks, under this name.
+            "native" => CodeFile::Library(file.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+            _ => CodeFile::Inline { bytes, typescript },
+        };
         let name = self.name.clone().or_else(|| project.map(|project| project.name));
-        let chain = [BindingFile {
-            name,
-            engine,
-            code: CodeFile::Inline { bytes, typescript },
-            shadow: self.shadow,
-            path: file,
-        }];
+        let chain = [BindingFile { name, engine, code, shadow: self.shadow, path: file }];
         let client = global.client()?;
         let before = client.get(&path(&["models", &model, "hooks", phase.as_str()])).await?;
         let after = put_chain(&client, &model, phase, &chain, &[]).await?;

@@ -35,7 +35,7 @@ use crate::hooks::host::{Binding, HookHost, Mode};
 ///           snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
-    /// JavaScript, TypeScript or a WebAssembly component
+    /// JavaScript, TypeScript, a WebAssembly component or a native library
     file: PathBuf,
     #[command(flatten)]
     place: Place,

@@ -213,6 +213,49 @@ fn types_of_a_model_hold() {
     assert_eq!(again, "wrote hooks/order/order.d.ts\nwrote hooks/snaphook-hook.d.ts\n");
 }
 
+#[test]
+fn the_rust_template_is_a_hook() {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/hook");
+    let environment = match crate::docs::needs::environment(&["wasm32".to_owned()]) {
+        Ok(environment) => environment,
+        Err(missing) => {
+            assert!(
+                !std::env::var("CI").is_ok_and(|ci| ci == "true"),
+                "{missing}; with CI=true nothing may be skipped"
+            );
+            return eprintln!("skipped: {missing}");
+        }
+    };
+    let place = folder(ALONE);
+    let here = place.path();
+    // The crate of this checkout stands for the one in the registry.
+    write(
+        here,
+        ".cargo/config.toml",
+        &format!("[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n", sdk.display()),
+    );
+    run(here, &["hook", "new", "check", "--language", "rust"]).ok();
+    let mut building = command(here, &["hook", "build", "check"]);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rust-template");
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        building.env_remove(name);
+    }
+    let output = building.envs(environment).env("CARGO_TARGET_DIR", target).output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.starts_with("check/dist/preCreate.wasm: component for preCreate, "), "{said}");
+    for (data, verdict) in [(r#"{"total": 1}"#, "accept"), (r#"{"total": -1}"#, "reject")] {
+        write(here, "new.json", data);
+        let tried = run(here, &["hook", "test", "check/dist/preCreate.wasm", "--after", "new.json", "--json"]).ok();
+        let tried: Value = serde_json::from_str(&tried).expect("one document");
+        assert_eq!(
+            (tried["verdict"].as_str(), tried["log"].as_array().map(Vec::len)),
+            (Some(verdict), Some(1)),
+            "{tried}"
+        );
+    }
+}
+
 /// The package's own tests, with the binary of this build.
 #[test]
 fn the_javascript_package() {

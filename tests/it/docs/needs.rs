@@ -10,7 +10,7 @@ const TOOLS: &str = "SNAPHOOK_TOOLS";
 const WASM: &str = "SNAPHOOK_WASM_ENVIRONMENT";
 
 /// The environment of a page with those needs, or what is missing.
-pub(super) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, String> {
     let mut environment = Vec::new();
     for need in needs {
         match need.as_str() {
