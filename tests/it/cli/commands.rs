@@ -231,7 +231,7 @@ fn hooks() {
         (&["hook", "put", "missing.js", "--model", "movie", "--phase", "preCreate"], "`missing.js` cannot be read"),
         (
             &["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"],
-            "expected `.js`, `.ts` or `.wasm`",
+            "expected `.js`, `.ts`, `.wasm` or a native library",
         ),
         (&["hook", "put", "any.js", "--model", "nobody", "--phase", "preCreate"], "nobody"),
         (&["hook", "list", "nobody"], "nobody"),
