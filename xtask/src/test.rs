@@ -19,7 +19,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     let guests: Option<PathBuf> = match needs::wasm_toolchain() {
         Ok(toolchain) => {
             wasm_environment = Some(toolchain.environment());
-            Some(guests::build(&toolchain)?)
+            let folder = guests::build(&toolchain)?;
+            skipped.extend(guests::build_others(&folder)?);
+            Some(folder)
         }
         Err(reason) => {
             skipped.push(format!("tests of WebAssembly components: {reason}"));
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] }).args(without);
     }
     if let Some(guests) = guests {
-        command.env("SNAPHOOK_GUESTS", guests);
+        command.env("SNAPHOOK_GUESTS", guests).env("SNAPHOOK_TOOLS", guests::tools()?);
     }
     if let Some(environment) = wasm_environment {
         command.env("SNAPHOOK_WASM_ENVIRONMENT", environment);

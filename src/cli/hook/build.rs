@@ -10,6 +10,10 @@ mod tool;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+// C libraries speak WASI preview 1.
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
 
 use super::new::Language;
 use super::project::Project;
@@ -113,6 +117,7 @@ fn component(module: Vec<u8>) -> Result<Built> {
         true => wit_component::ComponentEncoder::default()
             .validate(true)
             .module(&module)
+            .and_then(|encoder| encoder.adapter(ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER))
             .and_then(|encoder| encoder.encode())
             .map_err(|error| Failure::new(format!("no component can be made of the module: {error:#}")))?,
     };

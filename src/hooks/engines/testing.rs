@@ -31,6 +31,7 @@ pub(super) struct Case {
     pub(super) phase: Phase,
     pub(super) before: Option<&'static str>,
     pub(super) after: Option<&'static str>,
+    pub(super) actor: Option<String>,
     pub(super) grants: &'static str,
     pub(super) settings: CallSettings,
     pub(super) bench: Bench,
@@ -49,6 +50,7 @@ impl Case {
             phase,
             before: None,
             after: Some("{}"),
+            actor: None,
             grants: "",
             settings: CallSettings {
                 limits: Limits { timeout: Duration::from_millis(2_000), memory_bytes: 64 << 20 },
@@ -66,6 +68,7 @@ impl Case {
         let mut context = testing::context("item", self.phase);
         context.before = self.before.map(Json::trusted);
         context.after = self.after.map(Json::trusted);
+        context.actor = self.actor.clone();
         context
     }
 

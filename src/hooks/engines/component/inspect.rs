@@ -5,6 +5,7 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::versions::{Version, handler_name, world_name};
+use super::{Speech, command, core_module};
 use crate::config::{Phase, format_size};
 use crate::hooks::engines::limits::used_size;
 use crate::hooks::engines::wasm::CODE_BYTES_MAX;
@@ -23,7 +24,26 @@ const INTERFACES: [(&str, bool); 7] = [
 /// WASI 0.2, as standard libraries import it. All of it is linked, with nothing in it.
 const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
-/// Before anything is compiled: is it a component at all?
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Component,
+    CoreModule,
+}
+
+/// Before anything is compiled: is it WebAssembly at all, and of what kind?
+pub(super) fn kind(code: &[u8]) -> Result<Kind, String> {
+    match code {
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(Kind::Component),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::CoreModule),
+        [b'\0', b'a', b's', b'm', ..] => {
+            Err("the file is WebAssembly of a version that this server does not know, expected a component".into())
+        }
+        _ => Err("the file is no WebAssembly, expected a component".into()),
+    }
+}
+
+/// Its size, its kind, and of a core module what it needs.
 pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
     if code.len() > CODE_BYTES_MAX {
         return Err(format!(
@@ -32,27 +52,24 @@ pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
             format_size(CODE_BYTES_MAX)
         ));
     }
-    match code {
-        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
-        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Err("the file is a core WebAssembly module, expected a component; \
-             modules as Javy makes them are not supported yet, others are turned into components by `wasm-tools component new`"
-            .into()),
-        [b'\0', b'a', b's', b'm', ..] => {
-            Err("the file is WebAssembly of a version that this server does not know, expected a component".into())
-        }
-        _ => Err("the file is no WebAssembly, expected a component".into()),
+    match kind(code)? {
+        Kind::Component => Ok(()),
+        Kind::CoreModule => core_module::check(code),
     }
 }
 
-/// What the component imports and exports must fit the phase. Gives the version of the package that it speaks.
-pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) -> Result<Version, String> {
+/// What the component imports and exports must fit the phase. Gives how to speak with it.
+pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) -> Result<Speech, String> {
     let kind = component.component_type();
     let functions: Vec<&str> = kind
         .exports(engine)
         .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
         .map(|(name, _)| name)
         .collect();
-    if !functions.contains(&handler_name(phase)) {
+    // One with functions of the package in it is no command, whatever else it exports.
+    let is_command =
+        !functions.iter().any(|name| ["check", "react"].contains(name)) && command::handler(component).is_some();
+    if !is_command && !functions.contains(&handler_name(phase)) {
         let exports: Vec<String> = kind.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
         let found = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
         return Err(format!(
@@ -86,7 +103,7 @@ pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) 
             never.join(", ")
         ));
     }
-    Ok(version.unwrap_or(Version::NEWEST))
+    Ok(if is_command { Speech::Command } else { Speech::Package(version.unwrap_or(Version::NEWEST)) })
 }
 
 enum Import {
@@ -110,9 +127,9 @@ fn import(name: &str, phase: Phase, both: bool) -> Result<Import, String> {
     }
     let Some(found) = Version::from_name(version) else {
         return Err(format!(
-            "the component speaks `snaphook:hook@{version}`, this server speaks {}; build it against that version, or use a \
-             server that knows it",
-            Version::NEWEST.as_str()
+            "the component speaks `snaphook:hook@{version}`, this server speaks {}; build the hook against one that the \
+             server speaks, or run a server that speaks {version}",
+            Version::names()
         ));
     };
     Ok(match INTERFACES.iter().find(|(known, _)| *known == interface) {

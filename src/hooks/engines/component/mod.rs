@@ -1,10 +1,16 @@
-//! The engine `component`: WebAssembly components for the worlds of wit/.
+//! The engine `component`: WebAssembly components for the worlds of wit/, and commands that speak JSON on their standard
+//! input and output, as Javy makes them.
 //!
-//! A component is looked at (inspect.rs), compiled once per machine, linked for the version of the package that it
-//! speaks (versions.rs) and tried once, when it is bound. A call gets a fresh sandbox, or with `isolation = 'reuse'`
-//! one that served the same hook before.
+//! A core module is made a component first (core_module.rs). A component is looked at (inspect.rs), compiled once per
+//! machine, linked for the version of the package that it speaks (versions.rs) and tried once, when it is bound. A call
+//! gets a fresh sandbox, or with `isolation = 'reuse'` one that served the same hook before; a command, which ends with
+//! its call, always gets a fresh one.
 
+mod command;
+mod core_module;
 mod inspect;
+#[cfg(test)]
+mod since_v0_0_9;
 mod since_v0_1_0;
 mod versions;
 mod wasi_http;
@@ -16,7 +22,7 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
-use self::inspect::{check_bytes, check_world};
+use self::inspect::{Kind, check_bytes, check_world, kind};
 use self::versions::{Version, handler_name};
 use self::wasi_http::Extra;
 use super::handback::amended;
@@ -67,18 +73,23 @@ impl Engine for ComponentEngine {
 fn make(code: &[u8], cache: &CodeCache, phase: Phase, idle: Arc<IdlePool<Sandbox<Extra>>>) -> Result<Hook, String> {
     let runtime = wasm::runtime()?;
     let key: String = Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (key, what) = match kind(code)? {
+        Kind::Component => (key, "component"),
+        // What the module is put together with makes the component too.
+        Kind::CoreModule => (format!("{key}-{}", core_module::ADAPTER), "module"),
+    };
     let component = cache
-        .component(&runtime.engine, &key, || Ok(code.to_vec()))
-        .map_err(|error| format!("the file is no valid component: {error}"))?;
-    let version = check_world(&runtime.engine, &component, phase)?;
-    link(runtime, &component, version, phase, idle)
-        .map_err(|error| format!("the component does not fit `snaphook:hook@{}`: {error:#}", version.as_str()))
+        .component(&runtime.engine, &key, || core_module::componentized(code))
+        .map_err(|error| format!("the file is no valid {what}: {error}"))?;
+    let speech = check_world(&runtime.engine, &component, phase)?;
+    link(runtime, &component, speech, phase, idle)
+        .map_err(|error| format!("the component does not fit {}: {error:#}", speech.name()))
 }
 
 fn link(
     runtime: &'static Runtime,
     component: &Component,
-    version: Version,
+    speech: Speech,
     phase: Phase,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 ) -> wasmtime::Result<Hook> {
@@ -86,12 +97,37 @@ fn link(
     let mut linker = Linker::new(&runtime.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasi_http::link(&mut linker)?;
-    version.link(&mut linker)?;
-    let name = handler_name(phase);
-    let handler = component.get_export_index(None, name);
-    let handler = handler.ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))?;
+    if let Speech::Package(version) = speech {
+        version.link(&mut linker)?;
+    }
+    let handler = speech.handler(component, phase).ok_or_else(|| wasmtime::format_err!("it has no handler"))?;
     let code = linker.instantiate_pre(component)?;
-    Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, version, runtime, idle })
+    Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })
+}
+
+/// How the server and a component understand each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    /// By the functions of a version of the WIT package.
+    Package(Version),
+    /// By JSON on standard input and output: command.rs.
+    Command,
+}
+
+impl Speech {
+    fn name(self) -> String {
+        match self {
+            Speech::Package(version) => format!("`snaphook:hook@{}`", version.as_str()),
+            Speech::Command => "`wasi:cli/run`".to_owned(),
+        }
+    }
+
+    fn handler(self, component: &Component, phase: Phase) -> Option<ComponentExportIndex> {
+        match self {
+            Speech::Package(_) => component.get_export_index(None, handler_name(phase)),
+            Speech::Command => command::handler(component),
+        }
+    }
 }
 
 /// A component that is ready to run.
@@ -99,7 +135,7 @@ struct Hook {
     id: u64,
     code: InstancePre<State<Extra>>,
     handler: ComponentExportIndex,
-    version: Version,
+    speech: Speech,
     runtime: &'static Runtime,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
@@ -115,18 +151,18 @@ impl Hook {
     async fn check(&self, phase: Phase) -> Result<(), String> {
         let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);
-        let (code, handler, version) = (self.code.clone(), self.handler, self.version);
+        let (code, handler, speech) = (self.code.clone(), self.handler, self.speech);
         let (checked, _) = wasm::run(self.runtime, clock, async move {
             let started = sandbox.instance(&code).await;
             let instance =
                 sandbox.end(started).map_err(|failure| format!("it cannot be started: {}", failure.message))?;
-            version.check(&mut sandbox.store, &instance, &handler, phase).map_err(|error| {
-                format!(
-                    "`{}` has another type than in `snaphook:hook@{}`: {error:#}",
-                    handler_name(phase),
-                    version.as_str()
-                )
-            })
+            let (checked, name) = match speech {
+                Speech::Package(version) => {
+                    (version.check(&mut sandbox.store, &instance, &handler, phase), handler_name(phase))
+                }
+                Speech::Command => (command::check(&mut sandbox.store, &instance, &handler), "run"),
+            };
+            checked.map_err(|error| format!("`{name}` has another type than in {}: {error:#}", speech.name()))
         })
         .await;
         let checked = checked.unwrap_or_else(|broken| Err(broken.0.message));
@@ -137,20 +173,29 @@ impl Hook {
 #[async_trait]
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
-        let reuse = settings.isolation == Isolation::Reuse;
-        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
-            Some(sandbox) => sandbox,
-            None => match Sandbox::new(self.runtime, Extra::default()).await {
-                Ok(sandbox) => sandbox,
-                Err(failure) => return CallReport::failed(failure),
-            },
+        let is_command = self.speech == Speech::Command;
+        let reuse = settings.isolation == Isolation::Reuse && !is_command;
+        let idle = reuse.then(|| self.idle.take(self.id, &context.model)).flatten();
+        let sandbox = match idle {
+            Some(sandbox) => Ok(sandbox),
+            None if is_command => Sandbox::of_command(self.runtime, Extra::default(), command::input(context)).await,
+            None => Sandbox::new(self.runtime, Extra::default()).await,
+        };
+        let mut sandbox = match sandbox {
+            Ok(sandbox) => sandbox,
+            Err(failure) => return CallReport::failed(failure),
         };
         let clock = sandbox.begin(Some(Arc::clone(session)), &settings.limits);
-        let (code, handler, version, change) = (self.code.clone(), self.handler, self.version, context.clone());
+        let (code, handler, speech, change) = (self.code.clone(), self.handler, self.speech, context.clone());
         let (ended, cpu) = wasm::run(self.runtime, clock, async move {
-            let outcome = match sandbox.instance(&code).await {
-                Ok(instance) => version.call(&mut sandbox.store, &instance, &handler, &change).await,
-                Err(error) => Err(error),
+            let outcome = match (sandbox.instance(&code).await, speech) {
+                (Ok(instance), Speech::Package(version)) => {
+                    version.call(&mut sandbox.store, &instance, &handler, &change).await
+                }
+                (Ok(instance), Speech::Command) => {
+                    command::call(&mut sandbox.store, &instance, &handler, change.phase).await
+                }
+                (Err(error), _) => Err(error),
             };
             (sandbox.end(outcome), sandbox)
         })
@@ -183,6 +228,8 @@ impl Prepared for Hook {
     }
 }
 
+#[cfg(test)]
+mod command_tests;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]

@@ -88,7 +88,7 @@ fn failed(cause: FailureCause, message: String) -> Outcome {
     Outcome::Failed(Failure { cause, message, limit: None })
 }
 
-fn to_guest(context: &context::Context) -> Context {
+pub(super) fn to_guest(context: &context::Context) -> Context {
     let text = |json: &Option<Json>| json.as_ref().map(|json| json.as_str().to_owned());
     Context {
         phase: match context.phase {

@@ -50,6 +50,41 @@ conformance!(
     }
 );
 
+conformance!(
+    c,
+    Subject { name: "component (C)", engine: || Ok(engine()), hook: |_| guest_file("suite_c.wasm"), without: &[] }
+);
+
+conformance!(
+    python,
+    Subject {
+        name: "component (Python)",
+        engine: || Ok(engine()),
+        hook: |_| guest_file("suite_python.wasm"),
+        without: &[],
+    }
+);
+
+conformance!(
+    javy,
+    Subject {
+        name: "component (Javy)",
+        engine: || Ok(engine()),
+        hook: |_| guest_file("suite_javy.wasm"),
+        without: &[
+            ("log/levels", "a command has one stream for its log, so all lines have one level"),
+            ("read/*", "a command has no capabilities"),
+            ("write/*", "a command has no capabilities"),
+            ("http/*", "a command has no capabilities"),
+            ("process/*", "a command has no capabilities"),
+            ("secret/*", "a command has no capabilities"),
+            ("limit/host-calls", "a command makes no host calls"),
+            ("numbers/*", "Javy's JSON rounds numbers as JavaScript does; the digits are on its standard input"),
+            ("state/reuse", "a command ends with its call"),
+        ],
+    }
+);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_back_is_data() {
     let amends = check("(return (call $amend (i32.const 2048) (i32.const 25)))");
@@ -74,7 +109,17 @@ async fn what_cannot_work_is_refused_when_it_is_bound() {
     assert!(refused(Phase::PreCreate, b"").await.contains("is no WebAssembly"));
     assert!(refused(Phase::PreCreate, &vec![0; 100 << 20]).await.contains("100.0 MiB, at most 32 MiB"));
     let module = wat::parse_str("(module)").unwrap();
-    assert!(refused(Phase::PreCreate, &module).await.contains("not supported yet"));
+    let message = refused(Phase::PreCreate, &module).await;
+    assert!(message.contains("without a world and without `_start`"), "{message}");
+    // What `javy build -C dynamic` makes.
+    let plugin = r#"(module (import "javy-default-plugin-v3" "cabi_realloc" (func (param i32 i32 i32 i32) (result i32)))
+        (import "javy-default-plugin-v3" "invoke" (func (param i32 i32 i32 i32 i32)))
+        (import "javy-default-plugin-v3" "memory" (memory 0)) (func (export "_start")))"#;
+    let message = refused(Phase::PreCreate, &wat::parse_str(plugin).unwrap()).await;
+    assert!(message.contains("linked dynamically") && message.contains("build it statically"), "{message}");
+    let odd = r#"(module (import "env" "now" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
+    let message = refused(Phase::PreCreate, &wat::parse_str(odd).unwrap()).await;
+    assert!(message.contains("imports `now` of `env`"), "{message}");
     let mut garbled = good.clone();
     let end = garbled.len() - 40;
     garbled[end..].fill(0xff);
@@ -117,6 +162,38 @@ async fn imports_are_checked_by_name_version_and_phase() {
     let code = foreign(&other, "pre-hook", "", "(func (export \"check\") (param i32 i32))");
     let message = refused(Phase::PreCreate, &code).await;
     assert!(message.contains("`check` has another type"), "{message}");
+}
+
+/// A component of an older version gets its own types, and what it asks for ends in the same session.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_of_the_package_works_beside_the_newest() {
+    let imports = r#"(import "snaphook:hook/read@0.0.9" "get" (func $get (param i32 i32 i32 i32 i32)))
+        (import "snaphook:hook/log@0.0.9" "write" (func $log (param i32 i32 i32)))"#;
+    // Logs the model, then the data of `item/1` or the code of the refusal; then refuses with its first two bytes.
+    let body = check(
+        "(call $log (i32.const 1) (i32.load offset=4 (local.get $context)) (i32.load offset=8 (local.get $context)))
+         (call $get (i32.const 2048) (i32.const 4) (i32.const 2052) (i32.const 1) (i32.const 4096))
+         (if (i32.load8_u (i32.const 4096))
+           (then (call $log (i32.const 2) (i32.load offset=4 (i32.const 4096)) (i32.load offset=8 (i32.const 4096))))
+           (else (call $log (i32.const 1) (i32.load offset=8 (i32.const 4096)) (i32.load offset=12 (i32.const 4096)))))
+         (i32.store8 (i32.const 1024) (i32.const 1))
+         (i32.store (i32.const 1028) (i32.const 2048)) (i32.store (i32.const 1032) (i32.const 2))",
+    );
+    let wit = include_str!("../../../../tests/guests/wit/since_v0_0_9/hook.wit");
+    let code = foreign(wit, "pre-hook", imports, &format!(r#"{body} (data (i32.const 2048) "item1")"#));
+    let mut case = case(Phase::PreCreate);
+    case.bench = case.bench.with_instance("item", "1", r#"{"a":1}"#);
+    for (grants, line) in [("read = ['item']", r#"{"a":1}"#), ("", "denied")] {
+        case.grants = grants;
+        let called = case.run(&code).await;
+        let lines = called.lines();
+        assert_eq!((lines.first().map(String::as_str), lines.last().map(String::as_str)), (Some("item"), Some(line)));
+        let Outcome::Reject(rejection) = called.report.outcome else { panic!("{:?}", called.report.outcome) };
+        assert_eq!(rejection.message, "it");
+    }
+    // It has nothing after a change.
+    let message = refused(Phase::PostCreate, &code).await;
+    assert!(message.contains("no handler for `postCreate`"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

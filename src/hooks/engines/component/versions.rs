@@ -1,10 +1,13 @@
 //! The one place that knows which versions of the WIT package there are, and chooses.
 //!
-//! Each version is a module with the same four functions; all of them end in the same session.
+//! Each version is a module with the same functions. Only the newest has logic: an older one converts what differs and
+//! calls the newest one's functions, so all of them end in the same session.
 
 use wasmtime::component::{ComponentExportIndex, Instance, Linker};
 use wasmtime::{AsContextMut, Result};
 
+#[cfg(test)]
+use super::since_v0_0_9;
 use super::since_v0_1_0;
 use super::wasi_http::Extra;
 use crate::config::Phase;
@@ -15,29 +18,46 @@ use crate::hooks::engines::wasm::State;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     V0_1_0,
+    /// Never released: it keeps the way of an older version working.
+    #[cfg(test)]
+    V0_0_9,
 }
 
 impl Version {
     /// For components that import nothing of the package and so say nothing.
     pub(super) const NEWEST: Version = Version::V0_1_0;
 
-    const ALL: [Version; 1] = [Version::V0_1_0];
+    /// The newest first.
+    const ALL: &[Version] = &[
+        Version::V0_1_0,
+        #[cfg(test)]
+        Version::V0_0_9,
+    ];
 
     /// As it stands in import names.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Version::V0_1_0 => since_v0_1_0::VERSION,
+            #[cfg(test)]
+            Version::V0_0_9 => since_v0_0_9::VERSION,
         }
     }
 
     pub(super) fn from_name(name: &str) -> Option<Version> {
-        Version::ALL.into_iter().find(|version| version.as_str() == name)
+        Version::ALL.iter().copied().find(|version| version.as_str() == name)
+    }
+
+    /// All of them, for messages.
+    pub(super) fn names() -> String {
+        Version::ALL.iter().map(|version| version.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// Its functions, for either world.
     pub(super) fn link(self, linker: &mut Linker<State<Extra>>) -> Result<()> {
         match self {
             Version::V0_1_0 => since_v0_1_0::link(linker),
+            #[cfg(test)]
+            Version::V0_0_9 => since_v0_0_9::link(linker),
         }
     }
 
@@ -51,6 +71,8 @@ impl Version {
     ) -> Result<()> {
         match self {
             Version::V0_1_0 => since_v0_1_0::check(store, instance, handler, phase),
+            #[cfg(test)]
+            Version::V0_0_9 => since_v0_0_9::check(store, instance, handler),
         }
     }
 
@@ -64,6 +86,8 @@ impl Version {
     ) -> Result<Outcome> {
         match self {
             Version::V0_1_0 => since_v0_1_0::call(store, instance, handler, context).await,
+            #[cfg(test)]
+            Version::V0_0_9 => since_v0_0_9::call(store, instance, handler, context).await,
         }
     }
 }

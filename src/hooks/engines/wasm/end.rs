@@ -8,6 +8,13 @@ use super::state::State;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, stack_failure};
 
+/// How languages inside WebAssembly say that recursion went too deep: QuickJS (twice), CPython.
+const TOO_DEEP: [&str; 3] = [
+    "Maximum call stack size exceeded",
+    "InternalError: stack overflow",
+    "RecursionError: maximum recursion depth exceeded",
+];
+
 /// What to report when a call into the guest came back with `error`.
 pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
     if let Some(Broken(failure)) = error.downcast_ref::<Broken>() {
@@ -32,10 +39,25 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),
+        // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, others of a panic.
+        Some(Trap::UnreachableCodeReached) if !state.last_words().is_empty() => gave_up("the hook gave up", state),
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
         // Text that is no UTF-8, a pointer to nowhere: the guest's, since host functions report in their own way.
         None => plain(FailureCause::Trap, format!("the hook broke the rules of its interface: {error:#}")),
     }
+}
+
+/// The end of a guest that gave up by itself: what it said last, unless that is a limit which its language has found.
+pub(in crate::hooks::engines) fn gave_up<X>(what: &str, state: &State<X>) -> Failure {
+    let words = state.last_words();
+    if let Some(failure) = state.memory_failure() {
+        return failure;
+    }
+    if TOO_DEEP.iter().any(|text| words.contains(text)) {
+        return stack_failure();
+    }
+    let message = if words.is_empty() { what.to_owned() } else { format!("{what}: {words}") };
+    plain(FailureCause::Exception, message)
 }
 
 fn plain(cause: FailureCause, message: String) -> Failure {

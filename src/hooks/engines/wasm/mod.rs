@@ -8,6 +8,7 @@ mod config;
 mod end;
 mod lane;
 mod limiter;
+mod pipe;
 mod sandbox;
 mod state;
 mod stdio;
@@ -15,6 +16,7 @@ mod ticker;
 
 pub(super) use cache::CodeCache;
 pub(super) use config::{Runtime, runtime};
+pub(super) use end::gave_up;
 pub(super) use lane::run;
 pub(super) use sandbox::Sandbox;
 pub(super) use state::{State, capability, fatal};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
@@ -24,9 +25,22 @@ pub(in crate::hooks::engines) struct Sandbox<X: 'static> {
 impl<X: Send + 'static> Sandbox<X> {
     /// An empty one. Waits for a place if the most possible exist.
     pub(in crate::hooks::engines) async fn new(runtime: &Runtime, extra: X) -> Result<Self, Failure> {
+        Sandbox::make(runtime, extra, None).await
+    }
+
+    /// One for a command, which finds `input` on its standard input.
+    pub(in crate::hooks::engines) async fn of_command(
+        runtime: &Runtime,
+        extra: X,
+        input: Bytes,
+    ) -> Result<Self, Failure> {
+        Sandbox::make(runtime, extra, Some(input)).await
+    }
+
+    async fn make(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Result<Self, Failure> {
         let permit = runtime.sandbox().await;
         let permit = permit.map_err(|message| Failure { cause: FailureCause::Overloaded, message, limit: None })?;
-        Ok(Sandbox { store: new_store(runtime, extra), instance: None, _permit: permit })
+        Ok(Sandbox { store: new_store(runtime, extra, input), instance: None, _permit: permit })
     }
 
     /// Ends it beside the call: giving its memory back takes a good part of one, and nobody needs to wait for that.

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::config::Runtime;
 use super::limiter::Limiter;
-use super::stdio::{LogLines, LogPipe};
+use super::pipe::AnswerPipe;
+use super::stdio::{LogLines, LogPipe, Stream};
 use crate::config::Limits;
 use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
@@ -31,6 +34,8 @@ pub(in crate::hooks::engines) struct State<X> {
     clock: Option<Arc<Clock>>,
     limiter: Limiter,
     log: Arc<LogLines>,
+    /// Of a command; of others nothing is written there.
+    answer: AnswerPipe,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -44,18 +49,29 @@ where
     }
 }
 
-/// A store with nothing in it: no files, no environment, no arguments, no network; standard output is the log.
-pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X) -> Store<State<X>> {
+/// A store with nothing in it: no files, no environment, no arguments, no network. Standard output is the log; a command
+/// has `input` to read and gives its answer there.
+pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Store<State<X>> {
     let log = Arc::new(LogLines::default());
-    let wasi = WasiCtxBuilder::new()
-        .stdout(LogPipe::new(log.clone(), LogLevel::Info))
-        .stderr(LogPipe::new(log.clone(), LogLevel::Warn))
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build();
+    let answer = AnswerPipe::default();
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.allow_tcp(false).allow_udp(false);
+    match input {
+        None => wasi.stdout(LogPipe::new(log.clone(), Stream::Output, LogLevel::Info)).stderr(LogPipe::new(
+            log.clone(),
+            Stream::Error,
+            LogLevel::Warn,
+        )),
+        Some(input) => wasi.stdin(MemoryInputPipe::new(input)).stdout(answer.clone()).stderr(LogPipe::new(
+            log.clone(),
+            Stream::Error,
+            LogLevel::Info,
+        )),
+    };
+    let wasi = wasi.build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
-    let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, wasi, table };
+    let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, answer, wasi, table };
     let mut store = Store::new(&runtime.engine, state);
     if let Some(table) = store.concurrent_resource_table() {
         table.set_max_capacity(CONCURRENT_HANDLES_MAX);
@@ -103,6 +119,16 @@ impl<X> State<X> {
     pub(in crate::hooks::engines) fn memory_failure(&self) -> Option<Failure> {
         let wanted = self.limiter.refused()?;
         Some(memory_failure(self.limiter.limit(), Some((wanted, self.limiter.used()))))
+    }
+
+    /// What a command wrote to its standard output, taken out.
+    pub(in crate::hooks::engines) fn take_answer(&self) -> Vec<u8> {
+        self.answer.take()
+    }
+
+    /// What was written last to standard error.
+    pub(in crate::hooks::engines) fn last_words(&self) -> String {
+        self.log.last_words()
     }
 
     /// A line for the hook's log; the error ends the guest.

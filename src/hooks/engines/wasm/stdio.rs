@@ -1,5 +1,7 @@
-//! Standard output and error of a guest: each line becomes a line of the hook's log.
+//! Standard output and error of a guest: each line becomes a line of the hook's log. A command's standard output is its
+//! answer instead: see pipe.rs.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -16,6 +18,9 @@ use crate::hooks::session::{HostError, Session};
 /// Longest line; what is longer is cut into several. The session limits how much there may be in all.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
+/// Lines on standard error that are kept apart: what a program says last tells why it gave up.
+const LAST_LINES_MAX: usize = 8;
+
 /// Where lines go while a call runs. Shared by both streams of a store.
 #[derive(Default)]
 pub(super) struct LogLines {
@@ -27,11 +32,25 @@ struct Inner {
     session: Option<Arc<Session>>,
     /// Unfinished lines of standard output and standard error.
     rest: [Vec<u8>; 2],
+    /// Of standard error, the last ones.
+    last: VecDeque<String>,
 }
 
 impl LogLines {
+    /// What was written last to standard error, an unfinished line included.
+    pub(super) fn last_words(&self) -> String {
+        let inner = self.inner();
+        let rest = String::from_utf8_lossy(&inner.rest[Stream::Error as usize]);
+        let lines = inner.last.iter().map(String::as_str).chain([&*rest]);
+        // Rust's own line of each panic tells authors nothing.
+        let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with")).collect();
+        lines.join("\n")
+    }
+
     pub(super) fn begin(&self, session: Option<Arc<Session>>) {
-        self.inner().session = session;
+        let mut inner = self.inner();
+        inner.session = session;
+        inner.last.clear();
     }
 
     /// What was written without a line end is a line too.
@@ -47,11 +66,11 @@ impl LogLines {
         inner.session = None;
     }
 
-    fn write(&self, level: LogLevel, bytes: &[u8]) -> Result<(), Broken> {
+    fn write(&self, stream: Stream, level: LogLevel, bytes: &[u8]) -> Result<(), Broken> {
         let mut inner = self.inner();
-        let Inner { session, rest } = &mut *inner;
+        let Inner { session, rest, last } = &mut *inner;
         let Some(session) = session.as_ref() else { return Ok(()) };
-        let rest = &mut rest[usize::from(level == LogLevel::Warn)];
+        let rest = &mut rest[stream as usize];
         for &byte in bytes {
             if byte != b'\n' {
                 rest.push(byte);
@@ -59,6 +78,12 @@ impl LogLines {
             if byte == b'\n' || rest.len() >= LINE_BYTES_MAX {
                 let line = String::from_utf8_lossy(rest).into_owned();
                 rest.clear();
+                if stream == Stream::Error {
+                    if last.len() == LAST_LINES_MAX {
+                        last.pop_front();
+                    }
+                    last.push_back(line.clone());
+                }
                 if let Err(HostError::Fatal(failure)) = session.log(level, line) {
                     return Err(Broken(failure));
                 }
@@ -83,12 +108,20 @@ impl Drop for LogLines {
 #[derive(Clone)]
 pub(super) struct LogPipe {
     lines: Arc<LogLines>,
+    stream: Stream,
     level: LogLevel,
 }
 
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Output,
+    Error,
+}
+
 impl LogPipe {
-    pub(super) const fn new(lines: Arc<LogLines>, level: LogLevel) -> Self {
-        LogPipe { lines, level }
+    pub(super) const fn new(lines: Arc<LogLines>, stream: Stream, level: LogLevel) -> Self {
+        LogPipe { lines, stream, level }
     }
 }
 
@@ -115,7 +148,9 @@ impl Pollable for LogPipe {
 
 impl OutputStream for LogPipe {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.lines.write(self.level, &bytes).map_err(|broken| StreamError::Trap(wasmtime::Error::new(broken)))
+        self.lines
+            .write(self.stream, self.level, &bytes)
+            .map_err(|broken| StreamError::Trap(wasmtime::Error::new(broken)))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -129,7 +164,9 @@ impl OutputStream for LogPipe {
 
 impl AsyncWrite for LogPipe {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(self.lines.write(self.level, bytes).map(|()| bytes.len()).map_err(std::io::Error::other))
+        Poll::Ready(
+            self.lines.write(self.stream, self.level, bytes).map(|()| bytes.len()).map_err(std::io::Error::other),
+        )
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -152,7 +189,7 @@ mod tests {
         let session = Bench::new().session("invoice", Phase::PreCreate, "h", "");
         let lines = LogLines::default();
         lines.begin(Some(Arc::clone(&session)));
-        lines.write(LogLevel::Info, b"one\ntwo").unwrap();
+        lines.write(Stream::Output, LogLevel::Info, b"one\ntwo").unwrap();
         drop(lines);
         let log: Vec<_> = session.finish().0.into_iter().map(|line| line.message).collect();
         assert_eq!(log, ["one", "two"]);

@@ -1,53 +1,35 @@
-//! Builds the WebAssembly guests: every library crate under `hooks/` and `tests/guests` becomes one component in
-//! `target/guests`.
-//!
-//! The tests find them through `SNAPHOOK_GUESTS`, or in the target folder without it.
+//! Guests in Rust: every library crate of a workspace under `hooks/` and `tests/guests` becomes a component.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wit_component::ComponentEncoder;
 
-use crate::needs::{WasmToolchain, wasm_toolchain};
+use crate::needs::WasmToolchain;
 use crate::repository::{files, root, target_directory};
 use crate::shell::{Result, cargo, read, run as run_command};
-
-/// The guest that lets everything pass after one look at the data: what `cargo xtask bench` binds.
-pub(crate) const BENCH_GUEST: &str = "check";
 
 /// Where guests are: for readers, and for the tests alone.
 const FOLDERS: [&str; 2] = ["hooks/", "tests/guests/"];
 
-/// `cargo xtask guests`.
-pub(crate) fn run(args: &[String]) -> Result {
-    if let Some(arg) = args.first() {
-        return Err(format!("`guests` takes no argument, found `{arg}`"));
-    }
-    build(&wasm_toolchain()?).map(|_| ())
-}
+/// Built in its own way: javy.rs.
+const JAVY: &str = "tests/guests/javy/";
 
-/// Builds all of them and gives the folder that holds `<crate name>.wasm`.
-pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
-    let root = root();
-    let target = target_directory()?;
-    let components = target.join("guests");
-    std::fs::create_dir_all(&components).map_err(|error| format!("cannot make {}: {error}", components.display()))?;
-    let mut count = 0;
-    for workspace in workspaces(&root)? {
-        let build_directory = target.join("guests-build");
+/// Writes `<crate name>.wasm` for each into `folder`.
+pub(super) fn build(folder: &Path, toolchain: &WasmToolchain) -> Result {
+    let build_directory = target_directory()?.join("guests-build");
+    for workspace in workspaces(&root())? {
         let triple = compile(&workspace.root, &build_directory, toolchain)?;
         for library in &workspace.libraries {
             let built = build_directory.join(triple).join("release").join(format!("{library}.wasm"));
             let bytes = std::fs::read(&built).map_err(|error| format!("cannot read {}: {error}", built.display()))?;
             let component = componentize(&bytes).map_err(|error| format!("{}: {error}", built.display()))?;
-            let path = components.join(format!("{library}.wasm"));
+            let path = folder.join(format!("{library}.wasm"));
             std::fs::write(&path, &component).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
             println!("{library}: {} KiB", component.len().div_ceil(1024));
-            count += 1;
         }
     }
-    println!("{count} guests in {}", components.display());
-    Ok(components)
+    Ok(())
 }
 
 struct Workspace {
@@ -59,7 +41,11 @@ struct Workspace {
 /// The guests' workspaces: each has its own lock file, since it is built for another machine.
 fn workspaces(root: &Path) -> Result<Vec<Workspace>> {
     let mut workspaces: Vec<Workspace> = Vec::new();
-    let is_guest = |path: &str| FOLDERS.iter().any(|folder| path.starts_with(folder)) && path.ends_with("/Cargo.toml");
+    let is_guest = |path: &str| {
+        FOLDERS.iter().any(|folder| path.starts_with(folder))
+            && path.ends_with("/Cargo.toml")
+            && !path.starts_with(JAVY)
+    };
     for manifest in files(root)?.iter().filter(|path| is_guest(path)) {
         let directory = root.join(manifest).parent().unwrap_or(root).to_owned();
         if workspaces.iter().any(|workspace| directory.starts_with(&workspace.root)) {

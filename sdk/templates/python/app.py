@@ -1,0 +1,22 @@
+"""{{name}}, for {{phase}}: refuses data without a name."""
+
+import json
+
+from componentize_py_types import Err
+from wit_world import WitWorld as World
+from wit_world.imports import log
+from wit_world.imports.log import Level
+from wit_world.imports.types import FieldError, Rejection, Verdict_Accept
+
+
+class WitWorld(World):
+    def check(self, ctx):
+        """Runs before a change is stored: a verdict lets it pass, `Err(Rejection(…))` refuses it."""
+        data = json.loads(ctx.after or "{}")
+        if ctx.after and "name" not in data:
+            raise Err(Rejection("a name is missing", [FieldError("/name", "is missing")]))
+        return Verdict_Accept()
+
+    def react(self, ctx):
+        """Runs after a change is stored; `Err("a sentence")` fails and is tried again."""
+        log.write(Level.INFO, f"{ctx.model.id}/{ctx.id}")

@@ -1,0 +1,196 @@
+//! Commands: programs that read the context as JSON from their standard input and write what they decide to their standard
+//! output. Javy makes them of JavaScript, any compiler for WASI of its language.
+//!
+//! The answer is `{"accept":true}`, `{"amend":{…}}` or `{"reject":"message","fields":{"/pointer":"message"}}`; nothing at all
+//! is enough after a change. What is written to standard error is the hook's log.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use snaphook_driver::{Json, time};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
+use wasmtime::{AsContextMut, Store};
+use wasmtime_wasi::I32Exit;
+
+use super::wasi_http::Extra;
+use crate::config::Phase;
+use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
+use crate::hooks::engines::handback::look;
+use crate::hooks::engines::wasm::{State, gave_up};
+
+/// `wasi:cli/run` of any 0.2 is the same function.
+const INTERFACE: &str = "wasi:cli/run@0.2.";
+const PATCH_MAX: u32 = 20;
+
+/// The type of `run`.
+type Run = TypedFunc<(), (Result<(), ()>,)>;
+
+/// Its `run`, if it is a command.
+pub(super) fn handler(component: &Component) -> Option<ComponentExportIndex> {
+    let exports = |patch| component.get_export_index(None, format!("{INTERFACE}{patch}"));
+    component.get_export_index(Some(&(0..=PATCH_MAX).find_map(exports)?), "run")
+}
+
+/// Checks the handler's type.
+pub(super) fn check(
+    store: impl AsContextMut<Data = State<Extra>>,
+    instance: &Instance,
+    handler: &ComponentExportIndex,
+) -> wasmtime::Result<()> {
+    let _: Run = instance.get_typed_func(store, handler)?;
+    Ok(())
+}
+
+/// What it finds on its standard input: the context's members are named as in JavaScript. Data is there as it was stored,
+/// digit for digit.
+pub(super) fn input(context: &Context) -> Bytes {
+    let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));
+    let rest = json!({
+        "phase": context.phase,
+        "model": { "id": context.model, "version": context.model_version },
+        "id": context.instance,
+        "actor": context.actor,
+        "requestId": context.request_id,
+        "time": time::format(context.time),
+        "attempt": context.attempt,
+        "event": event,
+    });
+    let mut text = rest.to_string();
+    text.pop();
+    for (name, json) in [("before", &context.before), ("after", &context.after)] {
+        let data = json.as_ref().map_or("null", |json| json.as_str());
+        text.extend([",\"", name, "\":", data]);
+    }
+    text.push('}');
+    text.into()
+}
+
+/// Runs it to its end. The error is for what ended it from outside: a limit, a trap.
+pub(super) async fn call(
+    store: &mut Store<State<Extra>>,
+    instance: &Instance,
+    handler: &ComponentExportIndex,
+    phase: Phase,
+) -> wasmtime::Result<Outcome> {
+    let run: Run = instance.get_typed_func(&mut *store, handler)?;
+    let ended = match run.call_async(&mut *store, ()).await {
+        Ok((Ok(()),)) => Ok(0),
+        Ok((Err(()),)) => Ok(1),
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(I32Exit(code)) => Ok(*code),
+            None => Err(error),
+        },
+    };
+    match ended {
+        Ok(0) => {
+            let written = store.data().take_answer();
+            let read = look(written.len(), move || read(&written, phase)).await;
+            Ok(read.unwrap_or_else(Outcome::Failed))
+        }
+        // Which code it was is lost on the way from WASI preview 1 to 0.2.
+        Ok(_) => Ok(Outcome::Failed(gave_up("the command ended with an exit code that is not 0", store.data()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a command writes to its standard output.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer<'a> {
+    accept: Option<bool>,
+    #[serde(borrow)]
+    amend: Option<&'a RawValue>,
+    reject: Option<String>,
+    fields: Option<Map<String, Value>>,
+}
+
+const EXPECTED: &str =
+    r#"expected `{"accept":true}`, `{"amend":{…}}` or `{"reject":"message","fields":{"/pointer":"message"}}`"#;
+
+fn read(written: &[u8], phase: Phase) -> Outcome {
+    let wrong = |what: &str| {
+        let message = format!("{what}; {EXPECTED}");
+        Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
+    };
+    if written.trim_ascii().is_empty() {
+        return match phase.is_pre() {
+            true => wrong("the command wrote nothing to its standard output"),
+            false => Outcome::Accept,
+        };
+    }
+    let answer: Answer<'_> = match serde_json::from_slice(written) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let start = String::from_utf8_lossy(&written[..written.len().min(60)]);
+            let start = start.trim();
+            return wrong(&format!("the command wrote `{start}` to its standard output, which is no answer ({error})"));
+        }
+    };
+    match answer {
+        Answer { accept: Some(true), amend: None, reject: None, fields: None } => Outcome::Accept,
+        Answer { accept: None, amend: Some(data), reject: None, fields: None } => {
+            Outcome::Amend(Json::trusted(data.get()))
+        }
+        Answer { accept: None, amend: None, reject: Some(message), fields } => {
+            let fields = fields.unwrap_or_default().into_iter().map(|(pointer, message)| FieldError {
+                pointer: if pointer.is_empty() || pointer.starts_with('/') { pointer } else { format!("/{pointer}") },
+                message: message.as_str().map_or_else(|| message.to_string(), str::to_owned),
+            });
+            Outcome::Reject(Rejection { message, fields: fields.collect() })
+        }
+        _ => wrong("the command's answer says neither one thing nor the other"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(written: &str, phase: Phase) -> String {
+        match read(written.as_bytes(), phase) {
+            Outcome::Failed(failure) => failure.message,
+            other => panic!("{written}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_are_read_as_they_are_documented() {
+        for (written, phase) in [
+            (r#"{"accept":true}"#, Phase::PreCreate),
+            (" {\"accept\": true}\n", Phase::PostCreate),
+            ("", Phase::PostUpdate),
+            ("\n", Phase::PostUpdate),
+        ] {
+            assert_eq!(read(written.as_bytes(), phase), Outcome::Accept, "{written}");
+        }
+        let amended = read(br#"{"amend": {"n": 9007199254740993.10} }"#, Phase::PreCreate);
+        assert_eq!(amended, Outcome::Amend(Json::trusted(r#"{"n": 9007199254740993.10}"#)));
+        let Outcome::Reject(rejection) =
+            read(br#"{"reject":"no","fields":{"/b":"worse","a":"bad","/c":7}}"#, Phase::PreUpdate)
+        else {
+            panic!("not refused");
+        };
+        let fields: Vec<_> = rejection.fields.iter().map(|f| (f.pointer.as_str(), f.message.as_str())).collect();
+        assert_eq!((rejection.message.as_str(), fields), ("no", vec![("/b", "worse"), ("/a", "bad"), ("/c", "7")]));
+    }
+
+    #[test]
+    fn other_answers_fail_with_what_was_expected() {
+        for (written, part) in [
+            ("", "wrote nothing"),
+            ("hello", "wrote `hello`"),
+            (r#"{"accept":true} {"accept":true}"#, "trailing"),
+            (r#"{"accept":false}"#, "neither one thing"),
+            (r#"{"accept":true,"reject":"no"}"#, "neither one thing"),
+            (r#"{"accept":true,"fields":{}}"#, "neither one thing"),
+            ("{}", "neither one thing"),
+            (r#"{"allow":true}"#, "unknown field `allow`"),
+            (r#"{"reject":5}"#, "invalid type"),
+            ("\u{fffd}", "no answer"),
+        ] {
+            let message = failure(written, Phase::PreCreate);
+            assert!(message.contains(part) && message.contains("expected `{\"accept\":true}`"), "{written}: {message}");
+        }
+    }
+}

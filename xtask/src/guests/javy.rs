@@ -1,0 +1,77 @@
+//! Javy modules: Javy's engine built from its crate, and what `javy build` does with a source.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::is_stale;
+use crate::needs::Clang;
+use crate::repository::{root, target_directory};
+use crate::shell::{Result, cargo, run};
+
+const TARGET: &str = "wasm32-wasip1";
+
+/// Below the folder of what is built for guests.
+const PLUGIN: &str = "wasm32-wasip1/release/javy_plugin.wasm";
+
+/// Source and the name of what becomes of it.
+const GUESTS: [(&str, &str); 2] =
+    [("tests/guests/javy/suite.js", "suite_javy"), ("hooks/examples/javy/check.js", super::BENCH_JAVY_GUEST)];
+
+pub(super) fn build(folder: &Path, clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result {
+    let root = root();
+    let plugin = plugin(clang, rustc, linker)?;
+    for (source, name) in GUESTS {
+        let (source, output) = (root.join(source), folder.join(format!("{name}.wasm")));
+        if is_stale(&output, &[source.clone(), plugin.clone()]) {
+            run(builder().arg(&plugin).arg(&source).arg(&output))?;
+            println!("{name}: built");
+        }
+    }
+    Ok(())
+}
+
+/// What does the work of `javy build`; its arguments are the plugin, the source and the module to write.
+fn builder() -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "snaphook", "--example", "javy", "--"]).current_dir(root());
+    command
+}
+
+/// A shell's line for `javy build SOURCE -o MODULE`.
+pub(super) fn script() -> Result<String> {
+    let target = target_directory()?;
+    let (builder, plugin) = (target.join("debug/examples/javy"), target.join("guests-build").join(PLUGIN));
+    Ok(format!("exec '{}' '{}' \"$2\" \"$4\"", builder.display(), plugin.display()))
+}
+
+/// Javy's engine, as a plugin that makes modules.
+fn plugin(clang: &Clang, rustc: &Path, linker: &Path) -> Result<PathBuf> {
+    let target = target_directory()?.join("guests-build");
+    let resources = clang.resources.display();
+    let headers = "--target=wasm32-wasi -nostdlibinc -isystem /usr/include/wasm32-wasi";
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "--locked", "-Zbuild-std=std,panic_abort", "--target", TARGET])
+        .current_dir(root().join("tests/guests/javy"))
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTC", rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        // Its QuickJS is C: compiled by clang with Debian's C library instead of a WASI SDK that would be downloaded.
+        .env("RQUICKJS_SYS_NO_WASI_SDK", "1")
+        .env("CC_wasm32_wasip1", &clang.clang)
+        .env("AR_wasm32_wasip1", &clang.archiver)
+        .env("CFLAGS_wasm32_wasip1", format!("{headers} -D_WASI_EMULATED_SIGNAL -D_WASI_EMULATED_PROCESS_CLOCKS"))
+        .env("BINDGEN_EXTRA_CLANG_ARGS", format!("{headers} -isystem {resources}/include -fvisibility=default"))
+        .env("CARGO_TARGET_WASM32_WASIP1_LINKER", linker)
+        .env(
+            "CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS",
+            format!(
+                "-C target-feature=+simd128 -C link-self-contained=no -C link-arg=-L/usr/lib/wasm32-wasi \
+                 -C link-arg=-L{resources}/lib/wasi -C link-arg=-lclang_rt.builtins-wasm32 -C link-arg=-lc"
+            ),
+        );
+    run(&mut command)?;
+    Ok(target.join(PLUGIN))
+}
