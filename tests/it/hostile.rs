@@ -10,6 +10,7 @@ mod loops;
 mod programs;
 mod tampering;
 mod throws;
+mod v8;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ struct Arena {
     server: Server,
     api: Client,
     bystander: Bystander,
+    engine: &'static str,
     models: AtomicUsize,
 }
 
@@ -54,7 +56,7 @@ impl Arena {
         let server = Server::start_with(options);
         let api = server.client();
         let bystander = Bystander::new(&server);
-        Arena { server, api, bystander, models: AtomicUsize::new(0) }
+        Arena { server, api, bystander, engine: "quickjs", models: AtomicUsize::new(0) }
     }
 
     /// A new model for an attack.
@@ -112,7 +114,7 @@ impl Arena {
     }
 
     fn bind(&self, model: &str, name: &str, source: &str) -> Response {
-        let path = format!("/models/{model}/hooks/preCreate?name={name}");
+        let path = format!("/models/{model}/hooks/preCreate?name={name}&engine={}", self.engine);
         self.api.request("PUT", &path).body("text/javascript", source).send()
     }
 

@@ -11,7 +11,7 @@ use super::{BODY, INSTANCES, PRE_HOOK, bind, press_creates, with_model};
 use crate::shell::Result;
 use crate::{guests, native, needs};
 
-const REUSE: &str = "[hooks]\nisolation = 'reuse'";
+pub(super) const REUSE: &str = "[hooks]\nisolation = 'reuse'";
 
 pub(crate) fn create_quickjs(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
@@ -70,18 +70,18 @@ fn added_native(bench: &Bench) -> Result<Row> {
 }
 
 /// The guest of the repository that lets everything pass.
-fn component() -> Result<Vec<u8>> {
+pub(super) fn component() -> Result<Vec<u8>> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
     let path = folder.join(format!("{}.wasm", guests::BENCH_GUEST));
     std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-struct Difference {
+pub(super) struct Difference {
     without: Outcome,
     with: Outcome,
 }
 
-fn difference(
+pub(super) fn difference(
     bench: &Bench,
     server: &Server,
     client: &mut Client,
@@ -96,7 +96,7 @@ fn difference(
     Ok(Difference { without, with })
 }
 
-fn named(difference: Difference, what: String, bound_micros: u64, server: &Server) -> Result<Row> {
+pub(super) fn named(difference: Difference, what: String, bound_micros: u64, server: &Server) -> Result<Row> {
     let Difference { without, with } = difference;
     let added = with.percentile(0.5).saturating_sub(without.percentile(0.5));
     let detail = format!("without: {}; with: {}", percentiles(&without), percentiles(&with));

@@ -1,5 +1,6 @@
 //! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
 
+mod engines;
 mod events;
 mod hooks;
 mod instances;
@@ -17,7 +18,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 12] = [
+pub(crate) const ROWS: [RowEntry; 16] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -25,8 +26,12 @@ pub(crate) const ROWS: [RowEntry; 12] = [
     ("create-quickjs", "creates with a QuickJS pre hook, fresh and reused sandboxes", hooks::create_quickjs),
     ("get", "get by id", instances::get),
     ("hook-added", "what a pre hook adds to one change", hooks::added),
+    ("v8-added", "what a V8 pre hook adds to one change", engines::v8_added),
+    ("work", "hooks that compute, in all engines", engines::work),
+    ("fairness", "64 hooks that compute at once", engines::fairness),
     ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
+    ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
     ("sse", "one event to 1,000 listeners", events::sse),
     ("flat", "cost of a create as the log grows", events::flat),
@@ -55,7 +60,11 @@ fn with_model(server: &Server) -> Result<Client> {
 }
 
 fn bind(client: &mut Client, model: &str, phase: &str, source: &str) -> Result {
-    let path = format!("/models/{model}/hooks/{phase}");
+    bind_to(client, "quickjs", model, phase, source)
+}
+
+fn bind_to(client: &mut Client, engine: &str, model: &str, phase: &str, source: &str) -> Result {
+    let path = format!("/models/{model}/hooks/{phase}?engine={engine}");
     client.call_with("PUT", &path, "text/javascript", source.as_bytes()).map(|_| ())
 }
 

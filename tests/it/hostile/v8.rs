@@ -1,0 +1,169 @@
+//! Hostile sources in the engine `v8`: what ends V8, what cannot be stopped from inside, and what must not stay behind.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::{Arena, Attack};
+use crate::support::{Response, ServerOptions, eventually};
+use crate::workbench::create;
+
+/// `None`: V8 is not here, which is said, and in CI is a failure.
+fn arena(hooks: &str) -> Option<Arena> {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
+    if !plugins.join("v8/libmini_racer.so").is_file() {
+        assert!(std::env::var_os("CI").is_none(), "V8 is not in plugins/v8: run `cargo xtask v8`");
+        println!("skipped: the engine v8: V8 is not in plugins/v8; `cargo xtask v8` fetches it");
+        return None;
+    }
+    let options = ServerOptions {
+        hooks: hooks.to_owned(),
+        tables: format!("[plugins]\ndirectory = '{}'\n", plugins.display()),
+        ..ServerOptions::default()
+    };
+    Some(Arena { engine: "v8", ..Arena::with(options) })
+}
+
+/// Processes that the server started, and theirs.
+fn workers(server: u32) -> Vec<u32> {
+    let children = |parent: u32| {
+        let output = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().expect("`ps`");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+    };
+    children(server).into_iter().flat_map(|zygote| [vec![zygote], children(zygote)].concat()).collect()
+}
+
+fn is_alive(pid: u32) -> bool {
+    // A process that has ended and was not asked for yet has no memory any more.
+    std::fs::read_to_string(format!("/proc/{pid}/statm")).is_ok_and(|statm| !statm.starts_with("0 "))
+}
+
+#[test]
+fn without_end() {
+    let Some(arena) = arena("timeout = '300 ms'") else { return };
+    let says = "did not end, the limit `timeout` is 300 ms; raise it in `[hooks]` or in a grant";
+    for (name, source) in [
+        ("loop", "export function preCreate() { for (;;); }"),
+        ("regexp", "export function preCreate() { /^(a+)+$/.test('a'.repeat(60) + '!'); }"),
+        ("microtasks", "export async function preCreate() { for (;;) await null; }"),
+        ("sort", "export function preCreate() { [3, 1, 2].sort(() => { for (;;); }); }"),
+        (
+            "timers",
+            "export async function preCreate() { const f = () => setTimeout(f, 0); f(); await new Promise(() => {}); }",
+        ),
+        ("atomics", "export function preCreate() { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); }"),
+    ] {
+        arena.refuses(&Attack { name, source, causes: &["timeout", "host-calls"], says });
+    }
+}
+
+#[test]
+fn memory_and_stack() {
+    let Some(arena) = arena("timeout = '20 s'") else { return };
+    for (name, source) in [
+        ("heap", "export function preCreate() { const a = []; for (;;) a.push(new Array(1000).fill(1)); }"),
+        ("strings", "export function preCreate() { const a = []; for (;;) a.push('x'.repeat(1e6) + a.length); }"),
+        ("buffer", "export function preCreate() { new Uint8Array(200 * 1024 * 1024).fill(1); }"),
+    ] {
+        arena.refuses(&Attack { name, source, causes: &["memory"], says: "the limit `memory` is 64 MiB" });
+    }
+    let source = "export function preCreate() { const f = () => f() + 1; f(); }";
+    arena.refuses(&Attack { name: "deep", source, causes: &["stack"], says: "stack of 1 MiB" });
+}
+
+/// V8 ends its process; the server and the other hooks go on, and the hook is kept out until it is bound anew.
+#[test]
+fn what_ends_v8() {
+    let Some(arena) = arena("timeout = '20 s'") else { return };
+    let model = arena.victim();
+    let source = "export function preCreate() { new Array(1e9).fill(0); }";
+    arena.bind(&model, "abort", source).expect(200);
+    let is_kept_out = |answer: Response| {
+        let problem = answer.expect_problem(502, "hook-failed");
+        let detail = problem["detail"].as_str().expect("a text");
+        let is_out = detail.contains("is not run again until it is bound anew");
+        assert!(is_out || detail.contains("V8 ended its process: "), "{detail}");
+        is_out
+    };
+    arena.bystander.stays_calm("abort", || {
+        let first: Vec<_> = arena.calls(&model).into_iter().map(is_kept_out).collect();
+        assert!(first.contains(&false), "it never ran");
+    });
+    assert!(arena.calls(&model).into_iter().all(is_kept_out));
+    arena.is_empty(&model);
+    arena.works_again(&model);
+}
+
+#[test]
+fn a_hundred_at_once() {
+    let Some(arena) = arena("timeout = '500 ms'\nconcurrency = 100") else { return };
+    let model = arena.victim();
+    arena.bind(&model, "burns", "export function preCreate() { /^(a+)+$/.test('a'.repeat(60) + '!'); }").expect(200);
+    arena.bystander.stays_calm("a hundred", || {
+        std::thread::scope(|scope| {
+            let calls: Vec<_> =
+                (0..100).map(|_| scope.spawn(|| create(&arena.server.client(), &model, &json!({})))).collect();
+            for call in calls {
+                call.join().expect("an answer").expect_problem(502, "hook-failed");
+            }
+        });
+    });
+    arena.is_empty(&model);
+    arena.works_again(&model);
+}
+
+#[test]
+fn odd_values_and_tampering() {
+    let Some(arena) = arena("") else { return };
+    for (name, source) in [
+        ("null", "export function preCreate() { throw null; }"),
+        ("symbol", "export function preCreate() { throw Symbol('x'); }"),
+        ("proxy", "export function preCreate() { throw new Proxy({}, { get() { throw 1; } }); }"),
+        ("getter", "export function preCreate() { throw { get message() { throw 1; } }; }"),
+        (
+            "prototypes",
+            "export function preCreate() { for (const p of [Object, Array, String, Promise, Function, JSON, Reflect])
+                for (const k of Reflect.ownKeys(p.prototype ?? p)) try { (p.prototype ?? p)[k] = () => { throw 'mine'; }; } catch {}
+                throw new Error('tampered'); }",
+        ),
+    ] {
+        arena.refuses(&Attack { name, source, causes: &["exception"], says: "threw" });
+    }
+    let model = arena.victim();
+    for (source, place) in [
+        ("export function preCreate() {\n  return )\n}", "line 2"),
+        ("const a: number = 1;\nenum E { A = }\nexport const preCreate = () => {}", "line 2"),
+        ("import x from 'y';\nexport const preCreate = () => {}", "snaphook hook build"),
+    ] {
+        let problem = arena.bind(&model, "wrong", source).expect_problem(422, "invalid");
+        assert!(problem.to_string().contains(place), "{problem}");
+    }
+}
+
+/// Nothing stays behind, however the server ends.
+#[test]
+fn workers_end_with_the_server() {
+    let Some(mut arena) = arena("timeout = '60 s'") else { return };
+    let model = arena.victim();
+    arena.bind(&model, "endless", "export function preCreate() { for (;;); }").expect(200);
+    let client = arena.server.client();
+    std::thread::scope(|scope| {
+        // It never gets an answer; the test looks at what is left.
+        let call = scope.spawn(|| {
+            client
+                .request("POST", &format!("/models/{model}/instances"))
+                .body("application/json", r#"{"data":{}}"#)
+                .try_send()
+        });
+        let busy = eventually("a worker that computes", || {
+            let workers = workers(arena.server.pid());
+            (workers.len() > 2).then_some(workers)
+        });
+        arena.server.signal(rustix::process::Signal::KILL);
+        arena.server.wait();
+        assert!(call.join().expect("no panic").is_err(), "a killed server answered");
+        eventually("no worker is left", || (!busy.iter().any(|pid| is_alive(*pid))).then_some(()));
+    });
+}
