@@ -16,7 +16,7 @@ pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, Str
         match need.as_str() {
             "node" => ["node", "npm"].into_iter().try_for_each(program)?,
             "wasm32" => environment.extend(wasm()?),
-            "v8" => v8()?,
+            "v8" => environment.push(v8()?),
             other => program(other)?,
         }
     }
@@ -58,11 +58,10 @@ fn wasm() -> Result<Vec<(String, String)>, String> {
     }
 }
 
-fn v8() -> Result<(), String> {
-    match repository().join("plugins/v8").read_dir().is_ok_and(|mut files| {
-        files.any(|file| file.is_ok_and(|file| file.path().extension().is_some_and(|extension| extension == "so")))
-    }) {
-        true => Ok(()),
+/// V8, and where the checkout is that it lies in.
+fn v8() -> Result<(String, String), String> {
+    match repository().join("plugins/v8/libmini_racer.so").is_file() {
+        true => Ok(("CHECKOUT".to_owned(), repository().display().to_string())),
         false => Err("no V8; `cargo xtask v8` fetches it".to_owned()),
     }
 }

@@ -142,7 +142,7 @@ impl Hook {
         let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
         let is_out = deaths.len() >= DEATHS_MAX;
         is_out.then(|| Failure {
-            cause: FailureCause::Overloaded,
+            cause: FailureCause::Load,
             message: format!(
                 "the hook ended {DEATHS_MAX} V8 processes within {} and is not run again until it is bound anew",
                 format_duration(DEATHS_WITHIN)
