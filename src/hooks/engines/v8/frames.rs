@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Stuck,
     /// The limit of memory is reached.
     Memory,
+    /// It cannot serve the call that is to come.
+    Spent,
     /// What went wrong in the worker itself. A sentence.
     Fault,
     /// Server: one call. See [`Call`].
@@ -46,7 +48,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::Ready,
         Kind::Refused,
         Kind::Log,
@@ -57,6 +59,7 @@ impl Kind {
         Kind::Answer,
         Kind::Stuck,
         Kind::Memory,
+        Kind::Spent,
         Kind::Fault,
         Kind::Call,
         Kind::Reply,

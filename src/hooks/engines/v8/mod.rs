@@ -45,6 +45,11 @@ const CALLS_MAX: usize = 64;
 const DEATHS_MAX: usize = 3;
 const DEATHS_WITHIN: Duration = Duration::from_secs(600);
 
+/// Workers that a call takes after one that was gone: all that waited may be.
+const TRIES_MAX: usize = 8;
+
+const GONE: &str = "the V8 workers end before they are used; try again";
+
 /// By which name V8 knows what it evaluates; answer.rs looks for it in stacks.
 const SOURCE_NAME: &str = "\n//# sourceURL=<input>";
 
@@ -93,6 +98,10 @@ impl Engine for V8 {
     }
 }
 
+fn overloaded(message: String) -> Failure {
+    Failure { cause: FailureCause::Overloaded, message, limit: None }
+}
+
 /// One hook's source, ready to run.
 struct Hook {
     id: u64,
@@ -132,6 +141,7 @@ impl Hook {
                 return Err(PrepareError { message, line, column });
             }
             Ok(Err(End::Failed(failure) | End::Died(failure))) => failure,
+            Ok(Err(End::Gone)) => return Err(PrepareError::plain(GONE)),
             Err(broken) => broken.0,
         };
         Err(PrepareError::plain(format!("the source could not be compiled: {}", failure.message)))
@@ -170,35 +180,38 @@ impl Hook {
         // Never closed.
         let _place = self.calls.acquire().await;
         let reuse = settings.isolation == Isolation::Reuse;
-        let idle = reuse.then(|| self.idle.take(self.id, &context.model)).flatten();
-        let source = if idle.is_some() { String::new() } else { self.source.text.clone() };
-        let mut worker = match idle {
-            Some(worker) => worker,
-            None => self.nursery.worker().await.map_err(|message| Failure {
-                cause: FailureCause::Overloaded,
-                message,
-                limit: None,
-            })?,
-        };
-        let call = Call {
+        let mut call = Call {
             check: false,
             keep: reuse,
             memory_bytes: settings.limits.memory_bytes as u64,
             phase: context.phase.as_str().into(),
             marker,
-            source,
+            source: String::new(),
             context: text,
         };
-        let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
-        // A worker whose time is over is ended by being dropped.
-        let ended = bounded(clock, worker.call(&call, Some(session), &mut digits)).await.map_err(|broken| broken.0)?;
-        let Answer { text, cpu, memory_bytes, reusable } = ended.map_err(|end| match end {
-            End::Failed(failure) => failure,
-            End::Died(failure) => {
-                self.note_death();
-                failure
+        let mut idle = reuse.then(|| self.idle.take(self.id, &context.model)).flatten();
+        let mut tries = 0;
+        let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
+            let mut worker = match idle.take() {
+                Some(worker) => worker,
+                None => {
+                    call.source.clone_from(&self.source.text);
+                    self.nursery.worker().await.map_err(overloaded)?
+                }
+            };
+            let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
+            // A worker whose time is over is ended by being dropped.
+            match bounded(clock, worker.call(&call, Some(session), &mut digits)).await.map_err(|broken| broken.0)? {
+                Ok(answer) => break (answer, worker),
+                Err(End::Failed(failure)) => return Err(failure),
+                Err(End::Died(failure)) => {
+                    self.note_death();
+                    return Err(failure);
+                }
+                Err(End::Gone) if tries < TRIES_MAX => tries += 1,
+                Err(End::Gone) => return Err(overloaded(GONE.into())),
             }
-        })?;
+        };
         // Code that catches it may go on; code that does not has reached its limit.
         let refused = text.contains(ALLOCATION_FAILED);
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));

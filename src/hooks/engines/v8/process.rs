@@ -41,6 +41,8 @@ pub(super) enum End {
     Failed(Failure),
     /// The process ended by itself, or had to be ended for what it sent.
     Died(Failure),
+    /// It was gone before the call began: another worker can serve it.
+    Gone,
 }
 
 impl Process {
@@ -77,7 +79,7 @@ impl Process {
         digits: &mut Digits,
     ) -> Result<Answer, End> {
         if Draft::call(call).send(&mut self.stream).await.is_err() {
-            return Err(self.died(call));
+            return Err(End::Gone);
         }
         loop {
             let mut frame = match receive(&mut self.stream).await {
@@ -146,6 +148,7 @@ impl Process {
                 asked()?.sleep(duration).await.map_err(|error| End::Failed(ending(error)))?;
                 Draft::new(Kind::Reply)
             }
+            Kind::Spent => return Err(End::Gone),
             Kind::Memory => return Err(End::Failed(memory(call))),
             Kind::Stuck => {
                 return Err(End::Failed(Failure {

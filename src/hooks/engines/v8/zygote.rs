@@ -87,22 +87,27 @@ impl Nursery {
         });
     }
 
+    /// A zygote that has ended is replaced once.
     async fn fork(&self) -> Result<Process, String> {
-        let zygote = self.zygote().await?;
-        match tokio::time::timeout(FORK_MAX, zygote.fork()).await {
-            Ok(Ok(process)) => Ok(process),
-            failed => {
-                // Another one is started for the next call.
-                let mut present = self.zygote.lock().await;
-                if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, &zygote)) {
-                    *present = None;
-                }
-                Err(match failed {
-                    Ok(Err(error)) => format!("no V8 worker could be made: {error}"),
-                    _ => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
-                })
-            }
+        match self.try_fork().await {
+            Ok(process) => Ok(process),
+            Err(_) => self.try_fork().await,
         }
+    }
+
+    async fn try_fork(&self) -> Result<Process, String> {
+        let zygote = self.zygote().await?;
+        let message = match tokio::time::timeout(FORK_MAX, zygote.fork()).await {
+            Ok(Ok(process)) => return Ok(process),
+            Ok(Err(error)) => format!("no V8 worker could be made: {error}"),
+            Err(_) => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
+        };
+        // Another one is started for the next call.
+        let mut present = self.zygote.lock().await;
+        if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, &zygote)) {
+            *present = None;
+        }
+        Err(message)
     }
 
     /// The zygote; started if there is none.
@@ -117,6 +122,25 @@ impl Nursery {
         let zygote = Arc::new(started?);
         *present = Some(Arc::clone(&zygote));
         Ok(zygote)
+    }
+
+    /// Ends it, and with it every worker that waits.
+    #[cfg(test)]
+    pub(super) async fn end_zygote(&self) {
+        let Some(zygote) = self.zygote.lock().await.clone() else { return };
+        while self.spares().making > 0 {
+            tokio::task::yield_now().await;
+        }
+        let _ = rustix::process::kill_process(zygote.pid(), rustix::process::Signal::KILL);
+        let workers: Vec<i32> = self.spares().ready.iter().map(Process::pid).collect();
+        let is_alive = |pid: &i32| {
+            // A zombie has closed its sockets.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        while workers.iter().any(is_alive) {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn spares(&self) -> MutexGuard<'_, Spares> {
@@ -167,6 +191,11 @@ impl Zygote {
         drop((theirs, their_errors));
         ours.set_nonblocking(true)?;
         Process::meet(UnixStream::from_std(ours)?, errors).await
+    }
+
+    #[cfg(test)]
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(self.child.as_ref().expect("a child until it is dropped"))
     }
 
     fn last_words(&mut self) -> String {

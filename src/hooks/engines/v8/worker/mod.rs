@@ -43,6 +43,9 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 /// call. Only what passes the limit and this ends the process; JavaScript is ended at the limit.
 const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 
+/// What JavaScript may hand over at once; the server reads no longer frames than twice that.
+const ASKED_BYTES_MAX: usize = 32 << 20;
+
 /// The shared buffer, as host.js lays it out.
 const HEAD_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 65_536;
@@ -76,6 +79,7 @@ const FAILED: i32 = 70;
 
 /// Runs this process as a worker, to its end. `folder` holds the library; standard input is the socket to the server.
 pub fn serve(folder: &Path) -> ! {
+    system::close_inherited();
     let control = io::stdin().as_fd().try_clone_to_owned();
     let refused = match control {
         Ok(control) => match start(folder, UnixStream::from(control)) {
@@ -124,6 +128,8 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         connection: control,
         present,
         keep: false,
+        in_call: false,
+        is_dirty: false,
         began: (0, 0),
         text: Vec::new(),
         bytes: Vec::new(),
@@ -196,6 +202,10 @@ struct Worker {
     /// What RLIMIT_DATA counts of the zygote, in bytes.
     present: u64,
     keep: bool,
+    /// Whether there is a call; what is left of one must not reach into the next.
+    in_call: bool,
+    /// Something was asked for between two calls.
+    is_dirty: bool,
     /// What it had used when the call came: time on a core, memory.
     began: (u64, u64),
     /// The pieces of what JavaScript gives, until the operation comes.
@@ -259,6 +269,23 @@ impl Worker {
     fn ask(&mut self, operation: i32, number: i32, text: String, bytes: Vec<u8>) -> io::Result<()> {
         let whole = |number: i32| u32::try_from(number).unwrap_or(0);
         self.slots.clear();
+        let refused = match operation {
+            LOG | ASK | SEND | EXECUTE | WAIT if !self.in_call => {
+                Some(r#"-{"code":"failed","message":"the call is over"}"#)
+            }
+            ASK | SEND | EXECUTE if text.len() + bytes.len() > ASKED_BYTES_MAX => {
+                Some(r#"-{"code":"too-large","message":"more than 32 MiB were handed to the server at once"}"#)
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refused {
+            self.is_dirty |= !self.in_call;
+            self.give(Content::Text(refusal.into()));
+            // As many as the runner takes at most.
+            self.give(Content::Bytes(Vec::new()));
+            self.give(Content::Bytes(Vec::new()));
+            return Ok(());
+        }
         let draft = match operation {
             LOG => {
                 let level = u8::try_from(number).unwrap_or(u8::MAX);
@@ -323,8 +350,14 @@ impl Worker {
     }
 
     fn next_call(&mut self) -> io::Result<()> {
+        if self.is_dirty {
+            // The server takes another worker.
+            Draft::new(Kind::Spent).write(&self.connection)?;
+            system::exit(DONE);
+        }
         let Call { check, keep, memory_bytes, phase, marker, source, context } = self.receive(Kind::Call)?.call()?;
         self.keep = keep;
+        self.in_call = true;
         self.began = system::usage();
         self.v8.set_memory_limit(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
         system::limit_memory(self.present, memory_bytes.saturating_add(MEMORY_SLACK_BYTES))?;
@@ -356,6 +389,7 @@ impl Worker {
                 let draft = Draft::new(Kind::Answer).byte(flags).number(cpu).number(memory).bytes(text.as_bytes());
                 let written = draft.write(&self.connection);
                 if self.keep && written.is_ok() {
+                    self.in_call = false;
                     // What is left to do of this call is done before the next one comes.
                     self.v8.call(self.functions.next, self.functions.receiver, self.functions.no_arguments, TURN);
                     return;

@@ -28,6 +28,12 @@ pub(super) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Closes all that whoever started the server left open, beyond the three standard ones.
+pub(super) fn close_inherited() {
+    // SAFETY: called first of all, when this program has opened nothing itself.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
 /// Children that ended need nobody to ask for them.
 pub(super) fn forget_children() {
     // SAFETY: sets a disposition; no handler runs.
@@ -61,14 +67,13 @@ pub(super) fn lower_priority_after(patience: Duration) {
     }
 }
 
-/// Weight 110 against 1024 of a process with the normal priority.
-const NICENESS: i32 = 10;
+/// Weight 15 against 1024 of a process with the normal priority: there can be 64 of them.
+const NICENESS: i32 = 19;
 
 /// Bounds the memory that this process may have for itself, written or not: no more than `bytes` above what it has. What
 /// V8 only reserves does not count.
 pub(super) fn limit_memory(present: u64, bytes: u64) -> io::Result<()> {
-    let limit = present.saturating_add(bytes);
-    let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    let limits = libc::rlimit { rlim_cur: present.saturating_add(bytes), rlim_max: libc::RLIM_INFINITY };
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both structures are complete.
     let done = unsafe {
