@@ -101,16 +101,3 @@ pub(crate) fn process_run(command: &Command) -> Result<Output, AccessError> {
 pub(crate) fn secret_get(name: &str) -> Result<String, AccessError> {
     ask(|host| host.secret_get(name))
 }
-
-/// A native library: the symbol that the server looks for.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __export {
-    ($hook:ty) => {
-        /// What this library is, for the server.
-        #[unsafe(no_mangle)]
-        pub extern "C" fn snaphook_hook() -> *const $crate::__private::Descriptor {
-            $crate::__private::descriptor::<$hook>(env!("CARGO_PKG_NAME"))
-        }
-    };
-}

@@ -293,3 +293,16 @@ impl Host for Server {
         Ok(String::from_utf8_lossy(&value.unwrap_or_default()).into_owned())
     }
 }
+
+/// A native library: the symbol that the server looks for.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($hook:ty) => {
+        /// What this library is, for the server.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn snaphook_hook() -> *const $crate::__private::Descriptor {
+            $crate::__private::descriptor::<$hook>(env!("CARGO_PKG_NAME"))
+        }
+    };
+}

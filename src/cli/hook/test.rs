@@ -73,7 +73,7 @@ impl Test {
         let config = global.config()?;
         let phase = self.place.phase(&self.file)?;
         let (engine, code, _) = read(&self.file, &self.place)?;
-        let engine = self.engine.as_deref().unwrap_or(engine);
+        let engine = self.engine.clone().unwrap_or(engine);
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let id = HookId {
             model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
