@@ -61,6 +61,11 @@ pub(crate) fn build_others(folder: &Path) -> Result<Vec<String>> {
     Ok(missing)
 }
 
+/// Builds Javy's modules alone.
+pub(crate) fn build_javy(folder: &Path) -> Result {
+    javy::build(folder, &needs::clang()?, &needs::debian_rust()?)
+}
+
 /// A folder with the programs that hooks in other languages are built with, under the names that their authors know:
 /// pages of the documentation use them.
 pub(crate) fn tools() -> Result<PathBuf> {

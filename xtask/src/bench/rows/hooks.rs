@@ -1,5 +1,6 @@
 //! What hooks cost.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::Bench;
@@ -41,14 +42,19 @@ pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
         rows.push(named(row, format!("QuickJS hook, {name} sandbox, p50 added"), bound, &server)?);
         server.stop()?;
     }
-    let component = component()?;
-    let server = bench.server("added-component", "")?;
-    let mut client = with_model(&server)?;
-    let row = difference(bench, &server, &mut client, |client| {
-        client.call_with("PUT", "/models/order/hooks/preCreate", "application/wasm", &component).map(|_| ())
-    })?;
-    rows.push(named(row, "Rust component, fresh sandbox per call, p50 added".into(), 20, &server)?);
-    server.stop()?;
+    let (component, javy) = (component()?, javy_module()?);
+    for (name, what, bound, code) in [
+        ("component", "Rust component, fresh sandbox per call, p50 added", 20, component),
+        ("javy", "Javy module, fresh sandbox per call, p50 added", 130, javy),
+    ] {
+        let server = bench.server(&format!("added-{name}"), "")?;
+        let mut client = with_model(&server)?;
+        let row = difference(bench, &server, &mut client, |client| {
+            client.call_with("PUT", "/models/order/hooks/preCreate", "application/wasm", &code).map(|_| ())
+        })?;
+        rows.push(named(row, what.into(), bound, &server)?);
+        server.stop()?;
+    }
     rows.push(added_native(bench)?);
     Ok(rows)
 }
@@ -72,7 +78,18 @@ fn added_native(bench: &Bench) -> Result<Row> {
 /// The guest of the repository that lets everything pass.
 pub(super) fn component() -> Result<Vec<u8>> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
-    let path = folder.join(format!("{}.wasm", guests::BENCH_GUEST));
+    guest(&folder, guests::BENCH_GUEST)
+}
+
+/// The same as a Javy module.
+fn javy_module() -> Result<Vec<u8>> {
+    let folder = guests::build(&needs::wasm_toolchain()?)?;
+    guests::build_javy(&folder)?;
+    guest(&folder, guests::BENCH_JAVY_GUEST)
+}
+
+fn guest(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = folder.join(format!("{name}.wasm"));
     std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
