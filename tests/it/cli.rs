@@ -9,6 +9,7 @@ mod help;
 mod rebuild;
 mod replay;
 mod signals;
+mod tour;
 
 use std::io::Write;
 use std::path::Path;

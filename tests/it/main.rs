@@ -3,7 +3,6 @@
 mod bad_input;
 mod chance;
 mod cli;
-mod commands;
 mod concurrency;
 mod crash;
 mod demo;

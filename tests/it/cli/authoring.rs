@@ -121,11 +121,17 @@ fn what_cannot_be_built_is_said() {
     let here = place.path();
     let fails = |sdk: Option<&Path>, args: &[&str]| build(here, sdk, args).fails();
     assert!(fails(None, &["hook", "build"]).contains("has no `hook.toml`"));
-    for language in ["js", "rust"] {
-        run(here, &["hook", "new", language, "--language", language]).code.expect("an end");
+    // Each tool that is missing: its name, and how to get it.
+    for (language, tool, way) in [
+        ("js", "esbuild", "`npm install --save-dev esbuild`"),
+        ("rust", "rustc", "https://rustup.rs"),
+        ("c", "clang", "`apt install clang"),
+        ("python", "componentize-py", "`pip install componentize-py`"),
+    ] {
+        run(here, &["hook", "new", language, "--language", language]).ok();
+        let said = fails(None, &["hook", "build", language]);
+        assert!(said.contains(&format!("`{tool}` is not there")) && said.contains(way), "{said}");
     }
-    let said = fails(None, &["hook", "build", "js"]);
-    assert!(said.contains("`esbuild` is not there") && said.contains("npm install --save-dev esbuild"), "{said}");
     let name = run(here, &["hook", "new", "a b", "--language", "js"]).fails();
     assert!(name.contains("`a b` is no hook name"), "{name}");
     assert_eq!(run(here, &["hook", "new", "x", "--language", "cobol"]).code, Some(2));

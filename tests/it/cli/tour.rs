@@ -1,6 +1,6 @@
-//! The command line: what each command prints and the code that it ends with, with and without a server.
+//! A tour: what each command prints and the code that it ends with, with and without a server.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,79 +8,24 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::{Ended, ask, command, folder, run, run_with, write};
 use crate::support::{PATIENCE, Server, ServerOptions, create_orders, eventually, order_schema};
 
 /// A configuration for a folder without a server: nobody listens there.
 const LOCAL: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
-/// What a command did.
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    /// It must have gone well.
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
-        self.stdout
-    }
-
-    /// It must have failed.
-    #[track_caller]
-    fn failed(self) -> String {
-        assert_eq!(self.code, 1, "{}{}", self.stdout, self.stderr);
-        self.stderr
-    }
-}
-
-fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
-    command.current_dir(directory).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["SNAPHOOK_CONFIG", "SNAPHOOK_LOG", "SNAPHOOK_URL"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-#[track_caller]
-fn finish(child: Child) -> Ran {
+/// Waits for the end of such a command.
+fn finish(child: Child) -> Ended {
     let output = child.wait_with_output().expect("the command ends");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-#[track_caller]
-fn run(directory: &Path, arguments: &[&str]) -> Ran {
-    finish(command(directory, arguments).spawn().expect("the binary starts"))
-}
-
-#[track_caller]
-fn run_with(directory: &Path, arguments: &[&str], stdin: &[u8]) -> Ran {
-    let mut child = command(directory, arguments).stdin(Stdio::piped()).spawn().expect("the binary starts");
-    child.stdin.take().expect("a pipe").write_all(stdin).expect("the command reads");
-    finish(child)
-}
-
-/// Against a server, at the address that the system gave it.
-#[track_caller]
-fn ask(server: &Server, arguments: &[&str]) -> Ran {
-    let url = format!("http://{}", server.address());
-    run(server.directory(), &[&["--url", &url], arguments].concat())
-}
-
-fn folder(config: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    write(folder.path(), "config.toml", config);
-    folder
-}
-
-fn write(folder: &Path, name: &str, text: &str) {
-    let path = folder.join(name);
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    std::fs::write(path, text).expect("a file");
+/// A command whose output is read while it runs.
+fn piped(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(directory, arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 #[test]
@@ -92,7 +37,7 @@ fn help_teaches() {
         assert!(!run(folder.path(), &["help", command]).ok().is_empty());
     }
     assert!(help.contains("Examples:"), "{help}");
-    assert_eq!(run(folder.path(), &["serv"]).code, 2);
+    assert_eq!(run(folder.path(), &["serv"]).code, Some(2));
 }
 
 #[test]
@@ -109,7 +54,7 @@ fn check_tells_all_faults_at_once() {
         "config.toml:13: `grants.http` can never be used by `preCreate`: only post phases have it",
     ];
     for arguments in [&["check"][..], &["serve"], &[], &["rebuild"], &["secret", "list"]] {
-        assert_eq!(run(broken.path(), arguments).failed().lines().collect::<Vec<_>>(), expected, "{arguments:?}");
+        assert_eq!(run(broken.path(), arguments).fails().lines().collect::<Vec<_>>(), expected, "{arguments:?}");
     }
     let entries = std::fs::read_dir(broken.path()).expect("a folder").count();
     assert_eq!(entries, 1, "a refused configuration must leave nothing behind");
@@ -121,14 +66,14 @@ fn check_tells_all_faults_at_once() {
     let elsewhere = tempfile::tempdir().expect("a folder");
     let named = broken.path().join("config.toml");
     let named = named.to_str().expect("UTF-8");
-    assert!(run(elsewhere.path(), &["check", "--config", named]).failed().starts_with(&format!("{named}:6: ")));
+    assert!(run(elsewhere.path(), &["check", "--config", named]).fails().starts_with(&format!("{named}:6: ")));
 }
 
 #[test]
 fn without_a_file_it_says_what_to_write() {
     let empty = tempfile::tempdir().expect("a folder");
     for arguments in [&[][..], &["serve"], &["check"]] {
-        let said = run(empty.path(), arguments).failed();
+        let said = run(empty.path(), arguments).fails();
         assert!(
             said.ends_with(
                 "config.toml: `auth.mode` is 'tokens' (the default), which is not in this version yet; write \
@@ -138,7 +83,7 @@ fn without_a_file_it_says_what_to_write() {
         );
     }
     let open = folder("[server]\nmount-address = '0.0.0.0:0'\n[auth]\nmode = 'open'\n");
-    let refused = run(open.path(), &["serve"]).failed();
+    let refused = run(open.path(), &["serve"]).fails();
     assert!(
         refused.starts_with("config.toml:2: `server.mount-address` is `0.0.0.0:0` and `auth.mode` is 'open': "),
         "{refused}"
@@ -150,26 +95,26 @@ fn a_step_that_fails_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address");
     let config = format!("[server]\nmount-address = '{address}'\n[auth]\nmode = 'open'\n");
-    let error = run(folder(&config).path(), &["--log", "error"]).failed();
+    let error = run(folder(&config).path(), &["--log", "error"]).fails();
     assert!(
         error.starts_with(&format!("error: `server.mount-address` is `{address}`, which cannot be listened on: ")),
         "{error}"
     );
 
     let misspelt = folder(&format!("{LOCAL}[driver-model-storage]\npath = 'data/m.db'\nsync = true\n"));
-    let error = run(misspelt.path(), &["serve", "--log", "error"]).failed();
+    let error = run(misspelt.path(), &["serve", "--log", "error"]).fails();
     assert!(error.starts_with("config.toml:7: unknown key `driver-model-storage.sync`"), "{error}");
 
     let faulty = folder(&format!("{}[hooks]\napply = true\n", LOCAL.replace(":1'", ":0'")));
     write(faulty.path(), "hooks/a/model.json", "{\"shema\": 1}");
-    let error = run(faulty.path(), &["serve", "--log", "error"]).failed();
+    let error = run(faulty.path(), &["serve", "--log", "error"]).fails();
     assert!(error.contains("model.json: unknown member `shema`: did you mean `schema`?"), "{error}");
 }
 
 #[test]
 fn one_server_per_folder() {
     let server = Server::start();
-    let error = run(server.directory(), &["serve", "--log", "error"]).failed();
+    let error = run(server.directory(), &["serve", "--log", "error"]).fails();
     assert!(error.contains("`driver-event-storage`") && error.contains("in use"), "{error}");
     // The first one is none the worse for it.
     server.client().get("/readyz").expect(200);
@@ -179,19 +124,16 @@ fn one_server_per_folder() {
 fn secrets_without_a_server() {
     let folder = folder(LOCAL);
     let run = |arguments: &[&str]| run(folder.path(), arguments);
-    assert_eq!(
-        run_with(folder.path(), &["secret", "set", "mail-key"], b"hunter2\n").ok(),
-        "secret `mail-key` is set\n"
-    );
+    assert_eq!(run_with(folder.path(), &["secret", "set", "mail-key"], "hunter2\n").ok(), "secret `mail-key` is set\n");
     write(folder.path(), "value", "two\nlines\n");
     run(&["secret", "set", "file.key", "--file", "value"]).ok();
     assert_eq!(run(&["secret", "list"]).ok(), "file.key\nmail-key\n");
     assert_eq!(run(&["secret", "rm", "file.key"]).ok(), "secret `file.key` is removed\n");
-    assert_eq!(run(&["secret", "rm", "file.key"]).failed(), "error: there is no secret `file.key`\n");
+    assert_eq!(run(&["secret", "rm", "file.key"]).fails(), "error: there is no secret `file.key`\n");
     assert_eq!(run(&["secret", "list"]).ok(), "mail-key\n");
-    assert!(run(&["secret", "set", "a b"]).failed().contains("is no name of a secret"));
-    assert!(run(&["secret", "set", "empty"]).failed().contains("is empty"));
-    assert!(run(&["--url", "http://127.0.0.1:1", "secret", "list"]).failed().contains("no server answers"));
+    assert!(run(&["secret", "set", "a b"]).fails().contains("is no name of a secret"));
+    assert!(run(&["secret", "set", "empty"]).fails().contains("is empty"));
+    assert!(run(&["--url", "http://127.0.0.1:1", "secret", "list"]).fails().contains("no server answers"));
     // On the disk it is not to be read.
     for entry in std::fs::read_dir(folder.path().join("data/secrets")).expect("the storage") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
@@ -199,14 +141,14 @@ fn secrets_without_a_server() {
     }
     // Without the key that encrypted it, it is lost, and says so.
     std::fs::remove_file(folder.path().join("data/secret.key")).expect("the key");
-    assert!(run(&["secret", "list"]).failed().contains("bring the file back"));
+    assert!(run(&["secret", "list"]).fails().contains("bring the file back"));
 }
 
 #[test]
 fn secrets_of_a_server() {
     let server = Server::start();
     let url = format!("http://{}", server.address());
-    run_with(server.directory(), &["--url", &url, "secret", "set", "k"], b"v").ok();
+    run_with(server.directory(), &["--url", &url, "secret", "set", "k"], "v").ok();
     assert_eq!(server.client().get("/secrets").expect(200).json()["items"], json!(["k"]));
     assert_eq!(ask(&server, &["secret", "list"]).ok(), "k\n");
     ask(&server, &["secret", "rm", "k"]).ok();
@@ -220,11 +162,11 @@ fn what_needs_a_server_says_so() {
         [&["events"][..], &["events", "--follow"], &["errors", "list"], &["hook", "list"], &["errors", "drop", "x"]]
     {
         assert_eq!(
-            run(folder.path(), arguments).failed(),
+            run(folder.path(), arguments).fails(),
             "error: no server answers at http://127.0.0.1:1; start one with `snaphook serve`, or name another with `--url`\n"
         );
     }
-    assert!(run(folder.path(), &["--url", "localhost", "events"]).failed().contains("expected such as"));
+    assert!(run(folder.path(), &["--url", "localhost", "events"]).fails().contains("expected such as"));
 }
 
 #[test]
@@ -274,15 +216,15 @@ fn apply_makes_a_server_match() {
 
     // What does not work is told, and what comes after it is not done.
     write(files, "hooks/order/one.js", "export function postCreate() {");
-    let error = ask(&server, &["apply"]).failed();
+    let error = ask(&server, &["apply"]).fails();
     assert!(error.contains("the steps after this one were not taken"), "{error}");
     write(files, "hooks/order/model.json", "{");
-    let error = ask(&server, &["apply"]).failed();
+    let error = ask(&server, &["apply"]).fails();
     assert!(
         error.starts_with("error: nothing was applied:\n") && error.contains("hooks/order/model.json:1: no valid JSON"),
         "{error}"
     );
-    assert!(ask(&server, &["apply", "nowhere"]).failed().contains("`nowhere` is no folder"));
+    assert!(ask(&server, &["apply", "nowhere"]).fails().contains("`nowhere` is no folder"));
 }
 
 #[test]
@@ -314,10 +256,10 @@ fn hooks_are_bound_and_listed() {
     assert!(ask(&server, &["hook", "list"]).ok().contains("shadow"));
 
     write(server.directory(), "broken.js", "export function preCreate( {");
-    let error = ask(&server, &["hook", "put", "broken.js", "--model", "order", "--phase", "preCreate"]).failed();
+    let error = ask(&server, &["hook", "put", "broken.js", "--model", "order", "--phase", "preCreate"]).fails();
     assert!(error.starts_with("error: "), "{error}");
-    assert!(ask(&server, &["hook", "put", "check.js", "--model", "order"]).failed().contains("`check` is no phase"));
-    assert_eq!(ask(&server, &["hook", "put", "check.js", "--phase", "precreate"]).code, 2);
+    assert!(ask(&server, &["hook", "put", "check.js", "--model", "order"]).fails().contains("`check` is no phase"));
+    assert_eq!(ask(&server, &["hook", "put", "check.js", "--phase", "precreate"]).code, Some(2));
 }
 
 #[test]
@@ -366,12 +308,12 @@ fn a_hook_is_tried_without_a_server() {
     assert!(test("bad.json", &[]).ok().starts_with("verdict: reject: bad name\n  /name: is bad\n"));
     let worse = test("worse.json", &[]);
     assert!(worse.stdout.starts_with("failed (exception): ") && worse.stdout.contains("oh no"), "{}", worse.stdout);
-    assert_eq!(worse.failed(), "error: the hook failed\n");
+    assert_eq!(worse.fails(), "error: the hook failed\n");
     // Granted to `order` alone.
     let other = test("good.json", &["--model", "other"]);
     assert!(other.stdout.contains("[[grants]]"), "{}", other.stdout);
-    other.failed();
-    assert!(run(path, &["hook", "test", "hooks/order/preCreate.ts"]).failed().contains("`preCreate` needs `--after`"));
+    other.fails();
+    assert!(run(path, &["hook", "test", "hooks/order/preCreate.ts"]).fails().contains("`preCreate` needs `--after`"));
     assert!(!path.join("data").exists(), "a trial must leave nothing behind");
 }
 
@@ -390,11 +332,11 @@ fn events_are_listed_and_followed() {
     assert_eq!(instances(&ask(&server, &["events"]).ok()), ["-", "a", "b", "c"]);
     assert_eq!(instances(&ask(&server, &["events", "--model", "order", "--instance", "b"]).ok()), ["b"]);
     assert_eq!(instances(&ask(&server, &["events", "--type", "instance.created", "-n", "2"]).ok()), ["a", "b"]);
-    assert!(ask(&server, &["events", "--type", "created"]).failed().contains("expected some of model.created"));
+    assert!(ask(&server, &["events", "--type", "created"]).fails().contains("expected some of model.created"));
 
     let url = format!("http://{}", server.address());
     let follow = ["--url", &url, "events", "--follow", "--after", "0", "-n", "6"];
-    let mut child = command(server.directory(), &follow).spawn().expect("the binary starts");
+    let mut child = piped(server.directory(), &follow).spawn().expect("the binary starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut next = || instances(&lines.next().expect("a line").expect("UTF-8")).remove(0);
     assert_eq!([next(), next(), next(), next()], ["-", "a", "b", "c"]);
@@ -402,11 +344,11 @@ fn events_are_listed_and_followed() {
     assert_eq!(next(), "a");
     api.delete("/models/order/instances/b").expect(204);
     assert_eq!(next(), "b");
-    assert_eq!(finish(child).code, 0);
+    assert_eq!(finish(child).code, Some(0));
 
     // Without a place to start at, only what comes from now on.
     let mut child =
-        command(server.directory(), &["--url", &url, "events", "--follow", "-n", "1"]).spawn().expect("a start");
+        piped(server.directory(), &["--url", &url, "events", "--follow", "-n", "1"]).spawn().expect("a start");
     let mut late = 0;
     eventually("it has seen one", || {
         late += 1;
@@ -419,9 +361,9 @@ fn events_are_listed_and_followed() {
 
     // A reader that has had enough is no failure.
     let mut child =
-        command(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");
+        piped(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");
     drop(child.stdout.take());
-    assert_eq!(finish(child).code, 0);
+    assert_eq!(finish(child).code, Some(0));
 }
 
 #[test]
@@ -449,7 +391,7 @@ fn errors_are_retried_and_dropped() {
     assert!(list.contains("order.postCreate/print") && list.contains("no paper"), "{list}");
     assert_eq!(list.lines().count(), 4, "{list}");
 
-    assert!(ask(&server, &["errors", "retry"]).failed().contains("name the ids of errors"));
+    assert!(ask(&server, &["errors", "retry"]).fails().contains("name the ids of errors"));
     assert_eq!(ask(&server, &["errors", "retry", "--model", "order", "--dry-run"]).ok(), "3 would be retried\n");
     let id = documents[0]["id"].as_str().expect("an id");
     let again = ask(&server, &["errors", "retry", id]);
@@ -458,7 +400,7 @@ fn errors_are_retried_and_dropped() {
         "{}",
         again.stdout
     );
-    again.failed();
+    again.fails();
     assert_eq!(ask(&server, &["errors", "drop", id]).ok(), "1 dropped\n");
 
     bind("export function postCreate() {}");
@@ -478,7 +420,7 @@ fn rebuild_with_and_without_a_server() {
     assert_eq!(ask(&server, &["rebuild"]).ok(), "the model store is rebuilt from 3 events\n");
     assert_eq!(api.get("/models/order/instances/a").expect(200).json(), before);
     // Not behind the back of a server that runs.
-    let error = run(server.directory(), &["rebuild"]).failed();
+    let error = run(server.directory(), &["rebuild"]).fails();
     assert!(error.contains("storage"), "{error}");
 
     server.stop();
