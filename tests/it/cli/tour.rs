@@ -1,6 +1,6 @@
 //! A tour: what each command prints and the code that it ends with, with and without a server.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
