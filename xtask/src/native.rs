@@ -8,7 +8,8 @@ use crate::repository::{root, target_directory};
 use crate::shell::{Result, cargo, run as run_command};
 
 /// Workspaces and the packages of them that are built both ways.
-const LIBRARIES: [(&str, &str); 2] = [("hooks/examples", "order"), ("tests/guests", "suite-sdk")];
+const LIBRARIES: [(&str, &str); 3] =
+    [("hooks/examples", "order"), ("hooks/examples", "work"), ("tests/guests", "suite-sdk")];
 
 /// `cargo xtask native`.
 pub(crate) fn run(args: &[String]) -> Result {

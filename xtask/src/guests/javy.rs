@@ -14,8 +14,11 @@ const TARGET: &str = "wasm32-wasip1";
 const PLUGIN: &str = "wasm32-wasip1/release/javy_plugin.wasm";
 
 /// Source and the name of what becomes of it.
-const GUESTS: [(&str, &str); 2] =
-    [("tests/guests/javy/suite.js", "suite_javy"), ("hooks/examples/javy/check.js", super::BENCH_JAVY_GUEST)];
+const GUESTS: [(&str, &str); 3] = [
+    ("tests/guests/javy/suite.js", "suite_javy"),
+    ("hooks/examples/javy/check.js", super::BENCH_JAVY_GUEST),
+    ("hooks/examples/javy/work.js", "javy_work"),
+];
 
 pub(super) fn build(folder: &Path, clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result {
     let root = root();

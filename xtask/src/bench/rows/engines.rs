@@ -1,5 +1,6 @@
 //! Engines side by side: what V8 adds, work on a core, many hooks of all kinds, and whether models share fairly.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::Bench;
@@ -10,6 +11,7 @@ use super::hooks::{REUSE, component, difference, named};
 use super::{MODEL, PRE_HOOK, bind_to, with_model};
 use crate::repository::root;
 use crate::shell::Result;
+use crate::{guests, native, needs};
 
 /// Sorts 10,000 numbers.
 const SORT: &str = "export function preCreate() {
@@ -52,28 +54,70 @@ pub(crate) fn v8_added(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The time of one hook that computes, p50, from the statistics of the server: without the request around it.
+/// A kind of hook, as the rows bind it.
+enum Code {
+    /// JavaScript for an engine.
+    Source(&'static str, String),
+    Wasm(Vec<u8>),
+    /// File name in the folder of hooks.
+    Library(&'static str),
+}
+
+impl Code {
+    fn bind(&self, client: &mut Client, model: &str) -> Result {
+        let path = format!("/models/{model}/hooks/preCreate");
+        match self {
+            Code::Source(engine, source) => bind_to(client, engine, model, "preCreate", source),
+            Code::Wasm(bytes) => client.call_with("PUT", &path, "application/wasm", bytes).map(|_| ()),
+            Code::Library(file) => {
+                let chain = format!(r#"{{"chain":[{{"engine":"native","library":"{file}"}}]}}"#);
+                client.call("PUT", &path, &chain).map(|_| ())
+            }
+        }
+    }
+}
+
+/// All guests are built, and the folder with them is that of hooks, so that libraries are found.
+fn with_guests(config: &str) -> Result<(std::path::PathBuf, String)> {
+    let folder = guests::build(&needs::wasm_toolchain()?)?;
+    let missing = guests::build_others(&folder)?;
+    if !missing.is_empty() {
+        return Err(format!("not all guests can be built: {}", missing.join("; ")));
+    }
+    native::build()?;
+    let hooks = format!("[hooks]\ndirectory = '{}'\n{config}", folder.display());
+    Ok((folder, with_v8(&hooks)?))
+}
+
+fn read(folder: &Path, file: &str) -> Result<Vec<u8>> {
+    let path = folder.join(file);
+    std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Requests with a hook that computes, one at a time: the hook is nearly all of them.
 pub(crate) fn work(bench: &Bench) -> Result<Vec<Row>> {
+    let (folder, config) = with_guests("timeout = '10 s'")?;
     let mut rows = Vec::new();
-    let small = super::BODY.to_owned();
-    let large = large_body();
+    let (small, large) = (super::BODY.to_owned(), large_body());
     for (what, source, body) in
         [("sort of 10,000 numbers", SORT, &small), ("JSON transform of 100 KB", TRANSFORM, &large)]
     {
-        for engine in ["quickjs", "v8"] {
-            let server = bench.server(&format!("work-{engine}"), &with_v8("")?)?;
+        for (engine, code) in [
+            ("quickjs", Code::Source("quickjs", source.into())),
+            ("v8", Code::Source("v8", source.into())),
+            ("component (Rust)", Code::Wasm(read(&folder, "work.wasm")?)),
+            ("Javy", Code::Wasm(read(&folder, "javy_work.wasm")?)),
+            ("native (Rust)", Code::Library("work.so")),
+        ] {
+            let server = bench.server(&format!("work-{}", rows.len()), &config)?;
             let mut client = with_model(&server)?;
-            bind_to(&mut client, engine, "order", "preCreate", source)?;
-            let requests =
-                [request("POST", &format!("{}?dry-run=true", super::INSTANCES), "application/json", body.as_bytes())];
-            let outcome =
-                Load { address: server.address, connections: 1, requests: &requests, status: 200, run: bench.run / 2 }
-                    .run()?;
-            let row = Row::time(
-                format!("{what}, {engine}, fresh sandbox, p50 of the request"),
-                None,
-                outcome.percentile(0.5),
-            );
+            code.bind(&mut client, "order")?;
+            let path = format!("{}?dry-run=true", super::INSTANCES);
+            let requests = [request("POST", &path, "application/json", body.as_bytes())];
+            let load =
+                Load { address: server.address, connections: 1, requests: &requests, status: 200, run: bench.run / 2 };
+            let outcome = load.run()?;
+            let row = Row::time(format!("{what}, {engine}: p50 of the request"), None, outcome.percentile(0.5));
             rows.push(row.with_detail(percentiles(&outcome)).with_memory(server.memory()?));
             server.stop()?;
         }
@@ -88,11 +132,14 @@ fn large_body() -> String {
     format!(r#"{{"data":{{"customer":"ada-lovelace","total":1,"rows":[{}]}}}}"#, rows.join(","))
 }
 
-/// 1,000 hooks, a third each in QuickJS, V8 and as components, and creates on all of their models.
+/// 1,000 hooks, a fifth each in QuickJS, V8, as components, Javy modules and native libraries, and creates on all of their
+/// models.
 pub(crate) fn mixed(bench: &Bench) -> Result<Vec<Row>> {
     const MODELS: usize = 1_000;
-    let component = component()?;
-    let server = bench.server("thousand-mixed", &with_v8("")?)?;
+    let (folder, config) = with_guests("")?;
+    let component = Code::Wasm(component()?);
+    let javy = Code::Wasm(read(&folder, &format!("{}.wasm", guests::BENCH_JAVY_GUEST))?);
+    let server = bench.server("thousand-mixed", &config)?;
     let mut client = server.client()?;
     for model in 0..MODELS {
         client.call("POST", "/models", &MODEL.replace("\"order\"", &format!("\"order-{model}\"")))?;
@@ -101,13 +148,12 @@ pub(crate) fn mixed(bench: &Bench) -> Result<Vec<Row>> {
     for model in 0..MODELS {
         let name = format!("order-{model}");
         let source = PRE_HOOK.replace("a million", &format!("that much in {model}"));
-        match model % 3 {
-            0 => bind_to(&mut client, "quickjs", &name, "preCreate", &source)?,
-            1 => bind_to(&mut client, "v8", &name, "preCreate", &source)?,
-            _ => {
-                let path = format!("/models/{name}/hooks/preCreate");
-                client.call_with("PUT", &path, "application/wasm", &component).map(|_| ())?;
-            }
+        match model % 5 {
+            0 => Code::Source("quickjs", source).bind(&mut client, &name)?,
+            1 => Code::Source("v8", source).bind(&mut client, &name)?,
+            2 => component.bind(&mut client, &name)?,
+            3 => javy.bind(&mut client, &name)?,
+            _ => Code::Library(native::BENCH_LIBRARY).bind(&mut client, &name)?,
         }
     }
     let bound = server.idle_memory()?;
