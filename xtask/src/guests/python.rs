@@ -40,12 +40,9 @@ pub(super) fn build(folder: &Path, tool: &Path) -> Result {
         }
         let mut command = Command::new(tool);
         command.args(["-q", "-w", world, "-d"]).arg(wit.path());
-        // Beside the source no `__pycache__` is left.
-        command
-            .args(["componentize", "app", "-o"])
-            .arg(&output)
-            .current_dir(&directory)
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        // Python leaves compiled code beside the source, so it gets a copy.
+        copy(&directory.join("app.py"), "source/app.py")?;
+        command.args(["componentize", "app", "-o"]).arg(&output).current_dir(wit.path().join("source"));
         run(&mut command)?;
         println!("{name}: built");
     }
