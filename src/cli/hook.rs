@@ -46,7 +46,7 @@ pub(super) struct Place {
     /// preCreate, postCreate, preUpdate, postUpdate, preDelete or postDelete [default: the file's name]
     #[arg(long, value_parser = phase)]
     phase: Option<Phase>,
-    /// What runs it [default: `quickjs` for JavaScript and TypeScript, `component` for WebAssembly]
+    /// The engine: `v8` runs what `quickjs` runs [default: by the file's name]
     #[arg(long)]
     engine: Option<String>,
 }

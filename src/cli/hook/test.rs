@@ -42,9 +42,6 @@ pub(in crate::cli) struct Test {
     /// The hook's name, which grants may ask for [default: the file's name]
     #[arg(long)]
     name: Option<String>,
-    /// The engine: `v8` runs what `quickjs` runs [default: by the file's name]
-    #[arg(long)]
-    engine: Option<String>,
     /// File with the instance's data before the change (update and delete)
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
@@ -73,7 +70,6 @@ impl Test {
         let config = global.config()?;
         let phase = self.place.phase(&self.file)?;
         let (engine, code, _) = read(&self.file, &self.place)?;
-        let engine = self.engine.clone().unwrap_or(engine);
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let id = HookId {
             model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
