@@ -92,6 +92,8 @@ fn what_ends_v8() {
         assert!(first.contains(&false), "it never ran");
     });
     assert!(arena.calls(&model).into_iter().all(is_kept_out));
+    arena.bind(&model, "abort", source).expect(200);
+    assert!(!is_kept_out(create(&arena.api, &model, &json!({}))), "bound anew");
     arena.is_empty(&model);
     arena.works_again(&model);
 }

@@ -230,6 +230,10 @@ impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         self.run(context, settings, session).await.unwrap_or_else(CallReport::failed)
     }
+
+    fn bound_anew(&self) {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 #[cfg(test)]
