@@ -76,7 +76,7 @@ fn memory_and_stack() {
 /// V8 ends its process; the server and the other hooks go on, and the hook is kept out until it is bound anew.
 #[test]
 fn what_ends_v8() {
-    let Some(arena) = arena("timeout = '20 s'") else { return };
+    let Some(arena) = arena("timeout = '60 s'") else { return };
     let model = arena.victim();
     let source = "export function preCreate() { new Array(1e9).fill(0); }";
     arena.bind(&model, "abort", source).expect(200);

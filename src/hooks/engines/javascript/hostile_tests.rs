@@ -66,7 +66,7 @@ async fn memory_is_bounded() {
     ] {
         let source = format!("export default () => {{ {body} }}");
         let mut case = case(Phase::PreCreate);
-        case.settings.limits.timeout = Duration::from_secs(20);
+        case.settings.limits.timeout = Duration::from_secs(120);
         let called = case.run(source.as_bytes()).await;
         let failure = called.failure();
         assert_eq!(failure.cause, FailureCause::Memory, "{body}: {}", failure.message);

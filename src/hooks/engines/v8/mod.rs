@@ -7,6 +7,7 @@
 
 mod frames;
 mod process;
+mod turns;
 mod worker;
 mod zygote;
 
@@ -58,6 +59,8 @@ pub(super) struct V8 {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
     calls: Arc<Semaphore>,
+    /// Of long calls, those that run.
+    places: Arc<Semaphore>,
 }
 
 impl V8 {
@@ -67,6 +70,7 @@ impl V8 {
             nursery: Nursery::new(plugins.join(FOLDER)),
             idle: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            places: turns::places(),
         }
     }
 }
@@ -91,6 +95,7 @@ impl Engine for V8 {
             nursery: Arc::clone(&self.nursery),
             idle: Arc::clone(&self.idle),
             calls: Arc::clone(&self.calls),
+            places: Arc::clone(&self.places),
             deaths: Mutex::default(),
         };
         hook.check(phase).await?;
@@ -109,6 +114,7 @@ struct Hook {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
     calls: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
 }
@@ -201,7 +207,15 @@ impl Hook {
             };
             let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
             // A worker whose time is over is ended by being dropped.
-            match bounded(clock, worker.call(&call, Some(session), &mut digits)).await.map_err(|broken| broken.0)? {
+            let turns = worker.turns();
+            let ended = async {
+                tokio::select! {
+                    biased;
+                    ended = worker.call(&call, Some(session), &mut digits) => ended,
+                    never = turns.take(&self.places) => never,
+                }
+            };
+            match bounded(clock, ended).await.map_err(|broken| broken.0)? {
                 Ok(answer) => break (answer, worker),
                 Err(End::Failed(failure)) => return Err(failure),
                 Err(End::Died(failure)) => {

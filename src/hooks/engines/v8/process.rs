@@ -3,12 +3,14 @@
 use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::UnixStream;
 
 use super::frames::{Call, Draft, Frame, Kind, REUSABLE, receive};
+use super::turns::Turns;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::javascript::{Digits, asks};
 use crate::hooks::engines::limits::{Broken, memory_failure};
@@ -21,7 +23,9 @@ const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 pub(super) struct Process {
     stream: UnixStream,
     errors: PipeReader,
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
+    /// The host works for it.
+    is_waiting: Arc<AtomicBool>,
     #[cfg(test)]
     pid: Pid,
 }
@@ -60,7 +64,8 @@ impl Process {
         Ok(Process {
             stream,
             errors,
-            handle: pidfd_open(pid, PidfdFlags::empty())?,
+            handle: Arc::new(pidfd_open(pid, PidfdFlags::empty())?),
+            is_waiting: Arc::default(),
             #[cfg(test)]
             pid,
         })
@@ -69,6 +74,11 @@ impl Process {
     #[cfg(test)]
     pub(super) const fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+
+    /// Its turns among the long calls.
+    pub(super) fn turns(&self) -> Turns {
+        Turns::new(Arc::clone(&self.handle), Arc::clone(&self.is_waiting))
     }
 
     /// Runs one call. What it asks for goes to the session; `None` while code is only checked.
@@ -87,7 +97,11 @@ impl Process {
                 Ok(None) => return Err(self.died(call)),
                 Err(error) => return Err(End::Died(strange(&error))),
             };
-            match self.answer(&mut frame, call, session, digits).await {
+            // Relaxed: see turns.rs.
+            self.is_waiting.store(true, Ordering::Relaxed);
+            let answered = self.answer(&mut frame, call, session, digits).await;
+            self.is_waiting.store(false, Ordering::Relaxed);
+            match answered {
                 Ok(None) => {}
                 Ok(Some(answer)) => return Ok(answer),
                 Err(end) => return Err(end),
@@ -197,7 +211,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may be gone already.
-        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+        let _ = pidfd_send_signal(&*self.handle, Signal::KILL);
     }
 }
 

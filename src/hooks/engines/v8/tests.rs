@@ -62,7 +62,7 @@ conformance!(conformance, Subject { name: "v8", engine: available, hook: source,
 async fn what_ends_v8_ends_one_process() {
     let engine = engine();
     let mut case = Case::new(Arc::clone(&engine), Phase::PreCreate);
-    case.settings.limits.timeout = Duration::from_secs(20);
+    case.settings.limits.timeout = Duration::from_secs(120);
     let hook = case.prepare(b"export default () => { new Array(1e9).fill(0) }").await.unwrap();
     let neighbour = case.prepare(b"export default () => ({ a: 1 })").await.unwrap();
     for _ in 0..DEATHS_MAX {

@@ -46,8 +46,7 @@ pub(super) fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// Once `patience` on a core is used, the process gets less of it than others: however many hooks are long at once,
-/// the server answers.
+/// Once `patience` on a core is used, the process gets less of it than others, as long calls of the other engines do.
 pub(super) fn lower_priority_after(patience: Duration) {
     extern "C" fn on_time(_: libc::c_int) {
         // SAFETY: a system call, which may be made in a signal handler.
@@ -67,8 +66,8 @@ pub(super) fn lower_priority_after(patience: Duration) {
     }
 }
 
-/// Weight 15 against 1024 of a process with the normal priority: there can be 64 of them.
-const NICENESS: i32 = 19;
+/// Weight 110 against 1024 of a process with the normal priority.
+const NICENESS: i32 = 10;
 
 /// Bounds the memory that this process may have for itself, written or not: no more than `bytes` above what it has. What
 /// V8 only reserves does not count.
