@@ -174,6 +174,21 @@ fn what_cannot_work_is_refused_at_once() {
 }
 
 #[test]
+fn without_its_library_v8_is_refused_and_all_else_works() {
+    let server = start();
+    let api = server.client();
+    let put = |engine: &str| {
+        api.request("PUT", &format!("/models/order/hooks/preCreate?engine={engine}"))
+            .body("text/javascript", ACCEPT_ALL)
+            .send()
+    };
+    let problem = put("v8").expect_problem(422, "invalid");
+    assert!(problem.to_string().contains("run `cargo xtask v8`, which fetches it"), "{problem}");
+    assert_eq!(api.get("/models/order").expect(200).json()["version"], 1);
+    put("quickjs").expect(200);
+}
+
+#[test]
 fn a_refusal_stores_nothing() {
     let server = start();
     let api = server.client();

@@ -147,7 +147,7 @@ impl Report {
         format!(
             "# Results of the last `cargo xtask bench`\n\n{machine}- each run of load: {} s after a warm-up of a fifth of \
              it, server and load generator on the same cores\n\nMemory is the resident set of the whole server at the end \
-             of the row.\n\n{}\nThe rows of the V8 engine and of native hooks come with those engines.\n",
+             of the row.\n\n{}",
             self.seconds,
             self.table()
         )

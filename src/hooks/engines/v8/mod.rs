@@ -38,8 +38,9 @@ pub(super) const NAME: &str = "v8";
 /// Folder of the library, in that of plugins.
 const FOLDER: &str = "v8";
 
-/// Calls that run at once, of all hooks together: each is a process.
-const CALLS_MAX: usize = 64;
+/// Calls that run at once, of all hooks together: each is a process. As many again for post hooks, which may wait long for
+/// others: clients do not wait for them.
+const CALLS_MAX: usize = 128;
 
 /// A hook that ended this many processes within that time is not run again until it is bound anew: each costs the server more
 /// than a call.
@@ -58,7 +59,7 @@ const SOURCE_NAME: &str = "\n//# sourceURL=<input>";
 pub(super) struct V8 {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
-    calls: Arc<Semaphore>,
+    calls: Arc<Calls>,
     /// Of long calls, those that run.
     places: Arc<Semaphore>,
 }
@@ -69,7 +70,7 @@ impl V8 {
         V8 {
             nursery: Nursery::new(plugins.join(FOLDER)),
             idle: Arc::default(),
-            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            calls: Arc::new(Calls { pre: Semaphore::new(CALLS_MAX), post: Semaphore::new(CALLS_MAX) }),
             places: turns::places(),
         }
     }
@@ -107,13 +108,19 @@ fn overloaded(message: String) -> Failure {
     Failure { cause: FailureCause::Overloaded, message, limit: None }
 }
 
+/// Places for calls.
+struct Calls {
+    pre: Semaphore,
+    post: Semaphore,
+}
+
 /// One hook's source, ready to run.
 struct Hook {
     id: u64,
     source: Arc<Source>,
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
-    calls: Arc<Semaphore>,
+    calls: Arc<Calls>,
     places: Arc<Semaphore>,
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
@@ -184,7 +191,8 @@ impl Hook {
         }
         let Input { text, mut digits, marker } = Input::of(context).await?;
         // Never closed.
-        let _place = self.calls.acquire().await;
+        let calls = if context.phase.is_pre() { &self.calls.pre } else { &self.calls.post };
+        let _place = calls.acquire().await;
         let reuse = settings.isolation == Isolation::Reuse;
         let mut call = Call {
             check: false,
