@@ -6,6 +6,9 @@ use crate::repository::root;
 use crate::shell::{Result, cargo, is_ci, run as run_command, section};
 use crate::{guests, native, needs, tidy};
 
+/// Tests that start compilers. They run by themselves: others measure how calm a server stays, on the same cores.
+const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
+
 /// Where the shared test data is, seen from the checkout.
 const FILMS: &str = "../shared/data/movies.json";
 
@@ -42,7 +45,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         Ok(folder) => println!("V8 is in {}", folder.display()),
         Err(reason) => {
             skipped.push(format!("tests of the engine v8: {reason}"));
-            without.extend(["--skip", "hooks::engines::v8::tests"]);
+            without.push("hooks::engines::v8::tests");
         }
     }
 
@@ -68,23 +71,31 @@ pub(crate) fn run(args: &[String]) -> Result {
         eprintln!("error: {message}");
     }
 
-    section("tests");
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(args).current_dir(root);
-    if !without.is_empty() {
-        command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] }).args(without);
-    }
+    let mut environment: Vec<(&str, PathBuf)> = Vec::new();
     if let Some(guests) = guests {
-        command.env("SNAPHOOK_GUESTS", guests).env("SNAPHOOK_TOOLS", guests::tools()?);
+        environment.push(("SNAPHOOK_GUESTS", guests));
+        environment.push(("SNAPHOOK_TOOLS", guests::tools()?));
     }
-    if let Some(environment) = wasm_environment {
-        command.env("SNAPHOOK_WASM_ENVIRONMENT", environment);
+    if let Some(wasm) = wasm_environment {
+        environment.push(("SNAPHOOK_WASM_ENVIRONMENT", wasm.into()));
     }
-    let tested = run_command(&mut command);
+    let run_tests = |what: &[&str], names: &[&str], skip: &[&str]| {
+        let mut command = cargo();
+        command.arg("test").args(what).arg("--no-fail-fast").args(args).current_dir(root.clone());
+        command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] }).args(names);
+        command.args(skip.iter().flat_map(|name| ["--skip", name])).envs(environment.iter().cloned());
+        run_command(&mut command)
+    };
+    section("tests");
+    without.extend(COMPILING);
+    let tested = run_tests(&["--workspace"], &[], &without);
+    section("tests that compile");
+    let compiled =
+        if args.is_empty() { run_tests(&["--package", "snaphook", "--test", "it"], &COMPILING, &[]) } else { Ok(()) };
 
     if !skipped.is_empty() {
         section("not run");
         skipped.iter().for_each(|what| println!("{what}"));
     }
-    tested.and(tidied)
+    tested.and(compiled).and(tidied)
 }
