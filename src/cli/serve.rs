@@ -20,8 +20,6 @@ use crate::server;
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// Threads beside those that serve, for when native hooks hold some of them.
-const RESERVE_MAX: usize = 4;
 /// Who changes models and hooks at start.
 const ACTOR_APPLY: &str = "apply";
 
@@ -51,13 +49,11 @@ pub(super) fn serve(global: &Global) -> Result<()> {
 /// Runs what serves to its end.
 pub(super) fn on_all_cores(workers: usize, work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Those in reserve are asleep.
-        .worker_threads(workers + workers.min(RESERVE_MAX))
+        .worker_threads(workers)
         .thread_name("snaphook")
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
-    engines::reserve_threads(runtime.handle(), workers.min(RESERVE_MAX));
     let result = runtime.block_on(work);
     // Everything was closed; a thread that still waits for something has nothing to finish.
     runtime.shutdown_background();

@@ -42,12 +42,6 @@ pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
     ]
 }
 
-/// Gives native hooks `count` threads of a runtime that it can spare, so that those which are quick run without a switch of
-/// threads. The runtime must have so many more than it needs.
-pub fn reserve_threads(runtime: &tokio::runtime::Handle, count: usize) {
-    native::reserve(runtime, count);
-}
-
 /// A way to run code.
 #[async_trait]
 pub trait Engine: Send + Sync {

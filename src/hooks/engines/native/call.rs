@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::given_up::GivenUp;
-use super::inline::HOLDS_AFTER;
 use crate::config::{Limits, format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
@@ -32,8 +31,6 @@ pub(super) struct Call {
     is_pre: bool,
     limits: Limits,
     hook: Arc<GivenUp>,
-    /// On a thread of the runtime.
-    pub(super) inline: bool,
     over: AtomicBool,
     state: Mutex<State>,
 }
@@ -50,9 +47,6 @@ struct State {
     ended: Option<oneshot::Sender<Ended>>,
     /// It failed because its time was over, and its function has not returned.
     given_up: bool,
-    returned: bool,
-    /// A thread in reserve took the place of the runtime's thread that it runs on.
-    holds: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +81,6 @@ impl Call {
         is_pre: bool,
         limits: Limits,
         hook: &Arc<GivenUp>,
-        inline: bool,
     ) -> (Arc<Call>, oneshot::Receiver<Ended>) {
         static CALLS: AtomicU64 = AtomicU64::new(1);
         let (sender, receiver) = oneshot::channel();
@@ -98,7 +91,6 @@ impl Call {
             is_pre,
             limits,
             hook: Arc::clone(hook),
-            inline,
             over: AtomicBool::new(false),
             state: Mutex::new(State {
                 started: None,
@@ -109,8 +101,6 @@ impl Call {
                 held: 0,
                 ended: Some(sender),
                 given_up: false,
-                returned: false,
-                holds: false,
             }),
         };
         (Arc::new(call), receiver)
@@ -124,25 +114,6 @@ impl Call {
     /// From now on the time counts.
     pub(super) fn begin(&self) {
         self.state().started = Some(Instant::now());
-    }
-
-    /// Since it began, with its time in the host.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.state().started.map_or(Duration::ZERO, |started| started.elapsed())
-    }
-
-    /// Whether it runs on a thread of the runtime for so long that another must take its place. True once.
-    pub(super) fn holds_its_thread(&self) -> bool {
-        let mut state = self.state();
-        let long = state.started.is_some_and(|started| started.elapsed() > HOLDS_AFTER);
-        let holds = self.inline && !state.returned && !state.holds && (long || state.given_up);
-        state.holds |= holds;
-        holds
-    }
-
-    /// Whether another thread took the place of its own. For a call that returned.
-    pub(super) fn held_its_thread(&self) -> bool {
-        self.state().holds
     }
 
     /// Whether the host does nothing for it any more.
@@ -271,7 +242,6 @@ impl Call {
     pub(super) fn returned(&self, thrown: bool) -> bool {
         self.over.store(true, Ordering::Release);
         let mut state = self.state();
-        state.returned = true;
         if state.given_up {
             self.hook.came_back();
             return true;

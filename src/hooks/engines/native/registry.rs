@@ -10,7 +10,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::call::Call;
-use super::{inline, threads};
+use super::threads;
 
 /// Time between two looks at the calls that run.
 const TICK: Duration = Duration::from_millis(2);
@@ -89,21 +89,13 @@ fn watch() {
     }
 }
 
-/// Ends the calls whose time is over, and sees that those which hold a thread of the runtime do not slow the others.
+/// Ends the calls whose time is over.
 fn look() {
     for index in 0..PARTS {
         let calls: Vec<Arc<Call>> = part(index as u64).values().cloned().collect();
-        for call in &calls {
-            let expired = call.expire();
-            if call.holds_its_thread() {
-                inline::call_up();
-            }
-            if expired {
-                leave(call);
-                if !call.inline {
-                    threads::gave_up();
-                }
-            }
+        for call in calls.iter().filter(|call| call.expire()) {
+            leave(call);
+            threads::gave_up();
         }
     }
 }
