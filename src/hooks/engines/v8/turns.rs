@@ -29,30 +29,32 @@ pub(super) struct Turns {
     process: Arc<OwnedFd>,
     /// Set while the host works for it: then it uses no core, and needs no turn.
     is_waiting: Arc<AtomicBool>,
+    is_stopped: bool,
 }
 
 impl Turns {
     pub(super) const fn new(process: Arc<OwnedFd>, is_waiting: Arc<AtomicBool>) -> Self {
-        Turns { process, is_waiting }
+        Turns { process, is_waiting, is_stopped: false }
     }
 
     /// Lets the process run in its turns until this is dropped, which lets it run freely.
-    pub(super) async fn take<T>(self, places: &Semaphore) -> T {
+    pub(super) async fn take<T>(mut self, places: &Semaphore) -> T {
         tokio::time::sleep(PATIENCE).await;
         loop {
             // Relaxed: a look that comes too late costs one turn.
-            if !self.is_waiting.load(Ordering::Relaxed) {
-                self.signal(Signal::STOP);
-                let Ok(_place) = places.acquire().await else { return pending().await };
-                self.signal(Signal::CONT);
+            if self.is_waiting.load(Ordering::Relaxed) {
                 tokio::time::sleep(TURN).await;
-            } else {
-                tokio::time::sleep(TURN).await;
+                continue;
             }
+            self.signal(Signal::STOP);
+            let Ok(_place) = places.acquire().await else { return pending().await };
+            self.signal(Signal::CONT);
+            tokio::time::sleep(TURN).await;
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&mut self, signal: Signal) {
+        self.is_stopped = signal == Signal::STOP;
         // It may be gone already, which its socket tells.
         let _ = pidfd_send_signal(&*self.process, signal);
     }
@@ -60,6 +62,8 @@ impl Turns {
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        self.signal(Signal::CONT);
+        if self.is_stopped {
+            self.signal(Signal::CONT);
+        }
     }
 }
