@@ -12,6 +12,7 @@ mod confine;
 mod library;
 mod system;
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -383,8 +384,10 @@ impl Worker {
                 let (cpu, memory) = system::usage();
                 let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);
                 // Past that the server refuses it; the length says why.
-                let text =
-                    if text.len() > 2 * OUTPUT_BYTES_MAX { format!("o0{}", text.len()) } else { (*text).to_owned() };
+                let text = match text.len() > 2 * OUTPUT_BYTES_MAX {
+                    true => Cow::Owned(format!("o0{}", text.len())),
+                    false => Cow::Borrowed(*text),
+                };
                 let flags = if self.keep { REUSABLE } else { 0 };
                 let draft = Draft::new(Kind::Answer).byte(flags).number(cpu).number(memory).bytes(text.as_bytes());
                 let written = draft.write(&self.connection);
