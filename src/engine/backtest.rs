@@ -4,6 +4,7 @@
 //! change. The hook sees what was stored, reads the data as they are now, and has the grants that hold now.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -274,29 +275,34 @@ impl Log for StoredLog {
     }
 }
 
-/// Why a back-test's hook cannot write.
-pub fn never_writes() -> AccessError {
-    AccessError::new(AccessCode::Failed, "a back-test never writes")
+/// What the hook of a back-test may ask of the data.
+#[async_trait]
+pub trait Reads: Send + Sync {
+    /// See [`Access::get`].
+    async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError>;
+    /// See [`Access::query`].
+    async fn query(&self, model: &str, query: &str) -> std::result::Result<InstancePage, AccessError>;
+    /// See [`Access::event`].
+    async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError>;
+    /// See [`Access::secret`].
+    async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError>;
 }
 
+/// Lets a hook read, and never write.
+pub struct NeverWrites<R>(pub Arc<R>);
+
 #[async_trait]
-impl Access for StoredLog {
+impl<R: Reads> Access for NeverWrites<R> {
     async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError> {
-        self.known(model)?;
-        Ok(self.stores.model.get(model, id).await.map_err(|error| failed(&error))?)
+        self.0.get(model, id).await
     }
 
-    async fn query(&self, model: &str, text: &str) -> std::result::Result<InstancePage, AccessError> {
-        let invalid = |message| AccessError::new(AccessCode::Invalid, message);
-        let input = query::from_json(text).map_err(invalid)?;
-        let query = query::check(self.known(model)?, &input).map_err(invalid)?;
-        Ok(self.stores.model.query(model, &query).await.map_err(|error| failed(&error))?)
+    async fn query(&self, model: &str, query: &str) -> std::result::Result<InstancePage, AccessError> {
+        self.0.query(model, query).await
     }
 
     async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError> {
-        let Some(after) = position.checked_sub(1) else { return Ok(None) };
-        let events = self.read(after, 1, EventFilter::default()).await?;
-        Ok(events.into_iter().find(|event| event.position == position))
+        self.0.event(position).await
     }
 
     async fn create(
@@ -328,6 +334,35 @@ impl Access for StoredLog {
         _: Option<Position>,
     ) -> std::result::Result<Instance, AccessError> {
         Err(never_writes())
+    }
+
+    async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError> {
+        self.0.secret(name).await
+    }
+}
+
+fn never_writes() -> AccessError {
+    AccessError::new(AccessCode::Failed, "a back-test never writes")
+}
+
+#[async_trait]
+impl Reads for StoredLog {
+    async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError> {
+        self.known(model)?;
+        Ok(self.stores.model.get(model, id).await.map_err(|error| failed(&error))?)
+    }
+
+    async fn query(&self, model: &str, text: &str) -> std::result::Result<InstancePage, AccessError> {
+        let invalid = |message| AccessError::new(AccessCode::Invalid, message);
+        let input = query::from_json(text).map_err(invalid)?;
+        let query = query::check(self.known(model)?, &input).map_err(invalid)?;
+        Ok(self.stores.model.query(model, &query).await.map_err(|error| failed(&error))?)
+    }
+
+    async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError> {
+        let Some(after) = position.checked_sub(1) else { return Ok(None) };
+        let events = self.read(after, 1, EventFilter::default()).await?;
+        Ok(events.into_iter().find(|event| event.position == position))
     }
 
     async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError> {

@@ -13,9 +13,9 @@ use crate::cli::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
 use crate::engine::FilterValue;
-use crate::engine::backtest::{self, Change, Cost, Log, NoArtifacts, Past, StoredLog, never_writes};
+use crate::engine::backtest::{self, Change, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
 use crate::engine::replay::{self, Progress};
-use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
+use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::engines;
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, HookHost, Mode};
@@ -73,12 +73,12 @@ impl Replay<'_> {
     async fn decide(
         &self,
         config: &Config,
-        access: Arc<dyn Access>,
+        log: Arc<impl Reads + 'static>,
         schema: &Schema,
         past: Vec<Past>,
     ) -> Result<(Vec<Change>, Cost)> {
         let host = HookHost::new(engines::all(config), ConfigHandle::new(config.clone()).shared());
-        host.attach(access, Arc::new(NoArtifacts));
+        host.attach(Arc::new(NeverWrites(log)), Arc::new(NoArtifacts));
         let prepared = prepare(&host, self.engine, self.code, self.id.phase, &self.id.name).await?;
         let binding = Binding {
             id: self.id.clone(),
@@ -187,7 +187,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> std::result::Result<T, 
 }
 
 #[async_trait]
-impl Access for Remote {
+impl Reads for Remote {
     async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError> {
         let failed = |message| AccessError::new(AccessCode::Failed, message);
         match self.find(&path(&["models", model, "instances", id])).await? {
@@ -225,37 +225,6 @@ impl Access for Remote {
         let events: Vec<Event> = read(page.get("items").cloned().unwrap_or_default())
             .map_err(|message| AccessError::new(AccessCode::Failed, message))?;
         Ok(events.into_iter().find(|event| event.position == position))
-    }
-
-    async fn create(
-        &self,
-        _: &Writer,
-        _: &str,
-        _: Option<&str>,
-        _: &str,
-    ) -> std::result::Result<Instance, AccessError> {
-        Err(never_writes())
-    }
-
-    async fn update(
-        &self,
-        _: &Writer,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: Option<Position>,
-    ) -> std::result::Result<Instance, AccessError> {
-        Err(never_writes())
-    }
-
-    async fn delete(
-        &self,
-        _: &Writer,
-        _: &str,
-        _: &str,
-        _: Option<Position>,
-    ) -> std::result::Result<Instance, AccessError> {
-        Err(never_writes())
     }
 
     async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError> {
