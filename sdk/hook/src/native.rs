@@ -55,7 +55,12 @@ fn serve(call: u64, context: *const Context, host: *const Table, run: impl FnOnc
     // SAFETY: the server passes both, and they stay until this function returns.
     let (context, table) = unsafe { (&*context, &*host) };
     let server: Rc<dyn Host> = Rc::new(Server { call, table: *table });
-    let ran = catch_unwind(AssertUnwindSafe(|| host::with(server, || run(change(context)))));
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        host::with(server, || match change(context) {
+            Ok(change) => run(change),
+            Err(message) => (ANSWER_FAIL, message),
+        })
+    }));
     let (kind, payload) = ran.unwrap_or_else(|panic| (ANSWER_FAIL, format!("the hook panicked: {}", said(&*panic))));
     (table.answer)(call, kind, bytes(payload.as_bytes()));
 }
@@ -70,9 +75,9 @@ fn said(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
-fn change(context: &Context) -> Raw {
+fn change(context: &Context) -> Result<Raw, String> {
     let owned = |text: Text| string(text).unwrap_or_default();
-    Raw {
+    Ok(Raw {
         phase: match context.phase {
             PHASE_PRE_CREATE => Phase::PreCreate,
             PHASE_POST_CREATE => Phase::PostCreate,
@@ -80,7 +85,11 @@ fn change(context: &Context) -> Raw {
             PHASE_POST_UPDATE => Phase::PostUpdate,
             PHASE_PRE_DELETE => Phase::PreDelete,
             PHASE_POST_DELETE => Phase::PostDelete,
-            other => panic!("the server calls for a phase that this library does not know: {other}"),
+            other => {
+                return Err(format!(
+                    "the server calls for phase {other}, which this library does not know; build it with a newer snaphook-hook"
+                ));
+            }
         },
         model: owned(context.model),
         model_version: context.model_version,
@@ -94,7 +103,7 @@ fn change(context: &Context) -> Raw {
         time: owned(context.time),
         event: string(context.event_id).map(|id| Event { position: context.event_position, id }),
         attempt: context.attempt,
-    }
+    })
 }
 
 const fn text(text: &str) -> Text {
