@@ -166,3 +166,28 @@ async fn a_worker_that_is_gone_is_replaced() {
         assert_eq!(case.call(&*hook).await.amended(), r#"{"a":1}"#);
     }
 }
+
+/// Post hooks that wait for others take no place from hooks that clients wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn pre_and_post_hooks_have_places_of_their_own() {
+    let mut engine = V8::new(&plugins());
+    engine.calls = Arc::new(Calls { pre: Semaphore::new(1), post: Semaphore::new(1) });
+    let calls = Arc::clone(&engine.calls);
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let mut post = Case::new(Arc::clone(&engine), Phase::PostCreate);
+    post.grants = "read = ['*']";
+    let waiting = post.prepare(b"export default ({ read }) => { read.get('slow', '1') }").await.unwrap();
+    let pre = Case::new(engine, Phase::PreCreate);
+    let quick = pre.prepare(b"export default () => ({ a: 1 })").await.unwrap();
+    let called = async {
+        while calls.post.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        pre.call(&*quick).await
+    };
+    tokio::select! {
+        biased;
+        ended = post.call(&*waiting) => panic!("it did not wait: {:?}", ended.report),
+        called = called => assert_eq!(called.amended(), r#"{"a":1}"#),
+    }
+}
