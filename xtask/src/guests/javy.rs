@@ -1,4 +1,4 @@
-//! Javy modules: Javy's engine built from its crate, and what `javy build` does with a source.
+//! Javy modules: Javy's engine built from its crate, and a source built with it by the crate of `javy build`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +10,9 @@ use crate::shell::{Result, cargo, run};
 
 const TARGET: &str = "wasm32-wasip1";
 
-/// Below the folder of what is built for guests.
-const PLUGIN: &str = "wasm32-wasip1/release/javy_plugin.wasm";
+/// Below the folder of what is built for guests: the engine, started, and what makes modules with it.
+const PLUGIN: &str = "javy.wasm";
+const BUILDER: &str = "release/javy-build";
 
 /// Source and the name of what becomes of it.
 const GUESTS: [(&str, &str); 3] = [
@@ -20,36 +21,48 @@ const GUESTS: [(&str, &str); 3] = [
     ("hooks/examples/javy/work.js", "javy_work"),
 ];
 
-pub(super) fn build(folder: &Path, clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result {
+pub(super) fn build(folder: &Path, clang: &Clang, toolchain: &(PathBuf, PathBuf)) -> Result {
     let root = root();
-    let plugin = plugin(clang, rustc, linker)?;
+    let builder = builder()?;
+    let plugin = target()?.join(PLUGIN);
+    let built = built(clang, toolchain)?;
+    if is_stale(&plugin, &[built.clone(), builder.clone()]) {
+        run(Command::new(&builder).arg("init").arg(&built).arg(&plugin))?;
+    }
     for (source, name) in GUESTS {
         let (source, output) = (root.join(source), folder.join(format!("{name}.wasm")));
         if is_stale(&output, &[source.clone(), plugin.clone()]) {
-            run(builder().arg(&plugin).arg(&source).arg(&output))?;
+            run(Command::new(&builder).arg("build").arg(&plugin).arg(&source).arg(&output))?;
             println!("{name}: built");
         }
     }
     Ok(())
 }
 
-/// What does the work of `javy build`; its arguments are the plugin, the source and the module to write.
-fn builder() -> Command {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--package", "snaphook", "--example", "javy", "--"]).current_dir(root());
-    command
-}
-
 /// A shell's line for `javy build SOURCE -o MODULE`.
 pub(super) fn script() -> Result<String> {
-    let target = target_directory()?;
-    let (builder, plugin) = (target.join("debug/examples/javy"), target.join("guests-build").join(PLUGIN));
-    Ok(format!("exec '{}' '{}' \"$2\" \"$4\"", builder.display(), plugin.display()))
+    let target = target()?;
+    let (builder, plugin) = (target.join(BUILDER), target.join(PLUGIN));
+    Ok(format!("exec '{}' build '{}' \"$2\" \"$4\"", builder.display(), plugin.display()))
 }
 
-/// Javy's engine, as a plugin that makes modules.
-fn plugin(clang: &Clang, rustc: &Path, linker: &Path) -> Result<PathBuf> {
-    let target = target_directory()?.join("guests-build");
+/// Where everything of this file but the modules is made.
+fn target() -> Result<PathBuf> {
+    Ok(target_directory()?.join("guests-build"))
+}
+
+/// What does the work of `javy init-plugin` and `javy build`.
+fn builder() -> Result<PathBuf> {
+    let target = target()?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--locked"]).current_dir(root().join("tests/guests/javy/build"));
+    run(command.env("CARGO_TARGET_DIR", &target))?;
+    Ok(target.join(BUILDER))
+}
+
+/// Javy's engine as it is compiled, not started yet.
+fn built(clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result<PathBuf> {
+    let target = target()?;
     let resources = clang.resources.display();
     let headers = "--target=wasm32-wasi -nostdlibinc -isystem /usr/include/wasm32-wasi";
     let mut command = cargo();
@@ -76,5 +89,5 @@ fn plugin(clang: &Clang, rustc: &Path, linker: &Path) -> Result<PathBuf> {
             ),
         );
     run(&mut command)?;
-    Ok(target.join(PLUGIN))
+    Ok(target.join(TARGET).join("release/javy_plugin.wasm"))
 }
