@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::App;
 use super::io::GuardedStream;
+use super::prompt::Prompt;
 use super::router;
 
 /// How long requests may go on after the server was told to stop.
@@ -129,7 +130,8 @@ async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, ap
         }
     });
     let connection = builder.serve_connection(GuardedStream::new(stream), service).into_owned();
-    let mut connection = pin!(watcher.watch(connection));
+    let connection = pin!(watcher.watch(connection));
+    let mut connection = Prompt::new(connection);
     // hyper's own clock starts once it knows which version the peer speaks; a peer that does not say is ours.
     let served = tokio::select! {
         served = &mut connection => served,

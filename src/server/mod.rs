@@ -23,6 +23,7 @@ mod models;
 mod precondition;
 mod prefer;
 mod problem;
+mod prompt;
 mod projection;
 mod query;
 mod rebuild;
