@@ -1,5 +1,7 @@
 /* Libraries that break the rules, one for each CASE of the header's rules. Compiled with -DCASE=name. */
 
+#define _GNU_SOURCE
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +14,7 @@
 typedef void Case(uint64_t call, const snaphook_context *context, const snaphook_host *host);
 
 Case answers_twice, never_answers, wrong_kind, no_utf8, no_json, no_rejection, null_payload, rejects_after, releases_twice,
-    releases_unknown, null_text, null_out, odd_level, hoards, never_returns, throws, late;
+    releases_unknown, null_text, null_out, odd_level, hoards, never_returns, throws, late, quick_then_stuck;
 
 void answers_twice(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   (void)context;
@@ -124,6 +126,17 @@ void late(uint64_t call, const snaphook_context *context, const snaphook_host *h
   if (last != 0 && host->answer(last, SNAPHOOK_ANSWER_AMEND, PAYLOAD("{}")) != SNAPHOOK_STATUS_OVER) abort();
   if (last != 0 && host->log(last, SNAPHOOK_LEVEL_INFO, TEXT("late")) != SNAPHOOK_STATUS_OVER) abort();
   last = call;
+  host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));
+}
+
+/* Tells whose thread it is on; does not return if the actor says so. */
+void quick_then_stuck(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
+  char name[16] = {0};
+  if (context->actor.ptr != NULL && context->actor.len == 5 && memcmp(context->actor.ptr, "stuck", 5) == 0) {
+    for (;;) sleep(1);
+  }
+  pthread_getname_np(pthread_self(), name, sizeof name);
+  if (strncmp(name, "tokio", 5) == 0) host->log(call, SNAPHOOK_LEVEL_INFO, TEXT("tokio"));
   host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Call {
     is_pre: bool,
     limits: Limits,
     hook: Arc<GivenUp>,
+    /// On a thread of the runtime.
+    pub(super) inline: bool,
     over: AtomicBool,
     state: Mutex<State>,
 }
@@ -81,6 +83,7 @@ impl Call {
         is_pre: bool,
         limits: Limits,
         hook: &Arc<GivenUp>,
+        inline: bool,
     ) -> (Arc<Call>, oneshot::Receiver<Ended>) {
         static CALLS: AtomicU64 = AtomicU64::new(1);
         let (sender, receiver) = oneshot::channel();
@@ -91,6 +94,7 @@ impl Call {
             is_pre,
             limits,
             hook: Arc::clone(hook),
+            inline,
             over: AtomicBool::new(false),
             state: Mutex::new(State {
                 started: None,
@@ -114,6 +118,11 @@ impl Call {
     /// From now on the time counts.
     pub(super) fn begin(&self) {
         self.state().started = Some(Instant::now());
+    }
+
+    /// Since it began, with its time in the host.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.state().started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
     /// Whether the host does nothing for it any more.

@@ -1,14 +1,15 @@
 //! The engine `native`: libraries of the hooks directory, in the server's own process. No sandbox: trusted code.
 //!
-//! A library is copied and loaded once per content (image.rs, library.rs), runs on threads of its own (threads.rs) and
-//! asks the host through a table of functions (table.rs), which end in the session like those of every other engine.
-//! What it does against the rules, what it throws and the time that it takes are failures of the call (call.rs); what it
-//! does to the process is not held back by anything.
+//! A library is copied and loaded once per content (image.rs, library.rs), runs on threads of its own (threads.rs) or, if it
+//! is quick, where its calls come in (inline.rs), and asks the host through a table of functions (table.rs), which end in
+//! the session like those of every other engine. What it does against the rules, what it throws and the time that it
+//! takes are failures of the call (call.rs); what it does to the process is not held back by anything.
 
 mod blocking;
 mod call;
 mod given_up;
 mod image;
+mod inline;
 mod library;
 mod registry;
 mod table;
@@ -30,6 +31,7 @@ use snaphook_hook_abi::{
 use self::call::Call;
 use self::given_up::GivenUp;
 use self::image::Copy;
+use self::inline::{Pace, Permit};
 use self::library::{Library, Thrown};
 use self::threads::After;
 use super::handback::amended;
@@ -103,7 +105,7 @@ impl Engine for NativeEngine {
     async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
         let library = self.library(code).await.map_err(PrepareError::plain)?;
         let handler = library.handler(phase).map_err(PrepareError::plain)?;
-        Ok(Arc::new(Hook { library, handler, given_up: Arc::default() }))
+        Ok(Arc::new(Hook { library, handler, given_up: Arc::default(), pace: Arc::default() }))
     }
 }
 
@@ -113,6 +115,7 @@ struct Hook {
     library: Arc<Library>,
     handler: Handler,
     given_up: Arc<GivenUp>,
+    pace: Arc<Pace>,
 }
 
 #[async_trait]
@@ -121,16 +124,30 @@ impl Prepared for Hook {
         if let Some(failure) = self.given_up.kept_out() {
             return CallReport::failed(failure);
         }
-        let (call, ended) = Call::new(session, context.phase.is_pre(), settings.limits, &self.given_up);
+        let permit = if self.pace.is_quick() { Permit::take() } else { None };
+        let inline = permit.is_some();
+        let (call, ended) = Call::new(session, context.phase.is_pre(), settings.limits, &self.given_up, inline);
         let _waiter = Waiter(Arc::clone(&call));
         let (library, handler, change) = (Arc::clone(&self.library), self.handler, Change::new(context));
-        let started = threads::run(move || {
-            let after = run(&call, handler, &change);
+        let pace = Arc::clone(&self.pace);
+        let work = move || {
+            let after = run(&call, handler, &change, &pace);
             drop(library);
             after
-        });
-        if let Err(failure) = started {
-            return CallReport::failed(failure);
+        };
+        match permit {
+            // A task of its own, so that whoever waits for the call is told when its time is over.
+            Some(permit) => {
+                tokio::spawn(async move {
+                    work();
+                    drop(permit);
+                });
+            }
+            None => {
+                if let Err(failure) = threads::run(work) {
+                    return CallReport::failed(failure);
+                }
+            }
         }
         let (outcome, cpu) = ended.await.unwrap_or_else(|_| (lost(), Duration::ZERO));
         let outcome = match outcome {
@@ -147,13 +164,15 @@ impl Prepared for Hook {
 }
 
 /// Runs a call on this thread.
-fn run(call: &Arc<Call>, handler: Handler, change: &Change) -> After {
+fn run(call: &Arc<Call>, handler: Handler, change: &Change, pace: &Pace) -> After {
     if call.is_over() {
         return After::Serve;
     }
     call.begin();
     registry::enter(call);
     let thrown = matches!(library::call(handler, call.id, &change.raw(), &table::HOST), Err(Thrown));
+    // Before the caller is told, so that its next call knows.
+    pace.took(call.elapsed(), thrown);
     let was_given_up = call.returned(thrown);
     registry::leave(call);
     match (was_given_up, thrown) {

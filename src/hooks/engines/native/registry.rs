@@ -95,7 +95,14 @@ fn look() {
         let calls: Vec<Arc<Call>> = part(index as u64).values().cloned().collect();
         for call in calls.iter().filter(|call| call.expire()) {
             leave(call);
-            threads::gave_up();
+            if call.inline {
+                tracing::warn!(
+                    "a native hook holds a thread that serves requests; the server goes on with the others, restart it once \
+                     the library is fixed"
+                );
+            } else {
+                threads::gave_up();
+            }
         }
     }
 }

@@ -159,6 +159,52 @@ async fn a_hook_that_does_not_return_is_kept_out_until_it_is_bound_anew() {
     assert!(case.call(&*hook).await.failure().message.contains("its thread is given up"));
 }
 
+/// Quick calls run on the runtime's threads. When some do not return, half of those threads are left.
+#[test]
+fn a_quick_hook_that_holds_threads_of_the_runtime_does_not_stop_it() {
+    let Some(code) = hostile(&["-DCASE=quick_then_stuck"]) else { return };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut case = Case::new(engine(), Phase::PreCreate);
+        case.settings.limits.timeout = Duration::from_millis(300);
+        let hook = case.prepare(&code).await.unwrap();
+        let case = Arc::new(case);
+        let mut inline = std::collections::HashSet::new();
+        for _ in 0..100 {
+            let called = case.call(&*hook).await;
+            assert_eq!(called.report.outcome, Outcome::Accept);
+            inline.extend(called.lines());
+        }
+        assert!(inline.contains("tokio"), "none of the calls ran on the runtime: {inline:?}");
+        // Two hold threads of the runtime, the third one of its own.
+        let stuck: Vec<_> = (0..3)
+            .map(|_| {
+                let (case, hook) = (Arc::clone(&case), Arc::clone(&hook));
+                tokio::spawn(async move {
+                    let mut context = case.context();
+                    context.actor = Some("stuck".to_owned());
+                    hook.call(&context, &case.settings, &case.session()).await.outcome
+                })
+            })
+            .collect();
+        // The runtime goes on meanwhile.
+        for _ in 0..20 {
+            tokio::spawn(tokio::time::sleep(Duration::from_millis(1))).await.unwrap();
+        }
+        for call in stuck {
+            let outcome = call.await.unwrap();
+            let Outcome::Failed(failure) = &outcome else { panic!("{outcome:?}") };
+            assert_eq!(failure.limit.as_deref(), Some("timeout 300 ms"), "{}", failure.message);
+        }
+        assert!(case.call(&*hook).await.failure().message.contains("is kept out"));
+        for _ in 0..20 {
+            tokio::spawn(tokio::task::yield_now()).await.unwrap();
+        }
+    });
+    runtime.shutdown_background();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_refused_when_it_is_bound() {
     let refused = async |phase: Phase, code: Vec<u8>| match Case::new(engine(), phase).prepare(&code).await {
