@@ -128,6 +128,7 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         shared,
         connection: control,
         present,
+        is_new: false,
         keep: false,
         in_call: false,
         is_dirty: false,
@@ -202,6 +203,8 @@ struct Worker {
     connection: UnixStream,
     /// What RLIMIT_DATA counts of the zygote, in bytes.
     present: u64,
+    /// A child that has not told the server that it is there.
+    is_new: bool,
     keep: bool,
     /// Whether there is a call; what is left of one must not reach into the next.
     in_call: bool,
@@ -239,10 +242,7 @@ impl Worker {
     fn perform(&mut self) -> io::Result<()> {
         let (operation, number, count) = (self.head(0), self.head(1), self.head(2));
         match operation {
-            SERVE => {
-                self.fork_children()?;
-                self.next_call()
-            }
+            SERVE => self.fork_children(),
             NEXT => self.next_call(),
             TAKE => {
                 self.take(number == 1);
@@ -344,13 +344,17 @@ impl Worker {
                 rustix::stdio::dup2_stderr(&errors)?;
                 // Standard input is the zygote's socket; the child must not hold it open.
                 rustix::stdio::dup2_stdin(&self.connection)?;
-                confine::child()?;
-                return Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection);
+                self.is_new = true;
+                return confine::child();
             }
         }
     }
 
     fn next_call(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_new) {
+            // Not before: on the way here it has touched much of the memory that a call needs.
+            Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)?;
+        }
         if self.is_dirty {
             // The server takes another worker.
             Draft::new(Kind::Spent).write(&self.connection)?;

@@ -21,7 +21,7 @@ function start() {
 function serve() {
   head[2] = 0;
   act(SERVE, 0);
-  return start();
+  return next();
 }
 
 function next() {
