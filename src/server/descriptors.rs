@@ -2,9 +2,9 @@
 
 /// More connections than any server of one machine has use for; each may hold 64 KiB of what it sent.
 const CONNECTIONS_MAX: usize = 32 * 1024;
-/// Descriptors that stores, hooks' requests and programs may need.
+/// Descriptors that stores, hooks' requests and programs may need, and the processes of V8: three for each.
 #[cfg(unix)]
-const RESERVED: u64 = 512;
+const RESERVED: u64 = 1_536;
 
 /// Raises the soft limit of open files to the hard one; gives the connections that may be open at once.
 #[cfg(unix)]

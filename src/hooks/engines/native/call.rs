@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::given_up::GivenUp;
+use super::inline::QUICK_MAX;
 use crate::config::{Limits, format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
@@ -33,6 +34,8 @@ pub(super) struct Call {
     hook: Arc<GivenUp>,
     /// On a thread of the runtime.
     pub(super) inline: bool,
+    /// Another thread of the runtime was woken for it.
+    made_way: AtomicBool,
     over: AtomicBool,
     state: Mutex<State>,
 }
@@ -95,6 +98,7 @@ impl Call {
             limits,
             hook: Arc::clone(hook),
             inline,
+            made_way: AtomicBool::new(false),
             over: AtomicBool::new(false),
             state: Mutex::new(State {
                 started: None,
@@ -118,6 +122,22 @@ impl Call {
     /// From now on the time counts.
     pub(super) fn begin(&self) {
         self.state().started = Some(Instant::now());
+    }
+
+    /// It holds a thread of the runtime for longer than a moment. The runtime wakes no other for the sockets and timers that
+    /// this one looked after before; something that is to be done does.
+    pub(super) fn make_way(&self) {
+        if self.inline && self.elapsed() > QUICK_MAX && !self.made_way.swap(true, Ordering::Relaxed) {
+            drop(self.runtime.spawn(async {}));
+        }
+    }
+
+    /// No thread is left that could run it.
+    pub(super) fn refuse(&self, failure: Failure) {
+        if let Some(ended) = self.state().ended.take() {
+            // The caller may have gone away.
+            let _ = ended.send((Outcome::Failed(failure), Duration::ZERO));
+        }
     }
 
     /// Since it began, with its time in the host.
@@ -283,7 +303,8 @@ impl Call {
         let mut state = self.state();
         let used = self.used(state.started);
         let limit = self.limits.timeout;
-        if state.started.is_none() || state.given_up || used <= limit {
+        // One that was answered has returned, or is given up already.
+        if state.started.is_none() || state.ended.is_none() || used <= limit {
             return false;
         }
         self.over.store(true, Ordering::Release);

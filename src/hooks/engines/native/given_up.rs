@@ -24,6 +24,9 @@ impl GivenUp {
     /// One of them returned after all.
     pub(super) fn came_back(&self) {
         self.stuck.fetch_sub(1, Ordering::Relaxed);
+        let _ = self
+            .forgiven
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |forgiven| Some(forgiven.saturating_sub(1)));
     }
 
     pub(super) fn forgive(&self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A call that takes no longer is quick.
-const QUICK_MAX: Duration = Duration::from_micros(200);
+pub(super) const QUICK_MAX: Duration = Duration::from_micros(200);
 
 /// Quick calls in a row before a hook is trusted to be so.
 const QUICK_CALLS: u32 = 8;
@@ -52,14 +52,13 @@ impl Pace {
     }
 
     pub(super) fn took(&self, time: Duration, thrown: bool) {
-        let calls = self.0.load(Ordering::Relaxed);
-        let now = match (calls, thrown) {
-            (Self::NEVER, _) | (_, true) => Self::NEVER,
-            _ if time > QUICK_MAX => 0,
-            (calls, _) if calls < QUICK_CALLS => calls + 1,
-            _ => return,
-        };
-        // Calls at once may overwrite each other's count: then it takes one more.
-        self.0.store(now, Ordering::Relaxed);
+        // An error says that nothing changes.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| match (calls, thrown) {
+            (Self::NEVER, _) => None,
+            (_, true) => Some(Self::NEVER),
+            _ if time > QUICK_MAX => Some(0),
+            (calls, _) if calls < QUICK_CALLS => Some(calls + 1),
+            _ => None,
+        });
     }
 }

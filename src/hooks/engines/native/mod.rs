@@ -128,26 +128,22 @@ impl Prepared for Hook {
         let inline = permit.is_some();
         let (call, ended) = Call::new(session, context.phase.is_pre(), settings.limits, &self.given_up, inline);
         let _waiter = Waiter(Arc::clone(&call));
-        let (library, handler, change) = (Arc::clone(&self.library), self.handler, Change::new(context));
-        let pace = Arc::clone(&self.pace);
-        let work = move || {
-            let after = run(&call, handler, &change, &pace);
-            drop(library);
-            after
+        let work = Work {
+            call,
+            handler: self.handler,
+            change: Change::new(context),
+            pace: Arc::clone(&self.pace),
+            _library: Arc::clone(&self.library),
         };
         match permit {
             // A task of its own, so that whoever waits for the call is told when its time is over.
             Some(permit) => {
                 tokio::spawn(async move {
-                    work();
+                    work.run();
                     drop(permit);
                 });
             }
-            None => {
-                if let Err(failure) = threads::run(work) {
-                    return CallReport::failed(failure);
-                }
-            }
+            None => threads::run(work),
         }
         let (outcome, cpu) = ended.await.unwrap_or_else(|_| (lost(), Duration::ZERO));
         let outcome = match outcome {
@@ -163,22 +159,45 @@ impl Prepared for Hook {
     }
 }
 
-/// Runs a call on this thread.
-fn run(call: &Arc<Call>, handler: Handler, change: &Change, pace: &Pace) -> After {
-    if call.is_over() {
-        return After::Serve;
+/// A call that is to run.
+struct Work {
+    call: Arc<Call>,
+    handler: Handler,
+    change: Change,
+    pace: Arc<Pace>,
+    /// Holds what `handler` points to.
+    _library: Arc<Library>,
+}
+
+impl Work {
+    /// Runs it on this thread.
+    fn run(&self) -> After {
+        let Work { call, handler, change, pace, .. } = self;
+        if call.is_over() {
+            return After::Serve;
+        }
+        call.begin();
+        registry::enter(call);
+        let thrown = matches!(library::call(*handler, call.id, &change.raw(), &table::HOST), Err(Thrown));
+        // Before the caller is told, so that its next call knows.
+        pace.took(call.elapsed(), thrown);
+        let was_given_up = call.returned(thrown);
+        registry::leave(call);
+        match (was_given_up, thrown) {
+            (true, _) => After::CameBack,
+            (false, true) => After::End,
+            (false, false) => After::Serve,
+        }
     }
-    call.begin();
-    registry::enter(call);
-    let thrown = matches!(library::call(handler, call.id, &change.raw(), &table::HOST), Err(Thrown));
-    // Before the caller is told, so that its next call knows.
-    pace.took(call.elapsed(), thrown);
-    let was_given_up = call.returned(thrown);
-    registry::leave(call);
-    match (was_given_up, thrown) {
-        (true, _) => After::CameBack,
-        (false, true) => After::End,
-        (false, false) => After::Serve,
+}
+
+impl threads::Work for Work {
+    fn run(self: Box<Self>) -> After {
+        Work::run(&self)
+    }
+
+    fn refuse(self: Box<Self>, failure: Failure) {
+        self.call.refuse(failure);
     }
 }
 

@@ -89,11 +89,15 @@ fn watch() {
     }
 }
 
-/// Ends the calls whose time is over.
+/// Ends the calls whose time is over, and sees that none of the others keeps the server from going on.
 fn look() {
     for index in 0..PARTS {
         let calls: Vec<Arc<Call>> = part(index as u64).values().cloned().collect();
-        for call in calls.iter().filter(|call| call.expire()) {
+        for call in &calls {
+            call.make_way();
+            if !call.expire() {
+                continue;
+            }
             leave(call);
             if call.inline {
                 tracing::warn!(

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::given_up::GIVEN_UP_MAX;
 use super::*;
+use crate::config::Limits;
 use crate::hooks::context::FailureCause;
 use crate::hooks::engines::conformance::{Subject, conformance, skip};
 use crate::hooks::engines::testing::{Case, cache, guest_file};
@@ -203,6 +205,86 @@ fn a_quick_hook_that_holds_threads_of_the_runtime_does_not_stop_it() {
         }
     });
     runtime.shutdown_background();
+}
+
+/// The thread that looks after the sockets is the one that takes a request: when a quick hook does not return there, another
+/// one looks after them.
+#[test]
+fn a_quick_hook_that_holds_the_only_busy_thread_keeps_no_socket_waiting() {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let Some(code) = hostile(&["-DCASE=quick_then_stuck"]) else { return };
+    // Calls of other tests that do not return hold some.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(16).enable_all().build().unwrap();
+    let (case, hook) = runtime.block_on(async {
+        let mut case = Case::new(engine(), Phase::PreCreate);
+        case.settings.limits.timeout = Duration::from_secs(30);
+        let hook = case.prepare(&code).await.unwrap();
+        (Arc::new(case), hook)
+    });
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    // What a client sends is `p`, to have it back, `q` for a call before that, or `s` for a call that does not return.
+    runtime.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (case, hook) = (Arc::clone(&case), Arc::clone(&hook));
+            tokio::spawn(async move {
+                while let Ok(sent) = stream.read_u8().await {
+                    let mut context = case.context();
+                    context.actor = (sent == b's').then(|| "stuck".to_owned());
+                    if sent != b'p' {
+                        hook.call(&context, &case.settings, &case.session()).await;
+                    }
+                    stream.write_u8(sent).await.unwrap();
+                }
+            });
+        }
+    });
+    let [mut one, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+    other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let ask = |stream: &mut TcpStream, what: u8| {
+        stream.write_all(&[what]).unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).map(|()| assert_eq!(answer, [what]))
+    };
+    for _ in 0..50 {
+        ask(&mut one, b'q').unwrap();
+        ask(&mut other, b'p').unwrap();
+    }
+    one.write_all(b"s").unwrap();
+    for _ in 0..10 {
+        ask(&mut other, b'p').expect("the other connection goes on");
+    }
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_call_that_has_returned_is_not_given_up() {
+    let case = Case::new(engine(), Phase::PreCreate);
+    let limits = Limits { timeout: Duration::ZERO, ..case.settings.limits };
+    let hook = Arc::<GivenUp>::default();
+    let (call, ended) = Call::new(&case.session(), true, limits, &hook, false);
+    call.begin();
+    call.answer(snaphook_hook_abi::ANSWER_ACCEPT, b"").unwrap();
+    assert!(!call.returned(false), "it was given up before it returned");
+    assert!(!call.expire(), "it returned and was given up");
+    assert_eq!(ended.await.unwrap().0, Outcome::Accept);
+}
+
+#[test]
+fn three_threads_are_the_limit_also_after_a_hook_was_bound_anew() {
+    let hook = GivenUp::default();
+    for _ in 0..2 {
+        (0..GIVEN_UP_MAX).for_each(|_| hook.gave_up());
+        assert!(hook.kept_out().is_some());
+        hook.forgive();
+        assert!(hook.kept_out().is_none());
+        (0..GIVEN_UP_MAX).for_each(|_| hook.came_back());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,10 +29,14 @@ pub(super) enum After {
     CameBack,
 }
 
-type Work = Box<dyn FnOnce() -> After + Send>;
+/// What a thread does, or what is done if none can.
+pub(super) trait Work: Send {
+    fn run(self: Box<Self>) -> After;
+    fn refuse(self: Box<Self>, failure: Failure);
+}
 
 struct Threads {
-    work: VecDeque<Work>,
+    work: VecDeque<Box<dyn Work>>,
     idle: usize,
     serving: usize,
     all: usize,
@@ -42,31 +46,12 @@ static THREADS: Mutex<Threads> = Mutex::new(Threads { work: VecDeque::new(), idl
 static MORE_WORK: Condvar = Condvar::new();
 
 /// Runs `work` on one of the threads, soon.
-pub(super) fn run(work: impl FnOnce() -> After + Send + 'static) -> Result<(), Failure> {
+pub(super) fn run(work: impl Work + 'static) {
     let mut threads = lock();
-    if threads.serving == 0 && threads.all >= ALL_MAX {
-        return Err(Failure {
-            cause: FailureCause::Overloaded,
-            message: format!(
-                "native hooks hold {ALL_MAX} threads that did not come back, so there are none left; fix the libraries and \
-                 restart the server"
-            ),
-            limit: Some(format!("threads {ALL_MAX}")),
-        });
-    }
     threads.work.push_back(Box::new(work));
-    if threads.idle >= threads.work.len() {
-        MORE_WORK.notify_one();
-        return Ok(());
-    }
-    match (start(&mut threads), threads.serving) {
-        // With nobody to take it the work would never be done.
-        (Err(error), 0) => {
-            threads.work.pop_back();
-            let message = format!("no thread can be started for the hook: {error}");
-            Err(Failure { cause: FailureCause::Overloaded, message, limit: None })
-        }
-        _ => Ok(()),
+    match threads.idle >= threads.work.len() {
+        true => MORE_WORK.notify_one(),
+        false => start(&mut threads),
     }
 }
 
@@ -75,19 +60,42 @@ pub(super) fn gave_up() {
     let mut threads = lock();
     threads.serving = threads.serving.saturating_sub(1);
     if !threads.work.is_empty() && threads.idle == 0 {
-        let _ = start(&mut threads);
+        start(&mut threads);
     }
 }
 
-/// One more, if there may be one.
-fn start(threads: &mut Threads) -> std::io::Result<()> {
-    if threads.serving >= SERVING_MAX || threads.all >= ALL_MAX {
-        return Ok(());
+/// One more, if there may be one. With nobody to take it, what waits would never be done: it is refused.
+fn start(threads: &mut Threads) {
+    if threads.serving >= SERVING_MAX {
+        return;
     }
-    std::thread::Builder::new().name("hook-native".into()).stack_size(STACK_BYTES).spawn(serve)?;
-    threads.serving += 1;
-    threads.all += 1;
-    Ok(())
+    let failure = match threads.all >= ALL_MAX {
+        true => Failure {
+            cause: FailureCause::Overloaded,
+            message: format!(
+                "native hooks hold {ALL_MAX} threads that did not come back, so there are none left; fix the libraries and \
+                 restart the server"
+            ),
+            limit: Some(format!("threads {ALL_MAX}")),
+        },
+        false => {
+            let builder = std::thread::Builder::new().name("hook-native".into()).stack_size(STACK_BYTES);
+            match builder.spawn(serve) {
+                Ok(_) => {
+                    threads.serving += 1;
+                    threads.all += 1;
+                    return;
+                }
+                Err(error) => {
+                    let message = format!("no thread can be started for the hook: {error}");
+                    Failure { cause: FailureCause::Overloaded, message, limit: None }
+                }
+            }
+        }
+    };
+    if threads.serving == 0 {
+        threads.work.drain(..).for_each(|work| work.refuse(failure.clone()));
+    }
 }
 
 fn serve() {
@@ -105,7 +113,7 @@ fn serve() {
             continue;
         };
         drop(threads);
-        let after = work();
+        let after = work.run();
         threads = lock();
         match after {
             After::Serve => {}
@@ -119,7 +127,7 @@ fn serve() {
     }
     threads.all -= 1;
     if !threads.work.is_empty() && threads.idle == 0 {
-        let _ = start(&mut threads);
+        start(&mut threads);
     }
 }
 

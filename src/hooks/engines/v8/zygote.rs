@@ -24,6 +24,9 @@ const SPARES_MAX: usize = 4;
 /// Loading V8 takes 30 ms when nothing else runs.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// Tries to make one worker.
+const TRIES_MAX: usize = 3;
+
 /// A fork takes less than a millisecond when nothing else runs.
 const FORK_MAX: Duration = Duration::from_secs(10);
 
@@ -87,22 +90,31 @@ impl Nursery {
         });
     }
 
-    /// A zygote that has ended is replaced once.
+    /// A zygote that has ended is replaced. That it has may show only at the second try.
     async fn fork(&self) -> Result<Process, String> {
-        match self.try_fork().await {
-            Ok(process) => Ok(process),
-            Err(_) => self.try_fork().await,
+        let mut tried = self.try_fork().await;
+        for _ in 1..TRIES_MAX {
+            if tried.is_ok() {
+                break;
+            }
+            tried = self.try_fork().await;
         }
+        tried
     }
 
     async fn try_fork(&self) -> Result<Process, String> {
         let zygote = self.zygote().await?;
         let message = match tokio::time::timeout(FORK_MAX, zygote.fork()).await {
             Ok(Ok(process)) => return Ok(process),
-            Ok(Err(error)) => format!("no V8 worker could be made: {error}"),
+            // With the zygote all its workers end, also those that are in a call: not because the system is short of
+            // descriptors or processes at this moment.
+            Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(format!("no V8 worker could be made: {error}"));
+            }
+            Ok(Err(_)) => "the process that V8 workers are made from has ended".to_owned(),
             Err(_) => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
         };
-        // Another one is started for the next call.
+        // Another one is started for the next try.
         let mut present = self.zygote.lock().await;
         if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, &zygote)) {
             *present = None;

@@ -338,7 +338,8 @@ impl Worker {
         Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)?;
         loop {
             let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
-            if let Forked::Child = system::fork()? {
+            // Without a child the descriptors are closed, which tells the server.
+            if let Ok(Forked::Child) = system::fork() {
                 self.connection = UnixStream::from(socket);
                 system::end_with_parent();
                 rustix::stdio::dup2_stderr(&errors)?;

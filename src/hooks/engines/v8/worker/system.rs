@@ -73,11 +73,16 @@ const NICENESS: i32 = 10;
 /// Bounds the memory that this process may have for itself, written or not: no more than `bytes` above what it has. What
 /// V8 only reserves does not count.
 pub(super) fn limit_memory(present: u64, bytes: u64) -> io::Result<()> {
-    let limits = libc::rlimit { rlim_cur: present.saturating_add(bytes), rlim_max: libc::RLIM_INFINITY };
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both structures are complete.
+    // SAFETY: all structures are complete.
     let done = unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none) | libc::setrlimit(libc::RLIMIT_DATA, &raw const limits)
+        // Whoever started the server may have set a hard limit, which nobody without privileges can raise.
+        let known = libc::getrlimit(libc::RLIMIT_DATA, &raw mut limits);
+        limits.rlim_cur = present.saturating_add(bytes).min(limits.rlim_max);
+        known
+            | libc::setrlimit(libc::RLIMIT_CORE, &raw const none)
+            | libc::setrlimit(libc::RLIMIT_DATA, &raw const limits)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
