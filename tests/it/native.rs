@@ -276,3 +276,49 @@ fn one_source_in_rust_is_a_component_and_a_library() {
         assert_eq!(failed.status, 502, "{engine}: {}", failed.text());
     }
 }
+
+#[test]
+fn a_call_under_way_ends_on_the_library_that_it_began_on() {
+    let server = Server::start_with(ServerOptions { hooks: "timeout = '60 s'".into(), ..ServerOptions::default() });
+    create_orders(&server.client(), "order");
+    let waits = server.directory().join("waits");
+    if !compile(&server, "tells.so", TELLS, &["-DSAYS=one", &format!("-DWAITS={}", waits.display())]) {
+        return;
+    }
+    server.client().put(PATH, &binding("tells.so")).expect(200);
+    let says = |answer: (u16, Value)| (answer.0, answer.1["detail"].as_str().unwrap_or_default().to_owned());
+    std::thread::scope(|scope| {
+        let under_way = scope.spawn(|| create(&server, 77.0));
+        eventually("the call began", || waits.exists().then_some(()));
+        compile(&server, "tells.so", TELLS, &["-DSAYS=two"]);
+        eventually("the new library answers", || says(create(&server, 1.0)).1.contains("two").then_some(()));
+        assert!(!under_way.is_finished(), "the first call did not wait");
+        std::fs::remove_file(&waits).expect("the file of the first call");
+        let (status, detail) = says(under_way.join().expect("an answer"));
+        assert!(status == 422 && detail.contains("one"), "{status}: {detail}");
+    });
+}
+
+#[test]
+fn what_breaks_the_rules_is_one_clear_failure_and_stores_nothing() {
+    let server = server("");
+    let api = server.client();
+    create_orders(&api, "other");
+    for (case, part) in [
+        ("answers_twice", "it answered twice: `accept`, then `amend`"),
+        ("never_answers", "it returned without an answer"),
+        ("releases_twice", "twice"),
+        ("throws", "panicked or threw an exception"),
+    ] {
+        if !compile(&server, &format!("{case}.so"), "tests/guests/native/hostile.c", &[&format!("-DCASE={case}")]) {
+            return;
+        }
+        api.put(PATH, &binding(&format!("{case}.so"))).expect(200);
+        let (status, problem) = create(&server, 1.0);
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(status == 502 && detail.contains(part), "{case}: {problem}");
+        assert_eq!(problem["hook"], case);
+        assert_eq!(api.get("/models/order/instances").expect(200).json()["items"], json!([]), "{case}");
+        api.post("/models/other/instances", &json!({"data": {"name": "a", "total": 1}})).expect(201);
+    }
+}

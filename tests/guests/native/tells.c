@@ -1,8 +1,12 @@
 /* Refuses everything and says which library it is: -DSAYS=word. With -DREADS it also says what a read of its own model
-   came to: 1 (there is none), 2 (refused). */
+   came to: 1 (there is none), 2 (refused). With -DWAITS=path, if there is a 77 in the data, it makes that file and waits
+   until somebody removes it. */
+
+#define _GNU_SOURCE
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "snaphook_hook.h"
 
@@ -16,6 +20,12 @@ static void check(uint64_t call, const snaphook_context *context, const snaphook
   snaphook_buffer out;
   int status = host->read_get(call, context->model, TEXT("none"), &out);
   snprintf(answer, sizeof answer, "{\"message\":\"" STRING(SAYS) ": %d\"}", status);
+#endif
+#ifdef WAITS
+  if (memmem(context->after.ptr, context->after.len, "77", 2) != NULL) {
+    fclose(fopen(STRING(WAITS), "w"));
+    while (access(STRING(WAITS), F_OK) == 0) usleep(1000);
+  }
 #endif
   (void)context;
   host->answer(call, SNAPHOOK_ANSWER_REJECT, (snaphook_bytes){(const uint8_t *)answer, strlen(answer)});

@@ -101,19 +101,35 @@ fn what_ends_v8() {
 #[test]
 fn a_hundred_at_once() {
     let Some(arena) = arena("timeout = '500 ms'\nconcurrency = 100") else { return };
-    let model = arena.victim();
-    arena.bind(&model, "burns", "export function preCreate() { /^(a+)+$/.test('a'.repeat(60) + '!'); }").expect(200);
+    let models: Vec<String> = [
+        ("burns", "export function preCreate() { /^(a+)+$/.test('a'.repeat(60) + '!'); }"),
+        ("fills", "export function preCreate() { const a = []; for (;;) a.push(new Array(1000).fill(1)); }"),
+        ("aborts", "export function preCreate() { new Array(1e9).fill(0); }"),
+        ("loops", "export function preCreate() { for (;;); }"),
+        ("recurses", "export function preCreate() { const f = () => f() + 1; f(); }"),
+        ("throws", "export function preCreate() { throw new Proxy({}, { get() { throw 1; } }); }"),
+        ("tampers", "export function preCreate() { Object.prototype.then = Promise.prototype.then = () => { throw 1; }; throw 2; }"),
+    ]
+    .into_iter()
+    .map(|(name, source)| {
+        let model = arena.victim();
+        arena.bind(&model, name, source).expect(200);
+        model
+    })
+    .collect();
     arena.bystander.stays_calm("a hundred", || {
         std::thread::scope(|scope| {
-            let calls: Vec<_> =
-                (0..100).map(|_| scope.spawn(|| create(&arena.server.client(), &model, &json!({})))).collect();
+            let create = |index: usize| create(&arena.server.client(), &models[index % models.len()], &json!({}));
+            let calls: Vec<_> = (0..100).map(|index| scope.spawn(move || create(index))).collect();
             for call in calls {
                 call.join().expect("an answer").expect_problem(502, "hook-failed");
             }
         });
     });
-    arena.is_empty(&model);
-    arena.works_again(&model);
+    for model in &models {
+        arena.is_empty(model);
+        arena.works_again(model);
+    }
 }
 
 #[test]
@@ -134,13 +150,18 @@ fn odd_values_and_tampering() {
         arena.refuses(&Attack { name, source, causes: &["exception"], says: "threw" });
     }
     let model = arena.victim();
-    for (source, place) in [
-        ("export function preCreate() {\n  return )\n}", "line 2"),
-        ("const a: number = 1;\nenum E { A = }\nexport const preCreate = () => {}", "line 2"),
-        ("import x from 'y';\nexport const preCreate = () => {}", "snaphook hook build"),
+    let large = format!("export const preCreate = () => {{}}; // {}", "x".repeat(1 << 20));
+    for (source, parts) in [
+        ("export function preCreate() {\n  return )\n}", ["line 2", "`wrong`"]),
+        (
+            "const a: number = 1;\nenum E { A = }\nexport const preCreate = () => {}",
+            ["line 2", "its TypeScript cannot be stripped"],
+        ),
+        ("import x from 'y';\nexport const preCreate = () => {}", ["snaphook hook build", "`wrong`"]),
+        (&large, ["at most 1048576 are possible; import less", "`wrong`"]),
     ] {
         let problem = arena.bind(&model, "wrong", source).expect_problem(422, "invalid");
-        assert!(problem.to_string().contains(place), "{problem}");
+        assert!(parts.iter().all(|part| problem.to_string().contains(part)), "{problem}");
     }
 }
 

@@ -79,7 +79,11 @@ fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
         at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))
     })?;
     if code.len() > SOURCE_BYTES_MAX {
-        return Err(plain(format!("the source has {} bytes, at most {SOURCE_BYTES_MAX} are possible", code.len())));
+        return Err(plain(format!(
+            "the source has {} bytes, at most {SOURCE_BYTES_MAX} are possible; import less: `snaphook hook build` names the \
+             largest parts of a bundle",
+            code.len()
+        )));
     }
     check_brackets(text)?;
     // The parser recurses without a limit of its own.
@@ -108,7 +112,10 @@ fn compile_text(text: &str, phase: Phase) -> Result<Source, PrepareError> {
             }
             Err(Refusal::Content(error)) => Err(error),
             // The parser that came further was the right one.
-            Err(Refusal::Syntax(typescript)) => Err(further(javascript, typescript)),
+            Err(Refusal::Syntax(typescript)) => {
+                let message = format!("its TypeScript cannot be stripped: {}", typescript.message);
+                Err(further(javascript, PrepareError { message, ..typescript }))
+            }
         },
     }
 }

@@ -28,7 +28,8 @@ impl Permit {
         let max = Handle::current().metrics().num_workers() / 2;
         let taken = RUNNING
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| (running < max).then_some(running + 1));
-        taken.is_ok().then_some(Permit(()))
+        // Made only then: one that is dropped gives its place back.
+        taken.is_ok().then(|| Permit(()))
     }
 }
 

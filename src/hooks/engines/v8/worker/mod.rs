@@ -81,6 +81,7 @@ const FAILED: i32 = 70;
 /// Runs this process as a worker, to its end. `folder` holds the library; standard input is the socket to the server.
 pub fn serve(folder: &Path) -> ! {
     system::close_inherited();
+    system::yield_memory();
     let control = io::stdin().as_fd().try_clone_to_owned();
     let refused = match control {
         Ok(control) => match start(folder, UnixStream::from(control)) {

@@ -41,6 +41,12 @@ pub(super) fn forget_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
+/// When the system is short of memory, this process and those that it forks are ended before the server.
+pub(super) fn yield_memory() {
+    // Where the kernel does not know the file, it decides by size.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+}
+
 /// Ends this process with its parent.
 pub(super) fn end_with_parent() {
     // SAFETY: sets a number in the kernel.
