@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 
 use super::frames::{Call, Draft, Frame, Kind, REUSABLE, receive};
 use super::turns::Turns;
+use super::worker::TRAPPED;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::javascript::{Digits, asks};
 use crate::hooks::engines::limits::{Broken, memory_failure};
@@ -193,8 +194,14 @@ impl Process {
         let words = String::from_utf8_lossy(&words);
         let is_memory =
             ["out of memory", "invalid size error", "Allocation failed", "OOM"].iter().any(|sign| words.contains(sign));
+        let (words, trapped) = match words.split_once(TRAPPED) {
+            Some((words, _)) => (words, true),
+            None => (&*words, false),
+        };
         let line = words.lines().map(|line| line.trim_matches(['#', ' '])).find(|line| !line.is_empty());
-        End::Died(match (is_memory, line) {
+        // Whatever else ends V8 at a trap has said why before.
+        let line = line.or(trapped.then_some("an allocation failed"));
+        End::Died(match (is_memory || words.trim().is_empty() && trapped, line) {
             (true, Some(line)) => {
                 let failure = memory(call);
                 Failure { message: format!("{} (V8 ended its process: {line})", failure.message), ..failure }

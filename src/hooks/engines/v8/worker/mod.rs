@@ -26,6 +26,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use self::library::{Event, Handle, Shared, V8, Value};
 pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
 use self::system::Forked;
+pub(super) use self::system::TRAPPED;
 use super::frames::{Call, Draft, Frame, Kind, REUSABLE, read};
 use crate::hooks::engines::javascript::{SCRIPTS, web};
 use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
@@ -82,6 +83,7 @@ const FAILED: i32 = 70;
 pub fn serve(folder: &Path) -> ! {
     system::close_inherited();
     system::yield_memory();
+    system::tell_of_traps();
     let control = io::stdin().as_fd().try_clone_to_owned();
     let refused = match control {
         Ok(control) => match start(folder, UnixStream::from(control)) {

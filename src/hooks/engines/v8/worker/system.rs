@@ -73,6 +73,27 @@ pub(super) fn lower_priority_after(patience: Duration) {
     }
 }
 
+/// When the library stops at a trap, which it does without a word if an allocation of its own fails, the process says
+/// [`TRAPPED`] and ends.
+pub(super) fn tell_of_traps() {
+    extern "C" fn on_trap(_: libc::c_int) {
+        // SAFETY: system calls, which may be made in a signal handler; the text is a constant.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, TRAPPED.as_ptr().cast(), TRAPPED.len());
+            libc::_exit(libc::EXIT_FAILURE);
+        }
+    }
+    // SAFETY: the handler does nothing but system calls; the structure is complete.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_trap as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// A line of its own on standard error.
+pub(in crate::hooks::engines::v8) const TRAPPED: &str = "\n[trapped]\n";
+
 /// Weight 110 against 1024 of a process with the normal priority.
 const NICENESS: i32 = 10;
 
