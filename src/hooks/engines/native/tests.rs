@@ -255,9 +255,12 @@ fn a_quick_hook_that_holds_the_only_busy_thread_keeps_no_socket_waiting() {
         ask(&mut one, b'q').unwrap();
         ask(&mut other, b'p').unwrap();
     }
-    // Nothing tells when all threads are at rest, one of them with the sockets.
-    std::thread::sleep(Duration::from_millis(100));
+    // Nothing tells when all threads are at rest, one of them with the sockets, nor when that one is held. What comes before
+    // comes with the call, and has another thread woken for it.
+    let settle = || std::thread::sleep(Duration::from_millis(100));
+    settle();
     one.write_all(b"s").unwrap();
+    settle();
     let goes_on = (0..10).all(|_| ask(&mut other, b'p').is_ok());
     runtime.shutdown_background();
     assert!(goes_on, "the other connection waits for the call");
