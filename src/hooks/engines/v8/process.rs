@@ -200,8 +200,9 @@ impl Process {
         };
         let line = words.lines().map(|line| line.trim_matches(['#', ' '])).find(|line| !line.is_empty());
         // Whatever else ends V8 at a trap has said why before.
-        let line = line.or(trapped.then_some("an allocation failed"));
-        End::Died(match (is_memory || words.trim().is_empty() && trapped, line) {
+        let silent = trapped && line.is_none();
+        let line = line.or(silent.then_some("an allocation failed"));
+        End::Died(match (is_memory || silent, line) {
             (true, Some(line)) => {
                 let failure = memory(call);
                 Failure { message: format!("{} (V8 ended its process: {line})", failure.message), ..failure }

@@ -338,7 +338,7 @@ impl Worker {
     /// The zygote stays in here; its children return, each with a socket of its own.
     fn fork_children(&mut self) -> io::Result<()> {
         confine::zygote().map_err(io::Error::other)?;
-        Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)?;
+        self.tell_ready()?;
         loop {
             let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
             // Without a child the descriptors are closed, which tells the server.
@@ -354,10 +354,14 @@ impl Worker {
         }
     }
 
+    fn tell_ready(&self) -> io::Result<()> {
+        Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)
+    }
+
     fn next_call(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.is_new) {
             // Not before: on the way here it has touched much of the memory that a call needs.
-            Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)?;
+            self.tell_ready()?;
         }
         if self.is_dirty {
             // The server takes another worker.
