@@ -3,6 +3,9 @@
 //! Most calls end within a fraction of a tick, and handing them to another thread would cost more than they do. One
 //! that has used [`PATIENCE`] of a core is moved to a few threads of low priority, so that however many hooks loop
 //! at once, the threads that answer other requests get their share of the cores.
+//!
+//! A thread that other programs keep from a core for a while has used none of it. If its call were moved for that, a busy
+//! machine would have every call wait behind everybody else, until its time is over.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,6 +24,9 @@ use crate::hooks::engines::limits::Broken;
 /// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
 /// is passed by at most one tick.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// What was shorter is counted as it was: asking the kernel again would take a good part of it.
+const LOOK_CLOSER: Duration = Duration::from_millis(1);
 
 /// Linux: weight 110 against 1024 of a thread with the normal priority.
 #[cfg(target_os = "linux")]
@@ -71,9 +77,12 @@ struct Metered<T> {
 impl<T> Metered<T> {
     /// `None`: it used more than `patience` and is not done.
     fn poll(&mut self, context: &mut Context<'_>, patience: Duration) -> Poll<Option<Result<T, Broken>>> {
-        let start = Instant::now();
+        let (start, on_core) = (Instant::now(), on_core());
         let poll = self.call.as_mut().poll(context);
-        let ran = start.elapsed();
+        let mut ran = start.elapsed();
+        if ran > LOOK_CLOSER {
+            ran = ran.min(self::on_core().saturating_sub(on_core));
+        }
         self.cpu += ran;
         self.clock.ran(ran);
         match poll {
@@ -82,6 +91,12 @@ impl<T> Metered<T> {
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// How long this thread was on a core, since it began.
+fn on_core() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// A caller that goes away takes its call with it.
