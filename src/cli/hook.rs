@@ -18,7 +18,7 @@ use super::client::path;
 use super::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle, Phase, closest};
 use crate::hooks::engines::{self, Prepared};
-use crate::hooks::host::HookHost;
+use crate::hooks::host::{HookHost, NOT_SANDBOXED};
 use project::Project;
 
 /// Make, build, try, bind and list hooks
@@ -137,7 +137,9 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
                 let columns = ["name", "engine", "mode", "sandbox"].map(|name| text(hook, name));
                 let [name, mut engine, mode, sandbox] = columns;
                 if !sandbox.is_empty() {
-                    engine.push_str(&format!(" ({sandbox})"));
+                    let more = hook.get("still_loaded").and_then(Value::as_array).map_or(0, Vec::len);
+                    let more = if more > 0 { format!(", {more} more still loaded") } else { String::new() };
+                    engine.push_str(&format!(" ({sandbox}{more})"));
                 }
                 rows.push(vec![format!("{model}.{phase}"), name, engine, mode, size.to_string(), artifact]);
             }
@@ -156,6 +158,12 @@ fn host(config: &Config) -> HookHost {
 
 /// Checks code as a server does when it is bound.
 async fn prepare(host: &HookHost, engine: &str, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>> {
+    if host.is_native(engine) {
+        // Before, since it may be the last thing that this process does.
+        output::warn(format!(
+            "native code is {NOT_SANDBOXED}: it is loaded into this process and can do whatever you can"
+        ));
+    }
     host.prepare(engine, code, phase, name).await.map_err(|error| {
         let place = match (error.line, error.column) {
             (Some(line), Some(column)) => format!(" (line {line}, column {column})"),

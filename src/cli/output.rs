@@ -17,6 +17,12 @@ pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(())
 }
 
+/// What somebody should know before they see the result.
+pub(super) fn warn(text: impl std::fmt::Display) {
+    // If stderr is gone, the result still is not.
+    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+}
+
 /// Says why the command failed. A configuration's faults stand one per line, so that an editor can jump to them.
 pub(super) fn fail(failure: &Failure) -> ExitCode {
     let mut err = std::io::stderr().lock();

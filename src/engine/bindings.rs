@@ -57,6 +57,7 @@ impl Engine {
         let mut records = Vec::with_capacity(chain.len());
         let mut code_ready = Vec::with_capacity(chain.len());
         let mut names = BTreeSet::new();
+        let mut warnings = Vec::new();
         for (index, binding) in chain.into_iter().enumerate() {
             let pointer = format!("/chain/{index}");
             if binding.shadow && !phase.is_pre() {
@@ -89,6 +90,13 @@ impl Engine {
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
             code_ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
+            if let Some(library) = &library {
+                let warning = self.host.checked_library(library, &format!("sha256:{artifact}"));
+                if options.dry_run {
+                    tracing::warn!("a dry run has a lasting effect: {warning}");
+                    warnings.push(warning);
+                }
+            }
             // A library is never given to other nodes: each has its own directory.
             if !options.dry_run && library.is_none() {
                 self.stores.event.put_blob(&artifact, &code).await?;
@@ -115,14 +123,14 @@ impl Engine {
             code_ready.iter().for_each(|code| code.bound_anew());
         }
         if records == entry.model.chain(phase) {
-            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)));
+            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
         }
         let mut record = next_version(&entry.model.record);
         record.hooks.insert(phase, records);
         record.hooked_since.entry(phase).or_insert(0);
         let ready = Ready { phase, code: code_ready };
         let changed = self.change_hooks(&entry, EventKind::HookUpdated, record, ready, options, origin).await?;
-        Ok(changed.map(|model| self.hook_infos(&model, phase)))
+        Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
     }
 
     /// Removes a phase's hooks; nothing happens if there are none.

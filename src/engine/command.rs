@@ -84,12 +84,15 @@ pub struct DryRun {
     pub hooks: Vec<HookDecision>,
     /// Post hooks that would follow, by name.
     pub post_hooks: Vec<String>,
+    /// What the trial itself did that stays, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl DryRun {
     /// For changes that no hook looks at; `None`: nothing would change.
     pub(super) const fn unhooked(event: Option<Event>) -> DryRun {
-        DryRun { event, hooks: Vec::new(), post_hooks: Vec::new() }
+        DryRun { event, hooks: Vec::new(), post_hooks: Vec::new(), warnings: Vec::new() }
     }
 }
 
@@ -112,6 +115,13 @@ impl<T> Defined<T> {
         match self {
             Defined::Done(now) => Defined::Done(f(now)),
             Defined::DryRun(dry_run) => Defined::DryRun(dry_run),
+        }
+    }
+
+    pub(super) fn warn(self, warnings: Vec<String>) -> Defined<T> {
+        match self {
+            Defined::DryRun(dry_run) => Defined::DryRun(DryRun { warnings, ..dry_run }),
+            done => done,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Engine {
                 }
                 Decided::Stop { error, decisions } => {
                     if options.dry_run {
-                        let answer = DryRun { event: None, hooks: decisions, post_hooks: Vec::new() };
+                        let answer = DryRun { hooks: decisions, ..DryRun::unhooked(None) };
                         return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
                     }
                     return Err(error);
@@ -198,7 +198,7 @@ impl Engine {
         if options.dry_run {
             self.check_claims(&append).await?;
             let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
-            let answer = DryRun { event: Some(append.event), hooks: decisions, post_hooks };
+            let answer = DryRun { hooks: decisions, post_hooks, ..DryRun::unhooked(Some(append.event)) };
             return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
         }
         let now = append.event.time;

@@ -27,6 +27,7 @@ use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use super::feed::{Feed, RunLine};
 use super::grants::{Granted, HookId};
 use super::library;
+use super::loaded::Loaded;
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
 use crate::config::{Config, Phase, format_size};
@@ -86,6 +87,10 @@ pub struct HookInfo {
     /// What native code has: `not sandboxed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<&'static str>,
+    /// Artifacts that its library's file had before, or that were tried: they run no calls, but stay in the server's
+    /// process until it ends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub still_loaded: Vec<String>,
 }
 
 /// What is said of native code wherever it appears.
@@ -145,6 +150,7 @@ pub struct HookHost {
     /// Kept for as long as the server runs: a hook that is replaced keeps its phase's log.
     logs: Mutex<HashMap<(String, Phase), Arc<PhaseLog>>>,
     feed: Feed,
+    loaded: Loaded,
 }
 
 struct Attached {
@@ -165,6 +171,7 @@ impl HookHost {
             prepared: Mutex::default(),
             logs: Mutex::default(),
             feed: Feed::default(),
+            loaded: Loaded::default(),
         }
     }
 
@@ -229,7 +236,7 @@ impl HookHost {
             log,
         });
         if loaded {
-            announce(&hook, &hook.code.load());
+            self.announce(&hook, &hook.code.load());
         }
         hook
     }
@@ -273,7 +280,38 @@ impl HookHost {
             position: hook.binding.position,
             library: hook.binding.library.clone(),
             sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
+            still_loaded: match &hook.file {
+                Some(file) => self.loaded.beside(&file.name, &code.id.artifact),
+                None => Vec::new(),
+            },
         }
+    }
+
+    /// A library was loaded to be checked, whether it is bound or not: the sentence that says so. `artifact` begins with
+    /// `sha256:`.
+    pub fn checked_library(&self, file: &str, artifact: &str) -> String {
+        self.loaded.note(file, artifact);
+        format!(
+            "native library `{file}` ({artifact}) was loaded into the server to be checked: {NOT_SANDBOXED}, and it stays \
+             until the server ends"
+        )
+    }
+
+    /// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
+    fn announce(&self, hook: &BoundHook, code: &Code) {
+        let Some(file) = &hook.file else { return };
+        self.loaded.note(&file.name, &code.id.artifact);
+        let stay = match self.loaded.beside(&file.name, &code.id.artifact).len() {
+            0 => String::new(),
+            1 => "; 1 other content of this file stays loaded until the server ends".to_owned(),
+            count => format!("; {count} other contents of this file stay loaded until the server ends"),
+        };
+        tracing::warn!(
+            hook = hook.label,
+            "native library `{}` ({}) is loaded: {NOT_SANDBOXED}, it can do whatever the server can{stay}",
+            file.name,
+            code.id.artifact
+        );
     }
 
     /// A hook's numbers, with the limits that hold now.
@@ -406,7 +444,7 @@ impl HookHost {
             }
         };
         if new.prepared.initialized() {
-            announce(hook, &new);
+            self.announce(hook, &new);
         }
         hook.code.store(Arc::clone(&new));
         new
@@ -577,18 +615,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
-fn announce(hook: &BoundHook, code: &Code) {
-    if let Some(file) = &hook.file {
-        tracing::warn!(
-            hook = hook.label,
-            "native library `{}` ({}) is loaded: {NOT_SANDBOXED}, it can do whatever the server can",
-            file.name,
-            code.id.artifact
-        );
     }
 }
 

@@ -9,6 +9,7 @@ pub mod feed;
 pub mod grants;
 pub mod host;
 pub mod library;
+mod loaded;
 pub mod pattern;
 pub mod session;
 pub mod stats;

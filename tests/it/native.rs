@@ -61,10 +61,7 @@ fn a_library_is_bound_runs_and_is_told_to_be_without_a_sandbox() {
         (&json!("check"), &json!("native"), &json!("check.so"), &json!("not sandboxed"))
     );
     assert_eq!(api.get("/models/order/hooks").expect(200).json()["preCreate"], bound);
-    let mut list = Command::new(env!("CARGO_BIN_EXE_snaphook"));
-    let list = list.args(["--url", &format!("http://{}", server.address()), "hook", "list"]).output().expect("a list");
-    let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    assert!(list.contains("native (not sandboxed)"), "{list}");
+    assert!(list(&server).contains("native (not sandboxed)"), "{}", list(&server));
 
     let (status, accepted) = create(&server, 5.0);
     assert_eq!(status, 201, "{accepted}");
@@ -87,6 +84,66 @@ fn a_library_is_bound_runs_and_is_told_to_be_without_a_sandbox() {
     let told = |line: &String| line.contains("native library `check.so`") && line.contains("not sandboxed");
     assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
     assert_eq!(create(&server, 2e6).0, 422);
+}
+
+fn list(server: &Server) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
+    let url = format!("http://{}", server.address());
+    let output = command.args(["--url", &url, "hook", "list"]).output().expect("a list");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_dry_run_tells_that_it_loaded_the_library() {
+    let server = server("");
+    if !compile(&server, "tells.so", TELLS, &["-DSAYS=one"]) {
+        return;
+    }
+    let api = server.client();
+    let tried = api.put(&format!("{PATH}?dry-run=true"), &binding("tells.so")).expect(200).json();
+    let warning = tried["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("native library `tells.so` (sha256:"), "{tried}");
+    assert!(warning.contains("was loaded into the server to be checked: not sandboxed"), "{warning}");
+    assert_eq!(api.get(PATH).expect(200).json(), json!([]), "nothing is bound");
+    let told = |line: &String| line.contains("a dry run has a lasting effect") && line.contains(warning);
+    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+
+    // Another content is bound: what was only tried is still there.
+    assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=two"]));
+    let bound = api.put(PATH, &binding("tells.so")).expect(200).json();
+    let stays = bound[0]["still_loaded"][0].as_str().unwrap_or_default();
+    assert!(!stays.is_empty() && warning.contains(stays), "{bound}");
+    // Code that is sandboxed leaves nothing behind.
+    let source = json!({"chain": [{"engine": "quickjs", "source": "export default () => {}"}]});
+    let tried = api.put(&format!("{PATH}?dry-run=true"), &source).expect(200).json();
+    assert!(tried["event"].is_object() && tried.get("warnings").is_none(), "{tried}");
+    // What is refused was loaded all the same.
+    api.put("/models/order/hooks/postCreate", &binding("tells.so")).expect_problem(422, "invalid");
+    let told = |line: &String| line.contains("was refused, but stays loaded") && line.contains("not sandboxed");
+    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+}
+
+#[test]
+fn a_trial_at_the_shell_tells_that_nothing_holds_the_library() {
+    let server = server("");
+    if !compile(&server, "check.so", CHECK, &[]) {
+        return;
+    }
+    let folder = server.directory();
+    std::fs::write(folder.join("after.json"), r#"{"name": "a", "total": 2e6}"#).expect("a file");
+    let trial = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
+        command.current_dir(folder).args(["hook", "test", "hooks/check.so", "--phase", "preCreate"]);
+        let output = command.args(["--after", "after.json"]).args(more).output().expect("a trial");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("warning: native code is not sandboxed"), "{stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = trial(&[]);
+    assert!(text.contains("verdict: reject") && text.contains("sandbox: not sandboxed"), "{text}");
+    let document: Value = serde_json::from_str(&trial(&["--json"])).expect("JSON");
+    assert_eq!((&document["verdict"], &document["sandbox"]), (&json!("reject"), &json!("not sandboxed")));
 }
 
 #[test]
@@ -161,6 +218,13 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     });
     let now = api.get(PATH).expect(200).json()[0].clone();
     assert_ne!(now["artifact"], first["artifact"], "the artifact is that of the code that runs");
+    // Nothing is unloaded, and what stays is told.
+    let stay = now["still_loaded"].as_array().expect("what was replaced");
+    assert!(stay.len() == 2 && stay[0] == first["artifact"] && !stay.contains(&now["artifact"]), "{now}");
+    let list = list(&server);
+    assert!(list.contains("native (not sandboxed, 2 more still loaded)"), "{list}");
+    let told = |line: &String| line.contains("not sandboxed") && line.contains("2 other contents of this file stay");
+    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
     assert_eq!(now["position"], first["position"], "nothing was bound anew");
 
     // A file that does not load fails closed, says so, and is over when it is replaced.

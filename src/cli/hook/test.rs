@@ -22,12 +22,13 @@ use crate::engine::{Engine, replay};
 use crate::hooks::context::{Asked, Context, EventRef, Outcome, Run};
 use crate::hooks::engines;
 use crate::hooks::grants::HookId;
-use crate::hooks::host::{Binding, HookHost, Mode};
+use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 
 /// Run a hook here, in the real sandbox, without a server
 ///
 /// Prints what it decides, its log, its time and memory, and each capability that it asked for. It may do what
-/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances.
+/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances. A native
+/// library has no sandbox and runs in this process.
 ///
 /// With --replay it decides over changes that were let pass: which of those decisions would change?
 ///
@@ -88,12 +89,13 @@ impl Test {
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;
         let run = run_once(&host, &engine, &code, id, &context).await;
+        let sandbox = host.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
         let run = run?;
         if self.json {
-            print_json(&run)?
+            print_json(&run, sandbox)?
         } else {
-            print(&run)?
+            print(&run, sandbox)?
         }
         match run.outcome {
             // The decision is printed; it is no fault of the run.
@@ -182,7 +184,7 @@ async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, contex
     Ok(host.run(&hook, context).await)
 }
 
-fn print(run: &Run) -> Result<()> {
+fn print(run: &Run, sandbox: Option<&str>) -> Result<()> {
     match &run.outcome {
         Outcome::Accept => output::line("verdict: accept")?,
         Outcome::Amend(data) => {
@@ -206,7 +208,11 @@ fn print(run: &Run) -> Result<()> {
     }
     let millis = |duration: Duration| format!("{:.2} ms", duration.as_secs_f64() * 1e3);
     output::line(format!("time: {}, of it {} in the host", millis(run.wall), millis(run.host)))?;
-    output::line(format!("memory: {:.1} MiB", run.memory_bytes as f64 / f64::from(1 << 20)))
+    match sandbox {
+        // What it takes is the process's own and cannot be told apart.
+        Some(sandbox) => output::line(format!("sandbox: {sandbox}, native code can do whatever the server can")),
+        None => output::line(format!("memory: {:.1} MiB", run.memory_bytes as f64 / f64::from(1 << 20))),
+    }
 }
 
 fn asked_text(asked: &Asked) -> String {
@@ -217,7 +223,7 @@ fn asked_text(asked: &Asked) -> String {
     }
 }
 
-fn print_json(run: &Run) -> Result<()> {
+fn print_json(run: &Run, sandbox: Option<&str>) -> Result<()> {
     let mut document = Map::new();
     let verdict = match &run.outcome {
         Outcome::Accept => "accept",
@@ -242,5 +248,8 @@ fn print_json(run: &Run) -> Result<()> {
     document.insert("wall_ms".to_owned(), json!(run.wall.as_secs_f64() * 1e3));
     document.insert("host_ms".to_owned(), json!(run.host.as_secs_f64() * 1e3));
     document.insert("memory_bytes".to_owned(), json!(run.memory_bytes));
+    if let Some(sandbox) = sandbox {
+        document.insert("sandbox".to_owned(), json!(sandbox));
+    }
     output::line(Value::Object(document))
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use snaphook_hook_abi::{ABI_VERSION, Context, Descriptor, ENTRY_SYMBOL, Entry, Handler, Host, Text};
 
 use crate::config::Phase;
+use crate::hooks::host::NOT_SANDBOXED;
 
 /// Longest name that a library may have.
 const NAME_BYTES_MAX: usize = 200;
@@ -42,7 +43,10 @@ impl Library {
             let error = error.source().map_or_else(|| error.to_string(), ToString::to_string).replace(&shown, "it");
             format!("the library cannot be loaded: {error}")
         })?;
-        let code = ManuallyDrop::new(code);
+        Library::of(ManuallyDrop::new(code)).inspect_err(|refusal| tell_refused(refusal))
+    }
+
+    fn of(code: ManuallyDrop<libloading::Library>) -> Result<Library, String> {
         // SAFETY: the header says that a symbol of this name is a function of this type.
         let entry = unsafe { code.get::<Entry>(ENTRY_SYMBOL.as_bytes()) };
         let entry: Entry = *entry.map_err(|_| {
@@ -63,12 +67,19 @@ impl Library {
         let (handler, name, other) =
             if phase.is_pre() { (self.check, "check", "react") } else { (self.react, "react", "check") };
         handler.ok_or_else(|| {
-            format!(
+            let refusal = format!(
                 "the library `{}` has no function `{name}`, which `{phase}` needs (it has `{other}`)",
                 self.name.escape_debug()
-            )
+            );
+            tell_refused(&refusal);
+            refusal
         })
     }
+}
+
+/// To find out what a library is, it is loaded; that it is refused does not undo this.
+fn tell_refused(refusal: &str) {
+    tracing::warn!("a native library was refused, but stays loaded until the server ends ({NOT_SANDBOXED}): {refusal}");
 }
 
 #[cfg(unix)]

@@ -1,0 +1,51 @@
+//! What libraries the server's process holds, by the name of their file.
+//!
+//! Native code is never unloaded: a file that was replaced, or that was only looked at, leaves what was loaded behind. It
+//! runs no more calls, but it is there, so it is told with the file that brought it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// File name to the artifacts that were loaded from it, oldest first.
+#[derive(Default)]
+pub(super) struct Loaded(Mutex<BTreeMap<String, Vec<String>>>);
+
+impl Loaded {
+    /// The content `artifact` of `file` was loaded.
+    pub(super) fn note(&self, file: &str, artifact: &str) {
+        let mut files = self.files();
+        let artifacts = files.entry(file.to_owned()).or_default();
+        if !artifacts.iter().any(|known| known == artifact) {
+            artifacts.push(artifact.to_owned());
+        }
+    }
+
+    /// What was loaded from `file` beside `artifact`.
+    pub(super) fn beside(&self, file: &str, artifact: &str) -> Vec<String> {
+        let files = self.files();
+        let all = files.get(file).into_iter().flatten();
+        all.filter(|known| *known != artifact).cloned().collect()
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
+        // What holds it leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_content_of_a_file_is_there_once() {
+        let loaded = Loaded::default();
+        assert!(loaded.beside("a.so", "1").is_empty());
+        for artifact in ["1", "2", "1", "3"] {
+            loaded.note("a.so", artifact);
+        }
+        loaded.note("b.so", "4");
+        assert_eq!(loaded.beside("a.so", "2"), ["1", "3"]);
+        assert!(loaded.beside("b.so", "4").is_empty());
+    }
+}
