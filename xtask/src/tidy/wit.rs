@@ -1,67 +1,67 @@
 //! Released WIT text never changes: guests were built against it.
 //!
-//! `wit/since_v…/` holds one version of the package; `wit/since_v….sha256` records a released one, one line per file as
-//! `sha256sum` writes them. A folder without that file is not released yet and may change; only the newest may be so.
+//! `wit/since_v…/` holds one version of the package. What was released stands here, in the checker, so that no change of a
+//! file beside the text can make another text the released one. A folder without a row is not released yet and may
+//! change; only one may be so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
 use super::{File, Finding};
 
+/// A file of a released version: its path below `wit/`, and the SHA-256 of its text. Rows are added when a version is
+/// released (`cd wit && sha256sum since_v…/*`), and never changed or removed.
+type Released = (&'static str, &'static str);
+
+const RELEASED: &[Released] =
+    &[("since_v0_1_0/hook.wit", "cba3884f17580ef5bddd8e8945f3091f9249e68f118d065680ca1a21b4faa6a0")];
+
 pub(crate) fn check(files: &[File]) -> Vec<Finding> {
-    let folders: BTreeSet<&str> = files
-        .iter()
-        .filter_map(|file| file.path.strip_prefix("wit/")?.split_once('/').map(|(folder, _)| folder))
-        .collect();
-    let records: BTreeMap<&str, &File> = files
-        .iter()
-        .filter_map(|file| Some((file.path.strip_prefix("wit/")?.strip_suffix(".sha256")?, file)))
-        .collect();
-    let mut findings = Vec::new();
-    for (name, record) in &records {
-        findings.extend(check_released(name, record, files));
-    }
-    let unreleased: Vec<&str> = folders.iter().copied().filter(|folder| !records.contains_key(folder)).collect();
-    if unreleased.len() > 1 {
-        let message = format!("more than one version is not released: {unreleased:?}; each needs its .sha256 first");
-        findings.push(Finding::new("wit", 0, message));
-    }
-    findings
+    check_against(RELEASED, files)
 }
 
-fn check_released(name: &str, record: &File, files: &[File]) -> Vec<Finding> {
-    let folder = format!("wit/{name}/");
-    let mut recorded: BTreeMap<&str, &str> = BTreeMap::new();
+fn check_against(released: &[Released], files: &[File]) -> Vec<Finding> {
+    let folder_of = |path: &'static str| path.split_once('/').map_or(path, |(folder, _)| folder);
+    let versions: BTreeSet<&str> = released.iter().map(|(path, _)| folder_of(path)).collect();
     let mut findings = Vec::new();
-    for (index, line) in record.text.lines().enumerate() {
-        match line.split_once("  ") {
-            Some((hash, path)) if hash.len() == 64 => {
-                recorded.insert(path, hash);
-            }
-            _ => findings.push(Finding::new(
-                &record.path,
-                index + 1,
-                "expected `<sha256>  <path>` as sha256sum writes it",
-            )),
-        }
-    }
-    for file in files.iter().filter(|file| file.path.starts_with(&folder)) {
-        let path = file.path.trim_start_matches("wit/");
-        let found = hex(&Sha256::digest(file.text.as_bytes()));
-        let message = match recorded.remove(path) {
-            Some(hash) if hash == found => continue,
-            Some(hash) => format!(
-                "{name} is released and never changes (recorded {}…, found {}…); copy the folder to a new `since_v…`",
-                &hash[..12],
-                &found[..12]
-            ),
-            None => format!("{name} is released and never grows a file; copy the folder to a new `since_v…`"),
+    let mut unreleased = BTreeSet::new();
+    for file in files {
+        let Some(path) = file.path.strip_prefix("wit/") else { continue };
+        let Some((version, _)) = path.split_once('/') else {
+            let message = "expected folders of versions, `since_v…`, and nothing beside them";
+            findings.push(Finding::new(&file.path, 0, message));
+            continue;
         };
+        if !versions.contains(version) {
+            unreleased.insert(version);
+            continue;
+        }
+        let found = hex(&Sha256::digest(file.text.as_bytes()));
+        let what = match released.iter().find(|(known, _)| *known == path) {
+            Some((_, hash)) if *hash == found => continue,
+            Some((_, hash)) => format!("never changes (released {}…, found {}…)", &hash[..12], &found[..12]),
+            None => "never grows a file".to_owned(),
+        };
+        let message = format!(
+            "`{version}` is released and {what}: take the change back with `git checkout`, and make it in a new version, a \
+             copy of the folder named `since_v…` with the new number"
+        );
         findings.push(Finding::new(&file.path, 0, message));
     }
-    for path in recorded.keys() {
-        findings.push(Finding::new(&record.path, 0, format!("wit/{path} is recorded as released, but is not there")));
+    for (path, _) in released {
+        let path = format!("wit/{path}");
+        if !files.iter().any(|file| file.path == path) {
+            let message = "it is released, but is not there: guests were built against it, so bring it back";
+            findings.push(Finding::new(&path, 0, message));
+        }
+    }
+    if unreleased.len() > 1 {
+        let message = format!(
+            "more than one version is not released: {unreleased:?}; the older ones need their rows in \
+             `xtask/src/tidy/wit.rs` first"
+        );
+        findings.push(Finding::new("wit", 0, message));
     }
     findings
 }
@@ -76,41 +76,56 @@ mod tests {
     use super::*;
 
     /// `printf abc | sha256sum`
-    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const ONE: &[Released] = &[("since_v1/a.wit", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")];
 
-    fn released() -> Vec<File> {
-        vec![
-            file("wit/since_v1/a.wit", "abc"),
-            file("wit/since_v1.sha256", &format!("{ABC}  since_v1/a.wit\n")),
-            file("wit/since_v2/a.wit", "not released"),
-        ]
+    fn files() -> Vec<File> {
+        vec![file("wit/since_v1/a.wit", "abc"), file("wit/since_v2/a.wit", "not released")]
     }
 
     #[test]
-    fn recorded_text_and_one_unreleased_version_are_fine() {
-        assert_eq!(check(&released()), []);
+    fn released_text_and_one_unreleased_version_are_fine() {
+        assert_eq!(check_against(ONE, &files()), []);
     }
 
     #[test]
     fn changed_added_and_removed_files_are_found() {
-        let mut files = released();
-        files[0].text.push(' ');
-        assert!(check(&files)[0].message.contains("never changes"));
-        files[0].text = "abc".into();
-        files.push(file("wit/since_v1/b.wit", ""));
-        assert!(check(&files)[0].message.contains("never grows"));
-        assert!(check(&released()[1..])[0].message.contains("is not there"));
+        let mut changed = files();
+        changed[0].text.push(' ');
+        let found = &check_against(ONE, &changed)[0];
+        assert_eq!(found.path, "wit/since_v1/a.wit");
+        assert!(found.message.contains("`since_v1` is released and never changes (released ba7816bf8f01…"), "{found}");
+        assert!(found.message.contains("make it in a new version"), "{found}");
+        let mut more = files();
+        more.push(file("wit/since_v1/b.wit", ""));
+        assert!(check_against(ONE, &more)[0].message.contains("never grows"));
+        assert!(check_against(ONE, &files()[1..])[0].message.contains("is not there"));
+    }
+
+    #[test]
+    fn a_record_beside_the_text_releases_nothing() {
+        let mut both = files();
+        both[0].text.push(' ');
+        let hash = hex(&Sha256::digest(both[0].text.as_bytes()));
+        both.push(file("wit/since_v1.sha256", &format!("{hash}  since_v1/a.wit\n")));
+        let found = check_against(ONE, &both);
+        assert!(found.iter().any(|finding| finding.message.contains("never changes")), "{found:?}");
+        assert!(found.iter().any(|finding| finding.path == "wit/since_v1.sha256"), "{found:?}");
     }
 
     #[test]
     fn two_unreleased_versions_are_refused() {
-        let files = [file("wit/since_v1/a.wit", ""), file("wit/since_v2/a.wit", "")];
-        assert!(check(&files)[0].message.contains("more than one version"));
+        let two = [file("wit/since_v1/a.wit", ""), file("wit/since_v2/a.wit", "")];
+        assert!(check_against(&[], &two)[0].message.contains("more than one version"));
     }
 
+    /// The text as it lies here, and one letter of it changed.
     #[test]
-    fn a_broken_record_is_named_with_its_line() {
-        let found = check(&[file("wit/since_v1.sha256", "nonsense\n")]);
-        assert_eq!(found[0].to_string(), "wit/since_v1.sha256:1: expected `<sha256>  <path>` as sha256sum writes it");
+    fn the_released_package_is_held() {
+        let path = "wit/since_v0_1_0/hook.wit";
+        let text = std::fs::read_to_string(crate::repository::root().join(path)).unwrap();
+        assert_eq!(check(&[file(path, &text)]), []);
+        let changed = text.replacen("verdict", "Verdict", 1);
+        assert_ne!(changed, text);
+        assert!(check(&[file(path, &changed)])[0].message.contains("never changes"));
     }
 }
