@@ -68,6 +68,7 @@ pub struct WriteOptions {
 
 /// Answer to a change.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per change, and moved a few times: a box would cost more")]
 pub enum Written {
     Created(Instance),
     Updated(Instance),

@@ -25,6 +25,8 @@ use std::sync::Mutex;
 use page::{Block, Kind, Page};
 use shell::{Ended, Shell};
 
+use crate::support::{is_ci, skip};
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -72,11 +74,10 @@ fn follow(file: &Path) -> Result<(), String> {
     let page = Page::parse(&text)?;
     let environment = match needs::environment(&page.needs) {
         Ok(environment) => environment,
-        Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-            return Err(format!(": {missing}; with CI=true nothing may be skipped"));
-        }
+        // Not `skip`, which would end the other pages too.
+        Err(missing) if is_ci() => return Err(format!(": {missing}; with CI=true nothing may be skipped")),
         Err(missing) => {
-            eprintln!("skipped: {}: {missing}", file.display());
+            skip(&file.display().to_string(), &missing);
             return Ok(());
         }
     };

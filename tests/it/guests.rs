@@ -1,24 +1,8 @@
 //! The example hooks in Rust, built and bound as an author would: `hooks/examples`.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::json;
 
-use crate::support::{Server, ServerOptions, eventually};
-
-/// A component that `cargo xtask guests` built; `None` (and a word about it) if it did not.
-fn guest(name: &str) -> Option<Vec<u8>> {
-    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    let folder = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, PathBuf::from);
-    let path = folder.join(format!("{name}.wasm"));
-    match std::fs::read(&path) {
-        Ok(component) => Some(component),
-        Err(error) => {
-            eprintln!("skipped: {}: {error}; `cargo xtask guests` builds it", path.display());
-            None
-        }
-    }
-}
+use crate::support::{Server, ServerOptions, eventually, guest};
 
 fn orders() -> serde_json::Value {
     let schema = json!({"type": "object", "required": ["total"], "properties": {
@@ -32,7 +16,7 @@ fn server(tables: &str) -> Server {
 
 #[test]
 fn a_rust_component_accepts_amends_and_refuses() {
-    let Some(check) = guest("check") else { return };
+    let Some(check) = guest("check.wasm") else { return };
     let server = server("[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true");
     let api = server.client();
     api.post("/models", &orders()).expect(201);
@@ -54,7 +38,7 @@ fn a_rust_component_accepts_amends_and_refuses() {
 
 #[test]
 fn a_rust_component_writes_after_the_change_when_it_may() {
-    let Some(audit) = guest("audit") else { return };
+    let Some(audit) = guest("audit.wasm") else { return };
     let grant = "[[grants]]\nmodel = 'order'\nphase = 'postCreate'\nwrite = ['audit']";
     // One try, so that the denial is there at once.
     for (tables, is_granted) in [(grant, true), ("", false)] {
@@ -88,7 +72,7 @@ fn a_rust_component_writes_after_the_change_when_it_may() {
 /// A component that was built against a version of the WIT package that is not there yet.
 #[test]
 fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
-    let Some(mut check) = guest("check") else { return };
+    let Some(mut check) = guest("check.wasm") else { return };
     // The names of its imports are all that tells of the version.
     let places: Vec<usize> = (0..check.len() - 6).filter(|at| check[*at..].starts_with(b"@0.1.0")).collect();
     assert!(!places.is_empty());
@@ -114,7 +98,7 @@ fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
 #[test]
 fn hooks_in_other_languages_decide() {
     for (name, amends) in [("check_c", false), ("javy_check", true)] {
-        let Some(code) = guest(name) else { continue };
+        let Some(code) = guest(&format!("{name}.wasm")) else { continue };
         let server = server("[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true");
         let api = server.client();
         api.post("/models", &orders()).expect(201);

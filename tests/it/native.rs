@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, ServerOptions, create_orders, eventually};
+use crate::support::{Server, ServerOptions, create_orders, eventually, guest, skip};
 
 /// Compiles a file of the repository into the server's hooks folder, in one step. `false`, and a word about it: there is
 /// no compiler.
@@ -19,8 +19,7 @@ fn compile(server: &Server, library: &str, source: &str, flags: &[&str]) -> bool
     match command.arg("-o").arg(&new).arg(root.join(source)).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => {
-            assert!(std::env::var("CI").is_err(), "no C compiler: {error}");
-            eprintln!("skipped: no C compiler `cc`: {error}");
+            skip("libraries in C", &format!("no C compiler `cc`: {error}"));
             return false;
         }
     }
@@ -289,19 +288,6 @@ fn a_library_that_never_returns_costs_its_calls_and_nothing_else() {
     assert!(compile(&server, "stuck.so", CHECK, &[]));
     eventually("the repaired library runs", || (create(&server, 1.0).0 == 201).then_some(()));
     assert!(server.stop().success(), "threads that are lost do not keep the server");
-}
-
-/// A guest that `cargo xtask` built; `None` (and a word about it) if it did not.
-fn guest(file: &str) -> Option<Vec<u8>> {
-    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    let folder = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, std::path::PathBuf::from);
-    let path = folder.join(file);
-    let found = std::fs::read(&path);
-    if let Err(error) = &found {
-        assert!(std::env::var("CI").is_err(), "{}: {error}", path.display());
-        eprintln!("skipped: {}: {error}; `cargo xtask guests` and `cargo xtask native` build it", path.display());
-    }
-    found.ok()
 }
 
 #[test]

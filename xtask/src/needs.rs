@@ -40,6 +40,20 @@ pub(crate) fn javascript_packages() -> Result {
     run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
 }
 
+/// Programs that the tests of the http and process capabilities run, where they look for them.
+pub(crate) fn programs() -> Result {
+    for (program, folders) in [("openssl", &[][..]), ("python3", &["/usr/bin", "/usr/local/bin"])] {
+        let is_there = match folders {
+            [] => find_program(program).is_some(),
+            folders => folders.iter().any(|folder| Path::new(folder).join(program).is_file()),
+        };
+        if !is_there {
+            install_debian(&[program]).map_err(|reason| format!("no {program} ({reason}); install it"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Targets that a guest can be built for, best first.
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 

@@ -40,6 +40,11 @@ pub(crate) fn run(args: &[String]) -> Result {
         skipped.push(format!("tests of bundles and of the JavaScript SDK: {reason}"));
     }
 
+    section("programs that tests run");
+    if let Err(reason) = needs::programs() {
+        skipped.push(format!("some tests of the capabilities http and process: {reason}"));
+    }
+
     section("v8: the library of the engine");
     match crate::v8::fetch() {
         Ok(folder) => println!("V8 is in {}", folder.display()),

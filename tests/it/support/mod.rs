@@ -4,6 +4,8 @@ mod client;
 mod server;
 mod stream;
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response};
@@ -11,6 +13,35 @@ pub(crate) use server::{Server, ServerOptions};
 
 /// Longer than anything takes on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether nothing may be skipped.
+pub(crate) fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// What is not there is skipped, and said; with `CI=true` it is a failure.
+#[track_caller]
+pub(crate) fn skip(what: &str, reason: &str) {
+    assert!(!is_ci(), "{what}: {reason}; with CI=true nothing may be skipped");
+    // Past the test harness, which keeps what passing tests print to itself. Whoever closed the stream does not want to know.
+    let _ = writeln!(std::io::stderr(), "skipped: {what}: {reason}");
+}
+
+/// A guest that `cargo xtask guests` or `native` built, by its file's name; `None` (and a word about it) if it did not.
+#[track_caller]
+pub(crate) fn guest(file: &str) -> Option<Vec<u8>> {
+    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
+    let folder = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, PathBuf::from);
+    let path = folder.join(file);
+    match std::fs::read(&path) {
+        Ok(guest) => Some(guest),
+        Err(error) => {
+            let reason = format!("{error}; `cargo xtask guests` and `cargo xtask native` build it");
+            skip(&path.display().to_string(), &reason);
+            None
+        }
+    }
+}
 
 /// Asks again and again until there is an answer.
 #[track_caller]

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::Phase;
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
-use crate::hooks::testing::{Bench, access_error, rerun};
+use crate::hooks::testing::{Bench, access_error, rerun, skip};
 
 /// A server that answers each request with what a function says, and remembers the requests.
 struct Server {
@@ -472,7 +472,7 @@ impl TlsServer {
         let new_key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
         let made = openssl(&format!("{new_key} -keyout ca.key -out ca.pem -subj /CN=test-authority")).status();
         if made.is_err() {
-            eprintln!("skipped: no openssl on this machine");
+            skip("TLS", "no `openssl` on the PATH");
             return None;
         }
         let leaf = format!(

@@ -11,7 +11,7 @@ use super::{Processes, arg_matches, grant_value};
 use crate::config::{Phase, ProcessGrant};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{ProcessCommand, ProcessOutput, Session};
-use crate::hooks::testing::{Bench, access_error, rerun};
+use crate::hooks::testing::{Bench, access_error, rerun, skip};
 
 /// A folder that programs without rights can reach.
 struct Folder(tempfile::TempDir);
@@ -95,7 +95,7 @@ fn nothing_is_left_of(program: &str) {
 fn python() -> Option<PathBuf> {
     let found = ["/usr/bin/python3", "/usr/local/bin/python3"].iter().find_map(|path| fs::canonicalize(path).ok());
     if found.is_none() {
-        eprintln!("skipped: no python3 on this machine");
+        skip("programs that try what a shell cannot", "no python3 in /usr/bin or /usr/local/bin");
     }
     found
 }

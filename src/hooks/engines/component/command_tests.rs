@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::hooks::context::{FailureCause, Rejection};
-use crate::hooks::engines::conformance::skip;
 use crate::hooks::engines::testing::{Called, Case, cache, guest_file};
+use crate::hooks::testing::skip;
 
 /// A call of the command in C with a word that says what to do; `None` if it was not built.
 async fn command(phase: Phase, word: &str) -> Option<Called> {

@@ -11,7 +11,6 @@ mod cases;
 pub(super) mod javascript;
 mod stage;
 
-use std::io::Write;
 use std::sync::Arc;
 
 use self::cases::{CAPABILITIES, DATA, LIMITS, Row, VERDICTS};
@@ -19,6 +18,7 @@ use self::stage::Stage;
 use super::Engine;
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{FailureCause, Outcome};
+use crate::hooks::testing::{say, skip};
 
 /// What a hook is to do. `ID` is the instance's id in the context. A capability that refuses: logs the error's code,
 /// then its message, and accepts.
@@ -267,16 +267,4 @@ impl Subject {
 
 fn fits(pattern: &str, case: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == case, |start| case.starts_with(start))
-}
-
-/// What is not there is skipped, and said; where nothing may be missing it is a failure.
-pub(super) fn skip(what: &str, reason: &str) {
-    assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "{what}: {reason}");
-    say(&format!("skipped: {what}: {reason}"));
-}
-
-/// Past the test harness, which keeps what passing tests print to itself.
-fn say(line: &str) {
-    // Whoever closed the error stream does not want to know.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

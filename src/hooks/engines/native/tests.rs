@@ -9,8 +9,9 @@ use super::given_up::GIVEN_UP_MAX;
 use super::*;
 use crate::config::Limits;
 use crate::hooks::context::FailureCause;
-use crate::hooks::engines::conformance::{Subject, conformance, skip};
+use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Case, cache, guest_file};
+use crate::hooks::testing::skip;
 
 /// What `cc` makes of a file of tests/guests/native. `Err`: there is no compiler.
 fn compiled(file: &str, flags: &[&str]) -> Result<Vec<u8>, String> {
