@@ -6,12 +6,13 @@
 //! | --- | --- |
 //! | `LANGUAGE file=PATH` | written to that path, seen from where the shell stands |
 //! | `LANGUAGE excerpt=PATH` | must stand in that file as it is |
+//! | `LANGUAGE source=PATH` | must stand in that file of the repository as it is |
 //! | `sh` | run; it must succeed. `snaphook serve &` and `snaphook dev &` are waited for |
 //! | `sh fails` | run; it must fail |
 //! | `sh eventually` | run until the `text` block after it is what it prints |
 //! | `text` | right after one of `sh`: what it prints; `…` stands for anything, alone on a line for any lines |
 //!
-//! Anything else fails the test. Pages serve at `127.0.0.1:1337`, the test on a free port. A page that needs programs
+//! Anything else fails the test, blocks that are only indented too. Pages serve at `127.0.0.1:1337`, the test on a free port. A page that needs programs
 //! says so in its first line: `<!-- needs: node, wasm32 -->`; without them it is skipped, which `CI=true` forbids.
 //! `SNAPHOOK_DOCS_PAGE=javascript` runs one page.
 
@@ -98,6 +99,11 @@ fn run(shell: &mut Shell, block: &Block, expected: Option<&str>) -> Result<(), S
         Kind::Excerpt(path) => match shell.read(path)?.contains(&block.text) {
             true => Ok(()),
             false => Err(format!("`{path}` does not hold this:\n{}", block.text)),
+        },
+        Kind::Source(path) => match std::fs::read_to_string(repository().join(path)) {
+            Ok(source) if source.contains(&block.text) => Ok(()),
+            Ok(_) => Err(format!("`{path}` does not hold this:\n{}", block.text)),
+            Err(error) => Err(format!("`{path}` cannot be read: {error}")),
         },
         // Compared together with the commands before it.
         Kind::Output => Ok(()),

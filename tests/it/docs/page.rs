@@ -19,6 +19,7 @@ pub(super) struct Block {
 pub(super) enum Kind {
     File(String),
     Excerpt(String),
+    Source(String),
     Run { fails: bool },
     Eventually,
     Output,
@@ -32,11 +33,16 @@ impl Page {
         let mut lines = (1..).zip(text.lines());
         // Where the block before ended: output stands right after what prints it.
         let mut nothing_since = false;
+        let mut after_blank = true;
         while let Some((line, text)) = lines.next() {
             let opening = text.trim_start();
             let indent = text.len() - opening.len();
             let fence = opening.bytes().take_while(|byte| *byte == b'`').count();
             if fence < 3 {
+                if after_blank && indent >= 4 && !opening.is_empty() {
+                    return Err(format!(":{line}: nothing runs a block that is only indented; put it between fences"));
+                }
+                after_blank = opening.is_empty();
                 nothing_since &= opening.is_empty();
                 continue;
             }
@@ -57,6 +63,7 @@ impl Page {
             }
             blocks.push(Block { line, kind, text: inside });
             nothing_since = true;
+            after_blank = false;
         }
         Ok(Page { needs, blocks })
     }
@@ -69,12 +76,14 @@ fn kind(info: &str) -> Result<Kind, String> {
     match (language, rest.as_slice()) {
         (_, [word]) if word.starts_with("file=") => Ok(Kind::File(word["file=".len()..].to_owned())),
         (_, [word]) if word.starts_with("excerpt=") => Ok(Kind::Excerpt(word["excerpt=".len()..].to_owned())),
+        (_, [word]) if word.starts_with("source=") => Ok(Kind::Source(word["source=".len()..].to_owned())),
         ("sh", []) => Ok(Kind::Run { fails: false }),
         ("sh", ["fails"]) => Ok(Kind::Run { fails: true }),
         ("sh", ["eventually"]) => Ok(Kind::Eventually),
         ("text", []) => Ok(Kind::Output),
         _ => Err(format!(
-            "nothing runs this block: `{info}`; expected `sh`, `text`, or a language with `file=PATH` or `excerpt=PATH`"
+            "nothing runs this block: `{info}`; expected `sh`, `text`, or a language with `file=PATH`, \
+             `excerpt=PATH` or `source=PATH`"
         )),
     }
 }
@@ -139,6 +148,7 @@ fn pages_are_taken_apart() {
     for (text, error) in [
         ("```js\nx\n```\n", ":1: nothing runs this block: `js`"),
         ("```sh\nx\n", ":1: the block has no end"),
+        ("word\n\n    x\n", ":3: nothing runs a block that is only indented"),
         ("```sh\nx\n```\nword\n```text\n```\n", ":5: `text` must stand right after"),
     ] {
         assert!(Page::parse(text).err().is_some_and(|found| found.starts_with(error)), "{text}");
