@@ -164,8 +164,11 @@ fn stored(model: &str, file: &BindingFile, bytes: &[u8], artifacts: &[&str]) -> 
     if artifacts.contains(&digest.as_str()) {
         return format!("sha256:{digest}");
     }
-    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-    format!("{model}/{name}")
+    // Beside the model, or below it: such as what a project in a folder of its own is built to.
+    let folder = file.path.ancestors().find(|folder| folder.join("model.json").is_file());
+    let below = folder.and_then(|folder| file.path.strip_prefix(folder).ok());
+    let name = below.map_or_else(|| PathBuf::from(file.path.file_name().unwrap_or_default()), PathBuf::from);
+    format!("{model}/{}", name.display())
 }
 
 #[cfg(test)]
@@ -187,6 +190,12 @@ mod tests {
             binding("a", &file("component", inline("x"), false), &[]),
             json!({"engine": "component", "artifact": "a/check.wasm"})
         );
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("model.json"), "{}").unwrap();
+        let below = BindingFile { path: folder.join("check/dist/x.wasm"), ..file("component", inline("x"), false) };
+        assert_eq!(binding("a", &below, &[])["artifact"], "a/check/dist/x.wasm");
         let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
         assert_eq!(
             binding("a", &file("component", inline("x"), false), &[digest]),

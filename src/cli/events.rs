@@ -131,6 +131,7 @@ pub(super) struct Frames {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) id: Option<String>,
+    pub(super) event: String,
     pub(super) data: String,
 }
 
@@ -153,6 +154,7 @@ impl Frames {
                     }
                 }
                 "id" => self.current.id = Some(value.to_owned()),
+                "event" => value.clone_into(&mut self.current.event),
                 "data" => {
                     if !self.current.data.is_empty() {
                         self.current.data.push('\n');
@@ -173,8 +175,12 @@ mod tests {
     #[test]
     fn frames_come_in_pieces() {
         let text = ":\n\nid: 7\nevent: instance.created\ndata: {\"a\":\"ä\"}\n\n: beat\n\nid: 8\r\ndata: x\ndata: y\r\n\r\nid: 9\n";
-        let frame = |id: &str, data: &str| Frame { id: Some(id.to_owned()), data: data.to_owned() };
-        let expected = [frame("7", "{\"a\":\"ä\"}"), frame("8", "x\ny")];
+        let frame = |id: &str, event: &str, data: &str| Frame {
+            id: Some(id.to_owned()),
+            event: event.to_owned(),
+            data: data.to_owned(),
+        };
+        let expected = [frame("7", "instance.created", "{\"a\":\"ä\"}"), frame("8", "", "x\ny")];
         for size in [1, 2, 3, 7, text.len()] {
             let mut frames = Frames::default();
             let found: Vec<_> = text.as_bytes().chunks(size).flat_map(|chunk| frames.push(chunk)).collect();

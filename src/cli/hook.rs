@@ -3,7 +3,7 @@
 mod build;
 mod deploy;
 mod new;
-mod project;
+pub(super) mod project;
 mod replay;
 mod test;
 pub(super) mod types;

@@ -9,10 +9,18 @@ use super::error::Result;
 use super::{Engine, stopped_signal};
 use crate::catalog::Model;
 use crate::config::Phase;
-use crate::hooks::feed::RunLine;
+use crate::hooks::feed::Told;
 use crate::hooks::stats::PhaseLine;
 
 impl Engine {
+    /// A model's hooks follow the files of their libraries: what [`Engine::hook_infos`] tells is so from then on.
+    pub async fn look_at_libraries(&self, model: &Model) {
+        let Some(entry) = self.models.get(&model.record.id) else { return };
+        for hook in entry.hooks() {
+            self.host.look_at_library(hook).await;
+        }
+    }
+
     /// A phase's hooks, in order.
     pub fn hook_infos(&self, model: &Model, phase: Phase) -> Vec<HookInfo> {
         let Some(entry) = self.models.get(&model.record.id) else { return Vec::new() };
@@ -43,19 +51,10 @@ impl Engine {
         Ok(stream::iter(lines).chain(live).take_until(stopped_signal(ended)).boxed())
     }
 
-    /// Every run of every hook that ends from now on. One that cannot keep up misses some.
-    pub fn follow_hook_runs(&self) -> BoxStream<'static, RunLine> {
-        let live = stream::unfold(self.host.follow_runs(), |mut receiver| async move {
-            use tokio::sync::broadcast::error::RecvError;
-            loop {
-                match receiver.recv().await {
-                    Ok(run) => return Some((run, receiver)),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
-                }
-            }
-        });
-        live.take_until(stopped_signal(self.stopping.subscribe())).boxed()
+    /// Every run of every hook that ends from now on, and every native library that is loaded or cannot be. One that
+    /// cannot keep up misses some, and is told how many.
+    pub fn follow_hooks(&self) -> BoxStream<'static, Told> {
+        self.host.follow().take_until(stopped_signal(self.stopping.subscribe())).boxed()
     }
 
     /// One object per hook of the phase.

@@ -1,5 +1,6 @@
-//! Every run as it ends, for those who follow: `GET /hooks/runs`, and through it `snaphook dev`.
+//! What hooks do, as it happens, for those who follow: `GET /hooks/runs`, and through it `snaphook dev`.
 
+use futures::stream::{self, Stream};
 use serde::Serialize;
 use snaphook_driver::time::{self, Millis};
 use tokio::sync::broadcast;
@@ -8,8 +9,53 @@ use super::context::{Asked, Context, FieldError, LogLine, Outcome, Run};
 use super::host::{Binding, Mode};
 use crate::config::Phase;
 
-/// Runs that a follower may lag behind before it loses some.
+/// What a follower may lag behind before it loses some.
 const LAG_MAX: usize = 1024;
+
+/// One thing that a follower is told.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Told {
+    Run(RunLine),
+    Library(LibraryLine),
+    Missed(Missed),
+}
+
+impl Told {
+    /// Which of them it is.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Told::Run(_) => "run",
+            Told::Library(_) => "library",
+            Told::Missed(_) => "missed",
+        }
+    }
+}
+
+/// The follower did not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Missed {
+    /// How many of the others it was not told.
+    pub missed: u64,
+}
+
+/// A native library was loaded for a hook, or could not be.
+#[derive(Clone, Debug, Serialize)]
+pub struct LibraryLine {
+    #[serde(with = "time")]
+    pub time: Millis,
+    pub model: String,
+    pub phase: Phase,
+    /// The hook's name.
+    pub hook: String,
+    /// File name in the hooks directory.
+    pub library: String,
+    /// `sha256:…` of the file.
+    pub artifact: String,
+    /// Why it does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
 
 /// One finished run.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +87,7 @@ pub struct RunLine {
 }
 
 /// Costs nothing while nobody follows.
-pub(super) struct Feed(broadcast::Sender<RunLine>);
+pub(super) struct Feed(broadcast::Sender<Told>);
 
 impl Default for Feed {
     fn default() -> Self {
@@ -50,8 +96,31 @@ impl Default for Feed {
 }
 
 impl Feed {
-    pub(super) fn follow(&self) -> broadcast::Receiver<RunLine> {
-        self.0.subscribe()
+    /// What happens from now on.
+    pub(super) fn follow(&self) -> impl Stream<Item = Told> + Send + use<> {
+        use broadcast::error::RecvError;
+        stream::unfold(self.0.subscribe(), |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(told) => Some((told, receiver)),
+                Err(RecvError::Lagged(missed)) => Some((Told::Missed(Missed { missed }), receiver)),
+                Err(RecvError::Closed) => None,
+            }
+        })
+    }
+
+    /// `error`: why the library of the binding does not run; it was loaded if there is none.
+    pub(super) fn tell_library(&self, binding: &Binding, artifact: &str, error: Option<&str>) {
+        let Some(library) = binding.library.as_ref().filter(|_| self.0.receiver_count() > 0) else { return };
+        // An error means that the last follower just left.
+        let _ = self.0.send(Told::Library(LibraryLine {
+            time: time::now(),
+            model: binding.id.model.clone(),
+            phase: binding.id.phase,
+            hook: binding.id.name.clone(),
+            library: library.clone(),
+            artifact: artifact.to_owned(),
+            error: error.map(str::to_owned),
+        }));
     }
 
     pub(super) fn tell(&self, binding: &Binding, context: &Context, run: &Run) {
@@ -68,7 +137,7 @@ impl Feed {
             }
         };
         // An error means that the last follower just left.
-        let _ = self.0.send(RunLine {
+        let _ = self.0.send(Told::Run(RunLine {
             time: time::now(),
             model: context.model.clone(),
             phase: context.phase,
@@ -84,6 +153,43 @@ impl Feed {
             memory_bytes: run.memory_bytes,
             log: run.log.clone(),
             asked: run.asked.clone(),
-        });
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::hooks::grants::HookId;
+
+    #[tokio::test]
+    async fn who_lags_is_told_how_much_it_missed() {
+        let feed = Feed::default();
+        let id = HookId {
+            model: "a".to_owned(),
+            phase: Phase::PreCreate,
+            name: "x".to_owned(),
+            artifact: "sha256:00".to_owned(),
+        };
+        let binding = Binding {
+            id,
+            engine: "native".to_owned(),
+            size: 1,
+            mode: Mode::Enforce,
+            position: 1,
+            library: Some("libx.so".to_owned()),
+        };
+        let followed = feed.follow();
+        for _ in 0..LAG_MAX + 7 {
+            feed.tell_library(&binding, "sha256:01", None);
+        }
+        drop(feed);
+        let told: Vec<Told> = followed.collect().await;
+        let Told::Missed(missed) = &told[0] else { panic!("{:?}", told[0]) };
+        assert_eq!((missed.missed, told.len()), (7, LAG_MAX + 1));
+        assert!(told[1..].iter().all(|told| told.name() == "library"));
+        assert_eq!(serde_json::to_string(&told[0]).unwrap(), r#"{"missed":7}"#);
     }
 }

@@ -24,7 +24,7 @@ use super::access::Access;
 use super::code::{Code, Followed, Found};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
 use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
-use super::feed::{Feed, RunLine};
+use super::feed::{Feed, Told};
 use super::grants::{Granted, HookId};
 use super::library;
 use super::loaded::Loaded;
@@ -262,8 +262,15 @@ impl HookHost {
         Arc::clone(lock(&self.logs).entry((model.to_owned(), phase)).or_default())
     }
 
-    /// Every run that ends from now on.
-    pub fn follow_runs(&self) -> tokio::sync::broadcast::Receiver<RunLine> {
+    /// Loads a library if its file is another than the one that runs: whoever asks what is bound learns what is so now.
+    pub async fn look_at_library(&self, hook: &BoundHook) {
+        if hook.file.is_some() {
+            self.current(hook).await;
+        }
+    }
+
+    /// Every run that ends from now on, and every library that is loaded or cannot be.
+    pub fn follow(&self) -> impl futures::Stream<Item = Told> + Send + use<> {
         self.feed.follow()
     }
 
@@ -424,6 +431,7 @@ impl HookHost {
             Found::Same => return code,
             Found::Fault(message) => {
                 let broken = Code::new(HookId::clone(&code.id), code.size, None);
+                self.feed.tell_library(&hook.binding, &code.id.artifact, Some(&message));
                 broken.failed(format!("{message}; its calls fail until the file is there again"));
                 tracing::error!(hook = hook.label, "a native hook lost its library, so its calls fail: {message}");
                 hook.code.store(Arc::clone(&broken));
@@ -439,6 +447,7 @@ impl HookHost {
                 let message =
                     format!("`{}`: {error}; put a library there that loads: until then its calls fail", file.name);
                 tracing::error!(hook = hook.label, "a native hook's library cannot be loaded: {message}");
+                self.feed.tell_library(&hook.binding, &broken.id.artifact, Some(&message));
                 broken.failed(message);
                 broken
             }
@@ -448,6 +457,19 @@ impl HookHost {
         }
         hook.code.store(Arc::clone(&new));
         new
+    }
+
+    /// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
+    fn announce(&self, hook: &BoundHook, code: &Code) {
+        if let Some(file) = &hook.file {
+            tracing::warn!(
+                hook = hook.label,
+                "native library `{}` ({}) is loaded: {NOT_SANDBOXED}, it can do whatever the server can",
+                file.name,
+                code.id.artifact
+            );
+            self.feed.tell_library(&hook.binding, &code.id.artifact, None);
+        }
     }
 
     /// The code, ready to run; loaded by the first call while the others wait.

@@ -32,6 +32,7 @@ pub(super) async fn all(call: &Call, model: &str) -> Result<Response> {
     }
     call.no_query()?;
     let found = call.engine().model(model)?;
+    call.engine().look_at_libraries(&found).await;
     let phases: BTreeMap<Phase, Vec<HookInfo>> =
         Phase::ALL.into_iter().map(|phase| (phase, call.engine().hook_infos(&found, phase))).collect();
     Reply::ok().serialize(&phases)
@@ -81,16 +82,17 @@ pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Respo
     Reply::ok().serialize(&Items { items: call.engine().hook_stats(model, phase)? })
 }
 
-/// `GET /hooks/runs`: every run of every hook from now on, as server-sent events.
+/// `GET /hooks/runs`: every run of every hook from now on, as server-sent events; between them each native library that is
+/// loaded or cannot be (`library`), and how many events a client missed that did not keep up (`missed`).
 pub(super) async fn runs(call: &Call) -> Result<Response> {
     if call.verb() != Verb::Get {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     call.no_query()?;
-    let frames = call.engine().follow_hook_runs().map(|run| {
-        sse::frame(None, "run", |out| {
+    let frames = call.engine().follow_hooks().map(|told| {
+        sse::frame(None, told.name(), |out| {
             // Texts and numbers: writing them into memory cannot fail.
-            let _ = serde_json::to_writer(out, &run);
+            let _ = serde_json::to_writer(out, &told);
         })
     });
     Ok(sse::respond(frames, call.app.stopping.clone()))
@@ -115,6 +117,7 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
         return Ok(Reply::ok().fixed(CONTENT_TYPE, asked).bytes(bytes));
     }
     let found = call.engine().model(model)?;
+    call.engine().look_at_libraries(&found).await;
     Reply::ok().serialize(&call.engine().hook_infos(&found, phase))
 }
 

@@ -1,14 +1,16 @@
-//! Every run of a server's hooks, printed as it ends.
+//! What a server's hooks do, printed as it happens: every run, every native library that is loaded, and that something
+//! was missed if it was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::LOOK;
 use crate::cli::client::Client;
-use crate::cli::events::Frames;
+use crate::cli::events::{Frame, Frames};
 use crate::cli::{Failure, output};
 
 /// What a denial says before the lines of configuration that would grant what was asked.
@@ -17,25 +19,91 @@ const GRANT: &str = "; to allow it, add to ";
 /// Follows the server, also after it came back, until nobody reads the output. `connected` is told once it listens.
 pub(super) async fn print(client: Arc<Client>, connected: oneshot::Sender<()>) {
     let mut connected = Some(connected);
+    let mut faults = Faults::default();
+    // When the connection broke, and whether that was said.
+    let mut broken: Option<(Instant, bool)> = None;
     loop {
-        if let Ok(mut response) = client.stream("/hooks/runs", "").await {
-            if let Some(connected) = connected.take() {
-                // Whoever waited may have gone.
-                let _ = connected.send(());
-            }
-            let mut frames = Frames::default();
-            while let Ok(Some(chunk)) = response.chunk().await {
-                for frame in frames.push(&chunk) {
-                    let Ok(run) = serde_json::from_str::<Value>(&frame.data) else { continue };
-                    if let Err(Failure::OutputClosed) = output::line(text(&run)) {
-                        return;
+        let mut lines = Vec::new();
+        match client.stream("/hooks/runs", "").await {
+            Ok(mut response) => {
+                if let Some(connected) = connected.take() {
+                    // Whoever waited may have gone.
+                    let _ = connected.send(());
+                }
+                if let Some((since, _)) = broken.take() {
+                    lines.push(gap(since.elapsed()));
+                }
+                let mut frames = Frames::default();
+                loop {
+                    for line in lines.drain(..) {
+                        if let Err(Failure::OutputClosed) = output::line(line) {
+                            return;
+                        }
                     }
+                    let Ok(Some(chunk)) = response.chunk().await else { break };
+                    lines.extend(frames.push(&chunk).iter().filter_map(|frame| faults.line(frame)));
+                }
+                broken = Some((Instant::now(), false));
+            }
+            Err(_) => {
+                if let Some((_, said)) = &mut broken
+                    && !std::mem::replace(said, true)
+                    && let Err(Failure::OutputClosed) = output::line(BROKEN)
+                {
+                    return;
                 }
             }
         }
         // An older server has no such stream; what it binds is printed all the same.
         drop(connected.take());
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What is said when the server is not heard any more, and again.
+const BROKEN: &str = "the connection to the server broke; runs are missing here until it is back";
+
+fn gap(silence: std::time::Duration) -> String {
+    format!("the connection to the server is back; runs of {:.1} s may be missing here", silence.as_secs_f64())
+}
+
+/// What is wrong with native libraries, by hook: a server that tries again says it again.
+#[derive(Default)]
+struct Faults(HashMap<String, String>);
+
+impl Faults {
+    fn line(&mut self, frame: &Frame) -> Option<String> {
+        let told = serde_json::from_str::<Value>(&frame.data).ok()?;
+        match frame.event.as_str() {
+            "library" => self.library(&told),
+            "missed" => {
+                let missed = told.get("missed").and_then(Value::as_u64)?;
+                Some(format!("{missed} runs are missing here: they came faster than they could be printed"))
+            }
+            // Streams say `run`; more may come.
+            "run" => Some(text(&told)),
+            _ => None,
+        }
+    }
+
+    fn library(&mut self, told: &Value) -> Option<String> {
+        let word = |name: &str| told.get(name).and_then(Value::as_str).unwrap_or_default();
+        let hook = format!("{}.{}/{}", word("model"), word("phase"), word("hook"));
+        let library = word("library");
+        match told.get("error").and_then(Value::as_str) {
+            Some(error) if self.0.get(&hook).is_some_and(|said| said == error) => None,
+            Some(error) => {
+                let line = format!("{hook}: library `{library}` is not loaded: {error}");
+                self.0.insert(hook, error.to_owned());
+                Some(line)
+            }
+            None => {
+                self.0.remove(&hook);
+                // Twelve digits tell artifacts apart.
+                let artifact: String = word("artifact").chars().take("sha256:".len() + 12).collect();
+                Some(format!("{hook}: library `{library}` is loaded, not sandboxed ({artifact})"))
+            }
+        }
     }
 }
 
@@ -91,6 +159,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_told_beside_runs() {
+        let mut faults = Faults::default();
+        let mut line = |event: &str, data: Value| {
+            faults.line(&Frame { id: None, event: event.to_owned(), data: data.to_string() })
+        };
+        let said = line("missed", json!({"missed": 7}));
+        assert_eq!(said.as_deref(), Some("7 runs are missing here: they came faster than they could be printed"));
+        let library = |error: Option<&str>| {
+            json!({"model": "a", "phase": "preCreate", "hook": "h", "library": "libh.so",
+                "artifact": "sha256:0123456789abcdef", "error": error})
+        };
+        let loaded = "a.preCreate/h: library `libh.so` is loaded, not sandboxed (sha256:0123456789ab)";
+        let fails = "a.preCreate/h: library `libh.so` is not loaded: it is none";
+        for (error, said) in [
+            (None, Some(loaded)),
+            (Some("it is none"), Some(fails)),
+            // Tried again, said already.
+            (Some("it is none"), None),
+            (None, Some(loaded)),
+            (Some("it is none"), Some(fails)),
+        ] {
+            assert_eq!(line("library", library(error)).as_deref(), said);
+        }
+        assert_eq!(line("later", json!({})), None);
+    }
 
     #[test]
     fn a_run_says_what_it_lacked_once() {

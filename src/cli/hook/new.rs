@@ -37,7 +37,7 @@ pub(in crate::cli) enum Language {
 impl Language {
     pub(super) const ALL: [Language; 5] = [Language::Rust, Language::Js, Language::Ts, Language::Python, Language::C];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(in crate::cli) const fn as_str(self) -> &'static str {
         match self {
             Language::Rust => "rust",
             Language::Js => "js",

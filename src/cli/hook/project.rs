@@ -9,22 +9,22 @@ use super::new::Language;
 use crate::cli::{Failure, Result};
 use crate::config::Phase;
 
-const FILE: &str = "hook.toml";
+pub(in crate::cli) const FILE: &str = "hook.toml";
 
 /// A hook's folder.
 #[derive(Clone, Debug)]
-pub(super) struct Project {
-    pub(super) directory: PathBuf,
-    pub(super) name: String,
-    pub(super) language: Language,
-    pub(super) phase: Phase,
+pub(in crate::cli) struct Project {
+    pub(in crate::cli) directory: PathBuf,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) language: Language,
+    pub(in crate::cli) phase: Phase,
     pub(super) model: Option<String>,
     /// JavaScript and TypeScript: the file that the bundle begins with.
     pub(super) entry: Option<PathBuf>,
     /// Commands that build it, instead of the language's own way.
     pub(super) build: Vec<Vec<String>>,
     /// What those commands make.
-    pub(super) output: Option<PathBuf>,
+    pub(in crate::cli) output: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct File {
 
 impl Project {
     /// The project of a folder; `None` if it has no `hook.toml`.
-    pub(super) fn find(directory: &Path) -> Result<Option<Project>> {
+    pub(in crate::cli) fn find(directory: &Path) -> Result<Option<Project>> {
         let path = directory.join(FILE);
         let shown = path.display();
         let text = match std::fs::read_to_string(&path) {
@@ -91,7 +91,7 @@ impl Project {
     }
 
     /// What the project is built to.
-    pub(super) fn target(&self) -> PathBuf {
+    pub(in crate::cli) fn target(&self) -> PathBuf {
         let extension = if matches!(self.language, Language::Js | Language::Ts) { "js" } else { "wasm" };
         let folder = self.directory.strip_prefix(".").unwrap_or(&self.directory);
         folder.join("dist").join(format!("{}.{extension}", self.phase))

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -12,13 +13,13 @@ use super::{Background, command, run, write};
 use crate::support::{Client, Server, eventually};
 
 /// A running `snaphook dev` and what it has printed.
-struct Dev {
+pub(super) struct Dev {
     process: Background,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Dev {
-    fn start(directory: &Path, args: &[&str]) -> Dev {
+    pub(super) fn start(directory: &Path, args: &[&str]) -> Dev {
         let mut child: Child = command(directory, args)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -35,23 +36,36 @@ impl Dev {
         Dev { process: Background(child), lines }
     }
 
-    fn printed(&self) -> String {
+    /// A client of the server that it started.
+    #[track_caller]
+    pub(super) fn client(&self) -> Client {
+        let printed = self.printed();
+        let address = printed.lines().find_map(|line| line.strip_prefix("snaphook serves at http://"));
+        Client::new(address.expect("an address").parse().expect("an address"), "/")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("a process");
+    }
+
+    pub(super) fn printed(&self) -> String {
         self.lines.lock().expect("no panic while locked").join("\n")
     }
 
     /// Waits until it has printed that.
     #[track_caller]
-    fn says(&self, text: &str) {
+    pub(super) fn says(&self, text: &str) {
         eventually(&format!("`{text}` is printed"), || self.printed().contains(text).then_some(()));
     }
 
-    fn count(&self, text: &str) -> usize {
+    pub(super) fn count(&self, text: &str) -> usize {
         self.printed().matches(text).count()
     }
 }
 
 /// A new project with a port and a cache that the test chose.
-fn project(place: &Path) -> PathBuf {
+pub(super) fn project(place: &Path) -> PathBuf {
     run(place, &["init", "shop"]).ok();
     let shop = place.join("shop");
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
@@ -116,8 +130,7 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     dev.says("remove hook `order.preDelete`");
     api.request("DELETE", "/models/order/instances/a-1").send().expect(204);
 
-    let pid = i32::try_from(dev.process.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
-    kill_process(pid, Signal::INT).expect("a process");
+    dev.signal(Signal::INT);
     let status = eventually("it ends", || dev.process.0.try_wait().expect("a child"));
     assert!(status.success(), "{status}");
     assert!(std::net::TcpStream::connect(address).is_err(), "its server ends with it");
@@ -138,8 +151,7 @@ fn a_server_that_runs_is_used() {
     api.post("/models/order/instances", &data).expect_problem(502, "hook-failed");
     dev.says("order.preCreate/preCreate a-1 failed (amend) ");
     dev.says("amend = true");
-    let pid = i32::try_from(dev.process.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
-    kill_process(pid, Signal::INT).expect("a process");
+    dev.signal(Signal::INT);
     eventually("it ends", || dev.process.0.try_wait().expect("a child"));
     api.get("/models/order").expect(200);
 
@@ -147,4 +159,119 @@ fn a_server_that_runs_is_used() {
     assert!(nobody.contains("no server answers"), "{nobody}");
     let nothing = run(&shop, &["dev", "gone"]).fails();
     assert!(nothing.contains("`gone` is no folder"), "{nothing}");
+}
+
+/// Other tests run on the same cores, so the quickest of some saves has to show it.
+#[test]
+fn a_save_is_answered_within_a_second() {
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    let dev = Dev::start(&shop, &["dev"]);
+    dev.says("watching ");
+    let mut quickest = Duration::MAX;
+    for save in 1..=10 {
+        let started = Instant::now();
+        let source = format!("export const preCreate = () => {{ throw new Reject('save {save}'); }};\n");
+        write(&shop, "hooks/order/preCreate.ts", &source);
+        eventually("it is bound", || {
+            (dev.count("change hook `order.preCreate`: quickjs (preCreate.ts), ") == save).then_some(())
+        });
+        quickest = quickest.min(started.elapsed());
+        let data = json!({"data": {"customer": "ada", "total": 5}});
+        let problem = dev.client().post("/models/order/instances", &data).expect_problem(422, "rejected");
+        assert_eq!(problem["detail"], format!("save {save}"), "what was said to be bound decides");
+        if quickest < Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("the quickest of ten saves took {quickest:?}");
+}
+
+/// A file of the repository as a library, with flags that make it another one.
+fn library(shop: &Path, flags: &[&str]) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let new = shop.join("hooks/check.new");
+    let mut command = std::process::Command::new("cc");
+    command.args(["-shared", "-fPIC", "-fexceptions"]).args(flags).arg("-I").arg(root.join("sdk/c"));
+    match command.arg("-o").arg(&new).arg(root.join("sdk/c/examples/check.c")).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "no C compiler: {error}");
+            eprintln!("skipped: no C compiler `cc`: {error}");
+            return false;
+        }
+    }
+    std::fs::rename(new, shop.join("hooks/check.so")).expect("a library");
+    true
+}
+
+#[test]
+fn a_saved_library_is_loaded_and_said() {
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    if !library(&shop, &["-O1"]) {
+        return;
+    }
+    let dev = Dev::start(&shop, &["dev"]);
+    dev.says("watching ");
+    let loaded = "order.preUpdate/check: library `check.so` is loaded, not sandboxed (sha256:";
+    write(&shop, "hooks/order/preUpdate.toml", "[[chain]]\nlibrary = 'check.so'\n");
+    dev.says("create hook `order.preUpdate`: native (preUpdate.toml), ");
+    let times = |times: usize| eventually("a library is said", || (dev.count(loaded) == times).then_some(()));
+    times(1);
+    // Nobody calls it: the save alone is answered.
+    library(&shop, &["-O0"]);
+    times(2);
+    let fault = "order.preUpdate/check: library `check.so` is not loaded: ";
+    std::fs::write(shop.join("hooks/check.new"), "no library at all").expect("a file");
+    std::fs::rename(shop.join("hooks/check.new"), shop.join("hooks/check.so")).expect("a file");
+    dev.says(fault);
+    library(&shop, &["-O1"]);
+    times(3);
+    assert_eq!(dev.count(fault), 1, "{}", dev.printed());
+}
+
+#[test]
+fn who_misses_runs_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    // A port of its own, for a server that comes back.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
+    write(&shop, "config.toml", &config.replace(":0", &format!(":{port}")));
+    let serve = || {
+        let server = Background(command(&shop, &["serve"]).spawn().expect("the binary starts"));
+        let address = format!("127.0.0.1:{port}");
+        eventually("it serves", || std::net::TcpStream::connect(&address).ok());
+        server
+    };
+    let server = serve();
+    let dev = Dev::start(&shop, &["dev"]);
+    dev.says("watching ");
+    let api = Client::new(format!("127.0.0.1:{port}").parse().expect("an address"), "/");
+    let create = |id: &str| {
+        api.post("/models/order/instances", &json!({"id": id, "data": {"customer": "ada", "total": 5}})).expect(201)
+    };
+    create("first");
+    dev.says("order.preCreate/preCreate first amend ");
+
+    // It stands still, as a terminal does where text is selected, until the buffers between are full: 150 MB are more than they hold.
+    let lines = "x".repeat(60_000);
+    let source = format!("export const preCreate = ({{ log }}) => {{ log.info('{lines}'); }};\n");
+    write(&shop, "hooks/order/preCreate.ts", &source);
+    dev.says("change hook `order.preCreate`: quickjs (preCreate.ts), ");
+    dev.signal(Signal::STOP);
+    let line = format!("{}\n", json!({"data": {"customer": "ada", "total": 5}}));
+    let made = api.request("POST", "/models/order/import").body("application/x-ndjson", line.repeat(2_500)).send();
+    assert_eq!(made.expect(200).json()["failed"], 0);
+    dev.signal(Signal::CONT);
+    dev.says(" runs are missing here: they came faster than they could be printed");
+
+    // The server goes and comes back.
+    drop(server);
+    dev.says("the connection to the server broke; runs are missing here until it is back");
+    let _server = serve();
+    dev.says("the connection to the server is back; runs of ");
+    create("last");
+    dev.says("order.preCreate/preCreate last accept ");
 }
