@@ -113,6 +113,7 @@ async fn follow(client: Arc<Client>, directory: &Path, global: &Global) -> Resul
     let mut later = None;
     loop {
         let is_cut_off = pass.is_cut_off;
+        let mut is_saved = false;
         let retry = async {
             match (later, is_cut_off) {
                 (Some(time), _) => tokio::time::sleep_until(time).await,
@@ -128,7 +129,7 @@ async fn follow(client: Arc<Client>, directory: &Path, global: &Global) -> Resul
                 tokio::time::sleep(SETTLE).await;
                 while changes.try_recv().is_ok() {}
                 projects.look()?;
-                later = pass.has_libraries.then(|| tokio::time::Instant::now() + LIBRARY_SETTLE);
+                is_saved = true;
             }
             () = retry => later = None,
             arrived = pass.arrival() => match arrived? {
@@ -143,6 +144,9 @@ async fn follow(client: Arc<Client>, directory: &Path, global: &Global) -> Resul
             () = output_closed(&printing) => return Err(Failure::OutputClosed),
         }
         pass.run().await?;
+        if is_saved && pass.has_libraries {
+            later = Some(tokio::time::Instant::now() + LIBRARY_SETTLE);
+        }
     }
 }
 

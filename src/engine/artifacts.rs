@@ -13,6 +13,7 @@ use super::command::{BindingCode, BindingInput};
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{HookRecord, is_hook_name};
 use crate::config::Phase;
+use crate::hooks::engines::CODE_BYTES_MAX;
 use crate::hooks::host::Artifacts;
 use crate::hooks::library;
 
@@ -98,8 +99,8 @@ impl Engine {
                 let config = self.config.load();
                 let directory = config.directory.join(&config.hooks.directory);
                 let file = name.clone();
-                let read =
-                    tokio::task::spawn_blocking(move || read_artifact(&directory, &file, config.server.max_body_bytes));
+                let bytes_max = CODE_BYTES_MAX.max(config.server.max_body_bytes);
+                let read = tokio::task::spawn_blocking(move || read_artifact(&directory, &file, bytes_max));
                 let bytes = read.await.map_err(|error| cannot_bind(pointer.clone(), error.to_string()))?;
                 let bytes = bytes.map_err(|message| cannot_bind(pointer, message))?;
                 let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
@@ -123,7 +124,7 @@ fn read_artifact(directory: &Path, name: &str, bytes_max: usize) -> std::result:
     }
     let size = std::fs::metadata(&file).map_err(missing)?.len();
     if size > bytes_max as u64 {
-        return Err(format!("`{name}` has {size} bytes, at most {bytes_max} are allowed (`max-body`)"));
+        return Err(format!("`{name}` has {size} bytes, at most {bytes_max} are allowed"));
     }
     std::fs::read(&file).map_err(missing)
 }

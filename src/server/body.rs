@@ -14,6 +14,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
 use crate::engine::{self, Error, Line};
+use crate::hooks::engines::CODE_BYTES_MAX;
 
 /// How long a body may stop coming.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -83,8 +84,28 @@ pub(super) async fn of_type(call: &Call, body: Incoming, expected: &str) -> Resu
 }
 
 /// Reads a body of at most `max-body` bytes.
-pub(super) async fn read(call: &Call, mut body: Incoming) -> Result<Bytes> {
-    let max = call.app.max_body_bytes();
+pub(super) async fn read(call: &Call, body: Incoming) -> Result<Bytes> {
+    read_within(call, body, call.app.max_body_bytes(), too_large).await
+}
+
+/// Reads WebAssembly, which may be larger than any document: an interpreter may be in it.
+pub(super) async fn read_component(call: &Call, body: Incoming) -> Result<Bytes> {
+    let max = CODE_BYTES_MAX.max(call.app.max_body_bytes());
+    read_within(call, body, max, |max| {
+        Problem::new(
+            ProblemType::TooLarge,
+            format!("the component has more than {max} bytes, the most that a hook may have"),
+        )
+    })
+    .await
+}
+
+async fn read_within(
+    call: &Call,
+    mut body: Incoming,
+    max: usize,
+    too_large: impl Fn(usize) -> Problem,
+) -> Result<Bytes> {
     if body.size_hint().lower() > max as u64 {
         // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
         if !call.headers().contains_key(hyper::header::EXPECT) {

@@ -134,7 +134,7 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
-            let bytes = body::read(call, body).await?.to_vec();
+            let bytes = body::read_component(call, body).await?.to_vec();
             vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false }]
         }
         Some(JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript") => {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod authoring;
+mod authoring_compiled;
 mod check;
 mod commands;
 mod dev;

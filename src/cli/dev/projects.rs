@@ -89,12 +89,7 @@ impl Projects {
     }
 
     /// The error says what is wrong with the project.
-    fn look_at(
-        &mut self,
-        model: &str,
-        folder: &Path,
-        targets: &mut HashMap<PathBuf, PathBuf>,
-    ) -> Result<(), String> {
+    fn look_at(&mut self, model: &str, folder: &Path, targets: &mut HashMap<PathBuf, PathBuf>) -> Result<(), String> {
         let Some(project) = Project::find(folder).map_err(|error| error.to_string())? else { return Ok(()) };
         let out = target(&project)?;
         if let Some(other) = targets.insert(out.clone(), folder.to_owned()) {

@@ -23,6 +23,7 @@ use async_trait::async_trait;
 
 #[cfg(target_os = "linux")]
 pub use v8::serve_as_worker as serve_as_v8_worker;
+pub use wasm::CODE_BYTES_MAX;
 
 use super::context::{Context, Failure, Outcome};
 use super::session::Session;

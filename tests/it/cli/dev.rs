@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{Background, command, run, write};
-use crate::support::{Client, Server, eventually};
+use crate::support::{Client, PATIENCE, Server, eventually};
 
 /// A running `snaphook dev` and what it has printed.
 pub(super) struct Dev {
@@ -20,11 +20,12 @@ pub(super) struct Dev {
 
 impl Dev {
     pub(super) fn start(directory: &Path, args: &[&str]) -> Dev {
-        let mut child: Child = command(directory, args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the binary starts");
+        Dev::start_with(&mut command(directory, args))
+    }
+
+    pub(super) fn start_with(command: &mut Command) -> Dev {
+        let mut child: Child =
+            command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("a pipe");
         let collected = Arc::clone(&lines);
@@ -56,7 +57,18 @@ impl Dev {
     /// Waits until it has printed that.
     #[track_caller]
     pub(super) fn says(&self, text: &str) {
-        eventually(&format!("`{text}` is printed"), || self.printed().contains(text).then_some(()));
+        self.says_within(PATIENCE, text);
+    }
+
+    /// The same of what takes its time.
+    #[track_caller]
+    pub(super) fn says_within(&self, patience: Duration, text: &str) {
+        let deadline = Instant::now() + patience;
+        while !self.printed().contains(text) {
+            assert!(Instant::now() < deadline, "`{text}` is not printed within {patience:?}; but:\n{}", self.printed());
+            // Not a guess at how long it takes, only a pause between two questions.
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(super) fn count(&self, text: &str) -> usize {
@@ -191,7 +203,7 @@ fn a_save_is_answered_within_a_second() {
 fn library(shop: &Path, flags: &[&str]) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let new = shop.join("hooks/check.new");
-    let mut command = std::process::Command::new("cc");
+    let mut command = Command::new("cc");
     command.args(["-shared", "-fPIC", "-fexceptions"]).args(flags).arg("-I").arg(root.join("sdk/c"));
     match command.arg("-o").arg(&new).arg(root.join("sdk/c/examples/check.c")).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),

@@ -24,7 +24,7 @@ pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, Str
 }
 
 /// `PATH` with the tests' own programs in front.
-pub(super) fn path(first: &Path) -> std::ffi::OsString {
+pub(crate) fn path(first: &Path) -> std::ffi::OsString {
     let folders = std::iter::once(first.to_owned()).chain(folders());
     std::env::join_paths(folders).expect("no folder with a colon")
 }

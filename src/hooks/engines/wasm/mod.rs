@@ -21,5 +21,6 @@ pub(super) use lane::run;
 pub(super) use sandbox::Sandbox;
 pub(super) use state::{State, capability, fatal};
 
-/// Largest WebAssembly file that is accepted. A Rust hook has 40 KB, one with a JavaScript engine inside 2 to 12 MB.
-pub(super) const CODE_BYTES_MAX: usize = 32 << 20;
+/// Largest WebAssembly file that is accepted. A Rust hook has 40 KB, one with a JavaScript engine inside 2 to 12 MB, one with
+/// CPython inside 18 MB.
+pub const CODE_BYTES_MAX: usize = 32 << 20;

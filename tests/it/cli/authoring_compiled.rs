@@ -1,0 +1,171 @@
+//! Templates of languages whose compilers take seconds: from `hook new` to a bound hook, and under `snaphook dev`.
+//!
+//! In a set of tests of their own (`cli::authoring`), since compilers take the cores that others measure.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::dev::{Dev, project};
+use super::{Ended, ask, command, folder, run, write};
+use crate::docs::needs;
+use crate::support::{Server, create_orders};
+
+/// A component with CPython inside is 18 MB: it is made in ten seconds and compiled in twenty, more on a busy machine.
+const COMPILING: Duration = Duration::from_secs(240);
+
+/// A configuration that a server of another port answers for: nobody listens there. What was compiled once is kept.
+fn alone() -> String {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    format!("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[hooks]\ncache = '{}'\n", cache.display())
+}
+
+/// Whether a compiler is there; a word about it if not.
+pub(super) fn has(compiler: &str) -> bool {
+    let missing = match needs::environment(&[compiler.to_owned()]) {
+        Ok(_) => return true,
+        Err(missing) => missing,
+    };
+    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{missing}; with CI=true nothing may be skipped");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+/// Runs a command with the tests' compilers on its `PATH`.
+#[track_caller]
+fn with_tools(directory: &Path, args: &[&str]) -> Ended {
+    let output = command(directory, args).env("PATH", needs::path(directory)).output().expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// New, built, tried without a server, bound, changed, bound anew.
+#[track_caller]
+fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
+    let server = Server::start();
+    let api = server.client();
+    create_orders(&api, "order");
+    // The template asks for a name; a model without that demand lets the hook decide.
+    api.post("/models", &json!({"id": "note", "schema": {"type": "object"}})).expect(201);
+    let place = folder(&alone());
+    let here = place.path();
+    let said = run(here, &["hook", "new", "check", "--language", language]).ok();
+    assert!(said.contains(&format!("created check/{source}")), "{said}");
+    assert!(said.ends_with("next: cd check && snaphook hook build\n"), "{said}");
+    let said = with_tools(here, &["hook", "build", "check"]).ok();
+    assert!(said.starts_with("check/dist/preCreate.wasm: component for preCreate, "), "{said}");
+
+    // With the template's own data, which has no name.
+    let try_it = |data: &str| {
+        let args = ["hook", "test", "check/dist/preCreate.wasm", "--after", data, "--json"];
+        let tried = run(here, &args).ok();
+        serde_json::from_str::<Value>(&tried).expect("one document")
+    };
+    let tried = try_it("check/test/data.json");
+    assert_eq!(
+        (&tried["verdict"], &tried["message"], &tried["fields"]),
+        (&json!("reject"), &json!("a name is missing"), &json!([{"pointer": "/name", "message": "is missing"}])),
+        "{tried}"
+    );
+    write(here, "named.json", r#"{"name": "a", "total": 5}"#);
+    assert_eq!(try_it("named.json")["verdict"], "accept");
+
+    let hook = here.join("check");
+    let deploy = ["hook", "deploy", hook.to_str().expect("text"), "--model", "note"];
+    let said = ask(&server, &deploy).ok();
+    assert!(said.starts_with("note.preCreate/check is bound: component, sha256:"), "{said}");
+    api.post("/models/note/instances", &json!({"data": {"name": "a"}})).expect(201);
+    let problem = api.post("/models/note/instances", &json!({"data": {"total": 1}})).expect_problem(422, "rejected");
+    assert_eq!(problem["errors"], json!([{"pointer": "/data/name", "message": "is missing"}]));
+
+    // What the compiler says against a source is told, and what was built before stays.
+    let built = std::fs::read(hook.join("dist/preCreate.wasm")).expect("a component");
+    let text = std::fs::read_to_string(hook.join(source)).expect("a source");
+    write(&hook, source, &format!("{text}\n((\n"));
+    let said = with_tools(here, &["hook", "build", "check"]).fails();
+    assert!(said.contains("failed (exit status: 1); what it said stands above"), "{said}");
+    assert_eq!(std::fs::read(hook.join("dist/preCreate.wasm")).expect("a component"), built);
+
+    // Another rule.
+    let Some((old, new)) = rule else { return };
+    assert!(text.contains(old), "the template has what is changed");
+    write(&hook, source, &text.replace(old, new));
+    with_tools(here, &["hook", "build", "check"]).ok();
+    assert!(ask(&server, &deploy).ok().contains("(was component, sha256:"));
+    let problem = api.post("/models/note/instances", &json!({"data": {"name": "a"}})).expect_problem(422, "rejected");
+    assert_eq!(problem["detail"], "another rule", "{problem}");
+}
+
+#[test]
+fn c_from_new_to_bound() {
+    if has("clang") {
+        let old = "\"\\\"name\\\"\")) {\n        hook_string_dup(&err->message, \"a name is missing\")";
+        let new = "\"\\\"other\\\"\")) {\n        hook_string_dup(&err->message, \"another rule\")";
+        from_new_to_bound("c", "src/hook.c", Some((old, new)));
+    }
+}
+
+#[test]
+fn python_from_new_to_bound() {
+    if has("componentize-py") {
+        from_new_to_bound("python", "app.py", None);
+    }
+}
+
+/// A project beside a model is built when it is saved: said at once, bound when it is done.
+#[track_caller]
+fn built_at_each_save(language: &str, source: &str, rule: (&str, &str)) {
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    let dev = Dev::start_with(command(&shop, &["dev"]).env("PATH", needs::path(&shop)));
+    dev.says("watching ");
+    let api = dev.client();
+    let create = || api.post("/models/order/instances", &json!({"data": {"customer": "ada", "total": 5}}));
+    create().expect(201);
+
+    // It would write over the hook that is there.
+    run(&shop, &["hook", "new", "check", "--language", language, "--in", "hooks/order"]).ok();
+    dev.says("hooks/order/check: not built: `preCreate` has `preCreate.ts` already; remove one of the two");
+    std::fs::remove_file(shop.join("hooks/order/preCreate.ts")).expect("a file");
+    let building = format!("order.preCreate: building check ({language}) …");
+    let built = format!("order.preCreate: built check ({language}), ");
+    dev.says(&building);
+    dev.says_within(COMPILING, &built);
+    // The server finds what the build compiled.
+    dev.says_within(COMPILING, "hook `order.preCreate`: component (preCreate.wasm), ");
+    create().expect_problem(422, "rejected");
+    dev.says("    a name is missing");
+
+    let project = shop.join("hooks/order/check");
+    let text = std::fs::read_to_string(project.join(source)).expect("a source");
+    write(&project, source, &format!("{text}\n((\n"));
+    dev.says_within(COMPILING, "hooks/order/check: order.preCreate is not built, ");
+    create().expect_problem(422, "rejected");
+    assert!(text.contains(rule.0), "the template has what is changed");
+    write(&project, source, &text.replace(rule.0, rule.1));
+    dev.says_within(COMPILING, "change hook `order.preCreate`: component (preCreate.wasm), ");
+    create().expect_problem(422, "rejected");
+    dev.says("    another rule");
+
+    let printed = dev.printed();
+    let lines: Vec<&str> = printed.lines().collect();
+    let at = |text: &str| lines.iter().position(|line| line.starts_with(text)).expect("a line");
+    assert!(at(&building) < at(&built), "{printed}");
+    // Each save once: what a build writes is no save.
+    assert_eq!((dev.count(&building), dev.count(&built)), (3, 2), "{printed}");
+}
+
+#[test]
+fn dev_builds_c() {
+    if has("clang") {
+        built_at_each_save("c", "src/hook.c", ("\"a name is missing\"", "\"another rule\""));
+    }
+}
+
+#[test]
+fn dev_builds_python() {
+    if has("componentize-py") {
+        built_at_each_save("python", "app.py", ("\"a name is missing\"", "\"another rule\""));
+    }
+}
