@@ -319,6 +319,7 @@ impl HookHost {
             file.name,
             code.id.artifact
         );
+        self.feed.tell_library(&hook.binding, &code.id.artifact, None);
     }
 
     /// A hook's numbers, with the limits that hold now.
@@ -457,19 +458,6 @@ impl HookHost {
         }
         hook.code.store(Arc::clone(&new));
         new
-    }
-
-    /// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
-    fn announce(&self, hook: &BoundHook, code: &Code) {
-        if let Some(file) = &hook.file {
-            tracing::warn!(
-                hook = hook.label,
-                "native library `{}` ({}) is loaded: {NOT_SANDBOXED}, it can do whatever the server can",
-                file.name,
-                code.id.artifact
-            );
-            self.feed.tell_library(&hook.binding, &code.id.artifact, None);
-        }
     }
 
     /// The code, ready to run; loaded by the first call while the others wait.
