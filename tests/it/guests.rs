@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::peer::{Answer, Peer};
 use crate::support::{Server, ServerOptions, eventually, guest};
 
 fn orders() -> serde_json::Value {
@@ -110,6 +111,80 @@ fn hooks_in_other_languages_decide() {
         if amends {
             let amended = create(json!({"total": 5, "currency": "eur"})).expect(201).json();
             assert_eq!(amended["data"]["currency"], "EUR", "{name}");
+        }
+    }
+}
+
+/// A hook that says that it has one of the two functions is not bound where the other is called.
+#[test]
+fn a_rust_hook_is_refused_in_phases_that_it_has_no_function_for() {
+    let Some(fetch) = guest("fetch.wasm") else { return };
+    let server = server("");
+    let api = server.client();
+    api.post("/models", &orders()).expect(201);
+    let bind = |phase: &str| {
+        let path = format!("/models/order/hooks/{phase}?name=fetch");
+        api.request("PUT", &path).body("application/wasm", fetch.clone()).send()
+    };
+    let refused = bind("preUpdate").expect_problem(422, "invalid");
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.starts_with("hook `fetch` cannot be bound: the component exports no handler for `preUpdate`"),
+        "{detail}"
+    );
+    assert!(detail.contains("expected the function `check`") && detail.ends_with("it exports `react`"), "{detail}");
+    assert_eq!(api.get("/models/order/hooks/preUpdate").expect(200).json(), json!([]));
+    bind("postUpdate").expect(200);
+}
+
+/// `wasi:http` is no way around the grants: a component that really sends with it.
+#[test]
+fn a_request_over_wasi_http_needs_the_same_grant() {
+    let Some(fetch) = guest("fetch.wasm") else { return };
+    for is_granted in [true, false] {
+        let peer = Peer::start(|asked| Answer::new(418, asked.body.iter().rev().copied().collect::<Vec<u8>>()));
+        let open = peer.url("/open/*");
+        let grants = if is_granted { vec![open.as_str()] } else { vec!["https://example.com/*"] };
+        let server = Server::start_with(ServerOptions {
+            // One try, so that the denial is there at once.
+            hooks: "max-attempts = 1".into(),
+            tables: format!("[[grants]]\nmodel = 'note'\nphase = 'postCreate'\nhttp = {grants:?}"),
+            ..ServerOptions::default()
+        });
+        let api = server.client();
+        api.post("/models", &json!({"id": "note", "schema": {"type": "object"}})).expect(201);
+        let path = "/models/note/hooks/postCreate";
+        api.request("PUT", &format!("{path}?name=fetch")).body("application/wasm", fetch.clone()).send().expect(200);
+        let send = |target: &str| {
+            let data = json!({"authority": format!("127.0.0.1:{}", peer.port()), "path": target, "body": "abc"});
+            api.post("/models/note/instances", &json!({ "data": data })).expect(201);
+        };
+        let failed = |target: &str| {
+            send(target);
+            let error = eventually("the request is denied", || {
+                api.get("/errors").expect(200).json()["items"].get(0).map(ToString::to_string)
+            });
+            assert!(error.contains("HttpRequestDenied") && error.contains("\"fetch\""), "{error}");
+            let log = api.get(&format!("{path}/log")).expect(200).text();
+            // What would grant it, as for the package's own `http`.
+            assert!(log.contains("asked for http") && log.contains(&peer.url(target)), "{log}");
+        };
+        if is_granted {
+            send("/open/a?b=c");
+            let log = eventually("the answer is in the log", || {
+                let log = api.get(&format!("{path}/log")).expect(200).text();
+                log.contains("wasi:http answered").then_some(log)
+            });
+            assert!(log.contains("wasi:http answered 418: cba"), "{log}");
+            let asked = &peer.asked()[0];
+            assert_eq!((&*asked.method, &*asked.target, &*asked.body), ("POST", "/open/a?b=c", &b"abc"[..]));
+            assert_eq!(asked.headers("content-type"), ["text/plain"]);
+            // The same host, but a path that no grant opens.
+            failed("/closed");
+            assert_eq!(peer.asked().len(), 1);
+        } else {
+            failed("/open/a");
+            assert_eq!(peer.connections(), 0, "nobody was asked");
         }
     }
 }

@@ -24,6 +24,44 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+/// The world of a hook that is for pre phases only. Its imports are those of the world above.
+pub mod pre {
+    wit_bindgen::generate!({
+        path: "../../wit/since_v0_1_0",
+        inline: "
+            package snaphook:sdk-pre;
+            world pre {
+                use snaphook:hook/types@0.1.0.{context, verdict, rejection};
+                export check: func(ctx: context) -> result<verdict, rejection>;
+            }
+        ",
+        world: "snaphook:sdk-pre/pre",
+        with: { "snaphook:hook/types@0.1.0": super::snaphook::hook::types },
+        pub_export_macro: true,
+        export_macro_name: "export_component_pre",
+        default_bindings_module: "snaphook_hook::__private::pre",
+    });
+}
+
+/// The same for post phases.
+pub mod post {
+    wit_bindgen::generate!({
+        path: "../../wit/since_v0_1_0",
+        inline: "
+            package snaphook:sdk-post;
+            world post {
+                use snaphook:hook/types@0.1.0.{context};
+                export react: func(ctx: context) -> result<_, string>;
+            }
+        ",
+        world: "snaphook:sdk-post/post",
+        with: { "snaphook:hook/types@0.1.0": super::snaphook::hook::types },
+        pub_export_macro: true,
+        export_macro_name: "export_component_post",
+        default_bindings_module: "snaphook_hook::__private::post",
+    });
+}
+
 use self::snaphook::hook::types;
 use self::snaphook::hook::{http, log as log_import, process, read, secret, write};
 use crate::access::{AccessError, RawInstance};
@@ -159,7 +197,7 @@ pub fn verdict(result: crate::Result<crate::Verdict>) -> Result<Verdict, Rejecti
     }
 }
 
-/// A component: the exports of the two worlds.
+/// A component: the exports of the two worlds, or of one.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
@@ -167,17 +205,46 @@ macro_rules! __export {
         const _: () = {
             struct Exported;
             impl $crate::__private::Guest for Exported {
-                fn check(
-                    context: $crate::__private::Context,
-                ) -> Result<$crate::__private::Verdict, $crate::__private::Rejection> {
-                    let result = $crate::__private::check::<$hook>($crate::__private::change(context));
-                    $crate::__private::verdict(result)
-                }
-                fn react(context: $crate::__private::Context) -> Result<(), String> {
-                    $crate::__private::react::<$hook>($crate::__private::change(context))
-                }
+                $crate::__export_function!(check $hook);
+                $crate::__export_function!(react $hook);
             }
     $crate::__private::export_component!(Exported with_types_in $crate::__private);
         };
+    };
+    ($hook:ty: check) => {
+        const _: () = {
+            struct Exported;
+            impl $crate::__private::pre::Guest for Exported {
+                $crate::__export_function!(check $hook);
+            }
+    $crate::__private::pre::export_component_pre!(Exported with_types_in $crate::__private::pre);
+        };
+    };
+    ($hook:ty: react) => {
+        const _: () = {
+            struct Exported;
+            impl $crate::__private::post::Guest for Exported {
+                $crate::__export_function!(react $hook);
+            }
+    $crate::__private::post::export_component_post!(Exported with_types_in $crate::__private::post);
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_function {
+    (check $hook:ty) => {
+        fn check(
+            context: $crate::__private::Context,
+        ) -> Result<$crate::__private::Verdict, $crate::__private::Rejection> {
+            let result = $crate::__private::check::<$hook>($crate::__private::change(context));
+            $crate::__private::verdict(result)
+        }
+    };
+    (react $hook:ty) => {
+        fn react(context: $crate::__private::Context) -> Result<(), String> {
+            $crate::__private::react::<$hook>($crate::__private::change(context))
+        }
     };
 }

@@ -28,7 +28,7 @@
 //!     }
 //! }
 //!
-//! snaphook_hook::export!(Check);
+//! snaphook_hook::export!(Check: check);
 //! ```
 //!
 //! [`mock`] is a host for unit tests: what the hook reads is given, what it does is recorded.
@@ -65,7 +65,8 @@ pub use crate::access::{AccessError, Instance, http, log, process, read, secret,
 pub use crate::change::{Amend, Change, Event, Phase};
 pub use crate::verdict::{Error, Reject, Result, Verdict};
 
-/// A hook. A phase whose function is not written fails: bind the hook to the phases that it is for.
+/// A hook. One of the two functions is enough; then [`export!`] names it, so that a server refuses to bind the hook to the
+/// phases of the other. Without the name each call there fails.
 pub trait Hook {
     /// The data of the model, or as much of it as the hook looks at.
     type Data: serde::de::DeserializeOwned;
@@ -82,10 +83,18 @@ pub trait Hook {
 }
 
 /// Makes a type that implements [`Hook`] what this library is. Once per library.
+///
+/// `export!(Check: check)` for a hook that is for pre phases only, `export!(Note: react)` for post phases only.
 #[macro_export]
 macro_rules! export {
     ($hook:ty) => {
         $crate::__export!($hook);
+    };
+    ($hook:ty: check) => {
+        $crate::__export!($hook: check);
+    };
+    ($hook:ty: react) => {
+        $crate::__export!($hook: react);
     };
 }
 

@@ -22,15 +22,16 @@ use crate::http::{Redirect, Request, Response};
 use crate::process::{Command, Output};
 use crate::{AccessError, Error, Hook, Instance, Reject, Verdict};
 
-/// The descriptor of a library that is one hook.
-pub fn descriptor<H: Hook>(name: &'static str) -> *const Descriptor {
+/// The descriptor of a library that is one hook, with those of its functions that are there: the server binds it to their
+/// phases alone.
+pub fn descriptor<H: Hook>(name: &'static str, has_check: bool, has_react: bool) -> *const Descriptor {
     // Called once for each time the library is loaded, which is never undone.
     Box::leak(Box::new(Descriptor {
         abi_version: ABI_VERSION,
         struct_size: size_of::<Descriptor>() as u32,
         name: text(name),
-        check: Some(check::<H>),
-        react: Some(react::<H>),
+        check: has_check.then_some(check::<H>),
+        react: has_react.then_some(react::<H>),
     }))
 }
 
@@ -308,10 +309,44 @@ impl Host for Server {
 #[macro_export]
 macro_rules! __export {
     ($hook:ty) => {
+        $crate::__export_native!($hook, true, true);
+    };
+    ($hook:ty: check) => {
+        $crate::__export_native!($hook, true, false);
+    };
+    ($hook:ty: react) => {
+        $crate::__export_native!($hook, false, true);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_native {
+    ($hook:ty, $check:literal, $react:literal) => {
         /// What this library is, for the server.
         #[unsafe(no_mangle)]
         pub extern "C" fn snaphook_hook() -> *const $crate::__private::Descriptor {
-            $crate::__private::descriptor::<$hook>(env!("CARGO_PKG_NAME"))
+            $crate::__private::descriptor::<$hook>(env!("CARGO_PKG_NAME"), $check, $react)
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Checks;
+
+    impl Hook for Checks {
+        type Data = serde_json::Value;
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_is_not_offered() {
+        for (check, react) in [(true, true), (true, false), (false, true)] {
+            // SAFETY: a descriptor is never freed.
+            let descriptor = unsafe { &*descriptor::<Checks>("checks", check, react) };
+            assert_eq!((descriptor.check.is_some(), descriptor.react.is_some()), (check, react));
+        }
+    }
 }
