@@ -16,12 +16,15 @@ const execute = promisify(execFile);
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const hook = path.join(root, "test/hook/order.ts");
 let folder;
+// The library that the checkout keeps, if it does: where it is not, whoever runs the tests says so.
+const plugins = process.env.SNAPHOOK_PLUGINS;
 
 before(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "snaphook-js-"));
   await writeFile(
     path.join(folder, "config.toml"),
-    "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true\n",
+    "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true\n" +
+      (plugins ? `[plugins]\ndirectory = '${plugins}'\n` : ""),
   );
 });
 after(() => rm(folder, { recursive: true }));
@@ -36,17 +39,38 @@ test("a bundle is one file that exports the handlers", async () => {
   assert.match(text, /1e3|1000/);
 });
 
-test("a hook runs in the real engine", async () => {
-  const amended = await run({ total: 42 });
-  assert.equal(amended.verdict, "amend");
-  assert.deepEqual(amended.data, { total: 42, currency: "EUR" });
-  assert.deepEqual(amended.log.map(({ level, message }) => [level, message]), [["info", "total 42"]]);
-  assert.ok(amended.wall_ms > 0 && amended.memory_bytes > 0);
+for (const engine of ["quickjs", "v8"]) {
+  const skip = engine === "v8" && !plugins && "SNAPHOOK_PLUGINS names no folder with V8";
+  test(`a hook runs in the real engine: ${engine}`, { skip }, async () => {
+    const amended = await run({ total: 42 }, { engine });
+    assert.equal(amended.verdict, "amend");
+    assert.deepEqual(amended.data, { total: 42, currency: "EUR" });
+    assert.deepEqual(amended.log.map(({ level, message }) => [level, message]), [["info", "total 42"]]);
+    assert.ok(amended.wall_ms > 0 && amended.memory_bytes > 0);
 
-  const refused = await run({ total: 5000 });
-  assert.equal(refused.verdict, "reject");
-  assert.equal(refused.message, "too much");
-  assert.deepEqual(refused.fields, [{ pointer: "/total", message: "at most 1000" }]);
+    const refused = await run({ total: 5000 }, { engine });
+    assert.equal(refused.verdict, "reject");
+    assert.equal(refused.message, "too much");
+    assert.deepEqual(refused.fields, [{ pointer: "/total", message: "at most 1000" }]);
+
+    const denied = await run({ total: 7 }, { engine });
+    assert.equal(denied.verdict, "failed");
+    assert.deepEqual(denied.asked[0], { capability: "read", target: "customer", granted: false });
+
+    // It is that engine: each has words of its own for the same mistake.
+    const source = path.join(folder, "mistake.js");
+    await writeFile(source, "export const preCreate = ({ after }) => after.customer.name;\n");
+    const failed = await runHook(source, {
+      phase: "preCreate", after: {}, engine, config: path.join(folder, "config.toml"),
+    });
+    const words = { quickjs: /cannot read property 'name' of undefined/, v8: /Cannot read properties of undefined/ };
+    assert.match(failed.message, words[engine]);
+  });
+}
+
+test("an engine that is not there is named", async () => {
+  const missing = await run({ total: 1 }, { engine: "v9" }).catch((error) => error);
+  assert.match(missing.message, /no engine `v9`/);
 });
 
 test("what a hook lacks is told", async () => {
