@@ -94,8 +94,8 @@ fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
     api.post("/models/order/instances", &json!({"data": {"total": 5_000_000}})).expect(201);
 }
 
-/// The examples in C and for Javy. The one in Python takes longer to compile than a client waits on a busy machine; the
-/// suite of the engines runs Python.
+/// The examples in C and for Javy. The one in Python takes longer to compile than a client waits on a busy machine: it runs
+/// among the tests that compile.
 #[test]
 fn hooks_in_other_languages_decide() {
     for (name, amends) in [("check_c", false), ("javy_check", true)] {

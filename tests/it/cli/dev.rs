@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{Background, command, run, write};
-use crate::support::{Client, PATIENCE, Server, eventually};
+use crate::support::{Client, PATIENCE, Server, eventually, skip};
 
 /// A running `snaphook dev` and what it has printed.
 pub(super) struct Dev {
@@ -208,8 +208,7 @@ fn library(shop: &Path, flags: &[&str]) -> bool {
     match command.arg("-o").arg(&new).arg(root.join("sdk/c/examples/check.c")).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => {
-            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "no C compiler: {error}");
-            eprintln!("skipped: no C compiler `cc`: {error}");
+            skip("a library in C under `snaphook dev`", &error.to_string());
             return false;
         }
     }

@@ -1,9 +1,11 @@
 //! `hook test --replay`: exactly the decisions that would change, with the events, on a running server and without.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{ask, run, write};
-use crate::support::{Server, ServerOptions};
+use crate::support::{Server, ServerOptions, guest, skip};
 
 /// Refuses, amends, fails and passes, by the data; reads a model, which needs its grant.
 const HOOK: &str = r#"
@@ -18,8 +20,26 @@ export function preUpdate({ before, after, read, id }) {
 
 #[test]
 fn exactly_the_decisions_that_would_change() {
-    let tables = "[[grants]]\nmodel = 'order'\nphase = 'preUpdate'\nread = ['rule']\namend = true";
-    let mut server = Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() });
+    of_a_source("quickjs");
+}
+
+#[test]
+fn exactly_the_same_in_v8() {
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/v8/libmini_racer.so").is_file() {
+        return of_a_source("v8");
+    }
+    skip("back-tests in v8", "V8 is not in plugins/v8; `cargo xtask v8` fetches it");
+}
+
+#[track_caller]
+fn of_a_source(engine: &str) {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
+    let tables = format!(
+        "[plugins]\ndirectory = '{}'\n\
+         [[grants]]\nmodel = 'order'\nphase = 'preUpdate'\nread = ['rule']\namend = true",
+        plugins.display()
+    );
+    let mut server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
     let api = server.client();
     crate::support::create_orders(&api, "order");
     api.post("/models", &json!({"id": "rule", "schema": {"type": "object"}})).expect(201);
@@ -36,7 +56,7 @@ fn exactly_the_decisions_that_would_change() {
     api.request("DELETE", "/models/order/instances/f").send().expect(204);
     let head = api.get("/events?limit=1").expect(200).json()["head"].clone();
     write(server.directory(), "preUpdate.js", HOOK);
-    let replay = ["hook", "test", "preUpdate.js", "--replay", "--model", "order"];
+    let replay = ["hook", "test", "preUpdate.js", "--replay", "--model", "order", "--engine", engine];
     let json = [&replay[..], &["--json"]].concat();
 
     let check = |found: &str| {
@@ -104,6 +124,104 @@ fn exactly_the_decisions_that_would_change() {
     assert!(gone.contains("the log has no model `gone`"), "{gone}");
     let server = server.restart_ended();
     assert_eq!(server.client().get("/events?limit=1").expect(200).json()["head"], head_now);
+}
+
+/// Creations of orders by what they hold, their positions, and the server that has them.
+#[track_caller]
+fn orders(tables: &str, data: &[Value]) -> (Server, Vec<u64>) {
+    let server = Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() });
+    let api = server.client();
+    for model in ["order", "customer"] {
+        api.post("/models", &json!({"id": model, "schema": {"type": "object"}})).expect(201);
+    }
+    api.post("/models/customer/instances", &json!({"id": "ada", "data": {"currency": "GBP"}})).expect(201);
+    let create = |data: &Value| {
+        let made = api.post("/models/order/instances", &json!({ "data": data })).expect(201).json();
+        made["position"].as_u64().expect("a position")
+    };
+    let positions = data.iter().map(create).collect();
+    (server, positions)
+}
+
+/// On the server and on its stores: for each change the event, the verdict, and the refusal's message or what would be
+/// another.
+#[track_caller]
+pub(super) fn decides(tables: &str, data: &[Value], file: &str, code: &[u8], expected: &[(usize, &str, Value)]) {
+    let (mut server, positions) = orders(tables, data);
+    std::fs::write(server.directory().join(file), code).expect("written");
+    let args = ["hook", "test", file, "--replay", "--model", "order", "--phase", "preCreate", "--json"];
+    let check = |found: &str| {
+        let found: Value = serde_json::from_str(found).expect("one document");
+        let change = |change: &Value| {
+            let what = match change["verdict"].as_str() {
+                Some("reject") => &change["message"],
+                Some("amend") => &change["differences"],
+                _ => &Value::Null,
+            };
+            (change["position"].clone(), change["verdict"].clone(), what.clone())
+        };
+        let changes: Vec<_> = found["changes"].as_array().expect("a list").iter().map(change).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(index, verdict, what)| (json!(positions[*index]), json!(verdict), what.clone()))
+            .collect();
+        assert_eq!(changes, expected, "{file}: {found}");
+        let cost = &found["cost"];
+        let ms = |name: &str| cost[name].as_f64().expect("a number");
+        assert_eq!(cost["runs"], data.len(), "{file}: {cost}");
+        assert!(ms("p50_ms") > 0.0 && ms("p50_ms") <= ms("p99_ms"), "{file}: {cost}");
+        // What a library takes is part of the process.
+        assert_eq!(ms("memory_bytes_max") > 0.0, !file.ends_with(".so"), "{file}: {cost}");
+    };
+    check(&ask(&server, &args).ok());
+    assert!(server.stop().success());
+    check(&run(server.directory(), &args).ok());
+}
+
+/// One source in Rust: its component and its library decide the same, and read the server's data.
+#[test]
+fn a_component_and_a_library() {
+    let orders = [
+        json!({"customer": "ada", "currency": "GBP"}),
+        json!({"customer": "bob", "currency": "GBP"}),
+        json!({"customer": "ada"}),
+        json!({"no": "customer"}),
+    ];
+    let currency = json!([{"pointer": "/currency", "stored": null, "now": "GBP"}]);
+    for file in ["order.wasm", "order.so"] {
+        let Some(code) = guest(file) else { return };
+        let tables = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nread = ['customer']\namend = true";
+        decides(
+            tables,
+            &orders,
+            file,
+            &code,
+            &[
+                (1, "reject", json!("unknown customer")),
+                (2, "amend", currency.clone()),
+                // A component without WASI cannot say why it gave up; its log can.
+                (3, "failed", Value::Null),
+            ],
+        );
+    }
+}
+
+/// What the examples in other languages find, which look at the same members.
+pub(super) fn totals() -> [Value; 3] {
+    [json!({"total": 5, "currency": "EUR"}), json!({"total": 2e6}), json!({"total": 7, "currency": "eur"})]
+}
+
+pub(super) const MAY_AMEND: &str = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\namend = true";
+
+#[test]
+fn components_of_other_languages() {
+    let amended = json!([{"pointer": "/currency", "stored": "eur", "now": "EUR"}]);
+    for (file, amends) in [("check.wasm", true), ("check_c.wasm", false), ("javy_check.wasm", true)] {
+        let Some(code) = guest(file) else { return };
+        let mut expected = vec![(1, "reject", json!("at most a million"))];
+        expected.extend(amends.then(|| (2, "amend", amended.clone())));
+        decides(MAY_AMEND, &totals(), file, &code, &expected);
+    }
 }
 
 #[test]
