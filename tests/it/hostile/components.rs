@@ -86,7 +86,12 @@ fn files_that_are_no_component() {
 fn a_body_over_the_limit() {
     let arena = Arena::new();
     let model = arena.victim();
-    put(&arena, &model, "preCreate", &vec![0; 9 << 20]).expect_problem(413, "too-large");
+    // Over `max-body` a component is still read, up to what one may have.
+    refused(&arena, &model, "preCreate", &vec![0; 9 << 20], "no WebAssembly");
+    put(&arena, &model, "preCreate", &vec![0; (32 << 20) + 1]).expect_problem(413, "too-large");
+    let source = arena.api.request("PUT", &format!("/models/{model}/hooks/preCreate"));
+    source.body("text/javascript", vec![b' '; 9 << 20]).send().expect_problem(413, "too-large");
+    arena.works_again(&model);
 }
 
 #[test]
