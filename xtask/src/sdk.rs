@@ -1,35 +1,28 @@
 //! `cargo xtask sdk`: the types of the JavaScript SDK, generated from the WIT text.
 //!
-//! What the WIT says once (names, members, words for what they mean) is taken from it. How JavaScript spells the
-//! functions is written here, and each function of the WIT must be in it, so neither falls behind the other.
+//! What the WIT decides is taken from it: names, members, kinds, parameters, answers, what a world may ask for, and the
+//! words for what they mean. Where JavaScript has another way to say an item, `sdk/spelled.rs` says which, item by item;
+//! what exists in JavaScript alone stands in `sdk/surface.d.ts`. Each item of the WIT must come out in one of these ways,
+//! and each line of the tables must meet its item: so neither falls behind the other.
+
+mod contract;
+mod spelled;
+mod types;
 
 use std::path::Path;
 
-use wit_parser::{Resolve, Type, TypeDefKind};
+use wit_parser::Resolve;
 
 use crate::repository::root;
 use crate::shell::Result;
+use contract::Contract;
 
 /// What is generated, and what from.
 pub(crate) const TYPES: &str = "sdk/js/index.d.ts";
 pub(crate) const WIT: &str = "wit/since_v0_1_0/hook.wit";
 
-/// The functions of the WIT and how JavaScript calls them.
-const FUNCTIONS: [(&str, &str); 10] = [
-    ("log.write", "info("),
-    ("read.get", "get<"),
-    ("read.query", "query<"),
-    ("read.event", "event("),
-    ("write.create", "create<"),
-    ("write.update", "update<"),
-    ("write.delete", "delete<"),
-    ("http.send", "fetch: Fetch"),
-    ("process.run", "run: Run"),
-    ("secret.get", "secret(name: string)"),
-];
-
-/// Members that JavaScript has as data and WIT as JSON text, and what they are there.
-const DATA: [(&str, &str); 1] = [("instance.data", "Data")];
+/// What exists in JavaScript alone.
+const SURFACE: &str = include_str!("sdk/surface.d.ts");
 
 pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
@@ -46,134 +39,103 @@ pub(crate) fn run(args: &[String]) -> Result {
 pub(crate) fn types(wit: &str) -> Result<String> {
     let mut resolve = Resolve::default();
     resolve.push_str(Path::new(WIT), wit).map_err(|error| format!("{WIT}: {error:#}"))?;
-    check_functions(&resolve)?;
-    let mut out = format!(
-        "// The contract of hooks in JavaScript and TypeScript. `cargo xtask sdk` writes this file, from {WIT}.\n"
-    );
-    for (interface, name) in [
-        ("types", "phase"),
-        ("types", "model-ref"),
-        ("types", "event-ref"),
-        ("types", "instance"),
-        ("types", "access-error"),
-        ("read", "page"),
-        ("process", "output"),
-    ] {
-        out.push('\n');
-        out.push_str(&definition(&resolve, interface, name)?);
-    }
-    out.push_str(SURFACE);
-    Ok(out)
-}
-
-fn check_functions(resolve: &Resolve) -> Result {
-    for (_, interface) in resolve.interfaces.iter() {
-        let owner = interface.name.clone().unwrap_or_default();
-        for name in interface.functions.keys() {
-            let function = format!("{owner}.{name}");
-            match FUNCTIONS.iter().find(|(known, _)| *known == function) {
-                Some((_, call)) if SURFACE.contains(call) => {}
-                _ => {
-                    return Err(format!(
-                        "{WIT} has the function `{function}`, which xtask/src/sdk.rs does not say in TypeScript"
-                    ));
-                }
-            }
+    let mut contract = Contract::new(&resolve);
+    let spelled = spelled::TYPES.iter().chain(&spelled::WORDS).chain(&spelled::MEMBERS);
+    spelled.into_iter().try_for_each(|(item, _)| contract.expect(item.trim_end_matches("()")))?;
+    let generated = types::all(&resolve, &mut contract)?;
+    for (item, text) in spelled::BY_HAND {
+        contract.take(item)?;
+        if !SURFACE.contains(text) {
+            return Err(format!("`{item}` of {WIT} is `{text}` in JavaScript, which xtask/src/sdk/surface.d.ts lacks"));
         }
     }
-    Ok(())
-}
-
-fn definition(resolve: &Resolve, interface: &str, name: &str) -> Result<String> {
-    let missing = || format!("{WIT} has no `{interface}.{name}`");
-    let owner = resolve.interfaces.iter().map(|(_, interface)| interface);
-    let owner = owner.into_iter().find(|owner| owner.name.as_deref() == Some(interface)).ok_or_else(missing)?;
-    let definition = &resolve.types[*owner.types.get(name).ok_or_else(missing)?];
-    let doc = |docs: &Option<String>, indent: &str| match docs {
-        Some(text) => format!("{indent}/** {} */\n", text.split_whitespace().collect::<Vec<_>>().join(" ")),
-        None => String::new(),
-    };
-    let head = doc(&definition.docs.contents, "");
-    match &definition.kind {
-        TypeDefKind::Enum(cases) => {
-            let words: Vec<String> = cases.cases.iter().map(|case| format!("\"{}\"", camel(&case.name))).collect();
-            Ok(format!("{head}export type {} = {};\n", pascal(name), words.join(" | ")))
-        }
-        // An error in JavaScript, which has the rest.
-        TypeDefKind::Record(record) if name == "access-error" => {
-            let code = record.fields.iter().find(|field| field.name == "code").ok_or_else(missing)?;
-            let docs = code.docs.contents.clone().unwrap_or_default();
-            let words: Vec<String> = docs.split('`').skip(1).step_by(2).map(|word| format!("\"{word}\"")).collect();
-            Ok(format!(
-                "/** The `code` of the errors that capabilities throw; more may come. */\nexport type ErrorCode = {} | (string & {{}});\n\n\
-                 {head}export interface AccessError extends Error {{\n  code: ErrorCode;\n}}\n",
-                words.join(" | ")
-            ))
-        }
-        TypeDefKind::Record(record) => {
-            let generic = matches!(name, "instance" | "page");
-            let mut out =
-                format!("{head}export interface {}{} {{\n", pascal(name), if generic { "<Data = Json>" } else { "" });
-            for field in &record.fields {
-                let key = format!("{name}.{}", field.name);
-                let data = DATA.iter().find(|(known, _)| *known == key);
-                let spelled = data.map_or_else(|| type_text(resolve, &field.ty), |(_, data)| Ok((*data).to_owned()))?;
-                if data.is_none() {
-                    out.push_str(&doc(&field.docs.contents, "  "));
-                }
-                out.push_str(&format!("  {}: {spelled};\n", field.name.replace('-', "_")));
-            }
-            Ok(out + "}\n")
-        }
-        other => Err(format!("`{interface}.{name}` is {}, which has no way into TypeScript yet", other.as_str())),
+    for (item, _) in spelled::LEFT_OUT {
+        contract.take(item)?;
     }
+    contract.finish()?;
+    Ok(format!(
+        "// The contract of hooks in JavaScript and TypeScript. `cargo xtask sdk` writes this file, from {WIT}.\n\
+         {generated}\n{SURFACE}"
+    ))
 }
-
-fn type_text(resolve: &Resolve, of: &Type) -> Result<String> {
-    Ok(match of {
-        Type::String => "string".to_owned(),
-        Type::Bool => "boolean".to_owned(),
-        Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::S32 | Type::S64 => "number".to_owned(),
-        Type::Id(id) => match &resolve.types[*id].kind {
-            // What programs print is text.
-            TypeDefKind::List(Type::U8) => "string".to_owned(),
-            TypeDefKind::List(item) => format!("{}[]", type_text(resolve, item)?),
-            TypeDefKind::Option(some) => format!("{} | null", type_text(resolve, some)?),
-            TypeDefKind::Type(same) => type_text(resolve, same)?,
-            _ => {
-                let name = resolve.types[*id].name.as_deref().unwrap_or_default();
-                format!("{}{}", pascal(name), if name == "instance" { "<Data>" } else { "" })
-            }
-        },
-        other => return Err(format!("{other:?} has no way into TypeScript yet")),
-    })
-}
-
-fn pascal(name: &str) -> String {
-    let word = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
-    name.split('-').filter(|part| !part.is_empty()).map(word).collect()
-}
-
-fn camel(name: &str) -> String {
-    let name = pascal(name);
-    name[..1].to_ascii_lowercase() + &name[1..]
-}
-
-/// How JavaScript spells it.
-const SURFACE: &str = include_str!("sdk/surface.d.ts");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_function_that_is_not_spelled_is_found() {
-        let wit = "package snaphook:hook@0.1.0; interface read { other: func(); }";
-        assert!(types(wit).unwrap_err().contains("`read.other`"));
+    fn released() -> String {
+        std::fs::read_to_string(root().join(WIT)).unwrap()
+    }
+
+    /// What is said of the WIT with one text in place of another.
+    #[track_caller]
+    fn changed(old: &str, new: &str) -> Result<String> {
+        let wit = released();
+        assert!(wit.contains(old), "{old}");
+        types(&wit.replacen(old, new, 1))
     }
 
     #[test]
-    fn names() {
-        assert_eq!((pascal("model-ref"), camel("pre-create")), ("ModelRef".to_owned(), "preCreate".to_owned()));
+    fn what_is_new_in_the_wit_comes_out_or_is_missed() {
+        let before = types(&released()).unwrap();
+        for (old, new, expected) in [
+            ("    revision: u64,\n", "    revision: u64,\n    tag: option<string>,\n", "  tag: string | null;\n"),
+            ("    post-delete,\n", "    post-delete,\n    pre-read,\n", "\"postDelete\" | \"preRead\";"),
+            ("`too-large`, `failed`", "`too-large`, `busy`, `failed`", "\"too-large\" | \"busy\" | \"failed\""),
+            (
+                "    actor: option<string>,\n",
+                "    actor: option<string>,\n    on-behalf-of: string,\n",
+                "  onBehalfOf: string;\n",
+            ),
+            (
+                "get: func(model: string, id: string)",
+                "get: func(model: string, id: string, at: option<u64>)",
+                "get<Data = Json>(model: string, id: string, options?: { at?: number }): Instance<Data> | null;",
+            ),
+            (
+                "    timeout-ms: option<u64>,\n  }\n\n  record output",
+                "    timeout-ms: option<u64>,\n    cwd: option<string>,\n  }\n\n  record output",
+                "  cwd?: string;\n",
+            ),
+            ("  enum redirect {\n", "  enum redirect {\n    ask,\n", "\"ask\" | \"follow\" | \"manual\" | \"error\""),
+            (
+                "    error,\n  }\n\n  write:",
+                "    error,\n    fatal,\n  }\n\n  write:",
+                "  fatal(...values: unknown[]): void;\n",
+            ),
+            (
+                "  import secret;\n\n  export check",
+                "  import secret;\n  import write;\n\n  export check",
+                "  write: Write;\n}\n\n/** Decides",
+            ),
+        ] {
+            let after = changed(old, new).unwrap_or_else(|error| panic!("{new}: {error}"));
+            assert!(after.contains(expected) && !before.contains(expected), "{expected} in {after}");
+        }
+        for (old, new, missed) in [
+            (
+                "  /// The event at that position",
+                "  count: func(model: string) -> u64;\n  /// The event at",
+                "`read.count`",
+            ),
+            (
+                "    body: list<u8>,\n    timeout",
+                "    body: list<u8>,\n    version: u8,\n    timeout",
+                "`http.request.version`",
+            ),
+            (
+                "    message: string,\n    fields",
+                "    message: string,\n    code: string,\n    fields",
+                "`types.rejection.code`",
+            ),
+            ("    accept,\n", "    accept,\n    later,\n", "`types.verdict.later`"),
+            ("/// Decides on", "interface queue { push: func(text: string); }\n/// Decides on", "`queue.push`"),
+            ("  import log;\n", "  import log;\n  import queue: interface { push: func(); }\n", "queue"),
+            ("    data: string,\n  }\n\n  /// A pre", "    text: string,\n  }\n\n  /// A pre", "`types.instance.data`"),
+            ("-> result<page, access-error>", "-> page", "`read.query`"),
+        ] {
+            let error = changed(old, new).unwrap_err();
+            assert!(error.contains(missed), "{missed} in {error}");
+        }
     }
 }

@@ -1,14 +1,7 @@
+// From here on by hand: what exists in JavaScript alone, or is another thing there than in WIT.
 
 /** Data as JSON has it. */
 export type Json = null | boolean | number | string | Json[] | { [property: string]: Json };
-
-/** Lines of the hook's log. Whatever is given is written as `console.log` would. */
-export interface Log {
-  debug(...values: unknown[]): void;
-  info(...values: unknown[]): void;
-  warn(...values: unknown[]): void;
-  error(...values: unknown[]): void;
-}
 
 /** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like` and `exists`, as in REST. */
 export type Condition = { [operator: string]: Json };
@@ -39,27 +32,12 @@ export interface Event<Data = Json> {
   [member: string]: unknown;
 }
 
-/** Reads what the grant `read` opens. An answer may be awaited; it need not be. */
-export interface Read {
-  get<Data = Json>(model: string, id: string): Instance<Data> | null;
-  query<Data = Json>(model: string, query?: Query): Page<Data>;
-  event(position: number): Event | null;
-}
-
-/** Writes what the grant `write` opens. Each write is a command like any other: validated, hooked, logged. */
-export interface Write {
-  create<Data = Json>(model: string, data: Data, options?: { id?: string }): Instance<Data>;
-  /** `expected`: fails with `conflict` if the instance's last event is at another position. */
-  update<Data = Json>(model: string, id: string, data: Data, options?: { expected?: number }): Instance<Data>;
-  delete<Data = Json>(model: string, id: string, options?: { expected?: number }): Instance<Data>;
-}
-
 export interface FetchInit {
   method?: string;
   /** A value may hold `{{secret:name}}`: the server puts the secret there, the hook never sees it. */
   headers?: Record<string, string> | Iterable<[string, string]>;
   body?: string | Uint8Array | ArrayBuffer | null;
-  redirect?: "follow" | "manual" | "error";
+  redirect?: Redirect;
   signal?: unknown;
 }
 
@@ -68,11 +46,8 @@ export interface FetchHeaders extends Iterable<[string, string]> {
   has(name: string): boolean;
 }
 
-export interface FetchResponse {
-  readonly status: number;
+export interface FetchResponse extends ResponseHead {
   readonly ok: boolean;
-  readonly url: string;
-  readonly redirected: boolean;
   readonly headers: FetchHeaders;
   text(): Promise<string>;
   json(): Promise<any>;
@@ -81,47 +56,6 @@ export interface FetchResponse {
 
 /** Requests to the addresses that the grant `http` opens. */
 export type Fetch = (url: string | { toString(): string }, init?: FetchInit) => Promise<FetchResponse>;
-
-export interface RunOptions {
-  stdin?: string | Uint8Array;
-  env?: Record<string, string>;
-  /** In milliseconds. */
-  timeout?: number;
-}
-
-/** Programs that the grant `process` opens, by absolute path. There is no shell. */
-export type Run = (program: string, args?: string[], options?: RunOptions) => Output;
-
-/** What every handler gets. */
-export interface Context {
-  phase: Phase;
-  model: ModelRef;
-  /** Id of the instance. */
-  id: string;
-  actor: string | null;
-  requestId: string | null;
-  /** RFC 3339, UTC, with milliseconds. */
-  time: string;
-  /** 1 and up; greater than 1 when a post hook is tried again. */
-  attempt: number;
-  log: Log;
-  read: Read;
-  /** A secret that the grant `secret` opens. */
-  secret(name: string): string;
-}
-
-/** Before the change is stored: nothing may leave the server. */
-export interface PreContext extends Context {
-  event: null;
-}
-
-/** After the change is stored: at least once, in order per instance. */
-export interface PostContext extends Context {
-  event: EventRef;
-  write: Write;
-  fetch: Fetch;
-  run: Run;
-}
 
 interface Before<Data> {
   before: Data;
@@ -143,13 +77,6 @@ type Awaitable<Value> = Value | Promise<Value>;
 
 /** Nothing: the change may pass. Data: with this data instead, which needs the grant `amend`. A thrown `Reject`: no. */
 export type Decision<Data> = Awaitable<Data | null | undefined | void>;
-
-export type PreCreate<Data = Json> = (context: PreContext & After<Data> & NoBefore) => Decision<Data>;
-export type PreUpdate<Data = Json> = (context: PreContext & Before<Data> & After<Data>) => Decision<Data>;
-export type PreDelete<Data = Json> = (context: PreContext & Before<Data> & NoAfter) => Awaitable<void>;
-export type PostCreate<Data = Json> = (context: PostContext & After<Data> & NoBefore) => Awaitable<void>;
-export type PostUpdate<Data = Json> = (context: PostContext & Before<Data> & After<Data>) => Awaitable<void>;
-export type PostDelete<Data = Json> = (context: PostContext & Before<Data> & NoAfter) => Awaitable<void>;
 
 declare global {
   /** Thrown in a pre hook it refuses the change (422). `fields`: a JSON Pointer into the data and a message each. */
