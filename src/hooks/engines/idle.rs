@@ -33,6 +33,11 @@ impl<T> IdlePool<T> {
         Some(rows.remove(index).sandbox)
     }
 
+    #[cfg(test)]
+    pub(super) fn take_any(&self) -> Option<(u64, T)> {
+        self.rows().pop().map(|row| (row.code, row.sandbox))
+    }
+
     pub(super) fn put(&self, code: u64, model: &str, sandbox: T) {
         let row = Row { code, model: model.to_owned(), sandbox };
         let mut rows = self.rows();

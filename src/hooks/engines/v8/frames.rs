@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// Worker: it waits for a call. Process id.
+    /// Worker: it waits for a hook, or for a call after one. Process id.
     Ready = 1,
     /// Zygote: it cannot go on. A sentence.
     Refused,
@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Spent,
     /// What went wrong in the worker itself. A sentence.
     Fault,
+    /// Server: a hook's source. See [`Load`].
+    Load,
     /// Server: one call. See [`Call`].
     Call,
     /// Server: the answer to Ask, Send, Execute, Wait.
@@ -48,7 +50,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 15] = [
         Kind::Ready,
         Kind::Refused,
         Kind::Log,
@@ -61,6 +63,7 @@ impl Kind {
         Kind::Memory,
         Kind::Spent,
         Kind::Fault,
+        Kind::Load,
         Kind::Call,
         Kind::Reply,
     ];
@@ -70,19 +73,37 @@ impl Kind {
     }
 }
 
+/// What a worker is after a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Keep {
+    /// Gone.
+    #[default]
+    Nothing,
+    /// As it was before its first call.
+    Fresh,
+    /// As the call left it.
+    State,
+}
+
+/// One hook, as the worker gets it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Only compile the source.
+    pub(super) check: bool,
+    pub(super) keep: Keep,
+    /// Limit of memory, in bytes.
+    pub(super) memory_bytes: u64,
+    pub(super) source: String,
+}
+
 /// One call, as the worker gets it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
-    /// Only compile the source.
-    pub(super) check: bool,
-    /// Wait for another call of the same hook after this one.
-    pub(super) keep: bool,
     /// Limit of memory, in bytes.
     pub(super) memory_bytes: u64,
     pub(super) phase: String,
     pub(super) marker: String,
-    /// Empty: the worker has it.
-    pub(super) source: String,
     pub(super) context: String,
 }
 
@@ -128,16 +149,16 @@ impl Frame {
         Ok(taken)
     }
 
+    pub(super) fn load(&mut self) -> io::Result<Load> {
+        let check = self.byte()? != 0;
+        let keep = self.byte()?;
+        let keep = [Keep::Nothing, Keep::Fresh, Keep::State].into_iter().find(|known| *known as u8 == keep);
+        let keep = keep.ok_or_else(|| broken("a worker is to be kept in an unknown way"))?;
+        Ok(Load { check, keep, memory_bytes: self.number()?, source: self.text()? })
+    }
+
     pub(super) fn call(&mut self) -> io::Result<Call> {
-        Ok(Call {
-            check: self.byte()? != 0,
-            keep: self.byte()? != 0,
-            memory_bytes: self.number()?,
-            phase: self.text()?,
-            marker: self.text()?,
-            source: self.text()?,
-            context: self.text()?,
-        })
+        Ok(Call { memory_bytes: self.number()?, phase: self.text()?, marker: self.text()?, context: self.text()? })
     }
 }
 
@@ -165,18 +186,20 @@ impl Draft {
         draft
     }
 
+    pub(super) fn load(load: &Load) -> Self {
+        let draft = Draft::new(Kind::Load).byte(load.check.into()).byte(load.keep as u8).number(load.memory_bytes);
+        draft.bytes(load.source.as_bytes())
+    }
+
     pub(super) fn call(call: &Call) -> Self {
         Draft::new(Kind::Call)
-            .byte(call.check.into())
-            .byte(call.keep.into())
             .number(call.memory_bytes)
             .bytes(call.phase.as_bytes())
             .bytes(call.marker.as_bytes())
-            .bytes(call.source.as_bytes())
             .bytes(call.context.as_bytes())
     }
 
-    fn finish(mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         let length = u32::try_from(self.0.len() - HEAD_BYTES).map_err(|_| broken("a frame that is too long"))?;
         self.0[..4].copy_from_slice(&length.to_le_bytes());
         Ok(self.0)
@@ -242,13 +265,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_arrives_as_it_was_sent() {
+        let load = Load { check: false, keep: Keep::State, memory_bytes: 1 << 40, source: "ü".into() };
+        let bytes = Draft::load(&load).finish().unwrap();
+        let mut frame = read(&bytes[..]).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.load().unwrap()), (Kind::Load, load));
+        assert!(!frame.has_more());
         let call = Call {
-            check: false,
-            keep: true,
             memory_bytes: 1 << 40,
             phase: "preCreate".into(),
             marker: String::new(),
-            source: "ü".into(),
             context: "{}".repeat(100_000),
         };
         let bytes = Draft::call(&call).finish().unwrap();
@@ -256,7 +281,7 @@ mod tests {
         assert_eq!((frame.kind, frame.call().unwrap()), (Kind::Call, call));
         assert!(!frame.has_more());
         let mut received = receive(&mut &bytes[..]).await.unwrap().unwrap();
-        assert!(received.call().unwrap().keep);
+        assert_eq!(received.call().unwrap().phase, "preCreate");
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! V8 can end its whole process, and some regular expressions cannot be stopped from inside. So each sandbox is a process of
 //! its own (worker), forked from one that has V8 and the runner ready (zygote.rs), and ended by the server when its time is
-//! over. With `isolation = 'reuse'` it serves the hook's next call too. What the handler asks for comes over a socket
-//! (frames.rs) to the session, like in every engine.
+//! over. It serves the hook's next call too: put back to where it was before the first, or with `isolation = 'reuse'` as the
+//! call left it. What the handler asks for comes over a socket (frames.rs) to the session, like in every engine.
 
 mod frames;
 mod process;
@@ -12,19 +12,19 @@ mod worker;
 mod zygote;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use self::frames::Call;
+use self::frames::{Call, Keep, Load};
 use self::process::{Answer, End, Process};
 use self::zygote::Nursery;
 use super::clock::{Clock, bounded};
 use super::idle::IdlePool;
-use super::javascript::{ALLOCATION_FAILED, Digits, Input, Reading, Source, compile_error};
+use super::javascript::{ALLOCATION_FAILED, Input, Reading, Source, compile_error};
 use super::limits::{CHECK_LIMITS, memory_failure};
 use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
 use crate::config::{Isolation, Phase, format_duration};
@@ -46,6 +46,10 @@ const CALLS_MAX: usize = 128;
 /// than a call.
 const DEATHS_MAX: usize = 3;
 const DEATHS_WITHIN: Duration = Duration::from_secs(600);
+
+/// Workers in a row that were not as before their first call again, after which a hook's workers serve one call each: it costs
+/// them more than it gives.
+const LOST_MAX: u32 = 8;
 
 /// Workers that a call takes after one that was gone: all that waited may be.
 const TRIES_MAX: usize = 8;
@@ -98,8 +102,10 @@ impl Engine for V8 {
             calls: Arc::clone(&self.calls),
             places: Arc::clone(&self.places),
             deaths: Mutex::default(),
+            lost: Arc::default(),
+            bound: Some(Arc::default()),
         };
-        hook.check(phase).await?;
+        hook.check().await?;
         Ok(Arc::new(hook))
     }
 }
@@ -124,28 +130,32 @@ struct Hook {
     places: Arc<Semaphore>,
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
+    /// Of workers that should have been put back, those in a row that were not.
+    lost: Arc<AtomicU32>,
+    /// There as long as the hook is.
+    bound: Option<Arc<()>>,
 }
 
 impl Drop for Hook {
     fn drop(&mut self) {
+        // In this order: see `keep_fresh`.
+        self.bound = None;
         self.idle.forget(self.id);
     }
 }
 
 impl Hook {
     /// Lets V8 compile the source, since it does not know all that the parser knows.
-    async fn check(&self, phase: Phase) -> Result<(), PrepareError> {
+    async fn check(&self) -> Result<(), PrepareError> {
         let mut worker = self.nursery.worker().await.map_err(PrepareError::plain)?;
-        let call = Call {
+        let load = Load {
             check: true,
+            keep: Keep::Nothing,
             memory_bytes: CHECK_LIMITS.memory_bytes as u64,
-            phase: phase.as_str().into(),
             source: self.source.text.clone(),
-            ..Call::default()
         };
         let clock = Arc::new(Clock::start(CHECK_LIMITS.timeout, None));
-        let mut digits = Digits::default();
-        let failure = match bounded(clock, worker.call(&call, None, &mut digits)).await {
+        let failure = match bounded(clock, worker.check(&load)).await {
             Ok(Ok(answer)) if answer.text.is_empty() => return Ok(()),
             Ok(Ok(answer)) => {
                 let (message, place) = compile_error(&answer.text);
@@ -193,24 +203,21 @@ impl Hook {
         // Never closed.
         let calls = if context.phase.is_pre() { &self.calls.pre } else { &self.calls.post };
         let _place = calls.acquire().await;
-        let reuse = settings.isolation == Isolation::Reuse;
-        let mut call = Call {
-            check: false,
-            keep: reuse,
-            memory_bytes: settings.limits.memory_bytes as u64,
-            phase: context.phase.as_str().into(),
-            marker,
-            source: String::new(),
-            context: text,
+        let keep = match settings.isolation {
+            Isolation::Reuse => Keep::State,
+            Isolation::Call if self.lost.load(Ordering::Relaxed) < LOST_MAX => Keep::Fresh,
+            Isolation::Call => Keep::Nothing,
         };
-        let mut idle = reuse.then(|| self.idle.take(self.id, &context.model)).flatten();
+        let memory_bytes = settings.limits.memory_bytes as u64;
+        let call = Call { memory_bytes, phase: context.phase.as_str().into(), marker, context: text };
+        let mut idle = self.idle(keep, context);
         let mut tries = 0;
         let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
-            let mut worker = match idle.take() {
-                Some(worker) => worker,
+            let (mut worker, load) = match idle.take() {
+                Some(worker) => (worker, None),
                 None => {
-                    call.source.clone_from(&self.source.text);
-                    self.nursery.worker().await.map_err(overloaded)?
+                    let load = Load { check: false, keep, memory_bytes, source: self.source.text.clone() };
+                    (self.nursery.worker().await.map_err(overloaded)?, Some(load))
                 }
             };
             let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
@@ -219,7 +226,7 @@ impl Hook {
             let ended = async {
                 tokio::select! {
                     biased;
-                    ended = worker.call(&call, Some(session), &mut digits) => ended,
+                    ended = worker.call(load.as_ref(), &call, session, &mut digits) => ended,
                     never = turns.take(&self.places) => never,
                 }
             };
@@ -240,10 +247,41 @@ impl Hook {
         let reading = Reading { answer: text, digits, marker: call.marker, memory_failure };
         let (outcome, clean) = reading.read(context, &self.source).await;
         // One that was long has a low priority, which it cannot lose.
-        if reuse && reusable && clean && cpu < worker::PATIENCE {
-            self.idle.put(self.id, &context.model, worker);
+        match keep {
+            Keep::State if reusable && clean && cpu < worker::PATIENCE => {
+                self.idle.put(self.id, &context.model, worker);
+            }
+            Keep::Fresh if reusable => self.keep_fresh(worker, &context.model),
+            Keep::Fresh | Keep::State | Keep::Nothing => {}
         }
         Ok(CallReport { outcome, cpu, memory_bytes })
+    }
+
+    /// A worker that waits and is what `keep` says.
+    fn idle(&self, keep: Keep, context: &Context) -> Option<Process> {
+        if keep == Keep::Nothing {
+            return None;
+        }
+        // Others are of the time before the configuration was changed.
+        std::iter::from_fn(|| self.idle.take(self.id, &context.model)).find(|worker| worker.kept() == Some(keep))
+    }
+
+    /// Lets the worker wait for the next call as soon as nothing of the last one is left in it.
+    fn keep_fresh(&self, mut worker: Process, model: &str) {
+        let Some(bound) = self.bound.as_ref().map(Arc::downgrade) else { return };
+        let (idle, lost, id, model) = (Arc::clone(&self.idle), Arc::clone(&self.lost), self.id, model.to_owned());
+        tokio::spawn(async move {
+            if worker.is_fresh().await.is_err() {
+                lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            lost.store(0, Ordering::Relaxed);
+            idle.put(id, &model, worker);
+            // The hook may be gone since.
+            if bound.strong_count() == 0 {
+                idle.forget(id);
+            }
+        });
     }
 }
 

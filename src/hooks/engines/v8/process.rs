@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::frames::{Call, Draft, Frame, Kind, REUSABLE, receive};
+use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, receive};
 use super::turns::Turns;
 use super::worker::TRAPPED;
 use crate::hooks::context::{Failure, FailureCause};
@@ -20,6 +21,9 @@ use crate::hooks::session::{HostError, Session};
 /// What V8 says when it ends its process is a few lines.
 const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 
+/// To be as before the first call takes a fraction of a millisecond when nothing else runs.
+const FRESH_MAX: Duration = Duration::from_secs(1);
+
 /// A worker that waits for a call, or serves one. Ended when dropped.
 pub(super) struct Process {
     stream: UnixStream,
@@ -27,6 +31,8 @@ pub(super) struct Process {
     handle: Arc<OwnedFd>,
     /// The host works for it.
     is_waiting: Arc<AtomicBool>,
+    /// What it is after each call; `None`: it has no hook yet.
+    keep: Option<Keep>,
     #[cfg(test)]
     pid: Pid,
 }
@@ -67,6 +73,7 @@ impl Process {
             errors,
             handle: Arc::new(pidfd_open(pid, PidfdFlags::empty())?),
             is_waiting: Arc::default(),
+            keep: None,
             #[cfg(test)]
             pid,
         })
@@ -82,25 +89,65 @@ impl Process {
         Turns::new(Arc::clone(&self.handle), Arc::clone(&self.is_waiting))
     }
 
-    /// Runs one call. What it asks for goes to the session; `None` while code is only checked.
+    /// What it is after each call, once it has a hook.
+    pub(super) const fn kept(&self) -> Option<Keep> {
+        self.keep
+    }
+
+    /// Lets V8 compile a source, and no more.
+    pub(super) async fn check(&mut self, load: &Load) -> Result<Answer, End> {
+        let bytes = Draft::load(load).finish();
+        self.serve(bytes, load.memory_bytes, None, &mut Digits::default()).await
+    }
+
+    /// Runs one call; of the hook in `load`, which is given if the worker has none yet. What it asks for goes to the session.
     pub(super) async fn call(
         &mut self,
+        load: Option<&Load>,
         call: &Call,
+        session: &Arc<Session>,
+        digits: &mut Digits,
+    ) -> Result<Answer, End> {
+        let call_bytes = Draft::call(call).finish();
+        let bytes = match load {
+            Some(load) => {
+                self.keep = Some(load.keep);
+                Draft::load(load).finish().and_then(|load| Ok([load, call_bytes?].concat()))
+            }
+            None => call_bytes,
+        };
+        self.serve(bytes, call.memory_bytes, Some(session), digits).await
+    }
+
+    /// Until it is as it was before its first call. The error: it is not, or not soon.
+    pub(super) async fn is_fresh(&mut self) -> io::Result<()> {
+        match tokio::time::timeout(FRESH_MAX, receive(&mut self.stream)).await?? {
+            Some(frame) if frame.kind == Kind::Ready => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        bytes: io::Result<Vec<u8>>,
+        memory_bytes: u64,
         session: Option<&Arc<Session>>,
         digits: &mut Digits,
     ) -> Result<Answer, End> {
-        if Draft::call(call).send(&mut self.stream).await.is_err() {
+        let bytes =
+            bytes.map_err(|error| End::Failed(Broken::internal(format!("the call is too large: {error}")).0))?;
+        if self.stream.write_all(&bytes).await.is_err() {
             return Err(End::Gone);
         }
         loop {
             let mut frame = match receive(&mut self.stream).await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Err(self.died(call)),
+                Ok(None) => return Err(self.died(memory_bytes)),
                 Err(error) => return Err(End::Died(strange(&error))),
             };
             // Relaxed: see turns.rs.
             self.is_waiting.store(true, Ordering::Relaxed);
-            let answered = self.answer(&mut frame, call, session, digits).await;
+            let answered = self.answer(&mut frame, memory_bytes, session, digits).await;
             self.is_waiting.store(false, Ordering::Relaxed);
             match answered {
                 Ok(None) => {}
@@ -114,7 +161,7 @@ impl Process {
     async fn answer(
         &mut self,
         frame: &mut Frame,
-        call: &Call,
+        memory_bytes: u64,
         session: Option<&Arc<Session>>,
         digits: &mut Digits,
     ) -> Result<Option<Answer>, End> {
@@ -164,7 +211,7 @@ impl Process {
                 Draft::new(Kind::Reply)
             }
             Kind::Spent => return Err(End::Gone),
-            Kind::Memory => return Err(End::Failed(memory(call))),
+            Kind::Memory => return Err(End::Failed(memory(memory_bytes))),
             Kind::Stuck => {
                 return Err(End::Failed(Failure {
                     cause: FailureCause::Exception,
@@ -182,12 +229,12 @@ impl Process {
         };
         match reply.send(&mut self.stream).await {
             Ok(()) => Ok(None),
-            Err(_) => Err(self.died(call)),
+            Err(_) => Err(self.died(memory_bytes)),
         }
     }
 
     /// The process is gone: what it said last tells why.
-    fn died(&mut self, call: &Call) -> End {
+    fn died(&mut self, memory_bytes: u64) -> End {
         let mut words = Vec::new();
         // What is there; the pipe never makes this wait.
         let _ = (&mut self.errors).take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
@@ -204,7 +251,7 @@ impl Process {
         let line = line.or(silent.then_some("an allocation failed"));
         End::Died(match (is_memory || silent, line) {
             (true, Some(line)) => {
-                let failure = memory(call);
+                let failure = memory(memory_bytes);
                 Failure { message: format!("{} (V8 ended its process: {line})", failure.message), ..failure }
             }
             (_, line) => Failure {
@@ -223,8 +270,8 @@ impl Drop for Process {
     }
 }
 
-fn memory(call: &Call) -> Failure {
-    memory_failure(usize::try_from(call.memory_bytes).unwrap_or(usize::MAX), None)
+fn memory(limit: u64) -> Failure {
+    memory_failure(usize::try_from(limit).unwrap_or(usize::MAX), None)
 }
 
 fn strange(error: &io::Error) -> Failure {

@@ -115,26 +115,33 @@ async fn workers_have_no_way_out() {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     let open: std::collections::BTreeSet<_> = targets.filter(|target| !target.starts_with("/dev/null")).collect();
-    assert_eq!(open.len(), 2, "its socket and the pipe of its last words: {open:?}");
+    let own = |path: &PathBuf| {
+        ["maps", "pagemap"].iter().any(|name| *path == PathBuf::from(format!("/proc/{}/{name}", worker.pid())))
+    };
+    assert_eq!(open.iter().filter(|path| !own(path)).count(), 2, "its socket and the pipe of its last words: {open:?}");
 }
 
 /// Everything ends with the server, however it ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_end_with_their_zygote() {
-    let nursery = Nursery::new(plugins().join(FOLDER));
-    let mut worker = nursery.worker().await.unwrap();
-    drop(nursery);
-    let call = Call {
-        phase: "preCreate".into(),
-        source: "(() => ({ default() { for (;;); } }))".into(),
-        context: "{}".into(),
-        memory_bytes: 64 << 20,
-        ..Call::default()
+    let engine = V8::new(&plugins());
+    let nursery = Arc::clone(&engine.nursery);
+    let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
+    case.settings.limits.timeout = Duration::from_secs(120);
+    let hook = case.prepare(b"export default () => { for (;;); }").await.unwrap();
+    // It would loop for ever; the end of the zygote ends it. The first may come before the call has its worker.
+    let ends = async {
+        loop {
+            nursery.end_zygote().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     };
-    let mut digits = Digits::default();
-    // It would loop for ever; the end of the zygote ends it.
-    let ended = tokio::time::timeout(Duration::from_secs(20), worker.call(&call, None, &mut digits)).await;
-    assert!(matches!(ended, Ok(Err(End::Died(_)))));
+    let called = tokio::select! {
+        called = case.call(&*hook) => called,
+        () = ends => unreachable!("it goes on"),
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("the worker goes on without its zygote"),
+    };
+    assert_eq!(called.failure().cause, FailureCause::Trap, "{}", called.failure().message);
 }
 
 /// What a reused worker still had to do when it answered cannot reach into the next call.
@@ -152,6 +159,70 @@ async fn what_is_left_of_a_call_stays_out_of_the_next() {
     for _ in 0..3 {
         assert_eq!(case.call(&*hook).await.amended(), r#"{"calls":1,"seen":"nothing"}"#);
     }
+}
+
+/// A process serves call after call, and none finds anything of those before it: what they left in memory, had to do still,
+/// or took from the system.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_put_back_after_each_call() {
+    let engine = V8::new(&plugins());
+    let idle = Arc::clone(&engine.idle);
+    let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
+    case.grants = "read = ['*']";
+    let source = b"let calls = 0;
+        const first = [Math.random(), Date.now()];
+        export default async ({ after, read, log }) => {
+            calls++;
+            const found = { calls, left: globalThis.left ?? 'nothing', map: [1].map === after.constructor, first, id: crypto.randomUUID() };
+            found.missing = (await read.get('item', '1')) ?? 'missing';
+            globalThis.left = after;
+            Array.prototype.map = after.constructor;
+            setTimeout(() => log.info('late'), 5);
+            Promise.resolve().then(() => { globalThis.left = 'late' });
+            const junk = [];
+            for (let index = 0; index < after.work; index++) junk.push({ index, text: 'x'.repeat(index % 100) + index });
+            log.info('worked ' + junk.length);
+            return found;
+        }";
+    let hook = case.prepare(source).await.unwrap();
+    let mut pids = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut last = 0.0;
+    // Little work mostly, and in between enough for V8 to take and give back memory.
+    for round in 0..120 {
+        let work = if round % 8 == 7 { 400 << (round / 16) } else { round };
+        case.after = Some(format!(r#"{{"work":{work}}}"#).leak());
+        let called = case.call(&*hook).await;
+        let found: serde_json::Value = serde_json::from_str(called.amended()).unwrap();
+        assert_eq!((&found["calls"], &found["left"], &found["map"]), (&1.into(), &"nothing".into(), &false.into()));
+        assert_eq!(found["missing"], "missing");
+        assert!(seen.insert(found["id"].to_string()) && seen.insert(found["first"][0].to_string()), "{found}");
+        let now = found["first"][1].as_f64().unwrap();
+        assert!(now >= last, "{found}: a time that was");
+        last = now;
+        // The worker comes back a moment after its answer, or never.
+        let deadline = Instant::now() + Duration::from_millis(if round % 8 == 7 { 20 } else { 2_000 });
+        let worker = loop {
+            match idle.take_any() {
+                None if Instant::now() < deadline => tokio::task::yield_now().await,
+                worker => break worker,
+            }
+        };
+        if let Some((code, worker)) = worker {
+            pids.push(worker.pid());
+            idle.put(code, "item", worker);
+        }
+    }
+    let others: std::collections::BTreeSet<_> = pids.iter().collect();
+    // Elsewhere each process serves one call.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split(['.', '-']).take(2).filter_map(|part| part.trim().parse().ok()).collect();
+    if version < vec![6, 11] || !cfg!(target_arch = "x86_64") {
+        eprintln!("Linux {release}: no process is put back");
+        return;
+    }
+    assert!(pids.len() >= 100, "of 105 small calls {} kept their process", pids.len());
+    assert!(others.len() < pids.len() / 3, "{} processes", others.len());
 }
 
 /// Workers that ended before they were used cost nobody a call.

@@ -30,6 +30,7 @@ delete Reject.read;
 define(Reject.prototype, "name", "Reject");
 define(globals, "Reject", Reject);
 
+let program = null;
 let handlers = null;
 let pending = null;
 let wantsData = false;
@@ -44,11 +45,26 @@ export function check(source) {
   }
 }
 
+// What is wrong with the source is told by the first call.
+function load(source) {
+  try {
+    program = indirectEval(source);
+  } catch (error) {
+    program = () => { throw error; };
+  }
+}
+
+// The source is empty where it was loaded before.
 export function run(source, phase, context, mark) {
+  if (source !== "") load(source);
   marker = mark;
   wantsData = slice(phase, 0, 3) === "pre";
   try {
-    if (source !== "") handlers = indirectEval(source)();
+    if (program !== null) {
+      const loaded = program;
+      program = null;
+      handlers = loaded();
+    }
     const handler = handlers[phase] ?? handlers.default;
     const given = parse(context);
     given.read = read;

@@ -3,25 +3,28 @@
 
 use std::io;
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, Scope};
 
-use super::system;
+use super::{image, system};
 
-/// Confines the calling thread and all that it forks. Landlock where the kernel has it; the filter of system calls always.
-pub(super) fn zygote() -> Result<(), String> {
+/// Confines the calling thread and all that it forks, as far as it makes no child useless: those open two files. What comes
+/// back is for them.
+pub(super) fn zygote() -> Result<RulesetCreated, String> {
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V6))
         .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI::V6)))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI::V6)))
         .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self);
-    ruleset.map_err(|error| format!("Landlock refused the worker's rules: {error}"))?;
+        .map_err(|error| format!("Landlock refused the worker's rules: {error}"))?;
     system::filter_calls(&allowing(&[ZYGOTE, CALL].concat()))
-        .map_err(|error| format!("seccomp refused the worker's filter: {error}"))
+        .map_err(|error| format!("seccomp refused the worker's filter: {error}"))?;
+    Ok(ruleset)
 }
 
-/// What a child gives up beyond what the zygote did: making processes, taking descriptors.
-pub(super) fn child() -> io::Result<()> {
+/// What a child gives up beyond what the zygote did: all files and sockets, where the kernel has Landlock, and by the filter
+/// of system calls always; making processes, taking descriptors.
+pub(super) fn child(ruleset: RulesetCreated) -> io::Result<()> {
+    ruleset.restrict_self().map_err(io::Error::other)?;
     system::filter_calls(&refusing(ZYGOTE))
 }
 
@@ -31,6 +34,8 @@ const ZYGOTE: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_fork,
     libc::SYS_recvmsg,
+    libc::SYS_openat,
+    libc::SYS_landlock_restrict_self,
     libc::SYS_set_robust_list,
     libc::SYS_dup3,
     #[cfg(target_arch = "x86_64")]
@@ -81,8 +86,13 @@ const CALL: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Of these an argument says which process, at that offset; only 0, the caller itself, passes.
-const OWN: &[(libc::c_long, u32)] = &[(libc::SYS_prlimit64, 16), (libc::SYS_setpriority, 24)];
+/// Of these the argument at that offset must be one of those: which process (0 is the caller itself), what is asked of a
+/// file.
+const LIMITED: &[(libc::c_long, u32, &[u32])] = &[
+    (libc::SYS_prlimit64, 16, &[0]),
+    (libc::SYS_setpriority, 24, &[0]),
+    (libc::SYS_ioctl, 24, &[image::PAGEMAP_SCAN, image::PROCMAP_QUERY]),
+];
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -102,8 +112,10 @@ fn allowing(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
     for number in calls {
         filter.extend([jump(*number as u32, 0, 1), allow()]);
     }
-    for (number, offset) in OWN {
-        filter.extend([jump(*number as u32, 0, 4), statement(LOAD, *offset), jump(0, 0, 1), allow(), refuse()]);
+    for (number, offset, values) in LIMITED {
+        filter.extend([jump(*number as u32, 0, 2 * values.len() as u8 + 2), statement(LOAD, *offset)]);
+        filter.extend(values.iter().flat_map(|value| [jump(*value, 0, 1), allow()]));
+        filter.push(refuse());
     }
     filter.push(refuse());
     filter

@@ -13,7 +13,7 @@ delete globalThis.__snaphook;
 delete globalThis.WebAssembly;
 
 const SERVE = 1, NEXT = 2, TAKE = 3, TEXT = 4, BYTES = 5, LOG = 6, ASK = 7, SEND = 8, EXECUTE = 9, URL_ = 10, DIGEST = 11,
-  RANDOM = 12, ENCODE = 13, DECODE = 14, WAIT = 15;
+  RANDOM = 12, ENCODE = 13, DECODE = 14, WAIT = 15, LOAD = 16;
 const HEAD_BYTES = 64;
 const CHUNK_BYTES = 65536;
 const CHUNK_UNITS = 8192;

@@ -2,13 +2,14 @@
 //!
 //! The first process (the zygote) loads V8 and the runner, runs a hook that is no hook to have everything compiled, gives
 //! up all it will not need, and forks a child for each sandbox that the server asks for. A child has one isolate, serves one
-//! hook, and ends. So what a hook leaves behind, or how it ends V8, is the matter of one process, and a fresh sandbox
-//! costs a fork.
+//! hook, and ends, or is put back to where it was before its first call (image.rs). So what a hook leaves behind, or how it
+//! ends V8, is the matter of one process.
 //!
 //! All of it happens in the calls by which V8's thread asks the host (library.rs), since that thread alone goes on after
 //! a fork.
 
 mod confine;
+mod image;
 mod library;
 mod system;
 
@@ -23,11 +24,12 @@ use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use self::image::{Arrival, Files, Image, Mark};
 use self::library::{Event, Handle, Shared, V8, Value};
 pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
 use self::system::Forked;
 pub(super) use self::system::TRAPPED;
-use super::frames::{Call, Draft, Frame, Kind, REUSABLE, read};
+use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, read};
 use crate::hooks::engines::javascript::{SCRIPTS, web};
 use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
 
@@ -69,9 +71,10 @@ const RANDOM: i32 = 12;
 const ENCODE: i32 = 13;
 const DECODE: i32 = 14;
 const WAIT: i32 = 15;
+const LOAD: i32 = 16;
 
 /// Tasks.
-const LOAD: u64 = 1;
+const SCRIPT: u64 = 1;
 const GLOBAL: u64 = 2;
 const TURN: u64 = 3;
 
@@ -123,7 +126,6 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         Ok(made) => made,
         Err(message) => return Err((control, message)),
     };
-    system::use_large_pages();
     let present = system::data_bytes();
     let worker = Worker {
         v8,
@@ -131,8 +133,10 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         shared,
         connection: control,
         present,
+        image: None,
+        mark: None,
         is_new: false,
-        keep: false,
+        keep: Keep::Nothing,
         in_call: false,
         is_dirty: false,
         began: (0, 0),
@@ -162,7 +166,7 @@ fn make(
     v8.set_host_function(global, "__snaphook");
     // The scripts are a module elsewhere; here they are the body of a function.
     let scripts = SCRIPTS.replace("\nexport function ", "\nfunction ");
-    v8.eval(&format!("{HOST}{scripts}{TURNS}"), LOAD);
+    v8.eval(&format!("{HOST}{scripts}{TURNS}"), SCRIPT);
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
@@ -206,9 +210,13 @@ struct Worker {
     connection: UnixStream,
     /// What RLIMIT_DATA counts of the zygote, in bytes.
     present: u64,
-    /// A child that has not told the server that it is there.
+    /// The zygote's memory, if it can be put back.
+    image: Option<Image>,
+    /// Of a child: where it can be put back to.
+    mark: Option<Mark>,
+    /// A child that has served no call.
     is_new: bool,
-    keep: bool,
+    keep: Keep,
     /// Whether there is a call; what is left of one must not reach into the next.
     in_call: bool,
     /// Something was asked for between two calls.
@@ -246,6 +254,7 @@ impl Worker {
         let (operation, number, count) = (self.head(0), self.head(1), self.head(2));
         match operation {
             SERVE => self.fork_children(),
+            LOAD => self.load(),
             NEXT => self.next_call(),
             TAKE => {
                 self.take(number == 1);
@@ -337,7 +346,9 @@ impl Worker {
 
     /// The zygote stays in here; its children return, each with a socket of its own.
     fn fork_children(&mut self) -> io::Result<()> {
-        confine::zygote().map_err(io::Error::other)?;
+        // Without one each process serves one call.
+        self.image = Image::take().ok();
+        let ruleset = confine::zygote().map_err(io::Error::other)?;
         self.tell_ready()?;
         loop {
             let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
@@ -349,7 +360,10 @@ impl Worker {
                 // Standard input is the zygote's socket; the child must not hold it open.
                 rustix::stdio::dup2_stdin(&self.connection)?;
                 self.is_new = true;
-                return confine::child();
+                if let Some(image) = &self.image {
+                    self.mark = Some(Mark::new(image, Files::open()?)?);
+                }
+                return confine::child(ruleset);
             }
         }
     }
@@ -358,28 +372,52 @@ impl Worker {
         Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)
     }
 
+    fn load(&mut self) -> io::Result<()> {
+        // Not before: on the way here it has touched much of the memory that a call needs.
+        self.tell_ready()?;
+        let Load { check, keep, memory_bytes, source } = self.receive(Kind::Load)?.load()?;
+        self.keep = keep;
+        self.begin(memory_bytes)?;
+        self.set_head(1, check.into());
+        self.slots.clear();
+        self.give(Content::Text(source));
+        Ok(())
+    }
+
     fn next_call(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_new) {
-            // Not before: on the way here it has touched much of the memory that a call needs.
-            self.tell_ready()?;
+        if self.keep == Keep::Fresh
+            && let Some(mark) = &self.mark
+        {
+            // What this finds out later it would know only until it is put back.
+            match mark.set() {
+                Ok(Arrival::First) => {}
+                Ok(Arrival::Again) => self.tell_ready()?,
+                Err(_) => self.mark = None,
+            }
         }
         if self.is_dirty {
             // The server takes another worker.
             Draft::new(Kind::Spent).write(&self.connection)?;
             system::exit(DONE);
         }
-        let Call { check, keep, memory_bytes, phase, marker, source, context } = self.receive(Kind::Call)?.call()?;
-        self.keep = keep;
+        let Call { memory_bytes, phase, marker, context } = self.receive(Kind::Call)?.call()?;
         self.in_call = true;
+        if !std::mem::take(&mut self.is_new) || self.keep == Keep::Fresh {
+            self.begin(memory_bytes)?;
+        }
+        self.slots.clear();
+        for text in [phase, marker, context] {
+            self.give(Content::Text(text));
+        }
+        Ok(())
+    }
+
+    /// Measures and bounds what comes now.
+    fn begin(&mut self, memory_bytes: u64) -> io::Result<()> {
         self.began = system::usage();
         self.v8.set_memory_limit(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
         system::limit_memory(self.present, memory_bytes.saturating_add(MEMORY_SLACK_BYTES))?;
         system::lower_priority_after(PATIENCE);
-        self.set_head(1, if check { 2 } else { 1 });
-        self.slots.clear();
-        for text in [phase, marker, source, context] {
-            self.give(Content::Text(text));
-        }
         Ok(())
     }
 
@@ -395,21 +433,31 @@ impl Worker {
             Value::Text(text) => {
                 let (cpu, memory) = system::usage();
                 let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);
+                // What is written already is written without a fault.
+                let memory = memory + self.mark.as_ref().map_or(0, Mark::written);
                 // Past that the server refuses it; the length says why.
                 let text = match text.len() > 2 * OUTPUT_BYTES_MAX {
                     true => Cow::Owned(format!("o0{}", text.len())),
                     false => Cow::Borrowed(*text),
                 };
-                let flags = if self.keep { REUSABLE } else { 0 };
+                let is_kept = match self.keep {
+                    Keep::Nothing => false,
+                    Keep::Fresh => self.mark.is_some() && !system::has_low_priority(),
+                    Keep::State => true,
+                };
+                let flags = if is_kept { REUSABLE } else { 0 };
                 let draft = Draft::new(Kind::Answer).byte(flags).number(cpu).number(memory).bytes(text.as_bytes());
                 let written = draft.write(&self.connection);
-                if self.keep && written.is_ok() {
-                    self.in_call = false;
-                    // What is left to do of this call is done before the next one comes.
-                    self.v8.call(self.functions.next, self.functions.receiver, self.functions.no_arguments, TURN);
-                    return;
+                match &self.mark {
+                    _ if !is_kept || written.is_err() => written,
+                    Some(mark) if self.keep == Keep::Fresh => mark.put_back(),
+                    _ => {
+                        self.in_call = false;
+                        // What is left to do of this call is done before the next one comes.
+                        self.v8.call(self.functions.next, self.functions.receiver, self.functions.no_arguments, TURN);
+                        return;
+                    }
                 }
-                written
             }
             Value::Undefined => Draft::new(Kind::Stuck).write(&self.connection),
             Value::Exception(text) => Draft::new(Kind::Fault).bytes(text.as_bytes()).write(&self.connection),

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Which side of a fork this is.
@@ -56,6 +57,7 @@ pub(super) fn end_with_parent() {
 /// Once `patience` on a core is used, the process gets less of it than others, as long calls of the other engines do.
 pub(super) fn lower_priority_after(patience: Duration) {
     extern "C" fn on_time(_: libc::c_int) {
+        LOW_PRIORITY.store(true, Ordering::Relaxed);
         // SAFETY: a system call, which may be made in a signal handler.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
     }
@@ -72,6 +74,15 @@ pub(super) fn lower_priority_after(patience: Duration) {
         libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut());
     }
 }
+
+/// Whether the time of [`lower_priority_after`] was over; from here on it runs no more.
+pub(super) fn has_low_priority() -> bool {
+    // SAFETY: zeros are a timer that does not run.
+    unsafe { libc::setitimer(libc::ITIMER_PROF, &std::mem::zeroed(), std::ptr::null_mut()) };
+    LOW_PRIORITY.load(Ordering::Relaxed)
+}
+
+static LOW_PRIORITY: AtomicBool = AtomicBool::new(false);
 
 /// When the library stops at a trap, which it does without a word if an allocation of its own fails, the process says
 /// [`TRAPPED`] and ends.
@@ -132,16 +143,6 @@ pub(super) fn usage() -> (u64, u64) {
     };
     let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_minflt as u64 * rustix::param::page_size() as u64)
-}
-
-/// Puts large pieces of memory that only the zygote writes into large pages: a fork copies one entry for each page.
-pub(super) fn use_large_pages() {
-    for map in maps() {
-        if map.file.is_none() && map.access.starts_with("rw") && map.end - map.start >= 2 * LARGE {
-            // SAFETY: it changes how the kernel keeps the memory, not what is in it. An error leaves it as it was.
-            unsafe { libc::madvise(map.start as *mut libc::c_void, map.end - map.start, libc::MADV_COLLAPSE) };
-        }
-    }
 }
 
 /// Puts the code and the constants of a library that was just opened into large pages that are this process's own. Of the

@@ -3,31 +3,30 @@
 
 let settled;
 
-function start() {
-  const isCheck = head[1] === 2;
-  const phase = takeText(0);
-  const marker = takeText(1);
-  const source = takeText(2);
-  if (isCheck) return check(source) ?? "";
-  const given = takeText(3);
-  settled = undefined;
-  const answered = run(source, phase, given, marker);
-  if (answered !== null) return answered;
-  promiseThen(settle(), (text) => { settled = text; });
-  return null;
-}
-
 // In the zygote this never returns: each child goes on from here.
 function serve() {
   head[2] = 0;
   act(SERVE, 0);
+  act(LOAD, 0);
+  const isCheck = head[1] === 1;
+  const source = takeText(0);
+  if (isCheck) return check(source) ?? "";
+  load(source);
   return next();
 }
 
+// A process that is put back into its first state goes on in here.
 function next() {
   head[2] = 0;
   act(NEXT, 0);
-  return start();
+  const phase = takeText(0);
+  const marker = takeText(1);
+  const given = takeText(2);
+  settled = undefined;
+  const answered = run("", phase, given, marker);
+  if (answered !== null) return answered;
+  promiseThen(settle(), (text) => { settled = text; });
+  return null;
 }
 
 function turn() {

@@ -1,0 +1,588 @@
+//! The memory of a worker process as it was when it waited for its first call, put back after each call: the next one finds a
+//! process that has seen none, for much less than a fork and the end of a process cost.
+//!
+//! The zygote moves all that it may write into a file in memory, of which it and its children have private copies, page by
+//! page as they write. So the kernel knows exactly which pages a child has written: those that are not the file's any more.
+//! Where a child waits for its first call it saves what it has written until then ([`Mark::set`]). After a call all written
+//! pages get their content back, from there or from the file, and the thread goes on where it waited
+//! ([`Mark::put_back`]). A process that has other pieces of memory by then, or has written much, ends instead, and all
+//! do where the kernel cannot tell.
+//!
+//! What is not memory stays as it is: the worker's own code sees to its priority and its limits.
+#![expect(unsafe_code, reason = "it exchanges the memory of the process under itself")]
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::DONE;
+use super::system;
+
+/// As the kernel has them on the architecture that this is for.
+const PAGE: usize = 4096;
+
+/// Most pages that a call may have written, and that are saved at first: more cost more than a new process.
+const WRITTEN_MAX: usize = 2048;
+const SAVED_MAX: usize = 1024;
+
+/// Pieces of memory that can be written.
+const RANGES_MAX: usize = 128;
+
+/// Pieces that are so close are looked through at once: what is between them costs less than another question.
+const NEAR: usize = 64 << 20;
+
+const STACK_BYTES: usize = 64 << 10;
+
+/// What a file in memory holds of the zygote.
+pub(super) struct Image {
+    ranges: Vec<Range>,
+}
+
+/// A piece of memory.
+#[derive(Clone, Copy)]
+struct Range {
+    start: usize,
+    end: usize,
+    /// Where its content can be read; 0: nowhere, it is the stack of the thread.
+    content: usize,
+}
+
+impl Image {
+    /// Moves what this process may write into a file, and lets the process go on with private copies. On the thread
+    /// that children go on with, while no other thread writes.
+    pub(super) fn take() -> io::Result<Image> {
+        if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) || rustix::param::page_size() != PAGE {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let smaps = fs::read_to_string("/proc/self/smaps")?;
+        let pages = File::open("/proc/self/pagemap")?;
+        let here = ptr::from_ref(&smaps).addr();
+        let pieces: Vec<Piece> = pieces(&smaps).collect();
+        let stack = pieces.iter().find(|piece| (piece.start..piece.end).contains(&here));
+        let stack = stack.ok_or_else(|| io::Error::other("the stack is nowhere"))?;
+        let shared: Vec<&Piece> = pieces.iter().filter(|piece| piece.start != stack.start && piece.is_ours()).collect();
+        if shared.len() >= RANGES_MAX {
+            return Err(io::Error::other("the memory is in too many pieces"));
+        }
+        let total: usize = shared.iter().map(|piece| piece.end - piece.start).sum();
+        // SAFETY: makes a file that nobody else has.
+        let file = unsafe { libc::memfd_create(c"v8".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it was just opened, and nothing else closes it.
+        let file = unsafe { OwnedFd::from_raw_fd(file) };
+        rustix::fs::ftruncate(&file, total as u64)?;
+        // What is allocated stands in memory that is moved itself: nothing may be from here on.
+        let mut ranges = Vec::with_capacity(RANGES_MAX);
+        let mut regions = vec![Region::default(); 512];
+        let mut offset = 0;
+        for piece in shared {
+            // SAFETY: the piece is this process's own, readable and writable memory, and no other thread writes to it.
+            unsafe { piece.move_into(&file, offset, &pages, &mut regions) }?;
+            ranges.push(Range { start: piece.start, end: piece.end, content: offset });
+            offset += piece.end - piece.start;
+        }
+        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        // SAFETY: a private view of a file at an address that the kernel chooses.
+        let view = unsafe {
+            libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals);
+            let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+            libc::mmap(ptr::null_mut(), total, libc::PROT_READ, flags, file.as_raw_fd(), 0)
+        };
+        if view == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        ranges.iter_mut().for_each(|range| range.content += view.addr());
+        ranges.push(Range { start: stack.start, end: stack.end, content: 0 });
+        ranges.sort_unstable_by_key(|range| range.start);
+        Ok(Image { ranges })
+    }
+}
+
+/// One line of the map of memory.
+struct Piece {
+    start: usize,
+    end: usize,
+    access: [u8; 4],
+    has_file: bool,
+    is_special: bool,
+}
+
+impl Piece {
+    fn is_ours(&self) -> bool {
+        self.access.starts_with(b"rw") && self.access[3] == b'p' && !self.is_special
+    }
+
+    /// # Safety
+    ///
+    /// Nobody writes to the piece meanwhile, and it is no stack that is in use.
+    unsafe fn move_into(&self, file: &OwnedFd, at: usize, pages: &File, regions: &mut [Region]) -> io::Result<()> {
+        let write = |start: usize, end: usize| {
+            let mut done = start;
+            while done < end {
+                let offset = (at + done - self.start) as libc::off_t;
+                // SAFETY: the memory is readable; the kernel only reads it.
+                let written =
+                    unsafe { libc::pwrite(file.as_raw_fd(), done as *const libc::c_void, end - done, offset) };
+                match usize::try_from(written) {
+                    Ok(written) if written > 0 => done += written,
+                    _ => return Err(io::Error::last_os_error()),
+                }
+            }
+            Ok(())
+        };
+        if self.has_file {
+            write(self.start, self.end)?;
+        } else {
+            let mut from = self.start;
+            while from < self.end {
+                // SAFETY: the regions are as many as are said.
+                let (found, until) =
+                    unsafe { scan(pages.as_raw_fd(), from, self.end, 0, regions.as_mut_ptr(), regions.len()) }?;
+                for region in &regions[..found] {
+                    write(region.start as usize, region.end as usize)?;
+                }
+                from = until;
+            }
+        }
+        let executable = if self.access[2] == b'x' { libc::PROT_EXEC } else { 0 };
+        let access = libc::PROT_READ | libc::PROT_WRITE | executable;
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let (start, length) = (self.start as *mut libc::c_void, self.end - self.start);
+        // SAFETY: the file holds at that place what the memory holds, so nobody sees a difference.
+        let moved = unsafe { libc::mmap(start, length, access, flags, file.as_raw_fd(), at as libc::off_t) };
+        if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+fn pieces(smaps: &str) -> impl Iterator<Item = Piece> + '_ {
+    let mut lines = smaps.lines().peekable();
+    std::iter::from_fn(move || {
+        let head = lines.next()?;
+        let mut flags = "";
+        // The fields of a piece have names with a colon.
+        while let Some(line) = lines.next_if(|line| line.split(' ').next().is_some_and(|word| word.ends_with(':'))) {
+            flags = line.strip_prefix("VmFlags:").unwrap_or(flags);
+        }
+        let mut fields = head.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let access = fields.next()?.as_bytes().try_into().ok()?;
+        let name = fields.nth(3);
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        // What the kernel keeps: the first thread's stack, and memory that is not to be the same after a fork.
+        let is_special = name
+            .is_some_and(|name| name.starts_with('[') && name != "[heap]" && !name.starts_with("[anon"))
+            || flags.split(' ').any(|flag| matches!(flag, "wf" | "dc" | "dp" | "io" | "pf" | "ht"));
+        let has_file = name.is_some_and(|name| name.starts_with('/'));
+        Some(Piece { start: number(start)?, end: number(end)?, access, has_file, is_special })
+    })
+}
+
+/// What a child needs to look at its own memory; opened before it may open nothing any more.
+pub(super) struct Files {
+    maps: File,
+    pages: File,
+}
+
+impl Files {
+    pub(super) fn open() -> io::Result<Files> {
+        Ok(Files { maps: File::open("/proc/self/maps")?, pages: File::open("/proc/self/pagemap")? })
+    }
+}
+
+/// The place that a process comes back to.
+pub(super) struct Mark {
+    /// Open for as long as it is asked for.
+    _files: Files,
+}
+
+/// Whether a thread is at its mark for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    First,
+    Again,
+}
+
+/// All that must not change when memory is put back, in pages of its own. Zeros are a valid value of it.
+#[repr(C, align(4096))]
+struct Kept {
+    pages: [[u8; PAGE]; SAVED_MAX],
+    stack: [u8; STACK_BYTES],
+    here: libc::ucontext_t,
+    away: libc::ucontext_t,
+    /// All that can be written, in order, and some to see that there is no more.
+    maps: [Map; RANGES_MAX],
+    maps_count: usize,
+    ranges: [Range; RANGES_MAX],
+    ranges_count: usize,
+    regions: [Region; WRITTEN_MAX],
+    /// Addresses of what is in `pages`, in order.
+    saved: [usize; SAVED_MAX],
+    saved_count: usize,
+    files: [libc::c_int; 2],
+    is_taken: bool,
+    rounds: usize,
+    written: usize,
+}
+
+static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
+
+impl Mark {
+    /// Nothing is saved yet.
+    pub(super) fn new(image: &Image, files: Files) -> io::Result<Mark> {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory of that size, full of zeros. It is shared so that it is no part of any private piece.
+        let kept = unsafe { libc::mmap(ptr::null_mut(), size_of::<Kept>(), access, flags, -1, 0) };
+        if kept == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let kept = kept.cast::<Kept>();
+        // SAFETY: the memory is new, large enough and aligned, and zeros are a value. `image` has at most as many ranges.
+        unsafe {
+            let kept = &mut *kept;
+            kept.ranges_count = image.ranges.len();
+            kept.ranges[..image.ranges.len()].copy_from_slice(&image.ranges);
+            kept.files = [files.maps.as_raw_fd(), files.pages.as_raw_fd()];
+            libc::getcontext(&raw mut kept.away);
+            kept.away.uc_stack.ss_sp = (&raw mut kept.stack).cast();
+            kept.away.uc_stack.ss_size = STACK_BYTES;
+            kept.away.uc_link = ptr::null_mut();
+            libc::makecontext(&raw mut kept.away, away, 0);
+        }
+        KEPT.store(kept, Ordering::Relaxed);
+        Ok(Mark { _files: files })
+    }
+
+    /// Saves this moment. It comes again each time that [`Mark::put_back`] is called.
+    pub(super) fn set(&self) -> io::Result<Arrival> {
+        let kept = KEPT.load(Ordering::Relaxed);
+        // SAFETY: `new` made it. `away` runs on a stack of its own and comes back here, at first with all as it was and later
+        // with all put back as it was; to this function both are a call that returns.
+        unsafe {
+            if libc::swapcontext(&raw mut (*kept).here, &raw const (*kept).away) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            match (ptr::read_volatile(&raw const (*kept).is_taken), ptr::read_volatile(&raw const (*kept).rounds)) {
+                (false, _) => Err(io::Error::other("this moment cannot be saved")),
+                (true, 0) => Ok(Arrival::First),
+                (true, _) => Ok(Arrival::Again),
+            }
+        }
+    }
+
+    /// Bytes that the last call had written, and those before it.
+    pub(super) fn written(&self) -> u64 {
+        // SAFETY: `new` made it, and the number is written while nothing else runs.
+        unsafe { (*KEPT.load(Ordering::Relaxed)).written as u64 * PAGE as u64 }
+    }
+
+    /// Goes back to where it was set, with memory as it was then; ends the process if that cannot be.
+    pub(super) fn put_back(&self) -> ! {
+        let kept = KEPT.load(Ordering::Relaxed);
+        // The server has an answer to go on with, maybe on this core.
+        rustix::thread::sched_yield();
+        // SAFETY: `new` made it; the context has a stack of its own. What is on this one is given up.
+        unsafe { libc::setcontext(&raw const (*kept).away) };
+        system::exit(DONE)
+    }
+}
+
+/// On its own stack, while all else stands still. It allocates nothing and calls nothing that could.
+extern "C" fn away() {
+    let kept = KEPT.load(Ordering::Relaxed);
+    // SAFETY: `set` saved the context and is not left; the memory of `kept` is nobody else's.
+    unsafe {
+        if (*kept).is_taken {
+            if restore(kept).is_none() {
+                system::exit(DONE);
+            }
+            (*kept).rounds += 1;
+        } else {
+            (*kept).is_taken = save(kept).is_some();
+        }
+        libc::setcontext(&raw const (*kept).here);
+    }
+    system::exit(DONE)
+}
+
+/// # Safety
+///
+/// Only from `away`.
+unsafe fn save(kept: *mut Kept) -> Option<()> {
+    // SAFETY: all is in `kept`, whose sizes bound what is written; the pages that are read are this process's.
+    unsafe {
+        let maps = (&raw mut (*kept).maps).cast::<Map>();
+        let mut from = 0;
+        while let Some(map) = map_from((*kept).files[0], from)? {
+            if (*kept).maps_count == RANGES_MAX {
+                return None;
+            }
+            maps.add((*kept).maps_count).write(map);
+            (*kept).maps_count += 1;
+            from = map.end;
+        }
+        // Below the pointer the stack holds nothing that anybody comes back to.
+        let pointer = stack_pointer(&raw const (*kept).here);
+        let ranges = (&raw mut (*kept).ranges).cast::<Range>();
+        for index in 0..(*kept).ranges_count {
+            let range = ranges.add(index);
+            if (*range).content == 0 {
+                (*range).start = (pointer - RED_ZONE) / PAGE * PAGE;
+            }
+        }
+        let saved = (&raw mut (*kept).saved).cast::<usize>();
+        let pages = (&raw mut (*kept).pages).cast::<[u8; PAGE]>();
+        each_written(kept, |page, _| {
+            let count = (*kept).saved_count;
+            if count == SAVED_MAX {
+                return None;
+            }
+            saved.add(count).write(page);
+            ptr::copy_nonoverlapping(page as *const u8, pages.add(count).cast(), PAGE);
+            (*kept).saved_count = count + 1;
+            Some(())
+        })
+    }
+}
+
+/// # Safety
+///
+/// Only from `away`, after [`save`].
+unsafe fn restore(kept: *mut Kept) -> Option<()> {
+    // SAFETY: as in `save`. The map of memory is the same, so all pages that are written are there and may be written.
+    unsafe {
+        let maps = (&raw const (*kept).maps).cast::<Map>();
+        let mut from = 0;
+        for index in 0..(*kept).maps_count {
+            let map = *maps.add(index);
+            if map_from((*kept).files[0], from)? != Some(map) {
+                return None;
+            }
+            from = map.end;
+        }
+        if map_from((*kept).files[0], from)?.is_some() {
+            return None;
+        }
+        let saved = (&raw const (*kept).saved).cast::<usize>();
+        let pages = (&raw const (*kept).pages).cast::<[u8; PAGE]>();
+        let mut next = 0;
+        let count = (*kept).saved_count;
+        // Both are in the order of addresses.
+        (*kept).written = 0;
+        each_written(kept, |page, content| {
+            while next < count && *saved.add(next) < page {
+                put(*saved.add(next), pages.add(next).cast());
+                next += 1;
+            }
+            if next < count && *saved.add(next) == page {
+                put(page, pages.add(next).cast());
+                next += 1;
+            } else if content == 0 {
+                ptr::write_bytes(page as *mut u8, 0, PAGE);
+            } else {
+                put(page, content as *const u8);
+            }
+            (*kept).written += 1;
+            Some(())
+        })?;
+        while next < count {
+            put(*saved.add(next), pages.add(next).cast());
+            next += 1;
+        }
+        Some(())
+    }
+}
+
+/// # Safety
+///
+/// Both are a page.
+unsafe fn put(page: usize, content: *const u8) {
+    // SAFETY: as above.
+    unsafe { ptr::copy_nonoverlapping(content, page as *mut u8, PAGE) };
+}
+
+/// Calls `act` with each page that this process has written, in order, and where its content was read from at first (0: nowhere).
+/// `None` if there are too many, or `act` gives that.
+///
+/// # Safety
+///
+/// Only from `away`.
+unsafe fn each_written(kept: *mut Kept, mut act: impl FnMut(usize, usize) -> Option<()>) -> Option<()> {
+    // SAFETY: as in `save`.
+    unsafe {
+        let regions = (&raw mut (*kept).regions).cast::<Region>();
+        let ranges = (&raw const (*kept).ranges).cast::<Range>();
+        let count = (*kept).ranges_count;
+        let (mut written, mut first) = (0, 0);
+        while first < count {
+            let mut last = first;
+            while last + 1 < count && (*ranges.add(last + 1)).start - (*ranges.add(last)).end < NEAR {
+                last += 1;
+            }
+            let (start, end) = ((*ranges.add(first)).start, (*ranges.add(last)).end);
+            let (found, until) = scan((*kept).files[1], start, end, FILE, regions, WRITTEN_MAX).ok()?;
+            if until < end {
+                return None;
+            }
+            for index in 0..found {
+                let region = *regions.add(index);
+                let mut page = region.start as usize;
+                while page < region.end as usize {
+                    // Both are in the order of addresses.
+                    while first < last && (*ranges.add(first)).end <= page {
+                        first += 1;
+                    }
+                    let range = *ranges.add(first);
+                    if page < range.start || page >= range.end {
+                        // Between two: memory that cannot be written.
+                        page = if page < range.start { range.start } else { end };
+                        continue;
+                    }
+                    written += 1;
+                    if written > WRITTEN_MAX {
+                        return None;
+                    }
+                    let content = if range.content == 0 { 0 } else { range.content + (page - range.start) };
+                    act(page, content)?;
+                    page += PAGE;
+                }
+            }
+            first = last + 1;
+        }
+        Some(())
+    }
+}
+
+/// The next piece from an address on that can be written. `None`: the kernel does not say.
+fn map_from(maps: libc::c_int, from: usize) -> Option<Option<Map>> {
+    let mut query = Query {
+        size: size_of::<Query>() as u64,
+        asked: WRITABLE | COVERING_OR_NEXT,
+        address: from as u64,
+        map: Map { start: 0, end: 0, access: 0, page_size: 0, offset: 0, inode: 0, device: [0; 2] },
+        name_and_build_id: [0; 3],
+    };
+    // SAFETY: the structure is the kernel's, and asks for no texts.
+    let answer = unsafe { libc::ioctl(maps, libc::c_ulong::from(PROCMAP_QUERY), &raw mut query) };
+    match answer {
+        0 => Some(Some(query.map)),
+        _ if rustix::io::Errno::from_io_error(&io::Error::last_os_error()) == Some(rustix::io::Errno::NOENT) => {
+            Some(None)
+        }
+        _ => None,
+    }
+}
+
+/// Bytes below the stack pointer that a function may use.
+const RED_ZONE: usize = 256;
+
+#[cfg(target_arch = "x86_64")]
+fn stack_pointer(context: *const libc::ucontext_t) -> usize {
+    // SAFETY: the caller's context was saved.
+    unsafe { (*context).uc_mcontext.gregs[libc::REG_RSP as usize] as usize }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn stack_pointer(_: *const libc::ucontext_t) -> usize {
+    // No image was taken.
+    RED_ZONE
+}
+
+/// Of a piece of memory all that `struct procmap_query` tells but its name.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Map {
+    start: usize,
+    end: usize,
+    access: u64,
+    page_size: u64,
+    offset: u64,
+    inode: u64,
+    device: [u32; 2],
+}
+
+/// `struct procmap_query` of the kernel.
+#[repr(C)]
+struct Query {
+    size: u64,
+    asked: u64,
+    address: u64,
+    map: Map,
+    name_and_build_id: [u64; 3],
+}
+
+/// Since Linux 6.11.
+pub(super) const PROCMAP_QUERY: u32 = 0xc068_6611;
+const WRITABLE: u64 = 1 << 1;
+const COVERING_OR_NEXT: u64 = 1 << 4;
+
+/// `struct page_region` of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// `struct pm_scan_arg` of the kernel.
+#[repr(C)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    regions: u64,
+    regions_length: u64,
+    pages_max: u64,
+    inverted: u64,
+    all_of: u64,
+    any_of: u64,
+    told: u64,
+}
+
+/// Since Linux 6.7.
+pub(super) const PAGEMAP_SCAN: u32 = 0xc060_6610;
+const FILE: u64 = 1 << 2;
+const PRESENT: u64 = 1 << 3;
+const SWAPPED: u64 = 1 << 4;
+
+/// Pages between `start` and `end` that have something in them, without those of the kinds in `not`: how many regions were
+/// found, and up to where it was looked.
+///
+/// # Safety
+///
+/// `regions` points to `length` of them.
+unsafe fn scan(
+    pages: libc::c_int,
+    start: usize,
+    end: usize,
+    not: u64,
+    regions: *mut Region,
+    length: usize,
+) -> io::Result<(usize, usize)> {
+    let mut scan = Scan {
+        size: size_of::<Scan>() as u64,
+        flags: 0,
+        start: start as u64,
+        end: end as u64,
+        walk_end: 0,
+        regions: regions as u64,
+        regions_length: length as u64,
+        pages_max: 0,
+        inverted: not,
+        all_of: not,
+        any_of: PRESENT | SWAPPED,
+        told: PRESENT,
+    };
+    // SAFETY: the structure is the kernel's, and it writes no more regions than it is told.
+    let found = unsafe { libc::ioctl(pages, libc::c_ulong::from(PAGEMAP_SCAN), &raw mut scan) };
+    match usize::try_from(found) {
+        Ok(found) => Ok((found, scan.walk_end as usize)),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
