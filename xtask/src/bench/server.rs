@@ -1,7 +1,7 @@
 //! One real server for a row: started in its own folder, ended with SIGTERM, killed if the row fails.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,17 +50,25 @@ impl Bench {
 }
 
 impl Place {
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The program, in the folder.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        // A shell that asks for backtraces would have each sandbox take one at its end.
+        command.args(args).current_dir(&self.folder).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+        command
+    }
+
     pub(crate) fn start(&self) -> Result<Server> {
         let log_path = self.folder.join("server.log");
         let log =
             std::fs::File::create(&log_path).map_err(|error| format!("cannot write the server's log: {error}"))?;
         let started = Instant::now();
-        let child = Command::new(&self.binary)
-            .arg("serve")
-            .current_dir(&self.folder)
-            // A shell that asks for backtraces would have each sandbox take one at its end.
-            .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null())
+        let child = self
+            .command(&["serve"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

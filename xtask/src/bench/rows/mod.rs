@@ -1,5 +1,6 @@
 //! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
 
+mod dev;
 mod engines;
 mod events;
 mod hooks;
@@ -18,7 +19,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 16] = [
+pub(crate) const ROWS: [RowEntry; 17] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -30,6 +31,7 @@ pub(crate) const ROWS: [RowEntry; 16] = [
     ("work", "hooks that compute, in all engines", engines::work),
     ("fairness", "64 hooks that compute at once", engines::fairness),
     ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
+    ("dev-save", "`snaphook dev`: save of a JS hook to bound", dev::save_to_bound),
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
