@@ -120,6 +120,34 @@ pub(crate) fn debian_rust() -> Result<(PathBuf, PathBuf)> {
     Ok((DEBIAN_RUSTC.into(), linker(&sysroot)?))
 }
 
+/// Whether the toolchain that runs this has the standard library of a target.
+pub(crate) fn has_target(target: &str) -> Result<bool> {
+    let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
+    Ok(sysroot.join("lib/rustlib").join(target).is_dir())
+}
+
+/// The crate of the linker for components, and its version, where the toolchain does not bring it.
+const COMPONENT_LINKER: (&str, &str) = ("wasm-component-ld", "0.5.31");
+
+/// What links for `wasm32-wasip2`, and the linker that it calls: the Rust toolchain's own, else that of its crate and LLVM's.
+pub(crate) fn component_linker() -> Result<(PathBuf, PathBuf)> {
+    let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
+    let tools = toolchain_programs(&sysroot)?;
+    let own = (tools.join(COMPONENT_LINKER.0), tools.join("gcc-ld/wasm-ld"));
+    if own.0.is_file() && own.1.is_file() {
+        return Ok(own);
+    }
+    let folder = crate::repository::target_directory()?.join(format!("wasm-component-ld-{}", COMPONENT_LINKER.1));
+    let program = folder.join("bin").join(COMPONENT_LINKER.0);
+    if !program.is_file() {
+        let mut install = crate::shell::cargo();
+        install.args(["install", "--quiet", "--locked", COMPONENT_LINKER.0, "--version", COMPONENT_LINKER.1, "--root"]);
+        run(install.arg(&folder))?;
+    }
+    let wasm_ld = find_program(&format!("wasm-ld-{CLANG_VERSION}")).ok_or("LLVM is there without `wasm-ld`")?;
+    Ok((program, wasm_ld))
+}
+
 /// The version of componentize-py that the guests are built with: it holds a whole CPython.
 const COMPONENTIZE_PY: &str = "0.25.1";
 
@@ -148,11 +176,16 @@ fn has_debian_toolchain() -> bool {
     Path::new(DEBIAN_RUSTC).is_file() && Path::new(DEBIAN_SOURCES).is_file()
 }
 
-/// The linker that comes with the Rust toolchain, or one of LLVM's.
-fn linker(sysroot: &Path) -> Result<PathBuf> {
+/// Where a Rust toolchain keeps the programs that it calls itself.
+fn toolchain_programs(sysroot: &Path) -> Result<PathBuf> {
     let host = read(rustc().arg("-vV"))?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
-    let own = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
+    Ok(sysroot.join("lib/rustlib").join(host).join("bin"))
+}
+
+/// The linker that comes with the Rust toolchain, or one of LLVM's.
+fn linker(sysroot: &Path) -> Result<PathBuf> {
+    let own = toolchain_programs(sysroot)?.join("rust-lld");
     if own.is_file() {
         return Ok(own);
     }

@@ -178,9 +178,9 @@ pub(super) fn decides(tables: &str, data: &[Value], file: &str, code: &[u8], exp
     check(&run(server.directory(), &args).ok());
 }
 
-/// One source in Rust: its component and its library decide the same, and read the server's data.
+/// One source in Rust: its components for either target and its library decide the same, and read the server's data.
 #[test]
-fn a_component_and_a_library() {
+fn components_and_a_library() {
     let orders = [
         json!({"customer": "ada", "currency": "GBP"}),
         json!({"customer": "bob", "currency": "GBP"}),
@@ -188,7 +188,7 @@ fn a_component_and_a_library() {
         json!({"no": "customer"}),
     ];
     let currency = json!([{"pointer": "/currency", "stored": null, "now": "GBP"}]);
-    for file in ["order.wasm", "order.so"] {
+    for file in ["order.wasm", "order_wasip2.wasm", "order.so"] {
         let Some(code) = guest(file) else { return };
         let tables = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nread = ['customer']\namend = true";
         decides(

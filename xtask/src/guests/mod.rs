@@ -7,6 +7,7 @@ mod c;
 mod javy;
 mod python;
 mod rust;
+mod wasip2;
 
 use std::path::{Path, PathBuf};
 
@@ -46,13 +47,16 @@ pub(crate) fn build_others(folder: &Path) -> Result<Vec<String>> {
     match needs::clang() {
         Ok(clang) => {
             c::build(folder, &clang)?;
-            // Javy's engine is C inside, so it needs the same.
+            // Javy's engine is C inside, and Rust's standard library for WASI stands on that of C, so they need the same.
             match needs::debian_rust() {
-                Ok(toolchain) => javy::build(folder, &clang, &toolchain)?,
-                Err(reason) => missing.push(format!("Javy modules: {reason}")),
+                Ok(toolchain) => {
+                    javy::build(folder, &clang, &toolchain)?;
+                    wasip2::build(folder, &clang, &toolchain.0)?;
+                }
+                Err(reason) => missing.push(format!("Javy modules and guests in Rust for WASI: {reason}")),
             }
         }
-        Err(reason) => missing.push(format!("guests in C and Javy modules: {reason}")),
+        Err(reason) => missing.push(format!("guests in C and in Rust for WASI, Javy modules: {reason}")),
     }
     match needs::componentize_py() {
         Ok(tool) => python::build(folder, &tool)?,

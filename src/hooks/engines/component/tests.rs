@@ -41,6 +41,16 @@ conformance!(
 );
 
 conformance!(
+    wasip2,
+    Subject {
+        name: "component (Rust, snaphook-hook, wasm32-wasip2)",
+        engine: || Ok(engine()),
+        hook: |_| guest_file("suite_sdk_wasip2.wasm"),
+        without: &[],
+    }
+);
+
+conformance!(
     rust,
     Subject {
         name: "component (Rust)",
