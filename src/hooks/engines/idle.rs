@@ -39,9 +39,15 @@ impl<T> IdlePool<T> {
     }
 
     pub(super) fn put(&self, code: u64, model: &str, sandbox: T) {
+        self.put_among(code, model, sandbox, IDLE_MAX);
+    }
+
+    /// The same, with at most so many in all.
+    pub(super) fn put_among(&self, code: u64, model: &str, sandbox: T, most: usize) {
         let row = Row { code, model: model.to_owned(), sandbox };
         let mut rows = self.rows();
-        let evicted = (rows.len() >= IDLE_MAX).then(|| rows.remove(0));
+        let over = (rows.len() + 1).saturating_sub(most.min(IDLE_MAX));
+        let evicted: Vec<_> = rows.drain(..over).collect();
         rows.push(row);
         drop(rows);
         // Taking a sandbox down costs more than a lock should be held.

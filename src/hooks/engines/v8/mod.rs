@@ -7,6 +7,7 @@
 
 mod frames;
 mod process;
+mod room;
 mod turns;
 mod worker;
 mod zygote;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::frames::{Call, Keep, Load};
 use self::process::{Answer, End, Process};
+use self::room::Room;
 use self::zygote::Nursery;
 use super::clock::{Clock, bounded};
 use super::idle::IdlePool;
@@ -37,10 +39,6 @@ pub(super) const NAME: &str = "v8";
 
 /// Folder of the library, in that of plugins.
 const FOLDER: &str = "v8";
-
-/// Calls that run at once, of all hooks together: each is a process. As many again for post hooks, which may wait long for
-/// others: clients do not wait for them.
-const CALLS_MAX: usize = 128;
 
 /// A hook that ended this many processes within that time is not run again until it is bound anew: each costs the server more
 /// than a call.
@@ -63,7 +61,7 @@ const SOURCE_NAME: &str = "\n//# sourceURL=<input>";
 pub(super) struct V8 {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
-    calls: Arc<Calls>,
+    room: Arc<Room>,
     /// Of long calls, those that run.
     places: Arc<Semaphore>,
 }
@@ -74,7 +72,7 @@ impl V8 {
         V8 {
             nursery: Nursery::new(plugins.join(FOLDER)),
             idle: Arc::default(),
-            calls: Arc::new(Calls { pre: Semaphore::new(CALLS_MAX), post: Semaphore::new(CALLS_MAX) }),
+            room: Arc::new(Room::of_this_machine()),
             places: turns::places(),
         }
     }
@@ -99,7 +97,7 @@ impl Engine for V8 {
             source: Arc::new(source),
             nursery: Arc::clone(&self.nursery),
             idle: Arc::clone(&self.idle),
-            calls: Arc::clone(&self.calls),
+            room: Arc::clone(&self.room),
             places: Arc::clone(&self.places),
             deaths: Mutex::default(),
             lost: Arc::default(),
@@ -114,19 +112,13 @@ fn overloaded(message: String) -> Failure {
     Failure { cause: FailureCause::Overloaded, message, limit: None }
 }
 
-/// Places for calls.
-struct Calls {
-    pre: Semaphore,
-    post: Semaphore,
-}
-
 /// One hook's source, ready to run.
 struct Hook {
     id: u64,
     source: Arc<Source>,
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
-    calls: Arc<Calls>,
+    room: Arc<Room>,
     places: Arc<Semaphore>,
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
@@ -200,9 +192,7 @@ impl Hook {
             return Err(failure);
         }
         let Input { text, mut digits, marker } = Input::of(context).await?;
-        // Never closed.
-        let calls = if context.phase.is_pre() { &self.calls.pre } else { &self.calls.post };
-        let _place = calls.acquire().await;
+        let _place = self.room.take(context.phase, settings.limits.memory_bytes).await;
         let keep = match settings.isolation {
             Isolation::Reuse => Keep::State,
             Isolation::Call if self.lost.load(Ordering::Relaxed) < LOST_MAX => Keep::Fresh,
@@ -249,7 +239,8 @@ impl Hook {
         // One that was long has a low priority, which it cannot lose.
         match keep {
             Keep::State if reusable && clean && cpu < worker::PATIENCE => {
-                self.idle.put(self.id, &context.model, worker);
+                let most = self.room.idle_max(settings.limits.memory_bytes);
+                self.idle.put_among(self.id, &context.model, worker, most);
             }
             Keep::Fresh if reusable => self.keep_fresh(worker, &context.model),
             Keep::Fresh | Keep::State | Keep::Nothing => {}

@@ -242,8 +242,8 @@ async fn a_worker_that_is_gone_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pre_and_post_hooks_have_places_of_their_own() {
     let mut engine = V8::new(&plugins());
-    engine.calls = Arc::new(Calls { pre: Semaphore::new(1), post: Semaphore::new(1) });
-    let calls = Arc::clone(&engine.calls);
+    engine.room = Arc::new(Room::new(0));
+    let room = Arc::clone(&engine.room);
     let engine: Arc<dyn Engine> = Arc::new(engine);
     let mut post = Case::new(Arc::clone(&engine), Phase::PostCreate);
     post.grants = "read = ['*']";
@@ -251,7 +251,7 @@ async fn pre_and_post_hooks_have_places_of_their_own() {
     let pre = Case::new(engine, Phase::PreCreate);
     let quick = pre.prepare(b"export default () => ({ a: 1 })").await.unwrap();
     let called = async {
-        while calls.post.available_permits() > 0 {
+        while room.is_empty(Phase::PostCreate) {
             tokio::task::yield_now().await;
         }
         pre.call(&*quick).await

@@ -1,0 +1,91 @@
+//! How many calls run at once, and with how much memory together: each is a process that may use up to its limit.
+
+use std::fs;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::config::Phase;
+
+/// Calls that run at once, of all hooks together. As many again for post hooks, which may wait long for others: clients do
+/// not wait for them.
+const CALLS_MAX: usize = 128;
+
+/// Where the system does not tell how much memory there is.
+const MEMORY_ASSUMED: u64 = 4 << 30;
+
+/// Places for calls. A place is a MiB.
+pub(super) struct Room {
+    pre: Semaphore,
+    post: Semaphore,
+    places: usize,
+}
+
+impl Room {
+    /// A quarter of the memory that there is for each of pre and post hooks.
+    pub(super) fn of_this_machine() -> Self {
+        Room::new(memory_bytes() / 4)
+    }
+
+    pub(super) fn new(memory_bytes: u64) -> Self {
+        let places = usize::try_from(memory_bytes >> 20).unwrap_or(0).clamp(1, Semaphore::MAX_PERMITS >> 1);
+        Room { pre: Semaphore::new(places), post: Semaphore::new(places), places }
+    }
+
+    /// Waits for room. A call with a limit above all that there is has it for itself.
+    pub(super) async fn take(&self, phase: Phase, limit_bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let places = (limit_bytes >> 20).max(self.places.div_ceil(CALLS_MAX)).clamp(1, self.places);
+        // Never closed, so there is always a permit in the end.
+        self.of(phase).acquire_many(u32::try_from(places).unwrap_or(u32::MAX)).await.ok()
+    }
+
+    /// Processes that may wait for another call of their hook, which have up to `limit_bytes` each.
+    pub(super) fn idle_max(&self, limit_bytes: usize) -> usize {
+        (self.places / (limit_bytes >> 20).max(1)).max(2)
+    }
+
+    fn of(&self, phase: Phase) -> &Semaphore {
+        if phase.is_pre() { &self.pre } else { &self.post }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self, phase: Phase) -> bool {
+        self.of(phase).available_permits() == self.places
+    }
+}
+
+/// What this process may use: the machine's, or what its control group leaves it.
+fn memory_bytes() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        fs::read_to_string(format!("/sys/fs/cgroup/{path}/memory.max")).ok()?.trim().parse::<u64>().ok()
+    });
+    machine.unwrap_or(MEMORY_ASSUMED).min(group.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_are_bounded_in_number_and_in_memory() {
+        let room = Room::new(1 << 30);
+        let fill = |limit: usize| {
+            let mut taken = Vec::new();
+            while let Some(Some(place)) = futures::FutureExt::now_or_never(room.take(Phase::PreCreate, limit)) {
+                taken.push(place);
+            }
+            taken.len()
+        };
+        assert_eq!(fill(1 << 20), CALLS_MAX, "however small");
+        assert_eq!(fill(64 << 20), 16);
+        assert_eq!(fill(8 << 30), 1, "more than there is");
+        let _all = room.take(Phase::PreCreate, 1 << 30).await;
+        assert!(room.is_empty(Phase::PostCreate) && !room.is_empty(Phase::PreCreate));
+        assert_eq!((room.idle_max(64 << 20), room.idle_max(8 << 30)), (16, 2));
+        assert!(Room::of_this_machine().places > 1);
+    }
+}
