@@ -14,10 +14,23 @@ use super::error::{Error, ErrorKind, Result};
 use super::models::{Entry, Ready};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
-use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::{PrepareError, Prepared};
 
 /// Hooks in one chain.
 const CHAIN_MAX: usize = 32;
+
+/// Chains that are made ready at once.
+pub(super) const PREPARING_MAX: usize = 4;
+
+/// A chain whose code runs.
+#[derive(Default)]
+struct Checked {
+    /// Without their positions.
+    records: Vec<HookRecord>,
+    code: Vec<Arc<dyn Prepared>>,
+    /// What a dry run did all the same.
+    warnings: Vec<String>,
+}
 
 /// The consumer group of a model's post hooks.
 pub(super) fn group_of(model: &str) -> Group {
@@ -51,13 +64,43 @@ impl Engine {
                 chain.len()
             )));
         }
+        let entry = self.models.require(model)?;
+        check_precondition(&entry, &options.precondition)?;
+        // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
+        let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
-        let mut records = Vec::with_capacity(chain.len());
-        let mut code_ready = Vec::with_capacity(chain.len());
+        for record in &mut records {
+            let same = entry.model.chain(phase).iter().find(|old| {
+                old.name == record.name
+                    && old.artifact == record.artifact
+                    && old.engine == record.engine
+                    && old.mode == record.mode
+                    && old.library == record.library
+            });
+            record.position = same.map_or(0, |old| old.position);
+        }
+        if !options.dry_run {
+            code_ready.iter().for_each(|code| code.bound_anew());
+        }
+        if records == entry.model.chain(phase) {
+            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
+        }
+        let mut record = next_version(&entry.model.record);
+        record.hooks.insert(phase, records);
+        record.hooked_since.entry(phase).or_insert(0);
+        let ready = Ready { phase, code: code_ready };
+        let changed = self.change_hooks(&entry, EventKind::HookUpdated, record, ready, options, origin).await?;
+        Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
+    }
+
+    /// Makes the code of a chain ready to run, and keeps it; the error says what cannot be bound.
+    async fn check_chain(&self, chain: Vec<BindingInput>, phase: Phase, options: &WriteOptions) -> Result<Checked> {
+        let closed = |_| Error::new(ErrorKind::Unavailable, "the server is stopping");
+        let _place = self.preparing.acquire().await.map_err(closed)?;
+        let mut checked = Checked::default();
         let mut names = BTreeSet::new();
-        let mut warnings = Vec::new();
         for (index, binding) in chain.into_iter().enumerate() {
             let pointer = format!("/chain/{index}");
             if binding.shadow && !phase.is_pre() {
@@ -88,49 +131,30 @@ impl Engine {
                 _ => None,
             };
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
-            code_ready.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
+            checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
             if let Some(library) = &library {
                 let warning = self.host.checked_library(library, &format!("sha256:{artifact}"));
                 if options.dry_run {
                     tracing::warn!("a dry run has a lasting effect: {warning}");
-                    warnings.push(warning);
+                    checked.warnings.push(warning);
                 }
             }
             // A library is never given to other nodes: each has its own directory.
             if !options.dry_run && library.is_none() {
                 self.stores.event.put_blob(&artifact, &code).await?;
             }
-            let mode = if binding.shadow { HookMode::Shadow } else { HookMode::Enforce };
-            let same = entry.model.chain(phase).iter().find(|old| {
-                old.name == name
-                    && old.artifact == artifact
-                    && old.engine == binding.engine
-                    && old.mode == mode
-                    && old.library == library
-            });
-            records.push(HookRecord {
+            checked.records.push(HookRecord {
                 name,
                 engine: binding.engine,
                 artifact,
                 size: code.len() as u64,
-                mode,
-                position: same.map_or(0, |old| old.position),
+                mode: if binding.shadow { HookMode::Shadow } else { HookMode::Enforce },
+                position: 0,
                 library,
             });
         }
-        if !options.dry_run {
-            code_ready.iter().for_each(|code| code.bound_anew());
-        }
-        if records == entry.model.chain(phase) {
-            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
-        }
-        let mut record = next_version(&entry.model.record);
-        record.hooks.insert(phase, records);
-        record.hooked_since.entry(phase).or_insert(0);
-        let ready = Ready { phase, code: code_ready };
-        let changed = self.change_hooks(&entry, EventKind::HookUpdated, record, ready, options, origin).await?;
-        Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
+        Ok(checked)
     }
 
     /// Removes a phase's hooks; nothing happens if there are none.

@@ -81,6 +81,8 @@ pub struct Engine {
     availability: Arc<Availability>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
+    /// Each of them may compile for seconds, on all cores.
+    preparing: tokio::sync::Semaphore,
     stopping: watch::Sender<bool>,
 }
 
@@ -133,6 +135,7 @@ impl Engine {
             rebuild: Rebuild::default(),
             availability,
             definitions: tokio::sync::Mutex::new(()),
+            preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
         });
         engine.host.attach(

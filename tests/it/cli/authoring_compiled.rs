@@ -178,3 +178,26 @@ fn the_python_example_decides_again() {
     let expected = [(1, "reject", json!("at most a million")), (2, "amend", amended)];
     replay::decides(replay::MAY_AMEND, &replay::totals(), "check_python.wasm", &code, &expected);
 }
+
+/// While a component compiles for many seconds, what else is saved is bound.
+#[test]
+fn dev_binds_while_another_hook_compiles() {
+    let Some(code) = guest("check_python.wasm") else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let shop = project(place.path());
+    // Nothing of it was ever compiled there.
+    let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
+    let shared = config.lines().find(|line| line.starts_with("cache = ")).expect("the tests' cache");
+    write(&shop, "config.toml", &config.replace(shared, "cache = 'cache'"));
+    let dev = Dev::start(&shop, &["dev"]);
+    dev.says_within(COMPILING, "watching ");
+    std::fs::write(shop.join("hooks/order/preUpdate.wasm"), &code).expect("written");
+    let announced = format!("order.preUpdate: binding preUpdate.wasm (component, {} bytes) …", code.len());
+    dev.says(&announced);
+    write(&shop, "hooks/order/preDelete.js", "export const preDelete = () => {};\n");
+    dev.says("create hook `order.preDelete`: quickjs (preDelete.js), ");
+    let bound = "create hook `order.preUpdate`: component (preUpdate.wasm), ";
+    assert!(!dev.printed().contains(bound), "the component took no time: {}", dev.printed());
+    dev.says_within(COMPILING, bound);
+    assert_eq!((dev.count(&announced), dev.count("preDelete.js")), (1, 1), "{}", dev.printed());
+}
