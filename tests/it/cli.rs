@@ -14,13 +14,15 @@ mod tour;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
 use super::support::{PATIENCE, Server};
 
 /// A command that has ended.
 struct Ended {
+    /// With the signal, if one ended it.
+    status: ExitStatus,
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -30,16 +32,23 @@ impl Ended {
     /// It succeeded; what it printed.
     #[track_caller]
     fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, Some(0), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stdout
     }
 
     /// It failed and said why on stderr, nothing else.
     #[track_caller]
     fn fails(self) -> String {
-        assert_eq!(self.code, Some(1), "{}\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, Some(1), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self.stderr
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Ended { status, code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 }
 
@@ -76,9 +85,7 @@ fn run_with(directory: &Path, args: &[&str], stdin: &str) -> Ended {
         assert!(started.elapsed() < PATIENCE, "`snaphook {}` ({pid}) does not end", args.join(" "));
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    let Output { status, stdout, stderr } = waiting.join().expect("no panic").expect("an end");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    waiting.join().expect("no panic").expect("an end").into()
 }
 
 /// Runs it against a server.

@@ -30,9 +30,7 @@ fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ended {
         None => vec![directory.join("nothing")],
     };
     command.env("PATH", std::env::join_paths(path).expect("a path"));
-    let output = command.output().expect("the binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    command.output().expect("the binary runs").into()
 }
 
 #[test]

@@ -35,9 +35,7 @@ fn has(compiler: &str) -> bool {
 /// Runs a command with the tests' compilers on its `PATH`.
 #[track_caller]
 fn with_tools(directory: &Path, args: &[&str]) -> Ended {
-    let output = command(directory, args).env("PATH", needs::path(directory)).output().expect("the binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    command(directory, args).env("PATH", needs::path(directory)).output().expect("the binary runs").into()
 }
 
 /// New, built, tried without a server, bound, changed, bound anew.

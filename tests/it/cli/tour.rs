@@ -17,8 +17,7 @@ const LOCAL: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'op
 /// Waits for the end of such a command.
 fn finish(child: Child) -> Ended {
     let output = child.wait_with_output().expect("the command ends");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    output.into()
 }
 
 /// A command whose output is read while it runs.
