@@ -1,6 +1,7 @@
 //! Sandboxes that wait for their next call, for `isolation = 'reuse'`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Sandboxes kept in all, over all hooks of an engine. The one that waited longest goes first.
 const IDLE_MAX: usize = 64;
@@ -16,6 +17,7 @@ struct Row<T> {
     /// Number of the prepared code, which stands for one phase and name.
     code: u64,
     model: String,
+    since: Instant,
     sandbox: T,
 }
 
@@ -28,8 +30,14 @@ impl<T> Default for IdlePool<T> {
 impl<T> IdlePool<T> {
     /// The sandbox of the code bound to `model` that was used last.
     pub(super) fn take(&self, code: u64, model: &str) -> Option<T> {
+        self.take_after(code, model, Duration::ZERO)
+    }
+
+    /// The same of those that were left in peace for so long.
+    pub(super) fn take_after(&self, code: u64, model: &str, rest: Duration) -> Option<T> {
         let mut rows = self.rows();
-        let index = rows.iter().rposition(|row| row.code == code && row.model == model)?;
+        let is_fit = |row: &Row<T>| row.code == code && row.model == model;
+        let index = rows.iter().rposition(|row| is_fit(row) && (rest.is_zero() || row.since.elapsed() >= rest))?;
         Some(rows.remove(index).sandbox)
     }
 
@@ -44,7 +52,7 @@ impl<T> IdlePool<T> {
 
     /// The same, with at most so many in all.
     pub(super) fn put_among(&self, code: u64, model: &str, sandbox: T, most: usize) {
-        let row = Row { code, model: model.to_owned(), sandbox };
+        let row = Row { code, model: model.to_owned(), since: Instant::now(), sandbox };
         let mut rows = self.rows();
         let over = (rows.len() + 1).saturating_sub(most.min(IDLE_MAX));
         let evicted: Vec<_> = rows.drain(..over).collect();

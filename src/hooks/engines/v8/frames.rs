@@ -229,12 +229,12 @@ pub(super) fn read(mut from: impl Read) -> io::Result<Option<Frame>> {
     Ok(Some(Frame { kind, fields, at: 0 }))
 }
 
-/// The server's side. `None`: the worker is gone.
+/// The server's side. `None`: the worker is gone; an error "connection reset" means that too, and that it has not read all that
+/// was sent to it.
 pub(super) async fn receive(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<Frame>> {
     let mut head = [0; HEAD_BYTES];
     match from.read_exact(&mut head).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
         other => other.map(|_| ())?,
     }
     let (length, kind) = parse(head)?;

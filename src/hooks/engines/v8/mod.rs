@@ -8,6 +8,7 @@
 mod frames;
 mod process;
 mod room;
+mod socket;
 mod turns;
 mod worker;
 mod zygote;
@@ -44,6 +45,9 @@ const FOLDER: &str = "v8";
 /// than a call.
 const DEATHS_MAX: usize = 3;
 const DEATHS_WITHIN: Duration = Duration::from_secs(600);
+
+/// In this time a worker is as before its first call again, if nothing else runs; until then another one serves sooner.
+const REST: Duration = Duration::from_micros(300);
 
 /// Workers in a row that were not as before their first call again, after which a hook's workers serve one call each: it costs
 /// them more than it gives.
@@ -100,8 +104,7 @@ impl Engine for V8 {
             room: Arc::clone(&self.room),
             places: Arc::clone(&self.places),
             deaths: Mutex::default(),
-            lost: Arc::default(),
-            bound: Some(Arc::default()),
+            lost: AtomicU32::new(0),
         };
         hook.check().await?;
         Ok(Arc::new(hook))
@@ -123,15 +126,11 @@ struct Hook {
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
     /// Of workers that should have been put back, those in a row that were not.
-    lost: Arc<AtomicU32>,
-    /// There as long as the hook is.
-    bound: Option<Arc<()>>,
+    lost: AtomicU32,
 }
 
 impl Drop for Hook {
     fn drop(&mut self) {
-        // In this order: see `keep_fresh`.
-        self.bound = None;
         self.idle.forget(self.id);
     }
 }
@@ -221,13 +220,23 @@ impl Hook {
                 }
             };
             match bounded(clock, ended).await.map_err(|broken| broken.0)? {
-                Ok(answer) => break (answer, worker),
+                Ok(answer) => {
+                    if keep == Keep::Fresh && load.is_none() {
+                        self.lost.store(0, Ordering::Relaxed);
+                    }
+                    break (answer, worker);
+                }
                 Err(End::Failed(failure)) => return Err(failure),
                 Err(End::Died(failure)) => {
                     self.note_death();
                     return Err(failure);
                 }
-                Err(End::Gone) if tries < TRIES_MAX => tries += 1,
+                Err(End::Gone) if tries < TRIES_MAX => {
+                    tries += 1;
+                    if keep == Keep::Fresh && load.is_none() {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 Err(End::Gone) => return Err(overloaded(GONE.into())),
             }
         };
@@ -236,14 +245,16 @@ impl Hook {
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
         let reading = Reading { answer: text, digits, marker: call.marker, memory_failure };
         let (outcome, clean) = reading.read(context, &self.source).await;
-        // One that was long has a low priority, which it cannot lose.
-        match keep {
-            Keep::State if reusable && clean && cpu < worker::PATIENCE => {
-                let most = self.room.idle_max(settings.limits.memory_bytes);
-                self.idle.put_among(self.id, &context.model, worker, most);
-            }
-            Keep::Fresh if reusable => self.keep_fresh(worker, &context.model),
-            Keep::Fresh | Keep::State | Keep::Nothing => {}
+        let stays = match keep {
+            Keep::Nothing => false,
+            // Nothing that the call left will be there.
+            Keep::Fresh => reusable,
+            // One that was long has a low priority, which it cannot lose.
+            Keep::State => reusable && clean && cpu < worker::PATIENCE,
+        };
+        if stays {
+            let most = self.room.idle_max(settings.limits.memory_bytes);
+            self.idle.put_among(self.id, &context.model, worker, most);
         }
         Ok(CallReport { outcome, cpu, memory_bytes })
     }
@@ -253,26 +264,10 @@ impl Hook {
         if keep == Keep::Nothing {
             return None;
         }
+        let rest = if keep == Keep::Fresh { REST } else { Duration::ZERO };
         // Others are of the time before the configuration was changed.
-        std::iter::from_fn(|| self.idle.take(self.id, &context.model)).find(|worker| worker.kept() == Some(keep))
-    }
-
-    /// Lets the worker wait for the next call as soon as nothing of the last one is left in it.
-    fn keep_fresh(&self, mut worker: Process, model: &str) {
-        let Some(bound) = self.bound.as_ref().map(Arc::downgrade) else { return };
-        let (idle, lost, id, model) = (Arc::clone(&self.idle), Arc::clone(&self.lost), self.id, model.to_owned());
-        tokio::spawn(async move {
-            if worker.is_fresh().await.is_err() {
-                lost.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            lost.store(0, Ordering::Relaxed);
-            idle.put(id, &model, worker);
-            // The hook may be gone since.
-            if bound.strong_count() == 0 {
-                idle.forget(id);
-            }
-        });
+        std::iter::from_fn(|| self.idle.take_after(self.id, &context.model, rest))
+            .find(|worker| worker.kept() == Some(keep))
     }
 }
 

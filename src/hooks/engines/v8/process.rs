@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::UnixStream;
 
 use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, receive};
+use super::socket::Socket;
 use super::turns::Turns;
 use super::worker::TRAPPED;
 use crate::hooks::context::{Failure, FailureCause};
@@ -21,12 +21,9 @@ use crate::hooks::session::{HostError, Session};
 /// What V8 says when it ends its process is a few lines.
 const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 
-/// To be as before the first call takes a fraction of a millisecond when nothing else runs.
-const FRESH_MAX: Duration = Duration::from_secs(1);
-
 /// A worker that waits for a call, or serves one. Ended when dropped.
 pub(super) struct Process {
-    stream: UnixStream,
+    stream: Socket,
     errors: PipeReader,
     handle: Arc<OwnedFd>,
     /// The host works for it.
@@ -58,7 +55,7 @@ pub(super) enum End {
 
 impl Process {
     /// The worker at the other end of `stream`, once it says that it is there.
-    pub(super) async fn meet(mut stream: UnixStream, errors: PipeReader) -> io::Result<Process> {
+    pub(super) async fn meet(mut stream: Socket, errors: PipeReader) -> io::Result<Process> {
         let frame = receive(&mut stream).await?;
         let mut frame = frame.ok_or_else(|| io::Error::other("the worker ended before it began"))?;
         if frame.kind != Kind::Ready {
@@ -119,14 +116,6 @@ impl Process {
         self.serve(bytes, call.memory_bytes, Some(session), digits).await
     }
 
-    /// Until it is as it was before its first call. The error: it is not, or not soon.
-    pub(super) async fn is_fresh(&mut self) -> io::Result<()> {
-        match tokio::time::timeout(FRESH_MAX, receive(&mut self.stream)).await?? {
-            Some(frame) if frame.kind == Kind::Ready => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
     async fn serve(
         &mut self,
         bytes: io::Result<Vec<u8>>,
@@ -139,12 +128,16 @@ impl Process {
         if self.stream.write_all(&bytes).await.is_err() {
             return Err(End::Gone);
         }
+        let mut began = false;
         loop {
             let mut frame = match receive(&mut self.stream).await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Err(self.died(memory_bytes)),
-                Err(error) => return Err(End::Died(strange(&error))),
+                // That it left something unread means that it did not take the call.
+                Err(error) if !began && error.kind() == io::ErrorKind::ConnectionReset => return Err(End::Gone),
+                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(End::Died(strange(&error))),
+                Ok(None) | Err(_) => return Err(self.died(memory_bytes)),
             };
+            began = true;
             // Relaxed: see turns.rs.
             self.is_waiting.store(true, Ordering::Relaxed);
             let answered = self.answer(&mut frame, memory_bytes, session, digits).await;

@@ -5,17 +5,17 @@
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use tokio::net::UnixStream;
 
 use super::frames::{Kind, receive};
 use super::process::Process;
+use super::socket::Socket;
 use super::worker::{ICU_FILE, LIBRARY_FILE};
 
 /// Workers that wait. Each has about 2 MiB of its own.
@@ -162,18 +162,20 @@ impl Nursery {
 
 /// The running process. It ends when its socket is closed, however the server ends; its workers end with it.
 struct Zygote {
-    control: StdStream,
+    control: UnixStream,
     child: Option<Child>,
 }
 
 impl Zygote {
     async fn start(folder: &Path) -> Result<Zygote, String> {
         let failed = |error: io::Error| format!("the V8 worker could not be started: {error}");
-        let (control, theirs) = StdStream::pair().map_err(failed)?;
+        let (control, theirs) = UnixStream::pair().map_err(failed)?;
         let child = command(folder)
             .env("TZ", "UTC")
             // What is freed would be given back to the kernel again in each call: each goes back to the same moment.
             .env("MIMALLOC_PURGE_DELAY", "-1")
+            // In KiB: the kernel looks through all of it after each call.
+            .env("MIMALLOC_ARENA_RESERVE", "65536")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -181,8 +183,7 @@ impl Zygote {
             .map_err(failed)?;
         let mut zygote = Zygote { control, child: Some(child) };
         let ours = zygote.control.try_clone().map_err(failed)?;
-        ours.set_nonblocking(true).map_err(failed)?;
-        let mut stream = UnixStream::from_std(ours).map_err(failed)?;
+        let mut stream = Socket::new(ours).map_err(failed)?;
         match receive(&mut stream).await.map_err(failed)? {
             Some(frame) if frame.kind == Kind::Ready => Ok(zygote),
             Some(mut frame) => {
@@ -194,7 +195,7 @@ impl Zygote {
     }
 
     async fn fork(&self) -> io::Result<Process> {
-        let (ours, theirs) = StdStream::pair()?;
+        let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = io::pipe()?;
         let descriptors = [theirs.as_fd(), their_errors.as_fd()];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -203,8 +204,7 @@ impl Zygote {
         // One byte: the descriptors need something to go along with.
         sendmsg(&self.control, &[IoSlice::new(&[0])], &mut message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         drop((theirs, their_errors));
-        ours.set_nonblocking(true)?;
-        Process::meet(UnixStream::from_std(ours)?, errors).await
+        Process::meet(Socket::new(ours)?, errors).await
     }
 
     #[cfg(test)]

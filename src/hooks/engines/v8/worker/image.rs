@@ -17,8 +17,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::DONE;
-use super::system;
+use super::{DONE, system};
 
 /// As the kernel has them on the architecture that this is for.
 const PAGE: usize = 4096;
@@ -199,13 +198,6 @@ pub(super) struct Mark {
     _files: Files,
 }
 
-/// Whether a thread is at its mark for the first time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    First,
-    Again,
-}
-
 /// All that must not change when memory is put back, in pages of its own. Zeros are a valid value of it.
 #[repr(C, align(4096))]
 struct Kept {
@@ -224,7 +216,6 @@ struct Kept {
     saved_count: usize,
     files: [libc::c_int; 2],
     is_taken: bool,
-    rounds: usize,
     written: usize,
 }
 
@@ -257,7 +248,7 @@ impl Mark {
     }
 
     /// Saves this moment. It comes again each time that [`Mark::put_back`] is called.
-    pub(super) fn set(&self) -> io::Result<Arrival> {
+    pub(super) fn set(&self) -> io::Result<()> {
         let kept = KEPT.load(Ordering::Relaxed);
         // SAFETY: `new` made it. `away` runs on a stack of its own and comes back here, at first with all as it was and later
         // with all put back as it was; to this function both are a call that returns.
@@ -265,10 +256,9 @@ impl Mark {
             if libc::swapcontext(&raw mut (*kept).here, &raw const (*kept).away) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            match (ptr::read_volatile(&raw const (*kept).is_taken), ptr::read_volatile(&raw const (*kept).rounds)) {
-                (false, _) => Err(io::Error::other("this moment cannot be saved")),
-                (true, 0) => Ok(Arrival::First),
-                (true, _) => Ok(Arrival::Again),
+            match ptr::read_volatile(&raw const (*kept).is_taken) {
+                false => Err(io::Error::other("this moment cannot be saved")),
+                true => Ok(()),
             }
         }
     }
@@ -299,7 +289,6 @@ extern "C" fn away() {
             if restore(kept).is_none() {
                 system::exit(DONE);
             }
-            (*kept).rounds += 1;
         } else {
             (*kept).is_taken = save(kept).is_some();
         }

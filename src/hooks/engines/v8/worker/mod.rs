@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use self::image::{Arrival, Files, Image, Mark};
+use self::image::{Files, Image, Mark};
 use self::library::{Event, Handle, Shared, V8, Value};
 pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
 use self::system::Forked;
@@ -87,6 +87,8 @@ pub fn serve(folder: &Path) -> ! {
     system::close_inherited();
     system::yield_memory();
     system::tell_of_traps();
+    system::lower_priority_in_time();
+    system::leave_no_core();
     let control = io::stdin().as_fd().try_clone_to_owned();
     let refused = match control {
         Ok(control) => match start(folder, UnixStream::from(control)) {
@@ -127,12 +129,17 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         Err(message) => return Err((control, message)),
     };
     let present = system::data_bytes();
+    let most = match system::memory_most() {
+        Ok(most) => most,
+        Err(error) => return Err((control, format!("the worker's limits cannot be read: {error}"))),
+    };
     let worker = Worker {
         v8,
         functions,
         shared,
         connection: control,
         present,
+        most,
         image: None,
         mark: None,
         is_new: false,
@@ -210,6 +217,8 @@ struct Worker {
     connection: UnixStream,
     /// What RLIMIT_DATA counts of the zygote, in bytes.
     present: u64,
+    /// What it may be at most, by the hard limit.
+    most: u64,
     /// The zygote's memory, if it can be put back.
     image: Option<Image>,
     /// Of a child: where it can be put back to.
@@ -388,11 +397,9 @@ impl Worker {
         if self.keep == Keep::Fresh
             && let Some(mark) = &self.mark
         {
-            // What this finds out later it would know only until it is put back.
-            match mark.set() {
-                Ok(Arrival::First) => {}
-                Ok(Arrival::Again) => self.tell_ready()?,
-                Err(_) => self.mark = None,
+            // Here it goes on after each call.
+            if mark.set().is_err() {
+                self.mark = None;
             }
         }
         if self.is_dirty {
@@ -416,7 +423,7 @@ impl Worker {
     fn begin(&mut self, memory_bytes: u64) -> io::Result<()> {
         self.began = system::usage();
         self.v8.set_memory_limit(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
-        system::limit_memory(self.present, memory_bytes.saturating_add(MEMORY_SLACK_BYTES))?;
+        system::limit_memory(self.present, memory_bytes.saturating_add(MEMORY_SLACK_BYTES), self.most)?;
         system::lower_priority_after(PATIENCE);
         Ok(())
     }

@@ -54,25 +54,31 @@ pub(super) fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// Once `patience` on a core is used, the process gets less of it than others, as long calls of the other engines do.
-pub(super) fn lower_priority_after(patience: Duration) {
+/// Once the time of [`lower_priority_after`] on a core is used, the process gets less of it than others, as long calls of the
+/// other engines do. Children do the same.
+pub(super) fn lower_priority_in_time() {
     extern "C" fn on_time(_: libc::c_int) {
         LOW_PRIORITY.store(true, Ordering::Relaxed);
         // SAFETY: a system call, which may be made in a signal handler.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
     }
-    let timer = libc::itimerval {
-        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
-        it_value: libc::timeval { tv_sec: 0, tv_usec: patience.as_micros() as libc::suseconds_t },
-    };
-    // SAFETY: the handler does nothing but a system call; both structures are complete.
+    // SAFETY: the handler does nothing but that; the structure is complete.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_time as extern "C" fn(libc::c_int) as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(libc::SIGPROF, &raw const action, std::ptr::null_mut());
-        libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut());
     }
+}
+
+/// From now on.
+pub(super) fn lower_priority_after(patience: Duration) {
+    let timer = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        it_value: libc::timeval { tv_sec: 0, tv_usec: patience.as_micros() as libc::suseconds_t },
+    };
+    // SAFETY: the structure is complete.
+    unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
 }
 
 /// Whether the time of [`lower_priority_after`] was over; from here on it runs no more.
@@ -110,19 +116,26 @@ const NICENESS: i32 = 10;
 
 /// Bounds the memory that this process may have for itself, written or not: no more than `bytes` above what it has. What
 /// V8 only reserves does not count.
-pub(super) fn limit_memory(present: u64, bytes: u64) -> io::Result<()> {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: all structures are complete.
-    let done = unsafe {
-        // Whoever started the server may have set a hard limit, which nobody without privileges can raise.
-        let known = libc::getrlimit(libc::RLIMIT_DATA, &raw mut limits);
-        limits.rlim_cur = present.saturating_add(bytes).min(limits.rlim_max);
-        known
-            | libc::setrlimit(libc::RLIMIT_CORE, &raw const none)
-            | libc::setrlimit(libc::RLIMIT_DATA, &raw const limits)
-    };
+pub(super) fn limit_memory(present: u64, bytes: u64, most: u64) -> io::Result<()> {
+    let limits = libc::rlimit { rlim_cur: present.saturating_add(bytes).min(most), rlim_max: most };
+    // SAFETY: the structure is complete.
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limits) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The hard limit of that: whoever started the server may have set one, which nobody without privileges can raise.
+pub(super) fn memory_most() -> io::Result<u64> {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is complete.
+    let done = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limits) };
+    if done == 0 { Ok(limits.rlim_max) } else { Err(io::Error::last_os_error()) }
+}
+
+/// No image of this process's memory on a disk, however it ends.
+pub(super) fn leave_no_core() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is complete. To lower a limit needs no privilege.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
 /// What RLIMIT_DATA counts, of this process at the moment.
