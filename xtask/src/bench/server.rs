@@ -98,13 +98,13 @@ impl Server {
         Client::connect(self.address).map_err(|error| format!("cannot connect to {}: {error}", self.address))
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, and that of the processes it has started: of what they share, each its part.
     pub(crate) fn memory(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the system tells no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().map_err(|error| format!("VmRSS: {error}"))?;
-        Ok(kib * 1024)
+        let of_server = kib(&format!("/proc/{}/status", self.child.id()), "VmRSS:")?;
+        // One that has ended meanwhile has none.
+        let of_others = descendants(self.child.id()).into_iter();
+        let of_others = of_others.map(|pid| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:").unwrap_or(0));
+        Ok((of_server + of_others.sum::<u64>()) * 1024)
     }
 
     /// Memory once nothing happens any more: the smallest of some readings.
@@ -143,4 +143,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A line of a file of the kernel that counts KiB.
+fn kib(path: &str, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("{path} has no {name}"))?;
+    line.trim().trim_end_matches("kB").trim().parse().map_err(|error| format!("{path}: {error}"))
+}
+
+fn descendants(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children = children.flat_map(|task| std::fs::read_to_string(task.path().join("children")));
+    let children: Vec<u32> =
+        children.flat_map(|line| line.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+    children.into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }

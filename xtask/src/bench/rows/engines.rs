@@ -185,11 +185,14 @@ pub(crate) fn mixed(bench: &Bench) -> Result<Vec<Row>> {
 pub(crate) fn fairness(bench: &Bench) -> Result<Vec<Row>> {
     const MODELS: usize = 64;
     let mut rows = Vec::new();
-    for engine in ["quickjs", "v8"] {
-        let server = bench.server(&format!("fairness-{engine}"), &with_v8("[hooks]\ntimeout = '30 s'")?)?;
+    for engines in [&["quickjs"][..], &["v8"], &["quickjs", "v8"]] {
+        let name = engines.join(" and ");
+        let server =
+            bench.server(&format!("fairness-{}", engines.join("-")), &with_v8("[hooks]\ntimeout = '30 s'")?)?;
         let mut client = server.client()?;
         for model in 0..MODELS {
             client.call("POST", "/models", &MODEL.replace("\"order\"", &format!("\"order-{model}\"")))?;
+            let engine = engines[model % engines.len()];
             bind_to(&mut client, engine, &format!("order-{model}"), "preCreate", BUSY)?;
         }
         let until = Instant::now() + bench.run;
@@ -207,14 +210,15 @@ pub(crate) fn fairness(bench: &Bench) -> Result<Vec<Row>> {
             p99s.push(Outcome::new(times, bench.run).percentile(0.99));
         }
         p99s.sort_unstable();
-        let (median, worst) = (p99s[MODELS / 2], p99s[MODELS - 1]);
+        let (best, median, worst) = (p99s[0], p99s[MODELS / 2], p99s[MODELS - 1]);
         rows.push(Row {
-            what: format!("64 {engine} hooks at once: the slowest model's p99, in times of the median model's"),
+            what: format!("64 {name} hooks at once: the slowest model's p99, in times of the fastest's"),
             goal: Goal::AtMost(3.0),
             unit: "times",
-            measured: worst.as_secs_f64() / median.as_secs_f64().max(1e-9),
+            measured: worst.as_secs_f64() / best.as_secs_f64().max(1e-9),
             detail: format!(
-                "{count} creates; p99 {:.0} ms median, {:.0} ms worst",
+                "{count} creates; p99 {:.0} ms best, {:.0} ms median, {:.0} ms worst",
+                best.as_secs_f64() * 1e3,
                 median.as_secs_f64() * 1e3,
                 worst.as_secs_f64() * 1e3
             ),

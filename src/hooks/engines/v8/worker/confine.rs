@@ -34,6 +34,7 @@ const ZYGOTE: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_fork,
     libc::SYS_recvmsg,
+    libc::SYS_getppid,
     libc::SYS_openat,
     libc::SYS_landlock_restrict_self,
     libc::SYS_set_robust_list,

@@ -359,12 +359,13 @@ impl Worker {
         self.image = Image::take().ok();
         let ruleset = confine::zygote().map_err(io::Error::other)?;
         self.tell_ready()?;
+        let zygote = std::process::id();
         loop {
             let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
             // Without a child the descriptors are closed, which tells the server.
             if let Ok(Forked::Child) = system::fork() {
                 self.connection = UnixStream::from(socket);
-                system::end_with_parent();
+                system::end_with_parent(zygote);
                 rustix::stdio::dup2_stderr(&errors)?;
                 // Standard input is the zygote's socket; the child must not hold it open.
                 rustix::stdio::dup2_stdin(&self.connection)?;

@@ -48,10 +48,13 @@ pub(super) fn yield_memory() {
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Ends this process with its parent.
-pub(super) fn end_with_parent() {
+/// Ends this process with its parent, `parent`, or now if that has ended before.
+pub(super) fn end_with_parent(parent: u32) {
     // SAFETY: sets a number in the kernel.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if std::os::unix::process::parent_id() != parent {
+        exit(0);
+    }
 }
 
 /// Once the time of [`lower_priority_after`] on a core is used, the process gets less of it than others, as long calls of the
