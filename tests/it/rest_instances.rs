@@ -420,11 +420,12 @@ fn the_past() {
     let api = server.client();
     let path = "/models/order/instances/a";
     let first = create_a(&api);
-    // A later moment than the first, and not later than the second.
-    let second = crate::support::eventually("the clock moves on", || {
-        let second = api.put(path, &json!({"data": {"name": "second"}})).expect(200).json();
-        (second["updated_at"] != first["updated_at"]).then_some(second)
+    // At the moment of the first nothing else happened to it.
+    crate::support::eventually("the clock moves on", || {
+        let other = api.post("/models/order/instances", &json!({"data": {"name": "other"}})).expect(201).json();
+        (other["updated_at"] != first["updated_at"]).then_some(())
     });
+    let second = api.put(path, &json!({"data": {"name": "second"}})).expect(200).json();
     let deleted = {
         api.delete(path).expect(204);
         api.get("/events").expect(200).json()["head"].clone()
