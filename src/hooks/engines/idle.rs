@@ -62,6 +62,12 @@ impl<T> IdlePool<T> {
         drop(evicted);
     }
 
+    /// How long one that is put now may expect to wait before it has to go for another: `None` while there is room.
+    pub(super) fn lifetime(&self, most: usize) -> Option<Duration> {
+        let rows = self.rows();
+        (rows.len() >= most.min(IDLE_MAX)).then(|| rows.first().map(|row| row.since.elapsed())).flatten()
+    }
+
     /// Drops all of code that is not bound any more.
     pub(super) fn forget(&self, code: u64) {
         let mut rows = self.rows();

@@ -49,9 +49,10 @@ const DEATHS_WITHIN: Duration = Duration::from_secs(600);
 /// In this time a worker is as before its first call again, if nothing else runs; until then another one serves sooner.
 const REST: Duration = Duration::from_micros(300);
 
-/// Workers in a row that were not as before their first call again, after which a hook's workers serve one call each: it costs
-/// them more than it gives.
+/// Calls in a row whose worker could not serve another one, after which a hook's workers are made for one call each: to be put
+/// back costs them more than it gives. Each so many calls it is tried again.
 const LOST_MAX: u32 = 8;
+const LOST_TRIED: u32 = 64;
 
 /// Workers that a call takes after one that was gone: all that waited may be.
 const TRIES_MAX: usize = 8;
@@ -105,6 +106,8 @@ impl Engine for V8 {
             places: Arc::clone(&self.places),
             deaths: Mutex::default(),
             lost: AtomicU32::new(0),
+            began: Instant::now(),
+            called: AtomicU64::new(0),
         };
         hook.check().await?;
         Ok(Arc::new(hook))
@@ -125,8 +128,11 @@ struct Hook {
     places: Arc<Semaphore>,
     /// When it ended processes, the last ones.
     deaths: Mutex<Vec<Instant>>,
-    /// Of workers that should have been put back, those in a row that were not.
+    /// Calls in a row whose worker served no other.
     lost: AtomicU32,
+    began: Instant,
+    /// When the last call came, in microseconds since then.
+    called: AtomicU64,
 }
 
 impl Drop for Hook {
@@ -194,7 +200,7 @@ impl Hook {
         let _place = self.room.take(context.phase, settings.limits.memory_bytes).await;
         let keep = match settings.isolation {
             Isolation::Reuse => Keep::State,
-            Isolation::Call if self.lost.load(Ordering::Relaxed) < LOST_MAX => Keep::Fresh,
+            Isolation::Call if self.is_worth_keeping(settings) => Keep::Fresh,
             Isolation::Call => Keep::Nothing,
         };
         let memory_bytes = settings.limits.memory_bytes as u64;
@@ -252,11 +258,28 @@ impl Hook {
             // One that was long has a low priority, which it cannot lose.
             Keep::State => reusable && clean && cpu < worker::PATIENCE,
         };
+        if !stays && keep == Keep::Fresh {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
         if stays {
             let most = self.room.idle_max(settings.limits.memory_bytes);
             self.idle.put_among(self.id, &context.model, worker, most);
         }
         Ok(CallReport { outcome, cpu, memory_bytes })
+    }
+
+    /// Whether a worker is likely to serve another call: the last ones could, and those of this hook come sooner than it would
+    /// have to go for another hook's.
+    fn is_worth_keeping(&self, settings: &CallSettings) -> bool {
+        let now = self.began.elapsed().as_micros() as u64;
+        let before = self.called.swap(now, Ordering::Relaxed);
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost >= LOST_MAX && !lost.is_multiple_of(LOST_TRIED) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let most = self.room.idle_max(settings.limits.memory_bytes);
+        self.idle.lifetime(most).is_none_or(|lifetime| now.saturating_sub(before) < lifetime.as_micros() as u64)
     }
 
     /// A worker that waits and is what `keep` says.

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 
+use super::system;
+
 /// File names in the folder of the library.
 pub(in crate::hooks::engines::v8) const LIBRARY_FILE: &str = "libmini_racer.so";
 pub(in crate::hooks::engines::v8) const ICU_FILE: &str = "icudtl.dat";
@@ -114,6 +116,8 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
         };
         // The symbols are used until the process ends.
         std::mem::forget(library);
+        // Nothing of the library runs: V8's thread is not started yet.
+        system::own_in_large_pages(&path);
         functions
     };
     // SAFETY: both are C strings; V8 is started once, since the listener could be set.
