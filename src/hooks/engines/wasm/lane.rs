@@ -4,8 +4,8 @@
 //! that has used [`PATIENCE`] of a core is moved to a few threads of low priority, so that however many hooks loop
 //! at once, the threads that answer other requests get their share of the cores.
 //!
-//! A thread that other programs keep from a core for a while has used none of it. If its call were moved for that, a busy
-//! machine would have every call wait behind everybody else, until its time is over.
+//! A thread that other programs keep from a core seems to work for long. If its call were moved for that, a busy machine
+//! would have every call wait behind everybody else, until its time is over.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,16 +17,13 @@ use tokio::runtime::Runtime as Tokio;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::config::Runtime;
-use super::ticker::Running;
+use super::ticker::{Running, TICK};
 use crate::hooks::engines::clock::{Clock, bounded};
 use crate::hooks::engines::limits::Broken;
 
 /// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
 /// is passed by at most one tick.
 const PATIENCE: Duration = Duration::from_millis(2);
-
-/// What was shorter is counted as it was: asking the kernel again would take a good part of it.
-const LOOK_CLOSER: Duration = Duration::from_millis(1);
 
 /// Linux: weight 110 against 1024 of a thread with the normal priority.
 #[cfg(target_os = "linux")]
@@ -43,7 +40,8 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     let call = Box::pin(bounded(Arc::clone(&clock), call));
-    let mut metered = Metered { call, clock, cpu: Duration::ZERO, _running: runtime.ticker.enter() };
+    let mut metered =
+        Metered { call, clock, cpu: Duration::ZERO, used: Duration::ZERO, _running: runtime.ticker.enter() };
     match poll_fn(|context| metered.poll(context, PATIENCE)).await {
         Some(value) => (value, metered.cpu),
         None => slow(metered).await,
@@ -71,32 +69,27 @@ struct Metered<T> {
     call: Pin<Box<dyn Future<Output = Result<T, Broken>> + Send>>,
     clock: Arc<Clock>,
     cpu: Duration,
+    /// Of that, what counts against its patience.
+    used: Duration,
     _running: Running,
 }
 
 impl<T> Metered<T> {
     /// `None`: it used more than `patience` and is not done.
     fn poll(&mut self, context: &mut Context<'_>, patience: Duration) -> Poll<Option<Result<T, Broken>>> {
-        let (start, on_core) = (Instant::now(), on_core());
+        let start = Instant::now();
         let poll = self.call.as_mut().poll(context);
-        let mut ran = start.elapsed();
-        if ran > LOOK_CLOSER {
-            ran = ran.min(self::on_core().saturating_sub(on_core));
-        }
+        let ran = start.elapsed();
         self.cpu += ran;
+        // It gives the thread back at each tick: what took longer was not its doing. To ask the kernel costs half a microsecond.
+        self.used += ran.min(TICK);
         self.clock.ran(ran);
         match poll {
             Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending if self.cpu > patience => Poll::Ready(None),
+            Poll::Pending if self.used > patience => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     }
-}
-
-/// How long this thread was on a core, since it began.
-fn on_core() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// A caller that goes away takes its call with it.
