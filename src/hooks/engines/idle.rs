@@ -11,6 +11,8 @@ const IDLE_MAX: usize = 64;
 pub(super) struct IdlePool<T> {
     // Oldest first. At most IDLE_MAX rows, so looking through them is cheaper than any map.
     rows: Mutex<Vec<Row<T>>>,
+    /// What they may weigh together, in the unit of whoever puts them.
+    weight_max: usize,
 }
 
 struct Row<T> {
@@ -18,16 +20,21 @@ struct Row<T> {
     code: u64,
     model: String,
     since: Instant,
+    weight: usize,
     sandbox: T,
 }
 
 impl<T> Default for IdlePool<T> {
     fn default() -> Self {
-        IdlePool { rows: Mutex::new(Vec::with_capacity(IDLE_MAX)) }
+        IdlePool::weighing_at_most(usize::MAX)
     }
 }
 
 impl<T> IdlePool<T> {
+    pub(super) fn weighing_at_most(weight_max: usize) -> Self {
+        IdlePool { rows: Mutex::new(Vec::with_capacity(IDLE_MAX)), weight_max }
+    }
+
     /// The sandbox of the code bound to `model` that was used last.
     pub(super) fn take(&self, code: u64, model: &str) -> Option<T> {
         self.take_after(code, model, Duration::ZERO)
@@ -47,25 +54,31 @@ impl<T> IdlePool<T> {
     }
 
     pub(super) fn put(&self, code: u64, model: &str, sandbox: T) {
-        self.put_among(code, model, sandbox, IDLE_MAX);
+        self.put_weighing(code, model, sandbox, 0);
     }
 
-    /// The same, with at most so many in all.
-    pub(super) fn put_among(&self, code: u64, model: &str, sandbox: T, most: usize) {
-        let row = Row { code, model: model.to_owned(), since: Instant::now(), sandbox };
+    /// As many of those that waited longest go as it needs room.
+    pub(super) fn put_weighing(&self, code: u64, model: &str, sandbox: T, weight: usize) {
+        let row = Row { code, model: model.to_owned(), since: Instant::now(), weight, sandbox };
         let mut rows = self.rows();
-        let over = (rows.len() + 1).saturating_sub(most.min(IDLE_MAX));
-        let evicted: Vec<_> = rows.drain(..over).collect();
+        let mut evicted = Vec::new();
+        while !rows.is_empty() && !self.has_room(&rows, weight) {
+            evicted.push(rows.remove(0));
+        }
         rows.push(row);
         drop(rows);
         // Taking a sandbox down costs more than a lock should be held.
         drop(evicted);
     }
 
-    /// How long one that is put now may expect to wait before it has to go for another: `None` while there is room.
-    pub(super) fn lifetime(&self, most: usize) -> Option<Duration> {
+    /// How long one of that weight may expect to wait before it has to go for another: `None` while there is room.
+    pub(super) fn lifetime(&self, weight: usize) -> Option<Duration> {
         let rows = self.rows();
-        (rows.len() >= most.min(IDLE_MAX)).then(|| rows.first().map(|row| row.since.elapsed())).flatten()
+        (!self.has_room(&rows, weight)).then(|| rows.first().map(|row| row.since.elapsed())).flatten()
+    }
+
+    fn has_room(&self, rows: &[Row<T>], weight: usize) -> bool {
+        rows.len() < IDLE_MAX && rows.iter().map(|row| row.weight).sum::<usize>() + weight <= self.weight_max
     }
 
     /// Drops all of code that is not bound any more.
@@ -100,5 +113,22 @@ mod tests {
         pool.put(2, "b", 201);
         pool.forget(2);
         assert_eq!((pool.take(2, "a"), pool.take(2, "b")), (None, None));
+    }
+
+    #[test]
+    fn the_heaviest_take_no_more_room_than_there_is() {
+        let pool = IdlePool::weighing_at_most(10);
+        for (code, weight) in [(1, 4), (2, 4), (3, 1)] {
+            assert_eq!(pool.lifetime(weight), None);
+            pool.put_weighing(code, "a", code, weight);
+        }
+        assert!(pool.lifetime(2).is_some());
+        pool.put_weighing(4, "a", 4, 2);
+        assert_eq!((pool.take(1, "a"), pool.take(2, "a")), (None, Some(2)), "only the oldest had to go");
+        pool.put_weighing(5, "a", 5, 100);
+        assert_eq!((pool.take(3, "a"), pool.take(4, "a"), pool.take(5, "a")), (None, None, Some(5)));
+        pool.put(6, "a", 6);
+        assert_eq!(pool.take_after(6, "a", Duration::from_secs(3600)), None, "it has not rested");
+        assert_eq!(pool.take(6, "a"), Some(6));
     }
 }

@@ -49,6 +49,9 @@ const DEATHS_WITHIN: Duration = Duration::from_secs(600);
 /// In this time a worker is as before its first call again, if nothing else runs; until then another one serves sooner.
 const REST: Duration = Duration::from_micros(300);
 
+/// MiB of its own that a worker has while it waits as it was before its first call: what image.rs lets it write and save.
+const FRESH_MIB: usize = 12;
+
 /// Calls in a row whose worker could not serve another one, after which a hook's workers are made for one call each: to be put
 /// back costs them more than it gives. Each so many calls it is tried again.
 const LOST_MAX: u32 = 8;
@@ -74,10 +77,11 @@ pub(super) struct V8 {
 impl V8 {
     /// `plugins`: the folder of plugins.
     pub(super) fn new(plugins: &Path) -> Self {
+        let room = Room::of_this_machine();
         V8 {
             nursery: Nursery::new(plugins.join(FOLDER)),
-            idle: Arc::default(),
-            room: Arc::new(Room::of_this_machine()),
+            idle: Arc::new(IdlePool::weighing_at_most(room.for_idle())),
+            room: Arc::new(room),
             places: turns::places(),
         }
     }
@@ -198,14 +202,18 @@ impl Hook {
         }
         let Input { text, mut digits, marker } = Input::of(context).await?;
         let _place = self.room.take(context.phase, settings.limits.memory_bytes).await;
-        let keep = match settings.isolation {
-            Isolation::Reuse => Keep::State,
-            Isolation::Call if self.is_worth_keeping(settings) => Keep::Fresh,
-            Isolation::Call => Keep::Nothing,
+        let (keep, mut idle) = match settings.isolation {
+            Isolation::Reuse => (Keep::State, self.idle(Keep::State, context)),
+            Isolation::Call => {
+                let pause = self.pause();
+                match self.idle(Keep::Fresh, context) {
+                    None if !self.is_worth_keeping(pause) => (Keep::Nothing, None),
+                    idle => (Keep::Fresh, idle),
+                }
+            }
         };
         let memory_bytes = settings.limits.memory_bytes as u64;
         let call = Call { memory_bytes, phase: context.phase.as_str().into(), marker, context: text };
-        let mut idle = self.idle(keep, context);
         let mut tries = 0;
         let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
             let (mut worker, load) = match idle.take() {
@@ -262,31 +270,31 @@ impl Hook {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         if stays {
-            let most = self.room.idle_max(settings.limits.memory_bytes);
-            self.idle.put_among(self.id, &context.model, worker, most);
+            let weight = if keep == Keep::Fresh { FRESH_MIB } else { settings.limits.memory_bytes >> 20 };
+            self.idle.put_weighing(self.id, &context.model, worker, weight);
         }
         Ok(CallReport { outcome, cpu, memory_bytes })
     }
 
-    /// Whether a worker is likely to serve another call: the last ones could, and those of this hook come sooner than it would
-    /// have to go for another hook's.
-    fn is_worth_keeping(&self, settings: &CallSettings) -> bool {
+    /// Time since the last call.
+    fn pause(&self) -> Duration {
         let now = self.began.elapsed().as_micros() as u64;
-        let before = self.called.swap(now, Ordering::Relaxed);
+        Duration::from_micros(now.saturating_sub(self.called.swap(now, Ordering::Relaxed)))
+    }
+
+    /// Whether a new worker is likely to serve another call: the last ones did, and the calls of this hook come sooner than it
+    /// would have to go for another hook's.
+    fn is_worth_keeping(&self, pause: Duration) -> bool {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost >= LOST_MAX && !lost.is_multiple_of(LOST_TRIED) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        let most = self.room.idle_max(settings.limits.memory_bytes);
-        self.idle.lifetime(most).is_none_or(|lifetime| now.saturating_sub(before) < lifetime.as_micros() as u64)
+        self.idle.lifetime(FRESH_MIB).is_none_or(|lifetime| pause < lifetime)
     }
 
     /// A worker that waits and is what `keep` says.
     fn idle(&self, keep: Keep, context: &Context) -> Option<Process> {
-        if keep == Keep::Nothing {
-            return None;
-        }
         let rest = if keep == Keep::Fresh { REST } else { Duration::ZERO };
         // Others are of the time before the configuration was changed.
         std::iter::from_fn(|| self.idle.take_after(self.id, &context.model, rest))

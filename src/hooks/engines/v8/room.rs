@@ -38,9 +38,9 @@ impl Room {
         self.of(phase).acquire_many(u32::try_from(places).unwrap_or(u32::MAX)).await.ok()
     }
 
-    /// Processes that may wait for another call of their hook, which have up to `limit_bytes` each.
-    pub(super) fn idle_max(&self, limit_bytes: usize) -> usize {
-        (self.places / (limit_bytes >> 20).max(1)).max(2)
+    /// What those that wait for another call may have together, in MiB.
+    pub(super) const fn for_idle(&self) -> usize {
+        self.places
     }
 
     fn of(&self, phase: Phase) -> &Semaphore {
@@ -86,7 +86,6 @@ mod tests {
         assert_eq!(fill(8 << 30), 1, "more than there is");
         let _all = room.take(Phase::PreCreate, 1 << 30).await;
         assert!(room.is_empty(Phase::PostCreate) && !room.is_empty(Phase::PreCreate));
-        assert_eq!((room.idle_max(64 << 20), room.idle_max(8 << 30)), (16, 2));
         assert!(Room::of_this_machine().places > 1);
     }
 }
