@@ -151,7 +151,8 @@ impl Piece {
         let access = libc::PROT_READ | libc::PROT_WRITE | executable;
         let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
         let (start, length) = (self.start as *mut libc::c_void, self.end - self.start);
-        // SAFETY: the file holds at that place what the memory holds, so nobody sees a difference.
+        // SAFETY: the file holds at that place what the memory holds, so nobody sees a difference. Only `regions` may have been
+        // written since it was copied, if it stands in this piece, and each scan writes it before it is read.
         let moved = unsafe { libc::mmap(start, length, access, flags, file.as_raw_fd(), at as libc::off_t) };
         if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
