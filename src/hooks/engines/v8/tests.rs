@@ -126,19 +126,23 @@ async fn workers_end_with_their_zygote() {
     let engine = V8::new(&plugins());
     let nursery = Arc::clone(&engine.nursery);
     let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
+    case.bench = case.bench.with_secret("begun", b"yes");
+    case.grants = "secret = ['begun']";
     case.settings.limits.timeout = Duration::from_secs(120);
-    let hook = case.prepare(b"export default () => { for (;;); }").await.unwrap();
-    // It would loop for ever; the end of the zygote ends it. The first may come before the call has its worker.
-    let ends = async {
-        loop {
-            nursery.end_zygote().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    let hook = case.prepare(b"export default ({ secret }) => { secret('begun'); for (;;); }").await.unwrap();
+    let access = Arc::clone(&case.bench.access);
+    let zygote_ends = async {
+        while access.secret_reads() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        nursery.end_zygote().await;
+        std::future::pending::<()>().await;
     };
+    // It would loop for ever.
     let called = tokio::select! {
         called = case.call(&*hook) => called,
-        () = ends => unreachable!("it goes on"),
-        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("the worker goes on without its zygote"),
+        () = zygote_ends => unreachable!("it waits"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the worker goes on without its zygote"),
     };
     assert_eq!(called.failure().cause, FailureCause::Trap, "{}", called.failure().message);
 }
