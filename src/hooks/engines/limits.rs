@@ -12,6 +12,10 @@ pub(super) const CHECK_LIMITS: Limits = Limits { timeout: Duration::from_secs(2)
 /// Most that one call may hand back, as JSON text.
 pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
+/// Most that a guest hands over at once: the most that may be handed back, and what there is around it. Out of WebAssembly
+/// the host copies it on a thread that other calls wait for.
+pub(super) const COPIED_BYTES_MAX: usize = OUTPUT_BYTES_MAX + (1 << 20);
+
 /// A limit that the host found broken: what ends the guest.
 #[derive(Clone, Debug)]
 pub(super) struct Broken(pub(super) Failure);
@@ -31,15 +35,7 @@ impl Broken {
 
     /// `what` it produced, such as `the data it returned`.
     pub(super) fn output(what: &str, bytes: usize) -> Self {
-        Broken(Failure {
-            cause: FailureCause::Output,
-            message: format!(
-                "{what} is {} long, the limit of what a hook hands back is {}",
-                used_size(bytes),
-                format_size(OUTPUT_BYTES_MAX)
-            ),
-            limit: Some(format!("output {}", format_size(OUTPUT_BYTES_MAX))),
-        })
+        Broken(output_failure(&format!("{what} is {} long", used_size(bytes))))
     }
 
     /// A fault of the host.
@@ -55,6 +51,20 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
+
+/// More than [`COPIED_BYTES_MAX`], whose length the host did not look at.
+pub(super) fn copied_failure() -> Failure {
+    output_failure("what the hook handed to the server at once is too long")
+}
+
+fn output_failure(what: &str) -> Failure {
+    let limit = format_size(OUTPUT_BYTES_MAX);
+    Failure {
+        cause: FailureCause::Output,
+        message: format!("{what}, the limit of what a hook hands back is {limit}"),
+        limit: Some(format!("output {limit}")),
+    }
+}
 
 /// Recursion that is too deep, however the guest's language reports it.
 pub(super) fn stack_failure() -> Failure {

@@ -207,6 +207,17 @@ async fn an_older_version_of_the_package_works_beside_the_newest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_over_is_bounded() {
+    for (bytes, says) in [(17_000_000, "is 16.2 MiB long"), (20_000_000, "is too long"), (60_000_000, "is too long")] {
+        let grown = "(drop (memory.grow (i32.const 980)))";
+        let amends = format!("{grown} (return (call $amend (i32.const 1048576) (i32.const {bytes})))");
+        let failure = pre(&check(&amends), "{}").await.failure().clone();
+        assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Output, Some("output 16 MiB")));
+        assert!(failure.message.contains(says), "{}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn traps_and_small_limits() {
     let traps = pre(&check("(unreachable)"), "{}").await;
     assert_eq!(traps.failure().cause, FailureCause::Trap);

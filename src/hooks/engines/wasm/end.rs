@@ -6,7 +6,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::state::State;
 use crate::hooks::context::{Failure, FailureCause};
-use crate::hooks::engines::limits::{Broken, stack_failure};
+use crate::hooks::engines::limits::{Broken, copied_failure, stack_failure};
 
 /// How languages inside WebAssembly say that recursion went too deep: QuickJS (twice), CPython.
 const TOO_DEEP: [&str; 3] = [
@@ -14,6 +14,9 @@ const TOO_DEEP: [&str; 3] = [
     "InternalError: stack overflow",
     "RecursionError: maximum recursion depth exceeded",
 ];
+
+/// How wasmtime says that the host would have copied more than `COPIED_BYTES_MAX`; its error has no public type.
+const COPIED_TOO_MUCH: &str = "fuel allocated for hostcalls";
 
 /// What to report when a call into the guest came back with `error`.
 pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
@@ -42,6 +45,7 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
         // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, others of a panic.
         Some(Trap::UnreachableCodeReached) if !state.last_words().is_empty() => gave_up("the hook gave up", state),
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
+        None if format!("{error:#}").contains(COPIED_TOO_MUCH) => copied_failure(),
         // Text that is no UTF-8, a pointer to nowhere: the guest's, since host functions report in their own way.
         None => plain(FailureCause::Trap, format!("the hook broke the rules of its interface: {error:#}")),
     }

@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
 use crate::hooks::engines::clock::Clock;
-use crate::hooks::engines::limits::{Broken, memory_failure};
+use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, memory_failure};
 use crate::hooks::session::{HOST_CALLS_MAX, HostError, Session};
 
 /// Things of WASI (streams, pollables) that a guest may hold at once: they are kept in the host's memory, which the
@@ -73,6 +73,7 @@ pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: O
     table.set_max_capacity(HANDLES_MAX);
     let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, answer, wasi, table };
     let mut store = Store::new(&runtime.engine, state);
+    store.set_hostcall_fuel(COPIED_BYTES_MAX);
     if let Some(table) = store.concurrent_resource_table() {
         table.set_max_capacity(CONCURRENT_HANDLES_MAX);
     }

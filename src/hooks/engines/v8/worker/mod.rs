@@ -31,7 +31,7 @@ use self::system::Forked;
 pub(super) use self::system::TRAPPED;
 use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, read};
 use crate::hooks::engines::javascript::{SCRIPTS, web};
-use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
+use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 
 /// Before and after the scripts: together they are one expression, whose value is what the worker works with.
 const HOST: &str = include_str!("host.js");
@@ -46,9 +46,6 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 /// Memory that V8 takes for itself beyond what JavaScript holds: copies while it collects, compiled code, the texts of a
 /// call. Only what passes the limit and this ends the process; JavaScript is ended at the limit.
 const MEMORY_SLACK_BYTES: u64 = 32 << 20;
-
-/// What JavaScript may hand over at once; the server reads no longer frames than twice that.
-const ASKED_BYTES_MAX: usize = 32 << 20;
 
 /// The shared buffer, as host.js lays it out.
 const HEAD_BYTES: usize = 64;
@@ -295,8 +292,8 @@ impl Worker {
             LOG | ASK | SEND | EXECUTE | WAIT if !self.in_call => {
                 Some(r#"-{"code":"failed","message":"the call is over"}"#)
             }
-            ASK | SEND | EXECUTE if text.len() + bytes.len() > ASKED_BYTES_MAX => {
-                Some(r#"-{"code":"too-large","message":"more than 32 MiB were handed to the server at once"}"#)
+            ASK | SEND | EXECUTE if text.len() + bytes.len() > COPIED_BYTES_MAX => {
+                Some(r#"-{"code":"too-large","message":"more than 16 MiB were handed to the server at once"}"#)
             }
             _ => None,
         };
