@@ -249,7 +249,8 @@ fn who_misses_runs_is_told() {
     // A port of its own, for a server that comes back.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
-    write(&shop, "config.toml", &config.replace(":0", &format!(":{port}")));
+    let patient = config.replace(":0", &format!(":{port}")).replace("[hooks]\n", "[hooks]\ntimeout = '60 s'\n");
+    write(&shop, "config.toml", &patient);
     let serve = || {
         let server = Background(command(&shop, &["serve"]).spawn().expect("the binary starts"));
         let address = format!("127.0.0.1:{port}");

@@ -21,7 +21,7 @@ fn all_refused(arena: &Arena, causes: &[&str], says: &str, sources: &[(&str, &st
 
 #[test]
 fn memory() {
-    let arena = Arena::with(ServerOptions { hooks: "timeout = '10 s'".to_owned(), ..ServerOptions::default() });
+    let arena = Arena::with(ServerOptions { hooks: "timeout = '110 s'".to_owned(), ..ServerOptions::default() });
     all_refused(
         &arena,
         &["memory"],
@@ -52,7 +52,7 @@ fn memory() {
 
 #[test]
 fn stack() {
-    let arena = Arena::with(ServerOptions { hooks: "timeout = '10 s'".to_owned(), ..ServerOptions::default() });
+    let arena = Arena::with(ServerOptions { hooks: "timeout = '110 s'".to_owned(), ..ServerOptions::default() });
     all_refused(
         &arena,
         &["stack"],
@@ -82,7 +82,7 @@ fn stack() {
 
 #[test]
 fn output() {
-    let tables = grant("*", "*", "amend = true\nmemory = '1 GiB'\ntimeout = '20 s'");
+    let tables = grant("*", "*", "amend = true\nmemory = '1 GiB'\ntimeout = '110 s'");
     let arena = Arena::with(ServerOptions { tables, ..ServerOptions::default() });
     all_refused(
         &arena,
@@ -135,7 +135,7 @@ fn output() {
 
 #[test]
 fn log_floods() {
-    let arena = Arena::with(ServerOptions { hooks: "timeout = '10 s'".to_owned(), ..ServerOptions::default() });
+    let arena = Arena::with(ServerOptions { hooks: "timeout = '110 s'".to_owned(), ..ServerOptions::default() });
     all_refused(
         &arena,
         &["output"],
@@ -170,7 +170,7 @@ fn log_floods() {
 
 #[test]
 fn host_calls() {
-    let tables = grant("*", "*", "read = ['calm']\ntimeout = '20 s'");
+    let tables = grant("*", "*", "read = ['calm']\ntimeout = '110 s'");
     let arena = Arena::with(ServerOptions { tables, ..ServerOptions::default() });
     all_refused(
         &arena,

@@ -262,7 +262,7 @@ fn limits_end_all_of_it() {
         "*",
         "postCreate",
         &format!(
-            "process = [{{ program = '{spins}', args = [], timeout = '300 ms' }}, {{ program = '{floods}', args = [], output = '64 KiB' }}, \
+            "timeout = '110 s'\nprocess = [{{ program = '{spins}', args = [], timeout = '300 ms' }}, {{ program = '{floods}', args = [], output = '64 KiB' }}, \
              {{ program = '{forks}', args = [], timeout = '700 ms' }}, {{ program = '{leaves}', args = [] }}, {{ program = '{deaf}', args = [] }}]"
         ),
     );

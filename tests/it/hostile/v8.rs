@@ -60,7 +60,7 @@ fn without_end() {
 
 #[test]
 fn memory_and_stack() {
-    let Some(arena) = arena("timeout = '20 s'") else { return };
+    let Some(arena) = arena("timeout = '110 s'") else { return };
     for (name, source) in [
         ("heap", "export function preCreate() { const a = []; for (;;) a.push(new Array(1000).fill(1)); }"),
         ("strings", "export function preCreate() { const a = []; for (;;) a.push('x'.repeat(1e6) + a.length); }"),
@@ -75,7 +75,7 @@ fn memory_and_stack() {
 /// V8 ends its process; the server and the other hooks go on, and the hook is kept out until it is bound anew.
 #[test]
 fn what_ends_v8() {
-    let Some(arena) = arena("timeout = '60 s'") else { return };
+    let Some(arena) = arena("timeout = '110 s'") else { return };
     let model = arena.victim();
     let source = "export function preCreate() { new Array(1e9).fill(0); }";
     arena.bind(&model, "abort", source).expect(200);

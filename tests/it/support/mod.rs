@@ -12,7 +12,7 @@ pub(crate) use client::{Client, Response};
 pub(crate) use server::{Server, ServerOptions};
 
 /// Longer than anything takes on a machine that is busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whether nothing may be skipped.
 pub(crate) fn is_ci() -> bool {

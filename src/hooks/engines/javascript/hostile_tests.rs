@@ -98,7 +98,7 @@ async fn recursion_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_log_and_host_calls_are_bounded() {
     let mut case = case(Phase::PreCreate);
-    case.settings.limits = crate::config::Limits { timeout: Duration::from_secs(20), memory_bytes: 1 << 30 };
+    case.settings.limits = crate::config::Limits { timeout: Duration::from_secs(120), memory_bytes: 1 << 30 };
     case.grants = "read = ['*']";
     let huge = case.run(b"export default () => ({ a: 'x'.repeat(100 * 1024 * 1024) })").await;
     assert_eq!(huge.failure().cause, FailureCause::Output, "{}", huge.failure().message);
