@@ -73,6 +73,20 @@ pub(super) fn hooks(out: &mut String, models: &[Arc<Entry>]) {
     }
 }
 
+/// Native libraries, also of hooks that are bound no more: nothing is unloaded.
+pub(super) fn libraries(out: &mut String, libraries: &[(String, usize)]) {
+    if libraries.is_empty() {
+        return;
+    }
+    let name = "snaphook_libraries_loaded";
+    let help = "Contents of a native library's file that the server's process holds, not sandboxed";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (file, count) in libraries {
+        let file = file.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+        let _ = writeln!(out, "{name}{{library=\"{file}\"}} {count}");
+    }
+}
+
 pub(super) fn counter(out: &mut String, name: &str, help: &str, value: u64) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
 }

@@ -221,6 +221,7 @@ impl Engine {
         let models = self.models.all();
         metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
         metrics::hooks(&mut out, &models);
+        metrics::libraries(&mut out, &self.host.libraries());
         out
     }
 

@@ -294,6 +294,11 @@ impl HookHost {
         }
     }
 
+    /// Libraries that the server's process holds, bound or not: the file, and how many contents of it.
+    pub fn libraries(&self) -> Vec<(String, usize)> {
+        self.loaded.counts()
+    }
+
     /// A library was loaded to be checked, whether it is bound or not: the sentence that says so. `artifact` begins with
     /// `sha256:`.
     pub fn checked_library(&self, file: &str, artifact: &str) -> String {

@@ -27,6 +27,11 @@ impl Loaded {
         all.filter(|known| *known != artifact).cloned().collect()
     }
 
+    /// Each file, and how many contents of it were loaded.
+    pub(super) fn counts(&self) -> Vec<(String, usize)> {
+        self.files().iter().map(|(file, artifacts)| (file.clone(), artifacts.len())).collect()
+    }
+
     fn files(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
         // What holds it leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,5 +52,6 @@ mod tests {
         loaded.note("b.so", "4");
         assert_eq!(loaded.beside("a.so", "2"), ["1", "3"]);
         assert!(loaded.beside("b.so", "4").is_empty());
+        assert_eq!(loaded.counts(), [("a.so".into(), 3), ("b.so".into(), 1)]);
     }
 }

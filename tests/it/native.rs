@@ -104,6 +104,8 @@ fn a_dry_run_tells_that_it_loaded_the_library() {
     assert!(warning.contains("native library `tells.so` (sha256:"), "{tried}");
     assert!(warning.contains("was loaded into the server to be checked: not sandboxed"), "{warning}");
     assert_eq!(api.get(PATH).expect(200).json(), json!([]), "nothing is bound");
+    let metrics = api.get("/metrics").expect(200).text();
+    assert!(metrics.contains("snaphook_libraries_loaded{library=\"tells.so\"} 1\n"), "{metrics}");
     let told = |line: &String| line.contains("a dry run has a lasting effect") && line.contains(warning);
     assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
 
@@ -225,6 +227,8 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     let told = |line: &String| line.contains("not sandboxed") && line.contains("2 other contents of this file stay");
     assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
     assert_eq!(now["position"], first["position"], "nothing was bound anew");
+    let metrics = api.get("/metrics").expect(200).text();
+    assert!(metrics.contains("snaphook_libraries_loaded{library=\"tells.so\"} 3\n"), "{metrics}");
 
     // A file that does not load fails closed, says so, and is over when it is replaced.
     std::fs::write(server.directory().join("hooks/tells.so"), "broken").expect("a file");
