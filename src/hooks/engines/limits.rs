@@ -54,7 +54,8 @@ impl std::error::Error for Broken {}
 
 /// More than [`COPIED_BYTES_MAX`], whose length the host did not look at.
 pub(super) fn copied_failure() -> Failure {
-    output_failure("what the hook handed to the server at once is too long")
+    let failure = output_failure("what the hook handed to the server at once is too long");
+    Failure { message: format!("{}; hand over less, or in several calls", failure.message), ..failure }
 }
 
 fn output_failure(what: &str) -> Failure {

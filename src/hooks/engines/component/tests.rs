@@ -215,6 +215,18 @@ async fn what_is_handed_over_is_bounded() {
         assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Output, Some("output 16 MiB")));
         assert!(failure.message.contains(says), "{}", failure.message);
     }
+    // What a host function is given, too.
+    let log = r#"(import "snaphook:hook/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let says = check(
+        "(drop (memory.grow (i32.const 980))) (call $log (i32.const 1) (i32.const 1048576) (i32.const 20000000))",
+    );
+    let failure = case(Phase::PreCreate).run(&component("pre-hook", log, &says)).await.failure().clone();
+    assert_eq!(failure.cause, FailureCause::Output, "{}", failure.message);
+    assert!(
+        failure.message.starts_with("what the hook handed to the server at once is too long"),
+        "{}",
+        failure.message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

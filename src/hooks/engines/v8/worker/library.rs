@@ -116,7 +116,7 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
         };
         // The symbols are used until the process ends.
         std::mem::forget(library);
-        // Nothing of the library runs: V8's thread is not started yet.
+        // SAFETY: nothing of the library runs, since V8's thread is not started yet.
         system::own_in_large_pages(&path);
         functions
     };
