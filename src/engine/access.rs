@@ -113,10 +113,15 @@ fn at(expected: Option<Position>) -> Precondition {
 impl From<Error> for AccessError {
     fn from(error: Error) -> Self {
         let code = match error.kind {
-            ErrorKind::NotFound => AccessCode::NotFound,
+            ErrorKind::NotFound | ErrorKind::PositionUnknown => AccessCode::NotFound,
             ErrorKind::Exists | ErrorKind::NotUnique => AccessCode::Exists,
-            ErrorKind::Conflict | ErrorKind::PreconditionFailed | ErrorKind::ModelInUse => AccessCode::Conflict,
-            ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible => AccessCode::Invalid,
+            ErrorKind::Conflict
+            | ErrorKind::PreconditionFailed
+            | ErrorKind::ModelInUse
+            | ErrorKind::KeyReused => AccessCode::Conflict,
+            ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible | ErrorKind::TooComplex => {
+                AccessCode::Invalid
+            }
             ErrorKind::Rejected => AccessCode::Rejected,
             ErrorKind::TooLarge => AccessCode::TooLarge,
             ErrorKind::HookFailed | ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::Storage => {

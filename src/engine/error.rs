@@ -26,9 +26,15 @@ pub enum ErrorKind {
     Invalid,
     Rejected,
     Incompatible,
+    /// Checking it exceeded a budget of steps, time, depth or memory.
+    TooComplex,
+    /// An idempotency key came before with another body, or from another actor.
+    KeyReused,
+    /// A position beyond the end of this log, or of another log.
+    PositionUnknown,
     HookFailed,
     Overloaded,
-    /// The whole server, or its model store, is out of service for a while.
+    /// A store, or one model, is catching up or out of service.
     Unavailable,
     Storage,
 }
@@ -48,9 +54,12 @@ impl ErrorKind {
             ErrorKind::Invalid => "invalid",
             ErrorKind::Rejected => "rejected",
             ErrorKind::Incompatible => "incompatible",
+            ErrorKind::TooComplex => "too-complex",
+            ErrorKind::KeyReused => "idempotency-key-reused",
+            ErrorKind::PositionUnknown => "position-unknown",
             ErrorKind::HookFailed => "hook-failed",
-            // One problem type: the client waits and tries again.
-            ErrorKind::Overloaded | ErrorKind::Unavailable => "overloaded",
+            ErrorKind::Overloaded => "overloaded",
+            ErrorKind::Unavailable => "unavailable",
             ErrorKind::Storage => "storage",
         }
     }

@@ -16,7 +16,7 @@ pub(super) async fn healthz(call: &Call) -> Result<Response> {
 pub(super) async fn readyz(call: &Call) -> Result<Response> {
     only_get(call)?;
     if *call.app.stopping.borrow() {
-        return Err(Problem::new(ProblemType::Overloaded, "the server is stopping"));
+        return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
     match call.engine().ready().await {
         Ok(()) => Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec())),

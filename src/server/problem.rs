@@ -11,7 +11,7 @@ use crate::hooks::context::FieldError;
 /// Result of a handler.
 pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
 
-/// Seconds after which a client that met a full queue may try again.
+/// Seconds after which a client that met a full queue, or a model that is catching up, may try again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// The types of the contract; the names are stable.
@@ -30,8 +30,12 @@ pub(super) enum ProblemType {
     Invalid,
     Rejected,
     Incompatible,
+    TooComplex,
+    KeyReused,
+    PositionUnknown,
     HookFailed,
     Overloaded,
+    Unavailable,
     Storage,
     /// A fault of the server itself; has no type of its own in the contract (`about:blank`).
     Internal,
@@ -57,8 +61,12 @@ impl ProblemType {
             T::Invalid => ("invalid", "Invalid data", StatusCode::UNPROCESSABLE_ENTITY),
             T::Rejected => ("rejected", "Rejected by a hook", StatusCode::UNPROCESSABLE_ENTITY),
             T::Incompatible => ("incompatible", "Incompatible with instances", StatusCode::UNPROCESSABLE_ENTITY),
+            T::TooComplex => ("too-complex", "Too complex", StatusCode::UNPROCESSABLE_ENTITY),
+            T::KeyReused => ("idempotency-key-reused", "Idempotency key reused", StatusCode::UNPROCESSABLE_ENTITY),
+            T::PositionUnknown => ("position-unknown", "Position unknown", StatusCode::GONE),
             T::HookFailed => ("hook-failed", "A hook failed", StatusCode::BAD_GATEWAY),
             T::Overloaded => ("overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            T::Unavailable => ("unavailable", "Unavailable", StatusCode::SERVICE_UNAVAILABLE),
             T::Storage => ("storage", "Storage failed", StatusCode::SERVICE_UNAVAILABLE),
             T::Internal => ("", "Internal error", StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -77,8 +85,12 @@ impl ProblemType {
             ErrorKind::Invalid => ProblemType::Invalid,
             ErrorKind::Rejected => ProblemType::Rejected,
             ErrorKind::Incompatible => ProblemType::Incompatible,
+            ErrorKind::TooComplex => ProblemType::TooComplex,
+            ErrorKind::KeyReused => ProblemType::KeyReused,
+            ErrorKind::PositionUnknown => ProblemType::PositionUnknown,
             ErrorKind::HookFailed => ProblemType::HookFailed,
-            ErrorKind::Overloaded | ErrorKind::Unavailable => ProblemType::Overloaded,
+            ErrorKind::Overloaded => ProblemType::Overloaded,
+            ErrorKind::Unavailable => ProblemType::Unavailable,
             ErrorKind::Storage => ProblemType::Storage,
         }
     }
@@ -156,7 +168,7 @@ impl Problem {
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if self.kind == ProblemType::Overloaded {
+        if matches!(self.kind, ProblemType::Overloaded | ProblemType::Unavailable) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response
