@@ -85,10 +85,14 @@ impl Client {
         self.send(self.request(Method::DELETE, path)).await.map(drop)
     }
 
-    /// A stream of server-sent events, from after an event on.
-    pub(super) async fn stream(&self, path: &str, last_event_id: &str) -> Result<Response> {
+    /// A stream of server-sent events, from after an event on if one is named.
+    pub(super) async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Result<Response> {
         let request = self.request(Method::GET, path).header("accept", "text/event-stream");
-        self.send(request.header("last-event-id", last_event_id)).await
+        self.send(match last_event_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        })
+        .await
     }
 
     /// Every item of a list, page by page. `on` gets one after the other.
@@ -182,7 +186,11 @@ async fn check(response: Response) -> Result<Response> {
     }
     let problem = json(response).await.unwrap_or(Value::Null);
     let text = problem_text(status, &problem);
-    Err(if status == StatusCode::NOT_FOUND { Failure::NotFound(text) } else { Failure::Message(text) })
+    Err(match status {
+        StatusCode::NOT_FOUND => Failure::NotFound(text),
+        StatusCode::GONE => Failure::PositionUnknown(text),
+        _ => Failure::Message(text),
+    })
 }
 
 fn problem_text(status: StatusCode, problem: &Value) -> String {

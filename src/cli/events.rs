@@ -14,15 +14,17 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 /// Print events of a running server, oldest first, one JSON document per line
 ///
 /// With --follow it goes on with what happens from now (or from --after); it comes back after the server did, and
-/// misses nothing and prints nothing twice.
+/// misses nothing and prints nothing twice. If the log is another one then (it was restored from a backup), it says so
+/// and starts over with the first event.
 #[derive(Args, Debug)]
 pub(super) struct Events {
     /// Go on with events as they happen
     #[arg(long, short)]
     follow: bool,
-    /// Only events after this position [default: all, or from now with --follow]
+    /// Only events after this position, or after the event of a stream with this id [default: all, or from now with
+    /// --follow]
     #[arg(long, value_name = "POSITION")]
-    after: Option<u64>,
+    after: Option<String>,
     /// At most that many
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
@@ -60,17 +62,14 @@ impl Events {
         query.extend(self.model.clone().map(|model| ("model", model)));
         query.extend(self.instance.clone().map(|instance| ("instance", instance)));
         query.extend(self.kind.clone().map(|kind| ("type", kind)));
-        query.extend(self.after.map(|after| ("after", after.to_string())));
+        query.extend(self.after.clone().map(|after| ("after", after)));
         query
     }
 
     async fn list(&self, client: &Client, print: &mut impl FnMut(&str) -> Result<bool>) -> Result<()> {
         let mut query = self.query();
         query.push(("limit", self.limit.unwrap_or(1000).min(1000).to_string()));
-        let next = |page: &Value, last: &Value| match page.get("next") {
-            None | Some(Value::Null) => None,
-            Some(_) => Some(("after", last.get("position")?.to_string())),
-        };
+        let next = |page: &Value, _: &Value| Some(("after", page.get("next")?.as_str()?.to_owned()));
         let mut done = false;
         let each = client.each("/events", &query, next, |event| {
             done = !print(&event.to_string())?;
@@ -85,20 +84,23 @@ impl Events {
 
     async fn follow(&self, client: &Client, print: &mut impl FnMut(&str) -> Result<bool>) -> Result<()> {
         let path = with_query("/events/stream", &self.query());
-        // A place to resume at from the start, so that a connection that breaks before the first event loses none.
-        let mut last_id = match self.after {
-            Some(after) => after.to_string(),
-            None => client.get("/events?limit=1").await?.get("head").map_or_else(|| "0".to_owned(), Value::to_string),
-        };
+        // The server names the place that the stream starts at, so that a connection that breaks before the first event
+        // loses none.
+        let mut last_id = self.after.clone();
         let mut wait = RECONNECT.0;
         let mut reached = false;
         loop {
-            let mut response = match client.stream(&path, &last_id).await {
+            let mut response = match client.stream(&path, last_id.as_deref()).await {
                 Ok(response) => response,
                 // It was there and comes back.
                 Err(Failure::NoServer(_) | Failure::Broken(_)) if reached => {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RECONNECT.1);
+                    continue;
+                }
+                Err(Failure::PositionUnknown(message)) if reached => {
+                    output::warn(format!("{message}; starting over with the first event"));
+                    last_id = Some("0".to_owned());
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -108,9 +110,7 @@ impl Events {
             let mut frames = Frames::default();
             while let Ok(Some(chunk)) = response.chunk().await {
                 for frame in frames.push(&chunk) {
-                    if let Some(id) = frame.id {
-                        last_id = id;
-                    }
+                    last_id = frame.id.or(last_id);
                     if !frame.data.is_empty() && !print(&frame.data)? {
                         return Ok(());
                     }

@@ -172,6 +172,8 @@ enum Failure {
     Broken(String),
     /// The server has no such thing.
     NotFound(String),
+    /// The log does not have the position that was asked for.
+    PositionUnknown(String),
     Config(ConfigErrors),
     /// Stdout was closed by its reader.
     OutputClosed,
@@ -189,7 +191,8 @@ impl fmt::Display for Failure {
             Failure::Message(message)
             | Failure::NoServer(message)
             | Failure::Broken(message)
-            | Failure::NotFound(message) => f.write_str(message),
+            | Failure::NotFound(message)
+            | Failure::PositionUnknown(message) => f.write_str(message),
             Failure::Config(errors) => errors.fmt(f),
             Failure::OutputClosed => f.write_str("nobody reads the output"),
         }

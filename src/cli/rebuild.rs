@@ -52,7 +52,7 @@ async fn offline(global: &Global) -> Result<()> {
     let progress = Arc::new(Progress::default());
     let bar = show(&progress, "rebuild");
     let rebuilt = async {
-        stores.model.reset().await?;
+        stores.model.reset(stores.event.identity()).await?;
         replay::run(&stores.event, &stores.model, &progress).await
     }
     .await;

@@ -28,6 +28,46 @@ impl Engine {
         Ok(self.stores.event.read(query, None).await?)
     }
 
+    /// The log's identity.
+    pub fn log(&self) -> &str {
+        self.stores.event.identity()
+    }
+
+    /// A position that a client kept; `log` is the log that it is of, `None` this one. `position-unknown` if this log
+    /// does not have it. Only the event store knows: this node may lag behind it.
+    pub async fn find_position(&self, log: Option<&str>, position: Position) -> Result<Position> {
+        if let Some(log) = log
+            && log != self.log()
+        {
+            return Err(Error::new(
+                ErrorKind::PositionUnknown,
+                format!(
+                    "position {position} is of the log `{log}`, this one is `{}` (a restored backup is another log); \
+                     start over without a position",
+                    self.log()
+                ),
+            ));
+        }
+        let head = self.stores.event.head().await?;
+        if position > head {
+            return Err(Error::new(
+                ErrorKind::PositionUnknown,
+                format!("position {position} is beyond the end of the log, which is at {head}; start over without it"),
+            ));
+        }
+        Ok(position)
+    }
+
+    /// `not-found` for a model that the log has never seen; one that was deleted still has its history.
+    pub async fn check_in_log(&self, model: &str) -> Result<()> {
+        if self.models.get(model).is_some()
+            || self.stores.event.last(&Stream::of_model(model), Position::MAX).await?.is_some()
+        {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("the log has never seen a model `{}`", model.escape_debug())))
+    }
+
     /// Position of the last event.
     pub fn head(&self) -> Position {
         self.tail.head()
@@ -66,11 +106,6 @@ impl Engine {
     /// An instance as it was then. Its data has the form that it had then.
     pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
         self.models.require(model)?;
-        if let At::Position(position) = at
-            && position > self.head()
-        {
-            return Err(Error::bad_request(format!("`at` is {position}, the log ends at {}", self.head())));
-        }
         let filter =
             EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
         let mut query = EventQuery { after: 0, limit: PAGE, filter };

@@ -70,7 +70,7 @@ impl Engine {
                     writer
                         .runtime
                         .block_on(async {
-                            writer.store.reset().await?;
+                            writer.store.reset(writer.events.identity()).await?;
                             replay::run(&writer.events, &writer.store, &progress).await
                         })
                         .map(|models| {

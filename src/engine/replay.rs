@@ -25,16 +25,18 @@ pub struct Progress {
 
 /// Applies everything after the checkpoint. Gives the models that are defined then.
 pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, progress: &Progress) -> Result<Vec<Model>> {
-    let mut checkpoint = store.checkpoint().await?;
+    check_log(events, store).await?;
+    let checkpoint = store.checkpoint().await?;
     let head = events.head().await?;
     if checkpoint > head {
-        tracing::warn!(
-            checkpoint,
-            head,
-            "the model store is ahead of the log, so it belongs to another; rebuilding it"
-        );
-        store.reset().await?;
-        checkpoint = 0;
+        return Err(Error::new(
+            ErrorKind::Storage,
+            format!(
+                "the model store is at position {checkpoint} of this log, which ends at {head}: events are lost, or an \
+                 older copy of the log was put in its place; bring the log back, or run `snaphook rebuild` to go on \
+                 without what is missing"
+            ),
+        ));
     }
     progress.position.store(checkpoint, Ordering::Relaxed);
     progress.head.store(head, Ordering::Relaxed);
@@ -53,6 +55,20 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
         page = next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
     }
     Ok(models.into_values().collect())
+}
+
+/// A projection of another log (one that was restored from a backup is another) is made again from this one.
+async fn check_log(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) -> Result<()> {
+    let (log, of) = (events.identity(), store.log().await?);
+    if of.as_deref() == Some(log) {
+        return Ok(());
+    }
+    let checkpoint = store.checkpoint().await?;
+    if checkpoint > 0 {
+        let of = of.as_deref().unwrap_or("unknown");
+        tracing::warn!(log, of, checkpoint, "the model store is of another log; rebuilding it from this one");
+    }
+    Ok(store.reset(log).await?)
 }
 
 async fn read(events: &Arc<dyn EventStore>, after: u64) -> Result<EventPage> {

@@ -274,8 +274,11 @@ impl ModelStore for FaultyModels {
     async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
         self.inner.count(model, filter).await
     }
-    async fn reset(&self) -> Result<()> {
-        self.inner.reset().await
+    async fn log(&self) -> Result<Option<String>> {
+        self.inner.log().await
+    }
+    async fn reset(&self, log: &str) -> Result<()> {
+        self.inner.reset(log).await
     }
 }
 
@@ -291,6 +294,9 @@ pub(super) struct WatchedEvents {
 impl EventStore for WatchedEvents {
     fn capabilities(&self) -> EventCapabilities {
         self.inner.capabilities()
+    }
+    fn identity(&self) -> &str {
+        self.inner.identity()
     }
     async fn health(&self) -> Result<()> {
         self.inner.health().await

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, future};
-use snaphook_driver::{EventFilter, EventKind, EventQuery, Position};
+use futures::{StreamExt, future, stream};
+use snaphook_driver::{EventFilter, EventKind, EventQuery};
 
+use super::place::Place;
 use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
 use super::request::{Call, Verb};
-use super::{id, list, sse};
+use super::{id, list, place, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -17,12 +18,13 @@ const LAST_EVENT_ID: &str = "last-event-id";
 pub(super) async fn list(call: &Call) -> Result<Response> {
     only_get(call)?;
     let mut query = call.query()?;
-    let after = query.number("after", 0, Position::MAX)?.unwrap_or(0);
+    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
+    check_model(call, &filter).await?;
     let page = call.engine().events(&EventQuery { after, limit, filter }).await?;
-    Ok(list::events(&page))
+    Ok(list::events(&page, call.engine().log()))
 }
 
 /// `GET /models/{model}/instances/{id}/events`
@@ -31,29 +33,33 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
     id::instance(id)?;
     only_get(call)?;
     let mut query = call.query()?;
-    let after = query.number("after", 0, Position::MAX)?.unwrap_or(0);
+    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     query.finish()?;
     let page = call.engine().instance_events(model, id, after, limit).await?;
-    Ok(list::events(&page))
+    Ok(list::events(&page, call.engine().log()))
 }
 
 /// `GET /events/stream`
 pub(super) async fn stream(call: &Call) -> Result<Response> {
     only_get(call)?;
     let mut query = call.query()?;
-    let after = query.number("after", 0, Position::MAX)?;
+    let after = query.take("after")?.map(|after| Place::parse("after", &after)).transpose()?;
     let filter = filter(&mut query)?;
     query.finish()?;
+    check_model(call, &filter).await?;
     // A browser that comes back sends the id of the last event with the URL that it first used.
     let after = match call.header(LAST_EVENT_ID)? {
-        Some(last) => Some(last.parse().map_err(|_| {
-            Problem::bad_request(format!("`Last-Event-ID` is `{}`, expected the position of an event", shorten(last)))
-        })?),
+        Some(last) => Some(Place::parse("Last-Event-ID", last)?),
         None => after,
     };
-    let after = after.unwrap_or_else(|| call.engine().head());
+    let after = match after {
+        Some(after) => after.find(call).await?,
+        None => call.engine().head(),
+    };
     let app = Arc::clone(&call.app);
+    // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
+    let start = sse::place(call.engine().log(), after);
     let events = call.engine().follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
     let frames = events
         .take_while(|event| {
@@ -63,8 +69,16 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
             }
             future::ready(event.is_ok())
         })
-        .filter_map(move |event| future::ready(event.ok().map(|event| app.frames.of(&event))));
-    Ok(sse::respond(frames, call.app.stopping.clone()))
+        .filter_map(move |event| future::ready(event.ok().map(|event| app.frames.of(&event, app.engine.log()))));
+    Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
+}
+
+/// A name that the log has never seen is a mistake: nothing would ever come.
+async fn check_model(call: &Call, filter: &EventFilter) -> Result<()> {
+    match &filter.model {
+        Some(model) => Ok(call.engine().check_in_log(model).await?),
+        None => Ok(()),
+    }
 }
 
 fn only_get(call: &Call) -> Result<()> {

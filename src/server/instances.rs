@@ -2,9 +2,12 @@
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use snaphook_driver::{Instance, time};
+use snaphook_driver::Instance;
+use snaphook_driver::time::{self, Millis};
 
+use super::etag::EntityTag;
 use super::list::{self, ListInput};
+use super::place::Place;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
 use super::problem::{Problem, ProblemType, Result};
@@ -52,26 +55,42 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
 
 async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
     let mut query = call.query()?;
-    let at = query.text("at")?.map(|at| moment(&at)).transpose()?;
+    let at = query.text("at")?;
     query.finish()?;
+    let at = match at {
+        Some(text) => Some(moment(call, &text).await?),
+        None => None,
+    };
     let instance = match at {
         None => call.engine().get(model, id).await?,
         Some(at) => call.engine().get_at(model, id, at).await?,
     };
-    match precondition::of_read(call.headers(), instance.position)? {
-        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(instance.position).empty()),
-        Read::Send => Ok(Reply::ok().etag(instance.position).json(text(&instance))),
+    let tag = EntityTag::of_instance(call.app.log, &instance);
+    match precondition::of_read(call.headers(), tag)? {
+        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(tag).empty()),
+        Read::Send => Ok(Reply::ok().etag(tag).json(text(&instance))),
     }
 }
 
-/// A position or a time.
-fn moment(text: &str) -> Result<At> {
-    if text.bytes().all(|byte| byte.is_ascii_digit())
-        && let Ok(position) = text.parse()
-    {
-        return Ok(At::Position(position));
+/// A time, or a place in the log.
+async fn moment(call: &Call, text: &str) -> Result<At> {
+    match time_or_place(text)? {
+        Moment::Time(time) => Ok(At::Time(time)),
+        Moment::Place(place) => place.find(call).await.map(At::Position),
     }
-    time::parse(text).map(At::Time).ok_or_else(|| {
+}
+
+#[derive(Debug, PartialEq)]
+enum Moment {
+    Time(Millis),
+    Place(Place),
+}
+
+fn time_or_place(text: &str) -> Result<Moment> {
+    if let Some(time) = time::parse(text) {
+        return Ok(Moment::Time(time));
+    }
+    Place::parse("at", text).map(Moment::Place).map_err(|_| {
         Problem::bad_request(format!(
             "`at` is `{}`, expected a position or a time such as 2026-01-31T12:00:00.000Z",
             shorten(text)
@@ -88,7 +107,7 @@ async fn create(call: &Call, model: &str, body: Incoming) -> Result<Response> {
 async fn replace(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
     let bytes = body::json(call, body).await?;
     let data = input::replacement(&bytes)?;
-    let create = precondition::of_write(call.headers())? == Precondition::Absent;
+    let create = precondition::of_write(call.headers(), call.app.log)? == Precondition::Absent;
     write(call, model, Change::Replace { id: id.to_owned(), data, create }).await
 }
 
@@ -111,19 +130,19 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
     match call.engine().write(model, change, &options, &call.origin()).await? {
         Written::Created(instance) => {
             let location = call.location(&["models", model, "instances", &instance.id]);
-            Ok(written(Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))
+            Ok(written(call, Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))
         }
         Written::Updated(instance) => {
             let status = if prefer.minimal { StatusCode::NO_CONTENT } else { StatusCode::OK };
-            Ok(written(Reply::new(status), prefer, &instance))
+            Ok(written(call, Reply::new(status), prefer, &instance))
         }
         Written::Deleted(_) => Ok(prefer.applied(Reply::new(StatusCode::NO_CONTENT)).empty()),
         Written::DryRun(dry_run) => Reply::ok().serialize(&dry_run),
     }
 }
 
-fn written(reply: Reply, prefer: Prefer, instance: &Instance) -> Response {
-    let reply = prefer.applied(reply.etag(instance.position));
+fn written(call: &Call, reply: Reply, prefer: Prefer, instance: &Instance) -> Response {
+    let reply = prefer.applied(reply.etag(EntityTag::of_instance(call.app.log, instance)));
     if prefer.minimal { reply.empty() } else { reply.json(text(instance)) }
 }
 
@@ -139,11 +158,16 @@ mod tests {
 
     #[test]
     fn moments() {
-        assert_eq!(moment("12").expect("valid"), At::Position(12));
-        assert_eq!(moment("2023-11-14T22:13:20.007Z").expect("valid"), At::Time(1_700_000_000_007));
-        assert_eq!(moment("2023-11-14T23:13:20+01:00").expect("valid"), At::Time(1_700_000_000_000));
+        let place = |text: &str| Moment::Place(Place::parse("at", text).expect("a place"));
+        assert_eq!(time_or_place("12").expect("valid"), place("12"));
+        assert_eq!(
+            time_or_place("01890a5d-ac96-774b-bcce-b302099a8057.12").expect("valid"),
+            place("01890a5d-ac96-774b-bcce-b302099a8057.12")
+        );
+        assert_eq!(time_or_place("2023-11-14T22:13:20.007Z").expect("valid"), Moment::Time(1_700_000_000_007));
+        assert_eq!(time_or_place("2023-11-14T23:13:20+01:00").expect("valid"), Moment::Time(1_700_000_000_000));
         for bad in ["-1", "now", "1.5", "2023-11-14", "99999999999999999999999"] {
-            assert!(moment(bad).is_err(), "{bad}");
+            assert!(time_or_place(bad).is_err(), "{bad}");
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use snaphook_driver::{EventPage, InstancePage};
 
-use super::json;
 use super::problem::{Problem, Result};
 use super::projection::Projection;
 use super::query::Query;
 use super::reply::{Reply, Response};
+use super::{json, place};
 use crate::engine::QueryInput;
 
 pub(super) const LIMIT_MAX: u64 = 1000;
@@ -72,7 +72,7 @@ pub(super) fn instances(page: &InstancePage, projection: Option<&Projection>, co
 }
 
 /// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page is full.
-pub(super) fn events(page: &EventPage) -> Response {
+pub(super) fn events(page: &EventPage, log: &str) -> Response {
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(b"{\"items\":[");
     for (index, event) in page.events.iter().enumerate() {
@@ -83,7 +83,11 @@ pub(super) fn events(page: &EventPage) -> Response {
     }
     out.extend_from_slice(b"],\"next\":");
     match page.events.last().filter(|_| page.full) {
-        Some(last) => json::write_u64(&mut out, last.position),
+        Some(last) => {
+            out.push(b'"');
+            place::write(&mut out, log, last.position);
+            out.push(b'"');
+        }
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"head\":");

@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod descriptors;
 mod errors;
+mod etag;
 mod events;
 mod health;
 mod hooks;
@@ -20,6 +21,7 @@ mod json;
 mod list;
 mod metrics;
 mod models;
+mod place;
 mod precondition;
 mod prefer;
 mod problem;
@@ -54,6 +56,8 @@ struct App {
     metrics: metrics::RequestMetrics,
     request_ids: request_id::RequestIds,
     frames: sse::FrameCache,
+    /// In entity tags.
+    log: etag::LogMark,
     /// Becomes `true` when the server stops: what would go on for ever ends then.
     stopping: watch::Receiver<bool>,
 }
@@ -76,6 +80,7 @@ pub async fn run(
     let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
+        log: etag::LogMark::of(engine.log()),
         engine,
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),

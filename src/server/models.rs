@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, Position};
 
+use super::etag::EntityTag;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
@@ -77,7 +78,7 @@ async fn create(call: &Call, body: Incoming) -> Result<Response> {
     match made {
         Defined::Done(made) => {
             let reply = Reply::new(StatusCode::CREATED).location(&call.location(&["models", &model]));
-            written(reply, prefer, &made.record)
+            written(call, reply, prefer, &made.record)
         }
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
@@ -100,9 +101,10 @@ async fn get(call: &Call, model: &str) -> Result<Response> {
 }
 
 fn send(call: &Call, record: &ModelRecord) -> Result<Response> {
-    match precondition::of_read(call.headers(), record.position)? {
-        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(record.position).empty()),
-        Read::Send => Reply::ok().etag(record.position).serialize(&View::of(record)),
+    let tag = EntityTag::of_model(call.app.log, record);
+    match precondition::of_read(call.headers(), tag)? {
+        Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(tag).empty()),
+        Read::Send => Reply::ok().etag(tag).serialize(&View::of(record)),
     }
 }
 
@@ -137,7 +139,7 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
     match made {
         Defined::Done(made) => {
             let status = if prefer.minimal { StatusCode::NO_CONTENT } else { StatusCode::OK };
-            written(Reply::new(status), prefer, &made.record)
+            written(call, Reply::new(status), prefer, &made.record)
         }
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
@@ -154,9 +156,9 @@ async fn delete(call: &Call, model: &str) -> Result<Response> {
     }
 }
 
-fn written(reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
+fn written(call: &Call, reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
     // No hook runs after a change of a model: there is nothing to wait for.
-    let reply = Prefer { wait: None, ..prefer }.applied(reply.etag(record.position));
+    let reply = Prefer { wait: None, ..prefer }.applied(reply.etag(EntityTag::of_model(call.app.log, record)));
     if prefer.minimal { Ok(reply.empty()) } else { reply.serialize(&View::of(record)) }
 }
 

@@ -1,12 +1,11 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13): entity tags are positions.
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13).
 
-use hyper::HeaderMap;
-use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
-use snaphook_driver::Position;
-
+use super::etag::{EntityTag, LogMark};
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use crate::engine::command::Precondition;
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 
 /// What a conditional read comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +15,15 @@ pub(super) enum Read {
     NotModified,
 }
 
-/// The preconditions of a write.
-pub(super) fn of_write(headers: &HeaderMap) -> Result<Precondition> {
+/// The preconditions of a write to the log `log`.
+pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition> {
     match (tags(headers, IF_MATCH)?, tags(headers, IF_NONE_MATCH)?) {
         (None, None) => Ok(Precondition::None),
         (Some(Tags::Any), None) => Ok(Precondition::Exists),
-        // A weak tag never matches here, nor does one that is no position.
+        // A weak tag never matches here, nor does one of another log.
         (Some(Tags::List(tags)), None) => {
-            Ok(Precondition::At(tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.position).collect()))
+            let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.entity);
+            Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(|entity| entity.position).collect()))
         }
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
         (None, Some(Tags::List(_))) => {
@@ -33,19 +33,22 @@ pub(super) fn of_write(headers: &HeaderMap) -> Result<Precondition> {
     }
 }
 
-/// Whether to send what is at `position`.
-pub(super) fn of_read(headers: &HeaderMap, position: Position) -> Result<Read> {
+/// Whether to send what has this tag.
+pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     if let Some(Tags::List(tags)) = tags(headers, IF_MATCH)?
-        && !tags.iter().any(|tag| !tag.weak && tag.position == Some(position))
+        && !tags.iter().any(|tag| !tag.weak && tag.entity == Some(current))
     {
+        let mut tag = Vec::new();
+        current.write(&mut tag);
+        let tag = String::from_utf8_lossy(&tag);
         return Err(Problem::new(
             ProblemType::PreconditionFailed,
-            format!("`If-Match` does not hold, the entity tag is \"{position}\""),
+            format!("`If-Match` does not hold, the entity tag is {tag}"),
         ));
     }
     Ok(match tags(headers, IF_NONE_MATCH)? {
         Some(Tags::Any) => Read::NotModified,
-        Some(Tags::List(tags)) if tags.iter().any(|tag| tag.position == Some(position)) => Read::NotModified,
+        Some(Tags::List(tags)) if tags.iter().any(|tag| tag.entity == Some(current)) => Read::NotModified,
         _ => Read::Send,
     })
 }
@@ -59,8 +62,8 @@ enum Tags {
 #[derive(Debug, PartialEq)]
 struct Tag {
     weak: bool,
-    /// `None`: a tag that this server never gave.
-    position: Option<Position>,
+    /// `None`: a tag that no server gave out.
+    entity: Option<EntityTag>,
 }
 
 /// All lines of a header together; `None` if there is none.
@@ -70,7 +73,7 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>> {
         let line = parse(value.as_bytes()).ok_or_else(|| {
             let seen = String::from_utf8_lossy(value.as_bytes());
             Problem::bad_request(format!(
-                "`{name}` is `{}`, expected `*` or entity tags in quotes, such as \"12\"",
+                "`{name}` is `{}`, expected `*` or entity tags in quotes, such as the `ETag` of an answer",
                 shorten(&seen)
             ))
         })?;
@@ -109,7 +112,7 @@ fn parse(value: &[u8]) -> Option<Tags> {
         if !opaque.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..)) {
             return None;
         }
-        tags.push(Tag { weak, position: position(opaque) });
+        tags.push(Tag { weak, entity: EntityTag::parse(opaque) });
         rest = after.trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(b",") {
             return None;
@@ -117,17 +120,12 @@ fn parse(value: &[u8]) -> Option<Tags> {
     }
 }
 
-/// Only as the server writes it: `007` is another tag than `7`.
-fn position(opaque: &[u8]) -> Option<Position> {
-    let text = std::str::from_utf8(opaque).ok()?;
-    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    canonical.then(|| text.parse().ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use hyper::header::HeaderValue;
+
+    const LOG: &str = "00000000-0000-7000-8000-000000000001";
 
     fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -140,32 +138,43 @@ mod tests {
     #[test]
     fn writes() {
         let check = |lines: &[(HeaderName, &str)], expected: Precondition| {
-            assert_eq!(of_write(&headers(lines)).expect("valid"), expected, "{lines:?}");
+            assert_eq!(of_write(&headers(lines), LogMark::of(LOG)).expect("valid"), expected, "{lines:?}");
         };
         check(&[], Precondition::None);
         check(&[(IF_MATCH, " * ")], Precondition::Exists);
-        check(&[(IF_MATCH, "\"12\"")], Precondition::At(vec![12]));
-        check(&[(IF_MATCH, "\"1\" , \"2\",,"), (IF_MATCH, "\"3\"")], Precondition::At(vec![1, 2, 3]));
-        check(&[(IF_MATCH, "W/\"12\"")], Precondition::At(vec![]));
-        check(&[(IF_MATCH, "\"abc\", \"007\", \"a,b\", \"\"")], Precondition::At(vec![]));
+        check(&[(IF_MATCH, "\"00000001-12-1\"")], Precondition::At(vec![12]));
+        check(
+            &[(IF_MATCH, "\"00000001-1-1\" , \"00000001-2-1\",,"), (IF_MATCH, "\"00000001-3-7\"")],
+            Precondition::At(vec![1, 2, 3]),
+        );
+        check(&[(IF_MATCH, "W/\"00000001-12-1\"")], Precondition::At(vec![]));
+        // Of another log, or of no server.
+        check(&[(IF_MATCH, "\"00000002-12-1\", \"12\"")], Precondition::At(vec![]));
+        check(&[(IF_MATCH, "\"abc\", \"00000001-012-1\", \"a,b\", \"\"")], Precondition::At(vec![]));
         check(&[(IF_NONE_MATCH, "*")], Precondition::Absent);
         for bad in ["", "12", "\"12", "12\"", "*, \"1\"", "\"1\" \"2\"", "w/\"1\"", "W/ \"1\"", ",", "\"a b\""] {
-            assert!(of_write(&headers(&[(IF_MATCH, bad)])).is_err(), "{bad}");
+            assert!(of_write(&headers(&[(IF_MATCH, bad)]), LogMark::of(LOG)).is_err(), "{bad}");
         }
-        assert!(of_write(&headers(&[(IF_NONE_MATCH, "\"1\"")])).is_err());
-        assert!(of_write(&headers(&[(IF_NONE_MATCH, "*"), (IF_MATCH, "*")])).is_err());
-        assert!(of_write(&headers(&[(IF_MATCH, "*"), (IF_MATCH, "\"1\"")])).is_err());
+        let of = |lines: &[(HeaderName, &str)]| of_write(&headers(lines), LogMark::of(LOG));
+        assert!(of(&[(IF_NONE_MATCH, "\"1\"")]).is_err());
+        assert!(of(&[(IF_NONE_MATCH, "*"), (IF_MATCH, "*")]).is_err());
+        assert!(of(&[(IF_MATCH, "*"), (IF_MATCH, "\"1\"")]).is_err());
     }
 
     #[test]
     fn reads() {
-        let read = |lines: &[(HeaderName, &str)]| of_read(&headers(lines), 12);
+        let current = EntityTag { log: LogMark::of(LOG), position: 12, version: 3 };
+        let read = |lines: &[(HeaderName, &str)]| of_read(&headers(lines), current);
         assert_eq!(read(&[]).expect("valid"), Read::Send);
-        assert_eq!(read(&[(IF_NONE_MATCH, "\"11\"")]).expect("valid"), Read::Send);
-        assert_eq!(read(&[(IF_NONE_MATCH, "\"11\", W/\"12\"")]).expect("valid"), Read::NotModified);
+        for other in ["\"00000001-11-3\"", "\"00000001-12-2\"", "\"00000002-12-3\"", "\"12\""] {
+            assert_eq!(read(&[(IF_NONE_MATCH, other)]).expect("valid"), Read::Send, "{other}");
+            assert!(read(&[(IF_MATCH, other)]).is_err(), "{other}");
+        }
+        let held = read(&[(IF_NONE_MATCH, "\"11\", W/\"00000001-12-3\"")]);
+        assert_eq!(held.expect("valid"), Read::NotModified);
         assert_eq!(read(&[(IF_NONE_MATCH, "*")]).expect("valid"), Read::NotModified);
-        assert_eq!(read(&[(IF_MATCH, "\"12\"")]).expect("valid"), Read::Send);
-        assert!(read(&[(IF_MATCH, "W/\"12\"")]).is_err());
+        assert_eq!(read(&[(IF_MATCH, "\"00000001-12-3\"")]).expect("valid"), Read::Send);
+        assert!(read(&[(IF_MATCH, "W/\"00000001-12-3\"")]).is_err());
         assert!(read(&[(IF_NONE_MATCH, "12")]).is_err());
     }
 }

@@ -10,9 +10,8 @@ use hyper::StatusCode;
 use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use serde::Serialize;
-use snaphook_driver::Position;
 
-use super::json;
+use super::etag::EntityTag;
 use super::problem::{Problem, ProblemType, Result};
 
 pub(super) type Response = hyper::Response<Body>;
@@ -82,11 +81,9 @@ impl Reply {
         self
     }
 
-    pub(super) fn etag(mut self, position: Position) -> Self {
-        let mut tag = Vec::with_capacity(24);
-        tag.push(b'"');
-        json::write_u64(&mut tag, position);
-        tag.push(b'"');
+    pub(super) fn etag(mut self, entity: EntityTag) -> Self {
+        let mut tag = Vec::with_capacity(32);
+        entity.write(&mut tag);
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(tag)) {
             self.headers.insert(ETAG, value);
         }

@@ -98,7 +98,7 @@ impl Call {
         idempotent: bool,
     ) -> Result<WriteOptions> {
         Ok(WriteOptions {
-            precondition: precondition::of_write(&self.head.headers)?,
+            precondition: precondition::of_write(&self.head.headers, self.app.log)?,
             idempotency_key: if idempotent { self.idempotency_key()? } else { None },
             dry_run: query.flag(DRY_RUN)?,
             wait: prefer.wait,

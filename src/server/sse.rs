@@ -11,8 +11,8 @@ use snaphook_driver::{Event, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::json;
 use super::reply::{Body, Reply, Response};
+use super::{json, place};
 
 pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 
@@ -61,12 +61,20 @@ fn respond_with(
         .body(Body::Stream(Box::pin(all)))
 }
 
+/// An id alone: no event, but where the client resumes.
+pub(super) fn place(log: &str, position: Position) -> Bytes {
+    let mut out = b"id: ".to_vec();
+    place::write(&mut out, log, position);
+    out.extend_from_slice(b"\n\n");
+    Bytes::from(out)
+}
+
 /// A frame. `data` has no line breaks.
-pub(super) fn frame(id: Option<Position>, name: &str, write_data: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+pub(super) fn frame(id: Option<(&str, Position)>, name: &str, write_data: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut out = Vec::with_capacity(512);
-    if let Some(id) = id {
+    if let Some((log, position)) = id {
         out.extend_from_slice(b"id: ");
-        json::write_u64(&mut out, id);
+        place::write(&mut out, log, position);
         out.push(b'\n');
     }
     out.extend_from_slice(b"event: ");
@@ -89,15 +97,15 @@ impl Default for FrameCache {
 }
 
 impl FrameCache {
-    /// The frame of an event, made now if nobody made it yet. A position names one event for ever.
-    pub(super) fn of(&self, event: &Event) -> Bytes {
+    /// The frame of an event of the log, made now if nobody made it yet. A position names one event for ever.
+    pub(super) fn of(&self, event: &Event, log: &str) -> Bytes {
         let slot = &self.slots[(event.position % FRAMES_KEPT as u64) as usize];
         if let Some(kept) = &*slot.load()
             && kept.0 == event.position
         {
             return kept.1.clone();
         }
-        let frame = frame(Some(event.position), event.kind.as_str(), |out| json::write_event(out, event));
+        let frame = frame(Some((log, event.position)), event.kind.as_str(), |out| json::write_event(out, event));
         if frame.len() <= FRAME_KEPT_BYTES_MAX {
             slot.store(Some(std::sync::Arc::new((event.position, frame.clone()))));
         }
@@ -122,12 +130,12 @@ mod tests {
     #[test]
     fn frames_are_made_once_and_forgotten() {
         let cache = FrameCache::default();
-        let first = cache.of(&event(7));
-        assert!(first.starts_with(b"id: 7\nevent: instance.created\ndata: {\"position\":7,"), "{first:?}");
+        let first = cache.of(&event(7), "log");
+        assert!(first.starts_with(b"id: log.7\nevent: instance.created\ndata: {\"position\":7,"), "{first:?}");
         assert!(first.ends_with(b"}\n\n"));
-        assert_eq!(cache.of(&event(7)).as_ptr(), first.as_ptr());
-        assert!(cache.of(&event(7 + FRAMES_KEPT as u64)).starts_with(b"id: 263\n"));
-        assert_eq!(cache.of(&event(7)), first);
+        assert_eq!(cache.of(&event(7), "log").as_ptr(), first.as_ptr());
+        assert!(cache.of(&event(7 + FRAMES_KEPT as u64), "log").starts_with(b"id: log.263\n"));
+        assert_eq!(cache.of(&event(7), "log"), first);
     }
 
     #[tokio::test]

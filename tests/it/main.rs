@@ -12,6 +12,7 @@ mod gate;
 mod guests;
 mod hooks_js;
 mod hostile;
+mod log_identity;
 mod native;
 mod numbers;
 mod other_drivers;

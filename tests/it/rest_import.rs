@@ -51,12 +51,12 @@ fn events_come_in_the_order_of_the_lines() {
         (0..3000).map(|n| format!("{{\"id\":\"i{n:04}\",\"data\":{{\"name\":\"x\",\"count\":{n}}}}}\n")).collect();
     let done = import(&api, lines).expect(200).json();
     assert_eq!(done, json!({"created": 3000, "failed": 0, "errors": []}));
-    let (mut after, mut ids) = (json!(0), Vec::new());
-    while !after.is_null() {
+    let (mut next, mut ids) = (Some("0".to_owned()), Vec::new());
+    while let Some(after) = next {
         let page = api.get(&format!("/events?type=instance.created&limit=1000&after={after}")).expect(200).json();
         let items = page["items"].as_array().expect("items");
         ids.extend(items.iter().map(|event| event["instance"].as_str().expect("an id").to_owned()));
-        after = page["next"].clone();
+        next = page["next"].as_str().map(str::to_owned);
     }
     assert!(ids.len() == 3000 && ids.is_sorted(), "{} events", ids.len());
 }

@@ -10,20 +10,33 @@ use async_trait::async_trait;
 use snaphook_driver::{
     Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
     EventQuery, EventStore, Expected, Group, GroupState, Holder, PAGE_BYTES_MAX, Position, Result, Stream,
+    new_log_identity,
 };
 use tokio::sync::watch;
 
 use crate::locked;
 
 /// See the crate's documentation.
-#[derive(Default)]
 pub struct MemoryEventStore {
+    identity: String,
     log: Mutex<Log>,
     /// Taken before `log` where both are needed.
     groups: Mutex<BTreeMap<String, Member>>,
     blobs: Mutex<HashMap<String, Vec<u8>>>,
     /// Position of the last event; changes wake those that wait.
     head: watch::Sender<Position>,
+}
+
+impl Default for MemoryEventStore {
+    fn default() -> Self {
+        MemoryEventStore {
+            identity: new_log_identity(),
+            log: Mutex::default(),
+            groups: Mutex::default(),
+            blobs: Mutex::default(),
+            head: watch::Sender::new(0),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -44,6 +57,10 @@ struct Member {
 impl EventStore for MemoryEventStore {
     fn capabilities(&self) -> EventCapabilities {
         EventCapabilities { atomic_batch: true, durable: false, shared: false }
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
     }
 
     async fn health(&self) -> Result<()> {

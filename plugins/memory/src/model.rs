@@ -24,6 +24,7 @@ pub struct MemoryModelStore {
 
 #[derive(Default)]
 struct State {
+    log: Option<String>,
     checkpoint: Position,
     models: BTreeMap<String, Model>,
 }
@@ -109,6 +110,10 @@ impl ModelStore for MemoryModelStore {
         Ok(())
     }
 
+    async fn log(&self) -> Result<Option<String>> {
+        Ok(locked(&self.state).log.clone())
+    }
+
     async fn checkpoint(&self) -> Result<Position> {
         Ok(locked(&self.state).checkpoint)
     }
@@ -150,8 +155,8 @@ impl ModelStore for MemoryModelStore {
         Ok(self.matching(model, filter).len() as u64)
     }
 
-    async fn reset(&self) -> Result<()> {
-        *locked(&self.state) = State::default();
+    async fn reset(&self, log: &str) -> Result<()> {
+        *locked(&self.state) = State { log: Some(log.to_owned()), ..State::default() };
         Ok(())
     }
 }

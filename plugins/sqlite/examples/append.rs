@@ -177,7 +177,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let started = Instant::now();
     let (mut after, mut read, mut reading) = (0, 0, Duration::ZERO);
-    now(models.reset()).expect("reset");
+    now(models.reset("bench")).expect("reset");
     now(models.define(None, &shape, &CarryOver::default(), position)).expect("define");
     loop {
         let begun = Instant::now();

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
     Append, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
-    Group, Holder, Position, Result, Stream,
+    Group, Holder, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ use names::Names;
 
 /// Events, claims and blobs. `events_stream` serves both a stream's last event and its history, `events_model` a
 /// model's events in order, `events_definitions` the start of the server.
+///
+/// `log` has one row, the log's identity; it is made when a file without it is opened.
 ///
 /// `models` turns a model's id into a small number. `instance` and `id` hold 16 bytes for a UUID, else text;
 /// columns that are long or rarely read come last.
@@ -58,8 +60,11 @@ const FORMAT: Format = Format {
     settles: false,
 };
 
+const LOG: &str = "CREATE TABLE IF NOT EXISTS log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
+
 /// See the crate's documentation.
 pub struct SqliteEventStore {
+    identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
     lock: Mutex<Option<Lock>>,
@@ -95,6 +100,7 @@ impl SqliteEventStore {
         let lock = Lock::take(path)?;
         let connection = open_writer(path, &FORMAT)?;
         let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
+        let identity = identity(&connection).map_err(fault("open"))?;
         let writer = Writer::new(path, connection, Arc::clone(&names), &FORMAT)?;
         let head = writer.head();
         let shared = Arc::new(Shared {
@@ -103,8 +109,8 @@ impl SqliteEventStore {
             names: RwLock::new(names),
             head: watch::Sender::new(head),
         });
-        let groups = Arc::new(Groups::open(path, &shared)?);
-        Ok(SqliteEventStore { shared, groups, lock: Mutex::new(Some(lock)) })
+        let groups = Arc::new(Groups::open(path, &shared, &identity)?);
+        Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -112,6 +118,10 @@ impl SqliteEventStore {
 impl EventStore for SqliteEventStore {
     fn capabilities(&self) -> EventCapabilities {
         EventCapabilities { atomic_batch: true, durable: true, shared: false }
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
     }
 
     async fn health(&self) -> Result<()> {
@@ -258,6 +268,13 @@ fn put_blob(connection: &Connection, sha256: &str, bytes: &[u8]) -> rusqlite::Re
         .prepare_cached("INSERT INTO blobs(sha256, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
         .execute(params![sha256, bytes])?;
     Ok(())
+}
+
+/// The log's identity, which a new log gets now.
+fn identity(connection: &Connection) -> rusqlite::Result<String> {
+    connection.execute_batch(LOG)?;
+    connection.execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [new_log_identity()])?;
+    connection.query_row("SELECT identity FROM log", [], |row| row.get(0))
 }
 
 /// The models' numbers as they are now.

@@ -40,6 +40,9 @@ const FORMAT: Format = Format {
     settles: true,
 };
 
+/// The identity of the log; no row if it is not known. Made when a file without it is opened.
+const LOG: &str = "CREATE TABLE IF NOT EXISTS _log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
+
 /// See the crate's documentation.
 pub struct SqliteModelStore {
     shared: Arc<Shared>,
@@ -68,6 +71,7 @@ impl SqliteModelStore {
         let lock = Lock::take(path)?;
         let mut connection = open_writer(path, &FORMAT)?;
         let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
+        connection.execute_batch(LOG).map_err(fault("open"))?;
         let checkpoint: i64 =
             connection.query_row("SELECT checkpoint FROM _state", [], |row| row.get(0)).map_err(fault("open"))?;
         let tables: Tables = definitions(&connection, "open")?
@@ -165,6 +169,12 @@ impl ModelStore for SqliteModelStore {
         })
     }
 
+    async fn log(&self) -> Result<Option<String>> {
+        self.shared.readers.with(|connection| {
+            connection.query_row("SELECT identity FROM _log", [], |row| row.get(0)).optional().map_err(fault("log"))
+        })
+    }
+
     async fn checkpoint(&self) -> Result<Position> {
         self.shared.readers.with(|connection| {
             let checkpoint: i64 = connection
@@ -210,14 +220,19 @@ impl ModelStore for SqliteModelStore {
         .await
     }
 
-    async fn reset(&self) -> Result<()> {
+    async fn reset(&self, log: &str) -> Result<()> {
         let tables = self.shared.tables();
         self.shared.transaction("reset", Some(&mut Tables::clear), |writer| {
             let clear = || -> rusqlite::Result<()> {
                 for table in tables.values() {
                     writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
                 }
-                writer.connection.execute_batch("DELETE FROM _models; UPDATE _state SET checkpoint = 0")
+                writer.connection.execute_batch("DELETE FROM _models; UPDATE _state SET checkpoint = 0")?;
+                writer.connection.execute(
+                    "INSERT INTO _log(one, identity) VALUES (1, ?1) ON CONFLICT DO UPDATE SET identity = ?1",
+                    [log],
+                )?;
+                Ok(())
             };
             clear().map_err(fault("reset"))?;
             writer.checkpoint = 0;

@@ -11,6 +11,11 @@ use crate::time::{self, Millis};
 /// everything".
 pub type Position = u64;
 
+/// Makes the identity of a new log: a UUID, in lower case. A store writes it with the log and keeps it for ever.
+pub fn new_log_identity() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EventKind {

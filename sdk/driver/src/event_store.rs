@@ -155,6 +155,11 @@ pub trait EventStore: Send + Sync {
     /// Constant over the life of the store.
     fn capabilities(&self) -> EventCapabilities;
 
+    /// Tells this log from every other: a UUID in lower case, made with the log ([`crate::new_log_identity`]) and kept
+    /// with it. Positions mean something within one log only, so whoever remembers a position remembers this too. A
+    /// log that is restored from a backup is another log with the same events, and has another identity.
+    fn identity(&self) -> &str;
+
     /// Whether the store can answer now.
     async fn health(&self) -> Result<()>;
 

@@ -193,6 +193,10 @@ pub trait ModelStore: Send + Sync {
     /// or before the checkpoint are skipped; events of other kinds too.
     async fn apply(&self, events: &[Event], position: Position) -> Result<()>;
 
+    /// The identity of the log that the store is a projection of; `None` if it was never told
+    /// ([`ModelStore::reset`]).
+    async fn log(&self) -> Result<Option<String>>;
+
     /// Position up to which the log is applied; 0 for an empty store.
     async fn checkpoint(&self) -> Result<Position>;
 
@@ -208,6 +212,7 @@ pub trait ModelStore: Send + Sync {
     /// How many instances match.
     async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64>;
 
-    /// Removes everything; the checkpoint is 0.
-    async fn reset(&self) -> Result<()>;
+    /// Removes everything; the checkpoint is 0, and from then on the store is a projection of the log with this
+    /// identity. Where no log is named yet ([`ModelStore::log`] is `None`), the server calls this first.
+    async fn reset(&self, log: &str) -> Result<()>;
 }

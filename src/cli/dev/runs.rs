@@ -24,7 +24,7 @@ pub(super) async fn print(client: Arc<Client>, connected: oneshot::Sender<()>) {
     let mut broken: Option<(Instant, bool)> = None;
     loop {
         let mut lines = Vec::new();
-        match client.stream("/hooks/runs", "").await {
+        match client.stream("/hooks/runs", None).await {
             Ok(mut response) => {
                 if let Some(connected) = connected.take() {
                     // Whoever waited may have gone.

@@ -18,6 +18,17 @@ pub(crate) struct Frame {
     pub(crate) data: Value,
 }
 
+impl Frame {
+    /// The position in its id, which is `<log>.<position>`.
+    #[track_caller]
+    pub(crate) fn position(&self) -> u64 {
+        let id = self.id.as_deref().expect("an id");
+        let (log, position) = id.rsplit_once('.').unwrap_or_else(|| panic!("no log in `{id}`"));
+        assert_eq!(log.len(), 36, "{id}");
+        position.parse().unwrap_or_else(|_| panic!("no position in `{id}`"))
+    }
+}
+
 /// A stream that is open.
 pub(crate) struct EventStream {
     connection: BufReader<TcpStream>,

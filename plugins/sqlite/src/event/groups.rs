@@ -72,9 +72,10 @@ struct File {
 }
 
 impl Groups {
-    pub(super) fn open(log: &Path, shared: &Arc<Shared>) -> Result<Groups> {
+    pub(super) fn open(log: &Path, shared: &Arc<Shared>, identity: &str) -> Result<Groups> {
         let path = beside(log, "-groups");
         let mut connection = open_writer(&path, &FORMAT)?;
+        check_log(&connection, identity).map_err(|error| error.with("path", path.display()))?;
         let checkpointer = Checkpointer::start(&path, &mut connection, &FORMAT)?;
         let groups = load(&connection, shared)?;
         let file = Mutex::new(Some(File { connection, checkpointer }));
@@ -313,6 +314,27 @@ impl Member {
         let written = Mutex::new(state.group.changes());
         Member { number, state: Mutex::new(state), written }
     }
+}
+
+/// The progress of one log's groups says nothing about another log.
+fn check_log(connection: &Connection, identity: &str) -> Result<()> {
+    let of = || -> rusqlite::Result<String> {
+        connection.execute_batch(super::LOG)?;
+        connection.execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [identity])?;
+        connection.query_row("SELECT identity FROM log", [], |row| row.get(0))
+    };
+    let of = of().map_err(fault("open"))?;
+    if of == identity {
+        return Ok(());
+    }
+    Err(DriverError::new(
+        ErrorKind::Config,
+        "open",
+        format!(
+            "the file holds the progress of consumer groups of the log `{of}`, expected those of `{identity}`; put the \
+             right file in its place, or remove it: then the post hooks of all events run again"
+        ),
+    ))
 }
 
 /// A group's filter, for one stream only.

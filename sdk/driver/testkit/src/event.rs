@@ -35,6 +35,24 @@ fn claim(key: &str) -> Claim {
     Claim { key: key.to_owned(), holder: None, replaces: None }
 }
 
+pub async fn a_log_has_an_identity(subject: &Subject) {
+    let store = subject.event().await;
+    let identity = store.identity().to_owned();
+    let is_uuid = |text: &str| {
+        let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        text.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && text.split('-').all(hex)
+    };
+    assert!(is_uuid(&identity), "{identity}");
+    append_one(&*store, any("m", "i")).await;
+    assert_eq!(store.identity(), identity);
+    store.close().await.unwrap();
+    drop(store);
+    let store = subject.event().await;
+    // What is gone was another log.
+    assert_eq!(store.identity() == identity, subject.is_kept());
+    store.close().await.unwrap();
+}
+
 pub async fn events_come_back_as_they_were(subject: &Subject) {
     let store = subject.event().await;
     let stream = Stream::of_instance("m", "Ünï-cödé~1");

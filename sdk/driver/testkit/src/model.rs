@@ -236,13 +236,36 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     store.close().await.unwrap();
 }
 
+pub async fn a_store_knows_its_log(subject: &Subject) {
+    let store = subject.model().await;
+    assert_eq!(store.log().await.unwrap(), None);
+    store.reset("one").await.unwrap();
+    assert_eq!(store.log().await.unwrap().as_deref(), Some("one"));
+    define(&*store, &shape("m", 1, &[], &[]), 3).await;
+    store.apply(&[], 7).await.unwrap();
+    assert_eq!((store.log().await.unwrap().as_deref(), store.checkpoint().await.unwrap()), (Some("one"), 7));
+    let store = if subject.is_kept() {
+        store.close().await.unwrap();
+        drop(store);
+        let store = subject.model().await;
+        assert_eq!((store.log().await.unwrap().as_deref(), store.checkpoint().await.unwrap()), (Some("one"), 7));
+        store
+    } else {
+        store
+    };
+    store.reset("two").await.unwrap();
+    assert_eq!((store.log().await.unwrap().as_deref(), store.checkpoint().await.unwrap()), (Some("two"), 0));
+    assert_eq!(store.definitions().await.unwrap(), []);
+    store.close().await.unwrap();
+}
+
 pub async fn reset_removes_everything(subject: &Subject) {
     let store = subject.model().await;
     for _ in 0..2 {
         define(&*store, &shape("m", 1, &[("a", Integer)], &[&["a"]]), 1).await;
         store.apply(&[created(2, "m", "a", &json!({"a": 1}))], 2).await.unwrap();
         assert_eq!(ids(&*store, "m", &[]).await, ["a"]);
-        store.reset().await.unwrap();
+        store.reset("log").await.unwrap();
         assert_eq!(store.checkpoint().await.unwrap(), 0);
         assert_eq!(store.definitions().await.unwrap(), []);
         assert_eq!(store.get("m", "a").await.unwrap(), None);

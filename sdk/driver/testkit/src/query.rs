@@ -195,7 +195,7 @@ pub async fn big_integers_are_exact(subject: &Subject) {
 pub async fn sorts(subject: &Subject) {
     let store = subject.model().await;
     for (round, indexes) in [&[][..], &[&["t"][..], &["-t"], &["n", "-t"], &["a"], &["d.x"]]].into_iter().enumerate() {
-        store.reset().await.unwrap();
+        store.reset("log").await.unwrap();
         define(&*store, &shape("m", 1, &[("t", Text), ("n", Number), ("a", Any)], indexes), 1).await;
         let rows = [
             ("1", json!({"t": "b", "n": 1, "a": "x", "d": {"x": 2}})),
@@ -264,7 +264,7 @@ pub async fn pages_agree_with_the_meaning(subject: &Subject) {
         &[&["-t", "-n"], &["n", "b"], &["-a", "t"], &["-d.x"]],
     ];
     for indexes in indexes {
-        store.reset().await.unwrap();
+        store.reset("log").await.unwrap();
         define(&*store, &shape("m", 1, &[("t", Text), ("n", Number), ("b", Boolean), ("a", Any)], indexes), 1).await;
         let mut rows: Vec<(String, Value)> = Vec::new();
         for index in 0..150 {
@@ -377,7 +377,7 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
 pub async fn pages_do_not_shift(subject: &Subject) {
     let store = subject.model().await;
     for (round, indexes) in [&[][..], &[&["n"][..]]].into_iter().enumerate() {
-        store.reset().await.unwrap();
+        store.reset("log").await.unwrap();
         define(&*store, &shape("m", 1, &[("n", Integer)], indexes), 1).await;
         let mut position = 1;
         let mut put = |kind, id: &str, data: Option<Value>| {

@@ -1,0 +1,88 @@
+//! Entity tags: `"<log>-<position>-<version>"`, opaque to clients.
+//!
+//! A tag changes whenever the body would: with the event that wrote it (the position), with the version of the model
+//! that its data was carried over to, and with the log, whose positions mean nothing in another one.
+
+use snaphook_driver::{Instance, Position};
+
+use super::json;
+use crate::catalog::ModelRecord;
+
+/// Bytes of a log's identity in a tag: its last hexadecimal digits, which are random.
+const LOG_BYTES: usize = 8;
+
+/// A log, short enough for a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogMark([u8; LOG_BYTES]);
+
+impl LogMark {
+    pub(super) fn of(identity: &str) -> Self {
+        let bytes = identity.as_bytes();
+        LogMark(*bytes.last_chunk().unwrap_or(b"00000000"))
+    }
+}
+
+/// What one tag stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntityTag {
+    pub(super) log: LogMark,
+    pub(super) position: Position,
+    /// Of the model.
+    pub(super) version: u64,
+}
+
+impl EntityTag {
+    pub(super) fn of_instance(log: LogMark, instance: &Instance) -> Self {
+        EntityTag { log, position: instance.position, version: instance.model_version }
+    }
+
+    pub(super) fn of_model(log: LogMark, record: &ModelRecord) -> Self {
+        EntityTag { log, position: record.position, version: record.version }
+    }
+
+    /// The text between the quotes, read back; `None` for a tag that no server gave out.
+    pub(super) fn parse(opaque: &[u8]) -> Option<Self> {
+        let (log, rest) = opaque.split_first_chunk()?;
+        let rest = std::str::from_utf8(rest).ok()?.strip_prefix('-')?;
+        let (position, version) = rest.split_once('-')?;
+        Some(EntityTag { log: LogMark(*log), position: number(position)?, version: number(version)? })
+    }
+
+    /// With its quotes.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        out.extend_from_slice(&self.log.0);
+        out.push(b'-');
+        json::write_u64(out, self.position);
+        out.push(b'-');
+        json::write_u64(out, self.version);
+        out.push(b'"');
+    }
+}
+
+/// Only as the server writes it: `007` is another tag than `7`.
+fn number(text: &str) -> Option<u64> {
+    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| canonical)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_as_they_are_written() {
+        let log = LogMark::of("01890a5d-ac96-774b-bcce-b302099a8057");
+        for (position, version) in [(0, 0), (12, 3), (u64::MAX, u64::MAX)] {
+            let tag = EntityTag { log, position, version };
+            let mut text = Vec::new();
+            tag.write(&mut text);
+            assert!(text.starts_with(b"\"099a8057-") && text.ends_with(b"\""), "{text:?}");
+            assert_eq!(EntityTag::parse(&text[1..text.len() - 1]), Some(tag));
+        }
+        for other in ["", "12", "099a8057", "099a8057-1", "099a8057-1-", "099a8057-01-1", "099a8057-1-+1", "9a8057-1-1"]
+        {
+            assert_eq!(EntityTag::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Places in the log as clients keep them: `<log>.<position>` as it was given out, or a bare number, which is a position
+//! of this log.
+//!
+//! A place that this log does not have (beyond its end, or of the log that a backup was made of) is 410: silence would
+//! look like a log in which nothing happens.
+
+use snaphook_driver::Position;
+
+use super::json;
+use super::problem::{Problem, Result};
+use super::query::{Query, shorten};
+use super::request::Call;
+
+/// Length of a log's identity, a UUID.
+const IDENTITY_BYTES: usize = 36;
+
+/// A place as a client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// `None`: this log.
+    log: Option<String>,
+    position: Position,
+}
+
+impl Place {
+    /// `name` is what holds it, for messages.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Place> {
+        let read = || {
+            let (log, digits) = match text.rsplit_once('.') {
+                Some((log, digits)) => (Some(log), digits),
+                None => (None, text),
+            };
+            let is_log = log.is_none_or(|log| {
+                log.len() == IDENTITY_BYTES && log.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+            });
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let position = digits.parse().ok().filter(|_| is_log && is_number)?;
+            Some(Place { log: log.map(str::to_owned), position })
+        };
+        read().ok_or_else(|| {
+            Problem::bad_request(format!(
+                "`{name}` is `{}`, expected a position such as 12, or the id of an event of a stream",
+                shorten(text)
+            ))
+        })
+    }
+
+    /// The position in this server's log; 410 if the log does not have it.
+    pub(super) async fn find(&self, call: &Call) -> Result<Position> {
+        Ok(call.engine().find_position(self.log.as_deref(), self.position).await?)
+    }
+}
+
+/// The place in a parameter that may be absent.
+pub(super) async fn take(call: &Call, query: &mut Query<'_>, name: &str) -> Result<Option<Position>> {
+    match query.take(name)? {
+        Some(text) => Place::parse(name, &text)?.find(call).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// `<log>.<position>`
+pub(super) fn write(out: &mut Vec<u8>, log: &str, position: Position) {
+    out.extend_from_slice(log.as_bytes());
+    out.push(b'.');
+    json::write_u64(out, position);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    #[test]
+    fn places() {
+        let place = |log: Option<&str>, position| Place { log: log.map(str::to_owned), position };
+        for (text, expected) in [
+            ("0", Some(place(None, 0))),
+            ("18446744073709551615", Some(place(None, u64::MAX))),
+            ("01890a5d-ac96-774b-bcce-b302099a8057.7", Some(place(Some(LOG), 7))),
+            ("01890a5d-ac96-774b-bcce-b302099a8057.", None),
+            ("01890a5d-ac96-774b-bcce-b302099a8057", None),
+            ("01890a5d-ac96-774b-bcce-b302099a805x.7", None),
+            ("1.5", None),
+            ("", None),
+            ("+7", None),
+            ("-1", None),
+            ("x", None),
+            ("x.", None),
+            (".7", None),
+            ("a.b.7", None),
+            ("a b.7", None),
+            ("18446744073709551616", None),
+        ] {
+            assert_eq!(Place::parse("after", text).ok(), expected, "{text}");
+        }
+        let mut out = Vec::new();
+        write(&mut out, LOG, 70);
+        assert_eq!(
+            Place::parse("after", std::str::from_utf8(&out).expect("text")).expect("a place"),
+            place(Some(LOG), 70)
+        );
+    }
+}
