@@ -16,6 +16,7 @@ use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
+use crate::memory::allocator;
 use crate::server;
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
@@ -54,6 +55,7 @@ pub(super) fn on_all_cores(workers: usize, work: impl Future<Output = Result<()>
         .worker_threads(workers)
         .thread_stack_size(STACK_BYTES)
         .thread_name("snaphook")
+        .on_thread_park(allocator::before_sleep)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
@@ -139,6 +141,7 @@ async fn serve_until(
         None => Ok(()),
         Some(Ok(())) => {
             let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
+            let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
             announce(&config, &listener, start)?;
             if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
                 // Whoever asked may have gone.
@@ -154,6 +157,7 @@ async fn serve_until(
             };
             let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
             reload.abort();
+            giving_back.abort();
             served.map_err(|error| Failure::new(format!("the server failed: {error}")))
         }
         Some(Err(error)) => Err(error),

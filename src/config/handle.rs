@@ -84,12 +84,14 @@ impl ConfigHandle {
             }
         };
         take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
+        take("server.limits.memory", old.server.memory_bytes != new.server.memory_bytes);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
         merged.server.max_body_bytes = new.server.max_body_bytes;
+        merged.server.memory_bytes = new.server.memory_bytes;
         merged.hooks.limits = new.hooks.limits;
         merged.hooks.isolation = new.hooks.isolation;
         merged.hooks.concurrency = new.hooks.concurrency;
@@ -181,11 +183,11 @@ mod tests {
         let handle = handle(folder.path());
         write(
             folder.path(),
-            "[server]\nmount-address = '127.0.0.1:1'\nmax-body = '1 MiB'\n[auth]\nmode = 'open'\n[driver-model-storage]\n\
+            "[server]\nmount-address = '127.0.0.1:1'\nmax-body = '1 MiB'\nlimits.memory = '64 MiB'\n[auth]\nmode = 'open'\n[driver-model-storage]\n\
              path = 'elsewhere'\n[hooks]\napply = true\nmemory = '1 MiB'\n",
         );
         let reloaded = handle.reload(|_| Ok(())).unwrap();
-        assert_eq!(reloaded.applied, ["server.max-body", "hooks.memory"]);
+        assert_eq!(reloaded.applied, ["server.max-body", "server.limits.memory", "hooks.memory"]);
         assert_eq!(reloaded.restart, ["server.mount-address", "hooks.apply", "driver-model-storage"]);
         assert_eq!(handle.load().server.mount_address.port(), 1337);
         assert_eq!(handle.load().model.settings["path"], "data/models.db");

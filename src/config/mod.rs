@@ -69,6 +69,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Threads that serve requests; 0 in the file becomes the number of cores here.
     pub workers: usize,
+    /// `limits.memory`: what requests may hold together.
+    pub memory_bytes: usize,
 }
 
 /// `[auth] mode`.

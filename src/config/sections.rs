@@ -21,6 +21,9 @@ const MEMORY_BYTES: (usize, usize) = (1 << 20, 4 << 30);
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
 
+/// Least and most memory for requests: a few large documents, and more than any machine has.
+const REQUESTS_BYTES: (usize, usize) = (16 << 20, 1 << 40);
+
 /// Reads the whole document; faults are noted in it.
 pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory: &Path, file: Option<&Path>) -> Config {
     let mut server = root.section("server");
@@ -33,6 +36,7 @@ pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory:
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         },
+        memory_bytes: memory_bytes(&mut server),
     };
     for (key, why) in [("tls", ": it speaks plain HTTP only"), ("static", ""), ("modules", "")] {
         server.not_yet(key, why);
@@ -56,6 +60,14 @@ pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory:
         grants: grants::grants(root),
     };
     secure_storage(root, config)
+}
+
+/// `[server.limits]`
+fn memory_bytes(server: &mut Section<'_>) -> usize {
+    let mut limits = server.section("limits");
+    let bytes = limits.size("memory", REQUESTS_BYTES.0, REQUESTS_BYTES.1).unwrap_or(256 << 20);
+    limits.finish();
+    bytes
 }
 
 /// A value and the line of the key that gave it.

@@ -89,6 +89,7 @@ fn the_file_of_the_repository() {
     assert_eq!(all.hooks, defaults.hooks);
     assert_eq!(all.server.max_body_bytes, defaults.server.max_body_bytes);
     assert_eq!(all.server.mount_path, defaults.server.mount_path);
+    assert_eq!((all.server.memory_bytes, defaults.server.memory_bytes), (256 << 20, 256 << 20));
     let unplaced = |config: &DriverConfig| DriverConfig { line: None, lines: BTreeMap::new(), ..config.clone() };
     assert_eq!(unplaced(&all.secure), defaults.secure);
     assert_eq!(unplaced(&all.event), defaults.event);
@@ -204,7 +205,7 @@ fn faults_of_sections() {
 fn faults_of_the_server() {
     let lines = |text: &str| parse(text).map_err(|errors| errors.lines().collect::<Vec<_>>()).unwrap_err();
     let text = "[server]\nmount-address = 'localhost:1337'\nmount-path = 'api'\nmax-body = '0 B'\nworkers = 2000\n\
-                [server.tls]\ncertificate = 'cert.pem'\n[[server.modules]]\nname = 'log'\n[auth]\nmode = 'none'\n";
+                [server.tls]\ncertificate = 'cert.pem'\n[server.limits]\nmemory = '1 MiB'\nmemroy = 1\n[[server.modules]]\nname = 'log'\n[auth]\nmode = 'none'\n";
     assert_eq!(
         lines(text),
         [
@@ -215,8 +216,10 @@ fn faults_of_the_server() {
             "config.toml:4: `server.max-body` is `0 B`, expected 1 KiB to 256 MiB, such as '8 MiB'",
             "config.toml:5: `server.workers` is 2000, expected 0 to 1024",
             "config.toml:6: `server.tls` is not in this version yet: it speaks plain HTTP only; remove it",
-            "config.toml:8: `server.modules` is not in this version yet; remove it",
-            "config.toml:11: `auth.mode` is `none`, expected 'tokens' or 'open'",
+            "config.toml:9: `server.limits.memory` is `1 MiB`, expected 16 MiB to 1024 GiB, such as '8 MiB'",
+            "config.toml:10: unknown key `server.limits.memroy`, did you mean `server.limits.memory`?",
+            "config.toml:11: `server.modules` is not in this version yet; remove it",
+            "config.toml:14: `auth.mode` is `none`, expected 'tokens' or 'open'",
         ]
     );
     assert_eq!(

@@ -11,6 +11,7 @@ use super::delivery::DEPTH_MAX;
 use super::error::{Error, ErrorKind};
 use crate::catalog::query;
 use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
+use crate::memory::tree_bytes;
 
 /// The engine, as the hook host sees it.
 pub(super) struct EngineAccess(pub(super) Weak<Engine>);
@@ -37,6 +38,11 @@ impl EngineAccess {
             cause: Some(writer.cause.clone()),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
+        // A client's body is counted where it is read; this one came another way.
+        let lease = engine.own_memory.lease();
+        if let Change::Create { data, .. } | Change::Replace { data, .. } = &change {
+            lease.grow(data.len() + tree_bytes(data.as_bytes())).map_err(Error::from)?;
+        }
         match engine.write(model, change, &options, &origin).await? {
             Written::Created(instance) | Written::Updated(instance) | Written::Deleted(instance) => Ok(instance),
             Written::DryRun(_) => Err(AccessError::new(AccessCode::Failed, "the change was only tried")),

@@ -25,8 +25,8 @@ use super::write::stopped;
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
 const QUEUE_MAX: usize = 10_000;
-/// Bytes of data that may wait.
-const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of data that may wait. What requests wait with is counted in the memory budget already; this bounds what hooks write.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends that share one fsync at most, so that no answer waits for a very large batch.
 const BATCH_MAX: usize = 1024;
 /// Delay before a model store that failed is tried again; doubles with each further time.

@@ -8,6 +8,7 @@ use std::fmt;
 use snaphook_driver::DriverError;
 
 use crate::hooks::context::FieldError;
+use crate::memory::Shortage;
 
 /// Result of an engine call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -114,6 +115,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<Shortage> for Error {
+    fn from(shortage: Shortage) -> Self {
+        let kind = if shortage.can_fit() { ErrorKind::Overloaded } else { ErrorKind::TooLarge };
+        Error::new(kind, shortage.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::{ErrorQuery, ErrorRecord};
+use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord};
 
 use super::Engine;
 use super::delivery::error_record;
@@ -14,8 +14,8 @@ use crate::hooks::context::Outcome;
 const PAGE: u32 = 100;
 
 impl Engine {
-    /// Failed runs, oldest first.
-    pub async fn errors(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
+    /// Failed runs, oldest first: one page.
+    pub async fn errors(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         self.check_readable()?;
         Ok(self.stores.error.list(query).await?)
     }
@@ -48,7 +48,7 @@ impl Engine {
         let mut query = ErrorQuery { limit: PAGE, ..query.clone() };
         let (mut matched, mut succeeded) = (0, 0);
         loop {
-            let records = self.stores.error.list(&query).await?;
+            let records = self.stores.error.list(&query).await?.records;
             let Some(last) = records.last() else { return Ok((matched, succeeded)) };
             query.after = Some(last.id.clone());
             for record in records {

@@ -1,6 +1,7 @@
 //! Questions about what happened: the log, one instance's past, and what happens from now on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -9,8 +10,10 @@ use tokio::sync::watch;
 
 use super::change::DefinitionChange;
 use super::error::{Error, ErrorKind, Result};
+use super::tail::weight;
 use super::{Engine, stopped_signal};
 use crate::catalog::ModelRecord;
+use crate::memory::{Lease, Share};
 
 /// A point in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,10 @@ pub enum At {
 
 /// Events that a follower takes at once.
 const PAGE: u32 = 500;
+/// Bytes of them, after the first.
+const PAGE_BYTES: usize = 1 << 20;
+/// Delay before a follower asks again for memory that others hold.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Events of the log, oldest first.
@@ -152,6 +159,8 @@ impl Engine {
             heads: self.tail.watch(),
             live: false,
             ended: false,
+            part: PAGE,
+            held: None,
         };
         let batches = stream::unfold(state, |mut follower| async move {
             if follower.ended {
@@ -183,14 +192,20 @@ struct Follower {
     /// Whether the follower has reached the newest events once.
     live: bool,
     ended: bool,
+    /// Events to read from the log at once: as many as were within [`PAGE_BYTES`] the last time.
+    part: u32,
+    /// Memory of what was read from the log and is not given out yet.
+    held: Option<Lease<Arc<Share>>>,
 }
 
 impl Follower {
     /// The next events after the position, not empty but for the filter; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<Arc<Event>>>> {
+        // All that it was for is given out.
+        self.held = None;
         loop {
             let head = *self.heads.borrow_and_update();
-            match self.engine.tail.after(self.position, PAGE as usize) {
+            match self.engine.tail.after(self.position, PAGE as usize, PAGE_BYTES) {
                 Some(events) => {
                     self.live = true;
                     if let Some(last) = events.last() {
@@ -206,8 +221,9 @@ impl Follower {
                     return Ok(None);
                 }
                 None => {
-                    let query = EventQuery { after: self.position, limit: PAGE, filter: self.filter.clone() };
-                    let page = self.engine.stores.event.read(&query, None).await?;
+                    let query = EventQuery { after: self.position, limit: self.part, filter: self.filter.clone() };
+                    let mut page = self.engine.stores.event.read(&query, None).await?;
+                    self.cut(&mut page).await;
                     // A page that is not full holds every match up to the head. Listeners never see what is not
                     // published yet: the rest comes from the tail.
                     let published = self.engine.tail.head();
@@ -224,6 +240,31 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Keeps of a page what one follower may hold, and waits for the memory: a thousand that read the log at once wait for
+    /// each other.
+    async fn cut(&mut self, page: &mut EventPage) {
+        let mut bytes = 0;
+        let kept = page.events.iter().take_while(|event| {
+            let first = bytes == 0;
+            bytes += weight(event);
+            first || bytes <= PAGE_BYTES
+        });
+        let kept = kept.count();
+        if kept < page.events.len() {
+            page.events.truncate(kept);
+            page.full = true;
+            self.part = u32::try_from(kept).unwrap_or(PAGE);
+        } else {
+            self.part = self.part.saturating_mul(2).min(PAGE);
+        }
+        let lease = Lease::of(Arc::clone(&self.engine.own_memory));
+        let bytes = page.events.iter().map(weight).sum();
+        while lease.grow(bytes).is_err_and(|shortage| shortage.can_fit()) {
+            tokio::time::sleep(MEMORY_PAUSE).await;
+        }
+        self.held = Some(lease);
     }
 }
 

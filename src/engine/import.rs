@@ -10,6 +10,7 @@ use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions
 use super::error::{Error, ErrorKind, Result};
 use super::input::{self, NewInstance};
 use super::write::{Command, Step, stopped};
+use crate::memory::Shortage;
 
 /// Lines that are worked on at once.
 const LINES_AT_ONCE: usize = 64;
@@ -24,10 +25,12 @@ const PATIENCE_TIMES: u32 = 60;
 /// One line of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Without its end.
+    /// Without its end. The bytes may own the memory lease of all that is made of them.
     Whole(Bytes),
     /// It has more bytes than a line may have; that many are allowed.
     TooLong(usize),
+    /// It needs more memory than there is.
+    TooLarge(Shortage),
 }
 
 impl Engine {
@@ -54,7 +57,7 @@ impl Engine {
                 let step = match read(&line) {
                     Ok(command) => {
                         let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
-                        step.map(|step| (command, step))
+                        step.map(|step| (command, step, line))
                     }
                     Err(error) => Err(error),
                 };
@@ -65,14 +68,14 @@ impl Engine {
         let finished = prepared
             .map(|line| {
                 let submitted = match line {
-                    Ok(Some((number, options, Ok((command, Step::Write(step)))))) => {
+                    Ok(Some((number, options, Ok((command, Step::Write(step), line))))) => {
                         let submitted = match self.submit(*step, &options) {
                             Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
-                            submitted => Ok(Some((command, submitted.ok()))),
+                            submitted => Ok(Some((command, submitted.ok(), line))),
                         };
                         Ok(Some((number, options, submitted)))
                     }
-                    Ok(Some((number, options, Ok((_, Step::Answer(answer)))))) => {
+                    Ok(Some((number, options, Ok((_, Step::Answer(answer), _))))) => {
                         Ok(Some((number, options, refusal(*answer).map_or(Ok(None), Err))))
                     }
                     Ok(Some((number, options, Err(error)))) => Ok(Some((number, options, Err(error)))),
@@ -84,8 +87,8 @@ impl Engine {
                     let result = match submitted {
                         Ok(None) => Ok(()),
                         // Too much waited to be written: this line goes the way of a single request, later.
-                        Ok(Some((command, None))) => self.write_patiently(model, command, &options, origin).await,
-                        Ok(Some((command, Some((receiver, _, submitted))))) => {
+                        Ok(Some((command, None, _line))) => self.write_patiently(model, command, &options, origin).await,
+                        Ok(Some((command, Some((receiver, _, submitted)), _line))) => {
                             let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
                             let mut lost = 0;
                             match self.finish(submitted, answer, &command, &options, &mut lost).await {
@@ -167,6 +170,7 @@ fn read(line: &Line) -> Result<Command> {
             let detail = format!("the line has more than {max} bytes (`server.max-body`)");
             return Err(Error::new(ErrorKind::TooLarge, detail));
         }
+        Line::TooLarge(shortage) => return Err((*shortage).into()),
     };
     let NewInstance { id, data } = input::line(line)?;
     Command::new(Change::Create { id, data })

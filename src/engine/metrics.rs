@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::models::Entry;
 use crate::config::Phase;
+use crate::memory::MemoryBudget;
 
 /// Counts since the start. Relaxed: each is read for itself.
 #[derive(Debug, Default)]
@@ -71,6 +72,14 @@ pub(super) fn hooks(out: &mut String, models: &[Arc<Entry>]) {
             let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{lines}");
         }
     }
+}
+
+/// What requests hold, and what they may hold.
+pub(super) fn memory(out: &mut String, budget: &MemoryBudget) {
+    let used = budget.used() as u64;
+    gauge(out, "snaphook_memory_bytes", "Bodies, trees, pages and responses in flight, by their size", used);
+    let limit = budget.limit() as u64;
+    gauge(out, "snaphook_memory_limit_bytes", "Most that they may hold together (`server.limits.memory`)", limit);
 }
 
 /// Native libraries, also of hooks that are bound no more: nothing is unloaded.

@@ -65,6 +65,7 @@ pub use crate::catalog::query::{FilterValue, QueryInput};
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
+use crate::memory::{MemoryBudget, Share};
 
 /// One server's engine.
 pub struct Engine {
@@ -79,6 +80,9 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     rebuild: Rebuild,
     availability: Arc<Availability>,
+    memory: Arc<MemoryBudget>,
+    /// What the engine itself holds on behalf of requests: trees of stored data, pages of listeners.
+    own_memory: Arc<Share>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
     /// Each of them may compile for seconds, on all cores.
@@ -122,6 +126,7 @@ impl Engine {
         .map_err(|error| {
             Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}"))
         })?;
+        let memory = MemoryBudget::new(config.load().server.memory_bytes);
         let engine = Arc::new(Engine {
             config,
             stores,
@@ -134,6 +139,8 @@ impl Engine {
             metrics,
             rebuild: Rebuild::default(),
             availability,
+            own_memory: Arc::new(memory.whole()),
+            memory,
             definitions: tokio::sync::Mutex::new(()),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
@@ -147,6 +154,11 @@ impl Engine {
         }
         engine.dispatcher.start(&engine).await;
         Ok(engine)
+    }
+
+    /// The memory that requests hold together.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// Every model, by id.
@@ -218,6 +230,7 @@ impl Engine {
             "Commands that wait for the committer",
             self.committer.waiting() as u64,
         );
+        metrics::memory(&mut out, &self.memory);
         let models = self.models.all();
         metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
         metrics::hooks(&mut out, &models);

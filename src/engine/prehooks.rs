@@ -13,6 +13,7 @@ use crate::catalog::{FieldError, Schema};
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::hooks::stats::shorten;
+use crate::memory::{Lease, Share, tree_bytes};
 
 /// What a chain came to.
 pub(super) enum Decided {
@@ -22,7 +23,8 @@ pub(super) enum Decided {
 
 impl Engine {
     /// Runs the chain in order; each hook sees what the one before it made of the data. The first that refuses or
-    /// fails stops the change.
+    /// fails stops the change. `trees` holds the memory of what hooks made of the data.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn decide(
         &self,
         entry: &Entry,
@@ -31,6 +33,7 @@ impl Engine {
         mut document: Option<Document>,
         prefix: &str,
         collect: bool,
+        trees: &Lease<&Share>,
     ) -> Decided {
         let mut provenance = Vec::with_capacity(chain.len());
         let mut decisions = Vec::new();
@@ -41,7 +44,8 @@ impl Engine {
                 .host
                 .run_checked(hook, &context, |run| {
                     if let Outcome::Amend(data) = &run.outcome {
-                        match check_amended(&entry.model.schema, data, hook) {
+                        let checked = hold(trees, data).and_then(|()| check_amended(&entry.model.schema, data, hook));
+                        match checked {
                             Ok(document) => amended = Some(document),
                             Err(failure) => run.outcome = Outcome::Failed(failure),
                         }
@@ -76,6 +80,15 @@ impl Engine {
         }
         Decided::Pass { document, provenance, decisions }
     }
+}
+
+/// Memory for what a hook made of the data, and for its tree.
+fn hold(trees: &Lease<&Share>, data: &snaphook_driver::Json) -> Result<(), Failure> {
+    trees.grow(data.len() + tree_bytes(data.as_bytes())).map_err(|shortage| Failure {
+        cause: if shortage.can_fit() { FailureCause::Overloaded } else { FailureCause::Output },
+        message: format!("the data that the hook returned needs too much memory: {shortage}"),
+        limit: None,
+    })
 }
 
 /// Amended data is validated like a client's.

@@ -69,17 +69,25 @@ impl Tail {
         self.head.subscribe()
     }
 
-    /// Up to `limit` events after a position; `None` if the ring no longer reaches back that far.
-    pub(super) fn after(&self, position: Position, limit: usize) -> Option<Vec<Arc<Event>>> {
+    /// Up to `limit` events after a position, and after the first no more than `bytes_max` of data; `None` if the ring no
+    /// longer reaches back that far.
+    pub(super) fn after(&self, position: Position, limit: usize, bytes_max: usize) -> Option<Vec<Arc<Event>>> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if position < ring.floor {
             return None;
         }
         let start = ring.events.partition_point(|event| event.position <= position);
-        Some(ring.events.range(start..).take(limit).cloned().collect())
+        let mut bytes = 0;
+        let events = ring.events.range(start..).take(limit).take_while(|event| {
+            let first = bytes == 0;
+            bytes += weight(event);
+            first || bytes <= bytes_max
+        });
+        Some(events.cloned().collect())
     }
 }
 
-fn weight(event: &Event) -> usize {
+/// Bytes that an event holds, about.
+pub(super) fn weight(event: &Event) -> usize {
     EVENT_BYTES + event.data.as_ref().map_or(0, |data| data.len())
 }

@@ -187,7 +187,7 @@ impl Bench {
     }
 
     pub(super) async fn errors(&self) -> Vec<ErrorRecord> {
-        self.engine.errors(&ErrorQuery { limit: 100, ..ErrorQuery::default() }).await.unwrap()
+        self.engine.errors(&ErrorQuery { limit: 100, ..ErrorQuery::default() }).await.unwrap().records
     }
 
     /// Closes the engine and opens another on the same stores.

@@ -22,6 +22,7 @@ use super::prehooks::Decided;
 use crate::catalog::document::{Document, merge_patch};
 use crate::catalog::{FieldError, is_instance_id, unique};
 use crate::hooks::context::Context;
+use crate::memory::{Lease, Share, tree_bytes};
 
 /// Races that a change may lose before the caller is told.
 const RETRIES_MAX: u32 = 5;
@@ -114,6 +115,8 @@ impl Engine {
             }
         }
         let kind = check_presence(model, command, current.as_ref(), &options.precondition)?;
+        // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
+        let trees = self.own_memory.lease();
 
         let mut document = match change {
             Change::Create { data, .. } | Change::Replace { data, .. } => {
@@ -123,7 +126,7 @@ impl Engine {
                 }
                 Some(document)
             }
-            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch)?),
+            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, &trees)?),
             Change::Delete { .. } => None,
         };
         let prefix = if matches!(change, Change::Patch { .. }) { "" } else { "/data" };
@@ -151,7 +154,7 @@ impl Engine {
                 attempt: 1,
                 depth: origin.cause.as_ref().map_or(0, |cause| cause.depth),
             };
-            match self.decide(&entry, chain, context, document, prefix, options.dry_run).await {
+            match self.decide(&entry, chain, context, document, prefix, options.dry_run, &trees).await {
                 Decided::Pass { document: decided, provenance: passed, decisions: made } => {
                     document = decided;
                     provenance = passed;
@@ -194,7 +197,7 @@ impl Engine {
         if let Some(key) = claim_key {
             append.claims.push(Claim { key, holder: None, replaces });
         }
-        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref())?;
+        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
         if options.dry_run {
             self.check_claims(&append).await?;
             let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
@@ -316,13 +319,14 @@ impl Engine {
         append: &mut Append,
         current: Option<&Instance>,
         document: Option<&Document>,
+        trees: &Lease<&Share>,
     ) -> Result<()> {
         let record = &entry.model.record;
         if record.unique.is_empty() {
             return Ok(());
         }
         let old = match current {
-            Some(current) => unique::keys(&record.id, &record.unique, &parse(&current.data)?.value),
+            Some(current) => unique::keys(&record.id, &record.unique, &parse_stored(&current.data, trees)?.value),
             None => Vec::new(),
         };
         let new = document.map_or_else(Vec::new, |document| unique::keys(&record.id, &record.unique, &document.value));
@@ -412,6 +416,12 @@ fn parse(data: &Json) -> Result<Document> {
     Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
 }
 
+/// The same for data of the store, whose size says nothing about the request: memory is held for it.
+fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
+    trees.grow(tree_bytes(data.as_bytes()))?;
+    parse(data)
+}
+
 /// Every store takes so much, and no more needs to.
 fn check_size(document: &Document) -> Result<()> {
     if document.text.len() <= PAYLOAD_BYTES_MAX {
@@ -424,13 +434,15 @@ fn check_size(document: &Document) -> Result<()> {
 }
 
 /// The data after a merge patch.
-fn patched(current: Option<&Instance>, patch: &Json) -> Result<Document> {
+fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> Result<Document> {
     let patch = parse(patch)?;
     let mut value = match current {
-        Some(current) => parse(&current.data)?.value,
+        Some(current) => parse_stored(&current.data, trees)?.value,
         None => serde_json::Value::Null,
     };
     merge_patch(&mut value, patch.value);
+    // The text of both.
+    trees.grow(current.map_or(0, |current| current.data.len()))?;
     // Two documents of allowed depth cannot make a deeper one.
     Ok(Document::from_value(value))
 }

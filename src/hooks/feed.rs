@@ -9,8 +9,8 @@ use super::context::{Asked, Context, FieldError, LogLine, Outcome, Run};
 use super::host::{Binding, Mode};
 use crate::config::Phase;
 
-/// What a follower may lag behind before it loses some.
-const LAG_MAX: usize = 1024;
+/// What a follower may lag behind before it loses some. The report of one run is 200 KiB at most.
+const LAG_MAX: usize = 256;
 
 /// One thing that a follower is told.
 #[derive(Clone, Debug, Serialize)]

@@ -8,6 +8,7 @@ pub mod engines;
 pub mod feed;
 pub mod grants;
 pub mod host;
+pub mod host_memory;
 pub mod library;
 mod loaded;
 pub mod pattern;

@@ -1,6 +1,6 @@
 //! One call's way to the host: every capability of every engine and WIT version ends here.
 //!
-//! Grants, call counts, deadlines and sizes are checked here and in [`super::capabilities`], where the methods of each
+//! Grants, call counts, deadlines, sizes and the server's memory for the run are checked here and in [`super::capabilities`], where the methods of each
 //! capability are, and nowhere else: no engine and no old version can be a way around them.
 
 use std::fmt::Display;
@@ -17,6 +17,8 @@ use super::capabilities::http::HttpClient;
 use super::capabilities::process::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
 use super::grants::{Capability, Granted, HookId};
+use super::host_memory::{Held, HostMemory};
+use super::stats::shorten;
 use crate::config::{format_duration, format_size};
 
 /// Host calls of one run, of all capabilities together.
@@ -32,6 +34,8 @@ pub const HOST_TIME_POST_MAX: Duration = Duration::from_secs(300);
 
 /// Different requests that a run's report lists; the rest is only counted.
 const ASKED_MAX: usize = 100;
+/// What a report says of one of them: a URL may be long.
+const TARGET_BYTES_MAX: usize = 1024;
 
 /// HTTP requests and processes of one run at the same moment; more of them wait. What they answer is kept outside
 /// the sandbox's memory until the guest takes it, so it needs a bound of its own.
@@ -44,6 +48,12 @@ pub enum HostError {
     Access(AccessError),
     /// A limit of the call is broken: the engine ends the guest with this failure.
     Fatal(Failure),
+}
+
+impl From<Failure> for HostError {
+    fn from(failure: Failure) -> Self {
+        HostError::Fatal(failure)
+    }
 }
 
 impl From<AccessError> for HostError {
@@ -131,6 +141,7 @@ pub struct Session {
     outside: Semaphore,
     /// Host calls under way while the guest may go on.
     background: AtomicU32,
+    memory: Arc<HostMemory>,
 }
 
 impl Session {
@@ -139,6 +150,7 @@ impl Session {
         let host_time_max = if granted.hook().phase.is_pre() { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
         Arc::new(Session {
             services: Arc::clone(services),
+            memory: Arc::new(HostMemory::new(granted.limits.memory_bytes)),
             granted,
             host_time_max,
             event_position: context.event.as_ref().map_or(0, |event| event.position),
@@ -150,6 +162,16 @@ impl Session {
             outside: Semaphore::new(OUTSIDE_CALLS_MAX),
             background: AtomicU32::new(0),
         })
+    }
+
+    /// What the server holds for this run.
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        &self.memory
+    }
+
+    /// Holds bytes for a host call; the failure ends the guest.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held<'_>, HostError> {
+        Ok(self.memory.hold(bytes)?)
     }
 
     /// Waits, for timers; counts as a host call but as guest time (wall clock limit goes on).
@@ -298,7 +320,8 @@ impl Session {
 
     /// Answers whether the same was not noted before. When the list is full, a refusal takes the place of something that
     /// was granted: it is what somebody will look for.
-    pub(super) fn note(&self, capability: Capability, target: String, granted: bool) -> bool {
+    pub(super) fn note(&self, capability: Capability, mut target: String, granted: bool) -> bool {
+        shorten(&mut target, TARGET_BYTES_MAX);
         let asked = Asked { capability: capability.as_str(), target, granted };
         let mut notes = lock(&self.notes);
         if notes.asked.contains(&asked) {

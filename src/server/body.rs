@@ -1,6 +1,6 @@
 //! Bodies of requests: bounded in size and time, of a media type that the handler knows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
@@ -8,16 +8,32 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::peer::{PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
 use crate::engine::{self, Error, Line};
 use crate::hooks::engines::CODE_BYTES_MAX;
+use crate::memory::tree_bytes;
 
-/// How long a body may stop coming.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long a body, or a line of one, may be waited for, and what it must bring for each further second.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND: u32 = 4 * 1024;
+
+/// Up to here a body is counted when it is whole; it came in one piece or two.
+const COUNTED_LATE_BYTES: usize = 16 * 1024;
+
+/// A body that does not come in one piece begins with so much room.
+const ROOM_BYTES: usize = 64 * 1024;
+
+/// What the short lines of an import may take in memory: there are a few hundred at once.
+const SHORT_LINES_BYTES: usize = 2 * 1024 * 1024;
+const SHORT_LINE_BYTES: usize = 4 * 1024;
+/// Delay before an import asks again for memory that others, or its own earlier lines, hold; and how often it does.
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
+const MEMORY_PAUSES_MAX: u32 = 1200;
 
 /// A client that sends too much sees the answer only if somebody takes what it sends: that many bytes, that long.
 const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -64,7 +80,8 @@ pub(super) fn unsupported(found: &str, expected: &str) -> Problem {
     )
 }
 
-/// Reads a body that must be JSON. A client that does not say what it sends is taken to mean that.
+/// Reads a body that must be JSON, and holds the memory that its data and their tree will take. A client that does not say
+/// what it sends is taken to mean JSON.
 pub(super) async fn json(call: &Call, body: Incoming) -> Result<Bytes> {
     match media_type(call.headers())?.as_deref() {
         None | Some(JSON) => {}
@@ -72,39 +89,50 @@ pub(super) async fn json(call: &Call, body: Incoming) -> Result<Bytes> {
         Some(other) if other.ends_with("+json") && !other.ends_with("-patch+json") => {}
         Some(other) => return Err(unsupported(other, JSON)),
     }
-    read(call, body).await
+    document(call, body).await
 }
 
-/// Reads a body of exactly one type.
-pub(super) async fn of_type(call: &Call, body: Incoming, expected: &str) -> Result<Bytes> {
+/// The same of exactly one type.
+pub(super) async fn json_of_type(call: &Call, body: Incoming, expected: &str) -> Result<Bytes> {
     match media_type(call.headers())? {
-        Some(found) if found == expected => read(call, body).await,
+        Some(found) if found == expected => document(call, body).await,
         found => Err(unsupported(found.as_deref().unwrap_or("missing"), expected)),
     }
 }
 
-/// Reads a body of at most `max-body` bytes.
+async fn document(call: &Call, body: Incoming) -> Result<Bytes> {
+    read_within(call, body, call.app.max_body_bytes(), too_large, document_bytes).await
+}
+
+/// What a document takes besides the body that it came in: its text and its tree.
+fn document_bytes(body: &[u8]) -> usize {
+    body.len() + tree_bytes(body)
+}
+
+/// Reads a body of at most `max-body` bytes. It counts twice: whoever takes it has a copy.
 pub(super) async fn read(call: &Call, body: Incoming) -> Result<Bytes> {
-    read_within(call, body, call.app.max_body_bytes(), too_large).await
+    read_within(call, body, call.app.max_body_bytes(), too_large, <[u8]>::len).await
 }
 
 /// Reads WebAssembly, which may be larger than any document: an interpreter may be in it.
 pub(super) async fn read_component(call: &Call, body: Incoming) -> Result<Bytes> {
     let max = CODE_BYTES_MAX.max(call.app.max_body_bytes());
-    read_within(call, body, max, |max| {
+    let too_large = |max| {
         Problem::new(
             ProblemType::TooLarge,
             format!("the component has more than {max} bytes, the most that a hook may have"),
         )
-    })
-    .await
+    };
+    read_within(call, body, max, too_large, <[u8]>::len).await
 }
 
+/// `made_of`: bytes that will be held besides the body.
 async fn read_within(
     call: &Call,
     mut body: Incoming,
     max: usize,
     too_large: impl Fn(usize) -> Problem,
+    made_of: impl Fn(&[u8]) -> usize,
 ) -> Result<Bytes> {
     if body.size_hint().lower() > max as u64 {
         // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
@@ -113,77 +141,172 @@ async fn read_within(
         }
         return Err(too_large(max));
     }
-    // Small bodies come in one piece, which is then handed on as it is.
-    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
-    if first.len() > max {
-        drain(body).await;
-        return Err(too_large(max));
-    }
-    let Some(second) = next(&mut body).await? else { return Ok(first) };
-    let known = usize::try_from(body.size_hint().lower()).unwrap_or(max);
-    let mut whole = BytesMut::with_capacity((first.len() + second.len() + known).min(max));
-    whole.extend_from_slice(&first);
-    let mut more = Some(second);
-    while let Some(piece) = more {
-        if whole.len() + piece.len() > max {
-            drain(body).await;
+    let read = async {
+        let mut pace = Pace::default();
+        // Small bodies come in one piece, which is then handed on as it is.
+        let Some(first) = pace.next(&mut body).await? else { return Ok(Bytes::new()) };
+        if first.len() > max {
             return Err(too_large(max));
         }
-        whole.extend_from_slice(&piece);
-        more = next(&mut body).await?;
+        let Some(second) = pace.next(&mut body).await? else {
+            call.hold(first.len() + made_of(&first))?;
+            return Ok(first);
+        };
+        let mut whole = BytesMut::with_capacity((first.len() + second.len()).max(ROOM_BYTES.min(max)));
+        whole.extend_from_slice(&first);
+        let mut more = Some(second);
+        let mut counted = 0;
+        while let Some(piece) = more {
+            if whole.len() + piece.len() > max {
+                return Err(too_large(max));
+            }
+            whole.extend_from_slice(&piece);
+            if whole.len() > COUNTED_LATE_BYTES {
+                call.hold(whole.len() - counted)?;
+                counted = whole.len();
+            }
+            more = pace.next(&mut body).await?;
+        }
+        call.hold(whole.len() - counted + made_of(&whole))?;
+        Ok(whole.freeze())
+    };
+    let read: Result<Bytes> = read.await;
+    if read.is_err() {
+        drain(body).await;
     }
-    Ok(whole.freeze())
+    read
 }
 
 fn too_large(max: usize) -> Problem {
     Problem::new(ProblemType::TooLarge, format!("the body has more than {max} bytes (`server.max-body`)"))
 }
 
-/// The lines of a body of any length, without their ends. Of a line of more than `line_bytes_max` bytes nothing is kept; an empty line is there, so that lines can be counted, but not an empty rest after the last end.
-pub(super) fn lines(body: Incoming, line_bytes_max: usize) -> impl Stream<Item = engine::Result<Line>> + Send {
+/// The lines of a body of any length, without their ends. Of a line of more than `line_bytes_max` bytes nothing is kept; an
+/// empty line is there, so that lines can be counted, but not an empty rest after the last end. A line owns the memory that
+/// it takes until it is written; the next one waits until there is enough.
+pub(super) fn lines(
+    call: &Call,
+    body: Incoming,
+    line_bytes_max: usize,
+) -> Result<impl Stream<Item = engine::Result<Line>> + Send> {
+    call.hold(SHORT_LINES_BYTES)?;
+    let peer = call.memory.share().clone();
     let splitter = Splitter { line_bytes_max, ..Splitter::default() };
-    stream::unfold((Some(body), splitter), |(mut body, mut splitter)| async move {
+    let state = Lines { body: Some(body), splitter, pace: Pace::default(), peer };
+    Ok(stream::unfold(state, |mut state| async move {
         loop {
-            if let Some(line) = splitter.line(body.is_none()) {
-                return Some((Ok(line), (body, splitter)));
+            if let Some(line) = state.splitter.line(state.body.is_none()) {
+                state.pace = Pace::default();
+                let line = state.held(line).await;
+                return Some((line, state));
             }
-            match next(body.as_mut()?).await {
-                Ok(Some(piece)) => splitter.push(&piece),
-                Ok(None) => body = None,
+            match state.pace.next(state.body.as_mut()?).await {
+                Ok(Some(piece)) => state.splitter.push(&piece),
+                Ok(None) => state.body = None,
                 Err(problem) => {
-                    return Some((Err(Error::bad_request(problem.detail())), (None, Splitter::default())));
+                    state.body = None;
+                    state.splitter = Splitter::default();
+                    return Some((Err(Error::bad_request(problem.detail())), state));
                 }
             }
         }
-    })
+    }))
 }
 
-/// The next piece of a body; `None` at its end.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>> {
-    loop {
-        if body.is_end_stream() {
-            return Ok(None);
+struct Lines {
+    body: Option<Incoming>,
+    splitter: Splitter,
+    pace: Pace,
+    peer: PeerRef,
+}
+
+/// A line and its memory.
+struct HeldLine {
+    line: Bytes,
+    _memory: RequestMemory,
+}
+
+impl AsRef<[u8]> for HeldLine {
+    fn as_ref(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+impl Lines {
+    async fn held(&self, line: Line) -> engine::Result<Line> {
+        let line = match line {
+            Line::Whole(line) if line.len() > SHORT_LINE_BYTES => line,
+            line => return Ok(line),
+        };
+        let memory = RequestMemory::of(self.peer.clone());
+        let bytes = line.len() + document_bytes(&line);
+        for _ in 0..MEMORY_PAUSES_MAX {
+            match memory.grow(bytes) {
+                Err(shortage) if shortage.can_fit() => sleep(MEMORY_PAUSE).await,
+                Err(shortage) => return Ok(Line::TooLarge(shortage)),
+                Ok(()) => return Ok(Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))),
+            }
         }
-        let frame = timeout(PAUSE_MAX, body.frame())
-            .await
-            .map_err(|_| Problem::bad_request(format!("the body stopped coming for {} s", PAUSE_MAX.as_secs())))?;
-        match frame {
-            None => return Ok(None),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                // Trailers end a body.
-                Err(_) => return Ok(None),
-            },
-            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        memory.grow(bytes)?;
+        Ok(Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory })))
+    }
+}
+
+/// How long a client was waited for, and how much came.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u32,
+}
+
+impl Pace {
+    /// What is left of the time: a slow client may be slow, but not for as long as it likes.
+    fn left(&self) -> Duration {
+        let earned = Duration::from_secs(u64::from(self.bytes / BYTES_PER_SECOND));
+        // Nobody is waited for longer than that at once, however much came before.
+        (PATIENCE + earned).saturating_sub(self.waited).min(PATIENCE)
+    }
+
+    /// The next piece of a body; `None` at its end.
+    async fn next(&mut self, body: &mut Incoming) -> Result<Option<Bytes>> {
+        loop {
+            if body.is_end_stream() {
+                return Ok(None);
+            }
+            let started = Instant::now();
+            let frame = timeout(self.left(), body.frame()).await;
+            self.waited += started.elapsed();
+            let frame = frame.map_err(|_| {
+                Problem::bad_request(format!(
+                    "the body came too slowly: {} bytes in the {} s that were waited for it; send at least {} KiB a second, and \
+                     no pause of more than {} s",
+                    self.bytes,
+                    self.waited.as_secs(),
+                    BYTES_PER_SECOND / 1024,
+                    PATIENCE.as_secs()
+                ))
+            })?;
+            match frame {
+                None => return Ok(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => {
+                        self.bytes = self.bytes.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
+                        return Ok(Some(data));
+                    }
+                    // Trailers end a body.
+                    Err(_) => return Ok(None),
+                },
+                Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            }
         }
     }
 }
 
 async fn drain(mut body: Incoming) {
     let drained = timeout(DRAIN_MAX, async {
-        let mut taken = 0;
-        while let Ok(Some(piece)) = next(&mut body).await {
+        let (mut taken, mut pace) = (0, Pace::default());
+        while let Ok(Some(piece)) = pace.next(&mut body).await {
             taken += piece.len();
             if taken > DRAIN_BYTES_MAX {
                 break;
@@ -272,6 +395,7 @@ mod tests {
                 lines.push(match line {
                     Line::Whole(line) => String::from_utf8(line.to_vec()).expect("text"),
                     Line::TooLong(max) => format!("more than {max}"),
+                    Line::TooLarge(shortage) => panic!("{shortage}"),
                 });
             }
         }

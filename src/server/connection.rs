@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -14,10 +13,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::App;
 use super::io::GuardedStream;
+use super::peer::{Peer, TICK};
 use super::prompt::Prompt;
 use super::router;
 
@@ -47,12 +47,19 @@ pub(super) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let builder = builder();
+    let budget = Arc::clone(app.engine.memory());
+    let mut reloads = app.config.subscribe();
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
+            // It lives as long as the app.
+            _ = reloads.changed() => {
+                budget.set_limit(app.config.load().server.memory_bytes);
+                continue;
+            }
             () = &mut shutdown => break,
         };
         match accepted {
@@ -120,26 +127,39 @@ async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, ap
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let seen = Arc::new(AtomicBool::new(false));
+    let peer = Peer::new(app.engine.memory());
     let service = service_fn({
-        let seen = Arc::clone(&seen);
+        let peer = peer.clone();
         move |request| {
-            seen.store(true, Ordering::Relaxed);
-            let app = Arc::clone(&app);
-            async move { Ok::<_, Infallible>(router::answer(app, request).await) }
+            peer.0.begin_request();
+            let (app, peer) = (Arc::clone(&app), peer.clone());
+            async move {
+                let response = router::answer(app, peer.clone(), request).await;
+                peer.0.end_request();
+                Ok::<_, Infallible>(response)
+            }
         }
     });
-    let connection = builder.serve_connection(GuardedStream::new(stream), service).into_owned();
+    let connection = builder.serve_connection(GuardedStream::new(stream, peer.clone()), service).into_owned();
     let connection = pin!(watcher.watch(connection));
     let mut connection = Prompt::new(connection);
-    // hyper's own clock starts once it knows which version the peer speaks; a peer that does not say is ours.
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = sleep(HEADER_READ_MAX) => {
-            if !seen.load(Ordering::Relaxed) {
-                return;
+    let started = Instant::now();
+    let mut ticks = interval_at(started + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let served = loop {
+        tokio::select! {
+            biased;
+            served = &mut connection => break served,
+            _ = ticks.tick() => {
+                if peer.0.tick() {
+                    tracing::debug!("a connection is cut off: its peer does not take a response");
+                    return;
+                }
+                // hyper's own clock starts once it knows which version the peer speaks; a peer that does not say is ours.
+                if peer.0.requests().0 == 0 && started.elapsed() >= HEADER_READ_MAX {
+                    return;
+                }
             }
-            connection.await
         }
     };
     if let Err(error) = served {

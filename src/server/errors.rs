@@ -27,10 +27,10 @@ pub(super) async fn collection(call: &Call) -> Result<Response> {
     wanted.after.as_deref().map(id::error).transpose()?;
     wanted.limit = list::limit(&mut query)?;
     query.finish()?;
-    let items = call.engine().errors(&wanted).await?;
-    let full = items.len() >= wanted.limit as usize;
-    let next = items.last().filter(|_| full).map(|record| record.id.clone());
-    Reply::ok().serialize(&Page { items, next })
+    let page = call.engine().errors(&wanted).await?;
+    list::hold(call, page.records.iter().map(|record| record.event.data.as_ref().map_or(0, |data| data.len())))?;
+    let next = page.records.last().filter(|_| page.full).map(|record| record.id.clone());
+    Reply::ok().serialize(&Page { items: page.records, next })
 }
 
 /// `GET` and `DELETE /errors/{id}`

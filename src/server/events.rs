@@ -24,7 +24,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     query.finish()?;
     check_model(call, &filter).await?;
     let page = call.engine().events(&EventQuery { after, limit, filter }).await?;
-    Ok(list::events(&page, call.engine().log()))
+    list::events(call, &page, call.engine().log())
 }
 
 /// `GET /models/{model}/instances/{id}/events`
@@ -37,7 +37,7 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
     let limit = list::limit(&mut query)?;
     query.finish()?;
     let page = call.engine().instance_events(model, id, after, limit).await?;
-    Ok(list::events(&page, call.engine().log()))
+    list::events(call, &page, call.engine().log())
 }
 
 /// `GET /events/stream`
@@ -69,7 +69,11 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
             }
             future::ready(event.is_ok())
         })
-        .filter_map(move |event| future::ready(event.ok().map(|event| app.frames.of(&event, app.engine.log()))));
+        .filter_map(|event| future::ready(event.ok()))
+        .then(move |event| {
+            let app = Arc::clone(&app);
+            async move { app.frames.of(&event, app.engine.log(), app.engine.memory()).await }
+        });
     Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
 }
 

@@ -114,6 +114,7 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
             let (name, engine) = (&record.name, &record.engine);
             return Err(Problem::not_found(format!("the hook `{name}` is code for `{engine}`, not `{asked}`")));
         }
+        call.hold(bytes.len())?;
         return Ok(Reply::ok().fixed(CONTENT_TYPE, asked).bytes(bytes));
     }
     let found = call.engine().model(model)?;
@@ -128,20 +129,20 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
     let chain = match media_type.as_deref() {
         None | Some(body::JSON) => {
             query.finish()?;
-            chain(&body::read(call, body).await?)?
+            chain(&body::json(call, body).await?)?
         }
         Some(WASM) => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
-            let bytes = body::read_component(call, body).await?.to_vec();
+            let bytes = body::read_component(call, body).await?.into();
             vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false }]
         }
         Some(JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript") => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
             query.finish()?;
-            let bytes = body::read(call, body).await?.to_vec();
+            let bytes = body::read(call, body).await?.into();
             let code = BindingCode::Inline(bytes);
             vec![BindingInput { name, engine, code, shadow: false }]
         }

@@ -30,7 +30,7 @@ pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<R
     }
     // The model is looked up before the body is read, so that an import into nowhere is answered at once.
     call.engine().model(model)?;
-    let lines = body::lines(body, call.app.max_body_bytes());
+    let lines = body::lines(call, body, call.app.max_body_bytes())?;
     let imported = call.engine().import(model, lines, &options, &call.origin()).await?;
     Reply::ok().serialize(&imported)
 }

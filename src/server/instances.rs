@@ -50,7 +50,7 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
         true => Some(call.engine().count(model, &input.query).await?),
         false => None,
     };
-    list::instances(&page, input.projection.as_ref(), count)
+    list::instances(call, &page, input.projection.as_ref(), count)
 }
 
 async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
@@ -68,7 +68,12 @@ async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
     let tag = EntityTag::of_instance(call.app.log, &instance);
     match precondition::of_read(call.headers(), tag)? {
         Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(tag).empty()),
-        Read::Send => Ok(Reply::ok().etag(tag).json(text(&instance))),
+        Read::Send => {
+            if instance.data.len() > list::COUNTED_LATE_BYTES {
+                call.hold(2 * instance.data.len())?;
+            }
+            Ok(Reply::ok().etag(tag).json(text(&instance)))
+        }
     }
 }
 
@@ -112,7 +117,7 @@ async fn replace(call: &Call, model: &str, id: &str, body: Incoming) -> Result<R
 }
 
 async fn patch(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
-    let bytes = body::of_type(call, body, body::MERGE_PATCH).await?;
+    let bytes = body::json_of_type(call, body, body::MERGE_PATCH).await?;
     let patch = input::value(&bytes)?;
     write(call, model, Change::Patch { id: id.to_owned(), patch }).await
 }

@@ -6,11 +6,16 @@ use super::problem::{Problem, Result};
 use super::projection::Projection;
 use super::query::Query;
 use super::reply::{Reply, Response};
+use super::request::Call;
 use super::{json, place};
 use crate::engine::QueryInput;
+use crate::memory::tree_bytes;
 
 pub(super) const LIMIT_MAX: u64 = 1000;
 pub(super) const LIMIT_DEFAULT: u32 = 50;
+
+/// Up to here a response is counted when it is there.
+pub(super) const COUNTED_LATE_BYTES: usize = 16 * 1024;
 
 /// `limit`, from 1 to 1000.
 pub(super) fn limit(query: &mut Query<'_>) -> Result<u32> {
@@ -41,7 +46,17 @@ impl ListInput {
 }
 
 /// `{items, next, count?}`
-pub(super) fn instances(page: &InstancePage, projection: Option<&Projection>, count: Option<u64>) -> Result<Response> {
+pub(super) fn instances(
+    call: &Call,
+    page: &InstancePage,
+    projection: Option<&Projection>,
+    count: Option<u64>,
+) -> Result<Response> {
+    hold(call, page.items.iter().map(|instance| instance.data.len()))?;
+    if projection.is_some() {
+        // One tree at a time.
+        call.hold(page.items.iter().map(|instance| tree_bytes(instance.data.as_bytes())).max().unwrap_or(0))?;
+    }
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(b"{\"items\":[");
     for (index, instance) in page.items.iter().enumerate() {
@@ -72,7 +87,8 @@ pub(super) fn instances(page: &InstancePage, projection: Option<&Projection>, co
 }
 
 /// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page is full.
-pub(super) fn events(page: &EventPage, log: &str) -> Response {
+pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Response> {
+    hold(call, page.events.iter().map(|event| event.data.as_ref().map_or(0, |data| data.len())))?;
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(b"{\"items\":[");
     for (index, event) in page.events.iter().enumerate() {
@@ -93,5 +109,11 @@ pub(super) fn events(page: &EventPage, log: &str) -> Response {
     out.extend_from_slice(b",\"head\":");
     json::write_u64(&mut out, page.head);
     out.push(b'}');
-    Reply::ok().json(out)
+    Ok(Reply::ok().json(out))
+}
+
+/// Holds a page of data of these sizes, and the text that is made of it.
+pub(super) fn hold(call: &Call, sizes: impl Iterator<Item = usize>) -> Result<()> {
+    let bytes = 2 * sizes.sum::<usize>();
+    if bytes > COUNTED_LATE_BYTES { call.hold(bytes) } else { Ok(()) }
 }

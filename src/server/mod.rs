@@ -21,6 +21,7 @@ mod json;
 mod list;
 mod metrics;
 mod models;
+mod peer;
 mod place;
 mod precondition;
 mod prefer;

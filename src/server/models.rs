@@ -1,23 +1,27 @@
 //! `/models`: definitions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::{Stream, stream};
 use hyper::StatusCode;
 use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Json, Position};
+use snaphook_driver::{Json, PAGE_BYTES_MAX, Position};
 
 use super::etag::EntityTag;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
-use super::reply::{Reply, Response};
+use super::reply::{Body, Reply, Response};
 use super::request::{Call, Verb};
-use super::{body, id};
-use crate::catalog::ModelRecord;
+use super::{body, id, list};
+use crate::catalog::{Model, ModelRecord};
 use crate::config::Phase;
 use crate::engine::command::{Defined, ModelInput};
 use crate::engine::input;
@@ -51,7 +55,23 @@ fn list(call: &Call) -> Result<Response> {
     }
     call.no_query()?;
     let models = call.engine().models();
+    if models.iter().map(|model| model.record.schema.len()).sum::<usize>() > PAGE_BYTES_MAX {
+        return Ok(Reply::ok().fixed(CONTENT_TYPE, "application/json").body(Body::Stream(Box::pin(pieces(models)))));
+    }
+    list::hold(call, models.iter().map(|model| model.record.schema.len()))?;
     Reply::ok().serialize(&Page { items: models.iter().map(|model| View::of(&model.record)).collect(), next: None })
+}
+
+/// The same page, one model at a time.
+fn pieces(models: Vec<Arc<Model>>) -> impl Stream<Item = Bytes> + Send {
+    let items = models.into_iter().enumerate().map(|(index, model)| {
+        let mut out = if index == 0 { Vec::new() } else { vec![b','] };
+        // Texts and numbers: writing them into memory cannot fail.
+        let _ = serde_json::to_writer(&mut out, &View::of(&model.record));
+        Bytes::from(out)
+    });
+    let (start, end) = (Bytes::from_static(b"{\"items\":["), Bytes::from_static(b"],\"next\":null}"));
+    stream::iter([start].into_iter().chain(items).chain([end]))
 }
 
 async fn create(call: &Call, body: Incoming) -> Result<Response> {

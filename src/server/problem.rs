@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::reply::{Reply, Response};
 use crate::engine::{Error, ErrorKind};
 use crate::hooks::context::FieldError;
+use crate::memory::Shortage;
 
 /// Result of a handler.
 pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
@@ -172,6 +173,12 @@ impl Problem {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response
+    }
+}
+
+impl From<Shortage> for Problem {
+    fn from(shortage: Shortage) -> Self {
+        Error::from(shortage).into()
     }
 }
 

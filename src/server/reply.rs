@@ -1,32 +1,104 @@
-//! Answers: a body that is either whole or a stream, and a builder for the headers that they share.
+//! Responses: a body that is either whole or a stream and whose memory is counted until it is sent, and a builder for the
+//! headers that they share.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
 use hyper::StatusCode;
 use hyper::body::{Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+};
 use serde::Serialize;
 
 use super::etag::EntityTag;
+use super::peer::{RequestMemory, Ticket};
 use super::problem::{Problem, ProblemType, Result};
 
 pub(super) type Response = hyper::Response<Body>;
 
+/// A large body goes out in pieces of that size.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// What goes over the wire after the head.
 pub(super) enum Body {
     /// Empty once it was sent.
-    Whole(Bytes),
+    Whole(Vec<u8>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
+    /// out in pieces.
+    Sending { rest: Bytes, sent: Option<Arc<Sent>> },
+    /// A stream whose peer must take what comes.
+    Streaming { stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>, ticket: Ticket, _memory: RequestMemory },
+}
+
+/// The bytes of a response and what they count against.
+pub(super) struct Sent {
+    bytes: Vec<u8>,
+    ticket: Ticket,
+    _memory: RequestMemory,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Owns the bytes for those who have pieces of them.
+struct Owner(Arc<Sent>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
 }
 
 impl Default for Body {
     fn default() -> Self {
-        Body::Whole(Bytes::new())
+        Body::Whole(Vec::new())
     }
+}
+
+impl Body {
+    /// Bytes that are in memory now.
+    fn size(&self) -> usize {
+        match self {
+            Body::Whole(bytes) => bytes.capacity(),
+            _ => 0,
+        }
+    }
+}
+
+/// Lets the response hold the memory of its request: from now on, as much as it needs. `may_fail`: nothing was changed, so
+/// that an error says the truth.
+pub(super) fn hand_over(mut response: Response, mut memory: RequestMemory, may_fail: bool) -> Result<Response> {
+    let bytes = response.body().size();
+    if may_fail {
+        memory.resize(bytes)?;
+    } else {
+        memory.resize_anyway(bytes);
+    }
+    let body = response.body_mut();
+    *body = match std::mem::take(body) {
+        Body::Whole(bytes) if bytes.is_empty() => Body::Whole(bytes),
+        Body::Whole(bytes) => {
+            let sent = Sent { bytes, ticket: Ticket::new(memory.share()), _memory: memory };
+            if sent.bytes.len() <= PIECE_BYTES {
+                Body::Sending { rest: Bytes::from_owner(sent), sent: None }
+            } else {
+                let sent = Arc::new(sent);
+                Body::Sending { rest: Bytes::from_owner(Owner(Arc::clone(&sent))), sent: Some(sent) }
+            }
+        }
+        Body::Stream(stream) => Body::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory },
+        body => body,
+    };
+    Ok(response)
 }
 
 impl hyper::body::Body for Body {
@@ -36,19 +108,38 @@ impl hyper::body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
+            Body::Sending { rest, .. } if rest.is_empty() => Poll::Ready(None),
+            Body::Sending { rest, sent } => {
+                if let Some(sent) = sent {
+                    sent.ticket.renew();
+                }
+                Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
+            }
             Body::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Streaming { stream, ticket, .. } => {
+                let next = stream.as_mut().poll_next(cx);
+                if next.is_ready() {
+                    ticket.renew();
+                }
+                next.map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(bytes) if bytes.is_empty())
+        match self {
+            Body::Whole(bytes) => bytes.is_empty(),
+            Body::Sending { rest, .. } => rest.is_empty(),
+            _ => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Sending { rest, .. } => SizeHint::with_exact(rest.len() as u64),
+            Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),
         }
     }
 }
@@ -61,7 +152,10 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(status: StatusCode) -> Self {
-        Reply { status, headers: HeaderMap::with_capacity(6) }
+        let mut headers = HeaderMap::with_capacity(6);
+        // A browser that guesses another type from the content could run data as a page.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Reply { status, headers }
     }
 
     pub(super) fn ok() -> Self {
@@ -106,7 +200,7 @@ impl Reply {
         Ok(self.json(text))
     }
 
-    pub(super) fn bytes(self, bytes: impl Into<Bytes>) -> Response {
+    pub(super) fn bytes(self, bytes: impl Into<Vec<u8>>) -> Response {
         self.body(Body::Whole(bytes.into()))
     }
 

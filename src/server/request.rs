@@ -7,6 +7,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::App;
+use super::peer::RequestMemory;
 use super::precondition;
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
@@ -39,11 +40,18 @@ pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) head: Parts,
     pub(super) request_id: HeaderValue,
+    /// What the request holds in memory; its response takes it over.
+    pub(super) memory: RequestMemory,
 }
 
 impl Call {
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.app.engine
+    }
+
+    /// Holds so many bytes until the response is sent, or refuses the request.
+    pub(super) fn hold(&self, bytes: usize) -> Result<()> {
+        Ok(self.memory.grow(bytes)?)
     }
 
     pub(super) fn verb(&self) -> Verb {

@@ -9,26 +9,32 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
 
 use super::metrics::Route;
+use super::peer::{PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::query::{decode, shorten};
-use super::reply::{Body, Response};
+use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{App, errors, events, health, hooks, import, instances, models, rebuild, secrets, sites};
+use crate::memory::allocator;
 
 /// More segments than any route has.
 const SEGMENTS_MAX: usize = 8;
 
+/// Bytes of a head that are not counted: two hundred of them are what one large document is.
+const HEAD_FREE_BYTES: usize = 4 * 1024;
+
 /// Answers one request. Never panics.
-pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response {
+pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incoming>) -> Response {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
-    let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone() };
+    let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory: RequestMemory::of(peer) };
 
     let outcome = if call.verb() == Verb::Get || changes_data(&call) {
         AssertUnwindSafe(handle(call, body)).catch_unwind().await
@@ -66,11 +72,39 @@ fn changes_data(call: &Call) -> bool {
 
 async fn handle(call: Call, body: Incoming) -> (Route, Response) {
     let (route, outcome) = dispatch(&call, body).await;
-    let response = outcome.unwrap_or_else(|problem| problem.into_response(&call.app.mount_path, &call.request_id));
-    (route, response)
+    if changes_much(route, call.verb()) {
+        allocator::large_work_done();
+    }
+    // What says how the server is must come through when it is full.
+    let may_fail = call.verb() == Verb::Get && !matches!(route, Route::Healthz | Route::Readyz | Route::Metrics);
+    let Call { app, request_id, memory, .. } = call;
+    let peer = memory.share().clone();
+    let sent = outcome.and_then(|response| hand_over(response, memory, may_fail));
+    let response = sent.or_else(|problem| {
+        hand_over(problem.into_response(&app.mount_path, &request_id), RequestMemory::of(peer), false)
+    });
+    // What must not be refused is not.
+    (route, response.unwrap_or_else(|problem: Problem| problem.into_response(&app.mount_path, &request_id)))
+}
+
+/// Whether it was a change that looks at many instances, or compiles.
+fn changes_much(route: Route, verb: Verb) -> bool {
+    verb != Verb::Get && matches!(route, Route::Models | Route::Model | Route::HooksPhase | Route::Import | Route::Rebuild)
+}
+
+/// The bytes of a head, as it came.
+fn head_bytes(head: &Parts) -> usize {
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    lines + head.uri.path().len() + head.uri.query().map_or(0, str::len)
 }
 
 async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
+    let head_bytes = head_bytes(&call.head);
+    if head_bytes > HEAD_FREE_BYTES
+        && let Err(problem) = call.hold(head_bytes)
+    {
+        return (Route::Unknown, Err(problem));
+    }
     if let Err(problem) = sites::refuse_others(call) {
         return (Route::Unknown, Err(problem));
     }

@@ -1,10 +1,12 @@
 //! Pages in a browser on this machine that are not ours: while no token is asked for, they must be kept out here.
 //!
-//! A page of another site cannot read our answers, but it can send simple requests; browsers say where those come
-//! from. A page whose own name was made to resolve to this machine (DNS rebinding) counts as ours for the browser; it
+//! A page of another site cannot read our responses, but it can send simple requests; browsers say where those come from, in
+//! `Origin` with every request that could write, and most of them in `Sec-Fetch-Site`. A page whose own name was made to resolve to this machine (DNS rebinding) counts as ours for the browser; it
 //! is known by the name that it asks for. Other clients say neither and are taken at their address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hyper::header::{HeaderValue, ORIGIN};
 
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
@@ -24,12 +26,30 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
             shorten(authority)
         )));
     }
-    match call.headers().get("sec-fetch-site") {
-        Some(site) if call.verb() != Verb::Get && site != "same-origin" && site != "none" => {
-            Err(forbidden("a page of another site may not write here".to_owned()))
-        }
-        _ => Ok(()),
+    if call.verb() == Verb::Get {
+        return Ok(());
     }
+    let site = call.headers().get("sec-fetch-site");
+    let same_site = site.is_none_or(|site| site == "same-origin" || site == "none");
+    let is_own = |origin: &HeaderValue| {
+        origin.to_str().is_ok_and(|origin| authority.is_some_and(|authority| is_origin_of(origin, authority)))
+    };
+    match same_site && call.headers().get_all(ORIGIN).iter().all(is_own) {
+        true => Ok(()),
+        false => Err(forbidden("a page of another site may not write here".to_owned())),
+    }
+}
+
+/// Whether pages of an origin are those of the host and port that the request is for.
+fn is_origin_of(origin: &str, authority: &str) -> bool {
+    let Some((scheme, own)) = origin.split_once("://") else { return false };
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let host = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
+    host(own) == host(authority)
 }
 
 fn forbidden(detail: String) -> Problem {
@@ -56,7 +76,33 @@ fn is_this_machine(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_this_machine;
+    use super::{is_origin_of, is_this_machine};
+
+    #[test]
+    fn origins() {
+        for (origin, authority, expected) in [
+            ("http://localhost:1337", "localhost:1337", true),
+            ("http://LocalHost:1337", "localhost:1337", true),
+            ("http://localhost", "localhost:80", true),
+            ("http://localhost:80", "localhost", true),
+            ("https://localhost", "localhost:443", true),
+            ("http://[::1]:1337", "[::1]:1337", true),
+            ("http://localhost:3000", "localhost:1337", false),
+            ("http://localhost", "localhost:1337", false),
+            ("https://localhost:80", "localhost", false),
+            ("http://127.0.0.1:1337", "localhost:1337", false),
+            ("http://evil.example", "localhost:1337", false),
+            ("http://localhost:1337.evil.example", "localhost:1337", false),
+            ("http://localhost:1337/", "localhost:1337", false),
+            ("http://user@localhost:1337", "localhost:1337", false),
+            ("chrome-extension://localhost:1337", "localhost:1337", false),
+            ("file://", "localhost:1337", false),
+            ("null", "localhost:1337", false),
+            ("", "localhost:1337", false),
+        ] {
+            assert_eq!(is_origin_of(origin, authority), expected, "{origin} of {authority}");
+        }
+    }
 
     #[test]
     fn names_of_this_machine() {

@@ -1,6 +1,7 @@
 //! Server-sent events: frames, heartbeats, the end at shutdown. Each event is written once for all that listen.
 
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -9,10 +10,11 @@ use futures::{Stream, StreamExt, stream};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use snaphook_driver::{Event, Position};
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use super::reply::{Body, Reply, Response};
 use super::{json, place};
+use crate::memory::{Lease, MemoryBudget, Share};
 
 pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 
@@ -22,8 +24,10 @@ const COMMENT: &[u8] = b":\n\n";
 
 /// Frames that are kept for other listeners. Live listeners are within a few events of each other.
 const FRAMES_KEPT: usize = 256;
-/// Longer frames are written anew for each listener, so that what is kept stays below 4 MiB.
+/// Longer frames are kept only while a listener has them, so that what is kept stays below 4 MiB.
 const FRAME_KEPT_BYTES_MAX: usize = 16 * 1024;
+/// Delay before a long frame asks again for memory that others hold.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers with a stream of frames that ends when `frames` does, or when the server stops.
 pub(super) fn respond(frames: impl Stream<Item = Bytes> + Send + 'static, stopping: watch::Receiver<bool>) -> Response {
@@ -87,7 +91,26 @@ pub(super) fn frame(id: Option<(&str, Position)>, name: &str, write_data: impl F
 
 /// Frames of events by position: derived, bounded, may forget anything at any time.
 pub(super) struct FrameCache {
-    slots: [ArcSwapOption<(Position, Bytes)>; FRAMES_KEPT],
+    slots: [ArcSwapOption<(Position, Frame)>; FRAMES_KEPT],
+}
+
+enum Frame {
+    Short(Bytes),
+    /// Its listeners own it: a thousand of them have it once.
+    Long(Weak<LongFrame>),
+}
+
+struct LongFrame {
+    bytes: Bytes,
+    _memory: Lease<Share>,
+}
+
+struct Owner(Arc<LongFrame>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
 }
 
 impl Default for FrameCache {
@@ -97,19 +120,38 @@ impl Default for FrameCache {
 }
 
 impl FrameCache {
-    /// The frame of an event of the log, made now if nobody made it yet. A position names one event for ever.
-    pub(super) fn of(&self, event: &Event, log: &str) -> Bytes {
+    /// The frame of an event, made now if nobody has it. A position names one event for ever. A long one waits until there
+    /// is memory for it.
+    pub(super) async fn of(&self, event: &Event, log: &str, budget: &Arc<MemoryBudget>) -> Bytes {
         let slot = &self.slots[(event.position % FRAMES_KEPT as u64) as usize];
-        if let Some(kept) = &*slot.load()
-            && kept.0 == event.position
-        {
-            return kept.1.clone();
+        let long_bytes = event.data.as_ref().map_or(0, |data| data.len());
+        let memory = Lease::of(budget.whole());
+        loop {
+            if let Some(kept) = &*slot.load()
+                && kept.0 == event.position
+            {
+                match &kept.1 {
+                    Frame::Short(frame) => return frame.clone(),
+                    Frame::Long(frame) => {
+                        if let Some(frame) = frame.upgrade() {
+                            return Bytes::from_owner(Owner(frame));
+                        }
+                    }
+                }
+            }
+            if long_bytes <= FRAME_KEPT_BYTES_MAX || !memory.grow(long_bytes).is_err_and(|shortage| shortage.can_fit()) {
+                break;
+            }
+            sleep(MEMORY_PAUSE).await;
         }
-        let frame = frame(Some((log, event.position)), event.kind.as_str(), |out| json::write_event(out, event));
-        if frame.len() <= FRAME_KEPT_BYTES_MAX {
-            slot.store(Some(std::sync::Arc::new((event.position, frame.clone()))));
+        let bytes = frame(Some((log, event.position)), event.kind.as_str(), |out| json::write_event(out, event));
+        if bytes.len() <= FRAME_KEPT_BYTES_MAX {
+            slot.store(Some(Arc::new((event.position, Frame::Short(bytes.clone())))));
+            return bytes;
         }
-        frame
+        let frame = Arc::new(LongFrame { bytes, _memory: memory });
+        slot.store(Some(Arc::new((event.position, Frame::Long(Arc::downgrade(&frame))))));
+        Bytes::from_owner(Owner(frame))
     }
 }
 
@@ -127,15 +169,31 @@ mod tests {
         .expect("an event")
     }
 
-    #[test]
-    fn frames_are_made_once_and_forgotten() {
-        let cache = FrameCache::default();
-        let first = cache.of(&event(7), "log");
+    #[tokio::test]
+    async fn frames_are_made_once_and_forgotten() {
+        let (cache, budget) = (FrameCache::default(), MemoryBudget::new(1 << 20));
+        let first = cache.of(&event(7), "log", &budget).await;
         assert!(first.starts_with(b"id: log.7\nevent: instance.created\ndata: {\"position\":7,"), "{first:?}");
         assert!(first.ends_with(b"}\n\n"));
-        assert_eq!(cache.of(&event(7), "log").as_ptr(), first.as_ptr());
-        assert!(cache.of(&event(7 + FRAMES_KEPT as u64), "log").starts_with(b"id: log.263\n"));
-        assert_eq!(cache.of(&event(7), "log"), first);
+        assert_eq!(cache.of(&event(7), "log", &budget).await.as_ptr(), first.as_ptr());
+        assert!(cache.of(&event(7 + FRAMES_KEPT as u64), "log", &budget).await.starts_with(b"id: log.263\n"));
+        assert_eq!(cache.of(&event(7), "log", &budget).await, first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_long_frame_is_held_once_for_all_its_listeners() {
+        let (cache, budget) = (FrameCache::default(), MemoryBudget::new(1 << 20));
+        let mut long = event(7);
+        long.data = Some(snaphook_driver::Json::trusted(format!("\"{}\"", "x".repeat(500_000))));
+        let mut listeners = Vec::new();
+        for _ in 0..1000 {
+            listeners.push(cache.of(&long, "log", &budget).await);
+        }
+        assert!(listeners.iter().all(|frame| frame.as_ptr() == listeners[0].as_ptr()));
+        assert!((500_000..510_000).contains(&budget.used()), "{}", budget.used());
+        drop(listeners);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ fn pages_of_other_sites_may_not_write() {
     send(("Sec-Fetch-Site", "cross-site")).json(&body).send().expect_problem(403, "forbidden");
     // Without a type a browser would send it without asking first.
     let untyped = send(("Origin", "https://evil.example")).untyped(body.to_string());
-    untyped.send().expect_problem(415, "unsupported-media-type");
+    untyped.send().expect_problem(403, "forbidden");
     send(("Sec-Fetch-Site", "same-site")).json(&body).send().expect_problem(403, "forbidden");
     // A name that somebody else lets resolve to this machine.
     api.request("GET", "/models").host("evil.example:1337").send().expect_problem(403, "forbidden");

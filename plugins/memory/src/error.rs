@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, Result};
+use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result};
 
 use crate::locked;
 
@@ -34,16 +34,26 @@ impl ErrorStore for MemoryErrorStore {
         Ok(())
     }
 
-    async fn list(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
+    async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(locked(&self.records)
+        let records = locked(&self.records);
+        let matching = records
             .range::<String, _>((after, Bound::Unbounded))
             .map(|(_, record)| record)
             .filter(|record| query.model.as_ref().is_none_or(|model| *model == record.model))
-            .filter(|record| query.hook.as_ref().is_none_or(|hook| *hook == record.hook))
-            .take(query.limit as usize)
-            .cloned()
-            .collect())
+            .filter(|record| query.hook.as_ref().is_none_or(|hook| *hook == record.hook));
+        let mut page = ErrorPage::default();
+        let mut bytes = 0;
+        for record in matching {
+            bytes += record.event.data.as_ref().map_or(0, |data| data.len());
+            page.full = page.records.len() >= query.limit as usize
+                || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
+            if page.full {
+                break;
+            }
+            page.records.push(record.clone());
+        }
+        Ok(page)
     }
 
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>> {

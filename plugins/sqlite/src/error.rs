@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use snaphook_driver::{DriverError, ErrorKind, ErrorQuery, ErrorRecord, ErrorStore, Result};
+use snaphook_driver::{
+    DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result,
+};
 
 use crate::database::{Format, locked, off_thread, open_writer};
 use crate::fault::fault;
@@ -93,23 +95,34 @@ impl ErrorStore for SqliteErrorStore {
         .await
     }
 
-    async fn list(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
+    async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         let query = query.clone();
-        let texts = self
-            .with("list", move |connection| {
-                let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
-                let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
-                let sql =
-                    format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4");
-                connection
-                    .prepare_cached(&sql)?
-                    .query_map(params![query.model, query.hook, query.after.unwrap_or_default(), query.limit], |row| {
-                        row.get::<_, String>(0)
-                    })?
-                    .collect::<rusqlite::Result<Vec<_>>>()
-            })
-            .await?;
-        texts.iter().map(|text| parse("list", text)).collect()
+        self.with("list", move |connection| {
+            let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
+            let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
+            // One more than wanted, to know whether there is one.
+            let sql = format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4 + 1");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let after = query.after.unwrap_or_default();
+            let mut rows = statement.query(params![query.model, query.hook, after, query.limit])?;
+            let mut page = ErrorPage::default();
+            let mut bytes = 0;
+            while let Some(row) = rows.next()? {
+                let text = row.get_ref(0)?.as_str()?;
+                bytes += text.len();
+                page.full = page.records.len() >= query.limit as usize
+                    || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
+                if page.full {
+                    break;
+                }
+                match parse("list", text) {
+                    Ok(record) => page.records.push(record),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Ok(Ok(page))
+        })
+        .await?
     }
 
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>> {

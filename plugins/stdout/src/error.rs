@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use async_trait::async_trait;
-use snaphook_driver::{DriverError, ErrorKind, ErrorQuery, ErrorRecord, ErrorStore, Result};
+use snaphook_driver::{DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, Result};
 
 /// See the crate's documentation.
 pub struct StdoutErrorStore;
@@ -23,9 +23,10 @@ impl ErrorStore for StdoutErrorStore {
     }
 
     async fn record(&self, record: &ErrorRecord) -> Result<()> {
-        let mut line = serde_json::to_vec(record).map_err(|error| {
+        let text = serde_json::to_string(record).map_err(|error| {
             DriverError::new(ErrorKind::Invalid, "record", "the record cannot be written as JSON").because(error)
         })?;
+        let mut line = shown(&text).into_bytes();
         line.push(b'\n');
         // A pipe whose reader is slow blocks; that must not stop the requests on this thread.
         let write = move || {
@@ -41,8 +42,8 @@ impl ErrorStore for StdoutErrorStore {
             .map_err(|error| failed(error.into()))
     }
 
-    async fn list(&self, _query: &ErrorQuery) -> Result<Vec<ErrorRecord>> {
-        Ok(Vec::new())
+    async fn list(&self, _query: &ErrorQuery) -> Result<ErrorPage> {
+        Ok(ErrorPage::default())
     }
 
     async fn get(&self, _id: &str) -> Result<Option<ErrorRecord>> {
@@ -51,5 +52,33 @@ impl ErrorStore for StdoutErrorStore {
 
     async fn remove(&self, _id: &str) -> Result<bool> {
         Ok(false)
+    }
+}
+
+/// The same JSON without characters that a terminal obeys: those after ASCII's, since JSON escapes ASCII's itself.
+fn shown(json: &str) -> String {
+    let is_obeyed = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
+    };
+    json.chars().fold(String::with_capacity(json.len()), |mut text, char| {
+        match is_obeyed(char) {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(char))),
+            false => text.push(char),
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn a_terminal_has_nothing_to_obey_and_json_says_the_same() {
+        let value = serde_json::json!({ "a": "\u{1b}[31m\u{7f}\u{9b}2J\u{202e}\nü" });
+        let text = shown(&value.to_string());
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -41,8 +41,17 @@ pub struct ErrorQuery {
     pub hook: Option<String>,
     /// Only records with an id greater than this one.
     pub after: Option<String>,
-    /// At most that many; the server asks for 1 to 1000.
+    /// At most that many, from 1; fewer if the data of their events would be more than [`crate::PAGE_BYTES_MAX`]. The server
+    /// asks for 1 to 1000.
     pub limit: u32,
+}
+
+/// Some of the records that match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorPage {
+    pub records: Vec<ErrorRecord>,
+    /// It ends because of a limit: there may be more after the last one.
+    pub full: bool,
 }
 
 /// A store of failed runs.
@@ -61,8 +70,8 @@ pub trait ErrorStore: Send + Sync {
     /// Stores, durably when it returns. A record with an id that is there already replaces it.
     async fn record(&self, record: &ErrorRecord) -> Result<()>;
 
-    /// Records that match, by id ascending.
-    async fn list(&self, query: &ErrorQuery) -> Result<Vec<ErrorRecord>>;
+    /// Records that match, by id ascending. If there is one, the page has at least one.
+    async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage>;
 
     /// One record; `None` if there is none.
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>>;

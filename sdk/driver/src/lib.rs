@@ -21,7 +21,7 @@ pub mod time;
 pub use cursor::Cursor;
 pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting};
 pub use error::{DriverError, ErrorKind, Result};
-pub use error_store::{ErrorQuery, ErrorRecord, ErrorStore};
+pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
 pub use event_store::{
     Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,

@@ -8,6 +8,7 @@ use snaphook_driver::InstancePage;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
+use super::super::host_memory::Held;
 use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
 use super::check_name;
@@ -36,8 +37,11 @@ impl Session {
         check_name("the id of an instance", id)?;
         self.check_read(model)?;
         let what = format_args!("read of `{model}/{id}`").to_string();
-        let instance = self.within(READ_DEADLINE, &what, self.services.access.get(model, id)).await?;
-        instance.map(|instance| to_text(&instance, &what)).transpose()
+        let Some(instance) = self.within(READ_DEADLINE, &what, self.services.access.get(model, id)).await? else {
+            return Ok(None);
+        };
+        let _held = self.hold(2 * instance.data.len())?;
+        to_text(&instance, &what).map(Some)
     }
 
     /// `{items, next}` as JSON text; `query` as in [`super::super::access::Access::query`].
@@ -48,14 +52,28 @@ impl Session {
         if query.len() > QUERY_BYTES_MAX {
             return Err(too_large(&what, query.len(), QUERY_BYTES_MAX).into());
         }
-        to_text(&self.page(model, query, &what).await?, &what)
+        let mut held = self.hold(0)?;
+        let page = self.page(model, query, &what, &mut held).await?;
+        // The text beside the page.
+        held.grow(bytes_of(&page))?;
+        to_text(&page, &what)
     }
 
     /// A page of at most what an answer may hold; it ends earlier than asked, with a cursor, if more does not fit. A large
     /// page is read in parts, so that little is read of what does not fit.
-    async fn page(&self, model: &str, query: &str, what: &str) -> Result<InstancePage, HostError> {
+    async fn page(
+        &self,
+        model: &str,
+        query: &str,
+        what: &str,
+        held: &mut Held<'_>,
+    ) -> Result<InstancePage, HostError> {
         let ask = async |query: &str| self.within(READ_DEADLINE, &what, self.services.access.query(model, query)).await;
-        let Some((mut fields, limit)) = large(query) else { return ask(query).await };
+        let Some((mut fields, limit)) = large(query) else {
+            let page = ask(query).await?;
+            held.grow(bytes_of(&page))?;
+            return Ok(page);
+        };
         let mut page = InstancePage { items: Vec::with_capacity(limit), next: None };
         let (mut bytes, mut part) = (0, PART_ITEMS);
         while page.items.len() < limit {
@@ -73,11 +91,13 @@ impl Session {
                     found = ask(&Value::Object(fields).to_string()).await?;
                 }
                 if fits > 0 || page.items.is_empty() {
+                    held.grow(bytes_of(&found))?;
                     page.items.append(&mut found.items);
                     page.next = found.next;
                 }
                 return Ok(page);
             }
+            held.grow(bytes_of(&found))?;
             page.items.append(&mut found.items);
             page.next = found.next;
             let Some(next) = &page.next else { break };
@@ -102,6 +122,7 @@ impl Session {
             return Ok(None);
         };
         self.check_read(&event.model)?;
+        let _held = self.hold(2 * event.data.as_ref().map_or(0, |data| data.len()))?;
         to_text(&event, &what).map(Some)
     }
 
@@ -118,6 +139,11 @@ impl Session {
         };
         self.check(Capability::Read, model, verdict)
     }
+}
+
+/// Bytes of data in a page, and what stands around them.
+fn bytes_of(page: &InstancePage) -> usize {
+    page.items.iter().map(|item| item.data.len() + INSTANCE_BYTES).sum()
 }
 
 /// The refusal of something larger than allowed.

@@ -21,6 +21,8 @@ impl Session {
         self.check_write(model, id, data)?;
         let writer = self.writer();
         let what = format!("create in `{model}`");
+        // The data as the engine keeps it, and the instance that comes back.
+        let _held = self.hold(2 * data.len())?;
         let call = self.services.access.create(&writer, model, id, data);
         to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
     }
@@ -35,6 +37,8 @@ impl Session {
         self.check_write(model, Some(id), data)?;
         let writer = self.writer();
         let what = format!("update of `{model}/{id}`");
+        // The data as the engine keeps it, and the instance that comes back.
+        let _held = self.hold(2 * data.len())?;
         let call = self.services.access.update(&writer, model, id, data, expected);
         to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
     }

@@ -1,6 +1,6 @@
 //! Cases of the error store.
 
-use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, EventKind, Stream};
+use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, EventKind, Json, PAGE_BYTES_MAX, Stream};
 
 use crate::Subject;
 use crate::sample::event;
@@ -38,8 +38,8 @@ async fn list(
         after: after.map(str::to_owned),
         limit,
     };
-    let records = store.list(&query).await.unwrap();
-    records.into_iter().map(|record| record.id).collect::<Vec<_>>().join(" ")
+    let page = store.list(&query).await.unwrap();
+    page.records.into_iter().map(|record| record.id).collect::<Vec<_>>().join(" ")
 }
 
 pub async fn records_are_kept(subject: &Subject) {
@@ -85,6 +85,38 @@ pub async fn records_are_listed(subject: &Subject) {
     assert_eq!(list(&*store, None, Some("h"), None, 10).await, "b c d");
     assert_eq!(list(&*store, Some("m"), Some("h"), Some("b"), 10).await, "d");
     assert_eq!(list(&*store, Some("M"), None, None, 10).await, "");
+    store.close().await.unwrap();
+}
+
+pub async fn pages_end_early(subject: &Subject) {
+    let store = subject.error().await;
+    if !store.readable() {
+        return;
+    }
+    for number in 0..10 {
+        let mut large = record(&number.to_string(), "m", "h");
+        large.event.data = Some(Json::trusted(format!("\"{}\"", "x".repeat(PAGE_BYTES_MAX / 6))));
+        store.record(&large).await.unwrap();
+    }
+    let mut query = ErrorQuery { limit: 1000, ..ErrorQuery::default() };
+    let mut ids = Vec::new();
+    loop {
+        let page = store.list(&query).await.unwrap();
+        let bytes: usize = page.records.iter().filter_map(|record| record.event.data.as_ref()).map(|data| data.len()).sum();
+        assert!(bytes <= PAGE_BYTES_MAX && !page.records.is_empty(), "{bytes}");
+        query.after = page.records.last().map(|record| record.id.clone());
+        ids.extend(page.records.into_iter().map(|record| record.id));
+        if !page.full {
+            break;
+        }
+    }
+    assert_eq!(ids.concat(), "0123456789");
+    // A page that holds all there is says so, whatever the limit.
+    for (limit, full) in [(2, true), (3, false)] {
+        let after = Some("6".to_owned());
+        let page = store.list(&ErrorQuery { after, limit, ..ErrorQuery::default() }).await.unwrap();
+        assert_eq!((page.records.len() as u32, page.full), (limit, full));
+    }
     store.close().await.unwrap();
 }
 

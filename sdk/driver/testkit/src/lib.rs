@@ -152,6 +152,7 @@ macro_rules! error_suite {
                 [$($volatile)?],
                 error::records_are_kept,
                 error::records_are_listed,
+                error::pages_end_early,
                 error::survives_reopening,
             );
         }

@@ -11,11 +11,22 @@ pub async fn secrets_are_kept(subject: &Subject) {
     assert!(!store.delete("a").await.unwrap());
     let large: Vec<u8> = (0..PAYLOAD_BYTES_MAX).map(|index| (index % 251) as u8).collect();
     let long = "n".repeat(128);
-    for (name, bytes) in [("a", &b""[..]), ("A", b"\x00\xff"), ("0._-", b"x"), ("con", b"y"), (&long, &large)] {
+    let (capitals, mixed) = ("N".repeat(128), "nN".repeat(64));
+    for (name, bytes) in [
+        ("a", &b""[..]),
+        ("A", b"\x00\xff"),
+        ("0._-", b"x"),
+        ("con", b"y"),
+        (&capitals, b"capitals"),
+        (&mixed, b"mixed"),
+        (&long, &large),
+    ] {
         assert_eq!(store.put(name, bytes, None).await.unwrap(), 1, "{name}");
         assert!(store.get(name).await.unwrap() == Some(Sealed { bytes: bytes.to_vec(), version: 1 }), "{name}");
     }
     assert_eq!(store.get("a").await.unwrap().unwrap().bytes, b"");
+    assert_eq!(store.list("N").await.unwrap(), [capitals.as_str()]);
+    assert_eq!(store.list("n").await.unwrap(), [mixed.as_str(), long.as_str()]);
     assert_eq!(store.put("a", b"two", None).await.unwrap(), 2);
     assert_eq!(store.get("a").await.unwrap(), Some(Sealed { bytes: b"two".to_vec(), version: 2 }));
     assert!(store.delete("a").await.unwrap());

@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::super::super::access::{AccessCode, AccessError};
+use super::super::super::host_memory::Held;
+use super::super::super::session::HostError;
 use super::address;
 use crate::config::format_size;
 
@@ -82,7 +84,7 @@ impl HttpClient {
 
     /// Sends one request and reads the whole answer; follows nothing. `named`: the grant names the host whole.
     ///
-    /// The caller has checked the address of a literal: connectors do not ask a resolver for it.
+    /// The caller has checked the address of a literal: connectors do not ask a resolver for it. What comes counts in `held`.
     pub(super) async fn send(
         &self,
         named: bool,
@@ -90,7 +92,8 @@ impl HttpClient {
         url: Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, AccessError> {
+        held: &mut Held<'_>,
+    ) -> Result<Answer, HostError> {
         // Never closed; without a permit the request would only be uncounted.
         let _place = self.places.acquire().await.ok();
         let mut request = self.client(named)?.request(method, url).headers(headers);
@@ -100,16 +103,17 @@ impl HttpClient {
         let mut response = request.send().await.map_err(explain)?;
         let announced = response.content_length().unwrap_or(0);
         if announced > BODY_BYTES_MAX as u64 {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         let mut buffered = Buffered { client: self, bytes: 0 };
         let mut answer =
             Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
         while let Some(chunk) = response.chunk().await.map_err(explain)? {
             if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(too_large());
+                return Err(too_large().into());
             }
             buffered.add(chunk.len())?;
+            held.grow(chunk.len())?;
             answer.body.extend_from_slice(&chunk);
         }
         Ok(answer)

@@ -17,6 +17,7 @@ use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
+use super::super::host_memory::Held;
 use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::config::format_size;
 use client::{Answer, Refused};
@@ -46,6 +47,7 @@ impl Session {
             return Err(super::read::too_large("the body", request.body.len(), BODY_BYTES_MAX).into());
         }
         let named = self.check_http(&method, &target, None)?;
+        let mut held = self.hold(request.body.len())?;
         let headers = self.headers(&request.headers).await?;
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let what = format!("{method} {target}");
@@ -54,7 +56,7 @@ impl Session {
         let call = async {
             let _slot = self.outside_slot().await;
             loop {
-                match self.hop(hop, request.redirect).await {
+                match self.hop(hop, request.redirect, &mut held).await {
                     Ok(Step::Done(response)) => return Ok(Ok(response)),
                     Ok(Step::Next(next)) => hop = next,
                     Err(HostError::Access(error)) => return Err(error),
@@ -66,16 +68,21 @@ impl Session {
     }
 
     /// One request of a chain of redirects.
-    async fn hop(&self, hop: Hop, redirect: Redirect) -> Result<Step, HostError> {
+    async fn hop(&self, hop: Hop, redirect: Redirect, held: &mut Held<'_>) -> Result<Step, HostError> {
         let Hop { method, target, headers, body, named, count } = hop;
         let answer = self
             .services
             .http
-            .send(named, method.clone(), target.url().clone(), headers.headers.clone(), body.clone())
+            .send(named, method.clone(), target.url().clone(), headers.headers.clone(), body.clone(), held)
             .await
-            .map_err(|error| match error.code {
-                AccessCode::Denied => self.refuse_address(&method, &target, &error.message),
-                code => AccessError::new(code, format!("{method} {target}: {}", error.message)),
+            .map_err(|error| match error {
+                HostError::Access(error) if error.code == AccessCode::Denied => {
+                    self.refuse_address(&method, &target, &error.message).into()
+                }
+                HostError::Access(AccessError { code, message }) => {
+                    AccessError::new(code, format!("{method} {target}: {message}")).into()
+                }
+                fatal => fatal,
             })?;
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let Some(location) = location.filter(|_| redirect != Redirect::Manual) else {

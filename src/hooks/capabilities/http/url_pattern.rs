@@ -16,6 +16,9 @@ use crate::config::HttpPattern;
 /// A URL longer than this is refused.
 const URL_BYTES_MAX: usize = 64 * 1024;
 
+/// How often a path may be percent-encoded over again.
+const DECODINGS_MAX: usize = 4;
+
 /// One entry of `http` in a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlPattern {
@@ -97,7 +100,10 @@ impl Target {
             return Err("the URL holds a user name or password; use an `authorization` header".to_owned());
         }
         if climbs(url.path()) {
-            return Err(format!("the path `{}` holds an encoded `.` or `..` segment", shorten(url.path())));
+            return Err(format!(
+                "the path `{}` holds an encoded `.` or `..` segment, or is encoded more than {DECODINGS_MAX} times over",
+                shorten(url.path())
+            ));
         }
         url.set_fragment(None);
         Ok(Target { url })
@@ -140,12 +146,17 @@ pub(super) fn parse_method(text: &str) -> Result<Method, String> {
     Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{}` is no HTTP method", shorten(text)))
 }
 
-/// Whether a segment is `.` or `..` for a server that decodes the path, even twice, before it looks at segments. The
-/// URL parser has resolved the plain ones.
+/// Whether a segment is `.` or `..` for a server that decodes the path, however often, before it looks at segments. The
+/// URL parser has resolved the plain ones. A path that is not plain after [`DECODINGS_MAX`] rounds could be anything.
 fn climbs(path: &str) -> bool {
+    // Some servers pass over what is around a segment's name.
+    let name = |segment: &str| {
+        let name = segment.split(';').next().unwrap_or_default();
+        matches!(name.trim_matches(|char: char| char.is_control() || char.is_whitespace()), "." | "..")
+    };
     let mut text = path.to_owned();
-    for _ in 0..3 {
-        if text.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
+    for _ in 0..=DECODINGS_MAX {
+        if text.split(['/', '\\']).any(name) {
             return true;
         }
         let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();
@@ -154,7 +165,7 @@ fn climbs(path: &str) -> bool {
         }
         text = decoded;
     }
-    false
+    true
 }
 
 fn shorten(text: &str) -> String {
@@ -197,7 +208,11 @@ mod tests {
             ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/%252e%252e%252fadmin", false),
             ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..%5cadmin", false),
             ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..;/admin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/..%00/admin", false),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/.%2e%09/admin", false),
             ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/a..b", true),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/100%25", true),
+            ("https://api.example.com/v1/*", "GET", "https://api.example.com/v1/a%25252fb", true),
             ("https://api.example.com/v1/*", "GET", "https:api.example.com/v1/x", true),
             ("https://*.example.com/*", "GET", "https://a.b.example.com/", true),
             ("https://*.example.com/*", "GET", "https://example.com/", false),
@@ -222,6 +237,29 @@ mod tests {
         for (pattern, method, url, expected) in rows {
             check(pattern, method, url, expected);
         }
+    }
+
+    /// Each character of a climbing path encoded as often as one likes.
+    #[test]
+    fn no_depth_of_encoding_climbs() {
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        for climbing in ["..", "../", "..\\", "../../admin", "..;x"] {
+            let mut whole = encode(climbing);
+            let mut percent_only = whole.clone();
+            for depth in 1..=40 {
+                for path in [&whole, &percent_only] {
+                    let url = format!("https://api.example.com/v1/{path}");
+                    check("https://api.example.com/v1/*", "GET", &url, false);
+                }
+                percent_only = percent_only.replace('%', "%25");
+                if depth < 5 {
+                    whole = encode(&whole);
+                }
+            }
+        }
+        // The longest chain of encodings that fits is found out in a few rounds.
+        let deep = format!("https://api.example.com/v1/%{}41", "25".repeat(30_000));
+        assert!(Target::parse(&deep).unwrap_err().contains("more than"), "encoded 30,000 times");
     }
 
     #[test]

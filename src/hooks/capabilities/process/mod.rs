@@ -66,12 +66,15 @@ impl Session {
         let grant = self.check_process(&command)?;
         let timeout = command.timeout.map_or(grant.timeout, |asked| asked.min(grant.timeout));
         let what = format!("`{}`", command.program);
+        let mut held = self.hold(command.stdin.len())?;
         let call = async {
             let _slot = self.outside_slot().await;
             self.services.processes.run(grant, command, timeout).await
         };
         // The program is ended at its own limit, with what it had printed by then in the message.
-        self.within(timeout + run::GRACE, &what, call).await
+        let output = self.within(timeout + run::GRACE, &what, call).await?;
+        held.grow(output.stdout.len() + output.stderr.len())?;
+        Ok(output)
     }
 
     /// The grant that opens the command.

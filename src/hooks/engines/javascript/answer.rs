@@ -6,11 +6,12 @@ use serde::Deserialize;
 use snaphook_driver::Json;
 
 use super::digits::{Digits, Restored};
-use super::nodes::NODES_MAX;
+use super::nodes::{NODES_MAX, nodes_bytes};
 use super::source::Source;
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, is_unchanged, look};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, stack_failure};
+use crate::hooks::host_memory::HostMemory;
 
 /// What the engines call the text that the runner evaluates, in stacks.
 const EVALUATED: &str = "<input>:";
@@ -25,6 +26,8 @@ pub(in crate::hooks::engines) struct Reading {
     pub(in crate::hooks::engines) marker: String,
     /// If the sandbox was refused memory in this call.
     pub(in crate::hooks::engines) memory_failure: Option<Failure>,
+    /// What the server holds for the run.
+    pub(in crate::hooks::engines) memory: Arc<HostMemory>,
 }
 
 impl Reading {
@@ -40,8 +43,13 @@ impl Reading {
     }
 
     fn outcome(self, context: &Context, source: &Source) -> (Outcome, bool) {
-        let Reading { answer, digits, marker, memory_failure } = self;
-        Reader { context, source, digits: &digits, marker: &marker, memory_failure }.outcome(&answer)
+        let Reading { answer, digits, marker, memory_failure, memory } = self;
+        // The answer, and the data that is made of it.
+        let _held = match memory.hold(2 * answer.len()) {
+            Ok(held) => held,
+            Err(failure) => return (Outcome::Failed(failure), false),
+        };
+        Reader { context, source, digits: &digits, marker: &marker, memory_failure, memory: &memory }.outcome(&answer)
     }
 }
 
@@ -67,6 +75,7 @@ struct Reader<'a> {
     marker: &'a str,
     /// If the sandbox was refused memory in this call.
     memory_failure: Option<Failure>,
+    memory: &'a HostMemory,
 }
 
 impl Reader<'_> {
@@ -107,7 +116,14 @@ impl Reader<'_> {
         let restored = match self.digits.is_plain() {
             _ if unchanged => Restored::Unchanged,
             true => Restored::Changed(text.to_owned()),
-            false => self.digits.restore(text, original.map(Json::as_str), self.marker),
+            false => {
+                let original = original.map(Json::as_str);
+                let _held = match self.memory.hold(nodes_bytes(text) + original.map_or(0, nodes_bytes)) {
+                    Ok(held) => held,
+                    Err(failure) => return Outcome::Failed(failure),
+                };
+                self.digits.restore(text, original, self.marker)
+            }
         };
         let data = match restored {
             // Giving back what came is no change, whatever the grant says.

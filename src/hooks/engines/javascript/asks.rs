@@ -25,7 +25,7 @@ pub(in crate::hooks::engines) async fn ask(
 ) -> Result<String, Failure> {
     let result = perform(session, digits, operation, arguments).await;
     if let Ok(text) = &result {
-        digits.note(text);
+        digits.note(text, session.memory())?;
     }
     answer(result)
 }

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 
 use super::nodes::{Kind, Nodes, Token, tokens};
+use crate::hooks::context::Failure;
+use crate::hooks::host_memory::HostMemory;
 
 /// The texts of the numbers that a call was given and that JavaScript changes.
 #[derive(Debug, Default)]
@@ -17,6 +19,11 @@ pub(in crate::hooks::engines) struct Digits {
     /// By the number that JavaScript makes of them: those that lose digits. `None`: two texts become the same number.
     lossy: HashMap<u64, Option<Box<str>>>,
 }
+
+/// What a number takes in the map, about.
+const ENTRY_BYTES: usize = 48;
+/// Bytes that are counted at once.
+const STEP_BYTES: usize = 64 << 10;
 
 /// What a text became with its digits put back.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +36,9 @@ pub(super) enum Restored {
 }
 
 impl Digits {
-    /// Notes the numbers of one JSON text that the hook gets.
-    pub(super) fn note(&mut self, json: &str) {
+    /// Notes the numbers of one JSON text that the hook gets, and keeps memory of its run for them.
+    pub(super) fn note(&mut self, json: &str, memory: &HostMemory) -> Result<(), Failure> {
+        let mut kept = 0;
         for (token, start, end) in tokens(json) {
             let text = &json[start..end];
             if token != Token::Number || is_short_integer(text) {
@@ -45,11 +53,19 @@ impl Digits {
             if value.is_finite() && normal(&written) == normal(text) {
                 continue;
             }
-            let known = self.lossy.entry(value.to_bits()).or_insert_with(|| Some(text.into()));
+            let known = self.lossy.entry(value.to_bits()).or_insert_with(|| {
+                kept += ENTRY_BYTES + text.len();
+                Some(text.into())
+            });
             if known.as_ref().is_some_and(|known| **known != *text && normal(known) != normal(text)) {
                 *known = None;
             }
+            // In steps, so that a text with few of them costs nothing and one with many cannot pass the limit by far.
+            if kept > STEP_BYTES {
+                memory.keep(std::mem::take(&mut kept))?;
+            }
         }
+        memory.keep(kept)
     }
 
     /// Whether nothing needs to be put back.
@@ -274,10 +290,14 @@ fn is_short_integer(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn memory() -> HostMemory {
+        HostMemory::new(1 << 30)
+    }
+
     #[track_caller]
     fn check(original: &str, returned: &str, expected: &str) {
         let mut digits = Digits::default();
-        digits.note(original);
+        digits.note(original, &memory()).unwrap();
         match digits.restore(returned, Some(original), "#") {
             Restored::Changed(text) => assert_eq!(text, expected),
             Restored::Unchanged => assert_eq!(original, expected),
@@ -325,7 +345,7 @@ mod tests {
     fn what_came_back_as_it_was_is_unchanged() {
         let mut digits = Digits::default();
         let original = r#"{"a":[1.0,{"b":9007199254740993}],"c":1e400}"#;
-        digits.note(original);
+        digits.note(original, &memory()).unwrap();
         let returned = r##"{"c":"#+","a":[1,{"b":9007199254740992}]}"##;
         assert_eq!(digits.restore(returned, Some(original), "#"), Restored::Unchanged);
     }
@@ -338,7 +358,7 @@ mod tests {
         let nested = |first: &str| format!("{}{}{}", "[1,".repeat(120), inner(first), "]".repeat(120));
         let (original, returned) = (nested("7.0"), nested("8").replace("1.0", "1"));
         let mut digits = Digits::default();
-        digits.note(&original);
+        digits.note(&original, &memory()).unwrap();
         let start = std::time::Instant::now();
         let restored = digits.restore(&returned, Some(&original), "#");
         assert_eq!(restored, Restored::Changed(nested("8")));
@@ -349,12 +369,12 @@ mod tests {
     fn beyond_the_budget_only_what_is_certain_is_put_back() {
         let many = format!("[{}1.0]", "0,".repeat(super::super::nodes::NODES_MAX));
         let mut digits = Digits::default();
-        digits.note(&many);
-        digits.note("[9007199254740993]");
+        digits.note(&many, &memory()).unwrap();
+        digits.note("[9007199254740993]", &memory()).unwrap();
         let returned = many.replace("1.0", "9007199254740992");
         let expected = many.replace("1.0", "9007199254740993");
         assert_eq!(digits.restore(&returned, Some(&many), "#"), Restored::Changed(expected));
-        digits.note("[9007199254740992.5]");
+        digits.note("[9007199254740992.5]", &memory()).unwrap();
         assert_eq!(digits.restore(&returned, Some(&many), "#"), Restored::TooMany);
         assert_eq!(digits.restore("[9007199254740992]", None, "#"), Restored::Changed("[9007199254740992]".into()));
     }
@@ -380,9 +400,9 @@ mod tests {
     #[test]
     fn ordinary_data_needs_no_work() {
         let mut digits = Digits::default();
-        digits.note(r#"{"a":1,"b":-2.5,"c":"9007199254740993","d":[0.1,1e+21]}"#);
+        digits.note(r#"{"a":1,"b":-2.5,"c":"9007199254740993","d":[0.1,1e+21]}"#, &memory()).unwrap();
         assert!(digits.is_plain());
-        digits.note(r#"{"a":"\"1.0","b":1.0}"#);
+        digits.note(r#"{"a":"\"1.0","b":1.0}"#, &memory()).unwrap();
         assert!(!digits.is_plain());
     }
 }

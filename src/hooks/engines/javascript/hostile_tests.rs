@@ -99,7 +99,7 @@ async fn recursion_is_bounded() {
 async fn output_log_and_host_calls_are_bounded() {
     let mut case = case(Phase::PreCreate);
     case.settings.limits = crate::config::Limits { timeout: Duration::from_secs(120), memory_bytes: 1 << 30 };
-    case.grants = "read = ['*']";
+    case.grants = "read = ['*']\nmemory = '1 GiB'";
     let huge = case.run(b"export default () => ({ a: 'x'.repeat(100 * 1024 * 1024) })").await;
     assert_eq!(huge.failure().cause, FailureCause::Output, "{}", huge.failure().message);
     assert!(huge.failure().message.contains("100.0 MiB long"));

@@ -1,11 +1,14 @@
 //! The context as JavaScript gets it: one JSON text, and the numbers in it that JavaScript cannot hold.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use snaphook_driver::time;
 
 use super::digits::Digits;
 use crate::hooks::context::{Context, Failure};
 use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, look};
+use crate::hooks::host_memory::HostMemory;
 
 /// The context as the guest gets it.
 pub(in crate::hooks::engines) struct Input {
@@ -16,21 +19,23 @@ pub(in crate::hooks::engines) struct Input {
 }
 
 impl Input {
-    pub(in crate::hooks::engines) async fn of(context: &Context) -> Result<Self, Failure> {
+    /// Kept in the memory of the run.
+    pub(in crate::hooks::engines) async fn of(context: &Context, memory: &Arc<HostMemory>) -> Result<Self, Failure> {
         let bytes = [&context.before, &context.after].into_iter().flatten().map(|json| json.len()).sum();
+        memory.keep(bytes)?;
         if bytes <= LIGHT_BYTES_MAX {
-            return Ok(Input::new(context));
+            return Input::new(context, memory);
         }
-        let context = context.clone();
-        look(bytes, move || Input::new(&context)).await
+        let (context, memory) = (context.clone(), Arc::clone(memory));
+        look(bytes, move || Input::new(&context, &memory)).await?
     }
 
-    fn new(context: &Context) -> Self {
+    fn new(context: &Context, memory: &HostMemory) -> Result<Self, Failure> {
         let mut digits = Digits::default();
         let mut data = String::new();
         for (name, json) in [("before", &context.before), ("after", &context.after)] {
             if let Some(json) = json {
-                digits.note(json);
+                digits.note(json, memory)?;
                 data.extend([",\"", name, "\":", json.as_str()]);
             }
         }
@@ -49,6 +54,6 @@ impl Input {
         text.insert_str(text.len() - 1, &data);
         // A word that the author cannot know beforehand.
         let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
-        Input { text, digits, marker }
+        Ok(Input { text, digits, marker })
     }
 }

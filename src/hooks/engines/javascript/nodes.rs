@@ -4,12 +4,22 @@
 
 use super::digits::{infinite, value_of};
 use crate::hooks::engines::handback::{Printer, unquoted};
+use crate::memory;
 
 /// Values of one text; a text with more is not read.
 pub(super) const NODES_MAX: usize = 1_000_000;
 
 /// Lists and objects in each other; what the server stores has at most 128.
 const DEPTH_MAX: usize = 256;
+
+/// What a value takes while it is compared with another text: its node, and its place in the maps of its list or object.
+const NODE_WORK_BYTES: usize = 96;
+
+/// Memory that is needed to compare a text.
+pub(super) fn nodes_bytes(text: &str) -> usize {
+    let values = memory::values(text.as_bytes());
+    (values.all + values.named).min(NODES_MAX) * NODE_WORK_BYTES
+}
 
 /// Each value after those that hold it and those before it; a member's name stands before its value.
 pub(super) struct Nodes<'a> {

@@ -121,7 +121,7 @@ impl Drop for Hook {
 #[async_trait]
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
-        let Input { text, digits, marker } = match Input::of(context).await {
+        let Input { text, digits, marker } = match Input::of(context, session.memory()).await {
             Ok(input) => input,
             Err(failure) => return CallReport::failed(failure),
         };
@@ -151,7 +151,8 @@ impl Prepared for Hook {
             Ok(answer) => {
                 let memory_failure = sandbox.store.data().memory_failure();
                 let digits = std::mem::take(&mut sandbox.store.data_mut().extra.digits);
-                let reading = Reading { answer, digits, marker, memory_failure };
+                let memory = Arc::clone(session.memory());
+                let reading = Reading { answer, digits, marker, memory_failure, memory };
                 let (outcome, clean) = reading.read(context, &self.source).await;
                 if reuse && clean && sandbox.is_roomy() {
                     self.idle.put(self.id, &context.model, sandbox);

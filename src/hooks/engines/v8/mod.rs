@@ -200,7 +200,7 @@ impl Hook {
         if let Some(failure) = self.kept_out() {
             return Err(failure);
         }
-        let Input { text, mut digits, marker } = Input::of(context).await?;
+        let Input { text, mut digits, marker } = Input::of(context, session.memory()).await?;
         let _place = self.room.take(context.phase, settings.limits.memory_bytes).await;
         let (keep, mut idle) = match settings.isolation {
             Isolation::Reuse => (Keep::State, self.idle(Keep::State, context)),
@@ -257,7 +257,8 @@ impl Hook {
         // Code that catches it may go on; code that does not has reached its limit.
         let refused = text.contains(ALLOCATION_FAILED);
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
-        let reading = Reading { answer: text, digits, marker: call.marker, memory_failure };
+        let memory = Arc::clone(session.memory());
+        let reading = Reading { answer: text, digits, marker: call.marker, memory_failure, memory };
         let (outcome, clean) = reading.read(context, &self.source).await;
         let stays = match keep {
             Keep::Nothing => false,

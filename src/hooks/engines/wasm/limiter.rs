@@ -1,6 +1,10 @@
-//! Memory of one sandbox: all its memories and tables together.
+//! Memory of one sandbox: all its memories and tables together, and what the server holds for its call.
+
+use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
+
+use crate::hooks::host_memory::HostMemory;
 
 /// Bytes that one table element takes on a 64-bit host.
 const TABLE_ELEMENT_BYTES: usize = 8;
@@ -13,11 +17,17 @@ pub(super) struct Limiter {
     used: usize,
     peak: usize,
     refused: Option<usize>,
+    host: Option<Arc<HostMemory>>,
 }
 
 impl Limiter {
-    /// For the next call of the same sandbox: its memory stays, the notes of the last call do not.
-    pub(super) fn begin(&mut self, limit: usize) {
+    /// For the next call of the same sandbox: its memory stays, the notes of the last call do not. `host`: what the server
+    /// holds for the call.
+    pub(super) fn begin(&mut self, limit: usize, host: Option<Arc<HostMemory>>) {
+        if let Some(host) = &host {
+            host.set_sandbox(self.used);
+        }
+        self.host = host;
         self.limit = limit;
         self.peak = self.used;
         self.refused = None;
@@ -42,11 +52,20 @@ impl Limiter {
         self.refused
     }
 
+    /// What the server holds for the call.
+    pub(super) fn host(&self) -> usize {
+        self.host.as_ref().map_or(0, |host| host.held())
+    }
+
     fn grow(&mut self, more: usize) -> bool {
         let wanted = self.used.saturating_add(more);
-        if wanted > self.limit {
-            self.refused = Some(wanted);
+        let with_host = wanted.saturating_add(self.host());
+        if with_host > self.limit {
+            self.refused = Some(with_host);
             return false;
+        }
+        if let Some(host) = &self.host {
+            host.set_sandbox(wanted);
         }
         self.used = wanted;
         self.peak = self.peak.max(wanted);
@@ -71,13 +90,18 @@ mod tests {
     #[test]
     fn counts_memories_and_tables_together() {
         let mut limiter = Limiter::default();
-        limiter.begin(1_000);
+        limiter.begin(1_000, None);
         assert!(limiter.memory_growing(0, 900, None).unwrap());
         assert!(limiter.table_growing(0, 10, None).unwrap());
         assert!(!limiter.memory_growing(900, 930, None).unwrap());
         assert_eq!((limiter.used(), limiter.peak(), limiter.refused()), (980, 980, Some(1_010)));
-        limiter.begin(2_000);
+        let host = Arc::new(HostMemory::new(2_000));
+        limiter.begin(2_000, Some(Arc::clone(&host)));
         assert!(limiter.refused().is_none());
         assert!(limiter.memory_growing(900, 930, None).unwrap());
+        host.keep(900).unwrap();
+        assert!(host.keep(100).is_err(), "the sandbox has 1,010");
+        assert!(!limiter.memory_growing(930, 1_030, None).unwrap());
+        assert_eq!((limiter.used(), limiter.refused(), limiter.host()), (1_010, Some(2_010), 900));
     }
 }

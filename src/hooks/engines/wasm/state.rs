@@ -92,7 +92,7 @@ impl<X> State<X> {
     /// Prepares a store for one call. `session`: `None` while code is only checked, then every capability fails.
     pub(super) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
         let clock = Arc::new(Clock::start(limits.timeout, session.clone()));
-        self.limiter.begin(limits.memory_bytes);
+        self.limiter.begin(limits.memory_bytes, session.as_ref().map(|session| Arc::clone(session.memory())));
         self.log.begin(session.clone());
         self.session = session;
         self.clock = Some(clock.clone());
@@ -119,7 +119,7 @@ impl<X> State<X> {
     /// A failure, if the sandbox was refused memory during this call.
     pub(in crate::hooks::engines) fn memory_failure(&self) -> Option<Failure> {
         let wanted = self.limiter.refused()?;
-        Some(memory_failure(self.limiter.limit(), Some((wanted, self.limiter.used()))))
+        Some(memory_failure(self.limiter.limit(), Some((wanted, self.limiter.used() + self.limiter.host()))))
     }
 
     /// What a command wrote to its standard output, taken out.

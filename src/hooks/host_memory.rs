@@ -1,0 +1,107 @@
+//! What the server holds in its own memory on behalf of one run: what the hook reads, sends, writes and hands back, and
+//! what is needed to read it. It counts against the run's `memory` like the memory of its sandbox.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::context::{Failure, FailureCause};
+use crate::config::format_size;
+
+/// Counted for one run.
+#[derive(Debug)]
+pub struct HostMemory {
+    limit: usize,
+    held: AtomicUsize,
+    /// What the sandbox has; 0 where that is another process.
+    sandbox: AtomicUsize,
+}
+
+/// Bytes that are held; given back when dropped.
+pub struct Held<'a> {
+    memory: &'a HostMemory,
+    bytes: usize,
+}
+
+impl HostMemory {
+    pub fn new(limit: usize) -> Self {
+        HostMemory { limit, held: AtomicUsize::new(0), sandbox: AtomicUsize::new(0) }
+    }
+
+    /// Bytes that the server holds now.
+    pub fn held(&self) -> usize {
+        // Relaxed, here and below: only the number itself matters.
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The sandbox has so much now.
+    pub fn set_sandbox(&self, bytes: usize) {
+        self.sandbox.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Holds bytes until the run ends. The failure ends the guest.
+    pub fn keep(&self, bytes: usize) -> Result<(), Failure> {
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let used = held.saturating_add(self.sandbox.load(Ordering::Relaxed));
+        if used.saturating_add(bytes) <= self.limit {
+            return Ok(());
+        }
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        let limit = format_size(self.limit);
+        Err(Failure {
+            cause: FailureCause::Memory,
+            message: format!(
+                "the server needs {} for what the hook reads, sends or hands back, with {} in use, the limit `memory` is \
+                 {limit}; read or send less at once, or raise it in `[hooks]` or in a grant",
+                size(bytes),
+                size(used)
+            ),
+            limit: Some(format!("memory {limit}")),
+        })
+    }
+
+    /// Holds bytes until the value is dropped.
+    pub fn hold(&self, bytes: usize) -> Result<Held<'_>, Failure> {
+        self.keep(bytes)?;
+        Ok(Held { memory: self, bytes })
+    }
+}
+
+impl Held<'_> {
+    /// Holds more.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.memory.keep(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn size(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_and_the_sandbox_share_one_limit() {
+        let memory = HostMemory::new(10 << 20);
+        memory.set_sandbox(4 << 20);
+        let mut held = memory.hold(3 << 20).unwrap();
+        held.grow(2 << 20).unwrap();
+        let failure = memory.keep(2 << 20).unwrap_err();
+        assert_eq!((failure.cause, failure.limit.as_deref()), (FailureCause::Memory, Some("memory 10 MiB")));
+        assert!(failure.message.contains("needs 2.0 MiB") && failure.message.contains("9.0 MiB in use"), "{failure:?}");
+        assert!(held.grow(2 << 20).is_err());
+        assert_eq!(memory.held(), 5 << 20);
+        drop(held);
+        memory.keep(6 << 20).unwrap();
+        assert!(memory.keep(1).is_err());
+        assert!(HostMemory::new(1).keep(usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! Pages of other sites in the user's browser: what every route answers them, and what no browser may guess.
+
+use serde_json::json;
+
+use crate::support::Server;
+
+/// Every way to write, whether or not what it names is there: one line per route and method.
+const WRITES: [(&str, &str); 21] = [
+    ("POST", "/models"),
+    ("PUT", "/models/order"),
+    ("DELETE", "/models/order"),
+    ("PUT", "/models/order/hooks/preCreate"),
+    ("DELETE", "/models/order/hooks/preCreate"),
+    ("POST", "/models/order/instances"),
+    ("PUT", "/models/order/instances/a"),
+    ("PATCH", "/models/order/instances/a"),
+    ("DELETE", "/models/order/instances/a"),
+    ("POST", "/models/order/import"),
+    ("POST", "/errors/retry"),
+    ("POST", "/errors/retry?dry-run=true"),
+    ("POST", "/errors/01890a5d-ac96-774b-bcce-b302099a8057/retry"),
+    ("DELETE", "/errors/01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("PUT", "/secrets/key"),
+    ("DELETE", "/secrets/key"),
+    ("POST", "/rebuild"),
+    ("POST", "/healthz"),
+    ("POST", "/nothing"),
+    ("OPTIONS", "/models"),
+    ("BREW", "/models"),
+];
+
+#[test]
+fn a_foreign_origin_writes_nowhere() {
+    let server = Server::start();
+    let api = server.client();
+    let own = format!("http://{}", server.address());
+    for (method, path) in WRITES {
+        for origin in [
+            "https://evil.example",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            &format!("https://{}", server.address()),
+            &format!("{own}.evil.example"),
+            "null",
+            "",
+        ] {
+            let request = api.request(method, path).header("Origin", origin);
+            request.send().expect_problem(403, "forbidden");
+            // As a browser says it that is older, or one that says both; a body makes no difference.
+            let request = api.request(method, path).header("Origin", origin).header("Sec-Fetch-Site", "none");
+            request.json(&json!({})).send().expect_problem(403, "forbidden");
+        }
+        // One of ours among others is still not ours.
+        let request = api.request(method, path).header("Origin", &own).header("Origin", "https://evil.example");
+        request.send().expect_problem(403, "forbidden");
+        let status = api.request(method, path).header("Origin", &own).json(&json!({})).send().status;
+        assert_ne!(status, 403, "{method} {path} from a page of this server");
+    }
+    // Reading is the browser's to refuse: it does not show the page what it got.
+    for path in ["/models", "/events", "/errors", "/rebuild", "/healthz"] {
+        api.request("GET", path).header("Origin", "https://evil.example").send().expect(200);
+    }
+}
+
+#[test]
+fn no_response_is_guessed_to_be_a_page() {
+    let server = Server::start();
+    let api = server.client();
+    api.post("/models", &json!({"id": "order", "schema": {"type": "object"}})).expect(201);
+    api.post("/models/order/instances", &json!({"id": "a", "data": {"html": "<script>"}})).expect(201);
+    let stream = api.stream("/events/stream", &[]);
+    assert_eq!(stream.header("x-content-type-options"), Some("nosniff"));
+    for (method, path) in WRITES.into_iter().chain(
+        [
+            "/models",
+            "/models/order",
+            "/models/order/hooks",
+            "/models/order/hooks/preCreate",
+            "/models/order/hooks/preCreate/log",
+            "/models/order/hooks/preCreate/stats",
+            "/models/order/instances",
+            "/models/order/instances/a",
+            "/models/order/instances/a/events",
+            "/events",
+            "/errors",
+            "/secrets",
+            "/rebuild",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/nothing",
+            "/%zz",
+        ]
+        .map(|path| ("GET", path)),
+    ) {
+        let response = api.request(method, path).send();
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{method} {path}");
+    }
+}
