@@ -39,7 +39,6 @@ fn a_foreign_origin_writes_nowhere() {
             "https://evil.example",
             "http://localhost:3000",
             "http://127.0.0.1",
-            &format!("https://{}", server.address()),
             &format!("{own}.evil.example"),
             "null",
             "",

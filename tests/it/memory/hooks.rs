@@ -8,7 +8,7 @@ use crate::support::{Client, ServerOptions, eventually};
 
 /// Integers that JavaScript cannot hold: the server keeps their digits.
 fn integers(start: u64, bytes: u64) -> String {
-    let numbers = (0..bytes / 18).map(|number| (9_007_199_254_740_993 + 2 * (start + number)).to_string());
+    let numbers = (0..bytes / 18).map(|number| (9_007_199_254_740_993 + 4 * (start + number)).to_string());
     let numbers: Vec<String> = numbers.collect();
     format!("[{}]", numbers.join(","))
 }
