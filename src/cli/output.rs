@@ -107,7 +107,10 @@ mod tests {
             assert!(harmless || !kept, "U+{:04x}", u32::from(number));
             assert!(!shown.chars().any(|char| char.is_control() && !matches!(char, '\n' | '\t')), "{shown:?}");
         }
-        assert_eq!(plain("\u{1b}]0;owned\u{7}\r\u{9b}2J\u{202e}x\ty\n"), "\\u001b]0;owned\\u0007\\u000d\\u009b2J\\u202ex\ty\n");
+        assert_eq!(
+            plain("\u{1b}]0;owned\u{7}\r\u{9b}2J\u{202e}x\ty\n"),
+            "\\u001b]0;owned\\u0007\\u000d\\u009b2J\\u202ex\ty\n"
+        );
         assert_eq!(plain("größe 🎈"), "größe 🎈");
     }
 

@@ -87,7 +87,9 @@ impl Engine {
                     let result = match submitted {
                         Ok(None) => Ok(()),
                         // Too much waited to be written: this line goes the way of a single request, later.
-                        Ok(Some((command, None, _line))) => self.write_patiently(model, command, &options, origin).await,
+                        Ok(Some((command, None, _line))) => {
+                            self.write_patiently(model, command, &options, origin).await
+                        }
                         Ok(Some((command, Some((receiver, _, submitted)), _line))) => {
                             let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
                             let mut lost = 0;

@@ -284,10 +284,7 @@ pub struct Values {
 
 impl Values {
     const fn tree_bytes(self) -> usize {
-        self.all * VALUE_BYTES
-            + self.lists * LIST_BYTES
-            + self.objects * OBJECT_BYTES
-            + self.named * NAME_BYTES
+        self.all * VALUE_BYTES + self.lists * LIST_BYTES + self.objects * OBJECT_BYTES + self.named * NAME_BYTES
     }
 }
 
@@ -351,10 +348,7 @@ mod tests {
         let budget = MemoryBudget::new(LIMIT);
         let shares: Vec<Share> = (0..4).map(|_| budget.share()).collect();
         let (quarter, most) = (LIMIT / SHARE_PART, LIMIT - LIMIT / RESERVE_PART);
-        assert_eq!(
-            shares[0].lease().grow(most + 1),
-            Err(Shortage::Never { wanted: most + 1, most, limit: LIMIT })
-        );
+        assert_eq!(shares[0].lease().grow(most + 1), Err(Shortage::Never { wanted: most + 1, most, limit: LIMIT }));
         // One that is alone may be larger than the share; a second one may not be there then.
         let alone = shares[0].lease();
         alone.grow(quarter).unwrap();

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use futures::Stream;
 use hyper::StatusCode;
 use hyper::body::{Frame, SizeHint};
-use hyper::header::{
-    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use serde::Serialize;
 
 use super::etag::EntityTag;
@@ -31,9 +29,16 @@ pub(super) enum Body {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
     /// out in pieces.
-    Sending { rest: Bytes, sent: Option<Arc<Sent>> },
+    Sending {
+        rest: Bytes,
+        sent: Option<Arc<Sent>>,
+    },
     /// A stream whose peer must take what comes.
-    Streaming { stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>, ticket: Ticket, _memory: RequestMemory },
+    Streaming {
+        stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+        ticket: Ticket,
+        _memory: RequestMemory,
+    },
 }
 
 /// The bytes of a response and what they count against.

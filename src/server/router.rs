@@ -89,7 +89,8 @@ async fn handle(call: Call, body: Incoming) -> (Route, Response) {
 
 /// Whether it was a change that looks at many instances, or compiles.
 fn changes_much(route: Route, verb: Verb) -> bool {
-    verb != Verb::Get && matches!(route, Route::Models | Route::Model | Route::HooksPhase | Route::Import | Route::Rebuild)
+    verb != Verb::Get
+        && matches!(route, Route::Models | Route::Model | Route::HooksPhase | Route::Import | Route::Rebuild)
 }
 
 /// The bytes of a head, as it came.

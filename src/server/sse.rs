@@ -139,7 +139,8 @@ impl FrameCache {
                     }
                 }
             }
-            if long_bytes <= FRAME_KEPT_BYTES_MAX || !memory.grow(long_bytes).is_err_and(|shortage| shortage.can_fit()) {
+            if long_bytes <= FRAME_KEPT_BYTES_MAX || !memory.grow(long_bytes).is_err_and(|shortage| shortage.can_fit())
+            {
                 break;
             }
             sleep(MEMORY_PAUSE).await;

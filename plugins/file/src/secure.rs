@@ -202,7 +202,8 @@ fn file_stem(name: &str) -> String {
         return stem;
     }
     let capitals = name.as_bytes().chunks(4).map(|four| {
-        let digit = four.iter().enumerate().fold(0, |digit, (at, byte)| digit | u32::from(byte.is_ascii_uppercase()) << at);
+        let digit =
+            four.iter().enumerate().fold(0, |digit, (at, byte)| digit | u32::from(byte.is_ascii_uppercase()) << at);
         char::from_digit(digit, 16).unwrap_or('0')
     });
     format!("{}=={}", name.to_ascii_lowercase(), capitals.collect::<String>())
@@ -256,7 +257,12 @@ mod tests {
                 names.extend([format!("{large}{small}"), format!("{small}{large}")]);
             }
         }
-        names.extend(["Ab-".repeat(42), "9Z".repeat(64), format!("{}z", "Z".repeat(127)), format!("z{}", "Z".repeat(127))]);
+        names.extend([
+            "Ab-".repeat(42),
+            "9Z".repeat(64),
+            format!("{}z", "Z".repeat(127)),
+            format!("z{}", "Z".repeat(127)),
+        ]);
         names.sort();
         names.dedup();
         let mut stems = HashSet::new();

@@ -46,8 +46,8 @@ impl ErrorStore for MemoryErrorStore {
         let mut bytes = 0;
         for record in matching {
             bytes += record.event.data.as_ref().map_or(0, |data| data.len());
-            page.full = page.records.len() >= query.limit as usize
-                || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
+            page.full =
+                page.records.len() >= query.limit as usize || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
             if page.full {
                 break;
             }

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use snaphook_driver::{
-    DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result,
-};
+use snaphook_driver::{DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result};
 
 use crate::database::{Format, locked, off_thread, open_writer};
 use crate::fault::fault;
@@ -101,7 +99,8 @@ impl ErrorStore for SqliteErrorStore {
             let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
             let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
             // One more than wanted, to know whether there is one.
-            let sql = format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4 + 1");
+            let sql =
+                format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4 + 1");
             let mut statement = connection.prepare_cached(&sql)?;
             let after = query.after.unwrap_or_default();
             let mut rows = statement.query(params![query.model, query.hook, after, query.limit])?;
@@ -110,8 +109,8 @@ impl ErrorStore for SqliteErrorStore {
             while let Some(row) = rows.next()? {
                 let text = row.get_ref(0)?.as_str()?;
                 bytes += text.len();
-                page.full = page.records.len() >= query.limit as usize
-                    || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
+                page.full =
+                    page.records.len() >= query.limit as usize || bytes > PAGE_BYTES_MAX && !page.records.is_empty();
                 if page.full {
                     break;
                 }

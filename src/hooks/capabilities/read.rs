@@ -61,13 +61,7 @@ impl Session {
 
     /// A page of at most what an answer may hold; it ends earlier than asked, with a cursor, if more does not fit. A large
     /// page is read in parts, so that little is read of what does not fit.
-    async fn page(
-        &self,
-        model: &str,
-        query: &str,
-        what: &str,
-        held: &mut Held<'_>,
-    ) -> Result<InstancePage, HostError> {
+    async fn page(&self, model: &str, query: &str, what: &str, held: &mut Held<'_>) -> Result<InstancePage, HostError> {
         let ask = async |query: &str| self.within(READ_DEADLINE, &what, self.services.access.query(model, query)).await;
         let Some((mut fields, limit)) = large(query) else {
             let page = ask(query).await?;

@@ -102,7 +102,8 @@ pub async fn pages_end_early(subject: &Subject) {
     let mut ids = Vec::new();
     loop {
         let page = store.list(&query).await.unwrap();
-        let bytes: usize = page.records.iter().filter_map(|record| record.event.data.as_ref()).map(|data| data.len()).sum();
+        let bytes: usize =
+            page.records.iter().filter_map(|record| record.event.data.as_ref()).map(|data| data.len()).sum();
         assert!(bytes <= PAGE_BYTES_MAX && !page.records.is_empty(), "{bytes}");
         query.after = page.records.last().map(|record| record.id.clone());
         ids.extend(page.records.into_iter().map(|record| record.id));
