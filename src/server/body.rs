@@ -16,7 +16,7 @@ use super::query::shorten;
 use super::request::Call;
 use crate::engine::{self, Error, Line};
 use crate::hooks::engines::CODE_BYTES_MAX;
-use crate::memory::tree_bytes;
+use crate::memory::{Lease, Share, tree_bytes};
 
 /// How long a body, or a line of one, may be waited for, and what it must bring for each further second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -189,16 +189,18 @@ pub(super) fn lines(
     body: Incoming,
     line_bytes_max: usize,
 ) -> Result<impl Stream<Item = engine::Result<Line>> + Send> {
-    call.hold(SHORT_LINES_BYTES)?;
+    // Not of the connection's share: a line may take more than that, if it is alone there.
+    let short_lines = Lease::of(call.engine().memory().whole());
+    short_lines.grow(SHORT_LINES_BYTES)?;
     let peer = call.memory.share().clone();
     let splitter = Splitter { line_bytes_max, ..Splitter::default() };
-    let state = Lines { body: Some(body), splitter, pace: Pace::default(), peer };
+    let state = Lines { body: Some(body), splitter, pace: Pace::default(), peer, _short_lines: short_lines };
     Ok(stream::unfold(state, |mut state| async move {
         loop {
             if let Some(line) = state.splitter.line(state.body.is_none()) {
                 state.pace = Pace::default();
                 let line = state.held(line).await;
-                return Some((line, state));
+                return Some((Ok(line), state));
             }
             match state.pace.next(state.body.as_mut()?).await {
                 Ok(Some(piece)) => state.splitter.push(&piece),
@@ -218,6 +220,7 @@ struct Lines {
     splitter: Splitter,
     pace: Pace,
     peer: PeerRef,
+    _short_lines: Lease<Share>,
 }
 
 /// A line and its memory.
@@ -233,22 +236,22 @@ impl AsRef<[u8]> for HeldLine {
 }
 
 impl Lines {
-    async fn held(&self, line: Line) -> engine::Result<Line> {
+    async fn held(&self, line: Line) -> Line {
         let line = match line {
             Line::Whole(line) if line.len() > SHORT_LINE_BYTES => line,
-            line => return Ok(line),
+            line => return line,
         };
         let memory = RequestMemory::of(self.peer.clone());
         let bytes = line.len() + document_bytes(&line);
-        for _ in 0..MEMORY_PAUSES_MAX {
-            match memory.grow(bytes) {
-                Err(shortage) if shortage.can_fit() => sleep(MEMORY_PAUSE).await,
-                Err(shortage) => return Ok(Line::TooLarge(shortage)),
-                Ok(()) => return Ok(Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))),
+        let mut pauses = 0;
+        while let Err(shortage) = memory.grow(bytes) {
+            if !shortage.can_fit() || pauses == MEMORY_PAUSES_MAX {
+                return Line::TooLarge(shortage);
             }
+            pauses += 1;
+            sleep(MEMORY_PAUSE).await;
         }
-        memory.grow(bytes)?;
-        Ok(Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory })))
+        Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))
     }
 }
 
