@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything about this repository that is not `cargo build`.
 
 mod bench;
+mod ci;
 mod guests;
 mod native;
 mod needs;
@@ -18,6 +19,7 @@ usage: cargo xtask <command>
 
   test [-- ARGS]   find or install what the tests need, build the guests, tidy, then run every test;
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
+  ci               everything that must hold before a change lands: format, test, clippy; prints how long each part took
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
   guests           build the WebAssembly guests of hooks/ alone
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let result = match command.as_str() {
         "test" => test::run(&rest),
+        "ci" => ci::run(&rest),
         "tidy" => tidy::run(&rest),
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),

@@ -74,7 +74,10 @@ pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
         })?;
     }
     if !has_debian_toolchain() {
-        return Err(format!("{DEBIAN_PACKAGES:?} are installed, but {DEBIAN_SOURCES} is not there"));
+        return Err(format!(
+            "{DEBIAN_PACKAGES:?} are installed, but {DEBIAN_SOURCES} is not there or {DEBIAN_RUSTC} is older than {}",
+            env!("CARGO_PKG_RUST_VERSION")
+        ));
     }
     Ok(WasmToolchain::FromSource { rustc: DEBIAN_RUSTC.into(), linker: linker(&sysroot)? })
 }
@@ -172,8 +175,17 @@ pub(crate) fn componentize_py() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Whether it is there, and new enough for the crates that guests use.
 fn has_debian_toolchain() -> bool {
-    Path::new(DEBIAN_RUSTC).is_file() && Path::new(DEBIAN_SOURCES).is_file()
+    let version = read(Command::new(DEBIAN_RUSTC).arg("--version"));
+    version.is_ok_and(|version| is_new_enough(&version)) && Path::new(DEBIAN_SOURCES).is_file()
+}
+
+/// Whether `rustc 1.96.0 (…)` is at least the workspace's `rust-version`.
+fn is_new_enough(version: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> { text.split('.').map_while(|part| part.parse().ok()).collect() };
+    let found = version.split_ascii_whitespace().nth(1).map(numbers).unwrap_or_default();
+    !found.is_empty() && found >= numbers(env!("CARGO_PKG_RUST_VERSION"))
 }
 
 /// Where a Rust toolchain keeps the programs that it calls itself.
@@ -208,10 +220,29 @@ fn install_debian(packages: &[&str]) -> Result {
     let apt = |args: &[&str]| {
         run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(args).args(packages))
     };
-    // The list of packages may be absent or old: it is only fetched if the install does not work without.
-    if apt(&["install", "-y", "--no-install-recommends"]).is_ok() {
-        return Ok(());
+    // An old list of packages names versions that are too old, or gone. Without a network the list that is there may do.
+    if let Err(message) = run(Command::new("apt-get").args(["-qq", "update"])) {
+        println!("{message}");
     }
-    run(Command::new("apt-get").args(["-qq", "update"]))?;
     apt(&["install", "-y", "--no-install-recommends"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_that_are_new_enough() {
+        for (version, expected) in [
+            ("rustc 1.96.0 (ac68faa20 2026-05-01) (built from a source tarball)", true),
+            (concat!("rustc ", env!("CARGO_PKG_RUST_VERSION"), ".0"), true),
+            ("rustc 2.0.0", true),
+            ("rustc 1.85.0 (4d91de4e4 2025-02-17)", false),
+            ("rustc 1.9.0", false),
+            ("rustc", false),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(version), expected, "{version}");
+        }
+    }
 }

@@ -2,13 +2,32 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// What a step of xtask answers: the message is printed after `error: `.
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
-/// A headline between the parts of a longer run.
+/// The parts of this run and when each started, for [`durations`].
+static SECTIONS: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
+
+/// Prints a headline between the parts of a longer run. A part ends where the next one starts.
 pub(crate) fn section(title: &str) {
     println!("\n=== {title} ===");
+    SECTIONS.lock().unwrap_or_else(PoisonError::into_inner).push((title.to_owned(), Instant::now()));
+}
+
+/// One line for each part of this run: how long it took, and its title.
+pub(crate) fn durations() -> String {
+    let sections = SECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let ends = sections.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]);
+    let row = |seconds: u64, title: &str| format!("{:>4} min {:>2} s  {title}\n", seconds / 60, seconds % 60);
+    let mut text: String =
+        sections.iter().zip(ends).map(|((title, start), end)| row((end - *start).as_secs(), title)).collect();
+    if let Some((_, start)) = sections.first() {
+        text.push_str(&row(start.elapsed().as_secs(), "in all"));
+    }
+    text
 }
 
 /// Runs it with the caller's output; an error names the command and how it ended.

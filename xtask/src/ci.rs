@@ -1,0 +1,23 @@
+//! `cargo xtask ci`: what must hold before a change lands, and how long each part of it took.
+
+use crate::repository::root;
+use crate::shell::{Result, cargo, durations, run as run_command, section};
+use crate::test;
+
+/// Runs every part, also after one has failed: one run reports all that is wrong.
+pub(crate) fn run(args: &[String]) -> Result {
+    if let Some(arg) = args.first() {
+        return Err(format!("`ci` takes no argument, found `{arg}`"));
+    }
+    let step = |title: &str, args: &[&str]| {
+        section(title);
+        run_command(cargo().args(args).current_dir(root()))
+    };
+    let formatted = step("format", &["fmt", "--all", "--check"]);
+    let tested = test::run(&[]);
+    let linted = step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    let results = [formatted, tested, linted];
+    println!("\n=== durations ===\n{}", durations());
+    let failures: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}
