@@ -6,7 +6,7 @@ use std::sync::Arc;
 use snaphook_driver::{CarryOver, Json};
 
 use super::model::ModelRecord;
-use super::schema::Schema;
+use super::schema::{Effort, Schema};
 
 /// Lists of indexes, and of unique lists, that a model may have.
 const LISTS_MAX: usize = 32;
@@ -41,15 +41,22 @@ pub struct DefinitionError {
     /// JSON Pointer.
     pub pointer: String,
     pub message: String,
+    /// Nothing is wrong with it, but it takes too much work.
+    pub too_complex: bool,
 }
 
 fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
-    Err(DefinitionError { pointer: pointer.into(), message: message.into() })
+    Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
 }
 
 impl Definition {
-    /// Checks and compiles.
+    /// Checks and compiles, with all the effort that this may take.
     pub fn new(input: &ModelInput) -> Result<Definition, DefinitionError> {
+        Definition::new_within(input, &Effort::whole(None, None))
+    }
+
+    /// Checks and compiles.
+    pub fn new_within(input: &ModelInput, effort: &Effort) -> Result<Definition, DefinitionError> {
         let Some(text) = &input.schema else {
             return error("/schema", "`schema` is missing: a JSON Schema of type object is expected");
         };
@@ -59,10 +66,13 @@ impl Definition {
                 format!("schema has {} bytes, at most {SCHEMA_BYTES_MAX} are allowed", text.len()),
             );
         }
-        let schema = Schema::compile(text).or_else(|message| error("/schema", message))?;
-        check_lists("indexes", &input.indexes, |name| {
-            schema.find(name).is_some() || name.strip_prefix('-').is_some_and(|name| schema.find(name).is_some())
+        let schema = Schema::compile(text, effort).map_err(|error| DefinitionError {
+            pointer: format!("/schema{}", error.pointer),
+            message: error.message,
+            too_complex: error.too_complex,
         })?;
+        let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
+        check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
         Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
     }
@@ -167,7 +177,7 @@ mod tests {
         let schema = |names: &[&str]| {
             let properties: serde_json::Map<_, _> =
                 names.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
-            Schema::compile(&Json::from_value(&json!({"type": "object", "properties": properties}))).unwrap()
+            Schema::compile_stored(&Json::from_value(&json!({"type": "object", "properties": properties}))).unwrap()
         };
         let rename = |from: &str, to: &str| vec![(from.to_owned(), to.to_owned())];
         let (old, new) = (schema(&["a", "b"]), schema(&["c", "b"]));

@@ -15,7 +15,9 @@ mod schema;
 
 pub use definition::{Definition, DefinitionError, ModelInput, change_of};
 pub use model::{HookMode, HookRecord, Model, ModelRecord};
-pub use schema::Schema;
+pub use snaphook_schema::on_large_stack;
+
+pub use schema::{Effort, Schema, SchemaError, Unfit};
 
 pub use crate::config::is_model_id;
 

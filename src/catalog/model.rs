@@ -82,7 +82,8 @@ pub struct Model {
 impl Model {
     /// Compiles the record's schema; fails only for a record that no server wrote.
     pub fn from_record(record: ModelRecord) -> Result<Model, String> {
-        let schema = Arc::new(Schema::compile(&record.schema)?);
+        let schema = Schema::compile_stored(&record.schema).map_err(|error| error.message)?;
+        let schema = Arc::new(schema);
         Ok(Model { record, schema })
     }
 
@@ -110,11 +111,11 @@ impl Model {
 
     /// `name` or `-name`, looked up in the schema.
     pub fn sort_key(&self, name: &str) -> Option<SortKey> {
-        if let Some((path, _)) = self.schema.find(name) {
-            return Some(SortKey { path, descending: false });
+        if let Ok(Some(found)) = self.schema.find(name) {
+            return Some(SortKey { path: found.path, descending: false });
         }
-        let (path, _) = self.schema.find(name.strip_prefix('-')?)?;
-        Some(SortKey { path, descending: true })
+        let found = self.schema.find(name.strip_prefix('-')?).ok()??;
+        Some(SortKey { path: found.path, descending: true })
     }
 
     /// The hooks of a phase.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use snaphook_driver::{Condition, InstanceQuery, Operator};
+use snaphook_driver::{Condition, InstanceQuery, Operator, SortKey};
+use snaphook_schema::{Limits, within};
 
 use super::model::Model;
+use super::schema::Found;
 
 /// Largest page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -34,8 +36,19 @@ pub enum FilterValue {
     Json(Value),
 }
 
+/// Steps that looking up the paths of one query in the schema may take: about a millisecond.
+const LOOKUP_STEPS_MAX: u64 = 50_000;
+
 /// Checks a query; the error is one sentence.
 pub fn check(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String> {
+    within(&Limits { steps: LOOKUP_STEPS_MAX, ..Limits::inline() }, || check_all(model, input)).unwrap_or_else(
+        |excess| {
+            Err(format!("the paths of the query cannot be looked up in the schema of `{}`: {excess}", model.record.id))
+        },
+    )
+}
+
+fn check_all(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String> {
     if input.filter.len() > TERMS_MAX {
         return Err(format!("{} conditions, at most {TERMS_MAX} are allowed", input.filter.len()));
     }
@@ -50,7 +63,7 @@ pub fn check(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String>
         if sort.len() == TERMS_MAX {
             return Err(format!("more than {TERMS_MAX} sort keys"));
         }
-        sort.push(model.sort_key(key).ok_or_else(|| unknown_path(model, "sort", key.trim_start_matches('-')))?);
+        sort.push(sort_key(model, key)?);
     }
     Ok(InstanceQuery { filter, sort, limit, cursor: input.cursor.clone() })
 }
@@ -80,12 +93,46 @@ pub fn from_json(text: &str) -> Result<QueryInput, String> {
     Ok(QueryInput { filter, sort: raw.sort, limit: raw.limit, cursor: raw.cursor })
 }
 
+/// Checks the properties that a part of the data is to keep.
+pub fn check_fields(model: &Model, paths: &[String]) -> Result<(), String> {
+    let unknown = || paths.iter().map(|path| model.schema.may_have(path).map(|known| (path, known)));
+    let checked = within(&Limits { steps: LOOKUP_STEPS_MAX, ..Limits::inline() }, || {
+        unknown().find(|known| !matches!(known, Ok((_, true))))
+    });
+    match checked {
+        Ok(None) => Ok(()),
+        Ok(Some(Ok((path, _)))) => {
+            let shown: String = path.chars().take(100).collect();
+            Err(unknown_path(model, "fields", &shown))
+        }
+        Ok(Some(Err(error))) => Err(error),
+        Err(excess) => {
+            Err(format!("fields: the schema of `{}` takes too much to look them up: {excess}", model.record.id))
+        }
+    }
+}
+
+/// Values are sorted by, but neither arrays nor objects.
+fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
+    let sort_key = model.sort_key(key).ok_or_else(|| unknown_path(model, "sort", key.trim_start_matches('-')))?;
+    let name = if sort_key.descending { &key[1..] } else { key };
+    let types = model.schema.find(name)?.map(|found| found.types).unwrap_or_default();
+    let named: Vec<&str> = types.into_iter().filter(|name| *name != "null").collect();
+    if !named.is_empty() && named.iter().all(|name| matches!(*name, "array" | "object")) {
+        return Err(format!(
+            "sort: `{name}` is {}, and there is no order of these; sort by a string, number or boolean",
+            named.iter().map(|name| format!("an {name}")).collect::<Vec<_>>().join(" or ")
+        ));
+    }
+    Ok(sort_key)
+}
+
 fn unknown_path(model: &Model, what: &str, path: &str) -> String {
     format!("{what}: the schema of `{}` has no property `{path}`", model.record.id)
 }
 
 fn condition(model: &Model, dotted: &str, name: &str, value: &FilterValue) -> Result<Condition, String> {
-    let (path, types) = model.schema.find(dotted).ok_or_else(|| unknown_path(model, "filter", dotted))?;
+    let Found { path, types } = model.schema.find(dotted)?.ok_or_else(|| unknown_path(model, "filter", dotted))?;
     let place = format!("filter[{dotted}][{name}]");
     let one = || scalar(&types, value, &place);
     let operator = match name {
@@ -223,7 +270,8 @@ mod tests {
     fn model() -> Model {
         let schema = json!({"type": "object", "properties": {
             "name": {"type": ["string", "null"]}, "n": {"type": "number"}, "ok": {"type": "boolean"},
-            "tags": {"type": "array"}, "mixed": {"type": ["string", "integer"]}, "Release Date": {"type": "string"}}});
+            "tags": {"type": "array"}, "map": {"type": ["object", "null"]}, "either": {"type": ["object", "array"]},
+            "some": {"type": ["array", "string"]}, "mixed": {"type": ["string", "integer"]}, "Release Date": {"type": "string"}}});
         let input = ModelInput { schema: Some(Json::from_value(&schema)), ..ModelInput::default() };
         let definition = Definition::new(&input).unwrap();
         let record = ModelRecord {
@@ -276,7 +324,21 @@ mod tests {
         assert!(sort("-n,name,Release Date").is_ok());
         assert!(sort("n,").is_err());
         assert!(sort("-x").unwrap_err().contains("no property `x`"));
+        assert!(sort("n,-tags").unwrap_err().contains("`tags` is an array"));
+        assert!(sort("map").unwrap_err().contains("`map` is an object"));
+        assert!(sort("either").unwrap_err().contains("is an array or an object"));
+        assert!(sort("mixed,some").is_ok());
         assert!(check(&model(), &QueryInput { limit: Some(0), ..QueryInput::default() }).is_err());
+    }
+
+    #[test]
+    fn fields_are_properties_of_the_schema() {
+        let fields =
+            |paths: &[&str]| check_fields(&model(), &paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>());
+        assert!(fields(&["name", "Release Date", "map", "map.anything.below"]).is_ok());
+        for unknown in ["nmae", "name.x", "", "Release", "tags.x"] {
+            assert!(fields(&["name", unknown]).unwrap_err().contains(&format!("no property `{unknown}`")), "{unknown}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{Event, EventFilter, EventKind, EventQuery, Instance, InstancePage, Json, Position, Stream};
 
 use super::error::Result;
-use super::prehooks::check_amended;
+use super::prehooks::check_amended_here;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
@@ -150,7 +150,7 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
         };
         let run = host.run_checked(hook, &context, |run| {
             if let Outcome::Amend(data) = &run.outcome
-                && let Err(failure) = check_amended(schema, data, hook)
+                && let Err(failure) = check_amended_here(schema, data, hook)
             {
                 run.outcome = Outcome::Failed(failure);
             }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use snaphook_driver::time;
 use snaphook_driver::{
@@ -18,15 +19,24 @@ use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOpt
 use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::models::{Entry, Ready};
+use super::workers::{Workers, late};
 use super::write::{is_remembered, model_key, not_unique};
 use crate::catalog::document::Document;
-use crate::catalog::{Definition, DefinitionError, FieldError, Model, ModelRecord, change_of, is_model_id, unique};
+use crate::catalog::{
+    Definition, DefinitionError, Effort, FieldError, Model, ModelRecord, Unfit, change_of, is_model_id, on_large_stack,
+    unique,
+};
 use crate::hooks::host::HookHost;
 
 /// Instances that do not fit and are listed.
 const LISTED_MAX: usize = 20;
 /// Instances that are read at once.
 const PAGE: u32 = 1000;
+/// Time that checking the instances of a model may take, and more for each of them.
+const REVIEW_TIME: Duration = Duration::from_secs(3);
+const REVIEW_TIME_EACH: Duration = Duration::from_micros(500);
+/// Time for one instance that changed while the others were checked.
+const CHANGED_MEANWHILE_TIME: Duration = Duration::from_millis(200);
 /// Instances that are deleted at once with their model.
 const DELETED_AT_ONCE: u32 = if cfg!(test) { 10 } else { 1000 };
 
@@ -56,6 +66,7 @@ impl Engine {
                 "`If-Match` cannot hold for a model that is to be created",
             ));
         }
+        let definition = self.compile(id, &input).await?;
         let _one = self.definitions.lock().await;
         let claim_key = options.idempotency_key.as_ref().map(|key| model_key(key));
         let mut replaces = None;
@@ -71,7 +82,6 @@ impl Engine {
             check_precondition(&entry, &options.precondition)?;
             return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
         }
-        let definition = Definition::new(&input).map_err(refused)?;
         let now = time::now();
         let record = ModelRecord {
             id: id.to_owned(),
@@ -116,11 +126,12 @@ impl Engine {
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
         self.check_available()?;
+        self.models.require(id)?;
+        let definition = self.compile(id, &input).await?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
         let old = &entry.model;
-        let definition = Definition::new(&input).map_err(refused)?;
         if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
             return Ok(Defined::unchanged(options, Arc::clone(old)));
         }
@@ -136,8 +147,8 @@ impl Engine {
         };
         let new = Model::with_definition(record.clone(), &definition);
         let head = self.tail.head();
-        let mut review = Review::new(Arc::clone(old), new.clone(), carry.clone());
-        review.all(&*self.stores.model).await?;
+        let review = Review::new(Arc::clone(old), new.clone(), carry.clone());
+        let mut review = review.all(&*self.stores.model, &self.workers).await?;
         review.verdict()?;
         let change = DefinitionChange { definition: record.clone(), renames: input.renames.clone(), phase: None };
         let expected = Expected::At(old.record.position);
@@ -160,6 +171,13 @@ impl Engine {
             })
             .await?
             .map(Defined::Done)
+    }
+
+    /// Checks and compiles a definition, when it is the model's turn.
+    async fn compile(&self, model: &str, input: &ModelInput) -> Result<Definition> {
+        let input = input.clone();
+        let work = move |effort: &Effort| Definition::new_within(&input, effort);
+        self.workers.run(model, work).await?.map_err(refused)
     }
 
     /// Whether the last change of the definition was these renames: the client may ask again because it never got the
@@ -281,8 +299,9 @@ pub(super) fn check_precondition(entry: &Entry, precondition: &Precondition) -> 
 }
 
 fn refused(error: DefinitionError) -> Error {
+    let kind = if error.too_complex { ErrorKind::TooComplex } else { ErrorKind::Invalid };
     let errors = vec![FieldError { pointer: error.pointer.clone(), message: error.message.clone() }];
-    Error::new(ErrorKind::Invalid, error.message).with_errors(errors)
+    Error::new(kind, error.message).with_errors(errors)
 }
 
 /// Checks every instance of a model against a new definition, and keeps the unique keys that change hands.
@@ -298,6 +317,9 @@ struct Review {
     keys_change: bool,
     /// Whether instances have to be looked at at all.
     data_change: bool,
+    /// Time that was spent on looking, and how many instances were looked at.
+    spent: Duration,
+    looked_at: u32,
 }
 
 impl Review {
@@ -317,23 +339,30 @@ impl Review {
             releases: Vec::new(),
             keys_change,
             data_change,
+            spent: Duration::ZERO,
+            looked_at: 0,
         }
     }
 
-    /// Looks at every instance.
-    async fn all(&mut self, store: &dyn snaphook_driver::ModelStore) -> Result<()> {
+    /// Looks at every instance, a page at a time when it is the model's turn.
+    async fn all(mut self, store: &dyn snaphook_driver::ModelStore, workers: &Workers) -> Result<Review> {
         if !self.keys_change && !self.data_change {
-            return Ok(());
+            return Ok(self);
         }
+        let model = self.old.record.id.clone();
         let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
         loop {
-            let page = store.query(&self.old.record.id, &query).await?;
-            for instance in &page.items {
-                self.look(instance)?;
-            }
+            let page = store.query(&model, &query).await?;
+            let look = move |effort: &Effort| {
+                for instance in &page.items {
+                    self.look(instance, effort)?;
+                }
+                Ok::<_, Error>(self)
+            };
+            self = workers.run(&model, look).await??;
             match page.next {
                 Some(next) => query.cursor = Some(next),
-                None => return Ok(()),
+                None => return Ok(self),
             }
         }
     }
@@ -358,13 +387,34 @@ impl Review {
                 self.misfits.remove(id);
                 self.keys.remove(id);
                 if let Some(instance) = store.get(&model, id).await? {
-                    self.look(&instance)?;
+                    // The committer waits meanwhile, and with it every model.
+                    let until = Instant::now() + CHANGED_MEANWHILE_TIME;
+                    on_large_stack(|| self.look(&instance, &Effort::whole(Some(until), None)))?;
                 }
             }
         }
     }
 
-    fn look(&mut self, instance: &Instance) -> Result<()> {
+    fn look(&mut self, instance: &Instance, effort: &Effort) -> Result<()> {
+        let started = Instant::now();
+        self.compare(instance, effort)?;
+        self.spent += started.elapsed();
+        self.looked_at += 1;
+        if self.spent > REVIEW_TIME + REVIEW_TIME_EACH * self.looked_at {
+            return Err(Error::new(
+                ErrorKind::TooComplex,
+                format!(
+                    "checking the instances of `{}` against the new schema takes too long: {} of them took {} ms; make the schema simpler",
+                    self.old.record.id,
+                    self.looked_at,
+                    self.spent.as_millis()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, instance: &Instance, effort: &Effort) -> Result<()> {
         let unreadable = |error: String| {
             Error::new(ErrorKind::Storage, format!("`{}/{}` cannot be read: {error}", instance.model, instance.id))
         };
@@ -376,14 +426,21 @@ impl Review {
         if let Some(data) = value.as_object_mut() {
             self.carry.apply(data);
         }
-        if self.data_change
-            && let Err(errors) = self.new.schema.validate(&value, "")
-        {
-            let messages: Vec<String> =
-                errors.into_iter().take(3).map(|error| format!("{} {}", error.pointer, error.message)).collect();
-            if self.misfits.len() < LISTED_MAX {
-                self.misfits.insert(instance.id.clone(), messages.join("; ").trim().to_owned());
+        let verdict = if self.data_change { self.new.schema.check(&value, "", effort) } else { Ok(()) };
+        let message = match verdict {
+            Ok(()) => None,
+            Err(Unfit::Errors(errors)) => {
+                let messages: Vec<String> =
+                    errors.into_iter().take(3).map(|error| format!("{} {}", error.pointer, error.message)).collect();
+                Some(messages.join("; ").trim().to_owned())
             }
+            Err(Unfit::TooComplex(message)) => Some(message),
+            Err(Unfit::Late) => return Err(late()),
+        };
+        if let Some(message) = message
+            && self.misfits.len() < LISTED_MAX
+        {
+            self.misfits.insert(instance.id.clone(), message);
         }
         if self.keys_change {
             let keys = unique::keys(&self.new.record.id, &self.new.record.unique, &value);

@@ -19,6 +19,7 @@ mod definitions;
 mod delivery;
 mod dispatcher;
 mod failures;
+mod fit;
 mod history;
 mod import;
 pub mod input;
@@ -30,6 +31,7 @@ mod runs;
 mod secrets;
 mod tail;
 mod waiters;
+mod workers;
 mod write;
 
 #[cfg(test)]
@@ -59,6 +61,7 @@ use self::models::{Entry, Models};
 use self::rebuild::Rebuild;
 use self::tail::Tail;
 use self::waiters::Waiters;
+use self::workers::Workers;
 use crate::catalog::Model;
 use crate::catalog::query;
 pub use crate::catalog::query::{FilterValue, QueryInput};
@@ -83,6 +86,7 @@ pub struct Engine {
     memory: Arc<MemoryBudget>,
     /// What the engine itself holds on behalf of requests: trees of stored data, pages of listeners.
     own_memory: Arc<Share>,
+    workers: Arc<Workers>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
     /// Each of them may compile for seconds, on all cores.
@@ -127,6 +131,9 @@ impl Engine {
             Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}"))
         })?;
         let memory = MemoryBudget::new(config.load().server.memory_bytes);
+        let workers = Workers::start().map(Arc::new).map_err(|error| {
+            Error::new(ErrorKind::Storage, format!("the threads for checks cannot be started: {error}"))
+        })?;
         let engine = Arc::new(Engine {
             config,
             stores,
@@ -141,6 +148,7 @@ impl Engine {
             availability,
             own_memory: Arc::new(memory.whole()),
             memory,
+            workers,
             definitions: tokio::sync::Mutex::new(()),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
@@ -190,6 +198,11 @@ impl Engine {
         let entry = self.models.require(model)?;
         let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
         Ok(self.stores.model.query(model, &query).await?)
+    }
+
+    /// Whether data of the model may have something at each of the paths.
+    pub fn check_fields(&self, model: &str, paths: &[String]) -> Result<()> {
+        query::check_fields(&self.models.require(model)?.model, paths).map_err(Error::bad_request)
     }
 
     /// How many instances match, whatever the page.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::Provenance;
+use snaphook_driver::{Json, Provenance};
 
 use super::Engine;
 use super::command::HookDecision;
 use super::error::{Error, ErrorKind};
+use super::fit::{Fitting, Misfit, fit, try_fit};
 use super::models::Entry;
 use crate::catalog::document::Document;
-use crate::catalog::{FieldError, Schema};
+use crate::catalog::{Effort, FieldError, Model, Schema, on_large_stack};
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::hooks::stats::shorten;
@@ -39,23 +40,23 @@ impl Engine {
         let mut decisions = Vec::new();
         for hook in chain {
             let mut amended = None;
+            let mut run = self.host.run_unsettled(hook, &context).await;
             // Before the run is counted, and also if it only looked on.
-            let run = self
-                .host
-                .run_checked(hook, &context, |run| {
-                    if let Outcome::Amend(data) = &run.outcome {
-                        let checked = hold(trees, data).and_then(|()| check_amended(&entry.model.schema, data, hook));
-                        match checked {
-                            Ok(document) => amended = Some(document),
-                            Err(failure) => run.outcome = Outcome::Failed(failure),
-                        }
-                    }
-                    // Here, since of one that only looked on nobody else sees what it decided.
-                    if collect {
-                        decisions.push(decision(hook, run));
-                    }
-                })
-                .await;
+            if let Outcome::Amend(data) = &run.outcome {
+                let checked = match hold(trees, data) {
+                    Ok(()) => self.check_amended(&entry.model, data, hook).await,
+                    Err(failure) => Err(failure),
+                };
+                match checked {
+                    Ok(document) => amended = Some(document),
+                    Err(failure) => run.outcome = Outcome::Failed(failure),
+                }
+            }
+            // Here, since of one that only looked on nobody else sees what it decided.
+            if collect {
+                decisions.push(decision(hook, &run));
+            }
+            let run = self.host.settle(hook, &context, run);
             if matches!(run.outcome, Outcome::Amend(_))
                 && let Some(amended) = amended
             {
@@ -83,7 +84,7 @@ impl Engine {
 }
 
 /// Memory for what a hook made of the data, and for its tree.
-fn hold(trees: &Lease<&Share>, data: &snaphook_driver::Json) -> Result<(), Failure> {
+fn hold(trees: &Lease<&Share>, data: &Json) -> Result<(), Failure> {
     trees.grow(data.len() + tree_bytes(data.as_bytes())).map_err(|shortage| Failure {
         cause: if shortage.can_fit() { FailureCause::Overloaded } else { FailureCause::Output },
         message: format!("the data that the hook returned needs too much memory: {shortage}"),
@@ -91,20 +92,49 @@ fn hold(trees: &Lease<&Share>, data: &snaphook_driver::Json) -> Result<(), Failu
     })
 }
 
-/// Amended data is validated like a client's.
-pub(super) fn check_amended(
-    schema: &Schema,
-    data: &snaphook_driver::Json,
-    hook: &BoundHook,
-) -> Result<Document, Failure> {
-    let failure = |message| Failure { cause: FailureCause::Amend, message, limit: None };
-    let document = Document::parse(data)
-        .map_err(|error| failure(format!("hook `{}` amended data that cannot be read: {error}", hook.label())))?;
-    schema.validate(&document.value, "").map_err(|errors| {
-        let first = errors.first().map_or_else(String::new, |error| format!(": {} {}", error.pointer, error.message));
-        failure(format!("hook `{}` amended data that does not fit the schema{first}", hook.label()))
-    })?;
+impl Engine {
+    /// Amended data is validated like a client's.
+    async fn check_amended(&self, model: &Model, data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
+        let document = read_amended(data, hook)?;
+        fit(&self.workers, &model.record.id, &model.schema, document, AMENDED)
+            .await
+            .map_err(|misfit| unfit(misfit, hook))
+    }
+}
+
+/// The same on the caller's thread, which may be held as long as it takes: only where nobody else is served.
+pub(super) fn check_amended_here(schema: &Schema, data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
+    let mut document = read_amended(data, hook)?;
+    on_large_stack(|| try_fit(schema, &mut document, AMENDED, &Effort::whole(None, None)))
+        .map_err(|misfit| unfit(misfit, hook))?;
     Ok(document)
+}
+
+const AMENDED: Fitting = Fitting { prefix: "", defaults: false };
+
+fn read_amended(data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
+    Document::parse(data).map_err(|error| Failure {
+        cause: FailureCause::Amend,
+        message: format!("hook `{}` amended data that cannot be read: {error}", hook.label()),
+        limit: None,
+    })
+}
+
+fn unfit(misfit: Misfit, hook: &BoundHook) -> Failure {
+    let (cause, message) = match misfit {
+        Misfit::Errors(errors) => {
+            let first =
+                errors.first().map_or_else(String::new, |error| format!(": {} {}", error.pointer, error.message));
+            (FailureCause::Amend, format!("amended data that does not fit the schema{first}"))
+        }
+        Misfit::TooLarge(message) | Misfit::TooComplex(message) => {
+            (FailureCause::Amend, format!("amended data that is not taken: {message}"))
+        }
+        Misfit::Unknown(error) => {
+            (FailureCause::Overloaded, format!("amended data that could not be checked: {error}"))
+        }
+    };
+    Failure { cause, message: format!("hook `{}` {message}", hook.label()), limit: None }
 }
 
 fn failed(hook: &BoundHook, failure: Failure) -> Error {

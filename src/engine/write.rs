@@ -8,8 +8,7 @@ use std::sync::atomic::Ordering;
 
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{
-    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, PAYLOAD_BYTES_MAX, Position, Require,
-    Stream,
+    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
 };
 use tokio::sync::oneshot;
 
@@ -17,6 +16,7 @@ use super::Engine;
 use super::command::{Change, DryRun, Origin, Precondition, WriteOptions, Written, phases};
 use super::committer::{Answer, Committed, Pending};
 use super::error::{Error, ErrorKind, Result};
+use super::fit::{Fitting, fit};
 use super::models::Entry;
 use super::prehooks::Decided;
 use crate::catalog::document::{Document, merge_patch};
@@ -119,20 +119,16 @@ impl Engine {
         let trees = self.own_memory.lease();
 
         let mut document = match change {
-            Change::Create { data, .. } | Change::Replace { data, .. } => {
-                let mut document = parse(data)?;
-                if entry.model.schema.has_defaults() && entry.model.schema.fill_defaults(&mut document.value) {
-                    document = Document::from_value(document.value);
-                }
-                Some(document)
-            }
+            Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
             Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, &trees)?),
             Change::Delete { .. } => None,
         };
-        let prefix = if matches!(change, Change::Patch { .. }) { "" } else { "/data" };
-        if let Some(document) = &document {
-            check_size(document)?;
-            entry.model.schema.validate(&document.value, prefix).map_err(|errors| does_not_fit(&entry, errors))?;
+        let is_patch = matches!(change, Change::Patch { .. });
+        let prefix = if is_patch { "" } else { "/data" };
+        if let Some(unchecked) = document.take() {
+            let fitting = Fitting { prefix, defaults: !is_patch };
+            let checked = fit(&self.workers, model, &entry.model.schema, unchecked, fitting).await;
+            document = Some(checked.map_err(|misfit| misfit.into_error(&entry))?);
         }
 
         let (pre, post) = phases(kind).ok_or_else(stopped)?;
@@ -422,17 +418,6 @@ fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
     parse(data)
 }
 
-/// Every store takes so much, and no more needs to.
-fn check_size(document: &Document) -> Result<()> {
-    if document.text.len() <= PAYLOAD_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::TooLarge,
-        format!("the data would have {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed", document.text.len()),
-    ))
-}
-
 /// The data after a merge patch.
 fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> Result<Document> {
     let patch = parse(patch)?;
@@ -484,12 +469,6 @@ fn check_presence(
 
 fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))
-}
-
-fn does_not_fit(entry: &Entry, errors: Vec<FieldError>) -> Error {
-    let record = &entry.model.record;
-    let detail = format!("the data does not fit the schema of `{}` (version {})", record.id, record.version);
-    Error::new(ErrorKind::Invalid, detail).with_errors(errors)
 }
 
 pub(super) fn not_unique(key: &str, holder: &Holder) -> Error {

@@ -357,13 +357,24 @@ impl HookHost {
 
     /// The same, with a `check` of the caller that may turn the outcome into another before it is counted and logged.
     pub async fn run_checked(&self, hook: &BoundHook, context: &Context, check: impl FnOnce(&mut Run)) -> Run {
-        let shadow = hook.binding.mode == Mode::Shadow;
+        let mut run = self.run_unsettled(hook, context).await;
+        check(&mut run);
+        self.settle(hook, context, run)
+    }
+
+    /// The same, neither counted nor logged: the caller turns the outcome into what it takes it for, and hands it to
+    /// [`HookHost::settle`].
+    pub async fn run_unsettled(&self, hook: &BoundHook, context: &Context) -> Run {
         let code = self.current(hook).await;
-        let mut run = match self.call(hook, &code, context).await {
+        match self.call(hook, &code, context).await {
             Ok(run) => run,
             Err(failure) => unstarted(&code, failure),
-        };
-        check(&mut run);
+        }
+    }
+
+    /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
+    pub fn settle(&self, hook: &BoundHook, context: &Context, mut run: Run) -> Run {
+        let shadow = hook.binding.mode == Mode::Shadow;
         if let Outcome::Failed(failure) = &mut run.outcome {
             shorten(&mut failure.message, FAILURE_BYTES_MAX);
         }

@@ -45,6 +45,9 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
     let mut query = call.query()?;
     let input = ListInput::take(&mut query)?;
     query.finish()?;
+    if let Some(projection) = &input.projection {
+        call.engine().check_fields(model, projection.paths())?;
+    }
     let page = call.engine().query(model, &input.query).await?;
     let count = match input.count {
         true => Some(call.engine().count(model, &input.query).await?),

@@ -25,6 +25,11 @@ impl Projection {
         Ok(Projection { paths })
     }
 
+    /// What is to be kept, as dotted paths.
+    pub(super) fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
     /// The part, as text; digits stay as they are, properties keep their order. `None` if the data is no JSON, which
     /// does not happen.
     pub(super) fn apply(&self, data: &str) -> Option<String> {

@@ -29,4 +29,5 @@ mod rest_lists;
 mod rest_models;
 mod rest_operations;
 mod support;
+mod too_complex;
 mod workbench;

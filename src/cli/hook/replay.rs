@@ -94,7 +94,8 @@ impl Replay<'_> {
 }
 
 fn schema(model: &str, text: &Json) -> Result<Schema> {
-    Schema::compile(text).map_err(|error| Failure::new(format!("the schema of `{model}` cannot be used: {error}")))
+    Schema::compile_stored(text)
+        .map_err(|error| Failure::new(format!("the schema of `{model}` cannot be used: {error}")))
 }
 
 async fn past(log: &dyn Log, model: &str, kind: EventKind, last: usize) -> Result<Vec<Past>> {

@@ -7,13 +7,14 @@ use super::{File, Finding};
 const LAYERS: [&str; 8] = ["cli", "server", "engine", "hooks", "catalog", "drivers", "memory", "config"];
 
 /// Crates that belong to some places: their names, and the folders that may name them.
-const CRATES: [(&[&str], &[&str]); 7] = [
+const CRATES: [(&[&str], &[&str]); 8] = [
     // Requests of `wasi:http` are hyper's.
     (&["axum", "hyper", "hyper_util"], &["src/server/", "src/hooks/engines/component/wasi_http.rs", "tests/"]),
     (&["clap", "indicatif"], &["src/cli/"]),
     (&["wasmtime", "wasmtime_wasi", "componentize_qjs"], &["src/hooks/"]),
     (&["oxc_parser", "oxc_transformer", "oxc_codegen", "oxc_semantic", "oxc_ast"], &["src/hooks/"]),
-    (&["jsonschema"], &["src/catalog/"]),
+    (&["jsonschema", "fancy_regex", "regex_automata"], &["schema/"]),
+    (&["snaphook_schema"], &["src/catalog/"]),
     (&["rusqlite"], &["plugins/sqlite/", "tests/"]),
     (&["landlock"], &["src/hooks/"]),
 ];

@@ -1,0 +1,172 @@
+//! The keywords that are checked here and not by the library, since their work must be counted: `pattern`, `format`, and
+//! `enum` with many values. And the guard, which counts what the library compiles.
+//!
+//! The schema that is compiled holds private keywords in their place, whose value is a row in a table.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use jsonschema::paths::Location;
+use jsonschema::{Keyword, ValidationError};
+use serde_json::{Map, Value};
+
+use crate::budget::{enter, spend};
+use crate::canonical::{Meaning, equal};
+use crate::format::Format;
+use crate::metered::{Metered, Seen};
+use crate::pattern::Pattern;
+use crate::text::bounded;
+
+/// The private keyword of a row. No client can write it: what begins like this is left out.
+pub(crate) const PRIVATE: char = '\u{0}';
+/// The private keyword of assertions, by what they stand for.
+pub(crate) const PATTERN: &str = "\u{0}pattern";
+pub(crate) const FORMAT: &str = "\u{0}format";
+pub(crate) const ENUM: &str = "\u{0}enum";
+/// In every subschema.
+pub(crate) const GUARD: &str = "\u{0}guard";
+
+/// Steps for a subschema that the library compiles.
+const NODE_STEPS: u64 = 400;
+
+/// One row of the table.
+pub(crate) enum Assertion {
+    Pattern { source: String, pattern: Arc<Pattern> },
+    Format(Arc<Format>),
+    Enum(Values),
+}
+
+/// The values of an `enum`, found by their hash.
+pub(crate) struct Values {
+    keys: RandomState,
+    /// Rows of the values with a hash.
+    rows: HashMap<u64, Vec<usize>>,
+    values: Vec<Value>,
+}
+
+impl Values {
+    pub(crate) fn of(values: &[Value]) -> Values {
+        let keys = RandomState::new();
+        let mut rows: HashMap<u64, Vec<usize>> = HashMap::with_capacity(values.len());
+        for (row, value) in values.iter().enumerate() {
+            rows.entry(keys.hash_one(Meaning(value))).or_default().push(row);
+        }
+        Values { keys, rows, values: values.to_vec() }
+    }
+
+    fn contains(&self, value: &Value) -> bool {
+        let rows = self.rows.get(&self.keys.hash_one(Meaning(value)));
+        rows.is_some_and(|rows| rows.iter().any(|row| equal(&self.values[*row], value)))
+    }
+}
+
+impl Assertion {
+    fn is_valid(&self, value: &Value) -> bool {
+        match self {
+            Assertion::Pattern { pattern, .. } => match value {
+                Value::String(text) => pattern.is_match(text),
+                _ => true,
+            },
+            Assertion::Format(format) => format.is_valid(value),
+            Assertion::Enum(values) => values.contains(value),
+        }
+    }
+
+    fn message(&self, value: &Value) -> String {
+        match self {
+            Assertion::Pattern { source, .. } => format!("{} does not match \"{source}\"", bounded(value)),
+            Assertion::Format(format) => format!("{} is not a \"{}\"", bounded(value), format.name),
+            Assertion::Enum(values) => {
+                const SHOWN: usize = 3;
+                let mut message = format!("{} is not one of", bounded(value));
+                for known in values.values.iter().take(SHOWN) {
+                    let _ = write!(message, " {},", bounded(known));
+                }
+                let _ = write!(message, " or {} other candidates", values.values.len().saturating_sub(SHOWN));
+                message
+            }
+        }
+    }
+}
+
+/// A row of the table, as the library calls it.
+pub(crate) struct Row {
+    table: Arc<Vec<Assertion>>,
+    row: usize,
+}
+
+impl Row {
+    /// Finds the row that a private keyword names.
+    pub(crate) fn factory(
+        table: &Arc<Vec<Assertion>>,
+    ) -> impl for<'a> Fn(
+        &'a Map<String, Value>,
+        &'a Value,
+        Location,
+    ) -> Result<Box<dyn for<'i> Keyword<'i, Metered>>, ValidationError<'a>>
+    + Send
+    + Sync
+    + 'static {
+        let table = Arc::clone(table);
+        move |_, value, _| {
+            let row = value.as_u64().and_then(|row| usize::try_from(row).ok()).filter(|row| *row < table.len());
+            let row = row.ok_or_else(|| ValidationError::custom("a private keyword without its row"))?;
+            Ok(Box::new(Row { table: Arc::clone(&table), row }))
+        }
+    }
+}
+
+impl<'i> Keyword<'i, Metered> for Row {
+    fn validate(&self, instance: Seen<'i>) -> Result<(), ValidationError<'i>> {
+        if Keyword::<Metered>::is_valid(self, instance) {
+            return Ok(());
+        }
+        // The library copies the value.
+        spend_copy(instance.0);
+        Err(ValidationError::custom(self.table[self.row].message(instance.0)))
+    }
+
+    fn is_valid(&self, instance: Seen<'i>) -> bool {
+        enter();
+        self.table[self.row].is_valid(instance.0)
+    }
+}
+
+fn spend_copy(value: &Value) {
+    enter();
+    match value {
+        Value::String(text) => spend(text.len() as u64 / 64),
+        Value::Array(items) => items.iter().for_each(spend_copy),
+        Value::Object(members) => members.values().for_each(spend_copy),
+        _ => {}
+    }
+}
+
+/// Always valid. Its factory is called for each subschema that is compiled, as often as it is.
+pub(crate) struct Guard;
+
+impl Guard {
+    pub(crate) fn factory<'a>(
+        schema: &'a Map<String, Value>,
+        _: &'a Value,
+        place: Location,
+    ) -> Result<Box<dyn for<'i> Keyword<'i, Metered>>, ValidationError<'a>> {
+        enter();
+        spend(NODE_STEPS + (place.as_str().len() * schema.len()) as u64 / 4);
+        Ok(Box::new(Guard))
+    }
+}
+
+impl<'i> Keyword<'i, Metered> for Guard {
+    fn validate(&self, _: Seen<'i>) -> Result<(), ValidationError<'i>> {
+        enter();
+        Ok(())
+    }
+
+    fn is_valid(&self, _: Seen<'i>) -> bool {
+        enter();
+        true
+    }
+}

@@ -1,0 +1,360 @@
+//! The budget of one piece of work, spent from inside of it.
+//!
+//! The work runs on one thread, so the budget is a few cells of that thread. Whoever does a step calls [`spend`]; when
+//! the budget is spent, the whole work unwinds to [`within`], which returns the reason. Unwinding is the only way out of
+//! a library that knows nothing of budgets, and it runs no panic hook.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Steps between two looks at the clock: about 50 µs.
+const CHUNK: u64 = 4096;
+/// The stack of threads that check documents and schemas. Only what is used of it takes memory.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a piece of work may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Steps: a look at a value, a member, 256 bytes of a string.
+    pub steps: u64,
+    /// Processor time of the thread; `None`: not looked at.
+    pub time: Option<Duration>,
+    /// Nobody waits for the result after that.
+    pub until: Option<Instant>,
+    /// Bytes of stack below the caller.
+    pub stack: usize,
+    /// Errors that are made; each may quote a large value.
+    pub errors: u64,
+    /// Set when nobody waits for the result any more.
+    pub cancelled: Option<Arc<AtomicBool>>,
+}
+
+impl Limits {
+    /// What fits into a millisecond and into the stack of any thread.
+    pub const fn inline() -> Limits {
+        Limits { steps: 20_000, time: None, until: None, stack: 192 * 1024, errors: 200, cancelled: None }
+    }
+
+    /// What a document may take. Needs the stack of [`crate::on_large_stack`].
+    pub fn document() -> Limits {
+        let time = Some(Duration::from_millis(250));
+        Limits {
+            steps: 20_000_000,
+            time,
+            until: None,
+            stack: STACK_BYTES - 1024 * 1024,
+            errors: 10_000,
+            cancelled: None,
+        }
+    }
+
+    /// What a schema may take when it is compiled. Needs the stack of [`crate::on_large_stack`].
+    pub fn schema() -> Limits {
+        Limits { steps: 20_000_000, time: Some(Duration::from_millis(500)), ..Limits::document() }
+    }
+}
+
+/// What was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    Steps(u64),
+    Time(Duration),
+    /// Nested this deep, in bytes of stack.
+    Depth(usize),
+    Errors(u64),
+    /// A string that is too long for a format or pattern: its bytes, and how many are allowed.
+    Text(usize, usize),
+    /// Waited too long.
+    Late,
+    Cancelled,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Excess::Steps(steps) => write!(f, "it takes more than {steps} steps"),
+            Excess::Time(time) => write!(f, "it takes more than {} ms", time.as_millis()),
+            Excess::Depth(_) => f.write_str("it is nested too deep"),
+            Excess::Errors(errors) => write!(f, "it has more than {errors} errors"),
+            Excess::Text(bytes, max) => {
+                write!(f, "a string of {bytes} bytes meets a pattern or format that takes {max} at most")
+            }
+            Excess::Late => f.write_str("it was not done in time: the server is busy"),
+            Excess::Cancelled => f.write_str("nobody waits for it any more"),
+        }
+    }
+}
+
+/// Carried by the unwinding.
+struct Spent(Excess);
+
+struct Budget {
+    /// Steps until the next look at the clock. Enough for ever where no budget is set.
+    chunk: Cell<u64>,
+    /// Steps after this chunk.
+    rest: Cell<u64>,
+    /// The lowest address that the stack may reach.
+    floor: Cell<usize>,
+    errors: Cell<u64>,
+    /// Bytes of the longest name on the way: the places of errors are made of names.
+    longest: Cell<usize>,
+    /// Processor time of the thread at which it ends.
+    ends: Cell<Option<Duration>>,
+    limits: RefCell<Option<Limits>>,
+}
+
+thread_local! {
+    static BUDGET: Budget = const {
+        Budget {
+            chunk: Cell::new(u64::MAX),
+            rest: Cell::new(0),
+            floor: Cell::new(0),
+            errors: Cell::new(u64::MAX),
+            longest: Cell::new(0),
+            ends: Cell::new(None),
+            limits: RefCell::new(None),
+        }
+    };
+}
+
+/// Runs `work`; its steps are counted. A budget within another one replaces it until it ends.
+pub fn within<T>(limits: &Limits, work: impl FnOnce() -> T) -> Result<T, Excess> {
+    let outer = swap(limits.clone());
+    let result = catch_unwind(AssertUnwindSafe(work));
+    outer.restore();
+    result.map_err(|payload| match payload.downcast::<Spent>() {
+        Ok(spent) => spent.0,
+        Err(payload) => resume_unwind(payload),
+    })
+}
+
+/// The cells as they were before.
+struct Outer {
+    chunk: u64,
+    rest: u64,
+    floor: usize,
+    errors: u64,
+    longest: usize,
+    ends: Option<Duration>,
+    limits: Option<Limits>,
+}
+
+fn swap(limits: Limits) -> Outer {
+    BUDGET.with(|budget| {
+        let chunk = limits.steps.min(CHUNK);
+        Outer {
+            chunk: budget.chunk.replace(chunk),
+            rest: budget.rest.replace(limits.steps - chunk),
+            floor: budget.floor.replace(address().saturating_sub(limits.stack)),
+            errors: budget.errors.replace(limits.errors),
+            longest: budget.longest.replace(0),
+            ends: budget.ends.replace(limits.time.map(|time| thread_time() + time)),
+            limits: budget.limits.replace(Some(limits)),
+        }
+    })
+}
+
+impl Outer {
+    fn restore(self) {
+        BUDGET.with(|budget| {
+            budget.chunk.set(self.chunk);
+            budget.rest.set(self.rest);
+            budget.floor.set(self.floor);
+            budget.errors.set(self.errors);
+            budget.longest.set(self.longest);
+            budget.ends.set(self.ends);
+            budget.limits.replace(self.limits);
+        });
+    }
+}
+
+/// Takes steps from the budget of this thread.
+#[inline]
+pub(crate) fn spend(steps: u64) {
+    BUDGET.with(|budget| match budget.chunk.get().checked_sub(steps) {
+        Some(left) => budget.chunk.set(left),
+        None => budget.refill(steps),
+    });
+}
+
+/// Whether a budget is set.
+pub fn is_limited() -> bool {
+    BUDGET.with(|budget| budget.limits.borrow().is_some())
+}
+
+/// A step of work outside of this crate.
+pub fn step(steps: u64) {
+    spend(steps);
+}
+
+/// A step that may go deeper: looks at the stack too.
+#[inline]
+pub(crate) fn enter() {
+    BUDGET.with(|budget| {
+        if address() < budget.floor.get() {
+            budget.too_deep();
+        }
+        match budget.chunk.get().checked_sub(1) {
+            Some(left) => budget.chunk.set(left),
+            None => budget.refill(1),
+        }
+    });
+}
+
+/// A name leads deeper.
+#[inline]
+pub(crate) fn enter_name(bytes: usize) {
+    BUDGET.with(|budget| {
+        if bytes > budget.longest.get() {
+            budget.longest.set(bytes);
+        }
+    });
+}
+
+/// An error is made.
+pub(crate) fn spend_error() {
+    BUDGET.with(|budget| match budget.errors.get().checked_sub(1 + budget.longest.get() as u64 / 16) {
+        Some(left) => budget.errors.set(left),
+        None => {
+            let max = budget.limits.borrow().as_ref().map_or(0, |limits| limits.errors);
+            give_up(Excess::Errors(max))
+        }
+    });
+    spend(16);
+}
+
+/// A step that may take long by itself. Where no time is set, there is none for such steps.
+#[cold]
+pub(crate) fn look_at_clock() {
+    let excess = BUDGET.with(|budget| {
+        let limits = budget.limits.borrow();
+        let limits = limits.as_ref()?;
+        match limits.time {
+            None => Some(Excess::Steps(limits.steps)),
+            Some(_) => budget.overdue(limits),
+        }
+    });
+    if let Some(excess) = excess {
+        give_up(excess);
+    }
+}
+
+/// Ends the work.
+#[cold]
+pub(crate) fn give_up(excess: Excess) -> ! {
+    resume_unwind(Box::new(Spent(excess)))
+}
+
+impl Budget {
+    /// The chunk is used up by `steps`: is there time left, and does anybody wait?
+    #[cold]
+    fn refill(&self, steps: u64) {
+        let excess = match self.limits.borrow().as_ref() {
+            None => {
+                self.chunk.set(u64::MAX);
+                return;
+            }
+            Some(limits) => self.overdue(limits).or_else(|| {
+                let Some(left) = (self.chunk.get() + self.rest.get()).checked_sub(steps) else {
+                    return Some(Excess::Steps(limits.steps));
+                };
+                let chunk = left.min(CHUNK);
+                self.chunk.set(chunk);
+                self.rest.set(left - chunk);
+                None
+            }),
+        };
+        if let Some(excess) = excess {
+            give_up(excess);
+        }
+    }
+
+    fn overdue(&self, limits: &Limits) -> Option<Excess> {
+        if limits.cancelled.as_ref().is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            return Some(Excess::Cancelled);
+        }
+        if limits.until.is_some_and(|until| Instant::now() > until) {
+            return Some(Excess::Late);
+        }
+        let ended = self.ends.get().is_some_and(|ends| thread_time() > ends);
+        limits.time.filter(|_| ended).map(Excess::Time)
+    }
+
+    #[cold]
+    fn too_deep(&self) {
+        let stack = self.limits.borrow().as_ref().map_or(0, |limits| limits.stack);
+        give_up(Excess::Depth(stack));
+    }
+}
+
+/// Where the stack is now.
+#[inline]
+fn address() -> usize {
+    let here = 0u8;
+    std::ptr::from_ref(std::hint::black_box(&here)) as usize
+}
+
+pub(crate) fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { steps: 100_000, time: None, until: None, stack: 64 * 1024, errors: 10, cancelled: None };
+
+    fn descend(depth: u64) -> u64 {
+        enter();
+        std::hint::black_box(if depth == 0 { 0 } else { descend(depth - 1) + 1 })
+    }
+
+    #[test]
+    fn work_ends_at_each_limit() {
+        let steps = |count: u64| within(&LIMITS, || (0..count).for_each(|_| spend(1)));
+        assert_eq!(steps(100_000), Ok(()));
+        assert_eq!(steps(100_001), Err(Excess::Steps(100_000)));
+        assert_eq!(within(&LIMITS, || spend(u64::MAX)), Err(Excess::Steps(100_000)));
+        assert_eq!(within(&LIMITS, || descend(100_000)), Err(Excess::Depth(64 * 1024)));
+        assert_eq!(within(&LIMITS, || (0..11).for_each(|_| spend_error())), Err(Excess::Errors(10)));
+        let endless = || loop {
+            spend(1);
+        };
+        let time = Duration::from_millis(5);
+        let limits = Limits { steps: u64::MAX, time: Some(time), ..LIMITS };
+        assert_eq!(within(&limits, endless), Err::<(), _>(Excess::Time(time)));
+        let limits = Limits { steps: u64::MAX, until: Some(Instant::now()), ..LIMITS };
+        assert_eq!(within(&limits, endless), Err::<(), _>(Excess::Late));
+        let limits = Limits { steps: u64::MAX, cancelled: Some(Arc::new(AtomicBool::new(true))), ..LIMITS };
+        assert_eq!(within(&limits, endless), Err::<(), _>(Excess::Cancelled));
+    }
+
+    #[test]
+    fn a_budget_within_another_one_leaves_it_as_it_was() {
+        let result = within(&LIMITS, || {
+            spend(99_000);
+            assert_eq!(within(&LIMITS, || spend(99_000)), Ok(()));
+            assert_eq!(within(&LIMITS, || spend(200_000)), Err(Excess::Steps(100_000)));
+            spend(1_000);
+            spend(1)
+        });
+        assert_eq!(result, Err(Excess::Steps(100_000)));
+        // Without one, nothing is counted.
+        spend(u64::MAX);
+        spend(u64::MAX);
+    }
+
+    #[test]
+    fn other_panics_go_on() {
+        let caught = catch_unwind(|| within(&LIMITS, || resume_unwind(Box::new("mine"))));
+        assert_eq!(*caught.unwrap_err().downcast::<&str>().unwrap(), "mine");
+    }
+}

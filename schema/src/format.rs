@@ -1,0 +1,127 @@
+//! `format`, asserted in every draft for every format that is known.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jsonschema::{Draft, Validator};
+use serde_json::{Value, json};
+
+use crate::budget::{Excess, give_up, look_at_clock, spend};
+use crate::pattern::PATTERN_BYTES_MAX;
+
+/// Bytes of a name of a host, or of what holds one; longer ones are none.
+const HOST_BYTES_MAX: usize = 4096;
+
+/// Bytes of a regular expression that any thread may parse.
+const DEEP_BYTES: usize = 500;
+
+/// The formats that are asserted. Others are annotations.
+pub const FORMATS: [&str; 17] = [
+    "date",
+    "date-time",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "regex",
+    "relative-json-pointer",
+    "time",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "uuid",
+];
+
+/// One format as one draft has it.
+pub(crate) struct Format {
+    pub(crate) name: &'static str,
+    validator: Validator,
+}
+
+/// Formats that were made for one schema.
+pub(crate) struct Formats {
+    draft: Draft,
+    known: HashMap<&'static str, Arc<Format>>,
+}
+
+impl Formats {
+    pub(crate) fn new(draft: Draft) -> Self {
+        let draft = if draft == Draft::Unknown { Draft::Draft202012 } else { draft };
+        Formats { draft, known: HashMap::new() }
+    }
+
+    /// `None` if no such format is known.
+    pub(crate) fn get(&mut self, name: &str) -> Option<Arc<Format>> {
+        let name = *FORMATS.iter().find(|known| **known == name)?;
+        if let Some(format) = self.known.get(name) {
+            return Some(Arc::clone(format));
+        }
+        // Where a draft is older than the format, the format means what it means today.
+        let options = jsonschema::options();
+        let draft = if options.is_known_format(self.draft, name) { self.draft } else { Draft::Draft202012 };
+        let validator =
+            options.with_draft(draft).should_validate_formats(true).build(&json!({ "format": name })).ok()?;
+        let format = Arc::new(Format { name, validator });
+        self.known.insert(name, Arc::clone(&format));
+        Some(format)
+    }
+}
+
+impl Format {
+    /// Whether a value has the format; what is no string has every format.
+    pub(crate) fn is_valid(&self, value: &Value) -> bool {
+        let Value::String(text) = value else { return true };
+        match self.name {
+            "regex" if text.len() > PATTERN_BYTES_MAX => give_up(Excess::Text(text.len(), PATTERN_BYTES_MAX)),
+            "regex" => {
+                spend(16 * text.len() as u64);
+                if text.len() > DEEP_BYTES {
+                    // Its parser needs stack.
+                    look_at_clock();
+                }
+            }
+            "email" | "hostname" if text.len() > HOST_BYTES_MAX => return false,
+            _ => spend(text.len() as u64 / 8),
+        }
+        self.validator.is_valid(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_is_asserted_in_every_draft() {
+        let drafts = [Draft::Draft4, Draft::Draft6, Draft::Draft7, Draft::Draft201909, Draft::Draft202012];
+        for draft in drafts {
+            let mut formats = Formats::new(draft);
+            for name in FORMATS {
+                let format = formats.get(name).unwrap();
+                // No format has this text.
+                assert!(!format.is_valid(&json!("[\\ {\u{0}\u{7f}")), "{name} in {draft:?}");
+                assert!(format.is_valid(&json!(1)), "{name} in {draft:?}");
+            }
+            assert!(formats.get("phone").is_none());
+        }
+    }
+
+    #[test]
+    fn no_format_takes_long() {
+        let mut formats = Formats::new(Draft::Draft202012);
+        for name in FORMATS {
+            let format = formats.get(name).unwrap();
+            for part in ["a", "1", "/", "%41", "{a}", ":", ".", "-", "xn--a", "[", "(", "P1", "@", "~", "é"] {
+                let text = json!(part.repeat(9_000 / part.len()));
+                let started = crate::budget::thread_time();
+                let _ = format.is_valid(&text);
+                let took = crate::budget::thread_time() - started;
+                assert!(took < std::time::Duration::from_millis(200), "{name}: {part} took {took:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Whether data fits a model: defaults filled in, size, schema. What may take long moves to the workers.
+
+use std::sync::Arc;
+
+use snaphook_driver::PAYLOAD_BYTES_MAX;
+
+use super::error::{Error, ErrorKind, Result};
+use super::models::Entry;
+use super::workers::{Workers, late};
+use crate::catalog::document::Document;
+use crate::catalog::{Effort, FieldError, Schema, Unfit};
+
+/// Text beyond this takes more than a thread of requests may be held; it is not even tried there.
+const TRIED_BYTES_MAX: usize = 256 * 1024;
+
+/// Where the pointers of errors start, and whether defaults are filled in first.
+#[derive(Clone, Copy)]
+pub(super) struct Fitting {
+    pub(super) prefix: &'static str,
+    pub(super) defaults: bool,
+}
+
+/// Why data does not fit.
+pub(super) enum Misfit {
+    Errors(Vec<FieldError>),
+    TooLarge(String),
+    TooComplex(String),
+    /// No verdict: overloaded, or stopping.
+    Unknown(Error),
+}
+
+/// Checks a document; gives it back with its defaults.
+pub(super) async fn fit(
+    workers: &Workers,
+    model: &str,
+    schema: &Arc<Schema>,
+    document: Document,
+    fitting: Fitting,
+) -> Result<Document, Misfit> {
+    let mut document = document;
+    if document.text.len() <= TRIED_BYTES_MAX {
+        match try_fit(schema, &mut document, fitting, &Effort::small()) {
+            Err(Misfit::TooComplex(_)) => {}
+            Err(misfit) => return Err(misfit),
+            Ok(()) => return Ok(document),
+        }
+    }
+    let schema = Arc::clone(schema);
+    let work = move |effort: &Effort| {
+        try_fit(&schema, &mut document, fitting, effort)?;
+        Ok::<_, Misfit>(document)
+    };
+    workers.run(model, work).await.unwrap_or_else(|error| Err(Misfit::Unknown(error)))
+}
+
+/// The same, here and now: as much effort as it is given. The document may have got defaults whatever comes of it.
+pub(super) fn try_fit(
+    schema: &Schema,
+    document: &mut Document,
+    fitting: Fitting,
+    effort: &Effort,
+) -> Result<(), Misfit> {
+    if fitting.defaults && schema.has_defaults() && schema.fill_defaults(&mut document.value, effort)? {
+        *document = Document::from_value(std::mem::take(&mut document.value));
+    }
+    if document.text.len() > PAYLOAD_BYTES_MAX {
+        return Err(Misfit::TooLarge(format!(
+            "the data would have {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed",
+            document.text.len()
+        )));
+    }
+    Ok(schema.check(&document.value, fitting.prefix, effort)?)
+}
+
+impl From<Unfit> for Misfit {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Errors(errors) => Misfit::Errors(errors),
+            Unfit::TooComplex(message) => Misfit::TooComplex(message),
+            Unfit::Late => Misfit::Unknown(late()),
+        }
+    }
+}
+
+impl Misfit {
+    /// As a change of an instance is answered.
+    pub(super) fn into_error(self, entry: &Entry) -> Error {
+        let record = &entry.model.record;
+        match self {
+            Misfit::Errors(errors) => {
+                let detail =
+                    format!("the data does not fit the schema of `{}` (version {})", record.id, record.version);
+                Error::new(ErrorKind::Invalid, detail).with_errors(errors)
+            }
+            Misfit::TooLarge(detail) => Error::new(ErrorKind::TooLarge, detail),
+            Misfit::TooComplex(detail) => Error::new(
+                ErrorKind::TooComplex,
+                format!("{detail}; send less, or make the schema of `{}` simpler", record.id),
+            ),
+            Misfit::Unknown(error) => error,
+        }
+    }
+}
