@@ -97,6 +97,22 @@ pub fn read_what_is_whole(directory: &Path) -> (Vec<ModelFiles>, Vec<FileError>)
     (models, errors)
 }
 
+/// Folders that hold a file of a phase and no `model.json`: somebody may think that they are applied.
+pub fn without_model(directory: &Path) -> Vec<PathBuf> {
+    // What cannot be read is told by whoever reads it for good.
+    let mut errors = Vec::new();
+    let is_of_phase = |name: &String| {
+        let of = |phase: Phase| matches!(name.strip_prefix(phase.as_str()), Some(".js" | ".ts" | ".wasm" | ".toml"));
+        Phase::ALL.into_iter().any(of)
+    };
+    names(directory, &mut errors)
+        .into_iter()
+        .map(|name| directory.join(name))
+        .filter(|folder| folder.is_dir() && !folder.join("model.json").is_file())
+        .filter(|folder| names(folder, &mut Vec::new()).iter().any(is_of_phase))
+        .collect()
+}
+
 /// What is in a folder, sorted. Names that are no UTF-8 cannot be meant.
 fn names(directory: &Path, errors: &mut Vec<FileError>) -> Vec<String> {
     let mut names: Vec<_> = match std::fs::read_dir(directory) {
@@ -426,5 +442,31 @@ mod tests {
                 "a/preUpdate.toml:2: unknown field `fiel`, expected one of `name`, `engine`, `file`, `artifact`, `library`, `mode`",
             ],
         );
+    }
+
+    #[test]
+    fn folders_without_a_model_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "{}").unwrap();
+        };
+        for path in [
+            "whole/model.json",
+            "whole/preCreate.js",
+            "lost/preCreate.ts",
+            "chain/postCreate.toml",
+            // What is no hook, or lies deeper, is nobody's mistake.
+            "project/src/preCreate.js",
+            "other/readme.md",
+            "types/preCreate.d.ts",
+            "preCreate.js",
+        ] {
+            write(path);
+        }
+        let found = without_model(root.path());
+        assert_eq!(found, [root.path().join("chain"), root.path().join("lost")]);
+        assert!(without_model(&root.path().join("nowhere")).is_empty());
     }
 }

@@ -1,16 +1,16 @@
 //! `snaphook apply`: makes a running server match the models and hooks kept as files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Body, Client, path, with_query};
 use super::{Failure, Global, Result, output};
-use crate::catalog::files::{BindingFile, CodeFile, read_directory};
+use crate::catalog::files::{BindingFile, CodeFile, read_directory, without_model};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
-use crate::config::Phase;
+use crate::config::{Config, Phase};
 
 /// Make a running server match the models and hooks in a folder
 ///
@@ -39,6 +39,11 @@ impl Apply {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
             Failure::new(format!("nothing was applied:\n{}", lines.join("\n")))
         })?;
+        let notes = left_out(&directory, files.len());
+        if files.is_empty() {
+            return Err(Failure::new(notes.join("\n")));
+        }
+        notes.iter().for_each(output::warn);
         let client = global.client()?;
         let server = states(&client, files.iter().map(|model| model.id.as_str())).await?;
         let steps = plan(&files, &server);
@@ -60,6 +65,33 @@ impl Apply {
         }
         Ok(())
     }
+}
+
+/// What in a folder of models and hooks is not applied, though it looks as if it were.
+pub(super) fn left_out(directory: &Path, models: usize) -> Vec<String> {
+    let mut notes: Vec<String> = without_model(directory)
+        .iter()
+        .map(|folder| format!("`{}` has hooks and no `model.json`, so it is not applied", folder.display()))
+        .collect();
+    if models == 0 {
+        let shown = directory.display();
+        notes.push(format!(
+            "`{shown}` holds no model: no folder in it has a `model.json`, so there is nothing to apply"
+        ));
+    }
+    notes
+}
+
+/// `hooks.apply` is true; the folder must be there.
+pub(super) fn check_folder(config: &Config) -> Result<()> {
+    let directory = &config.hooks.directory;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "`hooks.apply` is true, but `hooks.directory` is `{}`, which is no folder; make it, or set `apply = false`",
+        directory.display()
+    )))
 }
 
 /// The models of those names as the server has them.

@@ -1,6 +1,6 @@
 //! `snaphook check`: what is wrong with the configuration, and nothing else.
 
-use super::{Failure, Global, Result, output};
+use super::{Failure, Global, Result, apply, output};
 use crate::catalog::files;
 
 pub(super) fn check(global: &Global) -> Result<()> {
@@ -9,10 +9,12 @@ pub(super) fn check(global: &Global) -> Result<()> {
         return Err(refusal.into());
     }
     if config.hooks.apply {
+        apply::check_folder(&config)?;
         let models = files::read_directory(&config.hooks.directory).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
             Failure::new(format!("the files that would be applied at start have faults:\n{}", lines.join("\n")))
         })?;
+        apply::left_out(&config.hooks.directory, models.len()).iter().for_each(output::warn);
         output::line(format!("{}: {} models are applied at start", config.hooks.directory.display(), models.len()))?;
     }
     let grants = match config.grants.len() {

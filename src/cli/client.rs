@@ -85,6 +85,11 @@ impl Client {
         self.send(self.request(Method::DELETE, path)).await.map(drop)
     }
 
+    /// An answer that is read piece by piece.
+    pub(super) async fn post_for_stream(&self, path: &str) -> Result<Response> {
+        self.send(self.request(Method::POST, path)).await
+    }
+
     /// A stream of server-sent events, from after an event on if one is named.
     pub(super) async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Result<Response> {
         let request = self.request(Method::GET, path).header("accept", "text/event-stream");

@@ -1,10 +1,15 @@
 //! `snaphook errors`: post hooks that failed for good.
 
-use clap::{Args, Subcommand};
-use serde_json::Value;
+use std::time::Duration;
 
-use super::client::{path, with_query};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{Client, path, with_query};
 use super::{Failure, Global, Result, output};
+
+/// How often a progress bar looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// List, retry and drop post hooks that failed for good
 #[derive(Debug, Subcommand)]
@@ -134,7 +139,11 @@ async fn retry(global: &Global, chosen: &Chosen, dry_run: bool) -> Result<()> {
     if chosen.ids.is_empty() {
         let mut query = chosen.which.query();
         query.extend(dry);
-        count(&client.post(&with_query("/errors/retry", &query), None).await?);
+        let started = client.post(&with_query("/errors/retry", &query), None).await?;
+        match started.get("job").and_then(Value::as_str) {
+            Some(job) => count(&follow(&client, job).await?),
+            None => count(&started),
+        }
     } else {
         let query: Vec<_> = dry.into_iter().collect();
         for id in &chosen.ids {
@@ -164,6 +173,30 @@ async fn retry(global: &Global, chosen: &Chosen, dry_run: bool) -> Result<()> {
         return Err(Failure::new(format!("{} failed again; `snaphook errors list` shows why", matched - succeeded)));
     }
     Ok(())
+}
+
+/// Looks on while the server retries; gives what [`retry`] counts.
+async fn follow(client: &Client, job: &str) -> Result<Value> {
+    let bar = output::progress_bar("retry");
+    let job = loop {
+        let job = client.get(&path(&["jobs", job])).await?;
+        let number = |name: &str| job.get(name).and_then(Value::as_u64).unwrap_or(0);
+        bar.set_length(number("total"));
+        bar.set_position(number("done") + number("failed"));
+        bar.set_message(format!("{} failed again", number("failed")));
+        match job.get("state").and_then(Value::as_str) {
+            Some("running") => tokio::time::sleep(LOOK).await,
+            _ => break job,
+        }
+    };
+    bar.finish_and_clear();
+    match job.get("state").and_then(Value::as_str) {
+        Some("done") => Ok(json!({"matched": job["total"], "succeeded": job["done"]})),
+        Some("cancelled") => {
+            Err(Failure::new(format!("the retry was cancelled: {} succeeded, {} failed", job["done"], job["failed"])))
+        }
+        _ => Err(Failure::new(format!("the retry ended early: {}", text(&job, "error")))),
+    }
 }
 
 async fn drop(global: &Global, chosen: &Chosen) -> Result<()> {

@@ -23,7 +23,7 @@ pub(super) struct Events {
     follow: bool,
     /// Only events after this position, or after the event of a stream with this id [default: all, or from now with
     /// --follow]
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = place)]
     after: Option<String>,
     /// At most that many
     #[arg(long, short = 'n', value_name = "COUNT")]
@@ -118,6 +118,15 @@ impl Events {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+/// A position, or the id of an event of a stream: `<log>.<position>`.
+fn place(text: &str) -> Result<String, String> {
+    let digits = text.rsplit_once('.').map_or(text, |(_, digits)| digits);
+    match digits.parse::<u64>() {
+        Ok(_) if digits.as_bytes()[0].is_ascii_digit() => Ok(text.to_owned()),
+        _ => Err("expected a position such as 12, or the id of an event of a stream".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! the stores themselves while no server runs.
 
 mod apply;
+mod backup;
 mod check;
 mod client;
 mod dev;
@@ -46,6 +47,7 @@ Examples:
   snaphook                                       serve, as config.toml says
   snaphook check                                 say what is wrong with config.toml, with lines
   snaphook dev                                   serve, and bind each hook of `hooks/` when its file is saved
+  snaphook backup /mnt/shop.backup               keep everything in one file, while the server runs
   snaphook apply --plan                          show what `hooks/` would change on the running server
   snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
   snaphook hook test check.js --phase preCreate --after new.json
@@ -83,6 +85,8 @@ enum Command {
     ///
     /// Asks the running server to do it; works on the stores themselves if none runs. No hook runs.
     Rebuild,
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Events(events::Events),
     #[command(subcommand)]
     Errors(errors::Errors),
@@ -113,6 +117,8 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::serve(&global),
         Command::Check => check::check(&global),
         Command::Rebuild => block_on(rebuild::rebuild(&global)),
+        Command::Backup(command) => block_on(command.run(&global)),
+        Command::Restore(command) => block_on(command.run(&global)),
         Command::Events(command) => block_on(command.run(&global)),
         Command::Errors(command) => block_on(command.run(&global)),
         Command::Secret(command) => block_on(command.run(&global)),

@@ -175,6 +175,7 @@ async fn apply(config: &Config, engine: &Engine, folder: Option<&Path>) -> Resul
     if !config.hooks.apply {
         return Ok(());
     }
+    super::apply::check_folder(config)?;
     let start = Instant::now();
     let directory: &Path = &config.hooks.directory;
     let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
@@ -184,6 +185,9 @@ async fn apply(config: &Config, engine: &Engine, folder: Option<&Path>) -> Resul
     })?;
     for step in &steps {
         tracing::info!("{step}");
+    }
+    for note in super::apply::left_out(directory, read_what_is_whole(directory).0.len()) {
+        tracing::warn!("{note}");
     }
     tracing::info!(
         "{} applied: {} changes, {:.1} ms",

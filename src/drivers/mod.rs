@@ -2,6 +2,7 @@
 //!
 //! After the table nobody can tell one driver from another: the layers above see the four traits only.
 
+pub mod backup;
 mod stores;
 mod table;
 mod vault;

@@ -76,6 +76,56 @@ impl Stores {
     }
 }
 
+/// The stores as a restore and an offline backup use them: secrets stay encrypted, so their private key is not needed,
+/// and none is made.
+pub(super) struct BareStores {
+    pub(super) secure: Arc<dyn SecureStore>,
+    pub(super) event: Arc<dyn EventStore>,
+    pub(super) model: Arc<dyn ModelStore>,
+    pub(super) error: Arc<dyn ErrorStore>,
+}
+
+impl BareStores {
+    pub(super) async fn open(config: &Config) -> Result<BareStores, OpenError> {
+        let refers = [Store::Event, Store::Model, Store::Error].into_iter().find(|store| {
+            let mut refers = false;
+            let mut settings = Value::Object(store.config(config).settings.clone());
+            each_string(&mut settings, &mut |text| refers |= text.starts_with("secret:"));
+            refers
+        });
+        if let Some(store) = refers {
+            return Err(OpenError(format!(
+                "{} refers to a secret, which cannot be read without the private key; write the setting out for this command",
+                place(config, store)
+            )));
+        }
+        let settings = |store: Store| store.config(config).settings.clone();
+        let secure = open_store(config, Store::Secure, settings(Store::Secure), &[], |driver| driver.secure).await?;
+        let event = match open_store(config, Store::Event, settings(Store::Event), &[], |driver| driver.event).await {
+            Ok(event) => event,
+            Err(error) => return Err(undo(error, [secure.close().await])),
+        };
+        let model = match open_store(config, Store::Model, settings(Store::Model), &[], |driver| driver.model).await {
+            Ok(model) => model,
+            Err(error) => return Err(undo(error, [event.close().await, secure.close().await])),
+        };
+        match open_store(config, Store::Error, settings(Store::Error), &[], |driver| driver.error).await {
+            Ok(error) => Ok(BareStores { secure, event, model, error }),
+            Err(error) => Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        for closed in
+            [self.error.close().await, self.model.close().await, self.event.close().await, self.secure.close().await]
+        {
+            if let Err(error) = closed {
+                tracing::error!("{error}");
+            }
+        }
+    }
+}
+
 /// The error that stopped the start; what closing the others said goes to the log.
 fn undo<const N: usize>(error: OpenError, closed: [Result<(), DriverError>; N]) -> OpenError {
     for error in closed.into_iter().filter_map(Result::err) {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use snaphook_driver::{Delivery, ErrorRecord, Event, EventFilter, EventQuery, Json, Position, time};
 use tokio::sync::Notify;
 
@@ -198,7 +199,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
 }
 
 /// Exponential, with half of it left to chance so that those who failed together do not come back together.
-fn backoff(failed: u32) -> Duration {
+pub(super) fn backoff(failed: u32) -> Duration {
     let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
     // The low bits of a UUIDv7 are random.
     let random = uuid::Uuid::now_v7().as_u128() as u32;
@@ -235,7 +236,7 @@ impl Engine {
     }
 
     /// Waits; an error if the server stops first.
-    async fn pause(&self, delay: Duration) -> Result<(), ()> {
+    pub(super) async fn pause(&self, delay: Duration) -> Result<(), ()> {
         tokio::time::timeout(delay, stopped_signal(self.stopping.subscribe())).await.map_or(Ok(()), |()| Err(()))
     }
 
@@ -365,7 +366,7 @@ pub(super) fn error_record(
 ) -> ErrorRecord {
     let binding = hook.binding();
     ErrorRecord {
-        id: uuid::Uuid::now_v7().to_string(),
+        id: error_id(event, binding.id.phase, &binding.id.name),
         time: time::now(),
         model: binding.id.model.clone(),
         phase: binding.id.phase.as_str().to_owned(),
@@ -381,6 +382,22 @@ pub(super) fn error_record(
     }
 }
 
+/// The id of a failure: the same whenever the same hook fails for the same event, so that one which a crash makes happen
+/// again is recorded once. Ids sort as the log does; they have the form of a UUIDv7 with the time of the event.
+fn error_id(event: &Event, phase: Phase, hook: &str) -> String {
+    let digest = Sha256::new().chain_update(&event.id).chain_update([0]).chain_update(phase.as_str());
+    let digest = digest.chain_update([0]).chain_update(hook).finalize();
+    let which = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 2;
+    let (time, position) = (event.time.max(0) as u128, u128::from(event.position));
+    let bits = ((time & 0xffff_ffff_ffff) << 80)
+        | (7 << 76)
+        | (((position >> 32) & 0xfff) << 64)
+        | (0b10 << 62)
+        | ((position & 0xffff_ffff) << 30)
+        | u128::from(which);
+    uuid::Uuid::from_u128(bits).to_string()
+}
+
 /// A hook's text for the server's log, where a line break would look like the start of another entry.
 pub(super) fn one_line(text: &str) -> String {
     text.chars()
@@ -390,4 +407,33 @@ pub(super) fn one_line(text: &str) -> String {
             plain.into_iter().chain(escaped.into_iter().flatten())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use snaphook_driver::{EventKind, Stream};
+    use snaphook_driver_testkit::sample;
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_failure() {
+        let stream = Stream::of_instance("m", "i");
+        let first = Event { position: 7, ..sample::event(EventKind::InstanceCreated, &stream, Some("{}")) };
+        let id = |event: &Event, hook| error_id(event, Phase::PostCreate, hook);
+        assert_eq!(id(&first, "h"), id(&first.clone(), "h"));
+        let parsed = uuid::Uuid::try_parse(&id(&first, "h")).unwrap();
+        assert_eq!((parsed.get_version_num(), parsed.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_ne!(id(&first, "h"), id(&first, "i"));
+        assert_ne!(id(&first, "h"), error_id(&first, Phase::PostUpdate, "h"));
+        // In the order of the log, also within a millisecond.
+        let mut last = id(&first, "h");
+        for position in [8, 9, 0xffff_ffff, 0x1_0000_0000, 0xfff_ffff_ffff] {
+            let next = id(&Event { position, ..first.clone() }, "h");
+            assert!(next > last, "{position}: {next} after {last}");
+            last = next;
+        }
+        assert!(id(&Event { time: first.time + 1, ..first.clone() }, "h") > last);
+        id(&Event { time: -1, position: u64::MAX, ..first }, "h");
+    }
 }

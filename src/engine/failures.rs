@@ -1,23 +1,82 @@
 //! Failed post hooks: listed, retried, dropped.
+//!
+//! Whoever retries or drops a record claims its instance first: no hook runs twice for two requests, and the hooks of one
+//! instance run one after the other. Claims are in memory: a crash ends them together with what they were taken for.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord};
+use futures::StreamExt;
+use futures::stream;
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, Stream};
+use tokio::sync::Notify;
 
-use super::Engine;
-use super::delivery::error_record;
+use super::delivery::{backoff, error_record};
 use super::error::{Error, ErrorKind, Result};
+use super::jobs::{Job, JobInfo};
+use super::{Engine, stopped_signal};
 use crate::config::Phase;
-use crate::hooks::context::Outcome;
+use crate::hooks::context::{FailureCause, Outcome};
 
 /// Records that a bulk retry reads at once.
-const PAGE: u32 = 100;
+const PAGE: u32 = 64;
+/// Instances whose records a bulk retry works on at once.
+const RETRIES_MAX: usize = 32;
+
+/// Instances whose records somebody works on.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    taken: Mutex<HashSet<Stream>>,
+    released: Notify,
+}
+
+/// Given back when it is dropped.
+struct Claim<'a> {
+    claims: &'a Claims,
+    stream: Stream,
+}
+
+impl Claims {
+    /// `None` if somebody has it.
+    fn take(&self, stream: &Stream) -> Option<Claim<'_>> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.clone());
+        taken.then(|| Claim { claims: self, stream: stream.clone() })
+    }
+
+    /// Waits until nobody has it.
+    async fn wait(&self, stream: &Stream) -> Claim<'_> {
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            // From here on no release is missed.
+            released.as_mut().enable();
+            if let Some(claim) = self.take(stream) {
+                return claim;
+            }
+            released.await;
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claims.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.stream);
+        self.claims.released.notify_waiters();
+    }
+}
 
 impl Engine {
     /// Failed runs, oldest first: one page.
     pub async fn errors(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         self.check_readable()?;
         Ok(self.stores.error.list(query).await?)
+    }
+
+    /// How many there are of a model and a hook, or of all.
+    pub async fn count_errors(&self, query: &ErrorQuery) -> Result<u64> {
+        self.check_readable()?;
+        Ok(self.stores.error.count(query).await?)
     }
 
     /// One failed run.
@@ -29,7 +88,7 @@ impl Engine {
 
     /// Forgets one.
     pub async fn drop_error(&self, id: &str) -> Result<()> {
-        self.check_readable()?;
+        let _claim = self.claim(&self.error(id).await?)?;
         match self.stores.error.remove(id).await? {
             true => Ok(()),
             false => Err(Error::not_found(format!("there is no error `{}`", id.escape_debug()))),
@@ -38,33 +97,96 @@ impl Engine {
 
     /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
     pub async fn retry_error(&self, id: &str) -> Result<bool> {
+        let _claim = self.claim(&self.error(id).await?)?;
+        // Read under the claim: who had it before may have dealt with it.
         let record = self.error(id).await?;
         self.retry(record).await
     }
 
-    /// All that match: how many did, how many succeeded. With `dry_run` only counts.
-    pub async fn retry_errors(&self, query: &ErrorQuery, dry_run: bool) -> Result<(u64, u64)> {
-        self.check_readable()?;
-        let mut query = ErrorQuery { limit: PAGE, ..query.clone() };
-        let (mut matched, mut succeeded) = (0, 0);
-        loop {
+    /// Starts a job that retries all that match, side by side across instances, in the order of the log within one.
+    pub async fn start_retry(self: &Arc<Self>, query: &ErrorQuery) -> Result<JobInfo> {
+        self.check_available()?;
+        let total = self.count_errors(query).await?;
+        let job = self.jobs.start(total)?;
+        let info = job.info();
+        let (engine, query) = (Arc::clone(self), query.clone());
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = engine.retry_all(&job, query) => ended,
+                () = stopped_signal(engine.stopping.subscribe()) => {
+                    Err(Error::new(ErrorKind::Unavailable, "the server stopped; what was not retried is kept"))
+                }
+            };
+            job.end(ended.map_err(|error| error.detail));
+        });
+        Ok(info)
+    }
+
+    async fn retry_all(&self, job: &Job, query: ErrorQuery) -> Result<()> {
+        // What fails from now on is for another time, so that this ends.
+        let started = time::now();
+        let mut query = ErrorQuery { limit: PAGE, after: None, ..query };
+        while !job.is_cancelled() {
             let records = self.stores.error.list(&query).await?.records;
-            let Some(last) = records.last() else { return Ok((matched, succeeded)) };
+            let Some(last) = records.last() else { return Ok(()) };
             query.after = Some(last.id.clone());
-            for record in records {
-                matched += 1;
-                if !dry_run {
-                    // A hook that is gone fails its record, not the others.
-                    match self.retry(record).await {
-                        Ok(true) => succeeded += 1,
-                        Ok(false) => {}
-                        Err(error) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
-                            return Err(error);
+            let mut streams: BTreeMap<Stream, Vec<String>> = BTreeMap::new();
+            for record in records.into_iter().filter(|record| record.time <= started) {
+                streams.entry(record.event.stream()).or_default().push(record.id);
+            }
+            let fault = Mutex::new(None);
+            let work = stream::iter(streams).for_each_concurrent(RETRIES_MAX, |(stream, ids)| {
+                let fault = &fault;
+                async move {
+                    for id in ids {
+                        if job.is_cancelled() || fault.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                            return;
                         }
-                        Err(error) => tracing::warn!("a failed hook cannot be tried again: {error}"),
+                        if let Err(error) = self.retry_for(job, &stream, &id, started).await {
+                            *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        }
                     }
                 }
+            });
+            work.await;
+            if let Some(error) = fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                return Err(error);
             }
+        }
+        Ok(())
+    }
+
+    /// One record of a job. An error ends the job: no other record would fare better.
+    async fn retry_for(&self, job: &Job, stream: &Stream, id: &str, started: Millis) -> Result<()> {
+        let mut waited = 0;
+        loop {
+            let claim = self.claims.wait(stream).await;
+            // Somebody else may have had it meanwhile: then it is gone, or has failed again since this job began.
+            let Some(record) = self.stores.error.get(id).await?.filter(|record| record.time <= started) else {
+                job.skipped();
+                return Ok(());
+            };
+            let retried = self.retry(record).await;
+            drop(claim);
+            match retried {
+                Ok(true) => job.succeeded(),
+                Ok(false) => job.failed(),
+                // There is no place for its hook, or the model store is away: that is no try.
+                Err(error) if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) => {
+                    waited += 1;
+                    if job.is_cancelled() || self.pause(backoff(waited)).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) if error.kind == ErrorKind::Storage => return Err(error),
+                // Its hook is gone, which fails this record and not the others.
+                Err(error) => {
+                    tracing::warn!("a failed hook cannot be tried again: {error}");
+                    job.failed();
+                }
+            }
+            return Ok(());
         }
     }
 
@@ -90,12 +212,25 @@ impl Engine {
                 self.stores.error.remove(&record.id).await?;
                 Ok(true)
             }
+            // It did not run.
+            Outcome::Failed(failure) if failure.cause == FailureCause::Overloaded => {
+                Err(Error::new(ErrorKind::Overloaded, failure.message.clone()))
+            }
             Outcome::Failed(failure) => {
                 let renewed = error_record(&hook, &record.event, failure, &run, attempts);
                 self.stores.error.record(&ErrorRecord { id: record.id.clone(), ..renewed }).await?;
                 Ok(false)
             }
         }
+    }
+
+    fn claim(&self, record: &ErrorRecord) -> Result<Claim<'_>> {
+        let stream = record.event.stream();
+        self.claims.take(&stream).ok_or_else(|| {
+            let detail =
+                format!("a failed hook of `{stream}` is being retried at this moment; try again when it is done");
+            Error::new(ErrorKind::Conflict, detail)
+        })
     }
 
     fn check_readable(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Questions about what happened: the log, one instance's past, and what happens from now on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -152,6 +153,7 @@ impl Engine {
     /// Every matching event after a position, then live ones: none missed, none twice. Ends when the server stops,
     /// or when a listener that had caught up falls out of the reach of the newest events: it resumes from the log.
     pub fn follow(self: &Arc<Self>, query: EventQuery) -> BoxStream<'static, Result<Arc<Event>>> {
+        self.metrics.listeners.fetch_add(1, Ordering::Relaxed);
         let state = Follower {
             engine: Arc::clone(self),
             position: query.after,
@@ -196,6 +198,12 @@ struct Follower {
     part: u32,
     /// Memory of what was read from the log and is not given out yet.
     held: Option<Lease<Arc<Share>>>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.engine.metrics.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Follower {

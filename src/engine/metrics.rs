@@ -18,6 +18,8 @@ pub(super) struct Metrics {
     pub(super) deliveries: AtomicU64,
     pub(super) post_failures: AtomicU64,
     pub(super) given_up: AtomicU64,
+    /// Followers of events, now.
+    pub(super) listeners: AtomicU64,
 }
 
 impl Metrics {
@@ -80,6 +82,19 @@ pub(super) fn memory(out: &mut String, budget: &MemoryBudget) {
     gauge(out, "snaphook_memory_bytes", "Bodies, trees, pages and responses in flight, by their size", used);
     let limit = budget.limit() as u64;
     gauge(out, "snaphook_memory_limit_bytes", "Most that they may hold together (`server.limits.memory`)", limit);
+}
+
+/// What post hooks have not dealt with.
+pub(super) fn backlogs(out: &mut String, backlogs: &[(String, u64)]) {
+    if backlogs.is_empty() {
+        return;
+    }
+    let name = "snaphook_post_hook_backlog";
+    let help = "Events that the post hooks of a model have not dealt with";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (model, count) in backlogs {
+        let _ = writeln!(out, "{name}{{model=\"{model}\"}} {count}");
+    }
 }
 
 /// Native libraries, also of hooks that are bound no more: nothing is unloaded.

@@ -12,6 +12,7 @@ mod access;
 mod apply;
 mod artifacts;
 mod availability;
+mod backup;
 mod bindings;
 mod change;
 mod committer;
@@ -23,6 +24,7 @@ mod fit;
 mod history;
 mod import;
 pub mod input;
+mod jobs;
 mod metrics;
 mod models;
 mod prehooks;
@@ -44,7 +46,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snaphook_driver::{Condition, EventFilter, EventQuery, Instance, InstancePage};
+use snaphook_driver::{Condition, ErrorQuery, EventFilter, EventQuery, Instance, InstancePage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -56,6 +58,8 @@ use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::history::At;
 pub use self::import::Line;
+pub use self::jobs::JobInfo;
+use self::jobs::Jobs;
 use self::metrics::Metrics;
 use self::models::{Entry, Models};
 use self::rebuild::Rebuild;
@@ -87,6 +91,11 @@ pub struct Engine {
     /// What the engine itself holds on behalf of requests: trees of stored data, pages of listeners.
     own_memory: Arc<Share>,
     workers: Arc<Workers>,
+    jobs: Jobs,
+    /// Instances whose recorded errors somebody retries or drops.
+    claims: failures::Claims,
+    /// One backup at a time: each keeps the stores from letting go of what others overwrite.
+    backing_up: Arc<tokio::sync::Semaphore>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
     /// Each of them may compile for seconds, on all cores.
@@ -149,6 +158,9 @@ impl Engine {
             own_memory: Arc::new(memory.whole()),
             memory,
             workers,
+            jobs: Jobs::default(),
+            claims: failures::Claims::default(),
+            backing_up: Arc::new(tokio::sync::Semaphore::new(1)),
             definitions: tokio::sync::Mutex::new(()),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
@@ -233,7 +245,7 @@ impl Engine {
     }
 
     /// Prometheus text.
-    pub fn metrics(&self) -> String {
+    pub async fn metrics(&self) -> String {
         let mut out = String::new();
         self.metrics.write(&mut out);
         metrics::gauge(&mut out, "snaphook_log_head", "Position of the last event", self.tail.head());
@@ -247,8 +259,31 @@ impl Engine {
         let models = self.models.all();
         metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
         metrics::hooks(&mut out, &models);
+        metrics::backlogs(&mut out, &self.backlogs(&models).await);
+        metrics::gauge(
+            &mut out,
+            "snaphook_listeners",
+            "Event streams that are followed",
+            self.metrics.listeners.load(std::sync::atomic::Ordering::Relaxed),
+        );
+        if let Ok(errors) = self.count_errors(&ErrorQuery::default()).await {
+            metrics::gauge(&mut out, "snaphook_errors", "Post hooks that failed for good and are kept", errors);
+        }
         metrics::libraries(&mut out, &self.host.libraries());
         out
+    }
+
+    /// By model: events that its post hooks have not dealt with.
+    async fn backlogs(&self, models: &[Arc<Entry>]) -> Vec<(String, u64)> {
+        let mut backlogs = Vec::new();
+        for entry in models.iter().filter(|entry| entry.reacts_since().is_some()) {
+            let id = &entry.model.record.id;
+            // A store that fails says so elsewhere.
+            if let Ok((count, _)) = self.stores.event.lag(&bindings::group_of(id).name).await {
+                backlogs.push((id.clone(), count));
+            }
+        }
+        backlogs
     }
 
     /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.

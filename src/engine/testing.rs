@@ -14,7 +14,7 @@ use serde_json::Value;
 use snaphook_driver::{
     Append, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
     EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage, InstanceQuery, Json,
-    ModelShape, ModelStore, Position, Result, Stream,
+    LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
 use super::command::{BindingCode, BindingInput, Change, Defined, ModelInput, Origin, WriteOptions, Written};
@@ -355,5 +355,14 @@ impl EventStore for WatchedEvents {
     }
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
         self.inner.get_blob(sha256).await
+    }
+    async fn export(&self) -> Result<Box<dyn LogExport>> {
+        self.inner.export().await
+    }
+    async fn import(&self, records: &[LogRecord]) -> Result<()> {
+        self.inner.import(records).await
+    }
+    async fn finish_import(&self) -> Result<()> {
+        self.inner.finish_import().await
     }
 }

@@ -58,6 +58,11 @@ struct Retried {
     succeeded: u64,
 }
 
+#[derive(Serialize)]
+struct Started {
+    job: String,
+}
+
 /// `POST /errors/{id}/retry`
 pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
     #[derive(Serialize)]
@@ -85,7 +90,7 @@ pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
     Reply::ok().serialize(&One { retried: Retried { matched: 1, succeeded: u64::from(succeeded) }, error })
 }
 
-/// `POST /errors/retry`
+/// `POST /errors/retry`: a job, since it may take long, and goes on whether its client waits or not.
 pub(super) async fn retry_all(call: &Call) -> Result<Response> {
     if call.verb() != Verb::Post {
         return Err(Problem::method_not_allowed("POST"));
@@ -94,8 +99,13 @@ pub(super) async fn retry_all(call: &Call) -> Result<Response> {
     let wanted = selection(&mut query)?;
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
-    let (matched, succeeded) = call.engine().retry_errors(&wanted, dry_run).await?;
-    Reply::ok().serialize(&Retried { matched, succeeded })
+    if dry_run {
+        let matched = call.engine().count_errors(&wanted).await?;
+        return Reply::ok().serialize(&Retried { matched, succeeded: 0 });
+    }
+    let job = call.engine().start_retry(&wanted).await?.id;
+    let location = call.location(&["jobs", &job]);
+    Reply::new(StatusCode::ACCEPTED).location(&location).serialize(&Started { job })
 }
 
 /// `model` and `hook`

@@ -30,7 +30,7 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
 /// Prometheus text.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
     only_get(call)?;
-    let mut text = call.engine().metrics();
+    let mut text = call.engine().metrics().await;
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }

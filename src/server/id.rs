@@ -52,6 +52,14 @@ pub(super) fn error(id: &str) -> Result<()> {
     }
 }
 
+/// Ids of jobs are UUIDs, too.
+pub(super) fn job(id: &str) -> Result<()> {
+    match uuid::Uuid::try_parse(id) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Problem::bad_request(format!("`{}` is no id of a job, expected a UUID", shorten(id)))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 //! Only this layer knows HTTP.
 
 mod accept;
+mod backup;
 mod body;
 mod connection;
 mod descriptors;
@@ -17,6 +18,7 @@ mod id;
 mod import;
 mod instances;
 mod io;
+mod jobs;
 mod json;
 mod list;
 mod metrics;

@@ -19,7 +19,7 @@ use super::query::{decode, shorten};
 use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{App, errors, events, health, hooks, import, instances, models, rebuild, secrets, sites};
+use super::{App, backup, errors, events, health, hooks, import, instances, jobs, models, rebuild, secrets, sites};
 use crate::memory::allocator;
 
 /// More segments than any route has.
@@ -163,8 +163,10 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["errors", "retry"] => (Route::ErrorsRetry, Box::pin(errors::retry_all(call))),
         ["errors", id] => (Route::Error, Box::pin(errors::one(call, id))),
         ["errors", id, "retry"] => (Route::ErrorRetry, Box::pin(errors::retry(call, id))),
+        ["jobs", id] => (Route::Job, Box::pin(jobs::one(call, id))),
         ["secrets"] => (Route::Secrets, Box::pin(secrets::collection(call))),
         ["secrets", name] => (Route::Secret, Box::pin(secrets::one(call, name, body))),
+        ["backup"] => (Route::Backup, Box::pin(backup::backup(call))),
         ["rebuild"] => (Route::Rebuild, Box::pin(rebuild::rebuild(call))),
         ["healthz"] => (Route::Healthz, Box::pin(health::healthz(call))),
         ["readyz"] => (Route::Readyz, Box::pin(health::readyz(call))),

@@ -282,8 +282,12 @@ fn errors_are_retried_in_bulk_and_dropped() {
     let server = server.restart();
     let api = server.client();
     assert_eq!(errors(&api, 13).len(), 13);
-    let answer = api.request("POST", "/errors/retry?model=task&hook=mail").send().expect(200).json();
-    assert_eq!((&answer["matched"], &answer["succeeded"]), (&json!(12), &json!(12)), "{answer}");
+    let started = api.request("POST", "/errors/retry?model=task&hook=mail").send().expect(202).json();
+    let job = eventually("the job ends", || {
+        let job = api.get(&format!("/jobs/{}", started["job"].as_str().expect("a job"))).expect(200).json();
+        (job["state"] != "running").then_some(job)
+    });
+    assert_eq!((&job["state"], &job["total"], &job["done"]), (&json!("done"), &json!(12), &json!(12)), "{job}");
     assert_eq!(items(&api, "/events?model=log&type=instance.created").len(), 12);
     let left = errors(&api, 1).remove(0);
     assert_eq!(left["model"], "other");

@@ -1,5 +1,6 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
+mod backup;
 mod bad_input;
 mod chance;
 mod cli;
@@ -28,6 +29,8 @@ mod rest_limits;
 mod rest_lists;
 mod rest_models;
 mod rest_operations;
+mod retries;
+mod said;
 mod support;
 mod too_complex;
 mod workbench;

@@ -90,8 +90,19 @@ fn errors_are_retried_with_the_hook_as_it_is_now() {
     assert_eq!(post(&format!("/errors/{id}/retry")).expect(200).json(), json!({"matched": 1, "succeeded": 1}));
     api.get(&format!("/errors/{id}")).expect_problem(404, "not-found");
     assert_eq!(post("/errors/retry?dry-run=true").expect(200).json(), json!({"matched": 2, "succeeded": 0}));
-    assert_eq!(post("/errors/retry?model=other").expect(200).json()["matched"], 0);
-    assert_eq!(post("/errors/retry?model=order&hook=print").expect(200).json(), json!({"matched": 2, "succeeded": 2}));
+    for (query, total) in [("model=other", 0), ("model=order&hook=print", 2)] {
+        let started = post(&format!("/errors/retry?{query}")).expect(202);
+        let job = started.json()["job"].as_str().expect("a job").to_owned();
+        assert_eq!(started.header("location"), Some(format!("/jobs/{job}").as_str()));
+        let ended = eventually("the job ends", || {
+            let job = api.get(&format!("/jobs/{job}")).expect(200).json();
+            (job["state"] != "running").then_some(job)
+        });
+        assert_eq!(ended, json!({"id": job, "state": "done", "total": total, "done": total, "failed": 0}));
+    }
+    api.get("/jobs/x").expect_problem(400, "bad-request");
+    api.get(&format!("/jobs/{NO_ID}")).expect_problem(404, "not-found");
+    api.delete(&format!("/jobs/{NO_ID}")).expect_problem(404, "not-found");
     assert_eq!(api.get("/errors").expect(200).json()["items"], json!([]));
     post(&format!("/errors/{NO_ID}/retry")).expect_problem(404, "not-found");
     post("/errors/retry?modell=x").expect_problem(400, "bad-request");

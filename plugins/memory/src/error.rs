@@ -56,6 +56,15 @@ impl ErrorStore for MemoryErrorStore {
         Ok(page)
     }
 
+    async fn count(&self, query: &ErrorQuery) -> Result<u64> {
+        let records = locked(&self.records);
+        let matching = records
+            .values()
+            .filter(|record| query.model.as_ref().is_none_or(|model| *model == record.model))
+            .filter(|record| query.hook.as_ref().is_none_or(|hook| *hook == record.hook));
+        Ok(matching.count() as u64)
+    }
+
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>> {
         Ok(locked(&self.records).get(id).cloned())
     }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the event at index `i` has position `i + 1`.
 
+mod transfer;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,8 +11,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
-    EventQuery, EventStore, Expected, Group, GroupState, Holder, PAGE_BYTES_MAX, Position, Result, Stream,
-    new_log_identity,
+    EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
+    Result, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -22,7 +24,8 @@ pub struct MemoryEventStore {
     log: Mutex<Log>,
     /// Taken before `log` where both are needed.
     groups: Mutex<BTreeMap<String, Member>>,
-    blobs: Mutex<HashMap<String, Vec<u8>>>,
+    blobs: Mutex<BTreeMap<String, Vec<u8>>>,
+    importing: Mutex<bool>,
     /// Position of the last event; changes wake those that wait.
     head: watch::Sender<Position>,
 }
@@ -34,6 +37,7 @@ impl Default for MemoryEventStore {
             log: Mutex::default(),
             groups: Mutex::default(),
             blobs: Mutex::default(),
+            importing: Mutex::default(),
             head: watch::Sender::new(0),
         }
     }
@@ -223,6 +227,19 @@ impl EventStore for MemoryEventStore {
 
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
         Ok(locked(&self.blobs).get(sha256).cloned())
+    }
+
+    async fn export(&self) -> Result<Box<dyn LogExport>> {
+        Ok(Box::new(self.copy()))
+    }
+
+    async fn import(&self, records: &[LogRecord]) -> Result<()> {
+        self.take_in(records)
+    }
+
+    async fn finish_import(&self) -> Result<()> {
+        *locked(&self.importing) = false;
+        Ok(())
     }
 }
 

@@ -69,6 +69,13 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
     open().map_err(fault("open"))
 }
 
+/// Opens the file for reading alone, for work that keeps its connection.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection> {
+    let connection = open(path, READER_CACHE_KIB)?;
+    connection.pragma_update(None, "query_only", true).map_err(fault("open"))?;
+    Ok(connection)
+}
+
 fn check_format(connection: &Connection, format: &Format) -> Result<()> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (id, version) =
@@ -141,6 +148,10 @@ const READER_CACHE_KIB: u32 = 2048;
 impl Readers {
     pub(crate) fn new(path: &Path) -> Self {
         Readers { path: path.to_owned(), pool: Mutex::default(), unused: Condvar::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Runs `work` with a connection, on the caller's thread.

@@ -124,6 +124,20 @@ impl ErrorStore for SqliteErrorStore {
         .await?
     }
 
+    async fn count(&self, query: &ErrorQuery) -> Result<u64> {
+        let query = query.clone();
+        let count: i64 = self
+            .with("count", move |connection| {
+                let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
+                let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
+                connection
+                    .prepare_cached(&format!("SELECT count(*) FROM errors WHERE {model} AND {hook}"))?
+                    .query_row(params![query.model, query.hook], |row| row.get(0))
+            })
+            .await?;
+        Ok(count as u64)
+    }
+
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>> {
         let id = id.to_owned();
         let text = self

@@ -5,6 +5,7 @@ mod groups;
 mod names;
 mod read;
 mod tails;
+mod transfer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
     Append, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
-    Group, Holder, Position, Result, Stream, new_log_identity,
+    Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -100,6 +101,7 @@ impl SqliteEventStore {
         let lock = Lock::take(path)?;
         let connection = open_writer(path, &FORMAT)?;
         let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
+        transfer::check_whole(&connection).map_err(|error| error.with("path", path.display()))?;
         let identity = identity(&connection).map_err(fault("open"))?;
         let writer = Writer::new(path, connection, Arc::clone(&names), &FORMAT)?;
         let head = writer.head();
@@ -245,6 +247,29 @@ impl EventStore for SqliteEventStore {
             })
         })
         .await
+    }
+
+    async fn export(&self) -> Result<Box<dyn LogExport>> {
+        let (shared, groups) = (Arc::clone(&self.shared), Arc::clone(&self.groups));
+        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, &groups)?) as _)).await
+    }
+
+    async fn import(&self, records: &[LogRecord]) -> Result<()> {
+        let shared = &self.shared;
+        self.groups.check_empty_before_import()?;
+        shared.writing("import", |writer| {
+            writer.import(records, &shared.names)?;
+            let head = writer.head();
+            shared.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+            Ok(())
+        })?;
+        self.groups.import(records)
+    }
+
+    async fn finish_import(&self) -> Result<()> {
+        self.groups.reload()?;
+        self.shared
+            .writing("finish_import", |writer| writer.with(transfer::finish_import).map_err(fault("finish_import")))
     }
 }
 

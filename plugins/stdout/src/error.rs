@@ -46,6 +46,10 @@ impl ErrorStore for StdoutErrorStore {
         Ok(ErrorPage::default())
     }
 
+    async fn count(&self, _query: &ErrorQuery) -> Result<u64> {
+        Ok(0)
+    }
+
     async fn get(&self, _id: &str) -> Result<Option<ErrorRecord>> {
         Ok(None)
     }

@@ -10,7 +10,8 @@ use crate::time::{self, Millis};
 /// One failed run of a post hook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorRecord {
-    /// UUIDv7, made by the server; sorts by time.
+    /// A UUID made by the server of the event, the phase and the hook: the same failure has the same id whenever it is
+    /// recorded. Sorts as the events do.
     pub id: String,
     #[serde(with = "time")]
     pub time: Millis,
@@ -67,11 +68,15 @@ pub trait ErrorStore: Send + Sync {
     /// Ends background work. Called once, last.
     async fn close(&self) -> Result<()>;
 
-    /// Stores, durably when it returns. A record with an id that is there already replaces it.
+    /// Stores, durably when it returns. A record with an id that is there already replaces it: a crash between this and
+    /// the acknowledgement of the event makes the server record the same failure again.
     async fn record(&self, record: &ErrorRecord) -> Result<()>;
 
     /// Records that match, by id ascending. If there is one, the page has at least one.
     async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage>;
+
+    /// How many records match, whatever `after` and `limit` say; 0 for a store that only forwards.
+    async fn count(&self, query: &ErrorQuery) -> Result<u64>;
 
     /// One record; `None` if there is none.
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>>;

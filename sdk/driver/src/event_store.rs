@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::event::{Event, EventKind, Position, Stream};
+use crate::export::{LogExport, LogRecord};
 
 /// What must be true of a stream for an append to it to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,4 +222,18 @@ pub trait EventStore: Send + Sync {
 
     /// The bytes; `None` if they are not there.
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>>;
+
+    /// A copy of everything as it is at one moment, events, claims, blobs and the progress of groups, while others go
+    /// on reading and writing. It is what a crash at that moment would leave: whatever was acknowledged in a group is
+    /// acknowledged in the copy, and the events that were written before the acknowledgement are in it.
+    async fn export(&self) -> Result<Box<dyn LogExport>>;
+
+    /// Puts records into a log, in the order of an export ([`LogRecord`]), over as many calls as the caller likes.
+    /// Durable when it returns. `ErrorKind::Conflict` if the log held anything before the first call. Positions, times
+    /// and holders are kept; the log keeps its own identity. Until [`EventStore::finish_import`] nothing but the
+    /// methods of export and import is called, and a store that is opened again then refuses to: part of a log is no log.
+    async fn import(&self, records: &[LogRecord]) -> Result<()>;
+
+    /// Ends an import: from here on the log is like any other. No effect if there was none.
+    async fn finish_import(&self) -> Result<()>;
 }

@@ -48,6 +48,16 @@ enum Until {
     Delayed(Instant),
 }
 
+impl Until {
+    /// What outlives the process: a lease does not.
+    fn delay(self, now: Instant) -> Duration {
+        match self {
+            Until::Delayed(until) => until.saturating_duration_since(now),
+            Until::Ready | Until::Leased(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// An event that was handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
@@ -106,6 +116,12 @@ impl GroupState {
     /// The oldest unacknowledged event of each stream, and whether later ones may follow before the cursor.
     pub fn active(&self) -> impl Iterator<Item = (Position, &Stream, bool)> {
         self.active.iter().map(|(position, active)| (*position, &active.stream, active.more))
+    }
+
+    /// The oldest unacknowledged event of each stream, how often it was claimed, and how long it is delayed: what
+    /// [`GroupState::restore`] takes.
+    pub fn pending(&self, now: Instant) -> impl Iterator<Item = (Position, u32, Duration)> {
+        self.active.iter().map(move |(position, active)| (*position, active.attempt, active.until.delay(now)))
     }
 
     /// How many events [`GroupState::take`] would find now.
@@ -237,12 +253,8 @@ impl GroupState {
         let mut progress = Progress { cursor: self.cursor, ..Progress::default() };
         for position in std::mem::take(&mut self.changed) {
             if let Some(active) = self.active.get(&position) {
-                let delay = match active.until {
-                    Until::Delayed(until) => until.saturating_duration_since(now),
-                    Until::Ready | Until::Leased(_) => Duration::ZERO,
-                };
                 self.kept.insert(position);
-                progress.put.push((position, active.attempt, delay));
+                progress.put.push((position, active.attempt, active.until.delay(now)));
             } else if self.kept.remove(&position) {
                 progress.remove.push(position);
             }

@@ -12,6 +12,7 @@ mod error;
 mod error_store;
 mod event;
 mod event_store;
+mod export;
 mod group_state;
 mod json;
 mod model_store;
@@ -27,6 +28,7 @@ pub use event_store::{
     Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
     Group, Holder, Require,
 };
+pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Progress, Taken};
 pub use json::Json;
 pub use model_store::{

@@ -137,7 +137,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
+    pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
         let ServerOptions { server, hooks, tables, mount_path, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");

@@ -9,11 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Append, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, Position, Result, Stream,
+    Append, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position, Result,
+    Stream,
 };
 
 use super::names::Names;
 use super::tails::{Tail, Tails};
+use super::transfer;
 use crate::checkpoint::Checkpointer;
 use crate::database::Format;
 use crate::fault::fault;
@@ -98,6 +100,25 @@ impl Writer {
         result.map(|(answers, _)| answers)
     }
 
+    /// Puts records of an export into the log; see [`snaphook_driver::EventStore::import`].
+    pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
+        self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
+        let (head, names) = (self.log.head, Arc::clone(&self.log.names));
+        let put = transfer::begin_import(&self.connection)
+            .and_then(|()| self.log.import(&self.connection, records))
+            .and_then(|()| self.execute("COMMIT").map_err(fault("import")));
+        // Nothing was appended, and nothing that is remembered of the log's end is so any more.
+        self.log.tails = Tails::default();
+        if let Err(error) = put {
+            let _ = self.execute("ROLLBACK");
+            (self.log.head, self.log.names) = (head, names);
+            return Err(error);
+        }
+        *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
+        self.checkpointer.after_commit(&self.connection);
+        Ok(())
+    }
+
     /// The answers, and whether anything was committed.
     fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
@@ -148,6 +169,29 @@ impl Log {
             answers.push(answer);
         }
         Ok(answers)
+    }
+
+    fn import(&mut self, connection: &Connection, records: &[LogRecord]) -> Result<()> {
+        let mut insert = connection.prepare_cached(INSERT).map_err(fault("import"))?;
+        for record in records {
+            let LogRecord::Event(event) = record else {
+                transfer::put(connection, record).map_err(fault("import"))?;
+                continue;
+            };
+            let position = event.position;
+            if position <= self.head {
+                let message = format!("an event at {position} after the one at {}", self.head);
+                return Err(DriverError::new(ErrorKind::Conflict, "import", message));
+            }
+            let number = match self.names.number(&event.model) {
+                Some(number) => number,
+                None => Arc::make_mut(&mut self.names).add(connection, &event.model).map_err(fault("import"))?,
+            };
+            let instance = event.instance.as_deref().map(Key::new);
+            insert_event(&mut insert, event, number, instance.as_ref(), position)?;
+            self.head = position;
+        }
+        Ok(())
     }
 
     fn row(
@@ -231,12 +275,7 @@ fn write(
     position: Position,
 ) -> Result<()> {
     let event = &append.event;
-    let json = |error: serde_json::Error| {
-        DriverError::new(ErrorKind::Invalid, "append", "the event cannot be written as JSON").because(error)
-    };
-    let cause = event.cause.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-    let hooks = (!event.hooks.is_empty()).then(|| serde_json::to_string(&event.hooks)).transpose().map_err(json)?;
-    let mut write = || -> rusqlite::Result<()> {
+    let claims = || -> rusqlite::Result<()> {
         if !append.releases.is_empty() {
             let mut delete = connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
             for key in &append.releases {
@@ -246,7 +285,26 @@ fn write(
         if !append.claims.is_empty() {
             take_claims(connection, event, &append.claims, position)?;
         }
-        insert.execute(params![
+        Ok(())
+    };
+    claims().map_err(fault("append"))?;
+    insert_event(insert, event, number, instance, position)
+}
+
+fn insert_event(
+    insert: &mut CachedStatement<'_>,
+    event: &Event,
+    number: i64,
+    instance: Option<&Key<'_>>,
+    position: Position,
+) -> Result<()> {
+    let json = |error: serde_json::Error| {
+        DriverError::new(ErrorKind::Invalid, "append", "the event cannot be written as JSON").because(error)
+    };
+    let cause = event.cause.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let hooks = (!event.hooks.is_empty()).then(|| serde_json::to_string(&event.hooks)).transpose().map_err(json)?;
+    insert
+        .execute(params![
             position as i64,
             number,
             instance,
@@ -260,10 +318,9 @@ fn write(
             cause,
             hooks,
             event.data.as_deref(),
-        ])?;
-        Ok(())
-    };
-    write().map_err(fault("append"))
+        ])
+        .map(drop)
+        .map_err(fault("append"))
 }
 
 fn take_claims(connection: &Connection, event: &Event, claims: &[Claim], position: Position) -> rusqlite::Result<()> {

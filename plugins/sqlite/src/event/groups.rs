@@ -5,16 +5,17 @@
 //! may be a little behind the log: then events are delivered again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use snaphook_driver::{
-    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Position, Progress, Result, Stream, time,
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, LogRecord, Position, Progress, Result,
+    Stream, time,
 };
 
-use super::{Shared, read};
+use super::{Shared, read, transfer};
 use crate::checkpoint::Checkpointer;
 use crate::database::{Format, locked, open_writer};
 use crate::fault::fault;
@@ -47,6 +48,7 @@ const BACKLOG_INLINE_MAX: u64 = 64;
 const DROPPED: u64 = u64::MAX;
 
 pub(super) struct Groups {
+    path: PathBuf,
     shared: Arc<Shared>,
     groups: RwLock<HashMap<String, Arc<Member>>>,
     /// Taken before a group's state where both are needed.
@@ -79,11 +81,46 @@ impl Groups {
         let checkpointer = Checkpointer::start(&path, &mut connection, &FORMAT)?;
         let groups = load(&connection, shared)?;
         let file = Mutex::new(Some(File { connection, checkpointer }));
-        Ok(Groups { shared: Arc::clone(shared), groups: RwLock::new(groups), file })
+        Ok(Groups { path, shared: Arc::clone(shared), groups: RwLock::new(groups), file })
     }
 
     pub(super) fn close(&self) {
         locked(&self.file).take();
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs work while nobody can acknowledge anything.
+    pub(super) fn halted<T>(&self, operation: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match &*locked(&self.file) {
+            Some(_) => work(),
+            None => Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed")),
+        }
+    }
+
+    /// `Conflict` if there were groups before an import. While one runs they are in the file only.
+    pub(super) fn check_empty_before_import(&self) -> Result<()> {
+        if self.all().is_empty() {
+            return Ok(());
+        }
+        Err(DriverError::new(ErrorKind::Conflict, "import", "the log has consumer groups already"))
+    }
+
+    pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {
+        self.writing("import", |file| transfer::put_groups(file, records))
+    }
+
+    /// Takes the groups from the file again.
+    pub(super) fn reload(&self) -> Result<()> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if groups.is_empty()
+            && let Some(file) = &*locked(&self.file)
+        {
+            *groups = load(&file.connection, &self.shared)?;
+        }
+        Ok(())
     }
 
     pub(super) fn names(&self) -> Vec<String> {

@@ -92,6 +92,24 @@ pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Resul
     })
 }
 
+/// Feeds every event after a position to `each`, in order, until it says `false`; in the transaction of the caller.
+pub(super) fn each_after(
+    connection: &Connection,
+    names: &Names,
+    after: Position,
+    mut each: impl FnMut(Event) -> bool,
+) -> Result<()> {
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE position > ?1 ORDER BY position");
+    let mut statement = connection.prepare_cached(&sql).map_err(fault("read"))?;
+    let mut rows = statement.query([bounded(after)]).map_err(fault("read"))?;
+    while let Some(row) = rows.next().map_err(fault("read"))? {
+        if !each(decode(row, names)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// One event by its position.
 pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
     shared.readers.with(|connection| {

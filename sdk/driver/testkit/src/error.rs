@@ -51,6 +51,7 @@ pub async fn records_are_kept(subject: &Subject) {
         assert_eq!(store.get("b").await.unwrap(), None);
         assert!(!store.remove("b").await.unwrap());
         assert_eq!(list(&*store, None, None, None, 10).await, "");
+        assert_eq!(store.count(&ErrorQuery::default()).await.unwrap(), 0);
         store.close().await.unwrap();
         return;
     }
@@ -85,6 +86,18 @@ pub async fn records_are_listed(subject: &Subject) {
     assert_eq!(list(&*store, None, Some("h"), None, 10).await, "b c d");
     assert_eq!(list(&*store, Some("m"), Some("h"), Some("b"), 10).await, "d");
     assert_eq!(list(&*store, Some("M"), None, None, 10).await, "");
+    for (model, hook, expected) in
+        [(None, None, 4), (Some("m"), None, 3), (None, Some("h"), 3), (Some("m"), Some("h"), 2), (Some("x"), None, 0)]
+    {
+        // Neither the place nor the limit of a page matters.
+        let query = ErrorQuery {
+            model: model.map(str::to_owned),
+            hook: hook.map(str::to_owned),
+            after: Some("c".into()),
+            limit: 1,
+        };
+        assert_eq!(store.count(&query).await.unwrap(), expected, "{query:?}");
+    }
     store.close().await.unwrap();
 }
 

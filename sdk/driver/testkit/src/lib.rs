@@ -14,6 +14,7 @@
 
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod groups;
 pub mod kill;
 pub mod model;
@@ -85,6 +86,10 @@ macro_rules! event_suite {
                 event::a_reader_misses_nothing,
                 event::blobs,
                 event::survives_reopening,
+                export::a_copy_has_everything,
+                export::a_copy_is_of_one_moment,
+                export::only_an_empty_log_takes_a_copy,
+                export::part_of_a_log_does_not_open,
                 groups::streams_are_delivered_in_order,
                 groups::streams_do_not_wait_for_each_other,
                 groups::leases_end_and_tokens_grow_old,

@@ -35,6 +35,17 @@ impl Subject {
         Subject { driver, settings, folder, volatile, module }
     }
 
+    /// The same driver in another folder of its own.
+    pub fn another(&self) -> Subject {
+        Subject {
+            driver: self.driver,
+            settings: self.settings.clone(),
+            folder: Folder::Own(TempDir::new().unwrap()),
+            volatile: self.volatile,
+            module: self.module,
+        }
+    }
+
     /// The folder that the driver's relative paths are meant from.
     pub fn folder(&self) -> &Path {
         match &self.folder {
@@ -49,6 +60,11 @@ impl Subject {
 
     pub async fn event(&self) -> Arc<dyn EventStore> {
         (self.driver.event.expect("the driver brings an event store"))(self.context()).await.unwrap()
+    }
+
+    /// For a store that may refuse to open.
+    pub async fn try_event(&self) -> snaphook_driver::Result<Arc<dyn EventStore>> {
+        (self.driver.event.expect("the driver brings an event store"))(self.context()).await
     }
 
     pub async fn model(&self) -> Arc<dyn ModelStore> {

@@ -1,0 +1,278 @@
+//! Copies of a log, and logs made of copies.
+//!
+//! An export is two read transactions, one of each file. They begin while nothing can be acknowledged, the one of the
+//! groups first: so every event that was written before an acknowledgement is in the copy of the log. Until the export
+//! ends, the write-ahead logs of both files grow with what others write.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::{
+    DriverError, EXPORT_BYTES, ErrorKind, Event, Group, Holder, LogExport, LogRecord, PENDING_MAX, PendingEvent,
+    Position, Result, Stream,
+};
+
+use super::groups::Groups;
+use super::{Shared, names, put_blob, read};
+use crate::database::{off_thread, open_reader};
+use crate::fault::{corrupt, fault};
+
+/// A table that is there while an import is under way.
+const IMPORTING: &str = "importing";
+
+/// Claims that one step reads at most.
+const CLAIMS_MAX: u32 = 4096;
+
+pub(super) struct Export {
+    head: Position,
+    /// `None` while a step has it, and after one failed.
+    copy: Option<Snapshot>,
+}
+
+struct Snapshot {
+    shared: Arc<Shared>,
+    log: Connection,
+    groups: Connection,
+    next: Next,
+}
+
+/// What comes next: everything of one kind after a key.
+enum Next {
+    Events(Position),
+    Claims(Option<String>),
+    Blobs(Option<String>),
+    Groups(Option<String>),
+    Pending { number: i64, name: String, after: i64 },
+    End,
+}
+
+impl Export {
+    pub(super) fn begin(shared: &Arc<Shared>, groups: &Groups) -> Result<Export> {
+        let begin = |connection: &Connection, sql: &str| -> Result<i64> {
+            connection.execute_batch("BEGIN").map_err(fault("export"))?;
+            // A transaction begins with its first read.
+            connection.query_row(sql, [], |row| row.get(0)).map_err(fault("export"))
+        };
+        let log = open_reader(shared.readers.path())?;
+        let progress = open_reader(groups.path())?;
+        let head = groups.halted("export", || {
+            begin(&progress, "SELECT count(*) FROM groups")?;
+            begin(&log, "SELECT coalesce(max(position), 0) FROM events")
+        })?;
+        let copy = Snapshot { shared: Arc::clone(shared), log, groups: progress, next: Next::Events(0) };
+        Ok(Export { head: head as Position, copy: Some(copy) })
+    }
+}
+
+#[async_trait]
+impl LogExport for Export {
+    fn head(&self) -> Position {
+        self.head
+    }
+
+    async fn next(&mut self) -> Result<Vec<LogRecord>> {
+        let mut copy = self
+            .copy
+            .take()
+            .ok_or_else(|| DriverError::new(ErrorKind::Unexpected, "export", "an earlier part of the export failed"))?;
+        let (copy, records) = off_thread("export", move || {
+            let records = copy.step()?;
+            Ok((copy, records))
+        })
+        .await?;
+        self.copy = Some(copy);
+        Ok(records)
+    }
+}
+
+impl Snapshot {
+    /// The next records; empty only at the end.
+    fn step(&mut self) -> Result<Vec<LogRecord>> {
+        loop {
+            let records = match std::mem::replace(&mut self.next, Next::End) {
+                Next::Events(after) => self.events(after)?,
+                Next::Claims(after) => self.claims(after).map_err(fault("export"))?,
+                Next::Blobs(after) => self.blob(after).map_err(fault("export"))?,
+                Next::Groups(after) => self.group(after)?,
+                Next::Pending { number, name, after } => self.pending(number, name, after).map_err(fault("export"))?,
+                Next::End => return Ok(Vec::new()),
+            };
+            if !records.is_empty() {
+                return Ok(records);
+            }
+        }
+    }
+
+    fn events(&mut self, after: Position) -> Result<Vec<LogRecord>> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut last = None;
+        read::each_after(&self.log, &names(&self.shared), after, |event: Event| {
+            bytes += 512 + event.data.as_ref().map_or(0, |data| data.len());
+            last = Some(event.position);
+            records.push(LogRecord::Event(event));
+            bytes < EXPORT_BYTES
+        })?;
+        self.next = last.map_or(Next::Claims(None), Next::Events);
+        Ok(records)
+    }
+
+    fn claims(&mut self, after: Option<String>) -> rusqlite::Result<Vec<LogRecord>> {
+        let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
+        {
+            let mut statement = self.log.prepare_cached(
+                "SELECT key, model, instance, position FROM claims WHERE ?1 IS NULL OR key > ?1 ORDER BY key LIMIT ?2",
+            )?;
+            let mut rows = statement.query(params![after, CLAIMS_MAX])?;
+            while bytes < EXPORT_BYTES
+                && let Some(row) = rows.next()?
+            {
+                let key: String = row.get(0)?;
+                let stream = Stream { model: row.get(1)?, instance: row.get(2)? };
+                bytes += 128 + key.len();
+                last = Some(key.clone());
+                records
+                    .push(LogRecord::Claim { key, holder: Holder { stream, position: row.get::<_, i64>(3)? as u64 } });
+            }
+        }
+        self.next = last.map_or(Next::Blobs(None), |key| Next::Claims(Some(key)));
+        Ok(records)
+    }
+
+    fn blob(&mut self, after: Option<String>) -> rusqlite::Result<Vec<LogRecord>> {
+        let blob: Option<(String, Vec<u8>)> = self
+            .log
+            .prepare_cached("SELECT sha256, bytes FROM blobs WHERE ?1 IS NULL OR sha256 > ?1 ORDER BY sha256 LIMIT 1")?
+            .query_row([after], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((sha256, bytes)) = blob else {
+            self.next = Next::Groups(None);
+            return Ok(Vec::new());
+        };
+        self.next = Next::Blobs(Some(sha256.clone()));
+        Ok(vec![LogRecord::Blob { sha256, bytes }])
+    }
+
+    fn group(&mut self, after: Option<String>) -> Result<Vec<LogRecord>> {
+        let found: Option<(i64, String, String, i64)> = self
+            .groups
+            .prepare_cached(
+                "SELECT number, name, filter, cursor FROM groups WHERE ?1 IS NULL OR name > ?1 ORDER BY name LIMIT 1",
+            )
+            .and_then(|mut statement| {
+                let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+                statement.query_row([after], row).optional()
+            })
+            .map_err(fault("export"))?;
+        let Some((number, name, filter, cursor)) = found else {
+            self.next = Next::End;
+            return Ok(Vec::new());
+        };
+        let filter = serde_json::from_str(&filter)
+            .map_err(|error| corrupt("export", "a group's filter cannot be read back").because(error))?;
+        self.next = Next::Pending { number, name: name.clone(), after: 0 };
+        Ok(vec![LogRecord::Group { group: Group { name, filter }, cursor: cursor as Position }])
+    }
+
+    fn pending(&mut self, number: i64, name: String, after: i64) -> rusqlite::Result<Vec<LogRecord>> {
+        let events: Vec<PendingEvent> = self
+            .groups
+            .prepare_cached(
+                "SELECT position, attempt, due FROM pending WHERE number = ?1 AND position > ?2
+                 ORDER BY position LIMIT ?3",
+            )?
+            .query_map(params![number, after, PENDING_MAX as i64], |row| {
+                Ok(PendingEvent { position: row.get::<_, i64>(0)? as Position, attempt: row.get(1)?, due: row.get(2)? })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let Some(last) = events.last() else {
+            self.next = Next::Groups(Some(name));
+            return Ok(Vec::new());
+        };
+        self.next = Next::Pending { number, name: name.clone(), after: last.position as i64 };
+        Ok(vec![LogRecord::Pending { group: name, events }])
+    }
+}
+
+/// Puts what is no event into the log, in the caller's transaction.
+pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Result<()> {
+    match record {
+        LogRecord::Claim { key, holder } => {
+            connection
+                .prepare_cached("INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![key, holder.stream.model, holder.stream.instance, holder.position as i64])?;
+        }
+        LogRecord::Blob { sha256, bytes } => put_blob(connection, sha256, bytes)?,
+        // Events have a way of their own, groups a file of their own.
+        LogRecord::Event(_) | LogRecord::Group { .. } | LogRecord::Pending { .. } => {}
+    }
+    Ok(())
+}
+
+/// Puts groups into their file.
+pub(super) fn put_groups(connection: &Connection, records: &[LogRecord]) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    for record in records {
+        match record {
+            LogRecord::Group { group, cursor } => {
+                let filter = serde_json::to_string(&group.filter)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                transaction
+                    .prepare_cached("INSERT INTO groups(name, filter, cursor) VALUES (?1, ?2, ?3)")?
+                    .execute(params![group.name, filter, *cursor as i64])?;
+            }
+            LogRecord::Pending { group, events } => {
+                let number: i64 =
+                    transaction.query_row("SELECT number FROM groups WHERE name = ?1", [group], |row| row.get(0))?;
+                let mut put = transaction
+                    .prepare_cached("INSERT INTO pending(number, position, attempt, due) VALUES (?1, ?2, ?3, ?4)")?;
+                for event in events {
+                    put.execute(params![number, event.position as i64, event.attempt, event.due])?;
+                }
+            }
+            _ => {}
+        }
+    }
+    transaction.commit()
+}
+
+/// Marks the log as part of one, in the caller's transaction; `Conflict` if it held data before.
+pub(super) fn begin_import(connection: &Connection) -> Result<()> {
+    if is_importing(connection)? {
+        return Ok(());
+    }
+    let holds_data: bool = connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM claims) OR EXISTS (SELECT 1 FROM blobs)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(fault("import"))?;
+    if holds_data {
+        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
+    }
+    connection.execute_batch(&format!("CREATE TABLE {IMPORTING}(one)")).map_err(fault("import"))
+}
+
+pub(super) fn finish_import(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("DROP TABLE IF EXISTS {IMPORTING}"))
+}
+
+fn is_importing(connection: &Connection) -> Result<bool> {
+    connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1)", [IMPORTING], |row| row.get(0))
+        .map_err(fault("open"))
+}
+
+/// Part of a log is no log.
+pub(super) fn check_whole(connection: &Connection) -> Result<()> {
+    if !is_importing(connection)? {
+        return Ok(());
+    }
+    Err(DriverError::new(
+        ErrorKind::Config,
+        "open",
+        "the file holds part of a log: a restore was interrupted; remove the files of this store and of the others that \
+         the configuration names, and restore again",
+    ))
+}

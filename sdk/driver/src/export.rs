@@ -1,0 +1,66 @@
+//! Everything that a log holds, as records: what a backup is made of, whatever the driver.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::event::{Event, Position};
+use crate::event_store::{Group, Holder};
+use crate::time::Millis;
+
+/// Bytes at which a driver ends a part of an export; one record always fits.
+pub const EXPORT_BYTES: usize = 1024 * 1024;
+
+/// Pending events that one record holds at most.
+pub const PENDING_MAX: usize = 1000;
+
+/// One record of a log.
+///
+/// The order of an export: events by position, claims by key, blobs by digest, groups by name; each group is followed
+/// by its pending events, by position, at most [`PENDING_MAX`] a record. Texts compare by code point. So the same log
+/// always gives the same records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LogRecord {
+    Event(Event),
+    Claim {
+        key: String,
+        holder: Holder,
+    },
+    Blob {
+        sha256: String,
+        /// Not part of the serialized form: bytes travel beside it.
+        #[serde(skip)]
+        bytes: Vec<u8>,
+    },
+    /// A consumer group. Matching events up to the cursor are acknowledged, but for the pending ones and those behind
+    /// them in their streams.
+    Group {
+        group: Group,
+        cursor: Position,
+    },
+    /// The oldest unacknowledged event of streams, at or before the cursor of the group.
+    Pending {
+        group: String,
+        events: Vec<PendingEvent>,
+    },
+}
+
+/// An event that a group has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEvent {
+    pub position: Position,
+    /// How often it was claimed.
+    pub attempt: u32,
+    /// Not delivered before this time; 0: at once.
+    pub due: Millis,
+}
+
+/// A copy of a log as it was at one moment; see [`crate::EventStore::export`].
+#[async_trait]
+pub trait LogExport: Send {
+    /// Position of the last event of the copy; 0 if there is none.
+    fn head(&self) -> Position;
+
+    /// The next records, about [`EXPORT_BYTES`] of them; empty at the end.
+    async fn next(&mut self) -> Result<Vec<LogRecord>>;
+}

@@ -1,0 +1,163 @@
+//! From the file to empty stores. The file is read twice: whole before anything is written, then to write it; what the
+//! stores hold afterwards is read back and compared with what the file says.
+//!
+//! Until the end the event store is marked as part of a log, so a restore that was interrupted is found by whoever opens
+//! the stores next.
+
+use std::fs::File;
+use std::path::Path;
+
+use snaphook_driver::{DriverError, ErrorKind, ErrorQuery, LogRecord};
+
+use super::archive;
+use super::export::{Digest, Sources, copy};
+use super::{BackupError, Counts, Header, Record};
+use crate::config::Config;
+use crate::drivers::stores::BareStores;
+
+/// Bytes of records that are written to the log at once.
+const BATCH_BYTES: usize = 4 << 20;
+const BATCH_RECORDS: usize = 4096;
+
+/// What was restored.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub header: Header,
+    pub counts: Counts,
+    /// Identity of the new log.
+    pub log: String,
+}
+
+/// Fills the stores that a configuration names. `progress` gets a word and how much of it is done, from 0 to 1.
+pub async fn restore(
+    path: &Path,
+    config: &Config,
+    mut progress: impl FnMut(&'static str, f64),
+) -> Result<Restored, BackupError> {
+    let size = std::fs::metadata(path).map_err(BackupError::File)?.len().max(1);
+    let open = || File::open(path).map_err(BackupError::File);
+    let part = |read: u64| read as f64 / size as f64;
+    archive::verify(open()?, |read| progress("check", part(read)))?;
+
+    let stores = BareStores::open(config).await.map_err(|error| BackupError::Refused(error.to_string()))?;
+    let restored = fill(&stores, open()?, |word, read| progress(word, part(read))).await;
+    stores.close().await;
+    restored
+}
+
+async fn fill(
+    stores: &BareStores,
+    file: File,
+    mut progress: impl FnMut(&'static str, u64),
+) -> Result<Restored, BackupError> {
+    check_empty(stores).await?;
+    let mut target = Target { stores, batch: Vec::new(), bytes: 0 };
+    // The blocks come from a file, which needs no runtime; the stores do.
+    let mut records = archive::Records::open(file)?;
+    while let Some(record) = records.next()? {
+        progress("restore", records.offset());
+        target.take(record).await?;
+    }
+    target.flush().await?;
+    let (header, end) = records.end()?;
+
+    progress("compare", 0);
+    let failed = |error| BackupError::Store("event", error);
+    let log = stores.event.export().await.map_err(failed)?;
+    let mut found = Digest::default();
+    let sources = Sources { event: stores.event.clone(), error: stores.error.clone(), secure: stores.secure.clone() };
+    copy(log, &sources, &mut found).await?;
+    let found = found.end();
+    if found != end {
+        return Err(BackupError::Different(format!(
+            "the stores do not hold what the backup does: {} instead of {}; do not use them",
+            found.counts, end.counts
+        )));
+    }
+    stores.event.finish_import().await.map_err(failed)?;
+    let log = stores.event.identity().to_owned();
+    Ok(Restored { header, counts: end.counts, log })
+}
+
+/// Nothing is ever mixed with what is there.
+async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
+    if !stores.event.capabilities().durable {
+        let message =
+            "the event storage keeps nothing when this command ends; name another driver in the configuration";
+        return Err(BackupError::Refused(message.to_owned()));
+    }
+    let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
+    let mut full = Vec::new();
+    let mut look = |store: &'static str, holds_data: Result<bool, DriverError>| -> Result<(), BackupError> {
+        if holds_data.map_err(|error| BackupError::Store(store, error))? {
+            full.push(store);
+        }
+        Ok(())
+    };
+    look("event", stores.event.head().await.map(|head| head > 0))?;
+    look("model", stores.model.checkpoint().await.map(|checkpoint| checkpoint > 0))?;
+    look("error", stores.error.list(&query).await.map(|page| !page.records.is_empty()))?;
+    look("secure", stores.secure.list("").await.map(|names| !names.is_empty()))?;
+    if full.is_empty() {
+        return Ok(());
+    }
+    Err(BackupError::Refused(format!(
+        "the {} storage that the configuration names holds data; a backup is restored into empty stores only: move the data \
+         away, or name other places",
+        full.join(" and the ")
+    )))
+}
+
+/// Where records go: those of the log many at a time.
+struct Target<'a> {
+    stores: &'a BareStores,
+    batch: Vec<LogRecord>,
+    bytes: usize,
+}
+
+impl Target<'_> {
+    async fn take(&mut self, record: Record) -> Result<(), BackupError> {
+        match record {
+            Record::Log(record) => {
+                self.bytes += match &record {
+                    LogRecord::Event(event) => event.data.as_ref().map_or(0, |data| data.len()),
+                    LogRecord::Blob { bytes, .. } => bytes.len(),
+                    _ => 0,
+                };
+                self.batch.push(record);
+                if self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_RECORDS {
+                    self.flush().await?;
+                }
+                Ok(())
+            }
+            Record::Error(record) => {
+                self.flush().await?;
+                if !self.stores.error.readable() {
+                    let message = "the backup has recorded errors, and the error storage that the configuration names only \
+                                   forwards them; name one that keeps them, such as driver `sqlite`";
+                    return Err(BackupError::Refused(message.to_owned()));
+                }
+                self.stores.error.record(&record).await.map_err(|error| BackupError::Store("error", error))
+            }
+            Record::Secret { name, bytes } => {
+                self.flush().await?;
+                let put = self.stores.secure.put(&name, &bytes, Some(0)).await;
+                put.map(drop).map_err(|error| BackupError::Store("secure", error))
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), BackupError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        self.stores.event.import(&batch).await.map_err(|error| match error.kind() {
+            ErrorKind::Conflict => BackupError::Refused(format!(
+                "{error}; a backup is restored into empty stores only: move the data away, or name other places"
+            )),
+            _ => BackupError::Store("event", error),
+        })
+    }
+}

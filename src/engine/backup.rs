@@ -1,0 +1,37 @@
+//! A backup of what this server has, while it goes on.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Engine;
+use super::error::{Error, ErrorKind, Result};
+use crate::drivers::backup::{self, BackupError};
+
+/// Pieces of the file that wait for the reader; each is about a mebibyte before it is packed.
+const PIECES_MAX: usize = 2;
+
+impl Engine {
+    /// Begins a backup of this moment; the file comes through the channel. If it fails on the way, or the server stops, its
+    /// end is missing, which every reader of it finds.
+    pub async fn backup(&self) -> Result<mpsc::Receiver<Vec<u8>>> {
+        let permit = Arc::clone(&self.backing_up).try_acquire_owned();
+        let permit = permit
+            .map_err(|_| Error::new(ErrorKind::Conflict, "a backup is being made already; wait until it is done"))?;
+        let (sender, receiver) = mpsc::channel(PIECES_MAX);
+        let (event, error, secure) =
+            (Arc::clone(&self.stores.event), Arc::clone(&self.stores.error), Arc::clone(&self.stores.secure));
+        let work = backup::export(event, error, secure, sender).await.map_err(|error| match error {
+            BackupError::Store(_, error) => Error::from(error),
+            other => Error::new(ErrorKind::Storage, other.to_string()),
+        })?;
+        tokio::spawn(async move {
+            match work.await {
+                Ok(()) => tracing::info!("a backup was made"),
+                Err(error) => tracing::error!("a backup was broken off: {error}"),
+            }
+            drop(permit);
+        });
+        Ok(receiver)
+    }
+}

@@ -1,0 +1,27 @@
+//! `POST /backup`: everything that nothing else can give back, as one file. Secrets are encrypted in it.
+
+use bytes::Bytes;
+use futures::stream;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
+
+use super::problem::{Problem, Result};
+use super::reply::{Body, Reply, Response};
+use super::request::{Call, Verb};
+
+/// A POST though it changes nothing: a page of another site must not be able to start one.
+pub(super) async fn backup(call: &Call) -> Result<Response> {
+    if call.verb() != Verb::Post {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    call.no_query()?;
+    let pieces = call.engine().backup().await?;
+    let pieces =
+        stream::unfold(
+            pieces,
+            |mut pieces| async move { pieces.recv().await.map(|piece| (Bytes::from(piece), pieces)) },
+        );
+    Ok(Reply::ok()
+        .fixed(CONTENT_TYPE, "application/octet-stream")
+        .fixed(CACHE_CONTROL, "no-store")
+        .body(Body::Stream(Box::pin(pieces))))
+}
