@@ -209,8 +209,14 @@ fn counts_and_fields() {
     let page = api.get(&format!("{LIST}?fields=customer.name,US%20Gross&sort=name&limit=1")).expect(200).json();
     assert_eq!(page["items"][0]["data"], json!({"US Gross": 1, "customer": {"name": "Zoe"}}));
     assert_eq!(page["items"][0]["revision"], 1);
-    let page = api.get(&format!("{LIST}?fields=nothing&limit=1")).expect(200).json();
-    assert_eq!(page["items"][0]["data"], json!({}));
+    for (query, word) in [
+        ("fields=name,nothing", "no property `nothing`"),
+        ("fields=customer.nothing", "no property `customer.nothing`"),
+        ("sort=customer", "`customer` is an object"),
+    ] {
+        let problem = api.get(&format!("{LIST}?{query}")).expect_problem(400, "bad-request");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(word)), "{problem}");
+    }
 }
 
 #[test]
