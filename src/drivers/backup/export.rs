@@ -24,12 +24,10 @@ pub(super) trait Sink {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError>;
 }
 
-/// The stores of a backup. Secrets are read as they are, so no key is needed.
-#[derive(Clone)]
-pub(crate) struct Sources {
-    pub(crate) event: Arc<dyn EventStore>,
-    pub(crate) error: Arc<dyn ErrorStore>,
-    pub(crate) secure: Arc<dyn SecureStore>,
+/// What is copied beside the log. Secrets are read as they are, so no key is needed.
+pub(super) struct Sources {
+    pub(super) error: Arc<dyn ErrorStore>,
+    pub(super) secure: Arc<dyn SecureStore>,
 }
 
 /// Begins a backup; from here on it is of this moment. The future writes the file to the channel, in pieces.
@@ -41,7 +39,7 @@ pub async fn export(
 ) -> Result<impl Future<Output = Result<(), BackupError>> + Send + use<>, BackupError> {
     let log = event.export().await.map_err(|error| BackupError::Store("event", error))?;
     let header = Header::new(event.identity(), log.head());
-    let sources = Sources { event, error, secure };
+    let sources = Sources { error, secure };
     Ok(async move {
         let mut file = Blocks { out, writer: Writer::default(), raw: Vec::new(), tally: Tally::default() };
         file.send(Kind::Header, 0, &to_json(&header)?).await?;

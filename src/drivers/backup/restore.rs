@@ -65,7 +65,7 @@ async fn fill(
     let failed = |error| BackupError::Store("event", error);
     let log = stores.event.export().await.map_err(failed)?;
     let mut found = Digest::default();
-    let sources = Sources { event: stores.event.clone(), error: stores.error.clone(), secure: stores.secure.clone() };
+    let sources = Sources { error: stores.error.clone(), secure: stores.secure.clone() };
     copy(log, &sources, &mut found).await?;
     let found = found.end();
     if found != end {
