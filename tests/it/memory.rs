@@ -36,7 +36,8 @@ fn start_with(options: ServerOptions) -> Server {
     let tables = format!("[server.limits]\nmemory = '64 MiB'\n{}", options.tables);
     let server = Server::start_with(ServerOptions { tables, ..options });
     for model in ["large", "other"] {
-        server.client().post("/models", &json!({"id": model, "schema": {"type": "object"}})).expect(201);
+        let schema = json!({"type": "object", "properties": {"text": {"type": "string"}}});
+        server.client().post("/models", &json!({"id": model, "schema": schema})).expect(201);
     }
     server
 }
