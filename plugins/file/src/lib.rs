@@ -1,6 +1,7 @@
 //! Secrets as files: one per name, readable by the owner alone. What is in them was encrypted before it came here.
 
 mod config;
+mod names;
 mod secure;
 
 use std::sync::Arc;

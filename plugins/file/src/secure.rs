@@ -1,9 +1,7 @@
 //! One file per secret: 8 bytes of version (big endian), then the sealed bytes.
 //!
-//! A file is written beside its place, synced, and renamed over it, so that what is there is always whole. A file's
-//! name is the secret's with `=` after each capital letter, so that file systems that mind no case keep them apart
-//! and no name is a special one; `=` cannot be in a secret's name. Where that would be longer than file systems take, it is
-//! the name in small letters, `==`, and in hexadecimal digits which of them are capitals.
+//! A file is written beside its place, synced, and renamed over it, so that what is there is always whole. Names of
+//! files: [`super::names`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Read as _, Write as _};
@@ -13,14 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use snaphook_driver::{DriverError, ErrorKind, Result, Sealed, SecureStore};
 
+use crate::names::{from_old_stem, from_stem, stem};
+
 /// End of the names of files that hold secrets.
 const SUFFIX: &str = ".sealed";
 
 /// End of the names of files that are being written.
 const TEMPORARY: &str = ".new";
-
-/// Longest name of a file without its end; file systems take 255 bytes with it.
-const STEM_BYTES_MAX: usize = 255 - SUFFIX.len();
 
 /// Bytes of version at the head of a file.
 const HEAD: usize = 8;
@@ -47,12 +44,21 @@ impl FileSecureStore {
         fs::create_dir_all(path).map_err(told("the folder cannot be made"))?;
         private_folder(path).map_err(told("the folder cannot be made private"))?;
         // What a crash left half written was never answered.
+        let mut old = Vec::new();
         for entry in fs::read_dir(path).map_err(told("the folder cannot be read"))?.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| name.ends_with(TEMPORARY)) {
+            let file = entry.file_name();
+            let Some(file) = file.to_str() else { continue };
+            if file.ends_with(TEMPORARY) {
                 fs::remove_file(entry.path()).map_err(told("the folder cannot be written"))?;
             }
+            old.extend(file.strip_suffix(SUFFIX).and_then(from_old_stem).map(|name| (entry.path(), name)));
         }
-        Ok(FileSecureStore { folder: Arc::new(Folder { path: path.to_owned(), writing: Mutex::new(()) }) })
+        let folder = Folder { path: path.to_owned(), writing: Mutex::new(()) };
+        for (file, name) in old {
+            fs::rename(file, folder.place(&name)).map_err(told("the file of a secret cannot be renamed"))?;
+        }
+        folder.sync().map_err(told("the folder cannot be written"))?;
+        Ok(FileSecureStore { folder: Arc::new(folder) })
     }
 
     /// File work off the async threads.
@@ -130,7 +136,7 @@ impl SecureStore for FileSecureStore {
             for entry in fs::read_dir(&folder.path).map_err(|error| folder.fault("list", error))? {
                 let entry = entry.map_err(|error| folder.fault("list", error))?;
                 let file = entry.file_name();
-                let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)).and_then(secret_name);
+                let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)).and_then(from_stem);
                 names.extend(name.filter(|name| name.starts_with(&prefix)));
             }
             names.sort();
@@ -142,7 +148,7 @@ impl SecureStore for FileSecureStore {
 
 impl Folder {
     fn place(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{}{SUFFIX}", file_stem(name)))
+        self.path.join(format!("{}{SUFFIX}", stem(name)))
     }
 
     fn read(&self, operation: &'static str, name: &str) -> Result<Option<Sealed>> {
@@ -160,7 +166,7 @@ impl Folder {
     }
 
     fn write(&self, name: &str, version: u64, bytes: &[u8]) -> std::io::Result<()> {
-        let temporary = self.path.join(format!("{}{TEMPORARY}", file_stem(name)));
+        let temporary = self.path.join(format!("{}{TEMPORARY}", stem(name)));
         let write = || -> std::io::Result<()> {
             let mut file = private_file(&temporary)?;
             file.write_all(&version.to_be_bytes())?;
@@ -189,35 +195,6 @@ impl Folder {
     }
 }
 
-/// A file's name without its end.
-fn file_stem(name: &str) -> String {
-    let stem = name.chars().fold(String::with_capacity(name.len()), |mut stem, char| {
-        stem.push(char);
-        if char.is_ascii_uppercase() {
-            stem.push('=');
-        }
-        stem
-    });
-    if stem.len() <= STEM_BYTES_MAX {
-        return stem;
-    }
-    let capitals = name.as_bytes().chunks(4).map(|four| {
-        let digit =
-            four.iter().enumerate().fold(0, |digit, (at, byte)| digit | u32::from(byte.is_ascii_uppercase()) << at);
-        char::from_digit(digit, 16).unwrap_or('0')
-    });
-    format!("{}=={}", name.to_ascii_lowercase(), capitals.collect::<String>())
-}
-
-/// The secret of a file; `None` if its name is none that [`file_stem`] makes.
-fn secret_name(stem: &str) -> Option<String> {
-    let Some((small, capitals)) = stem.split_once("==") else { return Some(stem.replace('=', "")) };
-    let digits: Vec<u32> = capitals.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
-    let is_capital = |at: usize| digits.get(at / 4).is_some_and(|digit| digit >> (at % 4) & 1 == 1);
-    let name = |(at, char): (usize, char)| if is_capital(at) { char.to_ascii_uppercase() } else { char };
-    Some(small.chars().enumerate().map(name).collect())
-}
-
 #[cfg(unix)]
 fn private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -239,45 +216,4 @@ fn private_file(path: &Path) -> std::io::Result<File> {
         options.mode(0o600);
     }
     options.open(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::{STEM_BYTES_MAX, SUFFIX, file_stem, secret_name};
-
-    #[test]
-    fn every_name_has_a_file_of_its_own() {
-        let mut names: Vec<String> = ["a", "A", "aA", "Aa", "AA", "con", "0._-"].map(str::to_owned).to_vec();
-        // All numbers of capitals and small letters, at both ends, up to the longest name.
-        for length in [1, 2, 100, 127, 128] {
-            for capitals in 0..=length {
-                let (large, small) = ("X".repeat(capitals), "x".repeat(length - capitals));
-                names.extend([format!("{large}{small}"), format!("{small}{large}")]);
-            }
-        }
-        names.extend([
-            "Ab-".repeat(42),
-            "9Z".repeat(64),
-            format!("{}z", "Z".repeat(127)),
-            format!("z{}", "Z".repeat(127)),
-        ]);
-        names.sort();
-        names.dedup();
-        let mut stems = HashSet::new();
-        for name in &names {
-            let stem = file_stem(name);
-            assert!(stem.len() <= STEM_BYTES_MAX && stem.len() + SUFFIX.len() <= 255, "{name}");
-            assert_eq!(secret_name(&stem).as_deref(), Some(name.as_str()));
-            assert!(stems.insert(stem.to_ascii_lowercase()), "{name}: the same file where case does not count");
-        }
-    }
-
-    #[test]
-    fn short_names_are_as_they_always_were() {
-        assert_eq!(file_stem("Mail-key.V1"), "M=ail-key.V=1");
-        assert_eq!(file_stem(&"A".repeat(124)), "A=".repeat(124));
-        assert_eq!(file_stem(&"A".repeat(125)), format!("{}=={}", "a".repeat(125), "f".repeat(31) + "1"));
-    }
 }

@@ -43,8 +43,8 @@ async fn only_the_owner_may_read() {
     let secrets = folder.path().join("a/b");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&secrets), 0o700);
-    assert_eq!(files(&secrets), ["N=ame.sealed"]);
-    assert_eq!(mode(&secrets.join("N=ame.sealed")), 0o600);
+    assert_eq!(files(&secrets), ["1=name.sealed"]);
+    assert_eq!(mode(&secrets.join("1=name.sealed")), 0o600);
 }
 
 #[tokio::test]
@@ -56,20 +56,56 @@ async fn what_was_half_written_is_cleared_and_strangers_stay() {
     std::fs::write(folder.path().join("a.new"), "half").unwrap();
     std::fs::write(folder.path().join("README"), "mine").unwrap();
     let store = open(folder.path(), json!({"path": "."})).await.unwrap();
-    assert_eq!(files(folder.path()), ["README", "a.sealed"]);
+    assert_eq!(files(folder.path()), ["0=a.sealed", "README"]);
     assert_eq!(store.list("").await.unwrap(), ["a"]);
     assert_eq!(store.get("a").await.unwrap().unwrap().bytes, b"whole");
+}
+
+#[tokio::test]
+async fn every_name_is_a_file_everywhere() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    let names = snaphook_driver_testkit::hostile::secrets();
+    for name in &names {
+        store.put(name, b"x", None).await.unwrap();
+    }
+    let files = files(folder.path());
+    let folded: std::collections::HashSet<String> = files.iter().map(|file| file.to_lowercase()).collect();
+    assert_eq!(folded.len(), names.len());
+    for file in files {
+        let device = file.split(['.', ' ']).next().unwrap().to_uppercase();
+        let number = |prefix: &str| device.strip_prefix(prefix).is_some_and(|rest| rest.len() == 1);
+        let reserved = ["CON", "PRN", "AUX", "NUL"].contains(&device.as_str()) || number("COM") || number("LPT");
+        assert!(!reserved && file.len() <= 200 && !file.ends_with(['.', ' ']) && !file.starts_with('.'), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn files_of_before_are_found() {
+    let folder = TempDir::new().unwrap();
+    for (file, byte) in [("mail.sealed", b'a'), ("M=ail.sealed", b'b'), ("A=B=c.sealed", b'c'), ("0=new.sealed", b'd')]
+    {
+        std::fs::write(folder.path().join(file), [0, 0, 0, 0, 0, 0, 0, 7, byte]).unwrap();
+    }
+    std::fs::write(folder.path().join("no=secret.sealed"), "mine").unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    assert_eq!(store.list("").await.unwrap(), ["ABc", "Mail", "mail", "new"]);
+    for (name, byte) in [("mail", b'a'), ("Mail", b'b'), ("ABc", b'c'), ("new", b'd')] {
+        let sealed = store.get(name).await.unwrap().unwrap();
+        assert_eq!((sealed.bytes.as_slice(), sealed.version), (&[byte][..], 7), "{name}");
+    }
+    assert!(folder.path().join("no=secret.sealed").exists());
 }
 
 #[tokio::test]
 async fn damage_is_told() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path(), json!({"path": "."})).await.unwrap();
-    std::fs::write(folder.path().join("a.sealed"), "short").unwrap();
+    std::fs::write(folder.path().join("0=a.sealed"), "short").unwrap();
     let error = store.get("a").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("a.sealed"), "{error}");
-    std::fs::remove_file(folder.path().join("a.sealed")).unwrap();
+    assert!(error.to_string().contains("0=a.sealed"), "{error}");
+    std::fs::remove_file(folder.path().join("0=a.sealed")).unwrap();
     std::fs::remove_dir_all(folder.path()).unwrap();
     assert_eq!(store.health().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(store.put("a", b"x", None).await.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use snaphook_driver::{DriverError, ErrorKind, Result, compare};
 
 use crate::fault::fault;
+use crate::lock::beside;
 
 /// What tells the files of one store from all others.
 pub(crate) struct Format {
@@ -32,6 +33,8 @@ pub(crate) struct Format {
     /// Whether the write-ahead log is copied into the file whenever nothing is written for a moment, for the sake of
     /// reads.
     pub(crate) settles: bool,
+    /// Whether the log can give everything in the file back. Then a file of an older version is replaced by an empty one.
+    pub(crate) derived: bool,
 }
 
 /// Bytes of a file that readers map rather than copy. Only addresses are taken until pages are touched.
@@ -46,10 +49,35 @@ const STATEMENTS_MAX: usize = 512;
 /// Opens the file for writing, making or checking what is in it.
 pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
     let told = |error: DriverError| error.with("path", path.display());
-    let connection = open(path, format.cache_kib).map_err(told)?;
-    check_format(&connection, format).map_err(told)?;
+    let mut connection = open(path, format.cache_kib).map_err(told)?;
+    if let Some(version) = older_version(&connection, format).map_err(told)? {
+        drop(connection);
+        remove(path).map_err(|error| {
+            told(DriverError::new(ErrorKind::Config, "open", "the file has an older format and cannot be removed"))
+                .because(error)
+        })?;
+        tracing::info!(
+            path = %path.display(),
+            "the {} has format {version}, this snaphook writes {}: it is built again from the event log",
+            format.name,
+            format.version
+        );
+        connection = open(path, format.cache_kib).map_err(told)?;
+    }
     prepare_writer(&connection, format).map_err(fault("open")).map_err(told)?;
     Ok(connection)
+}
+
+/// Removes a database with the files that SQLite keeps beside it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    // The database last: without it the others mean nothing, but not the other way round.
+    for path in [beside(path, "-wal"), beside(path, "-shm"), path.to_owned()] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
@@ -76,14 +104,15 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn check_format(connection: &Connection, format: &Format) -> Result<()> {
+/// The version of the file if it is older and the file is to be replaced. An error if the file cannot be used.
+fn older_version(connection: &Connection, format: &Format) -> Result<Option<i32>> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (id, version) =
         (number("application_id").map_err(fault("open"))?, number("user_version").map_err(fault("open"))?);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(fault("open"))?;
     if id == 0 && version == 0 && tables == 0 {
-        return Ok(());
+        return Ok(None);
     }
     if id != format.id {
         return Err(DriverError::new(
@@ -91,6 +120,9 @@ fn check_format(connection: &Connection, format: &Format) -> Result<()> {
             "open",
             format!("the file is no {} of snaphook, give another `path`", format.name),
         ));
+    }
+    if version < format.version && format.derived {
+        return Ok(Some(version));
     }
     if version != format.version {
         return Err(DriverError::new(
@@ -102,7 +134,7 @@ fn check_format(connection: &Connection, format: &Format) -> Result<()> {
             ),
         ));
     }
-    Ok(())
+    Ok(None)
 }
 
 fn prepare_writer(connection: &Connection, format: &Format) -> rusqlite::Result<()> {

@@ -23,6 +23,7 @@ const FORMAT: Format = Format {
     cache_kib: 2 * 1024,
     log_pages: 1024,
     settles: false,
+    derived: false,
 };
 
 /// See the crate's documentation.

@@ -8,6 +8,7 @@ mod tails;
 mod transfer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use snaphook_driver::{
 };
 use tokio::sync::watch;
 
-use crate::database::{Format, Readers, locked, off_thread, open_writer};
+use crate::database::{Format, Readers, locked, off_thread};
 use crate::fault::fault;
 use crate::lock::Lock;
 use append::Writer;
@@ -59,6 +60,7 @@ const FORMAT: Format = Format {
     cache_kib: 16 * 1024,
     log_pages: 16384,
     settles: false,
+    derived: false,
 };
 
 const LOG: &str = "CREATE TABLE IF NOT EXISTS log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
@@ -80,11 +82,28 @@ struct Shared {
     names: RwLock<Arc<Names>>,
     /// Position of the last committed event; changes wake those that wait.
     head: watch::Sender<Position>,
+    /// An append runs, or the last one failed.
+    failed: AtomicBool,
 }
 
 impl Shared {
     fn head(&self) -> Position {
         *self.head.borrow()
+    }
+
+    fn publish(&self, head: Position) {
+        self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+    }
+
+    /// See [`Writer::recover`].
+    fn recover(&self) -> Result<()> {
+        self.writing("health", |writer| {
+            writer.recover()?;
+            *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
+            self.publish(writer.head());
+            self.failed.store(false, Ordering::Release);
+            Ok(())
+        })
     }
 
     fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
@@ -99,17 +118,19 @@ impl SqliteEventStore {
     /// Opens the log at `path`, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
-        let connection = open_writer(path, &FORMAT)?;
-        let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
-        transfer::check_whole(&connection).map_err(|error| error.with("path", path.display()))?;
-        let identity = identity(&connection).map_err(fault("open"))?;
-        let writer = Writer::new(path, connection, Arc::clone(&names), &FORMAT)?;
-        let head = writer.head();
+        let mut writer = Writer::open(path, &FORMAT)?;
+        writer
+            .with(|connection| Ok(transfer::check_whole(connection)))
+            .map_err(fault("open"))?
+            .map_err(|error| error.with("path", path.display()))?;
+        let identity = writer.with(identity).map_err(fault("open"))?;
+        let (head, names) = (writer.head(), Arc::clone(writer.names()));
         let shared = Arc::new(Shared {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
             names: RwLock::new(names),
             head: watch::Sender::new(head),
+            failed: AtomicBool::new(false),
         });
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
         Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
@@ -130,7 +151,12 @@ impl EventStore for SqliteEventStore {
         self.shared.readers.with(|connection| {
             connection.query_row("SELECT 1 FROM models LIMIT 1", [], |_| Ok(())).optional().map_err(fault("health"))?;
             Ok(())
-        })
+        })?;
+        if !self.shared.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        off_thread("health", move || shared.recover()).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -148,13 +174,16 @@ impl EventStore for SqliteEventStore {
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
         let shared = &self.shared;
-        shared.writing("append", |writer| {
-            let answers = writer.append(batch, atomic, &shared.names)?;
+        // Stays if the work panics.
+        shared.failed.store(true, Ordering::Release);
+        let answers = shared.writing("append", |writer| {
+            let answers = writer.append(batch, atomic, &shared.names);
             // The names are published by now: who sees the new head can read up to it.
-            let head = writer.head();
-            shared.head.send_if_modified(|last| std::mem::replace(last, head) != head);
-            Ok(answers)
-        })
+            shared.publish(writer.head());
+            answers
+        });
+        shared.failed.store(answers.is_err(), Ordering::Release);
+        answers
     }
 
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {

@@ -2,6 +2,7 @@
 
 mod condition;
 mod migrate;
+mod names;
 mod query;
 mod table;
 
@@ -20,24 +21,28 @@ use crate::checkpoint::Checkpointer;
 use crate::database::{Format, Readers, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lock::Lock;
+use names::{Counter, Names, searchable};
 use table::Table;
 
-/// Names of bookkeeping tables start with `_`, which no model id does. `_models` holds the shapes as JSON.
+/// `_models` holds the shapes and their [`Names`], both as JSON; `_state.names` is the last number of a name that was
+/// given out.
 ///
 /// The log can give everything here back, so commits are not synced. But they are in order: after a power failure
 /// the file is at some earlier checkpoint, never torn.
 const FORMAT: Format = Format {
     name: "model store",
     id: 0x534e_484d, // "SNHM"
-    version: 1,
+    version: 2,
     schema: "
-        CREATE TABLE _state(one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL);
-        INSERT INTO _state VALUES (1, 0);
-        CREATE TABLE _models(id TEXT PRIMARY KEY, shape TEXT NOT NULL) WITHOUT ROWID;",
+        CREATE TABLE _state(
+            one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, names INTEGER NOT NULL);
+        INSERT INTO _state VALUES (1, 0, 0);
+        CREATE TABLE _models(id TEXT PRIMARY KEY, names TEXT NOT NULL, shape TEXT NOT NULL) WITHOUT ROWID;",
     synchronous: "NORMAL",
     cache_kib: 16 * 1024,
     log_pages: 4096,
     settles: true,
+    derived: true,
 };
 
 /// The identity of the log; no row if it is not known. Made when a file without it is opened.
@@ -59,10 +64,29 @@ struct Shared {
 
 type Tables = HashMap<String, Arc<Table>>;
 
+/// A change of the tables that is due when its transaction is committed.
+type Publish = Box<dyn FnOnce(&mut Tables)>;
+
 struct Writer {
     connection: Connection,
     checkpointer: Checkpointer,
+    state: State,
+}
+
+/// What `_state` holds.
+#[derive(Clone, Copy)]
+struct State {
     checkpoint: Position,
+    names: Counter,
+}
+
+impl State {
+    fn load(connection: &Connection) -> rusqlite::Result<State> {
+        connection.query_row("SELECT checkpoint, names FROM _state", [], |row| {
+            let (checkpoint, names): (i64, i64) = (row.get(0)?, row.get(1)?);
+            Ok(State { checkpoint: checkpoint as Position, names: Counter(names as u64) })
+        })
+    }
 }
 
 impl SqliteModelStore {
@@ -72,13 +96,12 @@ impl SqliteModelStore {
         let mut connection = open_writer(path, &FORMAT)?;
         let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
         connection.execute_batch(LOG).map_err(fault("open"))?;
-        let checkpoint: i64 =
-            connection.query_row("SELECT checkpoint FROM _state", [], |row| row.get(0)).map_err(fault("open"))?;
+        let state = State::load(&connection).map_err(fault("open"))?;
         let tables: Tables = definitions(&connection, "open")?
-            .iter()
-            .map(|shape| (shape.model.clone(), Arc::new(Table::new(shape))))
+            .into_iter()
+            .map(|(shape, names)| (shape.model.clone(), Arc::new(Table::restore(&shape, names))))
             .collect();
-        let writer = Writer { connection, checkpointer, checkpoint: checkpoint as Position };
+        let writer = Writer { connection, checkpointer, state };
         let shared = Shared {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
@@ -116,56 +139,52 @@ impl ModelStore for SqliteModelStore {
         position: Position,
     ) -> Result<()> {
         let tables = self.shared.tables();
-        let table = Table::new(new);
-        let mut publish = |tables: &mut Tables| {
-            tables.insert(new.model.clone(), Arc::new(Table::new(new)));
-        };
-        self.shared.writing("define", position, Some(&mut publish), |writer| {
+        self.shared.writing("define", position, |writer| {
             // What is there decides, not what the caller remembers: they differ only after a crash.
-            migrate::migrate(
-                &writer.connection,
-                tables.get(&new.model).map(|table| &**table),
-                &table,
-                carry,
-                new.version,
-            )?;
-            let shape = serde_json::to_string(new).map_err(|error| {
+            let old = tables.get(&new.model).map(|table| &**table);
+            let table = Table::follow(old, new, &mut writer.state.names);
+            migrate::migrate(&writer.connection, old, &table, carry, new.version)?;
+            let json = |error: serde_json::Error| {
                 DriverError::new(ErrorKind::Invalid, "define", "the shape cannot be written as JSON").because(error)
-            })?;
+            };
+            let shape = serde_json::to_string(new).map_err(json)?;
+            let names = serde_json::to_string(table.names()).map_err(json)?;
             writer
                 .connection
                 .execute(
-                    "INSERT INTO _models(id, shape) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET shape = ?2",
-                    params![new.model, shape],
+                    "INSERT INTO _models(id, names, shape) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO UPDATE SET names = ?2, shape = ?3",
+                    params![new.model, names, shape],
                 )
                 .map_err(fault("define"))?;
-            Ok(())
+            Ok(Some(Box::new(move |tables: &mut Tables| {
+                tables.insert(table.model.clone(), Arc::new(table));
+            })))
         })
     }
 
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
         let tables = self.shared.tables();
-        let mut publish = |tables: &mut Tables| {
-            tables.remove(model);
-        };
-        self.shared.writing("drop_model", position, Some(&mut publish), |writer| {
-            if let Some(table) = tables.get(model) {
-                let drop = || {
-                    writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
-                    writer.connection.execute("DELETE FROM _models WHERE id = ?1", [model])
-                };
-                drop().map_err(fault("drop_model"))?;
-            }
-            Ok(())
+        self.shared.writing("drop_model", position, |writer| {
+            let Some(table) = tables.get(model) else { return Ok(None) };
+            let drop = || {
+                writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
+                writer.connection.execute("DELETE FROM _models WHERE id = ?1", [model])
+            };
+            drop().map_err(fault("drop_model"))?;
+            let model = model.to_owned();
+            Ok(Some(Box::new(move |tables: &mut Tables| {
+                tables.remove(&model);
+            })))
         })
     }
 
     async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
         let tables = self.shared.tables();
-        self.shared.writing("apply", position, None, |writer| {
-            let checkpoint = writer.checkpoint;
+        self.shared.writing("apply", position, |writer| {
+            let checkpoint = writer.state.checkpoint;
             let instances = events.iter().filter(|event| event.position > checkpoint && event.kind.is_instance());
-            writer.apply(instances, &tables)
+            writer.apply(instances, &tables).map(|()| None)
         })
     }
 
@@ -185,7 +204,8 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn definitions(&self) -> Result<Vec<ModelShape>> {
-        self.shared.readers.with(|connection| definitions(connection, "definitions"))
+        let definitions = self.shared.readers.with(|connection| definitions(connection, "definitions"))?;
+        Ok(definitions.into_iter().map(|(shape, _)| shape).collect())
     }
 
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
@@ -222,7 +242,7 @@ impl ModelStore for SqliteModelStore {
 
     async fn reset(&self, log: &str) -> Result<()> {
         let tables = self.shared.tables();
-        self.shared.transaction("reset", Some(&mut Tables::clear), |writer| {
+        self.shared.transaction("reset", |writer| {
             let clear = || -> rusqlite::Result<()> {
                 for table in tables.values() {
                     writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
@@ -235,8 +255,8 @@ impl ModelStore for SqliteModelStore {
                 Ok(())
             };
             clear().map_err(fault("reset"))?;
-            writer.checkpoint = 0;
-            Ok(true)
+            writer.state.checkpoint = 0;
+            Ok(Some(Box::new(Tables::clear)))
         })
     }
 }
@@ -255,40 +275,42 @@ impl Shared {
         &self,
         operation: &'static str,
         position: Position,
-        publish: Option<&mut dyn FnMut(&mut Tables)>,
-        work: impl FnOnce(&mut Writer) -> Result<()>,
+        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
     ) -> Result<()> {
-        self.transaction(operation, publish, |writer| {
-            if position <= writer.checkpoint {
-                return Ok(false);
+        self.transaction(operation, |writer| {
+            if position <= writer.state.checkpoint {
+                return Ok(None);
             }
-            work(writer)?;
+            let publish = work(writer)?;
+            writer.state.checkpoint = position;
             writer
                 .connection
-                .prepare_cached("UPDATE _state SET checkpoint = ?1")
-                .and_then(|mut statement| statement.execute([position as i64]))
+                .prepare_cached("UPDATE _state SET checkpoint = ?1, names = ?2")
+                .and_then(|mut statement| statement.execute([position as i64, writer.state.names.0 as i64]))
                 .map_err(fault(operation))?;
-            writer.checkpoint = position;
-            Ok(true)
+            Ok(publish)
         })
     }
 
-    /// Runs work in a transaction. If it says that it changed something, `publish` changes the tables to match.
+    /// Runs work in a transaction. What it returns changes the tables to match.
     fn transaction(
         &self,
         operation: &'static str,
-        publish: Option<&mut dyn FnMut(&mut Tables)>,
-        work: impl FnOnce(&mut Writer) -> Result<bool>,
+        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
     ) -> Result<()> {
         let mut writer = locked(&self.writer);
         let Some(writer) = writer.as_mut() else {
             return Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed"));
         };
-        let checkpoint = writer.checkpoint;
+        if !writer.connection.is_autocommit() {
+            // An earlier caller panicked in the middle of its work.
+            writer.execute("ROLLBACK").map_err(fault(operation))?;
+            writer.state = State::load(&writer.connection).map_err(fault(operation))?;
+        }
+        let state = writer.state;
         let run = |writer: &mut Writer| -> Result<()> {
             writer.execute("BEGIN IMMEDIATE").map_err(fault(operation))?;
-            let changed = work(writer)?;
-            let Some(publish) = publish.filter(|_| changed) else {
+            let Some(publish) = work(writer)? else {
                 return writer.execute("COMMIT").map_err(fault(operation));
             };
             // Over the commit, so that a reader whose statement no longer fits finds the new tables; see `reading`.
@@ -301,7 +323,7 @@ impl Shared {
         if result.is_err() {
             // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
             let _ = writer.execute("ROLLBACK");
-            writer.checkpoint = checkpoint;
+            writer.state = state;
         }
         writer.checkpointer.after_commit(&writer.connection);
         result
@@ -385,7 +407,9 @@ impl Ready<'_> {
         let data = event.data.as_ref().map(Json::as_str);
         let data = data.ok_or_else(|| invalid(format!("`{}` without data", event.kind)))?;
         let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
-        let row = params![instance, version, revision, position, event.time, data];
+        let searched = searchable(data);
+        let (data, text) = (searched.as_deref().unwrap_or(data), searched.is_some().then_some(data));
+        let row = params![instance, version, revision, position, event.time, data, text];
         if event.kind == EventKind::InstanceCreated || self.run(UPDATE, row)? == 0 {
             self.run(CREATE, row)?;
         }
@@ -401,18 +425,19 @@ impl Ready<'_> {
     }
 }
 
-fn definitions(connection: &Connection, operation: &'static str) -> Result<Vec<ModelShape>> {
-    let read = || -> rusqlite::Result<Vec<(String, String)>> {
+fn definitions(connection: &Connection, operation: &'static str) -> Result<Vec<(ModelShape, Names)>> {
+    let read = || -> rusqlite::Result<Vec<(String, String, String)>> {
         connection
-            .prepare("SELECT id, shape FROM _models ORDER BY id")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .prepare("SELECT id, shape, names FROM _models ORDER BY id")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect()
     };
     read()
         .map_err(fault(operation))?
         .into_iter()
-        .map(|(id, shape)| {
-            serde_json::from_str(&shape).map_err(|error| {
+        .map(|(id, shape, names)| {
+            let parsed = serde_json::from_str(&shape).and_then(|shape| Ok((shape, serde_json::from_str(&names)?)));
+            parsed.map_err(|error| {
                 DriverError::new(ErrorKind::Corrupt, operation, "a model's shape cannot be read back")
                     .with("model", id)
                     .because(error)

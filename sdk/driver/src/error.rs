@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Conflict,
     /// The request itself cannot be carried out.
     Invalid,
+    /// The change may have been stored or not; only what is read from the store later tells.
+    Uncertain,
     /// Anything else.
     Unexpected,
 }
@@ -35,6 +37,7 @@ impl ErrorKind {
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Conflict => "conflict",
             ErrorKind::Invalid => "invalid request",
+            ErrorKind::Uncertain => "uncertain",
             ErrorKind::Unexpected => "failed",
         }
     }
@@ -80,7 +83,7 @@ impl DriverError {
 
     /// Whether the same call may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full)
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Uncertain)
     }
 }
 

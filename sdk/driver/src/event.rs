@@ -35,11 +35,14 @@ pub enum EventKind {
     InstanceUpdated,
     #[serde(rename = "instance.deleted")]
     InstanceDeleted,
+    /// An event of the model (`{"position", "reason"}` in its data) is never applied. Belongs to the model's definition.
+    #[serde(rename = "model.event-skipped")]
+    ModelEventSkipped,
 }
 
 impl EventKind {
-    /// Every kind, in the order of the documentation.
-    pub const ALL: [EventKind; 8] = [
+    /// Every kind. New ones are added at the end: stores may keep a kind as its place here.
+    pub const ALL: [EventKind; 9] = [
         EventKind::ModelCreated,
         EventKind::ModelUpdated,
         EventKind::ModelDeleted,
@@ -48,6 +51,7 @@ impl EventKind {
         EventKind::InstanceCreated,
         EventKind::InstanceUpdated,
         EventKind::InstanceDeleted,
+        EventKind::ModelEventSkipped,
     ];
 
     /// The name on the wire, such as `instance.created`.
@@ -61,6 +65,7 @@ impl EventKind {
             EventKind::InstanceCreated => "instance.created",
             EventKind::InstanceUpdated => "instance.updated",
             EventKind::InstanceDeleted => "instance.deleted",
+            EventKind::ModelEventSkipped => "model.event-skipped",
         }
     }
 

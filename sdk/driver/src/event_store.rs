@@ -161,7 +161,8 @@ pub trait EventStore: Send + Sync {
     /// log that is restored from a backup is another log with the same events, and has another identity.
     fn identity(&self) -> &str;
 
-    /// Whether the store can answer now.
+    /// Whether the store can answer now. After an append failed this is `Ok` only when appends can succeed again, and
+    /// then [`EventStore::head`] is right even if that append had ended with [`ErrorKind::Uncertain`](crate::ErrorKind).
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last; everything that was answered is durable.
@@ -171,8 +172,9 @@ pub trait EventStore: Send + Sync {
     /// append: its position or its conflict; each row succeeds or fails for itself, and a row sees the effects of
     /// the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]).
     ///
-    /// An `Err` means that nothing of the batch is stored. A driver with a network between must find out before it
-    /// answers, by the events' ids.
+    /// An `Err` means that nothing of the batch is stored, unless it is of kind
+    /// [`ErrorKind::Uncertain`](crate::ErrorKind). A driver with a network between must find out before it answers, by the
+    /// events' ids.
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>>;
 
     /// Events after a position, oldest first. With `wait`, an empty page is answered only after that time; the call

@@ -15,6 +15,7 @@ mod event_store;
 mod export;
 mod group_state;
 mod json;
+pub mod limits;
 mod model_store;
 mod secure_store;
 pub mod time;
@@ -37,10 +38,7 @@ pub use model_store::{
 };
 pub use secure_store::{Sealed, SecureStore};
 
-/// Largest payload that one event, instance or secret may carry through a driver, in bytes.
-///
-/// The server refuses larger bodies before a driver sees them (`max-body`); drivers are tested up to this size.
-pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub use limits::PAYLOAD_BYTES_MAX;
 
 /// Bytes of data at which a page of events or instances ends, whatever its limit. One event or instance always fits.
 pub const PAGE_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;

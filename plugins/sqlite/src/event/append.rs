@@ -4,7 +4,7 @@
 //! conflicts leaves no trace and needs no savepoint.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
@@ -17,17 +17,28 @@ use super::names::Names;
 use super::tails::{Tail, Tails};
 use super::transfer;
 use crate::checkpoint::Checkpointer;
-use crate::database::Format;
+use crate::database::{Format, open_writer};
 use crate::fault::fault;
 use crate::key::Key;
 
 /// The writing connection and what it knows without asking.
 pub(super) struct Writer {
+    path: PathBuf,
+    format: &'static Format,
     connection: Connection,
     checkpointer: Checkpointer,
     log: Log,
-    /// Set when the disk failed in a commit: what is in the log then is known only after opening it again.
-    broken: bool,
+    state: State,
+}
+
+/// What the last write left behind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Works,
+    /// The write failed and nothing of it is there.
+    Failed,
+    /// What is in the file is known only after opening it again: the disk failed in a commit, or the work panicked.
+    Unknown,
 }
 
 /// The log as the transaction that runs leaves it.
@@ -42,13 +53,39 @@ const INSERT: &str = "INSERT INTO events(position, model, instance, kind, model_
     request_id, actor, cause, hooks, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 impl Writer {
-    pub(super) fn new(path: &Path, mut connection: Connection, names: Arc<Names>, format: &Format) -> Result<Writer> {
+    /// Opens the log at `path`, or makes it.
+    pub(super) fn open(path: &Path, format: &'static Format) -> Result<Writer> {
+        let mut connection = open_writer(path, format)?;
+        let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
         let head: i64 = connection
             .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
             .map_err(fault("open"))?;
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
         let log = Log { head: head as Position, names, tails: Tails::default() };
-        Ok(Writer { connection, checkpointer, log, broken: false })
+        Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
+    }
+
+    /// The models' numbers, as committed.
+    pub(super) fn names(&self) -> &Arc<Names> {
+        &self.log.names
+    }
+
+    /// Finds out whether writing works again after a write failed; does nothing if none did.
+    pub(super) fn recover(&mut self) -> Result<()> {
+        if self.state == State::Unknown {
+            // The old connection is closed only when the new one is there, so that a failure changes nothing.
+            *self = Writer { state: State::Failed, ..Writer::open(&self.path, self.format)? };
+        }
+        if self.state == State::Failed {
+            // Writes one page, the same as it was.
+            let version = self.format.version;
+            self.connection
+                .execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {version}; COMMIT"))
+                .inspect_err(|_| drop(self.connection.execute_batch("ROLLBACK")))
+                .map_err(fault("recover"))?;
+            self.state = State::Works;
+        }
+        Ok(())
     }
 
     /// Position of the last committed event.
@@ -77,14 +114,13 @@ impl Writer {
         atomic: bool,
         published: &RwLock<Arc<Names>>,
     ) -> Result<Vec<Result<Position, Conflict>>> {
-        if self.broken {
-            return Err(DriverError::new(
-                ErrorKind::Unavailable,
-                "append",
-                "the disk failed in an earlier commit; restart after it is mended",
-            ));
+        if self.state == State::Unknown {
+            self.recover()?;
+            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         }
         let (head, names) = (self.log.head, Arc::clone(&self.log.names));
+        // Stays if the work panics.
+        self.state = State::Unknown;
         let result = self.transaction(batch, atomic);
         if matches!(result, Ok((_, true))) {
             self.log.tails.committed();
@@ -97,6 +133,11 @@ impl Writer {
             self.log.tails.rolled_back();
         }
         self.checkpointer.after_commit(&self.connection);
+        self.state = match &result {
+            Ok(_) => State::Works,
+            Err(error) if error.kind() == ErrorKind::Uncertain => State::Unknown,
+            Err(_) => State::Failed,
+        };
         result.map(|(answers, _)| answers)
     }
 
@@ -136,9 +177,13 @@ impl Writer {
             return Ok((answers, false));
         }
         if let Err(error) = self.execute("COMMIT") {
-            self.broken = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
             let _ = self.execute("ROLLBACK");
-            return Err(fault("append")(error));
+            // The commit may have reached the file all the same.
+            let uncertain = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
+            return Err(match uncertain {
+                true => DriverError::new(ErrorKind::Uncertain, "append", "the disk failed in a commit").because(error),
+                false => fault("append")(error),
+            });
         }
         Ok((answers, true))
     }

@@ -36,6 +36,7 @@ const FORMAT: Format = Format {
     cache_kib: 4 * 1024,
     log_pages: 1024,
     settles: false,
+    derived: false,
 };
 
 /// Events that one claim looks at before it lets others have the group.

@@ -1,11 +1,12 @@
 //! Brings a table from one shape to the next, within the caller's transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rusqlite::{Connection, params};
 use serde_json::{Map, Value};
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, Result};
 
+use super::names::searchable;
 use super::table::Table;
 use crate::fault::fault;
 
@@ -22,11 +23,7 @@ pub(super) fn migrate(
 ) -> Result<()> {
     let refit = || -> rusqlite::Result<HashSet<String>> {
         match old {
-            None => {
-                // Whatever is there was left by nobody: the definitions do not know it.
-                connection.execute_batch(&format!("DROP TABLE IF EXISTS {}; {}", new.name, new.create()))?;
-                Ok(HashSet::new())
-            }
+            None => connection.execute_batch(&new.create()).map(|()| HashSet::new()),
             Some(old) => drop_unwanted(connection, old, new),
         }
     };
@@ -39,19 +36,20 @@ pub(super) fn migrate(
 
 /// Answers the names of columns and indexes that stay.
 fn drop_unwanted(connection: &Connection, old: &Table, new: &Table) -> rusqlite::Result<HashSet<String>> {
-    let wanted: HashMap<String, String> = new.column_definitions().into_iter().chain(new.index_definitions()).collect();
-    let is_wanted = |name: &str, sql: &str| wanted.get(name).is_some_and(|wanted| wanted == sql);
+    // A name never changes what it stands for.
+    let wanted: HashSet<String> =
+        new.column_definitions().into_iter().chain(new.index_definitions()).map(|(name, _)| name).collect();
     let mut kept = HashSet::new();
     // Indexes first: SQLite drops no column that an index uses.
-    for (name, sql) in old.index_definitions() {
-        if is_wanted(&name, &sql) {
+    for (name, _) in old.index_definitions() {
+        if wanted.contains(&name) {
             kept.insert(name);
         } else {
-            connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
+            connection.execute_batch(&format!("DROP INDEX {name}"))?;
         }
     }
-    for (name, sql) in old.column_definitions() {
-        if is_wanted(&name, &sql) {
+    for (name, _) in old.column_definitions() {
+        if wanted.contains(&name) {
             kept.insert(name);
         } else {
             connection.execute_batch(&format!("ALTER TABLE {} DROP COLUMN {name}", new.name))?;
@@ -80,8 +78,11 @@ fn carry_rows(connection: &Connection, table: &Table, carry: &CarryOver, version
             .with("instance", format!("{}/{id}", table.model))
             .because(error)
     };
-    let select = format!("SELECT rowid, _id, _data FROM {} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2", table.name);
-    let update = format!("UPDATE {} SET _data = ?2, _model_version = ?3 WHERE rowid = ?1", table.name);
+    let select = format!(
+        "SELECT rowid, _id, coalesce(_text, _data) FROM {} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        table.name
+    );
+    let update = format!("UPDATE {} SET _data = ?2, _text = ?3, _model_version = ?4 WHERE rowid = ?1", table.name);
     let mut after = i64::MIN;
     loop {
         let read = || -> rusqlite::Result<Vec<(i64, String, String)>> {
@@ -97,7 +98,9 @@ fn carry_rows(connection: &Connection, table: &Table, carry: &CarryOver, version
             let mut data: Map<String, Value> = serde_json::from_str(data).map_err(|error| broken(id, error))?;
             if carry.apply(&mut data) {
                 let text = serde_json::to_string(&data).map_err(|error| broken(id, error))?;
-                let write = || connection.prepare_cached(&update)?.execute(params![row, text, version as i64]);
+                let searched = searchable(&text);
+                let (data, text) = (searched.as_ref().unwrap_or(&text), searched.is_some().then_some(&text));
+                let write = || connection.prepare_cached(&update)?.execute(params![row, data, text, version as i64]);
                 write().map_err(fault("define"))?;
             }
         }

@@ -16,7 +16,8 @@ use super::table::{Operand, Table};
 use crate::fault::fault;
 
 /// Columns of an instance in the order that [`decode`] expects.
-pub(super) const COLUMNS: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
+pub(super) const COLUMNS: &str =
+    "_id, _model_version, _revision, _position, _created_at, _updated_at, coalesce(_text, _data)";
 
 /// Pages up to this size that an index gives are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 100;
@@ -318,6 +319,7 @@ mod tests {
     use snaphook_driver::{CarryOver, Column, ColumnKind, Json, ModelShape, Operator, SortKey};
 
     use super::super::migrate::migrate;
+    use super::super::names::Counter;
     use super::*;
 
     fn key(text: &str) -> SortKey {
@@ -328,7 +330,7 @@ mod tests {
     /// A table with these indexes, in memory.
     fn table(indexes: &[&[&str]]) -> (Connection, Table) {
         let column = |name: &str, kind| Column { name: name.into(), kind };
-        let table = Table::new(&ModelShape {
+        let shape = ModelShape {
             model: "m".into(),
             version: 1,
             columns: vec![
@@ -340,7 +342,8 @@ mod tests {
             indexes: indexes.iter().map(|index| index.iter().map(|text| key(text)).collect()).collect(),
             unique: vec![vec!["status".into(), "any".into()]],
             record: Json::trusted("{}"),
-        });
+        };
+        let table = Table::follow(None, &shape, &mut Counter(0));
         let connection = Connection::open_in_memory().unwrap();
         connection
             .create_scalar_function("_like", 2, rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC, |_| Ok(true))
@@ -444,8 +447,8 @@ mod tests {
             let cursor = keys.map(|key| Cursor { keys: vec![key], id: "x".into() });
             let plan = plan(indexes, &filter, &[sort], cursor.as_ref());
             let name = format!("{filter:?} by {sort} after {cursor:?}:\n{plan}");
-            assert_eq!(plan.lines().filter(|line| line.starts_with("SEARCH m USING INDEX")).count(), parts, "{name}");
-            let rest = plan.lines().filter(|line| !line.starts_with("SEARCH m USING INDEX"));
+            assert_eq!(plan.lines().filter(|line| line.starts_with("SEARCH m1 USING INDEX")).count(), parts, "{name}");
+            let rest = plan.lines().filter(|line| !line.starts_with("SEARCH m1 USING INDEX"));
             assert!(rest.into_iter().all(|line| line == "USE TEMP B-TREE FOR LAST TERM OF ORDER BY"), "{name}");
         }
     }
@@ -498,7 +501,7 @@ mod tests {
             let plan = plan(indexes, &[(path, operator.clone())], &[], None);
             let searched = plan
                 .lines()
-                .any(|line| line.starts_with("SEARCH m USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
+                .any(|line| line.starts_with("SEARCH m1 USING INDEX") && line.matches(" AND ").count() + 1 >= terms);
             assert!(searched, "{path} {operator:?}: {plan}");
         }
     }

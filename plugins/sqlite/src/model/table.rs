@@ -1,19 +1,22 @@
-//! What a model looks like as a table: its name, its columns, its indexes.
+//! What a model looks like as a table: its columns and its indexes, under the names of [`super::names`].
 //!
-//! An instance is one row: its own columns (their names start with `_`) and `_data`, the JSON as it came. Each
-//! scalar property is a column that SQLite computes from `_data` when it is read (a virtual generated column), so
-//! that a write costs nothing more and a migration rewrites nothing. Indexes are over these columns.
+//! An instance is one row: its own columns (their names start with `_`) and `_data`, the JSON as it came. Where SQLite
+//! cannot search that JSON by name ([`searchable`](super::names::searchable)) `_data` is the text that it can search,
+//! and `_text` is the JSON as it came. Each scalar property is a column that SQLite computes from `_data` when it is
+//! read (a virtual generated column), so that a write costs nothing more and a migration rewrites nothing. Indexes are
+//! over these columns.
 //!
 //! Under one sort key a value is compared by two expressions, its class and then its value. The class puts absent
 //! values last in either direction and keeps types apart:
 //!
-//! - a column that the schema gives one type: `"total" IS NULL`, which is 0 or 1;
+//! - a column that the schema gives one type: `c7 IS NULL`, which is 0 or 1;
 //! - anything else: 0 boolean, 1 number, 2 string, 3 array or object, 4 absent or null.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use snaphook_driver::{ColumnKind, ModelShape, SortKey};
 
+use super::names::{Counter, Names, json_path};
 use super::query::COLUMNS;
 
 /// Property columns of one table; SQLite allows 2,000 columns. Properties beyond these are read from `_data`.
@@ -22,41 +25,27 @@ const COLUMNS_MAX: usize = 1900;
 /// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
 /// they were made.
 const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
-     _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
-
-/// Names that no property column may have: the table's own, and SQLite's for the row's number.
-const TAKEN_NAMES: [&str; 10] = [
-    "_id",
-    "_model_version",
-    "_revision",
-    "_position",
-    "_created_at",
-    "_updated_at",
-    "_data",
-    "rowid",
-    "oid",
-    "_rowid_",
-];
+     _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL, \
+     _text TEXT";
 
 /// A model's table.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) model: String,
-    /// The table's name, quoted.
+    /// The table's name.
     pub(super) name: String,
     /// The statement that reads one row by its id.
     pub(super) get: String,
     /// The statements that create, update and delete a row.
     pub(super) writes: [String; 3],
+    names: Names,
     columns: Vec<Generated>,
     /// Property to place in `columns`.
     by_property: HashMap<String, usize>,
-    indexes: Vec<Vec<SortKey>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Generated {
-    /// Quoted.
     name: String,
     property: String,
     kind: ColumnKind,
@@ -87,60 +76,76 @@ impl Operand {
 }
 
 impl Table {
-    pub(super) fn new(shape: &ModelShape) -> Self {
-        let mut columns: Vec<Generated> = Vec::new();
-        let mut by_property = HashMap::new();
-        let mut seen: HashSet<String> = TAKEN_NAMES.iter().map(|name| (*name).to_owned()).collect();
-        for column in shape.columns.iter().filter(|column| !column.name.contains('\0')).take(COLUMNS_MAX) {
+    /// The table of a shape that follows `old`: what stays as it was keeps its name, the rest gets new ones.
+    pub(super) fn follow(old: Option<&Table>, shape: &ModelShape, counter: &mut Counter) -> Table {
+        let mut names = Names { table: old.map_or_else(|| counter.next(), |old| old.names.table), ..Names::default() };
+        for column in &shape.columns {
+            if names.columns.len() < COLUMNS_MAX && !names.columns.contains_key(&column.name) {
+                let kept = old.and_then(|old| old.column(&column.name)).filter(|kept| kept.kind == column.kind);
+                let kept = kept.and_then(|_| old?.names.columns.get(&column.name).copied());
+                names.columns.insert(column.name.clone(), kept.unwrap_or_else(|| counter.next()));
+            }
+        }
+        let columns = Table::restore(shape, names.clone());
+        for keys in indexes(shape) {
+            let kept = old.and_then(|old| {
+                let (_, number) = old.names.indexes.iter().find(|(other, _)| *other == keys)?;
+                (old.terms(&keys) == columns.terms(&keys)).then_some(*number)
+            });
+            names.indexes.push((keys, kept.unwrap_or_else(|| counter.next())));
+        }
+        Table { names, ..columns }
+    }
+
+    /// The table of a shape that has these names already.
+    pub(super) fn restore(shape: &ModelShape, names: Names) -> Table {
+        let mut columns: Vec<Generated> = Vec::with_capacity(names.columns.len());
+        let mut by_property = HashMap::with_capacity(names.columns.len());
+        for column in &shape.columns {
+            let Some(number) = names.columns.get(&column.name) else { continue };
             if by_property.contains_key(&column.name) {
                 continue;
             }
-            let name = free_name(&column.name, &seen);
-            seen.insert(name.to_ascii_lowercase());
             by_property.insert(column.name.clone(), columns.len());
-            columns.push(Generated { name: quote_name(&name), property: column.name.clone(), kind: column.kind });
+            columns.push(Generated { name: format!("c{number}"), property: column.name.clone(), kind: column.kind });
         }
-        let unique = shape.unique.iter().map(|properties| {
-            properties
-                .iter()
-                .map(|property| SortKey { path: vec![property.clone()], descending: false })
-                .collect::<Vec<_>>()
-        });
-        let mut indexes: Vec<Vec<SortKey>> = Vec::new();
-        for index in shape.indexes.iter().cloned().chain(unique) {
-            // An index serves every shorter list that it begins with.
-            if !index.is_empty() && !indexes.iter().any(|other| other.starts_with(&index)) {
-                indexes.retain(|other| !index.starts_with(other));
-                indexes.push(index);
-            }
-        }
-        let name = quote_name(&table_name(&shape.model));
+        let name = format!("m{}", names.table);
         Table {
             model: shape.model.clone(),
             get: format!("SELECT {COLUMNS} FROM {name} WHERE _id = ?1"),
             writes: [
                 format!(
-                    "INSERT INTO {name}({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT(_id) DO UPDATE SET \
+                    "INSERT INTO {name}(_id, _model_version, _revision, _position, _created_at, _updated_at, _data, \
+                     _text) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7) ON CONFLICT(_id) DO UPDATE SET \
                      _model_version = ?2, _revision = ?3, _position = ?4, _created_at = ?5, _updated_at = ?5, \
-                     _data = ?6"
+                     _data = ?6, _text = ?7"
                 ),
                 format!(
                     "UPDATE {name} SET _model_version = ?2, _revision = ?3, _position = ?4, _updated_at = ?5, \
-                     _data = ?6 WHERE _id = ?1"
+                     _data = ?6, _text = ?7 WHERE _id = ?1"
                 ),
                 format!("DELETE FROM {name} WHERE _id = ?1"),
             ],
             name,
+            names,
             columns,
             by_property,
-            indexes,
         }
+    }
+
+    /// What [`Table::restore`] needs besides the shape.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn column(&self, property: &str) -> Option<&Generated> {
+        self.by_property.get(property).map(|index| &self.columns[*index])
     }
 
     /// How a path into the data is compared.
     pub(super) fn operand(&self, path: &[String]) -> Operand {
         let column = match path {
-            [property] => self.by_property.get(property).map(|index| &self.columns[*index]),
+            [property] => self.column(property),
             _ => None,
         };
         match column {
@@ -173,7 +178,7 @@ impl Table {
         let sort: Vec<&SortKey> = sort.iter().filter(|key| !is_fixed(key)).collect();
         // The index of the ids.
         let by_id = (fixed.is_empty() && sort.is_empty()).then_some(Given { lead: 0, backwards: false });
-        let indexes = self.indexes.iter().filter_map(|index| {
+        let indexes = self.names.indexes.iter().filter_map(|(index, _)| {
             let lead = index.iter().take_while(is_fixed).count();
             let rest: Vec<&SortKey> = index.iter().filter(|key| !is_fixed(key)).collect();
             let forwards = if sort.is_empty() { rest.is_empty() } else { rest.starts_with(&sort) };
@@ -191,7 +196,7 @@ impl Table {
         format!("CREATE TABLE {}({OWN_COLUMNS})", self.name)
     }
 
-    /// Property columns: name, quoted, and the statement's part that defines it.
+    /// Property columns: name, and the statement's part that defines it.
     pub(super) fn column_definitions(&self) -> Vec<(String, String)> {
         self.columns
             .iter()
@@ -203,31 +208,46 @@ impl Table {
             .collect()
     }
 
-    /// Indexes: name, quoted, and the statement that makes it. The name holds a hash of the statement and of the types
-    /// of its columns, so an index of another definition has another name, and none outlasts a column of it.
+    /// Indexes: name, and the statement that makes it.
     pub(super) fn index_definitions(&self) -> Vec<(String, String)> {
-        self.indexes
+        self.names
+            .indexes
             .iter()
-            .map(|index| {
-                let mut terms = Vec::new();
-                let mut kinds = String::new();
-                for key in index {
-                    let operand = self.operand(&key.path);
-                    let direction = if key.descending { " DESC" } else { "" };
-                    kinds.push_str(operand.kind.map_or("", affinity));
-                    terms.push(operand.class);
-                    terms.push(format!("{}{direction}", operand.value));
-                }
-                let terms = terms.join(", ");
-                let hash = terms.bytes().chain(kinds.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-                });
-                let name = quote_name(&format!("_{}_{hash:016x}", self.model));
-                let sql = format!("CREATE INDEX {name} ON {}({terms}, _id)", self.name);
+            .map(|(keys, number)| {
+                let name = format!("i{number}");
+                let sql = format!("CREATE INDEX {name} ON {}({}, _id)", self.name, self.terms(keys));
                 (name, sql)
             })
             .collect()
     }
+
+    /// What an index holds besides the id.
+    fn terms(&self, keys: &[SortKey]) -> String {
+        let terms = keys.iter().flat_map(|key| {
+            let operand = self.operand(&key.path);
+            let direction = if key.descending { " DESC" } else { "" };
+            [operand.class, format!("{}{direction}", operand.value)]
+        });
+        terms.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The indexes of a shape. One serves every shorter list that it begins with.
+fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
+    let unique = shape.unique.iter().map(|properties| {
+        properties
+            .iter()
+            .map(|property| SortKey { path: vec![property.clone()], descending: false })
+            .collect::<Vec<_>>()
+    });
+    let mut indexes: Vec<Vec<SortKey>> = Vec::new();
+    for index in shape.indexes.iter().cloned().chain(unique) {
+        if !index.is_empty() && !indexes.iter().any(|other| other.starts_with(&index)) {
+            indexes.retain(|other| !index.starts_with(other));
+            indexes.push(index);
+        }
+    }
+    indexes
 }
 
 /// A column's type, with the space that follows it.
@@ -240,36 +260,6 @@ const fn affinity(kind: ColumnKind) -> &'static str {
         ColumnKind::Boolean => "BOOLEAN ",
         ColumnKind::Any => "",
     }
-}
-
-/// SQLite keeps names that start with `sqlite_` for itself; no model id starts with `_`.
-fn table_name(model: &str) -> String {
-    let reserved = model.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-    if reserved { format!("_{model}") } else { model.to_owned() }
-}
-
-/// SQLite takes names that differ only in ASCII case for the same; a number tells later ones apart.
-fn free_name(property: &str, taken: &HashSet<String>) -> String {
-    let mut name = property.to_owned();
-    let mut number = 1;
-    while taken.contains(&name.to_ascii_lowercase()) {
-        number += 1;
-        name = format!("{property}~{number}");
-    }
-    name
-}
-
-/// `$."a"."b"`, each name as a JSON string.
-fn json_path(path: &[String]) -> String {
-    path.iter().fold(String::from("$"), |mut text, name| {
-        text.push('.');
-        text.push_str(&serde_json::Value::from(name.as_str()).to_string());
-        text
-    })
-}
-
-fn quote_name(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn quote_text(text: &str) -> String {

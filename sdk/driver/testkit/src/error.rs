@@ -5,7 +5,7 @@ use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, EventKind, Json, PAGE
 use crate::Subject;
 use crate::sample::event;
 
-fn record(id: &str, model: &str, hook: &str) -> ErrorRecord {
+pub(crate) fn record(id: &str, model: &str, hook: &str) -> ErrorRecord {
     let mut event = event(EventKind::InstanceCreated, &Stream::of_instance(model, "ü"), Some(r#"{"n": 1.50}"#));
     event.position = 7;
     ErrorRecord {

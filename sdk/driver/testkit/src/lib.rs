@@ -16,8 +16,11 @@ pub mod error;
 pub mod event;
 pub mod export;
 pub mod groups;
+pub mod hostile;
 pub mod kill;
+pub mod limits;
 pub mod model;
+pub mod names;
 pub mod query;
 pub mod sample;
 pub mod secure;
@@ -99,6 +102,7 @@ macro_rules! event_suite {
                 groups::unknown_groups_are_refused,
                 groups::a_long_backlog,
                 groups::progress_survives_reopening,
+                names::streams_claims_and_groups,
                 kill::appended_events_survive_a_kill,
                 kill::append_until_killed,
             );
@@ -126,7 +130,6 @@ macro_rules! model_suite {
                 model::a_dropped_model_is_gone,
                 model::a_store_knows_its_log,
                 model::reset_removes_everything,
-                model::odd_models_and_properties,
                 model::thousands_of_properties,
                 model::large_instances,
                 model::many_instances,
@@ -137,6 +140,10 @@ macro_rules! model_suite {
                 query::pages_agree_with_the_meaning,
                 query::cursors_are_bound_to_their_query,
                 query::pages_do_not_shift,
+                limits::what_is_at_a_limit_is_taken,
+                limits::random_data_is_taken,
+                names::models_and_instances,
+                names::properties,
                 kill::the_checkpoint_fits_the_instances,
                 kill::apply_until_killed,
             );
@@ -159,6 +166,7 @@ macro_rules! error_suite {
                 error::records_are_listed,
                 error::pages_end_early,
                 error::survives_reopening,
+                names::errors,
             );
         }
     };
@@ -180,6 +188,7 @@ macro_rules! secure_suite {
                 secure::listing,
                 secure::concurrent_puts_count,
                 secure::survives_reopening,
+                names::secrets,
             );
         }
     };

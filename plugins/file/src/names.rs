@@ -1,0 +1,69 @@
+//! Names of files that hold secrets.
+//!
+//! A file's name is `<capitals>=<name in small letters>`, where `<capitals>` says in hexadecimal which letters are
+//! capitals: bit 0 is the first character. So names that differ only in case are different files on file systems that
+//! ignore case, `con` is no device (`0=con`), and the name of a file stays far below the 255 bytes that file systems
+//! allow: at most 32 digits, `=` and 128 characters. `=` cannot be in the name of a secret.
+
+/// The file's name without its suffix.
+pub(crate) fn stem(name: &str) -> String {
+    let capitals = name
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| byte.is_ascii_uppercase())
+        .fold(0_u128, |capitals, (at, _)| capitals | 1_u128.checked_shl(at as u32).unwrap_or(0));
+    format!("{capitals:x}={}", name.to_ascii_lowercase())
+}
+
+/// The secret whose file has that name; `None` for a file of somebody else.
+pub(crate) fn from_stem(file: &str) -> Option<String> {
+    let (capitals, small) = file.split_once('=')?;
+    let capitals = u128::from_str_radix(capitals, 16).ok()?;
+    let name: String = small
+        .chars()
+        .enumerate()
+        .map(|(at, char)| if capitals >> (at as u32 & 127) & 1 == 1 { char.to_ascii_uppercase() } else { char })
+        .collect();
+    (stem(&name) == file).then_some(name)
+}
+
+/// The same for files of versions up to 0.1, which had `=` behind each capital letter.
+pub(crate) fn from_old_stem(file: &str) -> Option<String> {
+    let bytes = file.as_bytes();
+    let follows_capital = |at: usize| at > 0 && bytes[at - 1].is_ascii_uppercase();
+    let fits = (0..bytes.len()).all(|at| (bytes[at] == b'=') == follows_capital(at)) && !follows_capital(bytes.len());
+    let name = file.replace('=', "");
+    let is_name = name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    (fits && is_name).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways() {
+        for (name, file) in [("con", "0=con"), ("a.B-c", "4=a.b-c"), ("ABC", "7=abc"), ("0", "0=0")] {
+            assert_eq!(stem(name), file);
+            assert_eq!(from_stem(file).as_deref(), Some(name));
+            assert_eq!(from_old_stem(file), None, "{file}");
+        }
+        let long = "A".repeat(128);
+        assert_eq!(stem(&long).len(), 161);
+        assert_eq!(from_stem(&stem(&long)), Some(long));
+        for file in ["con", "=con", "00=con", "0=Con", "8=con", "g=con", "A=con", "+1=con"] {
+            assert_eq!(from_stem(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn files_of_before() {
+        for (file, name) in [("mail", "mail"), ("M=ail", "Mail"), ("aB=C=", "aBC"), ("0.x_-", "0.x_-")] {
+            assert_eq!(from_old_stem(file).as_deref(), Some(name), "{file}");
+        }
+        for file in ["", "=a", "a=b", "AB=", "A", "A==", ".a", "a b", "0=a"] {
+            assert_eq!(from_old_stem(file), None, "{file}");
+        }
+    }
+}
