@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
 use super::model::ModelRecord;
 use super::schema::{Effort, Schema};
 
-/// Lists of indexes, and of unique lists, that a model may have.
-const LISTS_MAX: usize = 32;
-/// Properties in one list.
-const LIST_LENGTH_MAX: usize = 8;
 /// Bytes of a schema's text; it is kept with each change of the model.
 const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 

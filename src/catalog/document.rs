@@ -5,8 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use snaphook_driver::Json;
 
-/// Deepest nesting of arrays and objects in data; serde_json's own bound for trees.
-pub const NESTING_MAX: usize = 120;
+pub use snaphook_driver::limits::NESTING_MAX;
 
 /// Data that was parsed and its text.
 #[derive(Clone, Debug)]

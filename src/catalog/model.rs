@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Json, ModelShape, Position, SortKey};
+use snaphook_driver::{Event, Json, ModelShape, Position, SortKey};
 
 use super::definition::Definition;
 use super::schema::Schema;
@@ -134,5 +134,11 @@ impl ModelRecord {
         for since in self.hooked_since.values_mut().filter(|since| **since == 0) {
             *since = position;
         }
+    }
+
+    /// Follows an event that skips another one: nothing changes but the place in the log.
+    pub fn skipped(&mut self, skip: &Event) {
+        self.position = skip.position;
+        self.version = self.version.max(skip.model_version);
     }
 }

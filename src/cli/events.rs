@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
+use snaphook_driver::Position;
 
 use super::client::{Client, with_query};
-use super::{Failure, Global, Result, output};
+use super::{Failure, Global, Result, output, skip};
 
 /// Wait before the first attempt to reach a server again, and the longest wait.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -17,7 +18,10 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 /// misses nothing and prints nothing twice. If the log is another one then (it was restored from a backup), it says so
 /// and starts over with the first event.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Events {
+    #[command(subcommand)]
+    command: Option<One>,
     /// Go on with events as they happen
     #[arg(long, short)]
     follow: bool,
@@ -39,8 +43,34 @@ pub(super) struct Events {
     kind: Option<String>,
 }
 
+/// Commands about one event. They work on the stores themselves while no server runs.
+#[derive(Debug, Subcommand)]
+enum One {
+    /// Print one event, whether the model store cannot take it, and whether it is skipped
+    Inspect {
+        #[arg(value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
+        position: Position,
+    },
+    /// Never apply the event that keeps a model unavailable
+    ///
+    /// The skip is an event itself (`model.event-skipped`), so it holds for every later rebuild. The model store is rebuilt
+    /// without the event.
+    Skip {
+        #[arg(value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
+        position: Position,
+        /// Why; kept in the log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
 impl Events {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
+        match &self.command {
+            Some(One::Inspect { position }) => return skip::inspect(global, *position).await,
+            Some(One::Skip { position, reason }) => return skip::skip(global, *position, reason).await,
+            None => {}
+        }
         let client = global.client()?;
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut print = |event: &str| {

@@ -1,7 +1,7 @@
 //! The command line: one file per command; only this layer prints.
 //!
-//! Commands that concern a running server talk to it over HTTP, like any client. `rebuild` and `secret` also work on
-//! the stores themselves while no server runs.
+//! Commands that concern a running server talk to it over HTTP, like any client. `rebuild`, `secret` and `events
+//! inspect` and `skip` also work on the stores themselves while no server runs.
 
 mod apply;
 mod backup;
@@ -17,6 +17,7 @@ mod output;
 mod rebuild;
 mod secret;
 mod serve;
+mod skip;
 mod templates;
 
 use std::fmt;

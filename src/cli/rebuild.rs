@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::client::Client;
 use super::{Failure, Global, Result, output};
 use crate::drivers::Stores;
-use crate::engine::replay::{self, Progress};
+use crate::engine::Stuck;
+use crate::engine::replay::{self, Progress, Replayed};
 
 /// How often a progress bar looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -25,7 +26,7 @@ pub(super) async fn rebuild(global: &Global) -> Result<()> {
 }
 
 /// Looks on while a server does it.
-async fn online(client: &Client) -> Result<()> {
+pub(super) async fn online(client: &Client) -> Result<()> {
     let bar = output::progress_bar("rebuild");
     let end = loop {
         let progress = client.get("/rebuild").await?;
@@ -39,7 +40,13 @@ async fn online(client: &Client) -> Result<()> {
     bar.finish_and_clear();
     let events = end.get("events").and_then(Value::as_u64).unwrap_or(0);
     match (end.get("state").and_then(Value::as_str), end.get("error").and_then(Value::as_str)) {
-        (Some("done"), _) => report(events),
+        (Some("done"), _) => {
+            report(events)?;
+            let ready = client.find("/readyz").await.ok().flatten().unwrap_or_default();
+            let models = ready.get("models").cloned().unwrap_or_default();
+            warn_of(&serde_json::from_value::<Vec<Stuck>>(models).unwrap_or_default());
+            Ok(())
+        }
         (_, Some(error)) => Err(Failure::new(format!("the rebuild failed: {error}"))),
         _ => Err(Failure::new("the rebuild did not end; was the server stopped?")),
     }
@@ -59,10 +66,25 @@ async fn offline(global: &Global) -> Result<()> {
     bar.finish().await;
     stores.close().await;
     match rebuilt {
-        Ok(_) => report(progress.events.load(Ordering::Relaxed)),
+        Ok(Replayed { stuck, .. }) => {
+            report(progress.events.load(Ordering::Relaxed))?;
+            warn_of(&stuck);
+            Ok(())
+        }
         Err(error) => {
             Err(Failure::new(format!("the rebuild failed: {error}; the next start goes on from where it stopped")))
         }
+    }
+}
+
+/// Models that are unavailable although the store was rebuilt.
+pub(super) fn warn_of(stuck: &[Stuck]) {
+    for Stuck { model, position, reason } in stuck {
+        output::warn(format!(
+            "model `{model}` is unavailable, its event at {position} cannot be applied: {reason}; `snaphook events inspect \
+             {position}` shows it, then delete the model, or skip the event with `snaphook events skip {position} --reason \
+             TEXT`"
+        ));
     }
 }
 

@@ -1,14 +1,18 @@
-//! Whether the model store can be asked: not while it is made again, not while it misses events that are durable.
+//! Whether the model store can be asked: not while it is made again, not while it misses events that are durable, and for
+//! one model not while that is stuck.
 //!
 //! A store that is half there gives wrong answers, so reads and writes are refused and post hooks wait.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::error::{Error, ErrorKind, Result};
+use super::stuck::Stuck;
 
-/// Why the model store cannot be asked; each is over for itself.
+/// Reasons that the whole model store is unavailable. Each starts and ends independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Outage {
@@ -18,10 +22,14 @@ pub(super) enum Outage {
     Behind = 2,
 }
 
+/// The bit beside those of [`Outage`]: some model is stuck.
+const STUCK: u8 = 4;
+
 /// The outages that there are, one bit each.
 #[derive(Debug, Default)]
 pub(super) struct Availability {
     outages: AtomicU8,
+    stuck: Mutex<BTreeMap<String, Stuck>>,
     /// Counts the beginnings of outages.
     begun: AtomicU64,
     ended: Notify,
@@ -39,9 +47,42 @@ impl Availability {
         self.ended.notify_waiters();
     }
 
-    /// `unavailable` while there is an outage.
+    /// These models are stuck and no others. Logs what is new.
+    pub(super) fn set_stuck(&self, stuck: impl IntoIterator<Item = Stuck>) {
+        let stuck: BTreeMap<String, Stuck> = stuck.into_iter().map(|stuck| (stuck.model.clone(), stuck)).collect();
+        let mut known = self.lock();
+        for new in stuck.values().filter(|stuck| known.get(&stuck.model) != Some(stuck)) {
+            new.log();
+            self.begun.fetch_add(1, Ordering::AcqRel);
+        }
+        for gone in known.keys().filter(|model| !stuck.contains_key(*model)) {
+            tracing::info!(model = gone, "the model store has no event any more that it cannot take of this model");
+        }
+        match stuck.is_empty() {
+            true => self.outages.fetch_and(!STUCK, Ordering::AcqRel),
+            false => self.outages.fetch_or(STUCK, Ordering::AcqRel),
+        };
+        *known = stuck;
+        drop(known);
+        self.ended.notify_waiters();
+    }
+
+    /// The models that are stuck, by id.
+    pub(super) fn all_stuck(&self) -> BTreeMap<String, Stuck> {
+        self.lock().clone()
+    }
+
+    /// Why a model cannot be used; `None` if it can, as far as its own events go.
+    pub(super) fn stuck(&self, model: &str) -> Option<Stuck> {
+        if self.outages.load(Ordering::Acquire) & STUCK == 0 {
+            return None;
+        }
+        self.lock().get(model).cloned()
+    }
+
+    /// `unavailable` while there is an outage of the whole store.
     pub(super) fn check(&self) -> Result<()> {
-        let outages = self.outages.load(Ordering::Acquire);
+        let outages = self.outages.load(Ordering::Acquire) & !STUCK;
         if outages == 0 {
             return Ok(());
         }
@@ -52,14 +93,23 @@ impl Availability {
         Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
-    /// Ends when there is no outage.
-    pub(super) async fn wait(&self) {
+    /// `unavailable` while this model cannot be used. One load, as long as all is well.
+    pub(super) fn check_model(&self, model: &str) -> Result<()> {
+        if self.outages.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.check()?;
+        self.stuck(model).map_or(Ok(()), |stuck| Err(stuck.error()))
+    }
+
+    /// Ends when the model can be used.
+    pub(super) async fn wait(&self, model: &str) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             // From here on no end is missed.
             ended.as_mut().enable();
-            if self.check().is_ok() {
+            if self.check_model(model).is_ok() {
                 return;
             }
             ended.await;
@@ -70,5 +120,9 @@ impl Availability {
     /// may have gone wrong because of that.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Stuck>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

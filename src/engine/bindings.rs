@@ -54,7 +54,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Vec<HookInfo>>> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         if chain.is_empty() {
             return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
         }
@@ -165,7 +165,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<()>> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         let _one = self.definitions.lock().await;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;

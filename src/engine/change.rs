@@ -1,11 +1,42 @@
 //! What an event of a model's definition carries.
 
 use serde::{Deserialize, Serialize};
-use snaphook_driver::{CarryOver, DriverError, Event, EventKind, Json};
+use snaphook_driver::{CarryOver, DriverError, Event, EventKind, Json, Position};
 
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{ModelRecord, Schema};
 use crate::config::Phase;
+
+/// `data` of `model.event-skipped`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Skip {
+    /// The event of the model that is never applied.
+    pub(super) position: Position,
+    pub(super) reason: String,
+}
+
+impl Skip {
+    pub(super) fn from_event(event: &Event) -> Result<Skip> {
+        data_of(event)
+    }
+}
+
+fn data_of<T: for<'de> Deserialize<'de>>(event: &Event) -> Result<T> {
+    let corrupt = |message: String| {
+        Error::from(
+            DriverError::new(snaphook_driver::ErrorKind::Corrupt, "read", message)
+                .with("position", event.position)
+                .with("type", event.kind),
+        )
+    };
+    let data = event.data.as_ref().ok_or_else(|| corrupt("the event has no data".to_owned()))?;
+    serde_json::from_str(data).map_err(|error| corrupt(format!("its data cannot be read: {error}")))
+}
+
+/// Whether a kind of event carries a [`DefinitionChange`].
+pub(super) const fn changes_definition(kind: EventKind) -> bool {
+    matches!(kind, EventKind::ModelCreated | EventKind::ModelUpdated | EventKind::HookUpdated | EventKind::HookDeleted)
+}
 
 /// `data` of `model.created`, `model.updated`, `hook.updated` and `hook.deleted`: the whole definition after the
 /// change, so that a reader needs no earlier event.
@@ -27,18 +58,9 @@ impl DefinitionChange {
             .map_err(|error| Error::new(ErrorKind::Storage, format!("a definition cannot be written: {error}")))
     }
 
-    /// Reads an event of a definition that was not a deletion; positions are filled in.
+    /// Reads an event that left a definition: no deletion, and no skipped event. Positions are filled in.
     pub(super) fn from_event(event: &Event) -> Result<DefinitionChange> {
-        let corrupt = |message: String| {
-            Error::from(
-                DriverError::new(snaphook_driver::ErrorKind::Corrupt, "read", message)
-                    .with("position", event.position)
-                    .with("type", event.kind),
-            )
-        };
-        let data = event.data.as_ref().ok_or_else(|| corrupt("the event has no data".to_owned()))?;
-        let mut change: DefinitionChange =
-            serde_json::from_str(data).map_err(|error| corrupt(format!("its data cannot be read: {error}")))?;
+        let mut change: DefinitionChange = data_of(event)?;
         change.definition.settle(event.position);
         change.definition.updated_at = event.time;
         if event.kind == EventKind::ModelCreated {

@@ -3,24 +3,34 @@
 //!
 //! Invariants: an answer is sent only after the event store said that the event is durable; events reach the model
 //! store, the tail and the answers in the order of their positions; event times never go back.
+//!
+//! The thread survives its drivers: a panic fails what was in hand and nothing that waits behind it. Where an append's
+//! fate is unknown after that, the log is read again before anything else is written ([`Writer::catch_up`]).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Append, Conflict, Event, EventStore, ModelStore, Position};
+use snaphook_driver::{
+    Append, Conflict, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventQuery, EventStore,
+    ModelStore, Position,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use super::availability::{Availability, Outage};
 use super::error::{Error, ErrorKind, Result};
 use super::metrics::Metrics;
-use super::models::Models;
-use super::replay;
+use super::models::{Entry, Models};
+use super::replay::{self, Replayed};
 use super::tail::Tail;
+use super::troubles::{Part, Troubles, guarded, panic_message};
 use super::waiters::Waiters;
 use super::write::stopped;
+use crate::hooks::host::HookHost;
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
@@ -29,9 +39,13 @@ const QUEUE_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends that share one fsync at most, so that no answer waits for a very large batch.
 const BATCH_MAX: usize = 1024;
-/// Delay before a model store that failed is tried again; doubles with each further time.
-const CATCH_UP_FIRST: Duration = Duration::from_millis(100);
-const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+/// Delay before a store that failed is tried again; doubles with each further time.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// An append that takes so long is a fault of the event store.
+const APPEND_MAX: Duration = Duration::from_secs(10);
+/// Events that are read at once to bring listeners up to date.
+const PAGE: u32 = 1000;
 
 /// What the caller of an append learns.
 pub(super) type Answer = Result<std::result::Result<Committed, Conflict>>;
@@ -71,6 +85,34 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    appending: Appending,
+}
+
+/// Since when the event store has been appending, in milliseconds after `start`; 0: it is not.
+#[derive(Clone)]
+pub(super) struct Appending {
+    start: Instant,
+    since: Arc<AtomicU64>,
+}
+
+impl Default for Appending {
+    fn default() -> Self {
+        Appending { start: Instant::now(), since: Arc::default() }
+    }
+}
+
+impl Appending {
+    fn begin(&self) {
+        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
 }
 
 /// The handle to the thread.
@@ -88,16 +130,22 @@ pub(super) struct Writer {
     pub(super) waiters: Arc<Waiters>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) availability: Arc<Availability>,
+    pub(super) troubles: Arc<Troubles>,
+    pub(super) host: Arc<HookHost>,
+    pub(super) appending: Appending,
     pub(super) runtime: Handle,
     /// Time of the last event.
     pub(super) last_time: Millis,
     /// The model store missed events; it must catch up from the log before anything else.
     pub(super) behind: bool,
+    /// Whether what was appended last is in the log is unknown.
+    pub(super) uncertain: bool,
 }
 
 impl Committer {
     pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new() });
+        let appending = writer.appending.clone();
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), appending });
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || run(&shared, writer)
@@ -144,7 +192,7 @@ impl Committer {
             })));
         }
         self.shared.wake.notify_one();
-        receiver.await.map_err(|_| stopped())
+        receiver.await.map_err(|_| lost_answer())
     }
 
     /// Writes what waits, then ends the thread.
@@ -162,6 +210,14 @@ impl Committer {
         self.lock().jobs.len()
     }
 
+    /// How long the event store has been appending, if that is too long.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        let appending = &self.shared.appending;
+        let since = appending.since.load(Ordering::Relaxed);
+        let time = Duration::from_millis(appending.now().saturating_sub(since));
+        (since > 0 && time >= APPEND_MAX).then_some(time)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,7 +226,7 @@ impl Committer {
 fn run(shared: &Shared, mut writer: Writer) {
     let mut jobs = Vec::new();
     let mut batch = Vec::new();
-    let mut delay = CATCH_UP_FIRST;
+    let mut delay = RETRY_FIRST;
     loop {
         {
             let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,8 +234,8 @@ fn run(shared: &Shared, mut writer: Writer) {
                 if queue.closed {
                     return;
                 }
-                if !writer.behind {
-                    delay = CATCH_UP_FIRST;
+                if writer.works() {
+                    delay = RETRY_FIRST;
                     queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
@@ -188,10 +244,8 @@ fn run(shared: &Shared, mut writer: Writer) {
                 if waited.1.timed_out() {
                     drop(queue);
                     // Nobody may come who would have it done: what is refused is not even queued.
-                    if let Err(error) = writer.catch_up() {
-                        tracing::error!("the model store cannot catch up yet: {error}");
-                    }
-                    delay = (delay * 2).min(CATCH_UP_MAX);
+                    writer.guarded(Writer::recover);
+                    delay = (delay * 2).min(RETRY_MAX);
                     queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
                 }
             }
@@ -203,20 +257,74 @@ fn run(shared: &Shared, mut writer: Writer) {
                 Job::Append(pending) => {
                     batch.push(pending);
                     if batch.len() == BATCH_MAX {
-                        writer.commit(&mut batch);
+                        writer.commit_guarded(&mut batch);
                     }
                 }
                 Job::Exclusive(work) => {
-                    writer.commit(&mut batch);
-                    work(&mut writer);
+                    writer.commit_guarded(&mut batch);
+                    writer.guarded(work);
                 }
             }
         }
-        writer.commit(&mut batch);
+        writer.commit_guarded(&mut batch);
     }
 }
 
+/// For callers whose answer got lost in a panic.
+pub(super) fn lost_answer() -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        "the server failed while it wrote this; whether it was written is not known, so read it before you try again",
+    )
+}
+
 impl Writer {
+    /// Runs work on the thread. A panic in it drops what it had in hand, whose callers get [`lost_answer`].
+    fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            tracing::error!(
+                "the committer panicked, it goes on after reading the log again: {}",
+                panic_message(&*panic)
+            );
+            self.appending.end();
+            self.lose_sight();
+        }
+    }
+
+    fn commit_guarded(&mut self, batch: &mut Vec<Pending>) {
+        self.guarded(|writer| writer.commit(batch));
+        // Only a panic leaves something in it.
+        batch.clear();
+    }
+
+    fn works(&self) -> bool {
+        !self.behind && !self.troubles.has(Part::Append)
+    }
+
+    /// Tries whether the stores work again.
+    fn recover(&mut self) {
+        // A failure is kept in `troubles`, and this comes again.
+        let _ = self.catch_up();
+        if self.troubles.has(Part::Append) && self.check_events().is_ok() {
+            self.troubles.works(Part::Append);
+        }
+    }
+
+    fn check_events(&mut self) -> Result<()> {
+        let health = self.runtime.block_on(guarded("health", self.events.health()));
+        health.map_err(|error| {
+            self.troubles.failed(Part::Append, &error);
+            Error::from(error).logged()
+        })
+    }
+
+    /// Whether the last append is in the log is unknown: nothing is written until the log has been read. Nothing of it was
+    /// acknowledged, so the model store may be asked meanwhile.
+    fn lose_sight(&mut self) {
+        self.uncertain = true;
+        self.behind = true;
+    }
+
     /// Appends a batch and tells everybody. Empties `batch`.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
         if batch.is_empty() {
@@ -229,6 +337,14 @@ impl Writer {
             for pending in batch.drain(..) {
                 let _ = pending.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
             }
+            return;
+        }
+        // Those that were prepared before their model became stuck.
+        for pending in batch.extract_if(.., |pending| self.availability.stuck(&pending.append.event.model).is_some()) {
+            let answer = self.availability.check_model(&pending.append.event.model).and_then(|()| Err(lost_answer()));
+            let _ = pending.answer.send(answer);
+        }
+        if batch.is_empty() {
             return;
         }
         let mut appends = Vec::with_capacity(batch.len());
@@ -274,32 +390,83 @@ impl Writer {
             append.event.time = self.last_time;
         }
         let time = self.last_time;
-        let results = self.runtime.block_on(self.events.append(appends, false)).inspect_err(|error| {
-            tracing::error!(events = appends.len(), "the event store failed: {error}");
-        })?;
+        self.appending.begin();
+        let results = self.runtime.block_on(guarded("append", self.events.append(appends, false)));
+        self.appending.end();
+        let results = match results {
+            Ok(results) if results.len() == appends.len() => results,
+            Ok(results) => {
+                let (found, expected) = (results.len(), appends.len());
+                let message = format!("the driver returned {found} results for {expected} events");
+                return Err(self.append_failed(DriverError::new(DriverErrorKind::Uncertain, "append", message)));
+            }
+            Err(error) => return Err(self.append_failed(error)),
+        };
+        self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
         Ok(results.into_iter().map(|result| result.map(|position| Committed { position, time })).collect())
+    }
+
+    fn append_failed(&mut self, error: DriverError) -> Error {
+        self.troubles.failed(Part::Append, &error);
+        if !matches!(error.kind(), DriverErrorKind::Uncertain | DriverErrorKind::Unexpected) {
+            return Error::new(ErrorKind::Storage, format!("the event store failed, nothing was written: {error}"));
+        }
+        self.lose_sight();
+        let detail = format!("the event store failed, whether this was written is not known: {error}");
+        Error::new(ErrorKind::Storage, detail)
     }
 
     /// Brings instance events that are durable to the model store and to listeners. They are acknowledged whatever
     /// happens here: the log can give back what the model store misses.
     pub(super) fn apply(&mut self, events: Vec<Event>) {
         let Some(last) = events.last().map(|event| event.position) else { return };
-        if let Err(error) = self.runtime.block_on(self.store.apply(&events, last)) {
-            tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.fell_behind();
-        }
+        let applied = self.runtime.block_on(guarded("apply", self.store.apply(&events, last)));
+        self.check_applied(applied);
         self.tail.publish(events.into_iter().map(Arc::new));
     }
 
-    /// Lets the model store read what it missed.
-    pub(super) fn catch_up(&mut self) -> Result<()> {
-        if self.behind {
-            let progress = replay::Progress::default();
-            self.runtime.block_on(replay::run(&self.events, &self.store, &progress))?;
-            self.caught_up();
-            tracing::info!("the model store has caught up");
+    /// Events that are durable reached the model store, or did not. If one of them cannot be applied, only its model
+    /// becomes unavailable.
+    pub(super) fn check_applied(&mut self, applied: snaphook_driver::Result<()>) {
+        let Err(error) = applied else { return };
+        self.fell_behind();
+        if replay::may_be_the_event(&error) {
+            // What is wrong is found, and logged, by applying them again.
+            let _ = self.catch_up();
+        } else {
+            self.troubles.failed(Part::Apply, error);
         }
+    }
+
+    /// Lets the model store read what it missed, and listeners too, if what is in the log is not known.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        if !self.behind {
+            return Ok(());
+        }
+        if self.uncertain {
+            self.check_events()?;
+        }
+        let progress = replay::Progress::default();
+        let replayed = self.runtime.block_on(replay::run(&self.events, &self.store, &progress));
+        let Replayed { models, stuck } = replayed.map_err(|error| {
+            self.troubles.failed(Part::Apply, &error);
+            error.logged()
+        })?;
+        if self.uncertain {
+            self.runtime.block_on(publish_missed(&*self.events, &self.tail))?;
+            let entries = models.into_iter().map(|model| match self.models.get(&model.record.id) {
+                Some(same) if same.model.record.position == model.record.position => same,
+                old => Arc::new(Entry::new(Arc::new(model), &self.host, old.as_deref(), None)),
+            });
+            self.models.replace(entries.collect());
+            self.models.all().iter().for_each(|entry| entry.wake.notify_one());
+            self.uncertain = false;
+            self.troubles.works(Part::Append);
+        }
+        self.troubles.works(Part::Apply);
+        self.availability.set_stuck(stuck);
+        self.caught_up();
         Ok(())
     }
 
@@ -313,5 +480,17 @@ impl Writer {
     pub(super) fn caught_up(&mut self) {
         self.behind = false;
         self.availability.end(Outage::Behind);
+    }
+}
+
+/// Tells listeners of events that are in the log although their append failed.
+async fn publish_missed(events: &dyn EventStore, tail: &Tail) -> Result<()> {
+    loop {
+        let query = EventQuery { after: tail.head(), limit: PAGE, filter: EventFilter::default() };
+        let page = events.read(&query, None).await?;
+        if page.events.is_empty() {
+            return Ok(());
+        }
+        tail.publish(page.events.into_iter().map(Arc::new));
     }
 }

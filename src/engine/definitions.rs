@@ -19,6 +19,7 @@ use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOpt
 use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::models::{Entry, Ready};
+use super::troubles::guarded;
 use super::workers::{Workers, late};
 use super::write::{is_remembered, model_key, not_unique};
 use crate::catalog::document::Document;
@@ -49,7 +50,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
-        self.check_available()?;
+        self.availability.check_model(id)?;
         if !is_model_id(id) {
             return Err(Error::bad_request(format!(
                 "`{}` is not a model id: 1 to 63 characters of a-z, 0-9, `_`, `-` are expected, the first a letter or digit",
@@ -125,7 +126,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
-        self.check_available()?;
+        self.availability.check_model(id)?;
         self.models.require(id)?;
         let definition = self.compile(id, &input).await?;
         let _one = self.definitions.lock().await;
@@ -191,7 +192,9 @@ impl Engine {
         // Hooks may have come and gone since.
         while let Some(event) = self.stores.event.last(&stream, at_most).await? {
             match event.kind {
-                EventKind::HookUpdated | EventKind::HookDeleted => at_most = event.position - 1,
+                EventKind::HookUpdated | EventKind::HookDeleted | EventKind::ModelEventSkipped => {
+                    at_most = event.position - 1
+                }
                 EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
                 _ => break,
             }
@@ -209,6 +212,9 @@ impl Engine {
     ) -> Result<Defined<()>> {
         self.check_available()?;
         let _one = self.definitions.lock().await;
+        if let Some(stuck) = self.availability.stuck(id) {
+            return self.delete_stuck(&stuck, cascade, options, origin).await;
+        }
         let entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
         if options.dry_run {
@@ -272,7 +278,7 @@ fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
     Ok(append)
 }
 
-fn check_unused(model: &str, instances: u64) -> Result<()> {
+pub(super) fn check_unused(model: &str, instances: u64) -> Result<()> {
     if instances == 0 {
         return Ok(());
     }
@@ -524,6 +530,7 @@ impl Writer {
         let Step { old, carry, group, ready } = step;
         self.catch_up()?;
         let id = model.record.id.clone();
+        self.availability.check_model(&id)?;
         let mut appends = [append];
         let result = self.append(&mut appends)?.pop();
         let committed = match result {
@@ -545,10 +552,8 @@ impl Writer {
         let old_shape = old.map(|entry| entry.model.shape());
         let new_shape = model.shape();
         let defined = self.store.define(old_shape.as_ref(), &new_shape, &carry, committed.position);
-        if let Err(error) = self.runtime.block_on(defined) {
-            tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.fell_behind();
-        }
+        let defined = self.runtime.block_on(guarded("define", defined));
+        self.check_applied(defined);
         if let Some(group) = group
             && let Err(error) = self.runtime.block_on(self.events.create_group(group, committed.position))
         {
@@ -565,6 +570,7 @@ impl Writer {
     fn delete_model(&mut self, entry: &Entry, cascade: bool, origin: &Origin) -> Result<()> {
         self.catch_up()?;
         let record = &entry.model.record;
+        self.availability.check_model(&record.id)?;
         if cascade {
             // What was on its way when the model was closed.
             while self.delete_page(&entry.model, origin)? {}
@@ -578,10 +584,9 @@ impl Writer {
                 format!("model `{}` was changed by somebody else meanwhile; read it again", record.id),
             ));
         };
-        if let Err(error) = self.runtime.block_on(self.store.drop_model(&record.id, committed.position)) {
-            tracing::error!("the model store failed, it will catch up from the log: {error}");
-            self.fell_behind();
-        }
+        let dropped = self.store.drop_model(&record.id, committed.position);
+        let dropped = self.runtime.block_on(guarded("drop_model", dropped));
+        self.check_applied(dropped);
         self.models.remove(&record.id);
         let [append] = appends;
         self.tail.publish(std::iter::once(Arc::new(Event { position: committed.position, ..append.event })));

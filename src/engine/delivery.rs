@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use snaphook_driver::{Delivery, ErrorRecord, Event, EventFilter, EventQuery, Json, Position, time};
+use snaphook_driver::{
+    Delivery, ErrorRecord, Event, EventFilter, EventKind, EventQuery, EventStore, Json, Position, time,
+};
 use tokio::sync::Notify;
 
 use super::change::DefinitionChange;
 use super::command::phases;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
+use super::troubles::Part;
 use super::{Engine, stopped_signal};
 use crate::catalog::Model;
 use crate::config::Phase;
@@ -112,9 +115,10 @@ pub(super) async fn deliver(
             Ok(())
         }
     };
-    if let Err(error) = stored {
+    match stored {
+        Ok(()) => engine.troubles.works(Part::Groups),
         // The lease ends by itself and the event is delivered again.
-        tracing::error!(position, "the progress of a post hook could not be kept, it will run again: {error}");
+        Err(error) => engine.troubles.failed(Part::Groups, error),
     }
 }
 
@@ -139,7 +143,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
     let mut waited = 0;
     loop {
         let outages = engine.availability.begun();
-        if engine.until_available().await.is_err() {
+        if engine.until_available(&event.model).await.is_err() {
             return Ended::Again(Duration::ZERO);
         }
         // The chain as it is now: it may change between two tries.
@@ -178,7 +182,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
             }
             continue;
         }
-        if engine.availability.check().is_err() || engine.availability.begun() != outages {
+        if engine.availability.check_model(&event.model).is_err() || engine.availability.begun() != outages {
             // It may have met a model store that was not there, which is no fault of its own.
             continue;
         }
@@ -190,10 +194,11 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
             return Ended::Again(backoff(failed));
         }
         if let Err(error) = engine.give_up(hook, event, failure, &run, failed).await {
-            tracing::error!(hook = hook.label(), "a failed hook cannot be recorded, it will run again: {error}");
+            engine.troubles.failed(Part::Errors, error);
             tries.failed(hook, attempts_max.saturating_sub(1));
             return Ended::Again(backoff(attempts_max));
         }
+        engine.troubles.works(Part::Errors);
         tries.done(hook);
     }
 }
@@ -224,13 +229,13 @@ fn judge(run: &mut Run, context: &Context) {
 }
 
 impl Engine {
-    /// Waits until the model store can be asked; an error if the server stops first.
-    pub(super) async fn until_available(&self) -> Result<(), ()> {
-        if self.availability.check().is_ok() {
+    /// Waits until a model can be used; an error if the server stops first.
+    pub(super) async fn until_available(&self, model: &str) -> Result<(), ()> {
+        if self.availability.check_model(model).is_ok() {
             return Ok(());
         }
         tokio::select! {
-            () = self.availability.wait() => Ok(()),
+            () = self.availability.wait(model) => Ok(()),
             () = stopped_signal(self.stopping.subscribe()) => Err(()),
         }
     }
@@ -266,36 +271,9 @@ impl Engine {
         self.carried(&event.model, data, position, event.position).await.map(Some)
     }
 
-    /// Data as the changes of its model between two positions left it.
-    async fn carried(&self, model: &str, data: Json, after: Position, until: Position) -> Result<Json> {
-        let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
-        let mut query = EventQuery { after, limit: PAGE, filter };
-        let mut value = None;
-        'log: loop {
-            let page = self.stores.event.read(&query, None).await?;
-            let Some(last) = page.events.last() else { break };
-            query.after = last.position;
-            for event in &page.events {
-                if event.position >= until {
-                    break 'log;
-                }
-                let change = DefinitionChange::from_event(event)?;
-                if change.phase.is_some() {
-                    continue;
-                }
-                let model = Model::from_record(change.definition.clone()).map_err(|error| {
-                    Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}"))
-                })?;
-                let value = match &mut value {
-                    Some(value) => value,
-                    None => value.insert(data.to_value().unwrap_or_default()),
-                };
-                if let Some(map) = value.as_object_mut() {
-                    change.carry_over(&model.schema).apply(map);
-                }
-            }
-        }
-        Ok(value.map_or(data, |value| Json::from_value(&value)))
+    /// See [`carried`].
+    pub(super) async fn carried(&self, model: &str, data: Json, after: Position, until: Position) -> Result<Json> {
+        carried(&*self.stores.event, model, data, after, until).await
     }
 
     fn post_context(&self, entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
@@ -354,6 +332,43 @@ impl Engine {
         self.metrics.given_up.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Data as the changes of its model between two positions left it.
+pub(super) async fn carried(
+    events: &dyn EventStore,
+    model: &str,
+    data: Json,
+    after: Position,
+    until: Position,
+) -> Result<Json> {
+    let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
+    let mut query = EventQuery { after, limit: PAGE, filter };
+    let mut value = None;
+    'log: loop {
+        let page = events.read(&query, None).await?;
+        let Some(last) = page.events.last() else { break };
+        query.after = last.position;
+        for event in &page.events {
+            if event.position >= until {
+                break 'log;
+            }
+            if !matches!(event.kind, EventKind::ModelCreated | EventKind::ModelUpdated) {
+                continue;
+            }
+            let change = DefinitionChange::from_event(event)?;
+            let model = Model::from_record(change.definition.clone())
+                .map_err(|error| Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}")))?;
+            let value = match &mut value {
+                Some(value) => value,
+                None => value.insert(data.to_value().unwrap_or_default()),
+            };
+            if let Some(map) = value.as_object_mut() {
+                change.carry_over(&model.schema).apply(map);
+            }
+        }
+    }
+    Ok(value.map_or(data, |value| Json::from_value(&value)))
 }
 
 /// What the error store keeps of a failed run.

@@ -2,7 +2,7 @@
 //!
 //! Each model with post hooks has a group and a task that serves it. An event is acknowledged when every hook of its
 //! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
-//! model store is out of service no event is taken.
+//! model store, or the model, is unavailable no event is taken.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::Engine;
 use super::bindings::group_of;
 use super::delivery::{LEASE, Memory, deliver};
+use super::troubles::Part;
 
 /// Events of one model that are worked on at once.
 const DELIVERIES_PER_MODEL: usize = 32;
@@ -124,9 +125,9 @@ async fn serve(
         while running.try_join_next().is_some() {}
         let Some(owner) = engine.upgrade() else { break };
         let Some(entry) = owner.models.get(&model) else { break };
-        if owner.availability.check().is_err() {
+        if owner.availability.check_model(&model).is_err() {
             tokio::select! {
-                () = owner.availability.wait() => {}
+                () = owner.availability.wait(&model) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
@@ -140,6 +141,7 @@ async fn serve(
         {
             match owner.stores.event.claim(&group, free as u32, LEASE).await {
                 Ok(deliveries) => {
+                    owner.troubles.works(Part::Groups);
                     claimed = deliveries.len();
                     for delivery in deliveries {
                         let place = taken.split(1);
@@ -156,7 +158,7 @@ async fn serve(
                         });
                     }
                 }
-                Err(error) => tracing::error!(model, "events cannot be claimed for post hooks: {error}"),
+                Err(error) => owner.troubles.failed(Part::Groups, error),
             }
         }
         drop(owner);

@@ -97,6 +97,12 @@ impl Error {
         self
     }
 
+    /// What is behind it stands in the log already.
+    #[must_use]
+    pub(super) fn logged(self) -> Self {
+        Error { source: None, ..self }
+    }
+
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Error::new(ErrorKind::BadRequest, detail)
     }

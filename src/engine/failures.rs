@@ -191,7 +191,7 @@ impl Engine {
     }
 
     async fn retry(&self, record: ErrorRecord) -> Result<bool> {
-        self.check_available()?;
+        self.availability.check_model(&record.model)?;
         let gone = || {
             Error::new(
                 ErrorKind::NotFound,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::PAYLOAD_BYTES_MAX;
+use snaphook_driver::limits::{self, PAYLOAD_BYTES_MAX};
 
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
@@ -63,11 +63,13 @@ pub(super) fn try_fit(
     if fitting.defaults && schema.has_defaults() && schema.fill_defaults(&mut document.value, effort)? {
         *document = Document::from_value(std::mem::take(&mut document.value));
     }
-    if document.text.len() > PAYLOAD_BYTES_MAX {
-        return Err(Misfit::TooLarge(format!(
-            "the data would have {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed",
-            document.text.len()
-        )));
+    // What no store needs to take must not get into the log.
+    if let Err(exceeded) = limits::check_data(&document.text) {
+        let message = exceeded.to_string();
+        return Err(match document.text.len() > PAYLOAD_BYTES_MAX {
+            true => Misfit::TooLarge(message),
+            false => Misfit::Errors(vec![FieldError { pointer: fitting.prefix.to_owned(), message }]),
+        });
     }
     Ok(schema.check(&document.value, fitting.prefix, effort)?)
 }

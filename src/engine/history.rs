@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream};
 use snaphook_driver::{Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, time::Millis};
 use tokio::sync::watch;
 
-use super::change::DefinitionChange;
+use super::change::{DefinitionChange, changes_definition};
 use super::error::{Error, ErrorKind, Result};
 use super::tail::weight;
 use super::{Engine, stopped_signal};
@@ -98,7 +98,7 @@ impl Engine {
                 match event.kind {
                     // A model that was deleted and made again starts over.
                     EventKind::ModelDeleted => found = None,
-                    _ if event.model_version == version => {
+                    kind if changes_definition(kind) && event.model_version == version => {
                         found = Some(DefinitionChange::from_event(event)?.definition)
                     }
                     _ => {}

@@ -7,9 +7,10 @@ use futures::{Stream, StreamExt};
 
 use super::Engine;
 use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
+use super::committer::lost_answer;
 use super::error::{Error, ErrorKind, Result};
 use super::input::{self, NewInstance};
-use super::write::{Command, Step, stopped};
+use super::write::{Command, Step};
 use crate::memory::Shortage;
 
 /// Lines that are worked on at once.
@@ -91,7 +92,7 @@ impl Engine {
                             self.write_patiently(model, command, &options, origin).await
                         }
                         Ok(Some((command, Some((receiver, _, submitted)), _line))) => {
-                            let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
+                            let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
                             let mut lost = 0;
                             match self.finish(submitted, answer, &command, &options, &mut lost).await {
                                 Ok(Some(_)) => Ok(()),

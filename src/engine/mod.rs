@@ -18,6 +18,7 @@ mod change;
 mod committer;
 mod definitions;
 mod delivery;
+mod discard;
 mod dispatcher;
 mod failures;
 mod fit;
@@ -31,21 +32,30 @@ mod prehooks;
 mod rebuild;
 mod runs;
 mod secrets;
+pub mod skip;
+mod stuck;
 mod tail;
+mod troubles;
 mod waiters;
 mod workers;
 mod write;
 
 #[cfg(test)]
+mod committer_tests;
+#[cfg(test)]
 mod delivery_tests;
+#[cfg(test)]
+mod stuck_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use snaphook_driver::{Condition, ErrorQuery, EventFilter, EventQuery, Instance, InstancePage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -53,7 +63,7 @@ use tokio::sync::watch;
 use self::access::EngineAccess;
 use self::artifacts::StoredArtifacts;
 use self::availability::Availability;
-use self::committer::{Committer, Writer};
+use self::committer::{Appending, Committer, Writer};
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::history::At;
@@ -63,7 +73,10 @@ use self::jobs::Jobs;
 use self::metrics::Metrics;
 use self::models::{Entry, Models};
 use self::rebuild::Rebuild;
+use self::replay::Replayed;
+pub use self::stuck::Stuck;
 use self::tail::Tail;
+use self::troubles::{Troubles, guarded};
 use self::waiters::Waiters;
 use self::workers::Workers;
 use crate::catalog::Model;
@@ -96,11 +109,27 @@ pub struct Engine {
     claims: failures::Claims,
     /// One backup at a time: each keeps the stores from letting go of what others overwrite.
     backing_up: Arc<tokio::sync::Semaphore>,
+    troubles: Arc<Troubles>,
     /// One change of definitions at a time on this node.
     definitions: tokio::sync::Mutex<()>,
     /// Each of them may compile for seconds, on all cores.
     preparing: tokio::sync::Semaphore,
     stopping: watch::Sender<bool>,
+}
+
+/// What does not work now; nothing, if all is well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readiness {
+    /// At most one row for each store.
+    pub stores: Vec<StoreFault>,
+    pub models: Vec<Stuck>,
+}
+
+/// Why a store does not work.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreFault {
+    pub store: &'static str,
+    pub reason: String,
 }
 
 impl Engine {
@@ -112,7 +141,7 @@ impl Engine {
         host: Arc<HookHost>,
         progress: &replay::Progress,
     ) -> Result<Arc<Engine>> {
-        let defined = replay::run(&stores.event, &stores.model, progress).await?;
+        let Replayed { models: defined, stuck } = replay::run(&stores.event, &stores.model, progress).await?;
         let head = stores.event.head().await?;
         let models = Arc::new(Models::default());
         models.replace(
@@ -122,6 +151,8 @@ impl Engine {
         let waiters = Arc::new(Waiters::default());
         let metrics = Arc::new(Metrics::default());
         let availability = Arc::new(Availability::default());
+        availability.set_stuck(stuck);
+        let troubles = Arc::new(Troubles::default());
         let last = EventQuery { after: head.saturating_sub(1), limit: 1, filter: EventFilter::default() };
         let last_time = stores.event.read(&last, None).await?.events.last().map_or(0, |event| event.time);
         let committer = Committer::start(Writer {
@@ -132,9 +163,13 @@ impl Engine {
             waiters: Arc::clone(&waiters),
             metrics: Arc::clone(&metrics),
             availability: Arc::clone(&availability),
+            troubles: Arc::clone(&troubles),
+            host: Arc::clone(&host),
+            appending: Appending::default(),
             runtime: Handle::current(),
             last_time,
             behind: false,
+            uncertain: false,
         })
         .map_err(|error| {
             Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}"))
@@ -161,6 +196,7 @@ impl Engine {
             jobs: Jobs::default(),
             claims: failures::Claims::default(),
             backing_up: Arc::new(tokio::sync::Semaphore::new(1)),
+            troubles,
             definitions: tokio::sync::Mutex::new(()),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
@@ -193,7 +229,7 @@ impl Engine {
 
     /// One instance, as it is now.
     pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         match self.stores.model.get(model, id).await? {
             Some(instance) => Ok(instance),
             None => {
@@ -206,7 +242,7 @@ impl Engine {
 
     /// A page of instances.
     pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
         Ok(self.stores.model.query(model, &query).await?)
@@ -219,29 +255,35 @@ impl Engine {
 
     /// How many instances match, whatever the page.
     pub async fn count(&self, model: &str, input: &QueryInput) -> Result<u64> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         let filter: Vec<Condition> = query::check(&entry.model, input).map_err(Error::bad_request)?.filter;
         Ok(self.stores.model.count(model, &filter).await?)
     }
 
-    /// Whether every store answers; the names of those that do not, with the reason.
-    pub async fn ready(&self) -> std::result::Result<(), Vec<(String, String)>> {
-        let mut faults = Vec::new();
+    /// What does not work now.
+    pub async fn readiness(&self) -> Readiness {
+        let mut stores: Vec<(&'static str, String)> = Vec::new();
         for (name, health) in [
-            ("secure", self.stores.secure.health().await),
-            ("event", self.stores.event.health().await),
-            ("model", self.stores.model.health().await),
-            ("error", self.stores.error.health().await),
+            ("secure", guarded("health", self.stores.secure.health()).await),
+            ("event", guarded("health", self.stores.event.health()).await),
+            ("model", guarded("health", self.stores.model.health()).await),
+            ("error", guarded("health", self.stores.error.health()).await),
         ] {
-            if let Err(error) = health {
-                faults.push((name.to_owned(), error.to_string()));
-            }
+            stores.extend(health.err().map(|error| (name, error.to_string())));
         }
-        if let Err(error) = self.check_available() {
-            faults.push(("model".to_owned(), error.detail));
+        stores.extend(self.troubles.all().into_iter().map(|(part, reason)| (part.store(), reason)));
+        if let Some(time) = self.committer.stalled() {
+            stores.push(("event", format!("it has been appending for {} s", time.as_secs())));
         }
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+        stores.extend(self.check_available().err().map(|error| ("model", error.detail)));
+        // One reason for each store: the first is the nearest to its cause.
+        let mut seen = BTreeSet::new();
+        stores.retain(|(store, _)| seen.insert(*store));
+        Readiness {
+            stores: stores.into_iter().map(|(store, reason)| StoreFault { store, reason }).collect(),
+            models: self.availability.all_stuck().into_values().collect(),
+        }
     }
 
     /// Prometheus text.
@@ -258,6 +300,7 @@ impl Engine {
         metrics::memory(&mut out, &self.memory);
         let models = self.models.all();
         metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
+        stuck::metrics(&mut out, &self.availability.all_stuck());
         metrics::hooks(&mut out, &models);
         metrics::backlogs(&mut out, &self.backlogs(&models).await);
         metrics::gauge(

@@ -13,6 +13,7 @@ use super::availability::Outage;
 use super::command::RebuildProgress;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
+use super::replay::Replayed;
 use super::{Engine, replay};
 
 /// The rebuild that runs, or the last one.
@@ -73,7 +74,8 @@ impl Engine {
                             writer.store.reset(writer.events.identity()).await?;
                             replay::run(&writer.events, &writer.store, &progress).await
                         })
-                        .map(|models| {
+                        .map(|Replayed { models, stuck }| {
+                            writer.availability.set_stuck(stuck);
                             writer.caught_up();
                             let entries = models.into_iter().map(|model| {
                                 let old = work.models.get(&model.record.id);
@@ -85,6 +87,8 @@ impl Engine {
                 })
                 .await
                 .and_then(|result| result);
+            // First, so that who sees the end can go on at once.
+            engine.availability.end(Outage::Rebuild);
             engine.rebuild.set(match result {
                 Ok(()) => Phase::Done,
                 Err(error) => {
@@ -92,7 +96,6 @@ impl Engine {
                     Phase::Failed(error.detail)
                 }
             });
-            engine.availability.end(Outage::Rebuild);
         });
         Ok(())
     }

@@ -99,10 +99,13 @@ async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closure
         inner: Arc::clone(&stores.event),
         renewals: AtomicUsize::new(0),
         aged: AtomicU64::new(0),
+        fault: Mutex::default(),
     });
     let store = Arc::new(FaultyModels {
         inner: Arc::clone(&stores.model),
         fails: AtomicBool::new(false),
+        refused: Mutex::default(),
+        refused_definition: Mutex::default(),
         applied: Mutex::default(),
     });
     stores.event = Arc::clone(&events) as Arc<dyn EventStore>;
@@ -148,6 +151,17 @@ impl Bench {
     pub(super) async fn create(&self, id: &str, data: Value) -> super::Result<Written> {
         let change = Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) };
         self.write(change, WriteOptions::default()).await
+    }
+
+    /// Creates an instance of the model `m` under an id of the server's.
+    pub(super) async fn create_any(&self, n: u64) -> super::Result<Written> {
+        let change = Change::Create { id: None, data: Json::from_value(&serde_json::json!({"n": n})) };
+        self.write(change, WriteOptions::default()).await
+    }
+
+    /// Events that post hooks of a model have not seen, and the position up to which they have.
+    pub(super) async fn events_lag(&self, model: &str) -> (u64, Position) {
+        self.events.lag(&super::bindings::group_of(model).name).await.unwrap()
     }
 
     pub(super) async fn replace(&self, id: &str, data: Value) -> super::Result<Written> {
@@ -217,6 +231,10 @@ type Applied = Box<dyn Fn(&[Event]) + Send>;
 pub(super) struct FaultyModels {
     inner: Arc<dyn ModelStore>,
     pub(super) fails: AtomicBool,
+    /// Events whose data has this text cannot be applied; `panic` makes the store panic instead.
+    pub(super) refused: Mutex<Option<&'static str>>,
+    /// The same for models with a column of that name.
+    pub(super) refused_definition: Mutex<Option<&'static str>>,
     /// Asked before events are applied.
     pub(super) applied: Mutex<Option<Applied>>,
 }
@@ -246,6 +264,10 @@ impl ModelStore for FaultyModels {
         position: Position,
     ) -> Result<()> {
         self.fault()?;
+        let refused = *self.refused_definition.lock().unwrap();
+        if refused.is_some_and(|name| new.columns.iter().any(|column| column.name == name)) {
+            return Err(DriverError::new(ErrorKind::Unexpected, "define", "the test wants it so"));
+        }
         self.inner.define(old, new, carry, position).await
     }
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
@@ -257,6 +279,14 @@ impl ModelStore for FaultyModels {
             applied(events);
         }
         self.fault()?;
+        let refused = *self.refused.lock().unwrap();
+        let has = |event: &Event, text: &str| event.data.as_ref().is_some_and(|data| data.contains(text));
+        if let Some(event) = refused.and_then(|text| events.iter().find(|event| has(event, text))) {
+            assert!(!has(event, "panic"), "the test wants it so");
+            // As a driver does that finds out half way.
+            let message = format!("the test refuses the event at {}", event.position);
+            return Err(DriverError::new(ErrorKind::Unexpected, "apply", message));
+        }
         self.inner.apply(events, position).await
     }
     async fn checkpoint(&self) -> Result<Position> {
@@ -288,6 +318,32 @@ pub(super) struct WatchedEvents {
     pub(super) renewals: AtomicUsize,
     /// Events up to this position look two days older.
     pub(super) aged: AtomicU64,
+    /// How appends fail.
+    pub(super) fault: Mutex<Option<AppendFault>>,
+}
+
+/// What goes wrong with an append. `stored` appends are in the log all the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AppendFault {
+    Panic {
+        stored: bool,
+    },
+    /// One answer too few.
+    Short {
+        stored: bool,
+    },
+    Error {
+        kind: ErrorKind,
+        stored: bool,
+    },
+}
+
+impl AppendFault {
+    const fn is_stored(self) -> bool {
+        match self {
+            AppendFault::Panic { stored } | AppendFault::Short { stored } | AppendFault::Error { stored, .. } => stored,
+        }
+    }
 }
 
 #[async_trait]
@@ -299,13 +355,29 @@ impl EventStore for WatchedEvents {
         self.inner.identity()
     }
     async fn health(&self) -> Result<()> {
+        if let Some(fault) = *self.fault.lock().unwrap() {
+            return Err(DriverError::new(ErrorKind::Unavailable, "health", format!("{fault:?}")));
+        }
         self.inner.health().await
     }
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Position, Conflict>>> {
-        self.inner.append(batch, atomic).await
+        let fault = *self.fault.lock().unwrap();
+        let Some(fault) = fault else { return self.inner.append(batch, atomic).await };
+        let mut answers = match fault.is_stored() {
+            true => self.inner.append(batch, atomic).await?,
+            false => batch.iter().map(|_| Ok(1)).collect(),
+        };
+        match fault {
+            AppendFault::Panic { .. } => panic!("the test wants it so"),
+            AppendFault::Short { .. } => {
+                answers.pop();
+                Ok(answers)
+            }
+            AppendFault::Error { kind, .. } => Err(DriverError::new(kind, "append", "the test wants it so")),
+        }
     }
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
         self.inner.read(query, wait).await

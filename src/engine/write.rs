@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Engine;
 use super::command::{Change, DryRun, Origin, Precondition, WriteOptions, Written, phases};
-use super::committer::{Answer, Committed, Pending};
+use super::committer::{Answer, Committed, Pending, lost_answer};
 use super::error::{Error, ErrorKind, Result};
 use super::fit::{Fitting, fit};
 use super::models::Entry;
@@ -74,7 +74,7 @@ impl Engine {
                 Step::Write(prepared) => prepared,
             };
             let (receiver, settled, pending) = self.submit(*prepared, options)?;
-            let answer = receiver.await.unwrap_or_else(|_| Err(stopped()));
+            let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
                 if let (Some(wait), Some(settled)) = (options.wait, settled) {
                     // A hook that is not done by then goes on; the answer says nothing of it.
@@ -93,7 +93,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Step> {
-        self.check_available()?;
+        self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         entry.check_open()?;
         let Command { id, fresh, change } = command;

@@ -1,10 +1,12 @@
 //! `/healthz`, `/readyz`, `/metrics`: for the machinery that runs servers.
 
+use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response};
 use super::request::{Call, Verb};
+use crate::engine::Readiness;
 
 /// Whether the process answers.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
@@ -12,19 +14,21 @@ pub(super) async fn healthz(call: &Call) -> Result<Response> {
     Ok(Reply::ok().json(br#"{"status":"ok"}"#.to_vec()))
 }
 
-/// Whether every store answers, and the server is not about to stop.
+/// Whether every store works, every model can be used, and the server is not about to stop.
 pub(super) async fn readyz(call: &Call) -> Result<Response> {
     only_get(call)?;
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
-    match call.engine().ready().await {
-        Ok(()) => Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec())),
-        Err(faults) => {
-            let faults: Vec<_> = faults.iter().map(|(store, reason)| format!("`{store}`: {reason}")).collect();
-            Err(Problem::new(ProblemType::Storage, format!("not ready: {}", faults.join("; "))))
-        }
+    let Readiness { stores, models } = call.engine().readiness().await;
+    if !stores.is_empty() {
+        let body = serde_json::json!({ "status": "unavailable", "stores": stores });
+        return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
     }
+    if !models.is_empty() {
+        return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "models": models }));
+    }
+    Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
 
 /// Prometheus text.

@@ -11,6 +11,7 @@ mod connection;
 mod descriptors;
 mod errors;
 mod etag;
+mod event;
 mod events;
 mod health;
 mod hooks;

@@ -1,5 +1,8 @@
 //! Problem documents (RFC 9457): the one place where a kind of error becomes a status and a problem type.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
@@ -97,6 +100,33 @@ impl ProblemType {
     }
 }
 
+/// Faults of stores that requests met.
+static REPEATS: Repeats = Repeats(Mutex::new(Vec::new()));
+
+/// A fault that goes on meets every request; the log gets it once in this time.
+const REPEATED_AFTER: Duration = Duration::from_secs(60);
+/// Messages that are remembered.
+const REPEATS_MAX: usize = 16;
+
+/// The messages that were logged lately, oldest first.
+struct Repeats(Mutex<Vec<(String, Instant)>>);
+
+impl Repeats {
+    /// Whether this message was not logged lately. Then it is now.
+    fn is_news(&self, message: &str) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|(_, time)| time.elapsed() < REPEATED_AFTER);
+        if logged.iter().any(|(known, _)| known == message) {
+            return false;
+        }
+        if logged.len() == REPEATS_MAX {
+            logged.remove(0);
+        }
+        logged.push((message.to_owned(), Instant::now()));
+        true
+    }
+}
+
 /// Why a request was not answered with what was asked for.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -184,8 +214,9 @@ impl From<Shortage> for Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        // Other kinds are the caller's business, and are not for a caller to fill the log with.
-        if error.kind == ErrorKind::Storage {
+        // Other kinds are the caller's business. Without a source it is an answer that many callers get at once, and what
+        // is behind it was logged where it happened.
+        if error.kind == ErrorKind::Storage && error.source.is_some() && REPEATS.is_news(&error.detail) {
             tracing::error!("{error}");
         }
         Problem {
@@ -224,6 +255,17 @@ mod tests {
                 "errors": [{"pointer": "/data/a", "message": "bad"}], "hook": "check", "request_id": "id-1",
             })
         );
+    }
+
+    #[test]
+    fn a_fault_that_goes_on_is_logged_once() {
+        let repeats = Repeats(Mutex::default());
+        let all: Vec<bool> = ["a", "b", "a", "a", "b", "c"].map(|message| repeats.is_news(message)).to_vec();
+        assert_eq!(all, [true, true, false, false, false, true]);
+        for number in 0..100 {
+            assert!(repeats.is_news(&number.to_string()));
+        }
+        assert_eq!(repeats.0.lock().unwrap().len(), REPEATS_MAX);
     }
 
     #[tokio::test]

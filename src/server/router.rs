@@ -19,7 +19,9 @@ use super::query::{decode, shorten};
 use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{App, backup, errors, events, health, hooks, import, instances, jobs, models, rebuild, secrets, sites};
+use super::{
+    App, backup, errors, event, events, health, hooks, import, instances, jobs, models, rebuild, secrets, sites,
+};
 use crate::memory::allocator;
 
 /// More segments than any route has.
@@ -159,6 +161,8 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["models", model, "import"] => (Route::Import, Box::pin(import::import(call, model, body))),
         ["events"] => (Route::Events, Box::pin(events::list(call))),
         ["events", "stream"] => (Route::EventsStream, Box::pin(events::stream(call))),
+        ["events", position] => (Route::Event, Box::pin(event::one(call, position))),
+        ["events", position, "skip"] => (Route::EventSkip, Box::pin(event::skip(call, position, body))),
         ["errors"] => (Route::Errors, Box::pin(errors::collection(call))),
         ["errors", "retry"] => (Route::ErrorsRetry, Box::pin(errors::retry_all(call))),
         ["errors", id] => (Route::Error, Box::pin(errors::one(call, id))),

@@ -11,6 +11,7 @@ mod rebuild;
 mod replay;
 mod signals;
 mod tour;
+mod unapplied;
 
 use std::io::Write;
 use std::path::Path;

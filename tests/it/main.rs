@@ -10,6 +10,8 @@ mod demo;
 mod dispatcher;
 mod docs;
 mod foreign_origins;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod gate;
 mod guests;
 mod hooks_js;

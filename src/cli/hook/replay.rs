@@ -9,12 +9,13 @@ use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 use super::prepare;
 use crate::catalog::{Schema, query};
 use crate::cli::client::{Client, path, with_query};
+use crate::cli::rebuild::warn_of;
 use crate::cli::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
 use crate::engine::FilterValue;
 use crate::engine::backtest::{self, Change, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
-use crate::engine::replay::{self, Progress};
+use crate::engine::replay::{self, Progress, Replayed};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::engines;
 use crate::hooks::grants::HookId;
@@ -60,8 +61,9 @@ impl Replay<'_> {
 
     async fn on_stores(&self, config: &Config, stores: Stores, kind: EventKind) -> Result<(Vec<Change>, Cost)> {
         // The model store catches up with the log, as at every start: the hook reads what is so now.
-        let models = replay::run(&stores.event, &stores.model, &Progress::default()).await;
-        let models = models.map_err(|error| Failure::new(error.to_string()))?;
+        let replayed = replay::run(&stores.event, &stores.model, &Progress::default()).await;
+        let Replayed { models, stuck } = replayed.map_err(|error| Failure::new(error.to_string()))?;
+        warn_of(&stuck);
         let log = Arc::new(StoredLog::new(stores, models));
         let model = &self.id.model;
         let record = log.model(model).ok_or_else(|| Failure::new(format!("the log has no model `{model}`")))?;

@@ -1,0 +1,146 @@
+//! The deletion of a model that is stuck. The model store does not have its instances as they are, so the log says which
+//! there are; no hook runs.
+
+use std::sync::Arc;
+
+use snaphook_driver::{Append, Event, EventFilter, EventKind, EventQuery, Expected, Position, Stream, time};
+
+use super::Engine;
+use super::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
+use super::definitions::check_unused;
+use super::error::{Error, ErrorKind, Result};
+use super::stuck::Stuck;
+use super::troubles::guarded;
+use crate::catalog::unique;
+
+/// Events that are read, and instances that are deleted, at once.
+const PAGE: u32 = 1000;
+
+impl Engine {
+    /// Deletes a stuck model. Like [`Engine::delete_model`], whose lock the caller holds.
+    pub(super) async fn delete_stuck(
+        &self,
+        stuck: &Stuck,
+        cascade: bool,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<()>> {
+        let id = &stuck.model;
+        let last = self.stores.event.last(&Stream::of_model(id), Position::MAX).await?;
+        let last = last.ok_or_else(|| Error::not_found(format!("there is no model `{id}`")))?;
+        let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
+        match &options.precondition {
+            Precondition::At(expected) if !expected.contains(&last.position) => {
+                return failed(format!(
+                    "model `{id}` is at position {}, not where `If-Match` expected it",
+                    last.position
+                ));
+            }
+            Precondition::Absent => return failed(format!("model `{id}` exists")),
+            _ => {}
+        }
+        let head = self.stores.event.head().await?;
+        let (mut after, mut count) = (Some(0), 0);
+        while let Some(page_after) = after.filter(|_| !cascade) {
+            let (living, next) = self.living(id, page_after, head, origin).await?;
+            (after, count) = (next, count + living.len() as u64);
+        }
+        check_unused(id, count)?;
+        let deletion = append(&last, EventKind::ModelDeleted, last.revision, origin);
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(deletion.event))));
+        }
+        let mut after = cascade.then_some(0);
+        while let Some(page_after) = after {
+            let (living, next) = self.living(id, page_after, head, origin).await?;
+            self.committer.exclusive(move |writer| writer.append_unapplied(living)).await??;
+            after = next;
+        }
+        let model = id.clone();
+        self.committer.exclusive(move |writer| writer.drop_stuck(&model, deletion)).await??;
+        self.dispatcher.forget(id).await;
+        Ok(Defined::Done(()))
+    }
+
+    /// The deletions of the instances whose last event is in one page of the log, and where the next page begins.
+    async fn living(
+        &self,
+        model: &str,
+        after: Position,
+        head: Position,
+        origin: &Origin,
+    ) -> Result<(Vec<Append>, Option<Position>)> {
+        let filter = EventFilter { model: Some(model.to_owned()), ..EventFilter::default() };
+        let page = self.stores.event.read(&EventQuery { after, limit: PAGE, filter }, None).await?;
+        let Some(next) = page.events.last().map(|event| event.position) else { return Ok((Vec::new(), None)) };
+        let mut deletions = Vec::new();
+        for event in page.events.into_iter().filter(|event| event.kind.is_instance() && event.position <= head) {
+            let last = self.stores.event.last(&event.stream(), Position::MAX).await?;
+            if event.kind != EventKind::InstanceDeleted && last.is_some_and(|last| last.position == event.position) {
+                let mut deletion = append(&event, EventKind::InstanceDeleted, event.revision + 1, origin);
+                deletion.releases = self.keys_of(&event).await;
+                deletions.push(deletion);
+            }
+        }
+        Ok((deletions, (next < head).then_some(next)))
+    }
+
+    /// The unique keys that an instance may hold: those of its data as it was written, and as the model's changes since
+    /// then left it. Data that cannot be read holds none.
+    async fn keys_of(&self, event: &Event) -> Vec<String> {
+        let (Some(entry), Some(data)) = (self.models.get(&event.model), &event.data) else { return Vec::new() };
+        let unique = &entry.model.record.unique;
+        if unique.is_empty() {
+            return Vec::new();
+        }
+        let carried = self.carried(&event.model, data.clone(), event.position, Position::MAX).await;
+        let forms = [Some(data.clone()), carried.ok()];
+        let values = forms.iter().flatten().filter_map(|data| data.to_value().ok());
+        values.flat_map(|value| unique::keys(&event.model, unique, &value)).map(|key| key.key).collect()
+    }
+}
+
+impl super::committer::Writer {
+    fn drop_stuck(&mut self, model: &str, deletion: Append) -> Result<()> {
+        self.catch_up()?;
+        let mut appends = [deletion];
+        let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
+            let message = format!("model `{model}` was changed by somebody else meanwhile; read it again");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        };
+        let dropped = guarded("drop_model", self.store.drop_model(model, committed.position));
+        let dropped = self.runtime.block_on(dropped);
+        self.models.remove(model);
+        let left = self.availability.all_stuck().into_values().filter(|stuck| stuck.model != model);
+        self.availability.set_stuck(left.collect::<Vec<_>>());
+        self.check_applied(dropped);
+        let [append] = appends;
+        self.tail.publish(std::iter::once(Arc::new(Event { position: committed.position, ..append.event })));
+        Ok(())
+    }
+}
+
+/// The event that ends the stream of `last`.
+fn append(last: &Event, kind: EventKind, revision: u64, origin: &Origin) -> Append {
+    Append {
+        event: Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            model: last.model.clone(),
+            model_version: last.model_version,
+            instance: last.instance.clone(),
+            revision,
+            data: None,
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: Vec::new(),
+            request_id: origin.request_id.clone(),
+            time: time::now(),
+        },
+        expected: Expected::At(last.position),
+        requires: Vec::new(),
+        claims: Vec::new(),
+        releases: Vec::new(),
+    }
+}

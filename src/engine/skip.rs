@@ -1,0 +1,285 @@
+//! The way out when an event cannot be applied: an admin looks at it, and skips it.
+//!
+//! Skipping is an event of its own (`model.event-skipped`), so it holds for every later rebuild. It concerns the one event
+//! at which a model is stuck, never one that was applied. If nothing happened to the event's instance since, a second event
+//! takes the instance back to what it was before: else the log and the model store would disagree on where it stands, and
+//! no later change could be made.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use snaphook_driver::{
+    Append, Claim, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Json, ModelStore, Position, Stream,
+    time,
+};
+
+use super::change::{DefinitionChange, Skip, changes_definition};
+use super::command::Origin;
+use super::delivery::carried;
+use super::error::{Error, ErrorKind, Result};
+use super::replay::{self, Replayed};
+use super::stuck::{Stored, Stuck, stored};
+use super::troubles::guarded;
+use super::{Engine, committer};
+use crate::catalog::unique;
+
+/// Longest reason, in characters.
+const REASON_MAX: usize = 1000;
+/// Skips of one model that are read at once.
+const PAGE: u32 = 100;
+
+/// One event and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspected {
+    pub event: Event,
+    /// The event's data, if that is no JSON; then the event has none here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_text: Option<String>,
+    /// Set if the event's model is stuck, at this event or at another.
+    pub stuck: Option<Stuck>,
+    /// Set if the event is skipped.
+    pub skipped: Option<SkippedBy>,
+}
+
+/// Who skipped an event, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct SkippedBy {
+    pub position: Position,
+    pub reason: String,
+}
+
+impl Engine {
+    /// The event at a position, and whether it can be applied.
+    pub async fn inspect(&self, position: Position) -> Result<Inspected> {
+        let stuck = self.availability.all_stuck().into_values().collect::<Vec<_>>();
+        inspect(&self.stores.event, &stuck, position).await
+    }
+
+    /// Skips the event at which a model is stuck, and rebuilds the model store without it. Returns the position of the
+    /// skip.
+    pub async fn skip_event(self: &Arc<Self>, position: Position, reason: &str, origin: &Origin) -> Result<Position> {
+        self.check_available()?;
+        let stuck = self.availability.all_stuck().into_values().collect::<Vec<_>>();
+        let appends = skip(&self.stores.event, &stuck, position, reason, origin).await?;
+        let skipped = self.committer.exclusive(move |writer| writer.append_unapplied(appends)).await??;
+        self.start_rebuild().await?;
+        Ok(skipped)
+    }
+}
+
+/// The same while no server runs.
+pub async fn inspect_offline(
+    events: &Arc<dyn EventStore>,
+    store: &Arc<dyn ModelStore>,
+    position: Position,
+) -> Result<Inspected> {
+    let shapes = store.definitions().await?;
+    let stuck = shapes.iter().filter_map(|shape| stored(shape).ok()).filter_map(|Stored { stuck, .. }| stuck);
+    inspect(events, &stuck.collect::<Vec<_>>(), position).await
+}
+
+/// Skips an event while no server runs, and brings the model store up to date without it.
+pub async fn skip_offline(
+    events: &Arc<dyn EventStore>,
+    store: &Arc<dyn ModelStore>,
+    position: Position,
+    reason: &str,
+    progress: &replay::Progress,
+) -> Result<Replayed> {
+    let Replayed { stuck, .. } = replay::run(events, store, progress).await?;
+    let appends = skip(events, &stuck, position, reason, &Origin::default()).await?;
+    match events.append(&appends, false).await?.iter().all(std::result::Result::is_ok) {
+        true => replay::run(events, store, progress).await,
+        false => Err(changed(position)),
+    }
+}
+
+async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Position) -> Result<Inspected> {
+    let mut event = at(events, position).await?;
+    let is_json = event.data.as_ref().is_none_or(|data| Json::parse(data).is_ok());
+    let data_text = event.data.take_if(|_| !is_json).map(|data| data.to_string());
+    let stuck = stuck.iter().find(|stuck| stuck.model == event.model).cloned();
+    let filter = EventFilter {
+        model: Some(event.model.clone()),
+        definitions_only: true,
+        kinds: vec![EventKind::ModelEventSkipped],
+        ..EventFilter::default()
+    };
+    let mut query = EventQuery { after: position, limit: PAGE, filter };
+    let mut skipped = None;
+    while skipped.is_none() {
+        let page = events.read(&query, None).await?;
+        let Some(last) = page.events.last() else { break };
+        query.after = last.position;
+        for later in &page.events {
+            let Skip { position: of, reason } = Skip::from_event(later)?;
+            if of == position {
+                skipped = Some(SkippedBy { position: later.position, reason });
+            }
+        }
+    }
+    Ok(Inspected { event, data_text, stuck, skipped })
+}
+
+async fn at(events: &Arc<dyn EventStore>, position: Position) -> Result<Event> {
+    let query = EventQuery { after: position.saturating_sub(1), limit: 1, filter: EventFilter::default() };
+    let page = events.read(&query, None).await?;
+    page.events.into_iter().find(|event| event.position == position).ok_or_else(|| {
+        Error::not_found(format!("there is no event at position {position}, the log ends at {}", page.head))
+    })
+}
+
+/// The event that skips another one, and the one that restores its instance, ready to append.
+async fn skip(
+    events: &Arc<dyn EventStore>,
+    stuck: &[Stuck],
+    position: Position,
+    reason: &str,
+    origin: &Origin,
+) -> Result<Vec<Append>> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > REASON_MAX {
+        return Err(Error::bad_request(format!(
+            "`reason` has {} characters, expected 1 to {REASON_MAX}: who reads the log later wants to know why",
+            reason.chars().count()
+        )));
+    }
+    let event = at(events, position).await?;
+    if !stuck.iter().any(|stuck| stuck.model == event.model && stuck.position == position) {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the event at {position} is not what keeps `{}` unavailable; only an event that cannot be applied can be \
+                 skipped, /readyz names those",
+                event.model
+            ),
+        ));
+    }
+    if event.kind == EventKind::ModelCreated {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the event at {position} created model `{}`, so there is nothing without it; delete the model",
+                event.model
+            ),
+        ));
+    }
+    let stream = Stream::of_model(&event.model);
+    let last = events.last(&stream, Position::MAX).await?.ok_or_else(|| changed(position))?;
+    let data = serde_json::to_string(&Skip { position, reason: reason.to_owned() })
+        .map_err(|error| Error::new(ErrorKind::Storage, format!("the skip cannot be written: {error}")))?;
+    let time = time::now().max(last.time);
+    let skip = Append {
+        event: Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind: EventKind::ModelEventSkipped,
+            model: event.model.clone(),
+            model_version: last.model_version,
+            instance: None,
+            revision: last.revision,
+            data: Some(Json::trusted(data)),
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: Vec::new(),
+            request_id: origin.request_id.clone(),
+            time,
+        },
+        expected: Expected::At(last.position),
+        requires: Vec::new(),
+        claims: Vec::new(),
+        releases: Vec::new(),
+    };
+    let restored = restored(events, event, &skip).await?;
+    Ok(std::iter::once(skip).chain(restored).collect())
+}
+
+/// The event that takes an instance back to what it was before `event`; `None` if later events say what it is.
+async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> Result<Option<Append>> {
+    if !event.kind.is_instance() {
+        return Ok(None);
+    }
+    let stream = event.stream();
+    if events.last(&stream, Position::MAX).await?.is_none_or(|last| last.position != event.position) {
+        return Ok(None);
+    }
+    let before = events.last(&stream, event.position - 1).await?.filter(|before| !before.kind.ends_stream());
+    let data = match before {
+        Some(Event { data: Some(data), position, .. }) => {
+            Some(carried(&**events, &event.model, data, position, Position::MAX).await?)
+        }
+        _ => None,
+    };
+    let unique = unique_lists(&**events, &event.model).await?;
+    let keys = |data: Option<&Json>| -> Vec<String> {
+        let value = data.and_then(|data| data.to_value().ok()).unwrap_or_default();
+        unique::keys(&event.model, &unique, &value).into_iter().map(|key| key.key).collect()
+    };
+    let (old, new) = (keys(event.data.as_ref()), keys(data.as_ref()));
+    let (kind, expected, revision) = match (event.kind, &data) {
+        (EventKind::InstanceDeleted, Some(_)) => (EventKind::InstanceCreated, Expected::New, 1),
+        (EventKind::InstanceDeleted, None) => return Ok(None),
+        (_, Some(_)) => (EventKind::InstanceUpdated, Expected::At(event.position), event.revision + 1),
+        (_, None) => (EventKind::InstanceDeleted, Expected::At(event.position), event.revision + 1),
+    };
+    Ok(Some(Append {
+        releases: old.into_iter().filter(|key| !new.contains(key)).collect(),
+        claims: new.into_iter().map(|key| Claim { key, holder: None, replaces: None }).collect(),
+        expected,
+        event: Event {
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            revision,
+            instance: event.instance,
+            data,
+            ..skip.event.clone()
+        },
+        requires: Vec::new(),
+    }))
+}
+
+/// The `unique` lists of a model, as its last change left them.
+async fn unique_lists(events: &dyn EventStore, model: &str) -> Result<Vec<Vec<String>>> {
+    let stream = Stream::of_model(model);
+    let mut at_most = Position::MAX;
+    while let Some(event) = events.last(&stream, at_most).await? {
+        if changes_definition(event.kind) {
+            return Ok(DefinitionChange::from_event(&event).map(|change| change.definition.unique).unwrap_or_default());
+        }
+        at_most = event.position - 1;
+    }
+    Ok(Vec::new())
+}
+
+fn changed(position: Position) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("the model of the event at {position} was changed by somebody else meanwhile; look at it again"),
+    )
+}
+
+impl committer::Writer {
+    /// Appends events of a model that is stuck: listeners get them, the model store only passes them. Returns the position
+    /// of the first one.
+    pub(super) fn append_unapplied(&mut self, mut appends: Vec<Append>) -> Result<Position> {
+        self.catch_up()?;
+        let results = self.append(&mut appends)?;
+        let mut events = Vec::with_capacity(appends.len());
+        let mut conflict = false;
+        for (append, result) in appends.into_iter().zip(results) {
+            match result {
+                Ok(committed) => events.push(Arc::new(Event { position: committed.position, ..append.event })),
+                Err(_) => conflict = true,
+            }
+        }
+        let first = events.first().map_or(0, |event| event.position);
+        let last = events.last().map_or(0, |event| event.position);
+        let applied = self.runtime.block_on(guarded("apply", self.store.apply(&[], last)));
+        self.check_applied(applied);
+        self.tail.publish(events.into_iter());
+        match conflict {
+            false => Ok(first),
+            true => Err(Error::new(ErrorKind::Conflict, "somebody else changed the model meanwhile; try again")),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Models that the model store has only up to an event that it cannot take.
+//!
+//! Such a model is unavailable and everything else goes on. Which models these are is kept in the model store itself, in
+//! place of the model's record, together with the checkpoint: so a restart knows it without reading the log again, and a
+//! rebuild starts without it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use snaphook_driver::{Event, Json, ModelShape, Position};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::catalog::{Model, ModelRecord};
+
+/// A model that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stuck {
+    pub model: String,
+    /// The event that cannot be applied.
+    pub position: Position,
+    pub reason: String,
+}
+
+/// What the model store keeps as the record of a model that is stuck. A plain [`ModelRecord`] has neither member.
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    stuck: Option<Stuck>,
+    #[serde(default)]
+    record: Option<ModelRecord>,
+}
+
+/// A model as the model store has it.
+pub(super) struct Stored {
+    /// `None` only if the model is stuck at its first event.
+    pub(super) record: Option<ModelRecord>,
+    pub(super) stuck: Option<Stuck>,
+}
+
+impl Stuck {
+    pub(super) fn at(event: &Event, reason: impl Into<String>) -> Stuck {
+        Stuck { model: event.model.clone(), position: event.position, reason: reason.into() }
+    }
+
+    /// What the model store is told: the model as it is there, with this in its record.
+    pub(super) fn shape(&self, model: Option<&Model>) -> Result<ModelShape> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            stuck: &'a Stuck,
+            record: Option<&'a ModelRecord>,
+        }
+        let envelope = Envelope { stuck: self, record: model.map(|model| &model.record) };
+        let record = serde_json::to_string(&envelope).map(Json::trusted).map_err(|error| {
+            Error::new(ErrorKind::Storage, format!("the state of a model cannot be written: {error}"))
+        })?;
+        let nothing = || ModelShape {
+            model: self.model.clone(),
+            version: 1,
+            columns: Vec::new(),
+            indexes: Vec::new(),
+            unique: Vec::new(),
+            record: Json::trusted("null"),
+        };
+        Ok(ModelShape { record, ..model.map_or_else(nothing, Model::shape) })
+    }
+
+    /// Why a request for the model cannot be answered, and what an admin can do.
+    pub(super) fn error(&self) -> Error {
+        let Stuck { model, position, reason } = self;
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "model `{model}` is unavailable: its event at {position} cannot be applied ({reason}); an admin can look at \
+                 it with `snaphook events inspect {position}`, and delete the model or skip the event"
+            ),
+        )
+    }
+
+    /// The one line for the log.
+    pub(super) fn log(&self) {
+        let Stuck { model, position, reason } = self;
+        tracing::error!(
+            model,
+            position,
+            "the model store cannot take an event, so its model is unavailable and all others go on: {reason}; \
+             `snaphook events inspect {position}` shows it, then delete the model, or skip the event with `snaphook events \
+             skip {position} --reason TEXT`"
+        );
+    }
+}
+
+/// Reads the record of a model that the model store has; the error is a clause.
+pub(super) fn stored(shape: &ModelShape) -> Result<Stored, String> {
+    let Envelope { stuck, record } = serde_json::from_str(&shape.record).map_err(|error| error.to_string())?;
+    match stuck {
+        Some(stuck) => Ok(Stored { record, stuck: Some(stuck) }),
+        None => {
+            let record = serde_json::from_str(&shape.record).map_err(|error| error.to_string())?;
+            Ok(Stored { record: Some(record), stuck: None })
+        }
+    }
+}
+
+/// Prometheus text.
+pub(super) fn metrics(out: &mut String, stuck: &BTreeMap<String, Stuck>) {
+    use std::fmt::Write as _;
+    let (name, help) = ("snaphook_models_unavailable", "Models with an event that the model store cannot take");
+    super::metrics::gauge(out, name, help, stuck.len() as u64);
+    if stuck.is_empty() {
+        return;
+    }
+    let name = "snaphook_model_unavailable_position";
+    let _ = writeln!(out, "# HELP {name} Position of the event that the model store cannot take\n# TYPE {name} gauge");
+    for (model, Stuck { position, .. }) in stuck {
+        let _ = writeln!(out, "{name}{{model=\"{model}\"}} {position}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_stuck_comes_back_as_it_was() {
+        let stuck = Stuck { model: "m".into(), position: 7, reason: "\"\n".into() };
+        let shape = stuck.shape(None).unwrap();
+        let back = stored(&shape).unwrap();
+        assert_eq!((back.stuck, back.record), (Some(stuck), None));
+    }
+}

@@ -1,0 +1,111 @@
+//! What is wrong with the stores, as work for nobody in particular met it: logged when it begins and when it ends, and
+//! shown by `/readyz` meanwhile.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures::FutureExt;
+use snaphook_driver::{DriverError, ErrorKind};
+
+/// What a store does. Each part fails and recovers independently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Events are appended.
+    Append,
+    /// Consumer groups make progress.
+    Groups,
+    /// Events are applied to the model store.
+    Apply,
+    /// Failed hooks are recorded.
+    Errors,
+}
+
+impl Part {
+    /// The store that it belongs to.
+    pub(super) const fn store(self) -> &'static str {
+        match self {
+            Part::Append | Part::Groups => "event",
+            Part::Apply => "model",
+            Part::Errors => "error",
+        }
+    }
+
+    const fn effect(self) -> &'static str {
+        match self {
+            Part::Append => "writes are answered with 503",
+            Part::Groups => "post hooks wait",
+            Part::Apply => "the model store is unavailable and catches up from the log",
+            Part::Errors => "post hooks that failed run again",
+        }
+    }
+}
+
+/// Parts that do not work now, with the reason.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    reasons: Mutex<BTreeMap<Part, String>>,
+    /// How many there are, for the common case that there are none.
+    count: AtomicUsize,
+}
+
+impl Troubles {
+    /// Logs it, unless the part did not work before.
+    pub(super) fn failed(&self, part: Part, reason: impl Display) {
+        let reason = reason.to_string();
+        let mut reasons = self.lock();
+        if !reasons.contains_key(&part) {
+            let (store, effect) = (part.store(), part.effect());
+            tracing::error!("the {store} store failed, {effect} until it works again: {reason}");
+        }
+        reasons.insert(part, reason);
+        self.count.store(reasons.len(), Ordering::Release);
+    }
+
+    /// Logs it, if the part did not work before.
+    pub(super) fn works(&self, part: Part) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut reasons = self.lock();
+        if reasons.remove(&part).is_some() {
+            tracing::info!("the {} store works again", part.store());
+        }
+        self.count.store(reasons.len(), Ordering::Release);
+    }
+
+    /// Whether the part did not work when it was last tried.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.lock().contains_key(&part)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> BTreeMap<Part, String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Part, String>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a driver's call; a panic in it is a fault of that call.
+pub(super) async fn guarded<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|panic| {
+        let message = format!("the driver panicked: {}", panic_message(&*panic));
+        Err(DriverError::new(ErrorKind::Unexpected, operation, message))
+    })
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
