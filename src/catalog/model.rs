@@ -21,6 +21,9 @@ pub struct ModelRecord {
     /// Property names (dotted for nested ones), `-` in front for descending.
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
+    /// For each list of `unique` its id; see [`super::unique`]. Absent or empty for a list from before lists had ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique_ids: Vec<String>,
     /// Phases without hooks are absent.
     #[serde(default)]
     pub hooks: BTreeMap<Phase, Vec<HookRecord>>,

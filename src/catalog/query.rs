@@ -280,6 +280,7 @@ mod tests {
             schema: definition.schema.text.clone(),
             indexes: vec![],
             unique: vec![],
+            unique_ids: vec![],
             hooks: Default::default(),
             hooked_since: Default::default(),
             position: 1,

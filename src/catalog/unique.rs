@@ -2,47 +2,82 @@
 //!
 //! Two instances share a key exactly if their values are equal: numbers by value (`1` is `1.0`), strings by code
 //! point. An instance that lacks one of the values, or has null there, has no key.
+//!
+//! A key begins with the id of its list. A list keeps its id for as long as the same values count in it, under whatever
+//! names: a rename changes no key, and a list that is defined again starts without the keys of the earlier one.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::ModelRecord;
+
 /// Longer values are kept by their hash, so that a key stays far below what a store takes.
 const VALUES_BYTES_MAX: usize = 512;
+
+/// What every key of a list with an id begins with.
+pub const PREFIX: &str = "list ";
 
 /// One key that data needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueKey {
-    /// The list of properties, as in the definition.
-    pub properties: Vec<String>,
+    /// Index of the list in the definition.
+    pub list: usize,
     pub key: String,
 }
 
 /// The keys of one instance's data.
-pub fn keys(model: &str, unique: &[Vec<String>], data: &Value) -> Vec<UniqueKey> {
-    unique
-        .iter()
-        .filter_map(|properties| {
-            let mut values = String::new();
-            for property in properties {
-                match data.get(property) {
-                    None | Some(Value::Null) => return None,
-                    Some(value) => canonical(value, &mut values),
-                }
-                values.push(',');
-            }
-            if values.len() > VALUES_BYTES_MAX {
-                values = format!("{:x}", Sha256::digest(values.as_bytes()));
-            }
-            let names = serde_json::to_string(properties).unwrap_or_default();
-            Some(UniqueKey { properties: properties.clone(), key: format!("unique {model} {names} {values}") })
-        })
+pub fn keys(record: &ModelRecord, data: &Value) -> Vec<UniqueKey> {
+    (0..record.unique.len())
+        .filter_map(|list| values(&record.unique[list], data).map(|values| UniqueKey { list, key: key(record, list, &values) }))
         .collect()
 }
 
-/// The properties that a key stands for.
-pub fn properties_of(key: &str) -> Option<Vec<String>> {
-    let names = key.strip_prefix("unique ")?.split_once(' ')?.1;
-    serde_json::Deserializer::from_str(names).into_iter().next()?.ok()
+/// The values of one list, as text that is equal for equal values; `None` if one is absent or null.
+pub fn values(properties: &[String], data: &Value) -> Option<String> {
+    let mut values = String::new();
+    for property in properties {
+        match data.get(property) {
+            None | Some(Value::Null) => return None,
+            Some(value) => canonical(value, &mut values),
+        }
+        values.push(',');
+    }
+    if values.len() > VALUES_BYTES_MAX {
+        values = format!("{:x}", Sha256::digest(values.as_bytes()));
+    }
+    Some(values)
+}
+
+fn key(record: &ModelRecord, list: usize, values: &str) -> String {
+    match record.unique_ids.get(list) {
+        Some(id) if !id.is_empty() => format!("{PREFIX}{id} {values}"),
+        _ => format!("{}{values}", prefix(record, list)),
+    }
+}
+
+/// What all keys of a list begin with.
+pub fn prefix(record: &ModelRecord, list: usize) -> String {
+    match record.unique_ids.get(list) {
+        Some(id) if !id.is_empty() => format!("{PREFIX}{id} "),
+        // A list from before lists had ids.
+        _ => {
+            let names = serde_json::to_string(&record.unique[list]).unwrap_or_default();
+            format!("unique {} {names} ", record.id)
+        }
+    }
+}
+
+/// The properties that a key of this model stands for.
+pub fn properties_of<'a>(record: &'a ModelRecord, key: &str) -> Option<&'a [String]> {
+    let list = (0..record.unique.len()).find(|list| key.starts_with(&prefix(record, *list)))?;
+    Some(&record.unique[list])
+}
+
+/// For each list of a new definition: the list before it in which the same values counted.
+pub fn followed(old: &[Vec<String>], new: &[Vec<String>], renames: &[(String, String)]) -> Vec<Option<usize>> {
+    let renamed = |name: &String| renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new).clone();
+    let old: Vec<Vec<String>> = old.iter().map(|list| list.iter().map(renamed).collect()).collect();
+    new.iter().map(|list| old.iter().position(|old| old == list)).collect()
 }
 
 /// Writes a value so that equal values are equal text.
@@ -96,9 +131,22 @@ fn canonical_number(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn lists(lists: &[&[&str]]) -> Vec<Vec<String>> {
+        lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
+    }
+
+    fn record(unique: &[&[&str]], ids: &[&str]) -> ModelRecord {
+        let text = serde_json::json!({
+            "id": "m", "version": 1, "schema": {}, "indexes": [], "unique": unique, "unique_ids": ids,
+            "created_at": "2026-01-01T00:00:00.000Z", "updated_at": "2026-01-01T00:00:00.000Z"
+        });
+        serde_json::from_str(&text.to_string()).unwrap()
+    }
+
     #[test]
     fn equal_numbers_share_a_key() {
-        let key = |text: &str| keys("m", &[vec!["n".to_owned()]], &serde_json::from_str(text).unwrap())[0].key.clone();
+        let record = record(&[&["n"]], &["x"]);
+        let key = |text: &str| keys(&record, &serde_json::from_str(text).unwrap())[0].key.clone();
         for same in [r#"{"n":1.0}"#, r#"{"n":10e-1}"#, r#"{"n":0.1E1}"#] {
             assert_eq!(key(same), key(r#"{"n":1}"#));
         }
@@ -109,11 +157,37 @@ mod tests {
 
     #[test]
     fn what_lacks_a_value_is_not_compared() {
-        let unique = [vec!["a".to_owned(), "b".to_owned()]];
-        assert!(keys("m", &unique, &serde_json::json!({"a": 1})).is_empty());
-        assert!(keys("m", &unique, &serde_json::json!({"a": 1, "b": null})).is_empty());
-        let key = &keys("m", &unique, &serde_json::json!({"a": "x,", "b": "y"}))[0];
-        assert_eq!(properties_of(&key.key).unwrap(), ["a", "b"]);
-        assert_ne!(key.key, keys("m", &unique, &serde_json::json!({"a": "x", "b": ",y"}))[0].key);
+        let record = record(&[&["c"], &["a", "b"]], &["x", "y"]);
+        assert!(keys(&record, &serde_json::json!({"a": 1})).is_empty());
+        assert!(keys(&record, &serde_json::json!({"a": 1, "b": null})).is_empty());
+        let key = &keys(&record, &serde_json::json!({"a": "x,", "b": "y"}))[0];
+        assert_eq!(properties_of(&record, &key.key).unwrap(), ["a", "b"]);
+        assert_eq!((key.list, key.key.starts_with("list y ")), (1, true), "{key:?}");
+        assert_ne!(key.key, keys(&record, &serde_json::json!({"a": "x", "b": ",y"}))[0].key);
+    }
+
+    #[test]
+    fn a_list_without_an_id_has_keys_with_its_names() {
+        let record = record(&[&["a"], &["b"]], &["", "y"]);
+        let found = keys(&record, &serde_json::json!({"a": 1, "b": 2}));
+        assert_eq!(found[0].key, "unique m [\"a\"] 1e0,");
+        assert_eq!(properties_of(&record, &found[0].key).unwrap(), ["a"]);
+        assert_eq!(found[1].key, "list y 2e0,");
+    }
+
+    #[test]
+    fn a_list_follows_its_values() {
+        let rename = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(old, new)| ((*old).to_owned(), (*new).to_owned())).collect()
+        };
+        for (old, new, renames, expected) in [
+            (lists(&[&["a"], &["b"]]), lists(&[&["b"], &["c"]]), rename(&[]), vec![Some(1), None]),
+            (lists(&[&["a"], &["b"]]), lists(&[&["a"], &["b"]]), rename(&[("a", "b"), ("b", "a")]), vec![Some(1), Some(0)]),
+            (lists(&[&["a"]]), lists(&[&["b"]]), rename(&[("a", "b")]), vec![Some(0)]),
+            (lists(&[&["a"]]), lists(&[&["a"]]), rename(&[("a", "b"), ("c", "a")]), vec![None]),
+            (lists(&[&["a", "b"]]), lists(&[&["b", "a"]]), rename(&[]), vec![None]),
+        ] {
+            assert_eq!(followed(&old, &new, &renames), expected, "{old:?} {new:?} {renames:?}");
+        }
     }
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use snaphook_driver::{Event, EventFilter, EventQuery, Instance, InstancePage, Json, Position};
 
 use super::Engine;
-use super::command::{Change, Origin, Precondition, WriteOptions, Written};
+use super::command::{Change, Origin, Precondition, Seen, WriteOptions, Written};
 use super::delivery::DEPTH_MAX;
 use super::error::{Error, ErrorKind};
 use crate::catalog::query;
-use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
+use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::memory::tree_bytes;
 
 /// The engine, as the hook host sees it.
@@ -19,6 +19,18 @@ pub(super) struct EngineAccess(pub(super) Weak<Engine>);
 impl EngineAccess {
     fn engine(&self) -> Result<Arc<Engine>, AccessError> {
         self.0.upgrade().ok_or_else(|| AccessError::new(AccessCode::Failed, "the server is stopping"))
+    }
+
+    /// What a hook expects, as the model version in which it has seen the instance. What it did not read it knows from
+    /// the event.
+    async fn precondition(&self, expected: Option<Expected>) -> Result<Precondition, AccessError> {
+        let Some(Expected { position, mut model_version }) = expected else { return Ok(Precondition::None) };
+        if model_version.is_none() {
+            model_version = self.event(position).await?.map(|event| event.model_version);
+        }
+        // Without an event no instance is at that position; then the version does not matter.
+        let seen = Seen { position, version: model_version.unwrap_or(0) };
+        Ok(Precondition::At(vec![seen]))
     }
 
     async fn write(
@@ -89,10 +101,11 @@ impl Access for EngineAccess {
         model: &str,
         id: &str,
         data: &str,
-        expected: Option<Position>,
+        expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
         let change = Change::Replace { id: id.to_owned(), data: Json::trusted(data), create: false };
-        self.write(writer, model, change, at(expected)).await
+        let precondition = self.precondition(expected).await?;
+        self.write(writer, model, change, precondition).await
     }
 
     async fn delete(
@@ -100,9 +113,10 @@ impl Access for EngineAccess {
         writer: &Writer,
         model: &str,
         id: &str,
-        expected: Option<Position>,
+        expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
-        self.write(writer, model, Change::Delete { id: id.to_owned() }, at(expected)).await
+        let precondition = self.precondition(expected).await?;
+        self.write(writer, model, Change::Delete { id: id.to_owned() }, precondition).await
     }
 
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
@@ -110,10 +124,6 @@ impl Access for EngineAccess {
         let secret = secret.map_err(|error| AccessError::new(AccessCode::Failed, error.to_string()))?;
         Ok(secret.map(|secret| secret.expose().to_vec()))
     }
-}
-
-fn at(expected: Option<Position>) -> Precondition {
-    expected.map_or(Precondition::None, |position| Precondition::At(vec![position]))
 }
 
 impl From<Error> for AccessError {
@@ -168,4 +178,45 @@ impl Engine {
 /// `invoice.postCreate` of `invoice.postCreate/mail`.
 fn place(hook: &str) -> String {
     hook.split('/').next().unwrap_or(hook).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use snaphook_driver::Cause;
+
+    use super::super::testing::{bench, input};
+    use super::*;
+
+    /// A hook says only a position; what it has seen at that position decides.
+    #[tokio::test]
+    async fn data_of_an_old_form_is_not_written_back() {
+        let bench = bench().await;
+        bench.model("m", input(json!({"name": {}}), &[])).await.unwrap();
+        let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
+        let access = EngineAccess(Arc::downgrade(&bench.engine));
+        let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
+        let writer = Writer { actor: "hook".to_owned(), cause, request_id: None };
+        let update = async |data: &str, model_version: Option<u64>| {
+            let expected = Expected { position: made.position, model_version };
+            access.update(&writer, "m", "a", data, Some(expected)).await
+        };
+        let mut renamed = input(json!({"title": {}}), &[]);
+        renamed.renames = vec![("name".to_owned(), "title".to_owned())];
+        bench.update("m", renamed).await.unwrap();
+        // Seen in the event, or read before the rename.
+        for seen in [None, Some(1)] {
+            let error = update(r#"{"name":"y"}"#, seen).await.unwrap_err();
+            assert!(error.code == AccessCode::Conflict && error.message.contains("new version"), "{}", error.message);
+            assert!(
+                access.delete(&writer, "m", "a", Some(Expected { position: made.position, model_version: seen })).await.is_err()
+            );
+        }
+        assert_eq!(bench.data("a").await, r#"{"title":"x"}"#);
+        // Read after it.
+        update(r#"{"title":"y"}"#, Some(2)).await.unwrap();
+        assert_eq!(bench.data("a").await, r#"{"title":"y"}"#);
+        // At another position in any case.
+        assert!(update("{}", Some(2)).await.is_err());
+    }
 }

@@ -17,7 +17,7 @@ use super::prehooks::check_amended_here;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
-use crate::hooks::access::{Access, AccessCode, AccessError, Writer};
+use crate::hooks::access::{Expected, Access, AccessCode, AccessError, Writer};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::host::{Artifacts, BoundHook, HookHost};
 
@@ -321,7 +321,7 @@ impl<R: Reads> Access for NeverWrites<R> {
         _: &str,
         _: &str,
         _: &str,
-        _: Option<Position>,
+        _: Option<Expected>,
     ) -> std::result::Result<Instance, AccessError> {
         Err(never_writes())
     }
@@ -331,7 +331,7 @@ impl<R: Reads> Access for NeverWrites<R> {
         _: &Writer,
         _: &str,
         _: &str,
-        _: Option<Position>,
+        _: Option<Expected>,
     ) -> std::result::Result<Instance, AccessError> {
         Err(never_writes())
     }

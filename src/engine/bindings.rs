@@ -68,7 +68,8 @@ impl Engine {
         check_precondition(&entry, &options.precondition)?;
         // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
         let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
-        let _one = self.definitions.lock().await;
+        let _one = self.definitions.of(model).await;
+        self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         for record in &mut records {
@@ -166,7 +167,8 @@ impl Engine {
         origin: &Origin,
     ) -> Result<Defined<()>> {
         self.availability.check_model(model)?;
-        let _one = self.definitions.lock().await;
+        let _one = self.definitions.of(model).await;
+        self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         if entry.model.chain(phase).is_empty() {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
+use crate::catalog::ModelRecord;
 use crate::config::Phase;
 pub use crate::hooks::host::HookInfo;
 
@@ -49,10 +50,30 @@ pub enum Precondition {
     None,
     /// `If-Match: *`
     Exists,
-    /// `If-Match: "1", "2"`
-    At(Vec<Position>),
+    /// `If-Match` with entity tags: one of these.
+    At(Vec<Seen>),
     /// `If-None-Match: *`
     Absent,
+}
+
+/// What a caller has seen of an instance or a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Position of its last event.
+    pub position: Position,
+    /// The model's version, or the instance's `model_version`: a new version of the model may carry the data over without
+    /// an event of the instance.
+    pub version: u64,
+}
+
+impl Seen {
+    pub fn model(record: &ModelRecord) -> Seen {
+        Seen { position: record.position, version: record.version }
+    }
+
+    pub fn instance(instance: &Instance) -> Seen {
+        Seen { position: instance.position, version: instance.model_version }
+    }
 }
 
 /// How a change is to be carried out.

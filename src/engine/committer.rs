@@ -23,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::availability::{Availability, Outage};
 use super::error::{Error, ErrorKind, Result};
+use super::gate::Gate;
 use super::metrics::Metrics;
 use super::models::{Entry, Models};
 use super::replay::{self, Replayed};
@@ -153,12 +154,16 @@ impl Committer {
         Ok(Committer { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Queues an append; the answer comes through its channel. `overloaded` if too much waits.
-    pub(super) fn submit(&self, pending: Pending) -> Result<()> {
+    /// Queues an append; the answer comes through its channel. `overloaded` if too much waits. `false` if the model's
+    /// gate is closed: looked at under the queue's lock, so whatever is queued after a gate was closed finds it closed.
+    pub(super) fn submit(&self, pending: Pending, gate: &Gate) -> Result<bool> {
         let bytes = pending.append.event.data.as_ref().map_or(0, |data| data.len());
         let mut queue = self.lock();
         if queue.closed {
             return Err(stopped());
+        }
+        if !gate.is_open() {
+            return Ok(false);
         }
         if queue.jobs.len() >= QUEUE_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
             return Err(Error::new(
@@ -173,7 +178,7 @@ impl Committer {
         if first {
             self.shared.wake.notify_one();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Runs `work` on the thread, alone: nothing is appended meanwhile.

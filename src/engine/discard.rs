@@ -30,7 +30,7 @@ impl Engine {
         let last = last.ok_or_else(|| Error::not_found(format!("there is no model `{id}`")))?;
         let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
         match &options.precondition {
-            Precondition::At(expected) if !expected.contains(&last.position) => {
+            Precondition::At(expected) if !expected.iter().any(|seen| seen.position == last.position) => {
                 return failed(format!(
                     "model `{id}` is at position {}, not where `If-Match` expected it",
                     last.position
@@ -89,14 +89,14 @@ impl Engine {
     /// then left it. Data that cannot be read holds none.
     async fn keys_of(&self, event: &Event) -> Vec<String> {
         let (Some(entry), Some(data)) = (self.models.get(&event.model), &event.data) else { return Vec::new() };
-        let unique = &entry.model.record.unique;
-        if unique.is_empty() {
+        let record = &entry.model.record;
+        if record.unique.is_empty() {
             return Vec::new();
         }
         let carried = self.carried(&event.model, data.clone(), event.position, Position::MAX).await;
         let forms = [Some(data.clone()), carried.ok()];
         let values = forms.iter().flatten().filter_map(|data| data.to_value().ok());
-        values.flat_map(|value| unique::keys(&event.model, unique, &value)).map(|key| key.key).collect()
+        values.flat_map(|value| unique::keys(record, &value)).map(|key| key.key).collect()
     }
 }
 

@@ -72,7 +72,8 @@ impl Engine {
                     Ok(Some((number, options, Ok((command, Step::Write(step), line))))) => {
                         let submitted = match self.submit(*step, &options) {
                             Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
-                            submitted => Ok(Some((command, submitted.ok(), line))),
+                            // Too much waits, or the model takes no writes now.
+                            submitted => Ok(Some((command, submitted.ok().flatten(), line))),
                         };
                         Ok(Some((number, options, submitted)))
                     }
@@ -87,7 +88,7 @@ impl Engine {
                     let Some((number, options, submitted)) = submitted? else { return Ok(None) };
                     let result = match submitted {
                         Ok(None) => Ok(()),
-                        // Too much waited to be written: this line goes the way of a single request, later.
+                        // This line goes the way of a single request, later.
                         Ok(Some((command, None, _line))) => {
                             self.write_patiently(model, command, &options, origin).await
                         }

@@ -22,6 +22,7 @@ mod discard;
 mod dispatcher;
 mod failures;
 mod fit;
+mod gate;
 mod history;
 mod import;
 pub mod input;
@@ -64,6 +65,7 @@ use self::access::EngineAccess;
 use self::artifacts::StoredArtifacts;
 use self::availability::Availability;
 use self::committer::{Appending, Committer, Writer};
+use self::definitions::DefinitionLocks;
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::history::At;
@@ -110,8 +112,7 @@ pub struct Engine {
     /// One backup at a time: each keeps the stores from letting go of what others overwrite.
     backing_up: Arc<tokio::sync::Semaphore>,
     troubles: Arc<Troubles>,
-    /// One change of definitions at a time on this node.
-    definitions: tokio::sync::Mutex<()>,
+    definitions: DefinitionLocks,
     /// Each of them may compile for seconds, on all cores.
     preparing: tokio::sync::Semaphore,
     stopping: watch::Sender<bool>,
@@ -197,7 +198,7 @@ impl Engine {
             claims: failures::Claims::default(),
             backing_up: Arc::new(tokio::sync::Semaphore::new(1)),
             troubles,
-            definitions: tokio::sync::Mutex::new(()),
+            definitions: DefinitionLocks::default(),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
         });
@@ -208,6 +209,7 @@ impl Engine {
         for hook in engine.models.all().iter().flat_map(|entry| entry.hooks()) {
             engine.host.load_library(hook).await;
         }
+        definitions::sweep(&engine.stores.event, &engine.models, &engine.tail).await?;
         engine.dispatcher.start(&engine).await;
         Ok(engine)
     }

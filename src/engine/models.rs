@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use snaphook_driver::{EventKind, Position};
 use tokio::sync::Notify;
 
 use super::command::phases;
-use super::error::{Error, ErrorKind, Result};
+use super::error::{Error, Result};
+use super::gate::Gate;
 use crate::catalog::{HookMode, HookRecord, Model};
 use crate::config::Phase;
 use crate::hooks::engines::Prepared;
@@ -22,23 +22,13 @@ pub(super) struct Entry {
     hooks: HashMap<Phase, Vec<Arc<BoundHook>>>,
     /// Wakes the model's consumer group; shared by all versions of the model.
     pub(super) wake: Arc<Notify>,
-    /// Its instances are being deleted.
-    closed: AtomicBool,
+    pub(super) gate: Gate,
 }
 
 /// The code of one phase's chain, ready to run, in its order.
 pub(super) struct Ready {
     pub(super) phase: Phase,
     pub(super) code: Vec<Arc<dyn Prepared>>,
-}
-
-/// Keeps a model closed for writes.
-pub(super) struct Closed(Arc<Entry>);
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        self.0.closed.store(false, Ordering::Release);
-    }
 }
 
 impl Entry {
@@ -69,21 +59,7 @@ impl Entry {
             })
             .collect();
         let wake = previous.map_or_else(|| Arc::new(Notify::new()), |entry| Arc::clone(&entry.wake));
-        Entry { model, hooks, wake, closed: AtomicBool::new(false) }
-    }
-
-    /// Refuses writes until the guard is dropped. Those that are prepared already still come.
-    pub(super) fn close(self: &Arc<Self>) -> Closed {
-        self.closed.store(true, Ordering::Release);
-        Closed(Arc::clone(self))
-    }
-
-    /// `conflict` while the model is closed.
-    pub(super) fn check_open(&self) -> Result<()> {
-        if !self.closed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Conflict, format!("model `{}` is being deleted", self.model.record.id)))
+        Entry { model, hooks, wake, gate: Gate::default() }
     }
 
     /// The hooks of a phase, in order.

@@ -61,9 +61,11 @@ impl Engine {
             .rebuild
             .start()
             .ok_or_else(|| Error::new(ErrorKind::Conflict, "a rebuild runs already; GET /rebuild shows it"))?;
-        self.availability.begin(Outage::Rebuild);
         let engine = Arc::clone(self);
         tokio::spawn(async move {
+            // What a change has prepared in the model store would be gone.
+            let _no_changes = engine.definitions.all().await;
+            engine.availability.begin(Outage::Rebuild);
             let work = Arc::clone(&engine);
             let result = engine
                 .committer
@@ -88,6 +90,7 @@ impl Engine {
                 .await
                 .and_then(|result| result);
             // First, so that who sees the end can go on at once.
+            // Whoever sees that it is done may ask the store.
             engine.availability.end(Outage::Rebuild);
             engine.rebuild.set(match result {
                 Ok(()) => Phase::Done,

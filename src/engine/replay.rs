@@ -69,6 +69,7 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
     }
     progress.position.store(checkpoint, Ordering::Relaxed);
     progress.head.store(head, Ordering::Relaxed);
+    store.begin_replay().await?;
     let mut replay = Replay { store, models, stuck, skipped };
     let mut page = read(events, checkpoint).await?;
     while let Some(last) = page.events.last().map(|event| event.position) {
@@ -83,6 +84,7 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
         progress.events.fetch_add(page.events.len() as u64, Ordering::Relaxed);
         page = next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
     }
+    store.end_replay().await?;
     Ok(Replayed { models: replay.models.into_values().collect(), stuck: replay.stuck.into_values().collect() })
 }
 

@@ -21,7 +21,7 @@ use super::replay::{self, Replayed};
 use super::stuck::{Stored, Stuck, stored};
 use super::troubles::guarded;
 use super::{Engine, committer};
-use crate::catalog::unique;
+use crate::catalog::{ModelRecord, unique};
 
 /// Longest reason, in characters.
 const REASON_MAX: usize = 1000;
@@ -210,10 +210,11 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
         }
         _ => None,
     };
-    let unique = unique_lists(&**events, &event.model).await?;
+    let definition = last_definition(&**events, &event.model).await?;
     let keys = |data: Option<&Json>| -> Vec<String> {
         let value = data.and_then(|data| data.to_value().ok()).unwrap_or_default();
-        unique::keys(&event.model, &unique, &value).into_iter().map(|key| key.key).collect()
+        let keys = definition.as_ref().map_or_else(Vec::new, |definition| unique::keys(definition, &value));
+        keys.into_iter().map(|key| key.key).collect()
     };
     let (old, new) = (keys(event.data.as_ref()), keys(data.as_ref()));
     let (kind, expected, revision) = match (event.kind, &data) {
@@ -239,16 +240,16 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
 }
 
 /// The `unique` lists of a model, as its last change left them.
-async fn unique_lists(events: &dyn EventStore, model: &str) -> Result<Vec<Vec<String>>> {
+async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
     let stream = Stream::of_model(model);
     let mut at_most = Position::MAX;
     while let Some(event) = events.last(&stream, at_most).await? {
         if changes_definition(event.kind) {
-            return Ok(DefinitionChange::from_event(&event).map(|change| change.definition.unique).unwrap_or_default());
+            return Ok(DefinitionChange::from_event(&event).ok().map(|change| change.definition));
         }
         at_most = event.position - 1;
     }
-    Ok(Vec::new())
+    Ok(None)
 }
 
 fn changed(position: Position) -> Error {

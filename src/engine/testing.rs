@@ -270,6 +270,18 @@ impl ModelStore for FaultyModels {
         }
         self.inner.define(old, new, carry, position).await
     }
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        self.inner.prepare(new, carry).await
+    }
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        self.inner.discard(model, ticket).await
+    }
+    async fn begin_replay(&self) -> Result<()> {
+        self.inner.begin_replay().await
+    }
+    async fn end_replay(&self) -> Result<()> {
+        self.inner.end_replay().await
+    }
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
         self.fault()?;
         self.inner.drop_model(model, position).await
@@ -392,6 +404,15 @@ impl EventStore for WatchedEvents {
     }
     async fn head(&self) -> Result<Position> {
         self.inner.head().await
+    }
+    async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>> {
+        self.inner.reserve(keys).await
+    }
+    async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
+        self.inner.forget_claims(prefix, limit).await
+    }
+    async fn next_claim(&self, from: &str) -> Result<Option<String>> {
+        self.inner.next_claim(from).await
     }
     async fn holder(&self, key: &str) -> Result<Option<Holder>> {
         self.inner.holder(key).await

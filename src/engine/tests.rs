@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
-use super::command::{Change, Defined, DryRun, Origin, Precondition, WriteOptions, Written};
+use super::command::{Change, Defined, DryRun, Origin, Precondition, Seen, WriteOptions, Written};
 use super::testing::{Bench, bench, bench_with, eventually, input};
 use super::{At, ErrorKind, QueryInput};
 use crate::config::Phase;
@@ -28,7 +28,7 @@ async fn a_life() {
         panic!()
     };
     assert_eq!((updated.revision, updated.data.as_str()), (2, r#"{"a":9007199254740993}"#));
-    let stale = WriteOptions { precondition: Precondition::At(vec![created.position]), ..WriteOptions::default() };
+    let stale = WriteOptions { precondition: Precondition::At(vec![Seen::instance(&created)]), ..WriteOptions::default() };
     assert_eq!(bench.write(patch, stale).await.unwrap_err().kind, ErrorKind::PreconditionFailed);
 
     bench.write(Change::Delete { id: "one".to_owned() }, WriteOptions::default()).await.unwrap();

@@ -11,16 +11,18 @@ use snaphook_driver::{
     Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Engine;
-use super::command::{Change, DryRun, Origin, Precondition, WriteOptions, Written, phases};
+use super::command::{Change, DryRun, Origin, Precondition, Seen, WriteOptions, Written, phases};
 use super::committer::{Answer, Committed, Pending, lost_answer};
 use super::error::{Error, ErrorKind, Result};
 use super::fit::{Fitting, fit};
+use super::gate;
 use super::models::Entry;
 use super::prehooks::Decided;
 use crate::catalog::document::{Document, merge_patch};
-use crate::catalog::{FieldError, is_instance_id, unique};
+use crate::catalog::{FieldError, ModelRecord, is_instance_id, unique};
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
 
@@ -73,7 +75,7 @@ impl Engine {
                 Step::Answer(answer) => return Ok(*answer),
                 Step::Write(prepared) => prepared,
             };
-            let (receiver, settled, pending) = self.submit(*prepared, options)?;
+            let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
             let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
                 if let (Some(wait), Some(settled)) = (options.wait, settled) {
@@ -94,8 +96,7 @@ impl Engine {
         origin: &Origin,
     ) -> Result<Step> {
         self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
-        entry.check_open()?;
+        let entry = self.open_model(model).await?;
         let Command { id, fresh, change } = command;
         let claim_key = options.idempotency_key.as_ref().map(|key| idempotency_key(model, key));
         // A creation with an id of our own cannot meet an instance.
@@ -114,7 +115,7 @@ impl Engine {
                 None => replaces = Some(holder.position),
             }
         }
-        let kind = check_presence(model, command, current.as_ref(), &options.precondition)?;
+        let kind = check_presence(&entry.model.record, command, current.as_ref(), &options.precondition)?;
         // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
         let trees = self.own_memory.lease();
 
@@ -195,7 +196,7 @@ impl Engine {
         }
         self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
         if options.dry_run {
-            self.check_claims(&append).await?;
+            self.check_claims(&entry, &append).await?;
             let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
             let answer = DryRun { hooks: decisions, post_hooks, ..DryRun::unhooked(Some(append.event)) };
             return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
@@ -217,13 +218,22 @@ impl Engine {
         Ok(Step::Write(Box::new(Prepared { append, instance, entry })))
     }
 
+    /// The model, once it takes writes; waits for a change of the model that is about to be put in use.
+    async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
+        let mut deadline = None;
+        loop {
+            let entry = self.models.require(model)?;
+            if entry.gate.is_open() {
+                return Ok(entry);
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + gate::WAIT_MAX);
+            entry.gate.wait(model, deadline).await?;
+        }
+    }
+
     /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
-    /// order.
-    pub(super) fn submit(
-        &self,
-        prepared: Prepared,
-        options: &WriteOptions,
-    ) -> Result<(oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted)> {
+    /// order. `None`: the model takes no writes now, so the change is to be prepared again.
+    pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
         let Prepared { append, instance, entry } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
@@ -236,8 +246,10 @@ impl Engine {
             _ => (None, None),
         };
         let wake = reacts.then(|| Arc::clone(&entry.wake));
-        self.committer.submit(Pending { append, answer, wake, settled })?;
-        Ok((receiver, settled_receiver, Submitted { kind, instance }))
+        if !self.committer.submit(Pending { append, answer, wake, settled }, &entry.gate)? {
+            return Ok(None);
+        }
+        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance })))
     }
 
     /// Step 6, or `None`: a race was lost and the change is to be prepared again.
@@ -260,7 +272,7 @@ impl Engine {
                     return Ok(Some(answer));
                 }
             }
-            Conflict::Claimed { key, holder } => return Err(not_unique(&key, &holder)),
+            Conflict::Claimed { key, holder } => return Err(not_unique(&submitted.entry.model.record, &key, &holder)),
             // With a key it may have been the same request, whose answer is then found in the next round.
             Conflict::Stream { .. } if options.idempotency_key.is_some() => {}
             Conflict::Stream { ended: false, .. } if options.precondition == Precondition::Absent => {
@@ -322,10 +334,10 @@ impl Engine {
             return Ok(());
         }
         let old = match current {
-            Some(current) => unique::keys(&record.id, &record.unique, &parse_stored(&current.data, trees)?.value),
+            Some(current) => unique::keys(record, &parse_stored(&current.data, trees)?.value),
             None => Vec::new(),
         };
-        let new = document.map_or_else(Vec::new, |document| unique::keys(&record.id, &record.unique, &document.value));
+        let new = document.map_or_else(Vec::new, |document| unique::keys(record, &document.value));
         append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
         append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim {
             key: key.key,
@@ -336,21 +348,25 @@ impl Engine {
     }
 
     /// For dry runs: whether somebody else holds a value already.
-    async fn check_claims(&self, append: &Append) -> Result<()> {
+    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
         let stream = append.event.stream();
         for claim in append.claims.iter().filter(|claim| !claim.key.starts_with(IDEMPOTENCY_PREFIX)) {
             if let Some(holder) = self.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
-                return Err(not_unique(&claim.key, &holder));
+                return Err(not_unique(&entry.model.record, &claim.key, &holder));
             }
         }
         Ok(())
     }
 }
 
+/// Its answer, the end of its post hooks, and what is needed to make something of the answer.
+pub(super) type Sent = (oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted);
+
 /// A change that the committer has.
 pub(super) struct Submitted {
+    entry: Arc<Entry>,
     kind: EventKind,
     instance: Instance,
 }
@@ -434,22 +450,29 @@ fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> R
 
 /// What kind of event the change becomes, if what is there allows it.
 fn check_presence(
-    model: &str,
+    record: &ModelRecord,
     command: &Command,
     current: Option<&Instance>,
     precondition: &Precondition,
 ) -> Result<EventKind> {
     let Command { id, change, .. } = command;
+    let model = &record.id;
     let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
     match (precondition, current) {
         (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, Change::Create { .. }) => {
             return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
         }
-        (Precondition::At(expected), Some(current)) if !expected.contains(&current.position) => {
+        (Precondition::At(expected), Some(current))
+            if !expected.contains(&Seen::instance(current)) =>
+        {
+            let what = if expected.iter().any(|seen| seen.position == current.position) {
+                "was carried over to a new version of its model"
+            } else {
+                "was changed"
+            };
             return failed(format!(
-                "`{model}/{id}` is at position {}, `If-Match` expected {}; read it again",
-                current.position,
-                expected.iter().map(Position::to_string).collect::<Vec<_>>().join(" or ")
+                "`{model}/{id}` {what} since it was read (it is at position {}, model version {}); read it again",
+                current.position, current.model_version
             ));
         }
         (Precondition::Absent, Some(current)) => {
@@ -471,8 +494,8 @@ fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))
 }
 
-pub(super) fn not_unique(key: &str, holder: &Holder) -> Error {
-    let properties = unique::properties_of(key).unwrap_or_default();
+fn not_unique(record: &ModelRecord, key: &str, holder: &Holder) -> Error {
+    let properties = unique::properties_of(record, key).unwrap_or_default();
     let names = properties.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let errors = properties
         .iter()

@@ -55,6 +55,15 @@ pub struct Writer {
     pub request_id: Option<String>,
 }
 
+/// What a hook expects of an instance that it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    pub position: Position,
+    /// The `model_version` in which the call read the instance at that position. `None`: it did not read it, so it knows
+    /// it as the event at that position left it.
+    pub model_version: Option<u64>,
+}
+
 /// The server's data, for hooks. Grants were checked by the caller ([`super::session::Session`]).
 #[async_trait]
 pub trait Access: Send + Sync {
@@ -71,14 +80,15 @@ pub trait Access: Send + Sync {
     async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str)
     -> Result<Instance, AccessError>;
 
-    /// Replaces the data; `expected` is the position that the instance must be at.
+    /// Replaces the data. An instance that is not as `expected` is a conflict: it was changed, or carried over to a new
+    /// version of its model, and data in the old form would lose what was renamed.
     async fn update(
         &self,
         writer: &Writer,
         model: &str,
         id: &str,
         data: &str,
-        expected: Option<Position>,
+        expected: Option<Expected>,
     ) -> Result<Instance, AccessError>;
 
     /// Gives the instance as it was.
@@ -87,7 +97,7 @@ pub trait Access: Send + Sync {
         writer: &Writer,
         model: &str,
         id: &str,
-        expected: Option<Position>,
+        expected: Option<Expected>,
     ) -> Result<Instance, AccessError>;
 
     /// A secret's plain value; `None` if there is none.

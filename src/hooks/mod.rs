@@ -13,6 +13,7 @@ pub mod library;
 mod loaded;
 pub mod pattern;
 pub mod session;
+mod sightings;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

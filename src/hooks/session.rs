@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Cause, Position, time};
+use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
-use super::access::{Access, AccessCode, AccessError, Writer};
+use super::access::{Access, AccessCode, AccessError, Expected, Writer};
 use super::capabilities::http::HttpClient;
 use super::capabilities::process::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
 use super::grants::{Capability, Granted, HookId};
 use super::host_memory::{Held, HostMemory};
+use super::sightings::Sightings;
 use super::stats::shorten;
 use crate::config::{format_duration, format_size};
 
@@ -138,6 +139,7 @@ pub struct Session {
     calls: AtomicU32,
     clock: Mutex<HostClock>,
     notes: Mutex<Notes>,
+    sightings: Mutex<Sightings>,
     outside: Semaphore,
     /// Host calls under way while the guest may go on.
     background: AtomicU32,
@@ -159,6 +161,7 @@ impl Session {
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
             notes: Mutex::default(),
+            sightings: Mutex::default(),
             outside: Semaphore::new(OUTSIDE_CALLS_MAX),
             background: AtomicU32::new(0),
         })
@@ -225,6 +228,21 @@ impl Session {
             cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
             request_id: self.request_id.clone(),
         }
+    }
+
+    /// Remembers in which form the call has seen instances.
+    pub(super) fn saw<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) {
+        // They matter to writes alone.
+        if self.granted.write.is_empty() {
+            return;
+        }
+        let mut sightings = lock(&self.sightings);
+        instances.into_iter().for_each(|instance| sightings.add(instance));
+    }
+
+    /// What the call expects of an instance that it knows at this position.
+    pub(super) fn expected(&self, model: &str, id: &str, position: Position) -> Expected {
+        Expected { position, model_version: lock(&self.sightings).model_version(model, id, position) }
     }
 
     /// Counts one host call; the one above the limit ends the guest.

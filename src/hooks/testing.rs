@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use async_trait::async_trait;
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
-use super::access::{Access, AccessCode, AccessError, Writer};
+use super::access::{Access, AccessCode, AccessError, Expected, Writer};
 use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
 use super::grants::{Granted, HookId};
@@ -135,7 +135,7 @@ impl Access for MemoryAccess {
         model: &str,
         id: &str,
         data: &str,
-        _expected: Option<Position>,
+        _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
         if self.get(model, id).await?.is_none() {
             return Err(AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")));
@@ -149,7 +149,7 @@ impl Access for MemoryAccess {
         writer: &Writer,
         model: &str,
         id: &str,
-        _expected: Option<Position>,
+        _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
         let removed = self.instances.lock().unwrap().remove(&(model.to_owned(), id.to_owned()));
         self.writers.lock().unwrap().push(writer.clone());

@@ -3,7 +3,7 @@
 use super::etag::{EntityTag, LogMark};
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
-use crate::engine::command::Precondition;
+use crate::engine::command::{Precondition, Seen};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 
@@ -23,7 +23,8 @@ pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition
         // A weak tag never matches here, nor does one of another log.
         (Some(Tags::List(tags)), None) => {
             let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.entity);
-            Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(|entity| entity.position).collect()))
+            let seen = |entity: EntityTag| Seen { position: entity.position, version: entity.version };
+            Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect()))
         }
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
         (None, Some(Tags::List(_))) => {
@@ -140,12 +141,15 @@ mod tests {
         let check = |lines: &[(HeaderName, &str)], expected: Precondition| {
             assert_eq!(of_write(&headers(lines), LogMark::of(LOG)).expect("valid"), expected, "{lines:?}");
         };
+        let at = |seen: &[(u64, u64)]| {
+            Precondition::At(seen.iter().map(|(position, version)| Seen { position: *position, version: *version }).collect())
+        };
         check(&[], Precondition::None);
         check(&[(IF_MATCH, " * ")], Precondition::Exists);
-        check(&[(IF_MATCH, "\"00000001-12-1\"")], Precondition::At(vec![12]));
+        check(&[(IF_MATCH, "\"00000001-12-1\"")], at(&[(12, 1)]));
         check(
             &[(IF_MATCH, "\"00000001-1-1\" , \"00000001-2-1\",,"), (IF_MATCH, "\"00000001-3-7\"")],
-            Precondition::At(vec![1, 2, 3]),
+            at(&[(1, 1), (2, 1), (3, 7)]),
         );
         check(&[(IF_MATCH, "W/\"00000001-12-1\"")], Precondition::At(vec![]));
         // Of another log, or of no server.

@@ -6,6 +6,7 @@ mod chance;
 mod cli;
 mod concurrency;
 mod crash;
+mod definition_changes;
 mod demo;
 mod dispatcher;
 mod docs;

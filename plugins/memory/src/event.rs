@@ -49,7 +49,7 @@ struct Log {
     streams: HashMap<Stream, Vec<Position>>,
     models: HashMap<String, Vec<Position>>,
     definitions: Vec<Position>,
-    claims: HashMap<String, Holder>,
+    claims: BTreeMap<String, Holder>,
 }
 
 struct Member {
@@ -128,6 +128,31 @@ impl EventStore for MemoryEventStore {
 
     async fn head(&self) -> Result<Position> {
         Ok(*self.head.borrow())
+    }
+
+    async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>> {
+        let mut log = locked(&self.log);
+        let position = log.head();
+        let mut taken = Vec::new();
+        for (index, (key, stream)) in keys.iter().enumerate() {
+            match log.claims.get(key) {
+                Some(holder) if holder.stream != *stream => taken.push((index, holder.clone())),
+                _ => drop(log.claims.insert(key.clone(), Holder { stream: stream.clone(), position })),
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
+        let mut log = locked(&self.log);
+        let keys = log.claims.range(prefix.to_owned()..).take(limit as usize).map(|(key, _)| key);
+        let keys: Vec<String> = keys.take_while(|key| key.starts_with(prefix)).cloned().collect();
+        keys.iter().for_each(|key| drop(log.claims.remove(key)));
+        Ok(keys.len() as u64)
+    }
+
+    async fn next_claim(&self, from: &str) -> Result<Option<String>> {
+        Ok(locked(&self.log).claims.range(from.to_owned()..).next().map(|(key, _)| key.clone()))
     }
 
     async fn holder(&self, key: &str) -> Result<Option<Holder>> {

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -27,13 +28,37 @@ struct State {
     log: Option<String>,
     checkpoint: Position,
     models: BTreeMap<String, Model>,
+    /// The last ticket that was given out.
+    tickets: u64,
 }
 
-#[derive(Clone)]
 struct Model {
     shape: ModelShape,
     rows: BTreeMap<String, Row>,
+    /// The next version, if one is prepared; events are applied to it too.
+    next: Option<Prepared>,
 }
+
+struct Prepared {
+    ticket: u64,
+    shape: ModelShape,
+    carry: CarryOver,
+    rows: BTreeMap<String, Row>,
+    complete: bool,
+}
+
+impl Prepared {
+    /// The record is no part of what is prepared.
+    fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
+        let (a, b) = (&self.shape, new);
+        self.complete
+            && (a.version, &a.columns, &a.indexes, &a.unique) == (b.version, &b.columns, &b.indexes, &b.unique)
+            && self.carry == *carry
+    }
+}
+
+/// Rows that are prepared while the store is locked once.
+const ROWS_AT_ONCE: usize = 500;
 
 #[derive(Clone)]
 struct Row {
@@ -65,16 +90,68 @@ impl ModelStore for MemoryModelStore {
         match state.models.get_mut(&new.model) {
             Some(model) => {
                 model.shape = new.clone();
-                for row in model.rows.values_mut() {
-                    row.carry(carry, new.version);
+                match model.next.take() {
+                    Some(next) if next.is_for(new, carry) => model.rows = next.rows,
+                    _ => model.rows.values_mut().for_each(|row| row.carry(carry, new.version)),
                 }
             }
             None => {
-                let model = Model { shape: new.clone(), rows: BTreeMap::new() };
+                let model = Model { shape: new.clone(), rows: BTreeMap::new(), next: None };
                 state.models.insert(new.model.clone(), model);
             }
         }
         state.checkpoint = position;
+        Ok(())
+    }
+
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        /// Takes it back if the caller goes away.
+        struct Unfinished<'a>(&'a MemoryModelStore, &'a str, u64);
+        impl Drop for Unfinished<'_> {
+            fn drop(&mut self) {
+                if let Some(model) = locked(&self.0.state).models.get_mut(self.1) {
+                    drop(model.next.take_if(|next| next.ticket == self.2 && !next.complete));
+                }
+            }
+        }
+        let ticket = {
+            let mut state = locked(&self.state);
+            state.tickets += 1;
+            let ticket = state.tickets;
+            let Some(model) = state.models.get_mut(&new.model) else { return Ok(0) };
+            let (shape, carry) = (new.clone(), carry.clone());
+            model.next = Some(Prepared { ticket, shape, carry, rows: BTreeMap::new(), complete: false });
+            ticket
+        };
+        let _unfinished = Unfinished(self, &new.model, ticket);
+        let mut after = String::new();
+        loop {
+            {
+                let mut state = locked(&self.state);
+                let Some(model) = state.models.get_mut(&new.model) else { return Ok(0) };
+                let Some(next) = model.next.as_mut().filter(|next| next.ticket == ticket) else { return Ok(0) };
+                let rows = model.rows.range((Bound::Excluded(after), Bound::Unbounded)).take(ROWS_AT_ONCE);
+                let mut last = None;
+                for (id, row) in rows {
+                    let mut row = row.clone();
+                    row.carry(carry, new.version);
+                    next.rows.insert(id.clone(), row);
+                    last = Some(id.clone());
+                }
+                let Some(last) = last else {
+                    next.complete = true;
+                    return Ok(ticket);
+                };
+                after = last;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        if let Some(model) = locked(&self.state).models.get_mut(model) {
+            drop(model.next.take_if(|next| next.ticket == ticket));
+        }
         Ok(())
     }
 
@@ -104,6 +181,15 @@ impl ModelStore for MemoryModelStore {
         for (event, change) in changes {
             if let Some(model) = state.models.get_mut(&event.model) {
                 change.make(event, &mut model.rows);
+                if let (Some(next), Some(id)) = (&mut model.next, &event.instance) {
+                    match model.rows.get(id).cloned() {
+                        Some(mut row) => {
+                            row.carry(&next.carry, next.shape.version);
+                            next.rows.insert(id.clone(), row);
+                        }
+                        None => drop(next.rows.remove(id)),
+                    }
+                }
             }
         }
         state.checkpoint = position;

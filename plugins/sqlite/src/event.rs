@@ -4,6 +4,7 @@ mod append;
 mod groups;
 mod names;
 mod read;
+mod reserve;
 mod tails;
 mod transfer;
 
@@ -211,6 +212,36 @@ impl EventStore for SqliteEventStore {
 
     async fn head(&self) -> Result<Position> {
         Ok(self.shared.head())
+    }
+
+    async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>> {
+        let (shared, keys) = (Arc::clone(&self.shared), keys.to_owned());
+        off_thread("reserve", move || {
+            shared.writing("reserve", |writer| {
+                let head = writer.head();
+                writer.with(|connection| reserve::reserve(connection, &keys, head)).map_err(fault("reserve"))
+            })
+        })
+        .await
+    }
+
+    async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
+        let (shared, prefix) = (Arc::clone(&self.shared), prefix.to_owned());
+        off_thread("forget_claims", move || {
+            shared.writing("forget_claims", |writer| {
+                writer.with(|connection| reserve::forget(connection, &prefix, limit)).map_err(fault("forget_claims"))
+            })
+        })
+        .await
+    }
+
+    async fn next_claim(&self, from: &str) -> Result<Option<String>> {
+        self.shared.readers.with(|connection| {
+            connection
+                .prepare_cached("SELECT key FROM claims WHERE key >= ?1 ORDER BY key LIMIT 1")
+                .and_then(|mut statement| statement.query_row([from], |row| row.get(0)).optional())
+                .map_err(fault("next_claim"))
+        })
     }
 
     async fn holder(&self, key: &str) -> Result<Option<Holder>> {

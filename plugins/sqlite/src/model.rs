@@ -1,13 +1,19 @@
 //! The model store: one table per model, and the checkpoint up to which the log is in them.
 
 mod condition;
+mod garbage;
 mod migrate;
 mod names;
+mod pace;
 mod query;
+mod replay;
+mod rows;
+mod shadow;
 mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -22,6 +28,9 @@ use crate::database::{Format, Readers, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lock::Lock;
 use names::{Counter, Names, searchable};
+use replay::Pending;
+use rows::Steps;
+use shadow::Shadow;
 use table::Table;
 
 /// `_models` holds the shapes and their [`Names`], both as JSON; `_state.names` is the last number of a name that was
@@ -32,12 +41,12 @@ use table::Table;
 const FORMAT: Format = Format {
     name: "model store",
     id: 0x534e_484d, // "SNHM"
-    version: 2,
+    version: 3,
     schema: "
         CREATE TABLE _state(
             one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, names INTEGER NOT NULL);
         INSERT INTO _state VALUES (1, 0, 0);
-        CREATE TABLE _models(id TEXT PRIMARY KEY, names TEXT NOT NULL, shape TEXT NOT NULL) WITHOUT ROWID;",
+        CREATE TABLE _models(id TEXT PRIMARY KEY, names TEXT NOT NULL, shape TEXT NOT NULL, pending TEXT) WITHOUT ROWID;",
     synchronous: "NORMAL",
     cache_kib: 16 * 1024,
     log_pages: 4096,
@@ -60,6 +69,10 @@ struct Shared {
     readers: Readers,
     /// As committed; replaced as a whole when a definition changes.
     tables: RwLock<Arc<Tables>>,
+    /// Counts the changes of `tables`: whoever reads between two equal counts has read a model's table while it was that.
+    changes: AtomicU64,
+    /// Counts the batches of events, so that work beside them can be slow while there are any.
+    writes: AtomicU64,
 }
 
 type Tables = HashMap<String, Arc<Table>>;
@@ -71,6 +84,10 @@ struct Writer {
     connection: Connection,
     checkpointer: Checkpointer,
     state: State,
+    /// Tables that are prepared, by model.
+    shadows: HashMap<String, Shadow>,
+    /// Whether definitions are put off; see [`replay`].
+    replaying: bool,
 }
 
 /// What `_state` holds.
@@ -101,13 +118,18 @@ impl SqliteModelStore {
             .into_iter()
             .map(|(shape, names)| (shape.model.clone(), Arc::new(Table::restore(&shape, names))))
             .collect();
-        let writer = Writer { connection, checkpointer, state };
+        let garbage = garbage::find(&connection, &tables).map_err(fault("open"))?;
+        let writer = Writer { connection, checkpointer, state, shadows: HashMap::new(), replaying: false };
         let shared = Shared {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
             tables: RwLock::new(Arc::new(tables)),
+            changes: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         };
-        Ok(SqliteModelStore { shared: Arc::new(shared), lock: Mutex::new(Some(lock)) })
+        let shared = Arc::new(shared);
+        garbage::clear(&shared, garbage);
+        Ok(SqliteModelStore { shared, lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -139,52 +161,129 @@ impl ModelStore for SqliteModelStore {
         position: Position,
     ) -> Result<()> {
         let tables = self.shared.tables();
+        let mut garbage = Vec::new();
         self.shared.writing("define", position, |writer| {
             // What is there decides, not what the caller remembers: they differ only after a crash.
             let old = tables.get(&new.model).map(|table| &**table);
-            let table = Table::follow(old, new, &mut writer.state.names);
-            migrate::migrate(&writer.connection, old, &table, carry, new.version)?;
-            let json = |error: serde_json::Error| {
-                DriverError::new(ErrorKind::Invalid, "define", "the shape cannot be written as JSON").because(error)
+            let connection = &writer.connection;
+            let names = &mut writer.state.names;
+            if writer.replaying {
+                return Ok(replay::define(connection, old, new, carry, names)?.map(publish));
+            }
+            let prepared = writer.shadows.get(&new.model).filter(|shadow| shadow.is_for(new, carry));
+            let table = match (old, prepared) {
+                (None, _) => {
+                    let table = Table::follow(None, new, names);
+                    migrate::create(connection, &table)?;
+                    table
+                }
+                (Some(old), Some(shadow)) => {
+                    garbage.push(old.name.clone());
+                    Table::clone(&shadow.to)
+                }
+                (Some(old), None) if migrate::is_in_place(old, new, carry) => {
+                    let table = Table::follow(Some(old), new, names);
+                    migrate::alter(connection, old, &table)?;
+                    table
+                }
+                (Some(old), None) => {
+                    let table = Table::follow(None, new, names);
+                    migrate::refill(connection, old, &table, &mut Steps::one(carry, new.version))?;
+                    garbage.push(old.name.clone());
+                    table
+                }
             };
-            let shape = serde_json::to_string(new).map_err(json)?;
-            let names = serde_json::to_string(table.names()).map_err(json)?;
-            writer
-                .connection
-                .execute(
-                    "INSERT INTO _models(id, names, shape) VALUES (?1, ?2, ?3)
-                     ON CONFLICT DO UPDATE SET names = ?2, shape = ?3",
-                    params![new.model, names, shape],
-                )
-                .map_err(fault("define"))?;
-            Ok(Some(Box::new(move |tables: &mut Tables| {
-                tables.insert(table.model.clone(), Arc::new(table));
-            })))
-        })
+            save(connection, new, table.names(), None)?;
+            Ok(Some(publish(table)))
+        })?;
+        if let Some(writer) = locked(&self.shared.writer).as_mut()
+            && let Some(shadow) = writer.shadows.remove(&new.model)
+            && self.shared.table(&new.model).is_none_or(|table| table.name != shadow.to.name)
+        {
+            garbage.push(shadow.to.name.clone());
+        }
+        garbage::clear(&self.shared, garbage);
+        Ok(())
+    }
+
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        /// Tells the work that its caller is gone.
+        struct Caller {
+            abandoned: Arc<AtomicBool>,
+            waits: bool,
+        }
+        impl Drop for Caller {
+            fn drop(&mut self) {
+                self.abandoned.store(self.waits, Ordering::Relaxed);
+            }
+        }
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let mut caller = Caller { abandoned: Arc::clone(&abandoned), waits: true };
+        let (shared, new, carry) = (Arc::clone(&self.shared), new.clone(), carry.clone());
+        let built = off_thread("prepare", move || shadow::build(&shared, &new, &carry, &abandoned)).await;
+        caller.waits = false;
+        built
+    }
+
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        if ticket != 0 {
+            let (shared, model) = (Arc::clone(&self.shared), model.to_owned());
+            off_thread("discard", move || {
+                shadow::discard(&shared, &model, Some(ticket));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_replay(&self) -> Result<()> {
+        self.shared.set_replaying(true);
+        Ok(())
+    }
+
+    async fn end_replay(&self) -> Result<()> {
+        self.shared.set_replaying(false);
+        let due = self.shared.readers.with(replay::due)?;
+        for model in due {
+            let tables = self.shared.tables();
+            self.shared.transaction("end_replay", |writer| replay::settle(writer, &tables, &model))?;
+        }
+        Ok(())
     }
 
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
         let tables = self.shared.tables();
+        let mut garbage = Vec::new();
         self.shared.writing("drop_model", position, |writer| {
             let Some(table) = tables.get(model) else { return Ok(None) };
-            let drop = || {
-                writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
-                writer.connection.execute("DELETE FROM _models WHERE id = ?1", [model])
-            };
-            drop().map_err(fault("drop_model"))?;
+            garbage.push(table.name.clone());
+            writer
+                .connection
+                .execute("DELETE FROM _models WHERE id = ?1", [model])
+                .map_err(fault("drop_model"))?;
             let model = model.to_owned();
             Ok(Some(Box::new(move |tables: &mut Tables| {
                 tables.remove(&model);
             })))
-        })
+        })?;
+        shadow::discard(&self.shared, model, None);
+        garbage::clear(&self.shared, garbage);
+        Ok(())
     }
 
     async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
         let tables = self.shared.tables();
+        // Relaxed: it is only compared with itself.
+        self.shared.writes.fetch_add(1, Ordering::Relaxed);
         self.shared.writing("apply", position, |writer| {
             let checkpoint = writer.state.checkpoint;
-            let instances = events.iter().filter(|event| event.position > checkpoint && event.kind.is_instance());
-            writer.apply(instances, &tables).map(|()| None)
+            let instances = || events.iter().filter(move |event| event.position > checkpoint && event.kind.is_instance());
+            writer.apply(instances(), &tables)?;
+            if !writer.shadows.is_empty() {
+                self.shared.follow(writer, instances());
+            }
+            Ok(None)
         })
     }
 
@@ -241,11 +340,11 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn reset(&self, log: &str) -> Result<()> {
-        let tables = self.shared.tables();
         self.shared.transaction("reset", |writer| {
             let clear = || -> rusqlite::Result<()> {
-                for table in tables.values() {
-                    writer.connection.execute_batch(&format!("DROP TABLE {}", table.name))?;
+                // Also those that are prepared, or about to be removed.
+                for table in garbage::all(&writer.connection)? {
+                    writer.connection.execute_batch(&format!("DROP TABLE {table}"))?;
                 }
                 writer.connection.execute_batch("DELETE FROM _models; UPDATE _state SET checkpoint = 0")?;
                 writer.connection.execute(
@@ -256,6 +355,7 @@ impl ModelStore for SqliteModelStore {
             };
             clear().map_err(fault("reset"))?;
             writer.state.checkpoint = 0;
+            writer.shadows.clear();
             Ok(Some(Box::new(Tables::clear)))
         })
     }
@@ -317,6 +417,7 @@ impl Shared {
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             writer.execute("COMMIT").map_err(fault(operation))?;
             publish(Arc::make_mut(&mut tables));
+            self.changes.fetch_add(1, Ordering::Release);
             Ok(())
         };
         let result = run(writer);
@@ -329,20 +430,40 @@ impl Shared {
         result
     }
 
-    /// Runs a read of one model; `none` if the model is not there. If the model was redefined between the choice of
-    /// the table and the read, which then met columns that are gone, the read is done again.
+    /// Runs a read of one model; `none` if the model is not there. If a model was redefined between the choice of the table
+    /// and the end of the read, which then may have met a table that is being emptied, the read is done again.
     fn reading<T>(&self, model: &str, none: T, read: impl Fn(&Connection, &Table) -> Result<T>) -> Result<T> {
-        let Some(mut table) = self.table(model) else { return Ok(none) };
         loop {
+            let changes = self.changes.load(Ordering::Acquire);
+            let Some(table) = self.table(model) else { return Ok(none) };
             let result = self.readers.with(|connection| read(connection, &table));
-            if result.is_ok() {
+            if self.changes.load(Ordering::Acquire) == changes {
                 return result;
             }
             match self.table(model) {
                 None => return Ok(none),
+                // Another model was redefined.
                 Some(same) if Arc::ptr_eq(&same, &table) => return result,
-                Some(changed) => table = changed,
+                Some(_) => {}
             }
+        }
+    }
+
+    /// Brings what events did over to the tables that are prepared.
+    fn follow<'a>(self: &Arc<Self>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
+        for event in events {
+            let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };
+            if !shadow.follow(&writer.connection, event)
+                && let Some(shadow) = writer.shadows.remove(&event.model)
+            {
+                garbage::clear(self, vec![shadow.to.name.clone()]);
+            }
+        }
+    }
+
+    fn set_replaying(&self, replaying: bool) {
+        if let Some(writer) = locked(&self.writer).as_mut() {
+            writer.replaying = replaying;
         }
     }
 }
@@ -352,7 +473,7 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    fn apply<'a>(&'a mut self, events: impl Iterator<Item = &'a Event>, tables: &'a Tables) -> Result<()> {
+    fn apply<'a>(&self, events: impl Iterator<Item = &'a Event>, tables: &Tables) -> Result<()> {
         // Most events of a batch are of one model: its statements are taken from the cache once.
         let mut ready: Option<Ready<'_>> = None;
         for event in events {
@@ -423,6 +544,30 @@ impl Ready<'_> {
         };
         statement.execute(parameters).map_err(fault("apply"))
     }
+}
+
+/// The change that puts a table in its model's place.
+fn publish(table: Table) -> Publish {
+    Box::new(move |tables: &mut Tables| {
+        tables.insert(table.model.clone(), Arc::new(table));
+    })
+}
+
+/// Writes down a model's definition.
+fn save(connection: &Connection, shape: &ModelShape, names: &Names, pending: Option<&Pending>) -> Result<()> {
+    let json = |error: serde_json::Error| {
+        DriverError::new(ErrorKind::Invalid, "define", "the shape cannot be written as JSON").because(error)
+    };
+    let pending = pending.map(serde_json::to_string).transpose().map_err(json)?;
+    let (text, names) = (serde_json::to_string(shape).map_err(json)?, serde_json::to_string(names).map_err(json)?);
+    connection
+        .execute(
+            "INSERT INTO _models(id, names, shape, pending) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET names = ?2, shape = ?3, pending = ?4",
+            params![shape.model, names, text, pending],
+        )
+        .map(drop)
+        .map_err(fault("define"))
 }
 
 fn definitions(connection: &Connection, operation: &'static str) -> Result<Vec<(ModelShape, Names)>> {

@@ -187,6 +187,21 @@ pub trait EventStore: Send + Sync {
     /// Position of the last event of the log; 0 if it is empty.
     async fn head(&self) -> Result<Position>;
 
+    /// Takes keys for streams before the event that makes them count: a change of a model may need more of them than one
+    /// append should carry. Returns, for each key that another stream holds, its index and who holds it; that one is not
+    /// taken, all others are, since the head of the log. Taking a key that the same stream has is no conflict.
+    ///
+    /// Called from other threads than `append` and with a few hundred keys at a time, so that no append waits for long.
+    /// Durable no later than the next append that succeeds.
+    async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>>;
+
+    /// Gives back up to `limit` claims whose keys begin with `prefix` (1 to 64 bytes), whoever holds them. Returns how
+    /// many; fewer than `limit` only if none is left. No more durable than [`EventStore::reserve`].
+    async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64>;
+
+    /// The first key that is held and is not before `from`, in the order of bytes.
+    async fn next_claim(&self, from: &str) -> Result<Option<String>>;
+
     /// Who holds a claim.
     async fn holder(&self, key: &str) -> Result<Option<Holder>>;
 

@@ -5,6 +5,7 @@
 //! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
+mod carry_over;
 pub mod compare;
 mod cursor;
 mod driver;
@@ -20,6 +21,7 @@ mod model_store;
 mod secure_store;
 pub mod time;
 
+pub use carry_over::{CarryOver, CarryOvers};
 pub use cursor::Cursor;
 pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting};
 pub use error::{DriverError, ErrorKind, Result};
@@ -33,7 +35,7 @@ pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Progress, Taken};
 pub use json::Json;
 pub use model_store::{
-    CarryOver, Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
+    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
     Path, SortKey,
 };
 pub use secure_store::{Sealed, SecureStore};

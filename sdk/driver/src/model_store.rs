@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::carry_over::CarryOver;
 use crate::error::Result;
 use crate::event::{Event, Position};
 use crate::json::Json;
@@ -69,45 +70,6 @@ pub struct ModelShape {
     pub unique: Vec<Vec<String>>,
     /// The model's definition in the server's own form; kept and given back by [`ModelStore::definitions`].
     pub record: Json,
-}
-
-/// How existing instances are brought from one version of a model to the next.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct CarryOver {
-    /// Top-level properties, old name to new name, all at once (so two may swap).
-    pub renames: Vec<(String, String)>,
-    /// Top-level properties that instances without them get.
-    pub defaults: Vec<(String, Value)>,
-}
-
-impl CarryOver {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.renames.is_empty() && self.defaults.is_empty()
-    }
-
-    /// Brings one instance's data over, in place; the order of its properties stays. Every driver uses this, so all
-    /// agree. Answers whether anything changed.
-    pub fn apply(&self, data: &mut Map<String, Value>) -> bool {
-        let mut changed = false;
-        if self.renames.iter().any(|(old, _)| data.contains_key(old)) {
-            changed = true;
-            *data = std::mem::take(data)
-                .into_iter()
-                .map(|(name, value)| match self.renames.iter().find(|(old, _)| *old == name) {
-                    Some((_, new)) => (new.clone(), value),
-                    None => (name, value),
-                })
-                .collect();
-        }
-        for (name, value) in &self.defaults {
-            if !data.contains_key(name) {
-                data.insert(name.clone(), value.clone());
-                changed = true;
-            }
-        }
-        changed
-    }
 }
 
 /// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
@@ -185,6 +147,38 @@ pub trait ModelStore: Send + Sync {
         carry: &CarryOver,
         position: Position,
     ) -> Result<()>;
+
+    /// Does ahead of a change of a model everything whose cost grows with its instances: a following `define` with the
+    /// same `new` (its `record` may differ) and the same `carry` must take no longer than that of an empty model. The
+    /// model's readers see the old version until then; `apply` goes on for all models, this one included, and must not
+    /// wait longer than a few milliseconds for this. Replaces what was prepared for the model before. Does nothing for a
+    /// model that is not there.
+    ///
+    /// Called from another thread than the four. The work ends soon after the call is dropped, and nothing of it stays.
+    /// What is prepared need not survive a restart; a driver removes what it finds of it when it is opened. Returns a
+    /// ticket for `discard`.
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        let _ = (new, carry);
+        Ok(0)
+    }
+
+    /// Forgets what a `prepare` with this ticket made, unless it is in use or replaced by now.
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        let _ = (model, ticket);
+        Ok(())
+    }
+
+    /// Called before many changes are made up with the log: until `end_replay` there are no reads. A driver may put off what
+    /// `define` does to instances and build indexes at the end; steps that follow each other then cost one pass
+    /// ([`crate::CarryOvers`]). `checkpoint` and `definitions` say what was applied all the same.
+    async fn begin_replay(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Carries out what was put off, also before a crash. Called at the end of every replay, so also without anything to do.
+    async fn end_replay(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Removes a model with all its instances. Then the checkpoint is `position`. Not an error if it is not there.
     async fn drop_model(&self, model: &str, position: Position) -> Result<()>;

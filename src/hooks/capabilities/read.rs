@@ -40,6 +40,7 @@ impl Session {
         let Some(instance) = self.within(READ_DEADLINE, &what, self.services.access.get(model, id)).await? else {
             return Ok(None);
         };
+        self.saw([&instance]);
         let _held = self.hold(2 * instance.data.len())?;
         to_text(&instance, &what).map(Some)
     }
@@ -54,6 +55,7 @@ impl Session {
         }
         let mut held = self.hold(0)?;
         let page = self.page(model, query, &what, &mut held).await?;
+        self.saw(&page.items);
         // The text beside the page.
         held.grow(bytes_of(&page))?;
         to_text(&page, &what)

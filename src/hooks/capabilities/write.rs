@@ -39,6 +39,7 @@ impl Session {
         let what = format!("update of `{model}/{id}`");
         // The data as the engine keeps it, and the instance that comes back.
         let _held = self.hold(2 * data.len())?;
+        let expected = expected.map(|position| self.expected(model, id, position));
         let call = self.services.access.update(&writer, model, id, data, expected);
         to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
     }
@@ -47,6 +48,7 @@ impl Session {
         self.check_write(model, Some(id), "")?;
         let writer = self.writer();
         let what = format!("delete of `{model}/{id}`");
+        let expected = expected.map(|position| self.expected(model, id, position));
         let call = self.services.access.delete(&writer, model, id, expected);
         to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
     }

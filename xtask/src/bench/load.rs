@@ -27,6 +27,12 @@ impl Outcome {
         Outcome { latencies, elapsed }
     }
 
+    /// Runs that followed each other, as one.
+    pub(crate) fn join(parts: Vec<Outcome>) -> Outcome {
+        let elapsed = parts.iter().map(|part| part.elapsed).sum();
+        Outcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }

@@ -316,9 +316,9 @@ fn unpack(key: &Value) -> Option<(i64, Sql)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use snaphook_driver::{CarryOver, Column, ColumnKind, Json, ModelShape, Operator, SortKey};
+    use snaphook_driver::{Column, ColumnKind, Json, ModelShape, Operator, SortKey};
 
-    use super::super::migrate::migrate;
+    use super::super::migrate;
     use super::super::names::Counter;
     use super::*;
 
@@ -348,7 +348,7 @@ mod tests {
         connection
             .create_scalar_function("_like", 2, rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC, |_| Ok(true))
             .unwrap();
-        migrate(&connection, None, &table, &CarryOver::default(), 1).unwrap();
+        migrate::create(&connection, &table).unwrap();
         (connection, table)
     }
 

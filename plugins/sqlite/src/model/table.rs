@@ -191,9 +191,10 @@ impl Table {
         by_id.into_iter().chain(indexes).max_by_key(|given| (given.lead, !given.backwards))
     }
 
-    /// The statement that makes the table, without property columns.
+    /// The statement that makes the table, without its indexes.
     pub(super) fn create(&self) -> String {
-        format!("CREATE TABLE {}({OWN_COLUMNS})", self.name)
+        let columns = self.column_definitions().into_iter().map(|(_, sql)| format!(", {sql}"));
+        format!("CREATE TABLE {}({OWN_COLUMNS}{})", self.name, columns.collect::<String>())
     }
 
     /// Property columns: name, and the statement's part that defines it.

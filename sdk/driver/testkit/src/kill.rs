@@ -191,3 +191,67 @@ pub async fn apply_until_killed(subject: &Subject) {
         println!("{MARK}{position}");
     }
 }
+
+/// The properties of the model in one of its versions, which take turns.
+fn turn(version: u64) -> (&'static str, snaphook_driver::ModelShape) {
+    let name = if version % 2 == 1 { "a" } else { "b" };
+    (name, shape("m", version, &[(name, snaphook_driver::ColumnKind::Integer)], &[&[name]]))
+}
+
+/// A change is in use as a whole or not at all, whatever of it was prepared.
+pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
+    if is_child() || !subject.is_kept() {
+        return;
+    }
+    let mut random = Random::new(std::process::id().into());
+    for round in 0..ROUNDS {
+        run_and_kill(subject, "change_until_killed", subject.folder(), 1 + random.below(60));
+        let store = subject.model().await;
+        let definitions = store.definitions().await.unwrap();
+        let (name, shape) = turn(definitions[0].version);
+        assert_eq!(definitions, [shape], "round {round}");
+        let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
+        let found = store.query("m", &query).await.unwrap().items;
+        let checkpoint = store.checkpoint().await.unwrap();
+        assert!(found.len() as u64 + definitions[0].version <= checkpoint, "round {round}");
+        for instance in &found {
+            let data = instance.data.to_value().unwrap();
+            assert_eq!(data[name], instance.position, "round {round}: {instance:?} in version {}", definitions[0].version);
+            let filter = [crate::model::condition(&[name], snaphook_driver::Operator::Eq(json!(instance.position)))];
+            assert_eq!(crate::model::ids(&*store, "m", &filter).await, [instance.id.clone()], "round {round}");
+        }
+        store.close().await.unwrap();
+    }
+}
+
+/// Renames a property back and forth, prepared, while instances come, and prints each version, until it is killed.
+pub async fn change_until_killed(subject: &Subject) {
+    if !is_child() {
+        return;
+    }
+    let store = subject.model().await;
+    let mut position = store.checkpoint().await.unwrap();
+    if position == 0 {
+        position = 1;
+        define(&*store, &turn(1).1, position).await;
+    }
+    let mut version = store.definitions().await.unwrap()[0].version;
+    let started = Instant::now();
+    while started.elapsed() < LIFE {
+        let ((old, _), (new, shape)) = (turn(version), turn(version + 1));
+        let carry = snaphook_driver::CarryOver { renames: vec![(old.into(), new.into())], defaults: Vec::new() };
+        let first = position + 1;
+        let (ticket, ()) = tokio::join!(store.prepare(&shape, &carry), async {
+            for step in first..first + 20 {
+                let event = created(step, "m", &format!("i{:03}", step % 300), &json!({old: step}));
+                store.apply(&[event], step).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        ticket.unwrap();
+        position += 21;
+        store.define(None, &shape, &carry, position).await.unwrap();
+        version += 1;
+        println!("{MARK}{version}");
+    }
+}

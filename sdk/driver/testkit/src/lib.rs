@@ -12,6 +12,7 @@
 //! them says is whether a closed store is there again when it is opened: for one that keeps nothing, the word `volatile`
 //! follows as a third argument.
 
+pub mod claims;
 pub mod error;
 pub mod event;
 pub mod export;
@@ -21,6 +22,7 @@ pub mod kill;
 pub mod limits;
 pub mod model;
 pub mod names;
+pub mod prepare;
 pub mod query;
 pub mod sample;
 pub mod secure;
@@ -80,6 +82,8 @@ macro_rules! event_suite {
                 event::claims_are_exclusive,
                 event::claims_move_and_are_released,
                 event::claims_within_one_batch,
+                claims::claims_ahead_of_their_event,
+                claims::claims_are_forgotten_by_prefix,
                 event::filters_and_pages,
                 event::waiting_ends_with_a_matching_event,
                 event::last_of_a_stream,
@@ -134,6 +138,10 @@ macro_rules! model_suite {
                 model::large_instances,
                 model::many_instances,
                 model::survives_reopening,
+                prepare::a_prepared_change_is_the_plain_one,
+                prepare::what_is_prepared_may_be_given_up,
+                prepare::a_replay_gives_what_the_steps_gave,
+                prepare::a_replay_survives_reopening,
                 query::filters,
                 query::big_integers_are_exact,
                 query::sorts,
@@ -146,6 +154,8 @@ macro_rules! model_suite {
                 names::properties,
                 kill::the_checkpoint_fits_the_instances,
                 kill::apply_until_killed,
+                kill::changes_are_whole_after_a_kill,
+                kill::change_until_killed,
             );
         }
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use super::super::Bench;
-use super::super::http::request;
+use super::super::http::{Client, request};
 use super::super::load::Outcome;
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
@@ -18,18 +18,7 @@ pub(crate) fn rebuild(bench: &Bench) -> Result<Vec<Row>> {
     let server = bench.server("rebuild", "")?;
     let mut client = with_model(&server)?;
     let events = fill(&mut client, 300_000, Duration::from_secs(120))?;
-    let start = Instant::now();
-    client.call("POST", "/rebuild", "")?;
-    loop {
-        let progress = client.call("GET", "/rebuild", "")?;
-        match progress["state"].as_str() {
-            Some("done") => break,
-            Some("running") if start.elapsed() < Duration::from_secs(300) => {}
-            _ => return Err(format!("the rebuild did not end well: {progress}")),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let elapsed = start.elapsed();
+    let elapsed = rebuilt(&mut client)?;
     let row = Row {
         what: "rebuild of the model store from the log".into(),
         goal: Goal::AtLeast(100_000.0),
@@ -40,6 +29,21 @@ pub(crate) fn rebuild(bench: &Bench) -> Result<Vec<Row>> {
     };
     server.stop()?;
     Ok(vec![row])
+}
+
+/// Rebuilds; answers how long that took.
+pub(super) fn rebuilt(client: &mut Client) -> Result<Duration> {
+    let start = Instant::now();
+    client.call("POST", "/rebuild", "")?;
+    loop {
+        let progress = client.call("GET", "/rebuild", "")?;
+        match progress["state"].as_str() {
+            Some("done") => return Ok(start.elapsed()),
+            Some("running") if start.elapsed() < Duration::from_secs(300) => {}
+            _ => return Err(format!("the rebuild did not end well: {progress}")),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// From the moment that a create is sent to the moment that each listener has its event.

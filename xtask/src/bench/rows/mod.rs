@@ -1,5 +1,6 @@
 //! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
 
+mod definitions;
 mod dev;
 mod engines;
 mod events;
@@ -19,7 +20,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 17] = [
+pub(crate) const ROWS: [RowEntry; 20] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -35,6 +36,9 @@ pub(crate) const ROWS: [RowEntry; 17] = [
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
+    ("rebuild-renames", "the same with changes of its model in the log", definitions::rebuild),
+    ("changes", "creates of others while a model of 300,000 rows is changed", definitions::changes),
+    ("wide", "a definition of 2,000 properties", definitions::wide),
     ("sse", "one event to 1,000 listeners", events::sse),
     ("flat", "cost of a create as the log grows", events::flat),
 ];

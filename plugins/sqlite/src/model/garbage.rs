@@ -1,0 +1,74 @@
+//! Tables that no model has any more: the one before a change, or one that was prepared and is not used.
+//!
+//! SQLite drops a table in one piece, in a time that grows with it. So its rows are deleted first, a few at a time between
+//! the commits. What a crash leaves is found when the file is opened.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::pace::Pace;
+use super::{Shared, Tables};
+
+/// All tables of models in the file, whether a model has them or not.
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement =
+        connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'm[0-9]*'")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Those that no model has.
+pub(super) fn find(connection: &Connection, tables: &Tables) -> rusqlite::Result<Vec<String>> {
+    let used: HashSet<&str> = tables.values().map(|table| table.name.as_str()).collect();
+    Ok(all(connection)?.into_iter().filter(|name| !used.contains(name.as_str())).collect())
+}
+
+/// Removes tables in the background; ends early when the store is closed.
+pub(super) fn clear(shared: &Arc<Shared>, tables: Vec<String>) {
+    if tables.is_empty() {
+        return;
+    }
+    let shared = Arc::downgrade(shared);
+    let work = move || tables.iter().for_each(|table| while step(&shared, table) {});
+    if let Err(error) = std::thread::Builder::new().name("sqlite-garbage".to_owned()).spawn(work) {
+        tracing::info!("a table that is not used any more is kept until the next start: {error}");
+    }
+}
+
+/// Deletes some rows; `false` once the table is gone.
+fn step(shared: &Weak<Shared>, table: &str) -> bool {
+    let Some(shared) = shared.upgrade() else { return false };
+    let mut pace = Pace::new(&shared.writes);
+    // Some steps for each time that the store is asked for.
+    for _ in 0..16 {
+        let began = Instant::now();
+        let mut held = began.elapsed();
+        let mut gone = true;
+        let done = shared.transaction("clear", |writer| {
+            let began = Instant::now();
+            let delete = || -> rusqlite::Result<usize> {
+                let rows = writer
+                    .connection
+                    .prepare_cached(&format!(
+                        "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?1)"
+                    ))?
+                    .execute([pace.rows as i64])?;
+                if rows == 0 {
+                    writer.connection.execute_batch(&format!("DROP TABLE {table}"))?;
+                }
+                Ok(rows)
+            };
+            gone = delete().map_err(crate::fault::fault("clear"))? == 0;
+            held = began.elapsed();
+            Ok(None)
+        });
+        // Closed, or removed by a reset.
+        if gone || done.is_err() {
+            return false;
+        }
+        pace.rest(began, held);
+    }
+    true
+}

@@ -1,0 +1,100 @@
+//! Definitions while many changes are made up with the log: what they do to instances is put off and done once.
+//!
+//! Until then a model's rows stay in the table that they are in, without indexes if it is new, each row with the version
+//! under which it was written. What is due is written down with the checkpoint, so a crash in between forgets nothing.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result};
+
+use super::names::Counter;
+use super::rows::Steps;
+use super::table::Table;
+use super::{Publish, Tables, Writer, migrate, save};
+use crate::fault::fault;
+
+/// What is due to a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// Versions and the steps that lead to them.
+    steps: Vec<(u64, CarryOver)>,
+    /// The table is not that of the shape: a new one takes its rows.
+    refill: bool,
+}
+
+/// Whether two shapes make the same table.
+fn same_layout(a: &ModelShape, b: &ModelShape) -> bool {
+    (&a.columns, &a.indexes, &a.unique) == (&b.columns, &b.indexes, &b.unique)
+}
+
+/// A definition during a replay. `old` is the model's table.
+pub(super) fn define(
+    connection: &Connection,
+    old: Option<&Table>,
+    new: &ModelShape,
+    carry: &CarryOver,
+    names: &mut Counter,
+) -> Result<Option<Table>> {
+    let Some(old) = old else {
+        let table = Table::follow(None, new, names);
+        connection.execute_batch(&table.create()).map_err(fault("define"))?;
+        save(connection, new, table.names(), Some(&Pending::default()))?;
+        return Ok(Some(table));
+    };
+    let (before, mut pending) = load(connection, &new.model)?;
+    if !same_layout(&before, new) || !carry.is_empty() {
+        let due = pending.get_or_insert_default();
+        due.refill = true;
+        if !carry.is_empty() {
+            due.steps.push((new.version, carry.clone()));
+        }
+    }
+    save(connection, new, old.names(), pending.as_ref())?;
+    Ok(None)
+}
+
+/// Models to which something is due.
+pub(super) fn due(connection: &Connection) -> Result<Vec<String>> {
+    let read = || -> rusqlite::Result<Vec<String>> {
+        connection
+            .prepare("SELECT id FROM _models WHERE pending IS NOT NULL ORDER BY id")?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    };
+    read().map_err(fault("end_replay"))
+}
+
+/// Does what is due to a model.
+pub(super) fn settle(writer: &mut Writer, tables: &Tables, model: &str) -> Result<Option<Publish>> {
+    let (shape, pending) = load(&writer.connection, model)?;
+    let (Some(pending), Some(old)) = (pending, tables.get(model)) else { return Ok(None) };
+    if !pending.refill {
+        migrate::create_indexes(&writer.connection, old)?;
+        save(&writer.connection, &shape, old.names(), None)?;
+        return Ok(None);
+    }
+    let table = Table::follow(None, &shape, &mut writer.state.names);
+    migrate::refill(&writer.connection, old, &table, &mut Steps::new(pending.steps))?;
+    // Nobody reads during a replay, and nothing else is written.
+    writer.connection.execute_batch(&format!("DROP TABLE {}", old.name)).map_err(fault("end_replay"))?;
+    save(&writer.connection, &shape, table.names(), None)?;
+    writer.save_names("end_replay")?;
+    Ok(Some(Box::new(move |tables: &mut Tables| {
+        tables.insert(table.model.clone(), std::sync::Arc::new(table));
+    })))
+}
+
+fn load(connection: &Connection, model: &str) -> Result<(ModelShape, Option<Pending>)> {
+    let row: Option<(String, Option<String>)> = connection
+        .query_row("SELECT shape, pending FROM _models WHERE id = ?1", params![model], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(fault("define"))?;
+    let corrupt = |message: &str| DriverError::new(ErrorKind::Corrupt, "define", message.to_owned()).with("model", model);
+    let (shape, pending) = row.ok_or_else(|| corrupt("a model with a table has no definition"))?;
+    let read = || -> serde_json::Result<(ModelShape, Option<Pending>)> {
+        Ok((serde_json::from_str(&shape)?, pending.as_deref().map(serde_json::from_str).transpose()?))
+    };
+    read().map_err(|error| corrupt("a model's definition cannot be read back").because(error))
+}

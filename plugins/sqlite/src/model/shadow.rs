@@ -1,0 +1,164 @@
+//! The next table of a model, built beside the one that is read.
+//!
+//! Rows are copied in small transactions. An event that is applied meanwhile is written to both tables, so the new one
+//! is right from the moment in which the last row is copied. `define` then only writes down that it is the model's table.
+//! Nothing else names it until then, so whatever ends the work leaves a table that nobody knows, for
+//! [`garbage`](super::garbage).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, ModelShape, Result};
+
+use super::pace::Pace;
+use super::rows::{self, Steps};
+use super::table::Table;
+use super::{Shared, garbage, migrate};
+use crate::database::locked;
+use crate::fault::fault;
+
+/// A table that is being built, or is complete.
+pub(super) struct Shadow {
+    from: Arc<Table>,
+    pub(super) to: Arc<Table>,
+    steps: Steps,
+    /// What it was prepared for.
+    shape: ModelShape,
+    carry: CarryOver,
+    complete: bool,
+    /// Set when the caller of `prepare` is gone.
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Shadow {
+    /// Whether it is what this change needs. The record is no part of the table.
+    pub(super) fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
+        let (a, b) = (&self.shape, new);
+        self.complete
+            && !self.abandoned.load(Ordering::Relaxed)
+            && (a.version, &a.columns, &a.indexes, &a.unique) == (b.version, &b.columns, &b.indexes, &b.unique)
+            && self.carry == *carry
+    }
+
+    pub(super) fn ticket(&self) -> u64 {
+        self.to.names().table
+    }
+
+    /// Brings the instance of an event that was applied over to the new table; `false` if the shadow is of no use any
+    /// more.
+    pub(super) fn follow(&mut self, connection: &Connection, event: &Event) -> bool {
+        let Some(id) = &event.instance else { return true };
+        if self.abandoned.load(Ordering::Relaxed) {
+            return false;
+        }
+        let followed = rows::mirror(connection, &self.from, &self.to, id, &mut self.steps);
+        followed.inspect_err(|error| tracing::warn!("a prepared table is given up: {error}")).is_ok()
+    }
+}
+
+/// Builds the next table of a model; returns its ticket, or 0 if the change needs none.
+pub(super) fn build(
+    shared: &Arc<Shared>,
+    new: &ModelShape,
+    carry: &CarryOver,
+    abandoned: &Arc<AtomicBool>,
+) -> Result<u64> {
+    discard(shared, &new.model, None);
+    let Some(from) = shared.table(&new.model) else { return Ok(0) };
+    if migrate::is_in_place(&from, new, carry) {
+        return Ok(0);
+    }
+    let mut made = None;
+    let begun = shared.transaction("prepare", |writer| {
+        let to = Arc::new(Table::follow(None, new, &mut writer.state.names));
+        migrate::create(&writer.connection, &to)?;
+        writer.save_names("prepare")?;
+        let shadow = Shadow {
+            from: Arc::clone(&from),
+            to: Arc::clone(&to),
+            steps: Steps::one(carry, new.version),
+            shape: new.clone(),
+            carry: carry.clone(),
+            complete: false,
+            abandoned: Arc::clone(abandoned),
+        };
+        writer.shadows.insert(new.model.clone(), shadow);
+        made = Some(to);
+        Ok(None)
+    });
+    let filled = begun.and_then(|()| match &made {
+        Some(to) => fill(shared, &from, to, Steps::one(carry, new.version), abandoned).map(|()| to.names().table),
+        None => Ok(0),
+    });
+    let ticket = filled.inspect_err(|_| discard(shared, &new.model, None))?;
+    let mut writer = locked(&shared.writer);
+    match writer.as_mut().and_then(|writer| writer.shadows.get_mut(&new.model)) {
+        Some(shadow) if shadow.ticket() == ticket => {
+            shadow.complete = true;
+            Ok(ticket)
+        }
+        // The store was reset or closed, or the table could not follow.
+        _ => Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")),
+    }
+}
+
+fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: &AtomicBool) -> Result<()> {
+    let mut pace = Pace::new(&shared.writes);
+    let mut after = i64::MIN;
+    loop {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone"));
+        }
+        let began = Instant::now();
+        let mut held = Duration::ZERO;
+        let mut last = None;
+        if steps.is_empty() {
+            shared.transaction("prepare", |writer| {
+                let began = Instant::now();
+                last = rows::copy(&writer.connection, from, to, after, pace.rows)?;
+                held = began.elapsed();
+                Ok(None)
+            })?;
+        } else if let Some((rows, end)) =
+            // Read and carried over without the writer; who changes one of them meanwhile changes both tables.
+            shared.readers.with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
+        {
+            shared.transaction("prepare", |writer| {
+                let began = Instant::now();
+                rows::put(&writer.connection, from, to, &rows)?;
+                held = began.elapsed();
+                Ok(None)
+            })?;
+            last = Some(end);
+        }
+        match last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+        pace.rest(began, held);
+    }
+}
+
+/// Gives up the table that is prepared for a model: the one with this ticket, or any.
+pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
+    let mut writer = locked(&shared.writer);
+    let Some(writer) = writer.as_mut() else { return };
+    if writer.shadows.get(model).is_some_and(|shadow| ticket.is_none_or(|ticket| ticket == shadow.ticket()))
+        && let Some(shadow) = writer.shadows.remove(model)
+    {
+        garbage::clear(shared, vec![shadow.to.name.clone()]);
+    }
+}
+
+impl super::Writer {
+    /// Writes down the last number that was given out.
+    pub(super) fn save_names(&self, operation: &'static str) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE _state SET names = ?1")
+            .and_then(|mut statement| statement.execute([self.state.names.0 as i64]))
+            .map(drop)
+            .map_err(fault(operation))
+    }
+}

@@ -1,0 +1,150 @@
+//! The keys of `unique` lists that come and go with a definition.
+//!
+//! A new list has an id of its own, so its keys can be taken before the definition counts, a few hundred at a time, and
+//! nobody meets them: if the change fails, or the server with it, they are forgotten. Keys of a list that is gone are
+//! forgotten the same way, after the change.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use snaphook_driver::{EventStore, InstanceQuery, Stream};
+use tokio::runtime::Handle;
+
+use super::super::error::{Error, Result};
+use super::super::models::Models;
+use super::super::tail::Tail;
+use super::pace::Pace;
+use super::review::{Review, incompatible};
+use super::{LISTED_MAX, PAGE};
+use crate::catalog::{ModelRecord, unique};
+use crate::drivers::Stores;
+
+/// Keys that are taken or forgotten at once: about a millisecond of the event store's writer.
+const KEYS_AT_ONCE: usize = 200;
+
+/// The id of a new list.
+pub(super) fn new_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// What the keys of a model's lists begin with.
+pub(super) fn all(record: &ModelRecord) -> Vec<String> {
+    (0..record.unique.len()).map(|list| unique::prefix(record, list)).collect()
+}
+
+/// What the keys of lists begin with that are not in the new definition.
+pub(super) fn gone(old: &ModelRecord, new: &ModelRecord) -> Vec<String> {
+    let kept = all(new);
+    all(old).into_iter().filter(|prefix| !kept.contains(prefix)).collect()
+}
+
+/// Keys of new lists, forgotten unless the definition comes into use.
+pub(super) struct Reserved {
+    events: Arc<dyn EventStore>,
+    prefixes: Vec<String>,
+    tail: Arc<Tail>,
+    runtime: Handle,
+}
+
+impl Reserved {
+    /// Takes the keys that every instance needs in the new lists of `record`. The model's gate is closed. `incompatible`
+    /// if two need the same.
+    pub(super) async fn take(
+        stores: &Stores,
+        review: &mut Review,
+        record: &ModelRecord,
+        pace: &mut Pace,
+    ) -> Result<Reserved> {
+        let wanted = review.new_lists();
+        let prefixes = wanted.iter().map(|list| unique::prefix(record, *list)).collect();
+        let events = Arc::clone(&stores.event);
+        let reserved = Reserved { events, prefixes, tail: pace.tail(), runtime: Handle::current() };
+        let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+        let mut misfits = BTreeMap::new();
+        while !wanted.is_empty() {
+            let page = stores.model.query(&record.id, &query).await?;
+            let began = Instant::now();
+            let mut keys = Vec::with_capacity(page.items.len() * wanted.len());
+            for instance in &page.items {
+                let stream = Stream::of_instance(&record.id, &instance.id);
+                keys.extend(review.keys(record, &wanted, instance)?.into_iter().map(|key| (key, stream.clone())));
+            }
+            pace.rest(began).await;
+            for keys in keys.chunks(KEYS_AT_ONCE) {
+                let began = Instant::now();
+                for (index, holder) in stores.event.reserve(keys).await? {
+                    let (key, stream) = &keys[index];
+                    let names = unique::properties_of(record, key).unwrap_or_default().join(", ");
+                    let other = holder.stream.instance.unwrap_or_default();
+                    let message = format!("has the same value of {names} as `{other}`, which `unique` forbids");
+                    misfits.insert(stream.instance.clone().unwrap_or_default(), message);
+                }
+                pace.rest(began).await;
+            }
+            match page.next {
+                Some(next) if misfits.len() < LISTED_MAX => query.cursor = Some(next),
+                _ => break,
+            }
+        }
+        incompatible(&record.id, &misfits)?;
+        Ok(reserved)
+    }
+
+    /// The definition is in use.
+    pub(super) fn keep(mut self) {
+        self.prefixes.clear();
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let prefixes = std::mem::take(&mut self.prefixes);
+        if !prefixes.is_empty() {
+            let (events, pace) = (Arc::clone(&self.events), Pace::new(&self.tail));
+            self.runtime.spawn(forget_all(events, prefixes, pace));
+        }
+    }
+}
+
+/// Forgets all keys that begin so, in the background.
+pub(super) fn forget(events: Arc<dyn EventStore>, prefixes: Vec<String>, pace: Pace) {
+    if !prefixes.is_empty() {
+        tokio::spawn(forget_all(events, prefixes, pace));
+    }
+}
+
+async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace: Pace) {
+    for prefix in prefixes {
+        loop {
+            let began = Instant::now();
+            match events.forget_claims(&prefix, KEYS_AT_ONCE as u32).await {
+                Ok(count) if count < KEYS_AT_ONCE as u64 => break,
+                Ok(_) => pace.rest(began).await,
+                // Nobody meets them; the next start looks for them again.
+                Err(error) => return tracing::info!("keys that are not used any more are kept for now: {error}"),
+            }
+        }
+    }
+}
+
+/// At the start: forgets the keys of lists that no model has, which a crash left. Before any model can change.
+pub(in crate::engine) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
+    if events.capabilities().shared {
+        return Ok(());
+    }
+    let known: HashSet<String> = models.all().iter().flat_map(|entry| all(&entry.model.record)).collect();
+    let mut from = unique::PREFIX.to_owned();
+    let mut left = Vec::new();
+    while let Some(key) = events.next_claim(&from).await.map_err(Error::from)? {
+        let Some((id, _)) = key.strip_prefix(unique::PREFIX).and_then(|rest| rest.split_once(' ')) else { break };
+        let prefix = format!("{}{id} ", unique::PREFIX);
+        // Behind all keys of this list: `!` follows the space.
+        from = format!("{}{id}!", unique::PREFIX);
+        if !known.contains(&prefix) {
+            left.push(prefix);
+        }
+    }
+    forget(Arc::clone(events), left, Pace::new(tail));
+    Ok(())
+}

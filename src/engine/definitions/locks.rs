@@ -1,0 +1,43 @@
+//! One change of a model's definition at a time on this node, and none while the model store is rebuilt.
+//!
+//! Changes of different models go on side by side: one may take as long as its model is large.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+type Lock = Arc<tokio::sync::Mutex<()>>;
+
+#[derive(Default)]
+pub(in crate::engine) struct DefinitionLocks {
+    /// By model; without those that nobody holds or waits for.
+    models: Mutex<HashMap<String, Lock>>,
+    /// Read by whoever changes a model.
+    all: RwLock<()>,
+}
+
+/// The right to change one model.
+pub(in crate::engine) struct OneModel<'a> {
+    _all: RwLockReadGuard<'a, ()>,
+    _one: OwnedMutexGuard<()>,
+}
+
+impl DefinitionLocks {
+    /// Waits until nobody else changes this model.
+    pub(in crate::engine) async fn of(&self, model: &str) -> OneModel<'_> {
+        let lock = {
+            let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+            models.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(models.entry(model.to_owned()).or_default())
+        };
+        // In this order: whoever waits for the model keeps no rebuild waiting.
+        let one = lock.lock_owned().await;
+        OneModel { _all: self.all.read().await, _one: one }
+    }
+
+    /// Waits until nobody changes any model.
+    pub(in crate::engine) async fn all(&self) -> RwLockWriteGuard<'_, ()> {
+        self.all.write().await
+    }
+}

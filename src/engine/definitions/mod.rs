@@ -1,0 +1,357 @@
+//! Changes of models: made, changed, deleted. Instances must fit at the very moment of the change.
+//!
+//! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review of
+//! its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself takes writes
+//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the committer's thread appends
+//! the event and puts the prepared version in use. Reads never wait.
+
+mod lists;
+mod locks;
+mod pace;
+mod prepared;
+mod review;
+mod twins;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snaphook_driver::time;
+use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Holder, Position, Stream};
+
+use self::lists::Reserved;
+pub(super) use self::lists::sweep;
+pub(super) use self::locks::DefinitionLocks;
+use self::pace::Pace;
+use self::prepared::PreparedChange;
+use self::review::Review;
+pub(super) use self::writer::Step;
+use super::Engine;
+use super::change::DefinitionChange;
+use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, Seen, WriteOptions};
+use super::error::{Error, ErrorKind, Result};
+use super::gate::{Closed, Closing};
+use super::models::Entry;
+use super::write::{is_remembered, model_key};
+use crate::catalog::{Definition, DefinitionError, Effort, FieldError, Model, ModelRecord, change_of, is_model_id};
+
+/// Instances that do not fit and are listed.
+const LISTED_MAX: usize = 20;
+/// Instances that are read at once.
+const PAGE: u32 = 500;
+
+impl Engine {
+    /// Makes a model at version 1. `exists` if it is there.
+    pub async fn create_model(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Arc<Model>>> {
+        self.availability.check_model(id)?;
+        if !is_model_id(id) {
+            return Err(Error::bad_request(format!(
+                "`{}` is not a model id: 1 to 63 characters of a-z, 0-9, `_`, `-` are expected, the first a letter or digit",
+                id.chars().take(80).collect::<String>().escape_debug()
+            ))
+            .with_errors(vec![FieldError { pointer: "/id".to_owned(), message: "is not a model id".to_owned() }]));
+        }
+        if !input.renames.is_empty() {
+            return Err(Error::bad_request("`renames` has no meaning for a new model"));
+        }
+        if matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
+            return Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "`If-Match` cannot hold for a model that is to be created",
+            ));
+        }
+        let definition = self.compile(id, &input).await?;
+        let claim_key = options.idempotency_key.as_ref().map(|key| model_key(key));
+        // Two requests with one key may name different models. No model has an empty id.
+        let _same_key = match claim_key {
+            Some(_) => Some(self.definitions.of("").await),
+            None => None,
+        };
+        let _one = self.definitions.of(id).await;
+        self.availability.check_model(id)?;
+        let mut replaces = None;
+        if let Some(key) = &claim_key
+            && let Some(holder) = self.stores.event.holder(key).await?
+        {
+            match self.first_model(&holder).await? {
+                Some(model) => return Ok(Defined::unchanged(options, Arc::new(model))),
+                None => replaces = Some(holder.position),
+            }
+        }
+        if let Some(entry) = self.models.get(id) {
+            check_precondition(&entry, &options.precondition)?;
+            return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
+        }
+        let now = time::now();
+        let record = ModelRecord {
+            id: id.to_owned(),
+            version: 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            unique_ids: definition.unique.iter().map(|_| lists::new_id()).collect(),
+            hooks: BTreeMap::new(),
+            hooked_since: BTreeMap::new(),
+            position: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+        let mut append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        append.claims.extend(claim_key.map(|key| Claim { key, holder: None, replaces }));
+        let host = Arc::clone(&self.host);
+        let model = Model::with_definition(record, &definition);
+        self.committer
+            .exclusive(move |writer| writer.define(append, model, &host, Step::default()))
+            .await?
+            .map(Defined::Done)
+    }
+
+    /// The model that an idempotency key made; `None` if the key is too old.
+    async fn first_model(&self, holder: &Holder) -> Result<Option<Model>> {
+        let event = self.stores.event.last(&holder.stream, holder.position).await?;
+        let Some(event) = event.filter(is_remembered) else { return Ok(None) };
+        let record = DefinitionChange::from_event(&event)?.definition;
+        Model::from_record(record).map(Some).map_err(|error| Error::new(ErrorKind::Storage, error))
+    }
+
+    /// Makes the next version of a model; the same definition again changes nothing.
+    pub async fn update_model(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Arc<Model>>> {
+        self.availability.check_model(id)?;
+        self.models.require(id)?;
+        let definition = self.compile(id, &input).await?;
+        let _one = self.definitions.of(id).await;
+        self.availability.check_model(id)?;
+        let entry = self.models.require(id)?;
+        check_precondition(&entry, &options.precondition)?;
+        let old = &entry.model;
+        if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
+            return Ok(Defined::unchanged(options, Arc::clone(old)));
+        }
+        let carry = change_of(&old.schema, &definition.schema, &input.renames).map_err(refused)?;
+        let record = ModelRecord {
+            version: old.record.version + 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            position: 0,
+            updated_at: time::now(),
+            ..old.record.clone()
+        };
+        let mut new = Model::with_definition(record, &definition);
+        let mut pace = Pace::new(&self.tail);
+        let head = self.tail.head();
+        let review = Review::new(Arc::clone(old), new.clone(), carry);
+        let mut review = review.all(&self.stores.model, &self.workers, &mut pace).await?;
+        review.verdict()?;
+        if options.dry_run {
+            new.record.unique_ids = review.list_ids();
+            let append = update(&new.record, input.renames, old.record.position, origin)?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        let shape = new.shape();
+        let mut carry = review.needed();
+        let mut prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
+        // Most of what changed meanwhile, while writes still go on.
+        let (since, head) = review.since(&self.stores, &self.workers, head).await?;
+        let closed = self.close_gate(&entry, Closing::Change).await?;
+        (review, _) = since.since(&self.stores, &self.workers, head).await?;
+        review.verdict()?;
+        if review.needed() != carry {
+            carry = review.needed();
+            prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
+        }
+        new.record.unique_ids = review.list_ids();
+        let reserved = Reserved::take(&self.stores, &mut review, &new.record, &mut pace).await?;
+        let append = update(&new.record, input.renames, old.record.position, origin)?;
+        let gone = lists::gone(&old.record, &new.record);
+        let host = Arc::clone(&self.host);
+        let model = self
+            .committer
+            .exclusive(move |writer| {
+                // Dropped at the end of this work, and not earlier if the caller goes away.
+                let (_closed, _prepared) = (closed, prepared);
+                let step = Step { old: Some(&entry), carry, ..Step::default() };
+                let defined = writer.define(append, new, &host, step)?;
+                reserved.keep();
+                Ok::<_, Error>(defined)
+            })
+            .await??;
+        lists::forget(Arc::clone(&self.stores.event), gone, pace);
+        Ok(Defined::Done(model))
+    }
+
+    /// Checks and compiles a definition, when it is the model's turn.
+    async fn compile(&self, model: &str, input: &ModelInput) -> Result<Definition> {
+        let input = input.clone();
+        let work = move |effort: &Effort| Definition::new_within(&input, effort);
+        self.workers.run(model, work).await?.map_err(refused)
+    }
+
+    /// Closes a model's gate. When this returns, every write that came before is in the model store.
+    async fn close_gate(&self, entry: &Arc<Entry>, why: Closing) -> Result<Closed> {
+        let closed = Closed::new(entry, why);
+        self.committer.exclusive(super::committer::Writer::catch_up).await??;
+        Ok(closed)
+    }
+
+    /// Whether the last change of the definition was these renames: the client may ask again because it never got the
+    /// answer.
+    async fn are_renamed(&self, model: &str, renames: &[(String, String)]) -> Result<bool> {
+        if renames.is_empty() {
+            return Ok(true);
+        }
+        let stream = Stream::of_model(model);
+        let mut at_most = Position::MAX;
+        // Hooks may have come and gone since.
+        while let Some(event) = self.stores.event.last(&stream, at_most).await? {
+            match event.kind {
+                EventKind::HookUpdated | EventKind::HookDeleted | EventKind::ModelEventSkipped => at_most = event.position - 1,
+                EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
+    pub async fn delete_model(
+        &self,
+        id: &str,
+        cascade: bool,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<()>> {
+        self.check_available()?;
+        let _one = self.definitions.of(id).await;
+        self.check_available()?;
+        if let Some(stuck) = self.availability.stuck(id) {
+            return self.delete_stuck(&stuck, cascade, options, origin).await;
+        }
+        let entry = self.models.require(id)?;
+        check_precondition(&entry, &options.precondition)?;
+        if !cascade {
+            // Not on the committer's thread, which only has to know whether there is one.
+            check_unused(id, self.stores.model.count(id, &[]).await?)?;
+        }
+        if options.dry_run {
+            let append = deletion(&entry.model.record, origin)?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        let origin = origin.clone();
+        let closed = self.close_gate(&entry, Closing::Deletion).await?;
+        // Page by page, so that other models are written to meanwhile.
+        let mut more = cascade;
+        while more {
+            let (entry, origin) = (Arc::clone(&entry), origin.clone());
+            more = self.committer.exclusive(move |writer| writer.delete_page(&entry.model, &origin)).await??;
+        }
+        let gone = lists::all(&entry.model.record);
+        self.committer
+            .exclusive(move |writer| {
+                let _closed = closed;
+                writer.delete_model(&entry, &origin)
+            })
+            .await??;
+        // What instances of the model held was released with them; this is for what a crash left.
+        lists::forget(Arc::clone(&self.stores.event), gone, Pace::new(&self.tail));
+        // Post hooks that did not run yet have no model any more.
+        self.dispatcher.forget(id).await;
+        Ok(Defined::Done(()))
+    }
+}
+
+/// The event of a definition, ready to append.
+pub(super) fn definition_append(
+    kind: EventKind,
+    record: &ModelRecord,
+    change: &DefinitionChange,
+    expected: Expected,
+    origin: &Origin,
+) -> Result<Append> {
+    Ok(Append {
+        event: Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            model: record.id.clone(),
+            model_version: record.version,
+            instance: None,
+            revision: record.version,
+            data: Some(change.to_json()?),
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: Vec::new(),
+            request_id: origin.request_id.clone(),
+            time: time::now(),
+        },
+        expected,
+        requires: Vec::new(),
+        claims: Vec::new(),
+        releases: Vec::new(),
+    })
+}
+
+fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
+    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+    let expected = Expected::At(record.position);
+    let mut append = definition_append(EventKind::ModelDeleted, record, &change, expected, origin)?;
+    append.event.data = None;
+    Ok(append)
+}
+
+/// The event of a model's next version.
+fn update(record: &ModelRecord, renames: Vec<(String, String)>, at: Position, origin: &Origin) -> Result<Append> {
+    let change = DefinitionChange { definition: record.clone(), renames, phase: None };
+    definition_append(EventKind::ModelUpdated, record, &change, Expected::At(at), origin)
+}
+
+pub(super) fn check_unused(model: &str, instances: u64) -> Result<()> {
+    if instances == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::ModelInUse,
+        format!("model `{model}` has {instances} instances; delete them first, or ask with `?cascade=true`"),
+    ))
+}
+
+/// `If-Match` on a model.
+pub(super) fn check_precondition(entry: &Entry, precondition: &Precondition) -> Result<()> {
+    let record = &entry.model.record;
+    match precondition {
+        Precondition::At(expected) if !expected.contains(&Seen::model(record)) => Err(Error::new(
+            ErrorKind::PreconditionFailed,
+            format!(
+                "model `{}` is at position {}, not where `If-Match` expected it; read it again",
+                record.id, record.position
+            ),
+        )),
+        Precondition::Absent => Err(Error::new(ErrorKind::PreconditionFailed, format!("model `{}` exists", record.id))),
+        _ => Ok(()),
+    }
+}
+
+fn refused(error: DefinitionError) -> Error {
+    let kind = if error.too_complex { ErrorKind::TooComplex } else { ErrorKind::Invalid };
+    let errors = vec![FieldError { pointer: error.pointer.clone(), message: error.message.clone() }];
+    Error::new(kind, error.message).with_errors(errors)
+}

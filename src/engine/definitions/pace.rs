@@ -1,0 +1,34 @@
+//! Work beside the commits: in steps of milliseconds, at half speed while others write.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use snaphook_driver::Position;
+
+use super::super::tail::Tail;
+
+/// The pace of one piece of work.
+pub(super) struct Pace {
+    tail: Arc<Tail>,
+    /// The head of the log after the last step.
+    head: Position,
+}
+
+impl Pace {
+    pub(super) fn new(tail: &Arc<Tail>) -> Pace {
+        Pace { tail: Arc::clone(tail), head: tail.head() }
+    }
+
+    pub(super) fn tail(&self) -> Arc<Tail> {
+        Arc::clone(&self.tail)
+    }
+
+    /// After a step that began then: rests for as long as it took, if anything was written meanwhile.
+    pub(super) async fn rest(&mut self, began: Instant) {
+        let head = self.tail.head();
+        match std::mem::replace(&mut self.head, head) == head {
+            true => tokio::task::yield_now().await,
+            false => tokio::time::sleep(began.elapsed()).await,
+        }
+    }
+}

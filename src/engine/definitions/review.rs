@@ -1,0 +1,304 @@
+//! Checks every instance of a model against a new definition, and finds out what the change has to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
+
+use super::super::error::{Error, ErrorKind, Result};
+use super::super::workers::{Workers, late};
+use super::pace::Pace;
+use super::twins::Twins;
+use super::{LISTED_MAX, PAGE, lists};
+use crate::catalog::document::Document;
+use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, unique};
+use crate::drivers::Stores;
+
+/// Time that checking the instances of a model may take, and more for each of them.
+const TIME: Duration = Duration::from_secs(3);
+const TIME_EACH: Duration = Duration::from_micros(500);
+
+pub(super) struct Review {
+    pub(super) old: Arc<Model>,
+    new: Model,
+    carry: CarryOver,
+    /// What does not fit, by instance.
+    misfits: BTreeMap<String, String>,
+    /// For each `unique` list the one before it with the same values; see [`unique::followed`].
+    followed: Vec<Option<usize>>,
+    /// Lists of the new definition whose values may be new, so that two instances may share one.
+    unproven: Vec<usize>,
+    /// Pairs that share a value, found while their values were of different moments.
+    suspects: Vec<(String, String, usize)>,
+    /// Whether instances have to be looked at at all, and whether against the schema.
+    reads: bool,
+    validates: bool,
+    /// What the carry-over does to at least one instance: its renames anything, and which of its defaults.
+    renames: bool,
+    defaults: BTreeSet<usize>,
+    /// Time that was spent on looking, and how many instances were looked at.
+    spent: Duration,
+    looked_at: u32,
+}
+
+impl Review {
+    pub(super) fn new(old: Arc<Model>, new: Model, carry: CarryOver) -> Review {
+        let followed = unique::followed(&old.record.unique, &new.record.unique, &carry.renames);
+        let has_default = |name: &String| carry.defaults.iter().any(|(other, _)| other == name);
+        let unproven: Vec<usize> = (0..followed.len())
+            .filter(|list| followed[*list].is_none() || new.record.unique[*list].iter().any(has_default))
+            .collect();
+        let validates = old.record.schema != new.record.schema;
+        let reads = validates || !carry.is_empty() || !unproven.is_empty();
+        Review {
+            old,
+            new,
+            carry,
+            misfits: BTreeMap::new(),
+            followed,
+            unproven,
+            suspects: Vec::new(),
+            reads,
+            validates,
+            renames: false,
+            defaults: BTreeSet::new(),
+            spent: Duration::ZERO,
+            looked_at: 0,
+        }
+    }
+
+    /// Looks at every instance, while writes go on: a page at a time, when it is the model's turn.
+    pub(super) async fn all(
+        mut self,
+        store: &Arc<dyn ModelStore>,
+        workers: &Workers,
+        pace: &mut Pace,
+    ) -> Result<Review> {
+        if !self.reads {
+            return Ok(self);
+        }
+        let model = self.old.record.id.clone();
+        let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+        let mut twins = Twins::default();
+        loop {
+            let began = Instant::now();
+            let page = store.query(&model, &query).await?;
+            let look = move |effort: &Effort| {
+                page.items.iter().try_for_each(|instance| self.look(instance, Some(&mut twins), effort))?;
+                Ok::<_, Error>((self, twins))
+            };
+            (self, twins) = workers.run(&model, look).await??;
+            pace.rest(began).await;
+            match page.next {
+                Some(next) => query.cursor = Some(next),
+                None => break,
+            }
+        }
+        drop(twins);
+        self.confront(&**store).await?;
+        Ok(self)
+    }
+
+    /// Looks again at those that changed after `head`; returns up to where it came.
+    pub(super) async fn since(
+        mut self,
+        stores: &Stores,
+        workers: &Workers,
+        head: Position,
+    ) -> Result<(Review, Position)> {
+        let model = self.old.record.id.clone();
+        let filter = EventFilter { model: Some(model.clone()), ..EventFilter::default() };
+        let mut query = EventQuery { after: head, limit: PAGE, filter };
+        loop {
+            let page = stores.event.read(&query, None).await?;
+            let Some(last) = page.events.last() else { return Ok((self, page.head.max(query.after))) };
+            query.after = last.position;
+            let changed: BTreeSet<&String> = page.events.iter().filter_map(|event| event.instance.as_ref()).collect();
+            let mut instances = Vec::new();
+            for id in changed {
+                self.misfits.remove(id);
+                if self.reads {
+                    instances.extend(stores.model.get(&model, id).await?);
+                }
+            }
+            if instances.is_empty() {
+                continue;
+            }
+            let look = move |effort: &Effort| {
+                instances.iter().try_for_each(|instance| self.look(instance, None, effort))?;
+                Ok::<_, Error>(self)
+            };
+            self = workers.run(&model, look).await??;
+        }
+    }
+
+    fn look(&mut self, instance: &Instance, twins: Option<&mut Twins>, effort: &Effort) -> Result<()> {
+        let started = Instant::now();
+        self.compare(instance, twins, effort)?;
+        self.spent += started.elapsed();
+        self.looked_at += 1;
+        if self.spent > TIME + TIME_EACH * self.looked_at {
+            return Err(Error::new(
+                ErrorKind::TooComplex,
+                format!(
+                    "checking the instances of `{}` against the new schema takes too long: {} of them took {} ms; make the schema simpler",
+                    self.old.record.id,
+                    self.looked_at,
+                    self.spent.as_millis()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, instance: &Instance, twins: Option<&mut Twins>, effort: &Effort) -> Result<()> {
+        let mut value = parse(instance)?;
+        if let Some(taken) = self.carry_over(&mut value) {
+            self.misfit(&instance.id, || {
+                format!("/{taken} has a value, though the schema does not declare it: the rename to `{taken}` would overwrite it")
+            });
+        }
+        let verdict = if self.validates { self.new.schema.check(&value, "", effort) } else { Ok(()) };
+        match verdict {
+            Ok(()) => {}
+            Err(Unfit::Errors(errors)) => self.misfit(&instance.id, || {
+                let rows = errors.iter().take(3).map(|error| format!("{} {}", error.pointer, error.message));
+                rows.collect::<Vec<_>>().join("; ").trim().to_owned()
+            }),
+            Err(Unfit::TooComplex(message)) => self.misfit(&instance.id, || message),
+            Err(Unfit::Late) => return Err(late()),
+        }
+        let Some(twins) = twins.filter(|_| !self.unproven.is_empty()) else { return Ok(()) };
+        twins.instance(&instance.id);
+        for list in &self.unproven {
+            if let Some(values) = unique::values(&self.new.record.unique[*list], &value)
+                && let Some(other) = twins.key(*list, &values)
+                && self.suspects.len() < LISTED_MAX
+            {
+                self.suspects.push((instance.id.clone(), other.to_owned(), *list));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries data over and takes note of what that took. Answers the new name of a rename that meets a value which is
+    /// in its place.
+    fn carry_over(&mut self, value: &mut Value) -> Option<String> {
+        let data = value.as_object_mut()?;
+        let is_moved = |name: &String| self.carry.renames.iter().any(|(old, _)| old == name);
+        let taken = self.carry.renames.iter().find(|(old, new)| {
+            data.contains_key(old) && data.contains_key(new) && !is_moved(new)
+        });
+        let taken = taken.map(|(_, new)| new.clone());
+        let renames = CarryOver { renames: std::mem::take(&mut self.carry.renames), defaults: Vec::new() };
+        self.renames |= renames.apply(data);
+        self.carry.renames = renames.renames;
+        for (index, (name, default)) in self.carry.defaults.iter().enumerate() {
+            if !data.contains_key(name) {
+                data.insert(name.clone(), default.clone());
+                self.defaults.insert(index);
+            }
+        }
+        taken
+    }
+
+    fn misfit(&mut self, id: &str, message: impl FnOnce() -> String) {
+        if self.misfits.len() < LISTED_MAX {
+            self.misfits.entry(id.to_owned()).or_insert_with(message);
+        }
+    }
+
+    /// Reads pairs that seemed to share a value once more, both at nearly one moment.
+    async fn confront(&mut self, store: &dyn ModelStore) -> Result<()> {
+        let model = self.old.record.id.clone();
+        for (id, other, list) in std::mem::take(&mut self.suspects) {
+            let mut values = Vec::with_capacity(2);
+            for id in [&id, &other] {
+                let Some(instance) = store.get(&model, id).await? else { break };
+                let mut value = parse(&instance)?;
+                self.carry_over(&mut value);
+                values.push(unique::values(&self.new.record.unique[list], &value));
+            }
+            if let [Some(one), Some(two)] = &values[..]
+                && one == two
+            {
+                self.share(&id, &other, list);
+            }
+        }
+        Ok(())
+    }
+
+    fn share(&mut self, id: &str, other: &str, list: usize) {
+        let names = self.new.record.unique[list].join(", ");
+        self.misfit(id, || format!("has the same value of {names} as `{other}`, which `unique` forbids"));
+    }
+
+    /// `incompatible` if instances do not fit.
+    pub(super) fn verdict(&self) -> Result<()> {
+        incompatible(&self.old.record.id, &self.misfits)
+    }
+
+    /// The carry-over without what it does to no instance.
+    pub(super) fn needed(&self) -> CarryOver {
+        let renames = if self.renames { self.carry.renames.clone() } else { Vec::new() };
+        let defaults = self.defaults.iter().map(|index| self.carry.defaults[*index].clone()).collect();
+        CarryOver { renames, defaults }
+    }
+
+    /// The ids of the new definition's lists: a list whose values are the same as before keeps its id.
+    pub(super) fn list_ids(&self) -> Vec<String> {
+        (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(lists::new_id)).collect()
+    }
+
+    /// Lists whose keys have to be taken.
+    pub(super) fn new_lists(&self) -> Vec<usize> {
+        (0..self.followed.len()).filter(|list| self.kept_id(*list).is_none()).collect()
+    }
+
+    fn kept_id(&self, list: usize) -> Option<String> {
+        let old = self.followed[list]?;
+        let filled = |name: &String| self.defaults.iter().any(|index| self.carry.defaults[*index].0 == *name);
+        if self.new.record.unique[list].iter().any(filled) {
+            return None;
+        }
+        let id = self.old.record.unique_ids.get(old).cloned().unwrap_or_default();
+        // Keys of a list without an id hold its names.
+        let same_names = self.old.record.unique[old] == self.new.record.unique[list];
+        (!id.is_empty() || same_names).then_some(id)
+    }
+
+    /// The keys that an instance needs in these lists of `record`.
+    pub(super) fn keys(&mut self, record: &ModelRecord, wanted: &[usize], instance: &Instance) -> Result<Vec<String>> {
+        let mut value = parse(instance)?;
+        self.carry_over(&mut value);
+        let keys = unique::keys(record, &value).into_iter().filter(|key| wanted.contains(&key.list));
+        Ok(keys.map(|key| key.key).collect())
+    }
+}
+
+fn parse(instance: &Instance) -> Result<Value> {
+    Document::parse(&instance.data).map(|document| document.value).map_err(|error| {
+        Error::new(ErrorKind::Storage, format!("`{}/{}` cannot be read: {error}", instance.model, instance.id))
+    })
+}
+
+/// `incompatible` with a row for each instance; fine if there are none.
+pub(super) fn incompatible(model: &str, misfits: &BTreeMap<String, String>) -> Result<()> {
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    let errors = misfits
+        .iter()
+        .map(|(id, message)| FieldError { pointer: format!("/instances/{id}"), message: message.clone() })
+        .collect();
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "instances of `{model}` do not fit the new version, the first {} are listed; change them first, or the schema",
+            misfits.len()
+        ),
+    )
+    .with_errors(errors))
+}

@@ -1,0 +1,100 @@
+//! Whether a model takes writes. Closed for a moment while a new version is put in use, and while the model is deleted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::error::{Error, ErrorKind, Result};
+use super::models::Entry;
+
+/// How long a write waits for a change of its model. Only the claims of a new `unique` list take longer than milliseconds.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Writes of one model that wait; beyond it callers are told to come back.
+const WAITING_MAX: usize = 1000;
+
+/// Why a gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Closing {
+    Change = 1,
+    Deletion = 2,
+}
+
+const OPEN: u8 = 0;
+
+/// A model's gate. Writes that are in the committer's queue when it closes are still written.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: AtomicU8,
+    waiting: AtomicUsize,
+    opened: Notify,
+}
+
+/// Keeps a model closed for writes.
+pub(super) struct Closed(Arc<Entry>);
+
+impl Closed {
+    pub(super) fn new(entry: &Arc<Entry>, why: Closing) -> Closed {
+        entry.gate.state.store(why as u8, Ordering::Release);
+        Closed(Arc::clone(entry))
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.gate.state.store(OPEN, Ordering::Release);
+        self.0.gate.opened.notify_waiters();
+    }
+}
+
+impl Gate {
+    pub(super) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Ends when the gate is open. Then the model may have a new version, or be gone.
+    pub(super) async fn wait(&self, model: &str, deadline: Instant) -> Result<()> {
+        let _one = Waiting::new(&self.waiting, model)?;
+        loop {
+            let opened = self.opened.notified();
+            tokio::pin!(opened);
+            // From here on no opening is missed.
+            opened.as_mut().enable();
+            match self.state.load(Ordering::Acquire) {
+                OPEN => return Ok(()),
+                state if state == Closing::Deletion as u8 => {
+                    return Err(Error::new(ErrorKind::Conflict, format!("model `{model}` is being deleted")));
+                }
+                _ => {}
+            }
+            if tokio::time::timeout_at(deadline, opened).await.is_err() {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("model `{model}` is being changed and takes no writes yet; try again in a moment"),
+                ));
+            }
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize, model: &str) -> Result<Waiting<'a>> {
+        let one = Waiting(count);
+        if count.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            let detail = format!("{WAITING_MAX} writes wait for a change of model `{model}` already; try again in a second");
+            return Err(Error::new(ErrorKind::Overloaded, detail));
+        }
+        Ok(one)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
