@@ -28,7 +28,9 @@ pub struct UniqueKey {
 /// The keys of one instance's data.
 pub fn keys(record: &ModelRecord, data: &Value) -> Vec<UniqueKey> {
     (0..record.unique.len())
-        .filter_map(|list| values(&record.unique[list], data).map(|values| UniqueKey { list, key: key(record, list, &values) }))
+        .filter_map(|list| {
+            values(&record.unique[list], data).map(|values| UniqueKey { list, key: key(record, list, &values) })
+        })
         .collect()
 }
 
@@ -182,7 +184,12 @@ mod tests {
         };
         for (old, new, renames, expected) in [
             (lists(&[&["a"], &["b"]]), lists(&[&["b"], &["c"]]), rename(&[]), vec![Some(1), None]),
-            (lists(&[&["a"], &["b"]]), lists(&[&["a"], &["b"]]), rename(&[("a", "b"), ("b", "a")]), vec![Some(1), Some(0)]),
+            (
+                lists(&[&["a"], &["b"]]),
+                lists(&[&["a"], &["b"]]),
+                rename(&[("a", "b"), ("b", "a")]),
+                vec![Some(1), Some(0)],
+            ),
             (lists(&[&["a"]]), lists(&[&["b"]]), rename(&[("a", "b")]), vec![Some(0)]),
             (lists(&[&["a"]]), lists(&[&["a"]]), rename(&[("a", "b"), ("c", "a")]), vec![None]),
             (lists(&[&["a", "b"]]), lists(&[&["b", "a"]]), rename(&[]), vec![None]),

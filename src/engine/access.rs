@@ -209,7 +209,10 @@ mod tests {
             let error = update(r#"{"name":"y"}"#, seen).await.unwrap_err();
             assert!(error.code == AccessCode::Conflict && error.message.contains("new version"), "{}", error.message);
             assert!(
-                access.delete(&writer, "m", "a", Some(Expected { position: made.position, model_version: seen })).await.is_err()
+                access
+                    .delete(&writer, "m", "a", Some(Expected { position: made.position, model_version: seen }))
+                    .await
+                    .is_err()
             );
         }
         assert_eq!(bench.data("a").await, r#"{"title":"x"}"#);

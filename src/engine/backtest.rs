@@ -17,7 +17,7 @@ use super::prehooks::check_amended_here;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
-use crate::hooks::access::{Expected, Access, AccessCode, AccessError, Writer};
+use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::host::{Artifacts, BoundHook, HookHost};
 

@@ -86,7 +86,8 @@ impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize, model: &str) -> Result<Waiting<'a>> {
         let one = Waiting(count);
         if count.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            let detail = format!("{WAITING_MAX} writes wait for a change of model `{model}` already; try again in a second");
+            let detail =
+                format!("{WAITING_MAX} writes wait for a change of model `{model}` already; try again in a second");
             return Err(Error::new(ErrorKind::Overloaded, detail));
         }
         Ok(one)

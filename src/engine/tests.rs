@@ -28,7 +28,8 @@ async fn a_life() {
         panic!()
     };
     assert_eq!((updated.revision, updated.data.as_str()), (2, r#"{"a":9007199254740993}"#));
-    let stale = WriteOptions { precondition: Precondition::At(vec![Seen::instance(&created)]), ..WriteOptions::default() };
+    let stale =
+        WriteOptions { precondition: Precondition::At(vec![Seen::instance(&created)]), ..WriteOptions::default() };
     assert_eq!(bench.write(patch, stale).await.unwrap_err().kind, ErrorKind::PreconditionFailed);
 
     bench.write(Change::Delete { id: "one".to_owned() }, WriteOptions::default()).await.unwrap();

@@ -462,9 +462,7 @@ fn check_presence(
         (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, Change::Create { .. }) => {
             return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
         }
-        (Precondition::At(expected), Some(current))
-            if !expected.contains(&Seen::instance(current)) =>
-        {
+        (Precondition::At(expected), Some(current)) if !expected.contains(&Seen::instance(current)) => {
             let what = if expected.iter().any(|seen| seen.position == current.position) {
                 "was carried over to a new version of its model"
             } else {

@@ -142,7 +142,9 @@ mod tests {
             assert_eq!(of_write(&headers(lines), LogMark::of(LOG)).expect("valid"), expected, "{lines:?}");
         };
         let at = |seen: &[(u64, u64)]| {
-            Precondition::At(seen.iter().map(|(position, version)| Seen { position: *position, version: *version }).collect())
+            Precondition::At(
+                seen.iter().map(|(position, version)| Seen { position: *position, version: *version }).collect(),
+            )
         };
         check(&[], Precondition::None);
         check(&[(IF_MATCH, " * ")], Precondition::Exists);

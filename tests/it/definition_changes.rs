@@ -126,13 +126,19 @@ fn a_rename_never_overwrites_an_undeclared_value() {
                 api.put("/models/m", &renaming(definition(new, &[]), renames)).expect(200);
             }
         }
-        }
+    }
 }
 
 #[test]
 fn unique_values_change_their_names() {
     for (old, new, renames, unique_before, unique_after) in [
-        (&["a", "b"][..], &["a", "b"][..], json!({"a": "b", "b": "a"}), &[&["a"][..], &["b"]][..], &[&["a"][..], &["b"]][..]),
+        (
+            &["a", "b"][..],
+            &["a", "b"][..],
+            json!({"a": "b", "b": "a"}),
+            &[&["a"][..], &["b"]][..],
+            &[&["a"][..], &["b"]][..],
+        ),
         (&["a", "b"], &["b", "c"], json!({"a": "b", "b": "c"}), &[&["a"], &["b"]], &[&["b"], &["c"]]),
         (&["a", "b"], &["b", "a"], json!({"a": "b", "b": "a"}), &[&["a", "b"]], &[&["a", "b"]]),
         (&["a", "b"], &["a", "b"], json!({"a": "b", "b": "a"}), &[&["a"]], &[&["b"]]),
@@ -156,7 +162,10 @@ fn unique_values_change_their_names() {
         for list in lists {
             let mut twin = serde_json::Map::new();
             for name in list.as_array().expect("names") {
-                twin.insert(name.as_str().expect("a name").to_owned(), data(&api, "x")[name.as_str().expect("a name")].clone());
+                twin.insert(
+                    name.as_str().expect("a name").to_owned(),
+                    data(&api, "x")[name.as_str().expect("a name")].clone(),
+                );
             }
             let problem = create(&api, "twin", Value::Object(twin.clone())).expect_problem(409, "not-unique");
             let pointer = format!("/data/{}", list[0].as_str().expect("a name"));
@@ -165,7 +174,7 @@ fn unique_values_change_their_names() {
         let values = data(&api, "x");
         api.delete("/models/m/instances/x").expect(204);
         create(&api, "again", values).expect(201);
-        }
+    }
 }
 
 #[test]
@@ -184,7 +193,10 @@ fn a_unique_list_comes_and_goes() {
     for _ in 0..2 {
         let problem = api.put("/models/m", &unique).expect_problem(422, "incompatible");
         let rows = problem["errors"].as_array().expect("rows");
-        assert!(rows.len() == 1 && problem.to_string().contains("twin") && problem.to_string().contains("i7"), "{problem}");
+        assert!(
+            rows.len() == 1 && problem.to_string().contains("twin") && problem.to_string().contains("i7"),
+            "{problem}"
+        );
         let dry = api.put("/models/m?dry-run=true", &unique);
         dry.expect_problem(422, "incompatible");
     }
@@ -253,21 +265,27 @@ fn changes_of_one_model_follow_each_other() {
         // Without it, all of them, one after the other, hooks among them.
         let responses = at_once(&server, CLIENTS, |number, api| match number % 2 {
             0 => api.put("/models/m", &definition(&["a", &format!("q{round}x{number}")], &[])),
-            _ => api.put_javascript("m", "preCreate", &format!("export const preCreate = () => {{ /* {round} {number} */ }}")),
+            _ => api.put_javascript(
+                "m",
+                "preCreate",
+                &format!("export const preCreate = () => {{ /* {round} {number} */ }}"),
+            ),
         });
         let statuses: Vec<u16> = responses.iter().map(|response| response.status).collect();
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-        let versions: BTreeSet<u64> = responses
-            .iter()
-            .filter_map(|response| response.json()["version"].as_u64())
-            .collect();
+        let versions: BTreeSet<u64> =
+            responses.iter().filter_map(|response| response.json()["version"].as_u64()).collect();
         assert_eq!(versions.len(), CLIENTS / 2, "{versions:?}");
         assert_eq!(api.get("/models/m").expect(200).json()["version"], version + 1 + CLIENTS as u64);
     }
     // Each version is in the log, once, in order.
     let events = api.get("/events?model=m&type=model.updated&limit=1000").expect(200).json();
-    let versions: Vec<u64> =
-        events["items"].as_array().expect("events").iter().filter_map(|event| event["model_version"].as_u64()).collect();
+    let versions: Vec<u64> = events["items"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .filter_map(|event| event["model_version"].as_u64())
+        .collect();
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
 }
 
@@ -311,7 +329,8 @@ fn deletion_and_other_changes_exclude_each_other() {
         create_model(&api, "m", definition(&["a", "b"], &[&["a"], &["b"]]));
         assert_eq!(api.get("/models/m/instances?count=true").expect(200).json()["count"], 0);
         for number in 0..60 {
-            create(&api, &format!("i{number}"), json!({"a": format!("{number}"), "b": format!("{number}")})).expect(201);
+            create(&api, &format!("i{number}"), json!({"a": format!("{number}"), "b": format!("{number}")}))
+                .expect(201);
         }
         api.delete("/models/m?cascade=true").expect(204);
     }

@@ -258,10 +258,7 @@ impl ModelStore for SqliteModelStore {
         self.shared.writing("drop_model", position, |writer| {
             let Some(table) = tables.get(model) else { return Ok(None) };
             garbage.push(table.name.clone());
-            writer
-                .connection
-                .execute("DELETE FROM _models WHERE id = ?1", [model])
-                .map_err(fault("drop_model"))?;
+            writer.connection.execute("DELETE FROM _models WHERE id = ?1", [model]).map_err(fault("drop_model"))?;
             let model = model.to_owned();
             Ok(Some(Box::new(move |tables: &mut Tables| {
                 tables.remove(&model);
@@ -278,7 +275,8 @@ impl ModelStore for SqliteModelStore {
         self.shared.writes.fetch_add(1, Ordering::Relaxed);
         self.shared.writing("apply", position, |writer| {
             let checkpoint = writer.state.checkpoint;
-            let instances = || events.iter().filter(move |event| event.position > checkpoint && event.kind.is_instance());
+            let instances =
+                || events.iter().filter(move |event| event.position > checkpoint && event.kind.is_instance());
             writer.apply(instances(), &tables)?;
             if !writer.shadows.is_empty() {
                 self.shared.follow(writer, instances());

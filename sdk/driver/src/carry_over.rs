@@ -213,7 +213,10 @@ mod tests {
             (vec![chain.clone()], r#"{"b":1,"x":0,"c":2}"#),
             (vec![swap, chain], r#"{"c":1,"x":0,"b":2}"#),
             (vec![step(&[("a", "x")], &[])], r#"{"x":1,"b":2}"#),
-            (vec![step(&[], &[("d", 4)]), step(&[("d", "e")], &[("d", 5), ("a", 6)])], r#"{"a":1,"x":0,"b":2,"e":4,"d":5}"#),
+            (
+                vec![step(&[], &[("d", 4)]), step(&[("d", "e")], &[("d", 5), ("a", 6)])],
+                r#"{"a":1,"x":0,"b":2,"e":4,"d":5}"#,
+            ),
             (vec![step(&[], &[("d", 4)]), step(&[("d", "x")], &[])], r#"{"a":1,"b":2,"x":4}"#),
             (vec![step(&[("q", "r")], &[])], r#"{"a":1,"x":0,"b":2}"#),
         ] {
@@ -243,10 +246,8 @@ mod tests {
                             renames.push((old, targets.swap_remove(below(targets.len()))));
                         }
                     }
-                    let defaults: Vec<(&str, i64)> = NAMES
-                        .iter()
-                        .filter_map(|name| (below(5) == 0).then_some((*name, below(100) as i64)))
-                        .collect();
+                    let defaults: Vec<(&str, i64)> =
+                        NAMES.iter().filter_map(|name| (below(5) == 0).then_some((*name, below(100) as i64))).collect();
                     step(&renames, &defaults)
                 })
                 .collect();

@@ -35,8 +35,8 @@ pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Progress, Taken};
 pub use json::Json;
 pub use model_store::{
-    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator,
-    Path, SortKey,
+    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator, Path,
+    SortKey,
 };
 pub use secure_store::{Sealed, SecureStore};
 

@@ -224,7 +224,9 @@ impl Engine {
         // Hooks may have come and gone since.
         while let Some(event) = self.stores.event.last(&stream, at_most).await? {
             match event.kind {
-                EventKind::HookUpdated | EventKind::HookDeleted | EventKind::ModelEventSkipped => at_most = event.position - 1,
+                EventKind::HookUpdated | EventKind::HookDeleted | EventKind::ModelEventSkipped => {
+                    at_most = event.position - 1
+                }
                 EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
                 _ => break,
             }

@@ -188,9 +188,11 @@ impl Review {
     fn carry_over(&mut self, value: &mut Value) -> Option<String> {
         let data = value.as_object_mut()?;
         let is_moved = |name: &String| self.carry.renames.iter().any(|(old, _)| old == name);
-        let taken = self.carry.renames.iter().find(|(old, new)| {
-            data.contains_key(old) && data.contains_key(new) && !is_moved(new)
-        });
+        let taken = self
+            .carry
+            .renames
+            .iter()
+            .find(|(old, new)| data.contains_key(old) && data.contains_key(new) && !is_moved(new));
         let taken = taken.map(|(_, new)| new.clone());
         let renames = CarryOver { renames: std::mem::take(&mut self.carry.renames), defaults: Vec::new() };
         self.renames |= renames.apply(data);

@@ -23,9 +23,8 @@ async fn writes_wait_while_the_gate_is_closed() {
     let engine = Arc::clone(&bench.engine);
     let change = |id: &str| Change::Create { id: Some(id.to_owned()), data: snaphook_driver::Json::trusted("{}") };
     let one = change("a");
-    let waiting = tokio::spawn(async move {
-        engine.write("m", one, &WriteOptions::default(), &Origin::default()).await
-    });
+    let waiting =
+        tokio::spawn(async move { engine.write("m", one, &WriteOptions::default(), &Origin::default()).await });
     // Reads do not wait.
     assert_eq!(bench.engine.get("m", "a").await.unwrap_err().kind, ErrorKind::NotFound);
     for _ in 0..20 {
@@ -50,7 +49,12 @@ async fn keys_that_a_crash_left_are_forgotten() {
     let record = bench.engine.model("m").unwrap().record.clone();
     let kept = unique::keys(&record, &json!({"a": 1}))[0].key.clone();
     let left: Vec<(String, Stream)> = (0..700)
-        .map(|n| (format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { lists::new_id() } else { "0".repeat(32) }), Stream::of_instance("m", "x")))
+        .map(|n| {
+            (
+                format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { lists::new_id() } else { "0".repeat(32) }),
+                Stream::of_instance("m", "x"),
+            )
+        })
         .collect();
     assert!(bench.engine.stores.event.reserve(&left).await.unwrap().is_empty());
     let bench = bench.restart().await;
@@ -111,7 +115,8 @@ async fn changes_from_everywhere_follow_each_other() {
     bench.model("m", input(json!({"a": {}}), &[])).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("m")).unwrap();
-    let file = json!({"schema": {"type": "object", "properties": {"a": {}, "file": {"default": 1}}}, "indexes": [["a"]]});
+    let file =
+        json!({"schema": {"type": "object", "properties": {"a": {}, "file": {"default": 1}}}, "indexes": [["a"]]});
     std::fs::write(folder.path().join("m/model.json"), file.to_string()).unwrap();
     let files = async {
         for _ in 0..15 {

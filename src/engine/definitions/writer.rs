@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::{
-    Append, CarryOver, Conflict, Event, EventKind, Expected, Group, Instance, InstanceQuery,
-};
+use snaphook_driver::{Append, CarryOver, Conflict, Event, EventKind, Expected, Group, Instance, InstanceQuery};
 
 use super::super::command::Origin;
 use super::super::committer::Writer;

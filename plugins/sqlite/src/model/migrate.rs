@@ -23,9 +23,7 @@ pub(super) fn is_in_place(old: &Table, new: &ModelShape, carry: &CarryOver) -> b
         (names(old.column_definitions()), names(follower.column_definitions()));
     let (indexes_before, indexes_after): (HashSet<String>, HashSet<String>) =
         (names(old.index_definitions()), names(follower.index_definitions()));
-    carry.is_empty()
-        && indexes_before == indexes_after
-        && before.symmetric_difference(&after).count() <= ALTERS_MAX
+    carry.is_empty() && indexes_before == indexes_after && before.symmetric_difference(&after).count() <= ALTERS_MAX
 }
 
 /// Makes the table of a model with its indexes.

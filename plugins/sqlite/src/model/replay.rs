@@ -91,7 +91,8 @@ fn load(connection: &Connection, model: &str) -> Result<(ModelShape, Option<Pend
         })
         .optional()
         .map_err(fault("define"))?;
-    let corrupt = |message: &str| DriverError::new(ErrorKind::Corrupt, "define", message.to_owned()).with("model", model);
+    let corrupt =
+        |message: &str| DriverError::new(ErrorKind::Corrupt, "define", message.to_owned()).with("model", model);
     let (shape, pending) = row.ok_or_else(|| corrupt("a model with a table has no definition"))?;
     let read = || -> serde_json::Result<(ModelShape, Option<Pending>)> {
         Ok((serde_json::from_str(&shape)?, pending.as_deref().map(serde_json::from_str).transpose()?))

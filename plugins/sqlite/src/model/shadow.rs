@@ -123,7 +123,9 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
             })?;
         } else if let Some((rows, end)) =
             // Read and carried over without the writer; who changes one of them meanwhile changes both tables.
-            shared.readers.with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
+            shared
+                .readers
+                .with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
         {
             shared.transaction("prepare", |writer| {
                 let began = Instant::now();

@@ -24,7 +24,8 @@ pub async fn claims_ahead_of_their_event(subject: &Subject) {
         ..any("m", id)
     };
     let position = append_one(&*store, taking("a", "k")).await;
-    let taken = store.reserve(&[key("k", "b"), key("l", "b"), key("k", "a"), key("é", "c"), key("l", "c")]).await.unwrap();
+    let taken =
+        store.reserve(&[key("k", "b"), key("l", "b"), key("k", "a"), key("é", "c"), key("l", "c")]).await.unwrap();
     let by = |id: &str| Holder { stream: Stream::of_instance("m", id), position };
     assert_eq!(taken, [(0, by("a")), (4, by("b"))]);
     assert_eq!((holder(&*store, "k").await, holder(&*store, "l").await), (Some("a".into()), Some("b".into())));

@@ -216,7 +216,11 @@ pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
         assert!(found.len() as u64 + definitions[0].version <= checkpoint, "round {round}");
         for instance in &found {
             let data = instance.data.to_value().unwrap();
-            assert_eq!(data[name], instance.position, "round {round}: {instance:?} in version {}", definitions[0].version);
+            assert_eq!(
+                data[name], instance.position,
+                "round {round}: {instance:?} in version {}",
+                definitions[0].version
+            );
             let filter = [crate::model::condition(&[name], snaphook_driver::Operator::Eq(json!(instance.position)))];
             assert_eq!(crate::model::ids(&*store, "m", &filter).await, [instance.id.clone()], "round {round}");
         }
