@@ -13,7 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use toml::Spanned;
 
-use crate::config::{Phase, closest, is_model_id};
+use crate::config::{Phase, closest, is_model_id, read_regular};
+
+/// Largest file: as much as the largest WebAssembly file that is accepted.
+const FILE_BYTES_MAX: usize = 32 << 20;
 
 /// What `model.json` may hold.
 const MEMBERS: [&str; 4] = ["schema", "indexes", "unique", "renames"];
@@ -132,7 +135,9 @@ fn fault(errors: &mut Vec<FileError>, path: &Path, line: Option<usize>, message:
 }
 
 fn read(path: &Path, errors: &mut Vec<FileError>) -> Option<Vec<u8>> {
-    std::fs::read(path).map_err(|error| fault(errors, path, None, format!("cannot be read: {error}"))).ok()
+    read_regular(path, FILE_BYTES_MAX)
+        .map_err(|error| fault(errors, path, None, format!("cannot be read: {error}")))
+        .ok()
 }
 
 fn read_model(folder: &Path, id: String, errors: &mut Vec<FileError>) -> Option<ModelFiles> {

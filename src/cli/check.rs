@@ -1,7 +1,14 @@
 //! `snaphook check`: what is wrong with the configuration, and nothing else.
 
-use super::{Failure, Global, Result, apply, output};
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::client::{Client, path};
+use super::{Failure, Global, Result, apply, block_on, output};
 use crate::catalog::files;
+use crate::config::{Config, Grant};
+use crate::hooks::pattern::matches;
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
@@ -22,5 +29,85 @@ pub(super) fn check(global: &Global) -> Result<()> {
         1 => "1 grant".to_owned(),
         count => format!("{count} grants"),
     };
+    for warning in warnings(global, &config)? {
+        output::line(format!("warning: {warning}"))?;
+    }
     output::line(format!("{} is fine: serves at {}, {grants}", config.name(), config.url()))
+}
+
+/// What a server has that grants may name.
+#[derive(Default)]
+struct Known {
+    models: BTreeSet<String>,
+    /// Model and name.
+    hooks: BTreeSet<(String, String)>,
+    secrets: BTreeSet<String>,
+}
+
+/// Grants that open nothing because of what they name. Of models, hooks and secrets only a running server knows all.
+fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for grant in &config.grants {
+        for process in grant.process.iter().filter(|process| !process.program.is_file()) {
+            let program = process.program.display();
+            warnings.push(at(grant, &format!("there is no program `{program}`")));
+        }
+    }
+    let mut known = None;
+    if !config.grants.is_empty() {
+        block_on(async {
+            let client = global.client()?;
+            // Without a server nothing is known, and nothing is said.
+            known = ask(&client).await.ok();
+            Ok(())
+        })?;
+    }
+    let Some(mut known) = known else { return Ok(warnings) };
+    // What is in files is about to be there.
+    for model in files::read_directory(&config.hooks.directory).unwrap_or_default() {
+        known.models.insert(model.id);
+    }
+    for grant in &config.grants {
+        let models: Vec<_> = known.models.iter().filter(|model| matches(&grant.model, model)).collect();
+        if models.is_empty() {
+            warnings.push(at(grant, &format!("no model is called `{}`", grant.model)));
+        } else if !grant.hook.starts_with("sha256:") && grant.hook != "*" {
+            let is_bound =
+                |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(&grant.hook, name));
+            if !models.iter().any(is_bound) {
+                warnings.push(at(grant, &format!("no hook of `{}` is called `{}`", grant.model, grant.hook)));
+            }
+        }
+        for (what, patterns) in [("read", &grant.read), ("write", &grant.write)] {
+            for pattern in patterns.iter().filter(|pattern| !known.models.iter().any(|model| matches(pattern, model))) {
+                warnings.push(at(grant, &format!("`{what}` names `{pattern}`, and no model is called so")));
+            }
+        }
+        for pattern in grant.secret.iter().filter(|pattern| !known.secrets.iter().any(|name| matches(pattern, name))) {
+            warnings.push(at(grant, &format!("`secret` names `{pattern}`, and no secret is called so")));
+        }
+    }
+    Ok(warnings)
+}
+
+fn at(grant: &Grant, what: &str) -> String {
+    format!("the grant at line {}: {what}", grant.line)
+}
+
+async fn ask(client: &Client) -> Result<Known> {
+    let items = |page: &Value| page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let mut known = Known::default();
+    for model in items(&client.get("/models").await?) {
+        let Some(id) = model.get("id").and_then(text) else { continue };
+        let hooks = client.get(&path(&["models", &id, "hooks"])).await?;
+        for hook in
+            hooks.as_object().into_iter().flat_map(|phases| phases.values()).filter_map(Value::as_array).flatten()
+        {
+            known.hooks.extend(hook.get("name").and_then(text).map(|name| (id.clone(), name)));
+        }
+        known.models.insert(id);
+    }
+    known.secrets.extend(items(&client.get("/secrets").await?).iter().filter_map(text));
+    Ok(known)
 }

@@ -28,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
 use crate::drivers;
+use crate::hooks::engines;
 use client::Client;
 
 /// Models as a REST API over an event log, with sandboxed hooks around every change.
@@ -98,6 +99,9 @@ enum Command {
     Apply(apply::Apply),
     Dev(dev::Dev),
     Init(init::Init),
+    /// A process that compiles one hook; the server starts it
+    #[command(hide = true)]
+    Worker,
     /// A process in which V8 runs hooks; the server starts it
     #[command(hide = true)]
     V8Worker {
@@ -127,19 +131,22 @@ pub fn main() -> ExitCode {
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
+        Command::Worker => engines::serve_as_worker(),
         Command::V8Worker { folder } => work(&folder),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has had enough.
-        Err(Failure::OutputClosed) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&error),
+        Ok(()) | Err(Failure::OutputClosed) => engines::exit(0),
+        Err(error) => {
+            output::fail(&error);
+            engines::exit(1)
+        }
     }
 }
 
 #[cfg(target_os = "linux")]
 fn work(folder: &std::path::Path) -> Result<()> {
-    crate::hooks::engines::serve_as_v8_worker(folder)
+    engines::serve_as_v8_worker(folder)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -230,7 +230,7 @@ fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
         sender.send_replace(Some(Instant::now()));
         let code = signals.next().await;
         tracing::warn!("stopped at once; what was answered is in the event log");
-        std::process::exit(code);
+        engines::exit_at_once(code);
     });
     Ok(receiver)
 }
@@ -251,7 +251,7 @@ impl Signals {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 130,
             _ = self.terminate.recv() => 143,
@@ -268,7 +268,7 @@ impl Signals {
         Ok(Signals)
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn next(&mut self) -> u8 {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::document::{Section, Text, Value, list};
+use super::error::ConfigError;
 use super::http_pattern::HttpPattern;
 use super::{Grant, Phase, ProcessGrant, sections, suggest};
 
@@ -219,6 +220,21 @@ fn process(mut section: Section<'_>) -> Option<ProcessGrant> {
         timeout,
         memory_bytes: memory.unwrap_or(PROCESS_MEMORY_BYTES_DEFAULT),
         output_bytes: output.unwrap_or(PROCESS_OUTPUT_BYTES_DEFAULT),
+    })
+}
+
+/// Granted programs that are links, or are reached through one: what they lead to could be turned to something else.
+pub(super) fn links(grants: &[Grant]) -> impl Iterator<Item = ConfigError> + '_ {
+    let programs = grants.iter().flat_map(|grant| grant.process.iter().map(|process| (grant.line, &process.program)));
+    programs.filter_map(|(line, program)| {
+        // One that is not there yet is a matter of `snaphook check`, and of the call.
+        let real = program.canonicalize().ok().filter(|real| real != program)?;
+        let message = format!(
+            "`grants.process.program` is `{}`, which is, or is reached through, a symbolic link; expected the real path `{}`",
+            program.display(),
+            real.display()
+        );
+        Some(ConfigError::new(line, message))
     })
 }
 

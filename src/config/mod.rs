@@ -10,6 +10,7 @@ mod grants;
 mod handle;
 mod http_pattern;
 mod phase;
+mod regular;
 mod sections;
 mod suggest;
 mod units;
@@ -29,6 +30,7 @@ pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
 pub use http_pattern::HttpPattern;
 pub use phase::Phase;
+pub use regular::read_regular;
 pub use suggest::closest;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 pub use watch::watch;
@@ -211,6 +213,7 @@ impl Config {
         })?;
         let (config, mut errors) = Config::read(&text, file.parent().unwrap_or(file), Some(file), &environment);
         errors.extend(config.as_ref().and_then(|config| check(config).err()).into_iter().flat_map(|more| more.errors));
+        errors.extend(config.iter().flat_map(|config| grants::links(&config.grants)));
         accept(config, name, errors)
     }
 

@@ -12,7 +12,7 @@ use super::bindings::cannot_bind;
 use super::command::{BindingCode, BindingInput};
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{HookRecord, is_hook_name};
-use crate::config::Phase;
+use crate::config::{Phase, read_regular};
 use crate::hooks::engines::CODE_BYTES_MAX;
 use crate::hooks::host::Artifacts;
 use crate::hooks::library;
@@ -122,9 +122,5 @@ fn read_artifact(directory: &Path, name: &str, bytes_max: usize) -> std::result:
     if !file.starts_with(&root) {
         return Err(format!("`{name}` leads out of the hooks directory"));
     }
-    let size = std::fs::metadata(&file).map_err(missing)?.len();
-    if size > bytes_max as u64 {
-        return Err(format!("`{name}` has {size} bytes, at most {bytes_max} are allowed"));
-    }
-    std::fs::read(&file).map_err(missing)
+    read_regular(&file, bytes_max).map_err(missing)
 }

@@ -14,13 +14,13 @@ use super::error::{Error, ErrorKind, Result};
 use super::models::{Entry, Ready};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
-use crate::hooks::engines::{PrepareError, Prepared};
+use crate::hooks::engines::{PrepareError, PrepareErrorKind, Prepared};
 
 /// Hooks in one chain.
 const CHAIN_MAX: usize = 32;
 
 /// Chains that are made ready at once.
-pub(super) const PREPARING_MAX: usize = 4;
+pub(super) const PREPARING_MAX: usize = 64;
 
 /// A chain whose code runs.
 #[derive(Default)]
@@ -54,6 +54,19 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Vec<HookInfo>>> {
+        self.put_hooks_for(std::future::pending(), model, phase, chain, options, origin).await
+    }
+
+    /// The same for somebody who may go away: until the chain is ready to be bound, the work ends then.
+    pub async fn put_hooks_for(
+        &self,
+        gone: impl Future<Output = ()> + Send,
+        model: &str,
+        phase: Phase,
+        chain: Vec<BindingInput>,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Vec<HookInfo>>> {
         self.availability.check_model(model)?;
         if chain.is_empty() {
             return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
@@ -67,7 +80,11 @@ impl Engine {
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
-        let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
+        let checked = tokio::select! {
+            checked = self.check_chain(chain, phase, options) => checked?,
+            () = gone => return Err(Error::new(ErrorKind::Unavailable, "the client has gone, so nothing was bound")),
+        };
+        let Checked { mut records, code: code_ready, warnings } = checked;
         let _one = self.definitions.of(model).await;
         self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
@@ -131,6 +148,9 @@ impl Engine {
                 BindingCode::Library(library) => Some(library),
                 _ => None,
             };
+            if let Some(library) = &library {
+                tracing::info!("loading native library `{library}` for `{phase}`, hook `{name}`");
+            }
             let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
             checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
@@ -232,7 +252,13 @@ fn does_not_load(pointer: &str, name: &str, library: Option<&str>, error: &Prepa
         _ => String::new(),
     };
     let file = library.map_or_else(String::new, |library| format!("`{library}`: "));
-    cannot_bind(pointer.to_owned(), format!("hook `{name}` cannot be bound: {file}{}{place}", error.message))
+    let message = format!("hook `{name}` cannot be bound: {file}{}{place}", error.message);
+    match error.kind {
+        PrepareErrorKind::Invalid => cannot_bind(pointer.to_owned(), message),
+        PrepareErrorKind::TooComplex => Error::new(ErrorKind::TooComplex, message.clone())
+            .with_errors(vec![FieldError { pointer: pointer.to_owned(), message }]),
+        PrepareErrorKind::Overloaded => Error::new(ErrorKind::Overloaded, message),
+    }
 }
 
 fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {

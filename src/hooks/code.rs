@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
-use super::engines::Prepared;
+use super::engines::{PrepareError, Prepared};
 use super::grants::{Granted, HookId};
 use super::library::{self, Stamp};
 
@@ -76,8 +77,17 @@ pub(super) struct Followed {
 /// What the last look found.
 #[derive(Default)]
 pub(super) struct Seen {
+    /// Code that is being loaded, which may take longer than the call that found it can wait.
+    pub(super) loading: Option<Loading>,
     stamp: Option<Stamp>,
     gone_since: Option<Instant>,
+}
+
+/// A library on its way.
+pub(super) struct Loading {
+    pub(super) id: HookId,
+    pub(super) size: u64,
+    pub(super) task: JoinHandle<Result<Arc<dyn Prepared>, PrepareError>>,
 }
 
 /// What a look found.

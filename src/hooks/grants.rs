@@ -5,6 +5,7 @@
 //! business of each capability; how a refusal reads is decided here.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::{AccessCode, AccessError};
 use super::capabilities::http::UrlPattern;
+use super::fair;
 use super::pattern;
 use crate::config::{Config, Grant, Limits, Phase, ProcessGrant, format_duration, format_size};
 
@@ -29,6 +31,12 @@ impl fmt::Display for HookId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}/{}", self.model, self.phase, self.name)
     }
+}
+
+fn share_key(hook: &HookId) -> fair::Key {
+    let mut hasher = DefaultHasher::new();
+    (&hook.model, hook.phase, &hook.name).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The capabilities that a grant opens; `log` needs none.
@@ -78,6 +86,7 @@ impl Capability {
 pub struct Granted {
     config: Arc<Config>,
     hook: Arc<HookId>,
+    share_key: fair::Key,
     /// Of the matching grants the largest, else the defaults.
     pub limits: Limits,
     pub read: Vec<String>,
@@ -94,6 +103,7 @@ impl Granted {
         let mut granted = Granted {
             config: Arc::clone(config),
             hook: Arc::clone(hook),
+            share_key: share_key(hook),
             limits: config.hooks.limits,
             read: Vec::new(),
             write: Vec::new(),
@@ -123,6 +133,11 @@ impl Granted {
         granted.limits.timeout = timeout.unwrap_or(granted.limits.timeout);
         granted.limits.memory_bytes = memory.unwrap_or(granted.limits.memory_bytes);
         granted
+    }
+
+    /// Under which the hook shares permits with others: its place in the server, whatever code is bound there.
+    pub(super) fn share_key(&self) -> fair::Key {
+        self.share_key
     }
 
     /// Whether `config` is the configuration that this was resolved from.

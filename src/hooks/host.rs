@@ -21,16 +21,17 @@ use snaphook_driver::{PAYLOAD_BYTES_MAX, Position, Provenance, time};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::access::Access;
-use super::code::{Code, Followed, Found};
+use super::capabilities::process::Processes;
+use super::code::{Code, Followed, Found, Loading, Seen};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
-use super::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::engines::{CallReport, CallSettings, Engine, HookState, PrepareError, PrepareErrorKind, Prepared};
 use super::feed::{Feed, Told};
 use super::grants::{Granted, HookId};
 use super::library;
 use super::loaded::Loaded;
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
-use crate::config::{Config, Phase, format_size};
+use crate::config::{Config, Phase, format_duration, format_size};
 
 /// Calls of one hook that may wait, as a multiple of those that may run.
 const QUEUE_PER_CALL: usize = 16;
@@ -41,6 +42,9 @@ const REJECTION_FIELDS_MAX: usize = 1_000;
 
 /// What of a failure's message is kept: it goes into logs, answers and the error store.
 pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
+
+/// How long the code of a bound hook waits for its turn to be compiled.
+const LOAD_MAX: Duration = Duration::from_secs(30);
 
 /// Whether a hook decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +86,10 @@ pub struct HookInfo {
     pub mode: Mode,
     pub grants: Value,
     pub position: Position,
+    /// `ok`; `backing-off`: its calls fail until `retry_at`; `unavailable`: until something is done about it.
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
     /// What native code has: `not sandboxed`.
@@ -179,6 +187,7 @@ impl HookHost {
     /// attached later is ignored.
     pub fn attach(&self, access: Arc<dyn Access>, artifacts: Arc<dyn Artifacts>) {
         self.attach_services(Services::new(access), artifacts);
+        Processes::clean_up();
     }
 
     pub(super) fn attach_services(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
@@ -199,10 +208,9 @@ impl HookHost {
         phase: Phase,
         name: &str,
     ) -> Result<Arc<dyn Prepared>, PrepareError> {
-        let plain = |message| PrepareError { message, line: None, column: None };
         let engine = self.engines.iter().find(|candidate| candidate.name() == engine).ok_or_else(|| {
             let names: Vec<String> = self.engine_names().map(|name| format!("`{name}`")).collect();
-            plain(format!("no engine `{engine}` in this build; there are {}", names.join(", ")))
+            PrepareError::plain(format!("no engine `{engine}` in this build; there are {}", names.join(", ")))
         })?;
         let key = (engine.name(), phase, name.to_owned(), Sha256::digest(code).into());
         if let Some(prepared) = lock(&self.prepared).get(&key).and_then(Weak::upgrade) {
@@ -210,7 +218,11 @@ impl HookHost {
         }
         let prepared =
             AssertUnwindSafe(engine.prepare(code, phase, name)).catch_unwind().await.unwrap_or_else(|panic| {
-                Err(plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic))))
+                Err(PrepareError::plain(format!(
+                    "engine `{}` failed on this code: {}",
+                    engine.name(),
+                    panic_text(&*panic)
+                )))
             })?;
         let mut cache = lock(&self.prepared);
         // Two may have prepared the same at once: both keep the first.
@@ -277,7 +289,14 @@ impl HookHost {
     /// What the REST API tells of a hook.
     pub fn info(&self, hook: &BoundHook) -> HookInfo {
         let code = hook.code.load();
+        let (state, retry_at) = match (code.recent_failure(), code.prepared.get().map(|prepared| prepared.state())) {
+            (Some(_), _) | (None, Some(HookState::Unavailable)) => ("unavailable", None),
+            (None, Some(HookState::BackingOff { retry_at })) => ("backing-off", Some(time::format(retry_at))),
+            (None, None | Some(HookState::Ok)) => ("ok", None),
+        };
         HookInfo {
+            state,
+            retry_at,
             name: code.id.name.clone(),
             engine: hook.binding.engine.clone(),
             artifact: code.id.artifact.clone(),
@@ -444,23 +463,42 @@ impl HookHost {
         if code.is_settled() && !file.is_due() {
             return code;
         }
-        let (bytes, digest) = match file.look(&mut seen, library::directory(&self.config.load()), &code).await {
-            Found::Same => return code,
-            Found::Fault(message) => {
-                let broken = Code::new(HookId::clone(&code.id), code.size, None);
-                self.feed.tell_library(&hook.binding, &code.id.artifact, Some(&message));
-                broken.failed(format!("{message}; its calls fail until the file is there again"));
-                tracing::error!(hook = hook.label, "a native hook lost its library, so its calls fail: {message}");
-                hook.code.store(Arc::clone(&broken));
-                return broken;
+        let is_first = seen.loading.is_none();
+        if is_first {
+            match self.look(hook, file, &mut seen, &code).await {
+                Ok(loading) => seen.loading = Some(loading),
+                Err(code) => return code,
             }
-            Found::Bytes { bytes, digest } => (bytes, digest),
+        }
+        let Some(mut loading) = seen.loading.take() else { return code };
+        // Who found it waits for it, but not for longer than a call may take.
+        let patience = if is_first { self.granted_to(&code).limits.timeout } else { Duration::ZERO };
+        let loaded = match tokio::time::timeout(patience, &mut loading.task).await {
+            Ok(loaded) => loaded.unwrap_or_else(|error| Err(PrepareError::plain(error.to_string()))),
+            Err(_) => {
+                let name = &file.name;
+                if is_first {
+                    tracing::warn!(
+                        hook = hook.label,
+                        "native library `{name}` is still being loaded after {}",
+                        format_duration(patience)
+                    );
+                }
+                let waiting = Code::new(loading.id.clone(), loading.size, None);
+                seen.loading = Some(loading);
+                if code.prepared.initialized() {
+                    return code;
+                }
+                waiting.failed(format!("`{name}` is still being loaded; its calls fail until it is"));
+                hook.code.store(Arc::clone(&waiting));
+                return waiting;
+            }
         };
-        let id = HookId { artifact: format!("sha256:{digest}"), ..HookId::clone(&code.id) };
-        let new = match self.prepare(&hook.binding.engine, &bytes, id.phase, &id.name).await {
-            Ok(prepared) => Code::new(id, bytes.len() as u64, Some(prepared)),
+        let Loading { id, size, .. } = loading;
+        let new = match loaded {
+            Ok(prepared) => Code::new(id, size, Some(prepared)),
             Err(error) => {
-                let broken = Code::new(id, bytes.len() as u64, None);
+                let broken = Code::new(id, size, None);
                 let message =
                     format!("`{}`: {error}; put a library there that loads: until then its calls fail", file.name);
                 tracing::error!(hook = hook.label, "a native hook's library cannot be loaded: {message}");
@@ -474,6 +512,38 @@ impl HookHost {
         }
         hook.code.store(Arc::clone(&new));
         new
+    }
+
+    /// Looks at a hook's file and starts to load what is new there; the code that holds if nothing is.
+    async fn look(
+        &self,
+        hook: &BoundHook,
+        file: &Followed,
+        seen: &mut Seen,
+        code: &Arc<Code>,
+    ) -> Result<Loading, Arc<Code>> {
+        let (bytes, digest) = match file.look(seen, library::directory(&self.config.load()), code).await {
+            Found::Same => return Err(Arc::clone(code)),
+            Found::Fault(message) => {
+                let broken = Code::new(HookId::clone(&code.id), code.size, None);
+                self.feed.tell_library(&hook.binding, &code.id.artifact, Some(&message));
+                broken.failed(format!("{message}; its calls fail until the file is there again"));
+                tracing::error!(hook = hook.label, "a native hook lost its library, so its calls fail: {message}");
+                hook.code.store(Arc::clone(&broken));
+                return Err(broken);
+            }
+            Found::Bytes { bytes, digest } => (bytes, digest),
+        };
+        let id = HookId { artifact: format!("sha256:{digest}"), ..HookId::clone(&code.id) };
+        tracing::info!(hook = hook.label, "loading native library `{}` ({})", file.name, id.artifact);
+        let engine = self.engines.iter().find(|engine| engine.name() == hook.binding.engine).map(Arc::clone);
+        let (size, phase, name) = (bytes.len() as u64, id.phase, id.name.clone());
+        // It goes on when the call that found it has ended.
+        let task = tokio::spawn(async move {
+            let engine = engine.ok_or_else(|| PrepareError::plain("this build cannot load libraries"))?;
+            engine.prepare(&bytes, phase, &name).await
+        });
+        Ok(Loading { id, size, task })
     }
 
     /// The code, ready to run; loaded by the first call while the others wait.
@@ -494,8 +564,15 @@ impl HookHost {
                 return Err("its library was not loaded".to_owned());
             }
             let bytes = attached.artifacts.code(&code.id.artifact).await?;
-            let prepared = self.prepare(&hook.binding.engine, &bytes, code.id.phase, &code.id.name).await;
-            prepared.map_err(|error| error.to_string())
+            let started = Instant::now();
+            loop {
+                let prepared = self.prepare(&hook.binding.engine, &bytes, code.id.phase, &code.id.name).await;
+                match prepared {
+                    // It was bound, so it can be compiled: it takes its turn.
+                    Err(error) if error.kind == PrepareErrorKind::Overloaded && started.elapsed() < LOAD_MAX => {}
+                    prepared => return prepared.map_err(|error| error.to_string()),
+                }
+            }
         };
         match code.prepared.get_or_try_init(|| load).await {
             Ok(prepared) => Ok(Arc::clone(prepared)),

@@ -7,7 +7,7 @@ use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Config, format_size};
+use crate::config::{Config, format_size, read_regular};
 
 /// Largest library that is read. A hook in Rust has about 0.5 MB, with symbols for a debugger 20.
 const LIBRARY_BYTES_MAX: usize = 256 << 20;
@@ -71,7 +71,7 @@ pub(super) fn read_with_stamp(directory: &Path, name: &str) -> Result<(Stamp, Ve
         let limit = format_size(LIBRARY_BYTES_MAX);
         return Err(format!("library `{name}` has {} bytes, at most {limit} are allowed", before.len()));
     }
-    let bytes = std::fs::read(&path).map_err(unreadable)?;
+    let bytes = read_regular(&path, LIBRARY_BYTES_MAX).map_err(unreadable)?;
     let after = std::fs::metadata(&path).map_err(unreadable)?;
     let stamp = Stamp::new(&before);
     if stamp != Stamp::new(&after) || bytes.len() as u64 != before.len() {

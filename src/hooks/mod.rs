@@ -5,6 +5,7 @@ pub mod capabilities;
 mod code;
 pub mod context;
 pub mod engines;
+mod fair;
 pub mod feed;
 pub mod grants;
 pub mod host;
@@ -12,6 +13,8 @@ pub mod host_memory;
 pub mod library;
 mod loaded;
 pub mod pattern;
+#[cfg(target_os = "linux")]
+mod seccomp;
 pub mod session;
 mod sightings;
 pub mod stats;

@@ -16,6 +16,7 @@ use super::access::{Access, AccessCode, AccessError, Expected, Writer};
 use super::capabilities::http::HttpClient;
 use super::capabilities::process::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
+use super::fair;
 use super::grants::{Capability, Granted, HookId};
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
@@ -214,6 +215,11 @@ impl Session {
         let mut notes = lock(&self.notes);
         notes.log_bytes = 0;
         (std::mem::take(&mut notes.log), std::mem::take(&mut notes.asked))
+    }
+
+    /// Under which its hook shares permits with others.
+    pub(super) fn share_key(&self) -> fair::Key {
+        self.granted.share_key()
     }
 
     pub(super) fn hook(&self) -> &HookId {

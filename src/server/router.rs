@@ -11,6 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use tokio::sync::watch;
 
 use super::metrics::Route;
 use super::peer::{PeerRef, RequestMemory};
@@ -36,12 +37,16 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
-    let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory: RequestMemory::of(peer) };
+    let memory = RequestMemory::of(peer);
+    let mut call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory, client: None };
 
     let outcome = if call.verb() == Verb::Get || changes_data(&call) {
         AssertUnwindSafe(handle(call, body)).catch_unwind().await
     } else {
-        // On a task of its own: a client that goes away must not stop a change of definitions half way.
+        // On a task of its own: a client that goes away must not stop a change of definitions half way. What comes before the
+        // change may look whether it has gone.
+        let (_present, client) = watch::channel(());
+        call.client = Some(client);
         tokio::spawn(handle(call, body)).await.map_err(|error| match error.try_into_panic() {
             Ok(panic) => panic,
             Err(_) => Box::new("its task was cancelled"),

@@ -3,11 +3,15 @@
 mod addresses;
 mod bombs;
 mod calm;
+mod compiling;
 mod components;
 mod denials;
 mod guest;
+mod loading;
 mod loops;
 mod programs;
+mod sandbox;
+mod shares;
 mod tampering;
 mod throws;
 mod v8;

@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use super::shown;
 use crate::cli::hook::project::{self, Project};
 use crate::cli::{Result, output};
+use crate::config::read_regular;
 
 /// What a build makes lies there, or what it is made with; hidden files beside.
 const NO_SOURCES: [&str; 4] = ["dist", "target", "node_modules", "__pycache__"];
@@ -207,7 +208,7 @@ impl Sources {
         let mut newest = SystemTime::UNIX_EPOCH;
         for file in files {
             // By what is in them: a build may write a file anew that stays the same.
-            std::fs::read(&file).unwrap_or_default().hash(&mut hasher);
+            read_regular(&file, usize::MAX >> 1).unwrap_or_default().hash(&mut hasher);
             newest = newest.max(std::fs::metadata(&file).and_then(|found| found.modified()).unwrap_or(newest));
             file.hash(&mut hasher);
         }

@@ -117,7 +117,14 @@ impl Session {
         let Some(event) = self.within(READ_DEADLINE, &what, self.services.access.event(position)).await? else {
             return Ok(None);
         };
-        self.check_read(&event.model)?;
+        match self.check_read(&event.model) {
+            // The hook's log, which it cannot read, names the model and the lines that would open it.
+            Err(HostError::Access(error)) => {
+                let message = format!("hook `{}` asked for event {position}, whose model no grant opens", self.hook());
+                return Err(AccessError::new(error.code, message).into());
+            }
+            checked => checked?,
+        }
         let _held = self.hold(2 * event.data.as_ref().map_or(0, |data| data.len()))?;
         to_text(&event, &what).map(Some)
     }
@@ -217,7 +224,10 @@ mod tests {
         let bench = Bench::new().with_instance("customer", "c1", "{}").with_instance("staff", "s1", "{}");
         let session = bench.session("invoice", Phase::PostCreate, "mail", "read = ['customer']");
         assert!(session.read_event(1).await.unwrap().unwrap().contains("customer"));
-        assert_eq!(access_error(session.read_event(2).await.unwrap_err()).code, AccessCode::Denied);
+        let error = access_error(session.read_event(2).await.unwrap_err());
+        assert_eq!(error.code, AccessCode::Denied);
+        assert!(!error.message.contains("staff"), "{}", error.message);
+        assert!(session.finish().0[0].message.contains("staff"), "the admin learns which model it was");
         assert!(session.read_event(3).await.unwrap().is_none());
         let session = bench.session("invoice", Phase::PostCreate, "mail", "");
         assert_eq!(access_error(session.read_event(3).await.unwrap_err()).code, AccessCode::Denied);

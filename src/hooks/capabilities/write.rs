@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use snaphook_driver::{Instance, PAYLOAD_BYTES_MAX};
+use snaphook_driver::{Instance, Json, PAYLOAD_BYTES_MAX};
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
@@ -24,7 +24,7 @@ impl Session {
         // The data as the engine keeps it, and the instance that comes back.
         let _held = self.hold(2 * data.len())?;
         let call = self.services.access.create(&writer, model, id, data);
-        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+        self.written(model, Some(data), self.within(WRITE_DEADLINE, &what, call).await)
     }
 
     pub async fn write_update(
@@ -41,7 +41,7 @@ impl Session {
         let _held = self.hold(2 * data.len())?;
         let expected = expected.map(|position| self.expected(model, id, position));
         let call = self.services.access.update(&writer, model, id, data, expected);
-        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+        self.written(model, Some(data), self.within(WRITE_DEADLINE, &what, call).await)
     }
 
     pub async fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<String, HostError> {
@@ -50,7 +50,37 @@ impl Session {
         let what = format!("delete of `{model}/{id}`");
         let expected = expected.map(|position| self.expected(model, id, position));
         let call = self.services.access.delete(&writer, model, id, expected);
-        to_text(&self.within(WRITE_DEADLINE, &what, call).await?)
+        self.written(model, None, self.within(WRITE_DEADLINE, &what, call).await)
+    }
+
+    /// What a hook learns of its write. Without a read grant for the model: of the data no more than it sent, and of
+    /// instances that stand in its way nothing but that there are some.
+    fn written(
+        &self,
+        model: &str,
+        sent: Option<&str>,
+        result: Result<Instance, HostError>,
+    ) -> Result<String, HostError> {
+        if any_matches(&self.granted.read, model) {
+            return to_text(&result?);
+        }
+        match result {
+            Ok(instance) => to_text(&Instance { data: Json::trusted(sent.unwrap_or("null")), ..instance }),
+            Err(HostError::Access(AccessError { code, message })) => {
+                let why = match code {
+                    AccessCode::Exists => "the id or a unique value is taken",
+                    AccessCode::Conflict => "it is not at the expected position, or somebody else changed it meanwhile",
+                    AccessCode::NotFound => "there is no such model or instance",
+                    _ => return Err(AccessError { code, message }.into()),
+                };
+                Err(AccessError::new(
+                    code,
+                    format!("write to `{model}`: {why}; with a read grant for it this says more"),
+                )
+                .into())
+            }
+            Err(fatal) => Err(fatal),
+        }
     }
 
     fn check_write(&self, model: &str, id: Option<&str>, data: &str) -> Result<(), HostError> {
@@ -105,6 +135,24 @@ mod tests {
             assert_eq!(access_error(error).code, AccessCode::Denied);
         }
         assert_eq!(bench.access.writers().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_write_grant_is_no_read_grant() {
+        let bench = Bench::new().with_instance("audit", "old", r#"{"secret":1}"#);
+        let blind = bench.session("invoice", Phase::PostCreate, "mail", "write = ['audit']");
+        let text = blind.write_create("audit", Some("b"), r#"{"n":1}"#).await.unwrap();
+        assert!(text.contains(r#""data":{"n":1}"#), "{text}");
+        let text = blind.write_delete("audit", "old", None).await.unwrap();
+        assert!(text.contains(r#""data":null"#) && !text.contains("secret"), "{text}");
+        let error = access_error(blind.write_update("audit", "none", "{}", None).await.unwrap_err());
+        assert_eq!(error.code, AccessCode::NotFound);
+        assert!(error.message.contains("with a read grant for it this says more"), "{}", error.message);
+
+        let bench = Bench::new().with_instance("audit", "old", r#"{"secret":1}"#);
+        let reader = bench.session("invoice", Phase::PostCreate, "mail", "write = ['audit']\nread = ['audit']");
+        let text = reader.write_delete("audit", "old", None).await.unwrap();
+        assert!(text.contains("secret"), "{text}");
     }
 
     #[tokio::test]

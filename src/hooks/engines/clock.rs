@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::limits::Broken;
+use crate::hooks::fair;
 use crate::hooks::session::Session;
 
 /// The deadline of one call, seen from the guest's side (epoch ticks) and from outside (a guest that waits).
@@ -16,6 +17,11 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn start(limit: Duration, session: Option<Arc<Session>>) -> Self {
         Clock { start: Instant::now(), limit, session }
+    }
+
+    /// Under which its hook shares the cores with others; code that is only checked has a share of its own.
+    pub(super) fn share_key(&self) -> fair::Key {
+        self.session.as_ref().map_or(0, |session| session.share_key())
     }
 
     /// The guest had a core for so long.

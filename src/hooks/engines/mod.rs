@@ -2,6 +2,8 @@
 
 mod clock;
 mod component;
+#[cfg(target_os = "linux")]
+mod confine;
 #[cfg(test)]
 mod conformance;
 mod handback;
@@ -10,6 +12,7 @@ mod javascript;
 mod limits;
 mod native;
 mod quickjs;
+mod subprocess;
 #[cfg(test)]
 mod testing;
 #[cfg(target_os = "linux")]
@@ -20,7 +23,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use snaphook_driver::time::Millis;
 
+pub use native::{exit, exit_at_once};
+pub use subprocess::serve as serve_as_worker;
 #[cfg(target_os = "linux")]
 pub use v8::serve_as_worker as serve_as_v8_worker;
 pub use wasm::CODE_BYTES_MAX;
@@ -69,6 +76,23 @@ pub trait Prepared: Send + Sync {
 
     /// The same code was bound anew: what it did before is not held against it any more.
     fn bound_anew(&self) {}
+
+    /// Whether it runs at the moment.
+    fn state(&self) -> HookState {
+        HookState::Ok
+    }
+}
+
+/// Whether a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookState {
+    Ok,
+    /// Its calls fail at once until then.
+    BackingOff {
+        retry_at: Millis,
+    },
+    /// Its calls fail until somebody does something about it.
+    Unavailable,
 }
 
 /// What holds for one call, grants included.
@@ -87,9 +111,22 @@ pub struct CallReport {
     pub memory_bytes: u64,
 }
 
+/// What kind of reason it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrepareErrorKind {
+    /// The code is not what it should be.
+    Invalid,
+    /// Making it ready exceeds a budget of time, memory, size or depth.
+    TooComplex,
+    /// The server has no place for it now; the same code may be taken later.
+    Overloaded,
+}
+
 /// Why code cannot be bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareError {
+    pub kind: PrepareErrorKind,
     /// One sentence that says what, where and what to do.
     pub message: String,
     /// 1-based, in the author's source.
@@ -101,7 +138,21 @@ pub struct PrepareError {
 impl PrepareError {
     /// Without a place in the source.
     pub fn plain(message: impl Into<String>) -> Self {
-        PrepareError { message: message.into(), line: None, column: None }
+        PrepareError::of(PrepareErrorKind::Invalid, message)
+    }
+
+    /// More than a budget allows.
+    pub fn too_complex(message: impl Into<String>) -> Self {
+        PrepareError::of(PrepareErrorKind::TooComplex, message)
+    }
+
+    /// Not now.
+    pub fn overloaded(message: impl Into<String>) -> Self {
+        PrepareError::of(PrepareErrorKind::Overloaded, message)
+    }
+
+    fn of(kind: PrepareErrorKind, message: impl Into<String>) -> Self {
+        PrepareError { kind, message: message.into(), line: None, column: None }
     }
 }
 

@@ -36,7 +36,7 @@ impl Engine for Words {
         self.prepared.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(code.to_vec()).unwrap();
         if text == "bad" {
-            return Err(PrepareError { message: "not a word".into(), line: Some(1), column: Some(2) });
+            return Err(PrepareError { line: Some(1), column: Some(2), ..PrepareError::plain("not a word") });
         }
         assert!(text != "panic-early", "prepare panics");
         Ok(Arc::new(Word { text, gate: Arc::new(tokio::sync::Semaphore::new(0)) }))

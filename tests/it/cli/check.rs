@@ -11,6 +11,33 @@ fn a_configuration_that_is_fine() {
     assert_eq!(std::fs::read_dir(directory.path()).expect("a folder").count(), 1);
 }
 
+#[test]
+fn grants_that_name_nothing_are_warned_about() {
+    use crate::support::{Server, ServerOptions};
+
+    let tables = "[[grants]]\nmodel = 'order'\nphase = 'postCreate'\nhook = 'mial'\nread = ['order', 'custmer']\n\
+                  secret = ['key']\nprocess = [{ program = '/nowhere/x', args = [] }]\n\
+                  [[grants]]\nmodel = 'ordr'\nphase = 'preCreate'\namend = true\n";
+    let server = Server::start_with(ServerOptions { tables: tables.to_owned(), ..ServerOptions::default() });
+    let api = server.client();
+    crate::workbench::open_model(&api, "order");
+    api.put_javascript("order", "postCreate", "export default () => {}").expect(200);
+    let url = format!("http://{}", server.address());
+    let said = run(server.directory(), &["--url", &url, "check"]).ok();
+    for warning in [
+        "there is no program `/nowhere/x`",
+        "no hook of `order` is called `mial`",
+        "`read` names `custmer`, and no model is called so",
+        "`secret` names `key`, and no secret is called so",
+        "no model is called `ordr`",
+    ] {
+        assert!(said.lines().any(|line| line.starts_with("warning: ") && line.contains(warning)), "{warning}: {said}");
+    }
+    assert_eq!(said.matches("warning: ").count(), 5, "{said}");
+    api.request("PUT", "/secrets/key").body("text/plain", "x").send().expect(204);
+    assert!(!run(server.directory(), &["--url", &url, "check"]).ok().contains("`key`"));
+}
+
 const FAULTY: &str = "[server]
 mount-address = 'localhost:1337'
 max-body = '8 MB'

@@ -104,10 +104,14 @@ impl Prober {
             let started = Instant::now();
             self.reader.get("/models/calm/instances/a").expect(200);
             let read = started.elapsed();
+            let started = Instant::now();
+            self.reader.get("/healthz").expect(200);
+            let alive = started.elapsed();
+            let started = Instant::now() - read;
             self.writer.post("/models/calm/instances", &json!({"data": {"n": 1}})).expect(201);
             let written = started.elapsed();
             self.writer.post("/models/calm-hooked/instances", &json!({"data": {"n": 1}})).expect(201);
-            times.extend([read, written - read, started.elapsed() - written]);
+            times.extend([read, alive, written - read, started.elapsed() - written]);
             if over.load(Ordering::SeqCst) {
                 return times;
             }

@@ -186,17 +186,18 @@ fn a_link_is_not_the_program() {
     let directory = folder.path.join("directory");
     symlink(&folder.path, &directory).expect("a link");
     let through = directory.join("real");
-    let entries = [&link, &through].map(|path| format!("{{ program = '{}', args = [] }}", path.display())).join(", ");
-    let case = Case::new(&entries);
-    let bystander = Bystander::new(&case.server);
-    bystander.stays_calm("links", || {
-        for path in [&link, &through] {
-            let answer = case.run(json!({"program": path}));
-            assert_eq!(answer["code"], "denied", "{answer}");
-            let message = answer["message"].as_str().expect("a text");
-            assert!(message.contains(&format!("grant the real path `{program}`")), "{message}");
-        }
-    });
+    for path in [&link, &through] {
+        let file = folder.path.join("config.toml");
+        let table =
+            grant("runner", "postCreate", &format!("process = [{{ program = '{}', args = [] }}]", path.display()));
+        fs::write(&file, format!("[auth]\nmode = 'open'\n{table}")).expect("written");
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_snaphook"));
+        let output = check.arg("check").arg("--config").arg(&file).output().expect("a command");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains(":3: `grants.process.program` is `") && said.contains("a symbolic link"), "{said}");
+        assert!(said.contains(&format!("expected the real path `{program}`")), "{said}");
+    }
     // A program that turns into a link later is no better.
     let later = folder.script("later", "echo first");
     let case = Case::new(&format!("{{ program = '{later}', args = [] }}"));

@@ -6,11 +6,11 @@ use std::process::Command;
 use serde_json::json;
 
 use super::{Arena, Attack};
-use crate::support::{Response, ServerOptions, eventually, skip};
+use crate::support::{ServerOptions, eventually, skip};
 use crate::workbench::create;
 
 /// `None`: V8 is not here, which is said, and in CI is a failure.
-fn arena(hooks: &str) -> Option<Arena> {
+pub(super) fn arena(hooks: &str) -> Option<Arena> {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     if !plugins.join("v8/libmini_racer.so").is_file() {
         skip("the engine v8", "V8 is not in plugins/v8; `cargo xtask v8` fetches it");
@@ -25,7 +25,7 @@ fn arena(hooks: &str) -> Option<Arena> {
 }
 
 /// Processes that the server started, and theirs.
-fn workers(server: u32) -> Vec<u32> {
+pub(super) fn workers(server: u32) -> Vec<u32> {
     let children = |parent: u32| {
         let output = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().expect("`ps`");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -72,29 +72,65 @@ fn memory_and_stack() {
     arena.refuses(&Attack { name: "deep", source, causes: &["stack"], says: "stack of 1 MiB" });
 }
 
-/// V8 ends its process; the server and the other hooks go on, and the hook is kept out until it is bound anew.
+/// V8 ends its process; the server and the other hooks go on. That was the memory limit: the next call runs.
 #[test]
 fn what_ends_v8() {
     let Some(arena) = arena("timeout = '110 s'") else { return };
     let model = arena.victim();
-    let source = "export function preCreate() { new Array(1e9).fill(0); }";
+    let source = "export function preCreate({ after }) { if (after.n) new Array(1e9).fill(0); }";
     arena.bind(&model, "abort", source).expect(200);
-    let is_kept_out = |answer: Response| {
-        let problem = answer.expect_problem(502, "hook-failed");
-        let detail = problem["detail"].as_str().expect("a text");
-        let is_out = detail.contains("is not run again until it is bound anew");
-        assert!(is_out || detail.contains("V8 ended its process: "), "{detail}");
-        is_out
-    };
     arena.bystander.stays_calm("abort", || {
-        let first: Vec<_> = arena.calls(&model).into_iter().map(is_kept_out).collect();
-        assert!(first.contains(&false), "it never ran");
+        for answer in arena.calls(&model) {
+            let problem = answer.expect_problem(502, "hook-failed");
+            let detail = problem["detail"].as_str().expect("a text");
+            assert!(detail.contains("the limit `memory` is 64 MiB"), "{detail}");
+        }
     });
-    assert!(arena.calls(&model).into_iter().all(is_kept_out));
-    arena.bind(&model, "abort", source).expect(200);
-    assert!(!is_kept_out(create(&arena.api, &model, &json!({}))), "bound anew");
+    let state = arena.api.get(&format!("/models/{model}/hooks/preCreate")).expect(200).json();
+    assert_eq!(state[0]["state"], "ok", "{state}");
     arena.is_empty(&model);
+    create(&arena.api, &model, &json!({})).expect(201);
     arena.works_again(&model);
+}
+
+/// A process that ends for no limit's sake: the hook backs off, says so, and comes back by itself.
+#[test]
+fn a_hook_whose_process_ends_backs_off() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let Some(arena) = arena("timeout = '110 s'") else { return };
+    let model = arena.victim();
+    let source = "export function preCreate({ after }) { if (after.n) for (;;); }";
+    arena.bind(&model, "ends", source).expect(200);
+    create(&arena.api, &model, &json!({})).expect(201);
+    let path = format!("/models/{model}/hooks");
+    let state = || arena.api.get(&path).expect(200).json()["preCreate"][0].clone();
+    assert_eq!((&state()["state"], state().get("retry_at")), (&json!("ok"), None));
+    for round in 0..2 {
+        let client = arena.server.client();
+        let problem = std::thread::scope(|scope| {
+            let call = scope.spawn(|| create(&client, &model, &json!({"n": 1})));
+            // The one that computes: it is the only one that uses a core for long.
+            let busy = eventually("a worker that computes", || {
+                let used = |pid: &u32| {
+                    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                    stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse::<u64>().ok()
+                };
+                workers(arena.server.pid()).into_iter().find(|pid| used(pid).is_some_and(|ticks| ticks > 20))
+            });
+            let pid = i32::try_from(busy).ok().and_then(Pid::from_raw).expect("a process");
+            kill_process(pid, Signal::KILL).expect("a process");
+            call.join().expect("an answer").expect_problem(502, "hook-failed")
+        });
+        assert!(problem["detail"].as_str().expect("a text").contains("V8 ended the process of the call"), "{problem}");
+        let now = state();
+        assert_eq!(now["state"], "backing-off", "{round}: {now}");
+        assert!(now["retry_at"].as_str().is_some_and(|time| time.ends_with('Z')), "{now}");
+        let problem = create(&arena.api, &model, &json!({})).expect_problem(502, "hook-failed");
+        assert!(problem["detail"].as_str().expect("a text").contains("is not run for another"), "{problem}");
+        eventually("it runs again by itself", || (state()["state"] == "ok").then_some(()));
+    }
+    create(&arena.api, &model, &json!({})).expect(201);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) struct ServerOptions {
     pub(crate) tables: String,
     /// The path that the API is mounted at.
     pub(crate) mount_path: &'static str,
+    /// Where compiled code is kept; `None`: where all tests keep it.
+    pub(crate) cache: Option<PathBuf>,
     /// Whether the log must be free of panics when the server goes.
     pub(crate) panics_allowed: bool,
 }
@@ -34,6 +36,7 @@ impl Default for ServerOptions {
             hooks: String::new(),
             tables: String::new(),
             mount_path: "/",
+            cache: None,
             panics_allowed: false,
         }
     }
@@ -138,9 +141,9 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
-        let ServerOptions { server, hooks, tables, mount_path, .. } = &options;
+        let ServerOptions { server, hooks, tables, mount_path, cache, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
             "[server]\nmount-address = '127.0.0.1:0'\nmount-path = '{mount_path}'\n{server}\n\
              [auth]\nmode = 'open'\n\

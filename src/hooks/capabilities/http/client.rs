@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, redirect};
-use tokio::sync::Semaphore;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap};
+use reqwest::{Client, Method, Response, redirect};
 use url::Url;
 
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::host_memory::Held;
 use super::super::super::session::HostError;
 use super::address;
-use crate::config::format_size;
+use crate::config::{format_duration, format_size};
+use crate::hooks::fair::{self, FairSemaphore, Share};
 
 /// Body of one answer.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -49,7 +49,34 @@ pub struct HttpClient {
     public: OnceLock<Client>,
     named: OnceLock<Client>,
     buffered_bytes: AtomicUsize,
-    places: Semaphore,
+    places: FairSemaphore,
+}
+
+/// How long the parts of one request may take; without a bound of their own they are part of the whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::hooks) struct Pace {
+    /// From its start to the response's head, the connection included.
+    pub(in crate::hooks) head: Option<Duration>,
+    /// Between two pieces of the response's body.
+    pub(in crate::hooks) between_bytes: Option<Duration>,
+}
+
+/// For whom a request is, and how it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// The hook's share of all requests.
+    pub(super) key: fair::Key,
+    /// The grant names the host whole.
+    pub(super) named: bool,
+    pub(super) pace: Pace,
+}
+
+/// Waits for a part of a request.
+async fn within<T>(limit: Option<Duration>, what: &str, part: impl Future<Output = T>) -> Result<T, AccessError> {
+    let Some(limit) = limit else { return Ok(part.await) };
+    tokio::time::timeout(limit, part)
+        .await
+        .map_err(|_| AccessError::new(AccessCode::Timeout, format!("{what} within {}", format_duration(limit))))
 }
 
 /// One answer, whole.
@@ -78,29 +105,33 @@ impl HttpClient {
             public: OnceLock::new(),
             named: OnceLock::new(),
             buffered_bytes: AtomicUsize::new(0),
-            places: Semaphore::new(REQUESTS_MAX),
+            places: FairSemaphore::new(REQUESTS_MAX, Share::LeavesSome),
         }
     }
 
-    /// Sends one request and reads the whole answer; follows nothing. `named`: the grant names the host whole.
+    /// Sends one request and reads the whole answer; follows nothing.
     ///
     /// The caller has checked the address of a literal: connectors do not ask a resolver for it. What comes counts in `held`.
     pub(super) async fn send(
         &self,
-        named: bool,
+        terms: Terms,
         method: Method,
         url: Url,
         headers: HeaderMap,
         body: Bytes,
         held: &mut Held<'_>,
     ) -> Result<Answer, HostError> {
-        // Never closed; without a permit the request would only be uncounted.
-        let _place = self.places.acquire().await.ok();
+        let Terms { key, named, pace } = terms;
+        let _place = self.places.acquire(key, 1).await;
+        let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
         let mut request = self.client(named)?.request(method, url).headers(headers);
         if !body.is_empty() {
             request = request.body(body);
+        } else if takes_body {
+            // Else many servers answer 411.
+            request = request.header(CONTENT_LENGTH, 0);
         }
-        let mut response = request.send().await.map_err(explain)?;
+        let mut response = within(pace.head, "no response", request.send()).await?.map_err(explain)?;
         let announced = response.content_length().unwrap_or(0);
         if announced > BODY_BYTES_MAX as u64 {
             return Err(too_large().into());
@@ -108,7 +139,10 @@ impl HttpClient {
         let mut buffered = Buffered { client: self, bytes: 0 };
         let mut answer =
             Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
-        while let Some(chunk) = response.chunk().await.map_err(explain)? {
+        let next = async |response: &mut Response| {
+            within(pace.between_bytes, "the response's body did not go on", response.chunk()).await?.map_err(explain)
+        };
+        while let Some(chunk) = next(&mut response).await? {
             if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
                 return Err(too_large().into());
             }

@@ -20,7 +20,8 @@ use super::super::grants::{Capability, toml_string};
 use super::super::host_memory::Held;
 use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::config::format_size;
-use client::{Answer, Refused};
+pub(in crate::hooks) use client::Pace;
+use client::{Answer, Refused, Terms};
 pub use client::{HttpClient, Lookup};
 use url_pattern::Target;
 pub use url_pattern::UrlPattern;
@@ -30,8 +31,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
 const REDIRECTS_MAX: usize = 10;
-const HEADERS_BYTES_MAX: usize = 64 * 1024;
-const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
+pub(in crate::hooks) const HEADERS_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::hooks) const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
 
 /// Headers that decide where a message goes or where it ends: the client sets them itself.
 const HEADERS_OF_THE_CLIENT: [&str; 9] =
@@ -40,6 +41,15 @@ const HEADERS_OF_THE_CLIENT: [&str; 9] =
 impl Session {
     /// Sends a request and reads the whole answer.
     pub async fn http_send(&self, request: HttpRequest) -> Result<HttpResponse, HostError> {
+        self.http_send_paced(request, Pace::default()).await
+    }
+
+    /// The same, with bounds on the parts of each hop.
+    pub(in crate::hooks) async fn http_send_paced(
+        &self,
+        request: HttpRequest,
+        pace: Pace,
+    ) -> Result<HttpResponse, HostError> {
         self.count_call()?;
         let method = url_pattern::parse_method(&request.method).map_err(invalid)?;
         let target = Target::parse(&request.url).map_err(invalid)?;
@@ -51,7 +61,7 @@ impl Session {
         let headers = self.headers(&request.headers).await?;
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let what = format!("{method} {target}");
-        let mut hop = Hop { method, target, headers, body: request.body.into(), named, count: 0 };
+        let mut hop = Hop { method, target, headers, body: request.body.into(), named, pace, count: 0 };
         // What the fatal errors of a hop would be is kept apart: `within` speaks of errors for the guest.
         let call = async {
             let _slot = self.outside_slot().await;
@@ -69,20 +79,20 @@ impl Session {
 
     /// One request of a chain of redirects.
     async fn hop(&self, hop: Hop, redirect: Redirect, held: &mut Held<'_>) -> Result<Step, HostError> {
-        let Hop { method, target, headers, body, named, count } = hop;
-        let answer = self
-            .services
-            .http
-            .send(named, method.clone(), target.url().clone(), headers.headers.clone(), body.clone(), held)
-            .await
-            .map_err(|error| match error {
-                HostError::Access(error) if error.code == AccessCode::Denied => {
-                    self.refuse_address(&method, &target, &error.message).into()
+        let Hop { method, target, headers, body, named, pace, count } = hop;
+        let terms = Terms { key: self.share_key(), named, pace };
+        let (url, sent) = (target.url().clone(), headers.headers.clone());
+        let answer =
+            self.services.http.send(terms, method.clone(), url, sent, body.clone(), held).await.map_err(|error| {
+                match error {
+                    HostError::Access(error) if error.code == AccessCode::Denied => {
+                        self.refuse_address(&method, &target, &error.message).into()
+                    }
+                    HostError::Access(AccessError { code, message }) => {
+                        AccessError::new(code, format!("{method} {target}: {message}")).into()
+                    }
+                    fatal => fatal,
                 }
-                HostError::Access(AccessError { code, message }) => {
-                    AccessError::new(code, format!("{method} {target}: {message}")).into()
-                }
-                fatal => fatal,
             })?;
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let Some(location) = location.filter(|_| redirect != Redirect::Manual) else {
@@ -100,7 +110,7 @@ impl Session {
         }
         let location = location.to_str().map_err(|_| invalid("a redirect to what is no URL".to_owned()))?;
         let next = target.join(location).map_err(|error| invalid(format!("redirect from {target}: {error}")))?;
-        let mut hop = Hop { method, target: next, headers, body, named: false, count: count + 1 };
+        let mut hop = Hop { method, target: next, headers, body, named: false, pace, count: count + 1 };
         hop.rewrite(answer.status, &target);
         hop.named = self.check_http(&hop.method, &hop.target, Some(&target))?;
         Ok(Step::Next(hop))
@@ -197,6 +207,7 @@ struct Hop {
     body: Bytes,
     /// The grant names the host whole.
     named: bool,
+    pace: Pace,
     /// Redirects before this one.
     count: usize,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::session::{ProcessCommand, ProcessOutput};
 use crate::config::ProcessGrant;
+use crate::hooks::fair;
 
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
@@ -14,8 +15,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 pub struct Processes {}
 
 impl Processes {
+    pub(in crate::hooks) fn clean_up() {}
+
     pub(super) async fn run(
         &self,
+        _key: fair::Key,
         _grant: &ProcessGrant,
         _command: ProcessCommand,
         _timeout: Duration,

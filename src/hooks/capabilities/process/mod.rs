@@ -69,7 +69,7 @@ impl Session {
         let mut held = self.hold(command.stdin.len())?;
         let call = async {
             let _slot = self.outside_slot().await;
-            self.services.processes.run(grant, command, timeout).await
+            self.services.processes.run(self.share_key(), grant, command, timeout).await
         };
         // The program is ended at its own limit, with what it had printed by then in the message.
         let output = self.within(timeout + run::GRACE, &what, call).await?;

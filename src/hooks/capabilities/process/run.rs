@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::session::{ProcessCommand, ProcessOutput};
 use super::child::{self, StartError, Started, Step};
 use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PROCESSES_MAX, Workspace};
 use crate::config::{ProcessGrant, format_duration, format_size};
+use crate::hooks::fair::{self, FairSemaphore, Share};
 
 /// Programs of all hooks at the same moment.
 const RUNS_MAX: usize = 16;
@@ -36,7 +37,7 @@ const REAP_TIME: Duration = Duration::from_secs(1);
 
 /// Runs programs.
 pub struct Processes {
-    places: Semaphore,
+    places: FairSemaphore,
     /// Whether to try for namespaces.
     namespaces: bool,
     launcher: OnceLock<io::Result<mpsc::Sender<Job>>>,
@@ -44,7 +45,11 @@ pub struct Processes {
 
 impl Default for Processes {
     fn default() -> Self {
-        Processes { places: Semaphore::new(RUNS_MAX), namespaces: true, launcher: OnceLock::new() }
+        Processes {
+            places: FairSemaphore::new(RUNS_MAX, Share::LeavesSome),
+            namespaces: true,
+            launcher: OnceLock::new(),
+        }
     }
 }
 
@@ -52,26 +57,37 @@ impl Default for Processes {
 type Job = (child::Plan, oneshot::Sender<Result<Running, StartError>>);
 
 impl Processes {
+    /// Removes what servers left that were killed while a program ran.
+    pub(in crate::hooks) fn clean_up() {
+        let cleaned = std::thread::Builder::new().name("snaphook-cleaner".to_owned()).spawn(sandbox::remove_stale);
+        if let Err(error) = cleaned {
+            tracing::warn!("what killed servers left cannot be removed: {error}");
+        }
+    }
+
     /// As in a container that allows no namespaces.
     #[cfg(test)]
     pub(super) fn without_namespaces() -> Self {
         Processes { namespaces: false, ..Processes::default() }
     }
 
-    /// Runs the command that `grant` opens. The time starts when there is a place for it.
+    /// Runs the command that `grant` opens, for the hook of that key. The time starts when there is a permit for it.
     pub(super) async fn run(
         &self,
+        key: fair::Key,
         grant: &ProcessGrant,
         command: ProcessCommand,
         timeout: Duration,
     ) -> Result<ProcessOutput, AccessError> {
         let name = &command.program;
         let failed = |error: &dyn std::fmt::Display| AccessError::new(AccessCode::Failed, format!("`{name}`: {error}"));
-        // Never closed; without a permit the run would only be uncounted.
-        let _place = self.places.acquire().await.ok();
+        let _place = self.places.acquire(key, 1).await;
         let workspace = Workspace::new().map_err(|error| failed(&error))?;
         let directory = workspace.path().to_owned();
         let started = self.start(grant, &command, timeout, &workspace).await;
+        if let Ok(Running { started: Some(started) }) = &started {
+            workspace.note_session(started.pid.as_raw_nonzero().get()).map_err(|error| failed(&error))?;
+        }
         let mut kept = Kept::new(workspace);
         let output = match started {
             Ok(running) => running.finish(grant, command.stdin, timeout, &directory, &mut kept.program).await,
@@ -146,7 +162,6 @@ impl Processes {
         let launcher = self.launcher.get_or_init(|| {
             let (sender, jobs) = mpsc::channel::<Job>();
             std::thread::Builder::new().name("snaphook-launcher".to_owned()).spawn(move || {
-                sandbox::remove_stale();
                 for (plan, waiting) in jobs {
                     // If nobody waits any more, what was started ends with the message.
                     let _ = waiting.send(child::start(&plan).map(|started| Running { started: Some(started) }));

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -32,6 +32,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::child::Plan;
 use crate::config::ProcessGrant;
+use crate::hooks::seccomp::Filter;
 
 /// Processes and threads of one run.
 pub(super) const PROCESSES_MAX: u64 = 64;
@@ -64,9 +65,12 @@ const USERS: u32 = 1 << 24;
 /// How the temporary directories are called.
 const WORKSPACE_PREFIX: &str = "snaphook-process-";
 
-/// From this age on a directory that nobody holds was left by a server that was killed. A younger one may be about to
-/// be held.
+/// How they are called until they are held. One of that name that is as old as this was left by a server that was killed.
+const WORKSPACE_NEW_PREFIX: &str = ".snaphook-process-";
 const STALE_AGE: Duration = Duration::from_secs(60);
+
+/// Beside a directory: the session whose processes use it, and the time since boot at which it began.
+const SESSION_EXTENSION: &str = "session";
 
 /// A fresh temporary directory; removed with all that is in it when dropped.
 pub(super) struct Workspace {
@@ -79,8 +83,12 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new() -> io::Result<Self> {
-        let path = tempfile::Builder::new().prefix(WORKSPACE_PREFIX).tempdir()?.keep();
-        let held = hold(&path)?;
+        let new = tempfile::Builder::new().prefix(WORKSPACE_NEW_PREFIX).tempdir()?.keep();
+        let held = hold(&new)?;
+        // From here on whoever finds it and can hold it knows that nobody else does.
+        let name = new.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned();
+        let path = new.with_file_name(name);
+        fs::rename(&new, &path)?;
         let workspace = Workspace { path, _held: held, user: Privileges::get().next_user() };
         fs::set_permissions(&workspace.path, fs::Permissions::from_mode(0o700))?;
         if let Some(user) = workspace.user {
@@ -92,12 +100,58 @@ impl Workspace {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Notes whose it is. A server that is killed takes its programs along, but not what those started where there are no
+    /// namespaces: the next server ends them.
+    pub(super) fn note_session(&self, session: i32) -> io::Result<()> {
+        let started = started_at(session).unwrap_or(0);
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(self.path.with_extension(SESSION_EXTENSION))?.write_all(format!("{session} {started}").as_bytes())
+    }
 }
 
 impl Drop for Workspace {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             tracing::warn!("cannot remove `{}`: {error}", self.path.display());
+        }
+        // There is one only if a program was started.
+        let _ = fs::remove_file(self.path.with_extension(SESSION_EXTENSION));
+    }
+}
+
+/// Ticks after boot at which a process began.
+fn started_at(process: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Ends what is left of the session that used a directory. A session's number is nobody else's while it has processes; that
+/// they are confined as programs are says that it is still the same.
+fn end_session(workspace: &Path) {
+    let note = workspace.with_extension(SESSION_EXTENSION);
+    if !fs::symlink_metadata(&note).is_ok_and(|meta| meta.is_file() && meta.uid() == Privileges::get().user) {
+        return;
+    }
+    let note = fs::read_to_string(note).unwrap_or_default();
+    let Some((session, since)) = note.split_once(' ') else { return };
+    let (Ok(session), Ok(since)) = (session.parse::<i32>(), since.parse::<u64>()) else { return };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let is_member = fields.split_whitespace().nth(3).and_then(|text| text.parse().ok()) == Some(session);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let is_confined = status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
+        if is_member
+            && is_confined
+            && started_at(pid).is_some_and(|started| started >= since)
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // It may be gone already.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
 }
@@ -113,18 +167,24 @@ fn hold(path: &Path) -> io::Result<OwnedFd> {
 /// Removes the directories that servers left which were killed while a program ran.
 pub(super) fn remove_stale() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(WORKSPACE_PREFIX.as_bytes()))
-    {
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_new = name.as_bytes().starts_with(WORKSPACE_NEW_PREFIX.as_bytes());
+        if !is_new && !name.as_bytes().starts_with(WORKSPACE_PREFIX.as_bytes()) {
+            continue;
+        }
         let Ok(meta) = entry.metadata() else { continue };
         // What somebody else made with such a name is not ours to touch, least of all to follow.
         let ours = meta.uid() == Privileges::get().user || (USER_FIRST..USER_FIRST + USERS).contains(&meta.uid());
-        let old = meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
+        let old = !is_new || meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
         if meta.is_dir()
             && ours
             && old
             && let Ok(_held) = hold(&entry.path())
         {
+            end_session(&entry.path());
             let removed = remove(&entry.path());
+            let _ = fs::remove_file(entry.path().with_extension(SESSION_EXTENSION));
             tracing::info!("removed `{}` of a server that was killed: {removed:?}", entry.path().display());
         }
     }
@@ -375,64 +435,22 @@ fn loader(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// System calls that fail with "not permitted": those that leave the process group, and those that programs which
-/// turn data into data do not need but attacks on kernels do.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+/// System calls that fail with "not permitted": those that leave the process group or outlive it, and those that programs
+/// which turn data into data do not need but attacks on kernels do.
 fn filter(namespaces: bool) -> Vec<libc::sock_filter> {
-    #[cfg(target_arch = "x86_64")]
-    const ARCHITECTURE: u32 = 0xc000_003e;
-    #[cfg(target_arch = "aarch64")]
-    const ARCHITECTURE: u32 = 0xc000_00b7;
-    /// Numbers from here on are those of the x32 ABI, a second way to the same calls.
-    const X32: u32 = 0x4000_0000;
-    let refused = [
-        libc::SYS_setsid,
-        libc::SYS_setpgid,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_mount,
-        libc::SYS_umount2,
-        libc::SYS_pivot_root,
-        libc::SYS_chroot,
-        libc::SYS_ptrace,
-        libc::SYS_process_vm_readv,
-        libc::SYS_process_vm_writev,
-        libc::SYS_keyctl,
-        libc::SYS_add_key,
-        libc::SYS_request_key,
-        libc::SYS_bpf,
-        libc::SYS_perf_event_open,
-        libc::SYS_io_uring_setup,
-        libc::SYS_userfaultfd,
-        libc::SYS_init_module,
-        libc::SYS_finit_module,
-        libc::SYS_kexec_load,
-        libc::SYS_reboot,
-        libc::SYS_swapon,
-        libc::SYS_kcmp,
-        libc::SYS_pidfd_getfd,
-        libc::SYS_process_madvise,
-        // Landlock knows only TCP, and sockets with a path lead out of every namespace.
-        libc::SYS_socket,
-        // Memory that is no process's until it is mapped.
-        libc::SYS_memfd_create,
-        libc::SYS_memfd_secret,
-        libc::SYS_shmget,
-    ];
+    let filter = Filter::new()
+        .refuse(&[libc::SYS_setsid, libc::SYS_setpgid])
+        // It would outlive the server.
+        .refuse_only(libc::SYS_prctl, 0, &[libc::PR_SET_PDEATHSIG as u32])
+        .refuse_with(libc::SYS_clone, 0, NAMESPACES)
+        // What its flags are stands in memory, which no filter sees: C libraries use `clone` then.
+        .unknown(libc::SYS_clone3)
+        .refuse(UNCOUNTED)
+        .refuse(KERNEL);
+    if namespaces {
+        return filter.otherwise_allow();
+    }
     // Without a namespace of its own it would see every process of its user, which can be the server's.
-    let at_others = [
-        libc::SYS_tkill,
-        libc::SYS_tgkill,
-        libc::SYS_rt_sigqueueinfo,
-        libc::SYS_rt_tgsigqueueinfo,
-        libc::SYS_pidfd_open,
-        libc::SYS_pidfd_send_signal,
-        libc::SYS_setpriority,
-        libc::SYS_ioprio_set,
-        libc::SYS_migrate_pages,
-        libc::SYS_move_pages,
-    ];
-    // Of these the first argument says which process, and 0 is its own, or its own group.
     let at_self = [
         libc::SYS_kill,
         libc::SYS_prlimit64,
@@ -441,33 +459,95 @@ fn filter(namespaces: bool) -> Vec<libc::sock_filter> {
         libc::SYS_sched_setparam,
         libc::SYS_sched_setattr,
     ];
-    let refused = refused.into_iter().chain(at_others.into_iter().filter(|_| !namespaces));
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    // Of `seccomp_data`, the number is at offset 0, the architecture at 4, the low half of the first argument at 16.
-    let mut filter = vec![statement(load, 4), jump(equal, ARCHITECTURE, 1, 0), refuse, statement(load, 0)];
-    filter.extend([jump(at_least, X32, 0, 1), refuse]);
-    for number in refused {
-        filter.extend([jump(equal, number as u32, 0, 1), refuse]);
-    }
-    for number in at_self.into_iter().filter(|_| !namespaces) {
-        let own = [jump(equal, number as u32, 0, 4), statement(load, 16), jump(equal, 0, 1, 0), refuse];
-        filter.extend(own);
-        filter.push(statement(load, 0));
-    }
-    filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    // Of these the first argument says which process, and 0 is its own, or its own group.
+    let filter = at_self.into_iter().fold(filter, |filter, call| filter.allow_only(call, 0, &[0]));
     filter
+        .refuse(&[
+            libc::SYS_tkill,
+            libc::SYS_tgkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::SYS_pidfd_open,
+            libc::SYS_pidfd_send_signal,
+            libc::SYS_setpriority,
+            libc::SYS_ioprio_set,
+            libc::SYS_migrate_pages,
+            libc::SYS_move_pages,
+        ])
+        .otherwise_allow()
 }
 
-/// For another architecture the numbers would have to be known; namespaces hold the program there.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn filter(_namespaces: bool) -> Vec<libc::sock_filter> {
-    Vec::new()
-}
+/// Flags of `clone`; in a user namespace of its own a program has every right that the kernel knows.
+const NAMESPACES: u32 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP) as u32;
+
+/// Memory that is no process's: nobody counts it, and some of it stays when all processes have ended.
+const UNCOUNTED: &[libc::c_long] = &[
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    // Landlock knows only TCP, sockets with a path lead out of every namespace, and what is sent and not read is kept.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_io_setup,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// Namespaces and file systems, other processes, and the kernel itself.
+const KERNEL: &[libc::c_long] = &[
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+];
 
 /// What the server itself may do.
 struct Privileges {

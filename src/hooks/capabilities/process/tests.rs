@@ -306,16 +306,23 @@ fn what_a_killed_server_left_is_removed_and_nothing_else() {
         fs::create_dir_all(path.join("d/d")).unwrap();
         path
     };
+    let new = |age: Duration| {
+        let path = tempfile::Builder::new().prefix(".snaphook-process-").tempdir().unwrap().keep();
+        fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::now() - age).unwrap();
+        path
+    };
     let age = |path: &Path| {
         let past = std::time::SystemTime::now() - Duration::from_secs(3600);
         fs::File::open(path).unwrap().set_modified(past).unwrap();
     };
-    let (stale, young) = (made("stale"), made("young"));
+    let (stale, just_left) = (made("stale"), made("young"));
+    let (old, young) = (new(Duration::from_secs(3600)), new(Duration::ZERO));
     let used = super::sandbox::Workspace::new().unwrap();
     age(&stale);
     age(used.path());
     super::sandbox::remove_stale();
-    assert!(!stale.exists() && young.exists() && used.path().exists());
+    assert!(!stale.exists() && !just_left.exists() && !old.exists());
+    assert!(young.exists() && used.path().exists());
     fs::remove_dir_all(young).unwrap();
 }
 
@@ -479,7 +486,7 @@ print("end")
         output_bytes: 1 << 20,
     };
     let command = ProcessCommand { stdin: source.into_bytes(), ..command(&python, &["-I", "-"]) };
-    let result = Processes::without_namespaces().run(&grant, command, grant.timeout).await;
+    let result = Processes::without_namespaces().run(0, &grant, command, grant.timeout).await;
     assert_eq!(text(result), "end\n");
 }
 

@@ -8,6 +8,7 @@
 
 mod command;
 mod core_module;
+mod counts;
 mod inspect;
 #[cfg(test)]
 mod since_v0_0_9;
@@ -29,7 +30,7 @@ use super::handback::amended;
 use super::idle::IdlePool;
 use super::limits::CHECK_LIMITS;
 use super::wasm::{self, CodeCache, Runtime, Sandbox, State};
-use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::{CallReport, CallSettings, Engine, PrepareError, PrepareErrorKind, Prepared};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
@@ -57,33 +58,45 @@ impl Engine for ComponentEngine {
 
     async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
         check_bytes(code).map_err(PrepareError::plain)?;
-        let code = code.to_vec();
-        let cache = self.cache.clone();
+        let runtime = wasm::runtime().map_err(PrepareError::plain)?;
+        let (key, what) = match kind(code).map_err(PrepareError::plain)? {
+            Kind::Component => (digest(code), "component"),
+            // What the module is put together with makes the component too.
+            Kind::CoreModule => (format!("{}-{}", digest(code), core_module::ADAPTER), "module"),
+        };
+        let component = self.cache.component(runtime, &key, code).await.map_err(|error| match error.kind {
+            PrepareErrorKind::Invalid => {
+                PrepareError { message: format!("the file is no valid {what}: {}", error.message), ..error }
+            }
+            _ => error,
+        })?;
         let idle = Arc::clone(&self.idle);
-        // Compiling takes up to seconds.
-        let made = tokio::task::spawn_blocking(move || make(&code, &cache, phase, idle)).await;
-        let made =
-            made.map_err(|error| PrepareError::plain(format!("the component could not be compiled: {error}")))?;
+        let made = tokio::task::spawn_blocking(move || {
+            let speech = check_world(&runtime.engine, &component, phase)?;
+            link(runtime, &component, speech, phase, idle)
+                .map_err(|error| format!("the component does not fit {}: {error:#}", speech.name()))
+        });
+        let made = made.await.unwrap_or_else(|error| Err(format!("the component could not be linked: {error}")));
         let hook = made.map_err(PrepareError::plain)?;
         hook.check(phase).await.map_err(PrepareError::plain)?;
         Ok(Arc::new(hook))
     }
 }
 
-fn make(code: &[u8], cache: &CodeCache, phase: Phase, idle: Arc<IdlePool<Sandbox<Extra>>>) -> Result<Hook, String> {
-    let runtime = wasm::runtime()?;
-    let key: String = Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect();
-    let (key, what) = match kind(code)? {
-        Kind::Component => (key, "component"),
-        // What the module is put together with makes the component too.
-        Kind::CoreModule => (format!("{key}-{}", core_module::ADAPTER), "module"),
-    };
-    let component = cache
-        .component(&runtime.engine, &key, || core_module::componentized(code))
-        .map_err(|error| format!("the file is no valid {what}: {error}"))?;
-    let speech = check_world(&runtime.engine, &component, phase)?;
-    link(runtime, &component, speech, phase, idle)
-        .map_err(|error| format!("the component does not fit {}: {error:#}", speech.name()))
+fn digest(code: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(code))
+}
+
+/// What a subprocess does with the code of a hook: looks at how much there is in it, makes it a component, compiles it.
+pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
+    counts::check(code)?;
+    let component = core_module::componentized(code).map_err(PrepareError::plain)?;
+    compiler.precompile_component(&component).map_err(|error| match error.is::<wasmtime::OutOfMemory>() {
+        true => {
+            PrepareError::too_complex("compiling the WebAssembly takes more memory than code of this size may take")
+        }
+        false => PrepareError::plain(format!("{error:#}")),
+    })
 }
 
 fn link(

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
@@ -18,7 +18,7 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, IncomingResponse
 use wasmtime_wasi_http::p2::{HttpResult, WasiHttpCtxView, WasiHttpHooks, WasiHttpView, add_only_http_to_linker_async};
 
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::engines::limits::OUTPUT_BYTES_MAX;
+use crate::hooks::capabilities::http::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, Pace};
 use crate::hooks::engines::wasm::{State, fatal};
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
@@ -90,10 +90,20 @@ async fn send(
     permit: OwnedSemaphorePermit,
 ) -> wasmtime::Result<Result<IncomingResponse, ErrorCode>> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, OUTPUT_BYTES_MAX).collect().await {
-        Ok(body) => body.to_bytes().to_vec(),
+    let collected = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(body) => body,
+        Err(error) if error.is::<LengthLimitError>() => return Ok(Err(ErrorCode::HttpRequestBodySize(None))),
         Err(error) => return Ok(Err(ErrorCode::InternalError(Some(format!("the body cannot be sent: {error}"))))),
     };
+    if collected.trailers().is_some_and(|trailers| !trailers.is_empty()) {
+        let message = "this server sends no trailers with a request; send them as headers";
+        return Ok(Err(ErrorCode::InternalError(Some(message.to_owned()))));
+    }
+    let body = collected.to_bytes().to_vec();
+    let header_bytes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+    if header_bytes > HEADERS_BYTES_MAX {
+        return Ok(Err(ErrorCode::HttpRequestHeaderSectionSize(u32::try_from(header_bytes).ok())));
+    }
     let headers = head.headers.iter().filter(|(name, _)| *name != hyper::header::HOST);
     let headers =
         headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
@@ -102,11 +112,16 @@ async fn send(
         url: head.uri.to_string(),
         headers: headers.collect(),
         body,
-        timeout: Some(config.connect_timeout.saturating_add(config.first_byte_timeout)),
+        // As long as any request may take: what the guest bounds is below.
+        timeout: Some(Duration::MAX),
         // Whoever speaks wasi:http follows redirects itself.
         redirect: Redirect::Manual,
     };
-    match session.http_send(request).await {
+    let pace = Pace {
+        head: Some(config.connect_timeout.saturating_add(config.first_byte_timeout)),
+        between_bytes: Some(config.between_bytes_timeout),
+    };
+    match session.http_send_paced(request, pace).await {
         Ok(response) => Ok(answer(response, config.between_bytes_timeout, permit)),
         Err(HostError::Access(error)) => Ok(Err(error_code(error))),
         Err(error) => Err(fatal(error)),
@@ -206,13 +221,21 @@ mod tests {
     impl Extra {
         fn start(&mut self, url: &str) -> HostFutureIncomingResponse {
             let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-            let request = hyper::Request::get(url).body(body).unwrap();
             let second = Duration::from_secs(5);
+            self.send(hyper::Request::get(url).body(body).unwrap(), second, second)
+        }
+
+        fn send(
+            &mut self,
+            request: hyper::Request<HyperOutgoingBody>,
+            head: Duration,
+            between_bytes_timeout: Duration,
+        ) -> HostFutureIncomingResponse {
             let config = OutgoingRequestConfig {
                 use_tls: false,
-                connect_timeout: second,
-                first_byte_timeout: second,
-                between_bytes_timeout: second,
+                connect_timeout: Duration::ZERO,
+                first_byte_timeout: head,
+                between_bytes_timeout,
             };
             self.sender.send_request(request, config).unwrap_or_else(|error| panic!("{error:?}"))
         }
@@ -248,6 +271,84 @@ mod tests {
             assert!(log[0].message.contains("asked for http"), "{log:?}");
             assert!(!asked[0].granted);
         }
+    }
+
+    async fn answered(mut future: HostFutureIncomingResponse) -> Result<IncomingResponse, ErrorCode> {
+        tokio::time::timeout(Duration::from_secs(20), future.ready()).await.unwrap();
+        future.unwrap_ready().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_has_the_requests_own_code() {
+        let url = server(HELLO).await;
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        let long = Duration::from_secs(20);
+        let body = |bytes: usize| Full::new(vec![0; bytes].into()).map_err(|never| match never {}).boxed_unsync();
+        let large = hyper::Request::post(&url).body(body(BODY_BYTES_MAX + 1)).unwrap();
+        let error = answered(extra.send(large, long, long)).await.err();
+        assert!(matches!(error, Some(ErrorCode::HttpRequestBodySize(_))), "{error:?}");
+        let header = hyper::Request::post(&url).header("x", "x".repeat(HEADERS_BYTES_MAX)).body(body(0)).unwrap();
+        let error = answered(extra.send(header, long, long)).await.err();
+        assert!(matches!(error, Some(ErrorCode::HttpRequestHeaderSectionSize(Some(_)))), "{error:?}");
+        let mut trailers = hyper::HeaderMap::new();
+        trailers.insert("x", hyper::header::HeaderValue::from_static("y"));
+        let trailing = body(5).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
+        let error = answered(extra.send(hyper::Request::post(&url).body(trailing).unwrap(), long, long)).await.err();
+        assert!(
+            matches!(&error, Some(ErrorCode::InternalError(Some(message))) if message.contains("trailers")),
+            "{error:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn each_timeout_bounds_its_own_part() {
+        let silent = server("").await;
+        let slow = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    tokio::spawn(async move {
+                        let _ = stream.read(&mut [0; 4096]).await;
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
+                        for byte in b"hello" {
+                            tokio::time::sleep(Duration::from_millis(200)).await;
+                            let _ = stream.write_all(&[*byte]).await;
+                        }
+                    });
+                }
+            });
+            format!("http://{address}")
+        };
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{silent}/*', '{slow}/*']"));
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(20));
+        let get = |url: &str| {
+            hyper::Request::get(url).body(Full::default().map_err(|never| match never {}).boxed_unsync()).unwrap()
+        };
+        for (url, head, between) in [(&silent, short, long), (&slow, long, short)] {
+            let error = answered(extra.send(get(url), head, between)).await.err();
+            assert!(matches!(error, Some(ErrorCode::ConnectionReadTimeout)), "{url} {error:?}");
+        }
+        // All of it takes longer than what bounds each part.
+        let part = Duration::from_millis(900);
+        assert!(answered(extra.send(get(&slow), part, part)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_post_without_a_body_says_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['POST {url}/*']"));
+        let body = Full::default().map_err(|never| match never {}).boxed_unsync();
+        let long = Duration::from_secs(20);
+        let _request = extra.send(hyper::Request::post(&url).body(body).unwrap(), long, long);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.contains("content-length: 0\r\n"), "{head}");
     }
 
     #[tokio::test]

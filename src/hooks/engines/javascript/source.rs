@@ -18,27 +18,29 @@ use oxc_semantic::SemanticBuilder;
 use oxc_span::{GetSpan, SourceType, Span};
 use oxc_transformer::{TransformOptions, Transformer};
 
+use serde::{Deserialize, Serialize};
+
 use super::foreign::foreign_syntax;
 use crate::config::Phase;
 use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::subprocess::{self, Job};
 
-/// Longest source. The parser's stack is sized for a source of this length that is nothing but nesting.
+/// Longest source.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 
 /// Brackets inside brackets. Deeper code is no code that somebody wrote; QuickJS has its own limit not far above.
 const BRACKETS_MAX: usize = 500;
 
-/// Stack of the parser's thread: its recursion takes up to about this much per byte of source, in the worst source there is
-/// (`!!!!…`). Reserved, not used: an ordinary source touches some pages.
-const STACK_BYTES_PER_SOURCE_BYTE: usize = 1 << 10;
-const STACK_BYTES_MIN: usize = 4 << 20;
+/// Stack of the parser's thread: it recurses without a limit of its own, about 1 KiB deep per byte in the worst source there
+/// is (`!!!!…`). Source that needs more ends the subprocess that parses it.
+const STACK_BYTES: usize = 64 << 20;
 
 /// What the wrapper puts before the author's first line.
 const HEAD: &str = "(function () { \"use strict\";\n";
 const HEAD_LINES: u32 = 1;
 
 /// A source that is ready for the runner.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::hooks::engines) struct Source {
     /// An expression that gives a function that gives the exports.
     pub(in crate::hooks::engines) text: String,
@@ -54,7 +56,16 @@ pub(in crate::hooks::engines) struct Position {
 }
 
 impl Source {
-    /// Checks the source for the phase and rewrites it. Blocks for about a millisecond per 50 KB.
+    /// Checks the source for the phase and rewrites it, in a subprocess: what a parser does with a source that means it ill
+    /// has no bound of its own.
+    pub(in crate::hooks::engines) async fn of(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+        check_size(code)?;
+        let reply = subprocess::run(Job::Parse { phase }, code).await?;
+        serde_json::from_slice(&reply)
+            .map_err(|error| plain(format!("the source was parsed, but the result cannot be read: {error}")))
+    }
+
+    /// The same in this process. Blocks for about a millisecond per 50 KB.
     pub(in crate::hooks::engines) fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
         compile(code, phase)
     }
@@ -78,6 +89,17 @@ fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
         let line = 1 + code[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))
     })?;
+    check_size(code)?;
+    check_brackets(text)?;
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().name("hook-source".into()).stack_size(STACK_BYTES);
+        let parser = parser.spawn_scoped(scope, || compile_text(text, phase));
+        let parser = parser.map_err(|error| plain(format!("cannot start a thread to parse the source: {error}")))?;
+        parser.join().unwrap_or_else(|_| Err(plain("the source could not be parsed: the parser failed".into())))
+    })
+}
+
+fn check_size(code: &[u8]) -> Result<(), PrepareError> {
     if code.len() > SOURCE_BYTES_MAX {
         return Err(plain(format!(
             "the source has {} bytes, at most {SOURCE_BYTES_MAX} are possible; import less: `snaphook hook build` names the \
@@ -85,15 +107,7 @@ fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
             code.len()
         )));
     }
-    check_brackets(text)?;
-    // The parser recurses without a limit of its own.
-    let stack_bytes = (text.len() * STACK_BYTES_PER_SOURCE_BYTE).max(STACK_BYTES_MIN);
-    std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new().name("hook-source".into()).stack_size(stack_bytes);
-        let parser = parser.spawn_scoped(scope, || compile_text(text, phase));
-        let parser = parser.map_err(|error| plain(format!("cannot start a thread to parse the source: {error}")))?;
-        parser.join().unwrap_or_else(|_| Err(plain("the source could not be parsed: the parser failed".into())))
-    })
+    Ok(())
 }
 
 fn compile_text(text: &str, phase: Phase) -> Result<Source, PrepareError> {
@@ -367,9 +381,9 @@ fn plain(message: String) -> PrepareError {
 
 fn at(message: String, position: Option<Position>) -> PrepareError {
     PrepareError {
-        message,
         line: position.map(|position| position.line),
         column: position.map(|position| position.column),
+        ..PrepareError::plain(message)
     }
 }
 

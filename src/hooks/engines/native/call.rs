@@ -19,6 +19,7 @@ use super::inline::QUICK_MAX;
 use crate::config::{Limits, format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
+use crate::hooks::fair::FairPermit;
 use crate::hooks::session::{HostError, Session};
 
 /// How a call ended: the outcome, and the time on the library's side.
@@ -50,6 +51,8 @@ struct State {
     /// Bytes in `buffers`.
     held: usize,
     ended: Option<oneshot::Sender<Ended>>,
+    /// Its share of the threads, until it returns or its thread is given up.
+    permit: Option<FairPermit>,
     /// It failed because its time was over, and its function has not returned.
     given_up: bool,
 }
@@ -108,6 +111,7 @@ impl Call {
                 buffer_last: 0,
                 held: 0,
                 ended: Some(sender),
+                permit: None,
                 given_up: false,
             }),
         };
@@ -117,6 +121,11 @@ impl Call {
     fn state(&self) -> MutexGuard<'_, State> {
         // What holds it leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has a thread coming.
+    pub(super) fn hold(&self, permit: FairPermit) {
+        self.state().permit = Some(permit);
     }
 
     /// From now on the time counts.
@@ -271,6 +280,7 @@ impl Call {
     pub(super) fn returned(&self, thrown: bool) -> bool {
         self.over.store(true, Ordering::Release);
         let mut state = self.state();
+        state.permit = None;
         if state.given_up {
             self.hook.came_back();
             return true;
@@ -309,6 +319,7 @@ impl Call {
         }
         self.over.store(true, Ordering::Release);
         state.given_up = true;
+        state.permit = None;
         self.hook.gave_up();
         let failure = state.fault.take().unwrap_or_else(|| Failure {
             cause: FailureCause::Timeout,

@@ -55,11 +55,18 @@ impl Library {
                  `snaphook_hook::export!` in Rust"
             )
         })?;
+        check_code(&format!("the symbol `{ENTRY_SYMBOL}`"), entry as usize)?;
         let mut descriptor = std::ptr::null();
         guarded(&mut || descriptor = entry())
             .map_err(|Thrown| format!("`{ENTRY_SYMBOL}` of the library panicked or threw an exception"))?;
         // SAFETY: a library that exports the symbol keeps its descriptor where it is for as long as it is loaded.
-        unsafe { describe(descriptor) }.map(|(name, check, react)| Library { name, check, react, _code: code })
+        let (name, check, react) = unsafe { describe(descriptor) }?;
+        for (function, handler) in [("check", check), ("react", react)] {
+            if let Some(handler) = handler {
+                check_code(&format!("`{function}` in the descriptor"), handler as usize)?;
+            }
+        }
+        Ok(Library { name, check, react, _code: code })
     }
 
     /// Its function for a phase; the error is a sentence.
@@ -75,6 +82,30 @@ impl Library {
             refusal
         })
     }
+}
+
+/// Whether code of a library lies at an address: calling data ends the process.
+fn check_code(what: &str, address: usize) -> Result<(), String> {
+    // Where the system does not tell, it is found out by calling it.
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return Ok(()) };
+    let is_code = maps.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        range.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
+            && fields.next().is_some_and(|access| access.contains('x'))
+    });
+    match is_code {
+        true => Ok(()),
+        false => Err(format!("{what} of the library is data, expected a function; see `snaphook_hook.h`")),
+    }
+}
+
+/// Ends the process without running what libraries left to be run at its end: one that holds the loader's lock would keep
+/// it from ending.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process and touches no memory of it.
+    unsafe { libc::_exit(code) }
 }
 
 /// To find out what a library is, it is loaded; that it is refused does not undo this.

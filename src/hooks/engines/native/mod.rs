@@ -17,6 +17,7 @@ mod threads;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ use self::inline::{Pace, Permit};
 use self::library::{Library, Thrown};
 use self::threads::After;
 use super::handback::amended;
-use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::subprocess;
+use super::{CallReport, CallSettings, Engine, HookState, PrepareError, Prepared};
 use crate::config::Phase;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
 use crate::hooks::session::Session;
@@ -58,7 +60,7 @@ impl NativeEngine {
         NativeEngine { copies: cache.join(NAME), libraries: Arc::default() }
     }
 
-    async fn library(&self, code: &[u8]) -> Result<Arc<Library>, String> {
+    async fn library(&self, code: &[u8]) -> Result<Arc<Library>, PrepareError> {
         let digest: [u8; 32] = Sha256::digest(code).into();
         let known = |libraries: &Mutex<HashMap<[u8; 32], Arc<Library>>>| {
             libraries.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
@@ -66,30 +68,70 @@ impl NativeEngine {
         if let Some(library) = known(&self.libraries) {
             return Ok(library);
         }
-        registry::start()?;
-        let (copies, code, libraries) = (self.copies.clone(), code.to_vec(), Arc::clone(&self.libraries));
+        registry::start().map_err(PrepareError::plain)?;
+        let (copies, code) = (self.copies.clone(), code.to_vec());
+        let copy = tokio::task::spawn_blocking(move || image::check(&code).and_then(|()| Copy::make(&copies, &code)));
+        let copy = copy.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
+        // Elsewhere first: an initialiser that does not return, or ends its process, does so there.
+        subprocess::load(copy.path(), LOAD_MAX).await?;
+        self.open(digest, copy).await.map_err(PrepareError::plain)
+    }
+
+    /// Loads a library into this process.
+    async fn open(&self, digest: [u8; 32], copy: Copy) -> Result<Arc<Library>, String> {
+        let libraries = Arc::clone(&self.libraries);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // Its initialisers run here, for as long as they like.
         let load = move || {
-            let loaded = image::check(&code).and_then(|()| Copy::make(&copies, &code)).and_then(|copy| {
-                let library = Arc::new(Library::open(copy.path())?);
+            let loaded = Library::open(copy.path()).map(|library| {
                 let mut libraries = libraries.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(Arc::clone(libraries.entry(digest).or_insert(library)))
+                Arc::clone(libraries.entry(digest).or_insert_with(|| Arc::new(library)))
             });
+            LOADING.fetch_sub(1, Ordering::SeqCst);
             // Nobody waits any more if it took too long.
             let _ = sender.send(loaded);
         };
+        LOADING.fetch_add(1, Ordering::SeqCst);
         let started = std::thread::Builder::new().name("hook-native-load".into()).spawn(load);
-        started.map_err(|error| format!("no thread can be started to load the library: {error}"))?;
+        started.map_err(|error| {
+            LOADING.fetch_sub(1, Ordering::SeqCst);
+            format!("no thread can be started to load the library: {error}")
+        })?;
         match tokio::time::timeout(LOAD_MAX, receiver).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(_)) => Err("loading the library panicked; the server's log says where".to_owned()),
-            Err(_) => Err(format!(
-                "the library is not loaded after {} s: one of its initialisers or `snaphook_hook` does not return",
-                LOAD_MAX.as_secs()
-            )),
+            Err(_) => Err(not_loaded(LOAD_MAX)),
         }
     }
+}
+
+/// Libraries that are being loaded: while one is, the loader's lock may be held.
+static LOADING: AtomicUsize = AtomicUsize::new(0);
+
+/// What is said of a library that is not loaded in time.
+pub(super) fn not_loaded(limit: Duration) -> String {
+    format!(
+        "the library is not loaded after {} s: one of its initialisers or `snaphook_hook` does not return",
+        limit.as_secs()
+    )
+}
+
+/// What a subprocess does with a library: loads it, asks what it is, and ends.
+pub(super) fn try_out(path: &Path) -> Result<(), PrepareError> {
+    Library::open(path).map(drop).map_err(PrepareError::plain)
+}
+
+/// Ends the process at once.
+pub fn exit_at_once(code: u8) -> ! {
+    library::exit_now(code.into())
+}
+
+/// The code to end the process with; ends it here if a library would keep it from ending.
+pub fn exit(code: u8) -> std::process::ExitCode {
+    if LOADING.load(Ordering::SeqCst) > 0 || registry::has_given_up() {
+        exit_at_once(code);
+    }
+    code.into()
 }
 
 #[async_trait]
@@ -103,7 +145,7 @@ impl Engine for NativeEngine {
     }
 
     async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
-        let library = self.library(code).await.map_err(PrepareError::plain)?;
+        let library = self.library(code).await?;
         let handler = library.handler(phase).map_err(PrepareError::plain)?;
         Ok(Arc::new(Hook { library, handler, given_up: Arc::default(), pace: Arc::default() }))
     }
@@ -143,7 +185,11 @@ impl Prepared for Hook {
                     drop(permit);
                 });
             }
-            None => threads::run(work),
+            None => {
+                let permit = threads::permits().acquire(session.share_key(), 1).await;
+                work.call.hold(permit);
+                threads::run(work);
+            }
         }
         let (outcome, cpu) = ended.await.unwrap_or_else(|_| (lost(), Duration::ZERO));
         let outcome = match outcome {
@@ -156,6 +202,13 @@ impl Prepared for Hook {
 
     fn bound_anew(&self) {
         self.given_up.forgive();
+    }
+
+    fn state(&self) -> HookState {
+        match self.given_up.kept_out() {
+            Some(_) => HookState::Unavailable,
+            None => HookState::Ok,
+        }
     }
 }
 

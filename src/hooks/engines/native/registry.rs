@@ -23,6 +23,7 @@ const PARTS: usize = 16;
 
 static CALLS: [Mutex<BTreeMap<u64, Arc<Call>>>; PARTS] = [const { Mutex::new(BTreeMap::new()) }; PARTS];
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 static PARKED: AtomicBool = AtomicBool::new(false);
 static WATCHDOG: OnceLock<Thread> = OnceLock::new();
 
@@ -48,6 +49,11 @@ pub(super) fn leave(call: &Call) {
 /// A call that runs.
 pub(super) fn find(id: u64) -> Option<Arc<Call>> {
     part(id).get(&id).cloned()
+}
+
+/// Whether a thread runs a library's function that did not return in time.
+pub(super) fn has_given_up() -> bool {
+    GIVEN_UP.load(Ordering::Relaxed)
 }
 
 /// Starts the watchdog of this process; without it no library is loaded.
@@ -99,6 +105,7 @@ fn look() {
                 continue;
             }
             leave(call);
+            GIVEN_UP.store(true, Ordering::Relaxed);
             if call.inline {
                 tracing::warn!(
                     "a native hook holds a thread that serves requests; the server goes on with the others, restart it once \

@@ -1,10 +1,11 @@
 //! The threads that libraries run on: as many as are needed, kept for a while, replaced when they are lost.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::fair::{FairSemaphore, Share};
 
 /// Threads that may serve at once; more calls wait.
 const SERVING_MAX: usize = 64;
@@ -44,6 +45,12 @@ struct Threads {
 
 static THREADS: Mutex<Threads> = Mutex::new(Threads { work: VecDeque::new(), idle: 0, serving: 0, all: 0 });
 static MORE_WORK: Condvar = Condvar::new();
+
+/// Permits for calls on threads: hooks get them in turns.
+pub(super) fn permits() -> &'static FairSemaphore {
+    static PERMITS: LazyLock<FairSemaphore> = LazyLock::new(|| FairSemaphore::new(SERVING_MAX, Share::LeavesSome));
+    &PERMITS
+}
 
 /// Runs `work` on one of the threads, soon.
 pub(super) fn run(work: impl Work + 'static) {

@@ -50,18 +50,10 @@ impl Engine for QuickJs {
     }
 
     async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
-        let code = code.to_vec();
-        let cache = self.cache.clone();
         // The source is checked before the runner is made: a mistake is answered at once on a cold server too.
-        let made = tokio::task::spawn_blocking(move || {
-            let source = Source::compile(&code, phase)?;
-            let runtime = wasm::runtime().map_err(PrepareError::plain)?;
-            let runner = runner(runtime, &cache).map_err(PrepareError::plain)?;
-            Ok::<_, PrepareError>((source, runtime, runner))
-        });
-        let made =
-            made.await.map_err(|error| PrepareError::plain(format!("the source could not be compiled: {error}")));
-        let (source, runtime, runner) = made??;
+        let source = Source::of(code, phase).await?;
+        let runtime = wasm::runtime().map_err(PrepareError::plain)?;
+        let runner = runner(runtime, &self.cache).await?;
         check(runtime, runner, &source).await?;
         static HOOKS: AtomicU64 = AtomicU64::new(0);
         let id = HOOKS.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +79,7 @@ async fn check(runtime: &'static Runtime, runner: &'static Runner, source: &Sour
             let (message, place) = compile_error(&error);
             let position = place.and_then(|(line, column)| source.position(line, column));
             let (line, column) = (position.map(|position| position.line), position.map(|position| position.column));
-            return Err(PrepareError { message, line, column });
+            return Err(PrepareError { line, column, ..PrepareError::plain(message) });
         }
         Ok(Err(failure)) => failure,
         Err(broken) => broken.0,

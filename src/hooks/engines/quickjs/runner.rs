@@ -3,12 +3,12 @@
 //! It is put together and compiled once (2 to 4 s) and kept in the cache; from there it takes a few milliseconds. A hook
 //! adds its source, nothing else.
 
-use std::sync::OnceLock;
-
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use super::host::{self, Extra};
+use crate::hooks::engines::PrepareError;
 use crate::hooks::engines::javascript::SCRIPTS;
 use crate::hooks::engines::wasm::{CodeCache, Runtime, State};
 
@@ -29,21 +29,29 @@ pub(super) struct Runner {
     pub(super) settle: ComponentExportIndex,
 }
 
-/// The process's runner, made at the first use. Blocks for as long as that takes.
-pub(super) fn runner(runtime: &Runtime, cache: &CodeCache) -> Result<&'static Runner, String> {
+/// The process's runner, made at the first use.
+pub(super) async fn runner(runtime: &Runtime, cache: &CodeCache) -> Result<&'static Runner, PrepareError> {
     // One per process, like the wasmtime engine that it belongs to.
-    static RUNNER: OnceLock<Result<Runner, String>> = OnceLock::new();
-    RUNNER.get_or_init(|| make(runtime, cache)).as_ref().map_err(Clone::clone)
+    static RUNNER: OnceCell<Runner> = OnceCell::const_new();
+    RUNNER.get_or_try_init(|| make(runtime, cache)).await
 }
 
-fn make(runtime: &Runtime, cache: &CodeCache) -> Result<Runner, String> {
+async fn make(runtime: &Runtime, cache: &CodeCache) -> Result<Runner, PrepareError> {
     let mut digest = Sha256::new();
     for part in [COMPONENTIZER, WIT, HOST, SCRIPTS] {
         digest.update(part);
     }
-    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let component = cache.component(&runtime.engine, &format!("quickjs-{digest}"), snapshot)?;
-    link(runtime, &component).map_err(|error| format!("the JavaScript runner does not fit this server: {error:#}"))
+    let key = format!("quickjs-{:x}", digest.finalize());
+    let component = match cache.find(runtime, &key).await {
+        Some(component) => component,
+        None => {
+            let code = tokio::task::spawn_blocking(snapshot).await;
+            let code = code.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
+            cache.trusted_component(runtime, &key, &code).await?
+        }
+    };
+    link(runtime, &component)
+        .map_err(|error| PrepareError::plain(format!("the JavaScript runner does not fit this server: {error:#}")))
 }
 
 fn link(runtime: &Runtime, component: &Component) -> wasmtime::Result<Runner> {

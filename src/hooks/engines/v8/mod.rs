@@ -5,6 +5,7 @@
 //! over. It serves the hook's next call too: put back to where it was before the first, or with `isolation = 'reuse'` as the
 //! call left it. What the handler asks for comes over a socket (frames.rs) to the session, like in every engine.
 
+mod backoff;
 mod frames;
 mod process;
 mod room;
@@ -14,13 +15,13 @@ mod worker;
 mod zygote;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 
+use self::backoff::Backoff;
 use self::frames::{Call, Keep, Load};
 use self::process::{Answer, End, Process};
 use self::room::Room;
@@ -29,22 +30,19 @@ use super::clock::{Clock, bounded};
 use super::idle::IdlePool;
 use super::javascript::{ALLOCATION_FAILED, Input, Reading, Source, compile_error};
 use super::limits::{CHECK_LIMITS, memory_failure};
-use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
-use crate::config::{Isolation, Phase, format_duration};
+use super::{CallReport, CallSettings, Engine, HookState, PrepareError, Prepared};
+use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause};
+use crate::hooks::fair::FairSemaphore;
 use crate::hooks::session::Session;
 pub use worker::serve as serve_as_worker;
+pub(super) use worker::system;
 
 /// The word in bindings.
 pub(super) const NAME: &str = "v8";
 
 /// Folder of the library, in that of plugins.
 const FOLDER: &str = "v8";
-
-/// A hook that ended this many processes within that time is not run again until it is bound anew: each costs the server more
-/// than a call.
-const DEATHS_MAX: usize = 3;
-const DEATHS_WITHIN: Duration = Duration::from_secs(600);
 
 /// In this time a worker is as before its first call again, if nothing else runs; until then another one serves sooner.
 const REST: Duration = Duration::from_micros(300);
@@ -71,7 +69,7 @@ pub(super) struct V8 {
     idle: Arc<IdlePool<Process>>,
     room: Arc<Room>,
     /// Of long calls, those that run.
-    places: Arc<Semaphore>,
+    places: FairSemaphore,
 }
 
 impl V8 {
@@ -95,10 +93,7 @@ impl Engine for V8 {
 
     async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
         self.nursery.check().map_err(PrepareError::plain)?;
-        let code = code.to_vec();
-        let source = tokio::task::spawn_blocking(move || Source::compile(&code, phase)).await;
-        let mut source =
-            source.map_err(|error| PrepareError::plain(format!("the source could not be compiled: {error}")))??;
+        let mut source = Source::of(code, phase).await?;
         source.text.push_str(SOURCE_NAME);
         static HOOKS: AtomicU64 = AtomicU64::new(0);
         let hook = Hook {
@@ -107,8 +102,8 @@ impl Engine for V8 {
             nursery: Arc::clone(&self.nursery),
             idle: Arc::clone(&self.idle),
             room: Arc::clone(&self.room),
-            places: Arc::clone(&self.places),
-            deaths: Mutex::default(),
+            places: self.places.clone(),
+            backoff: Backoff::default(),
             lost: AtomicU32::new(0),
             began: Instant::now(),
             called: AtomicU64::new(0),
@@ -129,9 +124,8 @@ struct Hook {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
     room: Arc<Room>,
-    places: Arc<Semaphore>,
-    /// When it ended processes, the last ones.
-    deaths: Mutex<Vec<Instant>>,
+    places: FairSemaphore,
+    backoff: Backoff,
     /// Calls in a row whose worker served no other.
     lost: AtomicU32,
     began: Instant,
@@ -162,7 +156,7 @@ impl Hook {
                 let (message, place) = compile_error(&answer.text);
                 let position = place.and_then(|(line, column)| self.source.position(line, column));
                 let (line, column) = (position.map(|place| place.line), position.map(|place| place.column));
-                return Err(PrepareError { message, line, column });
+                return Err(PrepareError { line, column, ..PrepareError::plain(message) });
             }
             Ok(Err(End::Failed(failure) | End::Died(failure))) => failure,
             Ok(Err(End::Gone)) => return Err(PrepareError::plain(GONE)),
@@ -171,37 +165,17 @@ impl Hook {
         Err(PrepareError::plain(format!("the source could not be compiled: {}", failure.message)))
     }
 
-    /// A failure, if it ended too many processes lately.
-    fn kept_out(&self) -> Option<Failure> {
-        let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_out = deaths.len() >= DEATHS_MAX;
-        is_out.then(|| Failure {
-            cause: FailureCause::Load,
-            message: format!(
-                "the hook ended {DEATHS_MAX} V8 processes within {} and is not run again until it is bound anew",
-                format_duration(DEATHS_WITHIN)
-            ),
-            limit: Some(format!("V8 processes {DEATHS_MAX}")),
-        })
-    }
-
-    fn note_death(&self) {
-        let mut deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
-        deaths.retain(|death| death.elapsed() < DEATHS_WITHIN);
-        deaths.push(Instant::now());
-    }
-
     async fn run(
         &self,
         context: &Context,
         settings: &CallSettings,
         session: &Arc<Session>,
     ) -> Result<CallReport, Failure> {
-        if let Some(failure) = self.kept_out() {
+        if let Some(failure) = self.backoff.failure() {
             return Err(failure);
         }
         let Input { text, mut digits, marker } = Input::of(context, session.memory()).await?;
-        let _place = self.room.take(context.phase, settings.limits.memory_bytes).await;
+        let _place = self.room.take(context.phase, session.share_key(), settings.limits.memory_bytes).await;
         let (keep, mut idle) = match settings.isolation {
             Isolation::Reuse => (Keep::State, self.idle(Keep::State, context)),
             Isolation::Call => {
@@ -215,6 +189,7 @@ impl Hook {
         let memory_bytes = settings.limits.memory_bytes as u64;
         let call = Call { memory_bytes, phase: context.phase.as_str().into(), marker, context: text };
         let mut tries = 0;
+        let began = self.backoff.now();
         let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
             let (mut worker, load) = match idle.take() {
                 Some(worker) => (worker, None),
@@ -230,7 +205,7 @@ impl Hook {
                 tokio::select! {
                     biased;
                     ended = worker.call(load.as_ref(), &call, session, &mut digits) => ended,
-                    never = turns.take(&self.places) => never,
+                    never = turns.take(&self.places, session.share_key()) => never,
                 }
             };
             match bounded(clock, ended).await.map_err(|broken| broken.0)? {
@@ -242,7 +217,10 @@ impl Hook {
                 }
                 Err(End::Failed(failure)) => return Err(failure),
                 Err(End::Died(failure)) => {
-                    self.note_death();
+                    // That the data of a call needs more memory than there is for it says nothing of the next call.
+                    if failure.cause != FailureCause::Memory {
+                        self.backoff.died(began);
+                    }
                     return Err(failure);
                 }
                 Err(End::Gone) if tries < TRIES_MAX => {
@@ -254,6 +232,7 @@ impl Hook {
                 Err(End::Gone) => return Err(overloaded(GONE.into())),
             }
         };
+        self.backoff.went_well(began);
         // Code that catches it may go on; code that does not has reached its limit.
         let refused = text.contains(ALLOCATION_FAILED);
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
@@ -310,7 +289,11 @@ impl Prepared for Hook {
     }
 
     fn bound_anew(&self) {
-        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.backoff.forget();
+    }
+
+    fn state(&self) -> HookState {
+        self.backoff.state()
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use crate::config::Phase;
+use crate::hooks::fair::{self, FairPermit, FairSemaphore, Share};
 
 /// Calls that run at once, of all hooks together. As many again for post hooks, which may wait long for others: clients do
 /// not wait for them.
@@ -15,8 +14,8 @@ const MEMORY_ASSUMED: u64 = 4 << 30;
 
 /// Places for calls. A place is a MiB.
 pub(super) struct Room {
-    pre: Semaphore,
-    post: Semaphore,
+    pre: FairSemaphore,
+    post: FairSemaphore,
     places: usize,
 }
 
@@ -27,15 +26,15 @@ impl Room {
     }
 
     pub(super) fn new(memory_bytes: u64) -> Self {
-        let places = usize::try_from(memory_bytes >> 20).unwrap_or(0).clamp(1, Semaphore::MAX_PERMITS >> 1);
-        Room { pre: Semaphore::new(places), post: Semaphore::new(places), places }
+        let places = usize::try_from(memory_bytes >> 20).unwrap_or(0).max(1);
+        let permits = || FairSemaphore::new(places, Share::LeavesSome);
+        Room { pre: permits(), post: permits(), places }
     }
 
-    /// Waits for room. A call with a limit above all that there is has it for itself.
-    pub(super) async fn take(&self, phase: Phase, limit_bytes: usize) -> Option<SemaphorePermit<'_>> {
+    /// Waits for room, in turn with other hooks. A call with a limit above all that there is has it for itself.
+    pub(super) async fn take(&self, phase: Phase, key: fair::Key, limit_bytes: usize) -> FairPermit {
         let places = (limit_bytes >> 20).max(self.places.div_ceil(CALLS_MAX)).clamp(1, self.places);
-        // Never closed, so there is always a permit in the end.
-        self.of(phase).acquire_many(u32::try_from(places).unwrap_or(u32::MAX)).await.ok()
+        self.of(phase).acquire(key, places).await
     }
 
     /// What those that wait for another call may have together, in MiB.
@@ -43,13 +42,13 @@ impl Room {
         self.places
     }
 
-    fn of(&self, phase: Phase) -> &Semaphore {
+    fn of(&self, phase: Phase) -> &FairSemaphore {
         if phase.is_pre() { &self.pre } else { &self.post }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self, phase: Phase) -> bool {
-        self.of(phase).available_permits() == self.places
+        self.of(phase).free() == self.places
     }
 }
 
@@ -75,8 +74,9 @@ mod tests {
         let room = Room::new(1 << 30);
         let fill = |limit: usize| {
             let mut taken = Vec::new();
-            let take = || tokio::task::unconstrained(room.take(Phase::PreCreate, limit));
-            while let Some(Some(place)) = futures::FutureExt::now_or_never(take()) {
+            // Each for another hook.
+            let take = |key: usize| tokio::task::unconstrained(room.take(Phase::PreCreate, key as u64, limit));
+            while let Some(place) = futures::FutureExt::now_or_never(take(taken.len())) {
                 taken.push(place);
             }
             taken.len()
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(fill(1 << 20), CALLS_MAX, "however small");
         assert_eq!(fill(64 << 20), 16);
         assert_eq!(fill(8 << 30), 1, "more than there is");
-        let _all = room.take(Phase::PreCreate, 1 << 30).await;
+        let _all = room.take(Phase::PreCreate, 1, 1 << 30).await;
         assert!(room.is_empty(Phase::PostCreate) && !room.is_empty(Phase::PreCreate));
         assert!(Room::of_this_machine().places > 1);
     }

@@ -8,6 +8,7 @@ mod contract;
 mod hostile;
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use self::contract::pre;
 use super::*;
@@ -65,17 +66,15 @@ async fn what_ends_v8_ends_one_process() {
     case.settings.limits.timeout = Duration::from_secs(120);
     let hook = case.prepare(b"export default () => { new Array(1e9).fill(0) }").await.unwrap();
     let neighbour = case.prepare(b"export default () => ({ a: 1 })").await.unwrap();
-    for _ in 0..DEATHS_MAX {
+    // Its memory limit foresaw that: it says nothing of the calls to come.
+    for _ in 0..5 {
         let called = case.call(&*hook).await;
         let failure = called.failure();
         assert_eq!(failure.cause, FailureCause::Memory, "{}", failure.message);
         assert!(failure.message.contains("V8 ended its process: "), "{}", failure.message);
+        assert_eq!(hook.state(), HookState::Ok);
         assert_eq!(case.call(&*neighbour).await.amended(), r#"{"a":1}"#);
     }
-    let kept_out = case.call(&*hook).await;
-    assert!(kept_out.failure().message.contains("until it is bound anew"), "{}", kept_out.failure().message);
-    hook.bound_anew();
-    assert_eq!(case.call(&*hook).await.failure().cause, FailureCause::Memory);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,14 +3,14 @@
 //! The kernel would share the cores among all of them, and 64 loops would leave little to those who answer requests.
 //! A short call is over before any of this begins.
 
-use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::sync::Semaphore;
+
+use crate::hooks::fair::{self, FairSemaphore, Share};
 
 /// Time from the start of a call after which it counts as long.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -19,9 +19,9 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const TURN: Duration = Duration::from_millis(10);
 
 /// The places of those that run.
-pub(super) fn places() -> Arc<Semaphore> {
+pub(super) fn places() -> FairSemaphore {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Arc::new(Semaphore::new(cores))
+    FairSemaphore::new(cores, Share::All)
 }
 
 /// One call's process, as far as turns are concerned.
@@ -38,7 +38,7 @@ impl Turns {
     }
 
     /// Lets the process run in its turns until this is dropped, which lets it run freely.
-    pub(super) async fn take<T>(mut self, places: &Semaphore) -> T {
+    pub(super) async fn take<T>(mut self, places: &FairSemaphore, key: fair::Key) -> T {
         tokio::time::sleep(PATIENCE).await;
         loop {
             // Relaxed: a look that comes too late costs one turn.
@@ -47,7 +47,7 @@ impl Turns {
                 continue;
             }
             self.signal(Signal::STOP);
-            let Ok(_place) = places.acquire().await else { return pending().await };
+            let _place = places.acquire(key, 1).await;
             self.signal(Signal::CONT);
             tokio::time::sleep(TURN).await;
         }

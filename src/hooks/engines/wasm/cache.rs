@@ -18,7 +18,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::artifact;
-use super::config::ENGINE_NAME;
+use super::config::{ENGINE_NAME, Runtime};
+use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::subprocess::{self, Job};
 
 /// First bytes of a file; another layout gets another number.
 const MAGIC: &[u8; 8] = b"SNAPHK01";
@@ -42,6 +44,15 @@ pub(in crate::hooks::engines) struct CodeCache {
 /// The bytes of a cached file that only this user can have written and that are whole.
 pub(super) struct Verified(Vec<u8>);
 
+/// What a subprocess of this process just compiled.
+pub(super) struct Compiled(Vec<u8>);
+
+impl Compiled {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Verified {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0[HEADER_BYTES..]
@@ -53,28 +64,56 @@ impl CodeCache {
         CodeCache { folder: folder.to_owned() }
     }
 
-    /// What is cached for `key`, or what `make` gives, compiled. `key` names the code and everything that went into it.
-    /// Blocks for as long as compiling takes. The error is a sentence.
-    pub(in crate::hooks::engines) fn component(
-        &self,
-        engine: &Engine,
-        key: &str,
-        make: impl FnOnce() -> Result<Vec<u8>, String>,
-    ) -> Result<Component, String> {
+    /// What is cached for `key`, if it is. `key` names the code and everything that went into it.
+    pub(in crate::hooks::engines) async fn find(&self, runtime: &Runtime, key: &str) -> Option<Component> {
         static PRUNED: Once = Once::new();
-        PRUNED.call_once(|| self.prune(SystemTime::now(), FOLDER_BYTES_MAX));
-        let path = self.path(engine, key);
-        if let Some(component) = self.load(engine, &path) {
-            return Ok(component);
+        let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
+        let found = tokio::task::spawn_blocking(move || {
+            PRUNED.call_once(|| cache.prune(SystemTime::now(), FOLDER_BYTES_MAX));
+            cache.load(&engine, &path)
+        });
+        found.await.ok().flatten()
+    }
+
+    /// What is cached for `key`, or `code` compiled, which is kept.
+    pub(in crate::hooks::engines) async fn component(
+        &self,
+        runtime: &Runtime,
+        key: &str,
+        code: &[u8],
+    ) -> Result<Component, PrepareError> {
+        match self.find(runtime, key).await {
+            Some(component) => Ok(component),
+            None => {
+                let compiled = Compiled(subprocess::run(Job::Compile, code).await?);
+                self.keep(runtime, key, compiled).await
+            }
         }
-        let wasm = make()?;
-        let component = Component::new(engine, &wasm).map_err(|error| format!("{error:#}"))?;
-        // Without a cache everything works, only slower.
-        match component.serialize().map_err(io::Error::other).and_then(|bytes| self.write(&path, &bytes)) {
-            Ok(()) => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot keep compiled code"),
-        }
-        Ok(component)
+    }
+
+    /// Compiles code of this program's own and keeps it.
+    pub(in crate::hooks::engines) async fn trusted_component(
+        &self,
+        runtime: &Runtime,
+        key: &str,
+        code: &[u8],
+    ) -> Result<Component, PrepareError> {
+        let compiled = subprocess::run_trusted(Job::Compile, code).await?;
+        self.keep(runtime, key, Compiled(compiled)).await
+    }
+
+    async fn keep(&self, runtime: &Runtime, key: &str, compiled: Compiled) -> Result<Component, PrepareError> {
+        let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
+        let loaded = tokio::task::spawn_blocking(move || {
+            let component = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
+            // Without a cache everything works, only slower.
+            if let Err(error) = cache.write(&path, &compiled.0) {
+                tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
+            }
+            Ok::<_, String>(component)
+        });
+        let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
+        loaded.map_err(PrepareError::plain)
     }
 
     fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {

@@ -59,6 +59,11 @@ fn start() -> Result<Runtime, String> {
     Ok(Runtime { engine, ticker, sandboxes: Arc::new(Semaphore::new(SANDBOXES_MAX as usize)) })
 }
 
+/// An engine that compiles for the server's own, in another process. What it makes does not depend on the pool.
+pub(in crate::hooks::engines) fn compiler() -> Result<Engine, String> {
+    Engine::new(&config(false)).map_err(|error| format!("wasmtime cannot start: {error}"))
+}
+
 fn config(pooled: bool) -> Config {
     let mut config = Config::new();
     config

@@ -20,6 +20,7 @@ use super::config::Runtime;
 use super::ticker::{Running, TICK};
 use crate::hooks::engines::clock::{Clock, bounded};
 use crate::hooks::engines::limits::Broken;
+use crate::hooks::fair::{FairSemaphore, Share};
 
 /// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
 /// is passed by at most one tick.
@@ -53,8 +54,18 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
         Ok(lane) => lane,
         Err(broken) => return (Err(broken), metered.cpu),
     };
-    let task = lane.spawn(async move {
-        let value = poll_fn(|context| metered.poll(context, Duration::MAX)).await;
+    let task = lane.tokio.spawn(async move {
+        let (turns, key) = (&lane.turns, metered.clock.share_key());
+        let value = loop {
+            // For one tick at most.
+            let turn = turns.acquire(key, 1).await;
+            let polled = poll_fn(|context| Poll::Ready(metered.poll(context, Duration::MAX))).await;
+            drop(turn);
+            match polled {
+                Poll::Ready(value) => break value,
+                Poll::Pending => woken().await,
+            }
+        };
         (value, metered.cpu)
     });
     match AbortOnDrop(task).await {
@@ -63,6 +74,12 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
         Ok((None, cpu)) => (Err(Broken::internal("the call was given up".into())), cpu),
         Err(error) => (Err(Broken::internal(format!("the call was lost: {error}"))), Duration::ZERO),
     }
+}
+
+/// Gives the thread back until this task is woken again, by whatever it polled last.
+async fn woken() {
+    let mut is_first = true;
+    poll_fn(|_| if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
 struct Metered<T> {
@@ -109,13 +126,22 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// Never dropped: a tokio runtime must not be, inside another.
-fn slow_lane() -> Result<&'static Tokio, Broken> {
-    static LANE: OnceLock<Result<Tokio, String>> = OnceLock::new();
+/// The threads for long calls.
+struct Lane {
+    /// Never dropped: a tokio runtime must not be, inside another.
+    tokio: Tokio,
+    /// One per thread: hooks get the cores in turns, however many calls each of them has.
+    turns: FairSemaphore,
+}
+
+fn slow_lane() -> Result<&'static Lane, Broken> {
+    static LANE: OnceLock<Result<Lane, String>> = OnceLock::new();
     let lane = LANE.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.thread_name("hook-lane").on_thread_start(lower_priority).enable_all();
-        builder.build().map_err(|error| error.to_string())
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let tokio = builder.worker_threads(cores).build().map_err(|error| error.to_string())?;
+        Ok(Lane { tokio, turns: FairSemaphore::new(cores, Share::All) })
     });
     lane.as_ref().map_err(|error| Broken::internal(format!("cannot start the threads for long calls: {error}")))
 }

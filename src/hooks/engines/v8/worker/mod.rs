@@ -11,7 +11,7 @@
 mod confine;
 mod image;
 mod library;
-mod system;
+pub(in crate::hooks::engines) mod system;
 
 use std::borrow::Cow;
 use std::io;

@@ -31,7 +31,7 @@ pub(super) fn exit(code: i32) -> ! {
 }
 
 /// Closes all that whoever started the server left open, beyond the three standard ones.
-pub(super) fn close_inherited() {
+pub(in crate::hooks::engines) fn close_inherited() {
     // SAFETY: called first of all, when this program has opened nothing itself.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
@@ -43,7 +43,7 @@ pub(super) fn forget_children() {
 }
 
 /// When the system is short of memory, this process and those that it forks are ended before the server.
-pub(super) fn yield_memory() {
+pub(in crate::hooks::engines) fn yield_memory() {
     // Where the kernel does not know the file, it decides by size.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
 }
@@ -135,14 +135,14 @@ pub(super) fn memory_most() -> io::Result<u64> {
 }
 
 /// No image of this process's memory on a disk, however it ends.
-pub(super) fn leave_no_core() {
+pub(in crate::hooks::engines) fn leave_no_core() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is complete. To lower a limit needs no privilege.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
 /// What RLIMIT_DATA counts, of this process at the moment.
-pub(super) fn data_bytes() -> u64 {
+pub(in crate::hooks::engines) fn data_bytes() -> u64 {
     // Fields of statm: size, resident, shared, text, lib, data; in pages.
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(5).and_then(|pages| pages.parse().ok()).unwrap_or(0);
@@ -239,7 +239,7 @@ fn maps() -> Vec<Map> {
 }
 
 /// Installs a seccomp filter for the calling thread and everything that it forks.
-pub(super) fn filter_calls(filter: &[libc::sock_filter]) -> io::Result<()> {
+pub(in crate::hooks::engines) fn filter_calls(filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the program points to as many instructions as it says, which the kernel copies.
     let done = unsafe {

@@ -1,0 +1,124 @@
+//! The subprocess itself: reads one order and its code, bounds and confines itself, does the work, replies, ends.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setpriority_process, setrlimit};
+
+use super::{DONE, Job, Order, REFUSED};
+use crate::hooks::engines::javascript::Source;
+use crate::hooks::engines::{PrepareError, component, native, wasm};
+
+/// Whoever makes requests comes first, but what is compiled comes before hooks that loop.
+const NICENESS: i32 = 5;
+
+/// Does the work that standard input, a socket, asks for, and ends the process.
+pub fn serve() -> ! {
+    match answer() {
+        // What a library left to be run at the end of the process is not run.
+        Ok(()) => native::exit_at_once(0),
+        Err(error) => {
+            // Nobody else would say it.
+            let _ = writeln!(io::stderr(), "{error}");
+            native::exit_at_once(1)
+        }
+    }
+}
+
+fn answer() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use crate::hooks::engines::v8::system;
+        system::close_inherited();
+        system::yield_memory();
+        system::leave_no_core();
+    }
+    let mut connection = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut reader = BufReader::new(connection.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let order: Order = serde_json::from_str(&line)?;
+    let mut code = vec![0; order.code_bytes];
+    reader.read_exact(&mut code)?;
+    end_with_server(connection.try_clone()?)?;
+    let _ = setpriority_process(None, NICENESS);
+    let work = work(&order, code);
+    let (tag, reply) = match work {
+        Ok(result) => (DONE, result),
+        Err(refusal) => (REFUSED, serde_json::to_vec(&refusal)?),
+    };
+    connection.write_all(&[tag])?;
+    connection.write_all(&reply)
+}
+
+/// The server says nothing more: when its end is closed, nobody waits for the reply.
+fn end_with_server(mut connection: UnixStream) -> io::Result<()> {
+    std::thread::Builder::new().name("server".into()).spawn(move || {
+        let _ = connection.read(&mut [0]);
+        let _ = kill_process(getpid(), Signal::KILL);
+    })?;
+    Ok(())
+}
+
+fn work(order: &Order, code: Vec<u8>) -> Result<Vec<u8>, PrepareError> {
+    match order.job {
+        Job::Compile => {
+            let engine = wasm::compiler().map_err(PrepareError::plain)?;
+            bound(order);
+            component::compile(&engine, &code)
+        }
+        Job::Load => native::try_out(Path::new(OsStr::from_bytes(&code))).map(|()| Vec::new()),
+        Job::Parse { phase } => {
+            bound(order);
+            let source = Source::compile(&code, phase)?;
+            serde_json::to_vec(&source).map_err(|error| PrepareError::plain(error.to_string()))
+        }
+    }
+}
+
+/// Limits for all that follows. Where the kernel has less to offer, the rest still holds.
+fn bound(order: &Order) {
+    let limit = |resource, current: Option<u64>, maximum: Option<u64>| {
+        // Whoever started the server may have set a lower one, which holds as well.
+        if current.is_some() {
+            let _ = setrlimit(resource, Rlimit { current, maximum });
+        }
+    };
+    // All memory that is the process's own, written or not; the filter leaves no other.
+    let memory = order.memory_bytes.map(|bytes| bytes.saturating_add(present_bytes()));
+    limit(Resource::Data, memory, memory);
+    // The first ends the process with a signal that says why.
+    limit(Resource::Cpu, order.cpu_seconds, order.cpu_seconds.map(|seconds| seconds + 1));
+    #[cfg(target_os = "linux")]
+    confine();
+}
+
+/// What the process has already.
+fn present_bytes() -> u64 {
+    #[cfg(target_os = "linux")]
+    return crate::hooks::engines::v8::system::data_bytes();
+    #[cfg(not(target_os = "linux"))]
+    return 0;
+}
+
+/// No files, no network, no other process; threads only.
+#[cfg(target_os = "linux")]
+fn confine() {
+    use crate::hooks::engines::confine::{CALLS, nothing};
+    use crate::hooks::engines::v8::system::filter_calls;
+    use crate::hooks::seccomp::Filter;
+
+    if let Ok(ruleset) = nothing() {
+        let _ = ruleset.restrict_self();
+    }
+    let filter = Filter::new()
+        .allow(CALLS)
+        .allow(&[libc::SYS_set_robust_list, libc::SYS_kill, libc::SYS_tgkill])
+        .allow_with(libc::SYS_clone, 0, libc::CLONE_THREAD as u32)
+        .unknown(libc::SYS_clone3);
+    let _ = filter_calls(&filter.otherwise_refuse());
+}

@@ -1,0 +1,268 @@
+//! Permits that hooks share: whoever waits is served in turns by hook, and no hook takes the last ones.
+//!
+//! A plain semaphore serves whoever came first, so a hook with many calls delays all others by all of them. Here each hook has
+//! a queue of its own, and a permit that becomes free goes to the hook whose turn it is. Where permits are held for long, one
+//! hook gets at most three times as many as it leaves free: one alone gets three quarters of them, and the next hook that
+//! comes finds some.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// How much of all permits one hook may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All that are free. For permits that are held for a moment.
+    All,
+    /// Some stay free for others.
+    LeavesSome,
+}
+
+/// So many permits for each that stays free.
+const HELD_PER_FREE: usize = 3;
+
+/// Which hook asks; see [`super::grants::Granted::share_key`].
+pub(super) type Key = u64;
+
+/// Counts permits and who waits for them.
+#[derive(Clone)]
+pub(super) struct FairSemaphore(Arc<Shared>);
+
+struct Shared {
+    share: Share,
+    state: Mutex<State>,
+}
+
+struct State {
+    free: usize,
+    held: HashMap<Key, usize>,
+    /// In the order of their turns; none is empty.
+    queues: VecDeque<(Key, VecDeque<Waiter>)>,
+}
+
+struct Waiter {
+    count: usize,
+    /// Closed: it waits no longer.
+    granted: oneshot::Sender<FairPermit>,
+}
+
+/// Permits of one hook, given back when dropped.
+pub(super) struct FairPermit {
+    shared: Arc<Shared>,
+    key: Key,
+    count: usize,
+}
+
+impl FairSemaphore {
+    pub(super) fn new(permits: usize, share: Share) -> Self {
+        let state = State { free: permits, held: HashMap::new(), queues: VecDeque::new() };
+        FairSemaphore(Arc::new(Shared { share, state: Mutex::new(state) }))
+    }
+
+    /// Waits for `count` permits at once, which must not be more than there are.
+    pub(super) async fn acquire(&self, key: Key, count: usize) -> FairPermit {
+        loop {
+            let waiting = {
+                let mut state = self.0.state();
+                // Whoever waits could not be served before either.
+                if state.queues.is_empty() && state.may_take(self.0.share, key, count) {
+                    state.take(key, count);
+                    return FairPermit { shared: Arc::clone(&self.0), key, count };
+                }
+                let (granted, waiting) = oneshot::channel();
+                let waiter = Waiter { count, granted };
+                match state.queues.iter_mut().find(|(known, _)| *known == key) {
+                    Some((_, queue)) => queue.push_back(waiter),
+                    None => state.queues.push_back((key, VecDeque::from([waiter]))),
+                }
+                waiting
+            };
+            // Also when everybody before it waits for more than is free.
+            self.0.serve();
+            if let Ok(permit) = waiting.await {
+                return permit;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.0.state().free
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What holds it leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what is free to those that wait, in turns.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let Some((key, waiter)) = self.state().next(self.share) else { return };
+            let permit = FairPermit { shared: Arc::clone(self), key, count: waiter.count };
+            // Outside the lock: a waiter that has gone gives its permit back, which is served again.
+            drop(waiter.granted.send(permit));
+        }
+    }
+}
+
+impl State {
+    fn may_take(&self, share: Share, key: Key, count: usize) -> bool {
+        let held = self.held.get(&key).copied().unwrap_or(0);
+        let Some(left) = self.free.checked_sub(count) else { return false };
+        share == Share::All || held == 0 || held + count <= HELD_PER_FREE * left
+    }
+
+    fn take(&mut self, key: Key, count: usize) {
+        self.free -= count;
+        *self.held.entry(key).or_insert(0) += count;
+    }
+
+    /// The next that can be served, with its permits taken.
+    fn next(&mut self, share: Share) -> Option<(Key, Waiter)> {
+        for (_, queue) in &mut self.queues {
+            while queue.front().is_some_and(|waiter| waiter.granted.is_closed()) {
+                queue.pop_front();
+            }
+        }
+        self.queues.retain(|(_, queue)| !queue.is_empty());
+        for index in 0..self.queues.len() {
+            let (key, count) = (self.queues[index].0, self.queues[index].1.front()?.count);
+            if self.may_take(share, key, count) {
+                let (key, mut queue) = self.queues.remove(index)?;
+                let waiter = queue.pop_front()?;
+                if !queue.is_empty() {
+                    self.queues.push_back((key, queue));
+                }
+                self.take(key, count);
+                return Some((key, waiter));
+            }
+            // It has nothing and needs more than is free: what is given to others now would keep it waiting for good.
+            if !self.held.contains_key(&key) {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+impl Drop for FairPermit {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.state();
+            state.free += self.count;
+            if let Some(held) = state.held.get_mut(&self.key) {
+                *held -= self.count;
+                if *held == 0 {
+                    state.held.remove(&self.key);
+                }
+            }
+            if state.queues.is_empty() {
+                return;
+            }
+        }
+        self.shared.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    type Waiting = Pin<Box<dyn Future<Output = FairPermit>>>;
+
+    /// Starts to wait; the permit if it is there at once.
+    fn ask(semaphore: &FairSemaphore, key: Key, count: usize) -> Result<FairPermit, Waiting> {
+        let semaphore = semaphore.clone();
+        let mut waiting: Waiting = Box::pin(async move { semaphore.acquire(key, count).await });
+        match (&mut waiting).now_or_never() {
+            Some(permit) => Ok(permit),
+            None => Err(waiting),
+        }
+    }
+
+    fn fill(semaphore: &FairSemaphore, key: Key) -> (Vec<FairPermit>, Waiting) {
+        let mut permits = Vec::new();
+        loop {
+            match ask(semaphore, key, 1) {
+                Ok(permit) => permits.push(permit),
+                Err(waiting) => return (permits, waiting),
+            }
+        }
+    }
+
+    #[test]
+    fn one_hook_leaves_some_and_the_next_finds_them() {
+        let semaphore = FairSemaphore::new(16, Share::LeavesSome);
+        let (first, mut first_waits) = fill(&semaphore, 1);
+        assert_eq!(first.len(), 12);
+        let second = ask(&semaphore, 2, 1);
+        assert!(second.is_ok(), "the first one waits for its own share, which keeps nobody else");
+        drop(first);
+        assert!((&mut first_waits).now_or_never().is_some());
+        let all = FairSemaphore::new(16, Share::All);
+        assert_eq!(fill(&all, 1).0.len(), 16);
+    }
+
+    #[test]
+    fn permits_go_round_by_hook() {
+        let semaphore = FairSemaphore::new(1, Share::All);
+        let mut held = ask(&semaphore, 0, 1).ok();
+        let mut waiting: Vec<_> =
+            [1, 1, 1, 2, 3, 2].into_iter().map(|key| (key, ask(&semaphore, key, 1).err().unwrap())).collect();
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            drop(held.take());
+            let index = waiting.iter_mut().position(|(_, waiting)| match waiting.now_or_never() {
+                Some(permit) => {
+                    held = Some(permit);
+                    true
+                }
+                None => false,
+            });
+            order.push(waiting.remove(index.expect("one is served")).0);
+        }
+        assert_eq!(order, [1, 2, 3, 1, 2, 1]);
+        drop(held);
+        assert_eq!(semaphore.free(), 1);
+    }
+
+    #[test]
+    fn whoever_waits_no_longer_takes_nothing() {
+        let semaphore = FairSemaphore::new(2, Share::All);
+        let held = ask(&semaphore, 1, 2).ok();
+        let gone = ask(&semaphore, 1, 1).err();
+        let mut other = ask(&semaphore, 2, 1).err().unwrap();
+        drop(gone);
+        drop(held);
+        let permit = (&mut other).now_or_never();
+        assert!(permit.is_some());
+        assert_eq!(semaphore.free(), 1);
+        // Granted, and dropped before it was looked at.
+        let late = ask(&semaphore, 3, 2).err();
+        drop(permit);
+        drop(late);
+        assert_eq!(semaphore.free(), 2);
+        assert!(semaphore.0.state().held.is_empty());
+    }
+
+    #[test]
+    fn a_large_request_of_a_hook_that_has_nothing_is_not_passed_by_for_good() {
+        let semaphore = FairSemaphore::new(4, Share::LeavesSome);
+        let small = ask(&semaphore, 1, 1).ok();
+        let mut large = ask(&semaphore, 2, 4).err().unwrap();
+        let mut more = ask(&semaphore, 1, 1).err().unwrap();
+        assert!((&mut more).now_or_never().is_none() && (&mut large).now_or_never().is_none());
+        drop(small);
+        assert!((&mut large).now_or_never().is_some());
+        assert!((&mut more).now_or_never().is_some());
+    }
+}

@@ -1,0 +1,219 @@
+//! Filters of system calls (seccomp), put together rule by rule. The first rule for a call decides.
+
+/// What a rule looks at besides the number: an argument, from 0. Only its low half counts, which holds every flag and
+/// number that the rules know.
+type Argument = u32;
+
+/// A filter that is not complete yet.
+pub(super) struct Filter(Vec<libc::sock_filter>);
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+/// The numbers of another architecture would have to be known: there is no filter.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURE: u32 = 0;
+
+/// Numbers from here on are those of the x32 ABI, a second way to the same calls.
+const X32: u32 = 0x4000_0000;
+
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+// Of `seccomp_data`, the number is at offset 0, the architecture at 4, the low halves of the arguments from 16 on.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+const ARGUMENT_BYTES: u32 = 8;
+
+impl Filter {
+    /// Refuses the calls of other architectures.
+    pub(super) fn new() -> Self {
+        let mut filter =
+            vec![statement(LOAD, ARCH), jump(EQUAL, ARCHITECTURE, 1, 0), refuse(), statement(LOAD, NUMBER)];
+        filter.extend([jump(AT_LEAST, X32, 0, 1), refuse()]);
+        Filter(filter)
+    }
+
+    /// Allows them whatever their arguments are.
+    pub(super) fn allow(mut self, calls: &[libc::c_long]) -> Self {
+        self.0.extend(calls.iter().flat_map(|call| [number(*call, 1), allow()]));
+        self
+    }
+
+    /// They fail with "not permitted".
+    pub(super) fn refuse(mut self, calls: &[libc::c_long]) -> Self {
+        self.0.extend(calls.iter().flat_map(|call| [number(*call, 1), refuse()]));
+        self
+    }
+
+    /// It fails as if the kernel did not know it, so that C libraries use what came before it.
+    pub(super) fn unknown(mut self, call: libc::c_long) -> Self {
+        self.0.extend([number(call, 1), fail(libc::ENOSYS)]);
+        self
+    }
+
+    /// Allows it with these values only.
+    pub(super) fn allow_only(self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
+        self.by_value(call, argument, values, allow(), refuse())
+    }
+
+    /// Refuses it with these values only.
+    pub(super) fn refuse_only(self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
+        self.by_value(call, argument, values, refuse(), allow())
+    }
+
+    /// Allows it if any of these bits is set.
+    pub(super) fn allow_with(self, call: libc::c_long, argument: Argument, bits: u32) -> Self {
+        self.by_bits(call, argument, bits, allow(), refuse())
+    }
+
+    /// Refuses it if any of these bits is set.
+    pub(super) fn refuse_with(self, call: libc::c_long, argument: Argument, bits: u32) -> Self {
+        self.by_bits(call, argument, bits, refuse(), allow())
+    }
+
+    fn by_value(
+        mut self,
+        call: libc::c_long,
+        argument: Argument,
+        values: &[u32],
+        listed: libc::sock_filter,
+        other: libc::sock_filter,
+    ) -> Self {
+        self.0.extend([number(call, 2 * values.len() as u8 + 2), load(argument)]);
+        self.0.extend(values.iter().flat_map(|value| [jump(EQUAL, *value, 0, 1), listed]));
+        self.0.push(other);
+        self
+    }
+
+    fn by_bits(
+        mut self,
+        call: libc::c_long,
+        argument: Argument,
+        bits: u32,
+        set: libc::sock_filter,
+        unset: libc::sock_filter,
+    ) -> Self {
+        self.0.extend([number(call, 4), load(argument), jump(ANY_BIT, bits, 0, 1), set, unset]);
+        self
+    }
+
+    /// All other calls are allowed.
+    pub(super) fn otherwise_allow(self) -> Vec<libc::sock_filter> {
+        self.finish(allow())
+    }
+
+    /// All other calls are refused.
+    pub(super) fn otherwise_refuse(self) -> Vec<libc::sock_filter> {
+        self.finish(refuse())
+    }
+
+    fn finish(mut self, last: libc::sock_filter) -> Vec<libc::sock_filter> {
+        if ARCHITECTURE == 0 {
+            return vec![allow()];
+        }
+        self.0.push(last);
+        self.0
+    }
+}
+
+/// Goes on behind the next `length` instructions unless the call has this number.
+const fn number(call: libc::c_long, length: u8) -> libc::sock_filter {
+    jump(EQUAL, call as u32, 0, length)
+}
+
+const fn load(argument: Argument) -> libc::sock_filter {
+    statement(LOAD, ARGUMENTS + ARGUMENT_BYTES * argument)
+}
+
+const fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+const fn allow() -> libc::sock_filter {
+    statement(RETURN, libc::SECCOMP_RET_ALLOW)
+}
+
+const fn refuse() -> libc::sock_filter {
+    fail(libc::EPERM)
+}
+
+const fn fail(error: i32) -> libc::sock_filter {
+    statement(RETURN, libc::SECCOMP_RET_ERRNO | error as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a filter as the kernel does, for calls of this machine.
+    fn verdict(filter: &[libc::sock_filter], call: libc::c_long, arguments: [u32; 2]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = filter[at];
+            at += 1;
+            let jumps = |holds: bool| usize::from(if holds { step.jt } else { step.jf });
+            match u32::from(step.code) {
+                LOAD => {
+                    accumulator = match step.k {
+                        ARCH => ARCHITECTURE,
+                        NUMBER => call as u32,
+                        offset => arguments[((offset - ARGUMENTS) / ARGUMENT_BYTES) as usize],
+                    }
+                }
+                EQUAL => at += jumps(accumulator == step.k),
+                AT_LEAST => at += jumps(accumulator >= step.k),
+                ANY_BIT => at += jumps(accumulator & step.k != 0),
+                RETURN => return step.k,
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_rule_decides_its_own_call_only() {
+        let allowed = libc::SECCOMP_RET_ALLOW;
+        let (refused, unknown) = (refuse().k, fail(libc::ENOSYS).k);
+        let filter = || {
+            Filter::new()
+                .refuse(&[1, 2])
+                .unknown(3)
+                .allow_only(4, 0, &[7, 8])
+                .refuse_only(5, 1, &[7])
+                .allow_with(6, 0, 0b11)
+                .refuse_with(7, 1, 0b110)
+                .allow(&[8])
+        };
+        for (call, arguments, expected) in [
+            (1, [0, 0], refused),
+            (2, [0, 0], refused),
+            (3, [0, 0], unknown),
+            (4, [7, 0], allowed),
+            (4, [8, 0], allowed),
+            (4, [9, 7], refused),
+            (5, [0, 7], refused),
+            (5, [7, 0], allowed),
+            (6, [0b10, 0], allowed),
+            (6, [0b100, 0b1], refused),
+            (7, [0b110, 0], allowed),
+            (7, [0, 0b10], refused),
+            (8, [0, 0], allowed),
+            (8 | i64::from(X32) as libc::c_long, [0, 0], refused),
+        ] {
+            for program in [filter().otherwise_allow(), filter().otherwise_refuse()] {
+                assert_eq!(verdict(&program, call, arguments), expected, "{call} {arguments:?}");
+            }
+        }
+        assert_eq!(verdict(&filter().otherwise_allow(), 9, [0, 0]), allowed);
+        assert_eq!(verdict(&filter().otherwise_refuse(), 9, [0, 0]), refused);
+    }
+}

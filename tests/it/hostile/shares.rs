@@ -1,0 +1,108 @@
+//! What hooks share, they share by hook: many calls of one do not keep another from running.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Server, eventually};
+use crate::workbench::{create, grant, open_model};
+
+/// So soon a hook runs whose neighbour has all that it can get.
+const SOON: Duration = Duration::from_secs(2);
+
+#[cfg(target_os = "linux")]
+#[test]
+fn programs_of_one_hook_leave_some_to_others() {
+    use crate::workbench::{bind_post, once, react};
+
+    let sleep = std::fs::canonicalize("/usr/bin/sleep").expect("a program");
+    let sleep = sleep.display();
+    let process = format!("process = [{{ program = '{sleep}', args = ['*'] }}]\ntimeout = '60 s'");
+    let tables = format!("{}{}", grant("many", "postCreate", &process), grant("one", "postCreate", &process));
+    let server = Server::start_with(once(tables));
+    let api = server.client();
+    for model in ["many", "one"] {
+        open_model(&api, model);
+        bind_post(&api, model, &format!("return await run('{sleep}', [after.seconds])"));
+    }
+    react(&api, "one", &json!({"seconds": "0"}));
+    for _ in 0..32 {
+        create(&api, "many", &json!({"seconds": "8"})).expect(201);
+    }
+    eventually("the programs of the first hook run", || {
+        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+        let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        let count = lines.filter(|line| String::from_utf8_lossy(line) == format!("{sleep}\08\0")).count();
+        (count >= 12).then_some(())
+    });
+    let started = Instant::now();
+    assert_eq!(react(&api, "one", &json!({"seconds": "0"}))["code"], 0);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[test]
+fn waiting_calls_of_one_v8_hook_leave_room_for_others() {
+    // Of a GiB each there are few at once on any machine.
+    let Some(arena) = super::v8::arena("timeout = '20 s'\nmemory = '1 GiB'") else { return };
+    let (many, one) = (arena.victim(), arena.victim());
+    let waits = "export async function preCreate() { await new Promise((done) => setTimeout(done, 6000)); }";
+    arena.bind(&many, "waits", waits).expect(200);
+    arena.bind(&one, "quick", "export function preCreate() {}").expect(200);
+    create(&arena.api, &one, &json!({})).expect(201);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|_| arena.server.client()).collect();
+        for client in clients {
+            let path = format!("/models/{many}/instances");
+            scope.spawn(move || client.request("POST", &path).json(&json!({"data": {}})).try_send());
+        }
+        eventually("its calls run", || {
+            let workers = super::v8::workers(arena.server.pid());
+            (workers.len() >= 3).then_some(())
+        });
+        for _ in 0..5 {
+            let started = Instant::now();
+            create(&arena.api, &one, &json!({})).expect(201);
+            assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+        }
+        // The others need not be waited for.
+        arena.server.signal(rustix::process::Signal::KILL);
+    });
+}
+
+#[cfg(target_os = "linux")]
+/// In QuickJS calls that compute share the cores by hook.
+#[test]
+fn loops_of_one_hook_leave_the_cores_to_others() {
+    let options = crate::support::ServerOptions { hooks: "timeout = '20 s'".to_owned(), ..Default::default() };
+    let arena = super::Arena::with(options);
+    let (many, one) = (arena.victim(), arena.victim());
+    arena
+        .bind(&many, "loops", "export function preCreate() { for (let end = Date.now() + 10000; Date.now() < end;); }")
+        .expect(200);
+    let computes = "export function preCreate() { let n = 0; for (let i = 0; i < 3e6; i++) n += i; }";
+    arena.bind(&one, "computes", computes).expect(200);
+    let started = Instant::now();
+    create(&arena.api, &one, &json!({})).expect(201);
+    let alone = started.elapsed();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|_| arena.server.client()).collect();
+        for client in clients {
+            let many = &many;
+            scope.spawn(move || {
+                client.request("POST", &format!("/models/{many}/instances")).json(&json!({"data": {}})).try_send()
+            });
+        }
+        // They use the cores as soon as they are there.
+        eventually("its calls run", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", arena.server.pid())).ok()?;
+            let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?;
+            (ticks > 100).then_some(())
+        });
+        let started = Instant::now();
+        create(&arena.api, &one, &json!({})).expect(201);
+        let beside = started.elapsed();
+        eprintln!("alone {alone:?}, beside 64 loops {beside:?}");
+        assert!(beside < SOON + 4 * alone, "alone {alone:?}, beside 64 loops {beside:?}");
+        arena.server.signal(rustix::process::Signal::KILL);
+    });
+}
