@@ -211,7 +211,7 @@ async fn capabilities_work_awaited_or_not() {
     }";
     let mut case = case(Phase::PostCreate);
     case.bench = case.bench.with_instance("item", "1", r#"{"n":7,"big":9007199254740993}"#).with_secret("key", b"hush");
-    case.grants = "read = ['item']\nwrite = ['note']\nsecret = ['key']";
+    case.grants = "read = ['item', 'note']\nwrite = ['note']\nsecret = ['key']";
     let called = case.run(source.as_bytes()).await;
     assert_eq!(called.report.outcome, Outcome::Accept);
     // The number that JavaScript cannot hold went from the read to the write unchanged.
