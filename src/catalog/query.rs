@@ -13,10 +13,17 @@ use super::schema::Found;
 pub const LIMIT_MAX: u32 = 1000;
 /// Page when the caller does not say.
 pub const LIMIT_DEFAULT: u32 = 50;
-/// Conditions and sort keys of one query.
-const TERMS_MAX: usize = 64;
+/// Conditions of one query.
+const CONDITIONS_MAX: usize = 64;
+/// Sort keys of one query. All of those that no index gives are kept for each row of the page.
+const SORT_KEYS_MAX: usize = 16;
 /// Values of one `in` or `nin`.
 const VALUES_MAX: usize = 1000;
+/// Values of all conditions together. Stores have limits of parameters: 32,766 here, 65,535 there.
+const ALL_VALUES_MAX: usize = 5000;
+/// Bytes of a path, and of a pattern of `like`.
+const PATH_BYTES_MAX: usize = 1024;
+const PATTERN_BYTES_MAX: usize = 1024;
 
 /// A page of a list, as asked for.
 #[derive(Clone, Debug, Default)]
@@ -49,20 +56,25 @@ pub fn check(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String>
 }
 
 fn check_all(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String> {
-    if input.filter.len() > TERMS_MAX {
-        return Err(format!("{} conditions, at most {TERMS_MAX} are allowed", input.filter.len()));
+    if input.filter.len() > CONDITIONS_MAX {
+        return Err(format!("the filter has {} conditions, at most {CONDITIONS_MAX} are allowed", input.filter.len()));
     }
     let limit = input.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(format!("limit is {limit}, expected 1 to {LIMIT_MAX}"));
     }
-    let filter =
+    let filter: Vec<Condition> =
         input.filter.iter().map(|(path, name, value)| condition(model, path, name, value)).collect::<Result<_, _>>()?;
+    let values: usize = filter.iter().map(|condition| count_values(&condition.operator)).sum();
+    if values > ALL_VALUES_MAX {
+        return Err(format!("the filter has {values} values, at most {ALL_VALUES_MAX} are allowed"));
+    }
     let mut sort = Vec::new();
     for key in input.sort.iter().flat_map(|sort| sort.split(',')) {
-        if sort.len() == TERMS_MAX {
-            return Err(format!("more than {TERMS_MAX} sort keys"));
+        if sort.len() == SORT_KEYS_MAX {
+            return Err(format!("sort has more than {SORT_KEYS_MAX} keys"));
         }
+        check_path("sort", key)?;
         sort.push(sort_key(model, key)?);
     }
     Ok(InstanceQuery { filter, sort, limit, cursor: input.cursor.clone() })
@@ -131,7 +143,22 @@ fn unknown_path(model: &Model, what: &str, path: &str) -> String {
     format!("{what}: the schema of `{}` has no property `{path}`", model.record.id)
 }
 
+fn count_values(operator: &Operator) -> usize {
+    match operator {
+        Operator::In(values) | Operator::Nin(values) => values.len(),
+        _ => 1,
+    }
+}
+
+fn check_path(what: &str, dotted: &str) -> Result<(), String> {
+    match dotted.len() {
+        0..=PATH_BYTES_MAX => Ok(()),
+        bytes => Err(format!("{what}: a path of {bytes} bytes, at most {PATH_BYTES_MAX} are allowed")),
+    }
+}
+
 fn condition(model: &Model, dotted: &str, name: &str, value: &FilterValue) -> Result<Condition, String> {
+    check_path("filter", dotted)?;
     let Found { path, types } = model.schema.find(dotted)?.ok_or_else(|| unknown_path(model, "filter", dotted))?;
     let place = format!("filter[{dotted}][{name}]");
     let one = || scalar(&types, value, &place);
@@ -151,6 +178,10 @@ fn condition(model: &Model, dotted: &str, name: &str, value: &FilterValue) -> Re
         "in" => Operator::In(list(&types, value, &place)?),
         "nin" => Operator::Nin(list(&types, value, &place)?),
         "like" => match value {
+            FilterValue::Text(text) | FilterValue::Json(Value::String(text)) if text.len() > PATTERN_BYTES_MAX => {
+                let bytes = text.len();
+                return Err(format!("{place}: a pattern of {bytes} bytes, at most {PATTERN_BYTES_MAX} are allowed"));
+            }
             FilterValue::Text(text) | FilterValue::Json(Value::String(text)) => Operator::Like(text.clone()),
             FilterValue::Json(_) => return Err(format!("{place}: a string is expected")),
         },
@@ -339,6 +370,32 @@ mod tests {
         assert!(fields(&["name", "Release Date", "map", "map.anything.below"]).is_ok());
         for unknown in ["nmae", "name.x", "", "Release", "tags.x"] {
             assert!(fields(&["name", unknown]).unwrap_err().contains(&format!("no property `{unknown}`")), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_a_query_holds_is_bounded() {
+        let many = |count: usize| vec!["a"; count].join(",");
+        let ask = |filter: Vec<(String, String, FilterValue)>, sort: Option<String>| {
+            check(&model(), &QueryInput { filter, sort, ..QueryInput::default() }).map(|_| ())
+        };
+        let term = |path: &str, operator: &str, value: String| {
+            (path.to_owned(), operator.to_owned(), FilterValue::Text(value))
+        };
+        ask(vec![term("name", "in", many(1000)); 5], Some("n,name,ok".into())).unwrap();
+        ask(vec![term("name", "like", "%".repeat(1024)); 64], None).unwrap();
+        for (filter, sort, message) in [
+            (vec![term("name", "eq", "a".into()); 65], None, "65 conditions, at most 64"),
+            (vec![term("name", "in", many(1001))], None, "1001 values, at most 1000"),
+            (vec![term("name", "in", many(1000)); 6], None, "6000 values, at most 5000"),
+            (vec![term("mixed", "nin", vec!["5"; 400].join(",")); 7], None, "5600 values, at most 5000"),
+            (vec![term("name", "like", "%".repeat(1025))], None, "a pattern of 1025 bytes, at most 1024"),
+            (vec![term(&"a.".repeat(600), "eq", "a".into())], None, "a path of 1200 bytes, at most 1024"),
+            (vec![], Some(vec!["n"; 17].join(",")), "more than 16 keys"),
+            (vec![], Some("a".repeat(2000)), "a path of 2000 bytes, at most 1024"),
+        ] {
+            let error = ask(filter, sort).unwrap_err();
+            assert!(error.contains(message), "{message}: {error}");
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
-use snaphook_driver::{Event, EventFilter, EventKind, EventQuery, Instance, InstancePage, Json, Position, Stream};
+use snaphook_driver::{
+    Budget, Event, EventFilter, EventKind, EventQuery, Instance, InstancePage, Json, Position, Stream,
+};
 
 use super::error::Result;
 use super::prehooks::check_amended_here;
@@ -256,7 +258,15 @@ impl StoredLog {
 impl Log for StoredLog {
     async fn page(&self, model: &str, kind: EventKind, after: Position) -> std::result::Result<Vec<Event>, String> {
         let filter = EventFilter { model: Some(model.to_owned()), kinds: vec![kind], ..EventFilter::default() };
-        self.read(after, 1000, filter).await.map_err(|error| error.to_string())
+        let mut query = EventQuery { after, limit: 1000, filter };
+        loop {
+            let page = self.stores.event.read(&query, None).await.map_err(|error| error.to_string())?;
+            match page.next() {
+                // Nothing up to there matched.
+                Some(next) if page.events.is_empty() => query.after = next,
+                _ => return Ok(page.events),
+            }
+        }
     }
 
     async fn head(&self) -> std::result::Result<Position, String> {
@@ -356,7 +366,7 @@ impl Reads for StoredLog {
         let invalid = |message| AccessError::new(AccessCode::Invalid, message);
         let input = query::from_json(text).map_err(invalid)?;
         let query = query::check(self.known(model)?, &input).map_err(invalid)?;
-        Ok(self.stores.model.query(model, &query).await.map_err(|error| failed(&error))?)
+        Ok(self.stores.model.query(model, &query, &Budget::unlimited()).await.map_err(|error| failed(&error))?)
     }
 
     async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError> {

@@ -135,9 +135,12 @@ impl From<DriverError> for Error {
     fn from(source: DriverError) -> Self {
         let kind = match source.kind() {
             snaphook_driver::ErrorKind::Invalid => ErrorKind::BadRequest,
+            snaphook_driver::ErrorKind::TooComplex => ErrorKind::TooComplex,
+            snaphook_driver::ErrorKind::Overloaded => ErrorKind::Overloaded,
             _ => ErrorKind::Storage,
         };
         let detail = match kind {
+            ErrorKind::TooComplex | ErrorKind::Overloaded => source.message().to_owned(),
             ErrorKind::Storage => format!("a store failed, nothing was acknowledged: {source}"),
             _ => source.to_string(),
         };

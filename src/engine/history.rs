@@ -31,7 +31,8 @@ const PAGE_BYTES: usize = 1 << 20;
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// Events of the log, oldest first.
+    /// Events of the log, oldest first. A page passes over a bounded number of events that do not match, so it may have no
+    /// events and still say where to go on.
     pub async fn events(&self, query: &EventQuery) -> Result<EventPage> {
         Ok(self.stores.event.read(query, None).await?)
     }
@@ -87,25 +88,17 @@ impl Engine {
         if entry.model.record.version == version {
             return Ok(entry.model.record.clone());
         }
-        let filter = EventFilter { model: Some(id.to_owned()), definitions_only: true, ..EventFilter::default() };
-        let mut query = EventQuery { after: 0, limit: PAGE, filter };
-        let mut found = None;
-        loop {
-            let page = self.stores.event.read(&query, None).await?;
-            let Some(last) = page.events.last() else { break };
-            query.after = last.position;
-            for event in &page.events {
-                match event.kind {
-                    // A model that was deleted and made again starts over.
-                    EventKind::ModelDeleted => found = None,
-                    kind if changes_definition(kind) && event.model_version == version => {
-                        found = Some(DefinitionChange::from_event(event)?.definition)
-                    }
-                    _ => {}
-                }
-            }
+        let stream = Stream::of_model(id);
+        let mut event = match self.stores.event.last(&stream, Position::MAX).await? {
+            Some(last) => self.at_revision(&stream, last, version).await?,
+            None => None,
+        };
+        while let Some(found) = event.take_if(|event| !changes_definition(event.kind)) {
+            event = self.stores.event.last_but(&stream, found.position, 1).await?;
         }
-        found.ok_or_else(|| {
+        let found = event.filter(|event| event.revision == version);
+        let found = found.map(|event| DefinitionChange::from_event(&event)).transpose()?;
+        found.map(|change| change.definition).ok_or_else(|| {
             let current = entry.model.record.version;
             Error::not_found(format!("model `{id}` has no version {version}, it is at version {current}"))
         })
@@ -114,26 +107,61 @@ impl Engine {
     /// An instance as it was then. Its data has the form that it had then.
     pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
         self.models.require(model)?;
-        let filter =
-            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
-        let mut query = EventQuery { after: 0, limit: PAGE, filter };
-        let mut instance = None;
-        'log: loop {
-            let page = self.stores.event.read(&query, None).await?;
-            let Some(last) = page.events.last().map(|event| event.position) else { break };
-            query.after = last;
-            for event in page.events {
-                let later = match at {
-                    At::Position(position) => event.position > position,
-                    At::Time(time) => event.time > time,
-                };
-                if later {
-                    break 'log;
-                }
-                instance = fold(instance, event);
+        let at_most = match at {
+            At::Position(position) => position,
+            At::Time(time) => self.position_at(time).await?,
+        };
+        let stream = Stream::of_instance(model, id);
+        let absent = || Error::not_found(format!("there was no `{model}/{id}` then"));
+        let last = self.stores.event.last(&stream, at_most).await?.filter(|event| !event.kind.ends_stream());
+        let last = last.ok_or_else(absent)?;
+        let created_at = match last.kind {
+            EventKind::InstanceCreated => last.time,
+            _ => {
+                let created = self.at_revision(&stream, last.clone(), 1).await?;
+                created.map_or(last.time, |created| created.time)
+            }
+        };
+        Ok(Instance {
+            id: id.to_owned(),
+            model: last.model,
+            model_version: last.model_version,
+            revision: last.revision,
+            position: last.position,
+            created_at,
+            updated_at: last.time,
+            data: last.data.ok_or_else(absent)?,
+        })
+    }
+
+    /// The event of a stream that led to a revision, looked for backwards from a later event. Each event raises the
+    /// revision by one, or leaves it.
+    async fn at_revision(&self, stream: &Stream, later: Event, revision: u64) -> Result<Option<Event>> {
+        let mut event = later;
+        while event.revision > revision {
+            let skip = event.revision - revision;
+            match self.stores.event.last_but(stream, event.position, skip).await? {
+                Some(earlier) if earlier.revision <= event.revision => event = earlier,
+                _ => return Ok(None),
             }
         }
-        instance.ok_or_else(|| Error::not_found(format!("there was no `{model}/{id}` then")))
+        Ok((event.revision == revision).then_some(event))
+    }
+
+    /// Position of the last event at or before a time; 0 if there is none. The log's times never go back, so this halves
+    /// the log again and again.
+    async fn position_at(&self, time: Millis) -> Result<Position> {
+        // Events up to `low` are not later than `time`, those after `high` are.
+        let (mut low, mut high) = (0, self.head());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let query = EventQuery { after: middle, limit: 1, filter: EventFilter::default() };
+            match self.stores.event.read(&query, None).await?.events.first() {
+                Some(event) if event.time <= time => low = event.position,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// The events of one instance; `not-found` if there never was one.
@@ -232,16 +260,11 @@ impl Follower {
                     let query = EventQuery { after: self.position, limit: self.part, filter: self.filter.clone() };
                     let mut page = self.engine.stores.event.read(&query, None).await?;
                     self.cut(&mut page).await;
-                    // A page that is not full holds every match up to the head. Listeners never see what is not
-                    // published yet: the rest comes from the tail.
+                    // Listeners never see what is not published yet: the rest comes from the tail.
                     let published = self.engine.tail.head();
-                    let full = page.full;
                     let events: Vec<Arc<Event>> =
                         page.events.into_iter().filter(|event| event.position <= published).map(Arc::new).collect();
-                    self.position = match events.last() {
-                        Some(last) if full => last.position,
-                        _ => page.head.min(published).max(self.position),
-                    };
+                    self.position = page.reached.min(published).max(self.position);
                     if !events.is_empty() {
                         return Ok(Some(events));
                     }
@@ -262,7 +285,7 @@ impl Follower {
         let kept = kept.count();
         if kept < page.events.len() {
             page.events.truncate(kept);
-            page.full = true;
+            page.reached = page.events.last().map_or(page.reached, |event| event.position);
             self.part = u32::try_from(kept).unwrap_or(PAGE);
         } else {
             self.part = self.part.saturating_mul(2).min(PAGE);
@@ -273,24 +296,5 @@ impl Follower {
             tokio::time::sleep(MEMORY_PAUSE).await;
         }
         self.held = Some(lease);
-    }
-}
-
-/// One event more of an instance's life.
-fn fold(instance: Option<Instance>, event: Event) -> Option<Instance> {
-    let id = event.instance?;
-    match event.kind {
-        EventKind::InstanceCreated | EventKind::InstanceUpdated => Some(Instance {
-            id,
-            model: event.model,
-            model_version: event.model_version,
-            revision: event.revision,
-            position: event.position,
-            created_at: instance.map_or(event.time, |instance| instance.created_at),
-            updated_at: event.time,
-            data: event.data?,
-        }),
-        EventKind::InstanceDeleted => None,
-        _ => instance,
     }
 }

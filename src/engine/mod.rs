@@ -30,6 +30,7 @@ mod jobs;
 mod metrics;
 mod models;
 mod prehooks;
+mod queries;
 mod rebuild;
 mod runs;
 mod secrets;
@@ -57,7 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use snaphook_driver::{Condition, ErrorQuery, EventFilter, EventQuery, Instance, InstancePage};
+use snaphook_driver::{ErrorQuery, EventFilter, EventQuery, Instance};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -81,9 +82,8 @@ use self::tail::Tail;
 use self::troubles::{Troubles, guarded};
 use self::waiters::Waiters;
 use self::workers::Workers;
-use crate::catalog::Model;
-use crate::catalog::query;
 pub use crate::catalog::query::{FilterValue, QueryInput};
+use crate::catalog::{Model, query};
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
@@ -242,25 +242,9 @@ impl Engine {
         }
     }
 
-    /// A page of instances.
-    pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
-        let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
-        Ok(self.stores.model.query(model, &query).await?)
-    }
-
     /// Whether data of the model may have something at each of the paths.
     pub fn check_fields(&self, model: &str, paths: &[String]) -> Result<()> {
         query::check_fields(&self.models.require(model)?.model, paths).map_err(Error::bad_request)
-    }
-
-    /// How many instances match, whatever the page.
-    pub async fn count(&self, model: &str, input: &QueryInput) -> Result<u64> {
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
-        let filter: Vec<Condition> = query::check(&entry.model, input).map_err(Error::bad_request)?.filter;
-        Ok(self.stores.model.count(model, &filter).await?)
     }
 
     /// What does not work now.

@@ -150,10 +150,12 @@ async fn skipped(events: &Arc<dyn EventStore>) -> Result<HashSet<Position>> {
     let mut positions = HashSet::new();
     loop {
         let page = events.read(&query, None).await?;
-        let Some(last) = page.events.last() else { return Ok(positions) };
-        query.after = last.position;
         for event in &page.events {
             positions.insert(Skip::from_event(event)?.position);
+        }
+        match page.next() {
+            Some(next) => query.after = next,
+            None => return Ok(positions),
         }
     }
 }

@@ -109,13 +109,15 @@ async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Positi
     let mut skipped = None;
     while skipped.is_none() {
         let page = events.read(&query, None).await?;
-        let Some(last) = page.events.last() else { break };
-        query.after = last.position;
         for later in &page.events {
             let Skip { position: of, reason } = Skip::from_event(later)?;
             if of == position {
                 skipped = Some(SkippedBy { position: later.position, reason });
             }
+        }
+        match page.next() {
+            Some(next) => query.after = next,
+            None => break,
         }
     }
     Ok(Inspected { event, data_text, stuck, skipped })

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
-    Append, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
+    Append, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
     EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage, InstanceQuery, Json,
     LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
@@ -310,11 +310,11 @@ impl ModelStore for FaultyModels {
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
         self.inner.get(model, id).await
     }
-    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage> {
-        self.inner.query(model, query).await
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+        self.inner.query(model, query, budget).await
     }
-    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
-        self.inner.count(model, filter).await
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+        self.inner.count(model, filter, budget).await
     }
     async fn log(&self) -> Result<Option<String>> {
         self.inner.log().await

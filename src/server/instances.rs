@@ -48,10 +48,12 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
     if let Some(projection) = &input.projection {
         call.engine().check_fields(model, projection.paths())?;
     }
-    let page = call.engine().query(model, &input.query).await?;
-    let count = match input.count {
-        true => Some(call.engine().count(model, &input.query).await?),
-        false => None,
+    let (page, count) = match input.count {
+        true => {
+            let (page, count) = call.engine().query_and_count(model, &input.query).await?;
+            (page, Some(count))
+        }
+        false => (call.engine().query(model, &input.query).await?, None),
     };
     list::instances(call, &page, input.projection.as_ref(), count)
 }

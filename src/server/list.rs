@@ -86,7 +86,8 @@ pub(super) fn instances(
     Ok(Reply::ok().json(out))
 }
 
-/// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page is full.
+/// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page ends before the log does; then it may
+/// have no items.
 pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Response> {
     hold(call, page.events.iter().map(|event| event.data.as_ref().map_or(0, |data| data.len())))?;
     let mut out = Vec::with_capacity(64);
@@ -98,10 +99,10 @@ pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Respons
         json::write_event(&mut out, event);
     }
     out.extend_from_slice(b"],\"next\":");
-    match page.events.last().filter(|_| page.full) {
-        Some(last) => {
+    match page.next() {
+        Some(next) => {
             out.push(b'"');
-            place::write(&mut out, log, last.position);
+            place::write(&mut out, log, next);
             out.push(b'"');
         }
         None => out.extend_from_slice(b"null"),

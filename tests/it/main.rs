@@ -23,6 +23,7 @@ mod native;
 mod numbers;
 mod other_drivers;
 mod peer;
+mod query_bounds;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;

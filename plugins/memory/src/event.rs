@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use snaphook_driver::{
     Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
     EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
-    Result, Stream, new_log_identity,
+    Result, SCAN_MAX, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -94,24 +94,15 @@ impl EventStore for MemoryEventStore {
         let mut heads = self.head.subscribe();
         let mut after = query.after;
         loop {
-            let page = {
-                let log = locked(&self.log);
-                let (mut events, mut bytes, mut large) = (Vec::new(), 0, false);
-                for event in log.after(&query.filter, after).take(query.limit as usize) {
-                    bytes += event.data.as_ref().map_or(0, |data| data.len());
-                    large = bytes > PAGE_BYTES_MAX && !events.is_empty();
-                    if large {
-                        break;
-                    }
-                    events.push(Event::clone(event));
-                }
-                let full = large || events.len() >= query.limit as usize;
-                EventPage { events, full, head: log.head() }
-            };
+            let page = locked(&self.log).page(&query.filter, after, query.limit as usize);
             if !page.events.is_empty() || wait.is_none() {
                 return Ok(page);
             }
-            after = after.max(page.head);
+            after = after.max(page.reached);
+            if page.reached < page.head {
+                tokio::task::yield_now().await;
+                continue;
+            }
             let news = heads.wait_for(|head| *head > after);
             if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
                 return Ok(page);
@@ -124,6 +115,14 @@ impl EventStore for MemoryEventStore {
         let Some(places) = log.streams.get(stream) else { return Ok(None) };
         let index = places.partition_point(|position| *position <= at_most);
         Ok(index.checked_sub(1).and_then(|index| log.at(places[index])).map(|event| Event::clone(event)))
+    }
+
+    async fn last_but(&self, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+        let log = locked(&self.log);
+        let Some(places) = log.streams.get(stream) else { return Ok(None) };
+        let count = places.partition_point(|position| *position <= at_most);
+        let index = usize::try_from(skip).ok().and_then(|skip| count.checked_sub(skip)?.checked_sub(1));
+        Ok(index.and_then(|index| log.at(places[index])).map(|event| Event::clone(event)))
     }
 
     async fn head(&self) -> Result<Position> {
@@ -327,8 +326,37 @@ impl Log {
         self.events.get(index)
     }
 
+    /// See [`EventStore::read`].
+    fn page(&self, filter: &EventFilter, after: Position, limit: usize) -> EventPage {
+        let head = self.head();
+        let (mut events, mut bytes, mut reached) = (Vec::new(), 0, after.max(head));
+        for (passed, event) in self.candidates(filter, after).enumerate() {
+            let matches = filter.matches(event);
+            if matches {
+                bytes += event.data.as_ref().map_or(0, |data| data.len());
+            }
+            if events.len() >= limit || passed >= SCAN_MAX as usize || (bytes > PAGE_BYTES_MAX && !events.is_empty()) {
+                reached = event.position - 1;
+                break;
+            }
+            if matches {
+                events.push(Event::clone(event));
+            }
+        }
+        EventPage { events, head, reached }
+    }
+
     /// Matching events after a position, in order.
-    fn after<'a>(&'a self, filter: &'a EventFilter, after: Position) -> Box<dyn Iterator<Item = &'a Arc<Event>> + 'a> {
+    fn after<'a>(&'a self, filter: &'a EventFilter, after: Position) -> impl Iterator<Item = &'a Arc<Event>> + 'a {
+        self.candidates(filter, after).filter(|event| filter.matches(event))
+    }
+
+    /// Events after a position that the lists of places leave to be looked at, in order.
+    fn candidates<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Event>> + 'a> {
         let places: Option<&[Position]> = match (&filter.model, &filter.instance) {
             (Some(model), Some(instance)) => {
                 Some(self.streams.get(&Stream::of_instance(model, instance)).map_or(&[], Vec::as_slice))
@@ -340,16 +368,11 @@ impl Log {
         match places {
             Some(places) => {
                 let start = places.partition_point(|position| *position <= after);
-                Box::new(
-                    places[start..]
-                        .iter()
-                        .filter_map(|position| self.at(*position))
-                        .filter(|event| filter.matches(event)),
-                )
+                Box::new(places[start..].iter().filter_map(|position| self.at(*position)))
             }
             None => {
                 let start = usize::try_from(after).map_or(self.events.len(), |after| after.min(self.events.len()));
-                Box::new(self.events[start..].iter().filter(|event| filter.matches(event)))
+                Box::new(self.events[start..].iter())
             }
         }
     }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use snaphook_driver::compare::{compare, lookup, matches, order};
+use snaphook_driver::compare::{compare, lookup, matches_within, order};
 use snaphook_driver::{
-    CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
-    Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result,
+    Budget, CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage,
+    InstanceQuery, Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result,
 };
 
 use crate::locked;
@@ -34,16 +34,19 @@ struct State {
 
 struct Model {
     shape: ModelShape,
-    rows: BTreeMap<String, Row>,
+    /// Replaced rather than changed while a read looks at them.
+    rows: Arc<Rows>,
     /// The next version, if one is prepared; events are applied to it too.
     next: Option<Prepared>,
 }
+
+type Rows = BTreeMap<String, Arc<Row>>;
 
 struct Prepared {
     ticket: u64,
     shape: ModelShape,
     carry: CarryOver,
-    rows: BTreeMap<String, Row>,
+    rows: Rows,
     complete: bool,
 }
 
@@ -91,12 +94,15 @@ impl ModelStore for MemoryModelStore {
             Some(model) => {
                 model.shape = new.clone();
                 match model.next.take() {
-                    Some(next) if next.is_for(new, carry) => model.rows = next.rows,
-                    _ => model.rows.values_mut().for_each(|row| row.carry(carry, new.version)),
+                    Some(next) if next.is_for(new, carry) => model.rows = Arc::new(next.rows),
+                    _ => {
+                        let rows = Arc::make_mut(&mut model.rows).values_mut();
+                        rows.for_each(|row| Arc::make_mut(row).carry(carry, new.version));
+                    }
                 }
             }
             None => {
-                let model = Model { shape: new.clone(), rows: BTreeMap::new(), next: None };
+                let model = Model { shape: new.clone(), rows: Arc::default(), next: None };
                 state.models.insert(new.model.clone(), model);
             }
         }
@@ -134,7 +140,7 @@ impl ModelStore for MemoryModelStore {
                 let mut last = None;
                 for (id, row) in rows {
                     let mut row = row.clone();
-                    row.carry(carry, new.version);
+                    Arc::make_mut(&mut row).carry(carry, new.version);
                     next.rows.insert(id.clone(), row);
                     last = Some(id.clone());
                 }
@@ -180,11 +186,11 @@ impl ModelStore for MemoryModelStore {
         }
         for (event, change) in changes {
             if let Some(model) = state.models.get_mut(&event.model) {
-                change.make(event, &mut model.rows);
+                change.make(event, Arc::make_mut(&mut model.rows));
                 if let (Some(next), Some(id)) = (&mut model.next, &event.instance) {
                     match model.rows.get(id).cloned() {
                         Some(mut row) => {
-                            row.carry(&next.carry, next.shape.version);
+                            Arc::make_mut(&mut row).carry(&next.carry, next.shape.version);
                             next.rows.insert(id.clone(), row);
                         }
                         None => drop(next.rows.remove(id)),
@@ -213,9 +219,12 @@ impl ModelStore for MemoryModelStore {
         Ok(state.models.get(model).and_then(|model| model.rows.get(id)).map(|row| row.instance.clone()))
     }
 
-    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage> {
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
         let cursor = Cursor::decode(model, query)?;
-        let mut rows = self.matching(model, &query.filter);
+        let mut rows = self.matching(model, &query.filter, budget, "query").await?;
+        // Comparisons that the sort needs, at most.
+        let comparisons = rows.len() as u64 * u64::from(rows.len().checked_ilog2().unwrap_or(0) + 1);
+        budget.charge(comparisons * query.sort.len() as u64).map_err(|limit| limit.into_error("query"))?;
         // Rows come by id, and the sort keeps that order among equals.
         rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
         let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
@@ -234,11 +243,11 @@ impl ModelStore for MemoryModelStore {
                 query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
             Cursor { keys, id: row.instance.id.clone() }.encode(model, query)
         });
-        Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next })
+        Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next: next.transpose()? })
     }
 
-    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
-        Ok(self.matching(model, filter).len() as u64)
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+        Ok(self.matching(model, filter, budget, "count").await?.len() as u64)
     }
 
     async fn reset(&self, log: &str) -> Result<()> {
@@ -247,12 +256,34 @@ impl ModelStore for MemoryModelStore {
     }
 }
 
+/// Steps after which a read lets others have the thread. A dropped read ends there.
+const STEPS_AT_ONCE: u64 = 50_000;
+
 impl MemoryModelStore {
-    /// Rows that match, by id. They are cheap to clone, and the lock is not held while they are sorted.
-    fn matching(&self, model: &str, filter: &[Condition]) -> Vec<Row> {
-        let state = locked(&self.state);
-        let Some(model) = state.models.get(model) else { return Vec::new() };
-        model.rows.values().filter(|row| matches(&row.data, filter)).cloned().collect()
+    /// Rows that match, by id. The lock is not held meanwhile.
+    async fn matching(
+        &self,
+        model: &str,
+        filter: &[Condition],
+        budget: &Budget,
+        operation: &'static str,
+    ) -> Result<Vec<Arc<Row>>> {
+        budget.start();
+        let rows = locked(&self.state).models.get(model).map(|model| Arc::clone(&model.rows)).unwrap_or_default();
+        let mut matching = Vec::new();
+        let mut yielded = budget.steps();
+        for row in rows.values() {
+            if budget.steps() - yielded > STEPS_AT_ONCE {
+                yielded = budget.steps();
+                tokio::task::yield_now().await;
+            }
+            let matches = budget.charge(1).and_then(|()| matches_within(&row.data, filter, budget));
+            if matches.map_err(|limit| limit.into_error(operation))? {
+                budget.hold(size_of::<Arc<Row>>()).map_err(|limit| limit.into_error(operation))?;
+                matching.push(Arc::clone(row));
+            }
+        }
+        Ok(matching)
     }
 }
 
@@ -285,7 +316,7 @@ impl Change {
         Ok(Change::Put { data: Arc::new(data), text })
     }
 
-    fn make(self, event: &Event, rows: &mut BTreeMap<String, Row>) {
+    fn make(self, event: &Event, rows: &mut Rows) {
         let Some(id) = &event.instance else { return };
         match self {
             Change::Remove => {
@@ -303,7 +334,7 @@ impl Change {
                     updated_at: event.time,
                     data: text,
                 };
-                rows.insert(id.clone(), Row { instance, data });
+                rows.insert(id.clone(), Arc::new(Row { instance, data }));
             }
         }
     }

@@ -1,17 +1,17 @@
 //! One database file: opening it with the right settings, and the connections to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::functions::FunctionFlags;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use snaphook_driver::{DriverError, ErrorKind, Result, compare};
+use snaphook_driver::{Budget, DriverError, ErrorKind, Result};
 
 use crate::fault::fault;
+use crate::functions;
 use crate::lock::beside;
+use crate::meter::{Meter, STEPS_PER_LOOK, Stop};
 
 /// What tells the files of one store from all others.
 pub(crate) struct Format {
@@ -37,8 +37,12 @@ pub(crate) struct Format {
     pub(crate) derived: bool,
 }
 
-/// Bytes of a file that readers map rather than copy. Only addresses are taken until pages are touched.
-const MMAP_BYTES_MAX: i64 = 1 << 30;
+/// Bytes of a file that its writer maps rather than copies. Only addresses are taken until pages are touched.
+const WRITER_MMAP_BYTES_MAX: i64 = 1 << 30;
+
+/// The same for each connection that reads. Every one of them has a mapping of its own, whose pages all count as the
+/// process's memory.
+const READER_MMAP_BYTES_MAX: i64 = 0;
 
 /// A write-ahead log that grew beyond this (a reader held it for long) is cut when it starts again.
 const WAL_BYTES_MAX: i64 = 256 << 20;
@@ -49,7 +53,9 @@ const STATEMENTS_MAX: usize = 512;
 /// Opens the file for writing, making or checking what is in it.
 pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
     let told = |error: DriverError| error.with("path", path.display());
-    let mut connection = open(path, format.cache_kib).map_err(told)?;
+    // Nobody waits for a turn to write, and what is written is bounded before it comes here.
+    let open_it = || open(path, format.cache_kib, WRITER_MMAP_BYTES_MAX, &Arc::default()).map_err(told);
+    let mut connection = open_it()?;
     if let Some(version) = older_version(&connection, format).map_err(told)? {
         drop(connection);
         remove(path).map_err(|error| {
@@ -62,7 +68,7 @@ pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
             format.name,
             format.version
         );
-        connection = open(path, format.cache_kib).map_err(told)?;
+        connection = open_it()?;
     }
     prepare_writer(&connection, format).map_err(fault("open")).map_err(told)?;
     Ok(connection)
@@ -80,7 +86,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
+fn open(path: &Path, cache_kib: u32, mmap_bytes: i64, meter: &Arc<Meter>) -> Result<Connection> {
     // Each connection is behind a mutex of ours, so SQLite needs none of its own.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> rusqlite::Result<Connection> {
@@ -90,8 +96,9 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch(&format!(
-            "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {MMAP_BYTES_MAX}; PRAGMA temp_store = MEMORY;"
+            "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {mmap_bytes}; PRAGMA temp_store = MEMORY;"
         ))?;
+        functions::register(&connection, meter)?;
         Ok(connection)
     };
     open().map_err(fault("open"))
@@ -99,7 +106,7 @@ fn open(path: &Path, cache_kib: u32) -> Result<Connection> {
 
 /// Opens the file for reading alone, for work that keeps its connection.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection> {
-    let connection = open(path, READER_CACHE_KIB)?;
+    let connection = open(path, READER_CACHE_KIB, READER_MMAP_BYTES_MAX, &Arc::default())?;
     connection.pragma_update(None, "query_only", true).map_err(fault("open"))?;
     Ok(connection)
 }
@@ -163,9 +170,22 @@ pub(crate) struct Readers {
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<Connection>,
+    idle: Vec<Metered>,
     in_use: usize,
     closed: bool,
+}
+
+/// A connection and what its reads are charged to.
+struct Metered {
+    connection: Connection,
+    meter: Arc<Meter>,
+}
+
+/// How a turn of a read ended.
+pub(crate) enum Turn<T> {
+    Done(T),
+    /// It was longer than the turn.
+    Over,
 }
 
 /// How long a closing store waits for reads that are under way. After that they go on; the last of them removes the log.
@@ -174,7 +194,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Connections that are kept for the next reader; more than that are in use at once only for a moment.
 const READERS_IDLE_MAX: usize = 8;
 
-/// Page cache of one reading connection, in KiB. Most pages come from the mapped file.
+/// Page cache of one reading connection, in KiB. What is not in it is likely to be in the system's.
 const READER_CACHE_KIB: u32 = 2048;
 
 impl Readers {
@@ -186,14 +206,30 @@ impl Readers {
         &self.path
     }
 
-    /// Runs `work` with a connection, on the caller's thread.
+    /// Runs `work` with a connection, on the caller's thread. For reads whose cost no client decides about.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut reader = self.take()?;
-        let connection = match reader.connection.take() {
-            Some(connection) => connection,
-            None => self.open()?,
-        };
-        work(reader.connection.insert(connection))
+        work(&reader.connection()?.connection)
+    }
+
+    /// Runs one turn of `work`, charged to the budget, on the caller's thread.
+    pub(crate) fn turn<T>(
+        &self,
+        operation: &'static str,
+        budget: &Budget,
+        steps: Option<u64>,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<Turn<T>> {
+        budget.check().map_err(|limit| limit.into_error(operation))?;
+        let mut reader = self.take()?;
+        let Metered { connection, meter } = reader.connection()?;
+        meter.begin(budget, steps);
+        let result = work(connection);
+        match (meter.end(), result) {
+            (Some(Stop::Exceeded(limit)), _) => Err(limit.into_error(operation)),
+            (Some(Stop::Turn), _) => Ok(Turn::Over),
+            (None, result) => result.map(Turn::Done),
+        }
     }
 
     /// Closes what is idle and waits for what is in use. Blocks.
@@ -214,32 +250,33 @@ impl Readers {
         Ok(Reader { readers: self, connection: pool.idle.pop() })
     }
 
-    fn open(&self) -> Result<Connection> {
-        let connection = open(&self.path, READER_CACHE_KIB)?;
-        let prepare = || -> rusqlite::Result<()> {
-            connection.pragma_update(None, "query_only", true)?;
-            connection.create_scalar_function(
-                "_like",
-                2,
-                FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
-                |context| {
-                    let text = |index| match context.get_raw(index) {
-                        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
-                        _ => None,
-                    };
-                    Ok(text(0).zip(text(1)).is_some_and(|(text, pattern)| compare::like(pattern, text)))
-                },
-            )
-        };
-        prepare().map_err(fault("open"))?;
-        Ok(connection)
+    fn open(&self) -> Result<Metered> {
+        let meter: Arc<Meter> = Arc::default();
+        let mut connection = open(&self.path, READER_CACHE_KIB, READER_MMAP_BYTES_MAX, &meter)?;
+        let charged = Arc::clone(&meter);
+        let look = move || charged.charge(u64::from(STEPS_PER_LOOK)).is_err();
+        connection
+            .pragma_update(None, "query_only", true)
+            .and_then(|()| connection.progress_handler(STEPS_PER_LOOK as i32, Some(look)))
+            .map_err(fault("open"))?;
+        Ok(Metered { connection, meter })
     }
 }
 
 /// A place among the readers; given back however the work ends.
 struct Reader<'a> {
     readers: &'a Readers,
-    connection: Option<Connection>,
+    connection: Option<Metered>,
+}
+
+impl Reader<'_> {
+    fn connection(&mut self) -> Result<&Metered> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.readers.open()?,
+        };
+        Ok(self.connection.insert(connection))
+    }
 }
 
 impl Drop for Reader<'_> {

@@ -19,7 +19,7 @@ use snaphook_driver::{
     Append, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
     Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::database::{Format, Readers, locked, off_thread};
 use crate::fault::fault;
@@ -85,6 +85,8 @@ struct Shared {
     head: watch::Sender<Position>,
     /// An append runs, or the last one failed.
     failed: AtomicBool,
+    /// Places of pages that look at many events: no more at once than there are cores.
+    scans: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -132,6 +134,7 @@ impl SqliteEventStore {
             names: RwLock::new(names),
             head: watch::Sender::new(head),
             failed: AtomicBool::new(false),
+            scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         });
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
         Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
@@ -198,7 +201,10 @@ impl EventStore for SqliteEventStore {
                 return Ok(page);
             }
             // Nothing up to there matched, so it is not looked at again.
-            query.after = query.after.max(page.head);
+            query.after = query.after.max(page.reached);
+            if page.next().is_some() {
+                continue;
+            }
             let news = heads.wait_for(|head| *head > query.after);
             if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
                 return Ok(page);
@@ -208,6 +214,14 @@ impl EventStore for SqliteEventStore {
 
     async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
         read::last(&self.shared, stream, at_most)
+    }
+
+    async fn last_but(&self, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+        if skip <= SKIP_INLINE_MAX {
+            return read::last_but(&self.shared, stream, at_most, skip);
+        }
+        let (shared, stream) = (Arc::clone(&self.shared), stream.clone());
+        off_thread("last_but", move || read::last_but(&shared, &stream, at_most, skip)).await
     }
 
     async fn head(&self) -> Result<Position> {
@@ -336,6 +350,9 @@ impl EventStore for SqliteEventStore {
 /// Pages up to this size are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 128;
 
+/// Events of a stream that are passed over on the caller's thread.
+const SKIP_INLINE_MAX: u64 = 2000;
+
 impl SqliteEventStore {
     async fn page(&self, query: EventQuery) -> Result<EventPage> {
         let head = self.shared.head();
@@ -343,8 +360,14 @@ impl SqliteEventStore {
         if short || head.saturating_sub(query.after) <= u64::from(PAGE_INLINE_MAX) {
             return read::page(&self.shared, &query);
         }
+        // Never closed.
+        let place = Arc::clone(&self.shared.scans).acquire_owned().await;
         let shared = Arc::clone(&self.shared);
-        off_thread("read", move || read::page(&shared, &query)).await
+        off_thread("read", move || {
+            let _place = place;
+            read::page(&shared, &query)
+        })
+        .await
     }
 }
 

@@ -11,9 +11,13 @@ mod database;
 mod error;
 mod event;
 mod fault;
+mod functions;
 mod key;
+mod lanes;
 mod lock;
+mod meter;
 mod model;
+mod value;
 
 use snaphook_driver::{Driver, OpenContext, OpenFuture, Setting};
 use std::sync::Arc;

@@ -4,7 +4,10 @@ mod condition;
 mod garbage;
 mod migrate;
 mod names;
+mod order;
 mod pace;
+#[cfg(test)]
+mod plan_tests;
 mod query;
 mod replay;
 mod rows;
@@ -19,13 +22,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
 use snaphook_driver::{
-    CarryOver, Condition, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery, Json,
-    ModelShape, ModelStore, Position, Result,
+    Budget, CarryOver, Condition, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
+    Json, ModelShape, ModelStore, Position, Result,
 };
 
 use crate::checkpoint::Checkpointer;
-use crate::database::{Format, Readers, locked, off_thread, open_writer};
+use crate::database::{Format, Readers, Turn, locked, off_thread, open_writer};
 use crate::fault::fault;
+use crate::lanes::Lanes;
 use crate::lock::Lock;
 use names::{Counter, Names, searchable};
 use replay::Pending;
@@ -41,7 +45,7 @@ use table::Table;
 const FORMAT: Format = Format {
     name: "model store",
     id: 0x534e_484d, // "SNHM"
-    version: 3,
+    version: 4,
     schema: "
         CREATE TABLE _state(
             one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, names INTEGER NOT NULL);
@@ -57,6 +61,9 @@ const FORMAT: Format = Format {
 /// The identity of the log; no row if it is not known. Made when a file without it is opened.
 const LOG: &str = "CREATE TABLE IF NOT EXISTS _log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
 
+/// Steps of a read that is expected to be short, on the caller's thread: about a millisecond.
+const INLINE_STEPS: u64 = 10_000;
+
 /// See the crate's documentation.
 pub struct SqliteModelStore {
     shared: Arc<Shared>,
@@ -67,6 +74,8 @@ struct Shared {
     /// `None` once closed.
     writer: Mutex<Option<Writer>>,
     readers: Readers,
+    /// Where reads that may take long wait for their turn.
+    lanes: Lanes,
     /// As committed; replaced as a whole when a definition changes.
     tables: RwLock<Arc<Tables>>,
     /// Counts the changes of `tables`: whoever reads between two equal counts has read a model's table while it was that.
@@ -123,6 +132,7 @@ impl SqliteModelStore {
         let shared = Shared {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
+            lanes: Lanes::default(),
             tables: RwLock::new(Arc::new(tables)),
             changes: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -306,35 +316,52 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
-        self.shared.reading(model, None, |connection, table| {
-            connection
-                .prepare_cached(&table.get)
-                .and_then(|mut statement| statement.query_row([id], |row| query::decode(row, model)).optional())
-                .map_err(fault("get"))
-        })
+        self.shared.retried(
+            model,
+            || None,
+            |table| {
+                self.shared.readers.with(|connection| {
+                    connection
+                        .prepare_cached(&table.get)
+                        .and_then(|mut statement| statement.query_row([id], |row| query::decode(row, model)).optional())
+                        .map_err(fault("get"))
+                })
+            },
+        )
     }
 
-    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage> {
-        let none = InstancePage { items: Vec::new(), next: None };
-        let Some(table) = self.shared.table(model) else { return Ok(none) };
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+        let none = || InstancePage { items: Vec::new(), next: None };
+        let Some(table) = self.shared.table(model) else { return Ok(none()) };
         if query::is_short(&table, query) {
-            return self.shared.reading(model, none, |connection, table| query::page(connection, table, query));
+            let page = self.shared.turn("query", model, none, budget, Some(INLINE_STEPS), |connection, table| {
+                query::page(connection, table, query)
+            })?;
+            if let Turn::Done(page) = page {
+                return Ok(page);
+            }
         }
         let (shared, model, query) = (Arc::clone(&self.shared), model.to_owned(), query.clone());
-        off_thread("query", move || {
-            shared.reading(&model, none, |connection, table| query::page(connection, table, &query))
-        })
-        .await
+        let work = move |budget: &Budget, steps| {
+            shared
+                .turn("query", &model, none, budget, steps, |connection, table| query::page(connection, table, &query))
+        };
+        self.shared.lanes.run("query", budget, work).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
         let (shared, model, filter) = (Arc::clone(&self.shared), model.to_owned(), filter.to_owned());
-        off_thread("count", move || {
-            shared.reading(&model, 0, |connection, table| {
-                query::count(connection, table, &filter).map_err(fault("count"))
-            })
-        })
-        .await
+        let work = move |budget: &Budget, steps| {
+            shared.turn(
+                "count",
+                &model,
+                || 0,
+                budget,
+                steps,
+                |connection, table| query::count(connection, table, &filter),
+            )
+        };
+        self.shared.lanes.run("count", budget, work).await
     }
 
     async fn reset(&self, log: &str) -> Result<()> {
@@ -428,18 +455,35 @@ impl Shared {
         result
     }
 
+    /// Runs one turn of a read of one model; see [`Readers::turn`].
+    fn turn<T>(
+        &self,
+        operation: &'static str,
+        model: &str,
+        none: impl Fn() -> T,
+        budget: &Budget,
+        steps: Option<u64>,
+        read: impl Fn(&Connection, &Table) -> Result<T>,
+    ) -> Result<Turn<T>> {
+        self.retried(
+            model,
+            || Turn::Done(none()),
+            |table| self.readers.turn(operation, budget, steps, |connection| read(connection, table)),
+        )
+    }
+
     /// Runs a read of one model; `none` if the model is not there. If a model was redefined between the choice of the table
     /// and the end of the read, which then may have met a table that is being emptied, the read is done again.
-    fn reading<T>(&self, model: &str, none: T, read: impl Fn(&Connection, &Table) -> Result<T>) -> Result<T> {
+    fn retried<T>(&self, model: &str, none: impl Fn() -> T, read: impl Fn(&Table) -> Result<T>) -> Result<T> {
         loop {
             let changes = self.changes.load(Ordering::Acquire);
-            let Some(table) = self.table(model) else { return Ok(none) };
-            let result = self.readers.with(|connection| read(connection, &table));
+            let Some(table) = self.table(model) else { return Ok(none()) };
+            let result = read(&table);
             if self.changes.load(Ordering::Acquire) == changes {
                 return result;
             }
             match self.table(model) {
-                None => return Ok(none),
+                None => return Ok(none()),
                 // Another model was redefined.
                 Some(same) if Arc::ptr_eq(&same, &table) => return result,
                 Some(_) => {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use snaphook_driver::{
-    DriverError, ErrorKind, ErrorQuery, EventFilter, EventQuery, EventStore, Group, ModelStore, OpenContext,
+    Budget, DriverError, ErrorKind, ErrorQuery, EventFilter, EventQuery, EventStore, Group, ModelStore, OpenContext,
 };
 use snaphook_driver_testkit::sample::{create, created, shape};
 use snaphook_sqlite::DRIVER;
@@ -247,7 +247,9 @@ async fn a_closed_store_is_one_file() {
                 let (events, models) = (Arc::clone(&events), Arc::clone(&models));
                 tokio::spawn(async move {
                     let query = EventQuery { after: 0, limit: 1000, filter: EventFilter::default() };
-                    while events.read(&query, None).await.is_ok() && models.count("m", &[]).await.is_ok() {}
+                    while events.read(&query, None).await.is_ok()
+                        && models.count("m", &[], &Budget::unlimited()).await.is_ok()
+                    {}
                 })
             })
             .collect();

@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::error::{DriverError, ErrorKind, Result};
 use crate::model_store::InstanceQuery;
 
+/// Bytes of the keys of one cursor. A cursor goes into a URL, and the keys are a client's data.
+pub const CURSOR_KEY_BYTES_MAX: usize = 4096;
+
 /// Where a page ended. For drivers; clients see only its text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -18,10 +21,22 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The text that goes into `next`.
-    pub fn encode(&self, model: &str, query: &InstanceQuery) -> String {
+    /// The text that goes into `next`; `ErrorKind::TooComplex` if the keys are too long for one.
+    pub fn encode(&self, model: &str, query: &InstanceQuery) -> Result<String> {
+        let bytes: usize = self.keys.iter().map(|key| key.as_str().map_or(0, str::len)).sum();
+        if bytes > CURSOR_KEY_BYTES_MAX {
+            return Err(DriverError::new(
+                ErrorKind::TooComplex,
+                "query",
+                format!(
+                    "the page ends at `{}`, whose sort keys have {bytes} bytes, and the next page can only begin after keys \
+                     of {CURSOR_KEY_BYTES_MAX} bytes together; sort by shorter values",
+                    self.id
+                ),
+            ));
+        }
         let json = serde_json::json!([mark(model, query), self.keys, self.id]);
-        URL_SAFE_NO_PAD.encode(json.to_string())
+        Ok(URL_SAFE_NO_PAD.encode(json.to_string()))
     }
 
     /// Reads the cursor of a query; `None` if it has none, `ErrorKind::Invalid` if another query made it.
@@ -57,10 +72,12 @@ mod tests {
         let cursor = Cursor { keys: Vec::new(), id: "a".into() };
         let mut query = InstanceQuery { limit: 10, ..InstanceQuery::default() };
         assert_eq!(Cursor::decode("m", &query).unwrap(), None);
-        query.cursor = Some(cursor.encode("m", &query));
+        query.cursor = Some(cursor.encode("m", &query).unwrap());
         query.limit = 5;
         assert_eq!(Cursor::decode("m", &query).unwrap(), Some(cursor));
         assert_eq!(Cursor::decode("n", &query).unwrap_err().kind(), ErrorKind::Invalid);
+        let long = Cursor { keys: vec!["x".repeat(CURSOR_KEY_BYTES_MAX + 1).into()], id: "a".into() };
+        assert_eq!(long.encode("m", &query).unwrap_err().kind(), ErrorKind::TooComplex);
         query.cursor = Some("***".into());
         assert_eq!(Cursor::decode("m", &query).unwrap_err().kind(), ErrorKind::Invalid);
     }

@@ -23,6 +23,10 @@ pub enum ErrorKind {
     Invalid,
     /// The change may have been stored or not; only what is read from the store later tells.
     Uncertain,
+    /// The read exceeded its [`crate::Budget`]; the message says which limit. The same read would exceed it again.
+    TooComplex,
+    /// Too many reads are waiting for their turn.
+    Overloaded,
     /// Anything else.
     Unexpected,
 }
@@ -38,6 +42,8 @@ impl ErrorKind {
             ErrorKind::Conflict => "conflict",
             ErrorKind::Invalid => "invalid request",
             ErrorKind::Uncertain => "uncertain",
+            ErrorKind::TooComplex => "too complex",
+            ErrorKind::Overloaded => "overloaded",
             ErrorKind::Unexpected => "failed",
         }
     }
@@ -76,6 +82,11 @@ impl DriverError {
         self
     }
 
+    /// What happened, without the operation, the context and the cause.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The kind of fault.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -83,7 +94,7 @@ impl DriverError {
 
     /// Whether the same call may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Uncertain)
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Uncertain | ErrorKind::Overloaded)
     }
 }
 

@@ -111,13 +111,24 @@ pub struct EventQuery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
     pub events: Vec<Event>,
-    /// Whether the page ends at the limit or for its size, so that more may follow.
-    pub full: bool,
     /// Position of the last event of the whole log (whatever the filter) when the page was read; 0 if it is empty.
-    /// Every matching event up to the end of the page (up to `head` if the page is not full) is in the page: a
-    /// reader that goes on from there misses nothing, ever.
     pub head: Position,
+    /// Every matching event after the one asked for, up to this position, is in the page: a reader that goes on from here
+    /// misses nothing, ever. Less than `head` where the page ends earlier: at its limit, for its size, or because the
+    /// filter passed over [`SCAN_MAX`] events. Then more may follow, even if the page has no events.
+    pub reached: Position,
 }
+
+impl EventPage {
+    /// After which position to go on; `None` if the page reaches the end of the log.
+    pub fn next(&self) -> Option<Position> {
+        (self.reached < self.head).then_some(self.reached)
+    }
+}
+
+/// Events that one page passes over, at least roughly, to find those that match. What a filter does not match costs as
+/// much as what it does, and it is the client who chooses the filter.
+pub const SCAN_MAX: u32 = 50_000;
 
 /// A consumer group: a named reader of the log whose progress the store keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,11 +189,25 @@ pub trait EventStore: Send + Sync {
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>>;
 
     /// Events after a position, oldest first. With `wait`, an empty page is answered only after that time; the call
-    /// returns earlier as soon as a matching event is there.
+    /// returns earlier as soon as a matching event is there. Without `wait`, a page without events may still have a
+    /// [`EventPage::next`].
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage>;
 
     /// The last event of a stream at or before `at_most`; `None` if there is none.
     async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>>;
+
+    /// The event of a stream that has `skip` later ones at or before `at_most`; `None` if there are not so many. Costs as
+    /// little as the store allows: a long stream is not read from its start.
+    async fn last_but(&self, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+        let Some(mut event) = self.last(stream, at_most).await? else { return Ok(None) };
+        for _ in 0..skip {
+            match self.last(stream, event.position - 1).await? {
+                Some(earlier) => event = earlier,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(event))
+    }
 
     /// Position of the last event of the log; 0 if it is empty.
     async fn head(&self) -> Result<Position>;

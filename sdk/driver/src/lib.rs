@@ -5,6 +5,7 @@
 //! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
+mod budget;
 mod carry_over;
 pub mod compare;
 mod cursor;
@@ -16,20 +17,23 @@ mod event_store;
 mod export;
 mod group_state;
 mod json;
+mod like;
 pub mod limits;
 mod model_store;
+mod number;
 mod secure_store;
 pub mod time;
 
+pub use budget::{Budget, CancelOnDrop, Exceeded, Limits, STEP_BYTES};
 pub use carry_over::{CarryOver, CarryOvers};
-pub use cursor::Cursor;
+pub use cursor::{CURSOR_KEY_BYTES_MAX, Cursor};
 pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting};
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
 pub use event_store::{
     Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
-    Group, Holder, Require,
+    Group, Holder, Require, SCAN_MAX,
 };
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Progress, Taken};

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::budget::Budget;
 use crate::carry_over::CarryOver;
 use crate::error::Result;
 use crate::event::{Event, Position};
@@ -76,7 +77,8 @@ pub struct ModelShape {
 /// of different types is false, so that the value differs; arrays and objects differ from everything. A value that
 /// is absent or null matches only `Exists(false)`. [`crate::compare`] is the meaning in code.
 ///
-/// Numbers that are integers within 64 bits compare exactly; others at least as exactly as 64-bit floats do.
+/// Numbers compare exactly, however many digits they have; drivers whose database cannot do that store
+/// [`crate::compare::number_key`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operator {
@@ -201,10 +203,16 @@ pub trait ModelStore: Send + Sync {
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>>;
 
     /// A page of instances. A cursor that this query did not make: `ErrorKind::Invalid`.
-    async fn query(&self, model: &str, query: &InstanceQuery) -> Result<InstancePage>;
+    ///
+    /// The driver charges `budget` while it works, for every row that it looks at, whether the row matches or not, and
+    /// stops within a moment when that says so: [`crate::Exceeded::into_error`]. It also stops when the returned future is
+    /// dropped. A driver that has a bounded number of places for reads gives short ones their own, so that long ones
+    /// cannot hold them up; a read that gets no place within [`crate::Budget::wait_left`], or finds too many waiting, is
+    /// `ErrorKind::Overloaded`.
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage>;
 
-    /// How many instances match.
-    async fn count(&self, model: &str, filter: &[Condition]) -> Result<u64>;
+    /// How many instances match. The budget as in [`ModelStore::query`].
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64>;
 
     /// Removes everything; the checkpoint is 0, and from then on the store is a projection of the log with this
     /// identity. Where no log is named yet ([`ModelStore::log`] is `None`), the server calls this first.

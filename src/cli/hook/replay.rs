@@ -161,14 +161,24 @@ impl Remote {
 #[async_trait]
 impl Log for Remote {
     async fn page(&self, model: &str, kind: EventKind, after: Position) -> std::result::Result<Vec<Event>, String> {
-        let query = [
-            ("model", model.to_owned()),
-            ("type", kind.to_string()),
-            ("after", after.to_string()),
-            ("limit", "1000".to_owned()),
-        ];
-        let page = self.0.get(&with_query("/events", &query)).await.map_err(|error| error.to_string())?;
-        read(page.get("items").cloned().unwrap_or_default())
+        let mut after = after.to_string();
+        loop {
+            let query = [
+                ("model", model.to_owned()),
+                ("type", kind.to_string()),
+                ("after", after),
+                ("limit", "1000".to_owned()),
+            ];
+            let page = self.0.get(&with_query("/events", &query)).await.map_err(|error| error.to_string())?;
+            let events: Vec<Event> = read(page.get("items").cloned().unwrap_or_default())?;
+            after = match page.get("next") {
+                // Nothing up to there matched.
+                Some(next) if events.is_empty() && !next.is_null() => {
+                    next.as_str().map_or_else(|| next.to_string(), str::to_owned)
+                }
+                _ => return Ok(events),
+            };
+        }
     }
 
     async fn head(&self) -> std::result::Result<Position, String> {

@@ -63,7 +63,7 @@ impl Reserved {
         let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
         let mut misfits = BTreeMap::new();
         while !wanted.is_empty() {
-            let page = stores.model.query(&record.id, &query).await?;
+            let page = stores.model.query(&record.id, &query, &snaphook_driver::Budget::unlimited()).await?;
             let began = Instant::now();
             let mut keys = Vec::with_capacity(page.items.len() * wanted.len());
             for instance in &page.items {

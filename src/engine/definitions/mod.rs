@@ -252,7 +252,7 @@ impl Engine {
         check_precondition(&entry, &options.precondition)?;
         if !cascade {
             // Not on the committer's thread, which only has to know whether there is one.
-            check_unused(id, self.stores.model.count(id, &[]).await?)?;
+            check_unused(id, self.stores.model.count(id, &[], &snaphook_driver::Budget::unlimited()).await?)?;
         }
         if options.dry_run {
             let append = deletion(&entry.model.record, origin)?;

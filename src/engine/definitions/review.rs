@@ -84,7 +84,7 @@ impl Review {
         let mut twins = Twins::default();
         loop {
             let began = Instant::now();
-            let page = store.query(&model, &query).await?;
+            let page = store.query(&model, &query, &snaphook_driver::Budget::unlimited()).await?;
             let look = move |effort: &Effort| {
                 page.items.iter().try_for_each(|instance| self.look(instance, Some(&mut twins), effort))?;
                 Ok::<_, Error>((self, twins))

@@ -87,8 +87,16 @@ impl Writer {
         let record = &entry.model.record;
         self.availability.check_model(&record.id)?;
         let one = InstanceQuery { limit: 1, ..InstanceQuery::default() };
-        if !self.runtime.block_on(self.store.query(&record.id, &one))?.items.is_empty() {
-            check_unused(&record.id, self.runtime.block_on(self.store.count(&record.id, &[]))?)?;
+        if !self
+            .runtime
+            .block_on(self.store.query(&record.id, &one, &snaphook_driver::Budget::unlimited()))?
+            .items
+            .is_empty()
+        {
+            check_unused(
+                &record.id,
+                self.runtime.block_on(self.store.count(&record.id, &[], &snaphook_driver::Budget::unlimited()))?,
+            )?;
         }
         let mut appends = [deletion(record, origin)?];
         let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
@@ -111,7 +119,8 @@ impl Writer {
         self.catch_up()?;
         let record = &model.record;
         let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
-        let page = self.runtime.block_on(self.store.query(&record.id, &query))?;
+        let page =
+            self.runtime.block_on(self.store.query(&record.id, &query, &snaphook_driver::Budget::unlimited()))?;
         if page.items.is_empty() {
             return Ok(false);
         }

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter, types::Value};
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result, Stream,
+    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result,
+    SCAN_MAX, Stream,
 };
 
 use super::append::kind_of;
@@ -19,22 +20,44 @@ const COLUMNS: &str = "position, model, instance, kind, model_version, revision,
 /// for long.
 const STEP: u64 = 50_000;
 
+/// Events that the first part of a page looks at; each further part looks at twice as many as the one before.
+const PART: u64 = 1000;
+
 /// One page; see [`snaphook_driver::EventStore::read`].
 pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
     // Taken before the read: what is committed by now is seen by it.
     let head = shared.head();
-    let mut events: Vec<Event> = Vec::new();
-    let (mut bytes, mut large) = (0, false);
-    scan(shared, &query.filter, query.after, head, query.limit as usize, |event| {
-        bytes += event.data.as_ref().map_or(0, |data| data.len());
-        large = bytes > PAGE_BYTES_MAX && !events.is_empty();
-        if !large {
-            events.push(event);
+    let mut page = EventPage { events: Vec::new(), head, reached: head.max(query.after) };
+    let Some(plan) = Plan::new(&query.filter, &names(shared)) else { return Ok(page) };
+    let limit = query.limit as usize;
+    let (mut after, mut bytes, mut part, mut passed) = (query.after, 0, PART, 0);
+    while after < head {
+        if passed >= u64::from(SCAN_MAX) {
+            page.reached = after;
+            break;
         }
-        !large
-    })?;
-    let full = large || events.len() >= query.limit as usize;
-    Ok(EventPage { events, full, head })
+        let left = limit - page.events.len();
+        let (upto, stopped) = shared.readers.with(|connection| {
+            let upto = plan.end_of_part(connection, after, head, part)?;
+            let stopped = plan.run(connection, &names(shared), after, upto, left, &mut |event: Event| {
+                bytes += event.data.as_ref().map_or(0, |data| data.len());
+                let fits = bytes <= PAGE_BYTES_MAX || page.events.is_empty();
+                if fits {
+                    page.events.push(event);
+                }
+                fits
+            })?;
+            Ok((upto, stopped.is_none()))
+        })?;
+        if stopped || page.events.len() >= limit {
+            page.reached = page.events.last().map_or(upto, |event| event.position);
+            break;
+        }
+        after = upto;
+        passed += part;
+        part *= 2;
+    }
+    Ok(page)
 }
 
 /// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says
@@ -110,6 +133,28 @@ pub(super) fn each_after(
     Ok(())
 }
 
+/// See [`snaphook_driver::EventStore::last_but`]. Only the index is read for the events that are passed over.
+pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+    let Some(number) = names(shared).number(&stream.model) else { return Ok(None) };
+    let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events WHERE position = (SELECT position FROM events INDEXED BY events_stream
+         WHERE model = ?1 AND {condition} AND position <= ?2 ORDER BY position DESC LIMIT 1 OFFSET ?4)"
+    );
+    let instance = stream.instance.as_deref().map(Key::new);
+    shared.readers.with(|connection| {
+        let find = || {
+            connection
+                .prepare_cached(&sql)?
+                .query_row(params![number, bounded(at_most), instance, bounded(skip)], |row| {
+                    Ok(decode(row, &names(shared)))
+                })
+                .optional()
+        };
+        find().map_err(fault("last_but"))?.transpose()
+    })
+}
+
 /// One event by its position.
 pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
     shared.readers.with(|connection| {
@@ -126,7 +171,10 @@ pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
 /// A filter as a statement: which index serves it, and what remains to be compared.
 struct Plan {
     index: &'static str,
+    /// What the index serves, where there is one.
     conditions: String,
+    /// What must be compared event by event.
+    rest: String,
     parameters: Vec<Value>,
     /// Whether many events may be passed over to find one.
     sparse: bool,
@@ -135,8 +183,16 @@ struct Plan {
 impl Plan {
     /// `None` if nothing can match.
     fn new(filter: &EventFilter, names: &Names) -> Option<Plan> {
-        let mut plan = Plan { index: "NOT INDEXED", conditions: String::new(), parameters: Vec::new(), sparse: false };
-        if filter.definitions_only {
+        let mut plan = Plan {
+            index: "NOT INDEXED",
+            conditions: String::new(),
+            rest: String::new(),
+            parameters: Vec::new(),
+            sparse: false,
+        };
+        let no_instances = !filter.kinds.is_empty() && !filter.kinds.iter().any(|kind| kind.is_instance());
+        let definitions_only = filter.definitions_only || no_instances;
+        if definitions_only {
             if filter.instance.is_some() {
                 return None;
             }
@@ -155,7 +211,7 @@ impl Plan {
                 });
                 plan.conditions.push_str(" AND instance = ?5");
             }
-            if filter.instance.is_some() || filter.definitions_only {
+            if filter.instance.is_some() || definitions_only {
                 plan.index = "INDEXED BY events_stream";
             }
         } else if let Some(instance) = &filter.instance {
@@ -163,16 +219,39 @@ impl Plan {
                 Key::Uuid(bytes) => Value::Blob(bytes.to_vec()),
                 Key::Text(text) => Value::Text(text.to_owned()),
             });
-            plan.conditions.push_str(" AND instance = ?4");
+            plan.rest.push_str(" AND instance = ?4");
             plan.sparse = true;
         }
         if !filter.kinds.is_empty() {
             let kinds: Vec<String> = filter.kinds.iter().map(|kind| (*kind as i64).to_string()).collect();
             // The plus keeps SQLite from looking for an index.
-            plan.conditions.push_str(&format!(" AND +kind IN ({})", kinds.join(", ")));
-            plan.sparse |= plan.index != "INDEXED BY events_stream";
+            plan.rest.push_str(&format!(" AND +kind IN ({})", kinds.join(", ")));
+            plan.sparse = true;
         }
         Some(plan)
+    }
+
+    /// The position up to which there are at most `count` events to look at after `after`.
+    fn end_of_part(&self, connection: &Connection, after: Position, head: Position, count: u64) -> Result<Position> {
+        // No more events than positions.
+        if !self.sparse || head - after <= count {
+            return Ok(head);
+        }
+        if self.index == "NOT INDEXED" {
+            return Ok(after + count);
+        }
+        let sql = format!(
+            "SELECT position FROM events {} WHERE position > ?1 AND position <= ?2{} ORDER BY position LIMIT 1 OFFSET ?3",
+            self.index, self.conditions
+        );
+        let bounds = [bounded(after), bounded(head), bounded(count - 1)].map(Value::Integer);
+        let find = || {
+            connection
+                .prepare_cached(&sql)?
+                .query_row(params_from_iter(bounds.iter().chain(&self.parameters)), |row| row.get::<_, i64>(0))
+                .optional()
+        };
+        Ok(find().map_err(fault("read"))?.map_or(head, |position| position as Position))
     }
 
     /// How many events were fed; `None` if `each` stopped it.
@@ -186,8 +265,8 @@ impl Plan {
         each: &mut impl FnMut(Event) -> bool,
     ) -> Result<Option<usize>> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM events {} WHERE position > ?1 AND position <= ?2{} ORDER BY position LIMIT ?3",
-            self.index, self.conditions
+            "SELECT {COLUMNS} FROM events {} WHERE position > ?1 AND position <= ?2{}{} ORDER BY position LIMIT ?3",
+            self.index, self.conditions, self.rest
         );
         let mut statement = connection.prepare_cached(&sql).map_err(fault("read"))?;
         let limit = Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -206,8 +285,8 @@ impl Plan {
 
     fn count(&self, connection: &Connection, after: Position, until: Position) -> rusqlite::Result<u64> {
         let sql = format!(
-            "SELECT count(*) FROM events {} WHERE position > ?1 AND position <= ?2 AND ?3 IS NULL{}",
-            self.index, self.conditions
+            "SELECT count(*) FROM events {} WHERE position > ?1 AND position <= ?2 AND ?3 IS NULL{}{}",
+            self.index, self.conditions, self.rest
         );
         let bounds = [Value::Integer(bounded(after)), Value::Integer(bounded(until)), Value::Null];
         let parameters = bounds.iter().chain(&self.parameters);

@@ -5,7 +5,8 @@
 
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
-use snaphook_driver::{ColumnKind, Condition, Operator};
+use snaphook_driver::compare::number_key;
+use snaphook_driver::{ColumnKind, Condition, Operator, SortKey};
 
 use super::table::{Operand, Table};
 
@@ -42,21 +43,36 @@ impl Statement {
         self.parameters.push(value);
     }
 
+    /// Adds what another one says, with its parameters.
+    pub(super) fn append(&mut self, other: Statement) {
+        self.conditions.push_str(&other.conditions);
+        self.parameters.extend(other.parameters);
+    }
+
     pub(super) fn clause(&self) -> String {
         if self.conditions.is_empty() { String::new() } else { format!(" WHERE {}", self.conditions) }
     }
 }
 
-pub(super) fn where_clause(table: &Table, filter: &[Condition]) -> Statement {
+/// The conditions of a filter. `bounded` are sort keys that a cursor bounds from the side on which the rows begin: a
+/// condition that bounds them from there too is written so that SQLite does not take it for the index instead.
+pub(super) fn where_clause(table: &Table, filter: &[Condition], bounded: &[SortKey]) -> Statement {
     let mut statement = Statement::default();
     for condition in filter {
-        statement.and(|sql| write_condition(sql, table, condition));
+        let key = bounded.iter().find(|key| key.path == condition.path);
+        statement.and(|sql| write_condition(sql, table, condition, key));
     }
     statement
 }
 
-fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition) {
-    let operand = table.operand(&condition.path);
+fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bounded: Option<&SortKey>) {
+    let mut operand = table.operand(&condition.path);
+    let from_below = matches!(condition.operator, Operator::Gt(_) | Operator::Gte(_));
+    let from_above = matches!(condition.operator, Operator::Lt(_) | Operator::Lte(_));
+    if bounded.is_some_and(|key| if key.descending { from_above } else { from_below }) {
+        // The plus changes nothing but that.
+        operand.value.insert(0, '+');
+    }
     match &condition.operator {
         Operator::Eq(value) => compare(sql, &operand, "=", value),
         Operator::Lt(value) => compare(sql, &operand, "<", value),
@@ -66,7 +82,7 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition) {
         Operator::Ne(value) => none_of(sql, &operand, std::slice::from_ref(value)),
         Operator::In(values) => any_of(sql, &operand, values),
         Operator::Nin(values) => none_of(sql, &operand, values),
-        Operator::Like(pattern) => like(sql, &operand, pattern),
+        Operator::Like(pattern) => like(sql, &operand, pattern, bounded),
         Operator::Exists(true) => sql.push(&present(&operand)),
         // The second says nothing new, but with it an index gives these rows by id.
         Operator::Exists(false) => {
@@ -135,6 +151,11 @@ pub(super) fn class_of(operand: &Operand, value: &Value) -> Option<i64> {
 fn compare(sql: &mut Statement, operand: &Operand, operator: &str, value: &Value) {
     match class_of(operand, value) {
         None => sql.push("FALSE"),
+        // Values of different classes are never equal, and where there is one class, NULL compares with nothing.
+        Some(_) if !operand.indexed && (operand.kind.is_some() || operator == "=") => {
+            sql.push(&format!("{} {operator} ", operand.value));
+            sql.bind(bound(value));
+        }
         Some(class) => {
             sql.push(&format!("({} = {class} AND {} {operator} ", operand.class, operand.value));
             sql.bind(bound(value));
@@ -164,12 +185,15 @@ fn any_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
     sql.push("(");
     for (index, (class, values)) in lists.iter().enumerate() {
         sql.push(if index > 0 { " OR " } else { "" });
-        sql.push(&format!("({} = {class} AND {} IN (", operand.class, operand.value));
+        match operand.indexed {
+            true => sql.push(&format!("({} = {class} AND {} IN (", operand.class, operand.value)),
+            false => sql.push(&format!("(coalesce({} IN (", operand.value)),
+        }
         for (index, value) in values.iter().enumerate() {
             sql.push(if index > 0 { ", " } else { "" });
             sql.bind(bound(value));
         }
-        sql.push("))");
+        sql.push(if operand.indexed { "))" } else { "), FALSE))" });
     }
     sql.push(")");
 }
@@ -184,20 +208,26 @@ fn none_of(sql: &mut Statement, operand: &Operand, values: &[Value]) {
     sql.push(")");
 }
 
-fn like(sql: &mut Statement, operand: &Operand, pattern: &str) {
+fn like(sql: &mut Statement, operand: &Operand, pattern: &str, bounded: Option<&SortKey>) {
     let Some(class) = class_of(operand, &Value::String(String::new())) else {
         return sql.push("FALSE");
     };
+    if !operand.indexed {
+        sql.push(&format!("_like({}, ", operand.value));
+        sql.bind(Sql::Text(pattern.to_owned()));
+        return sql.push(")");
+    }
     sql.push(&format!("({} = {class} AND _like({}, ", operand.class, operand.value));
     sql.bind(Sql::Text(pattern.to_owned()));
     sql.push(")");
     // What the text must begin with bounds it from below in an index, the next text of that length from above.
     let prefix: String = pattern.chars().take_while(|char| !matches!(char, '%' | '_' | '\\')).collect();
     if !prefix.is_empty() {
-        sql.push(&format!(" AND {} >= ", operand.value));
+        let plus = |descending| if bounded.is_some_and(|key| key.descending == descending) { "+" } else { "" };
+        sql.push(&format!(" AND {}{} >= ", plus(false), operand.value));
         sql.bind(Sql::Text(prefix.clone()));
         if let Some(end) = successor(&prefix) {
-            sql.push(&format!(" AND {} < ", operand.value));
+            sql.push(&format!(" AND {}{} < ", plus(true), operand.value));
             sql.bind(Sql::Text(end));
         }
     }
@@ -220,14 +250,11 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
-/// A scalar as SQLite compares it with what `->>` gives.
+/// A scalar as [`crate::value`] gives it.
 pub(super) fn bound(value: &Value) -> Sql {
     match value {
         Value::Bool(value) => Sql::Integer(i64::from(*value)),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => Sql::Integer(integer),
-            None => Sql::Real(number.to_string().parse().unwrap_or(f64::NAN)),
-        },
+        Value::Number(number) => Sql::Blob(number_key(&number.to_string())),
         Value::String(text) => Sql::Text(text.clone()),
         Value::Null | Value::Array(_) | Value::Object(_) => Sql::Null,
     }

@@ -2,25 +2,29 @@
 //!
 //! An instance is one row: its own columns (their names start with `_`) and `_data`, the JSON as it came. Where SQLite
 //! cannot search that JSON by name ([`searchable`](super::names::searchable)) `_data` is the text that it can search,
-//! and `_text` is the JSON as it came. Each scalar property is a column that SQLite computes from `_data` when it is
-//! read (a virtual generated column), so that a write costs nothing more and a migration rewrites nothing. Indexes are
-//! over these columns.
+//! and `_text` is the JSON as it came. Filters, sorts and indexes read the JSON as it came through the functions of
+//! [`crate::value`], so that a property is compared in the same way wherever it is. The first few hundred scalar
+//! properties also have a column that SQLite computes when somebody reads it (a virtual generated column): for people and
+//! tools that look into the file. Queries do not use them.
 //!
 //! Under one sort key a value is compared by two expressions, its class and then its value. The class puts absent
 //! values last in either direction and keeps types apart:
 //!
-//! - a column that the schema gives one type: `c7 IS NULL`, which is 0 or 1;
+//! - a property that the schema gives one type: whether the value is NULL, which is 0 or 1;
 //! - anything else: 0 boolean, 1 number, 2 string, 3 array or object, 4 absent or null.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use snaphook_driver::{ColumnKind, ModelShape, SortKey};
+use snaphook_driver::{Column, ColumnKind, ModelShape, SortKey};
 
 use super::names::{Counter, Names, json_path};
 use super::query::COLUMNS;
 
-/// Property columns of one table; SQLite allows 2,000 columns. Properties beyond these are read from `_data`.
-const COLUMNS_MAX: usize = 1900;
+/// Property columns of one table. Each costs a little at every change of the model, and SQLite allows 2,000.
+const COLUMNS_MAX: usize = 256;
+
+/// The JSON as it came, in SQL.
+const DATA: &str = "coalesce(_text, _data)";
 
 /// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
 /// they were made.
@@ -42,6 +46,8 @@ pub(super) struct Table {
     columns: Vec<Generated>,
     /// Property to place in `columns`.
     by_property: HashMap<String, usize>,
+    /// What the schema promises of scalar properties.
+    kinds: HashMap<String, ColumnKind>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,8 +61,12 @@ struct Generated {
 pub(super) struct Operand {
     pub(super) class: String,
     pub(super) value: String,
+    /// The same as `value`, where SQLite keeps it in memory to sort by it.
+    pub(super) sorted: String,
     /// `None` if the class tells types apart, else the one type that there is.
     pub(super) kind: Option<ColumnKind>,
+    /// Whether an index holds class and value. Else a condition names no more than it must: each costs a look at the data.
+    pub(super) indexed: bool,
 }
 
 /// How an index gives an order; see [`Table::given`].
@@ -64,6 +74,12 @@ pub(super) struct Operand {
 pub(super) struct Given {
     /// How many of the fixed paths the index begins with.
     pub(super) lead: usize,
+    /// How many sort keys, of those that are not fixed, come in its order.
+    pub(super) keys: usize,
+    /// Whether these are all.
+    pub(super) whole: bool,
+    /// Whether rows that are equal in these come by id.
+    pub(super) by_id: bool,
     /// Whether it must be read from its end: then the values come in order, but the classes do not.
     pub(super) backwards: bool,
 }
@@ -79,7 +95,17 @@ impl Table {
     /// The table of a shape that follows `old`: what stays as it was keeps its name, the rest gets new ones.
     pub(super) fn follow(old: Option<&Table>, shape: &ModelShape, counter: &mut Counter) -> Table {
         let mut names = Names { table: old.map_or_else(|| counter.next(), |old| old.names.table), ..Names::default() };
-        for column in &shape.columns {
+        let named: HashSet<&str> = shape
+            .unique
+            .iter()
+            .flatten()
+            .map(String::as_str)
+            .chain(shape.indexes.iter().flatten().map(|key| key.path[0].as_str()))
+            .collect();
+        // Those in indexes first.
+        let mut wanted: Vec<&Column> = shape.columns.iter().collect();
+        wanted.sort_by_key(|column| !named.contains(column.name.as_str()));
+        for column in wanted {
             if names.columns.len() < COLUMNS_MAX && !names.columns.contains_key(&column.name) {
                 let kept = old.and_then(|old| old.column(&column.name)).filter(|kept| kept.kind == column.kind);
                 let kept = kept.and_then(|_| old?.names.columns.get(&column.name).copied());
@@ -130,6 +156,7 @@ impl Table {
             names,
             columns,
             by_property,
+            kinds: shape.columns.iter().rev().map(|column| (column.name.clone(), column.kind)).collect(),
         }
     }
 
@@ -144,51 +171,48 @@ impl Table {
 
     /// How a path into the data is compared.
     pub(super) fn operand(&self, path: &[String]) -> Operand {
-        let column = match path {
-            [property] => self.column(property),
+        let kind = match path {
+            [property] => self.kinds.get(property).copied().filter(|kind| *kind != ColumnKind::Any),
             _ => None,
         };
-        match column {
-            Some(column) if column.kind != ColumnKind::Any => Operand {
-                class: format!("({} IS NULL)", column.name),
-                value: column.name.clone(),
-                kind: Some(column.kind),
-            },
-            _ => {
-                let path = quote_text(&json_path(path));
-                Operand {
-                    class: format!(
-                        "(CASE json_type(_data, {path}) WHEN 'true' THEN 0 WHEN 'false' THEN 0 WHEN 'integer' THEN 1 \
-                         WHEN 'real' THEN 1 WHEN 'text' THEN 2 WHEN 'array' THEN 3 WHEN 'object' THEN 3 ELSE 4 END)"
-                    ),
-                    value: format!(
-                        "(CASE json_type(_data, {path}) WHEN 'array' THEN NULL WHEN 'object' THEN NULL \
-                         ELSE _data ->> {path} END)"
-                    ),
-                    kind: None,
-                }
-            }
+        let arguments = path.iter().fold(String::from(DATA), |text, name| text + ", " + &name_literal(name));
+        let value = format!("_value({arguments})");
+        Operand {
+            class: if kind.is_some() { format!("({value} IS NULL)") } else { format!("_class({arguments})") },
+            value,
+            sorted: format!("_sorted({arguments})"),
+            kind,
+            indexed: self.names.indexes.iter().flat_map(|(keys, _)| keys).any(|key| key.path == path),
         }
     }
 
     /// What an index gives of this order among rows that are the same in the paths `fixed`; `None` if no index gives
-    /// it. An order that leaves ties between rows of one page is given too: only these are sorted by id then.
+    /// even its first key.
     pub(super) fn given(&self, fixed: &[&[String]], sort: &[SortKey]) -> Option<Given> {
         let is_fixed = |key: &&SortKey| fixed.contains(&key.path.as_slice());
         let sort: Vec<&SortKey> = sort.iter().filter(|key| !is_fixed(key)).collect();
         // The index of the ids.
-        let by_id = (fixed.is_empty() && sort.is_empty()).then_some(Given { lead: 0, backwards: false });
+        let ids = (fixed.is_empty() && sort.is_empty()).then_some(Given {
+            lead: 0,
+            keys: 0,
+            whole: true,
+            by_id: true,
+            backwards: false,
+        });
         let indexes = self.names.indexes.iter().filter_map(|(index, _)| {
             let lead = index.iter().take_while(is_fixed).count();
             let rest: Vec<&SortKey> = index.iter().filter(|key| !is_fixed(key)).collect();
-            let forwards = if sort.is_empty() { rest.is_empty() } else { rest.starts_with(&sort) };
-            let backwards = match (sort.as_slice(), rest.first()) {
-                ([wanted], Some(key)) => wanted.path == key.path && wanted.descending != key.descending,
+            let forwards = rest.iter().zip(&sort).take_while(|(given, wanted)| given == wanted).count();
+            let backwards = match (sort.first(), rest.first()) {
+                (Some(wanted), Some(key)) => wanted.path == key.path && wanted.descending != key.descending,
                 _ => false,
             };
-            (forwards || backwards).then_some(Given { lead, backwards })
+            let keys = if backwards { 1 } else { forwards };
+            let whole = keys == sort.len() && (keys > 0 || rest.is_empty());
+            let by_id = whole && !backwards && keys == rest.len();
+            (whole || keys > 0).then_some(Given { lead, keys, whole, by_id, backwards })
         });
-        by_id.into_iter().chain(indexes).max_by_key(|given| (given.lead, !given.backwards))
+        ids.into_iter().chain(indexes).max_by_key(|given| (given.lead, given.keys, !given.backwards))
     }
 
     /// The statement that makes the table, without its indexes.
@@ -261,6 +285,15 @@ const fn affinity(kind: ColumnKind) -> &'static str {
         ColumnKind::Boolean => "BOOLEAN ",
         ColumnKind::Any => "",
     }
+}
+
+/// A name as an argument of SQL. A literal of text ends at NUL, so such a name goes as bytes.
+fn name_literal(name: &str) -> String {
+    if name.contains('\0') {
+        let bytes: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        return format!("x'{bytes}'");
+    }
+    quote_text(name)
 }
 
 fn quote_text(text: &str) -> String {

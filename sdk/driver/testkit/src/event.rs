@@ -486,8 +486,8 @@ pub async fn large_events(subject: &Subject) {
         let bytes: usize = page.events.iter().map(|event| event.data.as_ref().map_or(0, |data| data.len())).sum();
         assert!(bytes <= PAGE_BYTES_MAX, "{bytes}");
         positions.extend(page.events.iter().map(|event| event.position));
-        let Some(last) = page.events.last().filter(|_| page.full) else { break };
-        after = last.position;
+        let Some(next) = page.next() else { break };
+        after = next;
     }
     assert_eq!(positions, expected.iter().map(|(position, _)| *position).collect::<Vec<_>>());
     store.close().await.unwrap();

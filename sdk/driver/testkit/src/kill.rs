@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use snaphook_driver::{Append, Claim, EventFilter, EventQuery, InstanceQuery, Position, Stream};
+use snaphook_driver::{Append, Budget, Claim, EventFilter, EventQuery, InstanceQuery, Position, Stream};
 
 use crate::Subject;
 use crate::model::define;
@@ -155,7 +155,7 @@ pub async fn the_checkpoint_fits_the_instances(subject: &Subject) {
         let checkpoint = store.checkpoint().await.unwrap();
         assert!(checkpoint >= *printed.last().unwrap(), "round {round}: {checkpoint} after {printed:?}");
         let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
-        let found = store.query("m", &query).await.unwrap().items;
+        let found = store.query("m", &query, &Budget::unlimited()).await.unwrap().items;
         // Position p > 1 writes instance p % 50; so the last 50 positions are there.
         let expected = (2..=checkpoint).rev().take(50);
         let mut expected: Vec<(String, Position)> = expected.map(|position| (id(position), position)).collect();
@@ -211,7 +211,7 @@ pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
         let (name, shape) = turn(definitions[0].version);
         assert_eq!(definitions, [shape], "round {round}");
         let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
-        let found = store.query("m", &query).await.unwrap().items;
+        let found = store.query("m", &query, &snaphook_driver::Budget::unlimited()).await.unwrap().items;
         let checkpoint = store.checkpoint().await.unwrap();
         assert!(found.len() as u64 + definitions[0].version <= checkpoint, "round {round}");
         for instance in &found {

@@ -12,6 +12,7 @@
 //! them says is whether a closed store is there again when it is opened: for one that keeps nothing, the word `volatile`
 //! follows as a third argument.
 
+pub mod bounds;
 pub mod claims;
 pub mod error;
 pub mod event;
@@ -97,6 +98,8 @@ macro_rules! event_suite {
                 export::a_copy_is_of_one_moment,
                 export::only_an_empty_log_takes_a_copy,
                 export::part_of_a_log_does_not_open,
+                bounds::scans_are_bounded,
+                bounds::streams_are_read_backwards,
                 groups::streams_are_delivered_in_order,
                 groups::streams_do_not_wait_for_each_other,
                 groups::leases_end_and_tokens_grow_old,
@@ -152,6 +155,11 @@ macro_rules! model_suite {
                 limits::random_data_is_taken,
                 names::models_and_instances,
                 names::properties,
+                bounds::reads_end_with_their_budget,
+                bounds::a_dropped_read_ends,
+                bounds::numbers_are_exact_whatever_their_digits,
+                bounds::data_is_read_as_it_stands,
+                bounds::lists_of_any_length,
                 kill::the_checkpoint_fits_the_instances,
                 kill::apply_until_killed,
                 kill::changes_are_whole_after_a_kill,

@@ -4,7 +4,9 @@ use snaphook_driver::limits::{
     INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, NESTING_MAX, NUMBER_BYTES_MAX,
     PAYLOAD_BYTES_MAX, PROPERTY_NAME_BYTES_MAX, check_data,
 };
-use snaphook_driver::{CarryOver, ColumnKind, EventKind, InstanceQuery, ModelStore, Operator, Position, SortKey};
+use snaphook_driver::{
+    Budget, CarryOver, ColumnKind, EventKind, InstanceQuery, ModelStore, Operator, Position, SortKey,
+};
 
 use crate::Subject;
 use crate::hostile;
@@ -45,10 +47,12 @@ async fn can_be_asked(store: &dyn ModelStore, count: usize) {
         for descending in [false, true] {
             let sort = vec![SortKey { path: vec![name.to_owned()], descending }];
             let query = InstanceQuery { sort, limit: 1000, ..InstanceQuery::default() };
-            assert!(!store.query("m", &query).await.unwrap().items.is_empty());
+            assert!(!store.query("m", &query, &Budget::unlimited()).await.unwrap().items.is_empty());
         }
         let there = ids(store, "m", &[condition(&[name], Operator::Exists(true))]).await.len();
-        let absent = store.count("m", &[condition(&[name], Operator::Exists(false))]).await.unwrap() as usize;
+        let absent =
+            store.count("m", &[condition(&[name], Operator::Exists(false))], &Budget::unlimited()).await.unwrap()
+                as usize;
         assert!(there == 1000 || there + absent == count, "{there} + {absent} of {count}");
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use snaphook_driver::{
-    CarryOver, ColumnKind, Condition, ErrorKind, EventKind, Instance, InstanceQuery, Json, ModelShape, ModelStore,
-    Operator, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SortKey, Stream,
+    Budget, CarryOver, ColumnKind, Condition, ErrorKind, EventKind, Instance, InstanceQuery, Json, ModelShape,
+    ModelStore, Operator, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SortKey, Stream,
 };
 
 use crate::Subject;
@@ -19,7 +19,14 @@ pub(crate) async fn define(store: &dyn ModelStore, shape: &ModelShape, position:
 /// Ids of the instances that match, by id.
 pub(crate) async fn ids(store: &dyn ModelStore, model: &str, filter: &[Condition]) -> Vec<String> {
     let query = InstanceQuery { filter: filter.to_vec(), limit: 1000, ..InstanceQuery::default() };
-    store.query(model, &query).await.unwrap().items.into_iter().map(|instance| instance.id).collect()
+    store
+        .query(model, &query, &Budget::unlimited())
+        .await
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|instance| instance.id)
+        .collect()
 }
 
 pub(crate) fn condition(path: &[&str], operator: Operator) -> Condition {
@@ -119,20 +126,27 @@ pub async fn applying_again_has_no_effect(subject: &Subject) {
 pub async fn what_is_not_there(subject: &Subject) {
     let store = subject.model().await;
     assert_eq!(store.get("m", "a").await.unwrap(), None);
-    assert_eq!(store.count("m", &[]).await.unwrap(), 0);
-    assert!(store.query("m", &InstanceQuery { limit: 10, ..InstanceQuery::default() }).await.unwrap().items.is_empty());
+    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
+    assert!(
+        store
+            .query("m", &InstanceQuery { limit: 10, ..InstanceQuery::default() }, &Budget::unlimited())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     assert_eq!(store.definitions().await.unwrap(), []);
     store.drop_model("m", 1).await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), 1);
     define(&*store, &shape("m", 1, &[], &[]), 2).await;
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     store.apply(&[change(EventKind::InstanceDeleted, 3, "m", "a", None)], 3).await.unwrap();
-    assert_eq!(store.count("m", &[]).await.unwrap(), 0);
+    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
     // An event of a model that was never defined cannot be applied, and nothing of its batch is.
     let events = [created(4, "m", "a", &json!({})), created(5, "absent", "a", &json!({}))];
     assert_eq!(store.apply(&events, 5).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.checkpoint().await.unwrap(), 3);
-    assert_eq!(store.count("m", &[]).await.unwrap(), 0);
+    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
     store.close().await.unwrap();
 }
 
@@ -224,7 +238,7 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     define(&*store, &crate::sample::shape("n", 1, &[], &[]), 2).await;
     store.apply(&[created(3, "m", "a", &json!({"a": 1})), created(4, "n", "a", &json!({}))], 4).await.unwrap();
     store.drop_model("m", 5).await.unwrap();
-    assert_eq!((store.checkpoint().await.unwrap(), store.count("m", &[]).await.unwrap()), (5, 0));
+    assert_eq!((store.checkpoint().await.unwrap(), store.count("m", &[], &Budget::unlimited()).await.unwrap()), (5, 0));
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     assert_eq!(store.definitions().await.unwrap().len(), 1);
     assert_eq!(ids(&*store, "n", &[]).await, ["a"]);
@@ -314,7 +328,7 @@ pub async fn large_instances(subject: &Subject) {
     for sort in [Vec::new(), vec![SortKey { path: vec!["small".into()], descending: false }]] {
         let (mut query, mut found) = (InstanceQuery { limit: 100, sort, ..InstanceQuery::default() }, 0);
         loop {
-            let page = store.query("m", &query).await.unwrap();
+            let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
             let bytes: usize = page.items.iter().map(|instance| instance.data.len()).sum();
             assert!(bytes <= PAGE_BYTES_MAX && !page.items.is_empty(), "{bytes}");
             found += page.items.len();
@@ -338,15 +352,18 @@ pub async fn many_instances(subject: &Subject) {
             .collect();
         store.apply(&events, events.last().unwrap().position).await.unwrap();
     }
-    assert_eq!(store.count("m", &[]).await.unwrap(), COUNT as u64);
-    assert_eq!(store.count("m", &[condition(&["n"], Operator::Gte(json!(990)))]).await.unwrap(), COUNT as u64 / 100);
+    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), COUNT as u64);
+    assert_eq!(
+        store.count("m", &[condition(&["n"], Operator::Gte(json!(990)))], &Budget::unlimited()).await.unwrap(),
+        COUNT as u64 / 100
+    );
     let query = InstanceQuery {
         filter: vec![condition(&["n"], Operator::Lt(json!(500)))],
         sort: vec![crate::sample::sort_key("-n")],
         limit: 3,
         cursor: None,
     };
-    let page = store.query("m", &query).await.unwrap();
+    let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
     let found: Vec<&str> = page.items.iter().map(|instance| instance.id.as_str()).collect();
     assert_eq!(found, ["i000499", "i001499", "i002499"]);
     store.close().await.unwrap();

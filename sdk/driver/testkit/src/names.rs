@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use snaphook_driver::{
-    CarryOver, Claim, ColumnKind, Event, EventFilter, EventKind, EventQuery, Group, InstanceQuery, ModelShape,
+    Budget, CarryOver, Claim, ColumnKind, Event, EventFilter, EventKind, EventQuery, Group, InstanceQuery, ModelShape,
     ModelStore, Operator, Position, Sealed, SortKey, Stream,
 };
 
@@ -49,7 +49,7 @@ pub async fn models_and_instances(subject: &Subject) {
         }
         let sort = vec![SortKey { path: vec!["n".into()], descending: true }];
         let query = InstanceQuery { sort, limit: 2, ..InstanceQuery::default() };
-        let page = store.query(model, &query).await.unwrap();
+        let page = store.query(model, &query, &Budget::unlimited()).await.unwrap();
         let top: Vec<&str> = page.items.iter().map(|instance| instance.id.as_str()).collect();
         assert_eq!(top, hostile::INSTANCES.iter().rev().take(2).copied().collect::<Vec<_>>(), "{model}");
     };
@@ -72,7 +72,7 @@ pub async fn models_and_instances(subject: &Subject) {
         for (number, model) in hostile::MODELS.iter().enumerate() {
             assert_eq!(defined.contains(*model), !is_gone(number), "{model} in round {round}");
             match is_gone(number) {
-                true => assert_eq!(store.count(model, &[]).await.unwrap(), 0, "{model}"),
+                true => assert_eq!(store.count(model, &[], &Budget::unlimited()).await.unwrap(), 0, "{model}"),
                 false => all_there(&*store, number).await,
             }
         }
@@ -149,7 +149,7 @@ pub async fn properties(subject: &Subject) {
             let mut query = InstanceQuery { sort, limit: 2, ..InstanceQuery::default() };
             let mut found = Vec::new();
             for _ in 0..2 {
-                let page = store.query("m", &query).await.unwrap();
+                let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
                 found.extend(page.items.into_iter().map(|instance| instance.id));
                 query.cursor = page.next;
             }
@@ -167,8 +167,11 @@ pub async fn properties(subject: &Subject) {
     store.define(Some(&after), &again, &carry, last + 2).await.unwrap();
     answers("after rows were carried over").await;
     let carried = condition(&["new\0"], Operator::Eq(json!(true)));
-    assert_eq!(store.count("m", &[carried]).await.unwrap(), events.len() as u64);
-    assert_eq!(store.count("m", &[condition(&["new"], Operator::Exists(true))]).await.unwrap(), 0);
+    assert_eq!(store.count("m", &[carried], &Budget::unlimited()).await.unwrap(), events.len() as u64);
+    assert_eq!(
+        store.count("m", &[condition(&["new"], Operator::Exists(true))], &Budget::unlimited()).await.unwrap(),
+        0
+    );
     store.drop_model("m", last + 3).await.unwrap();
     assert_eq!(store.definitions().await.unwrap(), []);
     store.close().await.unwrap();

@@ -16,7 +16,7 @@ async fn all(store: &dyn ModelStore, model: &str) -> Vec<Instance> {
     let mut query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
     let mut found = Vec::new();
     loop {
-        let page = store.query(model, &query).await.unwrap();
+        let page = store.query(model, &query, &snaphook_driver::Budget::unlimited()).await.unwrap();
         found.extend(page.items);
         query.cursor = page.next;
         if query.cursor.is_none() {
@@ -157,7 +157,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     store.prepare(&shape("m", 3, &[("b", Integer)], &[&["b"]]), &renaming(&[("c", "b")], &[])).await.unwrap();
     store.drop_model("m", 4003).await.unwrap();
     define(&*store, &before, 4004).await;
-    assert_eq!(store.count("m", &[]).await.unwrap(), 0);
+    assert_eq!(store.count("m", &[], &snaphook_driver::Budget::unlimited()).await.unwrap(), 0);
     store.apply(&[created(4005, "m", "x", &json!({"a": 1}))], 4005).await.unwrap();
     store.prepare(&after, &carry).await.unwrap();
     store.close().await.unwrap();

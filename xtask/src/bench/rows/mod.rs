@@ -6,6 +6,7 @@ mod engines;
 mod events;
 mod hooks;
 mod instances;
+mod queries;
 mod start;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 20] = [
+pub(crate) const ROWS: [RowEntry; 21] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -35,6 +36,7 @@ pub(crate) const ROWS: [RowEntry; 20] = [
     ("dev-save", "`snaphook dev`: save of a JS hook to bound", dev::save_to_bound),
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
+    ("queries", "sorted pages, scans beside gets, the past and the log, 300,000 instances", queries::queries),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
     ("rebuild-renames", "the same with changes of its model in the log", definitions::rebuild),
     ("changes", "creates of others while a model of 300,000 rows is changed", definitions::changes),

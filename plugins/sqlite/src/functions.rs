@@ -1,0 +1,81 @@
+//! The functions of SQL that every connection has; see [`crate::value`] for what they mean.
+//!
+//! - `_class(data, name…)` and `_value(data, name…)`: class and value at a path. Indexes are over these, so what they
+//!   return for a text must never change without a new version of the file's format.
+//! - `_sorted(data, name…)`: the same as `_value`, for sort keys that SQLite keeps in memory.
+//! - `_like(value, pattern)`.
+
+use std::sync::Arc;
+
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value as Sql, ValueRef};
+use rusqlite::{Connection, Error, Result};
+use snaphook_driver::compare::Pattern;
+
+use crate::meter::{Meter, Stop};
+use crate::value;
+
+/// Sort keys up to this size are not counted: there are no more of them at once than a page has rows.
+const SORTED_BYTES_FREE: usize = 4096;
+
+const FLAGS: FunctionFlags =
+    FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DETERMINISTIC).union(FunctionFlags::SQLITE_INNOCUOUS);
+
+pub(crate) fn register(connection: &Connection, meter: &Arc<Meter>) -> Result<()> {
+    let charged = Arc::clone(meter);
+    connection.create_scalar_function("_class", -1, FLAGS, move |context| {
+        with_found(context, &charged, |found| Ok(value::class(found)))
+    })?;
+    let charged = Arc::clone(meter);
+    connection.create_scalar_function("_value", -1, FLAGS, move |context| {
+        with_found(context, &charged, |found| Ok(value::value(found)))
+    })?;
+    let charged = Arc::clone(meter);
+    connection.create_scalar_function("_sorted", -1, FLAGS, move |context| {
+        with_found(context, &charged, |found| {
+            let value = value::value(found);
+            match &value {
+                Sql::Text(text) if text.len() > SORTED_BYTES_FREE => charged.hold(text.len()).map_err(stopped)?,
+                Sql::Blob(bytes) if bytes.len() > SORTED_BYTES_FREE => charged.hold(bytes.len()).map_err(stopped)?,
+                _ => {}
+            }
+            Ok(value)
+        })
+    })?;
+    let charged = Arc::clone(meter);
+    connection.create_scalar_function("_like", 2, FLAGS, move |context| {
+        let (ValueRef::Text(_), Some(text)) = (context.get_raw(0), text(context, 0)) else { return Ok(false) };
+        let pattern: Arc<Pattern> = context.get_or_create_aux(1, |pattern| {
+            pattern.as_str().map(Pattern::new).map_err(|error| Error::UserFunctionError(Box::new(error)))
+        })?;
+        pattern.matches_charged(text, &mut |steps| charged.charge(steps)).map_err(stopped)
+    })
+}
+
+/// Runs `work` with the JSON text at the path that the arguments name.
+fn with_found<T>(context: &Context<'_>, meter: &Meter, work: impl FnOnce(Option<&str>) -> Result<T>) -> Result<T> {
+    let Some(data) = text(context, 0) else { return work(None) };
+    meter.charge_text(data.len()).map_err(stopped)?;
+    // Most paths are one name long.
+    let found = match context.len() {
+        2 => text(context, 1).and_then(|name| value::find(data, &[name])),
+        count => {
+            let path: Option<Vec<&str>> = (1..count).map(|index| text(context, index)).collect();
+            path.and_then(|path| value::find(data, &path))
+        }
+    };
+    work(found)
+}
+
+/// An argument as text. Names that a literal of SQL cannot hold come as bytes.
+fn text<'a>(context: &'a Context<'_>, index: usize) -> Option<&'a str> {
+    match context.get_raw(index) {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// Ends the statement. What the caller gets is the meter's reason.
+fn stopped(_: Stop) -> Error {
+    Error::UserFunctionError("the read was stopped".into())
+}

@@ -1,0 +1,125 @@
+//! Turns of reads that may take long.
+//!
+//! A read that is not known to be short first gets a short turn among many; what does not end in that starts again among
+//! the few long ones, which leave cores for everybody else. Reads that are known to be short take no turn at all, so
+//! nothing here holds them up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use snaphook_driver::{Budget, DriverError, ErrorKind, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::database::{Turn, off_thread};
+
+/// Steps of a short turn: a few milliseconds.
+pub(crate) const SHORT_STEPS: u64 = 50_000;
+
+/// Reads that wait for a turn of one kind at most.
+const WAITING_MAX: usize = 128;
+
+pub(crate) struct Lanes {
+    short: Lane,
+    long: Lane,
+}
+
+struct Lane {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Lanes { short: Lane::new(cores.max(2)), long: Lane::new((cores / 2).max(1)) }
+    }
+}
+
+impl Lanes {
+    /// Runs a read that may take long. `work` gets the steps of its turn (`None`: to its end) and says whether it was done
+    /// within. When the future is dropped, the work ends within a moment.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        budget: &Budget,
+        work: impl Fn(&Budget, Option<u64>) -> Result<Turn<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let guard = budget.cancel_on_drop();
+        let work = Arc::new(work);
+        let mut result = self.short.run(operation, budget, Some(SHORT_STEPS), &work).await;
+        if let Ok(Turn::Over) = result {
+            result = self.long.run(operation, budget, None, &work).await;
+        }
+        guard.disarm();
+        match result? {
+            Turn::Done(value) => Ok(value),
+            Turn::Over => Err(DriverError::new(ErrorKind::Unexpected, operation, "a turn without an end is over")),
+        }
+    }
+}
+
+impl Lane {
+    fn new(places: usize) -> Self {
+        Lane { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0) }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        budget: &Budget,
+        steps: Option<u64>,
+        work: &Arc<impl Fn(&Budget, Option<u64>) -> Result<Turn<T>> + Send + Sync + 'static>,
+    ) -> Result<Turn<T>> {
+        let place = self.place(operation, budget).await?;
+        let (budget, work) = (budget.clone(), Arc::clone(work));
+        off_thread(operation, move || {
+            // Taken along, so that it is given back when the work has ended, whoever waits for that.
+            let _place = place;
+            if steps.is_none() {
+                budget.start();
+            }
+            work(&budget, steps)
+        })
+        .await
+    }
+
+    async fn place(&self, operation: &'static str, budget: &Budget) -> Result<Option<OwnedSemaphorePermit>> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(Some(place));
+        }
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Ok(None);
+        }
+        let overloaded =
+            |why: String| DriverError::new(ErrorKind::Overloaded, operation, format!("{why}; try again in a moment"));
+        let _waiting = Waiting::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
+            return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
+        }
+        // Far beyond what a clock can count there is no end.
+        let wait = budget.wait_left().min(std::time::Duration::from_secs(24 * 60 * 60));
+        match tokio::time::timeout(wait, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(place) => Ok(place.ok()),
+            Err(_) => Err(overloaded(format!(
+                "the query did not get its turn within {:.1} s, too many others run",
+                budget.limits().wait.as_secs_f64()
+            ))),
+        }
+    }
+}
+
+/// One of those that wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
