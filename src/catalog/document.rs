@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 use snaphook_driver::Json;
+use snaphook_driver::json::{self, Limits};
 
 pub use snaphook_driver::limits::NESTING_MAX;
 
@@ -26,25 +27,20 @@ impl fmt::Display for DocumentError {
 }
 
 impl Document {
-    /// Parses one JSON object. Refuses what parsers read differently: a property that stands twice.
+    /// Parses one JSON object. Rejects what parsers read differently: a property that stands twice.
     pub fn parse(text: &Json) -> Result<Document, DocumentError> {
-        let shape = scan(text);
-        if shape.nesting > NESTING_MAX {
-            return Err(DocumentError(format!(
-                "data is nested {} deep, at most {NESTING_MAX} levels are allowed",
-                shape.nesting
-            )));
-        }
-        let value: Value = serde_json::from_str(text).map_err(|error| DocumentError(error.to_string()))?;
+        Document::parse_within(text, usize::MAX).map(|(document, _)| document)
+    }
+
+    /// The same for text that has at most so many values. Also returns how many it has.
+    pub fn parse_within(text: &Json, values_max: usize) -> Result<(Document, usize), DocumentError> {
+        let limits = Limits { depth: NESTING_MAX, values: values_max };
+        let (value, shape) = json::parse_within(text, limits).map_err(|error| DocumentError(error.to_string()))?;
         if !value.is_object() {
             return Err(DocumentError(format!("data is {}, expected an object", type_name(&value))));
         }
-        if members(&value) != shape.members {
-            let name = duplicate(text).unwrap_or_default();
-            return Err(DocumentError(format!("property `{name}` stands twice in one object")));
-        }
         let text = if shape.lines { Json::from_value(&value) } else { text.clone() };
-        Ok(Document { value, text })
+        Ok((Document { value, text }, shape.values))
     }
 
     /// A tree that is known to be an object, written out.
@@ -52,11 +48,6 @@ impl Document {
         let text = Json::from_value(&value);
         Document { value, text }
     }
-}
-
-/// The first property that stands twice in one object of a text, which was parsed to `value`.
-pub fn repeated(text: &str, value: &Value) -> Option<String> {
-    (members(value) != scan(text).members).then(|| duplicate(text).unwrap_or_default())
 }
 
 /// Applies a merge patch (RFC 7396).
@@ -95,103 +86,6 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-struct Shape {
-    members: usize,
-    nesting: usize,
-    lines: bool,
-}
-
-/// Counts members and nesting without building a tree. The text is valid JSON or will be refused by the parser.
-fn scan(text: &str) -> Shape {
-    let mut shape = Shape { members: 0, nesting: 0, lines: false };
-    let (mut nesting, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in text.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b':' => shape.members += 1,
-            b'{' | b'[' => {
-                nesting += 1;
-                shape.nesting = shape.nesting.max(nesting);
-            }
-            b'}' | b']' => nesting = nesting.saturating_sub(1),
-            b'\n' | b'\r' => shape.lines = true,
-            _ => {}
-        }
-    }
-    shape
-}
-
-fn members(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => items.iter().map(members).sum(),
-        Value::Object(map) => map.len() + map.values().map(members).sum::<usize>(),
-        _ => 0,
-    }
-}
-
-/// The first property that stands twice; only called when one does.
-fn duplicate(text: &str) -> Option<String> {
-    use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-
-    struct Walk;
-    impl<'de> DeserializeSeed<'de> for Walk {
-        type Value = ();
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-            deserializer.deserialize_any(self)
-        }
-    }
-    impl<'de> Visitor<'de> for Walk {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("JSON")
-        }
-        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_str<E>(self, _: &str) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_unit<E>(self) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-            while items.next_element_seed(Walk)?.is_some() {}
-            Ok(())
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-            let mut seen = std::collections::HashSet::new();
-            while let Some(name) = entries.next_key::<String>()? {
-                if seen.contains(&name) {
-                    return Err(A::Error::custom(format!("\u{0}{name}\u{0}")));
-                }
-                seen.insert(name);
-                entries.next_value_seed(Walk)?;
-            }
-            Ok(())
-        }
-    }
-    let error = Walk.deserialize(&mut serde_json::Deserializer::from_str(text)).err()?.to_string();
-    error.split('\u{0}').nth(1).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +104,10 @@ mod tests {
 
     #[test]
     fn refuses_what_is_read_in_two_ways() {
-        assert_eq!(parse(r#"{"a":1,"b":{"x":1,"x":2}}"#).unwrap_err(), "property `x` stands twice in one object");
+        assert_eq!(
+            parse(r#"{"a":1,"b":{"x":1,"x":2}}"#).unwrap_err(),
+            "property `x` stands twice in one object at line 1 column 19"
+        );
         assert_eq!(parse(r#"{"a":":{\":","b":1}"#).unwrap(), r#"{"a":":{\":","b":1}"#);
         assert!(parse(r"[1]").unwrap_err().contains("expected an object"));
         assert!(parse(&format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500))).unwrap_err().contains("nested"));
@@ -230,8 +127,8 @@ mod tests {
             (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
             (r"{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ] {
-            let mut value: Value = serde_json::from_str(target).unwrap();
-            merge_patch(&mut value, serde_json::from_str(patch).unwrap());
+            let mut value = json::parse(target).unwrap();
+            merge_patch(&mut value, json::parse(patch).unwrap());
             assert_eq!(value.to_string(), result);
         }
     }

@@ -152,10 +152,9 @@ fn read_model(folder: &Path, id: String, errors: &mut Vec<FileError>) -> Option<
 
 fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
     let bytes = read(path, errors)?;
-    let document: Value = serde_json::from_slice(&bytes)
+    let document = snaphook_driver::json::parse_bytes(&bytes)
         .map_err(|error| {
-            let line = Some(error.line()).filter(|line| *line > 0);
-            fault(errors, path, line, format!("no valid JSON: {error}"));
+            fault(errors, path, Some(error.line()), format!("no valid JSON: {error}"));
         })
         .ok()?;
     let Value::Object(members) = &document else {
@@ -413,7 +412,7 @@ mod tests {
             ],
             &[
                 "A: the folder's name is no model id, expected a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`",
-                "A/model.json:2: no valid JSON: expected value at line 2 column 11",
+                "A/model.json:2: no valid JSON: expected a value at line 2 column 11",
                 "b/model.json: `schema` is missing, expected a JSON Schema of type object",
                 "b/model.json: unknown member `id`: the id is the name of the folder",
                 "b/model.json: unknown member `shema`: did you mean `schema`?",

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use snaphook_driver::{Condition, InstanceQuery, Operator, SortKey};
+use snaphook_driver::{Condition, InstanceQuery, Operator, SortKey, json};
 use snaphook_schema::{Limits, within};
 
+use super::document::type_name;
 use super::model::Model;
 use super::schema::Found;
 
@@ -85,16 +86,22 @@ pub fn from_json(text: &str) -> Result<QueryInput, String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Raw {
-        #[serde(default)]
-        filter: serde_json::Map<String, Value>,
+        filter: Option<json::Tree>,
         sort: Option<String>,
         limit: Option<u32>,
         cursor: Option<String>,
     }
     let text = if text.trim().is_empty() { "{}" } else { text };
-    let raw: Raw = serde_json::from_str(text).map_err(|error| format!("query cannot be read: {error}"))?;
+    let raw: Raw = json::typed(text).map_err(|error| format!("query cannot be read: {error}"))?;
     let mut filter = Vec::new();
-    for (path, operators) in raw.filter {
+    let members = match raw.filter.map(|tree| tree.0) {
+        None => serde_json::Map::new(),
+        Some(Value::Object(members)) => members,
+        Some(other) => {
+            return Err(format!("`filter` is {}, expected an object of paths", type_name(&other)));
+        }
+    };
+    for (path, operators) in members {
         let Value::Object(operators) = operators else {
             return Err(format!("filter `{path}` must be an object of operators, such as {{\"eq\": 1}}"));
         };
@@ -260,7 +267,7 @@ fn read(types: &BTreeSet<&str>, text: &str, place: &str) -> Result<Scalar, Strin
 
 /// Digits stay as they are.
 fn number(text: &str) -> Option<Value> {
-    match serde_json::from_str(text) {
+    match json::parse(text) {
         Ok(value @ Value::Number(_)) if !text.starts_with(char::is_whitespace) => Some(value),
         _ => None,
     }
@@ -404,7 +411,7 @@ mod tests {
         let input = from_json(r#"{"filter":{"n":{"gte":1,"lt":9007199254740993}},"sort":"-n","limit":3}"#).unwrap();
         let query = check(&model(), &input).unwrap();
         assert_eq!(query.filter.len(), 2);
-        assert_eq!(query.filter[1].operator, Operator::Lt(serde_json::from_str("9007199254740993").unwrap()));
+        assert_eq!(query.filter[1].operator, Operator::Lt(json::parse("9007199254740993").unwrap()));
         assert!(from_json(r#"{"filters":{}}"#).unwrap_err().contains("filters"));
         assert!(from_json("").unwrap().filter.is_empty());
     }

@@ -180,7 +180,8 @@ async fn json(response: Response) -> Result<Value> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("the server's answer is no JSON: {error}")))
+    snaphook_driver::json::parse_bytes(&bytes)
+        .map_err(|error| Failure::new(format!("the server's answer is no JSON: {error}")))
 }
 
 /// An error answer becomes a failure with everything that its problem document says.

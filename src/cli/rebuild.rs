@@ -44,7 +44,7 @@ pub(super) async fn online(client: &Client) -> Result<()> {
             report(events)?;
             let ready = client.find("/readyz").await.ok().flatten().unwrap_or_default();
             let models = ready.get("models").cloned().unwrap_or_default();
-            warn_of(&serde_json::from_value::<Vec<Stuck>>(models).unwrap_or_default());
+            warn_of(&snaphook_driver::json::from_tree::<Vec<Stuck>>(models).unwrap_or_default());
             Ok(())
         }
         (_, Some(error)) => Err(Failure::new(format!("the rebuild failed: {error}"))),

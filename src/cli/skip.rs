@@ -19,7 +19,7 @@ pub(super) async fn inspect(global: &Global, position: Position) -> Result<()> {
             let inspected = inspect_offline(&stores.event, &stores.model, position).await;
             stores.close().await;
             let inspected = inspected.map_err(|error| Failure::new(error.to_string()))?;
-            serde_json::to_value(&inspected).map_err(|error| Failure::new(error.to_string()))?
+            snaphook_driver::json::to_tree(&inspected).map_err(|error| Failure::new(error.to_string()))?
         }
         answer => answer?,
     };

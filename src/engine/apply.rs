@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use snaphook_driver::Json;
+use serde_json::Value;
+use snaphook_driver::{Json, json};
 
 use super::Engine;
 use super::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use super::error::{Error, Result};
+use super::input::Renames;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
@@ -83,8 +84,8 @@ fn state(model: &Arc<Model>) -> ModelState {
     ModelState {
         id: record.id.clone(),
         schema: record.schema.to_value().unwrap_or_default(),
-        indexes: serde_json::to_value(&record.indexes).unwrap_or_default(),
-        unique: serde_json::to_value(&record.unique).unwrap_or_default(),
+        indexes: json::to_tree(&record.indexes).unwrap_or_default(),
+        unique: json::to_tree(&record.unique).unwrap_or_default(),
         hooks: record.hooks.iter().map(|(phase, chain)| (*phase, chain.iter().map(hook).collect())).collect(),
     }
 }
@@ -93,24 +94,21 @@ fn input(document: &Value) -> Result<ModelInput> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Document {
-        schema: Value,
+        schema: json::Tree,
         #[serde(default)]
         indexes: Vec<Vec<String>>,
         #[serde(default)]
         unique: Vec<Vec<String>>,
         #[serde(default)]
-        renames: Map<String, Value>,
+        renames: Renames,
     }
-    let document = Document::deserialize(document).map_err(|error| Error::bad_request(error.to_string()))?;
-    let renames = document.renames.into_iter().map(|(old, new)| match new {
-        Value::String(new) => Ok((old, new)),
-        other => Err(Error::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
-    });
+    let document: Document =
+        json::from_tree(document.clone()).map_err(|error| Error::bad_request(error.to_string()))?;
     Ok(ModelInput {
         schema: Some(Json::from_value(&document.schema)),
         indexes: document.indexes,
         unique: document.unique,
-        renames: renames.collect::<Result<_>>()?,
+        renames: document.renames.pairs()?,
     })
 }
 

@@ -30,7 +30,7 @@ fn data_of<T: for<'de> Deserialize<'de>>(event: &Event) -> Result<T> {
         )
     };
     let data = event.data.as_ref().ok_or_else(|| corrupt("the event has no data".to_owned()))?;
-    serde_json::from_str(data).map_err(|error| corrupt(format!("its data cannot be read: {error}")))
+    snaphook_driver::json::typed(data).map_err(|error| corrupt(format!("its data cannot be read: {error}")))
 }
 
 /// Whether a kind of event carries a [`DefinitionChange`].

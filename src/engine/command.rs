@@ -80,7 +80,7 @@ impl Seen {
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
     pub precondition: Precondition,
-    /// Only with `Change::Create` and new models.
+    /// Only for creations, lines of an import and new models.
     pub idempotency_key: Option<String>,
     pub dry_run: bool,
     /// Answer only after the post hooks of the event ended, at most that long.
@@ -187,9 +187,13 @@ pub enum BindingCode {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Imported {
     pub created: u64,
+    /// With `upsert`: those that replaced an instance's data.
+    pub updated: u64,
     pub failed: u64,
-    /// The first 1,000 failures.
+    /// The first failures, in the order of the lines: at most 1,000, and 1 MiB of text.
     pub errors: Vec<ImportError>,
+    /// Whether there were more failures than `errors` lists.
+    pub errors_truncated: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]

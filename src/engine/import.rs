@@ -1,26 +1,34 @@
-//! Many creations in one request: prepared side by side, written in the order of the lines.
+//! Many changes in one request. They take effect in the order of the lines, as if each were sent alone; lines that do
+//! not depend on one another (see [`super::import_order`]) are worked on at once.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use snaphook_driver::EventKind;
 
 use super::Engine;
 use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
 use super::committer::lost_answer;
 use super::error::{Error, ErrorKind, Result};
+use super::import_order::Order;
 use super::input::{self, NewInstance};
-use super::write::{Command, Step};
+use super::write::{Command, Prepared, Step};
+use crate::config::Phase;
 use crate::memory::Shortage;
 
-/// Lines that are worked on at once.
+/// Lines that are prepared at once.
 const LINES_AT_ONCE: usize = 64;
-/// Failures that the answer lists; all are counted.
+/// Lines that are written or wait for it.
+const LINES_IN_FLIGHT: usize = LINES_AT_ONCE * 4;
+/// Failures that the response lists; all are counted.
 const ERRORS_MAX: usize = 1000;
-/// Delay before a line that found everything taken is tried again; doubles with each further time.
+/// Text of the failures that the response lists.
+const ERRORS_BYTES_MAX: usize = 1 << 20;
+/// Delay before a line is tried again because a queue was full; doubles with each further time.
 const PATIENCE_FIRST: Duration = Duration::from_millis(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// Times that it is: about a minute.
+/// Attempts, which take about a minute.
 const PATIENCE_TIMES: u32 = 60;
 
 /// One line of a body.
@@ -34,104 +42,141 @@ pub enum Line {
     TooLarge(Shortage),
 }
 
+impl Line {
+    fn is_blank(&self) -> bool {
+        matches!(self, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace))
+    }
+}
+
+/// One line on its way.
+struct Ahead {
+    number: u64,
+    /// Its text, which has memory of the budget until the line is finished.
+    line: Line,
+    options: WriteOptions,
+    /// What is known of it after a step; an error ends its way.
+    at: Result<Progress>,
+}
+
+enum Progress {
+    Prepared(Command, Box<Prepared>),
+    /// Nothing is to be written.
+    Answered(Box<Written>),
+}
+
 impl Engine {
-    /// Each line is what `POST …/instances` takes; events come in the order of the lines. A line that is broken is
-    /// one failure; an `Err` of the stream ends the import with that error. With an idempotency key, each line is
-    /// remembered for itself.
+    /// Each line is what `POST …/instances` takes; with `upsert`, one with the id of an instance replaces its data. A
+    /// line that fails does not stop the rest; an `Err` of the stream ends the import with that error. With an
+    /// idempotency key, each line is remembered for itself.
     pub async fn import(
         &self,
         model: &str,
         lines: impl Stream<Item = Result<Line>> + Send,
+        upsert: bool,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Imported> {
         self.models.require(model)?;
+        let order = &Order::default();
         let prepared = lines
             .enumerate()
-            .map(|(index, line)| async move {
+            // The closure runs in the order of the lines, so each knows those before it.
+            .map(|(index, line)| {
                 let number = index as u64 + 1;
-                let line = line?;
-                if matches!(&line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace)) {
-                    return Ok(None);
+                let line = line.map(|line| if line.is_blank() { None } else { Some((read(&line, upsert), line)) });
+                let id = match &line {
+                    Ok(Some((Ok(command), _))) => command.named().map(str::to_owned),
+                    _ => None,
+                };
+                if matches!(line, Ok(Some((Ok(_), _)))) {
+                    order.begin(number, id.as_deref());
                 }
-                let options = line_options(options, number);
-                let step = match read(&line) {
-                    Ok(command) => {
-                        let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
-                        step.map(|step| (command, step, line))
-                    }
-                    Err(error) => Err(error),
-                };
-                Ok::<_, Error>(Some((number, options, step)))
-            })
-            .buffered(LINES_AT_ONCE);
-        // The closure runs in the order of the lines, so the changes are queued in that order.
-        let finished = prepared
-            .map(|line| {
-                let submitted = match line {
-                    Ok(Some((number, options, Ok((command, Step::Write(step), line))))) => {
-                        let submitted = match self.submit(*step, &options) {
-                            Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
-                            // Too much waits, or the model takes no writes now.
-                            submitted => Ok(Some((command, submitted.ok().flatten(), line))),
-                        };
-                        Ok(Some((number, options, submitted)))
-                    }
-                    Ok(Some((number, options, Ok((_, Step::Answer(answer), _))))) => {
-                        Ok(Some((number, options, refusal(*answer).map_or(Ok(None), Err))))
-                    }
-                    Ok(Some((number, options, Err(error)))) => Ok(Some((number, options, Err(error)))),
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
-                };
                 async move {
-                    let Some((number, options, submitted)) = submitted? else { return Ok(None) };
-                    let result = match submitted {
-                        Ok(None) => Ok(()),
-                        // This line goes the way of a single request, later.
-                        Ok(Some((command, None, _line))) => {
-                            self.write_patiently(model, command, &options, origin).await
-                        }
-                        Ok(Some((command, Some((receiver, _, submitted)), _line))) => {
-                            let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
-                            let mut lost = 0;
-                            match self.finish(submitted, answer, &command, &options, &mut lost).await {
-                                Ok(Some(_)) => Ok(()),
-                                // So does one that lost a race.
-                                Ok(None) => self.write_patiently(model, command, &options, origin).await,
+                    let Some((command, line)) = line? else { return Ok(None) };
+                    let options = line_options(options, number);
+                    let at = match command {
+                        Ok(command) => {
+                            let alone = self.reads_before(model, upsert);
+                            order.before_preparing(number, id.as_deref(), alone).await;
+                            let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
+                            match step {
+                                Ok(Step::Write(prepared)) => Ok(Progress::Prepared(command, prepared)),
+                                Ok(Step::Answer(answer)) => Ok(Progress::Answered(answer)),
                                 Err(error) => Err(error),
                             }
                         }
                         Err(error) => Err(error),
                     };
-                    Ok::<_, Error>(Some((number, result)))
+                    Ok::<_, Error>(Some(Ahead { number, line, options, at }))
                 }
             })
-            .buffered(LINES_AT_ONCE * 4);
+            .buffered(LINES_AT_ONCE);
+        let finished = prepared
+            // One after the other, so that changes are queued in the order of the lines.
+            .map(|ahead| async move {
+                let Some(Ahead { number, line, options, at }) = ahead? else { return Ok(None) };
+                let work = match at {
+                    Err(error) => Err(error),
+                    Ok(Progress::Answered(answer)) => refusal(&answer).map_or(Ok((None, Some(*answer))), Err),
+                    Ok(Progress::Prepared(command, prepared)) => {
+                        order.before_submitting(number, prepared.append()).await;
+                        match self.submit(*prepared, &options) {
+                            Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
+                            // Too much waits, or the model takes no writes now.
+                            submitted => Ok((Some((command, submitted.ok().flatten())), None)),
+                        }
+                    }
+                };
+                Ok::<_, Error>(Some((number, line, options, work)))
+            })
+            .buffered(1)
+            .map(|line| async move {
+                let Some((number, _line, options, work)) = line? else { return Ok(None) };
+                let written = match work {
+                    Err(error) => Err(error),
+                    Ok((None, answer)) => Ok(answer),
+                    // This line goes the way of a single request, later.
+                    Ok((Some((command, None)), _)) => {
+                        self.write_patiently(model, command, &options, origin).await.map(Some)
+                    }
+                    Ok((Some((command, Some((receiver, _, submitted)))), _)) => {
+                        let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
+                        let mut lost = 0;
+                        match self.finish(submitted, answer, &command, &options, &mut lost).await {
+                            Ok(Some(written)) => Ok(Some(written)),
+                            // So does one that lost a race with another client.
+                            Ok(None) => self.write_patiently(model, command, &options, origin).await.map(Some),
+                            Err(error) => Err(error),
+                        }
+                    }
+                };
+                order.end(number);
+                Ok::<_, Error>(Some((number, written)))
+            })
+            .buffered(LINES_IN_FLIGHT);
         let mut finished = Box::pin(finished);
-        let mut imported = Imported::default();
+        let mut report = Report::default();
         while let Some(line) = finished.next().await {
             match line? {
                 None => {}
-                Some((_, Ok(()))) => imported.created += 1,
+                Some((_, Ok(written))) => report.done(written.as_ref()),
                 // A fault of the server is no fault of the line.
                 Some((_, Err(error))) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
                     return Err(error);
                 }
-                Some((number, Err(error))) => {
-                    imported.failed += 1;
-                    if imported.errors.len() < ERRORS_MAX {
-                        imported.errors.push(ImportError {
-                            line: number,
-                            kind: error.kind.as_str(),
-                            detail: error.detail,
-                            errors: error.errors,
-                        });
-                    }
-                }
+                Some((number, Err(error))) => report.failed(number, error),
             }
         }
-        Ok(imported)
+        Ok(report.imported)
+    }
+
+    /// Whether a pre hook of a line may read what an earlier line wrote: one with the grant to read, or native code,
+    /// of which nobody knows.
+    fn reads_before(&self, model: &str, upsert: bool) -> bool {
+        let Some(entry) = self.models.get(model) else { return true };
+        let phases = if upsert { &[Phase::PreCreate, Phase::PreUpdate][..] } else { &[Phase::PreCreate][..] };
+        let mut hooks = phases.iter().flat_map(|phase| entry.chain(*phase));
+        hooks.any(|hook| self.host.is_native(&hook.binding().engine) || !self.host.granted(hook).read.is_empty())
     }
 
     async fn write_patiently(
@@ -140,12 +185,53 @@ impl Engine {
         command: Command,
         options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<()> {
-        patiently(|| self.write_command(model, command.clone(), options, origin)).await.map(|_| ())
+    ) -> Result<Written> {
+        patiently(|| self.write_command(model, command.clone(), options, origin)).await
     }
 }
 
-/// Tries again while there is no place: an import is many lines at once, and none of them can help that.
+/// The response, while lines come in.
+#[derive(Default)]
+struct Report {
+    imported: Imported,
+    /// Text of the listed failures.
+    bytes: usize,
+}
+
+impl Report {
+    /// `None`: a dry run of a line that would be written.
+    fn done(&mut self, written: Option<&Written>) {
+        match written {
+            Some(Written::Updated(_)) => self.imported.updated += 1,
+            Some(Written::DryRun(DryRun { event: Some(event), .. })) if event.kind == EventKind::InstanceUpdated => {
+                self.imported.updated += 1;
+            }
+            _ => self.imported.created += 1,
+        }
+    }
+
+    fn failed(&mut self, line: u64, error: Error) {
+        let imported = &mut self.imported;
+        imported.failed += 1;
+        let rows = error.errors.iter().map(|row| row.pointer.len() + row.message.len());
+        let bytes = error.detail.len() + rows.sum::<usize>();
+        let fits = imported.errors.len() < ERRORS_MAX && self.bytes + bytes <= ERRORS_BYTES_MAX;
+        // The list is the first failures, without gaps.
+        if imported.errors_truncated || !fits {
+            imported.errors_truncated = true;
+            return;
+        }
+        self.bytes += bytes;
+        imported.errors.push(ImportError {
+            line,
+            kind: error.kind.as_str(),
+            detail: error.detail,
+            errors: error.errors,
+        });
+    }
+}
+
+/// Retries with backoff while a queue is full; an import alone can fill it.
 async fn patiently<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
     let mut delay = PATIENCE_FIRST;
     for _ in 0..PATIENCE_TIMES {
@@ -159,15 +245,15 @@ async fn patiently<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Re
 }
 
 /// In a dry run a refusal is an answer; of a line it is a failure all the same.
-fn refusal(answer: Written) -> Option<Error> {
+fn refusal(answer: &Written) -> Option<Error> {
     let Written::DryRun(DryRun { event: None, hooks, .. }) = answer else { return None };
-    let last = hooks.into_iter().rev().find(|hook| !hook.shadow)?;
+    let last = hooks.iter().rev().find(|hook| !hook.shadow)?;
     let kind = if last.decision == "failed" { ErrorKind::HookFailed } else { ErrorKind::Rejected };
-    Some(Error::new(kind, last.message.unwrap_or_default()))
+    Some(Error::new(kind, last.message.clone().unwrap_or_default()))
 }
 
 /// One line as a command.
-fn read(line: &Line) -> Result<Command> {
+fn read(line: &Line, upsert: bool) -> Result<Command> {
     let line = match line {
         Line::Whole(line) => line,
         Line::TooLong(max) => {
@@ -177,7 +263,10 @@ fn read(line: &Line) -> Result<Command> {
         Line::TooLarge(shortage) => return Err((*shortage).into()),
     };
     let NewInstance { id, data } = input::line(line)?;
-    Command::new(Change::Create { id, data })
+    Command::new(match id {
+        Some(id) if upsert => Change::Replace { id, data, create: true },
+        id => Change::Create { id, data },
+    })
 }
 
 fn line_options(options: &WriteOptions, number: u64) -> WriteOptions {

@@ -4,10 +4,12 @@
 //! [`crate::catalog::document`].
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use snaphook_driver::Json;
+use snaphook_driver::{Json, json};
 
 use super::error::{Error, Result};
+use crate::catalog::document::type_name;
 
 /// What a client gives for a new instance: `{id?, data}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +32,18 @@ fn named_instance(what: &str, bytes: &[u8]) -> Result<NewInstance> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body<'a> {
+        #[serde(default, deserialize_with = "present")]
         id: Option<String>,
         #[serde(borrow)]
         data: &'a RawValue,
     }
     let body: Body<'_> = parse(what, bytes)?;
     Ok(NewInstance { id: body.id, data: Json::trusted(body.data.get()) })
+}
+
+/// A member that may be left out, but is not null.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 /// Reads the body of `PUT …/instances/{id}`: `{data}`.
@@ -50,6 +58,31 @@ pub fn replacement(bytes: &[u8]) -> Result<Json> {
     Ok(Json::trusted(body.data.get()))
 }
 
+/// `renames` of a model's change: `{"old": "new"}`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Renames(json::Tree);
+
+impl Renames {
+    /// Old and new names, in the order in which they stand.
+    pub fn pairs(self) -> Result<Vec<(String, String)>> {
+        let members = match self.0.0 {
+            Value::Null => return Ok(Vec::new()),
+            Value::Object(members) => members,
+            other => {
+                let found = type_name(&other);
+                return Err(Error::bad_request(format!(
+                    "`renames` is {found}, expected an object of old and new names"
+                )));
+            }
+        };
+        let pairs = members.into_iter().map(|(old, new)| match new {
+            Value::String(new) => Ok((old, new)),
+            other => Err(Error::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
+        });
+        pairs.collect()
+    }
+}
+
 /// Reads any one JSON value and keeps its text.
 pub fn value(bytes: &[u8]) -> Result<Json> {
     let raw: &RawValue = body(bytes)?;
@@ -62,14 +95,14 @@ pub fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let offset = error.valid_up_to();
-        Error::bad_request(format!("the {what} is not UTF-8: the byte at offset {offset} starts no character"))
+    let text = json::utf8(bytes).map_err(|error| match error.fault() {
+        json::Fault::ByteOrderMark => Error::bad_request(format!("the {what} begins with {}", error.fault())),
+        fault => Error::bad_request(format!("the {what} is {fault}")),
     })?;
     if text.trim_ascii().is_empty() {
         return Err(Error::bad_request(format!("the {what} is empty, expected JSON")));
     }
-    serde_json::from_str(text).map_err(|error| {
+    json::typed(text).map_err(|error| {
         let fault = if error.is_data() { "does not fit" } else { "is not JSON" };
         Error::bad_request(format!("the {what} {fault}: {error}"))
     })
@@ -106,6 +139,8 @@ mod tests {
         refused(br#"{"data":1,"foo":2}"#, "unknown field `foo`");
         refused(br#"{"id":"a"}"#, "missing field `data`");
         refused(br#"{"id":5,"data":{}}"#, "expected a string");
+        refused(br#"{"id":null,"data":{}}"#, "expected a string");
+        refused("\u{feff}{\"data\":{}}".as_bytes(), "byte order mark");
         refused(br"[1]", "does not fit");
         refused(b"{\"data\":\"\xff\"}", "offset 9");
         refused(b"{\"data\":\"a\nb\"}", "control character");

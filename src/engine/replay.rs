@@ -134,7 +134,7 @@ fn unusable(event: &Event) -> Option<String> {
         _ if event.instance.is_none() => Some(format!("`{}` without an instance", event.kind)),
         (_, EventKind::InstanceDeleted) => None,
         (None, kind) => Some(format!("`{kind}` without data")),
-        (Some(data), _) => match serde_json::from_str::<&RawValue>(data) {
+        (Some(data), _) => match snaphook_driver::json::typed::<&RawValue>(data) {
             Err(error) => Some(format!("its data is no JSON: {error}")),
             Ok(value) if !value.get().starts_with('{') => Some("its data is no JSON object".to_owned()),
             Ok(_) => None,

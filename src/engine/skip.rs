@@ -227,7 +227,7 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
     };
     Ok(Some(Append {
         releases: old.into_iter().filter(|key| !new.contains(key)).collect(),
-        claims: new.into_iter().map(|key| Claim { key, holder: None, replaces: None }).collect(),
+        claims: new.into_iter().map(|key| Claim::new(key)).collect(),
         expected,
         event: Event {
             id: uuid::Uuid::now_v7().to_string(),

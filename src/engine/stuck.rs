@@ -91,11 +91,11 @@ impl Stuck {
 
 /// Reads the record of a model that the model store has; the error is a clause.
 pub(super) fn stored(shape: &ModelShape) -> Result<Stored, String> {
-    let Envelope { stuck, record } = serde_json::from_str(&shape.record).map_err(|error| error.to_string())?;
+    let Envelope { stuck, record } = snaphook_driver::json::typed(&shape.record).map_err(|error| error.to_string())?;
     match stuck {
         Some(stuck) => Ok(Stored { record, stuck: Some(stuck) }),
         None => {
-            let record = serde_json::from_str(&shape.record).map_err(|error| error.to_string())?;
+            let record = snaphook_driver::json::typed(&shape.record).map_err(|error| error.to_string())?;
             Ok(Stored { record: Some(record), stuck: None })
         }
     }

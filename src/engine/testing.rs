@@ -415,7 +415,12 @@ impl EventStore for WatchedEvents {
         self.inner.next_claim(from).await
     }
     async fn holder(&self, key: &str) -> Result<Option<Holder>> {
-        self.inner.holder(key).await
+        let holder = self.inner.holder(key).await?;
+        let aged = self.aged.load(Ordering::Relaxed);
+        Ok(holder.map(|holder| match holder.position <= aged {
+            true => Holder { expires: holder.expires.map(|time| time - 2 * 24 * 60 * 60 * 1000), ..holder },
+            false => holder,
+        }))
     }
     async fn create_group(&self, group: &Group, start: Position) -> Result<()> {
         self.inner.create_group(group, start).await

@@ -86,9 +86,35 @@ async fn an_idempotency_key_gives_the_first_answer() {
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
     let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
     let change = |n: u32| Change::Create { id: None, data: Json::from_value(&json!({"n": n})) };
-    let all = futures::future::join_all((0..8).map(|n| bench.write(change(n), options()))).await;
+    let all = futures::future::join_all((0..8).map(|_| bench.write(change(1), options()))).await;
     let answers: Vec<String> = all.into_iter().map(|answer| format!("{:?}", answer.unwrap())).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
+    // Another request, however it meets the first.
+    let all = futures::future::join_all((0..8).map(|n| bench.write(change(n), options()))).await;
+    for (n, answer) in all.into_iter().enumerate() {
+        match answer {
+            Ok(_) => assert_eq!(n, 1),
+            Err(error) => assert_eq!(error.kind, ErrorKind::KeyReused, "{error}"),
+        }
+    }
+    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
+}
+
+#[tokio::test]
+async fn of_two_requests_in_flight_with_one_key_one_is_written() {
+    let bench = bench().await;
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    // Both have passed their pre hooks before either is written.
+    meet(&bench).await;
+    let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
+    let change = |data: &str| Change::Create { id: None, data: Json::trusted(data) };
+    let (a, b) = tokio::join!(bench.write(change("{\"a\":1}"), options()), bench.write(change("{\"a\":2}"), options()));
+    let error = match (a, b) {
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(error.kind, ErrorKind::KeyReused, "{error}");
     assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
 }
 
@@ -102,7 +128,7 @@ async fn patches_of_different_properties_all_count() {
         bench.write(Change::Patch { id: "one".to_owned(), patch }, WriteOptions::default())
     });
     let done = futures::future::join_all(patches).await.into_iter().filter(Result::is_ok).count();
-    let data: Value = serde_json::from_str(&bench.data("one").await).unwrap();
+    let data: Value = snaphook_driver::json::parse(&bench.data("one").await).unwrap();
     assert_eq!(data.as_object().unwrap().len(), done);
     assert_eq!(bench.engine.get("m", "one").await.unwrap().revision as usize, done + 1);
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use snaphook_driver::time::{self, Millis};
+use snaphook_driver::time;
 use snaphook_driver::{
     Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
 };
@@ -19,6 +19,7 @@ use super::committer::{Answer, Committed, Pending, lost_answer};
 use super::error::{Error, ErrorKind, Result};
 use super::fit::{Fitting, fit};
 use super::gate;
+use super::idempotency::{IdempotencyKey, first_answer, is_key};
 use super::models::Entry;
 use super::prehooks::Decided;
 use crate::catalog::document::{Document, merge_patch};
@@ -28,8 +29,6 @@ use crate::memory::{Lease, Share, tree_bytes};
 
 /// Races that a change may lose before the caller is told.
 const RETRIES_MAX: u32 = 5;
-/// How long an idempotency key is remembered, in milliseconds.
-const IDEMPOTENCY_MILLIS: Millis = 24 * 60 * 60 * 1000;
 
 /// A change and the instance that it is about.
 #[derive(Clone)]
@@ -46,6 +45,14 @@ pub(super) struct Prepared {
     /// The instance as it will be, or, for a deletion, as it was; position and times are not filled in yet.
     instance: Instance,
     entry: Arc<Entry>,
+    key: Option<IdempotencyKey>,
+}
+
+impl Prepared {
+    /// What is to be written.
+    pub(super) fn append(&self) -> &Append {
+        &self.append
+    }
 }
 
 /// What a change came to before it was written.
@@ -98,15 +105,16 @@ impl Engine {
         self.availability.check_model(model)?;
         let entry = self.open_model(model).await?;
         let Command { id, fresh, change } = command;
-        let claim_key = options.idempotency_key.as_ref().map(|key| idempotency_key(model, key));
+        let key = options.idempotency_key.as_ref();
+        let key = key.map(|key| IdempotencyKey::of_change(model, key, command.named(), change, origin));
         // A creation with an id of our own cannot meet an instance.
         let current = if *fresh { None } else { self.stores.model.get(model, id).await? };
         // After the instance: its event took the key, so whoever sees the one sees the other.
         let mut replaces = None;
-        if let Some(key) = &claim_key
-            && let Some(holder) = self.stores.event.holder(key).await?
+        if let Some(key) = &key
+            && let Some(holder) = self.stores.event.holder(&key.claim).await?
         {
-            match self.first_answer(&holder).await? {
+            match self.first_event(key, &holder).await?.and_then(first_answer) {
                 // What was done already would not be done again.
                 Some(_) if options.dry_run => {
                     return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
@@ -191,9 +199,7 @@ impl Engine {
             releases: Vec::new(),
         };
         // First, so that of two with the same key the second meets the key and not a unique value of the first.
-        if let Some(key) = claim_key {
-            append.claims.push(Claim { key, holder: None, replaces });
-        }
+        append.claims.extend(key.clone().map(|key| key.claim(replaces)));
         self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
         if options.dry_run {
             self.check_claims(&entry, &append).await?;
@@ -215,7 +221,7 @@ impl Engine {
                 data: document.map_or_else(|| Json::trusted("{}"), |document| document.text),
             },
         };
-        Ok(Step::Write(Box::new(Prepared { append, instance, entry })))
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
     }
 
     /// The model, once it takes writes; waits for a change of the model that is about to be put in use.
@@ -234,7 +240,7 @@ impl Engine {
     /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
     /// order. `None`: the model takes no writes now, so the change is to be prepared again.
     pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
-        let Prepared { append, instance, entry } = prepared;
+        let Prepared { append, instance, entry, key } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
         let reacts = entry.reacts_to(kind, Position::MAX);
@@ -249,7 +255,7 @@ impl Engine {
         if !self.committer.submit(Pending { append, answer, wake, settled }, &entry.gate)? {
             return Ok(None);
         }
-        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance })))
+        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key })))
     }
 
     /// Step 6, or `None`: a race was lost and the change is to be prepared again.
@@ -267,8 +273,10 @@ impl Engine {
         };
         let model = &submitted.instance.model;
         match conflict {
-            Conflict::Claimed { key, holder } if key.starts_with(IDEMPOTENCY_PREFIX) => {
-                if let Some(answer) = self.first_answer(&holder).await? {
+            Conflict::Claimed { key, holder } if is_key(&key) => {
+                if let Some(key) = &submitted.key
+                    && let Some(answer) = self.first_event(key, &holder).await?.and_then(first_answer)
+                {
                     return Ok(Some(answer));
                 }
             }
@@ -303,23 +311,6 @@ impl Engine {
         Ok(None)
     }
 
-    /// The answer that the event of an idempotency key had; `None` if the key is too old.
-    async fn first_answer(&self, holder: &Holder) -> Result<Option<Written>> {
-        let event = self.stores.event.last(&holder.stream, holder.position).await?;
-        Ok(event.filter(is_remembered).and_then(|event| {
-            Some(Written::Created(Instance {
-                id: event.instance?,
-                model: event.model,
-                model_version: event.model_version,
-                revision: event.revision,
-                position: event.position,
-                created_at: event.time,
-                updated_at: event.time,
-                data: event.data?,
-            }))
-        }))
-    }
-
     /// Claims the values of `unique` lists that are new, releases those that are gone.
     fn claim_unique(
         &self,
@@ -339,18 +330,14 @@ impl Engine {
         };
         let new = document.map_or_else(Vec::new, |document| unique::keys(record, &document.value));
         append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
-        append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim {
-            key: key.key,
-            holder: None,
-            replaces: None,
-        }));
+        append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim::new(key.key)));
         Ok(())
     }
 
     /// For dry runs: whether somebody else holds a value already.
     async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
         let stream = append.event.stream();
-        for claim in append.claims.iter().filter(|claim| !claim.key.starts_with(IDEMPOTENCY_PREFIX)) {
+        for claim in append.claims.iter().filter(|claim| !is_key(&claim.key)) {
             if let Some(holder) = self.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
@@ -369,6 +356,7 @@ pub(super) struct Submitted {
     entry: Arc<Entry>,
     kind: EventKind,
     instance: Instance,
+    key: Option<IdempotencyKey>,
 }
 
 impl Submitted {
@@ -387,6 +375,11 @@ impl Submitted {
 }
 
 impl Command {
+    /// The instance, if the client has named it.
+    pub(super) fn named(&self) -> Option<&str> {
+        (!self.fresh).then_some(&*self.id)
+    }
+
     /// Checks the instance's id; gives a creation without one an id, so that every try means the same instance.
     pub(super) fn new(mut change: Change) -> Result<Command> {
         let id = match &mut change {
@@ -402,22 +395,6 @@ impl Command {
             ))),
         }
     }
-}
-
-const IDEMPOTENCY_PREFIX: &str = "idempotency ";
-
-fn idempotency_key(model: &str, key: &str) -> String {
-    format!("{IDEMPOTENCY_PREFIX}{model} {key}")
-}
-
-/// The claim of a key with which a model is made; no model has an empty id.
-pub(super) fn model_key(key: &str) -> String {
-    idempotency_key("", key)
-}
-
-/// Whether the answer that an event gave is still to be given again.
-pub(super) fn is_remembered(event: &Event) -> bool {
-    time::now() - event.time < IDEMPOTENCY_MILLIS
 }
 
 pub(super) fn stopped() -> Error {

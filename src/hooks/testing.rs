@@ -60,7 +60,8 @@ impl MemoryAccess {
     fn put(&self, model: &str, id: &str, data: &str) -> Instance {
         let mut events = self.events.lock().unwrap();
         let position = events.len() as Position + 1;
-        let data = Json::parse(data).unwrap();
+        snaphook_driver::json::parse(data).unwrap();
+        let data = Json::trusted(data);
         events.push(Event {
             position,
             id: position.to_string(),
@@ -101,7 +102,7 @@ impl Access for MemoryAccess {
     }
 
     async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError> {
-        let query: serde_json::Value = serde_json::from_str(query).unwrap_or_default();
+        let query: serde_json::Value = snaphook_driver::json::parse(query).unwrap_or_default();
         let limit = query["limit"].as_u64().unwrap_or(50) as usize;
         let after = query["cursor"].as_str().unwrap_or_default();
         let instances = self.instances.lock().unwrap();

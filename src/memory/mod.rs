@@ -434,7 +434,7 @@ mod tests {
         let records = format!("[{}0]", r#"{"a":0,"b":"c"},"#.repeat(60_000));
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
         for json in [zeros, objects, format!("{{{}}}", names.join(",")), text, records, deep] {
-            let tree: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let tree = snaphook_driver::json::parse(&json).unwrap();
             let (estimate, real) = (tree_bytes(json.as_bytes()), size_of::<serde_json::Value>() + measured(&tree));
             assert!(estimate >= real, "{estimate} of {real}: {:.20}", json);
         }

@@ -1,4 +1,4 @@
-//! `POST /models/{model}/import`: many creations in one request.
+//! `POST /models/{model}/import`: many creations, or with `upsert=true` replacements, in one request.
 
 use hyper::body::Incoming;
 
@@ -20,9 +20,12 @@ pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<R
     let mut query = call.query()?;
     // With a key, each line is remembered for itself.
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), true)?;
+    let upsert = query.flag("upsert")?;
     query.finish()?;
     if options.precondition != Precondition::None {
-        return Err(Problem::bad_request("an import has no `If-Match` or `If-None-Match`, its lines create instances"));
+        return Err(Problem::bad_request(
+            "an import has no `If-Match` or `If-None-Match`; `?upsert=true` replaces what exists",
+        ));
     }
     match body::media_type(call.headers())?.as_deref() {
         None | Some(NDJSON | "application/ndjson") => {}
@@ -31,6 +34,6 @@ pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<R
     // The model is looked up before the body is read, so that an import into nowhere is answered at once.
     call.engine().model(model)?;
     let lines = body::lines(call, body, call.app.max_body_bytes())?;
-    let imported = call.engine().import(model, lines, &options, &call.origin()).await?;
+    let imported = call.engine().import(model, lines, upsert, &options, &call.origin()).await?;
     Reply::ok().serialize(&imported)
 }

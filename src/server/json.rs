@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let mut event: Event = serde_json::from_str(
+        let mut event: Event = snaphook_driver::json::typed(
             r#"{"position":1,"id":"x","type":"instance.created","model":"m","model_version":1,"instance":"i","revision":1,
                 "data":{},"actor":null,"cause":null,"request_id":null,"time":"1970-01-01T00:00:00.000Z"}"#,
         )

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, PAGE_BYTES_MAX, Position};
 
@@ -24,7 +23,7 @@ use super::{body, id, list};
 use crate::catalog::{Model, ModelRecord};
 use crate::config::Phase;
 use crate::engine::command::{Defined, ModelInput};
-use crate::engine::input;
+use crate::engine::input::{self, Renames};
 
 /// `GET /models`, `POST /models`
 pub(super) async fn collection(call: &Call, body: Incoming) -> Result<Response> {
@@ -139,7 +138,7 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
         #[serde(default)]
         unique: Vec<Vec<String>>,
         #[serde(default)]
-        renames: Map<String, Value>,
+        renames: Renames,
     }
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
@@ -147,14 +146,8 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
     query.finish()?;
     let bytes = body::json(call, body).await?;
     let Update { schema, indexes, unique, renames } = input::body(&bytes)?;
-    let renames = renames
-        .into_iter()
-        .map(|(old, new)| match new {
-            Value::String(new) => Ok((old, new)),
-            other => Err(Problem::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
-        })
-        .collect::<Result<_>>()?;
-    let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, renames };
+    let schema = Some(Json::trusted(schema.get()));
+    let definition = ModelInput { schema, indexes, unique, renames: renames.pairs()? };
     let made = call.engine().update_model(model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {

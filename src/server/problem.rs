@@ -237,7 +237,7 @@ mod tests {
     async fn document(problem: Problem, mount_path: &str) -> (Response, serde_json::Value) {
         let mut response = problem.into_response(mount_path, &HeaderValue::from_static("id-1"));
         let body = std::mem::take(response.body_mut()).collect().await.expect("a body").to_bytes();
-        (response, serde_json::from_slice(&body).expect("JSON"))
+        (response, snaphook_driver::json::parse_bytes(&body).expect("JSON"))
     }
 
     #[tokio::test]

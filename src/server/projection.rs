@@ -33,7 +33,7 @@ impl Projection {
     /// The part, as text; digits stay as they are, properties keep their order. `None` if the data is no JSON, which
     /// does not happen.
     pub(super) fn apply(&self, data: &str) -> Option<String> {
-        let data: Value = serde_json::from_str(data).ok()?;
+        let data = snaphook_driver::json::parse(data).ok()?;
         let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
         Some(part(&data, &paths).unwrap_or_else(|| Value::Object(Map::new())).to_string())
     }

@@ -162,7 +162,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     fn event(position: Position) -> Event {
-        serde_json::from_value(serde_json::json!({
+        snaphook_driver::json::from_tree(serde_json::json!({
             "position": position, "id": "x", "type": "instance.created", "model": "m", "model_version": 1,
             "instance": "i", "revision": 1, "data": {}, "actor": null, "cause": null, "request_id": null,
             "time": "1970-01-01T00:00:00.000Z",

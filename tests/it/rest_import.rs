@@ -50,7 +50,7 @@ fn events_come_in_the_order_of_the_lines() {
     let lines: String =
         (0..3000).map(|n| format!("{{\"id\":\"i{n:04}\",\"data\":{{\"name\":\"x\",\"count\":{n}}}}}\n")).collect();
     let done = import(&api, lines).expect(200).json();
-    assert_eq!(done, json!({"created": 3000, "failed": 0, "errors": []}));
+    assert_eq!(done, json!({"created": 3000, "updated": 0, "failed": 0, "errors": [], "errors_truncated": false}));
     let (mut next, mut ids) = (Some("0".to_owned()), Vec::new());
     while let Some(after) = next {
         let page = api.get(&format!("/events?type=instance.created&limit=1000&after={after}")).expect(200).json();
@@ -90,7 +90,7 @@ fn a_line_that_finds_no_place_waits_for_one() {
     api.put_javascript("order", "preCreate", "export function preCreate() {}").expect(200);
     let lines: String = (0..300).map(|n| format!("{{\"id\":\"i{n}\",\"data\":{{\"name\":\"x\"}}}}\n")).collect();
     let done = import(&api, lines).expect(200).json();
-    assert_eq!(done, json!({"created": 300, "failed": 0, "errors": []}));
+    assert_eq!(done, json!({"created": 300, "updated": 0, "failed": 0, "errors": [], "errors_truncated": false}));
 }
 
 #[test]
@@ -102,7 +102,8 @@ fn what_is_no_import() {
         .send()
         .expect_problem(404, "not-found");
     create_orders(&api, "order");
-    assert_eq!(import(&api, "").expect(200).json(), json!({"created": 0, "failed": 0, "errors": []}));
+    let nothing = json!({"created": 0, "updated": 0, "failed": 0, "errors": [], "errors_truncated": false});
+    assert_eq!(import(&api, "").expect(200).json(), nothing);
     assert_eq!(import(&api, "\n\r\n \n").expect(200).json()["failed"], 0);
     api.request("POST", "/models/order/import?x=1")
         .body("application/x-ndjson", "")

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
     EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
@@ -50,7 +51,12 @@ struct Log {
     models: HashMap<String, Vec<Position>>,
     definitions: Vec<Position>,
     claims: BTreeMap<String, Holder>,
+    /// When claims that have ended are looked for again.
+    next_removal: Millis,
 }
+
+/// Time between two searches for claims that have ended.
+const REMOVAL_MILLIS: Millis = 60_000;
 
 struct Member {
     filter: EventFilter,
@@ -77,6 +83,9 @@ impl EventStore for MemoryEventStore {
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
         let mut log = locked(&self.log);
+        if let Some(time) = batch.iter().map(|append| append.event.time).max() {
+            log.remove_expired(time);
+        }
         let answers = if atomic {
             // Tried on the real thing, and taken back: a copy of the log would cost its whole length.
             log.append_all(batch)
@@ -136,7 +145,7 @@ impl EventStore for MemoryEventStore {
         for (index, (key, stream)) in keys.iter().enumerate() {
             match log.claims.get(key) {
                 Some(holder) if holder.stream != *stream => taken.push((index, holder.clone())),
-                _ => drop(log.claims.insert(key.clone(), Holder { stream: stream.clone(), position })),
+                _ => drop(log.claims.insert(key.clone(), Holder::new(stream.clone(), position))),
             }
         }
         Ok(taken)
@@ -391,6 +400,14 @@ impl Log {
             .map_or((0, false), |event| (event.position, event.kind.ends_stream()))
     }
 
+    /// Claims that have ended by now, at most once a minute of the events' time.
+    fn remove_expired(&mut self, time: Millis) {
+        if time >= self.next_removal {
+            self.claims.retain(|_, holder| !holder.has_expired(time));
+            self.next_removal = time + REMOVAL_MILLIS;
+        }
+    }
+
     fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Position, Conflict>> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut undo: Vec<Undo> = Vec::with_capacity(batch.len());
@@ -422,8 +439,13 @@ impl Log {
         for key in &append.releases {
             undo.push((key.clone(), self.claims.remove(key)));
         }
-        for Claim { key, holder, .. } in &append.claims {
-            let holder = Holder { stream: holder.clone().unwrap_or_else(|| stream.clone()), position };
+        for Claim { key, holder, expires, value, .. } in &append.claims {
+            let holder = Holder {
+                stream: holder.clone().unwrap_or_else(|| stream.clone()),
+                position,
+                expires: *expires,
+                value: value.clone(),
+            };
             undo.push((key.clone(), self.claims.insert(key.clone(), holder)));
         }
         let event = Event { position, ..append.event.clone() };
@@ -454,12 +476,12 @@ impl Log {
         }
         let released: HashSet<&String> = append.releases.iter().collect();
         let mut taken: HashMap<&String, &Stream> = HashMap::new();
-        for Claim { key, holder, replaces } in &append.claims {
+        for Claim { key, holder, replaces, .. } in &append.claims {
             let wanted = holder.as_ref().unwrap_or(stream);
             let current = match taken.insert(key, wanted) {
-                Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head() + 1 }),
+                Some(earlier) => Some(Holder::new(earlier.clone(), self.head() + 1)),
                 None if released.contains(key) => None,
-                None => self.claims.get(key).cloned(),
+                None => self.claims.get(key).filter(|holder| !holder.has_expired(append.event.time)).cloned(),
             };
             let gives_way = |current: &Holder| current.stream == *wanted || *replaces == Some(current.position);
             if let Some(holder) = current.filter(|current| !gives_way(current)) {

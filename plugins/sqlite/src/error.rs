@@ -164,6 +164,6 @@ impl ErrorStore for SqliteErrorStore {
 }
 
 fn parse(operation: &'static str, text: &str) -> Result<ErrorRecord> {
-    serde_json::from_str(text)
+    snaphook_driver::json::typed(text)
         .map_err(|error| DriverError::new(ErrorKind::Corrupt, operation, "a record cannot be read back").because(error))
 }

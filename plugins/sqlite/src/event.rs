@@ -55,7 +55,9 @@ const FORMAT: Format = Format {
         CREATE INDEX events_model ON events(model);
         CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;
         CREATE TABLE claims(
-            key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL) WITHOUT ROWID;
+            key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL,
+            expires INTEGER, value TEXT) WITHOUT ROWID;
+        CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
         CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);",
     synchronous: "FULL",
     cache_kib: 16 * 1024,
@@ -122,6 +124,7 @@ impl SqliteEventStore {
     pub fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
         let mut writer = Writer::open(path, &FORMAT)?;
+        writer.with(add_expiry).map_err(fault("open"))?;
         writer
             .with(|connection| Ok(transfer::check_whole(connection)))
             .map_err(fault("open"))?
@@ -139,6 +142,24 @@ impl SqliteEventStore {
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
         Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
     }
+}
+
+/// Files that were made before claims could expire get the columns; an older program does not see them.
+fn add_expiry(connection: &Connection) -> rusqlite::Result<()> {
+    let found: bool =
+        connection.query_row("SELECT count(*) FROM pragma_table_info('claims') WHERE name = 'expires'", [], |row| {
+            row.get(0)
+        })?;
+    if found {
+        return Ok(());
+    }
+    connection.execute_batch(
+        "BEGIN IMMEDIATE;
+         ALTER TABLE claims ADD COLUMN expires INTEGER;
+         ALTER TABLE claims ADD COLUMN value TEXT;
+         CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
+         COMMIT;",
+    )
 }
 
 #[async_trait]

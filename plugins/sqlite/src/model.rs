@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
 use snaphook_driver::{
     Budget, CarryOver, Condition, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
-    Json, ModelShape, ModelStore, Position, Result,
+    Json, ModelShape, ModelStore, Position, Result, json,
 };
 
 use crate::checkpoint::Checkpointer;
@@ -623,7 +623,7 @@ fn definitions(connection: &Connection, operation: &'static str) -> Result<Vec<(
         .map_err(fault(operation))?
         .into_iter()
         .map(|(id, shape, names)| {
-            let parsed = serde_json::from_str(&shape).and_then(|shape| Ok((shape, serde_json::from_str(&names)?)));
+            let parsed = json::typed(&shape).and_then(|shape| Ok((shape, json::typed(&names)?)));
             parsed.map_err(|error| {
                 DriverError::new(ErrorKind::Corrupt, operation, "a model's shape cannot be read back")
                     .with("model", id)

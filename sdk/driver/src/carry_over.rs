@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::json::named_trees;
+
 /// How existing instances are brought from one version of a model to the next.
 ///
 /// Renames come first, all at once (so two may swap); then each property of `defaults` that is absent gets its value, at
@@ -18,6 +20,7 @@ pub struct CarryOver {
     /// Top-level properties, old name to new name; no old name and no new name twice.
     pub renames: Vec<(String, String)>,
     /// Top-level properties that instances without them get.
+    #[serde(deserialize_with = "named_trees")]
     pub defaults: Vec<(String, Value)>,
 }
 

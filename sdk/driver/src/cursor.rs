@@ -2,17 +2,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{DriverError, ErrorKind, Result};
+use crate::json::{self, Tree};
 use crate::model_store::InstanceQuery;
 
 /// Bytes of the keys of one cursor. A cursor goes into a URL, and the keys are a client's data.
 pub const CURSOR_KEY_BYTES_MAX: usize = 4096;
 
 /// Where a page ended. For drivers; clients see only its text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cursor {
     /// One value per sort key, in a form of the driver's choice.
     pub keys: Vec<Value>,
@@ -46,14 +46,14 @@ impl Cursor {
         let parts = URL_SAFE_NO_PAD
             .decode(text)
             .ok()
-            .and_then(|bytes| serde_json::from_slice::<(u64, Vec<Value>, String)>(&bytes).ok());
+            .and_then(|bytes| json::typed_bytes::<(u64, Vec<Tree>, String)>(&bytes).ok());
         let Some((found, keys, id)) = parts else {
             return Err(invalid("the cursor is damaged, start again without one"));
         };
         if found != mark(model, query) || keys.len() != query.sort.len() {
             return Err(invalid("the cursor belongs to another filter or sort, start again without one"));
         }
-        Ok(Some(Cursor { keys, id }))
+        Ok(Some(Cursor { keys: keys.into_iter().map(|key| key.0).collect(), id }))
     }
 }
 

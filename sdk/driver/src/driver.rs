@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{DriverError, ErrorKind, Result};
+use crate::json;
 use crate::{ErrorStore, EventStore, ModelStore, SecureStore};
 
 /// A driver: its name in the configuration and the stores that it brings.
@@ -53,7 +54,7 @@ impl OpenContext {
     /// The settings as the driver's own type. Give that type `#[serde(deny_unknown_fields)]`, so that a key which
     /// nobody reads is an error.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(Value::Object(self.settings.clone()))
+        json::from_tree(Value::Object(self.settings.clone()))
             .map_err(|error| DriverError::new(ErrorKind::Config, "open", error.to_string()))
     }
 

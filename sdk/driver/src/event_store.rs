@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::event::{Event, EventKind, Position, Stream};
 use crate::export::{LogExport, LogRecord};
+use crate::time::Millis;
 
 /// What must be true of a stream for an append to it to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,18 @@ pub struct Claim {
     /// A holder since exactly this position gives way. One that came later does not, so of two who found the same
     /// holder and want its place, one gets it.
     pub replaces: Option<Position>,
+    /// From this time on the claim counts as given back: for an event whose `time` is not before it, nobody holds the
+    /// key. The store removes such claims while it appends, soon after their time. `None`: the claim lasts.
+    pub expires: Option<Millis>,
+    /// Up to 256 bytes that are kept with the claim and returned with its holder.
+    pub value: Option<String>,
+}
+
+impl Claim {
+    /// A claim of the event's own stream that lasts.
+    pub fn new(key: impl Into<String>) -> Claim {
+        Claim { key: key.into(), holder: None, replaces: None, expires: None, value: None }
+    }
 }
 
 /// One event to append, and what must hold for it.
@@ -73,6 +86,22 @@ pub enum Conflict {
 pub struct Holder {
     pub stream: Stream,
     pub position: Position,
+    /// As in the [`Claim`].
+    pub expires: Option<Millis>,
+    /// As in the [`Claim`].
+    pub value: Option<String>,
+}
+
+impl Holder {
+    /// A holder by a claim that lasts.
+    pub fn new(stream: Stream, position: Position) -> Holder {
+        Holder { stream, position, expires: None, value: None }
+    }
+
+    /// Whether the claim has ended at that time.
+    pub fn has_expired(&self, time: Millis) -> bool {
+        self.expires.is_some_and(|expires| expires <= time)
+    }
 }
 
 /// Which events to read. Empty matches all; fields add up with "and".
@@ -227,7 +256,7 @@ pub trait EventStore: Send + Sync {
     /// The first key that is held and is not before `from`, in the order of bytes.
     async fn next_claim(&self, from: &str) -> Result<Option<String>>;
 
-    /// Who holds a claim.
+    /// Who holds a claim. One that has expired may still be returned, until the store has removed it.
     async fn holder(&self, key: &str) -> Result<Option<Holder>>;
 
     /// Makes a group that starts after `start`. A group of that name that exists keeps its progress and gets the

@@ -16,7 +16,7 @@ mod event;
 mod event_store;
 mod export;
 mod group_state;
-mod json;
+pub mod json;
 mod like;
 pub mod limits;
 mod model_store;

@@ -79,7 +79,7 @@ pub struct ModelShape {
 ///
 /// Numbers compare exactly, however many digits they have; drivers whose database cannot do that store
 /// [`crate::compare::number_key`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operator {
     Eq(Value),
@@ -98,14 +98,14 @@ pub enum Operator {
 }
 
 /// One condition of a filter; conditions add up with "and".
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Condition {
     pub path: Path,
     pub operator: Operator,
 }
 
 /// Which instances, in which order.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct InstanceQuery {
     pub filter: Vec<Condition>,
     /// Then by id ascending, always. Absent and null values come last in either direction.

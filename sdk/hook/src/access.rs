@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::data;
+
 /// A capability did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AccessError {
@@ -45,8 +47,8 @@ pub struct Instance<T> {
 pub(crate) type RawInstance = Instance<String>;
 
 impl RawInstance {
-    fn typed<T: DeserializeOwned>(self) -> Result<Instance<T>, AccessError> {
-        let data = serde_json::from_str(&self.data).map_err(|error| {
+    fn typed<T: DeserializeOwned + 'static>(self) -> Result<Instance<T>, AccessError> {
+        let data = data::read(&self.data).map_err(|error| {
             let what = format!("`{}/{}` does not fit the type that it is read into: {error}", self.model, self.id);
             AccessError::new("invalid", what)
         })?;
@@ -89,7 +91,7 @@ pub mod read {
     use crate::host;
 
     /// `None` if there is no such instance.
-    pub fn get<T: DeserializeOwned>(model: &str, id: &str) -> Result<Option<Instance<T>>, AccessError> {
+    pub fn get<T: DeserializeOwned + 'static>(model: &str, id: &str) -> Result<Option<Instance<T>>, AccessError> {
         host::read_get(model, id)?.map(super::RawInstance::typed).transpose()
     }
 
@@ -102,7 +104,7 @@ pub mod read {
     }
 
     /// `query` becomes JSON as in REST: `{"filter": {path: {op: value}}, "sort": "-a,b", "limit": 50, "cursor": "…"}`.
-    pub fn query<T: DeserializeOwned>(model: &str, query: &impl Serialize) -> Result<Page<T>, AccessError> {
+    pub fn query<T: DeserializeOwned + 'static>(model: &str, query: &impl Serialize) -> Result<Page<T>, AccessError> {
         let (items, next) = host::read_query(model, &to_text(query)?)?;
         Ok(Page { items: items.into_iter().map(super::RawInstance::typed).collect::<Result<_, _>>()?, next })
     }

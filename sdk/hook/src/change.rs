@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result, Verdict};
+use crate::{Error, Result, Verdict, data};
 
 /// When a hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +81,9 @@ pub(crate) type Raw = Change<()>;
 
 impl Raw {
     /// Reads the data into the hook's type.
-    pub(crate) fn typed<T: serde::de::DeserializeOwned>(self) -> Result<Change<T>> {
+    pub(crate) fn typed<T: serde::de::DeserializeOwned + 'static>(self) -> Result<Change<T>> {
         let read = |text: &Option<String>, which: &str| {
-            let read = text.as_deref().map(serde_json::from_str).transpose();
+            let read = text.as_deref().map(data::read).transpose();
             read.map_err(|error| Error::Fail(format!("`{which}` does not fit the hook's type: {error}")))
         };
         let (before, after) = (read(&self.before_text, "before")?, read(&self.after_text, "after")?);

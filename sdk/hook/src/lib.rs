@@ -46,6 +46,7 @@ compile_error!(
 
 mod access;
 mod change;
+mod data;
 mod run;
 mod verdict;
 
@@ -69,7 +70,7 @@ pub use crate::verdict::{Error, Reject, Result, Verdict};
 /// phases of the other. Without the name each call there fails.
 pub trait Hook {
     /// The data of the model, or as much of it as the hook looks at.
-    type Data: serde::de::DeserializeOwned;
+    type Data: serde::de::DeserializeOwned + 'static;
 
     /// Before a change (`preCreate`, `preUpdate`, `preDelete`): whether it may be.
     fn check(change: &Change<Self::Data>) -> Result<Verdict> {

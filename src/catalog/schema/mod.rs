@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use snaphook_driver::json::Fault;
 use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
 use snaphook_schema::{Compiled, Excess, Limits, References, Refusal, on_large_stack};
 
 use super::FieldError;
-use super::document::repeated;
 
 mod columns;
 mod defaults;
@@ -133,14 +133,13 @@ impl Schema {
     }
 
     fn compile_with(text: &Json, limits: &Limits) -> Result<Schema, SchemaError> {
-        let tree: Value =
-            serde_json::from_str(text).map_err(|error| SchemaError::invalid(format!("schema is not JSON: {error}")))?;
+        let tree = text.to_value().map_err(|error| match error.fault() {
+            Fault::Twice { name } => SchemaError::invalid(format!("schema has `{name}` twice in one object")),
+            _ => SchemaError::invalid(format!("schema is not JSON: {error}")),
+        })?;
         let Some(object) = tree.as_object() else {
             return Err(SchemaError::invalid("schema must be a JSON object".to_owned()));
         };
-        if let Some(name) = repeated(text, &tree) {
-            return Err(SchemaError::invalid(format!("schema has `{name}` twice in one object")));
-        }
         if object.get("type").and_then(Value::as_str) != Some("object") {
             return Err(SchemaError::invalid(
                 "schema must have `\"type\": \"object\"`: an instance's data is an object".to_owned(),
@@ -275,7 +274,7 @@ mod tests {
     #[test]
     fn exact_numbers_are_compared_exactly() {
         let schema = schema(json!({"type": "object", "properties": {"n": {"maximum": 9007199254740992u64}}}));
-        let fits = |text| check(&schema, &serde_json::from_str(text).unwrap()).is_ok();
+        let fits = |text| check(&schema, &snaphook_driver::json::parse(text).unwrap()).is_ok();
         assert!(fits(r#"{"n":9007199254740992}"#));
         assert!(!fits(r#"{"n":9007199254740993}"#));
     }

@@ -73,7 +73,7 @@ struct Faults(HashMap<String, String>);
 
 impl Faults {
     fn line(&mut self, frame: &Frame) -> Option<String> {
-        let told = serde_json::from_str::<Value>(&frame.data).ok()?;
+        let told = snaphook_driver::json::parse(&frame.data).ok()?;
         match frame.event.as_str() {
             "library" => self.library(&told),
             "missed" => {

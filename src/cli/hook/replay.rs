@@ -196,7 +196,8 @@ impl Log for Remote {
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> std::result::Result<T, String> {
     // Through text: data keeps the digits of its numbers only there.
-    serde_json::from_str(&value.to_string()).map_err(|error| format!("the server's answer cannot be read: {error}"))
+    snaphook_driver::json::typed(&value.to_string())
+        .map_err(|error| format!("the server's answer cannot be read: {error}"))
 }
 
 #[async_trait]

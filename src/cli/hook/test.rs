@@ -139,7 +139,7 @@ fn data(phase: Phase, option: &str, file: Option<&Path>, wanted: bool) -> Result
             let name = file.display();
             let text = std::fs::read_to_string(file)
                 .map_err(|error| Failure::new(format!("`{name}` cannot be read: {error}")))?;
-            match serde_json::from_str::<Value>(&text) {
+            match snaphook_driver::json::parse(&text) {
                 Ok(Value::Object(_)) => Ok(Some(Json::trusted(text))),
                 Ok(_) => Err(Failure::new(format!("`{name}` holds no object, expected the instance's data"))),
                 Err(error) => Err(Failure::new(format!("`{name}` is no JSON: {error}"))),
@@ -188,8 +188,8 @@ fn print(run: &Run, sandbox: Option<&str>) -> Result<()> {
     match &run.outcome {
         Outcome::Accept => output::line("verdict: accept")?,
         Outcome::Amend(data) => {
-            let pretty = data.to_value().and_then(|value| serde_json::to_string_pretty(&value));
-            output::line(format!("verdict: amend\n{}", pretty.unwrap_or_else(|_| data.to_string())))?;
+            let pretty = data.to_value().ok().and_then(|value| serde_json::to_string_pretty(&value).ok());
+            output::line(format!("verdict: amend\n{}", pretty.unwrap_or_else(|| data.to_string())))?;
         }
         Outcome::Reject(rejection) => {
             output::line(format!("verdict: reject: {}", rejection.message))?;

@@ -80,7 +80,7 @@ fn write(out: &Path, model: &str, definition: &Value, contract: &Path) -> Result
 fn document(file: &Path) -> Result<Value> {
     let shown = file.display();
     let text = std::fs::read(file).map_err(|error| Failure::new(format!("`{shown}` cannot be read: {error}")))?;
-    serde_json::from_slice(&text)
+    snaphook_driver::json::parse_bytes(&text)
         .map_err(|error| Failure::new(format!("{shown}:{}: no valid JSON: {error}", error.line())))
 }
 

@@ -126,7 +126,7 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<(Record, usize), String> {
         (head_end, head_end + length(4)?)
     };
     let (head, body) = (bytes.get(8..head_end).ok_or_else(cut)?, bytes.get(head_end..end).ok_or_else(cut)?);
-    let head = serde_json::from_slice(head).map_err(|error| format!("a record cannot be read: {error}"))?;
+    let head = snaphook_driver::json::typed_bytes(head).map_err(|error| format!("a record cannot be read: {error}"))?;
     let record = match head {
         Head::Log(LogRecord::Blob { sha256, .. }) => Record::Log(LogRecord::Blob { sha256, bytes: body.to_vec() }),
         Head::Secret { name } => Record::Secret { name, bytes: body.to_vec() },
@@ -336,7 +336,7 @@ impl<R: Read> Records<R> {
             match kind {
                 Kind::Data => (self.raw, self.block, self.taken) = (raw, offset, 0),
                 Kind::End => {
-                    let end = serde_json::from_slice(&raw);
+                    let end = snaphook_driver::json::typed_bytes(&raw);
                     self.end = Some(end.map_err(|error| damage(format!("the last block cannot be read: {error}")))?);
                 }
                 Kind::Header => return Err(damage("a second header".to_owned())),
@@ -383,14 +383,14 @@ fn read_header(raw: &[u8]) -> Result<Header, String> {
         snaphook: String,
     }
     let Format { format, snaphook } =
-        serde_json::from_slice(raw).map_err(|error| format!("the header cannot be read: {error}"))?;
+        snaphook_driver::json::typed_bytes(raw).map_err(|error| format!("the header cannot be read: {error}"))?;
     if format != FORMAT {
         return Err(format!(
             "the backup has format {format} (of snaphook {snaphook}), this snaphook knows {FORMAT}; use the snaphook that \
              wrote it or newer"
         ));
     }
-    serde_json::from_slice(raw).map_err(|error| format!("the header cannot be read: {error}"))
+    snaphook_driver::json::typed_bytes(raw).map_err(|error| format!("the header cannot be read: {error}"))
 }
 
 /// Tells how far a backup has come while its bytes arrive, without unpacking them.

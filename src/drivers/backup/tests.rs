@@ -36,7 +36,7 @@ fn event(kind: EventKind, instance: Option<&str>, data: &str) -> Event {
 }
 
 async fn append(stores: &Stores, event: Event, key: &str) -> Position {
-    let claims = vec![Claim { key: key.to_owned(), holder: None, replaces: None }];
+    let claims = vec![Claim::new(key)];
     let append = Append { event, expected: Expected::Any, requires: Vec::new(), claims, releases: Vec::new() };
     *stores.event.append(&[append], false).await.unwrap()[0].as_ref().unwrap()
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snaphook_driver::time;
-use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Holder, Position, Stream};
+use snaphook_driver::{Append, Event, EventKind, Expected, Holder, Position, Stream};
 
 use self::lists::Reserved;
 pub(super) use self::lists::sweep;
@@ -34,8 +34,8 @@ use super::change::DefinitionChange;
 use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, Seen, WriteOptions};
 use super::error::{Error, ErrorKind, Result};
 use super::gate::{Closed, Closing};
+use super::idempotency::IdempotencyKey;
 use super::models::Entry;
-use super::write::{is_remembered, model_key};
 use crate::catalog::{Definition, DefinitionError, Effort, FieldError, Model, ModelRecord, change_of, is_model_id};
 
 /// Instances that do not fit and are listed.
@@ -70,19 +70,19 @@ impl Engine {
             ));
         }
         let definition = self.compile(id, &input).await?;
-        let claim_key = options.idempotency_key.as_ref().map(|key| model_key(key));
+        let key = options.idempotency_key.as_ref().map(|key| IdempotencyKey::of_model(id, key, &input, origin));
         // Two requests with one key may name different models. No model has an empty id.
-        let _same_key = match claim_key {
+        let _same_key = match key {
             Some(_) => Some(self.definitions.of("").await),
             None => None,
         };
         let _one = self.definitions.of(id).await;
         self.availability.check_model(id)?;
         let mut replaces = None;
-        if let Some(key) = &claim_key
-            && let Some(holder) = self.stores.event.holder(key).await?
+        if let Some(key) = &key
+            && let Some(holder) = self.stores.event.holder(&key.claim).await?
         {
-            match self.first_model(&holder).await? {
+            match self.first_model(key, &holder).await? {
                 Some(model) => return Ok(Defined::unchanged(options, Arc::new(model))),
                 None => replaces = Some(holder.position),
             }
@@ -110,7 +110,7 @@ impl Engine {
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
-        append.claims.extend(claim_key.map(|key| Claim { key, holder: None, replaces }));
+        append.claims.extend(key.map(|key| key.claim(replaces)));
         let host = Arc::clone(&self.host);
         let model = Model::with_definition(record, &definition);
         self.committer
@@ -119,10 +119,9 @@ impl Engine {
             .map(Defined::Done)
     }
 
-    /// The model that an idempotency key made; `None` if the key is too old.
-    async fn first_model(&self, holder: &Holder) -> Result<Option<Model>> {
-        let event = self.stores.event.last(&holder.stream, holder.position).await?;
-        let Some(event) = event.filter(is_remembered) else { return Ok(None) };
+    /// The model that the first request with this key made; `None` if the key is free again.
+    async fn first_model(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Model>> {
+        let Some(event) = self.first_event(key, holder).await? else { return Ok(None) };
         let record = DefinitionChange::from_event(&event)?.definition;
         Model::from_record(record).map(Some).map_err(|error| Error::new(ErrorKind::Storage, error))
     }

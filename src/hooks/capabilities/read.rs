@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use snaphook_driver::InstancePage;
+use snaphook_driver::{InstancePage, json};
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
@@ -160,7 +160,7 @@ pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> AccessError {
 /// The members of a query for more items than are read at once, and how many. `None`: it is for fewer, or wrong in a way
 /// that the server says.
 fn large(query: &str) -> Option<(Map<String, Value>, usize)> {
-    let fields: Map<String, Value> = serde_json::from_str(query).ok()?;
+    let Value::Object(fields) = json::parse(query).ok()? else { return None };
     let limit = match fields.get("limit") {
         Some(limit) => limit.as_u64().filter(|limit| *limit <= u64::from(LIMIT_MAX))? as usize,
         None => LIMIT_DEFAULT as usize,
@@ -244,7 +244,7 @@ mod tests {
         let session = bench.session("invoice", Phase::PostCreate, "mail", "read = ['*']");
         let page = async |model: &str, query: serde_json::Value| {
             let text = session.read_query(model, &query.to_string()).await.unwrap();
-            let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let page = snaphook_driver::json::parse(&text).unwrap();
             (page["items"].as_array().unwrap().len(), page["next"].as_str().map(str::to_owned))
         };
         assert_eq!(page("small", json!({ "limit": 1000 })).await, (300, None));

@@ -3,12 +3,11 @@
 //! A tree takes many times the memory of its text, and the text is the guest's to choose.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use snaphook_driver::Json;
+use snaphook_driver::json::{self, Build, JsonError, Limits};
 use tokio::sync::Semaphore;
 
 use super::limits::{Broken, OUTPUT_BYTES_MAX};
@@ -41,7 +40,7 @@ pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
 }
 
 /// Whether `text` says the same as `original`, whatever the order of members and the spacing; the error if it is no JSON.
-pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> serde_json::Result<bool> {
+pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> Result<bool, JsonError> {
     let Some(original) = original else { return print(text).map(|_| false) };
     if original.as_str() == text {
         return Ok(true);
@@ -86,6 +85,11 @@ impl Printer {
         self.0.hash_one((b'n', bits))
     }
 
+    /// A number by how it is written.
+    pub(super) fn digits(&self, text: &str) -> u64 {
+        self.0.hash_one((b'd', text))
+    }
+
     /// `null`, `true` and `false`.
     pub(super) fn word(&self, word: &str) -> u64 {
         self.0.hash_one((b'w', word))
@@ -111,75 +115,52 @@ impl Printer {
 }
 
 /// Of a whole text. Numbers are the same only with the same digits.
-fn print(text: &str) -> serde_json::Result<u64> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let print = Print(Printer::get()).deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(print)
+fn print(text: &str) -> Result<u64, JsonError> {
+    json::read(text, Limits::default(), &mut Prints(Printer::get())).map(|(print, _)| print)
 }
 
-#[derive(Clone, Copy)]
-struct Print(&'static Printer);
+/// Makes a print of each value instead of the value.
+struct Prints(&'static Printer);
 
-impl<'de> DeserializeSeed<'de> for Print {
+impl Build for Prints {
     type Value = u64;
+    /// Of the items so far, in their order.
+    type List = u64;
+    /// Sum of the members so far.
+    type Object = u64;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Print {
-    type Value = u64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+    fn null(&mut self) -> u64 {
+        self.0.word("null")
     }
 
-    fn visit_unit<E>(self) -> Result<u64, E> {
-        Ok(self.0.word("null"))
+    fn boolean(&mut self, value: bool) -> u64 {
+        self.0.word(if value { "true" } else { "false" })
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<u64, E> {
-        Ok(self.0.word(if value { "true" } else { "false" }))
+    fn number(&mut self, text: &str) -> u64 {
+        self.0.digits(text)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
-        Ok(self.0.number(value))
+    fn string(&mut self, text: Cow<'_, str>) -> u64 {
+        self.0.text(&text)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<u64, E> {
-        // Only negative ones come here.
-        Ok(self.0.item(1, self.0.number(value as u64)))
+    fn item(&mut self, list: &mut u64, item: u64) {
+        *list = self.0.item(*list, item);
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
-        Ok(self.0.text(text))
+    fn list(&mut self, list: u64) -> u64 {
+        self.0.list(list)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
-        let mut all = 0;
-        while let Some(item) = items.next_element_seed(self)? {
-            all = self.0.item(all, item);
-        }
-        Ok(self.0.list(all))
+    // A name that stands twice makes another sum, so the text counts as changed and is read strictly.
+    fn member(&mut self, object: &mut u64, name: Cow<'_, str>, value: u64) -> bool {
+        *object = object.wrapping_add(self.0.member(self.0.text(&name), value));
+        true
     }
 
-    // Other numbers come here too: serde_json gives their text as the one member of an object, under a name of its own.
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<u64, A::Error> {
-        let mut all: u64 = 0;
-        while let Some(name) = members.next_key_seed(self)? {
-            all = all.wrapping_add(self.0.member(name, members.next_value_seed(self)?));
-        }
-        Ok(self.0.object(all))
-    }
-}
-
-/// The text of a JSON string that stands in quotes; `None` if it is no text, such as half a character.
-pub(super) fn unquoted(quoted: &str) -> Option<Cow<'_, str>> {
-    match quoted.contains('\\') {
-        false => quoted.get(1..quoted.len().checked_sub(1)?).map(Cow::Borrowed),
-        true => serde_json::from_str(quoted).ok().map(Cow::Owned),
+    fn object(&mut self, object: u64) -> u64 {
+        self.0.object(object)
     }
 }
 
@@ -204,6 +185,8 @@ mod tests {
             r#"{"a":[1,[2,{"b":null}]],"c":"x","d":1.0}"#,
             r#"{"a":[1,2,{"b":null}],"c":"x"}"#,
             r#"{"a":[1,"2",{"b":null}],"c":"x","d":1.0}"#,
+            r#"{"a":[1,2,{"b":null}],"c":"x","d":{"$serde_json::private::Number":"1.0"}}"#,
+            r#"{"a":[1,2,{"b":null}],"c":"x","d":1.0,"d":1.0}"#,
         ] {
             assert!(!unchanged(other, original), "{other}");
         }

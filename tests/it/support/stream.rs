@@ -132,7 +132,7 @@ impl EventStream {
             }
         }
         if let Some(event) = event {
-            let data = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: `{data}`"));
+            let data = snaphook_driver::json::parse(&data).unwrap_or_else(|error| panic!("{error}: `{data}`"));
             self.frames.push_back(Frame { id, event, data });
         }
     }

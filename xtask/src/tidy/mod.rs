@@ -4,6 +4,7 @@
 
 mod architecture;
 mod code;
+mod json;
 mod layers;
 mod sdk;
 mod text;
@@ -73,8 +74,10 @@ fn check(files: &[File]) -> Vec<Finding> {
         let code = code::blank_comments_and_strings(&file.text);
         findings.extend(layers::check(&file.path, &code));
         findings.extend(unsafety::check(&file.path, &code));
+        findings.extend(json::check(&file.path, &code));
     }
     findings.extend(unsafety::check_table(files));
+    findings.extend(json::check_table(files));
     findings.extend(layers::check_manifests(files));
     findings.extend(text::check(files));
     findings.extend(wit::check(files));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position, Result,
     Stream,
@@ -46,7 +47,14 @@ struct Log {
     head: Position,
     names: Arc<Names>,
     tails: Tails,
+    /// When claims that have ended are looked for again.
+    next_removal: Millis,
 }
+
+/// Time between two looks for claims that have ended.
+const REMOVAL_MILLIS: Millis = 60_000;
+/// Claims that one batch removes, so that it does not wait for many.
+const REMOVALS_MAX: usize = 256;
 
 /// Prepared once for each batch.
 const INSERT: &str = "INSERT INTO events(position, model, instance, kind, model_version, revision, time, id, \
@@ -61,7 +69,7 @@ impl Writer {
             .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
             .map_err(fault("open"))?;
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        let log = Log { head: head as Position, names, tails: Tails::default() };
+        let log = Log { head: head as Position, names, tails: Tails::default(), next_removal: 0 };
         Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
     }
 
@@ -200,6 +208,12 @@ impl Log {
         batch: &[Append],
         atomic: bool,
     ) -> Result<Vec<Result<Position, Conflict>>> {
+        if let Some(time) = batch.iter().map(|append| append.event.time).max()
+            && time >= self.next_removal
+        {
+            let more = remove_expired(connection, time).map_err(fault("append"))?;
+            self.next_removal = if more { time } else { time + REMOVAL_MILLIS };
+        }
         let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
         let mut answers = Vec::with_capacity(batch.len());
         for append in batch {
@@ -295,12 +309,14 @@ impl Log {
         let own = append.event.stream();
         let released: HashSet<&str> = append.releases.iter().map(String::as_str).collect();
         let mut taken: HashMap<&str, &Stream> = HashMap::with_capacity(append.claims.len());
-        for Claim { key, holder, replaces } in &append.claims {
+        for Claim { key, holder, replaces, .. } in &append.claims {
             let stream = holder.as_ref().unwrap_or(&own);
             let current = match taken.insert(key, stream) {
-                Some(earlier) => Some(Holder { stream: earlier.clone(), position: self.head + 1 }),
+                Some(earlier) => Some(Holder::new(earlier.clone(), self.head + 1)),
                 None if released.contains(key.as_str()) => None,
-                None => holder_of(connection, key).map_err(fault("append"))?,
+                None => holder_of(connection, key)
+                    .map_err(fault("append"))?
+                    .filter(|holder| !holder.has_expired(append.event.time)),
             };
             let gives_way = |current: &Holder| current.stream == *stream || *replaces == Some(current.position);
             if let Some(holder) = current.filter(|current| !gives_way(current)) {
@@ -370,26 +386,38 @@ fn insert_event(
 
 fn take_claims(connection: &Connection, event: &Event, claims: &[Claim], position: Position) -> rusqlite::Result<()> {
     let mut put = connection.prepare_cached(
-        "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4",
+        "INSERT INTO claims(key, model, instance, position, expires, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4, expires = ?5, value = ?6",
     )?;
-    for Claim { key, holder, .. } in claims {
+    for Claim { key, holder, expires, value, .. } in claims {
         let (model, instance) = match holder {
             Some(stream) => (&stream.model, &stream.instance),
             None => (&event.model, &event.instance),
         };
-        put.execute(params![key, model, instance, position as i64])?;
+        put.execute(params![key, model, instance, position as i64, expires, value])?;
     }
     Ok(())
+}
+
+/// Removes claims that have ended by `time`. Returns whether there are more.
+fn remove_expired(connection: &Connection, time: Millis) -> rusqlite::Result<bool> {
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM claims WHERE key IN (
+                SELECT key FROM claims WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2)",
+        )?
+        .execute(params![time, REMOVALS_MAX as i64])?;
+    Ok(removed >= REMOVALS_MAX)
 }
 
 /// Who holds a claim.
 pub(super) fn holder_of(connection: &Connection, key: &str) -> rusqlite::Result<Option<Holder>> {
     connection
-        .prepare_cached("SELECT model, instance, position FROM claims WHERE key = ?1")?
+        .prepare_cached("SELECT model, instance, position, expires, value FROM claims WHERE key = ?1")?
         .query_row([key], |row| {
             let stream = Stream { model: row.get(0)?, instance: row.get(1)? };
-            Ok(Holder { stream, position: row.get::<_, i64>(2)? as Position })
+            let position = row.get::<_, i64>(2)? as Position;
+            Ok(Holder { stream, position, expires: row.get(3)?, value: row.get(4)? })
         })
         .optional()
 }

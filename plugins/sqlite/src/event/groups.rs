@@ -415,7 +415,7 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
     };
     let mut groups = HashMap::new();
     for (number, name, filter, cursor) in rows().map_err(fault("open"))? {
-        let filter = serde_json::from_str(&filter).map_err(|error| {
+        let filter = snaphook_driver::json::typed(&filter).map_err(|error| {
             DriverError::new(ErrorKind::Corrupt, "open", "a group's filter cannot be read back")
                 .with("group", &name)
                 .because(error)

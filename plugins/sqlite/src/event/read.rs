@@ -332,10 +332,10 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
     event.model = names.name(model).ok_or_else(|| broken("model"))?.to_string();
     event.kind = kind_of(kind).ok_or_else(|| broken("kind"))?;
     if let Some(cause) = cause {
-        event.cause = Some(serde_json::from_str(&cause).map_err(|error| parse("cause", error))?);
+        event.cause = Some(snaphook_driver::json::typed(&cause).map_err(|error| parse("cause", error))?);
     }
     if let Some(hooks) = hooks {
-        event.hooks = serde_json::from_str(&hooks).map_err(|error| parse("hooks", error))?;
+        event.hooks = snaphook_driver::json::typed(&hooks).map_err(|error| parse("hooks", error))?;
     }
     Ok(event)
 }

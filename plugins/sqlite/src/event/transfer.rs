@@ -121,7 +121,8 @@ impl Snapshot {
         let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
         {
             let mut statement = self.log.prepare_cached(
-                "SELECT key, model, instance, position FROM claims WHERE ?1 IS NULL OR key > ?1 ORDER BY key LIMIT ?2",
+                "SELECT key, model, instance, position, expires, value FROM claims WHERE ?1 IS NULL OR key > ?1
+                 ORDER BY key LIMIT ?2",
             )?;
             let mut rows = statement.query(params![after, CLAIMS_MAX])?;
             while bytes < EXPORT_BYTES
@@ -131,8 +132,9 @@ impl Snapshot {
                 let stream = Stream { model: row.get(1)?, instance: row.get(2)? };
                 bytes += 128 + key.len();
                 last = Some(key.clone());
-                records
-                    .push(LogRecord::Claim { key, holder: Holder { stream, position: row.get::<_, i64>(3)? as u64 } });
+                let position = row.get::<_, i64>(3)? as u64;
+                let holder = Holder { stream, position, expires: row.get(4)?, value: row.get(5)? };
+                records.push(LogRecord::Claim { key, holder });
             }
         }
         self.next = last.map_or(Next::Blobs(None), |key| Next::Claims(Some(key)));
@@ -168,7 +170,7 @@ impl Snapshot {
             self.next = Next::End;
             return Ok(Vec::new());
         };
-        let filter = serde_json::from_str(&filter)
+        let filter = snaphook_driver::json::typed(&filter)
             .map_err(|error| corrupt("export", "a group's filter cannot be read back").because(error))?;
         self.next = Next::Pending { number, name: name.clone(), after: 0 };
         Ok(vec![LogRecord::Group { group: Group { name, filter }, cursor: cursor as Position }])
@@ -199,8 +201,17 @@ pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Resu
     match record {
         LogRecord::Claim { key, holder } => {
             connection
-                .prepare_cached("INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![key, holder.stream.model, holder.stream.instance, holder.position as i64])?;
+                .prepare_cached(
+                    "INSERT INTO claims(key, model, instance, position, expires, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    key,
+                    holder.stream.model,
+                    holder.stream.instance,
+                    holder.position as i64,
+                    holder.expires,
+                    holder.value
+                ])?;
         }
         LogRecord::Blob { sha256, bytes } => put_blob(connection, sha256, bytes)?,
         // Events have a way of their own, groups a file of their own.

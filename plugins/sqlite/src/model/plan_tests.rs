@@ -303,7 +303,7 @@ fn later_pages_cost_what_the_first_one_costs() {
 }
 
 fn create(position: u64, id: &str, data: String) -> Event {
-    serde_json::from_value(json!({
+    snaphook_driver::json::from_tree(json!({
         "position": position, "id": id, "type": EventKind::InstanceCreated.as_str(), "model": "m", "model_version": 1,
         "instance": id, "revision": 1, "data": null, "actor": null, "cause": null, "request_id": null,
         "time": "1970-01-01T00:00:00.000Z",

@@ -95,7 +95,7 @@ fn load(connection: &Connection, model: &str) -> Result<(ModelShape, Option<Pend
         |message: &str| DriverError::new(ErrorKind::Corrupt, "define", message.to_owned()).with("model", model);
     let (shape, pending) = row.ok_or_else(|| corrupt("a model with a table has no definition"))?;
     let read = || -> serde_json::Result<(ModelShape, Option<Pending>)> {
-        Ok((serde_json::from_str(&shape)?, pending.as_deref().map(serde_json::from_str).transpose()?))
+        Ok((snaphook_driver::json::typed(&shape)?, pending.as_deref().map(snaphook_driver::json::typed).transpose()?))
     };
     read().map_err(|error| corrupt("a model's definition cannot be read back").because(error))
 }

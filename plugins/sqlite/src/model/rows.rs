@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use snaphook_driver::{CarryOver, CarryOvers, DriverError, ErrorKind, Result};
 
 use super::names::searchable;
@@ -66,17 +66,13 @@ impl Carried {
             return Ok(Carried { row: number, position, data: None });
         }
         let text: String = row.get(4).map_err(fault("define"))?;
-        let broken = |error: serde_json::Error| {
+        let broken = || {
             let id: String = row.get(1).unwrap_or_default();
             DriverError::new(ErrorKind::Corrupt, "define", "an instance's data is no JSON object")
                 .with("instance", format!("{}/{id}", table.model))
-                .because(error)
         };
-        let mut data: Map<String, Value> = serde_json::from_str(&text).map_err(broken)?;
-        let data = match ahead.apply(&mut data) {
-            Some(version) => Some((serde_json::to_string(&data).map_err(broken)?, version)),
-            None => None,
-        };
+        let Ok(Value::Object(mut data)) = snaphook_driver::json::parse(&text) else { return Err(broken()) };
+        let data = ahead.apply(&mut data).map(|version| (Value::Object(data).to_string(), version));
         Ok(Carried { row: number, position, data })
     }
 

@@ -131,7 +131,7 @@ pub async fn numbers_are_exact_whatever_their_digits(subject: &Subject) {
         "1e400",
     ]
     .iter()
-    .map(|text| serde_json::from_str(text).unwrap())
+    .map(|text| snaphook_driver::json::parse(text).unwrap())
     .collect();
     let columns = [("i", Integer), ("n", Number), ("a", Any)];
     let indexes: [&[&[&str]]; 2] = [&[], &[&["i"], &["-n", "i"], &["a"], &["deep.x"]]];

@@ -19,14 +19,11 @@ pub async fn claims_ahead_of_their_event(subject: &Subject) {
     let store = subject.event().await;
     assert_eq!(store.reserve(&[]).await.unwrap(), []);
     assert_eq!(store.reserve(&[key("early", "a")]).await.unwrap(), []);
-    let taking = |id: &str, key: &str| Append {
-        claims: vec![Claim { key: key.to_owned(), holder: None, replaces: None }],
-        ..any("m", id)
-    };
+    let taking = |id: &str, key: &str| Append { claims: vec![Claim::new(key)], ..any("m", id) };
     let position = append_one(&*store, taking("a", "k")).await;
     let taken =
         store.reserve(&[key("k", "b"), key("l", "b"), key("k", "a"), key("é", "c"), key("l", "c")]).await.unwrap();
-    let by = |id: &str| Holder { stream: Stream::of_instance("m", id), position };
+    let by = |id: &str| Holder::new(Stream::of_instance("m", id), position);
     assert_eq!(taken, [(0, by("a")), (4, by("b"))]);
     assert_eq!((holder(&*store, "k").await, holder(&*store, "l").await), (Some("a".into()), Some("b".into())));
     assert_eq!(holder(&*store, "é").await.as_deref(), Some("c"));

@@ -32,7 +32,7 @@ async fn all(store: &dyn EventStore, filter: EventFilter) -> Vec<Event> {
 }
 
 fn claim(key: &str) -> Claim {
-    Claim { key: key.to_owned(), holder: None, replaces: None }
+    Claim::new(key)
 }
 
 pub async fn a_log_has_an_identity(subject: &Subject) {
@@ -221,7 +221,7 @@ pub async fn claims_are_exclusive(subject: &Subject) {
         |id: &str, keys: &[&str]| Append { claims: keys.iter().map(|key| claim(key)).collect(), ..any("m", id) };
     let long = format!("long {}", "x".repeat(64 * 1024 - 5));
     let first = append_one(&*store, taking("a", &["k", "", "Ü", &long])).await;
-    let holder = Holder { stream: Stream::of_instance("m", "a"), position: first };
+    let holder = Holder::new(Stream::of_instance("m", "a"), first);
     for key in ["k", "", "Ü", &long] {
         assert_eq!(store.holder(key).await.unwrap(), Some(holder.clone()), "{}", key.len());
         let conflict = Conflict::Claimed { key: key.to_owned(), holder: holder.clone() };
@@ -240,11 +240,11 @@ pub async fn claims_are_exclusive(subject: &Subject) {
     let mut definition = append(event(EventKind::ModelUpdated, &model, Some("{}")));
     definition.claims = vec![
         claim("own"),
-        Claim { key: "theirs".into(), holder: Some(Stream::of_instance("m", "c")), replaces: None },
-        Claim { key: "k".into(), holder: Some(Stream::of_instance("m", "a")), replaces: None },
+        Claim { holder: Some(Stream::of_instance("m", "c")), ..claim("theirs") },
+        Claim { holder: Some(Stream::of_instance("m", "a")), ..claim("k") },
     ];
     let defined = append_one(&*store, definition).await;
-    assert_eq!(store.holder("own").await.unwrap(), Some(Holder { stream: model, position: defined }));
+    assert_eq!(store.holder("own").await.unwrap(), Some(Holder::new(model, defined)));
     assert_eq!(store.holder("theirs").await.unwrap().unwrap().stream, Stream::of_instance("m", "c"));
     assert_eq!(store.holder("k").await.unwrap().unwrap().position, defined);
     store.close().await.unwrap();
@@ -263,7 +263,7 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     append_one(&*store, change("b", &["one"], &[])).await;
     // Released and taken by the same event: releases come first.
     let position = append_one(&*store, change("c", &["one"], &["one"])).await;
-    let holder = Holder { stream: Stream::of_instance("m", "c"), position };
+    let holder = Holder::new(Stream::of_instance("m", "c"), position);
     assert_eq!(store.holder("one").await.unwrap(), Some(holder));
     // A row that conflicts releases nothing.
     let answer = try_append(&*store, change("a", &["one"], &["two"])).await;
@@ -277,7 +277,7 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     };
     let answers = store.append(&[replacing("d", held), replacing("e", held)], false).await.unwrap();
     let position = *answers[0].as_ref().unwrap();
-    let holder = Holder { stream: Stream::of_instance("m", "d"), position };
+    let holder = Holder::new(Stream::of_instance("m", "d"), position);
     assert_eq!(answers[1], Err(Conflict::Claimed { key: "one".into(), holder: holder.clone() }));
     assert_eq!(store.holder("one").await.unwrap(), Some(holder));
     // Expectations are checked before claims.
@@ -286,12 +286,67 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     store.close().await.unwrap();
 }
 
+pub async fn claims_expire(subject: &Subject) {
+    const HOUR: i64 = 3_600_000;
+    let store = subject.event().await;
+    let at = |id: &str, time: i64, claims: Vec<Claim>| {
+        let mut append = Append { claims, ..any("m", id) };
+        append.event.time = time;
+        append
+    };
+    let start = any("m", "x").event.time;
+    let expiring = |key: &str, expires: i64, value: &str| Claim {
+        expires: Some(expires),
+        value: Some(value.to_owned()),
+        ..claim(key)
+    };
+    let value = "v".repeat(256);
+    let first = append_one(&*store, at("a", start, vec![expiring("k", start + HOUR, &value), claim("stays")])).await;
+    let held = Holder {
+        stream: Stream::of_instance("m", "a"),
+        position: first,
+        expires: Some(start + HOUR),
+        value: Some(value),
+    };
+    assert_eq!(store.holder("k").await.unwrap(), Some(held.clone()));
+    // Until then it is held as any other, and the conflict says what is kept with it.
+    let early = try_append(&*store, at("b", start + HOUR - 1, vec![claim("k")])).await;
+    assert_eq!(early, Err(Conflict::Claimed { key: "k".into(), holder: held.clone() }));
+    let store = if store.capabilities().durable {
+        store.close().await.unwrap();
+        subject.event().await
+    } else {
+        store
+    };
+    assert_eq!(store.holder("k").await.unwrap(), Some(held));
+    // From then on nobody holds it; the new claim has a life of its own.
+    let second = append_one(&*store, at("b", start + HOUR, vec![expiring("k", start + 3 * HOUR, "2")])).await;
+    let holder = store.holder("k").await.unwrap().unwrap();
+    assert_eq!((holder.position, holder.value.as_deref()), (second, Some("2")));
+    assert!(try_append(&*store, at("c", start + 2 * HOUR, vec![claim("k")])).await.is_err());
+    // The same holder may take it for longer, and for ever.
+    append_one(&*store, at("b", start + 2 * HOUR, vec![claim("k")])).await;
+    assert!(try_append(&*store, at("c", start + 9 * HOUR, vec![claim("k")])).await.is_err());
+    // What has expired is removed while other events are appended.
+    let many = (0..700).map(|number| expiring(&format!("many {number}"), start + 10 * HOUR, "")).collect();
+    append_one(&*store, at("d", start + 9 * HOUR, many)).await;
+    assert!(store.holder("many 699").await.unwrap().is_some());
+    for hours in 11..15 {
+        append_one(&*store, at("e", start + hours * HOUR, Vec::new())).await;
+    }
+    for number in 0..700 {
+        assert_eq!(store.holder(&format!("many {number}")).await.unwrap(), None, "{number}");
+    }
+    assert!(store.holder("stays").await.unwrap().is_some());
+    store.close().await.unwrap();
+}
+
 pub async fn claims_within_one_batch(subject: &Subject) {
     let store = subject.event().await;
     let taking = |id: &str, key: &str| Append { claims: vec![claim(key)], ..any("m", id) };
     let answers = store.append(&[taking("a", "k"), taking("b", "k"), taking("c", "l")], false).await.unwrap();
     let first = *answers[0].as_ref().unwrap();
-    let holder = Holder { stream: Stream::of_instance("m", "a"), position: first };
+    let holder = Holder::new(Stream::of_instance("m", "a"), first);
     assert_eq!(answers[1], Err(Conflict::Claimed { key: "k".into(), holder }));
     assert!(answers[2].is_ok());
     let releasing = Append { releases: vec!["k".into()], ..any("m", "a") };
@@ -300,8 +355,8 @@ pub async fn claims_within_one_batch(subject: &Subject) {
     // One event that gives the same key to two holders.
     let two = Append {
         claims: vec![
-            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "1")), replaces: None },
-            Claim { key: "x".into(), holder: Some(Stream::of_instance("m", "2")), replaces: None },
+            Claim { holder: Some(Stream::of_instance("m", "1")), ..claim("x") },
+            Claim { holder: Some(Stream::of_instance("m", "2")), ..claim("x") },
         ],
         ..any("m", "z")
     };

@@ -42,11 +42,11 @@ async fn fill(store: &dyn EventStore) {
     append_one(store, append(event(EventKind::ModelCreated, &Stream::of_model("m"), Some(r#"{"n": 1.50}"#)))).await;
     for index in 0..40 {
         let id = format!("i{:02}", index % 20);
-        let claims = vec![Claim { key: format!("k\u{0}{id}ü"), holder: None, replaces: None }];
+        let claims = vec![Claim::new(format!("k\u{0}{id}ü"))];
         append_one(store, Append { claims, ..any("m", &id) }).await;
     }
     let holder = Some(Stream::of_instance("other", "ö"));
-    let claims = vec![Claim { key: String::new(), holder, replaces: None }];
+    let claims = vec![Claim { holder, expires: Some(9_000_000_000_000), value: Some("ü".into()), ..Claim::new("") }];
     append_one(store, Append { claims, releases: vec!["k\u{0}i03ü".into()], ..any("n", "Ünï") }).await;
     store.put_blob("ab", b"").await.unwrap();
     store.put_blob("aa", &[0, 255, 7]).await.unwrap();
@@ -129,16 +129,9 @@ pub async fn a_copy_has_everything(subject: &Subject) {
     assert_eq!(restored.head().await.unwrap(), store.head().await.unwrap());
     let conflict = restored.append(&[create("m", "i00", "{}")], false).await.unwrap();
     assert!(conflict[0].is_err(), "{conflict:?}");
-    let taken = Append {
-        claims: vec![Claim { key: "k\u{0}i04ü".into(), holder: None, replaces: None }],
-        ..create("m", "new", "{}")
-    };
+    let taken = Append { claims: vec![Claim::new("k\u{0}i04ü")], ..create("m", "new", "{}") };
     assert!(restored.append(&[taken], false).await.unwrap()[0].is_err());
-    let free = Append {
-        claims: vec![Claim { key: "k\u{0}i03ü".into(), holder: None, replaces: None }],
-        expected: Expected::New,
-        ..create("m", "new", "{}")
-    };
+    let free = Append { claims: vec![Claim::new("k\u{0}i03ü")], expected: Expected::New, ..create("m", "new", "{}") };
     assert_eq!(append_one(&*restored, free).await, store.head().await.unwrap() + 1);
     assert_eq!(restored.get_blob("aa").await.unwrap(), Some(vec![0, 255, 7]));
     let delivered = |claimed: Vec<snaphook_driver::Delivery>| {
@@ -158,7 +151,7 @@ pub async fn a_copy_is_of_one_moment(subject: &Subject) {
     let store = subject.event().await;
     store.create_group(&group("g"), 0).await.unwrap();
     for index in 0..3000 {
-        let claims = vec![Claim { key: format!("k{index:04}"), holder: None, replaces: None }];
+        let claims = vec![Claim::new(format!("k{index:04}"))];
         append_one(&*store, Append { claims, ..any("m", &format!("i{index}")) }).await;
     }
     let mut export = store.export().await.unwrap();
@@ -166,7 +159,7 @@ pub async fn a_copy_is_of_one_moment(subject: &Subject) {
     assert_eq!(export.head(), head);
     // All that happens from here on is not in it, whatever part it is read with.
     let first = export.next().await.unwrap();
-    let claims = vec![Claim { key: "later".into(), holder: None, replaces: None }];
+    let claims = vec![Claim::new("later")];
     append_one(&*store, Append { claims, releases: vec!["k0001".into()], ..any("first of its model", "i") }).await;
     store.put_blob("ff", b"later").await.unwrap();
     let claimed = store.claim("g", 10, LEASE).await.unwrap();

@@ -115,7 +115,7 @@ fn claiming(key: &str) -> Append {
     let mut append = any("m", &format!("i{}", key.len() % 7));
     append.event.data =
         Some(snaphook_driver::Json::from_value(&json!({"key": key, "padding": "x".repeat(key.len() * 20)})));
-    append.claims = vec![Claim { key: key.to_owned(), holder: None, replaces: None }];
+    append.claims = vec![Claim::new(key)];
     append
 }
 

@@ -19,6 +19,7 @@ pub mod event;
 pub mod export;
 pub mod groups;
 pub mod hostile;
+pub mod json;
 pub mod kill;
 pub mod limits;
 pub mod model;
@@ -82,6 +83,7 @@ macro_rules! event_suite {
                 event::required_streams_must_not_have_moved,
                 event::claims_are_exclusive,
                 event::claims_move_and_are_released,
+                event::claims_expire,
                 event::claims_within_one_batch,
                 claims::claims_ahead_of_their_event,
                 claims::claims_are_forgotten_by_prefix,

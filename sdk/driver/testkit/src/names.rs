@@ -183,7 +183,7 @@ pub async fn streams_claims_and_groups(subject: &Subject) {
     for model in hostile::MODELS {
         for id in hostile::INSTANCES {
             let mut append = create(model, id, "{}");
-            append.claims.push(Claim { key: format!("unique {model} {id}"), holder: None, replaces: None });
+            append.claims.push(Claim::new(format!("unique {model} {id}")));
             batch.push(append);
         }
     }
@@ -235,7 +235,7 @@ pub async fn streams_claims_and_groups(subject: &Subject) {
     for (index, key) in keys.iter().enumerate() {
         let stream = Stream::of_instance("m", format!("holder{index}"));
         let mut claiming = append(event(EventKind::InstanceCreated, &stream, Some("{}")));
-        claiming.claims.push(Claim { key: key.clone(), holder: None, replaces: None });
+        claiming.claims.push(Claim::new(key.clone()));
         assert!(try_append(&*store, claiming).await.is_ok(), "{index}");
         assert_eq!(store.holder(key).await.unwrap().unwrap().stream, stream);
     }

@@ -284,7 +284,7 @@ async fn agree(subject: &Subject, seed: u64) {
         "1e-400",
         "-1e400",
     ]
-    .map(|text| serde_json::from_str::<Value>(text).unwrap());
+    .map(|text| snaphook_driver::json::parse(text).unwrap());
     let mixed: Vec<Value> = text[..4]
         .iter()
         .chain(&number[..4])

@@ -48,7 +48,7 @@ pub(super) fn bundle(entry: &Path, directory: &Path) -> Result<Built> {
 /// The inputs with the most bytes in the bundle.
 fn largest(meta: &Path) -> Vec<String> {
     let meta: Value =
-        std::fs::read(meta).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        std::fs::read(meta).ok().and_then(|bytes| snaphook_driver::json::parse_bytes(&bytes).ok()).unwrap_or_default();
     let outputs = meta.get("outputs").and_then(Value::as_object);
     let inputs = outputs.and_then(|outputs| outputs.values().next()?.get("inputs")?.as_object());
     let mut parts: Vec<(u64, &str)> = inputs

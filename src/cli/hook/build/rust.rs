@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{Built, Tool, component};
 use crate::cli::{Failure, Result};
 
@@ -40,7 +38,8 @@ fn target(directory: &Path) -> Result<&'static str> {
 
 /// The last library for WebAssembly that cargo made: that of the package itself.
 fn artifact(messages: &[u8]) -> Option<PathBuf> {
-    let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let messages =
+        messages.split(|byte| *byte == b'\n').filter_map(|line| snaphook_driver::json::parse_bytes(line).ok());
     let files = messages.filter_map(|message| message.get("filenames")?.as_array().cloned()).flatten();
     let paths = files.filter_map(|file| file.as_str().map(PathBuf::from));
     paths.rev().find(|file| file.extension().is_some_and(|extension| extension == "wasm"))

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use snaphook_driver::json::Tree;
 use snaphook_driver::{Json, time};
 use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
 use wasmtime::{AsContextMut, Store};
@@ -102,7 +103,7 @@ struct Answer<'a> {
     #[serde(borrow)]
     amend: Option<&'a RawValue>,
     reject: Option<String>,
-    fields: Option<Map<String, Value>>,
+    fields: Option<Tree>,
 }
 
 const EXPECTED: &str =
@@ -119,7 +120,7 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
             false => Outcome::Accept,
         };
     }
-    let answer: Answer<'_> = match serde_json::from_slice(written) {
+    let answer: Answer<'_> = match snaphook_driver::json::typed_bytes(written) {
         Ok(answer) => answer,
         Err(error) => {
             let start = String::from_utf8_lossy(&written[..written.len().min(60)]);
@@ -133,7 +134,12 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
             Outcome::Amend(Json::trusted(data.get()))
         }
         Answer { accept: None, amend: None, reject: Some(message), fields } => {
-            let fields = fields.unwrap_or_default().into_iter().map(|(pointer, message)| FieldError {
+            let fields = match fields.map(|tree| tree.0) {
+                None => Map::new(),
+                Some(Value::Object(fields)) => fields,
+                Some(_) => return wrong("the command's answer has `fields` that are no object"),
+            };
+            let fields = fields.into_iter().map(|(pointer, message)| FieldError {
                 pointer: if pointer.is_empty() || pointer.starts_with('/') { pointer } else { format!("/{pointer}") },
                 message: message.as_str().map_or_else(|| message.to_string(), str::to_owned),
             });

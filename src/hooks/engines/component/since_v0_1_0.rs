@@ -161,7 +161,7 @@ impl From<Stored<'_>> for HookInstance {
 }
 
 fn instance(text: &str) -> Result<HookInstance, AccessError> {
-    serde_json::from_str::<Stored<'_>>(text).map(HookInstance::from).map_err(unreadable)
+    snaphook_driver::json::typed::<Stored<'_>>(text).map(HookInstance::from).map_err(unreadable)
 }
 
 /// The session's own JSON: this does not happen unless the server is broken.
@@ -187,7 +187,7 @@ impl read::Host for Host {
         }
         let found = capability(self, async |session| session.read_query(&model, &query).await).await?;
         Ok(found.map_err(AccessError::from).and_then(|text| {
-            let Page { items, next } = serde_json::from_str(&text).map_err(unreadable)?;
+            let Page { items, next } = snaphook_driver::json::typed(&text).map_err(unreadable)?;
             Ok(read::Page { items: items.into_iter().map(HookInstance::from).collect(), next })
         }))
     }

@@ -136,8 +136,8 @@ fn is_expected(expected: &Expected, run: &Run, after: Option<&str>) -> bool {
 
 /// Compared as values, whatever the order of members and the spacing; numbers digit for digit.
 pub(super) fn same_json(found: &Json, expected: &str) -> bool {
-    let found: Result<Value, _> = serde_json::from_str(found);
-    let expected: Value = serde_json::from_str(expected).unwrap_or_else(|error| panic!("{error}"));
+    let found = snaphook_driver::json::parse(found);
+    let expected = snaphook_driver::json::parse(expected).unwrap_or_else(|error| panic!("{error}"));
     found.is_ok_and(|found| found == expected)
 }
 

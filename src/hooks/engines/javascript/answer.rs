@@ -159,7 +159,7 @@ impl Reader<'_> {
             message: String,
             fields: Vec<FieldError>,
         }
-        let Ok(Body { message, mut fields }) = serde_json::from_str(body) else {
+        let Ok(Body { message, mut fields }) = snaphook_driver::json::typed(body) else {
             return failed(FailureCause::Exception, "threw a Reject that cannot be read".into());
         };
         if !self.context.phase.is_pre() {
@@ -188,7 +188,7 @@ impl Reader<'_> {
 
     /// Errors by which the engines report a broken limit.
     fn special(&self, body: &str) -> Result<Failure, Thrown> {
-        let thrown: Thrown = match serde_json::from_str(body) {
+        let thrown: Thrown = match snaphook_driver::json::typed(body) {
             Ok(thrown) => thrown,
             Err(error) => {
                 let message = format!("threw something that cannot be read: {error}");
@@ -222,7 +222,7 @@ impl Reader<'_> {
 
 /// Line and column of a compile error, in the evaluated text.
 pub(in crate::hooks::engines) fn compile_error(body: &str) -> (String, Option<(u32, u32)>) {
-    let Ok(thrown) = serde_json::from_str::<Thrown>(body) else { return (body.to_owned(), None) };
+    let Ok(thrown) = snaphook_driver::json::typed::<Thrown>(body) else { return (body.to_owned(), None) };
     let place = thrown.stack.lines().find_map(|frame| {
         let (_, place) = frame.split_once(EVALUATED)?;
         let mut numbers = place.split(|c: char| !c.is_ascii_digit());

@@ -187,6 +187,6 @@ fn with_digits<'a>(digits: &Digits, data: &'a str) -> Cow<'a, str> {
 }
 
 fn arguments_of<'a, T: Deserialize<'a>>(shape: &str, arguments: &'a str) -> Result<T, AccessError> {
-    serde_json::from_str(arguments)
+    snaphook_driver::json::typed(arguments)
         .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the call does not fit `{shape}`: {error}")))
 }

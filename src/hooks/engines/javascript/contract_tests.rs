@@ -55,7 +55,7 @@ async fn the_context_has_its_documented_shape() {
     let mut case = case(Phase::PreUpdate);
     case.before = Some(r#"{"a":1}"#);
     let Outcome::Reject(rejection) = case.run(keys.as_bytes()).await.report.outcome else { panic!() };
-    let context: serde_json::Value = serde_json::from_str(&rejection.message).unwrap();
+    let context: serde_json::Value = snaphook_driver::json::parse(&rejection.message).unwrap();
     let expected = json!({
         "phase": "preUpdate", "model": { "id": "item", "version": 1 }, "id": "i-1", "actor": null, "requestId": "r-1",
         "time": "1970-01-01T00:00:00.000Z", "attempt": 1, "event": null, "before": { "a": 1 }, "after": {},

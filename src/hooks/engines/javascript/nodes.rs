@@ -2,8 +2,10 @@
 //!
 //! A tree of serde_json takes up to 70 bytes for a value of two; this takes 24, and no more than [`NODES_MAX`] of them.
 
+use snaphook_driver::json;
+
 use super::digits::{infinite, value_of};
-use crate::hooks::engines::handback::{Printer, unquoted};
+use crate::hooks::engines::handback::Printer;
 use crate::memory;
 
 /// Values of one text; a text with more is not read.
@@ -140,7 +142,7 @@ impl Reader<'_> {
                 let quoted = self.text.get(start..self.at)?;
                 match infinite(quoted, self.marker) {
                     Some(value) => (Shape::Number, self.printer.number(value.to_bits())),
-                    None => (Shape::Other, self.printer.text(&unquoted(quoted)?)),
+                    None => (Shape::Other, self.printer.text(&json::unquote(quoted)?)),
                 }
             }
             b'-' | b'0'..=b'9' => {
@@ -199,7 +201,7 @@ impl Reader<'_> {
             return None;
         }
         self.at = end_of_text(self.text.as_bytes(), start);
-        let print = self.printer.text(&unquoted(self.text.get(start..self.at)?)?);
+        let print = self.printer.text(&json::unquote(self.text.get(start..self.at)?)?);
         let next = self.nodes.len() as u32 + 1;
         self.nodes.push(Node { start: start as u32, end: self.at as u32, next, shape: Shape::Other, print });
         Some(print)

@@ -61,7 +61,7 @@ impl Source {
     pub(in crate::hooks::engines) async fn of(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
         check_size(code)?;
         let reply = subprocess::run(Job::Parse { phase }, code).await?;
-        serde_json::from_slice(&reply)
+        snaphook_driver::json::typed_bytes(&reply)
             .map_err(|error| plain(format!("the source was parsed, but the result cannot be read: {error}")))
     }
 

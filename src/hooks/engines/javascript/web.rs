@@ -9,7 +9,7 @@ const RANDOM_BYTES_MAX: u32 = 64 << 10;
 
 /// `["parse", url, base]`, or the name of a part with the URL and the part's new value. `None`: there is no such URL.
 pub(in crate::hooks::engines) fn url(arguments: &str) -> Option<String> {
-    let (operation, text, argument): (String, String, Option<String>) = serde_json::from_str(arguments).ok()?;
+    let (operation, text, argument): (String, String, Option<String>) = snaphook_driver::json::typed(arguments).ok()?;
     let mut url = match (operation.as_str(), &argument) {
         ("parse", Some(base)) => Url::parse(base).ok()?.join(&text).ok()?,
         ("parse", None) => Url::parse(&text).ok()?,

@@ -355,7 +355,7 @@ fn outcome(answer: Answer) -> Outcome {
         Answer::Accept => Outcome::Accept,
         Answer::Amend(data) => Outcome::Amend(Json::trusted(data)),
         Answer::Fail(message) => Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None }),
-        Answer::Reject(text) => match serde_json::from_str::<Refusal>(&text) {
+        Answer::Reject(text) => match snaphook_driver::json::typed::<Refusal>(&text) {
             Ok(refusal) => {
                 let fields = refusal.fields.into_iter();
                 let fields = fields.map(|field| FieldError { pointer: field.pointer, message: field.message });

@@ -284,7 +284,7 @@ fn granted<T>(call: &Call, result: Result<T, HostError>) -> Result<Result<T, Acc
 }
 
 fn described<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, AccessError> {
-    serde_json::from_str(text)
+    snaphook_driver::json::typed(text)
         .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the {what} is not what it should be: {error}")))
 }
 

@@ -90,7 +90,7 @@ async fn work(job: Job, code: &[u8], budget: Option<Budget>) -> Result<Vec<u8>, 
             reply.remove(0);
             Ok(reply)
         }
-        Some((&REFUSED, refusal)) => Err(serde_json::from_slice(refusal).unwrap_or_else(|error| {
+        Some((&REFUSED, refusal)) => Err(snaphook_driver::json::typed_bytes(refusal).unwrap_or_else(|error| {
             PrepareError::plain(format!("{} failed, and its reason cannot be read: {error}", job.what()))
         })),
         _ => Err(ended(job, code.len(), budget, status, &words)),

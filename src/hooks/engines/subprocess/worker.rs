@@ -41,7 +41,7 @@ fn answer() -> io::Result<()> {
     let mut reader = BufReader::new(connection.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let order: Order = serde_json::from_str(&line)?;
+    let order: Order = snaphook_driver::json::typed(&line)?;
     let mut code = vec![0; order.code_bytes];
     reader.read_exact(&mut code)?;
     end_with_server(connection.try_clone()?)?;

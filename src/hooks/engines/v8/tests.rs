@@ -195,7 +195,7 @@ async fn a_process_is_put_back_after_each_call() {
         let work = if round % 8 == 7 { 400 << (round / 16) } else { round };
         case.after = Some(format!(r#"{{"work":{work}}}"#).leak());
         let called = case.call(&*hook).await;
-        let found: serde_json::Value = serde_json::from_str(called.amended()).unwrap();
+        let found: serde_json::Value = snaphook_driver::json::parse(called.amended()).unwrap();
         assert_eq!((&found["calls"], &found["left"], &found["map"]), (&1.into(), &"nothing".into(), &false.into()));
         assert_eq!(found["missing"], "missing");
         assert!(seen.insert(found["id"].to_string()) && seen.insert(found["first"][0].to_string()), "{found}");

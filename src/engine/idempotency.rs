@@ -1,0 +1,146 @@
+//! Idempotency keys: a request that comes again gets the first response again.
+//!
+//! A key is a claim in the event store, taken together with the event of its request, so of two requests in flight at
+//! once only one is written. The claim's value is a digest of the request and its actor, and it expires after 24 hours;
+//! the store then removes it.
+
+use sha2::{Digest, Sha256};
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, Holder, Instance, Position};
+
+use super::Engine;
+use super::command::{Change, ModelInput, Origin, Written};
+use super::error::{Error, ErrorKind, Result};
+
+/// How long a key is remembered, in milliseconds.
+const REMEMBERED_MILLIS: Millis = 24 * 60 * 60 * 1000;
+
+const PREFIX: &str = "idempotency ";
+
+/// The key of one request.
+#[derive(Clone, Debug)]
+pub(super) struct IdempotencyKey {
+    /// The key of its claim.
+    pub(super) claim: String,
+    digest: String,
+}
+
+impl IdempotencyKey {
+    /// Of a change of an instance. `id`: what the client has named it, if it has.
+    pub(super) fn of_change(model: &str, key: &str, id: Option<&str>, change: &Change, origin: &Origin) -> Self {
+        let (operation, data) = match change {
+            Change::Create { data, .. } => ("create", &**data),
+            Change::Replace { data, .. } => ("replace", &**data),
+            Change::Patch { patch, .. } => ("patch", &**patch),
+            Change::Delete { .. } => ("delete", ""),
+        };
+        IdempotencyKey {
+            claim: format!("{PREFIX}{model} {key}"),
+            digest: digest(origin, &[operation, id.unwrap_or_default(), data]),
+        }
+    }
+
+    /// Of a request that makes a model. No model has an empty id, so its claim is nobody else's.
+    pub(super) fn of_model(id: &str, key: &str, input: &ModelInput, origin: &Origin) -> Self {
+        let schema = input.schema.as_deref().unwrap_or_default();
+        let lists = serde_json::to_string(&(&input.indexes, &input.unique)).unwrap_or_default();
+        IdempotencyKey { claim: format!("{PREFIX} {key}"), digest: digest(origin, &["model", id, schema, &lists]) }
+    }
+
+    /// What an event takes. `replaces`: the position of a holder whose time is over.
+    pub(super) fn claim(self, replaces: Option<Position>) -> Claim {
+        Claim {
+            replaces,
+            expires: Some(time::now() + REMEMBERED_MILLIS),
+            value: Some(self.digest),
+            ..Claim::new(self.claim)
+        }
+    }
+}
+
+/// Whether a claim is that of an idempotency key.
+pub(super) fn is_key(claim: &str) -> bool {
+    claim.starts_with(PREFIX)
+}
+
+impl Engine {
+    /// The event of the first request with this key; `None` if the key is free again. Another request with the same key
+    /// is an error.
+    pub(super) async fn first_event(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Event>> {
+        if holder.has_expired(time::now()) || self.is_of_deleted_model(holder).await? {
+            return Ok(None);
+        }
+        if holder.value.as_ref().is_some_and(|digest| *digest != key.digest) {
+            let detail = "the `Idempotency-Key` came before, with another body or from another actor; a new request \
+                          needs a new key";
+            return Err(Error::new(ErrorKind::KeyReused, detail));
+        }
+        let event = self.stores.event.last(&holder.stream, holder.position).await?;
+        // Claims that were made before they could expire.
+        Ok(event.filter(|event| holder.expires.is_some() || time::now() - event.time < REMEMBERED_MILLIS))
+    }
+
+    /// Whether the instance belongs to a model that was deleted since. One of the same name is another model.
+    async fn is_of_deleted_model(&self, holder: &Holder) -> Result<bool> {
+        if holder.stream.instance.is_none() {
+            return Ok(false);
+        }
+        let filter = EventFilter {
+            model: Some(holder.stream.model.clone()),
+            definitions_only: true,
+            kinds: vec![EventKind::ModelDeleted],
+            ..EventFilter::default()
+        };
+        let query = EventQuery { after: holder.position, limit: 1, filter };
+        Ok(!self.stores.event.read(&query, None).await?.events.is_empty())
+    }
+}
+
+/// The response that the event had.
+pub(super) fn first_answer(event: Event) -> Option<Written> {
+    let kind = event.kind;
+    let instance = Instance {
+        id: event.instance?,
+        model: event.model,
+        model_version: event.model_version,
+        revision: event.revision,
+        position: event.position,
+        created_at: event.time,
+        updated_at: event.time,
+        data: event.data?,
+    };
+    Some(if kind == EventKind::InstanceCreated { Written::Created(instance) } else { Written::Updated(instance) })
+}
+
+/// In hexadecimal. Each part is preceded by its length, so that no two lists of parts are the same bytes.
+fn digest(origin: &Origin, parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    let actor = origin.actor.as_ref().map_or_else(|| "-".to_owned(), |actor| format!("+{actor}"));
+    for part in std::iter::once(actor.as_str()).chain(parts.iter().copied()) {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part.as_bytes());
+    }
+    format!("{:x}", digest.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use snaphook_driver::Json;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_request_counts() {
+        let key = |actor: &str, id: Option<&str>, data: &str| {
+            let origin = Origin { actor: Some(actor.to_owned()), ..Origin::default() };
+            let change = Change::Create { id: None, data: Json::trusted(data) };
+            IdempotencyKey::of_change("m", "k", id, &change, &origin).digest
+        };
+        let first = key("a", None, "{}");
+        assert_eq!(key("a", None, "{}"), first);
+        for other in [key("b", None, "{}"), key("a", Some("i"), "{}"), key("a", None, "{ }"), key("a{", None, "}")] {
+            assert_ne!(other, first);
+        }
+        assert!(is_key(&IdempotencyKey::of_model("m", "k", &ModelInput::default(), &Origin::default()).claim));
+    }
+}

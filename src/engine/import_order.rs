@@ -1,0 +1,130 @@
+//! Which lines of an import may be worked on at once without changing what comes of them.
+//!
+//! Lines take effect as if they were sent one by one. What one line does can matter to a later one in three ways: it
+//! is about the same instance, it takes or gives back a unique value that the other wants, or a pre hook of the other
+//! may read what it wrote. In these cases the later line waits; all others go side by side.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use snaphook_driver::Append;
+use tokio::sync::Notify;
+
+/// The lines that are not finished, by their numbers.
+#[derive(Default)]
+pub(super) struct Order {
+    unfinished: Mutex<BTreeMap<u64, Touched>>,
+    finished: Notify,
+}
+
+/// What a line is about, as far as it is known.
+#[derive(Default)]
+struct Touched {
+    /// Absent if the line makes an instance with an id of its own.
+    id: Option<String>,
+    /// Unique values that it takes or gives back.
+    keys: Vec<String>,
+}
+
+impl Order {
+    /// Notes a line. Lines begin in their order.
+    pub(super) fn begin(&self, line: u64, id: Option<&str>) {
+        self.lock().insert(line, Touched { id: id.map(str::to_owned), keys: Vec::new() });
+    }
+
+    /// Forgets a line: what it did can be seen by others.
+    pub(super) fn end(&self, line: u64) {
+        self.lock().remove(&line);
+        self.finished.notify_waiters();
+    }
+
+    /// Waits until no earlier line is about the same instance; with `alone`, until no earlier line is left.
+    pub(super) async fn before_preparing(&self, line: u64, id: Option<&str>, alone: bool) {
+        self.until(line, |earlier| alone || (id.is_some() && earlier.id.as_deref() == id)).await;
+    }
+
+    /// Waits until no earlier line has to do with a unique value that this one takes or gives back. Lines come here in
+    /// their order.
+    pub(super) async fn before_submitting(&self, line: u64, append: &Append) {
+        let claims = append.claims.iter().map(|claim| &claim.key);
+        let keys: Vec<String> = claims.chain(&append.releases).cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        self.until(line, |earlier| earlier.keys.iter().any(|key| keys.contains(key))).await;
+        if let Some(touched) = self.lock().get_mut(&line) {
+            touched.keys = keys;
+        }
+    }
+
+    async fn until(&self, line: u64, is_in_the_way: impl Fn(&Touched) -> bool) {
+        loop {
+            let finished = self.finished.notified();
+            tokio::pin!(finished);
+            // Counts from here on, so that no line ends unnoticed between the look and the wait.
+            finished.as_mut().enable();
+            if !self.lock().range(..line).any(|(_, earlier)| is_in_the_way(earlier)) {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Touched>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn waits(wait: impl Future<Output = ()>) -> bool {
+        wait.now_or_never().is_none()
+    }
+
+    fn claiming(keys: &[&str]) -> Append {
+        let claims = keys.iter().map(|key| snaphook_driver::Claim::new(*key)).collect();
+        Append { claims, ..snaphook_driver_testkit::sample::any("m", "i") }
+    }
+
+    #[test]
+    fn lines_wait_for_what_matters_to_them() {
+        let order = Order::default();
+        order.begin(1, Some("a"));
+        order.begin(2, None);
+        order.begin(3, Some("a"));
+        order.begin(4, None);
+        assert!(!waits(order.before_preparing(2, None, false)));
+        assert!(waits(order.before_preparing(2, None, true)));
+        assert!(waits(order.before_preparing(3, Some("a"), false)));
+        assert!(!waits(order.before_preparing(3, Some("b"), false)));
+        assert!(!waits(order.before_submitting(2, &claiming(&["k"]))));
+        assert!(!waits(order.before_submitting(3, &claiming(&["l"]))));
+        assert!(waits(order.before_submitting(4, &claiming(&["m", "k"]))));
+        order.end(1);
+        assert!(!waits(order.before_preparing(3, Some("a"), false)));
+        order.end(2);
+        assert!(!waits(order.before_submitting(4, &claiming(&["m", "k"]))));
+        assert!(waits(order.before_preparing(4, None, true)));
+        order.end(3);
+        assert!(!waits(order.before_preparing(4, None, true)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken() {
+        let order = Order::default();
+        order.begin(1, Some("a"));
+        order.begin(2, Some("a"));
+        let (waited, ()) = tokio::join!(
+            tokio::time::timeout(std::time::Duration::from_secs(60), order.before_preparing(2, Some("a"), false)),
+            async {
+                tokio::task::yield_now().await;
+                order.end(1);
+            }
+        );
+        waited.expect("the first line has ended");
+    }
+}
