@@ -82,7 +82,11 @@ fn upsert_replaces_what_exists_line_by_line() {
 fn a_unique_value_goes_from_line_to_line_in_their_order() {
     let server = Server::start();
     let api = server.client();
-    api.post("/models", &json!({"id": "order", "schema": {"type": "object"}, "unique": [["key"]]})).expect(201);
+    api.post(
+        "/models",
+        &json!({"id": "order", "schema": {"type": "object", "properties": {"key": {}}}, "unique": [["key"]]}),
+    )
+    .expect(201);
     // The value moves on with each pair of lines: given up by one, taken by the next.
     let mut lines = vec![json!({"id": "i0", "data": {"key": "moves"}})];
     for n in 0..200 {
