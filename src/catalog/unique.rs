@@ -8,7 +8,6 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use snaphook_driver::json;
 
 use super::ModelRecord;
 
@@ -133,6 +132,8 @@ fn canonical_number(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::json;
+
     use super::*;
 
     fn lists(lists: &[&[&str]]) -> Vec<Vec<String>> {
@@ -144,7 +145,7 @@ mod tests {
             "id": "m", "version": 1, "schema": {}, "indexes": [], "unique": unique, "unique_ids": ids,
             "created_at": "2026-01-01T00:00:00.000Z", "updated_at": "2026-01-01T00:00:00.000Z"
         });
-        json::parse(&text.to_string()).unwrap()
+        json::typed(&text.to_string()).unwrap()
     }
 
     #[test]

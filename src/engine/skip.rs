@@ -96,7 +96,7 @@ pub async fn skip_offline(
 
 async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Position) -> Result<Inspected> {
     let mut event = at(events, position).await?;
-    let is_json = event.data.as_ref().is_none_or(|data| Json::parse(data).is_ok());
+    let is_json = event.data.as_ref().is_none_or(|data| data.to_value().is_ok());
     let data_text = event.data.take_if(|_| !is_json).map(|data| data.to_string());
     let stuck = stuck.iter().find(|stuck| stuck.model == event.model).cloned();
     let filter = EventFilter {
