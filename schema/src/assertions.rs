@@ -99,6 +99,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// Finds the row that a private keyword names.
+    #[expect(clippy::type_complexity, reason = "the bound that `with_keyword` asks for, which no alias can name")]
     pub(crate) fn factory(
         table: &Arc<Vec<Assertion>>,
     ) -> impl for<'a> Fn(

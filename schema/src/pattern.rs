@@ -209,7 +209,7 @@ impl Input for Counted<'_> {
         self.text.floor_char_boundary(i.saturating_sub(1))
     }
 
-    fn make_match<'t>(&'t self, _: usize, _: usize) {}
+    fn make_match(&self, _: usize, _: usize) {}
 
     fn advance_position(&self, i: usize) -> usize {
         spend(1);

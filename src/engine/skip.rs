@@ -227,7 +227,7 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
     };
     Ok(Some(Append {
         releases: old.into_iter().filter(|key| !new.contains(key)).collect(),
-        claims: new.into_iter().map(|key| Claim::new(key)).collect(),
+        claims: new.into_iter().map(Claim::new).collect(),
         expected,
         event: Event {
             id: uuid::Uuid::now_v7().to_string(),

@@ -164,6 +164,8 @@ async fn an_instance_whose_event_is_skipped_is_as_before() {
             false => drop(bench.create(id, json!({"k": "poison"})).await.unwrap()),
         }
         let position = bench.engine.readiness().await.models[0].position;
+        // What is skipped stays so, also once the store would take it; events of the turn before hold that value too.
+        refuse(&bench, None);
         bench.engine.skip_event(position, "test", &Origin::default()).await.unwrap();
         rebuilt(&bench).await;
         match exists {
@@ -171,7 +173,6 @@ async fn an_instance_whose_event_is_skipped_is_as_before() {
             false => assert_eq!(bench.engine.get("m", id).await.unwrap_err().kind, ErrorKind::NotFound),
         }
         // The value is free again, and the old one is not.
-        refuse(&bench, None);
         bench.create(&format!("{id}-other"), json!({"k": "poison"})).await.unwrap();
         assert_eq!(bench.create("third", json!({"k": 1})).await.unwrap_err().kind, ErrorKind::NotUnique);
         bench.write(Change::Delete { id: format!("{id}-other") }, WriteOptions::default()).await.unwrap();

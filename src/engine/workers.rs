@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((full.kind, full.detail.contains("of `a` wait")), (ErrorKind::Overloaded, true));
         let queue = Arc::clone(&workers);
         let panics = tokio::spawn(async move {
-            queue.run("b", |_| std::panic::resume_unwind(Box::new("a panic that is meant"))).await.map(|()| ())
+            queue.run("b", |_| std::panic::resume_unwind(Box::new("a panic that is meant"))).await
         });
         release.send(()).unwrap();
         holding.await.unwrap();

@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use snaphook_driver::{PAYLOAD_BYTES_MAX, Position, Provenance, time};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::access::Access;
 use super::capabilities::process::Processes;
@@ -29,12 +27,10 @@ use super::feed::{Feed, Told};
 use super::grants::{Granted, HookId};
 use super::library;
 use super::loaded::Loaded;
+use super::places::Places;
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
 use crate::config::{Config, Phase, format_duration, format_size};
-
-/// Calls of one hook that may wait, as a multiple of those that may run.
-const QUEUE_PER_CALL: usize = 16;
 
 /// What a refusal may say, message and fields together, and of how many fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
@@ -646,78 +642,6 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
             }
         }
         other => other,
-    }
-}
-
-/// Places for the calls of one hook at once, and a bound on those that wait.
-struct Places {
-    semaphore: Semaphore,
-    /// Places that were made; follows the configuration.
-    count: AtomicUsize,
-    waiting: AtomicUsize,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Places { semaphore: Semaphore::new(0), count: AtomicUsize::new(0), waiting: AtomicUsize::new(0) }
-    }
-}
-
-impl Places {
-    async fn take(&self, concurrency: usize) -> Result<SemaphorePermit<'_>, Failure> {
-        if self.count.load(Ordering::Relaxed) != concurrency {
-            self.resize(concurrency);
-        }
-        if let Ok(place) = self.semaphore.try_acquire() {
-            return Ok(place);
-        }
-        let queue = concurrency.saturating_mul(QUEUE_PER_CALL);
-        let _waiting = Waiting::enter(&self.waiting);
-        if self.waiting.load(Ordering::Relaxed) > queue {
-            return Err(Failure {
-                cause: FailureCause::Overloaded,
-                message: format!("{concurrency} calls of this hook run and {queue} wait already"),
-                limit: Some(format!("concurrency {concurrency}")),
-            });
-        }
-        self.semaphore.acquire().await.map_err(|_| Failure {
-            // Nobody closes it.
-            cause: FailureCause::Internal,
-            message: "the hook is gone".to_owned(),
-            limit: None,
-        })
-    }
-
-    /// Follows a changed configuration. Places that are taken at the moment can only be given up later.
-    fn resize(&self, concurrency: usize) {
-        let count = self.count.load(Ordering::Relaxed);
-        let reached = match concurrency.min(Semaphore::MAX_PERMITS) {
-            more if more > count => more,
-            less => count - self.semaphore.forget_permits(count - less),
-        };
-        let swapped = self.count.compare_exchange(count, reached, Ordering::Relaxed, Ordering::Relaxed);
-        match (swapped, reached > count) {
-            (Ok(_), true) => self.semaphore.add_permits(reached - count),
-            // Another call was quicker; what this one forgot, it gives back.
-            (Err(_), false) => self.semaphore.add_permits(count - reached),
-            _ => {}
-        }
-    }
-}
-
-/// One call in the queue; leaves it when dropped, so also when the caller goes away.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

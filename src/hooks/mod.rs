@@ -13,6 +13,7 @@ pub mod host_memory;
 pub mod library;
 mod loaded;
 pub mod pattern;
+mod places;
 #[cfg(target_os = "linux")]
 mod seccomp;
 pub mod session;

@@ -127,7 +127,7 @@ async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, ap
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let peer = Peer::new(app.engine.memory());
+    let peer = Peer::of_connection(app.engine.memory());
     let service = service_fn({
         let peer = peer.clone();
         move |request| {

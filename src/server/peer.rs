@@ -41,7 +41,7 @@ impl Borrow<Share> for PeerRef {
 pub(super) type RequestMemory = Lease<PeerRef>;
 
 impl Peer {
-    pub(super) fn new(budget: &Arc<MemoryBudget>) -> PeerRef {
+    pub(super) fn of_connection(budget: &Arc<MemoryBudget>) -> PeerRef {
         PeerRef(Arc::new(Peer {
             share: budget.share(),
             waiting: [const { AtomicUsize::new(0) }; EPOCHS as usize],
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_response_is_late_when_nothing_is_taken_for_two_ticks() {
-        let peer = Peer::new(&MemoryBudget::new(1 << 20));
+        let peer = Peer::of_connection(&MemoryBudget::new(1 << 20));
         let ticket = Ticket::new(&peer);
         assert_eq!([peer.0.tick(), peer.0.tick()], [false, false]);
         ticket.renew();

@@ -75,7 +75,7 @@ fn a_place_that_the_log_does_not_have_is_410() {
     // The header of a client that comes back wins over its URL.
     let stale = format!("/events/stream?after={foreign}.1");
     assert_eq!(api.stream(&stale, &[("Last-Event-ID", &format!("{log}.1"))]).status(), 200);
-    for place in [format!("{log}"), format!("{log}.x"), format!("{log}.-1"), "1.5".to_owned(), format!("{log}x.1")] {
+    for place in [log.to_string(), format!("{log}.x"), format!("{log}.-1"), "1.5".to_owned(), format!("{log}x.1")] {
         ask(&place).into_iter().for_each(|answer| drop(answer.expect_problem(400, "bad-request")));
     }
 }

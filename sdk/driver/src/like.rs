@@ -93,7 +93,7 @@ impl Segment {
             Segment::Wild(parts) => {
                 let mut chars = text.chars();
                 let fits = parts.iter().all(|part| fits(*part, chars.next()));
-                fits.then(|| chars.as_str())
+                fits.then_some(chars.as_str())
             }
         }
     }
@@ -105,7 +105,7 @@ impl Segment {
             Segment::Wild(parts) => {
                 let mut chars = text.chars();
                 let fits = parts.iter().rev().all(|part| fits(*part, chars.next_back()));
-                fits.then(|| chars.as_str())
+                fits.then_some(chars.as_str())
             }
         }
     }

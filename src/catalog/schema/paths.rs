@@ -62,9 +62,10 @@ impl Schema {
                 let node = self.walk(&self.tree, &dotted[..end], &mut Vec::new(), &mut HashSet::new())?;
                 Some(self.is_free(node))
             });
-            match free.map_err(|excess| format!("`{}` cannot be looked up in the schema: {excess}", shown(dotted)))? {
-                Some(free) => return Ok(free),
-                None => {}
+            let free =
+                free.map_err(|excess| format!("`{}` cannot be looked up in the schema: {excess}", shown(dotted)))?;
+            if let Some(free) = free {
+                return Ok(free);
             }
         }
         Ok(false)

@@ -88,6 +88,7 @@ impl Tally {
 
 /// The head of a record; its bytes, if it has any, follow it.
 #[derive(Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "one record at a time is held")]
 enum Head {
     Log(LogRecord),
     Error(ErrorRecord),

@@ -33,6 +33,7 @@ pub struct Counts {
 
 /// One record of a backup, in the order of the file: the log's, the recorded errors by id, the secrets by name.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one record at a time is held")]
 pub(crate) enum Record {
     Log(LogRecord),
     Error(ErrorRecord),

@@ -224,7 +224,8 @@ async fn stores_that_hold_data_are_left_alone() {
     let refused = restored(from.path(), &file, "").await.unwrap_err();
     assert!(refused.contains("event") && refused.contains("error") && refused.contains("secure"), "{refused}");
 
-    let cases: [(&str, fn(Arc<Stores>) -> futures::future::BoxFuture<'static, ()>); 4] = [
+    type Fill = fn(Arc<Stores>) -> futures::future::BoxFuture<'static, ()>;
+    let cases: [(&str, Fill); 4] = [
         ("secure", |stores| Box::pin(async move { stores.vault.put("a", b"x").await.map(drop).unwrap() })),
         ("error", |stores| {
             let record =

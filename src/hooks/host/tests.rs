@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use snaphook_driver::Json;
 
+use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
@@ -265,20 +266,20 @@ async fn calls_beyond_the_queue_are_refused() {
     let stage = Stage::new("");
     stage.reload("[hooks]\nconcurrency = 2");
     let hook = stage.bind(Phase::PreCreate, "wait", Mode::Enforce);
-    let mut calls: Vec<_> = (0..2 + 2 * super::QUEUE_PER_CALL)
+    let mut calls: Vec<_> = (0..2 + 2 * QUEUE_PER_CALL)
         .map(|_| {
             let (host, hook) = (Arc::clone(&stage.host), Arc::clone(&hook));
             tokio::spawn(async move { host.run(&hook, &context("invoice", Phase::PreCreate)).await.outcome })
         })
         .collect();
-    while hook.places.waiting.load(Ordering::Relaxed) < 2 * super::QUEUE_PER_CALL {
+    while hook.places.waiting.load(Ordering::Relaxed) < 2 * QUEUE_PER_CALL {
         tokio::task::yield_now().await;
     }
     let run = stage.host.run(&hook, &context("invoice", Phase::PreCreate)).await;
     assert_eq!(cause(&run.outcome), FailureCause::Overloaded);
     // A call that is given up leaves the queue.
     calls.pop().unwrap().abort();
-    while hook.places.waiting.load(Ordering::Relaxed) == 2 * super::QUEUE_PER_CALL {
+    while hook.places.waiting.load(Ordering::Relaxed) == 2 * QUEUE_PER_CALL {
         tokio::task::yield_now().await;
     }
     for call in &calls {
@@ -292,7 +293,7 @@ async fn calls_beyond_the_queue_are_refused() {
 
 #[tokio::test]
 async fn places_follow_the_configuration() {
-    let places = super::Places::default();
+    let places = Places::default();
     let held = places.take(3).await.unwrap();
     assert_eq!(places.semaphore.available_permits(), 2);
     let more = places.take(3).await.unwrap();

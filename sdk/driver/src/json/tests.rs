@@ -1,3 +1,5 @@
+//! The reader on text of every kind: what it takes, what it rejects and with which words.
+
 use serde_json::json;
 
 use super::*;

@@ -111,7 +111,7 @@ impl Generator {
     }
 
     /// SplitMix64.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -121,7 +121,7 @@ impl Generator {
 
     /// From 0 to `bound` - 1.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.draw() % bound.max(1) as u64) as usize
     }
 
     pub fn one_in(&mut self, bound: usize) -> bool {
@@ -331,7 +331,7 @@ impl Generator {
             match self.below(4) {
                 0 => bytes.truncate(at),
                 1 if at < bytes.len() => drop(bytes.remove(at)),
-                2 if at < bytes.len() => bytes[at] = self.next() as u8,
+                2 if at < bytes.len() => bytes[at] = self.draw() as u8,
                 _ => drop(bytes.splice(at..at, PARTS[self.below(PARTS.len())].iter().copied())),
             }
         }

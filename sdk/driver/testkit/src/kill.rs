@@ -222,7 +222,11 @@ pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
                 definitions[0].version
             );
             let filter = [crate::model::condition(&[name], snaphook_driver::Operator::Eq(json!(instance.position)))];
-            assert_eq!(crate::model::ids(&*store, "m", &filter).await, [instance.id.clone()], "round {round}");
+            assert_eq!(
+                crate::model::ids(&*store, "m", &filter).await,
+                std::slice::from_ref(&instance.id),
+                "round {round}"
+            );
         }
         store.close().await.unwrap();
     }

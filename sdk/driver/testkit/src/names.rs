@@ -102,7 +102,8 @@ pub async fn properties(subject: &Subject) {
         let columns: Vec<(&str, ColumnKind)> = order.iter().map(|index| (names[*index].as_str(), kind)).collect();
         let mut shape = shape("m", version, &columns, &[]);
         let indexed = order.iter().filter(|index| **index % 2 == odd);
-        let key = |index: &usize| vec![SortKey { path: vec![names[*index].clone()], descending: *index % 3 == 0 }];
+        let key =
+            |index: &usize| vec![SortKey { path: vec![names[*index].clone()], descending: index.is_multiple_of(3) }];
         shape.indexes = indexed.map(key).collect();
         shape
     };

@@ -212,6 +212,7 @@ struct Hop {
     count: usize,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one is held for each request, on its stack")]
 enum Step {
     Done(HttpResponse),
     Next(Hop),

@@ -63,7 +63,7 @@ pub(super) fn check(code: &[u8]) -> Result<(), PrepareError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::CodeSectionEntry(body) => {
                 let range = body.range();
-                within("bytes of code in one function", (range.end - range.start) as u64, FUNCTION_BYTES_MAX)?;
+                within("bytes of code in one function", range.end - range.start, FUNCTION_BYTES_MAX)?;
                 let Ok(groups) = body.get_locals_reader() else { return Ok(()) };
                 let mut locals = 0;
                 for group in groups {
