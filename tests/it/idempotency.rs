@@ -73,7 +73,7 @@ fn a_model_is_made_once_by_its_key() {
     for other in [
         json!({"id": "n", "schema": {"type": "object"}}),
         json!({"id": "m", "schema": {"type": "object", "properties": {"a": {}}}}),
-        json!({"id": "m", "schema": {"type": "object"}, "unique": [["a"]]}),
+        json!({"id": "m", "schema": {"type": "object", "properties": {"a": {"type": "string"}}}, "unique": [["a"]]}),
     ] {
         post(&api, "/models", "k", &other).expect_problem(422, "idempotency-key-reused");
     }

@@ -66,7 +66,7 @@ fn a_store_that_fails_acknowledges_nothing() {
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let body = json!({"id": "a", "data": {"name": "x"}});
     let problem = api.post(INSTANCES, &body).expect_problem(503, "storage");
-    assert!(problem["detail"].as_str().expect("text").contains("nothing was acknowledged"), "{problem}");
+    assert!(problem["detail"].as_str().expect("text").contains("nothing was written"), "{problem}");
     // What is there can be read all the same.
     api.get("/models/order").expect(200);
     api.get(&format!("{INSTANCES}/a")).expect_problem(404, "not-found");

@@ -258,7 +258,9 @@ impl Engine {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         let origin = origin.clone();
-        let closed = self.close_gate(&entry, Closing::Deletion).await?;
+        // Only a deletion with all instances takes longer than a write can wait.
+        let closing = if cascade { Closing::Deletion } else { Closing::Change };
+        let closed = self.close_gate(&entry, closing).await?;
         // Page by page, so that other models are written to meanwhile.
         let mut more = cascade;
         while more {
