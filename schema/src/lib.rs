@@ -67,7 +67,8 @@ impl fmt::Debug for Compiled {
     }
 }
 
-/// Runs `work` on a thread whose stack is [`STACK_BYTES`] large.
+/// Runs `work` on a thread whose stack is [`STACK_BYTES`] large. Panics with `work`, and where the system has no thread left,
+/// as `std::thread::spawn` does: the request then fails, and the server goes on.
 pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("schema".to_owned()).stack_size(STACK_BYTES);
