@@ -19,12 +19,19 @@ pub(crate) struct Outcome {
     /// One per answer, sorted.
     latencies: Vec<Duration>,
     elapsed: Duration,
+    /// Also those of the warm-up.
+    answers: usize,
 }
 
 impl Outcome {
     pub(crate) fn new(mut latencies: Vec<Duration>, elapsed: Duration) -> Outcome {
         latencies.sort_unstable();
-        Outcome { latencies, elapsed }
+        Outcome { answers: latencies.len(), latencies, elapsed }
+    }
+
+    /// How often the server answered, while it was warmed up too.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers
     }
 
     /// Runs that followed each other, as one.
@@ -82,13 +89,14 @@ impl Load<'_> {
         let mut events = Events::with_capacity(self.connections.max(16));
         let mut last_answer_at = Instant::now();
         let mut measured_from = None;
+        let mut answers = 0;
         loop {
             poll.poll(&mut events, Some(Duration::from_millis(100)))
                 .map_err(|error| format!("cannot wait: {error}"))?;
             let now = Instant::now();
             if now >= end_at {
                 let from = measured_from.unwrap_or(warm_at);
-                return Ok(Outcome::new(latencies, now - from));
+                return Ok(Outcome { answers, ..Outcome::new(latencies, now - from) });
             }
             if events.is_empty() && now - last_answer_at > Duration::from_secs(30) {
                 return Err("no answer for 30 s".into());
@@ -103,6 +111,7 @@ impl Load<'_> {
                 }
                 if event.is_readable() && self.read(connection)? {
                     last_answer_at = Instant::now();
+                    answers += 1;
                     if measured_from.is_some() {
                         latencies.push(last_answer_at - connection.sent_at);
                     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::repository::{root, target_directory};
 use crate::shell::{Result, cargo, run as run_command, section};
 use report::{Report, Row};
-use rows::ROWS;
+use rows::{ROWS, compare};
 
 /// What `bench` was asked to do.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Options {
     long: bool,
     /// A server that is built already, to compare builds.
     binary: Option<PathBuf>,
+    /// A build of the server to compare with, in place of the rows.
+    against: Option<PathBuf>,
 }
 
 /// What every row has at hand.
@@ -50,7 +52,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         }
     };
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-    if !ROWS.iter().any(|(name, ..)| wanted(name)) {
+    if options.against.is_none() && !ROWS.iter().any(|(name, ..)| wanted(name)) {
         return Err("no row has that name; `cargo xtask bench --list` names them".into());
     }
 
@@ -72,6 +74,12 @@ pub(crate) fn run(args: &[String]) -> Result {
     };
     machine::raise_open_files_limit();
 
+    if let Some(other) = &options.against {
+        let compared = compare(&bench, other, &wanted)?;
+        let report = Report { rows: compared, machine: Vec::new(), seconds: options.run.as_secs() };
+        println!("{}", report.table());
+        return Ok(());
+    }
     let mut rows: Vec<Row> = Vec::new();
     let mut failed = Vec::new();
     for (name, what, measure) in ROWS.iter().filter(|(name, ..)| wanted(name)) {
@@ -101,7 +109,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 
 /// `None` for `--list`.
 fn parse(args: &[String]) -> Result<Option<Options>> {
-    let mut options = Options { only: None, run: Duration::from_secs(5), long: false, binary: None };
+    let mut options = Options { only: None, run: Duration::from_secs(5), long: false, binary: None, against: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -109,6 +117,7 @@ fn parse(args: &[String]) -> Result<Option<Options>> {
             "--long" => options.long = true,
             "--only" => options.only = Some(args.next().ok_or("`--only` needs a name")?.clone()),
             "--binary" => options.binary = Some(args.next().ok_or("`--binary` needs a path")?.into()),
+            "--against" => options.against = Some(args.next().ok_or("`--against` needs a path")?.into()),
             "--seconds" => {
                 let seconds =
                     args.next().and_then(|text| text.parse().ok()).filter(|seconds| (1..=600).contains(seconds));
@@ -134,7 +143,7 @@ mod tests {
         let options = parse_words("--only create --seconds 2 --long").unwrap().unwrap();
         assert_eq!((options.only.as_deref(), options.run.as_secs(), options.long), (Some("create"), 2, true));
         assert!(parse_words("--list").unwrap().is_none());
-        for wrong in ["--seconds", "--seconds 0", "--seconds x", "--only", "--binary", "--fast"] {
+        for wrong in ["--seconds", "--seconds 0", "--seconds x", "--only", "--binary", "--against", "--fast"] {
             assert!(parse_words(wrong).is_err(), "{wrong}");
         }
     }

@@ -32,6 +32,11 @@ pub(crate) struct Server {
 impl Bench {
     /// A fresh place; `extra` is added to its `config.toml`.
     pub(crate) fn place(&self, name: &str, extra: &str) -> Result<Place> {
+        self.place_of(&self.binary, name, extra)
+    }
+
+    /// The same for another build of the server.
+    pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<Place> {
         let folder = self.scratch.path().join(name);
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         // Free now; the server takes it a moment later.
@@ -40,7 +45,7 @@ impl Bench {
         let config = format!("[server]\nmount-address = '{address}'\n\n[auth]\nmode = 'open'\n\n{extra}\n");
         std::fs::write(folder.join("config.toml"), config)
             .map_err(|error| format!("cannot write config.toml: {error}"))?;
-        Ok(Place { binary: self.binary.clone(), folder, address })
+        Ok(Place { binary: binary.to_owned(), folder, address })
     }
 
     /// A server in a fresh place.
@@ -107,6 +112,13 @@ impl Server {
         Ok((of_server + of_others.sum::<u64>()) * 1024)
     }
 
+    /// Time of processors that it and the processes it has started have used, in user code and in the kernel.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let of_others = descendants(self.child.id()).into_iter().map(|pid| ticks(pid).unwrap_or(0));
+        let ticks = ticks(self.child.id())? + of_others.sum::<u64>();
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
     /// Memory once nothing happens any more: the smallest of some readings.
     pub(crate) fn idle_memory(&self) -> Result<u64> {
         let readings = (0..6).map(|_| {
@@ -150,6 +162,15 @@ fn kib(path: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("{path} has no {name}"))?;
     line.trim().trim_end_matches("kB").trim().parse().map_err(|error| format!("{path}: {error}"))
+}
+
+/// What a process has used, and those of its children that have ended, in ticks of the kernel's clock.
+fn ticks(pid: u32) -> Result<u64> {
+    // The fields after the name, which may hold spaces: state is the third of them all, utime to cstime the 14th to 17th.
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+    Ok(fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum())
 }
 
 fn descendants(pid: u32) -> Vec<u32> {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::super::http::request;
+use super::super::http::{Client, request};
 use super::super::load::Load;
 use super::super::machine::{fdatasync, micros};
 use super::super::report::{Goal, Row, percentiles};
@@ -43,9 +43,18 @@ pub(crate) fn create(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn get(bench: &Bench) -> Result<Vec<Row>> {
-    const COUNT: usize = 1000;
     let server = bench.server("get", "")?;
-    let mut client = with_model(&server)?;
+    let requests = gets(&mut with_model(&server)?)?;
+    let outcome =
+        Load { address: server.address, connections: 64, requests: &requests, status: 200, run: bench.run }.run()?;
+    let row = Row::rate("get by id, 64 connections", Goal::AtLeast(80_000.0), &outcome, server.memory()?);
+    server.stop()?;
+    Ok(vec![row])
+}
+
+/// Makes instances and gives the requests that get them.
+pub(super) fn gets(client: &mut Client) -> Result<Vec<Vec<u8>>> {
+    const COUNT: usize = 1000;
     let create = request("POST", INSTANCES, "application/json", BODY.as_bytes());
     let mut requests = Vec::with_capacity(COUNT);
     for _ in 0..COUNT {
@@ -55,11 +64,7 @@ pub(crate) fn get(bench: &Bench) -> Result<Vec<Row>> {
         let id = instance["id"].as_str().ok_or_else(|| format!("a create answers no id: {instance}"))?;
         requests.push(request("GET", &format!("{INSTANCES}/{id}"), "", b""));
     }
-    let outcome =
-        Load { address: server.address, connections: 64, requests: &requests, status: 200, run: bench.run }.run()?;
-    let row = Row::rate("get by id, 64 connections", Goal::AtLeast(80_000.0), &outcome, server.memory()?);
-    server.stop()?;
-    Ok(vec![row])
+    Ok(requests)
 }
 
 /// The generator alone: the bound of what the other rows can show.

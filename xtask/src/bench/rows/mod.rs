@@ -1,15 +1,19 @@
 //! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
 
+mod compare;
 mod definitions;
 mod dev;
 mod engines;
 mod events;
 mod hooks;
 mod instances;
+mod neighbours;
 mod queries;
 mod start;
 
 use std::time::Duration;
+
+pub(crate) use compare::compare;
 
 use super::Bench;
 use super::http::{Client, request};
@@ -21,7 +25,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 21] = [
+pub(crate) const ROWS: [RowEntry; 22] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -37,6 +41,7 @@ pub(crate) const ROWS: [RowEntry; 21] = [
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("queries", "sorted pages, scans beside gets, the past and the log, 300,000 instances", queries::queries),
+    ("neighbours", "health and creates beside 16 requests that are made to take for ever", neighbours::neighbours),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
     ("rebuild-renames", "the same with changes of its model in the log", definitions::rebuild),
     ("changes", "creates of others while a model of 300,000 rows is changed", definitions::changes),
