@@ -117,10 +117,13 @@ impl Engine {
         let last = last.ok_or_else(absent)?;
         let created_at = match last.kind {
             EventKind::InstanceCreated => last.time,
-            _ => {
-                let created = self.at_revision(&stream, last.clone(), 1).await?;
-                created.map_or(last.time, |created| created.time)
-            }
+            _ => match self.created_of_living(&last, id).await {
+                Some(created_at) => created_at,
+                None => {
+                    let created = self.at_revision(&stream, last.clone(), 1).await?;
+                    created.map_or(last.time, |created| created.time)
+                }
+            },
         };
         Ok(Instance {
             id: id.to_owned(),
@@ -132,6 +135,13 @@ impl Engine {
             updated_at: last.time,
             data: last.data.ok_or_else(absent)?,
         })
+    }
+
+    /// When the instance of an event was created, if it is the one that lives now: so the way back through all of its
+    /// revisions is spared. The log's times never go back, so what was created before the event is no later life.
+    async fn created_of_living(&self, event: &Event, id: &str) -> Option<Millis> {
+        let instance = self.stores.model.get(&event.model, id).await.ok().flatten()?;
+        (instance.position >= event.position && instance.created_at < event.time).then_some(instance.created_at)
     }
 
     /// The event of a stream that led to a revision, looked for backwards from a later event. Each event raises the

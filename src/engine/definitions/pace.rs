@@ -1,4 +1,4 @@
-//! Work beside the commits: in steps of milliseconds, at half speed while others write.
+//! Work beside the commits: in steps of milliseconds, with rests between them while others write.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,6 +6,9 @@ use std::time::Instant;
 use snaphook_driver::Position;
 
 use super::super::tail::Tail;
+
+/// How long work rests, in times of what its last step took: it leaves three quarters of a core to others.
+const REST: u32 = 3;
 
 /// The pace of one piece of work.
 pub(super) struct Pace {
@@ -23,12 +26,12 @@ impl Pace {
         Arc::clone(&self.tail)
     }
 
-    /// After a step that began then: rests for as long as it took, if anything was written meanwhile.
+    /// After a step that began then: rests, if anything was written meanwhile.
     pub(super) async fn rest(&mut self, began: Instant) {
         let head = self.tail.head();
         match std::mem::replace(&mut self.head, head) == head {
             true => tokio::task::yield_now().await,
-            false => tokio::time::sleep(began.elapsed()).await,
+            false => tokio::time::sleep(began.elapsed() * REST).await,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::pace::Pace;
+use super::pace::{Pace, Rest};
 use super::{Shared, Tables};
 
 /// All tables of models in the file, whether a model has them or not.
@@ -40,7 +40,7 @@ pub(super) fn clear(shared: &Arc<Shared>, tables: Vec<String>) {
 /// Deletes some rows; `false` once the table is gone.
 fn step(shared: &Weak<Shared>, table: &str) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
-    let mut pace = Pace::new(&shared.writes);
+    let mut pace = Pace::new(&shared.writes, Rest::Garbage);
     // Some steps for each time that the store is asked for.
     for _ in 0..16 {
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Work on the file beside the commits: in transactions of a millisecond or two, at half speed while others write.
+//! Work on the file beside the commits: in transactions of a millisecond or two, with rests between them while others write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,22 +8,32 @@ const STEP: Duration = Duration::from_millis(2);
 const ROWS_FIRST: usize = 64;
 const ROWS_MAX: usize = 4096;
 
+/// How long work rests, in times of what its last step took.
+#[derive(Clone, Copy)]
+pub(super) enum Rest {
+    /// Somebody waits for it: a quarter of the speed.
+    Change = 3,
+    /// Nobody does.
+    Garbage = 15,
+}
+
 /// The pace of one piece of work.
 pub(super) struct Pace<'a> {
     /// Counts the writes of others.
     writes: &'a AtomicU64,
     seen: u64,
+    rest: Rest,
     /// Rows of the next step.
     pub(super) rows: usize,
 }
 
 impl Pace<'_> {
-    pub(super) fn new(writes: &AtomicU64) -> Pace<'_> {
-        Pace { writes, seen: writes.load(Ordering::Relaxed), rows: ROWS_FIRST }
+    pub(super) fn new(writes: &AtomicU64, rest: Rest) -> Pace<'_> {
+        Pace { writes, seen: writes.load(Ordering::Relaxed), rest, rows: ROWS_FIRST }
     }
 
-    /// After a step of which the writer was kept for `held`: makes the next one larger or smaller, and rests for as long
-    /// as the step took if anybody wrote meanwhile.
+    /// After a step of which the writer was kept for `held`: makes the next one larger or smaller, and rests if
+    /// anybody wrote meanwhile.
     pub(super) fn rest(&mut self, began: Instant, held: Duration) {
         if held > STEP {
             self.rows = (self.rows / 2).max(1);
@@ -34,7 +44,7 @@ impl Pace<'_> {
         if std::mem::replace(&mut self.seen, writes) == writes {
             std::thread::yield_now();
         } else {
-            std::thread::sleep(began.elapsed());
+            std::thread::sleep(began.elapsed() * self.rest as u32);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, ModelShape, Result};
 
-use super::pace::Pace;
+use super::pace::{Pace, Rest};
 use super::rows::{self, Steps};
 use super::table::Table;
 use super::{Shared, garbage, migrate};
@@ -105,7 +105,7 @@ pub(super) fn build(
 }
 
 fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: &AtomicBool) -> Result<()> {
-    let mut pace = Pace::new(&shared.writes);
+    let mut pace = Pace::new(&shared.writes, Rest::Change);
     let mut after = i64::MIN;
     loop {
         if abandoned.load(Ordering::Relaxed) {

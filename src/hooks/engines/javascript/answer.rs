@@ -88,12 +88,7 @@ impl Reader<'_> {
             "a" => Outcome::Accept,
             "m" => self.amended(body),
             "o" => Outcome::Failed(Broken::output("the data that it returned", body.parse().unwrap_or(0)).0),
-            "t" => failed(
-                FailureCause::Amend,
-                format!(
-                    "returned a {body}, expected the new data (an object), or nothing to accept the change as it is"
-                ),
-            ),
+            "t" => failed(FailureCause::Amend, format!("returned {body}")),
             "j" => self.no_json(body),
             "r" => self.rejected(body),
             "e" => Outcome::Failed(self.thrown(body)),
@@ -179,8 +174,15 @@ impl Reader<'_> {
         match self.special(body) {
             Ok(failure) => failure,
             Err(thrown) => {
-                let place = self.place(&thrown.stack).map(|place| format!(" ({place})")).unwrap_or_default();
-                let message = format!("threw {}{place}", sentence(&thrown));
+                let message = format!("threw {}", sentence(&thrown));
+                let message = match self.place(&thrown.stack) {
+                    // What follows the first line may be lines of a configuration, to be copied as they are.
+                    Some(place) => match message.split_once('\n') {
+                        Some((first, rest)) => format!("{first} ({place})\n{rest}"),
+                        None => format!("{message} ({place})"),
+                    },
+                    None => message,
+                };
                 Failure { cause: FailureCause::Exception, message, limit: None }
             }
         }

@@ -149,7 +149,10 @@ async fn what_it_returns_must_be_data() {
     }
     for (expression, message) in [
         ("(() => { const a = {}; a.a = a; return a })()", "circular"),
-        ("({ a: 1n })", "BigInt"),
+        ("({ a: 1n })", "a BigInt at /a"),
+        ("({ a: [{ b: new Map() }] })", "a Map at /a/0/b"),
+        ("new Reject('no')", "write `throw new Reject(…)`"),
+        ("globalThis", "globalThis"),
         ("({ toJSON() { throw new TypeError('mine') } })", "TypeError: mine"),
         ("({ a: '\\ud800' })", "cannot be stored"),
     ] {

@@ -10,6 +10,7 @@ mod answer;
 mod digits;
 mod foreign;
 mod input;
+mod nesting;
 mod nodes;
 mod source;
 
@@ -31,5 +32,6 @@ pub(super) const SCRIPTS: &str = concat!(
     include_str!("runner/log.js"),
     include_str!("runner/capabilities.js"),
     include_str!("runner/fetch.js"),
+    include_str!("runner/plain.js"),
     include_str!("runner/main.js"),
 );

@@ -21,15 +21,13 @@ use oxc_transformer::{TransformOptions, Transformer};
 use serde::{Deserialize, Serialize};
 
 use super::foreign::foreign_syntax;
+use super::nesting::{BRACKETS_MAX, blown, too_deep};
 use crate::config::Phase;
 use crate::hooks::engines::PrepareError;
 use crate::hooks::engines::subprocess::{self, Job};
 
 /// Longest source.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
-
-/// Brackets inside brackets. Deeper code is no code that somebody wrote; QuickJS has its own limit not far above.
-const BRACKETS_MAX: usize = 500;
 
 /// Stack of the parser's thread: it recurses without a limit of its own, about 1 KiB deep per byte in the worst source there
 /// is (`!!!!…`). Source that needs more ends the subprocess that parses it.
@@ -90,7 +88,7 @@ fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
         at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))
     })?;
     check_size(code)?;
-    check_brackets(text)?;
+    check_brackets(text, blown(text))?;
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new().name("hook-source".into()).stack_size(STACK_BYTES);
         let parser = parser.spawn_scoped(scope, || compile_text(text, phase));
@@ -163,6 +161,7 @@ fn rewrite(text: &str, phase: Phase) -> Result<String, Refusal> {
     if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
         return Err(Refusal::Syntax(syntax_error(text, error)));
     }
+    check_brackets(text, too_deep(text, &parsed.program)).map_err(Refusal::Content)?;
     if let Some((span, message)) = foreign_syntax(&parsed.program) {
         return Err(Refusal::Content(at(message, Some(position_at(text, span.start)))));
     }
@@ -321,6 +320,7 @@ fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
     if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
         return Err(Refusal::Syntax(syntax_error(text, error)));
     }
+    check_brackets(text, too_deep(text, &parsed.program)).map_err(Refusal::Content)?;
     let mut program = parsed.program;
     let semantic = SemanticBuilder::new().with_excess_capacity(2.0).with_enum_eval(true).build(&program);
     let options = TransformOptions::default();
@@ -341,22 +341,10 @@ fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
     Ok((printed.code, map))
 }
 
-/// Counts brackets wherever they stand, in texts and comments too: what passes is not too deep, and code that somebody
-/// wrote always passes.
-fn check_brackets(text: &str) -> Result<(), PrepareError> {
-    let mut depth = 0_usize;
-    for (index, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => continue,
-        }
-        if depth > BRACKETS_MAX {
-            let message = format!("more than {BRACKETS_MAX} brackets are open at once");
-            return Err(at(message, Some(position_at(text, index as u32))));
-        }
-    }
-    Ok(())
+fn check_brackets(text: &str, place: Option<usize>) -> Result<(), PrepareError> {
+    let Some(index) = place else { return Ok(()) };
+    let message = format!("more than {BRACKETS_MAX} brackets are open at once");
+    Err(at(message, Some(position_at(text, index as u32))))
 }
 
 fn syntax_error(text: &str, error: &OxcDiagnostic) -> PrepareError {

@@ -111,6 +111,16 @@ async fn hostile_nesting_ends_in_an_error_and_not_in_a_crash() {
     };
     assert!(refused(&deep("(", ")", 100_000)).message.contains("brackets"));
     assert!(refused(&deep("[", "]", 501)).message.contains("brackets"));
+    // Those that are text nest nothing.
+    let many = "[({".repeat(400);
+    for text in [format!("'{many}'"), format!("`{many}${{1}}`"), format!("/* {many} */ 1"), format!("/[{many}]/")] {
+        let source = format!("export default () => [{text}]\n// {many}");
+        assert!(compile(source.as_bytes(), Phase::PreCreate).is_ok(), "{text:.20}");
+        let typed = format!("export default (): any => [{text}]\n// {many}");
+        assert!(compile(typed.as_bytes(), Phase::PreCreate).is_ok(), "{text:.20}");
+        let deep = format!("export default () => [{text}, {}1{}]", "[".repeat(501), "]".repeat(501));
+        assert!(refused(&deep).message.contains("brackets"), "{text:.20}");
+    }
     for (open, close) in
         [("!", ""), ("-+", ""), ("a=>", ""), ("a?b:", ""), ("a=", ""), ("typeof ", ""), ("new ", ""), ("a**", "")]
     {

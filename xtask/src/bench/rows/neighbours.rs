@@ -165,7 +165,7 @@ fn queries(client: &mut Client) -> Result<Vec<Vec<u8>>> {
     client.call(
         "POST",
         "/models",
-        r#"{"id": "text", "schema": {"type": "object", "properties": {"t": {"type": "string"}}}}"#,
+        r#"{"id": "text", "schema": {"type": "object", "properties": {"t": {"type": "string"}, "any": {}}}}"#,
     )?;
     let text = "a".repeat(200_000);
     for _ in 0..40 {

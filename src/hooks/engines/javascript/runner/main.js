@@ -2,7 +2,7 @@
 //
 // An answer is one character for what it is, one for whether work is left behind (`1`: this sandbox must not serve
 // another call), and the rest: `a` accept · `m` the returned data as JSON text · `o` the length of data that is too long ·
-// `t` the type of something returned that is no data · `j` why the data is no JSON · `r` a Reject · `e` what was thrown.
+// `t` what was returned that is no data, in words · `j` why the data is no JSON · `r` a Reject · `e` what was thrown.
 
 const ANSWER_LENGTH_MAX = 16 * 1024 * 1024;
 
@@ -10,7 +10,7 @@ class Reject extends NativeError {
   #fields = [];
 
   constructor(message, fields) {
-    super(message === undefined ? "rejected" : message);
+    super(message === undefined ? "rejected" : typeof message === "string" ? message : inspect(message));
     if (fields !== null && typeof fields === "object") {
       const names = objectKeys(fields);
       for (let index = 0; index < names.length; index++) {
@@ -32,6 +32,7 @@ define(globals, "Reject", Reject);
 
 let program = null;
 let handlers = null;
+let given = null;
 let pending = null;
 let wantsData = false;
 let marker = "";
@@ -66,7 +67,7 @@ export function run(source, phase, context, mark) {
       handlers = loaded();
     }
     const handler = handlers[phase] ?? handlers.default;
-    const given = parse(context);
+    given = parse(context);
     given.read = read;
     given.write = write;
     given.fetch = fetch;
@@ -128,14 +129,16 @@ export function settle() {
 function answer(value) {
   const left = leftBehind();
   if (!wantsData || value === undefined || value === null) return "a" + left;
-  if (typeof value !== "object") return "t" + left + typeof value;
   let text;
   try {
+    const fault = faultOf(value);
+    given = null;
+    if (fault !== undefined) return "t" + left + cut(fault);
     text = marker === "" ? stringify(value) : stringify(value, markInfinite);
   } catch (error) {
     return "j" + left + stringify(describe(error));
   }
-  if (text === undefined) return "t" + left + "nothing that JSON can hold";
+  if (text === undefined) return "t" + left + "nothing that JSON can hold" + EXPECTED;
   if (text.length > ANSWER_LENGTH_MAX) return "o" + left + text.length;
   return "m" + left + text;
 }
@@ -146,6 +149,7 @@ function markInfinite(name, value) {
 
 function failure(error) {
   const left = leftBehind();
+  given = null;
   let rejection;
   try {
     rejection = readReject(error);
