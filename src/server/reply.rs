@@ -22,6 +22,9 @@ pub(super) type Response = hyper::Response<Body>;
 /// A large body goes out in pieces of that size.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// Of a connection with one response at a time, a small one is not counted: that much a socket's buffers take anyway.
+const UNCOUNTED_BYTES: usize = 4 * 1024;
+
 /// What goes over the wire after the head.
 pub(super) enum Body {
     /// Empty once it was sent.
@@ -80,9 +83,17 @@ impl Body {
 }
 
 /// Lets the response hold the memory of its request: from now on, as much as it needs. `may_fail`: nothing was changed, so
-/// that an error says the truth.
-pub(super) fn hand_over(mut response: Response, mut memory: RequestMemory, may_fail: bool) -> Result<Response> {
+/// that an error says the truth. `alone`: its connection has no other response at the same time.
+pub(super) fn hand_over(
+    mut response: Response,
+    mut memory: RequestMemory,
+    may_fail: bool,
+    alone: bool,
+) -> Result<Response> {
     let bytes = response.body().size();
+    if alone && bytes <= UNCOUNTED_BYTES && matches!(response.body(), Body::Whole(_)) {
+        return Ok(response);
+    }
     if may_fail {
         memory.resize(bytes)?;
     } else {

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Version};
 use tokio::sync::watch;
 
 use super::metrics::Route;
@@ -84,11 +84,12 @@ async fn handle(call: Call, body: Incoming) -> (Route, Response) {
     }
     // What says how the server is must come through when it is full.
     let may_fail = call.verb() == Verb::Get && !matches!(route, Route::Healthz | Route::Readyz | Route::Metrics);
-    let Call { app, request_id, memory, .. } = call;
+    let Call { app, head, request_id, memory, .. } = call;
+    let alone = head.version < Version::HTTP_2;
     let peer = memory.share().clone();
-    let sent = outcome.and_then(|response| hand_over(response, memory, may_fail));
+    let sent = outcome.and_then(|response| hand_over(response, memory, may_fail, alone));
     let response = sent.or_else(|problem| {
-        hand_over(problem.into_response(&app.mount_path, &request_id), RequestMemory::of(peer), false)
+        hand_over(problem.into_response(&app.mount_path, &request_id), RequestMemory::of(peer), false, alone)
     });
     // What must not be refused is not.
     (route, response.unwrap_or_else(|problem: Problem| problem.into_response(&app.mount_path, &request_id)))

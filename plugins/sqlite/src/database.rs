@@ -41,8 +41,8 @@ pub(crate) struct Format {
 const WRITER_MMAP_BYTES_MAX: i64 = 1 << 30;
 
 /// The same for each connection that reads. Every one of them has a mapping of its own, whose pages all count as the
-/// process's memory.
-const READER_MMAP_BYTES_MAX: i64 = 0;
+/// process's memory: so only as much as makes small stores fast.
+const READER_MMAP_BYTES_MAX: i64 = 4 << 20;
 
 /// A write-ahead log that grew beyond this (a reader held it for long) is cut when it starts again.
 const WAL_BYTES_MAX: i64 = 256 << 20;

@@ -31,7 +31,7 @@ use crate::database::{Format, Readers, Turn, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lanes::Lanes;
 use crate::lock::Lock;
-use names::{Counter, Names, searchable};
+use names::{Counter, Names};
 use replay::Pending;
 use rows::Steps;
 use shadow::Shadow;
@@ -45,7 +45,7 @@ use table::Table;
 const FORMAT: Format = Format {
     name: "model store",
     id: 0x534e_484d, // "SNHM"
-    version: 4,
+    version: 5,
     schema: "
         CREATE TABLE _state(
             one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, names INTEGER NOT NULL);
@@ -191,11 +191,7 @@ impl ModelStore for SqliteModelStore {
                     garbage.push(old.name.clone());
                     Table::clone(&shadow.to)
                 }
-                (Some(old), None) if migrate::is_in_place(old, new, carry) => {
-                    let table = Table::follow(Some(old), new, names);
-                    migrate::alter(connection, old, &table)?;
-                    table
-                }
+                (Some(old), None) if migrate::is_in_place(old, new, carry) => Table::follow(Some(old), new, names),
                 (Some(old), None) => {
                     let table = Table::follow(None, new, names);
                     migrate::refill(connection, old, &table, &mut Steps::one(carry, new.version))?;
@@ -570,9 +566,7 @@ impl Ready<'_> {
         let data = event.data.as_ref().map(Json::as_str);
         let data = data.ok_or_else(|| invalid(format!("`{}` without data", event.kind)))?;
         let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
-        let searched = searchable(data);
-        let (data, text) = (searched.as_deref().unwrap_or(data), searched.is_some().then_some(data));
-        let row = params![instance, version, revision, position, event.time, data, text];
+        let row = params![instance, version, revision, position, event.time, data];
         if event.kind == EventKind::InstanceCreated || self.run(UPDATE, row)? == 0 {
             self.run(CREATE, row)?;
         }

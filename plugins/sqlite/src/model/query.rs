@@ -13,8 +13,7 @@ use super::table::Table;
 use crate::fault::fault;
 
 /// Columns of an instance in the order that [`decode`] expects.
-pub(super) const COLUMNS: &str =
-    "_id, _model_version, _revision, _position, _created_at, _updated_at, coalesce(_text, _data)";
+pub(super) const COLUMNS: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
 
 /// Pages up to this size that an index gives are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 100;

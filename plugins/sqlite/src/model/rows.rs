@@ -6,14 +6,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 use snaphook_driver::{CarryOver, CarryOvers, DriverError, ErrorKind, Result};
 
-use super::names::searchable;
 use super::table::Table;
 use crate::fault::fault;
 
-/// The columns of a row that are not computed.
-const OWN: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data, _text";
+/// The columns of a row.
+const OWN: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
 /// What [`Carried::read`] needs.
-const READ: &str = "rowid, _id, _position, _model_version, coalesce(_text, _data)";
+const READ: &str = "rowid, _id, _position, _model_version, _data";
 /// Bytes of data that are held at once.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -80,18 +79,12 @@ impl Carried {
     fn write(&self, connection: &Connection, from: &Table, to: &Table, word: &str) -> rusqlite::Result<()> {
         let mut put = connection.prepare_cached(&format!(
             "INSERT OR {word} INTO {}(rowid, {OWN}) SELECT rowid, _id, coalesce(?3, _model_version), _revision, _position, \
-             _created_at, _updated_at, coalesce(?4, _data), iif(?4 IS NULL, _text, ?5) FROM {} \
+             _created_at, _updated_at, coalesce(?4, _data) FROM {} \
              WHERE rowid = ?1 AND _position = ?2",
             to.name, from.name
         ))?;
-        let (version, data, text) = match &self.data {
-            None => (None, None, None),
-            Some((text, version)) => match searchable(text) {
-                Some(searched) => (Some(*version as i64), Some(searched), Some(text)),
-                None => (Some(*version as i64), Some(text.clone()), None),
-            },
-        };
-        put.execute(params![self.row, self.position, version, data, text]).map(drop)
+        let (version, data) = self.data.as_ref().map(|(text, version)| (*version as i64, text)).unzip();
+        put.execute(params![self.row, self.position, version, data]).map(drop)
     }
 }
 

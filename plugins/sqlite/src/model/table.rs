@@ -1,11 +1,8 @@
 //! What a model looks like as a table: its columns and its indexes, under the names of [`super::names`].
 //!
-//! An instance is one row: its own columns (their names start with `_`) and `_data`, the JSON as it came. Where SQLite
-//! cannot search that JSON by name ([`searchable`](super::names::searchable)) `_data` is the text that it can search,
-//! and `_text` is the JSON as it came. Filters, sorts and indexes read the JSON as it came through the functions of
-//! [`crate::value`], so that a property is compared in the same way wherever it is. The first few hundred scalar
-//! properties also have a column that SQLite computes when somebody reads it (a virtual generated column): for people and
-//! tools that look into the file. Queries do not use them.
+//! An instance is one row: its id, versions and times, and `_data`, the JSON as it came. No property has a column of its
+//! own: filters, sorts and indexes read the JSON through the functions of [`crate::value`], so that a property is compared in
+//! the same way wherever it is, and a change of the schema alone changes no table.
 //!
 //! Under one sort key a value is compared by two expressions, its class and then its value. The class puts absent
 //! values last in either direction and keeps types apart:
@@ -13,24 +10,17 @@
 //! - a property that the schema gives one type: whether the value is NULL, which is 0 or 1;
 //! - anything else: 0 boolean, 1 number, 2 string, 3 array or object, 4 absent or null.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use snaphook_driver::{Column, ColumnKind, ModelShape, SortKey};
+use snaphook_driver::{ColumnKind, ModelShape, SortKey};
 
-use super::names::{Counter, Names, json_path};
+use super::names::{Counter, Names};
 use super::query::COLUMNS;
-
-/// Property columns of one table. Each costs a little at every change of the model, and SQLite allows 2,000.
-const COLUMNS_MAX: usize = 256;
-
-/// The JSON as it came, in SQL.
-const DATA: &str = "coalesce(_text, _data)";
 
 /// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
 /// they were made.
 const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
-     _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL, \
-     _text TEXT";
+     _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
 
 /// A model's table.
 #[derive(Clone, Debug)]
@@ -43,18 +33,8 @@ pub(super) struct Table {
     /// The statements that create, update and delete a row.
     pub(super) writes: [String; 3],
     names: Names,
-    columns: Vec<Generated>,
-    /// Property to place in `columns`.
-    by_property: HashMap<String, usize>,
     /// What the schema promises of scalar properties.
     kinds: HashMap<String, ColumnKind>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Generated {
-    name: String,
-    property: String,
-    kind: ColumnKind,
 }
 
 /// How a path is compared in SQL.
@@ -95,67 +75,38 @@ impl Table {
     /// The table of a shape that follows `old`: what stays as it was keeps its name, the rest gets new ones.
     pub(super) fn follow(old: Option<&Table>, shape: &ModelShape, counter: &mut Counter) -> Table {
         let mut names = Names { table: old.map_or_else(|| counter.next(), |old| old.names.table), ..Names::default() };
-        let named: HashSet<&str> = shape
-            .unique
-            .iter()
-            .flatten()
-            .map(String::as_str)
-            .chain(shape.indexes.iter().flatten().map(|key| key.path[0].as_str()))
-            .collect();
-        // Those in indexes first.
-        let mut wanted: Vec<&Column> = shape.columns.iter().collect();
-        wanted.sort_by_key(|column| !named.contains(column.name.as_str()));
-        for column in wanted {
-            if names.columns.len() < COLUMNS_MAX && !names.columns.contains_key(&column.name) {
-                let kept = old.and_then(|old| old.column(&column.name)).filter(|kept| kept.kind == column.kind);
-                let kept = kept.and_then(|_| old?.names.columns.get(&column.name).copied());
-                names.columns.insert(column.name.clone(), kept.unwrap_or_else(|| counter.next()));
-            }
-        }
-        let columns = Table::restore(shape, names.clone());
+        let table = Table::restore(shape, names.clone());
         for keys in indexes(shape) {
             let kept = old.and_then(|old| {
                 let (_, number) = old.names.indexes.iter().find(|(other, _)| *other == keys)?;
-                (old.terms(&keys) == columns.terms(&keys)).then_some(*number)
+                (old.terms(&keys) == table.terms(&keys)).then_some(*number)
             });
             names.indexes.push((keys, kept.unwrap_or_else(|| counter.next())));
         }
-        Table { names, ..columns }
+        Table { names, ..table }
     }
 
     /// The table of a shape that has these names already.
     pub(super) fn restore(shape: &ModelShape, names: Names) -> Table {
-        let mut columns: Vec<Generated> = Vec::with_capacity(names.columns.len());
-        let mut by_property = HashMap::with_capacity(names.columns.len());
-        for column in &shape.columns {
-            let Some(number) = names.columns.get(&column.name) else { continue };
-            if by_property.contains_key(&column.name) {
-                continue;
-            }
-            by_property.insert(column.name.clone(), columns.len());
-            columns.push(Generated { name: format!("c{number}"), property: column.name.clone(), kind: column.kind });
-        }
         let name = format!("m{}", names.table);
         Table {
             model: shape.model.clone(),
             get: format!("SELECT {COLUMNS} FROM {name} WHERE _id = ?1"),
             writes: [
                 format!(
-                    "INSERT INTO {name}(_id, _model_version, _revision, _position, _created_at, _updated_at, _data, \
-                     _text) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7) ON CONFLICT(_id) DO UPDATE SET \
+                    "INSERT INTO {name}(_id, _model_version, _revision, _position, _created_at, _updated_at, _data) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT(_id) DO UPDATE SET \
                      _model_version = ?2, _revision = ?3, _position = ?4, _created_at = ?5, _updated_at = ?5, \
-                     _data = ?6, _text = ?7"
+                     _data = ?6"
                 ),
                 format!(
                     "UPDATE {name} SET _model_version = ?2, _revision = ?3, _position = ?4, _updated_at = ?5, \
-                     _data = ?6, _text = ?7 WHERE _id = ?1"
+                     _data = ?6 WHERE _id = ?1"
                 ),
                 format!("DELETE FROM {name} WHERE _id = ?1"),
             ],
             name,
             names,
-            columns,
-            by_property,
             kinds: shape.columns.iter().rev().map(|column| (column.name.clone(), column.kind)).collect(),
         }
     }
@@ -165,17 +116,13 @@ impl Table {
         &self.names
     }
 
-    fn column(&self, property: &str) -> Option<&Generated> {
-        self.by_property.get(property).map(|index| &self.columns[*index])
-    }
-
     /// How a path into the data is compared.
     pub(super) fn operand(&self, path: &[String]) -> Operand {
         let kind = match path {
             [property] => self.kinds.get(property).copied().filter(|kind| *kind != ColumnKind::Any),
             _ => None,
         };
-        let arguments = path.iter().fold(String::from(DATA), |text, name| text + ", " + &name_literal(name));
+        let arguments = path.iter().fold(String::from("_data"), |text, name| text + ", " + &name_literal(name));
         let value = format!("_value({arguments})");
         Operand {
             class: if kind.is_some() { format!("({value} IS NULL)") } else { format!("_class({arguments})") },
@@ -217,20 +164,7 @@ impl Table {
 
     /// The statement that makes the table, without its indexes.
     pub(super) fn create(&self) -> String {
-        let columns = self.column_definitions().into_iter().map(|(_, sql)| format!(", {sql}"));
-        format!("CREATE TABLE {}({OWN_COLUMNS}{})", self.name, columns.collect::<String>())
-    }
-
-    /// Property columns: name, and the statement's part that defines it.
-    pub(super) fn column_definitions(&self) -> Vec<(String, String)> {
-        self.columns
-            .iter()
-            .map(|column| {
-                let affinity = affinity(column.kind);
-                let path = quote_text(&json_path(std::slice::from_ref(&column.property)));
-                (column.name.clone(), format!("{} {affinity}AS (_data ->> {path}) VIRTUAL", column.name))
-            })
-            .collect()
+        format!("CREATE TABLE {}({OWN_COLUMNS})", self.name)
     }
 
     /// Indexes: name, and the statement that makes it.
@@ -273,18 +207,6 @@ fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
         }
     }
     indexes
-}
-
-/// A column's type, with the space that follows it.
-const fn affinity(kind: ColumnKind) -> &'static str {
-    match kind {
-        ColumnKind::Text => "TEXT ",
-        ColumnKind::Integer => "INTEGER ",
-        // Keeps integers as integers, where REAL would round those beyond 2^53.
-        ColumnKind::Number => "NUMERIC ",
-        ColumnKind::Boolean => "BOOLEAN ",
-        ColumnKind::Any => "",
-    }
 }
 
 /// A name as an argument of SQL. A literal of text ends at NUL, so such a name goes as bytes.

@@ -32,8 +32,8 @@ const fn creates(name: &'static str, config: &'static str, engine: Option<&'stat
 }
 
 const WORKLOADS: [Workload; 6] = [
-    creates("create", "", None),
-    Workload { name: "get", config: "", engine: None, reads: true },
+    creates("create, no hooks", "", None),
+    Workload { name: "get by id", config: "", engine: None, reads: true },
     creates("create, QuickJS fresh", "", Some("quickjs")),
     creates("create, QuickJS reused", REUSE, Some("quickjs")),
     creates("create, V8 fresh", "", Some("v8")),
