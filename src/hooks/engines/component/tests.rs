@@ -90,6 +90,7 @@ conformance!(
             ("secret/*", "a command has no capabilities"),
             ("limit/host-calls", "a command makes no host calls"),
             ("numbers/*", "Javy's JSON rounds numbers as JavaScript does; the digits are on its standard input"),
+            ("hostile/spellings-*", "as for numbers: what JavaScript cannot hold its JSON does not read"),
             ("state/reuse", "a command ends with its call"),
         ],
     }

@@ -17,7 +17,7 @@ pub(super) struct Row {
     /// The instance's id: what some tasks need beside the data.
     pub(super) id: &'static str,
     pub(super) before: Option<&'static str>,
-    /// [`LARGE`] stands for the largest data that is possible.
+    /// [`LARGE`] and [`DEEP`] stand for data that is as large, and nested as deep, as possible.
     pub(super) after: Option<&'static str>,
     pub(super) expected: Expected,
 }
@@ -50,6 +50,9 @@ use self::Phase::{PostCreate, PostDelete, PreCreate, PreDelete, PreUpdate};
 
 /// Data of 8 MiB but for what a hook adds: long and short strings, and many small objects.
 pub(super) const LARGE: &str = "8 MiB";
+
+/// Objects and lists within each other to the deepest level that is possible.
+pub(super) const DEEP: &str = "120 levels";
 
 const PRE: Row = Row {
     name: "",
@@ -294,6 +297,19 @@ const UNICODE: &str = r#"{"😀":"𝔘n\u0000i\ud83d\ude00\/","e\u0301":"é é",
 
 const NUMBERS: &str = r#"{"big":9007199254740993,"long":12345678901234567890.123456789012345678901234567890,"huge":1e400,"tiny":-1e-400,"tail":0.1000000000000000055511151231257827021181583404541015625,"one":1.0,"zero":-0.0,"list":[9007199254740993.5,{"n":18446744073709551616}]}"#;
 
+/// The same numbers in other words; each keeps its own.
+const SPELLINGS: &str = r#"{"zero":[0,-0,0.0,-0.0,0e0,-0E-9],"one":[1,1.0,1.00,1e0,1E+0,10e-1],"edge":[9007199254740991,9007199254740992,9007199254740993,-9223372036854775809,18446744073709551616],"far":[1e308,1.8e308,-1E+400,5e-324,1e-500,123456789012345678901234567890e-20]}"#;
+
+/// Names that languages and libraries take for marks of their own.
+const NAMES: &str = r##"{"__proto__":{"__proto__":null,"a":1},"constructor":{"prototype":{"x":1}},"toJSON":"x","then":1,"valueOf":null,"toString":[],"hasOwnProperty":true,"length":-1,"0":0,"10":1,"9":2,"01":3,"":{"":[""]},"$ref":"#","__class__":"x","digits":{"toJSON":{"toJSON":0}}}"##;
+const PROTOTYPE: &str = r#"{"__proto__":1}"#;
+const RAW: &str = r#"{"$serde_json::private::RawValue":"{\"a\":1}"}"#;
+const NUMBER: &str = r#"{"$serde_json::private::Number":"12"}"#;
+const RAW_INSIDE: &str = r#"{"a":{"$serde_json::private::RawValue":"[1"},"b":[{"$serde_json::private::Number":"1e9"},{"$serde_json::private::Number":1,"c":2}],"$serde_json::private::RawValue":null,"d":[{"$serde_json::private::RawValue":"[[1]]"}]}"#;
+
+/// NUL, quotes and what may end a line, as names and as values.
+const ESCAPES: &str = r#"{"a\u0000b":"\u0000","\\\"\/\b\f\n\r\t":"\\u0000\u007f\u0080","\u2028\u2029":"\u2028","\ud83d\ude00":"\uD83D\uDE00\uffff","{\"":"}]","\u007b":"{"}"#;
+
 pub(super) const DATA: &[Row] = &[
     Row {
         name: "context/update",
@@ -341,6 +357,78 @@ pub(super) const DATA: &[Row] = &[
         task: Task::Add,
         grants: "amend = true",
         after: Some(NUMBERS),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/spellings-same", task: Task::Same, after: Some(SPELLINGS), ..PRE },
+    Row {
+        name: "hostile/spellings-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(SPELLINGS),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/names-same", task: Task::Same, after: Some(NAMES), ..PRE },
+    Row {
+        name: "hostile/names-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(NAMES),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/prototype-same", task: Task::Same, after: Some(PROTOTYPE), ..PRE },
+    Row {
+        name: "hostile/prototype-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(PROTOTYPE),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/raw-same", task: Task::Same, after: Some(RAW), ..PRE },
+    Row {
+        name: "hostile/raw-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(RAW),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/number-same", task: Task::Same, after: Some(NUMBER), ..PRE },
+    Row {
+        name: "hostile/number-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(NUMBER),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/raw-inside-same", task: Task::Same, after: Some(RAW_INSIDE), ..PRE },
+    Row {
+        name: "hostile/raw-inside-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(RAW_INSIDE),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/escapes-same", task: Task::Same, after: Some(ESCAPES), ..PRE },
+    Row {
+        name: "hostile/escapes-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(ESCAPES),
+        expected: Added,
+        ..PRE
+    },
+    Row { name: "hostile/deep-same", task: Task::Same, after: Some(DEEP), ..PRE },
+    Row {
+        name: "hostile/deep-added",
+        task: Task::Add,
+        grants: "amend = true",
+        after: Some(DEEP),
         expected: Added,
         ..PRE
     },

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use snaphook_driver::limits::NESTING_MAX;
 use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-use super::cases::{Expected, LARGE, Row};
+use super::cases::{DEEP, Expected, LARGE, Row};
 use super::{Subject, Task};
 use crate::config::{Config, Isolation, Phase};
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
@@ -88,7 +89,11 @@ impl Stage {
     pub(super) async fn check(&self, subject: &Subject, row: &Row) -> Result<(), String> {
         let hook = self.bind(subject, row.task, row.phase).await?;
         self.grant(row.grants, row.timeout, row.memory, Isolation::Call);
-        let after = row.after.map(|after| if after == LARGE { large() } else { after.to_owned() });
+        let after = row.after.map(|after| match after {
+            LARGE => large(),
+            DEEP => deep(),
+            text => text.to_owned(),
+        });
         let mut context = self.context(row.task, row.phase, row.id, "");
         context.before = row.before.map(Json::trusted);
         context.after = after.as_deref().map(Json::trusted);
@@ -161,6 +166,12 @@ fn large() -> String {
     }
     text.push_str("null]}");
     text
+}
+
+/// As deep as data may be.
+fn deep() -> String {
+    let pairs = NESTING_MAX / 2;
+    format!("{}{}", r#"{"d":["#.repeat(pairs), "]}".repeat(pairs))
 }
 
 /// Answers each request with its method, path, header `x-a` and body.
