@@ -23,6 +23,7 @@ use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::host_memory::Held;
 use super::super::super::session::HostError;
 use super::address;
+use super::connection::{Connecting, Connection, NotMade};
 use crate::config::{format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
@@ -35,7 +36,6 @@ const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Requests of all hooks at the same moment. Each may hold a thread while the system looks up its name.
 const REQUESTS_MAX: usize = 256;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 8;
 
@@ -53,16 +53,16 @@ pub struct HttpClient {
 }
 
 /// How long the parts of one request may take; without a bound of their own they are part of the whole.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Default)]
 pub(in crate::hooks) struct Pace {
-    /// From its start to the response's head, the connection included.
-    pub(in crate::hooks) head: Option<Duration>,
+    pub(in crate::hooks) connection: Arc<Connection>,
+    /// From when there is a connection to the response's head.
+    pub(in crate::hooks) first_byte: Option<Duration>,
     /// Between two pieces of the response's body.
     pub(in crate::hooks) between_bytes: Option<Duration>,
 }
 
 /// For whom a request is, and how it is sent.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     /// The hook's share of all requests.
     pub(super) key: fair::Key,
@@ -71,12 +71,10 @@ pub(super) struct Terms {
     pub(super) pace: Pace,
 }
 
-/// Waits for a part of a request.
-async fn within<T>(limit: Option<Duration>, what: &str, part: impl Future<Output = T>) -> Result<T, AccessError> {
-    let Some(limit) = limit else { return Ok(part.await) };
-    tokio::time::timeout(limit, part)
-        .await
-        .map_err(|_| AccessError::new(AccessCode::Timeout, format!("{what} within {}", format_duration(limit))))
+/// A part of a request that was not done within its limit.
+fn late(what: &str, limit: Option<Duration>) -> AccessError {
+    let limit = format_duration(limit.unwrap_or_default());
+    AccessError::new(AccessCode::Timeout, format!("{what} within {limit}"))
 }
 
 /// One answer, whole.
@@ -131,7 +129,8 @@ impl HttpClient {
             // Else many servers answer 411.
             request = request.header(CONTENT_LENGTH, 0);
         }
-        let mut response = within(pace.head, "no response", request.send()).await?.map_err(explain)?;
+        let response = pace.connection.response(pace.first_byte, request.send()).await;
+        let mut response = response.ok_or_else(|| late("no response", pace.first_byte))?.map_err(explain)?;
         let announced = response.content_length().unwrap_or(0);
         if announced > BODY_BYTES_MAX as u64 {
             return Err(too_large().into());
@@ -140,7 +139,9 @@ impl HttpClient {
         let mut answer =
             Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
         let next = async |response: &mut Response| {
-            within(pace.between_bytes, "the response's body did not go on", response.chunk()).await?.map_err(explain)
+            let Some(limit) = pace.between_bytes else { return response.chunk().await.map_err(explain) };
+            let chunk = tokio::time::timeout(limit, response.chunk()).await;
+            chunk.map_err(|_| late("the response's body did not go on", Some(limit)))?.map_err(explain)
         };
         while let Some(chunk) = next(&mut response).await? {
             if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -173,7 +174,7 @@ fn build(resolver: Resolver) -> Result<Client, AccessError> {
             .no_proxy()
             .redirect(redirect::Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connector_layer(Connecting)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .user_agent(concat!("snaphook/", env!("CARGO_PKG_VERSION")))
@@ -267,14 +268,14 @@ fn explain(error: reqwest::Error) -> AccessError {
         if let Some(refused) = cause.downcast_ref::<Refused>() {
             return AccessError::new(AccessCode::Denied, refused.to_string());
         }
+        if let Some(not_made) = cause.downcast_ref::<NotMade>() {
+            return AccessError::new(AccessCode::Timeout, not_made.to_string());
+        }
         source = cause.source();
     }
-    let timeout = error.is_timeout();
-    let error = error.without_url();
-    match timeout {
-        true => AccessError::new(AccessCode::Timeout, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())),
-        false => AccessError::new(AccessCode::Failed, causes(&error)),
-    }
+    // The system has limits of its own.
+    let code = if error.is_timeout() { AccessCode::Timeout } else { AccessCode::Failed };
+    AccessError::new(code, causes(&error.without_url()))
 }
 
 /// The whole chain: the outermost message alone says only that something was wrong.

@@ -6,6 +6,7 @@
 
 mod address;
 mod client;
+mod connection;
 mod secrets;
 mod url_pattern;
 
@@ -23,6 +24,7 @@ use crate::config::format_size;
 pub(in crate::hooks) use client::Pace;
 use client::{Answer, Refused, Terms};
 pub use client::{HttpClient, Lookup};
+pub(in crate::hooks) use connection::Connection;
 use url_pattern::Target;
 pub use url_pattern::UrlPattern;
 
@@ -80,7 +82,7 @@ impl Session {
     /// One request of a chain of redirects.
     async fn hop(&self, hop: Hop, redirect: Redirect, held: &mut Held<'_>) -> Result<Step, HostError> {
         let Hop { method, target, headers, body, named, pace, count } = hop;
-        let terms = Terms { key: self.share_key(), named, pace };
+        let terms = Terms { key: self.share_key(), named, pace: pace.clone() };
         let (url, sent) = (target.url().clone(), headers.headers.clone());
         let answer =
             self.services.http.send(terms, method.clone(), url, sent, body.clone(), held).await.map_err(|error| {

@@ -18,7 +18,7 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, IncomingResponse
 use wasmtime_wasi_http::p2::{HttpResult, WasiHttpCtxView, WasiHttpHooks, WasiHttpView, add_only_http_to_linker_async};
 
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::capabilities::http::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, Pace};
+use crate::hooks::capabilities::http::{BODY_BYTES_MAX, Connection, HEADERS_BYTES_MAX, Pace};
 use crate::hooks::engines::wasm::{State, fatal};
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
@@ -117,13 +117,15 @@ async fn send(
         // Whoever speaks wasi:http follows redirects itself.
         redirect: Redirect::Manual,
     };
+    let connection = Arc::new(Connection::within(config.connect_timeout));
     let pace = Pace {
-        head: Some(config.connect_timeout.saturating_add(config.first_byte_timeout)),
+        connection: Arc::clone(&connection),
+        first_byte: Some(config.first_byte_timeout),
         between_bytes: Some(config.between_bytes_timeout),
     };
     match session.http_send_paced(request, pace).await {
         Ok(response) => Ok(answer(response, config.between_bytes_timeout, permit)),
-        Err(HostError::Access(error)) => Ok(Err(error_code(error))),
+        Err(HostError::Access(error)) => Ok(Err(error_code(error, &connection))),
         Err(error) => Err(fatal(error)),
     }
 }
@@ -170,10 +172,11 @@ impl Body for Kept {
     }
 }
 
-fn error_code(error: AccessError) -> ErrorCode {
+fn error_code(error: AccessError, connection: &Connection) -> ErrorCode {
     match error.code {
         // The message, with the grant that is missing, is in the hook's log.
         AccessCode::Denied => ErrorCode::HttpRequestDenied,
+        AccessCode::Timeout if connection.timed_out() => ErrorCode::ConnectionTimeout,
         AccessCode::Timeout => ErrorCode::ConnectionReadTimeout,
         AccessCode::TooLarge => ErrorCode::HttpResponseBodySize(None),
         _ => ErrorCode::InternalError(Some(error.message)),
@@ -221,22 +224,18 @@ mod tests {
     impl Extra {
         fn start(&mut self, url: &str) -> HostFutureIncomingResponse {
             let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-            let second = Duration::from_secs(5);
-            self.send(hyper::Request::get(url).body(body).unwrap(), second, second)
+            self.send(hyper::Request::get(url).body(body).unwrap(), [Duration::from_secs(5); 3])
         }
 
+        /// `times`: for the connection, for the first byte, between bytes.
         fn send(
             &mut self,
             request: hyper::Request<HyperOutgoingBody>,
-            head: Duration,
-            between_bytes_timeout: Duration,
+            times: [Duration; 3],
         ) -> HostFutureIncomingResponse {
-            let config = OutgoingRequestConfig {
-                use_tls: false,
-                connect_timeout: Duration::ZERO,
-                first_byte_timeout: head,
-                between_bytes_timeout,
-            };
+            let [connect_timeout, first_byte_timeout, between_bytes_timeout] = times;
+            let config =
+                OutgoingRequestConfig { use_tls: false, connect_timeout, first_byte_timeout, between_bytes_timeout };
             self.sender.send_request(request, config).unwrap_or_else(|error| panic!("{error:?}"))
         }
 
@@ -285,24 +284,42 @@ mod tests {
         let long = Duration::from_secs(20);
         let body = |bytes: usize| Full::new(vec![0; bytes].into()).map_err(|never| match never {}).boxed_unsync();
         let large = hyper::Request::post(&url).body(body(BODY_BYTES_MAX + 1)).unwrap();
-        let error = answered(extra.send(large, long, long)).await.err();
+        let error = answered(extra.send(large, [long; 3])).await.err();
         assert!(matches!(error, Some(ErrorCode::HttpRequestBodySize(_))), "{error:?}");
         let header = hyper::Request::post(&url).header("x", "x".repeat(HEADERS_BYTES_MAX)).body(body(0)).unwrap();
-        let error = answered(extra.send(header, long, long)).await.err();
+        let error = answered(extra.send(header, [long; 3])).await.err();
         assert!(matches!(error, Some(ErrorCode::HttpRequestHeaderSectionSize(Some(_)))), "{error:?}");
         let mut trailers = hyper::HeaderMap::new();
         trailers.insert("x", hyper::header::HeaderValue::from_static("y"));
         let trailing = body(5).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
-        let error = answered(extra.send(hyper::Request::post(&url).body(trailing).unwrap(), long, long)).await.err();
+        let error = answered(extra.send(hyper::Request::post(&url).body(trailing).unwrap(), [long; 3])).await.err();
         assert!(
             matches!(&error, Some(ErrorCode::InternalError(Some(message))) if message.contains("trailers")),
             "{error:?}"
         );
     }
 
+    /// A port where a connection is never made: the queue of those that wait to be accepted is full.
+    async fn full() -> (String, Vec<tokio::net::TcpStream>, TcpListener) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address)).await
+        {
+            waiting.push(stream.unwrap());
+        }
+        (format!("http://{address}"), waiting, listener)
+    }
+
     #[tokio::test]
     async fn each_timeout_bounds_its_own_part() {
         let silent = server("").await;
+        let (full, _waiting, _listener) = full().await;
+        // It takes the connection and says nothing, so TLS does not begin.
+        let mute = silent.replace("http:", "https:");
         let slow = {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -310,9 +327,10 @@ mod tests {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     tokio::spawn(async move {
                         let _ = stream.read(&mut [0; 4096]).await;
+                        tokio::time::sleep(Duration::from_millis(1_500)).await;
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
                         for byte in b"hello" {
-                            tokio::time::sleep(Duration::from_millis(200)).await;
+                            tokio::time::sleep(Duration::from_millis(300)).await;
                             let _ = stream.write_all(&[*byte]).await;
                         }
                     });
@@ -320,18 +338,26 @@ mod tests {
             });
             format!("http://{address}")
         };
-        let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{silent}/*', '{slow}/*']"));
-        let (short, long) = (Duration::from_millis(50), Duration::from_secs(20));
+        let grants = format!("http = ['{silent}/*', '{slow}/*', '{full}/*', '{mute}/*']");
+        let (mut extra, _) = extra(Phase::PostCreate, &grants);
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
         let get = |url: &str| {
             hyper::Request::get(url).body(Full::default().map_err(|never| match never {}).boxed_unsync()).unwrap()
         };
-        for (url, head, between) in [(&silent, short, long), (&slow, long, short)] {
-            let error = answered(extra.send(get(url), head, between)).await.err();
+        for url in [&full, &mute] {
+            let error = answered(extra.send(get(url), [short, long, long])).await.err();
+            assert!(matches!(error, Some(ErrorCode::ConnectionTimeout)), "{url} {error:?}");
+        }
+        for (url, first_byte, between) in [(&silent, short, long), (&slow, long, short)] {
+            let error = answered(extra.send(get(url), [long, first_byte, between])).await.err();
             assert!(matches!(error, Some(ErrorCode::ConnectionReadTimeout)), "{url} {error:?}");
         }
-        // All of it takes longer than what bounds each part.
-        let part = Duration::from_millis(900);
-        assert!(answered(extra.send(get(&slow), part, part)).await.is_ok());
+        // The first byte may take longer than the connection, and all of it longer than what bounds each part.
+        let second = Duration::from_secs(1);
+        assert!(answered(extra.send(get(&slow), [second, second * 3 / 2 + second, second])).await.is_ok());
+        // To make a connection takes nothing from the time for the first byte.
+        let error = answered(extra.send(get(&full), [second, short, long])).await.err();
+        assert!(matches!(error, Some(ErrorCode::ConnectionTimeout)), "{error:?}");
     }
 
     #[tokio::test]
@@ -341,7 +367,7 @@ mod tests {
         let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['POST {url}/*']"));
         let body = Full::default().map_err(|never| match never {}).boxed_unsync();
         let long = Duration::from_secs(20);
-        let _request = extra.send(hyper::Request::post(&url).body(body).unwrap(), long, long);
+        let _request = extra.send(hyper::Request::post(&url).body(body).unwrap(), [long; 3]);
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
