@@ -100,7 +100,7 @@ impl Engine {
             record.position = same.map_or(0, |old| old.position);
         }
         if !options.dry_run {
-            code_ready.iter().for_each(|code| code.bound_anew());
+            code_ready.iter().for_each(|code| code.bound_anew(model));
         }
         if records == entry.model.chain(phase) {
             return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));

@@ -22,7 +22,7 @@ use super::access::Access;
 use super::capabilities::process::Processes;
 use super::code::{Code, Followed, Found, Loading, Seen};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
-use super::engines::{CallReport, CallSettings, Engine, HookState, PrepareError, PrepareErrorKind, Prepared};
+use super::engines::{CallReport, CallSettings, Engine, HeldBack, HookState, PrepareError, PrepareErrorKind, Prepared};
 use super::feed::{Feed, Told};
 use super::grants::{Granted, HookId};
 use super::library;
@@ -82,10 +82,13 @@ pub struct HookInfo {
     pub mode: Mode,
     pub grants: Value,
     pub position: Position,
-    /// `ok`; `backing-off`: its calls fail until `retry_at`; `unavailable`: until something is done about it.
+    /// `ok`; `backing-off`: its calls fail until `retry_at`, or those that `held_back` counts; `unavailable`: until something
+    /// is done about it.
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<HeldBack>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
     /// What native code has: `not sandboxed`.
@@ -285,14 +288,18 @@ impl HookHost {
     /// What the REST API tells of a hook.
     pub fn info(&self, hook: &BoundHook) -> HookInfo {
         let code = hook.code.load();
-        let (state, retry_at) = match (code.recent_failure(), code.prepared.get().map(|prepared| prepared.state())) {
-            (Some(_), _) | (None, Some(HookState::Unavailable)) => ("unavailable", None),
-            (None, Some(HookState::BackingOff { retry_at })) => ("backing-off", Some(time::format(retry_at))),
-            (None, None | Some(HookState::Ok)) => ("ok", None),
+        let found = code.prepared.get().map(|prepared| prepared.state(&hook.binding.id.model));
+        let (state, retry_at, held_back) = match (code.recent_failure(), found) {
+            (Some(_), _) | (None, Some(HookState::Unavailable)) => ("unavailable", None, None),
+            (None, Some(HookState::BackingOff { retry_at, held_back })) => {
+                ("backing-off", Some(time::format(retry_at)), held_back)
+            }
+            (None, None | Some(HookState::Ok)) => ("ok", None, None),
         };
         HookInfo {
             state,
             retry_at,
+            held_back,
             name: code.id.name.clone(),
             engine: hook.binding.engine.clone(),
             artifact: code.id.artifact.clone(),

@@ -74,11 +74,11 @@ pub trait Prepared: Send + Sync {
     /// [`Outcome::Failed`]. Capability calls go to the session, which checks the grants.
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport;
 
-    /// The same code was bound anew: what it did before is not held against it any more.
-    fn bound_anew(&self) {}
+    /// The same code was bound to a model anew: what it did there before is not held against it any more.
+    fn bound_anew(&self, _model: &str) {}
 
-    /// Whether it runs at the moment.
-    fn state(&self) -> HookState {
+    /// Whether it runs at the moment for a model that it is bound to.
+    fn state(&self, _model: &str) -> HookState {
         HookState::Ok
     }
 }
@@ -87,12 +87,21 @@ pub trait Prepared: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookState {
     Ok,
-    /// Its calls fail at once until then.
+    /// Its calls fail at once until then; only some of them, if that is said.
     BackingOff {
         retry_at: Millis,
+        held_back: Option<HeldBack>,
     },
     /// Its calls fail until somebody does something about it.
     Unavailable,
+}
+
+/// Which calls fail at once while a hook backs off in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBack {
+    /// Instances, and data of instances that are to be created.
+    pub changes: usize,
+    pub actors: usize,
 }
 
 /// What holds for one call, grants included.

@@ -200,11 +200,11 @@ impl Prepared for Hook {
         CallReport { outcome, cpu, memory_bytes: 0 }
     }
 
-    fn bound_anew(&self) {
+    fn bound_anew(&self, _: &str) {
         self.given_up.forgive();
     }
 
-    fn state(&self) -> HookState {
+    fn state(&self, _: &str) -> HookState {
         match self.given_up.kept_out() {
             Some(_) => HookState::Unavailable,
             None => HookState::Ok,

@@ -158,7 +158,7 @@ async fn a_hook_that_does_not_return_is_kept_out_until_it_is_bound_anew() {
     let failure = case.call(&*hook).await.failure().clone();
     assert!(failure.message.contains("the hook is kept out: 3 of its calls"), "{}", failure.message);
     assert!(start.elapsed() < Duration::from_millis(40), "it fails at once");
-    hook.bound_anew();
+    hook.bound_anew("item");
     assert!(case.call(&*hook).await.failure().message.contains("its thread is given up"));
 }
 

@@ -171,7 +171,7 @@ impl Hook {
         settings: &CallSettings,
         session: &Arc<Session>,
     ) -> Result<CallReport, Failure> {
-        if let Some(failure) = self.backoff.failure() {
+        if let Some(failure) = self.backoff.failure(context) {
             return Err(failure);
         }
         let Input { text, mut digits, marker } = Input::of(context, session.memory()).await?;
@@ -219,7 +219,7 @@ impl Hook {
                 Err(End::Died(failure)) => {
                     // That the data of a call needs more memory than there is for it says nothing of the next call.
                     if failure.cause != FailureCause::Memory {
-                        self.backoff.died(began);
+                        self.backoff.died(context, began);
                     }
                     return Err(failure);
                 }
@@ -232,7 +232,7 @@ impl Hook {
                 Err(End::Gone) => return Err(overloaded(GONE.into())),
             }
         };
-        self.backoff.went_well(began);
+        self.backoff.went_well(context, began);
         // Code that catches it may go on; code that does not has reached its limit.
         let refused = text.contains(ALLOCATION_FAILED);
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
@@ -288,12 +288,12 @@ impl Prepared for Hook {
         self.run(context, settings, session).await.unwrap_or_else(CallReport::failed)
     }
 
-    fn bound_anew(&self) {
-        self.backoff.forget();
+    fn bound_anew(&self, model: &str) {
+        self.backoff.forget(model);
     }
 
-    fn state(&self) -> HookState {
-        self.backoff.state()
+    fn state(&self, model: &str) -> HookState {
+        self.backoff.state(model)
     }
 }
 

@@ -72,7 +72,7 @@ async fn what_ends_v8_ends_one_process() {
         let failure = called.failure();
         assert_eq!(failure.cause, FailureCause::Memory, "{}", failure.message);
         assert!(failure.message.contains("V8 ended its process: "), "{}", failure.message);
-        assert_eq!(hook.state(), HookState::Ok);
+        assert_eq!(hook.state("item"), HookState::Ok);
         assert_eq!(case.call(&*neighbour).await.amended(), r#"{"a":1}"#);
     }
 }
