@@ -28,6 +28,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
 use crate::drivers;
+#[cfg(target_os = "linux")]
+use crate::hooks::capabilities::process;
 use crate::hooks::engines;
 use client::Client;
 
@@ -108,6 +110,10 @@ enum Command {
         /// Folder of the V8 library
         folder: PathBuf,
     },
+    /// A process that cleans up after a server that was killed while programs ran; the server starts it
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Keeper,
 }
 
 /// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
@@ -133,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Init(command) => command.run(),
         Command::Worker => engines::serve_as_worker(),
         Command::V8Worker { folder } => work(&folder),
+        #[cfg(target_os = "linux")]
+        Command::Keeper => process::serve_as_keeper(),
     };
     match result {
         // Whoever read the output has had enough.

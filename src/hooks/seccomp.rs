@@ -62,6 +62,16 @@ impl Filter {
         self.by_value(call, argument, values, allow(), refuse())
     }
 
+    /// Refuses it with other values; with these the rules that follow decide.
+    pub(super) fn require(mut self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
+        let count = values.len() as u8;
+        self.0.extend([number(call, count + 3), load(argument)]);
+        // Behind those that are left, and the refusal.
+        self.0.extend(values.iter().zip(0..).map(|(value, index)| jump(EQUAL, *value, count - index, 0)));
+        self.0.extend([refuse(), statement(LOAD, NUMBER)]);
+        self
+    }
+
     /// Refuses it with these values only.
     pub(super) fn refuse_only(self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
         self.by_value(call, argument, values, refuse(), allow())
@@ -192,6 +202,9 @@ mod tests {
                 .allow_with(6, 0, 0b11)
                 .refuse_with(7, 1, 0b110)
                 .allow(&[8])
+                .require(10, 0, &[7])
+                .require(10, 1, &[8, 9])
+                .allow(&[10])
         };
         for (call, arguments, expected) in [
             (1, [0, 0], refused),
@@ -207,6 +220,10 @@ mod tests {
             (7, [0b110, 0], allowed),
             (7, [0, 0b10], refused),
             (8, [0, 0], allowed),
+            (10, [7, 8], allowed),
+            (10, [7, 9], allowed),
+            (10, [7, 10], refused),
+            (10, [8, 9], refused),
             (8 | i64::from(X32) as libc::c_long, [0, 0], refused),
         ] {
             for program in [filter().otherwise_allow(), filter().otherwise_refuse()] {

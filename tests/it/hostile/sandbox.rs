@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Server, eventually, skip};
+use crate::support::{Server, ServerOptions, eventually, skip};
 use crate::workbench::{bind_post, create, grant, once, open_model, react};
 
 /// What a program in the sandbox tries, one word each; it says what it could do.
@@ -27,6 +27,7 @@ const TRIES: &str = r#"
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <signal.h>
@@ -44,10 +45,34 @@ int main(int count, char **words) {
         if (fork() == 0) { close(0); close(1); close(2); for (;;) pause(); }
         for (;;) pause();
     }
+    if (count > 1 && !strcmp(words[1], "scatter")) {
+        fclose(fopen("left", "w"));
+        /* A daemon of a daemon, and one that is always another process. */
+        if (fork() == 0) {
+            if (fork() == 0) { close(0); close(1); close(2); for (;;) pause(); }
+            if (fork() == 0) { close(0); close(1); close(2); for (;;) { usleep(2000); if (fork() > 0) _exit(0); } }
+            _exit(0);
+        }
+        for (;;) pause();
+    }
     say("pdeathsig", prctl(PR_SET_PDEATHSIG, 0));
     say("setsid", setsid());
-    int pair[2];
-    say("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    int pair[2], size = 1 << 20;
+    say("pair", socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+    say("pair of datagrams", socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    say("pair of packets", socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
+    say("pair of TIPC", socketpair(AF_TIPC, SOCK_STREAM, 0, pair));
+    say("room in a pair", setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size));
+    say("room by force", setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size));
+    struct iovec part = { "x", 1 };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+    struct mmsghdr messages = { message, 0 };
+    say("descriptors in a pair", sendmsg(pair[0], &message, 0));
+    say("many in a pair", sendmmsg(pair[0], &messages, 1, 0));
+    struct sockaddr_un name = { AF_UNIX, "here" };
+    say("bind", bind(pair[0], (struct sockaddr *)&name, sizeof name));
+    say("listen", listen(pair[0], 1));
+    say("send in a pair", send(pair[0], "x", 1, 0));
     say("socket", socket(AF_UNIX, SOCK_STREAM, 0));
     say("msgget", msgget(IPC_PRIVATE, 0600 | IPC_CREAT));
     say("semget", semget(IPC_PRIVATE, 1, 0600 | IPC_CREAT));
@@ -95,7 +120,50 @@ fn a_program_gets_nothing_that_outlives_it_or_that_nobody_counts() {
     open_model(&api, "runner");
     bind_post(&api, "runner", &format!("return await run('{program}', [])"));
     let answer = react(&api, "runner", &json!({}));
-    assert_eq!(answer["stdout"], "fork 1\n", "{answer}");
+    assert_eq!(answer["stdout"], "pair\nsend in a pair\nfork 1\n", "{answer}");
+}
+
+/// Processes of a program.
+fn running(program: &str) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let is_it = |process: &fs::DirEntry| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).starts_with(program)
+    };
+    processes.filter(is_it).map(|process| process.path()).collect()
+}
+
+/// Nobody has to start the next server: what the killed one ran ends at once, with all that it started, however far that has
+/// gone from it, with namespaces and without.
+#[test]
+fn programs_of_a_killed_server_end_by_themselves() {
+    const WITH_ALL: &[&str] = &[];
+    const WITHOUT_NAMESPACES: &[&str] = &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(program) = program(folder.path()) else { return };
+    for by in [WITH_ALL, WITHOUT_NAMESPACES] {
+        if by.first().is_some_and(|by| Command::new(by).arg("--version").output().is_err()) {
+            skip("a server without namespaces", "no `setpriv` to take the right from it");
+            continue;
+        }
+        let process = format!("timeout = '60 s'\nprocess = [{{ program = '{program}', args = ['scatter'] }}]");
+        let mut server = Server::start_with(ServerOptions { by, ..once(grant("runner", "postCreate", &process)) });
+        let api = server.client();
+        open_model(&api, "runner");
+        bind_post(&api, "runner", &format!("return await run('{program}', ['scatter'])"));
+        create(&api, "runner", &json!({})).expect(201);
+        let directory = eventually("the program and what it started run", || {
+            let running = running(&program);
+            let directory = running.iter().find_map(|process| fs::read_link(process.join("cwd")).ok())?;
+            let is_noted = directory.join("left").is_file() && directory.with_extension("session").is_file();
+            (running.len() >= 3 && is_noted).then_some(directory)
+        });
+        server.signal(rustix::process::Signal::KILL);
+        server.wait();
+        eventually("no process is left", || running(&program).is_empty().then_some(()));
+        eventually("the directory is gone", || (!directory.exists()).then_some(()));
+        eventually("its note is gone", || (!directory.with_extension("session").exists()).then_some(()));
+    }
 }
 
 /// Whatever a program does, it ends with the server, and the next one leaves nothing of it.
@@ -109,21 +177,13 @@ fn a_killed_server_leaves_no_program_and_no_directory() {
     open_model(&api, "runner");
     bind_post(&api, "runner", &format!("return await run('{program}', ['stay'])"));
     create(&api, "runner", &json!({})).expect(201);
-    let running = || {
-        let processes = fs::read_dir("/proc").expect("processes").flatten();
-        let is_it = |process: &fs::DirEntry| {
-            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).starts_with(&program)
-        };
-        processes.filter(is_it).map(|process| process.path()).collect::<Vec<_>>()
-    };
     let directory = eventually("the program and its child run", || {
-        let running = running();
+        let running = running(&program);
         (running.len() == 2).then(|| fs::read_link(running[0].join("cwd")).expect("a directory"))
     });
     assert!(directory.is_dir());
     let _server = server.kill_and_restart();
-    eventually("no process is left", || running().is_empty().then_some(()));
+    eventually("no process is left", || running(&program).is_empty().then_some(()));
     eventually("the directory is gone", || (!directory.exists()).then_some(()));
     assert!(!directory.with_extension("session").exists());
 }

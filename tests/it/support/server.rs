@@ -27,6 +27,8 @@ pub(crate) struct ServerOptions {
     pub(crate) cache: Option<PathBuf>,
     /// Whether the log must be free of panics when the server goes.
     pub(crate) panics_allowed: bool,
+    /// A command that becomes the server's, such as one that takes rights from it.
+    pub(crate) by: &'static [&'static str],
 }
 
 impl Default for ServerOptions {
@@ -38,6 +40,7 @@ impl Default for ServerOptions {
             mount_path: "/",
             cache: None,
             panics_allowed: false,
+            by: &[],
         }
     }
 }
@@ -141,7 +144,7 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
-        let ServerOptions { server, hooks, tables, mount_path, cache, .. } = &options;
+        let ServerOptions { server, hooks, tables, mount_path, cache, by, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
@@ -152,8 +155,9 @@ impl Server {
             cache.display()
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("a config");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_snaphook"))
-            .arg("serve")
+        let line: Vec<&str> = [by, &[env!("CARGO_BIN_EXE_snaphook"), "serve"][..]].concat();
+        let mut process = Command::new(line[0])
+            .args(&line[1..])
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

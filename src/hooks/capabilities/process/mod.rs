@@ -11,6 +11,8 @@
 #[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
+mod keeper;
+#[cfg(target_os = "linux")]
 mod run;
 #[cfg(not(target_os = "linux"))]
 #[path = "elsewhere.rs"]
@@ -27,6 +29,8 @@ use super::super::session::{HOST_TIME_POST_MAX, HostError, ProcessCommand, Proce
 use super::check_name;
 use super::read::too_large;
 use crate::config::{Grant, PROCESS_TIMEOUT_MAX, ProcessGrant};
+#[cfg(target_os = "linux")]
+pub use keeper::serve as serve_as_keeper;
 pub use run::Processes;
 
 const ARGS_MAX: usize = 256;

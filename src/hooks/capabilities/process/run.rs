@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::session::{ProcessCommand, ProcessOutput};
 use super::child::{self, StartError, Started, Step};
+use super::keeper::Keeper;
 use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PROCESSES_MAX, Workspace};
 use crate::config::{ProcessGrant, format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
@@ -162,7 +163,9 @@ impl Processes {
         let launcher = self.launcher.get_or_init(|| {
             let (sender, jobs) = mpsc::channel::<Job>();
             std::thread::Builder::new().name("snaphook-launcher".to_owned()).spawn(move || {
+                let mut keeper = Keeper::default();
                 for (plan, waiting) in jobs {
+                    keeper.keep();
                     // If nobody waits any more, what was started ends with the message.
                     let _ = waiting.send(child::start(&plan).map(|started| Running { started: Some(started) }));
                 }

@@ -6,23 +6,23 @@
 //!   network is there. As root directly, else through a user namespace, where the system allows either.
 //! - **A user of its own** if the server is root: a number that nobody else has, so that the limit on processes counts
 //!   only these and nothing else can be signalled.
-//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor open sockets or memory that nothing counts,
-//!   nor call what only widens the attack surface. Without namespaces it cannot signal other processes either.
+//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor open sockets (but pairs, which lead nowhere else)
+//!   or memory that nothing counts, nor call what only widens the attack surface. Without namespaces it cannot signal other processes either.
 //! - **Limits**: memory, time on a core, size of files, open files, processes, no core dump.
 //!
 //! Where a kernel or a container lacks one of them the others still hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
@@ -62,11 +62,10 @@ const DEVICES_READ: [&str; 3] = ["/dev/zero", "/dev/random", "/dev/urandom"];
 const USER_FIRST: u32 = 0x7000_0000;
 const USERS: u32 = 1 << 24;
 
-/// How the temporary directories are called.
+/// How the temporary directories are called; the number of the server's process follows.
 const WORKSPACE_PREFIX: &str = "snaphook-process-";
 
-/// How they are called until they are held. One of that name that is as old as this was left by a server that was killed.
-const WORKSPACE_NEW_PREFIX: &str = ".snaphook-process-";
+/// Until they are held, a point stands before that. One that is as old as this was left by a server that was killed.
 const STALE_AGE: Duration = Duration::from_secs(60);
 
 /// Beside a directory: the session whose processes use it, and the time since boot at which it began.
@@ -83,7 +82,8 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new() -> io::Result<Self> {
-        let new = tempfile::Builder::new().prefix(WORKSPACE_NEW_PREFIX).tempdir()?.keep();
+        let prefix = format!(".{WORKSPACE_PREFIX}{}-", std::process::id());
+        let new = tempfile::Builder::new().prefix(&prefix).tempdir()?.keep();
         let held = hold(&new)?;
         // From here on whoever finds it and can hold it knows that nobody else does.
         let name = new.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned();
@@ -102,7 +102,7 @@ impl Workspace {
     }
 
     /// Notes whose it is. A server that is killed takes its programs along, but not what those started where there are no
-    /// namespaces: the next server ends them.
+    /// namespaces: its keeper ends them, or the next server.
     pub(super) fn note_session(&self, session: i32) -> io::Result<()> {
         let started = started_at(session).unwrap_or(0);
         let mut options = fs::OpenOptions::new();
@@ -128,6 +128,9 @@ fn started_at(process: i32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// How long the end of what is left of a session is waited for.
+const SESSION_ENDS: Duration = Duration::from_secs(5);
+
 /// Ends what is left of the session that used a directory. A session's number is nobody else's while it has processes; that
 /// they are confined as programs are says that it is still the same.
 fn end_session(workspace: &Path) {
@@ -138,22 +141,32 @@ fn end_session(workspace: &Path) {
     let note = fs::read_to_string(note).unwrap_or_default();
     let Some((session, since)) = note.split_once(' ') else { return };
     let (Ok(session), Ok(since)) = (session.parse::<i32>(), since.parse::<u64>()) else { return };
+    let Some(group) = rustix::process::Pid::from_raw(session) else { return };
+    let began = Instant::now();
+    while has_members(session, since) && began.elapsed() < SESSION_ENDS {
+        // Nobody can leave the group, which is the session's own. A signal to it reaches also those that are being forked.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a session of programs has processes that have not ended.
+fn has_members(session: i32, since: u64) -> bool {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).any(|pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let is_member = fields.split_whitespace().nth(3).and_then(|text| text.parse().ok()) == Some(session);
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let is_confined = status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
-        if is_member
-            && is_confined
-            && started_at(pid).is_some_and(|started| started >= since)
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            // It may be gone already.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
+        let mut fields = fields.split_whitespace();
+        let has_ended = fields.next().is_none_or(|state| matches!(state, "Z" | "X"));
+        let is_member = fields.nth(2).and_then(|text| text.parse().ok()) == Some(session);
+        // Only of members more is looked at: there may be many others.
+        !has_ended && is_member && is_confined(pid) && started_at(pid).is_some_and(|started| started >= since)
+    })
+}
+
+fn is_confined(process: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
 }
 
 /// Takes a directory, unless somebody has it.
@@ -166,20 +179,32 @@ fn hold(path: &Path) -> io::Result<OwnedFd> {
 
 /// Removes the directories that servers left which were killed while a program ran.
 pub(super) fn remove_stale() {
+    remove_left(None);
+}
+
+/// The same for one server, which has ended.
+pub(super) fn remove_of(server: u32) {
+    remove_left(Some(server));
+}
+
+fn remove_left(server: Option<u32>) {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let is_new = name.as_bytes().starts_with(WORKSPACE_NEW_PREFIX.as_bytes());
-        if !is_new && !name.as_bytes().starts_with(WORKSPACE_PREFIX.as_bytes()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let held_name = name.strip_prefix('.').unwrap_or(&name);
+        let Some(rest) = held_name.strip_prefix(WORKSPACE_PREFIX) else { continue };
+        let is_asked_for = server.is_some_and(|server| rest.starts_with(&format!("{server}-")));
+        if server.is_some() && !is_asked_for {
             continue;
         }
         let Ok(meta) = entry.metadata() else { continue };
         // What somebody else made with such a name is not ours to touch, least of all to follow.
         let ours = meta.uid() == Privileges::get().user || (USER_FIRST..USER_FIRST + USERS).contains(&meta.uid());
-        let old = !is_new || meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
+        let is_new = name.starts_with('.');
+        let old = meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
         if meta.is_dir()
             && ours
-            && old
+            && (!is_new || is_asked_for || old)
             && let Ok(_held) = hold(&entry.path())
         {
             end_session(&entry.path());
@@ -251,6 +276,16 @@ pub(super) fn is_overfull(root: &Path, unlinked_bytes: u64) -> bool {
     false
 }
 
+/// What the kernel may keep of what was sent through one socket of a pair and was not read: it lets the sender go on until as
+/// much is under way, and then finishes the piece at hand, which is at most half of that.
+fn socket_bytes() -> u64 {
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/net/core/wmem_default").unwrap_or_default();
+        text.trim().parse().unwrap_or(256 << 10) * 3 / 2
+    })
+}
+
 /// What a run uses at a moment.
 #[derive(Default)]
 pub(super) struct Load {
@@ -264,7 +299,7 @@ pub(super) struct Load {
 pub(super) fn load(session: i32, root: &Path) -> Load {
     let mut load = Load::default();
     let Ok(processes) = fs::read_dir("/proc") else { return load };
-    let mut unlinked = HashMap::new();
+    let (mut unlinked, mut sockets) = (HashMap::new(), HashSet::new());
     for process in processes.flatten() {
         if !process.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
@@ -277,7 +312,8 @@ pub(super) fn load(session: i32, root: &Path) -> Load {
             continue;
         }
         load.processes += 1;
-        note_unlinked(&path, root, &mut unlinked);
+        note_open(&path, &mut unlinked, &mut sockets);
+        note_mapped(&path, root, &mut unlinked);
         let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
         for line in status.lines() {
             if let Some(value) = line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")) {
@@ -287,20 +323,25 @@ pub(super) fn load(session: i32, root: &Path) -> Load {
         }
     }
     load.unlinked_bytes = unlinked.into_values().sum();
+    load.memory_bytes += sockets.len() as u64 * socket_bytes();
     load
 }
 
-/// Notes by inode the bytes of removed files that a process has open or mapped; those mapped from `root` only, since
-/// nothing else can be written. What cannot be read (the server may lack the right) is left out.
-fn note_unlinked(process: &Path, root: &Path, unlinked: &mut HashMap<u64, u64>) {
+/// Notes by inode the bytes of removed files that a process has open, and its sockets. What cannot be read (the server may
+/// lack the right) is left out.
+fn note_open(process: &Path, unlinked: &mut HashMap<u64, u64>, sockets: &mut HashSet<u64>) {
     for descriptor in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-        if let Ok(meta) = fs::metadata(descriptor.path())
-            && meta.is_file()
-            && meta.nlink() == 0
-        {
+        let Ok(meta) = fs::metadata(descriptor.path()) else { continue };
+        if meta.is_file() && meta.nlink() == 0 {
             unlinked.insert(meta.ino(), meta.len());
+        } else if meta.file_type().is_socket() {
+            sockets.insert(meta.ino());
         }
     }
+}
+
+/// Notes those that it has mapped, from `root` only, since nothing else can be written.
+fn note_mapped(process: &Path, root: &Path, unlinked: &mut HashMap<u64, u64>) {
     let maps = fs::read(process.join("maps")).unwrap_or_default();
     for line in maps.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b" (deleted)")) {
         // Addresses, rights, offset, device, inode, path.
@@ -359,7 +400,7 @@ pub(super) fn plan(
         limits: limits.into_iter().map(|(resource, most)| (i64::from(resource), most)).collect(),
         user: workspace.user,
         ruleset: ruleset(&grant.program, &workspace.path).map_err(io::Error::other)?,
-        filter: filter(namespaces != 0),
+        filter: filter(namespaces != 0, privileges.sees_descriptors(&grant.program)),
         args: std::iter::once(Ok(program.clone()))
             .chain(args.iter().map(|arg| text(arg.as_bytes())))
             .collect::<io::Result<_>>()?,
@@ -437,14 +478,21 @@ fn loader(path: &Path) -> Option<PathBuf> {
 
 /// System calls that fail with "not permitted": those that leave the process group or outlive it, and those that programs
 /// which turn data into data do not need but attacks on kernels do.
-fn filter(namespaces: bool) -> Vec<libc::sock_filter> {
+/// `pairs`: whether pairs of sockets can be counted.
+fn filter(namespaces: bool, pairs: bool) -> Vec<libc::sock_filter> {
     let filter = Filter::new()
         .refuse(&[libc::SYS_setsid, libc::SYS_setpgid])
-        // It would outlive the server.
-        .refuse_only(libc::SYS_prctl, 0, &[libc::PR_SET_PDEATHSIG as u32])
+        // It would outlive the server, or hide what it has open.
+        .refuse_only(libc::SYS_prctl, 0, &[libc::PR_SET_PDEATHSIG as u32, libc::PR_SET_DUMPABLE as u32])
         .refuse_with(libc::SYS_clone, 0, NAMESPACES)
         // What its flags are stands in memory, which no filter sees: C libraries use `clone` then.
         .unknown(libc::SYS_clone3)
+        // Runtimes wake themselves by pairs. What is sent into one and not read counts while the program runs, as much as
+        // the kernel keeps by default: more cannot be asked for.
+        .require(libc::SYS_socketpair, 0, &[libc::AF_UNIX as u32])
+        .allow_only(libc::SYS_socketpair, 1, if pairs { &STREAMS } else { &[] })
+        .refuse_only(libc::SYS_setsockopt, 2, &[libc::SO_SNDBUF as u32, libc::SO_SNDBUFFORCE as u32])
+        .refuse(BEYOND_A_PAIR)
         .refuse(UNCOUNTED)
         .refuse(KERNEL);
     if namespaces {
@@ -494,13 +542,25 @@ const UNCOUNTED: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
-    // Landlock knows only TCP, sockets with a path lead out of every namespace, and what is sent and not read is kept.
+    // Landlock knows only TCP, and sockets with a path lead out of every namespace.
     libc::SYS_socket,
-    libc::SYS_socketpair,
     libc::SYS_io_setup,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+];
+
+/// Of a pair of sockets, what finds or is found by another socket, and what puts a descriptor into it, where no list of
+/// descriptors has it any more.
+const BEYOND_A_PAIR: &[libc::c_long] =
+    &[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_sendmsg, libc::SYS_sendmmsg];
+
+/// Kinds of a pair of sockets: streams. Pairs of datagrams can be connected anew, to what has a path.
+const STREAMS: [u32; 4] = [
+    libc::SOCK_STREAM as u32,
+    (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32,
+    (libc::SOCK_STREAM | libc::SOCK_NONBLOCK) as u32,
+    (libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32,
 ];
 
 /// Namespaces and file systems, other processes, and the kernel itself.
@@ -556,6 +616,8 @@ struct Privileges {
     group: u32,
     /// Whether root may become the users from [`USER_FIRST`] on.
     users: bool,
+    /// Whether it may look at processes of other users (CAP_SYS_PTRACE).
+    looks: bool,
 }
 
 impl Privileges {
@@ -585,8 +647,15 @@ impl Privileges {
                     && effective & NEEDED == NEEDED
                     && mapped("/proc/self/uid_map")
                     && mapped("/proc/self/gid_map"),
+                looks: effective & 1 << 19 != 0,
             }
         })
+    }
+
+    /// Whether the server can see what a program has open: of a user of its own only with a right, and of the server's own user
+    /// unless the program's file may be executed but not read.
+    fn sees_descriptors(&self, program: &Path) -> bool {
+        self.looks || !self.users && File::open(program).is_ok()
     }
 
     /// A number that no other program has at this moment: sixteen million go round, starting where no other server of

@@ -13,6 +13,17 @@ use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::session::{ProcessCommand, ProcessOutput, Session};
 use crate::hooks::testing::{Bench, access_error, rerun, skip};
 
+/// This test is the keeper, when the server's side starts it as one.
+pub(super) const KEEPER_TEST: &str = "hooks::capabilities::process::tests::keeper_process";
+pub(super) const KEEPER: &str = "SNAPHOOK_KEEPER";
+
+#[test]
+fn keeper_process() {
+    if std::env::var_os(KEEPER).is_some() {
+        super::keeper::serve();
+    }
+}
+
 /// A folder that programs without rights can reach.
 struct Folder(tempfile::TempDir);
 
@@ -324,6 +335,38 @@ fn what_a_killed_server_left_is_removed_and_nothing_else() {
     assert!(!stale.exists() && !just_left.exists() && !old.exists());
     assert!(young.exists() && used.path().exists());
     fs::remove_dir_all(young).unwrap();
+}
+
+/// Python's event loop wakes itself through a pair of sockets.
+#[tokio::test]
+async fn event_loops_work() {
+    let source = "import asyncio\nasync def work(n):\n  await asyncio.sleep(0)\n  return await asyncio.to_thread(lambda: n * 2)\n\
+                  async def main():\n  return sum(await asyncio.gather(*[work(n) for n in range(5)]))\nprint(asyncio.run(main()))";
+    let Some(result) = run_python(source, "").await else { return };
+    assert_eq!(text(result), "20\n");
+}
+
+/// What is sent into pairs of sockets and is not read is no process's memory, but counts.
+#[tokio::test]
+async fn pairs_of_sockets_count() {
+    let fill = "import os, socket, time\nkept = []\nfor n in range(110):\n  a, b = socket.socketpair()\n  kept.append((a, b))\n  \
+                for s in (a, b):\n    s.setblocking(False)\n    try:\n      while True: s.send(b'x' * 65536)\n    except BlockingIOError: pass\n";
+    for source in [
+        format!("{fill}time.sleep(60)"),
+        // Over several processes, of which none has many.
+        format!("import os\nfor n in range(3):\n  if os.fork() == 0: break\n{fill}time.sleep(60)")
+            .replace("range(110)", "range(40)"),
+    ] {
+        let Some(result) = run_python(&source, ", memory = '64 MiB', timeout = '30 s'").await else { return };
+        let error = result.unwrap_err();
+        assert!(error.message.contains("used more than 64 MiB of memory"), "{}", error.message);
+    }
+    let Some(result) =
+        run_python("import socket\na, b = socket.socketpair()\na.sendall(b'x')\nprint(b.recv(1))", "").await
+    else {
+        return;
+    };
+    assert_eq!(text(result), "b'x'\n");
 }
 
 #[tokio::test]
