@@ -82,6 +82,104 @@ async fn one_module_serves_several_phases() {
     assert!(called.failure().message.contains("the export preCreate is no function"), "{}", called.failure().message);
 }
 
+/// Where a source may say so in its own words, and where code that it makes while it runs may: no name leads anywhere, not
+/// even one by which an engine knows parts of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_can_be_imported() {
+    for (line, source) in [
+        (1, "import host from 'snaphook:runner/host';\nexport default () => {}"),
+        (1, "import 'snaphook:runner/host';\nexport default () => {}"),
+        (2, "export default () => {};\nimport * as host from 'snaphook:runner/host'"),
+        (2, "export default () => {};\nimport { log } from 'qjs:std'"),
+        (1, "import data from './a.json' with { type: 'json' }; export default () => {}"),
+        (2, "export default () => {};\nexport * from 'os'"),
+        (2, "export default () => {};\nexport * as all from 'os'"),
+        (2, "export default () => {};\nexport { log } from 'snaphook:runner/host'"),
+        (1, "export { default } from './handler.js'"),
+        (2, "export default async () => {\n  await import('snaphook:runner/host') }"),
+        (2, "export default async ({ after }) => {\n  await import(after.name) }"),
+        (3, "type T = 1;\nexport default (t: T) => {};\nexport * from 'os'"),
+        (3, "type T = 1;\nexport default (t: T) => {};\nimport 'os'"),
+    ] {
+        let error = case(Phase::PreCreate).prepare(source.as_bytes()).await.err().unwrap();
+        assert!(error.message.contains("cannot be imported; `snaphook hook build`"), "{source}: {error:?}");
+        assert!((error.line, error.column.is_some()) == (Some(line), true), "{source}: {error:?}");
+    }
+    // The componentized runtime of QuickJS knows parts of itself by name, and ends the sandbox at any other.
+    if pre("export default () => ({ is: '__cqjs' in globalThis })", "{}").await.amended() == r#"{"is":true}"# {
+        return;
+    }
+    let source = "
+        const names = ['snaphook:runner/host', 'snaphook:runner/host@0.0.0', 'snaphook:runner', 'snaphook:hook/read', 'host',
+            'runner', 'main', 'componentize-qjs:shim.js', 'componentize-qjs:user.js', 'local:init/module-loader', 'input',
+            '<input>', 'eval', 'eval_script', '<eval>', 'wit', 'wasi:clocks/monotonic-clock',
+            'std', 'os', 'bjson', 'qjs:std', 'qjs:os', 'node:fs', 'fs', 'lodash', './a.js', '/etc/passwd', 'file:///etc/passwd',
+            'data:text/javascript,export default 1', 'blob:x', 'http://localhost/a.js', ''];
+        const Async = (async () => {}).constructor, Generator = (function* () {}).constructor;
+        const text = (name) => `import(${JSON.stringify(name)})`;
+        const ways = {
+            eval: (name) => eval(text(name)),
+            indirect: (name) => (0, eval)(text(name)),
+            module: (name) => eval(`import(${JSON.stringify(name)}, { with: { type: 'json' } })`),
+            function: (name) => new Function('name', 'return import(name)')(name),
+            async: (name) => new Async('name', 'return await import(name)')(name),
+            generator: (name) => new Generator('name', 'yield import(name)')(name).next().value,
+            nested: (name) => eval(`(() => eval(${JSON.stringify(text(name))}))()`),
+            timer: (name) => new Promise((done) => setTimeout(() => done(eval(text(name))), 0)),
+        };
+        const wrong = [];
+        const attempt = async (when) => {
+            for (const way in ways) for (const name of names) {
+                try {
+                    wrong.push(`${when} ${way} ${name}: ${Reflect.ownKeys(await ways[way](name)).map(String)}`);
+                } catch (error) {
+                    if (!(error instanceof Error) || !/import|module|not supported/i.test(error.message)) wrong.push(`${way} ${name}: ${error}`);
+                }
+            }
+        };
+        export default async function () {
+            await attempt('called');
+            for (const code of ['import a from \"os\"', 'export * from \"os\"', 'import.meta.url']) {
+                try { (0, eval)(code); wrong.push(code); } catch (error) { if (!(error instanceof SyntaxError)) wrong.push(`${error}`); }
+            }
+            return { wrong };
+        }";
+    assert_eq!(pre(source, "{}").await.amended(), r#"{"wrong":[]}"#);
+}
+
+/// What the language has, what is documented, and nothing of what runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn globals_are_the_languages_and_the_documented_ones() {
+    const KNOWN: &str = "Object Function Error EvalError RangeError ReferenceError SyntaxError TypeError URIError AggregateError
+        SuppressedError InternalError Array Boolean Number BigInt String Symbol Date RegExp Map Set WeakMap WeakSet WeakRef
+        FinalizationRegistry Promise Proxy Reflect Math JSON Atomics Iterator DisposableStack AsyncDisposableStack
+        ArrayBuffer SharedArrayBuffer DataView Int8Array Uint8Array Uint8ClampedArray Int16Array Uint16Array Int32Array Uint32Array
+        BigInt64Array BigUint64Array Float16Array Float32Array Float64Array Intl Temporal
+        eval parseInt parseFloat isNaN isFinite decodeURI decodeURIComponent encodeURI encodeURIComponent escape unescape
+        Infinity NaN undefined globalThis
+        console TextEncoder TextDecoder URL URLSearchParams Headers Request Response AbortController AbortSignal
+        Event EventTarget DOMException structuredClone crypto Crypto SubtleCrypto queueMicrotask performance
+        setTimeout clearTimeout setInterval clearInterval setImmediate clearImmediate atob btoa fetch print Reject";
+    let source = format!(
+        "const known = new Set(`{KNOWN}`.split(/\\s+/));
+         const own = () => Reflect.ownKeys(globalThis).filter((name) => !known.has(name) && name !== Symbol.toStringTag).map(String);
+         const early = own();
+         export default function () {{
+             const caller = (() => {{ try {{ return String(Object.keys(this ?? {{}})) }} catch (error) {{ return '' }} }})();
+             return {{ names: own(), early, caller }};
+         }}"
+    );
+    let called = pre(&source, "{}").await;
+    let found: serde_json::Value = snaphook_driver::json::parse(called.amended()).unwrap();
+    // The componentized runtime finds its way by it at every asynchronous call; it is frozen.
+    let names = |member: &str| {
+        let names = found[member].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+        names.filter(|name| *name != "__cqjs").map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!((names("names"), names("early")), (Vec::new(), Vec::new()), "{found}");
+    assert_eq!(found["caller"], "", "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn async_handlers_timers_and_thenables() {
     assert_eq!(value("await new Promise(r => setTimeout(() => r(1), 20))").await, "1");
