@@ -70,13 +70,7 @@ impl FairSemaphore {
                     state.take(key, count);
                     return FairPermit { shared: Arc::clone(&self.0), key, count };
                 }
-                let (granted, waiting) = oneshot::channel();
-                let waiter = Waiter { count, granted };
-                match state.queues.iter_mut().find(|(known, _)| *known == key) {
-                    Some((_, queue)) => queue.push_back(waiter),
-                    None => state.queues.push_back((key, VecDeque::from([waiter]))),
-                }
-                waiting
+                state.wait(key, count)
             };
             // Also when everybody before it waits for more than is free.
             self.0.serve();
@@ -89,6 +83,28 @@ impl FairSemaphore {
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
         self.0.state().free
+    }
+}
+
+impl FairPermit {
+    /// Gives way to whoever waits, and waits behind them. It queues up before it gives anything back: who came back later,
+    /// when others have been served, would be as late each time as they are many.
+    pub(super) async fn pass(self) -> Self {
+        let (shared, key, count) = (Arc::clone(&self.shared), self.key, self.count);
+        let waiting = {
+            let mut state = shared.state();
+            state.forget_gone();
+            if state.queues.is_empty() {
+                return self;
+            }
+            state.wait(key, count)
+        };
+        drop(self);
+        match waiting.await {
+            Ok(permit) => permit,
+            // Whoever waits is granted, unless a thread that serves has panicked.
+            Err(_) => FairSemaphore(shared).acquire(key, count).await,
+        }
     }
 }
 
@@ -121,14 +137,29 @@ impl State {
         *self.held.entry(key).or_insert(0) += count;
     }
 
-    /// The next that can be served, with its permits taken.
-    fn next(&mut self, share: Share) -> Option<(Key, Waiter)> {
+    /// One more that waits: behind those of its hook, and a hook that has none behind all hooks.
+    fn wait(&mut self, key: Key, count: usize) -> oneshot::Receiver<FairPermit> {
+        let (granted, waiting) = oneshot::channel();
+        let waiter = Waiter { count, granted };
+        match self.queues.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, queue)) => queue.push_back(waiter),
+            None => self.queues.push_back((key, VecDeque::from([waiter]))),
+        }
+        waiting
+    }
+
+    fn forget_gone(&mut self) {
         for (_, queue) in &mut self.queues {
             while queue.front().is_some_and(|waiter| waiter.granted.is_closed()) {
                 queue.pop_front();
             }
         }
         self.queues.retain(|(_, queue)| !queue.is_empty());
+    }
+
+    /// The next that can be served, with its permits taken.
+    fn next(&mut self, share: Share) -> Option<(Key, Waiter)> {
+        self.forget_gone();
         for index in 0..self.queues.len() {
             let (key, count) = (self.queues[index].0, self.queues[index].1.front()?.count);
             if self.may_take(share, key, count) {
@@ -233,6 +264,44 @@ mod tests {
         assert_eq!(order, [1, 2, 3, 1, 2, 1]);
         drop(held);
         assert_eq!(semaphore.free(), 1);
+    }
+
+    /// Who passes a permit on, as what is long does at each of its turns, comes again as soon as the hooks before it had theirs,
+    /// however many wait of each.
+    #[test]
+    fn who_passes_comes_again_after_one_of_each_other_hook() {
+        for permits in [1, 2] {
+            let semaphore = FairSemaphore::new(permits, Share::All);
+            let mut held: Vec<_> = (0..permits).map(|_| ask(&semaphore, 1, 1).ok().unwrap()).collect();
+            let keys = std::iter::repeat_n(1, 62).chain([2]).chain(std::iter::repeat_n(3, 20));
+            let mut waiting: Vec<_> = keys.map(|key| ask(&semaphore, key, 1).err().unwrap()).collect();
+            let mut order = Vec::new();
+            for _ in 0..300 {
+                waiting.push(Box::pin(held.remove(0).pass()));
+                assert!(waiting.last_mut().unwrap().now_or_never().is_none(), "it goes behind the others");
+                waiting.retain_mut(|waiting| match waiting.now_or_never() {
+                    Some(permit) => {
+                        order.push(permit.key);
+                        held.push(permit);
+                        false
+                    }
+                    None => true,
+                });
+                assert_eq!(held.len(), permits);
+            }
+            // One of each other hook at most while it waits, and those that are served while it has a permit.
+            let places: Vec<_> = (0..order.len()).filter(|place| order[*place] == 2).collect();
+            assert!(
+                places.windows(2).all(|pair| pair[1] - pair[0] <= 2 + permits) && places.len() >= 70,
+                "{permits}: {order:?}"
+            );
+        }
+        let alone = FairSemaphore::new(1, Share::All);
+        let permit = ask(&alone, 1, 1).ok().unwrap();
+        let gone = ask(&alone, 2, 1).err();
+        drop(gone);
+        assert!(permit.pass().now_or_never().is_some(), "nobody else wants it");
+        assert_eq!(alone.free(), 1);
     }
 
     #[test]

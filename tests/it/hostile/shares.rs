@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Server, eventually};
+use crate::support::{Server, ServerOptions, eventually};
 use crate::workbench::{create, grant, open_model};
 
 /// So soon a hook runs whose neighbour has all that it can get.
@@ -38,6 +38,51 @@ fn programs_of_one_hook_leave_some_to_others() {
     let started = Instant::now();
     assert_eq!(react(&api, "one", &json!({"seconds": "0"}))["code"], 0);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+/// Hooks take turns on the cores, however many calls each of them has: one call that has as much to do as sixteen of another
+/// hook ends before half of sixty-four do, since it gets at least every second turn of one core.
+#[cfg(target_os = "linux")]
+#[test]
+fn many_long_calls_of_one_hook_leave_the_cores_to_others() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const MANY: usize = 64;
+    const WORK: &str = "export function preCreate({ after }) { for (let n = 0; n < after.rounds * 1_000_000; n++); }";
+    let options =
+        ServerOptions { hooks: format!("timeout = '110 s'\nconcurrency = {MANY}"), ..ServerOptions::default() };
+    let server = Server::start_with(options);
+    let api = server.client();
+    for model in ["many", "one"] {
+        open_model(&api, model);
+        api.put_javascript(model, "preCreate", WORK).expect(200);
+    }
+    let ended = AtomicUsize::new(0);
+    let before = std::thread::scope(|scope| {
+        for client in (0..MANY).map(|_| server.client()) {
+            let ended = &ended;
+            scope.spawn(move || {
+                create(&client, "many", &json!({"rounds": 1})).expect(201);
+                ended.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        eventually("its calls have the cores", || (lane_ticks(server.pid()) >= 20).then_some(()));
+        create(&api, "one", &json!({"rounds": MANY / 4})).expect(201);
+        ended.load(Ordering::SeqCst)
+    });
+    assert!(before < MANY / 2, "{before} calls of the other hook ended first");
+}
+
+/// Hundredths of a second that the threads for long calls had a core.
+#[cfg(target_os = "linux")]
+fn lane_ticks(server: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{server}/task")).expect("threads").flatten();
+    let ticks = |thread: std::fs::DirEntry| -> Option<u64> {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        name.ends_with("(hook-lane").then(|| fields.split_whitespace().nth(11)?.parse().ok())?
+    };
+    threads.filter_map(ticks).sum()
 }
 
 #[test]

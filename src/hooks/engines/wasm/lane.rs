@@ -9,8 +9,9 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime as Tokio;
@@ -56,15 +57,20 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
     };
     let task = lane.tokio.spawn(async move {
         let (turns, key) = (&lane.turns, metered.clock.share_key());
+        let mut turn = turns.acquire(key, 1).await;
         let value = loop {
             // For one tick at most.
-            let turn = turns.acquire(key, 1).await;
-            let polled = poll_fn(|context| Poll::Ready(metered.poll(context, Duration::MAX))).await;
-            drop(turn);
-            match polled {
+            let (polled, goes_on) = poll_fn(|context| Poll::Ready(turn_of(&mut metered, context))).await;
+            turn = match polled {
                 Poll::Ready(value) => break value,
-                Poll::Pending => woken().await,
-            }
+                // Also when nobody waits for the turn: others wait for the thread, to ask for one.
+                Poll::Pending if goes_on => tokio::join!(turn.pass(), woken()).0,
+                Poll::Pending => {
+                    drop(turn);
+                    woken().await;
+                    turns.acquire(key, 1).await
+                }
+            };
         };
         (value, metered.cpu)
     });
@@ -73,6 +79,31 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
         // Endless patience never gives `None`; a task that is gone has panicked or the process ends.
         Ok((None, cpu)) => (Err(Broken::internal("the call was given up".into())), cpu),
         Err(error) => (Err(Broken::internal(format!("the call was lost: {error}"))), Duration::ZERO),
+    }
+}
+
+/// Lets a call run until its next tick or until it has to wait; and whether it goes on at once.
+fn turn_of<T>(call: &mut Metered<T>, context: &Context<'_>) -> (Poll<Option<Result<T, Broken>>>, bool) {
+    let woken = Arc::new(Woken { by_now: AtomicBool::new(false), task: context.waker().clone() });
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = call.poll(&mut Context::from_waker(&waker), Duration::MAX);
+    (polled, woken.by_now.load(Ordering::Acquire))
+}
+
+/// Wakes a task, and remembers that something did.
+struct Woken {
+    by_now: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.by_now.store(true, Ordering::Release);
+        self.task.wake_by_ref();
     }
 }
 
