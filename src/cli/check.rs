@@ -7,14 +7,11 @@ use serde_json::Value;
 use super::client::{Client, path};
 use super::{Failure, Global, Result, apply, block_on, output};
 use crate::catalog::files;
-use crate::config::{Config, Grant};
+use crate::config::{Config, FILE_DEFAULT, Grant};
 use crate::hooks::pattern::matches;
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
-    if let Some(refusal) = config.refusal() {
-        return Err(refusal.into());
-    }
     if config.hooks.apply {
         apply::check_folder(&config)?;
         let models = files::read_directory(&config.hooks.directory).map_err(|errors| {
@@ -32,7 +29,11 @@ pub(super) fn check(global: &Global) -> Result<()> {
     for warning in warnings(global, &config)? {
         output::line(format!("warning: {warning}"))?;
     }
-    output::line(format!("{} is fine: serves at {}, {grants}", config.name(), config.url()))
+    let what = match &config.file {
+        Some(_) => format!("{} is fine", config.name()),
+        None => format!("no {FILE_DEFAULT} here, the defaults are fine"),
+    };
+    output::line(format!("{what}: serves at {}, {grants}", config.url()))
 }
 
 /// What a server has that grants may name.

@@ -61,12 +61,7 @@ impl Dev {
                     ended = follow(Arc::new(client), &directory, global) => ended,
                     ended = interrupted() => ended,
                 },
-                Err(Failure::NoServer(_)) if !client.is_named() => {
-                    if let Some(refusal) = config.refusal() {
-                        return Err(refusal.into());
-                    }
-                    serve_and_follow(config, &directory, global).await
-                }
+                Err(Failure::NoServer(_)) if !client.is_named() => serve_and_follow(config, &directory, global).await,
                 Err(error) => Err(error),
             }
         })

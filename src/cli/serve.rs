@@ -40,10 +40,11 @@ pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
     match &config.file {
         Some(file) => tracing::info!("configuration: {}", file.display()),
-        None => tracing::info!("no {} here: the defaults hold", config::FILE_DEFAULT),
-    }
-    if let Some(refusal) = config.refusal() {
-        return Err(refusal.into());
+        None => tracing::info!(
+            "no {} here: serving this machine alone, at {}, without authentication, and with the defaults for the rest",
+            config::FILE_DEFAULT,
+            config.server.mount_address
+        ),
     }
     let workers = config.server.workers;
     on_all_cores(workers, run(config, Options::default()))
@@ -168,7 +169,7 @@ async fn serve_until(
 }
 
 /// `[hooks] apply = true`.
-async fn apply(config: &Config, engine: &Engine, folder: Option<&Path>) -> Result<()> {
+async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> Result<()> {
     if let Some(folder) = folder {
         return apply_what_is_whole(folder, engine).await;
     }
@@ -199,7 +200,7 @@ async fn apply(config: &Config, engine: &Engine, folder: Option<&Path>) -> Resul
 }
 
 /// What is wrong is for the caller to find out: it is left as it was.
-async fn apply_what_is_whole(folder: &Path, engine: &Engine) -> Result<()> {
+async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> {
     let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
     let (models, _) = read_what_is_whole(folder);
     match engine.apply_files(&models, &origin).await {

@@ -217,12 +217,16 @@ impl Config {
         accept(config, name, errors)
     }
 
-    /// What holds without a file. Paths are meant from `directory`.
+    /// What holds without a file: the defaults of all keys, except that it serves this machine alone and asks for no token.
+    /// Paths are meant from `directory`.
     pub fn defaults(directory: &Path) -> Config {
         let document = Document::new("", &environment);
         let table = toml::de::DeTable::new();
         let mut root = Section::root(&document, &table);
-        sections::config(&document, &mut root, directory, None)
+        let mut config = sections::config(&document, &mut root, directory, None);
+        config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        config.auth = AuthMode::Open;
+        config
     }
 
     /// Checks the text of a file. `name` is what messages call it, `environment` what `env:NAME` stands for.
@@ -264,13 +268,6 @@ impl Config {
             }
             None => FILE_DEFAULT.to_owned(),
         }
-    }
-
-    /// Why no server may start with this configuration. A file that was loaded has been asked already; the defaults
-    /// alone are meant for a server with tokens.
-    pub fn refusal(&self) -> Option<ConfigErrors> {
-        let fault = sections::mode_fault(self.auth, None, self.server.mount_address, None)?;
-        Some(ConfigErrors::new(self.name(), vec![fault]))
     }
 
     /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`.

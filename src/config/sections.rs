@@ -122,7 +122,7 @@ fn auth(document: &Document<'_>, root: &mut Section<'_>, address: &Address) -> A
 }
 
 /// Why a server may not start with this mode on this address.
-pub(super) fn mode_fault(
+fn mode_fault(
     mode: AuthMode,
     mode_line: Option<usize>,
     address: SocketAddr,

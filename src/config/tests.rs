@@ -36,11 +36,11 @@ fn accept(text: &str) -> Config {
 #[test]
 fn defaults() {
     let config = Config::defaults(Path::new("/srv"));
-    assert_eq!(config.server.mount_address.to_string(), "0.0.0.0:1337");
+    assert_eq!(config.server.mount_address.to_string(), "127.0.0.1:1337");
     assert_eq!(config.server.mount_path, "/");
     assert_eq!(config.server.max_body_bytes, 8 << 20);
     assert!(config.server.workers >= 1);
-    assert_eq!(config.auth, AuthMode::Tokens);
+    assert_eq!(config.auth, AuthMode::Open);
     assert_eq!(config.plugins_directory, Path::new("/srv/plugins"));
     assert_eq!(config.hooks.directory, Path::new("/srv/hooks"));
     assert_eq!(config.hooks.cache, Path::new("/srv/data/cache"));
@@ -57,20 +57,12 @@ fn defaults() {
         ["file data/secrets", "sqlite data/events.db", "sqlite data/models.db", "sqlite data/errors.db"]
     );
     assert_eq!(config.grants, []);
-    assert!(
-        config
-            .refusal()
-            .unwrap()
-            .to_string()
-            .contains("`auth.mode` is 'tokens' (the default), which is not in this version yet")
-    );
 }
 
 #[test]
 fn the_file_of_the_repository() {
     let text = include_str!("../../config.toml");
     let config = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.refusal(), None);
     assert!(config.hooks.apply);
     assert_eq!(config.grants.len(), 2);
 
