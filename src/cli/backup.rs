@@ -90,11 +90,11 @@ async fn receive(mut answer: reqwest::Response, file: &mut File, bar: &ProgressB
 
 /// From stores that no server has open; they say so if one has.
 async fn offline(config: &Config, file: &mut File, bar: &ProgressBar) -> Result<()> {
-    let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(2);
+    let (sender, mut pieces) = mpsc::channel::<backup::Piece>(2);
     let mut scanner = Scanner::default();
     let write = async {
         while let Some(piece) = pieces.recv().await {
-            take(file, bar, &mut scanner, &piece)?;
+            take(file, bar, &mut scanner, piece.as_ref())?;
         }
         Ok::<(), Failure>(())
     };

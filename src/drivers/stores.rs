@@ -1,5 +1,6 @@
 //! The four stores, opened in their order and closed in reverse.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use snaphook_driver::{
 };
 
 use super::table::{self, Store};
-use super::vault::{Vault, VaultError};
+use super::vault::{Secret, Vault, VaultError, unseal};
 use crate::config::Config;
 
 /// The stores of one configuration, open.
@@ -76,8 +77,8 @@ impl Stores {
     }
 }
 
-/// The stores as a restore and an offline backup use them: secrets stay encrypted, so their private key is not needed,
-/// and none is made.
+/// The stores as a restore and an offline backup use them: secrets stay encrypted, so their private key is not needed
+/// unless a setting refers to one, and none is made.
 pub(super) struct BareStores {
     pub(super) secure: Arc<dyn SecureStore>,
     pub(super) event: Arc<dyn EventStore>,
@@ -86,30 +87,19 @@ pub(super) struct BareStores {
 }
 
 impl BareStores {
-    pub(super) async fn open(config: &Config) -> Result<BareStores, OpenError> {
-        let refers = [Store::Event, Store::Model, Store::Error].into_iter().find(|store| {
-            let mut refers = false;
-            let mut settings = Value::Object(store.config(config).settings.clone());
-            each_string(&mut settings, &mut |text| refers |= text.starts_with("secret:"));
-            refers
-        });
-        if let Some(store) = refers {
-            return Err(OpenError(format!(
-                "{} refers to a secret, which cannot be read without the private key; write the setting out for this command",
-                place(config, store)
-            )));
-        }
-        let settings = |store: Store| store.config(config).settings.clone();
-        let secure = open_store(config, Store::Secure, settings(Store::Secure), &[], |driver| driver.secure).await?;
-        let event = match open_store(config, Store::Event, settings(Store::Event), &[], |driver| driver.event).await {
+    pub(super) async fn open(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
+        let settings = config.secure.settings.clone();
+        let secure = open_store(config, Store::Secure, settings, &[], |driver| driver.secure).await?;
+        let sealed = SealedSettings { config, secure: Arc::clone(&secure), sealed };
+        let event = match sealed.open(Store::Event, |driver| driver.event).await {
             Ok(event) => event,
             Err(error) => return Err(undo(error, [secure.close().await])),
         };
-        let model = match open_store(config, Store::Model, settings(Store::Model), &[], |driver| driver.model).await {
+        let model = match sealed.open(Store::Model, |driver| driver.model).await {
             Ok(model) => model,
             Err(error) => return Err(undo(error, [event.close().await, secure.close().await])),
         };
-        match open_store(config, Store::Error, settings(Store::Error), &[], |driver| driver.error).await {
+        match sealed.open(Store::Error, |driver| driver.error).await {
             Ok(error) => Ok(BareStores { secure, event, model, error }),
             Err(error) => Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
         }
@@ -122,6 +112,62 @@ impl BareStores {
             if let Err(error) = closed {
                 tracing::error!("{error}");
             }
+        }
+    }
+}
+
+/// Where the secrets are, encrypted, that settings refer to.
+pub(super) enum Sealed {
+    /// In the secure storage.
+    Stored,
+    /// In a backup: those of [`secrets_of_settings`] that it has.
+    InBackup(HashMap<String, Vec<u8>>),
+}
+
+/// The secrets that the settings of the other stores refer to.
+pub(super) fn secrets_of_settings(config: &Config) -> Vec<String> {
+    let stores = [Store::Event, Store::Model, Store::Error].into_iter();
+    stores.flat_map(|store| references(&store.config(config).settings)).collect()
+}
+
+struct SealedSettings<'a> {
+    config: &'a Config,
+    secure: Arc<dyn SecureStore>,
+    sealed: Sealed,
+}
+
+impl SealedSettings<'_> {
+    async fn open<T: ?Sized>(
+        &self,
+        store: Store,
+        function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
+    ) -> Result<Arc<T>, OpenError> {
+        let settings = &store.config(self.config).settings;
+        let mut values = Vec::new();
+        for name in references(settings) {
+            let value = self.value(&name).await;
+            values.push(value.map_err(|message| OpenError(format!("{} {message}", place(self.config, store))))?);
+        }
+        open_store(self.config, store, with_values(settings, &values), &values, function).await
+    }
+
+    async fn value(&self, name: &str) -> Result<String, String> {
+        let (sealed, place) = match &self.sealed {
+            Sealed::InBackup(secrets) => (secrets.get(name).cloned(), "the backup"),
+            Sealed::Stored => {
+                let sealed = self.secure.get(name).await.map_err(|error| format!("`secret:{name}`: {error}"))?;
+                (sealed.map(|sealed| sealed.bytes), "the secure storage")
+            }
+        };
+        let written = "or write the setting out for this command";
+        let sealed = sealed.ok_or_else(|| {
+            format!("`secret:{name}` names a secret that {place} does not have; set it where it is missing, {written}")
+        })?;
+        match unseal(&self.config.private_key, &self.config.directory, name, &sealed) {
+            Ok(secret) => text(name, &secret),
+            Err(error) => Err(format!(
+                "`secret:{name}` is in {place}, but cannot be read: {error}; put the private key there first, {written}"
+            )),
         }
     }
 }
@@ -204,15 +250,10 @@ fn redact<'a>(message: String, hidden: impl Iterator<Item = &'a String>) -> Stri
 
 /// The settings with every `secret:NAME` replaced, and the values that were put in.
 async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<String, Value>, Vec<String>), String> {
-    let mut settings = Value::Object(settings.clone());
-    let mut names = Vec::new();
-    each_string(&mut settings, &mut |text| names.extend(text.strip_prefix("secret:").map(str::to_owned)));
-    let mut values = Vec::with_capacity(names.len());
-    for name in names {
+    let mut values = Vec::new();
+    for name in references(settings) {
         let value = match vault.get(&name).await {
-            Ok(Some(secret)) => String::from_utf8(secret.expose().to_vec()).map_err(|_| {
-                format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings")
-            })?,
+            Ok(Some(secret)) => text(&name, &secret)?,
             Ok(None) => {
                 return Err(format!(
                     "`secret:{name}` names a secret that is not there; set it with `snaphook secret set {name}`"
@@ -223,6 +264,20 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
         };
         values.push(value);
     }
+    Ok((with_values(settings, &values), values))
+}
+
+/// The names of the secrets that settings refer to, as often as they do.
+fn references(settings: &Map<String, Value>) -> Vec<String> {
+    let mut settings = Value::Object(settings.clone());
+    let mut names = Vec::new();
+    each_string(&mut settings, &mut |text| names.extend(text.strip_prefix("secret:").map(str::to_owned)));
+    names
+}
+
+/// The settings with the values of their [`references`], in that order.
+fn with_values(settings: &Map<String, Value>, values: &[String]) -> Map<String, Value> {
+    let mut settings = Value::Object(settings.clone());
     let mut next = values.iter();
     each_string(&mut settings, &mut |text| {
         if text.starts_with("secret:")
@@ -232,9 +287,14 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
         }
     });
     match settings {
-        Value::Object(settings) => Ok((settings, values)),
-        _ => Ok((Map::new(), values)),
+        Value::Object(settings) => settings,
+        _ => Map::new(),
     }
+}
+
+fn text(name: &str, secret: &Secret) -> Result<String, String> {
+    String::from_utf8(secret.expose().to_vec())
+        .map_err(|_| format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings"))
 }
 
 /// Visits the strings of a tree, always in the same order.

@@ -92,11 +92,7 @@ impl Vault {
     /// `env:NAME`. Fails if the key cannot read what the store holds.
     pub async fn open(store: Arc<dyn SecureStore>, private_key: &str, directory: &Path) -> Result<Vault, VaultError> {
         let names = store.list("").await?;
-        let identity = match private_key.split_once(':') {
-            Some(("file", path)) => file_identity(&directory.join(path), names.len())?,
-            Some(("env", name)) => env_identity(name)?,
-            _ => return Err(VaultError::Key("expected 'file:PATH' or 'env:NAME'".to_owned())),
-        };
+        let identity = identity(private_key, directory, names.len())?;
         let recipient = identity.to_public();
         let vault = Vault { store, identity, recipient, key: private_key.to_owned(), cache: Mutex::default() };
         if let Some(name) = names.first() {
@@ -118,15 +114,7 @@ impl Vault {
         if let Some(secret) = known {
             return Ok(Some(secret));
         }
-        let plain = age::decrypt(&self.identity, &sealed.bytes).map_err(|error| match error {
-            age::DecryptError::NoMatchingKeys => VaultError::Key(format!(
-                "the secret `{name}` was encrypted for another key than the one in `{}`; bring that key back, or set the \
-                 secret again",
-                self.key
-            )),
-            error => VaultError::Damaged(format!("the secret `{name}` cannot be decrypted: {error}; set it again")),
-        })?;
-        let secret = Secret(Arc::new(SecretSlice::from(plain)));
+        let secret = decrypt(&self.identity, name, &sealed.bytes, &self.key)?;
         self.cached(|cache| {
             if cache.len() >= CACHED_MAX {
                 cache.clear();
@@ -180,6 +168,36 @@ fn check_name(name: &str) -> Result<(), VaultError> {
     Err(VaultError::Name(format!(
         "`{name}` is no name of a secret, expected 1 to 128 letters, digits, `.`, `_` and `-`, the first a letter or digit"
     )))
+}
+
+/// The value of a secret outside of any store. The key must be there; none is made.
+pub(super) fn unseal(private_key: &str, directory: &Path, name: &str, sealed: &[u8]) -> Result<Secret, VaultError> {
+    if let Some(path) = private_key.strip_prefix("file:").map(|path| directory.join(path))
+        && !path.exists()
+    {
+        return Err(VaultError::Key(format!("the private key `{}` is not there", path.display())));
+    }
+    decrypt(&identity(private_key, directory, 1)?, name, sealed, private_key)
+}
+
+fn decrypt(identity: &Identity, name: &str, sealed: &[u8], key: &str) -> Result<Secret, VaultError> {
+    let plain = age::decrypt(identity, sealed).map_err(|error| match error {
+        age::DecryptError::NoMatchingKeys => VaultError::Key(format!(
+            "the secret `{name}` was encrypted for another key than the one in `{key}`; bring that key back, or set the \
+             secret again"
+        )),
+        error => VaultError::Damaged(format!("the secret `{name}` cannot be decrypted: {error}; set it again")),
+    })?;
+    Ok(Secret(Arc::new(SecretSlice::from(plain))))
+}
+
+/// `secrets`: how many there are, encrypted for it.
+fn identity(private_key: &str, directory: &Path, secrets: usize) -> Result<Identity, VaultError> {
+    match private_key.split_once(':') {
+        Some(("file", path)) => file_identity(&directory.join(path), secrets),
+        Some(("env", name)) => env_identity(name),
+        _ => Err(VaultError::Key("expected 'file:PATH' or 'env:NAME'".to_owned())),
+    }
 }
 
 fn env_identity(name: &str) -> Result<Identity, VaultError> {

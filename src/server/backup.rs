@@ -15,11 +15,9 @@ pub(super) async fn backup(call: &Call) -> Result<Response> {
     }
     call.no_query()?;
     let pieces = call.engine().backup().await?;
-    let pieces =
-        stream::unfold(
-            pieces,
-            |mut pieces| async move { pieces.recv().await.map(|piece| (Bytes::from(piece), pieces)) },
-        );
+    let pieces = stream::unfold(pieces, |mut pieces| async move {
+        pieces.recv().await.map(|piece| (Bytes::from_owner(piece), pieces))
+    });
     Ok(Reply::ok()
         .fixed(CONTENT_TYPE, "application/octet-stream")
         .fixed(CACHE_CONTROL, "no-store")

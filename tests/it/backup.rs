@@ -279,6 +279,62 @@ fn a_backup_without_a_server_reads_the_stores() {
 }
 
 #[test]
+fn settings_that_name_secrets_are_restored_with_the_private_key() {
+    let mut server = start();
+    create(&server.client(), "a");
+    wait_for(&server.client(), "log", 1);
+    server.client().request("PUT", "/secrets/where").body("text/plain", "data/elsewhere.db").send().expect(204);
+    let (_folder, file) = file();
+    let shown = file.display().to_string();
+    backup(&server, &file).ok();
+    let to = |secret: &str| {
+        let folder = empty();
+        let config = format!(
+            "[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n\
+             [driver-error-storage]\ndriver = 'sqlite'\npath = 'secret:{secret}'\n"
+        );
+        std::fs::write(folder.path().join("config.toml"), config).expect("a config");
+        folder
+    };
+    let key = |folder: &tempfile::TempDir| {
+        std::fs::create_dir_all(folder.path().join("data")).expect("a folder");
+        std::fs::copy(server.directory().join("data/secret.key"), folder.path().join("data/secret.key"))
+            .expect("a key");
+    };
+    let target = to("where");
+    let without_key = [
+        "config.toml:6: `driver-error-storage`",
+        "`secret:where`",
+        "data/secret.key` is not there",
+        "write the setting out",
+    ];
+    snaphook(target.path(), &["restore", &shown]).fails(&without_key);
+    // Nothing was written, so it is enough to bring the key.
+    key(&target);
+    let said = snaphook(target.path(), &["restore", &shown]).ok();
+    assert!(said.contains("compared"), "{said}");
+    assert!(target.path().join("data/elsewhere.db").exists() && !target.path().join("data/errors.db").exists());
+    let target_options = ServerOptions {
+        tables: format!("{}[driver-error-storage]\ndriver = 'sqlite'\npath = 'secret:where'\n", options().tables),
+        ..options()
+    };
+    let mut restored = Server::start_in(target, target_options);
+    assert_eq!(count(&restored.client(), "task"), 1);
+    assert_eq!(restored.client().get("/secrets").expect(200).json()["items"], json!(["mail-key", "where"]));
+
+    // Such stores can be backed up without a server.
+    restored.stop();
+    let again = file.with_extension("again");
+    snaphook(restored.directory(), &["backup", &again.display().to_string()]).ok();
+
+    let missing = to("nowhere");
+    key(&missing);
+    let words = ["`secret:nowhere` names a secret that the backup does not have", "write the setting out"];
+    snaphook(missing.path(), &["restore", &shown]).fails(&words);
+    server.stop();
+}
+
+#[test]
 fn what_is_there_is_never_replaced_or_mixed() {
     let server = start();
     create(&server.client(), "a");
@@ -430,6 +486,44 @@ fn an_interrupted_restore_is_no_store() {
     }
     std::fs::remove_dir_all(target.path().join("data")).expect("removed");
     snaphook(target.path(), &["restore", &file.display().to_string()]).ok();
+}
+
+#[test]
+fn what_it_holds_counts_in_the_memory_budget() {
+    let server = Server::start_with(ServerOptions {
+        tables: format!("[server.limits]\nmemory = '16 MiB'\n{}", options().tables),
+        ..options()
+    });
+    let api = server.client();
+    api.post("/models", &json!({"id": "large", "schema": {"type": "object"}})).expect(201);
+    let mut noise = 1_u64;
+    for _ in 0..20 {
+        // Texts that do not shrink when they are packed.
+        let text: String = (0..500_000)
+            .map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                char::from(b' ' + 1 + (noise >> 33) as u8 % 90)
+            })
+            .collect();
+        api.post("/models/large/instances", &json!({"data": {"text": text}})).expect(201);
+    }
+    let held = || {
+        let text = api.get("/metrics").expect(200).text();
+        let held = text.lines().find_map(|line| line.strip_prefix("snaphook_memory_bytes ")).expect("a gauge");
+        held.parse::<f64>().expect("a number") as u64
+    };
+    eventually("nothing is held", || (held() == 0).then_some(()));
+    // A client that does not read it.
+    let mut stream = std::net::TcpStream::connect(server.address()).expect("the server listens");
+    let head = format!("POST /backup HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", server.address());
+    std::io::Write::write_all(&mut stream, head.as_bytes()).expect("written");
+    eventually("it is counted", || (held() > 1 << 20).then_some(()));
+    assert!(held() < 12 << 20, "{} bytes for records of half a megabyte", held());
+    drop(stream);
+    eventually("it is given back", || (held() == 0).then_some(()));
+    let (_folder, file) = file();
+    backup(&server, &file).ok();
+    eventually("it is given back", || (held() == 0).then_some(()));
 }
 
 #[test]

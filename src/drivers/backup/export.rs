@@ -6,22 +6,45 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snaphook_driver::{ErrorQuery, ErrorStore, EventStore, LogExport, LogRecord, Position, SecureStore};
+use snaphook_driver::{ErrorQuery, ErrorStore, Event, EventStore, LogExport, LogRecord, Position, SecureStore};
 use tokio::sync::mpsc;
 
 use super::archive::{self, End, Header, Kind, PROGRESS_MAX, Tally, Writer};
 use super::{BackupError, Record};
 use crate::config::Config;
-use crate::drivers::stores::BareStores;
+use crate::drivers::stores::{BareStores, Sealed};
+use crate::memory::{Lease, MemoryBudget, Share};
 
 /// How long one block waits for its reader. Until the end of an export the stores keep what others write beside it.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// Records of errors that are read at once: each has an event in it.
 const ERRORS_AT_ONCE: u32 = 8;
 
+/// A record besides its data.
+const RECORD_BYTES: usize = 512;
+/// Delay before memory that others hold is asked for again.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A piece of the file, and the memory that it takes.
+pub struct Piece {
+    bytes: Vec<u8>,
+    _memory: Lease<Arc<Share>>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Where records go.
 pub(super) trait Sink {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError>;
+
+    /// So many bytes of records were read and are about to be taken.
+    async fn hold(&mut self, _bytes: usize) -> Result<(), BackupError> {
+        Ok(())
+    }
 }
 
 /// What is copied beside the log. Secrets are read as they are, so no key is needed.
@@ -30,18 +53,22 @@ pub(super) struct Sources {
     pub(super) secure: Arc<dyn SecureStore>,
 }
 
-/// Begins a backup; from here on it is of this moment. The future writes the file to the channel, in pieces.
+/// Begins a backup; from here on it is of this moment. The future writes the file to the channel, in pieces. Records and
+/// pieces count against `memory` as long as they are there.
 pub async fn export(
     event: Arc<dyn EventStore>,
     error: Arc<dyn ErrorStore>,
     secure: Arc<dyn SecureStore>,
-    out: mpsc::Sender<Vec<u8>>,
+    memory: Arc<Share>,
+    out: mpsc::Sender<Piece>,
 ) -> Result<impl Future<Output = Result<(), BackupError>> + Send + use<>, BackupError> {
     let log = event.export().await.map_err(|error| BackupError::Store("event", error))?;
     let header = Header::new(event.identity(), log.head());
     let sources = Sources { error, secure };
     Ok(async move {
-        let mut file = Blocks { out, writer: Writer::default(), raw: Vec::new(), tally: Tally::default() };
+        let held = Lease::of(Arc::clone(&memory));
+        let mut file =
+            Blocks { out, memory, held, writer: Writer::default(), raw: Vec::new(), tally: Tally::default() };
         file.send(Kind::Header, 0, &to_json(&header)?).await?;
         copy(log, &sources, &mut file).await?;
         file.finish().await
@@ -49,10 +76,13 @@ pub async fn export(
 }
 
 /// The same for stores that no server has open; they are closed at the end.
-pub async fn export_stored(config: &Config, out: mpsc::Sender<Vec<u8>>) -> Result<(), BackupError> {
-    let stores = BareStores::open(config).await.map_err(|error| BackupError::Refused(error.to_string()))?;
+pub async fn export_stored(config: &Config, out: mpsc::Sender<Piece>) -> Result<(), BackupError> {
+    let stores =
+        BareStores::open(config, Sealed::Stored).await.map_err(|error| BackupError::Refused(error.to_string()))?;
     let (event, error, secure) = (stores.event.clone(), stores.error.clone(), stores.secure.clone());
-    let exported = match export(event, error, secure, out).await {
+    // This process does nothing else, and its channel is short.
+    let memory = Arc::new(MemoryBudget::new(usize::MAX / 2).whole());
+    let exported = match export(event, error, secure, memory, out).await {
         Ok(work) => work.await,
         Err(error) => Err(error),
     };
@@ -78,6 +108,7 @@ pub(super) async fn copy(
         if records.is_empty() {
             break;
         }
+        sink.hold(records.iter().map(weight).sum()).await?;
         for record in records {
             if let LogRecord::Event(event) = &record {
                 done = progress(event.position);
@@ -92,6 +123,7 @@ pub(super) async fn copy(
         let records = page.records;
         let Some(last) = records.last() else { break };
         query.after = Some(last.id.clone());
+        sink.hold(records.iter().map(|record| event_weight(&record.event)).sum()).await?;
         for record in records {
             if record.event.position <= head {
                 sink.take(Record::Error(record), PROGRESS_MAX).await?;
@@ -110,7 +142,10 @@ pub(super) async fn copy(
 
 /// Gathers records into blocks.
 struct Blocks {
-    out: mpsc::Sender<Vec<u8>>,
+    out: mpsc::Sender<Piece>,
+    memory: Arc<Share>,
+    /// For the records that were read, and those in `raw`.
+    held: Lease<Arc<Share>>,
     writer: Writer,
     raw: Vec<u8>,
     tally: Tally,
@@ -123,6 +158,21 @@ impl Sink for Blocks {
             let raw = std::mem::take(&mut self.raw);
             self.send(Kind::Data, progress, &raw).await?;
         }
+        Ok(())
+    }
+
+    async fn hold(&mut self, bytes: usize) -> Result<(), BackupError> {
+        // They are there already, and are written into `raw` beside what is in it; what is too much is waited for before
+        // anything more is read.
+        let bytes = 2 * bytes + self.raw.len();
+        let waited = tokio::time::timeout(STALL_MAX, async {
+            while self.held.resize(bytes).is_err_and(|shortage| shortage.can_fit()) {
+                tokio::time::sleep(MEMORY_PAUSE).await;
+            }
+        });
+        waited.await.map_err(|_| BackupError::Memory)?;
+        // Larger than the whole budget allows, such as the code of a hook: it is counted all the same.
+        self.held.resize_anyway(bytes);
         Ok(())
     }
 }
@@ -140,11 +190,27 @@ impl Blocks {
     async fn send(&mut self, kind: Kind, progress: u32, raw: &[u8]) -> Result<(), BackupError> {
         // A millisecond or two for each mebibyte.
         let block = self.writer.block(kind, progress, raw).map_err(BackupError::File)?;
-        match tokio::time::timeout(STALL_MAX, self.out.send(block)).await {
+        let mut memory = Lease::of(Arc::clone(&self.memory));
+        memory.resize_anyway(block.capacity());
+        let piece = Piece { bytes: block, _memory: memory };
+        match tokio::time::timeout(STALL_MAX, self.out.send(piece)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(BackupError::Unread),
         }
     }
+}
+
+/// What a record takes in memory, about.
+fn weight(record: &LogRecord) -> usize {
+    match record {
+        LogRecord::Event(event) => event_weight(event),
+        LogRecord::Blob { bytes, .. } => bytes.len(),
+        _ => RECORD_BYTES,
+    }
+}
+
+fn event_weight(event: &Event) -> usize {
+    RECORD_BYTES + event.data.as_ref().map_or(0, |data| data.len())
 }
 
 /// Only counts and digests: to compare stores with a file.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use snaphook_driver::{DriverError, ErrorRecord, LogRecord};
 
 pub use archive::{Damage, Header, Scanner, verify};
-pub use export::{export, export_stored};
+pub use export::{Piece, export, export_stored};
 pub use restore::{Restored, restore};
 
 /// How many records of each kind there are.
@@ -79,6 +79,8 @@ pub enum BackupError {
     File(std::io::Error),
     /// Whoever was to read it went away or stopped reading.
     Unread,
+    /// Requests held all memory for too long.
+    Memory,
     /// What the restored stores hold is not what the file says.
     Different(String),
     /// The stores are not as a restore needs them.
@@ -92,6 +94,7 @@ impl fmt::Display for BackupError {
             BackupError::Damage(damage) => damage.fmt(f),
             BackupError::File(error) => write!(f, "the file cannot be read or written: {error}"),
             BackupError::Unread => f.write_str("nobody reads the backup any more"),
+            BackupError::Memory => f.write_str("requests held all of `server.limits.memory` for a minute"),
             BackupError::Different(message) | BackupError::Refused(message) => f.write_str(message),
         }
     }

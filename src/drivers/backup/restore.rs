@@ -4,6 +4,7 @@
 //! Until the end the event store is marked as part of a log, so a restore that was interrupted is found by whoever opens
 //! the stores next.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use super::archive;
 use super::export::{Digest, Sources, copy};
 use super::{BackupError, Counts, Header, Record};
 use crate::config::Config;
-use crate::drivers::stores::BareStores;
+use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
 
 /// Bytes of records that are written to the log at once.
 const BATCH_BYTES: usize = 4 << 20;
@@ -39,10 +40,28 @@ pub async fn restore(
     let part = |read: u64| read as f64 / size as f64;
     archive::verify(open()?, |read| progress("check", part(read)))?;
 
-    let stores = BareStores::open(config).await.map_err(|error| BackupError::Refused(error.to_string()))?;
+    let sealed = Sealed::InBackup(sealed(&secrets_of_settings(config), open()?)?);
+    let stores = BareStores::open(config, sealed).await.map_err(|error| BackupError::Refused(error.to_string()))?;
     let restored = fill(&stores, open()?, |word, read| progress(word, part(read))).await;
     stores.close().await;
     restored
+}
+
+/// Those of the secrets that the file has, encrypted: what settings refer to is needed before any store can be opened.
+fn sealed(names: &[String], file: File) -> Result<HashMap<String, Vec<u8>>, BackupError> {
+    let mut found = HashMap::new();
+    if names.is_empty() {
+        return Ok(found);
+    }
+    let mut records = archive::Records::open(file)?;
+    while let Some(record) = records.next()? {
+        if let Record::Secret { name, bytes } = record
+            && names.contains(&name)
+        {
+            found.insert(name, bytes);
+        }
+    }
+    Ok(found)
 }
 
 async fn fill(

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::Config;
 use crate::drivers::Stores;
+use crate::memory::MemoryBudget;
 
 fn config(folder: &Path, more: &str) -> Config {
     let text = format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{more}");
@@ -85,17 +86,21 @@ async fn filled(config: &Config, events: usize) -> Stores {
 
 async fn archive(stores: &Stores) -> Vec<u8> {
     let (sender, mut pieces) = mpsc::channel(1);
+    let budget = MemoryBudget::new(64 << 20);
+    let memory = Arc::new(budget.whole());
     let (event, error, secure) = (stores.event.clone(), stores.error.clone(), stores.secure.clone());
-    let work = export(event, error, secure, sender).await.unwrap();
+    let work = export(event, error, secure, memory, sender).await.unwrap();
     let gather = async {
         let mut file = Vec::new();
         while let Some(piece) = pieces.recv().await {
-            file.extend(piece);
+            assert!(budget.used() >= piece.as_ref().len());
+            file.extend_from_slice(piece.as_ref());
         }
         file
     };
     let (done, file) = tokio::join!(work, gather);
     done.unwrap();
+    assert_eq!(budget.used(), 0);
     file
 }
 
