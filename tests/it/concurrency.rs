@@ -2,55 +2,21 @@
 //! change under full load.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
-use crate::support::{Client, Response, Server, eventually};
+use crate::support::{Client, Response, Server, at_once, eventually, list};
 
 const CLIENTS: usize = 16;
-
-/// Runs the same on a client each, starting at one moment.
-fn at_once<T: Send>(server: &Server, count: usize, work: impl Fn(usize, &Client) -> T + Sync) -> Vec<T> {
-    let barrier = Barrier::new(count);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|number| {
-                let (work, barrier, api) = (&work, &barrier, server.client());
-                scope.spawn(move || {
-                    // The connection is open before it counts.
-                    api.get("/healthz").expect(200);
-                    barrier.wait();
-                    work(number, &api)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
-    })
-}
 
 fn statuses(responses: &[Response]) -> BTreeMap<u16, usize> {
     responses.iter().fold(BTreeMap::new(), |mut counts, response| {
         *counts.entry(response.status).or_default() += 1;
         counts
     })
-}
-
-#[track_caller]
-fn list(api: &Client, model: &str) -> Vec<Value> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let mut page = api.get(&format!("/models/{model}/instances?limit=1000{cursor}")).expect(200).json();
-        if let Value::Array(page) = page["items"].take() {
-            items.extend(page);
-        }
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return items,
-        }
-    }
 }
 
 /// All events that a query names.

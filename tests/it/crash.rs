@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use self::ledger::{Attempt, Ledger, Outcome, What, events_after, list};
+use self::ledger::{Attempt, Ledger, Outcome, What, events_after};
 use crate::chance::Chance;
-use crate::support::{Client, PATIENCE, Response, Server, ServerOptions, eventually};
+use crate::support::{Client, PATIENCE, Response, Server, ServerOptions, eventually, list};
 
 const ROUNDS: usize = 30;
 const WRITERS: usize = 16;

@@ -2,12 +2,11 @@
 //! change their names, and changes that happen at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Response, Server, eventually};
+use crate::support::{Client, Response, Server, at_once, eventually};
 
 const CLIENTS: usize = 8;
 
@@ -222,24 +221,6 @@ fn a_unique_list_comes_and_goes() {
     filled["schema"]["properties"]["c"]["default"] = json!("none");
     let problem = api.put("/models/m", &filled).expect_problem(422, "incompatible");
     assert_eq!(problem["errors"].as_array().expect("rows").len(), 20, "{problem}");
-}
-
-/// Runs work on a client each, starting at one moment.
-fn at_once<T: Send>(server: &Server, count: usize, work: impl Fn(usize, &Client) -> T + Sync) -> Vec<T> {
-    let barrier = Barrier::new(count);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|number| {
-                let (work, barrier, api) = (&work, &barrier, server.client());
-                scope.spawn(move || {
-                    api.get("/healthz").expect(200);
-                    barrier.wait();
-                    work(number, &api)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
-    })
 }
 
 #[test]

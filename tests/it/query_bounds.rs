@@ -108,26 +108,11 @@ fn hostile_queries_are_answered_in_time_and_nobody_else_waits() {
     assert_eq!(api.get(&format!("{TEXTS}?filter[n][gte]=30&count=true&fields=n")).expect(200).json()["count"], 10);
 }
 
-/// Ticks of the processor that a process has used.
-fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
-    let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
-}
-
-/// The server does nothing any more: it uses less than a tenth of a core.
-fn is_idle(server: &Server) -> bool {
-    let before = ticks(server.pid());
-    std::thread::sleep(Duration::from_millis(300));
-    ticks(server.pid()) - before <= 3
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn a_query_ends_when_its_client_leaves() {
     let server = start(ServerOptions::default());
-    eventually("the server is idle", || is_idle(&server).then_some(()));
+    eventually("the server is idle", || server.is_idle().then_some(()));
     let head = format!(
         "GET {TEXTS}?filter[t][like]={}&count=true HTTP/1.1\r\nHost: {}\r\n\r\n",
         slow_pattern(),
@@ -138,10 +123,10 @@ fn a_query_ends_when_its_client_leaves() {
     for client in &mut clients {
         client.write_all(head.as_bytes()).expect("it reads");
     }
-    eventually("the queries run", || (!is_idle(&server)).then_some(()));
+    eventually("the queries run", || (!server.is_idle()).then_some(()));
     drop(clients);
     let left = Instant::now();
-    eventually("the work ends", || is_idle(&server).then_some(()));
+    eventually("the work ends", || server.is_idle().then_some(()));
     // A second is the contract's; looking takes a third of one, and the machine is busy.
     assert!(left.elapsed() < Duration::from_millis(2500), "{:?}", left.elapsed());
 }
@@ -159,13 +144,13 @@ fn a_query_ends_when_the_hook_that_asked_does() {
         "export async function preCreate() {{ await read.query('text', {{ filter: {{ t: {{ like: '{pattern}' }} }} }}); }}"
     );
     api.put_javascript("other", "preCreate", &source).expect(200);
-    eventually("the server is idle", || is_idle(&server).then_some(()));
+    eventually("the server is idle", || server.is_idle().then_some(()));
     let start = Instant::now();
     let response = api.post("/models/other/instances", &json!({"data": {}}));
     assert!(matches!(response.status, 502 | 422), "{}", response.text());
     assert!(start.elapsed() < ANSWER_MAX, "{:?}", start.elapsed());
     let ended = Instant::now();
-    eventually("the work ends", || is_idle(&server).then_some(()));
+    eventually("the work ends", || server.is_idle().then_some(()));
     assert!(ended.elapsed() < Duration::from_millis(2500), "{:?}", ended.elapsed());
 }
 

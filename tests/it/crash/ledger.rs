@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{COUNTERS, MODEL, counter};
-use crate::support::Client;
+use crate::support::{Client, list};
 
 /// One write that a writer tried.
 #[derive(Clone, Debug)]
@@ -231,22 +231,6 @@ pub(super) fn events_after(api: &Client, mut after: u64, model: &str) -> Vec<Val
         }
         if page["next"].is_null() {
             return events;
-        }
-    }
-}
-
-/// Every instance of a model.
-#[track_caller]
-pub(super) fn list(api: &Client, model: &str) -> Vec<Value> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let mut page = api.get(&format!("/models/{model}/instances?limit=1000{cursor}")).expect(200).json();
-        if let Value::Array(page) = page["items"].take() {
-            items.extend(page);
-        }
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return items,
         }
     }
 }

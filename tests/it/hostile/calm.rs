@@ -9,15 +9,15 @@ use serde_json::json;
 use crate::support::{Client, Server};
 use crate::workbench::open_model;
 
-/// 99 of 100 answers come within this time.
-const P99_MAX: Duration = Duration::from_millis(50);
-
-/// If a server with nothing to do needs as long as this, the machine is too busy with other things to tell.
-const NOISE_MAX: Duration = Duration::from_millis(20);
+/// The other model gets at least this part of the answers that a server with nothing to do gives in the same time, on the
+/// same machine. How fast that is, is a matter of the machine; a server that stands still is far below.
+const PART: usize = 10;
+/// Answers that are too few to tell anything from.
+const FEW: usize = 40;
 
 /// A measurement that fails is made again: what a hook causes, it causes each time; what else runs on the machine comes and
 /// goes.
-const MEASUREMENTS: usize = 6;
+const MEASUREMENTS: usize = 3;
 
 /// Between two requests of the prober, so that it is no load itself.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -63,16 +63,17 @@ impl Bystander {
                 drop(guard);
                 (attacked.join().expect("answers"), control.join().expect("answers"))
             });
-            let answers = attacked.len();
+            let (answers, idle_answers) = (attacked.len(), control.len());
             let (p99, noise) = (percentile_99(attacked), percentile_99(control));
-            eprintln!("{name}: p99 {p99:?}, of a server with nothing to do {noise:?}, {answers} answers");
-            let allowed = if noise > NOISE_MAX { P99_MAX + noise } else { P99_MAX };
-            if p99 <= allowed {
+            eprintln!(
+                "{name}: {answers} answers, p99 {p99:?}; of a server with nothing to do {idle_answers}, p99 {noise:?}"
+            );
+            if answers * PART + FEW >= idle_answers {
                 return;
             }
-            seen.push((p99, noise));
+            seen.push((answers, idle_answers));
         }
-        panic!("{name}: p99 of another model is over {P99_MAX:?}: {seen:?} (with that of a server with nothing to do)");
+        panic!("{name}: another model hardly gets answers: {seen:?} (with those of a server with nothing to do)");
     }
 }
 
@@ -140,7 +141,7 @@ fn the_measurement_can_fail() {
         bystander.stays_calm("stopped", || {
             signal(&server, Signal::STOP);
             // This is the fault, not a wait for something.
-            std::thread::sleep(P99_MAX * 6);
+            std::thread::sleep(Duration::from_secs(3));
             signal(&server, Signal::CONT);
         });
     }));

@@ -6,7 +6,10 @@ mod stream;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 pub(crate) use client::{Client, Response};
 pub(crate) use server::{Server, ServerOptions};
@@ -78,4 +81,39 @@ pub(crate) fn order_schema() -> serde_json::Value {
 #[track_caller]
 pub(crate) fn create_orders(api: &Client, model: &str) -> serde_json::Value {
     api.post("/models", &serde_json::json!({"id": model, "schema": order_schema()})).expect(201).json()
+}
+
+/// Runs the same on a client each, starting at one moment.
+pub(crate) fn at_once<T: Send>(server: &Server, count: usize, work: impl Fn(usize, &Client) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(count);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|number| {
+                let (work, barrier, api) = (&work, &barrier, server.client());
+                scope.spawn(move || {
+                    // The connection is open before it counts.
+                    api.get("/healthz").expect(200);
+                    barrier.wait();
+                    work(number, &api)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
+    })
+}
+
+/// Every instance of a model.
+#[track_caller]
+pub(crate) fn list(api: &Client, model: &str) -> Vec<Value> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let mut page = api.get(&format!("/models/{model}/instances?limit=1000{cursor}")).expect(200).json();
+        if let Value::Array(page) = page["items"].take() {
+            items.extend(page);
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return items,
+        }
+    }
 }

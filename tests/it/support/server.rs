@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,6 +53,8 @@ pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// What reads the log ends with the process that writes it.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -90,6 +93,35 @@ impl Server {
         self.process.id()
     }
 
+    /// Processor time that the server's own threads have used, in hundredths of a second; 0 where nobody says.
+    pub(crate) fn ticks(&self) -> u64 {
+        if cfg!(not(target_os = "linux")) {
+            return 0;
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the server runs");
+        let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// The server does nothing any more: it uses less than a tenth of a core.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_idle(&self) -> bool {
+        let before = self.ticks();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        self.ticks() - before <= 3
+    }
+
+    /// Processes that the server started and that still run.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("threads").flatten();
+        let children = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+        children
+            .flat_map(|children| children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address, self.options.mount_path)
@@ -123,9 +155,12 @@ impl Server {
         kill_process(pid, signal).expect("a process");
     }
 
+    /// The end of the server; its log is whole then.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the server ends", || self.process.try_wait().expect("a child"))
+        let status = eventually("the server ends", || self.process.try_wait().expect("a child"));
+        eventually("its log is read", || self.readers.iter().all(JoinHandle::is_finished).then_some(()));
+        status
     }
 
     /// SIGTERM, its end, and a new process on the same folder, with another port.
@@ -168,14 +203,15 @@ impl Server {
         // The address stands on stdout, the log on stderr; both are kept together.
         let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("a pipe"));
         let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("a pipe"));
-        for pipe in [stdout, stderr] {
+        let read = |pipe: Box<dyn Read + Send>| {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     log.lock().expect("no panic while locked").push(line);
                 }
-            });
-        }
+            })
+        };
+        let readers = [stdout, stderr].map(read).into();
         let started = Instant::now();
         let address = eventually("the server says where it listens", || {
             let lines = log.lock().expect("no panic while locked").clone();
@@ -189,7 +225,7 @@ impl Server {
                 url[..end.unwrap_or(url.len())].parse().ok()
             })
         });
-        Server { directory, options, process, address, log }
+        Server { directory, options, process, address, log, readers }
     }
 
     #[track_caller]

@@ -42,25 +42,33 @@ fn table(indexes: &[&[&str]]) -> (Connection, Table) {
         unique: vec![vec!["status".into(), "any".into()]],
         record: Json::trusted("{}"),
     };
-    let table = Table::follow(None, &shape, &mut Counter(0));
+    made(&shape)
+}
+
+/// The table of a shape, in memory.
+fn made(shape: &ModelShape) -> (Connection, Table) {
+    let table = Table::follow(None, shape, &mut Counter(0));
     let connection = Connection::open_in_memory().unwrap();
     functions::register(&connection, &Arc::default()).unwrap();
     migrate::create(&connection, &table).unwrap();
     (connection, table)
 }
 
-/// SQLite's plans for all statements of one page.
-fn plan(indexes: &[&[&str]], filter: &[(&str, Operator)], sort: &[&str], after: Option<&Cursor>) -> String {
-    let (connection, table) = table(indexes);
-    let query = InstanceQuery {
-        filter: filter
-            .iter()
-            .map(|(path, operator)| Condition { path: key(path).path, operator: operator.clone() })
-            .collect(),
+fn first_page(filter: &[(&str, Operator)], sort: &[&str]) -> InstanceQuery {
+    let condition =
+        |(path, operator): &(&str, Operator)| Condition { path: key(path).path, operator: operator.clone() };
+    InstanceQuery {
+        filter: filter.iter().map(condition).collect(),
         sort: sort.iter().map(|text| key(text)).collect(),
         limit: 10,
         cursor: None,
-    };
+    }
+}
+
+/// SQLite's plans for all statements of one page.
+fn plan(indexes: &[&[&str]], filter: &[(&str, Operator)], sort: &[&str], after: Option<&Cursor>) -> String {
+    let (connection, table) = table(indexes);
+    let query = first_page(filter, sort);
     let order = Order::new(&table, &query);
     let bounded = InstanceQuery { cursor: after.map(|_| String::new()), ..query.clone() };
     let statement = where_clause(&table, &query.filter, order.bounded(&bounded));
@@ -240,24 +248,13 @@ fn steps(sort: &[&str], filter: &[(&str, Operator)], cursor: bool) -> i32 {
         unique: Vec::new(),
         record: Json::trusted("{}"),
     };
-    let connection = Connection::open_in_memory().unwrap();
-    functions::register(&connection, &Arc::default()).unwrap();
-    let table = Table::follow(None, &shape, &mut Counter(0));
-    migrate::create(&connection, &table).unwrap();
+    let (connection, table) = made(&shape);
     for row in 0..20_000 {
         let data = json!({"a": row / 10, "c": (row * 7919) % 1000}).to_string();
         let mut insert = connection.prepare_cached(&table.writes[0]).unwrap();
         insert.execute((format!("i{row:05}"), 1, 1, row, 0, data, None::<String>)).unwrap();
     }
-    let query = InstanceQuery {
-        filter: filter
-            .iter()
-            .map(|(path, operator)| Condition { path: key(path).path, operator: operator.clone() })
-            .collect(),
-        sort: sort.iter().map(|text| key(text)).collect(),
-        limit: 10,
-        cursor: None,
-    };
+    let query = first_page(filter, sort);
     let order = Order::new(&table, &query);
     let number = |class: i64, text: &str| pack(class, Sql::Blob(number_key(text)));
     let keys = [number(0, "1000"), number(1, "500")];
