@@ -14,6 +14,9 @@ use super::ModelRecord;
 /// Longer values are kept by their hash, so that a key stays far below what a store takes.
 const VALUES_BYTES_MAX: usize = 512;
 
+/// The same for the names in the keys of a list without an id.
+const NAMES_BYTES_MAX: usize = 512;
+
 /// What every key of a list with an id begins with.
 pub const PREFIX: &str = "list ";
 
@@ -63,7 +66,10 @@ pub fn prefix(record: &ModelRecord, list: usize) -> String {
         Some(id) if !id.is_empty() => format!("{PREFIX}{id} "),
         // A list from before lists had ids.
         _ => {
-            let names = serde_json::to_string(&record.unique[list]).unwrap_or_default();
+            let mut names = serde_json::to_string(&record.unique[list]).unwrap_or_default();
+            if names.len() > NAMES_BYTES_MAX {
+                names = format!("{:x}", Sha256::digest(names.as_bytes()));
+            }
             format!("unique {} {names} ", record.id)
         }
     }
@@ -178,6 +184,24 @@ mod tests {
         assert_eq!(found[0].key, "unique m [\"a\"] 1e0,");
         assert_eq!(properties_of(&record, &found[0].key).unwrap(), ["a"]);
         assert_eq!(found[1].key, "list y 2e0,");
+    }
+
+    #[test]
+    fn no_key_is_long() {
+        let names: Vec<String> = (0..8).map(|n| format!("{n}{}", "x".repeat(60_000))).collect();
+        let list: Vec<&str> = names.iter().map(String::as_str).collect();
+        let data = |value: &str| {
+            Value::Object(names.iter().map(|name| (name.clone(), value.into())).collect::<serde_json::Map<_, _>>())
+        };
+        for ids in [&[][..], &["x"]] {
+            let record = record(&[&list], ids);
+            let key = |value: &str| keys(&record, &data(value))[0].key.clone();
+            let long = "v".repeat(60_000);
+            assert!(key(&long).len() < 2048 && prefix(&record, 0).len() < 1024, "{} bytes", key(&long).len());
+            assert_eq!(key("a"), key("a"));
+            assert_ne!(key("a"), key("b"));
+            assert_eq!(properties_of(&record, &key("a")).unwrap(), names);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Engine;
 use super::command::{Change, Origin, Precondition, Seen, WriteOptions, Written};
 use super::delivery::DEPTH_MAX;
 use super::error::{Error, ErrorKind};
+use super::history::check_data;
 use crate::catalog::query;
 use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::memory::tree_bytes;
@@ -81,7 +82,9 @@ impl Access for EngineAccess {
         let Some(after) = position.checked_sub(1) else { return Ok(None) };
         let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
         let page = self.engine()?.events(&query).await?;
-        Ok(page.events.into_iter().find(|event| event.position == position))
+        let event = page.events.into_iter().find(|event| event.position == position);
+        event.iter().try_for_each(check_data)?;
+        Ok(event)
     }
 
     async fn create(

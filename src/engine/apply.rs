@@ -18,7 +18,7 @@ use crate::catalog::{HookMode, Model};
 impl Engine {
     /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
     /// file names too. Gives the steps that were taken.
-    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
+    pub async fn apply(self: &Arc<Self>, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
         let folder = directory.to_owned();
         let files = tokio::task::spawn_blocking(move || read_directory(&folder))
             .await
@@ -31,7 +31,7 @@ impl Engine {
     }
 
     /// The same for files that were read already.
-    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
+    pub async fn apply_files(self: &Arc<Self>, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
         let states: Vec<ModelState> = self.models().iter().map(state).collect();
         let steps = plan(files, &states);
         for step in &steps {
@@ -42,7 +42,7 @@ impl Engine {
         Ok(steps)
     }
 
-    async fn carry_out(&self, step: &Step, origin: &Origin) -> Result<()> {
+    async fn carry_out(self: &Arc<Self>, step: &Step, origin: &Origin) -> Result<()> {
         let options = WriteOptions::default();
         match step {
             Step::CreateModel { id, document } => {

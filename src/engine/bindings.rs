@@ -9,8 +9,10 @@ use snaphook_driver::{EventFilter, EventKind, Expected, Group};
 use super::Engine;
 use super::change::DefinitionChange;
 use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
-use super::definitions::{Step, check_precondition, definition_append};
+use super::committer::Writer;
+use super::definitions::{OneModel, Step, check_precondition, definition_append};
 use super::error::{Error, ErrorKind, Result};
+use super::hanging::hanging;
 use super::models::{Entry, Ready};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
@@ -47,20 +49,7 @@ pub(super) fn group_of(model: &str) -> Group {
 impl Engine {
     /// Replaces a phase's chain. The same chain again changes nothing.
     pub async fn put_hooks(
-        &self,
-        model: &str,
-        phase: Phase,
-        chain: Vec<BindingInput>,
-        options: &WriteOptions,
-        origin: &Origin,
-    ) -> Result<Defined<Vec<HookInfo>>> {
-        self.put_hooks_for(std::future::pending(), model, phase, chain, options, origin).await
-    }
-
-    /// The same for somebody who may go away: until the chain is ready to be bound, the work ends then.
-    pub async fn put_hooks_for(
-        &self,
-        gone: impl Future<Output = ()> + Send,
+        self: &Arc<Self>,
         model: &str,
         phase: Phase,
         chain: Vec<BindingInput>,
@@ -80,12 +69,8 @@ impl Engine {
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
-        let checked = tokio::select! {
-            checked = self.check_chain(chain, phase, options) => checked?,
-            () = gone => return Err(Error::new(ErrorKind::Unavailable, "the client has gone, so nothing was bound")),
-        };
-        let Checked { mut records, code: code_ready, warnings } = checked;
-        let _one = self.definitions.of(model).await;
+        let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
+        let one = self.lock_model(model).await?;
         self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
@@ -109,7 +94,7 @@ impl Engine {
         record.hooks.insert(phase, records);
         record.hooked_since.entry(phase).or_insert(0);
         let ready = Ready { phase, code: code_ready };
-        let changed = self.change_hooks(&entry, EventKind::HookUpdated, record, ready, options, origin).await?;
+        let changed = self.change_hooks(one, &entry, EventKind::HookUpdated, record, ready, options, origin).await?;
         Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
     }
 
@@ -163,7 +148,8 @@ impl Engine {
             }
             // A library is never given to other nodes: each has its own directory.
             if !options.dry_run && library.is_none() {
-                self.stores.event.put_blob(&artifact, &code).await?;
+                let put = self.stores.event.put_blob(&artifact, &code);
+                self.committer.answered(put).await.ok_or_else(hanging)??;
             }
             checked.records.push(HookRecord {
                 name,
@@ -180,14 +166,14 @@ impl Engine {
 
     /// Removes a phase's hooks; nothing happens if there are none.
     pub async fn delete_hooks(
-        &self,
+        self: &Arc<Self>,
         model: &str,
         phase: Phase,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<()>> {
         self.availability.check_model(model)?;
-        let _one = self.definitions.of(model).await;
+        let one = self.lock_model(model).await?;
         self.availability.check_model(model)?;
         let entry = self.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
@@ -198,12 +184,14 @@ impl Engine {
         record.hooks.remove(&phase);
         record.hooked_since.remove(&phase);
         let ready = Ready { phase, code: Vec::new() };
-        let changed = self.change_hooks(&entry, EventKind::HookDeleted, record, ready, options, origin).await?;
+        let changed = self.change_hooks(one, &entry, EventKind::HookDeleted, record, ready, options, origin).await?;
         Ok(changed.map(|_| ()))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each says one thing about the change")]
     async fn change_hooks(
-        &self,
+        self: &Arc<Self>,
+        one: OneModel,
         entry: &Arc<Entry>,
         kind: EventKind,
         record: ModelRecord,
@@ -221,19 +209,21 @@ impl Engine {
         let reacts = new.record.hooks.keys().any(|phase| !phase.is_pre());
         let group = (reacts && entry.reacts_since().is_none()).then(|| group_of(&id));
         let old = Arc::clone(entry);
-        let host = Arc::clone(&self.host);
-        let model = self
-            .committer
-            .exclusive(move |writer| {
+        let (engine, host) = (Arc::clone(self), Arc::clone(&self.host));
+        let define = async move {
+            let _one = one;
+            let work = move |writer: &mut Writer| {
                 let step = Step { old: Some(&old), group: group.as_ref(), ready: Some(&ready), ..Step::default() };
                 writer.define(append, new, &host, step)
-            })
-            .await??;
-        match reacts {
-            true => self.dispatcher.serve(&id),
-            false => self.dispatcher.forget(&id).await,
-        }
-        Ok(Defined::Done(model))
+            };
+            let model = engine.committer.exclusive(work).await??;
+            match reacts {
+                true => engine.dispatcher.serve(&id),
+                false => engine.dispatcher.forget(&id).await,
+            }
+            Ok(model)
+        };
+        self.commit(define).await.map(Defined::Done)
     }
 }
 

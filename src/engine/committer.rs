@@ -8,10 +8,9 @@
 //! fate is unknown after that, the log is read again before anything else is written ([`Writer::catch_up`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{
@@ -22,8 +21,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use super::availability::{Availability, Outage};
+use super::dispatcher::Dispatcher;
 use super::error::{Error, ErrorKind, Result};
 use super::gate::Gate;
+use super::hanging::Appending;
 use super::metrics::Metrics;
 use super::models::{Entry, Models};
 use super::replay::{self, Replayed};
@@ -43,8 +44,6 @@ const BATCH_MAX: usize = 1024;
 /// Delay before a store that failed is tried again; doubles with each further time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// An append that takes so long is a fault of the event store.
-const APPEND_MAX: Duration = Duration::from_secs(10);
 /// Events that are read at once to bring listeners up to date.
 const PAGE: u32 = 1000;
 
@@ -77,48 +76,22 @@ enum Job {
 }
 
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     jobs: Vec<Job>,
     bytes: usize,
     closed: bool,
 }
 
-struct Shared {
+pub(super) struct Shared {
     queue: Mutex<Queue>,
-    wake: Condvar,
-    appending: Appending,
-}
-
-/// Since when the event store has been appending, in milliseconds after `start`; 0: it is not.
-#[derive(Clone)]
-pub(super) struct Appending {
-    start: Instant,
-    since: Arc<AtomicU64>,
-}
-
-impl Default for Appending {
-    fn default() -> Self {
-        Appending { start: Instant::now(), since: Arc::default() }
-    }
-}
-
-impl Appending {
-    fn begin(&self) {
-        self.since.store(self.now(), Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.since.store(0, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
-    }
+    pub(super) wake: Condvar,
+    pub(super) appending: Appending,
 }
 
 /// The handle to the thread.
 pub(super) struct Committer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) troubles: Arc<Troubles>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -133,6 +106,7 @@ pub(super) struct Writer {
     pub(super) availability: Arc<Availability>,
     pub(super) troubles: Arc<Troubles>,
     pub(super) host: Arc<HookHost>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) appending: Appending,
     pub(super) runtime: Handle,
     /// Time of the last event.
@@ -145,18 +119,19 @@ pub(super) struct Writer {
 
 impl Committer {
     pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
-        let appending = writer.appending.clone();
+        let (appending, troubles) = (writer.appending.clone(), Arc::clone(&writer.troubles));
         let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), appending });
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || run(&shared, writer)
         })?;
-        Ok(Committer { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Committer { shared, troubles, thread: Mutex::new(Some(thread)) })
     }
 
     /// Queues an append; the answer comes through its channel. `overloaded` if too much waits. `false` if the model's
     /// gate is closed: looked at under the queue's lock, so whatever is queued after a gate was closed finds it closed.
     pub(super) fn submit(&self, pending: Pending, gate: &Gate) -> Result<bool> {
+        self.check_append()?;
         let bytes = pending.append.event.data.as_ref().map_or(0, |data| data.len());
         let mut queue = self.lock();
         if queue.closed {
@@ -181,11 +156,13 @@ impl Committer {
         Ok(true)
     }
 
-    /// Runs `work` on the thread, alone: nothing is appended meanwhile.
+    /// Runs `work` on the thread, alone: nothing is appended meanwhile. Waits for it however long it takes; see
+    /// [`Committer::answered`].
     pub(super) async fn exclusive<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> T + Send + 'static,
     ) -> Result<T> {
+        self.check_append()?;
         let (sender, receiver) = oneshot::channel();
         {
             let mut queue = self.lock();
@@ -200,13 +177,14 @@ impl Committer {
         receiver.await.map_err(|_| lost_answer())
     }
 
-    /// Writes what waits, then ends the thread.
-    pub(super) async fn close(&self) {
+    /// Writes what waits, then ends the thread; `false` if it cannot end because an append hangs.
+    pub(super) async fn close(&self) -> bool {
         self.lock().closed = true;
         self.shared.wake.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        match thread {
+            Some(thread) => self.answered(tokio::task::spawn_blocking(move || thread.join())).await.is_some(),
+            None => true,
         }
     }
 
@@ -215,15 +193,7 @@ impl Committer {
         self.lock().jobs.len()
     }
 
-    /// How long the event store has been appending, if that is too long.
-    pub(super) fn stalled(&self) -> Option<Duration> {
-        let appending = &self.shared.appending;
-        let since = appending.since.load(Ordering::Relaxed);
-        let time = Duration::from_millis(appending.now().saturating_sub(since));
-        (since > 0 && time >= APPEND_MAX).then_some(time)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -465,6 +435,7 @@ impl Writer {
                 old => Arc::new(Entry::new(Arc::new(model), &self.host, old.as_deref(), None)),
             });
             self.models.replace(entries.collect());
+            self.runtime.block_on(self.dispatcher.follow(&*self.events, &self.models));
             self.models.all().iter().for_each(|entry| entry.wake.notify_one());
             self.uncertain = false;
             self.troubles.works(Part::Append);

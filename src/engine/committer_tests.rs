@@ -1,13 +1,18 @@
 //! The committer and drivers that break their word: nobody waits for ever, nothing is lost, nothing is seen twice.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::json;
-use snaphook_driver::{ErrorKind as DriverErrorKind, EventFilter, EventQuery};
+use snaphook_driver::{ErrorKind as DriverErrorKind, EventFilter, EventQuery, EventStore as _, Json};
 
+use super::command::{Change, Origin, WriteOptions, Written};
 use super::testing::{AppendFault, Bench, bench, eventually, input};
 use super::{ErrorKind, QueryInput};
+use crate::config::Phase;
+use crate::hooks::context::Outcome;
 
 /// More than a working store ever takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,4 +104,116 @@ async fn a_panic_on_the_thread_fails_what_was_in_hand_and_nothing_else() {
     let readiness = bench.engine.readiness().await;
     assert_eq!((readiness.stores, readiness.models.len()), (Vec::new(), 1));
     bench.engine.close(Duration::from_secs(5)).await;
+}
+
+/// A post hook `count` that counts its runs.
+fn counting(bench: &Bench) -> Arc<AtomicUsize> {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    bench.code("count", move |_, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { Outcome::Accept }
+    });
+    runs
+}
+
+fn post_hook() -> Vec<super::command::BindingInput> {
+    let code = super::command::BindingCode::Inline(b"count".to_vec());
+    vec![super::command::BindingInput {
+        name: Some("count".to_owned()),
+        engine: "closure".to_owned(),
+        code,
+        shadow: false,
+    }]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_post_hooks_whose_append_seemed_to_fail_are_served() {
+    for fault in [
+        AppendFault::Panic { stored: true },
+        AppendFault::Short { stored: true },
+        AppendFault::Error { kind: DriverErrorKind::Uncertain, stored: true },
+    ] {
+        let bench = bench().await;
+        let runs = counting(&bench);
+        bench.model("m", input(json!({}), &[])).await.unwrap();
+        let (options, origin) = (WriteOptions::default(), Origin::default());
+        *bench.events.fault.lock().unwrap() = Some(fault);
+        let put = bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &options, &origin).await;
+        assert_eq!(put.unwrap_err().kind, ErrorKind::Storage, "{fault:?}");
+        *bench.events.fault.lock().unwrap() = None;
+        ready(&bench).await;
+        bench.create("a", json!({})).await.unwrap();
+        eventually("the hook runs", || async { (runs.load(Ordering::Relaxed) == 1).then_some(()) }).await;
+
+        // The same for their end.
+        *bench.events.fault.lock().unwrap() = Some(fault);
+        assert!(bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin).await.is_err());
+        *bench.events.fault.lock().unwrap() = None;
+        ready(&bench).await;
+        assert!(bench.events.groups().await.unwrap().is_empty(), "{fault:?}");
+        bench.engine.close(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
+    for stored in [true, false] {
+        let bench = bench().await;
+        let runs = counting(&bench);
+        bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
+        *bench.events.fault.lock().unwrap() = Some(AppendFault::Hang { stored });
+        let options = WriteOptions { idempotency_key: Some("key".to_owned()), ..WriteOptions::default() };
+        let first = || Change::Create { id: Some("one".to_owned()), data: Json::trusted(r#"{"n":1}"#) };
+        let hangs = bench.write(first(), options.clone());
+        let (plain, origin) = (WriteOptions::default(), Origin::default());
+        // What comes while it hangs: definitions, which go on with it, and a change that needs the committer before that.
+        let others = async {
+            eventually("the append hangs", || async { bench.engine.committer.stalled() }).await;
+            let ready = bench.engine.readiness().await.stores;
+            assert!(ready.iter().any(|fault| fault.store == "event"), "{ready:?}");
+            tokio::join!(
+                bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &plain, &origin),
+                bench.model("other", input(json!({}), &[])),
+                bench.create_any(2),
+            )
+        };
+        let answered = tokio::time::timeout(PATIENCE, async { tokio::join!(hangs, others) }).await;
+        let (hung, (hooked, made, created)) = answered.unwrap_or_else(|_| panic!("callers wait for ever ({stored})"));
+        let hung = hung.unwrap_err();
+        assert_eq!(hung.kind, ErrorKind::Storage);
+        assert!(hung.detail.contains("is not known") && hung.detail.contains("Idempotency-Key"), "{hung}");
+        let kinds = [hooked.unwrap_err().kind, made.unwrap_err().kind, created.unwrap_err().kind];
+        assert_eq!(kinds, [ErrorKind::Storage; 3]);
+        // Who comes later does not wait at all, nor for what others hold.
+        let late = bench.write(first(), options.clone()).await.unwrap_err();
+        assert_eq!(late.kind, ErrorKind::Storage);
+        assert!(late.detail.contains("wrote nothing"), "{late}");
+        let changed = tokio::time::timeout(PATIENCE, bench.update("m", input(json!({"n": {}, "x": {}}), &[]))).await;
+        assert_eq!(changed.expect("an answer").unwrap_err().kind, ErrorKind::Storage);
+        let ready_now = bench.engine.readiness().await.stores;
+        assert!(ready_now.iter().any(|fault| fault.store == "event"), "{ready_now:?}");
+
+        *bench.events.fault.lock().unwrap() = None;
+        ready(&bench).await;
+        // The truth, whichever it is.
+        match stored {
+            true => drop(eventually("it is applied", || async { bench.engine.get("m", "one").await.ok() }).await),
+            false => assert!(bench.engine.get("m", "one").await.is_err()),
+        }
+        let again = bench.write(first(), options).await.unwrap();
+        assert!(matches!(again, Written::Created(_)), "{again:?}");
+        let one = bench.engine.get("m", "one").await.unwrap();
+        assert_eq!((one.revision, one.data.as_str()), (1, r#"{"n":1}"#));
+        // What was handed over went on.
+        eventually("the model is made", || async { bench.engine.model("other").ok() }).await;
+        eventually("the hook is bound", || async {
+            (!bench.engine.model("m").unwrap().chain(Phase::PostCreate).is_empty()).then_some(())
+        })
+        .await;
+        bench.create("two", json!({})).await.unwrap();
+        eventually("the hook runs", || async { (runs.load(Ordering::Relaxed) > 0).then_some(()) }).await;
+        bench.update("m", input(json!({"n": {}, "x": {}}), &[])).await.unwrap();
+        bench.engine.close(Duration::from_secs(5)).await;
+    }
 }

@@ -7,7 +7,7 @@ use snaphook_driver::{Append, Event, EventFilter, EventKind, EventQuery, Expecte
 
 use super::Engine;
 use super::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
-use super::definitions::check_unused;
+use super::definitions::{OneModel, check_unused};
 use super::error::{Error, ErrorKind, Result};
 use super::stuck::Stuck;
 use super::troubles::guarded;
@@ -17,10 +17,11 @@ use crate::catalog::unique;
 const PAGE: u32 = 1000;
 
 impl Engine {
-    /// Deletes a stuck model. Like [`Engine::delete_model`], whose lock the caller holds.
+    /// Deletes a stuck model. Like [`Engine::delete_model`], whose lock the caller gives.
     pub(super) async fn delete_stuck(
-        &self,
-        stuck: &Stuck,
+        self: &Arc<Self>,
+        one: OneModel,
+        stuck: Stuck,
         cascade: bool,
         options: &WriteOptions,
         origin: &Origin,
@@ -50,16 +51,21 @@ impl Engine {
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(deletion.event))));
         }
-        let mut after = cascade.then_some(0);
-        while let Some(page_after) = after {
-            let (living, next) = self.living(id, page_after, head, origin).await?;
-            self.committer.exclusive(move |writer| writer.append_unapplied(living)).await??;
-            after = next;
-        }
-        let model = id.clone();
-        self.committer.exclusive(move |writer| writer.drop_stuck(&model, deletion)).await??;
-        self.dispatcher.forget(id).await;
-        Ok(Defined::Done(()))
+        let (engine, id, origin) = (Arc::clone(self), id.clone(), origin.clone());
+        let delete = async move {
+            let _one = one;
+            let mut after = cascade.then_some(0);
+            while let Some(page_after) = after {
+                let (living, next) = engine.living(&id, page_after, head, &origin).await?;
+                engine.committer.exclusive(move |writer| writer.append_unapplied(living)).await??;
+                after = next;
+            }
+            let model = id.clone();
+            engine.committer.exclusive(move |writer| writer.drop_stuck(&model, deletion)).await??;
+            engine.dispatcher.forget(&id).await;
+            Ok(())
+        };
+        self.commit(delete).await.map(Defined::Done)
     }
 
     /// The deletions of the instances whose last event is in one page of the log, and where the next page begins.

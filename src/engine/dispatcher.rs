@@ -4,16 +4,18 @@
 //! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
 //! model store, or the model, is unavailable no event is taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use snaphook_driver::EventStore;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::Engine;
 use super::bindings::group_of;
 use super::delivery::{LEASE, Memory, deliver};
+use super::models::Models;
 use super::troubles::Part;
 
 /// Events of one model that are worked on at once.
@@ -49,14 +51,26 @@ impl Dispatcher {
     /// Serves every model that has post hooks.
     pub(super) async fn start(&self, engine: &Arc<Engine>) {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine);
-        for entry in engine.models.all() {
+        self.follow(&*engine.stores.event, &engine.models).await;
+    }
+
+    /// Serves the models that have post hooks, and no others: at the start, and when definitions were found in the log whose
+    /// append had seemed to fail.
+    pub(super) async fn follow(&self, events: &dyn EventStore, models: &Models) {
+        let mut others: HashSet<String> =
+            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        for entry in models.all() {
             let Some(since) = entry.reacts_since() else { continue };
             let id = &entry.model.record.id;
-            // Makes the group if a crash came between the binding and this; otherwise its progress stays.
-            if let Err(error) = engine.stores.event.create_group(&group_of(id), since).await {
+            others.remove(id);
+            // Makes the group if it was not made with the binding; otherwise its progress stays.
+            if let Err(error) = events.create_group(&group_of(id), since).await {
                 tracing::error!(model = id, "the consumer group cannot be opened, post hooks wait: {error}");
             }
             self.serve(id);
+        }
+        for model in others {
+            self.forget(&model).await;
         }
     }
 

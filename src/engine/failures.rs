@@ -96,11 +96,16 @@ impl Engine {
     }
 
     /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
-    pub async fn retry_error(&self, id: &str) -> Result<bool> {
-        let _claim = self.claim(&self.error(id).await?)?;
-        // Read under the claim: who had it before may have dealt with it.
-        let record = self.error(id).await?;
-        self.retry(record).await
+    pub async fn retry_error(self: &Arc<Self>, id: &str) -> Result<bool> {
+        let (engine, id) = (Arc::clone(self), id.to_owned());
+        // A post hook has effects: what it came to is written down, whoever waits for it.
+        let retry = async move {
+            let _claim = engine.claim(&engine.error(&id).await?)?;
+            // Read under the claim: who had it before may have dealt with it.
+            let record = engine.error(&id).await?;
+            engine.retry(record).await
+        };
+        self.commit(retry).await
     }
 
     /// Starts a job that retries all that match, side by side across instances, in the order of the log within one.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use snaphook_driver::{Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, time::Millis};
+use serde_json::value::RawValue;
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Event, EventFilter, EventKind, EventPage, EventQuery, Instance, Position, Stream, json};
 use tokio::sync::watch;
 
 use super::change::{DefinitionChange, changes_definition};
@@ -125,6 +127,7 @@ impl Engine {
                 }
             },
         };
+        check_data(&last)?;
         Ok(Instance {
             id: id.to_owned(),
             model: last.model,
@@ -221,6 +224,18 @@ impl Engine {
         });
         batches.flatten().take_until(stopped_signal(self.stopping.subscribe())).boxed()
     }
+}
+
+/// Refuses an event whose data somebody changed in the log to what is no JSON.
+pub(super) fn check_data(event: &Event) -> Result<()> {
+    let Some(Err(error)) = event.data.as_ref().map(|data| json::typed::<&RawValue>(data)) else { return Ok(()) };
+    let position = event.position;
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "the data of the event at {position} is no JSON: {error}; `snaphook events inspect {position}` shows it"
+        ),
+    ))
 }
 
 struct Follower {

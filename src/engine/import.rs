@@ -9,7 +9,6 @@ use snaphook_driver::EventKind;
 
 use super::Engine;
 use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
-use super::committer::lost_answer;
 use super::error::{Error, ErrorKind, Result};
 use super::import_order::Order;
 use super::input::{self, NewInstance};
@@ -140,7 +139,7 @@ impl Engine {
                         self.write_patiently(model, command, &options, origin).await.map(Some)
                     }
                     Ok((Some((command, Some((receiver, _, submitted)))), _)) => {
-                        let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
+                        let answer = self.answer(receiver).await;
                         let mut lost = 0;
                         match self.finish(submitted, answer, &command, &options, &mut lost).await {
                             Ok(Some(written)) => Ok(Some(written)),

@@ -23,6 +23,7 @@ mod dispatcher;
 mod failures;
 mod fit;
 mod gate;
+mod hanging;
 mod history;
 mod idempotency;
 mod import;
@@ -40,6 +41,7 @@ pub mod skip;
 mod stuck;
 mod tail;
 mod troubles;
+mod unstoppable;
 mod waiters;
 mod workers;
 mod write;
@@ -67,10 +69,11 @@ use tokio::sync::watch;
 use self::access::EngineAccess;
 use self::artifacts::StoredArtifacts;
 use self::availability::Availability;
-use self::committer::{Appending, Committer, Writer};
+use self::committer::{Committer, Writer};
 use self::definitions::DefinitionLocks;
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
+use self::hanging::Appending;
 pub use self::history::At;
 pub use self::import::Line;
 pub use self::jobs::JobInfo;
@@ -91,6 +94,9 @@ use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
 use crate::memory::{MemoryBudget, Share};
 
+/// A store that takes longer to say that it works does not.
+const HEALTH_MAX: Duration = Duration::from_secs(2);
+
 /// One server's engine.
 pub struct Engine {
     config: Arc<ConfigHandle>,
@@ -99,7 +105,7 @@ pub struct Engine {
     models: Arc<Models>,
     tail: Arc<Tail>,
     committer: Committer,
-    dispatcher: Dispatcher,
+    dispatcher: Arc<Dispatcher>,
     waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
     rebuild: Rebuild,
@@ -158,6 +164,7 @@ impl Engine {
         let troubles = Arc::new(Troubles::default());
         let last = EventQuery { after: head.saturating_sub(1), limit: 1, filter: EventFilter::default() };
         let last_time = stores.event.read(&last, None).await?.events.last().map_or(0, |event| event.time);
+        let dispatcher = Arc::new(Dispatcher::new());
         let committer = Committer::start(Writer {
             events: Arc::clone(&stores.event),
             store: Arc::clone(&stores.model),
@@ -168,6 +175,7 @@ impl Engine {
             availability: Arc::clone(&availability),
             troubles: Arc::clone(&troubles),
             host: Arc::clone(&host),
+            dispatcher: Arc::clone(&dispatcher),
             appending: Appending::default(),
             runtime: Handle::current(),
             last_time,
@@ -188,7 +196,7 @@ impl Engine {
             models,
             tail,
             committer,
-            dispatcher: Dispatcher::new(),
+            dispatcher,
             waiters,
             metrics,
             rebuild: Rebuild::default(),
@@ -252,13 +260,14 @@ impl Engine {
     /// What does not work now.
     pub async fn readiness(&self) -> Readiness {
         let mut stores: Vec<(&'static str, String)> = Vec::new();
-        for (name, health) in [
-            ("secure", guarded("health", self.stores.secure.health()).await),
-            ("event", guarded("health", self.stores.event.health()).await),
-            ("model", guarded("health", self.stores.model.health()).await),
-            ("error", guarded("health", self.stores.error.health()).await),
-        ] {
-            stores.extend(health.err().map(|error| (name, error.to_string())));
+        let (secure, event, model, error) = tokio::join!(
+            health(self.stores.secure.health()),
+            health(self.stores.event.health()),
+            health(self.stores.model.health()),
+            health(self.stores.error.health()),
+        );
+        for (name, health) in [("secure", secure), ("event", event), ("model", model), ("error", error)] {
+            stores.extend(health.err().map(|reason| (name, reason)));
         }
         stores.extend(self.troubles.all().into_iter().map(|(part, reason)| (part.store(), reason)));
         if let Some(time) = self.committer.stalled() {
@@ -321,8 +330,21 @@ impl Engine {
     pub async fn close(&self, within: Duration) {
         self.stopping.send_replace(true);
         self.dispatcher.close(within).await;
-        self.committer.close().await;
-        self.stores.close().await;
+        if self.committer.close().await {
+            self.stores.close().await;
+        } else {
+            tracing::error!(
+                "the event store does not come back from an append; the server ends without closing the stores"
+            );
+        }
+    }
+}
+
+/// Asks a store whether it works; the error is the reason.
+async fn health(answer: impl Future<Output = snaphook_driver::Result<()>>) -> Result<(), String> {
+    match tokio::time::timeout(HEALTH_MAX, guarded("health", answer)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it has not answered for {} s", HEALTH_MAX.as_secs())),
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::value::RawValue;
 use snaphook_driver::{
     CarryOver, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventKind, EventQuery, EventStore,
-    ModelStore, Position, limits,
+    ModelShape, ModelStore, Position, limits,
 };
 
 use super::change::{DefinitionChange, Skip};
@@ -59,18 +59,18 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
         ));
     }
     let skipped = skipped(events).await?;
-    let (mut models, mut stuck) = load(store).await?;
+    let Loaded { mut models, mut stuck, mut unusable } = load(store).await?;
     if stuck.values().any(|stuck| skipped.contains(&stuck.position)) {
         tracing::info!(
             "an event that could not be applied is skipped from now on: rebuilding the model store without it"
         );
         store.reset(events.identity()).await?;
-        (checkpoint, models, stuck) = (0, HashMap::new(), BTreeMap::new());
+        (checkpoint, models, stuck, unusable) = (0, HashMap::new(), BTreeMap::new(), BTreeMap::new());
     }
     progress.position.store(checkpoint, Ordering::Relaxed);
     progress.head.store(head, Ordering::Relaxed);
     store.begin_replay().await?;
-    let mut replay = Replay { store, models, stuck, skipped };
+    let mut replay = Replay { store, models, stuck, unusable, skipped };
     let mut page = read(events, checkpoint).await?;
     while let Some(last) = page.events.last().map(|event| event.position) {
         // The next page is read while this one is applied.
@@ -84,8 +84,7 @@ pub async fn run(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>, prog
         progress.events.fetch_add(page.events.len() as u64, Ordering::Relaxed);
         page = next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
     }
-    store.end_replay().await?;
-    Ok(Replayed { models: replay.models.into_values().collect(), stuck: replay.stuck.into_values().collect() })
+    replay.end().await
 }
 
 /// A projection of another log (one that was restored from a backup is another) is made again from this one.
@@ -160,9 +159,18 @@ async fn skipped(events: &Arc<dyn EventStore>) -> Result<HashSet<Position>> {
     }
 }
 
-/// The models that the store has, and those among them that are stuck.
-async fn load(store: &Arc<dyn ModelStore>) -> Result<(HashMap<String, Model>, BTreeMap<String, Stuck>)> {
-    let (mut models, mut all_stuck) = (HashMap::new(), BTreeMap::new());
+/// The models that the store has.
+#[derive(Default)]
+struct Loaded {
+    models: HashMap<String, Model>,
+    /// Those that it has only up to an event.
+    stuck: BTreeMap<String, Stuck>,
+    /// Those whose definition this server cannot use, such as one from before a limit. The store has all their instances.
+    unusable: BTreeMap<String, (Stuck, ModelShape)>,
+}
+
+async fn load(store: &Arc<dyn ModelStore>) -> Result<Loaded> {
+    let mut loaded = Loaded::default();
     for shape in store.definitions().await? {
         let unreadable = |error: String| {
             let model = &shape.model;
@@ -171,18 +179,28 @@ async fn load(store: &Arc<dyn ModelStore>) -> Result<(HashMap<String, Model>, BT
             Error::new(ErrorKind::Storage, message)
         };
         let Stored { record, stuck } = stored(&shape).map_err(unreadable)?;
-        if let Some(record) = record {
-            models.insert(shape.model.clone(), Model::from_record(record).map_err(unreadable)?);
+        let (model, is_stuck) = (shape.model.clone(), stuck.is_some());
+        loaded.stuck.extend(stuck.map(|stuck| (model.clone(), stuck)));
+        let Some(record) = record else { continue };
+        let position = record.position;
+        match Model::from_record(record) {
+            Ok(usable) => drop(loaded.models.insert(model, usable)),
+            // What keeps it unavailable is said already.
+            Err(_) if is_stuck => {}
+            Err(error) => {
+                let reason = format!("its definition cannot be used: {error}");
+                loaded.unusable.insert(model.clone(), (Stuck { model, position, reason }, shape));
+            }
         }
-        all_stuck.extend(stuck.map(|stuck| (shape.model.clone(), stuck)));
     }
-    Ok((models, all_stuck))
+    Ok(loaded)
 }
 
 struct Replay<'a> {
     store: &'a Arc<dyn ModelStore>,
     models: HashMap<String, Model>,
     stuck: BTreeMap<String, Stuck>,
+    unusable: BTreeMap<String, (Stuck, ModelShape)>,
     skipped: HashSet<Position>,
 }
 
@@ -275,6 +293,7 @@ impl Replay<'_> {
                 guarded("drop_model", self.store.drop_model(&event.model, event.position)).await?;
                 self.models.remove(&event.model);
                 self.stuck.remove(&event.model);
+                self.unusable.remove(&event.model);
                 return Ok(());
             }
             _ if self.passes_over(event) => return self.apply(&[], event.position).await,
@@ -290,12 +309,13 @@ impl Replay<'_> {
 
     async fn define(&mut self, event: &Event) -> Result<(), Refusal> {
         let change = DefinitionChange::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
-        let old = self.models.get(&event.model);
+        let old = self.models.get(&event.model).map(Model::shape);
+        let old = old.or_else(|| self.unusable.get(&event.model).map(|(_, shape)| shape.clone()));
         let new = Model::from_record(change.definition.clone()).map_err(Refusal::Event)?;
-        let carry = old.map_or_else(CarryOver::default, |_| change.carry_over(&new.schema));
-        let (shape, position) = (old.map(Model::shape), event.position);
-        guarded("define", self.store.define(shape.as_ref(), &new.shape(), &carry, position)).await?;
+        let carry = old.as_ref().map_or_else(CarryOver::default, |_| change.carry_over(&new.schema));
+        guarded("define", self.store.define(old.as_ref(), &new.shape(), &carry, event.position)).await?;
         self.models.insert(event.model.clone(), new);
+        self.unusable.remove(&event.model);
         Ok(())
     }
 
@@ -312,11 +332,27 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Everything is applied. What was put off is done now; a model for which that fails is unavailable.
+    async fn end(mut self) -> Result<Replayed> {
+        for (model, error) in guarded("end_replay", self.store.end_replay()).await? {
+            if !may_be_the_event(&error) {
+                return Err(error.into());
+            }
+            let Some(position) = self.models.get(&model).map(|model| model.record.position) else { continue };
+            let stuck = Stuck { model: model.clone(), position, reason: error.to_string() };
+            self.stuck.entry(model).or_insert(stuck);
+        }
+        let unusable = self.unusable.into_values().map(|(stuck, _)| stuck);
+        let stuck = self.stuck.into_values().chain(unusable).collect();
+        Ok(Replayed { models: self.models.into_values().collect(), stuck })
+    }
+
     /// Goes on without a model. If even that cannot be stored, it is the store that fails.
     async fn set_aside(&mut self, stuck: Stuck) -> Result<()> {
         let model = self.models.get(&stuck.model);
         let (old, shape) = (model.map(Model::shape), stuck.shape(model)?);
         guarded("define", self.store.define(old.as_ref(), &shape, &CarryOver::default(), stuck.position)).await?;
+        self.unusable.remove(&stuck.model);
         self.stuck.insert(stuck.model.clone(), stuck);
         Ok(())
     }

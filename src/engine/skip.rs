@@ -61,9 +61,13 @@ impl Engine {
         self.check_available()?;
         let stuck = self.availability.all_stuck().into_values().collect::<Vec<_>>();
         let appends = skip(&self.stores.event, &stuck, position, reason, origin).await?;
-        let skipped = self.committer.exclusive(move |writer| writer.append_unapplied(appends)).await??;
-        self.start_rebuild().await?;
-        Ok(skipped)
+        let engine = Arc::clone(self);
+        let append = async move {
+            let skipped = engine.committer.exclusive(move |writer| writer.append_unapplied(appends)).await??;
+            engine.start_rebuild().await?;
+            Ok(skipped)
+        };
+        self.commit(append).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Events that the model store cannot take: their model is unavailable, everything else goes on, and there is a way out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -319,4 +320,35 @@ async fn whatever_is_refused_the_rest_is_right() {
         }
         bench.engine.close(Duration::from_secs(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_definition_beyond_new_limits_keeps_only_its_model() {
+    let bench = bench().await;
+    bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
+    bench.model("fine", input(json!({"n": {}}), &[])).await.unwrap();
+    bench.create("one", json!({"n": 1})).await.unwrap();
+    let position = bench.engine.model("m").unwrap().record.position;
+    *bench.store.beyond_limits.lock().unwrap() = Some("m");
+    // The store misses an event, catches up, and reads its definitions.
+    bench.store.fails.store(true, Ordering::Relaxed);
+    bench.create("two", json!({"n": 2})).await.unwrap();
+    bench.store.fails.store(false, Ordering::Relaxed);
+    eventually("the others work", || async { bench.engine.query("fine", &QueryInput::default()).await.ok() }).await;
+    let models = bench.engine.readiness().await.models;
+    assert_eq!((models.len(), models[0].model.as_str(), models[0].position), (1, "m", position), "{models:?}");
+    assert!(models[0].reason.contains("its definition cannot be used"), "{models:?}");
+    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
+    // Its instances were applied all the same: where the definition can be used, it is whole.
+    *bench.store.beyond_limits.lock().unwrap() = None;
+    bench.engine.start_rebuild().await.unwrap();
+    eventually("it works again", || async { bench.engine.get("m", "two").await.ok() }).await;
+    *bench.store.beyond_limits.lock().unwrap() = Some("m");
+    bench.store.fails.store(true, Ordering::Relaxed);
+    bench.create("three", json!({"n": 3})).await.unwrap();
+    bench.store.fails.store(false, Ordering::Relaxed);
+    eventually("it is unavailable", || async { bench.engine.availability.stuck("m") }).await;
+    delete_model(&bench, "m", true).await.unwrap();
+    assert!(bench.engine.readiness().await.models.is_empty());
+    bench.model("m", input(json!({}), &[])).await.unwrap();
 }

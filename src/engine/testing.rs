@@ -106,6 +106,8 @@ async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closure
         fails: AtomicBool::new(false),
         refused: Mutex::default(),
         refused_definition: Mutex::default(),
+        beyond_limits: Mutex::default(),
+        slow_gets: AtomicU64::new(0),
         applied: Mutex::default(),
     });
     stores.event = Arc::clone(&events) as Arc<dyn EventStore>;
@@ -235,6 +237,10 @@ pub(super) struct FaultyModels {
     pub(super) refused: Mutex<Option<&'static str>>,
     /// The same for models with a column of that name.
     pub(super) refused_definition: Mutex<Option<&'static str>>,
+    /// A model whose stored definition no server of this version would take.
+    pub(super) beyond_limits: Mutex<Option<&'static str>>,
+    /// Milliseconds that each read of one instance takes.
+    pub(super) slow_gets: AtomicU64,
     /// Asked before events are applied.
     pub(super) applied: Mutex<Option<Applied>>,
 }
@@ -279,7 +285,7 @@ impl ModelStore for FaultyModels {
     async fn begin_replay(&self) -> Result<()> {
         self.inner.begin_replay().await
     }
-    async fn end_replay(&self) -> Result<()> {
+    async fn end_replay(&self) -> Result<Vec<(String, DriverError)>> {
         self.inner.end_replay().await
     }
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
@@ -305,9 +311,20 @@ impl ModelStore for FaultyModels {
         self.inner.checkpoint().await
     }
     async fn definitions(&self) -> Result<Vec<ModelShape>> {
-        self.inner.definitions().await
+        let mut shapes = self.inner.definitions().await?;
+        let beyond = *self.beyond_limits.lock().unwrap();
+        for shape in shapes.iter_mut().filter(|shape| Some(shape.model.as_str()) == beyond) {
+            let mut record = shape.record.to_value().unwrap();
+            record["schema"] = serde_json::json!({"$ref": "https://example.com/elsewhere"});
+            shape.record = Json::from_value(&record);
+        }
+        Ok(shapes)
     }
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        let delay = self.slow_gets.load(Ordering::Relaxed);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
         self.inner.get(model, id).await
     }
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
@@ -348,12 +365,19 @@ pub(super) enum AppendFault {
         kind: ErrorKind,
         stored: bool,
     },
+    /// Comes back when the fault is taken away, and then works or fails cleanly.
+    Hang {
+        stored: bool,
+    },
 }
 
 impl AppendFault {
     const fn is_stored(self) -> bool {
         match self {
-            AppendFault::Panic { stored } | AppendFault::Short { stored } | AppendFault::Error { stored, .. } => stored,
+            AppendFault::Panic { stored }
+            | AppendFault::Short { stored }
+            | AppendFault::Error { stored, .. }
+            | AppendFault::Hang { stored } => stored,
         }
     }
 }
@@ -378,6 +402,9 @@ impl EventStore for WatchedEvents {
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Position, Conflict>>> {
         let fault = *self.fault.lock().unwrap();
         let Some(fault) = fault else { return self.inner.append(batch, atomic).await };
+        while matches!(*self.fault.lock().unwrap(), Some(AppendFault::Hang { .. })) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mut answers = match fault.is_stored() {
             true => self.inner.append(batch, atomic).await?,
             false => batch.iter().map(|_| Ok(1)).collect(),
@@ -387,6 +414,10 @@ impl EventStore for WatchedEvents {
             AppendFault::Short { .. } => {
                 answers.pop();
                 Ok(answers)
+            }
+            AppendFault::Hang { stored: true } => Ok(answers),
+            AppendFault::Hang { stored: false } => {
+                Err(DriverError::new(ErrorKind::Unavailable, "append", "the test wants it so"))
             }
             AppendFault::Error { kind, .. } => Err(DriverError::new(kind, "append", "the test wants it so")),
         }

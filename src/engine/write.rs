@@ -19,6 +19,7 @@ use super::committer::{Answer, Committed, Pending, lost_answer};
 use super::error::{Error, ErrorKind, Result};
 use super::fit::{Fitting, fit};
 use super::gate;
+use super::hanging::unanswered;
 use super::idempotency::{IdempotencyKey, first_answer, is_key};
 use super::models::Entry;
 use super::prehooks::Decided;
@@ -83,7 +84,7 @@ impl Engine {
                 Step::Write(prepared) => prepared,
             };
             let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
-            let answer = receiver.await.unwrap_or_else(|_| Err(lost_answer()));
+            let answer = self.answer(receiver).await;
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
                 if let (Some(wait), Some(settled)) = (options.wait, settled) {
                     // A hook that is not done by then goes on; the answer says nothing of it.
@@ -256,6 +257,14 @@ impl Engine {
             return Ok(None);
         }
         Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key })))
+    }
+
+    /// What the committer says to a change that it was handed.
+    pub(super) async fn answer(&self, receiver: oneshot::Receiver<Answer>) -> Answer {
+        match self.committer.answered(receiver).await {
+            Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
+            None => Err(unanswered()),
+        }
     }
 
     /// Step 6, or `None`: a race was lost and the change is to be prepared again.

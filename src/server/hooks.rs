@@ -151,7 +151,7 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             return Err(body::unsupported(other, &expected));
         }
     };
-    match call.engine().put_hooks_for(call.gone(), model, phase, chain, &options, &call.origin()).await? {
+    match call.engine().put_hooks(model, phase, chain, &options, &call.origin()).await? {
         Defined::Done(bound) => Reply::ok().serialize(&bound),
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }

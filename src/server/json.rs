@@ -1,6 +1,7 @@
 //! Instances and events as JSON text, written by hand: data is copied as the text that it is, and nothing is built
 //! that is thrown away again. The read path answers tens of thousands of these each second.
 
+use serde_json::value::RawValue;
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Event, Instance};
 
@@ -34,7 +35,7 @@ pub(super) fn write_instance_with(out: &mut Vec<u8>, instance: &Instance, data: 
     out.push(b'}');
 }
 
-/// `Event` of the contract, on one line.
+/// `Event` of the contract, on one line. Data that is no JSON is left out, and `data_error` says so.
 pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     out.reserve(ENVELOPE_BYTES + event.data.as_ref().map_or(0, |data| data.len()));
     out.extend_from_slice(b"{\"position\":");
@@ -52,13 +53,20 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(b",\"revision\":");
     write_u64(out, event.revision);
     out.extend_from_slice(b",\"data\":");
-    match &event.data {
+    // What somebody changed in the log by hand must not break the text around it.
+    let fault = event.data.as_ref().and_then(|data| snaphook_driver::json::typed::<&RawValue>(data).err());
+    match event.data.as_ref().filter(|_| fault.is_none()) {
         // Line breaks can only stand between tokens; an event of a stream must have none.
         Some(data) if data.contains(['\n', '\r']) => {
             out.extend(data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         }
         Some(data) => out.extend_from_slice(data.as_bytes()),
         None => out.extend_from_slice(b"null"),
+    }
+    if let Some(fault) = fault {
+        out.extend_from_slice(b",\"data_error\":");
+        let position = event.position;
+        write_string(out, &format!("the data is no JSON: {fault}; `snaphook events inspect {position}` shows it"));
     }
     out.extend_from_slice(b",\"actor\":");
     write_optional_string(out, event.actor.as_deref());

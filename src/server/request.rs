@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
-use tokio::sync::watch;
 
 use super::App;
 use super::peer::RequestMemory;
@@ -43,22 +42,9 @@ pub(super) struct Call {
     pub(super) request_id: HeaderValue,
     /// What the request holds in memory; its response takes it over.
     pub(super) memory: RequestMemory,
-    /// Closed when the client has gone, of a request that does not end with it.
-    pub(super) client: Option<watch::Receiver<()>>,
 }
 
 impl Call {
-    /// Comes when the client has gone.
-    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
-        let client = self.client.clone();
-        async move {
-            match client {
-                Some(mut client) => while client.changed().await.is_ok() {},
-                None => std::future::pending().await,
-            }
-        }
-    }
-
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.app.engine
     }

@@ -11,7 +11,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
-use tokio::sync::watch;
 
 use super::metrics::Route;
 use super::peer::{PeerRef, RequestMemory};
@@ -31,27 +30,17 @@ const SEGMENTS_MAX: usize = 8;
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.
 const HEAD_FREE_BYTES: usize = 4 * 1024;
 
-/// Answers one request. Never panics.
+/// Answers one request. Never panics. A client that goes away drops it where it stands: the engine sees to it that nothing
+/// is left half done.
 pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incoming>) -> Response {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
     let memory = RequestMemory::of(peer);
-    let mut call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory, client: None };
+    let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory };
 
-    let outcome = if call.verb() == Verb::Get || changes_data(&call) {
-        AssertUnwindSafe(handle(call, body)).catch_unwind().await
-    } else {
-        // On a task of its own: a client that goes away must not stop a change of definitions half way. What comes before the
-        // change may look whether it has gone.
-        let (_present, client) = watch::channel(());
-        call.client = Some(client);
-        tokio::spawn(handle(call, body)).await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => panic,
-            Err(_) => Box::new("its task was cancelled"),
-        })
-    };
+    let outcome = AssertUnwindSafe(handle(call, body)).catch_unwind().await;
     let (route, mut response) = outcome.unwrap_or_else(|panic| {
         tracing::error!("a handler panicked: {}", message(&*panic));
         let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
@@ -69,19 +58,8 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     response
 }
 
-/// Whether the request concerns instances. Such a change is one event, which is written whole or not at all whatever
-/// happens to the caller, so it needs no task of its own; and there are many of them.
-fn changes_data(call: &Call) -> bool {
-    let path = call.head.uri.path().strip_prefix(call.app.mount_path.as_str()).unwrap_or_default();
-    let mut segments = path.split('/').skip(1);
-    segments.next() == Some("models") && matches!(segments.nth(1), Some("instances" | "import"))
-}
-
 async fn handle(call: Call, body: Incoming) -> (Route, Response) {
     let (route, outcome) = dispatch(&call, body).await;
-    if changes_much(route, call.verb()) {
-        allocator::large_work_done();
-    }
     // What says how the server is must come through when it is full.
     let may_fail = call.verb() == Verb::Get && !matches!(route, Route::Healthz | Route::Readyz | Route::Metrics);
     let Call { app, head, request_id, memory, .. } = call;
@@ -95,7 +73,16 @@ async fn handle(call: Call, body: Incoming) -> (Route, Response) {
     (route, response.unwrap_or_else(|problem: Problem| problem.into_response(&app.mount_path, &request_id)))
 }
 
-/// Whether it was a change that looks at many instances, or compiles.
+/// Tells the allocator when large work ends, also with its client.
+struct LargeWork;
+
+impl Drop for LargeWork {
+    fn drop(&mut self) {
+        allocator::large_work_done();
+    }
+}
+
+/// Whether it is a change that looks at many instances, or compiles.
 fn changes_much(route: Route, verb: Verb) -> bool {
     verb != Verb::Get
         && matches!(route, Route::Models | Route::Model | Route::HooksPhase | Route::Import | Route::Rebuild)
@@ -147,6 +134,7 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
         return (Route::Unknown, Err(unknown(call)));
     }
     let (route, answer) = route(call, &segments[..length], body);
+    let _large = changes_much(route, call.verb()).then_some(LargeWork);
     (route, answer.await)
 }
 

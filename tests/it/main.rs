@@ -20,6 +20,8 @@ mod hostile;
 mod idempotency;
 mod import_order;
 mod json_values;
+#[cfg(target_os = "linux")]
+mod leaving;
 mod log_identity;
 mod memory;
 mod native;

@@ -1,5 +1,6 @@
 //! The model store: one table per model, and the checkpoint up to which the log is in them.
 
+mod apply;
 mod condition;
 mod garbage;
 mod migrate;
@@ -12,18 +13,19 @@ mod query;
 mod replay;
 mod rows;
 mod shadow;
+mod shared;
 mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Budget, CarryOver, Condition, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage, InstanceQuery,
-    Json, ModelShape, ModelStore, Position, Result, json,
+    Budget, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery, ModelShape,
+    ModelStore, Position, Result, json,
 };
 
 use crate::checkpoint::Checkpointer;
@@ -31,10 +33,10 @@ use crate::database::{Format, Readers, Turn, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lanes::Lanes;
 use crate::lock::Lock;
-use names::{Counter, Names};
+use names::Names;
 use replay::Pending;
 use rows::Steps;
-use shadow::Shadow;
+use shared::{Publish, Shared, State, Tables, Writer};
 use table::Table;
 
 /// `_models` holds the shapes and their [`Names`], both as JSON; `_state.names` is the last number of a name that was
@@ -68,51 +70,6 @@ const INLINE_STEPS: u64 = 10_000;
 pub struct SqliteModelStore {
     shared: Arc<Shared>,
     lock: Mutex<Option<Lock>>,
-}
-
-struct Shared {
-    /// `None` once closed.
-    writer: Mutex<Option<Writer>>,
-    readers: Readers,
-    /// Where reads that may take long wait for their turn.
-    lanes: Lanes,
-    /// As committed; replaced as a whole when a definition changes.
-    tables: RwLock<Arc<Tables>>,
-    /// Counts the changes of `tables`: whoever reads between two equal counts has read a model's table while it was that.
-    changes: AtomicU64,
-    /// Counts the batches of events, so that work beside them can be slow while there are any.
-    writes: AtomicU64,
-}
-
-type Tables = HashMap<String, Arc<Table>>;
-
-/// A change of the tables that is due when its transaction is committed.
-type Publish = Box<dyn FnOnce(&mut Tables)>;
-
-struct Writer {
-    connection: Connection,
-    checkpointer: Checkpointer,
-    state: State,
-    /// Tables that are prepared, by model.
-    shadows: HashMap<String, Shadow>,
-    /// Whether definitions are put off; see [`replay`].
-    replaying: bool,
-}
-
-/// What `_state` holds.
-#[derive(Clone, Copy)]
-struct State {
-    checkpoint: Position,
-    names: Counter,
-}
-
-impl State {
-    fn load(connection: &Connection) -> rusqlite::Result<State> {
-        connection.query_row("SELECT checkpoint, names FROM _state", [], |row| {
-            let (checkpoint, names): (i64, i64) = (row.get(0)?, row.get(1)?);
-            Ok(State { checkpoint: checkpoint as Position, names: Counter(names as u64) })
-        })
-    }
 }
 
 impl SqliteModelStore {
@@ -248,14 +205,15 @@ impl ModelStore for SqliteModelStore {
         Ok(())
     }
 
-    async fn end_replay(&self) -> Result<()> {
+    async fn end_replay(&self) -> Result<Vec<(String, DriverError)>> {
         self.shared.set_replaying(false);
-        let due = self.shared.readers.with(replay::due)?;
-        for model in due {
+        let mut failed = Vec::new();
+        for model in self.shared.readers.with(replay::due)? {
             let tables = self.shared.tables();
-            self.shared.transaction("end_replay", |writer| replay::settle(writer, &tables, &model))?;
+            let settled = self.shared.transaction("end_replay", |writer| replay::settle(writer, &tables, &model));
+            failed.extend(settled.err().map(|error| (model, error)));
         }
-        Ok(())
+        Ok(failed)
     }
 
     async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
@@ -379,206 +337,6 @@ impl ModelStore for SqliteModelStore {
             writer.shadows.clear();
             Ok(Some(Box::new(Tables::clear)))
         })
-    }
-}
-
-impl Shared {
-    fn tables(&self) -> Arc<Tables> {
-        Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn table(&self, model: &str) -> Option<Arc<Table>> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
-    }
-
-    /// Runs work that moves the checkpoint to `position`, in one transaction with it, unless it is there already.
-    fn writing(
-        &self,
-        operation: &'static str,
-        position: Position,
-        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
-    ) -> Result<()> {
-        self.transaction(operation, |writer| {
-            if position <= writer.state.checkpoint {
-                return Ok(None);
-            }
-            let publish = work(writer)?;
-            writer.state.checkpoint = position;
-            writer
-                .connection
-                .prepare_cached("UPDATE _state SET checkpoint = ?1, names = ?2")
-                .and_then(|mut statement| statement.execute([position as i64, writer.state.names.0 as i64]))
-                .map_err(fault(operation))?;
-            Ok(publish)
-        })
-    }
-
-    /// Runs work in a transaction. What it returns changes the tables to match.
-    fn transaction(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
-    ) -> Result<()> {
-        let mut writer = locked(&self.writer);
-        let Some(writer) = writer.as_mut() else {
-            return Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed"));
-        };
-        if !writer.connection.is_autocommit() {
-            // An earlier caller panicked in the middle of its work.
-            writer.execute("ROLLBACK").map_err(fault(operation))?;
-            writer.state = State::load(&writer.connection).map_err(fault(operation))?;
-        }
-        let state = writer.state;
-        let run = |writer: &mut Writer| -> Result<()> {
-            writer.execute("BEGIN IMMEDIATE").map_err(fault(operation))?;
-            let Some(publish) = work(writer)? else {
-                return writer.execute("COMMIT").map_err(fault(operation));
-            };
-            // Over the commit, so that a reader whose statement no longer fits finds the new tables; see `reading`.
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            writer.execute("COMMIT").map_err(fault(operation))?;
-            publish(Arc::make_mut(&mut tables));
-            self.changes.fetch_add(1, Ordering::Release);
-            Ok(())
-        };
-        let result = run(writer);
-        if result.is_err() {
-            // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
-            let _ = writer.execute("ROLLBACK");
-            writer.state = state;
-        }
-        writer.checkpointer.after_commit(&writer.connection);
-        result
-    }
-
-    /// Runs one turn of a read of one model; see [`Readers::turn`].
-    fn turn<T>(
-        &self,
-        operation: &'static str,
-        model: &str,
-        none: impl Fn() -> T,
-        budget: &Budget,
-        steps: Option<u64>,
-        read: impl Fn(&Connection, &Table) -> Result<T>,
-    ) -> Result<Turn<T>> {
-        self.retried(
-            model,
-            || Turn::Done(none()),
-            |table| self.readers.turn(operation, budget, steps, |connection| read(connection, table)),
-        )
-    }
-
-    /// Runs a read of one model; `none` if the model is not there. If a model was redefined between the choice of the table
-    /// and the end of the read, which then may have met a table that is being emptied, the read is done again.
-    fn retried<T>(&self, model: &str, none: impl Fn() -> T, read: impl Fn(&Table) -> Result<T>) -> Result<T> {
-        loop {
-            let changes = self.changes.load(Ordering::Acquire);
-            let Some(table) = self.table(model) else { return Ok(none()) };
-            let result = read(&table);
-            if self.changes.load(Ordering::Acquire) == changes {
-                return result;
-            }
-            match self.table(model) {
-                None => return Ok(none()),
-                // Another model was redefined.
-                Some(same) if Arc::ptr_eq(&same, &table) => return result,
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// Brings what events did over to the tables that are prepared.
-    fn follow<'a>(self: &Arc<Self>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
-        for event in events {
-            let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };
-            if !shadow.follow(&writer.connection, event)
-                && let Some(shadow) = writer.shadows.remove(&event.model)
-            {
-                garbage::clear(self, vec![shadow.to.name.clone()]);
-            }
-        }
-    }
-
-    fn set_replaying(&self, replaying: bool) {
-        if let Some(writer) = locked(&self.writer).as_mut() {
-            writer.replaying = replaying;
-        }
-    }
-}
-
-impl Writer {
-    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(drop)
-    }
-
-    fn apply<'a>(&self, events: impl Iterator<Item = &'a Event>, tables: &Tables) -> Result<()> {
-        // Most events of a batch are of one model: its statements are taken from the cache once.
-        let mut ready: Option<Ready<'_>> = None;
-        for event in events {
-            let invalid = |message: String| {
-                DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position)
-            };
-            let mut statements = match ready.take() {
-                Some(same) if same.model == event.model => same,
-                _ => match tables.get(&event.model) {
-                    Some(table) => {
-                        Ready { connection: &self.connection, model: &event.model, table, prepared: [None, None, None] }
-                    }
-                    None => {
-                        return Err(invalid(format!("an instance event of `{}`, which is not defined", event.model)));
-                    }
-                },
-            };
-            statements.apply(event, invalid)?;
-            ready = Some(statements);
-        }
-        Ok(())
-    }
-
-    fn close(self) -> Result<()> {
-        drop(self.checkpointer);
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault("close"))?;
-        self.connection.close().map_err(|(_, error)| fault("close")(error))
-    }
-}
-
-/// The statements that write one model's rows, prepared when they are needed.
-struct Ready<'a> {
-    connection: &'a Connection,
-    model: &'a str,
-    table: &'a Table,
-    prepared: [Option<CachedStatement<'a>>; 3],
-}
-
-/// Places in [`Ready`] and [`Table::writes`].
-const CREATE: usize = 0;
-const UPDATE: usize = 1;
-const DELETE: usize = 2;
-
-impl Ready<'_> {
-    fn apply(&mut self, event: &Event, invalid: impl Fn(String) -> DriverError) -> Result<()> {
-        let Some(instance) = &event.instance else {
-            return Err(invalid(format!("`{}` without an instance", event.kind)));
-        };
-        if event.kind == EventKind::InstanceDeleted {
-            return self.run(DELETE, params![instance]).map(drop);
-        }
-        let data = event.data.as_ref().map(Json::as_str);
-        let data = data.ok_or_else(|| invalid(format!("`{}` without data", event.kind)))?;
-        let (version, revision, position) = (event.model_version as i64, event.revision as i64, event.position as i64);
-        let row = params![instance, version, revision, position, event.time, data];
-        if event.kind == EventKind::InstanceCreated || self.run(UPDATE, row)? == 0 {
-            self.run(CREATE, row)?;
-        }
-        Ok(())
-    }
-
-    fn run(&mut self, which: usize, parameters: &[&dyn ToSql]) -> Result<usize> {
-        let statement = match &mut self.prepared[which] {
-            Some(statement) => statement,
-            empty => empty.insert(self.connection.prepare_cached(&self.table.writes[which]).map_err(fault("apply"))?),
-        };
-        statement.execute(parameters).map_err(fault("apply"))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::budget::Budget;
 use crate::carry_over::CarryOver;
-use crate::error::Result;
+use crate::error::{DriverError, Result};
 use crate::event::{Event, Position};
 use crate::json::Json;
 use crate::time::{self, Millis};
@@ -178,8 +178,11 @@ pub trait ModelStore: Send + Sync {
     }
 
     /// Carries out what was put off, also before a crash. Called at the end of every replay, so also without anything to do.
-    async fn end_replay(&self) -> Result<()> {
-        Ok(())
+    ///
+    /// Returns the models for which that failed, each with the reason: they stay as they are and are tried again at the
+    /// next `end_replay`, the others are done all the same. An error means that the store as a whole does not work.
+    async fn end_replay(&self) -> Result<Vec<(String, DriverError)>> {
+        Ok(Vec::new())
     }
 
     /// Removes a model with all its instances. Then the checkpoint is `position`. Not an error if it is not there.

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use snaphook_driver::{EventStore, InstanceQuery, Stream};
+use snaphook_driver::{EventStore, Holder, InstanceQuery, Stream};
 use tokio::runtime::Handle;
 
 use super::super::error::{Error, Result};
 use super::super::models::Models;
 use super::super::tail::Tail;
+use super::super::unstoppable::unstoppable;
 use super::pace::Pace;
 use super::review::{Review, incompatible};
 use super::{LISTED_MAX, PAGE};
@@ -43,6 +44,8 @@ pub(super) fn gone(old: &ModelRecord, new: &ModelRecord) -> Vec<String> {
 pub(super) struct Reserved {
     events: Arc<dyn EventStore>,
     prefixes: Vec<String>,
+    /// Held while keys are taken, which goes on if the caller is dropped: they are forgotten after that.
+    taking: Arc<tokio::sync::Mutex<()>>,
     tail: Arc<Tail>,
     runtime: Handle,
 }
@@ -59,7 +62,8 @@ impl Reserved {
         let wanted = review.new_lists();
         let prefixes = wanted.iter().map(|list| unique::prefix(record, *list)).collect();
         let events = Arc::clone(&stores.event);
-        let reserved = Reserved { events, prefixes, tail: pace.tail(), runtime: Handle::current() };
+        let reserved =
+            Reserved { events, prefixes, taking: Arc::default(), tail: pace.tail(), runtime: Handle::current() };
         let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
         let mut misfits = BTreeMap::new();
         while !wanted.is_empty() {
@@ -73,7 +77,7 @@ impl Reserved {
             pace.rest(began).await;
             for keys in keys.chunks(KEYS_AT_ONCE) {
                 let began = Instant::now();
-                for (index, holder) in stores.event.reserve(keys).await? {
+                for (index, holder) in reserved.reserve(keys.to_vec()).await? {
                     let (key, stream) = &keys[index];
                     let names = unique::properties_of(record, key).unwrap_or_default().join(", ");
                     let other = holder.stream.instance.unwrap_or_default();
@@ -91,6 +95,17 @@ impl Reserved {
         Ok(reserved)
     }
 
+    async fn reserve(&self, keys: Vec<(String, Stream)>) -> Result<Vec<(usize, Holder)>> {
+        let taking = Arc::clone(&self.taking).lock_owned().await;
+        let events = Arc::clone(&self.events);
+        let reserve = async move {
+            let taken = events.reserve(&keys).await;
+            drop(taking);
+            Ok(taken?)
+        };
+        unstoppable(reserve).await
+    }
+
     /// The definition is in use.
     pub(super) fn keep(mut self) {
         self.prefixes.clear();
@@ -101,8 +116,11 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         let prefixes = std::mem::take(&mut self.prefixes);
         if !prefixes.is_empty() {
-            let (events, pace) = (Arc::clone(&self.events), Pace::new(&self.tail));
-            self.runtime.spawn(forget_all(events, prefixes, pace));
+            let (events, pace, taking) = (Arc::clone(&self.events), Pace::new(&self.tail), Arc::clone(&self.taking));
+            self.runtime.spawn(async move {
+                drop(taking.lock().await);
+                forget_all(events, prefixes, pace).await;
+            });
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
@@ -14,18 +14,18 @@ pub(in crate::engine) struct DefinitionLocks {
     /// By model; without those that nobody holds or waits for.
     models: Mutex<HashMap<String, Lock>>,
     /// Read by whoever changes a model.
-    all: RwLock<()>,
+    all: Arc<RwLock<()>>,
 }
 
-/// The right to change one model.
-pub(in crate::engine) struct OneModel<'a> {
-    _all: RwLockReadGuard<'a, ()>,
+/// The right to change one model. It goes along with a change that the committer has, which may outlive its caller.
+pub(in crate::engine) struct OneModel {
+    _all: OwnedRwLockReadGuard<()>,
     _one: OwnedMutexGuard<()>,
 }
 
 impl DefinitionLocks {
     /// Waits until nobody else changes this model.
-    pub(in crate::engine) async fn of(&self, model: &str) -> OneModel<'_> {
+    pub(in crate::engine) async fn of(&self, model: &str) -> OneModel {
         let lock = {
             let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
             models.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -33,7 +33,7 @@ impl DefinitionLocks {
         };
         // In this order: whoever waits for the model keeps no rebuild waiting.
         let one = lock.lock_owned().await;
-        OneModel { _all: self.all.read().await, _one: one }
+        OneModel { _all: Arc::clone(&self.all).read_owned().await, _one: one }
     }
 
     /// Waits until nobody changes any model.

@@ -18,13 +18,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use snaphook_driver::time;
 use snaphook_driver::{Append, Event, EventKind, Expected, Holder, Position, Stream};
 
 use self::lists::Reserved;
 pub(super) use self::lists::sweep;
-pub(super) use self::locks::DefinitionLocks;
+pub(super) use self::locks::{DefinitionLocks, OneModel};
 use self::pace::Pace;
 use self::prepared::PreparedChange;
 use self::review::Review;
@@ -32,8 +33,10 @@ pub(super) use self::writer::Step;
 use super::Engine;
 use super::change::DefinitionChange;
 use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, Seen, WriteOptions};
+use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::gate::{Closed, Closing};
+use super::hanging::hanging;
 use super::idempotency::IdempotencyKey;
 use super::models::Entry;
 use crate::catalog::{Definition, DefinitionError, Effort, FieldError, Model, ModelRecord, change_of, is_model_id};
@@ -42,11 +45,15 @@ use crate::catalog::{Definition, DefinitionError, Effort, FieldError, Model, Mod
 const LISTED_MAX: usize = 20;
 /// Instances that are read at once.
 const PAGE: u32 = 500;
+/// How long what changed during a review is looked at while writes go on, how long while they wait, and how often.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+const CLOSED_MAX: Duration = Duration::from_millis(500);
+const CLOSINGS_MAX: u32 = 4;
 
 impl Engine {
     /// Makes a model at version 1. `exists` if it is there.
     pub async fn create_model(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         input: ModelInput,
         options: &WriteOptions,
@@ -72,11 +79,11 @@ impl Engine {
         let definition = self.compile(id, &input).await?;
         let key = options.idempotency_key.as_ref().map(|key| IdempotencyKey::of_model(id, key, &input, origin));
         // Two requests with one key may name different models. No model has an empty id.
-        let _same_key = match key {
-            Some(_) => Some(self.definitions.of("").await),
+        let same_key = match key {
+            Some(_) => Some(self.lock_model("").await?),
             None => None,
         };
-        let _one = self.definitions.of(id).await;
+        let one = self.lock_model(id).await?;
         self.availability.check_model(id)?;
         let mut replaces = None;
         if let Some(key) = &key
@@ -113,10 +120,12 @@ impl Engine {
         append.claims.extend(key.map(|key| key.claim(replaces)));
         let host = Arc::clone(&self.host);
         let model = Model::with_definition(record, &definition);
-        self.committer
-            .exclusive(move |writer| writer.define(append, model, &host, Step::default()))
-            .await?
-            .map(Defined::Done)
+        let engine = Arc::clone(self);
+        let define = async move {
+            let _locks = (same_key, one);
+            engine.committer.exclusive(move |writer| writer.define(append, model, &host, Step::default())).await?
+        };
+        self.commit(define).await.map(Defined::Done)
     }
 
     /// The model that the first request with this key made; `None` if the key is free again.
@@ -128,7 +137,7 @@ impl Engine {
 
     /// Makes the next version of a model; the same definition again changes nothing.
     pub async fn update_model(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         input: ModelInput,
         options: &WriteOptions,
@@ -137,7 +146,7 @@ impl Engine {
         self.availability.check_model(id)?;
         self.models.require(id)?;
         let definition = self.compile(id, &input).await?;
-        let _one = self.definitions.of(id).await;
+        let one = self.lock_model(id).await?;
         self.availability.check_model(id)?;
         let entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
@@ -169,33 +178,62 @@ impl Engine {
         let shape = new.shape();
         let mut carry = review.needed();
         let mut prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
-        // Most of what changed meanwhile, while writes still go on.
-        let (since, head) = review.since(&self.stores, &self.workers, head).await?;
-        let closed = self.close_gate(&entry, Closing::Change).await?;
-        (review, _) = since.since(&self.stores, &self.workers, head).await?;
+        let (caught_up, closed) = self.close_reviewed(&entry, review, head).await?;
+        review = caught_up;
         review.verdict()?;
         if review.needed() != carry {
             carry = review.needed();
             prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
         }
         new.record.unique_ids = review.list_ids();
-        let reserved = Reserved::take(&self.stores, &mut review, &new.record, &mut pace).await?;
+        let reserved = Reserved::take(&self.stores, &mut review, &new.record, &mut pace);
+        let reserved = self.committer.answered(reserved).await.ok_or_else(hanging)??;
         let append = update(&new.record, input.renames, old.record.position, origin)?;
         let gone = lists::gone(&old.record, &new.record);
-        let host = Arc::clone(&self.host);
-        let model = self
-            .committer
-            .exclusive(move |writer| {
-                // Dropped at the end of this work, and not earlier if the caller goes away.
+        let (engine, host) = (Arc::clone(self), Arc::clone(&self.host));
+        let define = async move {
+            let _one = one;
+            let work = move |writer: &mut Writer| {
+                // Dropped at the end of this work.
                 let (_closed, _prepared) = (closed, prepared);
                 let step = Step { old: Some(&entry), carry, ..Step::default() };
                 let defined = writer.define(append, new, &host, step)?;
                 reserved.keep();
                 Ok::<_, Error>(defined)
-            })
-            .await??;
-        lists::forget(Arc::clone(&self.stores.event), gone, pace);
-        Ok(Defined::Done(model))
+            };
+            let model = engine.committer.exclusive(work).await??;
+            lists::forget(Arc::clone(&engine.stores.event), gone, pace);
+            Ok(model)
+        };
+        self.commit(define).await.map(Defined::Done)
+    }
+
+    /// Looks at what changed since the review began, most of it while writes go on, and closes the model's gate for the
+    /// rest. If that takes too long the gate opens again, so writes never wait long; a model that changes faster than it can
+    /// be looked at stays as it is.
+    async fn close_reviewed(
+        &self,
+        entry: &Arc<Entry>,
+        mut review: Review,
+        mut head: Position,
+    ) -> Result<(Review, Closed)> {
+        for _ in 0..CLOSINGS_MAX {
+            let open = review.catch_up(&self.stores, &self.workers, head, OPEN_MAX).await?;
+            let closed = self.close_gate(entry, Closing::Change).await?;
+            let rest = open.review.catch_up(&self.stores, &self.workers, open.position, CLOSED_MAX).await?;
+            (review, head) = (rest.review, rest.position);
+            if rest.is_all {
+                return Ok((review, closed));
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "instances of `{}` change faster than they can be checked against the new version; try again when fewer are \
+                 written, or make the schema simpler",
+                entry.model.record.id
+            ),
+        ))
     }
 
     /// Checks and compiles a definition, when it is the model's turn.
@@ -205,10 +243,15 @@ impl Engine {
         self.workers.run(model, work).await?.map_err(refused)
     }
 
+    /// Waits until nobody else changes this model.
+    pub(super) async fn lock_model(&self, id: &str) -> Result<OneModel> {
+        self.committer.answered(self.definitions.of(id)).await.ok_or_else(hanging)
+    }
+
     /// Closes a model's gate. When this returns, every write that came before is in the model store.
     async fn close_gate(&self, entry: &Arc<Entry>, why: Closing) -> Result<Closed> {
         let closed = Closed::new(entry, why);
-        self.committer.exclusive(super::committer::Writer::catch_up).await??;
+        self.committer.answered(self.committer.exclusive(Writer::catch_up)).await.ok_or_else(hanging)???;
         Ok(closed)
     }
 
@@ -235,17 +278,17 @@ impl Engine {
 
     /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
     pub async fn delete_model(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         cascade: bool,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<()>> {
         self.check_available()?;
-        let _one = self.definitions.of(id).await;
+        let one = self.lock_model(id).await?;
         self.check_available()?;
         if let Some(stuck) = self.availability.stuck(id) {
-            return self.delete_stuck(&stuck, cascade, options, origin).await;
+            return self.delete_stuck(one, stuck, cascade, options, origin).await;
         }
         let entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
@@ -257,7 +300,19 @@ impl Engine {
             let append = deletion(&entry.model.record, origin)?;
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
-        let origin = origin.clone();
+        let (engine, origin) = (Arc::clone(self), origin.clone());
+        // A deletion that was left half way would have taken some of the instances.
+        self.commit(async move { engine.delete_prepared(one, entry, cascade, origin).await }).await.map(Defined::Done)
+    }
+
+    async fn delete_prepared(
+        self: &Arc<Self>,
+        _one: OneModel,
+        entry: Arc<Entry>,
+        cascade: bool,
+        origin: Origin,
+    ) -> Result<()> {
+        let id = entry.model.record.id.clone();
         // Only a deletion with all instances takes longer than a write can wait.
         let closing = if cascade { Closing::Deletion } else { Closing::Change };
         let closed = self.close_gate(&entry, closing).await?;
@@ -277,8 +332,8 @@ impl Engine {
         // What instances of the model held was released with them; this is for what a crash left.
         lists::forget(Arc::clone(&self.stores.event), gone, Pace::new(&self.tail));
         // Post hooks that did not run yet have no model any more.
-        self.dispatcher.forget(id).await;
-        Ok(Defined::Done(()))
+        self.dispatcher.forget(&id).await;
+        Ok(())
     }
 }
 

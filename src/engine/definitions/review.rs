@@ -20,6 +20,18 @@ use crate::drivers::Stores;
 const TIME: Duration = Duration::from_secs(3);
 const TIME_EACH: Duration = Duration::from_micros(500);
 
+/// Changed instances that are looked at again between two looks at the clock.
+const CHANGES_AT_ONCE: u32 = 50;
+
+/// How far a review came.
+pub(super) struct CaughtUp {
+    pub(super) review: Review,
+    /// Everything up to here was looked at.
+    pub(super) position: Position,
+    /// And there was nothing after it.
+    pub(super) is_all: bool,
+}
+
 pub(super) struct Review {
     pub(super) old: Arc<Model>,
     new: Model,
@@ -101,36 +113,60 @@ impl Review {
         Ok(self)
     }
 
-    /// Looks again at those that changed after `head`; returns up to where it came.
-    pub(super) async fn since(
+    /// Looks again at those that changed after `since`, until it has come to the end of the log or to its own deadline.
+    pub(super) async fn catch_up(
         mut self,
         stores: &Stores,
         workers: &Workers,
-        head: Position,
-    ) -> Result<(Review, Position)> {
+        since: Position,
+        within: Duration,
+    ) -> Result<CaughtUp> {
+        let deadline = Instant::now() + within;
         let model = self.old.record.id.clone();
         let filter = EventFilter { model: Some(model.clone()), ..EventFilter::default() };
-        let mut query = EventQuery { after: head, limit: PAGE, filter };
+        let mut query = EventQuery { after: since, limit: CHANGES_AT_ONCE, filter };
         loop {
             let page = stores.event.read(&query, None).await?;
-            let Some(last) = page.events.last() else { return Ok((self, page.head.max(query.after))) };
+            let Some(last) = page.events.last() else {
+                // Pages pass over a bounded number of events of other models.
+                match page.next() {
+                    Some(next) => query.after = next,
+                    None => return Ok(CaughtUp { position: page.head.max(query.after), review: self, is_all: true }),
+                }
+                continue;
+            };
             query.after = last.position;
-            let changed: BTreeSet<&String> = page.events.iter().filter_map(|event| event.instance.as_ref()).collect();
+            // Each once; what an instance is now covers all its events of the page.
+            let mut changed = BTreeSet::new();
             let mut instances = Vec::new();
-            for id in changed {
+            for event in &page.events {
+                let Some(id) = event.instance.as_ref().filter(|id| changed.insert(*id)) else { continue };
+                if !instances.is_empty() && Instant::now() >= deadline {
+                    query.after = event.position - 1;
+                    break;
+                }
                 self.misfits.remove(id);
                 if self.reads {
-                    instances.extend(stores.model.get(&model, id).await?);
+                    instances.extend(stores.model.get(&model, id).await?.map(|instance| (event.position, instance)));
                 }
             }
-            if instances.is_empty() {
-                continue;
+            if !instances.is_empty() {
+                let look = move |effort: &Effort| {
+                    for (index, (position, instance)) in instances.iter().enumerate() {
+                        if index > 0 && Instant::now() >= deadline {
+                            return Ok((self, Some(position - 1)));
+                        }
+                        self.look(instance, None, effort)?;
+                    }
+                    Ok::<_, Error>((self, None))
+                };
+                let stopped;
+                (self, stopped) = workers.run(&model, look).await??;
+                query.after = stopped.unwrap_or(query.after);
             }
-            let look = move |effort: &Effort| {
-                instances.iter().try_for_each(|instance| self.look(instance, None, effort))?;
-                Ok::<_, Error>(self)
-            };
-            self = workers.run(&model, look).await??;
+            if Instant::now() >= deadline {
+                return Ok(CaughtUp { position: query.after, review: self, is_all: false });
+            }
         }
     }
 

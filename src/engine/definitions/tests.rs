@@ -108,6 +108,39 @@ async fn a_store_that_fails_at_the_change_catches_up() {
     bench.engine.close(Duration::from_secs(1)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_changes_faster_than_it_is_checked_stays_as_it_is() {
+    let bench = bench().await;
+    bench.model("m", input(json!({"a": {}}), &[])).await.unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let writers = async {
+        let mut longest = Duration::ZERO;
+        while !stop.load(Ordering::Relaxed) {
+            let began = std::time::Instant::now();
+            let all = futures::future::join_all((0..8).map(|n| bench.create_any(n))).await;
+            longest = longest.max(began.elapsed());
+            for created in all {
+                created.unwrap();
+            }
+        }
+        longest
+    };
+    bench.store.slow_gets.store(500, Ordering::Relaxed);
+    let change = async {
+        let next = input(json!({"a": {}, "b": {"default": 1}}), &[]);
+        let changed = tokio::time::timeout(Duration::from_secs(60), bench.update("m", next)).await;
+        stop.store(true, Ordering::Relaxed);
+        changed.expect("an end")
+    };
+    let (changed, longest) = tokio::join!(change, writers);
+    assert_eq!(changed.unwrap_err().kind, ErrorKind::Conflict);
+    assert!(longest < crate::engine::gate::WAIT_MAX, "writes waited {longest:?}");
+    // In quiet it works.
+    bench.store.slow_gets.store(0, Ordering::Relaxed);
+    assert_eq!(bench.update("m", input(json!({"a": {}, "b": {"default": 1}}), &[])).await.unwrap(), 2);
+    bench.engine.close(Duration::from_secs(1)).await;
+}
+
 /// Files that are applied, definitions from elsewhere, rebuilds and writes, all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_from_everywhere_follow_each_other() {

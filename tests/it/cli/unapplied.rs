@@ -182,3 +182,60 @@ fn a_model_store_of_an_older_format_is_built_again() {
         server.client().get(&format!("/models/{model}/instances?filter[n][eq]=1")).expect(200);
     }
 }
+
+#[test]
+fn broken_data_in_the_log_breaks_no_answer() {
+    let mut server = Server::start();
+    create_models(&server, &["m"]);
+    server.stop();
+    let position = insert(&server, "m", "bad", Some("{\"n\":\n"));
+    insert(&server, "m", "later", Some("{\"n\":2}"));
+    let server = server.restart_ended();
+    let api = server.client();
+    let marked = |event: &Value| {
+        assert_eq!((event["position"].as_i64(), &event["data"]), (Some(position), &Value::Null), "{event}");
+        let error = event["data_error"].as_str().expect("an error");
+        assert!(error.contains("is no JSON") && error.contains(&format!("events inspect {position}")), "{error}");
+    };
+    // `json` reads the whole answer.
+    for path in ["/events?limit=100", "/models/m/instances/bad/events"] {
+        let page = api.get(path).expect(200).json();
+        let events = page["items"].as_array().expect("items").clone();
+        let (bad, good): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event["instance"] == "bad");
+        assert_eq!(bad.len(), 1, "{path}");
+        marked(&bad[0]);
+        assert!(good.iter().all(|event| event["data_error"].is_null() && !event["data"].is_null()), "{good:?}");
+    }
+    let mut stream = api.stream(&format!("/events/stream?after={}", position - 1), &[]);
+    marked(&stream.next().data);
+    let later = stream.next().data;
+    assert_eq!((&later["instance"], &later["data"]), (&json!("later"), &json!({"n": 2})));
+    let problem = api.get(&format!("/models/m/instances/bad?at={position}")).expect_problem(503, "storage");
+    assert!(problem["detail"].as_str().expect("a detail").contains("is no JSON"), "{problem}");
+}
+
+#[test]
+fn an_index_that_cannot_be_built_keeps_only_its_model() {
+    let mut server = Server::start();
+    create_models(&server, &["a", "b", "c"]);
+    server.stop();
+    let store = Connection::open(server.directory().join("data/models.db")).expect("the model store");
+    // Its indexes are still to be built, and one of that name is there.
+    store
+        .execute("UPDATE _models SET pending = '{\"steps\":[],\"refill\":false}' WHERE id = 'b'", [])
+        .expect("it is written");
+    drop(store);
+    let server = server.restart_ended();
+    let position = server.client().get("/events?model=b&type=model.created").expect(200).json()["items"][0]["position"]
+        .as_i64()
+        .expect("a position");
+    assert_eq!(degraded(&server), [("b".to_owned(), position)]);
+    assert_eq!([status(&server, "a"), status(&server, "b"), status(&server, "c")], [200, 503, 200]);
+    server.client().post("/models/c/instances", &json!({"data": {"n": 5}})).expect(201);
+    // It is tried again at each start, and a rebuild makes it anew.
+    let server = server.restart();
+    assert_eq!(degraded(&server), [("b".to_owned(), position)]);
+    ask(&server, &["rebuild"]).ok();
+    eventually("it works again", || (status(&server, "b") == 200).then_some(()));
+    assert_eq!(degraded(&server), []);
+}

@@ -252,7 +252,7 @@ fn steps(sort: &[&str], filter: &[(&str, Operator)], cursor: bool) -> i32 {
     for row in 0..20_000 {
         let data = json!({"a": row / 10, "c": (row * 7919) % 1000}).to_string();
         let mut insert = connection.prepare_cached(&table.writes[0]).unwrap();
-        insert.execute((format!("i{row:05}"), 1, 1, row, 0, data, None::<String>)).unwrap();
+        insert.execute((format!("i{row:05}"), 1, 1, row, 0, data)).unwrap();
     }
     let query = first_page(filter, sort);
     let order = Order::new(&table, &query);

@@ -65,13 +65,21 @@ pub(super) fn build(
     carry: &CarryOver,
     abandoned: &Arc<AtomicBool>,
 ) -> Result<u64> {
-    discard(shared, &new.model, None);
+    let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone");
+    // Looked at under the writer's lock, here and below: whoever prepares after this caller was given up comes later, and
+    // what that one builds must stay.
+    if !discard_unless(shared, &new.model, abandoned) {
+        return Err(gone());
+    }
     let Some(from) = shared.table(&new.model) else { return Ok(0) };
     if migrate::is_in_place(&from, new, carry) {
         return Ok(0);
     }
     let mut made = None;
     let begun = shared.transaction("prepare", |writer| {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err(gone());
+        }
         let to = Arc::new(Table::follow(None, new, &mut writer.state.names));
         migrate::create(&writer.connection, &to)?;
         writer.save_names("prepare")?;
@@ -92,7 +100,12 @@ pub(super) fn build(
         Some(to) => fill(shared, &from, to, Steps::one(carry, new.version), abandoned).map(|()| to.names().table),
         None => Ok(0),
     });
-    let ticket = filled.inspect_err(|_| discard(shared, &new.model, None))?;
+    let own = made.as_ref().map(|to| to.names().table);
+    let ticket = filled.inspect_err(|_| {
+        if own.is_some() {
+            discard(shared, &new.model, own);
+        }
+    })?;
     let mut writer = locked(&shared.writer);
     match writer.as_mut().and_then(|writer| writer.shadows.get_mut(&new.model)) {
         Some(shadow) if shadow.ticket() == ticket => {
@@ -141,6 +154,18 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
         }
         pace.rest(began, held);
     }
+}
+
+/// Gives up whatever is prepared for a model, for a caller that prepares another one; `false` if that caller is gone.
+fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> bool {
+    let mut writer = locked(&shared.writer);
+    if abandoned.load(Ordering::Relaxed) {
+        return false;
+    }
+    if let Some(shadow) = writer.as_mut().and_then(|writer| writer.shadows.remove(model)) {
+        garbage::clear(shared, vec![shadow.to.name.clone()]);
+    }
+    true
 }
 
 /// Gives up the table that is prepared for a model: the one with this ticket, or any.

@@ -1,0 +1,203 @@
+//! What the store's calls share: one writer with its transactions, readers, and the tables as they are committed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use rusqlite::Connection;
+use snaphook_driver::{Budget, DriverError, ErrorKind, Event, Position, Result};
+
+use super::garbage;
+use super::names::Counter;
+use super::shadow::Shadow;
+use super::table::Table;
+use crate::checkpoint::Checkpointer;
+use crate::database::{Readers, Turn, locked};
+use crate::fault::fault;
+use crate::lanes::Lanes;
+
+pub(super) struct Shared {
+    /// `None` once closed.
+    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) readers: Readers,
+    /// Where reads that may take long wait for their turn.
+    pub(super) lanes: Lanes,
+    /// As committed; replaced as a whole when a definition changes.
+    pub(super) tables: RwLock<Arc<Tables>>,
+    /// Counts the changes of `tables`: whoever reads between two equal counts has read a model's table while it was that.
+    pub(super) changes: AtomicU64,
+    /// Counts the batches of events, so that work beside them can be slow while there are any.
+    pub(super) writes: AtomicU64,
+}
+
+pub(super) type Tables = HashMap<String, Arc<Table>>;
+
+/// A change of the tables that is due when its transaction is committed.
+pub(super) type Publish = Box<dyn FnOnce(&mut Tables)>;
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) state: State,
+    /// Tables that are prepared, by model.
+    pub(super) shadows: HashMap<String, Shadow>,
+    /// Whether definitions are put off; see [`super::replay`].
+    pub(super) replaying: bool,
+}
+
+/// What `_state` holds.
+#[derive(Clone, Copy)]
+pub(super) struct State {
+    pub(super) checkpoint: Position,
+    pub(super) names: Counter,
+}
+
+impl State {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<State> {
+        connection.query_row("SELECT checkpoint, names FROM _state", [], |row| {
+            let (checkpoint, names): (i64, i64) = (row.get(0)?, row.get(1)?);
+            Ok(State { checkpoint: checkpoint as Position, names: Counter(names as u64) })
+        })
+    }
+}
+
+impl Shared {
+    pub(super) fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn table(&self, model: &str) -> Option<Arc<Table>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    }
+
+    /// Runs work that moves the checkpoint to `position`, in one transaction with it, unless it is there already.
+    pub(super) fn writing(
+        &self,
+        operation: &'static str,
+        position: Position,
+        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
+    ) -> Result<()> {
+        self.transaction(operation, |writer| {
+            if position <= writer.state.checkpoint {
+                return Ok(None);
+            }
+            let publish = work(writer)?;
+            writer.state.checkpoint = position;
+            writer
+                .connection
+                .prepare_cached("UPDATE _state SET checkpoint = ?1, names = ?2")
+                .and_then(|mut statement| statement.execute([position as i64, writer.state.names.0 as i64]))
+                .map_err(fault(operation))?;
+            Ok(publish)
+        })
+    }
+
+    /// Runs work in a transaction. What it returns changes the tables to match.
+    pub(super) fn transaction(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
+    ) -> Result<()> {
+        let mut writer = locked(&self.writer);
+        let Some(writer) = writer.as_mut() else {
+            return Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed"));
+        };
+        if !writer.connection.is_autocommit() {
+            // An earlier caller panicked in the middle of its work.
+            writer.execute("ROLLBACK").map_err(fault(operation))?;
+            writer.state = State::load(&writer.connection).map_err(fault(operation))?;
+        }
+        let state = writer.state;
+        let run = |writer: &mut Writer| -> Result<()> {
+            writer.execute("BEGIN IMMEDIATE").map_err(fault(operation))?;
+            let Some(publish) = work(writer)? else {
+                return writer.execute("COMMIT").map_err(fault(operation));
+            };
+            // Over the commit, so that a reader whose statement no longer fits finds the new tables; see `reading`.
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            writer.execute("COMMIT").map_err(fault(operation))?;
+            publish(Arc::make_mut(&mut tables));
+            self.changes.fetch_add(1, Ordering::Release);
+            Ok(())
+        };
+        let result = run(writer);
+        if result.is_err() {
+            // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
+            let _ = writer.execute("ROLLBACK");
+            writer.state = state;
+        }
+        writer.checkpointer.after_commit(&writer.connection);
+        result
+    }
+
+    /// Runs one turn of a read of one model; see [`Readers::turn`].
+    pub(super) fn turn<T>(
+        &self,
+        operation: &'static str,
+        model: &str,
+        none: impl Fn() -> T,
+        budget: &Budget,
+        steps: Option<u64>,
+        read: impl Fn(&Connection, &Table) -> Result<T>,
+    ) -> Result<Turn<T>> {
+        self.retried(
+            model,
+            || Turn::Done(none()),
+            |table| self.readers.turn(operation, budget, steps, |connection| read(connection, table)),
+        )
+    }
+
+    /// Runs a read of one model; `none` if the model is not there. If a model was redefined between the choice of the table
+    /// and the end of the read, which then may have met a table that is being emptied, the read is done again.
+    pub(super) fn retried<T>(
+        &self,
+        model: &str,
+        none: impl Fn() -> T,
+        read: impl Fn(&Table) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let changes = self.changes.load(Ordering::Acquire);
+            let Some(table) = self.table(model) else { return Ok(none()) };
+            let result = read(&table);
+            if self.changes.load(Ordering::Acquire) == changes {
+                return result;
+            }
+            match self.table(model) {
+                None => return Ok(none()),
+                // Another model was redefined.
+                Some(same) if Arc::ptr_eq(&same, &table) => return result,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Brings what events did over to the tables that are prepared.
+    pub(super) fn follow<'a>(self: &Arc<Self>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
+        for event in events {
+            let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };
+            if !shadow.follow(&writer.connection, event)
+                && let Some(shadow) = writer.shadows.remove(&event.model)
+            {
+                garbage::clear(self, vec![shadow.to.name.clone()]);
+            }
+        }
+    }
+
+    pub(super) fn set_replaying(&self, replaying: bool) {
+        if let Some(writer) = locked(&self.writer).as_mut() {
+            writer.replaying = replaying;
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    pub(super) fn close(self) -> Result<()> {
+        drop(self.checkpointer);
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault("close"))?;
+        self.connection.close().map_err(|(_, error)| fault("close")(error))
+    }
+}
