@@ -47,6 +47,9 @@ const READER_MMAP_BYTES_MAX: i64 = 4 << 20;
 /// A write-ahead log that grew beyond this (a reader held it for long) is cut when it starts again.
 const WAL_BYTES_MAX: i64 = 256 << 20;
 
+/// How long a lock of another process is waited for: less than the engine waits for an append, so that it learns what it was.
+const BUSY_MAX: Duration = Duration::from_secs(3);
+
 /// Statements that one connection keeps prepared. Each model needs a few.
 const STATEMENTS_MAX: usize = 512;
 
@@ -94,7 +97,7 @@ fn open(path: &Path, cache_kib: u32, mmap_bytes: i64, meter: &Arc<Meter>) -> Res
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // Else SQLite would prepare a statement again whenever a bound of a range changes.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.busy_timeout(BUSY_MAX)?;
         connection.execute_batch(&format!(
             "PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {mmap_bytes}; PRAGMA temp_store = MEMORY;"
         ))?;

@@ -165,7 +165,10 @@ fn sixteen_at_once_leave_the_server_calm() {
 /// The work ends with the connection of whoever asked for it.
 #[test]
 fn what_nobody_waits_for_ends() {
-    let server = Server::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    // Compiled here, not found in the cache of an earlier run.
+    let server =
+        Server::start_with(ServerOptions { cache: Some(folder.path().to_owned()), ..ServerOptions::default() });
     open_model(&server.client(), "victim");
     // So large that its own budget is far away.
     let mut code = functions(150_000);

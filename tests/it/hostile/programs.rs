@@ -74,12 +74,7 @@ fn processes_with(part: &str) -> Vec<String> {
 #[track_caller]
 fn nothing_is_left(server: &Server, part: &str) {
     eventually("the programs are gone", || processes_with(part).is_empty().then_some(()));
-    let tasks = format!("/proc/{}/task", server.pid());
-    eventually("the server has no children", || {
-        let tasks = fs::read_dir(&tasks).expect("threads").flatten();
-        let mut children = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
-        children.all(|children| children.trim().is_empty()).then_some(())
-    });
+    eventually("the server has no children", || server.children().is_empty().then_some(()));
 }
 
 #[test]

@@ -112,13 +112,17 @@ impl Server {
         self.ticks() - before <= 3
     }
 
-    /// Processes that the server started and that still run.
+    /// Processes that the server started and that still run, but for the keeper, which runs as long as the server.
     #[cfg(target_os = "linux")]
     pub(crate) fn children(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("threads").flatten();
         let children = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
         children
             .flat_map(|children| children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .filter(|pid| {
+                let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                !command.ends_with(b"\0keeper\0")
+            })
             .collect()
     }
 

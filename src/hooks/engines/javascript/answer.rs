@@ -174,14 +174,12 @@ impl Reader<'_> {
         match self.special(body) {
             Ok(failure) => failure,
             Err(thrown) => {
-                let message = format!("threw {}", sentence(&thrown));
+                let text = sentence(&thrown);
                 let message = match self.place(&thrown.stack) {
-                    // What follows the first line may be lines of a configuration, to be copied as they are.
-                    Some(place) => match message.split_once('\n') {
-                        Some((first, rest)) => format!("{first} ({place})\n{rest}"),
-                        None => format!("{message} ({place})"),
-                    },
-                    None => message,
+                    // It may end in lines of a configuration, to be copied as they are.
+                    Some(place) if text.contains('\n') => format!("threw at {place}: {text}"),
+                    Some(place) => format!("threw {text} ({place})"),
+                    None => format!("threw {text}"),
                 };
                 Failure { cause: FailureCause::Exception, message, limit: None }
             }
