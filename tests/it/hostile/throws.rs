@@ -118,6 +118,7 @@ fn returned() {
             ("return { f() {} };", "returned data with a function at /f, which JSON cannot hold"),
             ("return { s: Symbol() };", "returned data with a symbol at /s, which JSON cannot hold"),
             ("return { m: new Map([[1, 2]]) };", "returned data with a Map at /m, which JSON cannot hold"),
+            ("return { 'a/b~': [NaN] };", "returned data with the number NaN at /a~1b~0/0, which"),
             ("return new Map();", "returned a Map, expected the new data (an object)"),
             ("return new Set();", "returned a Set, expected the new data"),
             ("return (function* () {})();", "returned a Generator, expected the new data"),

@@ -86,14 +86,19 @@ impl Backoff {
 
     /// A call that began at `start` ended its process. Those that ran beside it for the same source count once.
     pub(super) fn died(&self, context: &Context, start: Millis) {
+        let mut sources = self.sources();
+        sources.died(self.blame(context), start, self.now());
         self.any.store(true, Ordering::Relaxed);
-        self.sources().died(self.blame(context), start, self.now());
     }
 
     /// A call that began at `start` came to an answer.
     pub(super) fn went_well(&self, context: &Context, start: Millis) {
         if self.any.load(Ordering::Relaxed) {
-            self.sources().went_well(self.blame(context), start);
+            let mut sources = self.sources();
+            sources.went_well(self.blame(context), start);
+            sources.0.retain(|_, source| !source.is_over(self.now()));
+            // Under the lock, so that no death is lost.
+            self.any.store(!sources.0.is_empty(), Ordering::Relaxed);
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn neighbours(bench: &Bench) -> Result<Vec<Row>> {
         let server = bench.server(&format!("neighbours-{name}"), "")?;
         let mut client = with_model(&server)?;
         let requests = attack(&mut client)?;
-        let (alone, _) = calls(&server, bench.run, &AtomicBool::new(false))?;
+        let (alone, _) = calls(&server, bench.run)?;
         rows.extend(beside(bench, &server, name, &requests, &alone)?);
         server.stop()?;
     }
@@ -54,7 +54,7 @@ fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alon
                 scope.spawn(move || attack(server, requests, first, over))
             })
             .collect();
-        let measured = calls(server, bench.run * 2, &over);
+        let measured = calls(server, bench.run * 2);
         over.store(true, Ordering::Relaxed);
         let mut hostile = Vec::new();
         for attacker in attackers {
@@ -82,7 +82,7 @@ fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alon
 }
 
 /// Health and creates in turn, one at a time.
-fn calls(server: &Server, run: Duration, over: &AtomicBool) -> Result<(Outcome, Outcome)> {
+fn calls(server: &Server, run: Duration) -> Result<(Outcome, Outcome)> {
     let mut client = server.client()?;
     let requests = [
         (200, request("GET", "/healthz", "", b"")),
@@ -90,7 +90,7 @@ fn calls(server: &Server, run: Duration, over: &AtomicBool) -> Result<(Outcome, 
     ];
     let mut times = [Vec::new(), Vec::new()];
     let start = Instant::now();
-    while start.elapsed() < run && !over.load(Ordering::Relaxed) {
+    while start.elapsed() < run {
         for ((expected, request), times) in requests.iter().zip(&mut times) {
             let sent_at = Instant::now();
             let (status, body) = client.send(request)?;
@@ -200,7 +200,6 @@ fn definitions(_: &mut Client) -> Result<Vec<Vec<u8>>> {
     ];
     let requests = schemas.into_iter().enumerate().map(|(row, mut schema)| {
         schema["type"] = "object".into();
-        // A dry run would end before what is made of a definition.
         post("/models", &json!({"id": format!("heavy{row}"), "schema": schema}))
     });
     Ok(requests.collect())

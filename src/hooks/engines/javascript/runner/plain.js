@@ -50,7 +50,7 @@ function faultInObject(value, depth) {
   if (listed) {
     for (let index = 0; index < value.length; index++) {
       const found = faultIn(value[index], depth + 1);
-      if (found !== undefined) return under(index, found);
+      if (found !== undefined) return under(NativeString(index), found);
     }
     return undefined;
   }
@@ -67,8 +67,18 @@ function fault(what, advice) {
 }
 
 function under(name, found) {
-  found.path = "/" + name + found.path;
+  found.path = "/" + escaped(name) + found.path;
   return found;
+}
+
+// A name as a step of a JSON pointer.
+function escaped(name) {
+  let text = "";
+  for (let index = 0; index < name.length; index++) {
+    const character = charAt(name, index);
+    text += character === "~" ? "~0" : character === "/" ? "~1" : character;
+  }
+  return text;
 }
 
 // The class that made an object, by its prototype.
