@@ -260,8 +260,11 @@ fn every_moment_of_the_past_is_as_it_was() {
             api.post(path, &json!({"data": {}})).expect(201);
             note(&api);
         }
-        api.delete(&format!("{path}/a")).expect(204);
-        note(&api);
+        // The last life goes on: what is known of it must not be taken for an earlier one.
+        if life < 2 {
+            api.delete(&format!("{path}/a")).expect(204);
+            note(&api);
+        }
     }
     for (position, instance) in &expected {
         let then = api.get(&format!("{path}/a?at={position}"));
@@ -287,7 +290,8 @@ fn every_moment_of_the_past_is_as_it_was() {
     }
     api.get(&format!("{path}/a?at=1")).expect_problem(404, "not-found");
     api.get(&format!("{path}/a?at=1970-01-01T00:00:00.000Z")).expect_problem(404, "not-found");
-    api.get(&format!("{path}/a?at=2999-01-01T00:00:00.000Z")).expect_problem(404, "not-found");
+    let now = api.get(&format!("{path}/a")).expect(200).json();
+    assert_eq!(api.get(&format!("{path}/a?at=2999-01-01T00:00:00.000Z")).expect(200).json(), now);
     // Versions of the model, hooks between them.
     for version in 2..8 {
         let schema = json!({"type": "object", "title": format!("version {version}")});
