@@ -106,7 +106,7 @@ fn errors() {
     assert!(
         rows[0].starts_with("ID ")
             && rows[1].contains("one.postCreate/postCreate")
-            && rows[1].contains("threw Error: no 1"),
+            && rows[1].contains("threw at line 1, column 80: Error: no 1"),
         "{table}"
     );
     assert_eq!(ask(&server, &["errors", "list", "--model", "two"]).ok().lines().count(), 2);
@@ -122,7 +122,8 @@ fn errors() {
     let again = ask(&server, &["errors", "retry", &ids[0]]);
     assert_eq!(again.code, Some(1), "{}", again.stdout);
     assert!(
-        again.stdout.contains("failed again: threw Error: no 1") && again.stdout.contains("1 retried, 0 succeeded"),
+        again.stdout.contains("failed again: threw at line 1, column 80: Error: no 1")
+            && again.stdout.contains("1 retried, 0 succeeded"),
         "{}",
         again.stdout
     );
