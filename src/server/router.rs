@@ -134,7 +134,7 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
         return (Route::Unknown, Err(unknown(call)));
     }
     let (route, answer) = route(call, &segments[..length], body);
-    let _large = changes_much(route, call.verb()).then_some(LargeWork);
+    let _large = changes_much(route, call.verb()).then(|| LargeWork);
     (route, answer.await)
 }
 
