@@ -8,7 +8,7 @@
 //! fate is unknown after that, the log is read again before anything else is written ([`Writer::catch_up`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ use snaphook_driver::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
 use super::availability::{Availability, Outage};
 use super::dispatcher::Dispatcher;
 use super::error::{Error, ErrorKind, Result};
 use super::gate::Gate;
-use super::hanging::Appending;
+use super::hanging::{self, Appending};
 use super::metrics::Metrics;
 use super::models::{Entry, Models};
 use super::replay::{self, Replayed};
@@ -85,14 +86,15 @@ pub(super) struct Queue {
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     pub(super) wake: Condvar,
-    pub(super) appending: Appending,
+    pub(super) appending: Arc<Appending>,
+    pub(super) troubles: Arc<Troubles>,
 }
 
 /// The handle to the thread.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
-    pub(super) troubles: Arc<Troubles>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    watch: AbortHandle,
 }
 
 /// What the thread works on.
@@ -107,7 +109,7 @@ pub(super) struct Writer {
     pub(super) troubles: Arc<Troubles>,
     pub(super) host: Arc<HookHost>,
     pub(super) dispatcher: Arc<Dispatcher>,
-    pub(super) appending: Appending,
+    pub(super) appending: Arc<Appending>,
     pub(super) runtime: Handle,
     /// Time of the last event.
     pub(super) last_time: Millis,
@@ -119,13 +121,15 @@ pub(super) struct Writer {
 
 impl Committer {
     pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
-        let (appending, troubles) = (writer.appending.clone(), Arc::clone(&writer.troubles));
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), appending });
+        let (appending, troubles) = (Arc::clone(&writer.appending), Arc::clone(&writer.troubles));
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), appending, troubles });
+        let runtime = writer.runtime.clone();
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || run(&shared, writer)
         })?;
-        Ok(Committer { shared, troubles, thread: Mutex::new(Some(thread)) })
+        let watch = runtime.spawn(hanging::watch(Arc::clone(&shared))).abort_handle();
+        Ok(Committer { shared, thread: Mutex::new(Some(thread)), watch })
     }
 
     /// Queues an append; the answer comes through its channel. `overloaded` if too much waits. `false` if the model's
@@ -193,8 +197,20 @@ impl Committer {
         self.lock().jobs.len()
     }
 
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.shared.lock()
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.watch.abort();
     }
 }
 
@@ -204,7 +220,7 @@ fn run(shared: &Shared, mut writer: Writer) {
     let mut delay = RETRY_FIRST;
     loop {
         {
-            let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = shared.lock();
             while queue.jobs.is_empty() {
                 if queue.closed {
                     return;
@@ -221,7 +237,7 @@ fn run(shared: &Shared, mut writer: Writer) {
                     // Nobody may come who would have it done: what is refused is not even queued.
                     writer.guarded(Writer::recover);
                     delay = (delay * 2).min(RETRY_MAX);
-                    queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    queue = shared.lock();
                 }
             }
             std::mem::swap(&mut queue.jobs, &mut jobs);

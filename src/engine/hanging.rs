@@ -5,10 +5,12 @@
 //! done when the driver comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::committer::Committer;
+use tokio::sync::Notify;
+
+use super::committer::{Committer, Shared};
 use super::error::{Error, ErrorKind, Result};
 use super::troubles::Part;
 
@@ -16,74 +18,109 @@ use super::troubles::Part;
 const APPEND_SLOW: Duration = Duration::from_secs(2);
 /// One that takes so long hangs: nobody waits for it any more.
 const APPEND_MAX: Duration = Duration::from_secs(5);
-/// How often those who wait look whether it hangs.
+/// How often it is looked at whether an append hangs.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Since when the event store has been appending, in milliseconds after `start`; 0: it is not.
-#[derive(Clone)]
+/// The append that runs. Those who wait for one have no timer of their own: one watch has it for all of them.
 pub(super) struct Appending {
     start: Instant,
-    since: Arc<AtomicU64>,
+    /// Since when the event store has been appending, in milliseconds after `start`; 0: it is not.
+    since: AtomicU64,
+    /// The watch looks by itself; else the next append wakes it.
+    is_watched: AtomicBool,
+    begun: Notify,
+    /// Told again and again while an append hangs.
+    hangs: Notify,
 }
 
 impl Default for Appending {
     fn default() -> Self {
-        Appending { start: Instant::now(), since: Arc::default() }
+        Appending {
+            start: Instant::now(),
+            since: AtomicU64::new(0),
+            is_watched: AtomicBool::new(false),
+            begun: Notify::new(),
+            hangs: Notify::new(),
+        }
     }
 }
 
 impl Appending {
     pub(super) fn begin(&self) {
-        self.since.store(self.now(), Ordering::Relaxed);
+        // In the same order as the watch goes to sleep and then looks here, so that one of the two sees the other.
+        self.since.store(self.now(), Ordering::SeqCst);
+        if !self.is_watched.swap(true, Ordering::SeqCst) {
+            self.begun.notify_one();
+        }
     }
 
     pub(super) fn end(&self) {
-        self.since.store(0, Ordering::Relaxed);
+        self.since.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the watch may sleep until the next append begins.
+    fn may_rest(&self) -> bool {
+        self.is_watched.store(false, Ordering::SeqCst);
+        self.since.load(Ordering::SeqCst) == 0 || self.is_watched.swap(true, Ordering::SeqCst)
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// How long the event store has been appending.
+    fn time(&self) -> Option<Duration> {
+        let since = self.since.load(Ordering::Relaxed);
+        (since > 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))
+    }
+}
+
+/// Tells those who wait when an append hangs, for ever. Between appends it sleeps.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let appending = &shared.appending;
+    loop {
+        appending.begun.notified().await;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if shared.hangs() {
+                appending.hangs.notify_waiters();
+            } else if appending.may_rest() {
+                break;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Whether the event store does not come back from an append.
+    fn hangs(&self) -> bool {
+        let Some(time) = self.appending.time().filter(|time| *time >= APPEND_MAX) else { return false };
+        self.troubles.failed(Part::Append, format!("it has been appending for {} s", time.as_secs()));
+        // If it came back at this very moment, the thread must see that there is something to recover from.
+        let _queue = self.lock();
+        self.wake.notify_one();
+        true
     }
 }
 
 impl Committer {
     /// Waits for something that depends on the thread, but not for an append that hangs: `None` then.
     pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
-        let mut answer = std::pin::pin!(answer);
-        loop {
-            if let Ok(answer) = tokio::time::timeout(LOOK, &mut answer).await {
-                return Some(answer);
-            }
-            if self.hangs() {
-                return None;
-            }
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = self.shared.appending.hangs.notified() => None,
         }
     }
 
     /// Refuses what would only wait behind an append that hangs.
     pub(super) fn check_append(&self) -> Result<()> {
-        if self.hangs() { Err(hanging()) } else { Ok(()) }
-    }
-
-    /// Whether the event store does not come back from an append.
-    fn hangs(&self) -> bool {
-        let Some(time) = self.appending_for().filter(|time| *time >= APPEND_MAX) else { return false };
-        self.troubles.failed(Part::Append, format!("it has been appending for {} s", time.as_secs()));
-        // If it came back at this very moment, the thread must see that there is something to recover from.
-        let _queue = self.lock();
-        self.shared.wake.notify_one();
-        true
+        if self.shared.hangs() { Err(hanging()) } else { Ok(()) }
     }
 
     /// How long the event store has been appending, if that is too long.
     pub(super) fn stalled(&self) -> Option<Duration> {
-        self.appending_for().filter(|time| *time >= APPEND_SLOW)
-    }
-
-    fn appending_for(&self) -> Option<Duration> {
-        let appending = &self.shared.appending;
-        let since = appending.since.load(Ordering::Relaxed);
-        (since > 0).then(|| Duration::from_millis(appending.now().saturating_sub(since)))
+        self.shared.appending.time().filter(|time| *time >= APPEND_SLOW)
     }
 }
 

@@ -73,7 +73,6 @@ use self::committer::{Committer, Writer};
 use self::definitions::DefinitionLocks;
 use self::dispatcher::Dispatcher;
 pub use self::error::{Error, ErrorKind, Result};
-use self::hanging::Appending;
 pub use self::history::At;
 pub use self::import::Line;
 pub use self::jobs::JobInfo;
@@ -176,7 +175,7 @@ impl Engine {
             troubles: Arc::clone(&troubles),
             host: Arc::clone(&host),
             dispatcher: Arc::clone(&dispatcher),
-            appending: Appending::default(),
+            appending: Arc::default(),
             runtime: Handle::current(),
             last_time,
             behind: false,

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, stream};
+use futures::{FutureExt as _, Stream, stream};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use tokio::time::{sleep, timeout};
 
@@ -276,19 +276,11 @@ impl Pace {
             if body.is_end_stream() {
                 return Ok(None);
             }
-            let started = Instant::now();
-            let frame = timeout(self.left(), body.frame()).await;
-            self.waited += started.elapsed();
-            let frame = frame.map_err(|_| {
-                Problem::bad_request(format!(
-                    "the body came too slowly: {} bytes in the {} s that were waited for it; send at least {} KiB a second, and \
-                     no pause of more than {} s",
-                    self.bytes,
-                    self.waited.as_secs(),
-                    BYTES_PER_SECOND / 1024,
-                    PATIENCE.as_secs()
-                ))
-            })?;
+            // What is there already needs no clock.
+            let frame = match body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => self.wait(body).await?,
+            };
             match frame {
                 None => return Ok(None),
                 Some(Ok(frame)) => match frame.into_data() {
@@ -303,6 +295,23 @@ impl Pace {
                 Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
             }
         }
+    }
+
+    /// Waits for what is not there yet.
+    async fn wait(&mut self, body: &mut Incoming) -> Result<Option<hyper::Result<Frame<Bytes>>>> {
+        let started = Instant::now();
+        let frame = timeout(self.left(), body.frame()).await;
+        self.waited += started.elapsed();
+        frame.map_err(|_| {
+            Problem::bad_request(format!(
+                "the body came too slowly: {} bytes in the {} s that were waited for it; send at least {} KiB a second, and \
+                 no pause of more than {} s",
+                self.bytes,
+                self.waited.as_secs(),
+                BYTES_PER_SECOND / 1024,
+                PATIENCE.as_secs()
+            ))
+        })
     }
 }
 
