@@ -1,8 +1,8 @@
 //! The value at a path of an instance's data, as the model store compares it.
 //!
 //! SQLite's own JSON functions see another value than [`snaphook_driver::compare`] does: the first of two equal names,
-//! 64-bit numbers, no names with NUL. So filters, sorts and indexes go through these functions, which read the text
-//! with the parser that everybody else uses.
+//! 64-bit numbers, no names with NUL. So filters, sorts and indexes go through these functions, which see in the text what
+//! everybody else does.
 //!
 //! | JSON | class | value |
 //! | --- | --- | --- |
@@ -13,26 +13,93 @@
 //! | null, absent | 4 | NULL |
 
 use std::borrow::Cow;
-use std::fmt;
 
 use rusqlite::types::Value as Sql;
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use snaphook_driver::compare::number_key;
 
 /// Class of what is absent or null.
 pub(crate) const CLASS_ABSENT: i64 = 4;
 
 /// The JSON text at a path; `None` if there is nothing. Of two members with one name the last counts.
+///
+/// The data was checked before it was stored, so this only finds its way: each index asks twice for each row that is
+/// written.
 pub(crate) fn find<'a>(data: &'a str, path: &[&str]) -> Option<&'a str> {
-    path.iter().try_fold(data, |text, name| {
-        let text = text.trim_ascii_start();
-        if !text.starts_with('{') {
-            return None;
+    path.iter().try_fold(data, |text, name| member(text.trim_ascii_start(), name))
+}
+
+/// The last member of that name in an object.
+fn member<'a>(object: &'a str, wanted: &str) -> Option<&'a str> {
+    let bytes = object.as_bytes();
+    let mut found = None;
+    let mut at = if bytes.first() == Some(&b'{') { 1 } else { return None };
+    loop {
+        at = after_space(bytes, at);
+        match bytes.get(at)? {
+            b'}' => return found,
+            b',' => at += 1,
+            b'"' => {
+                let end = after_string(bytes, at)?;
+                let is_wanted = string_text(object.get(at..end)?)? == wanted;
+                let colon = after_space(bytes, end);
+                let start = after_space(bytes, colon + 1);
+                at = after_value(bytes, start)?;
+                if is_wanted {
+                    found = object.get(start..at);
+                }
+            }
+            _ => return None,
         }
-        serde_json::Deserializer::from_str(text).deserialize_map(Member(name)).ok().flatten()
-    })
+    }
+}
+
+fn after_space(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+/// The place after the string that begins at `at`.
+fn after_string(bytes: &[u8], mut at: usize) -> Option<usize> {
+    at += 1;
+    loop {
+        let rest = bytes.get(at..)?;
+        let end = memchr::memchr2(b'"', b'\\', rest)?;
+        match rest[end] {
+            b'"' => return Some(at + end + 1),
+            _ => at += end + 2,
+        }
+    }
+}
+
+/// The place after the value that begins at `at`, whatever it is and however deep.
+fn after_value(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = after_string(bytes, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                // At the depth of the value itself it is what the value stands in.
+                depth = depth.checked_sub(1)?;
+                at += 1;
+            }
+            // Between the parts of a list or object.
+            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => at += 1,
+            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => return None,
+            _ => at += bytes[at..].iter().take_while(|byte| is_of_word(**byte)).count(),
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// Whether it is part of a number or of a literal.
+fn is_of_word(byte: u8) -> bool {
+    !matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// The class of a JSON text.
@@ -52,65 +119,15 @@ pub(crate) fn value(found: Option<&str>) -> Sql {
     match class(found) {
         0 => Sql::Integer(i64::from(text == "true")),
         1 => Sql::Blob(number_key(text)),
-        2 => string(text).map_or(Sql::Null, |text| Sql::Text(text.into_owned())),
+        2 => string_text(text).map_or(Sql::Null, |text| Sql::Text(text.into_owned())),
         _ => Sql::Null,
     }
 }
 
 /// What a JSON string says.
-fn string(text: &str) -> Option<Cow<'_, str>> {
+fn string_text(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(text).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
-}
-
-/// Takes the last member of that name out of an object.
-struct Member<'n>(&'n str);
-
-impl<'de> Visitor<'de> for Member<'_> {
-    type Value = Option<&'de str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(is_wanted) = members.next_key_seed(Is(self.0))? {
-            if is_wanted {
-                found = Some(members.next_value::<&RawValue>()?.get());
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Whether a name is this one.
-struct Is<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for Is<'_> {
-    type Value = bool;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
-    }
-
-    fn visit_bytes<E: serde::de::Error>(self, _: &[u8]) -> Result<bool, E> {
-        Err(E::custom("a name that is no text"))
-    }
 }
 
 #[cfg(test)]
@@ -169,6 +186,23 @@ mod tests {
         // Deeper than a recursive parser goes.
         let deep = format!(r#"{{"x":{}{},"a":1}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(find(&deep, &["a"]), Some("1"));
+    }
+
+    #[test]
+    fn what_is_no_json_is_survived() {
+        let text = r#"{ "a" : [ 1 , {"b":"\\"} ] , "b\u0061" : { "c" : { "d" : -1.50e+3 } } , "\"": true }"#;
+        assert_eq!(find(text, &["ba", "c", "d"]), Some("-1.50e+3"));
+        assert_eq!(find(text, &["\""]), Some("true"));
+        for end in 0..text.len() {
+            for path in [&["a"][..], &["ba", "c", "d"], &["x"]] {
+                let _ = find(&text[..end], path);
+            }
+        }
+        for text in
+            ["{", "{]", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":,"b":1}"#, r#"{"a":]}"#, r#"{"a" 1}"#, r#"{1:2}"#, "{\u{e9}"]
+        {
+            let _ = find(text, &["a"]);
+        }
     }
 
     #[test]
