@@ -1,9 +1,9 @@
 //! Keeps the write-ahead log short without stalling the writer.
 //!
 //! SQLite's own checkpoint runs inside a commit and makes that commit wait for all its writes and fsyncs. Here a
-//! thread with its own connection copies the bulk while the writer goes on; what is left after that, a few pages,
-//! the writer copies between two commits. Only then, with the whole log copied, its next commit can start the log
-//! from the front.
+//! thread with its own connection copies the bulk, and brings it to the disk, while the writer goes on; what is left after
+//! that, a few pages, the writer copies between two commits. Only then, with the whole log copied, its next commit can
+//! start the log from the front.
 //!
 //! What is in the log a reader must look up and copy, page by page; what is in the file it has mapped. So where reads
 //! count the thread also copies everything once nothing was written for a moment: then readers pass the log by.
@@ -19,6 +19,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 
 use crate::database::Format;
 use crate::fault::fault;
+use crate::flush::flush;
 
 /// As few pages as are worth a moment of the writer.
 const PAGES_REST: u32 = 128;
@@ -155,11 +156,15 @@ fn run(connection: Connection, shared: &Shared) {
                     if shared.state.load(Ordering::Acquire) == CLOSED {
                         return;
                     }
-                    match passive(&connection) {
-                        Ok(rest) if rest > PAGES_REST => {}
-                        _ => break,
+                    let rest = passive(&connection);
+                    // Else the writer would wait for the disk to take all of it. A failure is met again by the writer.
+                    let _ = flush(&connection);
+                    if rest.map_or(true, |rest| rest <= PAGES_REST) {
+                        break;
                     }
                 }
+                // What came while the disk was waited for.
+                let _ = passive(&connection);
                 // Unless it was closed meanwhile.
                 let _ = shared.state.compare_exchange(ASKED, DONE, Ordering::AcqRel, Ordering::Acquire);
             }

@@ -11,6 +11,7 @@ mod database;
 mod error;
 mod event;
 mod fault;
+mod flush;
 mod functions;
 mod key;
 mod lanes;

@@ -44,31 +44,27 @@ fn step(shared: &Weak<Shared>, table: &str) -> bool {
     // Some steps for each time that the store is asked for.
     for _ in 0..16 {
         let began = Instant::now();
-        let mut held = began.elapsed();
         let mut gone = true;
-        let done = shared.transaction("clear", |writer| {
-            let began = Instant::now();
+        let done = shared.step("clear", |connection| {
             let delete = || -> rusqlite::Result<usize> {
-                let rows = writer
-                    .connection
+                let rows = connection
                     .prepare_cached(&format!(
                         "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?1)"
                     ))?
                     .execute([pace.rows as i64])?;
                 if rows == 0 {
-                    writer.connection.execute_batch(&format!("DROP TABLE {table}"))?;
+                    connection.execute_batch(&format!("DROP TABLE {table}"))?;
                 }
                 Ok(rows)
             };
             gone = delete().map_err(crate::fault::fault("clear"))? == 0;
-            held = began.elapsed();
-            Ok(None)
+            Ok(())
         });
-        // Closed, or removed by a reset.
-        if gone || done.is_err() {
-            return false;
+        match done {
+            Ok(held) if !gone => pace.rest(began, held),
+            // Done; or closed, or removed by a reset.
+            _ => return false,
         }
-        pace.rest(began, held);
     }
     true
 }

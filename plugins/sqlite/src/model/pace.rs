@@ -1,11 +1,11 @@
-//! Work on the file beside the commits: in transactions of a millisecond or two, with rests between them while others write.
+//! Work on the file beside the commits: in transactions of about a millisecond, with rests between them while others write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long one step may keep the writer.
-const STEP: Duration = Duration::from_millis(2);
-const ROWS_FIRST: usize = 64;
+/// How long one step may keep the writer, its commit included.
+const STEP: Duration = Duration::from_millis(1);
+const ROWS_FIRST: usize = 32;
 const ROWS_MAX: usize = 4096;
 
 /// How long work rests, in times of what its last step took.

@@ -128,11 +128,9 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
         let mut held = Duration::ZERO;
         let mut last = None;
         if steps.is_empty() {
-            shared.transaction("prepare", |writer| {
-                let began = Instant::now();
-                last = rows::copy(&writer.connection, from, to, after, pace.rows)?;
-                held = began.elapsed();
-                Ok(None)
+            held = shared.step("prepare", |connection| {
+                last = rows::copy(connection, from, to, after, pace.rows)?;
+                Ok(())
             })?;
         } else if let Some((rows, end)) =
             // Read and carried over without the writer; who changes one of them meanwhile changes both tables.
@@ -140,12 +138,7 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
                 .readers
                 .with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
         {
-            shared.transaction("prepare", |writer| {
-                let began = Instant::now();
-                rows::put(&writer.connection, from, to, &rows)?;
-                held = began.elapsed();
-                Ok(None)
-            })?;
+            held = shared.step("prepare", |connection| rows::put(connection, from, to, &rows))?;
             last = Some(end);
         }
         match last {

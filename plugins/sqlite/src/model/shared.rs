@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use snaphook_driver::{Budget, DriverError, ErrorKind, Event, Position, Result};
@@ -128,6 +129,21 @@ impl Shared {
         }
         writer.checkpointer.after_commit(&writer.connection);
         result
+    }
+
+    /// Runs a piece of longer work in a transaction of its own. Returns how long it kept the writer, its commit included.
+    pub(super) fn step(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> Result<()>,
+    ) -> Result<Duration> {
+        let mut began = Instant::now();
+        self.transaction(operation, |writer| {
+            // From here on, not while it waited for the writer.
+            began = Instant::now();
+            work(&writer.connection).map(|()| None)
+        })?;
+        Ok(began.elapsed())
     }
 
     /// Runs one turn of a read of one model; see [`Readers::turn`].
