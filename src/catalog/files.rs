@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use toml::Spanned;
 
+use super::model::SourceLanguage;
 use crate::config::{Phase, closest, is_model_id, read_regular};
 
 /// Largest file: as much as the largest WebAssembly file that is accepted.
@@ -49,12 +50,23 @@ pub struct BindingFile {
 pub enum CodeFile {
     Inline {
         bytes: Vec<u8>,
-        typescript: bool,
+        /// Of a source.
+        language: Option<SourceLanguage>,
     },
     /// `sha256:…` of what the server has.
     Artifact(String),
     /// A native library's file name in the server's folder of hooks.
     Library(String),
+}
+
+impl CodeFile {
+    /// Of a source.
+    pub fn language(&self) -> Option<SourceLanguage> {
+        match self {
+            CodeFile::Inline { language, .. } => *language,
+            CodeFile::Artifact(_) | CodeFile::Library(_) => None,
+        }
+    }
 }
 
 /// What is wrong with one file.
@@ -225,16 +237,15 @@ fn unknown_file(folder: &Path, name: &str, errors: &mut Vec<FileError>) {
 
 /// A file of code, by its extension.
 fn read_code(path: &Path, errors: &mut Vec<FileError>) -> Option<(&'static str, CodeFile)> {
-    let (engine, typescript) = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("js") => ("quickjs", false),
-        Some("ts") => ("quickjs", true),
-        Some("wasm") => ("component", false),
+    let (engine, language) = match path.extension().and_then(|extension| extension.to_str()) {
+        Some(extension @ ("js" | "ts")) => ("quickjs", SourceLanguage::of_extension(extension)),
+        Some("wasm") => ("component", None),
         _ => {
             fault(errors, path, None, "expected a file that ends in `.js`, `.ts` or `.wasm`");
             return None;
         }
     };
-    Some((engine, CodeFile::Inline { bytes: read(path, errors)?, typescript }))
+    Some((engine, CodeFile::Inline { bytes: read(path, errors)?, language }))
 }
 
 /// `<phase>.toml`.
@@ -388,11 +399,17 @@ mod tests {
         assert_eq!(create[0].engine, "quickjs");
         assert_eq!(
             create[0].code,
-            CodeFile::Inline { bytes: b"export function preCreate() {}".to_vec(), typescript: true }
+            CodeFile::Inline {
+                bytes: b"export function preCreate() {}".to_vec(),
+                language: Some(SourceLanguage::TypeScript)
+            }
         );
         assert_eq!(post[0].engine, "component");
         assert_eq!((update[0].name.as_deref(), update[0].shadow), (Some("one"), true));
-        assert_eq!(update[0].code, CodeFile::Inline { bytes: b"1".to_vec(), typescript: false });
+        assert_eq!(
+            update[0].code,
+            CodeFile::Inline { bytes: b"1".to_vec(), language: Some(SourceLanguage::JavaScript) }
+        );
         assert_eq!(update[1].code, CodeFile::Artifact("sha256:00".to_owned()));
         assert_eq!((update[2].engine.as_str(), update[2].shadow), ("native", false));
     }

@@ -14,7 +14,7 @@ mod model;
 mod schema;
 
 pub use definition::{Definition, DefinitionError, ModelInput, change_of};
-pub use model::{HookMode, HookRecord, Model, ModelRecord};
+pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use snaphook_schema::on_large_stack;
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};

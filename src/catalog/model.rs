@@ -56,6 +56,35 @@ pub struct HookRecord {
     /// when it was bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+    /// Of a source, where its file's name or its media type said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<SourceLanguage>,
+}
+
+/// What a source is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceLanguage {
+    JavaScript,
+    TypeScript,
+}
+
+impl SourceLanguage {
+    /// By the extension of a file's name; `None` for one that is no source.
+    pub fn of_extension(extension: &str) -> Option<SourceLanguage> {
+        match extension {
+            "js" | "mjs" => Some(SourceLanguage::JavaScript),
+            "ts" | "mts" => Some(SourceLanguage::TypeScript),
+            _ => None,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SourceLanguage::JavaScript => "javascript",
+            SourceLanguage::TypeScript => "typescript",
+        }
+    }
 }
 
 /// Whether a pre hook decides or only looks on.

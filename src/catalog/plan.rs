@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::files::{BindingFile, CodeFile, ModelFiles};
+use super::model::SourceLanguage;
 use crate::config::Phase;
 
 /// A model as the server has it.
@@ -29,6 +30,7 @@ pub struct HookState {
     pub shadow: bool,
     /// File name of a native library.
     pub library: Option<String>,
+    pub language: Option<SourceLanguage>,
 }
 
 /// One thing to do. Steps are in an order in which they can be done.
@@ -166,7 +168,9 @@ fn hook_step(model: &ModelFiles, phase: Phase, bound: &BTreeMap<Phase, Vec<HookS
 fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
     let artifact = hook.artifact.trim_start_matches("sha256:");
     let same_code = match &file.code {
-        CodeFile::Inline { bytes, .. } => format!("{:x}", Sha256::digest(bytes)) == artifact,
+        CodeFile::Inline { bytes, language } => {
+            format!("{:x}", Sha256::digest(bytes)) == artifact && *language == hook.language
+        }
         CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
         // The library lies on the server, which follows the file.
         CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
@@ -189,7 +193,7 @@ mod tests {
         let binding = |code: &str| BindingFile {
             name: None,
             engine: "quickjs".to_owned(),
-            code: CodeFile::Inline { bytes: code.as_bytes().to_vec(), typescript: false },
+            code: CodeFile::Inline { bytes: code.as_bytes().to_vec(), language: Some(SourceLanguage::JavaScript) },
             shadow: false,
             path: PathBuf::from("hooks/a/preCreate.js"),
         };
@@ -207,6 +211,7 @@ mod tests {
             artifact: format!("sha256:{:x}", Sha256::digest(code)),
             shadow: false,
             library: None,
+            language: Some(SourceLanguage::JavaScript),
         };
         ModelState {
             id: "a".to_owned(),

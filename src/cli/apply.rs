@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Body, Client, path, with_query};
 use super::{Failure, Global, Result, output};
+use crate::catalog::SourceLanguage;
 use crate::catalog::files::{BindingFile, CodeFile, read_directory, without_model};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::config::{Config, Phase};
@@ -122,6 +123,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
             artifact: text("artifact"),
             shadow: text("mode") == "shadow",
             library: hook.get("library").and_then(Value::as_str).map(str::to_owned),
+            language: hook.get("language").and_then(|language| snaphook_driver::json::from_tree(language.clone()).ok()),
         }
     };
     chain.into_iter().flatten().map(hook).collect()
@@ -155,13 +157,13 @@ pub(super) async fn put_chain(
     artifacts: &[&str],
 ) -> Result<Value> {
     let path = path(&["models", model, "hooks", phase.as_str()]);
-    if let [BindingFile { name, engine, code: CodeFile::Inline { bytes, typescript }, shadow: false, .. }] = chain {
+    if let [BindingFile { name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, .. }] = chain {
         let mut query = vec![("engine", engine.clone())];
         query.extend(name.clone().map(|name| ("name", name)));
-        let media_type = match (engine.as_str(), typescript) {
+        let media_type = match (engine.as_str(), language) {
             ("component", _) => "application/wasm",
-            (_, true) => "application/typescript",
-            (_, false) => "text/javascript",
+            (_, Some(SourceLanguage::TypeScript)) => "application/typescript",
+            (_, Some(SourceLanguage::JavaScript) | None) => "text/javascript",
         };
         return client.put(&with_query(&path, &query), Body { media_type, bytes: bytes.clone() }).await;
     }
@@ -184,6 +186,9 @@ fn binding(model: &str, file: &BindingFile, artifacts: &[&str]) -> Value {
         CodeFile::Library(library) => ("library", library.clone()),
     };
     binding.insert(key.to_owned(), Value::from(code));
+    if let Some(language) = file.code.language().filter(|_| key == "source") {
+        binding.insert("language".to_owned(), Value::from(language.as_str()));
+    }
     if file.shadow {
         binding.insert("mode".to_owned(), Value::from("shadow"));
     }
@@ -213,10 +218,13 @@ mod tests {
 
     #[test]
     fn bindings() {
-        let inline = |text: &str| CodeFile::Inline { bytes: text.as_bytes().to_vec(), typescript: true };
+        let inline = |text: &str| CodeFile::Inline {
+            bytes: text.as_bytes().to_vec(),
+            language: Some(SourceLanguage::TypeScript),
+        };
         assert_eq!(
             binding("a", &file("quickjs", inline("x"), true), &[]),
-            json!({"engine": "quickjs", "source": "x", "mode": "shadow"})
+            json!({"engine": "quickjs", "source": "x", "language": "typescript", "mode": "shadow"})
         );
         assert_eq!(
             binding("a", &file("component", inline("x"), false), &[]),
@@ -249,6 +257,7 @@ mod tests {
             artifact: "sha256:00".to_owned(),
             shadow: true,
             library: None,
+            language: None,
         };
         assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
         assert_eq!(chain(&hooks, Phase::PostCreate), []);

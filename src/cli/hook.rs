@@ -16,8 +16,9 @@ use serde_json::Value;
 
 use super::client::path;
 use super::{Failure, Global, Result, output};
+use crate::catalog::SourceLanguage;
 use crate::config::{Config, ConfigHandle, Phase, closest};
-use crate::hooks::engines::{self, Prepared};
+use crate::hooks::engines::{self, Candidate, Prepared};
 use crate::hooks::host::{HookHost, NOT_SANDBOXED};
 use project::Project;
 
@@ -80,13 +81,12 @@ impl Place {
     }
 }
 
-/// The engine and the code of a file, and whether it is TypeScript.
-fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, bool)> {
-    let (engine, typescript) = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("js" | "mjs") => ("quickjs", false),
-        Some("ts" | "mts") => ("quickjs", true),
-        Some("wasm") => ("component", false),
-        Some("so" | "dylib" | "dll") => ("native", false),
+/// The engine and the code of a file, and what language it is in if it is a source.
+fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, Option<SourceLanguage>)> {
+    let (engine, language) = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("wasm") => ("component", None),
+        Some("so" | "dylib" | "dll") => ("native", None),
+        Some(extension) if let language @ Some(_) = SourceLanguage::of_extension(extension) => ("quickjs", language),
         _ => {
             let name = file.display();
             return Err(Failure::new(format!(
@@ -96,7 +96,7 @@ fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, bool)> {
     };
     let bytes =
         std::fs::read(file).map_err(|error| Failure::new(format!("`{}` cannot be read: {error}", file.display())))?;
-    Ok((place.engine.clone().unwrap_or_else(|| engine.to_owned()), bytes, typescript))
+    Ok((place.engine.clone().unwrap_or_else(|| engine.to_owned()), bytes, language))
 }
 
 impl Hook {
@@ -157,14 +157,14 @@ fn host(config: &Config) -> HookHost {
 }
 
 /// Checks code as a server does when it is bound.
-async fn prepare(host: &HookHost, engine: &str, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>> {
+async fn prepare(host: &HookHost, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>> {
     if host.is_native(engine) {
         // Before, since it may be the last thing that this process does.
         output::warn(format!(
             "native code is {NOT_SANDBOXED}: it is loaded into this process and can do whatever you can"
         ));
     }
-    host.prepare(engine, code, phase, name).await.map_err(|error| {
+    host.prepare(engine, candidate).await.map_err(|error| {
         let place = match (error.line, error.column) {
             (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
             (Some(line), None) => format!(" (line {line})"),

@@ -1,11 +1,12 @@
 //! `snaphook serve`: opens everything in its order, serves, and closes everything in reverse.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 
 use super::{Failure, Global, Result, output, rebuild};
@@ -23,6 +24,8 @@ use crate::server;
 const GRACE: Duration = Duration::from_secs(10);
 /// Quick native hooks run on the server's threads: as much as a program's main thread has. Untouched, it costs nothing.
 const STACK_BYTES: usize = 8 << 20;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Who changes models and hooks at start.
 const ACTOR_APPLY: &str = "apply";
 
@@ -71,22 +74,33 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
     let start = Instant::now();
     let mut stop = stop_signal()?;
     let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
-    let listener = match TcpListener::bind(config.server.mount_address).await {
-        Ok(listener) => listener,
+    // Bound at once, so that a port that is in use is known before anything is done; opened when requests can be answered.
+    let socket = match bind(config.server.mount_address) {
+        Ok(socket) => socket,
         Err(error) => {
             stores.close().await;
-            let address = config.server.mount_address;
-            return Err(Failure::new(format!(
-                "`server.mount-address` is `{address}`, which cannot be listened on: {error}"
-            )));
+            return Err(unbound(config.server.mount_address, &error));
         }
     };
     let handle = ConfigHandle::new(config);
     if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &handle, &engine, listener, options).await?;
+        serve_until(stop, start, &handle, &engine, socket, options).await?;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that was just stopped leaves connections behind that would keep the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn unbound(address: SocketAddr, error: &io::Error) -> Failure {
+    Failure::new(format!("`server.mount-address` is `{address}`, which cannot be listened on: {error}"))
 }
 
 /// `None`: a signal came before the work was done, which ends where it waits.
@@ -134,38 +148,48 @@ async fn serve_until(
     start: Instant,
     handle: &Arc<ConfigHandle>,
     engine: &Arc<Engine>,
-    listener: TcpListener,
+    socket: TcpSocket,
     options: Options,
 ) -> Result<()> {
     let config = handle.current();
     let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
         None => Ok(()),
-        Some(Ok(())) => {
-            let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
-            let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
-            announce(&config, &listener, start)?;
-            if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
-                // Whoever asked may have gone.
-                let _ = ready.send(address);
-            }
-            let mut asked = stop.clone();
-            let shutdown = async move {
-                let _ = asked.wait_for(Option::is_some).await;
-                tracing::info!(
-                    "stopping: what runs has {} s to finish; a second signal ends it at once",
-                    GRACE.as_secs()
-                );
-            };
-            let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
-            reload.abort();
-            giving_back.abort();
-            served.map_err(|error| Failure::new(format!("the server failed: {error}")))
-        }
         Some(Err(error)) => Err(error),
+        Some(Ok(())) => match socket.listen(BACKLOG) {
+            Ok(listener) => serve_at(listener, stop.clone(), start, handle, engine, options).await,
+            Err(error) => Err(unbound(config.server.mount_address, &error)),
+        },
     };
     let asked = *stop.borrow_and_update();
     engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
     served
+}
+
+/// From the open port to the signal that asks to stop.
+async fn serve_at(
+    listener: TcpListener,
+    mut stop: watch::Receiver<Option<Instant>>,
+    start: Instant,
+    handle: &Arc<ConfigHandle>,
+    engine: &Arc<Engine>,
+    options: Options,
+) -> Result<()> {
+    let config = handle.current();
+    let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
+    let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
+    announce(&config, &listener, start)?;
+    if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
+        // Whoever asked may have gone.
+        let _ = ready.send(address);
+    }
+    let shutdown = async move {
+        let _ = stop.wait_for(Option::is_some).await;
+        tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
+    };
+    let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
+    reload.abort();
+    giving_back.abort();
+    served.map_err(|error| Failure::new(format!("the server failed: {error}")))
 }
 
 /// `[hooks] apply = true`.

@@ -100,6 +100,11 @@ impl<'a> Section<'a> {
         Some(Value::new(self.document, format!("{}{key}", self.prefix), entry.value))
     }
 
+    /// An environment variable that defaults depend on.
+    pub(super) fn environment(&self, name: &str) -> Option<String> {
+        self.document.environment(name)
+    }
+
     /// Takes a key that exists in the language of the file but not in this version.
     pub(super) fn not_yet(&mut self, key: &'static str, why: &str) {
         self.known.push(key);

@@ -118,6 +118,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("hooks.directory", old.hooks.directory != new.hooks.directory),
         ("hooks.apply", old.hooks.apply != new.hooks.apply),
         ("hooks.cache", old.hooks.cache != new.hooks.cache),
+        ("hooks.v8.reset", old.hooks.v8_reset != new.hooks.v8_reset),
         ("driver-secure-storage", differs(&old.secure, &new.secure) || old.private_key != new.private_key),
         ("driver-event-storage", differs(&old.event, &new.event)),
         ("driver-model-storage", differs(&old.model, &new.model)),

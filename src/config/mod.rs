@@ -92,6 +92,7 @@ pub struct HooksConfig {
     pub isolation: Isolation,
     /// Calls of one hook at once.
     pub concurrency: usize,
+    pub v8_reset: V8Reset,
     /// Tries of a post hook before it goes to the error store.
     pub attempts_max: u32,
 }
@@ -112,6 +113,15 @@ pub enum Isolation {
     Call,
     /// One sandbox serves many calls of one hook.
     Reuse,
+}
+
+/// `[hooks.v8] reset`: how a hook's next call finds V8 as it was before the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum V8Reset {
+    /// The memory of the process is restored, where the kernel can tell what was written.
+    Auto,
+    /// Each call has a process of its own.
+    Fork,
 }
 
 /// `[driver-…-storage]`: the driver's name and the rest of its table.

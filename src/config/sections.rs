@@ -10,7 +10,7 @@ use serde_json::Map;
 use super::document::{Document, Section, Text};
 use super::error::ConfigError;
 use super::{
-    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, grants,
+    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, V8Reset, grants,
 };
 
 /// Shortest and longest wall clock of one call. Below a millisecond no sandbox starts; ten minutes is past any
@@ -186,7 +186,7 @@ fn hooks(root: &mut Section<'_>, directory: &Path) -> HooksConfig {
     let config = HooksConfig {
         directory: path(&mut hooks, "directory", directory, "hooks"),
         apply: hooks.boolean("apply").unwrap_or(false),
-        cache: path(&mut hooks, "cache", directory, "data/cache"),
+        cache: cache(&mut hooks, directory),
         limits: Limits {
             timeout: timeout(&mut hooks).unwrap_or(Duration::from_millis(500)),
             memory_bytes: memory(&mut hooks).unwrap_or(64 << 20),
@@ -195,11 +195,19 @@ fn hooks(root: &mut Section<'_>, directory: &Path) -> HooksConfig {
             .string("isolation")
             .and_then(|text| text.word(&[("call", Isolation::Call), ("reuse", Isolation::Reuse)]))
             .unwrap_or(Isolation::Call),
+        v8_reset: v8_reset(&mut hooks),
         concurrency: hooks.integer("concurrency", 1..=10_000).unwrap_or(64) as usize,
         attempts_max: hooks.integer("max-attempts", 1..=100).unwrap_or(8) as u32,
     };
     hooks.finish();
     config
+}
+
+fn v8_reset(hooks: &mut Section<'_>) -> V8Reset {
+    let mut v8 = hooks.section("v8");
+    let reset = v8.string("reset").and_then(|text| text.word(&[("auto", V8Reset::Auto), ("fork", V8Reset::Fork)]));
+    v8.finish();
+    reset.unwrap_or(V8Reset::Auto)
 }
 
 /// `timeout` of `[hooks]` and of a grant.
@@ -210,6 +218,18 @@ pub(super) fn timeout(section: &mut Section<'_>) -> Option<Duration> {
 /// `memory` of `[hooks]` and of a grant.
 pub(super) fn memory(section: &mut Section<'_>) -> Option<usize> {
     section.size("memory", MEMORY_BYTES.0, MEMORY_BYTES.1)
+}
+
+/// The folder of compiled code: one of the user, as it serves all of a user's servers, or one beside the data where a user
+/// has no home.
+fn cache(hooks: &mut Section<'_>, directory: &Path) -> PathBuf {
+    let variable = |name| hooks.environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let default = caches.map_or_else(|| PathBuf::from("data/cache"), |caches| caches.join("snaphook/compiled"));
+    match hooks.string("cache").and_then(|text| not_empty(&text)) {
+        Some(text) => directory.join(text),
+        None => directory.join(default),
+    }
 }
 
 /// A path, made absolute.

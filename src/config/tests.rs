@@ -34,6 +34,24 @@ fn accept(text: &str) -> Config {
 }
 
 #[test]
+fn compiled_code_is_the_users() {
+    let cases = [
+        (&[("XDG_CACHE_HOME", "/caches"), ("HOME", "/home/me")][..], "", "/caches/snaphook/compiled"),
+        (&[("XDG_CACHE_HOME", "relative"), ("HOME", "/home/me")], "", "/home/me/.cache/snaphook/compiled"),
+        (&[("HOME", "/home/me")], "[hooks]\ncache = 'cache'\n", "/srv/cache"),
+        (&[("HOME", "")], "", "/srv/data/cache"),
+        (&[], "", "/srv/data/cache"),
+    ];
+    for (variables, text, expected) in cases {
+        let environment =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).into());
+        let text = format!("{LOCAL}{text}");
+        let config = Config::parse(&text, "config.toml", Path::new("/srv"), None, &environment).unwrap();
+        assert_eq!(config.hooks.cache, Path::new(expected), "{variables:?}");
+    }
+}
+
+#[test]
 fn defaults() {
     let config = Config::defaults(Path::new("/srv"));
     assert_eq!(config.server.mount_address.to_string(), "127.0.0.1:1337");
@@ -43,10 +61,9 @@ fn defaults() {
     assert_eq!(config.auth, AuthMode::Open);
     assert_eq!(config.plugins_directory, Path::new("/srv/plugins"));
     assert_eq!(config.hooks.directory, Path::new("/srv/hooks"));
-    assert_eq!(config.hooks.cache, Path::new("/srv/data/cache"));
     assert!(!config.hooks.apply);
     assert_eq!(config.hooks.limits, Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 });
-    assert_eq!(config.hooks.isolation, Isolation::Call);
+    assert_eq!((config.hooks.isolation, config.hooks.v8_reset), (Isolation::Call, V8Reset::Auto));
     assert_eq!(config.hooks.concurrency, 64);
     assert_eq!(config.hooks.attempts_max, 8);
     assert_eq!(config.private_key, "file:data/secret.key");
@@ -78,7 +95,8 @@ fn the_file_of_the_repository() {
         .collect();
     let all = parse(&uncommented).unwrap_or_else(|errors| panic!("{errors}\n{uncommented}"));
     let defaults = Config::defaults(Path::new("/srv"));
-    assert_eq!(all.hooks, defaults.hooks);
+    // What the default is depends on the user.
+    assert_eq!(all.hooks, HooksConfig { cache: "/srv/data/cache".into(), ..defaults.hooks });
     assert_eq!(all.server.max_body_bytes, defaults.server.max_body_bytes);
     assert_eq!(all.server.mount_path, defaults.server.mount_path);
     assert_eq!((all.server.memory_bytes, defaults.server.memory_bytes), (256 << 20, 256 << 20));
@@ -132,7 +150,7 @@ fn faults_of_sections() {
             &[
                 "config.toml:6: unknown key `hooks.timout`, did you mean `hooks.timeout`?",
                 "config.toml:7: unknown key `hooks.retries`, known are `directory`, `apply`, `cache`, `timeout`, `memory`, \
-                 `isolation`, `concurrency`, `max-attempts`",
+                 `isolation`, `v8`, `concurrency`, `max-attempts`",
             ],
         ),
         (

@@ -80,6 +80,7 @@ fn state(model: &Arc<Model>) -> ModelState {
         artifact: hook.artifact.clone(),
         shadow: hook.mode == HookMode::Shadow,
         library: hook.library.clone(),
+        language: hook.language,
     };
     ModelState {
         id: record.id.clone(),
@@ -122,5 +123,6 @@ fn binding(file: &BindingFile) -> BindingInput {
             CodeFile::Library(library) => BindingCode::Library(library.clone()),
         },
         shadow: file.shadow,
+        language: file.code.language(),
     }
 }

@@ -16,7 +16,7 @@ use super::hanging::hanging;
 use super::models::{Entry, Ready};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
-use crate::hooks::engines::{PrepareError, PrepareErrorKind, Prepared};
+use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, Prepared};
 
 /// Hooks in one chain.
 const CHAIN_MAX: usize = 32;
@@ -81,6 +81,7 @@ impl Engine {
                     && old.engine == record.engine
                     && old.mode == record.mode
                     && old.library == record.library
+                    && old.language == record.language
             });
             record.position = same.map_or(0, |old| old.position);
         }
@@ -136,7 +137,8 @@ impl Engine {
             if let Some(library) = &library {
                 tracing::info!("loading native library `{library}` for `{phase}`, hook `{name}`");
             }
-            let prepared = self.host.prepare(&binding.engine, &code, phase, &name).await;
+            let candidate = Candidate { code: &code, phase, name: &name, language: binding.language };
+            let prepared = self.host.prepare(&binding.engine, candidate).await;
             checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
             if let Some(library) = &library {
@@ -159,6 +161,7 @@ impl Engine {
                 mode: if binding.shadow { HookMode::Shadow } else { HookMode::Enforce },
                 position: 0,
                 library,
+                language: binding.language,
             });
         }
         Ok(checked)

@@ -6,7 +6,7 @@ use serde::Serialize;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
-use crate::catalog::ModelRecord;
+use crate::catalog::{ModelRecord, SourceLanguage};
 use crate::config::Phase;
 pub use crate::hooks::host::HookInfo;
 
@@ -170,6 +170,8 @@ pub struct BindingInput {
     pub engine: String,
     pub code: BindingCode,
     pub shadow: bool,
+    /// Of a source, if something says so.
+    pub language: Option<SourceLanguage>,
 }
 
 /// Where the code of a binding is.

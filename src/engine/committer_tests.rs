@@ -124,6 +124,7 @@ fn post_hook() -> Vec<super::command::BindingInput> {
         engine: "closure".to_owned(),
         code,
         shadow: false,
+        language: None,
     }]
 }
 

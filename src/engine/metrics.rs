@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::models::Entry;
 use crate::config::Phase;
+use crate::hooks::engines::EngineFact;
 use crate::memory::MemoryBudget;
 
 /// Counts since the start. Relaxed: each is read for itself.
@@ -109,6 +110,11 @@ pub(super) fn libraries(out: &mut String, libraries: &[(String, usize)]) {
         let file = file.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
         let _ = writeln!(out, "{name}{{library=\"{file}\"}} {count}");
     }
+}
+
+/// What is so.
+pub(super) fn fact(out: &mut String, EngineFact { name, help, label: (label, value) }: EngineFact) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{label}=\"{value}\"}} 1");
 }
 
 pub(super) fn counter(out: &mut String, name: &str, help: &str, value: u64) {

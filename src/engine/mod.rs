@@ -309,6 +309,7 @@ impl Engine {
             metrics::gauge(&mut out, "snaphook_errors", "Post hooks that failed for good and are kept", errors);
         }
         metrics::libraries(&mut out, &self.host.libraries());
+        self.host.engine_facts().for_each(|fact| metrics::fact(&mut out, fact));
         out
     }
 

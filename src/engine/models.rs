@@ -103,6 +103,7 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
         },
         position: record.position,
         library: record.library.clone(),
+        language: record.language,
     }
 }
 

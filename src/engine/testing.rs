@@ -23,7 +23,7 @@ use crate::catalog::Model;
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::drivers::Stores;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
-use crate::hooks::engines::{CallReport, CallSettings, Engine as HookEngine, PrepareError, Prepared};
+use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine as HookEngine, PrepareError, Prepared};
 use crate::hooks::host::HookHost;
 use crate::hooks::session::Session;
 use crate::hooks::testing::config_text;
@@ -46,14 +46,9 @@ impl HookEngine for Closures {
         "closure"
     }
 
-    async fn prepare(
-        &self,
-        code: &[u8],
-        _phase: Phase,
-        _name: &str,
-    ) -> std::result::Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> std::result::Result<Arc<dyn Prepared>, PrepareError> {
         self.prepared.fetch_add(1, Ordering::Relaxed);
-        let name = String::from_utf8(code.to_vec()).unwrap();
+        let name = String::from_utf8(candidate.code.to_vec()).unwrap();
         Ok(Arc::new(Closure(Arc::clone(&self.behaviours.lock().unwrap()[&name]))))
     }
 }
@@ -197,6 +192,7 @@ impl Bench {
                 engine: "closure".to_owned(),
                 code: BindingCode::Inline(code.as_bytes().to_vec()),
                 shadow,
+                language: None,
             })
             .collect();
         self.engine.put_hooks("m", phase, chain, &WriteOptions::default(), &Origin::default()).await.unwrap();

@@ -180,6 +180,7 @@ mod tests {
             mode: Mode::Enforce,
             position: 1,
             library: Some("libx.so".to_owned()),
+            language: None,
         };
         let followed = feed.follow();
         for _ in 0..LAG_MAX + 7 {

@@ -13,16 +13,19 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use snaphook_driver::{PAYLOAD_BYTES_MAX, Position, Provenance, time};
+use snaphook_driver::{PAYLOAD_BYTES_MAX, Provenance, time};
 
 use super::access::Access;
+pub use super::binding::{Binding, HookInfo, Mode};
 use super::capabilities::process::Processes;
 use super::code::{Code, Followed, Found, Loading, Seen};
 use super::context::{Context, Failure, FailureCause, LogLevel, Outcome, Run};
-use super::engines::{CallReport, CallSettings, Engine, HeldBack, HookState, PrepareError, PrepareErrorKind, Prepared};
+use super::engines::{
+    CallReport, CallSettings, Candidate, Engine, EngineFact, HookState, PrepareError, PrepareErrorKind, Prepared,
+    TopLevel,
+};
 use super::feed::{Feed, Told};
 use super::grants::{Granted, HookId};
 use super::library;
@@ -30,6 +33,7 @@ use super::loaded::Loaded;
 use super::places::Places;
 use super::session::{Services, Session};
 use super::stats::{HookStats, PhaseLine, PhaseLog, shorten};
+use crate::catalog::SourceLanguage;
 use crate::config::{Config, Phase, format_duration, format_size};
 
 /// What a refusal may say, message and fields together, and of how many fields.
@@ -42,62 +46,11 @@ pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
 /// How long the code of a bound hook waits for its turn to be compiled.
 const LOAD_MAX: Duration = Duration::from_secs(30);
 
-/// Whether a hook decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    Enforce,
-    /// It runs, and what it would have said is logged and counted.
-    Shadow,
-}
-
-/// One hook of a chain, as the log knows it.
-#[derive(Clone, Debug)]
-pub struct Binding {
-    pub id: HookId,
-    pub engine: String,
-    /// Bytes of the code.
-    pub size: u64,
-    pub mode: Mode,
-    /// Position of the event that bound it.
-    pub position: Position,
-    /// A native library's file name in the hooks directory; the hook follows that file.
-    pub library: Option<String>,
-}
-
 /// Where the code of artifacts is kept.
 #[async_trait]
 pub trait Artifacts: Send + Sync {
     /// The code; the error is one sentence.
     async fn code(&self, artifact: &str) -> Result<Bytes, String>;
-}
-
-/// `Hook` of the REST API.
-#[derive(Clone, Debug, Serialize)]
-pub struct HookInfo {
-    pub name: String,
-    pub engine: String,
-    pub artifact: String,
-    pub size: u64,
-    pub mode: Mode,
-    pub grants: Value,
-    pub position: Position,
-    /// `ok`; `backing-off`: its calls fail until `retry_at`, or those that `held_back` counts; `unavailable`: until something
-    /// is done about it.
-    pub state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_back: Option<HeldBack>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub library: Option<String>,
-    /// What native code has: `not sandboxed`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<&'static str>,
-    /// Artifacts that its library's file had before, or that were tried: they run no calls, but stay in the server's
-    /// process until it ends.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub still_loaded: Vec<String>,
 }
 
 /// What is said of native code wherever it appears.
@@ -166,7 +119,7 @@ struct Attached {
 }
 
 /// Engine, phase, name (it stands in messages and stack traces) and SHA-256 of the code.
-type PreparedKey = (&'static str, Phase, String, [u8; 32]);
+type PreparedKey = (&'static str, Phase, String, Option<SourceLanguage>, [u8; 32]);
 
 impl HookHost {
     /// Grants and limits follow `config`.
@@ -198,31 +151,26 @@ impl HookHost {
         self.engines.iter().map(|engine| engine.name())
     }
 
+    /// What metrics tell of the engines.
+    pub fn engine_facts(&self) -> impl Iterator<Item = EngineFact> {
+        self.engines.iter().filter_map(|engine| engine.fact())
+    }
+
     /// Checks code for a phase and makes it ready. The same code for the same phase and name is prepared once, for as
     /// long as somebody holds it.
-    pub async fn prepare(
-        &self,
-        engine: &str,
-        code: &[u8],
-        phase: Phase,
-        name: &str,
-    ) -> Result<Arc<dyn Prepared>, PrepareError> {
+    pub async fn prepare(&self, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let Candidate { code, phase, name, language } = candidate;
         let engine = self.engines.iter().find(|candidate| candidate.name() == engine).ok_or_else(|| {
             let names: Vec<String> = self.engine_names().map(|name| format!("`{name}`")).collect();
             PrepareError::plain(format!("no engine `{engine}` in this build; there are {}", names.join(", ")))
         })?;
-        let key = (engine.name(), phase, name.to_owned(), Sha256::digest(code).into());
+        let key = (engine.name(), phase, name.to_owned(), language, Sha256::digest(code).into());
         if let Some(prepared) = lock(&self.prepared).get(&key).and_then(Weak::upgrade) {
             return Ok(prepared);
         }
-        let prepared =
-            AssertUnwindSafe(engine.prepare(code, phase, name)).catch_unwind().await.unwrap_or_else(|panic| {
-                Err(PrepareError::plain(format!(
-                    "engine `{}` failed on this code: {}",
-                    engine.name(),
-                    panic_text(&*panic)
-                )))
-            })?;
+        let prepared = AssertUnwindSafe(engine.prepare(candidate)).catch_unwind().await.unwrap_or_else(|panic| {
+            Err(PrepareError::plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic))))
+        })?;
         let mut cache = lock(&self.prepared);
         // Two may have prepared the same at once: both keep the first.
         if let Some(first) = cache.get(&key).and_then(Weak::upgrade) {
@@ -296,10 +244,13 @@ impl HookHost {
             }
             (None, None | Some(HookState::Ok)) => ("ok", None, None),
         };
+        let top_level = code.prepared.get().and_then(|prepared| prepared.top_level());
         HookInfo {
             state,
             retry_at,
             held_back,
+            top_level: top_level.as_ref().map(TopLevel::as_str),
+            top_level_reason: top_level.as_ref().and_then(|top_level| top_level.reason().map(str::to_owned)),
             name: code.id.name.clone(),
             engine: hook.binding.engine.clone(),
             artifact: code.id.artifact.clone(),
@@ -307,6 +258,7 @@ impl HookHost {
             mode: hook.binding.mode,
             grants: self.granted_to(&code).to_json(),
             position: hook.binding.position,
+            language: hook.binding.language,
             library: hook.binding.library.clone(),
             sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
             still_loaded: match &hook.file {
@@ -544,7 +496,7 @@ impl HookHost {
         // It goes on when the call that found it has ended.
         let task = tokio::spawn(async move {
             let engine = engine.ok_or_else(|| PrepareError::plain("this build cannot load libraries"))?;
-            engine.prepare(&bytes, phase, &name).await
+            engine.prepare(Candidate { code: &bytes, phase, name: &name, language: None }).await
         });
         Ok(Loading { id, size, task })
     }
@@ -569,7 +521,13 @@ impl HookHost {
             let bytes = attached.artifacts.code(&code.id.artifact).await?;
             let started = Instant::now();
             loop {
-                let prepared = self.prepare(&hook.binding.engine, &bytes, code.id.phase, &code.id.name).await;
+                let candidate = Candidate {
+                    code: &bytes,
+                    phase: code.id.phase,
+                    name: &code.id.name,
+                    language: hook.binding.language,
+                };
+                let prepared = self.prepare(&hook.binding.engine, candidate).await;
                 match prepared {
                     // It was bound, so it can be compiled: it takes its turn.
                     Err(error) if error.kind == PrepareErrorKind::Overloaded && started.elapsed() < LOAD_MAX => {}

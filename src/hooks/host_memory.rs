@@ -1,6 +1,7 @@
 //! What the server holds in its own memory on behalf of one run: what the hook reads, sends, writes and hands back, and
 //! what is needed to read it. It counts against the run's `memory` like the memory of its sandbox.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::context::{Failure, FailureCause};
@@ -80,6 +81,26 @@ impl Drop for Held<'_> {
     }
 }
 
+/// The same for what outlives the borrow.
+#[derive(Default)]
+pub struct Kept(Option<(Arc<HostMemory>, usize)>);
+
+impl Kept {
+    /// Holds bytes until the value is dropped.
+    pub fn new(memory: Arc<HostMemory>, bytes: usize) -> Result<Kept, Failure> {
+        memory.keep(bytes)?;
+        Ok(Kept(Some((memory, bytes))))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some((memory, bytes)) = &self.0 {
+            memory.held.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 fn size(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -102,6 +123,11 @@ mod tests {
         drop(held);
         memory.keep(6 << 20).unwrap();
         assert!(memory.keep(1).is_err());
+        let memory = Arc::new(HostMemory::new(10));
+        let kept = Kept::new(Arc::clone(&memory), 8).unwrap();
+        assert!(Kept::new(Arc::clone(&memory), 3).is_err());
+        drop((kept, Kept::default()));
+        assert_eq!(memory.held(), 0);
         assert!(HostMemory::new(1).keep(usize::MAX).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The hook host: engines × capabilities. Knows nothing of HTTP routes or of the commit path's order of steps.
 
 pub mod access;
+mod binding;
 pub mod capabilities;
 mod code;
 pub mod context;
@@ -18,6 +19,7 @@ mod places;
 mod seccomp;
 pub mod session;
 mod sightings;
+pub mod source_map;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

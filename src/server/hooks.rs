@@ -13,6 +13,7 @@ use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
 use super::request::{Call, Verb};
 use super::{accept, body, id, sse};
+use crate::catalog::SourceLanguage;
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
@@ -136,15 +137,17 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
             let bytes = body::read_component(call, body).await?.into();
-            vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false }]
+            vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false, language: None }]
         }
-        Some(JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript") => {
+        Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
             query.finish()?;
             let bytes = body::read(call, body).await?.into();
             let code = BindingCode::Inline(bytes);
-            vec![BindingInput { name, engine, code, shadow: false }]
+            let is_typescript = matches!(source, TYPESCRIPT | "text/typescript");
+            let language = if is_typescript { SourceLanguage::TypeScript } else { SourceLanguage::JavaScript };
+            vec![BindingInput { name, engine, code, shadow: false, language: Some(language) }]
         }
         Some(other) => {
             let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
@@ -172,6 +175,7 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         source: Option<String>,
         artifact: Option<String>,
         library: Option<String>,
+        language: Option<SourceLanguage>,
         #[serde(default)]
         mode: Mode,
     }
@@ -198,7 +202,8 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
                 }
             };
             let shadow = matches!(binding.mode, Mode::Shadow);
-            Ok(BindingInput { name: binding.name, engine: binding.engine, code, shadow })
+            let Binding { name, engine, language, .. } = binding;
+            Ok(BindingInput { name, engine, code, shadow, language })
         })
         .collect()
 }

@@ -161,7 +161,17 @@ fn everything_comes_back_and_nothing_is_done_again() {
     }
     assert_eq!(all(&back, "/errors"), errors);
     assert_eq!(back.get("/secrets").expect(200).json()["items"], json!(["mail-key"]));
-    assert_eq!(back.get("/models/task/hooks").expect(200).json(), api.get("/models/task/hooks").expect(200).json());
+    // But for what is known only of hooks that are loaded.
+    let hooks = |api: &Client| {
+        let mut hooks = api.get("/models/task/hooks").expect(200).json();
+        for hook in
+            hooks.as_object_mut().expect("an object").values_mut().flat_map(|chain| chain.as_array_mut()).flatten()
+        {
+            hook.as_object_mut().expect("an object").remove("top_level");
+        }
+        hooks
+    };
+    assert_eq!(hooks(&back), hooks(&api));
     // Claims are there: of unique values and of idempotency keys.
     back.post("/models/task/instances", &json!({"data": {"name": "t05"}})).expect_problem(409, "not-unique");
     assert_eq!(keyed(&back), first);

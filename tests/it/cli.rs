@@ -1,7 +1,7 @@
 //! The command line, as a user meets it.
 
 mod apply;
-mod authoring;
+pub(crate) mod authoring;
 mod authoring_compiled;
 mod check;
 mod commands;
@@ -21,7 +21,7 @@ use std::time::Instant;
 use super::support::{PATIENCE, Server};
 
 /// A command that has ended.
-struct Ended {
+pub(crate) struct Ended {
     /// With the signal, if one ended it.
     status: ExitStatus,
     code: Option<i32>,
@@ -32,7 +32,7 @@ struct Ended {
 impl Ended {
     /// It succeeded; what it printed.
     #[track_caller]
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stdout
     }

@@ -5,6 +5,7 @@ mod chains;
 mod context;
 mod fetch;
 mod forms;
+mod packages;
 mod typescript;
 mod web;
 

@@ -16,6 +16,8 @@ mod tampering;
 mod throws;
 mod v8;
 
+pub(crate) use v8::v8_plugins;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 

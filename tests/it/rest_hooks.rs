@@ -41,7 +41,10 @@ fn bind_read_replace_remove() {
         api.request("PUT", &format!("{path}?name=check")).body("text/javascript", REJECT).send().expect(200).json();
     let hook = &put[0];
     let keys: Vec<&String> = hook.as_object().expect("an object").keys().collect();
-    assert_eq!(keys, ["name", "engine", "artifact", "size", "mode", "grants", "position", "state"]);
+    assert_eq!(
+        keys,
+        ["name", "engine", "artifact", "size", "mode", "grants", "position", "state", "top_level", "language"]
+    );
     assert_eq!(
         (&hook["name"], &hook["engine"], &hook["mode"]),
         (&json!("check"), &json!("quickjs"), &json!("enforce"))

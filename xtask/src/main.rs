@@ -6,6 +6,7 @@ mod guests;
 mod native;
 mod needs;
 mod repository;
+mod runner;
 mod sdk;
 mod shell;
 mod test;
@@ -22,6 +23,7 @@ usage: cargo xtask <command>
   ci               everything that must hold before a change lands: format, test, clippy; prints how long each part took
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
+  runner           make the module that runs JavaScript hooks anew, of its C sources and scripts
   guests           build the WebAssembly guests of hooks/ alone
   native           build the guests that are native libraries as well, and run their unit tests
   sdk              generate the types of sdk/js from the WIT text
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "native" => native::run(&rest),
         "sdk" => sdk::run(&rest),
         "v8" => v8::run(&rest),
+        "runner" => runner::run(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return if command.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };

@@ -29,15 +29,17 @@ impl WasmToolchain {
     }
 }
 
-/// The packages of `sdk/js`: what its tests and bundling need. Installed as its lock file says.
+/// Packages of npm that the tests need: those of `sdk/js`, and those that are bundled into hooks. Installed as the lock files say.
 pub(crate) fn javascript_packages() -> Result {
     for program in ["node", "npm"] {
         if find_program(program).is_none() {
             install_debian(&["nodejs", "npm"]).map_err(|reason| format!("no {program} ({reason}); install Node.js"))?;
         }
     }
-    let directory = crate::repository::root().join("sdk/js");
-    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
+    ["sdk/js", "tests/packages"].into_iter().try_for_each(|directory| {
+        let directory = crate::repository::root().join(directory);
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
+    })
 }
 
 /// Programs that the tests of the http and process capabilities run, where they look for them.
@@ -112,6 +114,34 @@ pub(crate) fn clang() -> Result<Clang> {
     }
     install_debian(&CLANG_PACKAGES).map_err(|reason| format!("no clang for WebAssembly ({reason})"))?;
     find().ok_or_else(|| format!("{CLANG_PACKAGES:?} are installed, but not all of their files are there"))
+}
+
+/// clang for WebAssembly without a system: what the runner of JavaScript hooks is built with.
+#[derive(Debug)]
+pub(crate) struct WasmC {
+    pub(crate) clang: PathBuf,
+    pub(crate) linker: PathBuf,
+    /// What the compiler calls for what WebAssembly cannot do by itself.
+    pub(crate) runtime: PathBuf,
+}
+
+const WASM_C_PACKAGES: [&str; 4] = ["clang-19", "lld-19", "libclang-rt-19-dev-wasm32", "libclang-common-19-dev"];
+
+/// Finds Debian's or installs it.
+pub(crate) fn wasm_c() -> Result<WasmC> {
+    let find = || {
+        let resources = PathBuf::from(format!("/usr/lib/llvm-{CLANG_VERSION}/lib/clang/{CLANG_VERSION}"));
+        let runtime = resources.join("lib/wasi/libclang_rt.builtins-wasm32.a");
+        let clang = find_program(&format!("clang-{CLANG_VERSION}"))?;
+        let linker = find_program(&format!("wasm-ld-{CLANG_VERSION}"))?;
+        let whole = runtime.is_file() && resources.join("include/stddef.h").is_file();
+        whole.then_some(WasmC { clang, linker, runtime })
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    install_debian(&WASM_C_PACKAGES).map_err(|reason| format!("no clang for WebAssembly ({reason})"))?;
+    find().ok_or_else(|| format!("{WASM_C_PACKAGES:?} are installed, but not all of their files are there"))
 }
 
 /// Debian's rustc, which builds the standard library along, for targets that nobody has at hand: the compiler and a linker.

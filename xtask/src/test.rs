@@ -35,9 +35,18 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("native: hooks as libraries for the tests");
     native::build()?;
 
-    section("packages of the JavaScript SDK");
+    section("runner: the module of JavaScript hooks, built anew to be compared");
+    let runner_code = match crate::runner::build() {
+        Ok(code) => Some(code),
+        Err(reason) => {
+            skipped.push(format!("whether the JavaScript runner is what its sources make: {reason}"));
+            None
+        }
+    };
+
+    section("packages of npm");
     if let Err(reason) = needs::javascript_packages() {
-        skipped.push(format!("tests of bundles and of the JavaScript SDK: {reason}"));
+        skipped.push(format!("tests of bundles, of packages in hooks and of the JavaScript SDK: {reason}"));
     }
 
     section("programs that tests run");
@@ -80,6 +89,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));
+    }
+    if let Some(code) = runner_code {
+        environment.push((crate::runner::CODE, code));
     }
     if let Some(wasm) = wasm_environment {
         environment.push(("SNAPHOOK_WASM_ENVIRONMENT", wasm.into()));

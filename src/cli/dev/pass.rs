@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use serde_json::Value;
 
 use super::shown;
 use crate::catalog::files::{BindingFile, CodeFile, FileError, read_what_is_whole};
 use crate::catalog::plan::{Step, plan};
 use crate::cli::apply::{carry_out, states};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, path};
 use crate::cli::{Failure, Result, output};
 use crate::config::Phase;
 
@@ -47,6 +48,8 @@ struct Arrived {
     step: Step,
     took: Duration,
     result: Result<()>,
+    /// What is worth knowing of what was bound.
+    notes: Vec<String>,
 }
 
 impl Pass {
@@ -86,10 +89,11 @@ impl Pass {
         Ok(())
     }
 
-    fn arrived(&mut self, Arrived { step, took, result }: Arrived) -> Result<bool> {
+    fn arrived(&mut self, Arrived { step, took, result, notes }: Arrived) -> Result<bool> {
         let again = place(&step).and_then(|place| self.places.remove(&place)).unwrap_or(false);
         let result = self.taken(&step, took, result);
         self.note(result)?;
+        notes.iter().try_for_each(|note| output::line(format!("    {note}")))?;
         Ok(again)
     }
 
@@ -196,7 +200,24 @@ async fn send(client: Arc<Client>, step: Step, artifacts: Arc<HashSet<String>>, 
         }
     };
     drop(sent);
-    Arrived { took: started.elapsed(), result, step }
+    let took = started.elapsed();
+    let notes = match (&result, &step) {
+        (Ok(()), Step::PutHooks { model, phase, .. }) => top_levels(&client, model, *phase).await,
+        _ => Vec::new(),
+    };
+    Arrived { took, result, step, notes }
+}
+
+/// The hooks whose code outside of functions runs at each call, which costs time that it need not cost.
+async fn top_levels(client: &Client, model: &str, phase: Phase) -> Vec<String> {
+    // Nobody misses it where it cannot be asked for.
+    let Ok(hooks) = client.get(&path(&["models", model, "hooks"])).await else { return Vec::new() };
+    let hooks = hooks[phase.as_str()].as_array().cloned().unwrap_or_default();
+    let note = |hook: &Value| {
+        let (name, reason) = (hook["name"].as_str()?, hook["top_level_reason"].as_str()?);
+        Some(format!("{name}: its top level runs at each call, since it {reason}"))
+    };
+    hooks.iter().filter_map(note).collect()
 }
 
 /// A file's name, and its size where that says why it takes long.

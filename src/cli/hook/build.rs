@@ -8,6 +8,7 @@ mod rust;
 mod tool;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 // C libraries speak WASI preview 1.
@@ -18,8 +19,10 @@ use wasi_preview1_component_adapter_provider::{
 use super::new::Language;
 use super::project::Project;
 use super::{phase, prepare};
+use crate::catalog::SourceLanguage;
 use crate::cli::{Failure, Global, Result, output};
 use crate::config::Phase;
+use crate::hooks::engines::{Candidate, Prepared, TopLevel};
 use tool::Tool;
 
 /// Build a hook to the single file that is bound
@@ -36,15 +39,24 @@ pub(in crate::cli) struct Build {
     /// The file to write [default: `dist/<phase>.js` or `.wasm` in the hook's folder]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Leave a bundle of JavaScript readable
+    ///
+    /// Without it a bundle is minified. Errors point into your files either way.
+    #[arg(long)]
+    no_minify: bool,
     /// The phase that the hook is for [default: that of `hook.toml`, or the file's name]
     #[arg(long, value_parser = phase)]
     phase: Option<Phase>,
 }
 
+/// A top level that takes longer is worth a word.
+const TOP_LEVEL_MAX: Duration = Duration::from_millis(5);
+
 /// What is built.
 struct Built {
     engine: &'static str,
     bytes: Vec<u8>,
+    language: Option<SourceLanguage>,
     /// What takes the most room in it, for those who have to make it smaller.
     largest: Vec<String>,
 }
@@ -60,13 +72,13 @@ impl Build {
             })?;
             let project = Project { phase: self.phase.unwrap_or(project.phase), ..project };
             let out = self.out.clone().unwrap_or_else(|| project.target());
-            (build(&project)?, project.phase, project.name, out)
+            (build(&project, !self.no_minify)?, project.phase, project.name, out)
         } else {
             let folder = self.source.parent().unwrap_or(Path::new("."));
             let place = super::Place { model: None, phase: self.phase, engine: None };
             let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
             let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
-            (javascript::bundle(&self.source, folder)?, phase, phase.to_string(), out)
+            (javascript::bundle(&self.source, folder, !self.no_minify)?, phase, phase.to_string(), out)
         };
         check(global, &built, phase, &name, &out).await?;
         write(&out, &built.bytes)?;
@@ -74,7 +86,7 @@ impl Build {
     }
 }
 
-fn build(project: &Project) -> Result<Built> {
+fn build(project: &Project, minify: bool) -> Result<Built> {
     if !project.build.is_empty() {
         return own_way(project);
     }
@@ -82,7 +94,7 @@ fn build(project: &Project) -> Result<Built> {
         Language::Js | Language::Ts => {
             let extension = project.language.as_str();
             let entry = project.entry.clone().unwrap_or_else(|| format!("src/index.{extension}").into());
-            javascript::bundle(&project.directory.join(entry), &project.directory)
+            javascript::bundle(&project.directory.join(entry), &project.directory, minify)
         }
         Language::Rust => rust::build(&project.directory),
         Language::C | Language::Python => {
@@ -121,21 +133,42 @@ fn component(module: Vec<u8>) -> Result<Built> {
             .and_then(|encoder| encoder.encode())
             .map_err(|error| Failure::new(format!("no component can be made of the module: {error:#}")))?,
     };
-    Ok(Built { engine: "component", bytes, largest: Vec::new() })
+    Ok(Built { engine: "component", bytes, language: None, largest: Vec::new() })
 }
 
 /// What a server would say of it.
 async fn check(global: &Global, built: &Built, phase: Phase, name: &str, out: &Path) -> Result<()> {
     let config = global.config()?;
     let host = super::host(&config);
-    prepare(&host, built.engine, &built.bytes, phase, name).await.map_err(|error| {
-        let mut message = format!("nothing was written to `{}`: {error}", out.display());
-        if !built.largest.is_empty() {
-            message.push_str(&format!("\nthe largest parts of it:\n  {}", built.largest.join("\n  ")));
-        }
-        Failure::new(message)
-    })?;
+    let prepared =
+        prepare(&host, built.engine, Candidate { code: &built.bytes, phase, name, language: built.language })
+            .await
+            .map_err(|error| {
+                let mut message = format!("nothing was written to `{}`: {error}", out.display());
+                if !built.largest.is_empty() {
+                    message.push_str(&format!("\nthe largest parts of it:\n  {}", built.largest.join("\n  ")));
+                }
+                Failure::new(message)
+            })?;
+    warn_of_top_level(&*prepared);
     Ok(())
+}
+
+fn warn_of_top_level(hook: &dyn Prepared) {
+    let (Some(top_level), Some(time)) = (hook.top_level(), hook.top_level_time()) else { return };
+    if time <= TOP_LEVEL_MAX {
+        return;
+    }
+    let milliseconds = time.as_secs_f64() * 1e3;
+    output::warn(match top_level {
+        TopLevel::Captured => format!(
+            "its top level, the code outside of functions, took {milliseconds:.1} ms; `quickjs` runs it once, when the hook is \
+             bound, and `v8` at each call"
+        ),
+        TopLevel::EachCall { reason } => format!(
+            "its top level, the code outside of functions, took {milliseconds:.1} ms, and runs at each call, since it {reason}"
+        ),
+    });
 }
 
 /// Whole or not at all: `snaphook dev` may be watching.

@@ -57,11 +57,11 @@ impl Deploy {
         };
         let phase = self.place.phase(&file)?;
         let model = self.place.model(&file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
-        let (engine, bytes, typescript) = read(&file, &self.place)?;
+        let (engine, bytes, language) = read(&file, &self.place)?;
         let code = match engine.as_str() {
             // A library never crosses the network: it lies in the server's own folder of hooks, under this name.
             "native" => CodeFile::Library(file.file_name().unwrap_or_default().to_string_lossy().into_owned()),
-            _ => CodeFile::Inline { bytes, typescript },
+            _ => CodeFile::Inline { bytes, language },
         };
         let name = self.name.clone().or_else(|| project.map(|project| project.name));
         let chain = [BindingFile { name, engine, code, shadow: self.shadow, path: file }];

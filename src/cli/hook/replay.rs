@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
 use super::prepare;
-use crate::catalog::{Schema, query};
+use crate::catalog::{Schema, SourceLanguage, query};
 use crate::cli::client::{Client, path, with_query};
 use crate::cli::rebuild::warn_of;
 use crate::cli::{Failure, Global, Result, output};
@@ -17,7 +17,7 @@ use crate::engine::FilterValue;
 use crate::engine::backtest::{self, Change, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
 use crate::engine::replay::{self, Progress, Replayed};
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::engines;
+use crate::hooks::engines::{self, Candidate};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, HookHost, Mode};
 
@@ -27,6 +27,7 @@ use std::sync::Arc;
 pub(super) struct Replay<'a> {
     pub(super) engine: &'a str,
     pub(super) code: &'a [u8],
+    pub(super) language: Option<SourceLanguage>,
     pub(super) id: HookId,
     pub(super) last: usize,
     pub(super) json: bool,
@@ -81,7 +82,9 @@ impl Replay<'_> {
     ) -> Result<(Vec<Change>, Cost)> {
         let host = HookHost::new(engines::all(config), ConfigHandle::new(config.clone()).shared());
         host.attach(Arc::new(NeverWrites(log)), Arc::new(NoArtifacts));
-        let prepared = prepare(&host, self.engine, self.code, self.id.phase, &self.id.name).await?;
+        let candidate =
+            Candidate { code: self.code, phase: self.id.phase, name: &self.id.name, language: self.language };
+        let prepared = prepare(&host, self.engine, candidate).await?;
         let binding = Binding {
             id: self.id.clone(),
             engine: self.engine.to_owned(),
@@ -89,6 +92,7 @@ impl Replay<'_> {
             mode: Mode::Enforce,
             position: 1,
             library: None,
+            language: self.language,
         };
         let hook = host.bind(binding, Some(prepared));
         Ok(backtest::run(&host, &hook, schema, past).await)

@@ -13,6 +13,7 @@ use snaphook_driver::{Json, time};
 
 use super::replay::Replay;
 use super::{Place, prepare, read};
+use crate::catalog::SourceLanguage;
 use crate::catalog::files::{ModelFiles, read_directory};
 use crate::cli::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle, DriverConfig, Phase};
@@ -20,7 +21,7 @@ use crate::drivers::Stores;
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
 use crate::hooks::context::{Asked, Context, EventRef, Outcome, Run};
-use crate::hooks::engines;
+use crate::hooks::engines::{self, Candidate, TopLevel};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 
@@ -70,7 +71,7 @@ impl Test {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
         let config = global.config()?;
         let phase = self.place.phase(&self.file)?;
-        let (engine, code, _) = read(&self.file, &self.place)?;
+        let (engine, code, language) = read(&self.file, &self.place)?;
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let id = HookId {
             model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
@@ -82,20 +83,20 @@ impl Test {
             if self.place.model(&self.file).is_none() {
                 return Err(Failure::new("name the model with `--model`"));
             }
-            let replay = Replay { engine: &engine, code: &code, id, last: self.last, json: self.json };
+            let replay = Replay { engine: &engine, code: &code, language, id, last: self.last, json: self.json };
             return replay.run(global).await;
         }
         let context = self.context(&id)?;
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;
-        let run = run_once(&host, &engine, &code, id, &context).await;
+        let run = run_once(&host, &engine, (&code, language), id, &context).await;
         let sandbox = host.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
-        let run = run?;
+        let (run, top_level) = run?;
         if self.json {
-            print_json(&run, sandbox)?
+            print_json(&run, top_level.as_ref(), sandbox)?
         } else {
-            print(&run, sandbox)?
+            print(&run, top_level.as_ref(), sandbox)?
         }
         match run.outcome {
             // The decision is printed; it is no fault of the run.
@@ -176,15 +177,23 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
     Ok((engine, host))
 }
 
-async fn run_once(host: &HookHost, engine: &str, code: &[u8], id: HookId, context: &Context) -> Result<Run> {
-    let prepared = prepare(host, engine, code, id.phase, &id.name).await?;
+async fn run_once(
+    host: &HookHost,
+    engine: &str,
+    (code, language): (&[u8], Option<SourceLanguage>),
+    id: HookId,
+    context: &Context,
+) -> Result<(Run, Option<TopLevel>)> {
+    let prepared = prepare(host, engine, Candidate { code, phase: id.phase, name: &id.name, language }).await?;
+    let top_level = prepared.top_level();
     let size = code.len() as u64;
-    let binding = Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None };
+    let binding =
+        Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None, language };
     let hook = host.bind(binding, Some(prepared));
-    Ok(host.run(&hook, context).await)
+    Ok((host.run(&hook, context).await, top_level))
 }
 
-fn print(run: &Run, sandbox: Option<&str>) -> Result<()> {
+fn print(run: &Run, top_level: Option<&TopLevel>, sandbox: Option<&str>) -> Result<()> {
     match &run.outcome {
         Outcome::Accept => output::line("verdict: accept")?,
         Outcome::Amend(data) => {
@@ -206,6 +215,9 @@ fn print(run: &Run, sandbox: Option<&str>) -> Result<()> {
     for asked in &run.asked {
         output::line(asked_text(asked))?;
     }
+    if let Some(top_level) = top_level {
+        output::line(format!("top level: {top_level}"))?;
+    }
     let millis = |duration: Duration| format!("{:.2} ms", duration.as_secs_f64() * 1e3);
     output::line(format!("time: {}, of it {} in the host", millis(run.wall), millis(run.host)))?;
     match sandbox {
@@ -223,7 +235,7 @@ fn asked_text(asked: &Asked) -> String {
     }
 }
 
-fn print_json(run: &Run, sandbox: Option<&str>) -> Result<()> {
+fn print_json(run: &Run, top_level: Option<&TopLevel>, sandbox: Option<&str>) -> Result<()> {
     let mut document = Map::new();
     let verdict = match &run.outcome {
         Outcome::Accept => "accept",
@@ -248,6 +260,10 @@ fn print_json(run: &Run, sandbox: Option<&str>) -> Result<()> {
     document.insert("wall_ms".to_owned(), json!(run.wall.as_secs_f64() * 1e3));
     document.insert("host_ms".to_owned(), json!(run.host.as_secs_f64() * 1e3));
     document.insert("memory_bytes".to_owned(), json!(run.memory_bytes));
+    if let Some(top_level) = top_level {
+        document.insert("top_level".to_owned(), json!(top_level.as_str()));
+        document.insert("top_level_reason".to_owned(), json!(top_level.reason()));
+    }
     if let Some(sandbox) = sandbox {
         document.insert("sandbox".to_owned(), json!(sandbox));
     }

@@ -1,7 +1,9 @@
 //! How long a call may go on: the limit counts the guest's time; time inside the host for capabilities does not.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::limits::Broken;
 use crate::hooks::fair;
@@ -12,11 +14,21 @@ pub(super) struct Clock {
     start: Instant,
     limit: Duration,
     session: Option<Arc<Session>>,
+    broken: OnceLock<Broken>,
+    breaks: Notify,
 }
 
 impl Clock {
     pub(super) fn start(limit: Duration, session: Option<Arc<Session>>) -> Self {
-        Clock { start: Instant::now(), limit, session }
+        let (broken, breaks) = (OnceLock::new(), Notify::new());
+        Clock { start: Instant::now(), limit, session, broken, breaks }
+    }
+
+    /// Ends the guest, whatever it does, for a limit that something beside it found broken.
+    pub(super) fn break_off(&self, broken: Broken) {
+        // The first one is what ends it.
+        let _ = self.broken.set(broken);
+        self.breaks.notify_one();
     }
 
     /// Under which its hook shares the cores with others; code that is only checked has a share of its own.
@@ -33,6 +45,9 @@ impl Clock {
 
     /// What is left of the limit; the error ends the guest.
     pub(super) fn left(&self) -> Result<Duration, Broken> {
+        if let Some(broken) = self.broken.get() {
+            return Err(broken.clone());
+        }
         // The session measures its own calls, those under way included.
         let host = self.session.as_ref().map_or(Duration::ZERO, |session| session.host_time());
         let used = self.start.elapsed().saturating_sub(host);
@@ -56,7 +71,10 @@ async fn over(clock: &Clock) -> Broken {
     loop {
         match clock.left() {
             // A little later than the guest's own check, which comes first where it can.
-            Ok(left) => tokio::time::sleep(left + Duration::from_millis(2)).await,
+            Ok(left) => tokio::select! {
+                () = tokio::time::sleep(left + Duration::from_millis(2)) => {}
+                () = clock.breaks.notified() => {}
+            },
             Err(broken) => return broken,
         }
     }

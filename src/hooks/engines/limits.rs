@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::{Limits, format_duration, format_size};
+use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::session::HostError;
 
 /// For code that is only checked: no grant applies yet.
 pub(super) const CHECK_LIMITS: Limits = Limits { timeout: Duration::from_secs(2), memory_bytes: 256 << 20 };
@@ -41,6 +43,17 @@ impl Broken {
     /// A fault of the host.
     pub(super) fn internal(message: String) -> Self {
         Broken(Failure { cause: FailureCause::Internal, message, limit: None })
+    }
+}
+
+impl From<HostError> for Broken {
+    fn from(error: HostError) -> Self {
+        Broken(match error {
+            HostError::Fatal(failure) => failure,
+            HostError::Access(AccessError { message, .. }) => {
+                Failure { cause: FailureCause::Exception, message, limit: None }
+            }
+        })
     }
 }
 

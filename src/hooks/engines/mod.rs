@@ -21,6 +21,7 @@ mod wasm;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ pub use wasm::CODE_BYTES_MAX;
 
 use super::context::{Context, Failure, Outcome};
 use super::session::Session;
+use crate::catalog::SourceLanguage;
 use crate::config::{Config, Isolation, Limits, Phase};
 
 /// Every engine of this build. Adding one is a folder and a line here. `config` says where things lie.
@@ -46,8 +48,28 @@ pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
         Arc::new(quickjs::QuickJs::new(cache)),
         Arc::new(native::NativeEngine::new(&config.hooks.cache)),
         #[cfg(target_os = "linux")]
-        Arc::new(v8::V8::new(&config.plugins_directory)),
+        Arc::new(v8::V8::new(&config.plugins_directory, config.hooks.v8_reset)),
     ]
+}
+
+/// A fact about an engine, for metrics: a gauge that is 1 with one of some labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineFact {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Its name and its value.
+    pub label: (&'static str, &'static str),
+}
+
+/// Code that is to be made ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub code: &'a [u8],
+    pub phase: Phase,
+    /// The hook's.
+    pub name: &'a str,
+    /// Of a source, if something says so.
+    pub language: Option<SourceLanguage>,
 }
 
 /// A way to run code.
@@ -56,9 +78,14 @@ pub trait Engine: Send + Sync {
     /// The word in bindings, such as `quickjs`.
     fn name(&self) -> &'static str;
 
+    /// What metrics tell of it, once it runs.
+    fn fact(&self) -> Option<EngineFact> {
+        None
+    }
+
     /// Checks the code for the phase and makes it ready. Called when a hook is bound and at start; what cannot work
     /// is refused here, with the reason, not at the first call.
-    async fn prepare(&self, code: &[u8], phase: Phase, name: &str) -> Result<Arc<dyn Prepared>, PrepareError>;
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
     /// Whether its code are libraries that run as the server does, without a sandbox: they come from the hooks directory
     /// and from nowhere else.
@@ -80,6 +107,53 @@ pub trait Prepared: Send + Sync {
     /// Whether it runs at the moment for a model that it is bound to.
     fn state(&self, _model: &str) -> HookState {
         HookState::Ok
+    }
+
+    /// What of it was done when it was bound; `None` for engines that load all code alike.
+    fn top_level(&self) -> Option<TopLevel> {
+        None
+    }
+
+    /// How long its top level ran when it was bound.
+    fn top_level_time(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What a call need not do again of a hook's code: all of it is compiled, and its top level, the code outside of functions, may
+/// have run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopLevel {
+    /// A call starts from what the top level left.
+    Captured,
+    /// The top level runs at each call; `reason` says what it does that forbids to keep what it left.
+    EachCall { reason: String },
+}
+
+impl TopLevel {
+    /// `captured`, or `each-call`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            TopLevel::Captured => "captured",
+            TopLevel::EachCall { .. } => "each-call",
+        }
+    }
+
+    /// Why it runs at each call, if it does.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            TopLevel::Captured => None,
+            TopLevel::EachCall { reason } => Some(reason),
+        }
+    }
+}
+
+impl fmt::Display for TopLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TopLevel::Captured => f.write_str("captured, a call starts from what it left"),
+            TopLevel::EachCall { reason } => write!(f, "runs at each call, since it {reason}"),
+        }
     }
 }
 

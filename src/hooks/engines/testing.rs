@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use snaphook_driver::Json;
 
-use super::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use super::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use crate::catalog::SourceLanguage;
 use crate::config::{Isolation, Limits, Phase};
 use crate::hooks::context::{Context, Failure, LogLine, Outcome};
 use crate::hooks::session::Session;
@@ -29,6 +30,7 @@ pub(super) fn guest_file(name: &str) -> Result<Vec<u8>, String> {
 pub(super) struct Case {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) phase: Phase,
+    pub(super) language: Option<SourceLanguage>,
     pub(super) before: Option<&'static str>,
     pub(super) after: Option<&'static str>,
     pub(super) actor: Option<String>,
@@ -48,6 +50,7 @@ impl Case {
         Case {
             engine,
             phase,
+            language: None,
             before: None,
             after: Some("{}"),
             actor: None,
@@ -61,7 +64,7 @@ impl Case {
     }
 
     pub(super) async fn prepare(&self, code: &[u8]) -> Result<Arc<dyn Prepared>, PrepareError> {
-        self.engine.prepare(code, self.phase, "test").await
+        self.engine.prepare(Candidate { code, phase: self.phase, name: "test", language: self.language }).await
     }
 
     pub(super) fn context(&self) -> Context {

@@ -12,7 +12,7 @@ use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
-use crate::hooks::engines::{CallReport, CallSettings, Engine, PrepareError, Prepared};
+use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
 use crate::hooks::testing::{Bench, config_text, context};
@@ -33,7 +33,8 @@ impl Engine for Words {
         "words"
     }
 
-    async fn prepare(&self, code: &[u8], _phase: Phase, _name: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let code = candidate.code;
         self.prepared.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(code.to_vec()).unwrap();
         if text == "bad" {
@@ -129,7 +130,8 @@ impl Stage {
 
     fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
         let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: digest(word) };
-        self.host.bind(Binding { id, engine: "words".into(), size: 1, mode, position: 1, library: None }, None)
+        let binding = Binding { id, engine: "words".into(), size: 1, mode, position: 1, library: None, language: None };
+        self.host.bind(binding, None)
     }
 
     async fn run(&self, phase: Phase, word: &str) -> Outcome {
@@ -239,13 +241,13 @@ async fn the_log_of_the_phase_has_the_lines_of_its_runs() {
 #[tokio::test]
 async fn the_same_code_is_prepared_once_while_it_is_used() {
     let stage = Stage::new("");
-    let first = stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
-    let second = stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
+    let first = stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
+    let second = stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     drop((first, second));
-    stage.host.prepare("words", b"accept", Phase::PreCreate, "h").await.unwrap();
+    stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
     assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 2);
-    let Err(error) = stage.host.prepare("swords", b"", Phase::PreCreate, "h").await else { panic!() };
+    let Err(error) = stage.host.prepare("swords", candidate(b"", Phase::PreCreate, "h")).await else { panic!() };
     assert_eq!(error.message, "no engine `swords` in this build; there are `words`");
 }
 
@@ -305,4 +307,8 @@ async fn places_follow_the_configuration() {
     assert_eq!(places.semaphore.available_permits(), 1);
     drop(places.take(5).await);
     assert_eq!(places.semaphore.available_permits(), 5);
+}
+
+fn candidate<'a>(code: &'a [u8], phase: Phase, name: &'a str) -> Candidate<'a> {
+    Candidate { code, phase, name, language: None }
 }

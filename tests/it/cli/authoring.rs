@@ -11,7 +11,7 @@ use crate::support::{Server, create_orders, skip};
 const ALONE: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
 /// The JavaScript SDK with what it is made of; `None` (and a word about it) without.
-pub(super) fn sdk_js() -> Option<PathBuf> {
+pub(crate) fn sdk_js() -> Option<PathBuf> {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/js");
     if sdk.join("node_modules/.bin/esbuild").exists() {
         return Some(sdk);
@@ -22,7 +22,7 @@ pub(super) fn sdk_js() -> Option<PathBuf> {
 
 /// Runs a command with esbuild on its `PATH`, or without any program on it.
 #[track_caller]
-fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ended {
+pub(crate) fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ended {
     let mut command = command(directory, args);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: Vec<PathBuf> = match sdk {
@@ -148,7 +148,7 @@ fn what_cannot_be_built_is_said() {
     }
     // Too large: its size, the limit, and what makes it so.
     write(here, "js/src/large.js", &format!("export const text = \"{}\";\n", "x".repeat(1 << 20)));
-    write(here, "js/src/index.js", "import { text } from './large.js';\nexport const preCreate = () => { text };\n");
+    write(here, "js/src/index.js", "import { text } from './large.js';\nexport const preCreate = () => ({ text });\n");
     let said = fails(Some(&sdk), &["hook", "build", "js"]);
     assert!(said.contains("at most 1048576 are possible") && said.contains("src/large.js"), "{said}");
     assert!(said.contains("nothing was written to `js/dist/preCreate.js`"), "{said}");
@@ -269,4 +269,69 @@ fn the_javascript_package() {
     }
     let output = node.output().expect("node");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// What an author sees of a bundle: its size, its own files in errors, a top level that takes long.
+#[test]
+fn bundles_are_small_and_lead_back() {
+    let Some(sdk) = sdk_js() else { return };
+    let place = folder(ALONE);
+    let (lib, text) = (place.path().join("node_modules/lib"), "x".repeat(50));
+    std::fs::create_dir_all(&lib).expect("a folder");
+    write(&lib, "package.json", r#"{"name": "lib", "version": "1.0.0", "type": "module", "main": "index.js"}"#);
+    write(
+        &lib,
+        "index.js",
+        "export function check(value) {\n  if (value === 3) throw new Error('in the package');\n}\n",
+    );
+    std::fs::create_dir_all(place.path().join("src")).expect("a folder");
+    write(
+        place.path(),
+        "src/limits.ts",
+        "export const LIMIT: number = 2;\n\nexport function refuse(value: number): never {\n  throw new Error(`too much: ${value}`);\n}\n",
+    );
+    let entry = format!(
+        "// {text}\nimport {{ check }} from 'lib';\nimport {{ LIMIT, refuse }} from './limits';\n\nconst longName: string = '{text}';\n\n\
+         export const preCreate = ({{ after }}: any) => {{\n  if (after.n > LIMIT && after.n !== 3) refuse(after.n);\n  check(after.n);\n  after.text = longName;\n}};\n"
+    );
+    write(place.path(), "src/index.ts", &entry);
+    let built = |flags: &[&str]| {
+        let args =
+            [&["hook", "build", "src/index.ts", "--phase", "preCreate", "--out", "preCreate.js"], flags].concat();
+        let said = build(place.path(), Some(&sdk), &args).ok();
+        let bundle = std::fs::read_to_string(place.path().join("preCreate.js")).expect("a bundle");
+        assert!(said.contains(&format!("{} bytes", bundle.len())), "{said}");
+        let (code, map) = bundle.split_once("\n//# sourceMappingURL=").expect("a source map");
+        assert!(map.len() < 1000, "only of the author's files: {}", map.len());
+        code.to_owned()
+    };
+    let (small, large) = (built(&[]), built(&["--no-minify"]));
+    assert!(!small.contains("longName") && large.contains("longName") && small.len() < large.len());
+    for flags in [&[][..], &["--no-minify"]] {
+        built(flags);
+        for (n, says) in [
+            (9, "threw Error: too much: 9 (limits.ts, line 4, column "),
+            // The innermost place that is the author's.
+            (3, "threw Error: in the package (index.ts, line 9, column "),
+        ] {
+            write(place.path(), "after.json", &json!({"n": n}).to_string());
+            let said = run(place.path(), &["hook", "test", "preCreate.js", "--after", "after.json"]);
+            assert!(said.stdout.contains(says), "{flags:?}\n{}\n{}", said.stdout, said.stderr);
+        }
+        write(place.path(), "after.json", r#"{"n": 1}"#);
+        let said = run(place.path(), &["hook", "test", "preCreate.js", "--after", "after.json"]).ok();
+        assert!(said.contains("`after` was changed and not returned"), "{said}");
+    }
+    // More than 5 ms on any machine.
+    let slow = "let sum = 0; for (let i = 0; i < 2e6; i++) sum += i;";
+    for (head, says) in [("", "runs it once, when the hook is bound"), ("Date.now();", "since it asks for the time")] {
+        write(place.path(), "slow.js", &format!("{head} {slow}\nexport default () => {{ if (sum < 0) throw 1 }};\n"));
+        let ended =
+            build(place.path(), Some(&sdk), &["hook", "build", "slow.js", "--phase", "preCreate", "--out", "x.js"]);
+        let said = ended.stderr.clone();
+        ended.ok();
+        assert!(head.is_empty() || said.contains("warning: its top level"), "{said}");
+        assert!(head.is_empty() || said.contains("runs at each call"), "{said}");
+        assert!(!head.is_empty() || said.contains(says), "{says}: {said}");
+    }
 }

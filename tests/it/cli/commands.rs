@@ -276,6 +276,7 @@ fn a_hook_that_is_only_tried() {
         "asked for read",
         "granted",
         "asked for secret `key`: denied",
+        "top level: captured, ",
         "time: ",
         "memory: ",
     ] {

@@ -86,3 +86,30 @@ fn the_source_comes_back_as_it_was() {
     let hooks = api.get("/models/js/hooks/preCreate").expect(200).json();
     assert_eq!((&hooks[0]["engine"], &hooks[0]["size"]), (&json!("quickjs"), &json!(source.len())));
 }
+
+#[test]
+fn the_media_type_says_what_it_is() {
+    let (_server, api) = server("");
+    let both = "export default ({ after }) => ({ ...after, n: [1, 2].reduce<number>((sum, n) => sum + n, 0) })";
+    let bind = |media_type: &str, source: &str| {
+        api.request("PUT", "/models/js/hooks/preCreate").body(media_type, source).send()
+    };
+    for media_type in ["application/typescript", "text/typescript"] {
+        let bound = bind(media_type, both).expect(200).json();
+        assert_eq!(bound[0]["language"], "typescript");
+        let data = create(&api, "js", &json!({"n": 0})).expect(201).json()["data"].clone();
+        assert_eq!(data["n"], 3, "{media_type}");
+    }
+    // The same code under another name is another hook: in JavaScript it compares.
+    let bound = bind("text/javascript", both).expect(200).json();
+    assert_eq!(bound[0]["language"], "javascript");
+    create(&api, "js", &json!({"n": 0})).expect_problem(502, "hook-failed");
+    let problem = bind("text/javascript", "export default (a: number) => a").expect_problem(422, "invalid");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("`application/typescript`")), "{problem}");
+    // In a chain it may be said, and is guessed where it is not.
+    for (language, expected) in [(json!("typescript"), json!("typescript")), (json!(null), json!(null))] {
+        let chain = json!({"chain": [{"engine": "quickjs", "source": "export default (a: object) => {}", "language": language}]});
+        let bound = api.put("/models/js/hooks/preCreate", &chain).expect(200).json();
+        assert_eq!(bound[0]["language"], expected);
+    }
+}

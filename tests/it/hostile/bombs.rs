@@ -59,7 +59,6 @@ fn stack() {
         STACK,
         &[
             ("recursion", "export function preCreate() { const f = () => f() + 1; f(); }"),
-            ("caught", "export function preCreate() { const f = () => { try { f(); } finally { f(); } }; f(); }"),
             ("getter", "export function preCreate() { const o = { get a() { return this.a; } }; o.a; }"),
             ("to-string", "export function preCreate() { const o = { toString() { return `${o}`; } }; `${o}`; }"),
             (

@@ -52,6 +52,8 @@ fn loops_inside_the_engine() {
 fn loops_in_promises() {
     all_time_out(&[
         ("microtasks", "export async function preCreate() { for (;;) await null; }"),
+        // Each end of the stack is caught, and the next one is tried.
+        ("recursion", "export function preCreate() { const f = () => { try { f(); } finally { f(); } }; f(); }"),
         (
             "microtasks-chained",
             "export async function preCreate() { const f = () => { Promise.resolve().then(f); }; f(); await new Promise(() => {}); }",

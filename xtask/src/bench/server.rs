@@ -63,7 +63,13 @@ impl Place {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         // A shell that asks for backtraces would have each sandbox take one at its end.
-        command.args(args).current_dir(&self.folder).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(&self.folder)
+            .env_remove("RUST_BACKTRACE")
+            // What is compiled is kept beside the places: what a row finds there is of this bench.
+            .env("XDG_CACHE_HOME", self.folder.with_file_name("cache"))
+            .stdin(Stdio::null());
         command
     }
 

@@ -5,26 +5,32 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Built, Tool};
+use crate::catalog::SourceLanguage;
 use crate::cli::{Failure, Result};
+use crate::hooks::source_map;
 
 /// Parts of a bundle that are told of when it is refused.
 const LARGEST: usize = 5;
 
-/// Bundles a file. `directory`: where esbuild is looked for first.
-pub(super) fn bundle(entry: &Path, directory: &Path) -> Result<Built> {
+/// Bundles a file. `directory`: where esbuild is looked for first, and what the author's files are named from in errors.
+pub(super) fn bundle(entry: &Path, directory: &Path, minify: bool) -> Result<Built> {
     if !entry.is_file() {
         return Err(Failure::new(format!("there is no `{}`", entry.display())));
     }
     let failed = |error: std::io::Error| Failure::new(format!("no temporary folder: {error}"));
     let temporary = tempfile::tempdir().map_err(failed)?;
-    let (out, meta) = (temporary.path().join("hook.js"), temporary.path().join("meta.json"));
+    // esbuild names files from where it writes, with links followed.
+    let real = |path: &Path| path.canonicalize().map_err(failed);
+    let folder = real(temporary.path())?;
+    let directory = real(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?;
+    let (out, meta) = (folder.join("hook.js"), folder.join("meta.json"));
     let entry = std::path::absolute(entry).map_err(failed)?;
     let option = |name: &str, path: &Path| {
         let mut option = std::ffi::OsString::from(format!("--{name}="));
         option.push(path);
         option
     };
-    Tool::find("esbuild", directory)?
+    Tool::find("esbuild", &directory)?
         .args([entry.as_os_str()])
         .args([option("outfile", &out), option("metafile", &meta)])
         .args([
@@ -38,11 +44,18 @@ pub(super) fn bundle(entry: &Path, directory: &Path) -> Result<Built> {
             "--charset=utf8",
             "--legal-comments=none",
             "--log-level=warning",
+            "--sourcemap=external",
+            "--sources-content=false",
         ])
+        .args(minify.then_some("--minify"))
         .run()?;
-    let bytes = std::fs::read(&out)
-        .map_err(|error| Failure::new(format!("`esbuild` went well, but its bundle cannot be read: {error}")))?;
-    Ok(Built { engine: "quickjs", bytes, largest: largest(&meta) })
+    let unreadable =
+        |error: String| Failure::new(format!("`esbuild` went well, but its bundle cannot be read: {error}"));
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()));
+    let (bundle, map) = (read(&out)?, read(&out.with_extension("js.map"))?);
+    let map = source_map::comment(&map, &folder, &directory).map_err(unreadable)?;
+    let bytes = (bundle + &map).into_bytes();
+    Ok(Built { engine: "quickjs", bytes, language: Some(SourceLanguage::JavaScript), largest: largest(&meta) })
 }
 
 /// The inputs with the most bytes in the bundle.
@@ -50,7 +63,9 @@ fn largest(meta: &Path) -> Vec<String> {
     let meta: Value =
         std::fs::read(meta).ok().and_then(|bytes| snaphook_driver::json::parse_bytes(&bytes).ok()).unwrap_or_default();
     let outputs = meta.get("outputs").and_then(Value::as_object);
-    let inputs = outputs.and_then(|outputs| outputs.values().next()?.get("inputs")?.as_object());
+    // The source map is an output too, and has none.
+    let inputs = outputs.into_iter().flat_map(|outputs| outputs.values());
+    let inputs = inputs.filter_map(|output| output.get("inputs")?.as_object()).find(|inputs| !inputs.is_empty());
     let mut parts: Vec<(u64, &str)> = inputs
         .into_iter()
         .flatten()

@@ -30,7 +30,7 @@ use super::handback::amended;
 use super::idle::IdlePool;
 use super::limits::CHECK_LIMITS;
 use super::wasm::{self, CodeCache, Runtime, Sandbox, State};
-use super::{CallReport, CallSettings, Engine, PrepareError, PrepareErrorKind, Prepared};
+use super::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
@@ -56,7 +56,8 @@ impl Engine for ComponentEngine {
         NAME
     }
 
-    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let Candidate { code, phase, .. } = candidate;
         check_bytes(code).map_err(PrepareError::plain)?;
         let runtime = wasm::runtime().map_err(PrepareError::plain)?;
         let (key, what) = match kind(code).map_err(PrepareError::plain)? {

@@ -11,20 +11,24 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
-use wasmtime_wasi_http::WasiHttpCtx;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, IncomingResponse, OutgoingRequestConfig};
-use wasmtime_wasi_http::p2::{HttpResult, WasiHttpCtxView, WasiHttpHooks, WasiHttpView, add_only_http_to_linker_async};
+use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, Result, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
 
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::capabilities::http::{BODY_BYTES_MAX, Connection, HEADERS_BYTES_MAX, Pace};
-use crate::hooks::engines::wasm::{State, fatal};
+use crate::hooks::engines::clock::Clock;
+use crate::hooks::engines::limits::Broken;
+use crate::hooks::engines::wasm::State;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
 /// Requests of one call that are under way or whose answers' bodies were not read to their end and dropped: what the
 /// host's memory holds of them. More of them wait, and the guest's own time limit bounds how long.
 const REQUESTS_MAX: usize = 8;
+
+/// For each part of a request whose time the guest does not bound.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a component's sandbox keeps beside what every sandbox keeps.
 pub(super) struct Extra {
@@ -34,7 +38,7 @@ pub(super) struct Extra {
 
 impl Default for Extra {
     fn default() -> Self {
-        let sender = Sender { session: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+        let sender = Sender { call: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
         Extra { context: WasiHttpCtx::new(), sender }
     }
 }
@@ -42,7 +46,7 @@ impl Default for Extra {
 impl Extra {
     /// Lets go of the call; whether it left nothing behind that goes on.
     pub(super) fn end(&mut self) -> bool {
-        self.sender.session = None;
+        self.sender.call = None;
         // Every request under way and every body that is kept holds it.
         Arc::strong_count(&self.sender.requests) == 1
     }
@@ -54,55 +58,64 @@ pub(super) fn link(linker: &mut Linker<State<Extra>>) -> wasmtime::Result<()> {
 
 impl WasiHttpView for State<Extra> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.extra.sender.session = self.session_if_any();
+        self.extra.sender.call = self.session_if_any().zip(self.clock());
         let (Extra { context, sender }, table) = self.extra_and_table();
         WasiHttpCtxView { ctx: context, table, hooks: sender }
     }
 }
 
 struct Sender {
-    session: Option<Arc<Session>>,
+    call: Option<(Arc<Session>, Arc<Clock>)>,
     requests: Arc<Semaphore>,
 }
+
+/// What goes on after the head of a response was answered: nothing, since all of it is there.
+type Rest = Box<dyn Future<Output = Result<()>> + Send>;
+
+type Answer = Result<(hyper::Response<WasiBody>, Rest)>;
 
 impl WasiHttpHooks for Sender {
     fn send_request(
         &mut self,
-        request: hyper::Request<HyperOutgoingBody>,
-        config: OutgoingRequestConfig,
-    ) -> HttpResult<HostFutureIncomingResponse> {
-        let Some(session) = &self.session else { return Err(ErrorCode::HttpRequestDenied.into()) };
-        let (background, requests) = (session.background(), Arc::clone(&self.requests));
-        let task = wasmtime_wasi::runtime::spawn(async move {
+        request: hyper::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Rest,
+    ) -> Box<dyn Future<Output = Answer> + Send> {
+        let Some((session, clock)) = &self.call else {
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        };
+        let (background, clock, requests) = (session.background(), Arc::clone(clock), Arc::clone(&self.requests));
+        Box::new(async move {
             // Nobody closes it.
-            let Ok(permit) = requests.acquire_owned().await else { return Ok(Err(ErrorCode::ConnectionTerminated)) };
-            send(background.session(), request, &config, permit).await
-        });
-        Ok(HostFutureIncomingResponse::pending(task))
+            let Ok(permit) = requests.acquire_owned().await else { return Err(Error::ConnectionTerminated) };
+            let response = send(background.session(), &clock, request, options.unwrap_or_default(), permit).await?;
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Rest))
+        })
     }
 }
 
-/// The outer error ends the guest, the inner one it can handle.
+/// A broken limit ends the guest; the error is one that it can handle.
 async fn send(
     session: &Session,
-    request: hyper::Request<HyperOutgoingBody>,
-    config: &OutgoingRequestConfig,
+    clock: &Clock,
+    request: hyper::Request<WasiBody>,
+    options: RequestOptions,
     permit: OwnedSemaphorePermit,
-) -> wasmtime::Result<Result<IncomingResponse, ErrorCode>> {
+) -> Result<hyper::Response<WasiBody>> {
     let (head, body) = request.into_parts();
     let collected = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => body,
-        Err(error) if error.is::<LengthLimitError>() => return Ok(Err(ErrorCode::HttpRequestBodySize(None))),
-        Err(error) => return Ok(Err(ErrorCode::InternalError(Some(format!("the body cannot be sent: {error}"))))),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Error::HttpRequestBodySize(None)),
+        Err(error) => return Err(Error::InternalError(Some(format!("the body cannot be sent: {error}")))),
     };
     if collected.trailers().is_some_and(|trailers| !trailers.is_empty()) {
         let message = "this server sends no trailers with a request; send them as headers";
-        return Ok(Err(ErrorCode::InternalError(Some(message.to_owned()))));
+        return Err(Error::InternalError(Some(message.to_owned())));
     }
     let body = collected.to_bytes().to_vec();
     let header_bytes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     if header_bytes > HEADERS_BYTES_MAX {
-        return Ok(Err(ErrorCode::HttpRequestHeaderSectionSize(u32::try_from(header_bytes).ok())));
+        return Err(Error::HttpRequestHeaderSectionSize(u32::try_from(header_bytes).ok()));
     }
     let headers = head.headers.iter().filter(|(name, _)| *name != hyper::header::HOST);
     let headers =
@@ -117,32 +130,30 @@ async fn send(
         // Whoever speaks wasi:http follows redirects itself.
         redirect: Redirect::Manual,
     };
-    let connection = Arc::new(Connection::within(config.connect_timeout));
+    let connection = Arc::new(Connection::within(options.connect_timeout.unwrap_or(TIMEOUT)));
     let pace = Pace {
         connection: Arc::clone(&connection),
-        first_byte: Some(config.first_byte_timeout),
-        between_bytes: Some(config.between_bytes_timeout),
+        first_byte: Some(options.first_byte_timeout.unwrap_or(TIMEOUT)),
+        between_bytes: Some(options.between_bytes_timeout.unwrap_or(TIMEOUT)),
     };
     match session.http_send_paced(request, pace).await {
-        Ok(response) => Ok(answer(response, config.between_bytes_timeout, permit)),
-        Err(HostError::Access(error)) => Ok(Err(error_code(error, &connection))),
-        Err(error) => Err(fatal(error)),
+        Ok(response) => answer(response, permit),
+        Err(HostError::Access(error)) => Err(error_for(error, &connection)),
+        Err(error) => {
+            clock.break_off(Broken::from(error));
+            std::future::pending().await
+        }
     }
 }
 
-fn answer(
-    response: HttpResponse,
-    between_bytes_timeout: Duration,
-    permit: OwnedSemaphorePermit,
-) -> Result<IncomingResponse, ErrorCode> {
+fn answer(response: HttpResponse, permit: OwnedSemaphorePermit) -> Result<hyper::Response<WasiBody>> {
     let mut builder = hyper::Response::builder().status(response.status);
     for (name, value) in &response.headers {
         builder = builder.header(name, value);
     }
     let body = Kept { body: Full::new(response.body.into()), _permit: permit };
-    let resp = builder.body(body.boxed_unsync());
-    let resp = resp.map_err(|error| ErrorCode::InternalError(Some(format!("the answer cannot be read: {error}"))))?;
-    Ok(IncomingResponse { resp, worker: None, between_bytes_timeout })
+    let response = builder.body(body.boxed_unsync());
+    response.map_err(|error| Error::InternalError(Some(format!("the answer cannot be read: {error}"))))
 }
 
 /// A body in the host's memory, counted for as long as it is there.
@@ -153,12 +164,9 @@ struct Kept {
 
 impl Body for Kept {
     type Data = Bytes;
-    type Error = ErrorCode;
+    type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ErrorCode>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         frame.map_err(|never| match never {})
     }
@@ -172,14 +180,14 @@ impl Body for Kept {
     }
 }
 
-fn error_code(error: AccessError, connection: &Connection) -> ErrorCode {
+fn error_for(error: AccessError, connection: &Connection) -> Error {
     match error.code {
         // The message, with the grant that is missing, is in the hook's log.
-        AccessCode::Denied => ErrorCode::HttpRequestDenied,
-        AccessCode::Timeout if connection.timed_out() => ErrorCode::ConnectionTimeout,
-        AccessCode::Timeout => ErrorCode::ConnectionReadTimeout,
-        AccessCode::TooLarge => ErrorCode::HttpResponseBodySize(None),
-        _ => ErrorCode::InternalError(Some(error.message)),
+        AccessCode::Denied => Error::HttpRequestDenied,
+        AccessCode::Timeout if connection.timed_out() => Error::ConnectionTimeout,
+        AccessCode::Timeout => Error::ConnectionReadTimeout,
+        AccessCode::TooLarge => Error::HttpResponseBodySize(None),
+        _ => Error::InternalError(Some(error.message)),
     }
 }
 
@@ -189,7 +197,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-    use wasmtime_wasi::p2::Pollable;
+    use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 
     use super::*;
     use crate::config::Phase;
@@ -214,36 +222,44 @@ mod tests {
         format!("http://{address}")
     }
 
+    type Sent = AbortOnDropJoinHandle<Result<hyper::Response<WasiBody>>>;
+
     fn extra(phase: Phase, grants: &str) -> (Extra, Arc<Session>) {
         let session = Bench::new().session("item", phase, "test", grants);
         let mut extra = Extra::default();
-        extra.sender.session = Some(Arc::clone(&session));
+        let clock = Arc::new(Clock::start(Duration::from_secs(60), Some(Arc::clone(&session))));
+        extra.sender.call = Some((Arc::clone(&session), clock));
         (extra, session)
     }
 
     impl Extra {
-        fn start(&mut self, url: &str) -> HostFutureIncomingResponse {
-            let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-            self.send(hyper::Request::get(url).body(body).unwrap(), [Duration::from_secs(5); 3])
+        fn start(&mut self, url: &str) -> Sent {
+            self.send(hyper::Request::get(url).body(empty()).unwrap(), [Duration::from_secs(5); 3])
         }
 
-        /// `times`: for the connection, for the first byte, between bytes.
-        fn send(
-            &mut self,
-            request: hyper::Request<HyperOutgoingBody>,
-            times: [Duration; 3],
-        ) -> HostFutureIncomingResponse {
-            let [connect_timeout, first_byte_timeout, between_bytes_timeout] = times;
-            let config =
-                OutgoingRequestConfig { use_tls: false, connect_timeout, first_byte_timeout, between_bytes_timeout };
-            self.sender.send_request(request, config).unwrap_or_else(|error| panic!("{error:?}"))
+        /// `times`: for the connection, for the first byte, between bytes. Goes on beside the test, as it does beside a guest.
+        fn send(&mut self, request: hyper::Request<WasiBody>, times: [Duration; 3]) -> Sent {
+            let [connect_timeout, first_byte_timeout, between_bytes_timeout] = times.map(Some);
+            let options = RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout };
+            let sent = self.sender.send_request(request, Some(options), Box::new(std::future::ready(Ok(()))));
+            wasmtime_wasi::runtime::spawn(async move { Ok(Pin::from(sent).await?.0) })
         }
 
-        async fn fetch(&mut self, url: &str) -> Result<IncomingResponse, ErrorCode> {
-            let mut future = self.start(url);
-            tokio::time::timeout(Duration::from_secs(20), future.ready()).await.unwrap();
-            future.unwrap_ready().unwrap()
+        async fn fetch(&mut self, url: &str) -> Result<hyper::Response<WasiBody>> {
+            answered(self.start(url)).await
         }
+    }
+
+    async fn answered(sent: Sent) -> Result<hyper::Response<WasiBody>> {
+        tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap()
+    }
+
+    fn empty() -> WasiBody {
+        body_of(0)
+    }
+
+    fn body_of(bytes: usize) -> WasiBody {
+        Full::new(vec![0; bytes].into()).map_err(|never| match never {}).boxed_unsync()
     }
 
     const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
@@ -253,8 +269,8 @@ mod tests {
         let url = server(HELLO).await;
         let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
         let response = extra.fetch(&format!("{url}/a")).await.unwrap();
-        assert_eq!(response.resp.status(), 200);
-        let body = response.resp.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(&body[..], b"hello");
 
         for (phase, grants) in [
@@ -265,16 +281,11 @@ mod tests {
         ] {
             let (mut extra, session) = self::extra(phase, &grants);
             let error = extra.fetch(&url).await.err();
-            assert!(matches!(error, Some(ErrorCode::HttpRequestDenied)), "{phase} {grants}: {error:?}");
+            assert!(matches!(error, Some(Error::HttpRequestDenied)), "{phase} {grants}: {error:?}");
             let (log, asked) = session.finish();
             assert!(log[0].message.contains("asked for http"), "{log:?}");
             assert!(!asked[0].granted);
         }
-    }
-
-    async fn answered(mut future: HostFutureIncomingResponse) -> Result<IncomingResponse, ErrorCode> {
-        tokio::time::timeout(Duration::from_secs(20), future.ready()).await.unwrap();
-        future.unwrap_ready().unwrap()
     }
 
     #[tokio::test]
@@ -282,19 +293,18 @@ mod tests {
         let url = server(HELLO).await;
         let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
         let long = Duration::from_secs(20);
-        let body = |bytes: usize| Full::new(vec![0; bytes].into()).map_err(|never| match never {}).boxed_unsync();
-        let large = hyper::Request::post(&url).body(body(BODY_BYTES_MAX + 1)).unwrap();
+        let large = hyper::Request::post(&url).body(body_of(BODY_BYTES_MAX + 1)).unwrap();
         let error = answered(extra.send(large, [long; 3])).await.err();
-        assert!(matches!(error, Some(ErrorCode::HttpRequestBodySize(_))), "{error:?}");
-        let header = hyper::Request::post(&url).header("x", "x".repeat(HEADERS_BYTES_MAX)).body(body(0)).unwrap();
+        assert!(matches!(error, Some(Error::HttpRequestBodySize(_))), "{error:?}");
+        let header = hyper::Request::post(&url).header("x", "x".repeat(HEADERS_BYTES_MAX)).body(empty()).unwrap();
         let error = answered(extra.send(header, [long; 3])).await.err();
-        assert!(matches!(error, Some(ErrorCode::HttpRequestHeaderSectionSize(Some(_)))), "{error:?}");
+        assert!(matches!(error, Some(Error::HttpRequestHeaderSectionSize(Some(_)))), "{error:?}");
         let mut trailers = hyper::HeaderMap::new();
         trailers.insert("x", hyper::header::HeaderValue::from_static("y"));
-        let trailing = body(5).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
+        let trailing = body_of(5).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
         let error = answered(extra.send(hyper::Request::post(&url).body(trailing).unwrap(), [long; 3])).await.err();
         assert!(
-            matches!(&error, Some(ErrorCode::InternalError(Some(message))) if message.contains("trailers")),
+            matches!(&error, Some(Error::InternalError(Some(message))) if message.contains("trailers")),
             "{error:?}"
         );
     }
@@ -341,23 +351,21 @@ mod tests {
         let grants = format!("http = ['{silent}/*', '{slow}/*', '{full}/*', '{mute}/*']");
         let (mut extra, _) = extra(Phase::PostCreate, &grants);
         let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
-        let get = |url: &str| {
-            hyper::Request::get(url).body(Full::default().map_err(|never| match never {}).boxed_unsync()).unwrap()
-        };
+        let get = |url: &str| hyper::Request::get(url).body(empty()).unwrap();
         for url in [&full, &mute] {
             let error = answered(extra.send(get(url), [short, long, long])).await.err();
-            assert!(matches!(error, Some(ErrorCode::ConnectionTimeout)), "{url} {error:?}");
+            assert!(matches!(error, Some(Error::ConnectionTimeout)), "{url} {error:?}");
         }
         for (url, first_byte, between) in [(&silent, short, long), (&slow, long, short)] {
             let error = answered(extra.send(get(url), [long, first_byte, between])).await.err();
-            assert!(matches!(error, Some(ErrorCode::ConnectionReadTimeout)), "{url} {error:?}");
+            assert!(matches!(error, Some(Error::ConnectionReadTimeout)), "{url} {error:?}");
         }
         // The first byte may take longer than the connection, and all of it longer than what bounds each part.
         let second = Duration::from_secs(1);
         assert!(answered(extra.send(get(&slow), [second, second * 3 / 2 + second, second])).await.is_ok());
         // To make a connection takes nothing from the time for the first byte.
         let error = answered(extra.send(get(&full), [second, short, long])).await.err();
-        assert!(matches!(error, Some(ErrorCode::ConnectionTimeout)), "{error:?}");
+        assert!(matches!(error, Some(Error::ConnectionTimeout)), "{error:?}");
     }
 
     #[tokio::test]
@@ -365,9 +373,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['POST {url}/*']"));
-        let body = Full::default().map_err(|never| match never {}).boxed_unsync();
         let long = Duration::from_secs(20);
-        let _request = extra.send(hyper::Request::post(&url).body(body).unwrap(), [long; 3]);
+        let _request = extra.send(hyper::Request::post(&url).body(empty()).unwrap(), [long; 3]);
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -381,9 +388,9 @@ mod tests {
     async fn a_redirect_is_the_guests_to_follow() {
         let url = server("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
         let (mut extra, _) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
-        assert_eq!(extra.fetch(&url).await.unwrap().resp.status(), 302);
+        assert_eq!(extra.fetch(&url).await.unwrap().status(), 302);
         let error = extra.fetch("http://127.0.0.1:1/").await.err();
-        assert!(matches!(error, Some(ErrorCode::HttpRequestDenied)), "{error:?}");
+        assert!(matches!(error, Some(Error::HttpRequestDenied)), "{error:?}");
     }
 
     #[tokio::test]
@@ -394,13 +401,25 @@ mod tests {
         for _ in 0..REQUESTS_MAX {
             kept.push(extra.fetch(&url).await.unwrap());
         }
-        let mut next = extra.start(&url);
+        let next = extra.start(&url);
         assert_eq!(extra.sender.requests.available_permits(), 0, "a ninth body may be in the host's memory");
         assert!(!extra.end(), "a sandbox with bodies must not serve another call");
         kept.pop();
-        tokio::time::timeout(Duration::from_secs(20), next.ready()).await.unwrap();
+        let next = answered(next).await;
         drop((kept, next));
         assert!(extra.end());
+    }
+
+    #[tokio::test]
+    async fn a_broken_limit_ends_the_guest_while_it_waits() {
+        let url = server(HELLO).await;
+        let (mut extra, session) = extra(Phase::PostCreate, &format!("http = ['{url}/*']"));
+        while session.count_call().is_ok() {}
+        let (_, clock) = extra.sender.call.clone().unwrap();
+        let _request = extra.start(&url);
+        let waiting = crate::hooks::engines::clock::bounded(clock, std::future::pending::<()>());
+        let Broken(failure) = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap_err();
+        assert_eq!(failure.cause, crate::hooks::context::FailureCause::HostCalls, "{failure:?}");
     }
 
     #[tokio::test]

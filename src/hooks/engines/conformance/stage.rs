@@ -15,7 +15,7 @@ use super::cases::{DEEP, Expected, LARGE, Row};
 use super::{Subject, Task};
 use crate::config::{Config, Isolation, Phase};
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
-use crate::hooks::engines::Engine;
+use crate::hooks::engines::{Candidate, Engine};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::hooks::testing::{self, Bench};
@@ -48,7 +48,10 @@ impl Stage {
         let code = (subject.hook)(task)?;
         let prepared = {
             let _turn = PREPARE.lock().await;
-            self.host.prepare(self.engine, &code, phase, "test").await.map_err(|error| error.to_string())?
+            self.host
+                .prepare(self.engine, Candidate { code: &code, phase, name: "test", language: None })
+                .await
+                .map_err(|error| error.to_string())?
         };
         let id = HookId { model: "item".into(), phase, name: "test".into(), artifact: "sha256:00".into() };
         let binding = Binding {
@@ -58,6 +61,7 @@ impl Stage {
             mode: Mode::Enforce,
             position: 1,
             library: None,
+            language: None,
         };
         Ok(self.host.bind(binding, Some(prepared)))
     }

@@ -30,24 +30,38 @@ pub(in crate::hooks::engines) struct Reading {
     pub(in crate::hooks::engines) memory: Arc<HostMemory>,
 }
 
+/// What an answer says.
+pub(in crate::hooks::engines) struct Read {
+    pub(in crate::hooks::engines) outcome: Outcome,
+    /// Whether the sandbox left nothing behind.
+    pub(in crate::hooks::engines) is_clean: bool,
+    /// `after` was changed and not returned.
+    pub(in crate::hooks::engines) has_lost_change: bool,
+}
+
+impl Read {
+    const fn failed(failure: Failure) -> Read {
+        Read { outcome: Outcome::Failed(failure), is_clean: false, has_lost_change: false }
+    }
+}
+
 impl Reading {
-    /// The outcome, and whether the sandbox left nothing behind.
-    pub(in crate::hooks::engines) async fn read(self, context: &Context, source: &Arc<Source>) -> (Outcome, bool) {
+    pub(in crate::hooks::engines) async fn read(self, context: &Context, source: &Arc<Source>) -> Read {
         let bytes = self.answer.len();
         if bytes <= LIGHT_BYTES_MAX {
             return self.outcome(context, source);
         }
         let (context, source) = (context.clone(), Arc::clone(source));
         let read = look(bytes, move || self.outcome(&context, &source)).await;
-        read.unwrap_or_else(|failure| (Outcome::Failed(failure), false))
+        read.unwrap_or_else(Read::failed)
     }
 
-    fn outcome(self, context: &Context, source: &Source) -> (Outcome, bool) {
+    fn outcome(self, context: &Context, source: &Source) -> Read {
         let Reading { answer, digits, marker, memory_failure, memory } = self;
         // The answer, and the data that is made of it.
         let _held = match memory.hold(2 * answer.len()) {
             Ok(held) => held,
-            Err(failure) => return (Outcome::Failed(failure), false),
+            Err(failure) => return Read::failed(failure),
         };
         Reader { context, source, digits: &digits, marker: &marker, memory_failure, memory: &memory }.outcome(&answer)
     }
@@ -79,13 +93,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The outcome, and whether the sandbox left nothing behind. Whether it may amend is not asked here.
-    fn outcome(&self, answer: &str) -> (Outcome, bool) {
+    /// Whether it may amend is not asked here.
+    fn outcome(&self, answer: &str) -> Read {
         let (Some(kind), Some(left), Some(body)) = (answer.get(..1), answer.get(1..2), answer.get(2..)) else {
-            return (failed(FailureCause::Internal, "the runner gave no answer".into()), false);
+            let message = "the runner gave no answer".into();
+            return Read::failed(Failure { cause: FailureCause::Internal, message, limit: None });
         };
         let outcome = match kind {
-            "a" => Outcome::Accept,
+            "a" | "l" => Outcome::Accept,
             "m" => self.amended(body),
             "o" => Outcome::Failed(Broken::output("the data that it returned", body.parse().unwrap_or(0)).0),
             "t" => failed(FailureCause::Amend, format!("returned {body}")),
@@ -94,7 +109,7 @@ impl Reader<'_> {
             "e" => Outcome::Failed(self.thrown(body)),
             _ => failed(FailureCause::Internal, format!("the runner gave an unknown answer `{kind}`")),
         };
-        (outcome, left == "0")
+        Read { outcome, is_clean: left == "0", has_lost_change: kind == "l" }
     }
 
     fn amended(&self, text: &str) -> Outcome {
@@ -207,27 +222,26 @@ impl Reader<'_> {
         if deep { Ok(stack_failure()) } else { Err(thrown) }
     }
 
-    /// `line 3, column 9`, of the innermost frame that is the author's.
+    /// Where the innermost frame that is the author's stands; in a bundle that has none, where it stands in the bundle.
     fn place(&self, stack: &str) -> Option<String> {
-        let position = stack.lines().find_map(|frame| {
-            let (_, place) = frame.split_once(EVALUATED)?;
-            let mut numbers = place.split(|c: char| !c.is_ascii_digit());
-            let line = numbers.next()?.parse().ok()?;
-            let column = numbers.next().and_then(|column| column.parse().ok()).unwrap_or(1);
-            self.source.position(line, column)
-        })?;
-        Some(format!("line {}, column {}", position.line, position.column))
+        let frames = || stack.lines().filter_map(frame);
+        let place = frames().find_map(|(line, column)| self.source.place(line, column));
+        place
+            .or_else(|| frames().find_map(|(line, column)| self.source.position(line, column)).map(|it| it.to_string()))
     }
+}
+
+/// Line and column of a frame of the evaluated text.
+fn frame(line: &str) -> Option<(u32, u32)> {
+    let (_, place) = line.split_once(EVALUATED)?;
+    let mut numbers = place.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next().and_then(|column| column.parse().ok()).unwrap_or(1)))
 }
 
 /// Line and column of a compile error, in the evaluated text.
 pub(in crate::hooks::engines) fn compile_error(body: &str) -> (String, Option<(u32, u32)>) {
     let Ok(thrown) = snaphook_driver::json::typed::<Thrown>(body) else { return (body.to_owned(), None) };
-    let place = thrown.stack.lines().find_map(|frame| {
-        let (_, place) = frame.split_once(EVALUATED)?;
-        let mut numbers = place.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next().and_then(|column| column.parse().ok()).unwrap_or(1)))
-    });
+    let place = thrown.stack.lines().find_map(frame);
     (sentence(&thrown), place)
 }
 

@@ -38,7 +38,7 @@ pub(in crate::hooks::engines) async fn send(
 ) -> Result<(String, Vec<u8>), Failure> {
     let sent = match request_of(request, body) {
         Ok(request) => session.http_send(request).await,
-        Err(error) => Err(error.into()),
+        Err(error) => session.count_call().and(Err(error.into())),
     };
     Ok(match sent {
         Ok(response) => {
@@ -79,7 +79,7 @@ pub(in crate::hooks::engines) async fn execute(
             };
             session.process_run(command).await
         }
-        Err(error) => Err(error.into()),
+        Err(error) => session.count_call().and(Err(error.into())),
     };
     Ok(match ran {
         Ok(output) => (answer(Ok(output.code.to_string()))?, output.stdout, output.stderr),

@@ -197,6 +197,50 @@ async fn async_handlers_timers_and_thenables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_leaves_is_done_before_the_call_ends() {
+    let body = "setTimeout((word) => { log.info(word); setTimeout(() => log.info('third'), 1); }, 100, 'second');
+        queueMicrotask(() => log.info('first'));
+        let n = 0; const ticks = setInterval(() => { if (++n === 2) { clearInterval(ticks); log.info('ticked') } }, 150);
+        (async () => { await null; setImmediate(() => log.info('at once')) })();
+        AbortSignal.timeout(1e8).addEventListener('abort', () => log.info('nobody waits for a signal'));
+        const answer = { a: 1 }; setTimeout(() => { answer.a = 2 }, 1);";
+    for (start, end) in [
+        ("({ log }) => {", "return answer; }"),
+        ("async ({ log }) => {", "return answer; }"),
+        ("async ({ log }) => {", "await new Promise((r) => setTimeout(r, 1)); answer.a = 1; return answer; }"),
+        ("({ log }) => {", "throw new Reject('no'); }"),
+    ] {
+        let called = pre(&format!("export default {start} {body} {end}"), "{}").await;
+        match &called.report.outcome {
+            Outcome::Reject(rejection) if end.contains("Reject") => assert_eq!(rejection.message, "no"),
+            _ => assert_eq!(called.amended(), r#"{"a":1}"#, "the answer stands"),
+        }
+        assert_eq!(called.lines(), ["first", "at once", "second", "third", "ticked"], "{start} {end}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_callback_throws_fails_the_call() {
+    for (body, message) in [
+        ("setTimeout(() => { throw new Error('late') }, 1);\n return { a: 1 }", "Error: late (line 2, column"),
+        (
+            "setTimeout(() => { throw new Error('late') }, 1);\n return new Promise(() => {})",
+            "Error: late (line 2, column",
+        ),
+        ("setTimeout(() => { throw 'a text' }, 1); setTimeout(() => { throw 2 }, 2); return { a: 1 }", "a text"),
+        ("queueMicrotask(() => { throw new Error('soon') });\n return { a: 1 }", "Error: soon (line 2, column"),
+        ("setTimeout(() => { throw new Error('late') }, 1); throw new Error('mine')", "Error: mine"),
+    ] {
+        for is_async in ["", "async "] {
+            let called = pre(&format!("export default {is_async}() => {{\n {body} }}"), "{}").await;
+            let failure = called.failure();
+            assert_eq!(failure.cause, FailureCause::Exception);
+            assert!(failure.message.contains(message), "{body}: {}", failure.message);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_keep_their_digits() {
     let data = r#"{"big":9007199254740993,"exact":12345678901234567890.123456789,"one":1.0,"huge":1e+400,"list":[{"n":9007199254740993.5}],"x":1}"#;
     let called = pre("export default ({ after }) => ({ ...after, x: after.x + 1, copy: after.big })", data).await;
@@ -492,4 +536,28 @@ async fn a_fresh_sandbox_forgets_and_a_reused_one_does_not() {
     assert_eq!(case.call(&*hook).await.failure().cause, FailureCause::Timeout);
     case.after = Some("{}");
     assert_eq!(case.call(&*hook).await.amended(), r#"{"calls":1,"shared":1}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_lost_is_said_once() {
+    let lost = "`after` was changed and not returned";
+    for (body, is_lost) in [
+        ("after.n = 2", true),
+        ("after.list.push(1)", true),
+        ("after.n = 2; return after", false),
+        ("after.n = 1", false),
+        ("if (after.n === 2) after.n = 3", false),
+    ] {
+        for keyword in ["", "async "] {
+            let mut case = case(Phase::PreCreate);
+            case.after = Some(r#"{"n":1,"list":[]}"#);
+            let source = format!("export default {keyword}({{ after }}) => {{ {body} }}");
+            let hook = case.prepare(source.as_bytes()).await.unwrap();
+            for call in 0..3 {
+                let called = case.call(&*hook).await;
+                let is_said = called.log.iter().any(|line| line.message.contains(lost));
+                assert_eq!(is_said, is_lost && call == 0, "{source} {call}: {:?}", called.log);
+            }
+        }
+    }
 }

@@ -114,6 +114,14 @@ async fn output_log_and_host_calls_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_nobody_clears_ends_with_the_time() {
+    for is_async in ["", "async "] {
+        let source = format!("export default {is_async}() => {{ setInterval(() => {{}}, 5); return {{ a: 1 }} }}");
+        ends(&source, FailureCause::Timeout, "200 ms").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_promise_that_never_settles_says_so() {
     for body in
         ["return new Promise(() => {})", "return { then() {} }", "return (async () => { await { then() {} } })()"]

@@ -1,25 +1,29 @@
 //! What the engines that run JavaScript share: the author's source, the scripts around it, what goes in and comes out.
 //!
 //! An engine brings a JavaScript that can evaluate [`SCRIPTS`] and ten functions for it (runner/*.js calls them `host…`):
-//! `quickjs` builds them into its sandbox, `v8` sends them to the server over a socket.
+//! `quickjs` has them in its module, `v8` sends them to the server over a socket.
 
 pub(super) mod asks;
 pub(super) mod web;
 
 mod answer;
+mod changes;
 mod digits;
 mod foreign;
 mod input;
+mod lost_change;
 mod nesting;
 mod nodes;
 mod source;
 
-pub(super) use answer::{ALLOCATION_FAILED, Reading, compile_error};
+pub(super) use answer::{ALLOCATION_FAILED, Read, Reading, compile_error};
 pub(super) use digits::Digits;
 pub(super) use input::Input;
+pub(super) use lost_change::LostChange;
 pub(super) use source::Source;
 
 /// One module, in the order of dependence. The engine puts its own way to the host before it.
+#[cfg(any(test, target_os = "linux"))]
 pub(super) const SCRIPTS: &str = concat!(
     include_str!("runner/intrinsics.js"),
     include_str!("runner/text.js"),
@@ -30,6 +34,7 @@ pub(super) const SCRIPTS: &str = concat!(
     include_str!("runner/crypto.js"),
     include_str!("runner/timers.js"),
     include_str!("runner/log.js"),
+    include_str!("runner/pending.js"),
     include_str!("runner/capabilities.js"),
     include_str!("runner/fetch.js"),
     include_str!("runner/plain.js"),

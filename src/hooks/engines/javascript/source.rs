@@ -4,6 +4,7 @@
 //! JavaScript that is done by overwriting the word `export` with as many blanks, so every line and column stays what
 //! it was; in TypeScript the printer's source map leads back.
 
+use std::fmt;
 use std::path::Path;
 
 use oxc_allocator::Allocator;
@@ -20,11 +21,14 @@ use oxc_transformer::{TransformOptions, Transformer};
 
 use serde::{Deserialize, Serialize};
 
+use super::changes::changes_after;
 use super::foreign::foreign_syntax;
 use super::nesting::{BRACKETS_MAX, blown, too_deep};
+use crate::catalog::SourceLanguage;
 use crate::config::Phase;
 use crate::hooks::engines::PrepareError;
 use crate::hooks::engines::subprocess::{self, Job};
+use crate::hooks::source_map::{self, SourcePlaces};
 
 /// Longest source.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -44,9 +48,13 @@ pub(in crate::hooks::engines) struct Source {
     pub(in crate::hooks::engines) text: String,
     /// For TypeScript, where the printed code came from: `(line, column)` printed and authored, 0-based, sorted.
     map: Vec<[u32; 4]>,
+    /// For a bundle, the files that it was made of.
+    bundled: SourcePlaces,
+    /// Whether it may change `after` in place.
+    pub(in crate::hooks::engines) changes_after: bool,
 }
 
-/// A place in the author's source, 1-based.
+/// A place in the source that was bound, 1-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hooks::engines) struct Position {
     pub(in crate::hooks::engines) line: u32,
@@ -56,16 +64,24 @@ pub(in crate::hooks::engines) struct Position {
 impl Source {
     /// Checks the source for the phase and rewrites it, in a subprocess: what a parser does with a source that means it ill
     /// has no bound of its own.
-    pub(in crate::hooks::engines) async fn of(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+    pub(in crate::hooks::engines) async fn of(
+        code: &[u8],
+        phase: Phase,
+        language: Option<SourceLanguage>,
+    ) -> Result<Source, PrepareError> {
         check_size(code)?;
-        let reply = subprocess::run(Job::Parse { phase }, code).await?;
+        let reply = subprocess::run(Job::Parse { phase, language }, code).await?;
         snaphook_driver::json::typed_bytes(&reply)
             .map_err(|error| plain(format!("the source was parsed, but the result cannot be read: {error}")))
     }
 
     /// The same in this process. Blocks for about a millisecond per 50 KB.
-    pub(in crate::hooks::engines) fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
-        compile(code, phase)
+    pub(in crate::hooks::engines) fn compile(
+        code: &[u8],
+        phase: Phase,
+        language: Option<SourceLanguage>,
+    ) -> Result<Source, PrepareError> {
+        compile(code, phase, language)
     }
 
     /// The author's position for one that QuickJS reports in the evaluated text; `None` if it is in the wrapper.
@@ -82,7 +98,27 @@ impl Source {
     }
 }
 
-fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
+impl Source {
+    /// Where the author finds a place that the engine reports, in words: `line 3, column 9`, after the file's name in a bundle.
+    /// `None` if it is nothing of the author's.
+    pub(in crate::hooks::engines) fn place(&self, line: u32, column: u32) -> Option<String> {
+        let position = self.position(line, column)?;
+        if self.bundled.is_empty() {
+            return Some(position.to_string());
+        }
+        let place = self.bundled.find(position.line, position.column)?;
+        let position = Position { line: place.line, column: place.column };
+        Some(format!("{}, {position}", place.file))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+fn compile(code: &[u8], phase: Phase, language: Option<SourceLanguage>) -> Result<Source, PrepareError> {
     let text = std::str::from_utf8(code).map_err(|error| {
         let line = 1 + code[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         at("the source is not valid UTF-8".into(), Some(Position { line: line as u32, column: 1 }))
@@ -91,7 +127,7 @@ fn compile(code: &[u8], phase: Phase) -> Result<Source, PrepareError> {
     check_brackets(text, blown(text))?;
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new().name("hook-source".into()).stack_size(STACK_BYTES);
-        let parser = parser.spawn_scoped(scope, || compile_text(text, phase));
+        let parser = parser.spawn_scoped(scope, || compile_text(text, phase, language));
         let parser = parser.map_err(|error| plain(format!("cannot start a thread to parse the source: {error}")))?;
         parser.join().unwrap_or_else(|_| Err(plain("the source could not be parsed: the parser failed".into())))
     })
@@ -108,27 +144,57 @@ fn check_size(code: &[u8]) -> Result<(), PrepareError> {
     Ok(())
 }
 
-fn compile_text(text: &str, phase: Phase) -> Result<Source, PrepareError> {
-    // Nothing says which language it is, and nearly every JavaScript source is a TypeScript source too, but not with
-    // the same meaning: so JavaScript comes first.
-    match rewrite(text, phase) {
-        Ok(text) => Ok(Source { text, map: Vec::new() }),
-        Err(Refusal::Content(error)) => Err(error),
-        Err(Refusal::Syntax(javascript)) => match strip_types(text) {
-            Ok((printed, map)) => {
-                let source = Source { text: String::new(), map };
-                match rewrite(&printed, phase) {
-                    Ok(text) => Ok(Source { text, ..source }),
-                    Err(Refusal::Content(error) | Refusal::Syntax(error)) => Err(source.translate(error)),
-                }
+fn compile_text(text: &str, phase: Phase, language: Option<SourceLanguage>) -> Result<Source, PrepareError> {
+    let (text, bundled) = source_map::split(text);
+    let source = understood(text, phase, language)?;
+    Ok(Source { bundled, ..source })
+}
+
+fn understood(text: &str, phase: Phase, language: Option<SourceLanguage>) -> Result<Source, PrepareError> {
+    let refused = |refusal| match refusal {
+        Refusal::Content(error) | Refusal::Syntax(error) => error,
+    };
+    match language {
+        Some(SourceLanguage::JavaScript) => javascript(text, phase).map_err(|refusal| match refusal {
+            Refusal::Syntax(error) if typescript(text, phase).is_ok() => {
+                let hint = "which is TypeScript, but the source is said to be JavaScript: name the file `.ts`, or send \
+                            it as `application/typescript`";
+                PrepareError { message: format!("{}, {hint}", error.message), ..error }
             }
+            refusal => refused(refusal),
+        }),
+        Some(SourceLanguage::TypeScript) => typescript(text, phase).map_err(refused),
+        // Nearly every JavaScript source is a TypeScript source too, but not with the same meaning: so JavaScript comes first.
+        None => match javascript(text, phase) {
+            Ok(source) => Ok(source),
             Err(Refusal::Content(error)) => Err(error),
-            // The parser that came further was the right one.
-            Err(Refusal::Syntax(typescript)) => {
-                let message = format!("its TypeScript cannot be stripped: {}", typescript.message);
-                Err(further(javascript, PrepareError { message, ..typescript }))
-            }
+            Err(Refusal::Syntax(first)) => match typescript(text, phase) {
+                Ok(source) => Ok(source),
+                Err(Refusal::Content(error)) => Err(error),
+                // The parser that came further was the right one.
+                Err(Refusal::Syntax(second)) => Err(further(first, second)),
+            },
         },
+    }
+}
+
+fn javascript(text: &str, phase: Phase) -> Result<Source, Refusal> {
+    let Rewritten { text, changes_after } = rewrite(text, phase)?;
+    Ok(Source { text, map: Vec::new(), bundled: SourcePlaces::default(), changes_after })
+}
+
+fn typescript(text: &str, phase: Phase) -> Result<Source, Refusal> {
+    let (printed, map) = strip_types(text).map_err(|refusal| match refusal {
+        Refusal::Syntax(error) => {
+            let message = format!("its TypeScript cannot be stripped: {}", error.message);
+            Refusal::Syntax(PrepareError { message, ..error })
+        }
+        content @ Refusal::Content(_) => content,
+    })?;
+    let source = Source { text: String::new(), map, bundled: SourcePlaces::default(), changes_after: false };
+    match rewrite(&printed, phase) {
+        Ok(Rewritten { text, changes_after }) => Ok(Source { text, changes_after, ..source }),
+        Err(Refusal::Content(error) | Refusal::Syntax(error)) => Err(Refusal::Content(source.translate(error))),
     }
 }
 
@@ -155,7 +221,13 @@ enum Refusal {
     Content(PrepareError),
 }
 
-fn rewrite(text: &str, phase: Phase) -> Result<String, Refusal> {
+/// What the runner evaluates, and whether it may change `after` in place.
+struct Rewritten {
+    text: String,
+    changes_after: bool,
+}
+
+fn rewrite(text: &str, phase: Phase) -> Result<Rewritten, Refusal> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, text, SourceType::mjs()).with_options(options()).parse();
     if let Some(error) = parsed.diagnostics.iter().find(|error| error.severity == Severity::Error) {
@@ -179,7 +251,7 @@ fn rewrite(text: &str, phase: Phase) -> Result<String, Refusal> {
         out.push_str(&format!(", [{}]: {local}", serde_json::Value::from(name.as_str())));
     }
     out.push_str(" };\n})");
-    Ok(out)
+    Ok(Rewritten { text: out, changes_after: changes_after(&parsed.program) })
 }
 
 fn check_exports(exports: &[(String, String)], phase: Phase) -> Result<(), PrepareError> {

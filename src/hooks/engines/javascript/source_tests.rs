@@ -3,11 +3,11 @@
 use super::*;
 
 fn refused(source: &str) -> PrepareError {
-    compile(source.as_bytes(), Phase::PreCreate).map(|source| panic!("taken: {}", source.text)).unwrap_err()
+    compile(source.as_bytes(), Phase::PreCreate, None).map(|source| panic!("taken: {}", source.text)).unwrap_err()
 }
 
 fn body(source: &str) -> String {
-    let text = compile(source.as_bytes(), Phase::PreCreate).unwrap().text;
+    let text = compile(source.as_bytes(), Phase::PreCreate, None).unwrap().text;
     text.strip_prefix(HEAD).unwrap().split("\n;return ").next().unwrap().to_owned()
 }
 
@@ -55,7 +55,7 @@ fn other_files_are_refused_with_the_place() {
         assert!(error.message.contains(message), "{source}: {}", error.message);
         assert_eq!((error.line, error.column), (Some(line), Some(column)), "{source}");
     }
-    compile(b"function require(x) { return x } export default () => require(1)", Phase::PreCreate).unwrap();
+    compile(b"function require(x) { return x } export default () => require(1)", Phase::PreCreate, None).unwrap();
 }
 
 #[test]
@@ -70,27 +70,43 @@ fn mistakes_have_line_and_column() {
         let error = refused(source);
         assert_eq!(error.line, Some(2), "{}", error.message);
     }
-    let typed = compile(br"export default (a: string) => /\/(?<n>x)[\d]+/giu.test(a)", Phase::PreCreate).unwrap();
+    let typed = compile(br"export default (a: string) => /\/(?<n>x)[\d]+/giu.test(a)", Phase::PreCreate, None).unwrap();
     assert!(typed.text.contains(r"/\/(?<n>x)[\d]+/giu"), "{}", typed.text);
-    assert_eq!(compile(b"export default\n\xff", Phase::PreCreate).unwrap_err().line, Some(2));
+    assert_eq!(compile(b"export default\n\xff", Phase::PreCreate, None).unwrap_err().line, Some(2));
 }
 
 #[test]
 fn types_are_stripped() {
     let source = "interface A { b: number }\nimport type { X } from './x';\nenum E { One = 1 }\n\
                   export const preCreate = async ({ after }: { after: A }): Promise<A> => ({ ...after, b: E.One as number });";
-    let source = compile(source.as_bytes(), Phase::PreCreate).unwrap();
+    let source = compile(source.as_bytes(), Phase::PreCreate, None).unwrap();
     assert!(!source.text.contains("interface") && !source.text.contains("Promise<A>"), "{}", source.text);
     assert!(refused("@d class A {}\nexport default (a: number) => a").message.contains("decorators"));
 }
 
 #[test]
+fn the_language_is_guessed_only_where_nothing_says_it() {
+    let (javascript, typescript) = (Some(SourceLanguage::JavaScript), Some(SourceLanguage::TypeScript));
+    // Comparisons in JavaScript, a type argument in TypeScript.
+    let both = b"export default ({ after }) => [1].reduce<number>((sum, n) => sum + n, 0)";
+    for (language, is_stripped) in [(None, false), (javascript, false), (typescript, true)] {
+        let source = compile(both, Phase::PreCreate, language).unwrap();
+        assert_eq!(source.text.contains("<number>"), !is_stripped, "{language:?}");
+    }
+    let typed = b"export default (a: number) => a";
+    assert!(compile(typed, Phase::PreCreate, None).is_ok());
+    let error = compile(typed, Phase::PreCreate, javascript).unwrap_err();
+    assert_eq!((error.line, error.column), (Some(1), Some(18)), "{}", error.message);
+    assert!(error.message.contains("TypeScript"), "{}", error.message);
+}
+
+#[test]
 fn positions_lead_back() {
-    let plain = compile(b"export default () => {\n  throw 1;\n}", Phase::PreCreate).unwrap();
+    let plain = compile(b"export default () => {\n  throw 1;\n}", Phase::PreCreate, None).unwrap();
     assert_eq!(plain.position(3, 9), Some(Position { line: 2, column: 9 }));
     assert_eq!(plain.position(1, 1), None);
     let typed =
-        compile(b"type T = {\n  a: number\n};\n\nexport default (t: T) => {\n\n   throw t;\n}", Phase::PreCreate);
+        compile(b"type T = {\n  a: number\n};\n\nexport default (t: T) => {\n\n   throw t;\n}", Phase::PreCreate, None);
     let typed = typed.unwrap();
     let line = 1 + typed.text.lines().position(|line| line.contains("throw")).unwrap() as u32;
     let column = 1 + typed.text.lines().nth(line as usize - 1).unwrap().find("throw").unwrap() as u32;
@@ -99,7 +115,7 @@ fn positions_lead_back() {
 
 /// Whether it is taken is QuickJS's business; parsing it ends with a verdict, which may be that it is too complex.
 async fn ends(source: String) {
-    if let Err(error) = Source::of(source.as_bytes(), Phase::PreCreate).await {
+    if let Err(error) = Source::of(source.as_bytes(), Phase::PreCreate, None).await {
         assert!(!error.message.contains("parsing the source failed"), "{source:.40}: {error}");
     }
 }
@@ -115,9 +131,9 @@ async fn hostile_nesting_ends_in_an_error_and_not_in_a_crash() {
     let many = "[({".repeat(400);
     for text in [format!("'{many}'"), format!("`{many}${{1}}`"), format!("/* {many} */ 1"), format!("/[{many}]/")] {
         let source = format!("export default () => [{text}]\n// {many}");
-        assert!(compile(source.as_bytes(), Phase::PreCreate).is_ok(), "{text:.20}");
+        assert!(compile(source.as_bytes(), Phase::PreCreate, None).is_ok(), "{text:.20}");
         let typed = format!("export default (): any => [{text}]\n// {many}");
-        assert!(compile(typed.as_bytes(), Phase::PreCreate).is_ok(), "{text:.20}");
+        assert!(compile(typed.as_bytes(), Phase::PreCreate, None).is_ok(), "{text:.20}");
         let deep = format!("export default () => [{text}, {}1{}]", "[".repeat(501), "]".repeat(501));
         assert!(refused(&deep).message.contains("brackets"), "{text:.20}");
     }

@@ -4,37 +4,43 @@
 //! knows libraries by path and inode, so a changed file under its old name would not be loaded at all. Hence a private
 //! copy with a name of its own for each content.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempPath;
+
+/// How names of copies begin.
+const PREFIX: &str = "copy-";
+
+/// A copy is needed only while its library is being loaded, which takes no hour.
+const LEFT_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// A copy that is there for as long as this value.
-pub(super) struct Copy(PathBuf);
+///
+/// What is loaded stays so without its name. Where that cannot be, the file is left to a later start.
+pub(super) struct Copy(TempPath);
 
 impl Copy {
     /// Writes `bytes` below `directory`, which is made for this user alone.
     pub(super) fn make(directory: &Path, bytes: &[u8]) -> Result<Copy, String> {
-        static COPIES: AtomicU64 = AtomicU64::new(0);
-        let number = COPIES.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{}-{number}.{}", std::process::id(), std::env::consts::DLL_EXTENSION));
-        let failed = |error: std::io::Error| format!("a copy of it cannot be written to {}: {error}", path.display());
+        let failed = |error: io::Error| format!("a copy of it cannot be written in {}: {error}", directory.display());
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(directory).map_err(failed)?;
-        // What a process of the same number left behind when it was killed.
-        let _ = fs::remove_file(&path);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o700);
-        let mut file = options.open(&path).map_err(failed)?;
-        let copy = Copy(path.clone());
+        static TIDIED: Once = Once::new();
+        TIDIED.call_once(|| remove_left(directory, SystemTime::now()));
+        // A name that no other process has, whatever its number and wherever it runs.
+        let file = tempfile::Builder::new().prefix(PREFIX).suffix(std::env::consts::DLL_SUFFIX).tempfile_in(directory);
+        let mut file = file.map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         // An absolute path has a slash, so the loader takes this file and searches for no other.
-        copy.0.canonicalize().map(|_| copy).map_err(failed)
+        file.path().canonicalize().map_err(failed)?;
+        Ok(Copy(file.into_temp_path()))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -42,10 +48,15 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
-    fn drop(&mut self) {
-        // What is loaded stays so without its name. Where that cannot be, the file is left to the next start.
-        let _ = fs::remove_file(&self.0);
+/// Removes copies of processes that were killed. One that is loaded needs its name no more.
+fn remove_left(directory: &Path, now: SystemTime) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let made = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = made.is_ok_and(|made| now.duration_since(made).is_ok_and(|age| age > LEFT_AFTER));
+        if is_old && entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            // Whoever may remove it will.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -148,5 +159,21 @@ mod tests {
         }
         drop((one, two));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let long_ago = now - 2 * LEFT_AFTER;
+        for (name, made) in [("copy-old.so", long_ago), ("copy-new.so", now), ("other.so", long_ago)] {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(made).unwrap();
+        }
+        remove_left(folder.path(), now);
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["copy-new.so", "other.so"]);
     }
 }

@@ -37,7 +37,7 @@ use self::library::{Library, Thrown};
 use self::threads::After;
 use super::handback::amended;
 use super::subprocess;
-use super::{CallReport, CallSettings, Engine, HookState, PrepareError, Prepared};
+use super::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use crate::config::Phase;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
 use crate::hooks::session::Session;
@@ -144,7 +144,8 @@ impl Engine for NativeEngine {
         true
     }
 
-    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let Candidate { code, phase, .. } = candidate;
         let library = self.library(code).await?;
         let handler = library.handler(phase).map_err(PrepareError::plain)?;
         Ok(Arc::new(Hook { library, handler, given_up: Arc::default(), pace: Arc::default() }))

@@ -1,75 +1,227 @@
-//! The host's side of runner/runner.wit: what JavaScript asks for, brought to the session.
+//! The host's side of runner/src/host.rs: what the module imports. Whatever the guest names, a place or a length, is checked before
+//! anything is copied.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use wasmtime::component::{FutureReader, Linker};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::{Caller, Linker, Memory, Result};
 
+use super::calls::{Calls, Parts};
+use super::guest::{Guest, outside, text};
 use crate::hooks::context::Failure;
 use crate::hooks::engines::javascript::{Digits, asks, web};
+use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{State, capability, fatal};
-use crate::hooks::session::HostError;
+use crate::hooks::session::{HostError, Session};
+
+/// The name of the module that the functions are imported from.
+const MODULE: &str = "snaphook";
 
 /// What a JavaScript sandbox keeps beside what every sandbox keeps.
 #[derive(Default)]
 pub(super) struct Extra {
     /// The numbers that JavaScript changed in what it was given in this call.
     pub(super) digits: Digits,
-    /// Whether the runner has the hook's source.
-    pub(super) loaded: bool,
+    /// Once it is there.
+    pub(super) guest: Option<Guest>,
+    pub(super) memory: Option<Memory>,
+    pub(super) calls: Calls,
+    pub(super) mode: Mode,
 }
 
-type Store<'a> = StoreContextMut<'a, State<Extra>>;
+/// What the guest runs for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A call.
+    #[default]
+    Call,
+    /// To keep what its top level makes: it may not ask for anything that is another at the next call.
+    Capture,
+    /// To make the snapshot: time stands still.
+    #[cfg(test)]
+    Boot,
+}
+
+/// What a top level asked for that another call would get differently. Ends the guest while it is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    Time,
+    Random,
+    Timer,
+    Log,
+    Host,
+}
+
+impl std::fmt::Display for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Observed::Time => "asks for the time",
+            Observed::Random => "asks for random numbers",
+            Observed::Timer => "sets a timer",
+            Observed::Log => "writes to the log",
+            Observed::Host => "makes a host call",
+        })
+    }
+}
+
+impl std::error::Error for Observed {}
+
+type Call<'a> = Caller<'a, State<Extra>>;
 
 pub(super) fn link(linker: &mut Linker<State<Extra>>) -> Result<()> {
-    let mut host = linker.instance("snaphook:runner/host")?;
-    host.func_wrap("log", |store: Store<'_>, (level, message): (u8, String)| {
-        store.data().write_log(asks::log_level(level), message)
+    linker.func_wrap(MODULE, "log", |caller: Call<'_>, level: u32, at: u32, length: u32| {
+        observe(&caller, Observed::Log)?;
+        let message = text(copy(&caller, at, length)?);
+        caller.data().write_log(asks::log_level(level.min(3) as u8), message)
     })?;
-    host.func_wrap_async("ask", |mut store: Store<'_>, (operation, arguments): (String, String)| {
-        Box::new(async move { Ok((ask(&mut store, &operation, &arguments).await?,)) })
+    linker.func_wrap(MODULE, "now", |caller: Call<'_>| now(&caller))?;
+    linker.func_wrap(MODULE, "observe", |caller: Call<'_>, what: u32| {
+        observe(&caller, if what == 0 { Observed::Timer } else { Observed::Host })
     })?;
-    host.func_wrap_async("send", |store: Store<'_>, (request, body): (String, Vec<u8>)| {
-        let sent = ending(&store, async move |session| asks::send(&session, &request, body).await);
-        Box::new(async move { Ok((sent.await?,)) })
+    linker.func_wrap(MODULE, "random", |mut caller: Call<'_>, to: u32, length: u32| {
+        observe(&caller, Observed::Random)?;
+        let bytes = web::random(length).filter(|bytes| bytes.len() == length as usize);
+        let bytes = bytes.ok_or_else(|| wasmtime::format_err!("there are no {length} random bytes at once"))?;
+        put(&mut caller, to, &bytes)
     })?;
-    host.func_wrap_async("execute", |store: Store<'_>, (command, stdin): (String, Vec<u8>)| {
-        let ran = ending(&store, async move |session| asks::execute(&session, &command, stdin).await);
-        Box::new(async move { Ok((ran.await?,)) })
+    linker.func_wrap(MODULE, "compute", compute)?;
+    linker.func_wrap_async(MODULE, "ask", |mut caller: Call<'_>, (at, length): (u32, u32)| {
+        Box::new(async move {
+            observe(&caller, Observed::Host)?;
+            let call = text(copy(&caller, at, length)?);
+            let answer = ask(&mut caller, &call).await?;
+            caller.data_mut().extra.calls.answer(vec![answer.into_bytes()]);
+            Ok::<(), wasmtime::Error>(())
+        })
     })?;
-    host.func_wrap("url", |_: Store<'_>, (arguments,): (String,)| Ok((web::url(&arguments).unwrap_or_default(),)))?;
-    host.func_wrap("digest", |_: Store<'_>, (algorithm, data): (String, Vec<u8>)| {
-        Ok((web::digest(&algorithm, &data),))
+    type Started = (u32, u32, u32, u32, u32);
+    linker.func_wrap_async(
+        MODULE,
+        "start",
+        |mut caller: Call<'_>, (operation, at, length, bytes_at, bytes_length): Started| {
+            Box::new(async move {
+                observe(&caller, Observed::Host)?;
+                let (text, bytes) = copy_both(&caller, (at, length), (bytes_at, bytes_length))?;
+                start(&mut caller, operation, text, bytes).await
+            })
+        },
+    )?;
+    linker.func_wrap_async(MODULE, "wait", |mut caller: Call<'_>, (call, milliseconds): (u32, f64)| {
+        Box::new(async move {
+            let session = caller.data().session_for_sleep()?;
+            caller.data_mut().extra.calls.wait(&session, call, milliseconds).await
+        })
     })?;
-    host.func_wrap("random", |_: Store<'_>, (count,): (u32,)| {
-        let bytes = web::random(count).ok_or_else(|| wasmtime::format_err!("the system gives no random numbers"))?;
-        Ok((bytes,))
+    linker.func_wrap(MODULE, "cancel", |mut caller: Call<'_>, call: u32| caller.data_mut().extra.calls.cancel(call))?;
+    linker.func_wrap(MODULE, "part", |caller: Call<'_>, part: u32| {
+        let length = caller.data().extra.calls.part(part).map(i32::try_from);
+        // None is as long as that.
+        length.and_then(|length| length.ok()).unwrap_or(-1)
     })?;
-    host.func_wrap("encode", |_: Store<'_>, (text,): (String,)| Ok((text.into_bytes(),)))?;
-    host.func_wrap("decode", |_: Store<'_>, (data, fatal): (Vec<u8>, bool)| Ok((web::decode(data, fatal),)))?;
-    host.func_wrap("wait", |mut store: Store<'_>, (milliseconds,): (u32,)| {
-        let session = store.data().session_for_sleep()?;
-        let wait = async move {
-            let slept = session.sleep(Duration::from_millis(milliseconds.into())).await;
-            slept.map(|()| 0_u32).map_err(fatal)
-        };
-        Ok((FutureReader::new(&mut store, wait)?,))
+    linker.func_wrap(MODULE, "take", |mut caller: Call<'_>, part: u32, to: u32| {
+        let bytes = caller.data_mut().extra.calls.take(part);
+        put(&mut caller, to, &bytes)
     })?;
     Ok(())
 }
 
-async fn ask(store: &mut Store<'_>, operation: &str, arguments: &str) -> Result<String> {
-    let mut digits = std::mem::take(&mut store.data_mut().extra.digits);
-    let asked = ending(store, async |session| asks::ask(&session, &mut digits, operation, arguments).await).await;
-    store.data_mut().extra.digits = digits;
-    asked
+/// Ends a guest that is captured.
+fn observe(caller: &Call<'_>, what: Observed) -> Result<()> {
+    match caller.data().extra.mode {
+        Mode::Call => Ok(()),
+        Mode::Capture => Err(wasmtime::Error::new(what)),
+        #[cfg(test)]
+        Mode::Boot => Err(wasmtime::Error::new(what)),
+    }
 }
 
-/// Runs one call; a failure ends the guest.
-fn ending<T, C>(store: &Store<'_>, call: C) -> impl Future<Output = Result<T>> + use<T, C>
-where
-    C: AsyncFnOnce(std::sync::Arc<crate::hooks::session::Session>) -> std::result::Result<T, Failure>,
-{
-    let called = capability(store.data(), async move |session| call(session).await.map_err(HostError::Fatal));
-    async move { called.await?.map_err(|error| fatal(HostError::Access(error))) }
+/// Microseconds since 1970.
+fn now(caller: &Call<'_>) -> Result<f64> {
+    #[cfg(test)]
+    if caller.data().extra.mode == Mode::Boot {
+        return Ok(0.0);
+    }
+    observe(caller, Observed::Time)?;
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Ok(time.map_or(0.0, |time| time.as_micros() as f64))
 }
+
+/// URLs, digests, decoding: pure, no grant is asked.
+fn compute(mut caller: Call<'_>, operation: u32, at: u32, length: u32, bytes_at: u32, bytes_length: u32) -> Result<()> {
+    let (argument, bytes) = copy_both(&caller, (at, length), (bytes_at, bytes_length))?;
+    let parts: Parts = match operation {
+        0 => vec![web::url(&argument).unwrap_or_default().into_bytes()],
+        1 => vec![Vec::new(), web::digest(&argument, &bytes)],
+        2 | 3 => web::decode(bytes, operation == 3).map(|text| vec![text.into_bytes()]).unwrap_or_default(),
+        other => return Err(wasmtime::format_err!("there is no computation {other}")),
+    };
+    caller.data_mut().extra.calls.answer(parts);
+    Ok(())
+}
+
+/// `operation`, a line end, and its arguments.
+async fn ask(caller: &mut Call<'_>, call: &str) -> Result<String> {
+    let (operation, arguments) = call.split_once('\n').unwrap_or((call, ""));
+    let mut digits = std::mem::take(&mut caller.data_mut().extra.digits);
+    let asked = async |session: Arc<Session>| {
+        asks::ask(&session, &mut digits, operation, arguments).await.map_err(HostError::Fatal)
+    };
+    let asked = capability(caller.data(), asked).await;
+    caller.data_mut().extra.digits = digits;
+    asked?.map_err(|error| fatal(HostError::Access(error)))
+}
+
+async fn start(caller: &mut Call<'_>, operation: u32, text: String, bytes: Vec<u8>) -> Result<u32> {
+    let session = caller.data().session_for_sleep()?;
+    let calls = &mut caller.data_mut().extra.calls;
+    let asking = Arc::clone(&session);
+    let started = match operation {
+        0 => {
+            let send = async move {
+                let (answer, body) = asks::send(&asking, &text, bytes).await?;
+                Ok::<Parts, Failure>(vec![answer.into_bytes(), body])
+            };
+            calls.start(&session, send).await
+        }
+        1 => {
+            let execute = async move {
+                let (answer, stdout, stderr) = asks::execute(&asking, &text, bytes).await?;
+                Ok::<Parts, Failure>(vec![answer.into_bytes(), stdout, stderr])
+            };
+            calls.start(&session, execute).await
+        }
+        other => return Err(wasmtime::format_err!("there is no host call {other}")),
+    };
+    started.map_err(wasmtime::Error::new)
+}
+
+fn copy_both(caller: &Call<'_>, a: (u32, u32), b: (u32, u32)) -> Result<(String, Vec<u8>)> {
+    if a.1 as usize + b.1 as usize > COPIED_BYTES_MAX {
+        return Err(wasmtime::Error::new(Broken(copied_failure())));
+    }
+    Ok((text(copy(caller, a.0, a.1)?), copy(caller, b.0, b.1)?))
+}
+
+fn copy(caller: &Call<'_>, at: u32, length: u32) -> Result<Vec<u8>> {
+    let (at, length) = (at as usize, length as usize);
+    if length > COPIED_BYTES_MAX {
+        return Err(wasmtime::Error::new(Broken(copied_failure())));
+    }
+    let bytes = memory(caller)?.data(caller).get(at..).and_then(|rest| rest.get(..length));
+    bytes.map(<[u8]>::to_vec).ok_or_else(outside)
+}
+
+fn put(caller: &mut Call<'_>, to: u32, bytes: &[u8]) -> Result<()> {
+    let rest = memory(caller)?.data_mut(caller).get_mut(to as usize..);
+    let place = rest.and_then(|rest| rest.get_mut(..bytes.len())).ok_or_else(outside)?;
+    place.copy_from_slice(bytes);
+    Ok(())
+}
+
+fn memory(caller: &Call<'_>) -> Result<Memory> {
+    caller.data().extra.memory.ok_or_else(|| wasmtime::format_err!("the sandbox has no memory"))
+}
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use self::contract::pre;
 use super::*;
+use crate::config::Phase;
 use crate::hooks::context::FailureCause;
 use crate::hooks::engines::conformance::javascript::source;
 use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Case, cache};
 
-fn engine() -> Arc<dyn Engine> {
+pub(super) fn engine() -> Arc<dyn Engine> {
     Arc::new(QuickJs::new(CodeCache::new(&cache())))
 }
 
@@ -27,14 +28,13 @@ fn case(phase: Phase) -> Case {
 conformance!(conformance, Subject { name: "quickjs", engine: || Ok(engine()), hook: source, without: &[] });
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sandboxes_made_ahead_keep_within_the_calls_own_memory() {
+async fn a_limit_below_what_the_runner_needs_is_a_failure_for_memory() {
     let mut case = case(Phase::PreCreate);
     let hook = case.prepare(b"export default () => {}").await.unwrap();
     for memory_bytes in [64 << 20, 1 << 20, 64 << 20, 1 << 20] {
         case.settings.limits.memory_bytes = memory_bytes;
         let outcome = case.call(&*hook).await.report.outcome;
         match memory_bytes {
-            // Less than the runner has before any source.
             1_048_576 => assert!(
                 matches!(&outcome, Outcome::Failed(failure) if failure.cause == FailureCause::Memory),
                 "{outcome:?}"
@@ -70,25 +70,208 @@ async fn recursion_inside_quickjs_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runners_own_parts_are_out_of_reach() {
     let seen = pre(
-        "export default () => ({ names: Reflect.ownKeys(globalThis).filter((n) => /cqjs|wit|host|handlers|pending/.test(String(n))),
-            frozen: Object.isFrozen(globalThis.__cqjs ?? Object.freeze({})) })",
+        "const names = /host|handlers|pending|sleepers|awaited|arrived|intrinsic|snaphook/i;
+         export default () => ({ names: Reflect.ownKeys(globalThis).filter((name) => names.test(String(name))) })",
         "{}",
     )
     .await;
-    assert_eq!(seen.amended(), r#"{"names":["__cqjs"],"frozen":true}"#);
+    assert_eq!(seen.amended(), r#"{"names":[]}"#);
     for body in [
         "for (const k of Reflect.ownKeys(globalThis)) { try { delete globalThis[k] } catch {} } return { a: 1 }",
-        "for (const k of Reflect.ownKeys(__cqjs)) { try { __cqjs[k] = () => { throw 1 } } catch {} } return { a: 1 }",
-        "delete globalThis.__cqjs; return { a: 1 }",
-        "try { __cqjs.asyncExports.settle = null } catch {} return { a: 1 }",
+        "for (const k of Reflect.ownKeys(Promise.prototype)) delete Promise.prototype[k]; await 1; return { a: 1 }",
     ] {
-        let source =
-            format!("export default async () => {{ 'use strict'; try {{ {body} }} catch {{ return {{ a: 1 }} }} }}");
+        let source = format!("export default async () => {{ 'use strict'; {body} }}");
         assert_eq!(pre(&source, "{}").await.amended(), r#"{"a":1}"#, "{body}");
     }
-    // Calling into the runtime by hand is the hook's own trap, nothing more.
-    let called =
-        pre("export default () => { __cqjs.makeStream?.(99); __cqjs.makeFuture?.(99); return { a: 1 } }", "{}").await;
-    assert!(matches!(called.report.outcome, Outcome::Failed(_) | Outcome::Amend(_)));
-    assert_eq!(pre("export default () => ({ a: 1 })", "{}").await.amended(), r#"{"a":1}"#);
+}
+
+/// The parser refuses `import`; code that is made at run time meets nothing that it could import.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_can_be_imported() {
+    let source = "export default async () => {
+        const seen = [];
+        for (const name of ['snaphook', 'snaphook:runner/host', 'std', 'os', 'qjs:std', 'qjs:os', '<input>', '<runner>', './x.js', '']) {
+            const text = JSON.stringify(name);
+            const ways = [() => eval(`import(${text})`), () => new Function(`return import(${text})`)(),
+                () => (0, eval)(`import(${text}, { with: { type: 'json' } })`)];
+            for (const way of ways) {
+                try { await way(); seen.push(name) } catch (error) { if (!(error instanceof Error)) seen.push(error) }
+            }
+        }
+        return { seen } }";
+    assert_eq!(pre(source, "{}").await.amended(), r#"{"seen":[]}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_nobody_handles_fails_the_call() {
+    let failing = [
+        "Promise.reject(new Error('lost'));",
+        "(async () => { throw new Error('lost') })();",
+        "(async () => { await null; throw new Error('lost') })();",
+        "(async () => { await new Promise((r) => setTimeout(r, 2)); throw new Error('lost') })();",
+        "new Promise(() => { throw new Error('lost') });",
+        "Promise.resolve().then(() => { throw new Error('lost') }).finally(() => {});",
+        "Promise.reject(new Error('lost')); Promise.reject(new Error('another'));",
+        "fetch('http://10.0.0.1/').catch(() => { throw new Error('lost') });",
+    ];
+    for body in failing {
+        for (start, end) in [("() => {", "return { a: 1 } }"), ("async () => {", "await 1; return { a: 1 } }")] {
+            for phase in [Phase::PreCreate, Phase::PostCreate] {
+                let called = case(phase).run(format!("export default {start}\n {body}\n {end}").as_bytes()).await;
+                let failure = called.failure();
+                assert_eq!(failure.cause, FailureCause::Exception);
+                assert!(
+                    failure.message.starts_with("threw Error: lost (line 2, column"),
+                    "{body}: {}",
+                    failure.message
+                );
+            }
+        }
+    }
+    let top = "const lost = (async () => { throw new Error('top') })();\nexport default () => {}";
+    assert!(pre(top, "{}").await.failure().message.starts_with("threw Error: top (line 1, column"));
+    let denied = pre("export default () => { fetch('http://10.0.0.1/') }", "{}").await;
+    assert!(denied.failure().message.contains("AccessError"), "{}", denied.failure().message);
+    // A promise that the handler waits for in vain says why.
+    let never =
+        pre("export default () => { Promise.reject(new Error('why')); return new Promise(() => {}) }", "{}").await;
+    assert!(never.failure().message.starts_with("threw Error: why"), "{}", never.failure().message);
+    // What the handler itself throws comes first.
+    let own = pre("export default () => { Promise.reject(1); throw new Reject('no') }", "{}").await;
+    assert!(matches!(own.report.outcome, Outcome::Reject(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_gets_its_handler_later_is_none() {
+    for body in [
+        "const p = Promise.reject(new Error('x')); p.catch(() => {});",
+        "const p = Promise.reject(new Error('x')); Promise.resolve().then(() => p.catch(() => {}));",
+        "const p = Promise.reject(new Error('x')); setTimeout(() => p.catch(() => {}), 2);",
+        "try { await Promise.reject(new Error('x')) } catch {}",
+        "const p = (async () => { throw 1 })(), q = (async () => { throw 2 })(); await null; await Promise.allSettled([q, p]);",
+        "await Promise.race([1, Promise.reject(2)]).catch(() => {});",
+        "try { fetch('http://10.0.0.1/').status } catch {}",
+        "for (let i = 0; i < 1000; i++) { try { await (async () => { throw i })() } catch {} }",
+    ] {
+        let called = pre(&format!("export default async () => {{ {body} return {{ a: 1 }} }}"), "{}").await;
+        assert_eq!(called.amended(), r#"{"a":1}"#, "{body}");
+    }
+}
+
+/// A sandbox that serves again has forgotten what was rejected in its last call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_does_not_reach_the_next_call() {
+    let source =
+        "export default ({ after }) => { if (after.bad) Promise.reject(new Error('first')); return { ok: 1 } }";
+    let mut case = case(Phase::PreCreate);
+    case.settings.isolation = Isolation::Reuse;
+    let hook = case.prepare(source.as_bytes()).await.unwrap();
+    for _ in 0..2 {
+        case.after = Some(r#"{"bad":true}"#);
+        assert!(case.call(&*hook).await.failure().message.contains("first"));
+        case.after = Some("{}");
+        assert_eq!(case.call(&*hook).await.amended(), r#"{"ok":1}"#);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_level_is_captured_where_nobody_can_see_it() {
+    let cases = [
+        ("export default () => {}", None),
+        ("let n = 0; for (let i = 0; i < 1e5; i++) n += i; export default () => ({ n })", None),
+        (
+            "const url = new URL('a', 'http://x/'); const bytes = new TextEncoder().encode('\u{e4}'); export default () => {}",
+            None,
+        ),
+        ("const old = new Date(0).toISOString(); export default () => {}", None),
+        ("const ready = Promise.resolve(1); export default async () => { await ready }", None),
+        ("const now = Date.now(); export default () => {}", Some("asks for the time")),
+        ("const now = new Date(); export default () => {}", Some("asks for the time")),
+        ("try { performance.now() } catch {} export default () => {}", Some("asks for the time")),
+        ("const seed = Math.random(); export default () => {}", Some("asks for random numbers")),
+        ("const id = crypto.randomUUID(); export default () => {}", Some("asks for random numbers")),
+        ("console.log('hi'); export default () => {}", Some("writes to the log")),
+        ("setTimeout(() => {}, 1); export default () => {}", Some("sets a timer")),
+        ("fetch('http://x/').catch(() => {}); export default () => {}", Some("makes a host call")),
+        ("const open = new Promise(() => {}); export default () => open", Some("leaves a promise open")),
+        ("let a = 0; Promise.resolve().then(() => { a = 1 }); export default () => {}", Some("leaves a promise open")),
+        (
+            "const failed = (async () => { throw new Error('x') })(); export default () => failed",
+            Some("leaves a promise open"),
+        ),
+        ("Promise.reject(new Error('x')); export default () => {}", Some("leaves a promise open")),
+        ("const p = (async () => 1)(); export default () => p", None),
+        ("throw new Error('top'); export default () => {}", Some("throws")),
+        ("const f = () => f(); f(); export default () => {}", Some("throws")),
+        ("const a = '[' .repeat(1e6); JSON.parse(a); export default () => {}", Some("breaks a limit")),
+        (
+            "export const big = new Uint8Array(8 << 20).fill(1); export default () => {}",
+            Some("leaves more than 4 MiB to be copied"),
+        ),
+    ];
+    for (source, reason) in cases {
+        let hook = case(Phase::PreCreate).prepare(source.as_bytes()).await.unwrap();
+        let expected = match reason {
+            None => TopLevel::Captured,
+            Some(reason) => TopLevel::EachCall { reason: reason.to_owned() },
+        };
+        assert_eq!(hook.top_level(), Some(expected), "{source}");
+    }
+}
+
+/// Whether it is captured or not, each call finds what the top level left, and nothing that another call did to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_starts_from_what_the_top_level_left() {
+    for (head, loading) in [("", true), ("Date.now();", false)] {
+        let source = format!(
+            "{head} const seen = []; const big = 'x'.repeat(3e6); let n = 1; class A {{ static a = new Map([['k', 1]]); #p = 2; p() {{ return this.#p++ }} }}
+             const a = new A(); function* numbers() {{ yield 1; yield 2 }} const it = numbers(); it.next(); globalThis.shared = {{ n: 0 }};
+             export default async ({{ after }}) => {{ seen.push(after.n); n++; globalThis.shared.n++; A.a.set(after.n, 1);
+                return {{ seen, n, p: a.p(), next: it.next().value, shared: globalThis.shared.n, size: A.a.size, long: big.length }} }}"
+        );
+        let mut case = case(Phase::PreCreate);
+        let hook = case.prepare(source.as_bytes()).await.unwrap();
+        assert_eq!(hook.top_level() == Some(TopLevel::Captured), loading, "{:?}", hook.top_level());
+        for after in [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#] {
+            case.after = Some(after);
+            let number = &after[5..6];
+            let expected = format!(r#"{{"seen":[{number}],"n":2,"p":2,"next":2,"shared":1,"size":2,"long":3000000}}"#);
+            assert_eq!(case.call(&*hook).await.amended(), expected);
+        }
+    }
+}
+
+/// Fills its memory with a word; the next sandboxes are looked through from end to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_a_call_reaches_the_next() {
+    const SECRET: &str = "zq7Xw3kP9vRt5nLb";
+    let source = "export default ({ after }) => {
+        const all = [];
+        for (let i = 0; i < 100_000; i++) all.push(after.secret + i);
+        const bytes = new Uint8Array(1 << 20);
+        for (let i = 0; i < bytes.length; i++) bytes[i] = after.secret.charCodeAt(i % 16);
+        return { length: all.length + bytes.length } }";
+    let mut case = case(Phase::PreCreate);
+    let secret = format!("{{\"secret\":\"{SECRET}\"}}");
+    case.settings.limits.timeout = Duration::from_secs(60);
+    let hook = case.prepare(source.as_bytes()).await.unwrap();
+    let runner = runner(&CodeCache::new(&cache())).await.unwrap();
+    let source = Source::of(b"export default () => {}", Phase::PreCreate, None).await.unwrap();
+    let clean = load(runner, &source).await.unwrap();
+    let is_secret = |window: &[u8]| window == SECRET.as_bytes();
+    for _ in 0..4 {
+        case.after = Some(Box::leak(secret.clone().into_boxed_str()));
+        assert_eq!(case.call(&*hook).await.amended(), r#"{"length":1148576}"#);
+        let mut sandboxes = Vec::new();
+        for _ in 0..8 {
+            let mut sandbox = Sandbox::new(runner.runtime, Extra::default()).await.unwrap_or_else(|f| panic!("{f:?}"));
+            sandbox.begin(None, &crate::hooks::engines::limits::CHECK_LIMITS);
+            let guest = Guest::loaded(&runner.code, &mut sandbox.store, &clean.delta).await.unwrap();
+            guest.grow(&mut sandbox.store, 16 << 20).await.unwrap();
+            let memory = guest.bytes(&sandbox.store);
+            assert!(memory.len() >= 16 << 20);
+            assert!(!memory.windows(SECRET.len()).any(is_secret));
+            sandboxes.push(sandbox);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::catalog::SourceLanguage;
 use crate::config::{Phase, format_duration};
 use crate::hooks::engines::PrepareError;
 
@@ -15,8 +16,10 @@ use crate::hooks::engines::PrepareError;
 pub(in crate::hooks::engines) enum Job {
     /// WebAssembly to machine code.
     Compile,
+    /// A module of this program's own to machine code.
+    CompileOwn,
     /// An author's JavaScript or TypeScript to what the runners evaluate.
-    Parse { phase: Phase },
+    Parse { phase: Phase, language: Option<SourceLanguage> },
     /// A native library, loaded and asked what it is. Instead of code it gets the path. Trusted: what is bounded is how long
     /// it takes.
     Load,
@@ -45,7 +48,7 @@ impl Budget {
     pub(super) fn of(job: Job, bytes: usize) -> Budget {
         let mib = bytes as f64 / f64::from(1 << 20);
         let (base, cpu_per_mib, memory_per_mib) = match job {
-            Job::Compile => (2.0, 4.0, 48.0),
+            Job::Compile | Job::CompileOwn => (2.0, 4.0, 48.0),
             Job::Parse { .. } | Job::Load => (2.0, 1.0, 128.0),
         };
         let cpu = Duration::from_secs_f64(base + cpu_per_mib * mib.floor());
@@ -83,8 +86,8 @@ pub(super) async fn permit(job: Job, bytes: usize) -> Result<Permit, PrepareErro
     });
     let (permits, count, wait) = match job {
         Job::Parse { .. } | Job::Load => (&PERMITS.parse, PERMITS.at_once, QUEUE_WAIT),
-        Job::Compile if bytes < LARGE_BYTES => (&PERMITS.compile, PERMITS.at_once, QUEUE_WAIT),
-        Job::Compile => (&PERMITS.compile_large, PERMITS.at_once / 2, Budget::of(job, bytes).wall),
+        Job::Compile | Job::CompileOwn if bytes < LARGE_BYTES => (&PERMITS.compile, PERMITS.at_once, QUEUE_WAIT),
+        Job::Compile | Job::CompileOwn => (&PERMITS.compile_large, PERMITS.at_once / 2, Budget::of(job, bytes).wall),
     };
     match tokio::time::timeout(wait, permits.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
@@ -102,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_small_file_is_answered_within_five_seconds_its_wait_included() {
-        for job in [Job::Compile, Job::Parse { phase: Phase::PreCreate }] {
+        for job in [Job::Compile, Job::Parse { phase: Phase::PreCreate, language: None }] {
             let budget = Budget::of(job, 184 << 10);
             assert!(QUEUE_WAIT + budget.wall < Duration::from_millis(4500), "{budget:?}");
             assert!(budget.memory_bytes < 300 << 20, "{budget:?}");

@@ -167,7 +167,7 @@ fn ended(job: Job, code_bytes: usize, budget: Option<Budget>, status: ExitStatus
 impl Job {
     const fn what(self) -> &'static str {
         match self {
-            Job::Compile => "compiling the WebAssembly",
+            Job::Compile | Job::CompileOwn => "compiling the WebAssembly",
             Job::Parse { .. } => "parsing the source",
             Job::Load => "loading the library",
         }

@@ -16,7 +16,7 @@ fn worker_process() {
 }
 
 async fn parse(source: &str) -> Result<Vec<u8>, PrepareError> {
-    run(Job::Parse { phase: Phase::PreCreate }, source.as_bytes()).await
+    run(Job::Parse { phase: Phase::PreCreate, language: None }, source.as_bytes()).await
 }
 
 #[tokio::test]

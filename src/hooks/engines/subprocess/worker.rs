@@ -57,10 +57,14 @@ fn answer() -> io::Result<()> {
 
 /// The server says nothing more: when its end is closed, nobody waits for the reply.
 fn end_with_server(mut connection: UnixStream) -> io::Result<()> {
+    let (sender, begun) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("server".into()).spawn(move || {
+        let _ = sender.send(());
         let _ = connection.read(&mut [0]);
         let _ = kill_process(getpid(), Signal::KILL);
     })?;
+    // The start of a thread takes the loader's lock, which a library keeps while its initialisers run, and they may run for ever.
+    let _ = begun.recv();
     Ok(())
 }
 
@@ -71,10 +75,14 @@ fn work(order: &Order, code: Vec<u8>) -> Result<Vec<u8>, PrepareError> {
             bound(order);
             component::compile(&engine, &code)
         }
+        Job::CompileOwn => {
+            let engine = wasm::compiler().map_err(PrepareError::plain)?;
+            engine.precompile_module(&code).map_err(|error| PrepareError::plain(format!("{error:#}")))
+        }
         Job::Load => native::try_out(Path::new(OsStr::from_bytes(&code))).map(|()| Vec::new()),
-        Job::Parse { phase } => {
+        Job::Parse { phase, language } => {
             bound(order);
-            let source = Source::compile(&code, phase)?;
+            let source = Source::compile(&code, phase, language)?;
             serde_json::to_vec(&source).map_err(|error| PrepareError::plain(error.to_string()))
         }
     }

@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// Worker: it waits for a hook, or for a call after one. Process id.
+    /// Worker: it waits for a hook, or for a call after one. Process id; whether its memory can be restored.
     Ready = 1,
     /// Zygote: it cannot go on. A sentence.
     Refused,

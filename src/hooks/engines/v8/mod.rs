@@ -28,10 +28,10 @@ use self::room::Room;
 use self::zygote::Nursery;
 use super::clock::{Clock, bounded};
 use super::idle::IdlePool;
-use super::javascript::{ALLOCATION_FAILED, Input, Reading, Source, compile_error};
+use super::javascript::{ALLOCATION_FAILED, Input, LostChange, Read, Reading, Source, compile_error};
 use super::limits::{CHECK_LIMITS, memory_failure};
-use super::{CallReport, CallSettings, Engine, HookState, PrepareError, Prepared};
-use crate::config::{Isolation, Phase};
+use super::{CallReport, CallSettings, Candidate, Engine, EngineFact, HookState, PrepareError, Prepared};
+use crate::config::{Isolation, V8Reset};
 use crate::hooks::context::{Context, Failure, FailureCause};
 use crate::hooks::fair::FairSemaphore;
 use crate::hooks::session::Session;
@@ -74,10 +74,10 @@ pub(super) struct V8 {
 
 impl V8 {
     /// `plugins`: the folder of plugins.
-    pub(super) fn new(plugins: &Path) -> Self {
+    pub(super) fn new(plugins: &Path, reset: V8Reset) -> Self {
         let room = Room::of_this_machine();
         V8 {
-            nursery: Nursery::new(plugins.join(FOLDER)),
+            nursery: Nursery::new(plugins.join(FOLDER), reset),
             idle: Arc::new(IdlePool::weighing_at_most(room.for_idle())),
             room: Arc::new(room),
             places: turns::places(),
@@ -91,12 +91,20 @@ impl Engine for V8 {
         NAME
     }
 
-    async fn prepare(&self, code: &[u8], phase: Phase, _: &str) -> Result<Arc<dyn Prepared>, PrepareError> {
+    fn fact(&self) -> Option<EngineFact> {
+        let way = if self.nursery.restores_memory()? { "memory" } else { "fork" };
+        let help = "How V8 is as before after a call: the process's memory is restored, or the next call has another";
+        Some(EngineFact { name: "snaphook_v8_reset", help, label: ("way", way) })
+    }
+
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
         self.nursery.check().map_err(PrepareError::plain)?;
-        let mut source = Source::of(code, phase).await?;
+        let mut source = Source::of(candidate.code, candidate.phase, candidate.language).await?;
         source.text.push_str(SOURCE_NAME);
         static HOOKS: AtomicU64 = AtomicU64::new(0);
+        let lost_change = LostChange::of(&source);
         let hook = Hook {
+            lost_change,
             id: HOOKS.fetch_add(1, Ordering::Relaxed),
             source: Arc::new(source),
             nursery: Arc::clone(&self.nursery),
@@ -121,6 +129,7 @@ fn overloaded(message: String) -> Failure {
 struct Hook {
     id: u64,
     source: Arc<Source>,
+    lost_change: LostChange,
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
     room: Arc<Room>,
@@ -181,13 +190,15 @@ impl Hook {
             Isolation::Call => {
                 let pause = self.pause();
                 match self.idle(Keep::Fresh, context) {
-                    None if !self.is_worth_keeping(pause) => (Keep::Nothing, None),
+                    None if self.nursery.restores_memory() == Some(false) || !self.is_worth_keeping(pause) => {
+                        (Keep::Nothing, None)
+                    }
                     idle => (Keep::Fresh, idle),
                 }
             }
         };
         let memory_bytes = settings.limits.memory_bytes as u64;
-        let call = Call { memory_bytes, phase: context.phase.as_str().into(), marker, context: text };
+        let call = Call { memory_bytes, phase: self.lost_change.phase(context.phase).into(), marker, context: text };
         let mut tries = 0;
         let began = self.backoff.now();
         let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
@@ -238,13 +249,16 @@ impl Hook {
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
         let memory = Arc::clone(session.memory());
         let reading = Reading { answer: text, digits, marker: call.marker, memory_failure, memory };
-        let (outcome, clean) = reading.read(context, &self.source).await;
+        let Read { outcome, is_clean, has_lost_change } = reading.read(context, &self.source).await;
+        if has_lost_change {
+            self.lost_change.tell(session);
+        }
         let stays = match keep {
             Keep::Nothing => false,
             // Nothing that the call left will be there.
             Keep::Fresh => reusable,
             // One that was long has a low priority, which it cannot lose.
-            Keep::State => reusable && clean && cpu < worker::PATIENCE,
+            Keep::State => reusable && is_clean && cpu < worker::PATIENCE,
         };
         if !stays && keep == Keep::Fresh {
             self.lost.fetch_add(1, Ordering::Relaxed);

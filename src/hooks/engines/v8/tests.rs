@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use self::contract::pre;
 use super::*;
+use crate::config::Phase;
 use crate::hooks::context::Outcome;
 use crate::hooks::engines::conformance::javascript::source;
 use crate::hooks::engines::conformance::{Subject, conformance};
@@ -40,7 +41,7 @@ fn engine() -> Arc<dyn Engine> {
     if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == test) {
         return engine.clone();
     }
-    let engine = Arc::new(V8::new(&plugins()));
+    let engine = Arc::new(V8::new(&plugins(), V8Reset::Auto));
     engines.push((test, engine.clone()));
     if engines.len() > 8 {
         engines.remove(0);
@@ -49,7 +50,7 @@ fn engine() -> Arc<dyn Engine> {
 }
 
 fn available() -> Result<Arc<dyn Engine>, String> {
-    Nursery::new(plugins().join(FOLDER)).check()?;
+    Nursery::new(plugins().join(FOLDER), V8Reset::Auto).check()?;
     Ok(engine())
 }
 
@@ -58,6 +59,34 @@ fn case(phase: Phase) -> Case {
 }
 
 conformance!(conformance, Subject { name: "v8", engine: available, hook: source, without: &[] });
+
+/// One without restored memory.
+fn forking() -> Result<Arc<dyn Engine>, String> {
+    available()?;
+    Ok(Arc::new(V8::new(&plugins(), V8Reset::Fork)))
+}
+
+conformance!(forked, Subject { name: "v8, reset = 'fork'", engine: forking, hook: source, without: &[] });
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_is_told_and_is_the_one_that_was_asked_for() {
+    // The kernels that can tell what a process has written.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let can = version >= (6, 11) && cfg!(all(target_arch = "x86_64", target_env = "gnu"));
+    for (reset, way) in [(V8Reset::Auto, if can { "memory" } else { "fork" }), (V8Reset::Fork, "fork")] {
+        let engine = Arc::new(V8::new(&plugins(), reset));
+        assert_eq!(engine.fact(), None, "nothing runs yet");
+        let mut case = Case::new(Arc::clone(&engine) as Arc<dyn Engine>, Phase::PreCreate);
+        case.after = Some("{}");
+        let hook = case.prepare(b"let n = 0; export default () => ({ n: ++n })").await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(case.call(&*hook).await.amended(), r#"{"n":1}"#);
+        }
+        assert_eq!(engine.fact().map(|fact| fact.label), Some(("way", way)), "{reset:?} {release}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_v8_ends_one_process() {
@@ -104,7 +133,7 @@ async fn workers_have_no_way_out() {
         .run(b"export default () => ({ names: Reflect.ownKeys(globalThis).filter((n) => /snaphook|host|shared|WebAssembly|handlers/i.test(String(n))).map(String) })")
         .await;
     assert_eq!(names.amended(), r#"{"names":["SharedArrayBuffer"]}"#);
-    let nursery = Nursery::new(plugins().join(FOLDER));
+    let nursery = Nursery::new(plugins().join(FOLDER), V8Reset::Auto);
     let worker = nursery.worker().await.unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).unwrap();
     let field = |name: &str| {
@@ -122,7 +151,7 @@ async fn workers_have_no_way_out() {
 /// Everything ends with the server, however it ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_end_with_their_zygote() {
-    let engine = V8::new(&plugins());
+    let engine = V8::new(&plugins(), V8Reset::Auto);
     let nursery = Arc::clone(&engine.nursery);
     let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
     case.bench = case.bench.with_secret("begun", b"yes");
@@ -146,7 +175,7 @@ async fn workers_end_with_their_zygote() {
     assert_eq!(called.failure().cause, FailureCause::Trap, "{}", called.failure().message);
 }
 
-/// What a reused worker still had to do when it answered cannot reach into the next call.
+/// What a handler left to promises is done in its own call.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_a_call_stays_out_of_the_next() {
     let mut case = case(Phase::PreCreate);
@@ -158,8 +187,8 @@ async fn what_is_left_of_a_call_stays_out_of_the_next() {
             return { calls: ++calls, seen };
         }";
     let hook = case.prepare(source).await.unwrap();
-    for _ in 0..3 {
-        assert_eq!(case.call(&*hook).await.amended(), r#"{"calls":1,"seen":"nothing"}"#);
+    for calls in 1..=3 {
+        assert_eq!(case.call(&*hook).await.amended(), format!(r#"{{"calls":{calls},"seen":"nothing"}}"#));
     }
 }
 
@@ -167,7 +196,7 @@ async fn what_is_left_of_a_call_stays_out_of_the_next() {
 /// or took from the system.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_is_put_back_after_each_call() {
-    let engine = V8::new(&plugins());
+    let engine = V8::new(&plugins(), V8Reset::Auto);
     let idle = Arc::clone(&engine.idle);
     let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
     case.grants = "read = ['*']";
@@ -230,7 +259,7 @@ async fn a_process_is_put_back_after_each_call() {
 /// Workers that ended before they were used cost nobody a call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_gone_is_replaced() {
-    let engine = V8::new(&plugins());
+    let engine = V8::new(&plugins(), V8Reset::Auto);
     let nursery = Arc::clone(&engine.nursery);
     let case = Case::new(Arc::new(engine), Phase::PreCreate);
     let hook = case.prepare(b"export default () => ({ a: 1 })").await.unwrap();
@@ -243,7 +272,7 @@ async fn a_worker_that_is_gone_is_replaced() {
 /// Post hooks that wait for others take no place from hooks that clients wait for.
 #[tokio::test(flavor = "multi_thread")]
 async fn pre_and_post_hooks_have_places_of_their_own() {
-    let mut engine = V8::new(&plugins());
+    let mut engine = V8::new(&plugins(), V8Reset::Auto);
     engine.room = Arc::new(Room::new(0));
     let room = Arc::clone(&engine.room);
     let engine: Arc<dyn Engine> = Arc::new(engine);

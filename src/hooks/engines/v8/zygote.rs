@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,7 +16,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::frames::{Kind, receive};
 use super::process::Process;
 use super::socket::Socket;
-use super::worker::{ICU_FILE, LIBRARY_FILE};
+use super::worker::{FORK_ONLY, ICU_FILE, LIBRARY_FILE};
+use crate::config::V8Reset;
 
 /// Workers that wait. Each has about 2 MiB of its own.
 const SPARES_MAX: usize = 4;
@@ -33,6 +34,9 @@ const FORK_MAX: Duration = Duration::from_secs(10);
 /// Workers that are made when they are needed or a little before.
 pub(super) struct Nursery {
     folder: PathBuf,
+    reset: V8Reset,
+    /// Whether workers restore their memory, once one was started.
+    restores_memory: OnceLock<bool>,
     zygote: tokio::sync::Mutex<Option<Arc<Zygote>>>,
     spares: Mutex<Spares>,
 }
@@ -45,8 +49,19 @@ struct Spares {
 
 impl Nursery {
     /// `folder` holds the library.
-    pub(super) fn new(folder: PathBuf) -> Arc<Self> {
-        Arc::new(Nursery { folder, zygote: tokio::sync::Mutex::new(None), spares: Mutex::default() })
+    pub(super) fn new(folder: PathBuf, reset: V8Reset) -> Arc<Self> {
+        Arc::new(Nursery {
+            folder,
+            reset,
+            restores_memory: OnceLock::new(),
+            zygote: tokio::sync::Mutex::new(None),
+            spares: Mutex::default(),
+        })
+    }
+
+    /// Whether a worker puts its memory back after a call; `None` while no worker was started.
+    pub(super) fn restores_memory(&self) -> Option<bool> {
+        self.restores_memory.get().copied()
     }
 
     /// One sentence that says what to do if the library is not there.
@@ -129,9 +144,23 @@ impl Nursery {
             return Ok(Arc::clone(zygote));
         }
         self.check()?;
-        let started = tokio::time::timeout(START_MAX, Zygote::start(&self.folder)).await;
+        let started = tokio::time::timeout(START_MAX, Zygote::start(&self.folder, self.reset)).await;
         let started = started.unwrap_or_else(|_| Err(format!("V8 was not ready within {} s", START_MAX.as_secs())));
-        let zygote = Arc::new(started?);
+        let (zygote, restores_memory) = started?;
+        self.restores_memory.get_or_init(|| {
+            match (self.reset, restores_memory) {
+                (_, true) => tracing::info!("V8: the memory of its processes is restored after each call"),
+                (V8Reset::Fork, false) => {
+                    tracing::info!("V8: each call has a process of its own, as `hooks.v8.reset` says")
+                }
+                (V8Reset::Auto, false) => tracing::info!(
+                    "V8: each call has a process of its own, since this kernel or machine cannot tell what a call has \
+                     written (Linux 6.11 on x86-64 can)"
+                ),
+            }
+            restores_memory
+        });
+        let zygote = Arc::new(zygote);
         *present = Some(Arc::clone(&zygote));
         Ok(zygote)
     }
@@ -167,10 +196,15 @@ struct Zygote {
 }
 
 impl Zygote {
-    async fn start(folder: &Path) -> Result<Zygote, String> {
+    /// And whether the workers that it forks restore their memory.
+    async fn start(folder: &Path, reset: V8Reset) -> Result<(Zygote, bool), String> {
         let failed = |error: io::Error| format!("the V8 worker could not be started: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
-        let child = command(folder)
+        let mut command = command(folder);
+        if reset == V8Reset::Fork {
+            command.env(FORK_ONLY, "1");
+        }
+        let child = command
             .env("TZ", "UTC")
             // What is freed would be given back to the kernel again in each call: each goes back to the same moment.
             .env("MIMALLOC_PURGE_DELAY", "-1")
@@ -185,7 +219,10 @@ impl Zygote {
         let ours = zygote.control.try_clone().map_err(failed)?;
         let mut stream = Socket::new(ours).map_err(failed)?;
         match receive(&mut stream).await.map_err(failed)? {
-            Some(frame) if frame.kind == Kind::Ready => Ok(zygote),
+            Some(mut frame) if frame.kind == Kind::Ready => {
+                let told = frame.number().and_then(|_| frame.byte()).map_err(failed)?;
+                Ok((zygote, told != 0))
+            }
             Some(mut frame) => {
                 let message = frame.text().unwrap_or_default();
                 Err(format!("the V8 worker could not be started: {message}"))

@@ -1,30 +1,44 @@
 //! The one place where machine code is loaded that this process did not compile itself.
 #![expect(unsafe_code, reason = "wasmtime cannot check that a serialized component is one of its own")]
 
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 
-/// Loads what `Engine::precompile_component` gave. wasmtime checks its version, settings and target.
-///
-/// # Safety
-///
-/// `bytes` must be, unchanged, what this program gave in a process of this user: loading anything else runs it.
-unsafe fn load(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the caller's promise is the one that `deserialize` asks for.
-    unsafe { Component::deserialize(engine, bytes) }
+/// Compiled code of one kind.
+pub(in crate::hooks::engines) trait Code: Sized + Send + 'static {
+    /// Loads what the engine's `precompile_…` for this kind gave. wasmtime checks its version, settings and target.
+    ///
+    /// # Safety
+    ///
+    /// `bytes` must be, unchanged, what this program gave in a process of this user: loading anything else runs it.
+    unsafe fn load(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self>;
+}
+
+impl Code for Component {
+    unsafe fn load(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
+        // SAFETY: the caller's promise is the one that `deserialize` asks for.
+        unsafe { Component::deserialize(engine, bytes) }
+    }
+}
+
+impl Code for Module {
+    unsafe fn load(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
+        // SAFETY: the caller's promise is the one that `deserialize` asks for.
+        unsafe { Module::deserialize(engine, bytes) }
+    }
 }
 
 /// Loads what a subprocess just made.
-pub(super) fn load_compiled(engine: &Engine, compiled: &super::cache::Compiled) -> wasmtime::Result<Component> {
+pub(super) fn load_compiled<C: Code>(engine: &Engine, compiled: &super::cache::Compiled) -> wasmtime::Result<C> {
     // SAFETY: a `Compiled` is made by `cache` alone, of what `subprocess::run` gave: the reply of a process that this one has
     // started from its own program, over a socket that nobody else has.
-    unsafe { load(engine, compiled.bytes()) }
+    unsafe { C::load(engine, compiled.bytes()) }
 }
 
 /// Loads a cached file's content after [`super::cache`] found that only this user could have written it.
-pub(super) fn load_verified(engine: &Engine, content: &super::cache::Verified) -> wasmtime::Result<Component> {
+pub(super) fn load_verified<C: Code>(engine: &Engine, content: &super::cache::Verified) -> wasmtime::Result<C> {
     // SAFETY: a `Verified` is made in one place, by `cache::read`: the folder and the file belong to this user and nobody
     // else may write to them, and the checksum over all bytes, written by `cache::write` right after
     // they came from the subprocess, holds.
-    unsafe { load(engine, content.bytes()) }
+    unsafe { C::load(engine, content.bytes()) }
 }

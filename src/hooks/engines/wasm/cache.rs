@@ -11,13 +11,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 
-use super::artifact;
+use super::artifact::{self, Code};
 use super::config::{ENGINE_NAME, Runtime};
 use crate::hooks::engines::PrepareError;
 use crate::hooks::engines::subprocess::{self, Job};
@@ -65,7 +65,7 @@ impl CodeCache {
     }
 
     /// What is cached for `key`, if it is. `key` names the code and everything that went into it.
-    pub(in crate::hooks::engines) async fn find(&self, runtime: &Runtime, key: &str) -> Option<Component> {
+    async fn find<C: Code>(&self, runtime: &Runtime, key: &str) -> Option<C> {
         static PRUNED: Once = Once::new();
         let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
         let found = tokio::task::spawn_blocking(move || {
@@ -91,32 +91,40 @@ impl CodeCache {
         }
     }
 
-    /// Compiles code of this program's own and keeps it.
-    pub(in crate::hooks::engines) async fn trusted_component(
+    /// The same for a module of this program's own, which is not looked at.
+    pub(in crate::hooks::engines) async fn own_module(
         &self,
         runtime: &Runtime,
         key: &str,
         code: &[u8],
-    ) -> Result<Component, PrepareError> {
-        let compiled = subprocess::run_trusted(Job::Compile, code).await?;
-        self.keep(runtime, key, Compiled(compiled)).await
+    ) -> Result<Module, PrepareError> {
+        match self.find(runtime, key).await {
+            Some(module) => Ok(module),
+            None => {
+                tracing::info!("compiling what runs JavaScript hooks, which is done once");
+                let start = Instant::now();
+                let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
+                tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
+                self.keep(runtime, key, compiled).await
+            }
+        }
     }
 
-    async fn keep(&self, runtime: &Runtime, key: &str, compiled: Compiled) -> Result<Component, PrepareError> {
+    async fn keep<C: Code>(&self, runtime: &Runtime, key: &str, compiled: Compiled) -> Result<C, PrepareError> {
         let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
         let loaded = tokio::task::spawn_blocking(move || {
-            let component = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
+            let code = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
             // Without a cache everything works, only slower.
             if let Err(error) = cache.write(&path, &compiled.0) {
                 tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
             }
-            Ok::<_, String>(component)
+            Ok::<_, String>(code)
         });
         let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
         loaded.map_err(PrepareError::plain)
     }
 
-    fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
+    fn load<C: Code>(&self, engine: &Engine, path: &Path) -> Option<C> {
         let content = match self.read(path) {
             Ok(content) => content?,
             Err(error) => {
@@ -125,7 +133,7 @@ impl CodeCache {
             }
         };
         match artifact::load_verified(engine, &content) {
-            Ok(component) => Some(component),
+            Ok(code) => Some(code),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
                 None

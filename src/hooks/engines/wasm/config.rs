@@ -9,19 +9,26 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::ticker::Ticker;
 
 /// In cache keys, besides wasmtime's own hash of version and settings.
-pub(super) const ENGINE_NAME: &str = "wasmtime-47";
+pub(super) const ENGINE_NAME: &str = "wasmtime-48";
 
 /// Sandboxes that may exist at once, running or idle. Beyond it a call waits for one to end.
 const SANDBOXES_MAX: u32 = 512;
 
-/// Core memories, tables and instances inside one component. QuickJS with its adapters needs 1, 3 and 8. There are as
+/// Sandboxes of [`loading_runtime`] at once.
+const LOADING_MAX: u32 = 8;
+
+/// Core memories, tables and instances inside one component. There are as
 /// many in all as every sandbox may have: a hook that takes the most it can never leaves too few to another.
 const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 const INSTANCES_PER_COMPONENT: u32 = 32;
 
-/// Elements of one table: QuickJS has 2,000; a big Go or C# program a few ten thousand.
+/// Elements of one table: QuickJS has 500; a big Go or C# program a few ten thousand.
 const TABLE_ELEMENTS: usize = 100_000;
+
+/// Of each memory that stays resident. A sandbox that used much leaves so many pages to be looked at in later resets; 1 MiB is
+/// where small calls stay quickest after large ones.
+const MEMORY_KEPT_BYTES: usize = 1 << 20;
 
 /// Stack of the guest's code. QuickJS's own limit of recursion lies below it, so that JavaScript gets a RangeError.
 const STACK_BYTES: usize = 1 << 20;
@@ -45,18 +52,29 @@ impl Runtime {
 /// The process's runtime, made at the first use. The error is a sentence.
 pub(in crate::hooks::engines) fn runtime() -> Result<&'static Runtime, String> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    RUNTIME.get_or_init(start).as_ref().map_err(Clone::clone)
+    let start_pooled = || {
+        let engine = Engine::new(&config(true)).or_else(|error| {
+            // Address space may be limited (`ulimit -v`): then each sandbox is mapped when it is made, which is slower.
+            tracing::warn!(error = %error, "no pool of sandboxes, hooks will be slower");
+            Engine::new(&config(false))
+        });
+        start(engine, SANDBOXES_MAX)
+    };
+    RUNTIME.get_or_init(start_pooled).as_ref().map_err(Clone::clone)
 }
 
-fn start() -> Result<Runtime, String> {
-    let engine = Engine::new(&config(true)).or_else(|error| {
-        // Address space may be limited (`ulimit -v`): then each sandbox is mapped when it is made, which is slower.
-        tracing::warn!(error = %error, "no pool of sandboxes, hooks will be slower");
-        Engine::new(&config(false))
-    });
+/// A second one, without a pool, for what looks at all of a sandbox's memory: in the pool each page that was looked at makes
+/// every later reset of its slot slower.
+pub(in crate::hooks::engines) fn loading_runtime() -> Result<&'static Runtime, String> {
+    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    let start_plain = || start(Engine::new(&config(false)), LOADING_MAX);
+    RUNTIME.get_or_init(start_plain).as_ref().map_err(Clone::clone)
+}
+
+fn start(engine: wasmtime::Result<Engine>, sandboxes: u32) -> Result<Runtime, String> {
     let engine = engine.map_err(|error| format!("wasmtime cannot start: {error}"))?;
     let ticker = Ticker::start(engine.clone()).map_err(|error| format!("cannot start the epoch thread: {error}"))?;
-    Ok(Runtime { engine, ticker, sandboxes: Arc::new(Semaphore::new(SANDBOXES_MAX as usize)) })
+    Ok(Runtime { engine, ticker, sandboxes: Arc::new(Semaphore::new(sandboxes as usize)) })
 }
 
 /// An engine that compiles for the server's own, in another process. What it makes does not depend on the pool.
@@ -99,7 +117,7 @@ fn pool() -> PoolingAllocationConfig {
         .max_component_instance_size(4 << 20)
         .table_elements(TABLE_ELEMENTS)
         .max_unused_warm_slots(100)
-        .linear_memory_keep_resident(4 << 20)
+        .linear_memory_keep_resident(MEMORY_KEPT_BYTES)
         .table_keep_resident(1 << 20)
         .async_stack_keep_resident(64 << 10)
         // The kernel's list of touched pages, where it has it (Linux 6.7).

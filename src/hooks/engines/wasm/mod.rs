@@ -15,7 +15,7 @@ mod stdio;
 mod ticker;
 
 pub(super) use cache::CodeCache;
-pub(super) use config::{Runtime, compiler, runtime};
+pub(super) use config::{Runtime, compiler, loading_runtime, runtime};
 pub(super) use end::gave_up;
 pub(super) use lane::run;
 pub(super) use sandbox::Sandbox;

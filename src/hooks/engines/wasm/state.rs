@@ -157,6 +157,11 @@ impl<X> State<X> {
         self.session.clone()
     }
 
+    /// The call's clock; `None` between calls.
+    pub(in crate::hooks::engines) fn clock(&self) -> Option<Arc<Clock>> {
+        self.clock.clone()
+    }
+
     /// For what WASI keeps in the table on behalf of an engine.
     pub(in crate::hooks::engines) const fn extra_and_table(&mut self) -> (&mut X, &mut ResourceTable) {
         (&mut self.extra, &mut self.table)
@@ -190,10 +195,5 @@ where
 
 /// A broken limit as the error that ends the guest.
 pub(in crate::hooks::engines) fn fatal(error: HostError) -> wasmtime::Error {
-    wasmtime::Error::new(Broken(match error {
-        HostError::Fatal(failure) => failure,
-        HostError::Access(AccessError { message, .. }) => {
-            Failure { cause: FailureCause::Exception, message, limit: None }
-        }
-    }))
+    wasmtime::Error::new(Broken::from(error))
 }

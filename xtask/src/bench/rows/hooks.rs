@@ -8,34 +8,17 @@ use super::super::http::{Client, request};
 use super::super::load::{Load, Outcome};
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
-use super::{BODY, INSTANCES, PRE_HOOK, bind, press_creates, with_model};
+use super::{BODY, INSTANCES, PRE_HOOK, bind, with_model};
 use crate::shell::Result;
 use crate::{guests, native, needs};
 
 pub(super) const REUSE: &str = "[hooks]\nisolation = 'reuse'";
 
-pub(crate) fn create_quickjs(bench: &Bench) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (name, config, goal) in [("fresh", "", 12_000.0), ("reused", REUSE, 25_000.0)] {
-        let server = bench.server(&format!("create-quickjs-{name}"), config)?;
-        let mut client = with_model(&server)?;
-        bind(&mut client, "order", "preCreate", PRE_HOOK)?;
-        let outcome = press_creates(&server, 64, bench.run)?;
-        let what = format!("create, QuickJS pre hook, {name} sandbox, 64 connections");
-        rows.push(Row::rate(what, Goal::AtLeast(goal), &outcome, server.memory()?));
-        if name == "fresh" {
-            rows.push(Row::time("the same, p99", Some(Duration::from_millis(15)), outcome.percentile(0.99)));
-        }
-        server.stop()?;
-    }
-    Ok(rows)
-}
-
 /// The difference between the same request with and without the hook, one at a time. It is a dry run, which does all of a
 /// change but the write, so that the disk's moods stay out of a difference of microseconds.
 pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, config, bound) in [("fresh", "", 130), ("reused", REUSE, 12)] {
+    for (name, config, bound) in [("fresh", "", 50), ("reused", REUSE, 12)] {
         let server = bench.server(&format!("added-quickjs-{name}"), config)?;
         let mut client = with_model(&server)?;
         let row = difference(bench, &server, &mut client, |client| bind(client, "order", "preCreate", PRE_HOOK))?;

@@ -7,6 +7,7 @@ mod engines;
 mod events;
 mod hooks;
 mod instances;
+mod javascript;
 mod neighbours;
 mod queries;
 mod start;
@@ -25,18 +26,20 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 22] = [
+pub(crate) const ROWS: [RowEntry; 24] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
     ("create", "durable creates without hooks", instances::create),
-    ("create-quickjs", "creates with a QuickJS pre hook, fresh and reused sandboxes", hooks::create_quickjs),
+    ("javascript", "creates with QuickJS pre hooks, in times of creates without one", javascript::creates),
     ("get", "get by id", instances::get),
     ("hook-added", "what a pre hook adds to one change", hooks::added),
     ("v8-added", "what a V8 pre hook adds to one change", engines::v8_added),
     ("work", "hooks that compute, in all engines", engines::work),
     ("fairness", "64 hooks that compute at once", engines::fairness),
     ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
+    ("js-bundle", "PUT of a bundle of 100 KB to its first run", javascript::bundle_to_first_run),
+    ("first-start", "a start that has to compile what runs JavaScript", javascript::first_start),
     ("dev-save", "`snaphook dev`: save of a JS hook to bound", dev::save_to_bound),
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),

@@ -100,7 +100,7 @@ class AbortSignal extends EventTarget {
   #watch() {
     if (this.#watched || this.#aborted || this.#deadline === Infinity) return;
     this.#watched = true;
-    addTimer(() => this.aborted, floor(this.#deadline - now()) + 1, [], false);
+    addTimer(() => this.aborted, floor(this.#deadline - now()) + 1, [], false, false);
   }
 
   static abort(reason) {
@@ -154,6 +154,11 @@ class AbortSignal extends EventTarget {
     signal.#abort(reason);
   }
 
+  // For the runner, which minds the deadline itself.
+  static listenOf(signal, listener) {
+    EventTarget.prototype.addEventListener.call(signal, "abort", listener, { once: true });
+  }
+
   // Milliseconds until it aborts by itself.
   static leftOf(signal) {
     return signal.#deadline - now();
@@ -162,7 +167,9 @@ class AbortSignal extends EventTarget {
 
 const abortSignal = AbortSignal.abortOf;
 const signalLeft = AbortSignal.leftOf;
+const signalListen = AbortSignal.listenOf;
 delete AbortSignal.abortOf;
+delete AbortSignal.listenOf;
 delete AbortSignal.leftOf;
 
 class AbortController {

@@ -199,19 +199,18 @@ class Response extends Body {
   }
 }
 
-function send(input, init) {
-  const request = new Request(input, init ?? {});
-  const { signal } = request;
-  signal.throwIfAborted();
-  const left = signalLeft(signal);
-  const head = {
+function headOf(request) {
+  const left = signalLeft(request.signal);
+  return stringify({
     method: request.method,
     url: request.url,
     headers: headerRows(request.headers),
     redirect: `${request.redirect}`,
     timeout: isFiniteNumber(left) ? max(1, floor(left)) : null,
-  };
-  const [answer, body] = hostSend(stringify(head), peekBody(request) ?? new NativeUint8Array(0));
+  });
+}
+
+function responseOf(signal, answer, body) {
   signal.throwIfAborted();
   const { status, url, redirected, headers } = answerOf(answer);
   const response = new Response(null, { headers });
@@ -226,29 +225,23 @@ function send(input, init) {
 const RESPONSE_MEMBERS = ["status", "statusText", "ok", "headers", "url", "redirected", "type", "body", "bodyUsed",
   "text", "json", "bytes", "arrayBuffer", "clone"];
 
-// A promise of the response that can be used as the response too, since it is there when fetch returns.
+// A promise of the response that can be used as the response too: that waits for it.
 function fetch(input, init) {
-  let response = null;
-  let failed = false;
-  let failure;
+  const pending = new Pending(RESPONSE_MEMBERS, (response, name) => {
+    const value = response[name];
+    return typeof value === "function" ? value.bind(response) : value;
+  });
   try {
-    response = send(input, init);
+    const request = new Request(input, init ?? {});
+    const { signal } = request;
+    signal.throwIfAborted();
+    const body = peekBody(request) ?? new NativeUint8Array(0);
+    pending.start("send", headOf(request), body, (answer, bytes) => responseOf(signal, answer, bytes));
+    signalListen(signal, () => pending.abort(() => signal.throwIfAborted()));
   } catch (error) {
-    failed = true;
-    failure = error;
+    pending.fail(error);
   }
-  const promise = new NativePromise((resolve, reject) => (failed ? reject(failure) : resolve(response)));
-  for (const name of RESPONSE_MEMBERS) {
-    defineProperty(promise, name, {
-      get() {
-        if (failed) throw failure;
-        const value = response[name];
-        return typeof value === "function" ? value.bind(response) : value;
-      },
-      configurable: true,
-    });
-  }
-  return promise;
+  return pending.promise;
 }
 
 define(globals, "Headers", Headers);

@@ -7,7 +7,6 @@ const uncurry = Function.prototype.bind.bind(Function.prototype.call);
 const { parse, stringify } = JSON;
 const {
   defineProperty, defineProperties, keys: objectKeys, getPrototypeOf, prototype: ObjectPrototype,
-  freeze, getOwnPropertyNames,
 } = Object;
 const NativePromise = Promise;
 const promisePrototype = Promise.prototype;

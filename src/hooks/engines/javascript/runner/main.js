@@ -1,8 +1,9 @@
 // The way of one call: load the source, run the handler, answer.
 //
 // An answer is one character for what it is, one for whether work is left behind (`1`: this sandbox must not serve
-// another call), and the rest: `a` accept · `m` the returned data as JSON text · `o` the length of data that is too long ·
-// `t` what was returned that is no data, in words · `j` why the data is no JSON · `r` a Reject · `e` what was thrown.
+// another call), and the rest: `a` accept · `l` accept, though `after` was changed in vain · `m` the returned data as JSON text ·
+// `o` the length of data that is too long · `t` what was returned that is no data, in words · `j` why the data is no JSON ·
+// `r` a Reject · `e` what was thrown.
 
 const ANSWER_LENGTH_MAX = 16 * 1024 * 1024;
 
@@ -35,6 +36,8 @@ let handlers = null;
 let given = null;
 let pending = null;
 let wantsData = false;
+// `after` and what it was, as JSON, where the source may change it in place.
+let watched = null;
 let marker = "";
 
 export function check(source) {
@@ -60,6 +63,9 @@ export function run(source, phase, context, mark) {
   if (source !== "") load(source);
   marker = mark;
   wantsData = slice(phase, 0, 3) === "pre";
+  // With `?` behind the phase, it is looked for changes that are lost.
+  const watches = charAt(phase, phase.length - 1) === "?";
+  if (watches) phase = slice(phase, 0, -1);
   try {
     if (program !== null) {
       const loaded = program;
@@ -67,7 +73,9 @@ export function run(source, phase, context, mark) {
       handlers = loaded();
     }
     const handler = handlers[phase] ?? handlers.default;
-    given = parse(context);
+    // Text, or what was made of it.
+    given = typeof context === "string" ? parse(context) : context;
+    watched = watches ? { after: given.after, was: stringify(given.after) } : null;
     given.read = read;
     given.write = write;
     given.fetch = fetch;
@@ -96,11 +104,8 @@ function isPromise(value) {
 export function settle() {
   const returned = pending;
   pending = null;
-  inTask = true;
-  arm();
   const settled = new NativePromise((done) => {
     const fulfilled = (value) => {
-      inTask = false;
       let text;
       try {
         text = answer(value);
@@ -109,10 +114,7 @@ export function settle() {
       }
       done(text);
     };
-    const rejected = (error) => {
-      inTask = false;
-      done(failure(error));
-    };
+    const rejected = (error) => done(failure(error));
     try {
       // A promise, most of the time.
       promiseThen(withoutSpecies(returned), fulfilled, rejected);
@@ -121,14 +123,13 @@ export function settle() {
       promiseThen(withoutSpecies(new NativePromise((resolve) => resolve(returned))), fulfilled, rejected);
     }
   });
-  // The runtime looks it up.
   defineProperty(settled, "then", { value: nativeThen });
   return withoutSpecies(settled);
 }
 
 function answer(value) {
   const left = leftBehind();
-  if (!wantsData || value === undefined || value === null) return "a" + left;
+  if (!wantsData || value === undefined || value === null) return (hasLostChange() ? "l" : "a") + left;
   let text;
   try {
     const fault = faultOf(value);
@@ -141,6 +142,18 @@ function answer(value) {
   if (text === undefined) return "t" + left + "nothing that JSON can hold" + EXPECTED;
   if (text.length > ANSWER_LENGTH_MAX) return "o" + left + text.length;
   return "m" + left + text;
+}
+
+// Whether the handler changed `after`, which it did not return.
+function hasLostChange() {
+  if (watched === null) return false;
+  const { after, was } = watched;
+  watched = null;
+  try {
+    return stringify(after) !== was;
+  } catch {
+    return true;
+  }
 }
 
 function markInfinite(name, value) {
@@ -161,15 +174,5 @@ function failure(error) {
 }
 
 function leftBehind() {
-  return timers.length > 0 || waits > 0 ? "1" : "0";
-}
-
-// Nothing of the runner's own is left where a hook would stumble over it. The runtime looks its namespace up on every
-// async call, so it stays, but it cannot be changed.
-delete globals.wit;
-const namespace = globals.__cqjs;
-if (namespace) {
-  freeze(namespace.asyncExports ?? {});
-  freeze(namespace);
-  defineProperty(globals, "__cqjs", { value: namespace, writable: false, enumerable: false, configurable: false });
+  return timers.length > 0 ? "1" : "0";
 }

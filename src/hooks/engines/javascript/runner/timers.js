@@ -1,22 +1,19 @@
-// setTimeout and its kin. They run while an async handler waits; what is left when it has answered is given up.
+// setTimeout and its kin. The engine asks when the next one is `due`, waits, and calls `wake`: while an async handler waits,
+// and once more when the handler has answered, until no timer is left that holds the call.
 
 let timers = [];
 let timerSequence = 0;
-// Whether a task is there that the host's futures can wake.
-let inTask = false;
-// When the earliest wait that is under way ends.
-let wakesAt = Infinity;
-let waits = 0;
 
 const TIMER_MAX = 0x7fffffff;
 
-function addTimer(callback, delay, args, every) {
+// A call waits for its timers, but not for those of signals: they `hold` nothing.
+function addTimer(callback, delay, args, every, holds) {
   if (typeof callback !== "function") throw new NativeTypeError("a timer needs a function");
+  hostObserve(0);
   const number = +delay;
   const milliseconds = number > 0 ? min(trunc(number), TIMER_MAX) : 0;
-  const timer = { id: ++timerSequence, due: now() + milliseconds, every: every ? max(milliseconds, 1) : 0, callback, args };
+  const timer = { id: ++timerSequence, due: now() + milliseconds, every: every ? max(milliseconds, 1) : 0, callback, args, holds };
   timers[timers.length] = timer;
-  if (inTask) arm();
   return timer.id;
 }
 
@@ -29,19 +26,20 @@ function removeTimer(id) {
   timers.length = kept;
 }
 
-// Sees to it that the host wakes us for the next timer.
-function arm() {
-  let due = Infinity;
-  for (let index = 0; index < timers.length; index++) due = min(due, timers[index].due);
-  if (due >= wakesAt) return;
-  wakesAt = due;
-  waits++;
-  promiseThen(withoutSpecies(hostWait(max(0, due - now())).read()), wake, wake);
+// Milliseconds until the next timer; negative if there is none, or none that holds a call whose handler has answered.
+function due(hasAnswered) {
+  if (timers.length === 0) return -1;
+  let first = Infinity;
+  let holds = !hasAnswered;
+  for (let index = 0; index < timers.length; index++) {
+    first = min(first, timers[index].due);
+    holds ||= timers[index].holds;
+  }
+  return holds ? max(0, first - now()) : -1;
 }
 
+// Time has passed.
 function wake() {
-  waits--;
-  wakesAt = Infinity;
   // Timers that callbacks add wait for the next turn, or they would starve everything else.
   const last = timerSequence;
   const present = now();
@@ -55,28 +53,47 @@ function wake() {
     if (next === null) break;
     if (next.every > 0) next.due = present + next.every;
     else removeTimer(next.id);
-    fire(next);
+    fire(next.callback, next.args);
   }
-  arm();
 }
 
-function fire(timer) {
+// What a callback throws fails the call: nobody is there to catch it.
+function fire(callback, args) {
   try {
-    const { callback, args } = timer;
     args.length === 0 ? callback() : callback(...args);
   } catch (error) {
-    hostLog(3, toWellFormed("a timer's callback threw: " + inspect(error)));
+    hostFail(error);
   }
 }
 
-define(globals, "setTimeout", (callback, delay, ...args) => addTimer(callback, delay, args, false));
-define(globals, "setInterval", (callback, delay, ...args) => addTimer(callback, delay, args, true));
-define(globals, "setImmediate", (callback, ...args) => addTimer(callback, 0, args, false));
+define(globals, "setTimeout", (callback, delay, ...args) => addTimer(callback, delay, args, false, true));
+define(globals, "setInterval", (callback, delay, ...args) => addTimer(callback, delay, args, true, true));
+define(globals, "setImmediate", (callback, ...args) => addTimer(callback, 0, args, false, true));
 define(globals, "clearTimeout", removeTimer);
 define(globals, "clearInterval", removeTimer);
 define(globals, "clearImmediate", removeTimer);
-if (typeof globals.queueMicrotask !== "function") {
-  define(globals, "queueMicrotask", (callback) => {
-    promiseThen(NativePromise.resolve(), () => report(callback));
-  });
+define(globals, "queueMicrotask", (callback) => {
+  if (typeof callback !== "function") throw new NativeTypeError("a microtask needs a function");
+  promiseThen(withoutSpecies(new NativePromise((resolve) => resolve())), () => fire(callback, []));
+});
+
+// performance counts from when a sandbox is first asked for it.
+let timeOrigin = 0;
+
+function originOfTime() {
+  if (timeOrigin === 0) timeOrigin = now();
+  return timeOrigin;
 }
+
+define(globals, "performance", {
+  now() {
+    const origin = originOfTime();
+    return now() - origin;
+  },
+  get timeOrigin() {
+    return originOfTime();
+  },
+  toJSON() {
+    return { timeOrigin: originOfTime() };
+  },
+});

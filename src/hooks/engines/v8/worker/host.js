@@ -117,6 +117,18 @@ function hostExecute(command, stdin) {
   return [takeText(0), takeBytes(1), takeBytes(2)];
 }
 
+// Here a host call is over before the script goes on.
+const DONE_CALL = { finish() {}, cancel() {} };
+
+function hostStart(operation, text, bytes, done) {
+  const parts = operation === "send" ? hostSend(text, bytes) : hostExecute(text, bytes);
+  done(parts[0], parts[1], parts[2]);
+  return DONE_CALL;
+}
+
+// The source runs at each call: there is nothing to observe.
+function hostObserve() {}
+
 function hostUrl(args) {
   giveText(args, URL_, 0);
   return takeText(0);
@@ -146,10 +158,10 @@ function hostDecode(data, fatal) {
   return head[1] === 0 ? undefined : takeText(0);
 }
 
-// Timers wait here until nothing else is left to do.
-let sleepers = [];
+// What a callback threw that nobody caught; the first counts.
+let thrown = null;
 
-function hostWait(milliseconds) {
-  return { read: () => new NativePromise((wakeUp) => { sleepers[sleepers.length] = { due: now() + milliseconds, wakeUp }; }) };
+function hostFail(error) {
+  thrown ??= { error };
 }
 

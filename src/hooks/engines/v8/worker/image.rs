@@ -9,6 +9,22 @@
 //! do where the kernel cannot tell.
 //!
 //! What is not memory stays as it is: the worker's own code sees to its priority and its limits.
+//!
+//! What the unsafe code here relies on of others:
+//!
+//! - the kernel: PAGEMAP_SCAN tells every page of a private file mapping that was written since; PROCMAP_QUERY tells every
+//!   mapping that can be written. Both are tried before a process is kept ([`Image::works`], [`Mark::set`]).
+//! - V8: with `--single-threaded` no other thread of it runs in a child, so nothing writes while memory is moved or put back, and
+//!   nothing of its state is outside of its memory: the code that it makes, its timers and its caches stand in private
+//!   mappings of the process. The library is of one version, whose digest `cargo xtask v8` checks.
+//! - glibc: `swapcontext` and `setcontext` keep the registers, the floating point state and the mask of signals, and change
+//!   nothing else; what `malloc` knows of the heap and the stacks stands in memory that can be written, of this process alone.
+//!   `errno` and other variables of the thread do too.
+//! - mimalloc, the allocator of the server's own code: all that it knows stands in such memory as well. With
+//!   `MIMALLOC_PURGE_DELAY=-1` it gives nothing back to the kernel, so the map of memory stays the same between two calls.
+//!
+//! A process whose map of memory is another one after a call ends, so what breaks one of these in a way that shows there
+//! costs time and nothing else.
 #![expect(unsafe_code, reason = "it exchanges the memory of the process under itself")]
 
 use std::fs::{self, File};
@@ -22,17 +38,24 @@ use super::{DONE, system};
 /// As the kernel has them on the architecture that this is for.
 const PAGE: usize = 4096;
 
-/// Most pages that a call may have written, and that are saved at first: more cost more than a new process.
+/// Most pages that a call may have written, 8 MiB: to look through and copy more is no faster than a new process.
 const WRITTEN_MAX: usize = 2048;
+
+/// Most pages that are saved where a child waits for its first call: half of what a call may write.
 const SAVED_MAX: usize = 1024;
 
-/// Pieces of memory that can be written.
+/// Pieces of memory that can be written. A process that has more is not restored.
 const RANGES_MAX: usize = 128;
 
-/// Pieces that are so close are looked through at once: what is between them costs less than another question.
+/// Pieces that are so close are looked through at once: the kernel passes over what is not mapped between them faster than it
+/// answers another question.
 const NEAR: usize = 64 << 20;
 
+/// Stack of [`away`], which calls few functions and keeps what is large in [`Kept`].
 const STACK_BYTES: usize = 64 << 10;
+
+/// Regions that one question to the kernel tells while the zygote's memory is moved; where there are more it is asked again.
+const REGIONS: usize = 512;
 
 /// What a file in memory holds of the zygote.
 pub(super) struct Image {
@@ -76,7 +99,7 @@ impl Image {
         rustix::fs::ftruncate(&file, total as u64)?;
         // What is allocated stands in memory that is moved itself: nothing may be from here on.
         let mut ranges = Vec::with_capacity(RANGES_MAX);
-        let mut regions = vec![Region::default(); 512];
+        let mut regions = vec![Region::default(); REGIONS];
         let mut offset = 0;
         for piece in shared {
             // SAFETY: the piece is this process's own, readable and writable memory, and no other thread writes to it.
@@ -98,6 +121,11 @@ impl Image {
         ranges.push(Range { start: stack.start, end: stack.end, content: 0 });
         ranges.sort_unstable_by_key(|range| range.start);
         Ok(Image { ranges })
+    }
+
+    /// Whether this kernel answers the question that a restore begins with.
+    pub(super) fn works(&self) -> bool {
+        File::open("/proc/self/maps").is_ok_and(|maps| map_from(maps.as_raw_fd(), 0).is_some())
     }
 }
 

@@ -37,6 +37,9 @@ use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 const HOST: &str = include_str!("host.js");
 const TURNS: &str = include_str!("turns.js");
 
+/// In the environment: no memory is to be restored.
+pub(super) const FORK_ONLY: &str = "SNAPHOOK_V8_FORK_ONLY";
+
 /// One thread for JavaScript and all that serves it; what was compiled before the fork stays.
 const FLAGS: &str = "--single-threaded --no-flush-bytecode";
 
@@ -353,7 +356,7 @@ impl Worker {
     /// The zygote stays in here; its children return, each with a socket of its own.
     fn fork_children(&mut self) -> io::Result<()> {
         // Without one each process serves one call.
-        self.image = Image::take().ok();
+        self.image = if std::env::var_os(FORK_ONLY).is_some() { None } else { Image::take().ok().filter(Image::works) };
         let ruleset = confine::zygote().map_err(io::Error::other)?;
         self.tell_ready()?;
         let zygote = std::process::id();
@@ -376,7 +379,10 @@ impl Worker {
     }
 
     fn tell_ready(&self) -> io::Result<()> {
-        Draft::new(Kind::Ready).number(std::process::id().into()).write(&self.connection)
+        Draft::new(Kind::Ready)
+            .number(std::process::id().into())
+            .byte(self.image.is_some().into())
+            .write(&self.connection)
     }
 
     fn load(&mut self) -> io::Result<()> {

@@ -23,27 +23,32 @@ function next() {
   const marker = takeText(1);
   const given = takeText(2);
   settled = undefined;
+  thrown = null;
   const answered = run("", phase, given, marker);
-  if (answered !== null) return answered;
-  promiseThen(settle(), (text) => { settled = text; });
+  if (answered === null) promiseThen(settle(), (text) => { settled = text; });
+  else settled = answered;
+  // What the handler left to promises runs first.
   return null;
 }
 
 function turn() {
-  if (settled !== undefined) return settled;
-  let first = -1;
-  for (let index = 0; index < sleepers.length; index++) {
-    if (first < 0 || sleepers[index].due < sleepers[first].due) first = index;
-  }
-  if (first < 0) return undefined;
-  const sleeper = sleepers[first];
-  const rest = [];
-  for (let index = 0; index < sleepers.length; index++) if (index !== first) rest[rest.length] = sleepers[index];
-  sleepers = rest;
+  const milliseconds = due(settled !== undefined);
+  if (milliseconds < 0) return ending();
   head[2] = 0;
-  act(WAIT, max(0, sleeper.due - now()));
-  sleeper.wakeUp();
+  act(WAIT, milliseconds);
+  wake();
   return null;
+}
+
+// The answer, or what went wrong beside it.
+function ending() {
+  if (thrown === null || (settled !== undefined && isFailure(settled))) return settled;
+  return failure(thrown.error);
+}
+
+function isFailure(text) {
+  const kind = charAt(text, 0);
+  return kind === "e" || kind === "r";
 }
 
 // What every call goes through is compiled before the first fork.

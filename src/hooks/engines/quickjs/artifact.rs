@@ -1,0 +1,25 @@
+//! The runner's module as it lies in the repository: QuickJS with the scripts loaded, as a snapshot, in WebAssembly.
+//!
+//! `cargo xtask runner` makes it of the sources: the crate in runner/, with QuickJS as the crate rquickjs brings it
+//! (xtask/src/runner.rs), then the scripts (the tests below). runner/runner.sha256 names its SHA-256 and that of the sources.
+
+/// Compressed with zstd.
+const COMPRESSED: &[u8] = include_bytes!("runner/runner.wasm.zst");
+
+/// A line for each: SHA-256, two blanks, name.
+const DIGESTS: &str = include_str!("runner/runner.sha256");
+
+/// The module, and its SHA-256 in hexadecimal digits.
+pub(super) fn runner() -> Result<(Vec<u8>, &'static str), String> {
+    let module = zstd::decode_all(COMPRESSED).map_err(|error| format!("the JavaScript runner is damaged: {error}"))?;
+    let digest = digest_of("runner.wasm").ok_or("the JavaScript runner has no digest")?;
+    Ok((module, digest))
+}
+
+fn digest_of(name: &str) -> Option<&'static str> {
+    DIGESTS.lines().find_map(|line| line.strip_suffix(name)?.strip_suffix("  "))
+}
+
+#[cfg(test)]
+#[path = "artifact_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! Host calls of one run that go on beside the guest, and the answers that wait for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::hooks::context::Failure;
+use crate::hooks::engines::limits::Broken;
+use crate::hooks::engines::wasm::fatal;
+use crate::hooks::host_memory::Kept;
+use crate::hooks::session::Session;
+
+/// Calls under way at once; more of them wait to be started.
+const RUNNING_MAX: usize = 64;
+
+/// As for timers in browsers.
+const TIMER_MILLISECONDS_MAX: f64 = 0x7fff_ffff as f64;
+
+/// What a call answers: a text, and up to two pieces of bytes.
+pub(super) type Parts = Vec<Vec<u8>>;
+
+/// An answer, and the memory of the run that is kept for it.
+type Answer = Result<(Parts, Kept), Failure>;
+
+/// Aborts what is under way when it is dropped.
+#[derive(Default)]
+pub(super) struct Calls {
+    running: JoinSet<(u32, Answer)>,
+    handles: HashMap<u32, AbortHandle>,
+    /// In the order of their ends.
+    done: Vec<(u32, (Parts, Kept))>,
+    last: u32,
+    /// What the guest takes next.
+    parts: Parts,
+    _kept: Kept,
+}
+
+impl Calls {
+    /// Starts a call; its number. Waits while too many are under way.
+    pub(super) async fn start(
+        &mut self,
+        session: &Arc<Session>,
+        call: impl Future<Output = Result<Parts, Failure>> + Send + 'static,
+    ) -> Result<u32, Broken> {
+        while self.running.len() >= RUNNING_MAX {
+            self.join().await?;
+        }
+        // 0 stands for none.
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let (number, memory) = (self.last, Arc::clone(session.memory()));
+        let background = session.background();
+        let handle = self.running.spawn(async move {
+            let _background = background;
+            let answer = call.await.and_then(|parts| {
+                let kept = Kept::new(memory, parts.iter().map(Vec::len).sum())?;
+                Ok((parts, kept))
+            });
+            (number, answer)
+        });
+        self.handles.insert(number, handle);
+        Ok(number)
+    }
+
+    /// Waits for the call `wanted`, 0 for any, or for a timer. Gives the call's number with its answer made ready to be
+    /// taken, or 0 after the time.
+    pub(super) async fn wait(
+        &mut self,
+        session: &Arc<Session>,
+        wanted: u32,
+        milliseconds: f64,
+    ) -> wasmtime::Result<u32> {
+        let has_timer = milliseconds >= 0.0;
+        let time = Duration::from_millis(milliseconds.clamp(0.0, TIMER_MILLISECONDS_MAX) as u64);
+        let timer = session.sleep(time);
+        tokio::pin!(timer);
+        loop {
+            let found = self.done.iter().position(|(number, _)| wanted == 0 || *number == wanted);
+            if let Some(index) = found {
+                let (number, answer) = self.done.remove(index);
+                (self.parts, self._kept) = answer;
+                return Ok(number);
+            }
+            if self.running.is_empty() && !has_timer {
+                return Err(wasmtime::format_err!("it waits for a call that is not under way"));
+            }
+            tokio::select! {
+                biased;
+                joined = self.join(), if !self.running.is_empty() => joined.map_err(wasmtime::Error::new)?,
+                slept = &mut timer, if has_timer => {
+                    slept.map_err(fatal)?;
+                    return Ok(0);
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of one. A broken limit ends the guest, whatever it waits for.
+    async fn join(&mut self) -> Result<(), Broken> {
+        match self.running.join_next().await {
+            Some(Ok((number, answer))) => {
+                self.handles.remove(&number);
+                self.done.push((number, answer.map_err(Broken)?));
+            }
+            Some(Err(error)) if error.is_panic() => {
+                return Err(Broken::internal(format!("a host call failed: {error}")));
+            }
+            // Cancelled, or none.
+            Some(Err(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for that call any more.
+    pub(super) fn cancel(&mut self, call: u32) {
+        if let Some(handle) = self.handles.remove(&call) {
+            handle.abort();
+        }
+        self.done.retain(|(number, _)| *number != call);
+    }
+
+    /// The answer of a call that was not started but waited for.
+    pub(super) fn answer(&mut self, parts: Parts) {
+        (self.parts, self._kept) = (parts, Kept::default());
+    }
+
+    pub(super) fn part(&self, part: u32) -> Option<usize> {
+        self.parts.get(part as usize).map(Vec::len)
+    }
+
+    pub(super) fn take(&mut self, part: u32) -> Vec<u8> {
+        self.parts.get_mut(part as usize).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.done.is_empty()
+    }
+}

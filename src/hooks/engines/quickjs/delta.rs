@@ -1,0 +1,114 @@
+//! What loading a hook changed in the memory of the runner: a call starts from the module's snapshot and a copy of this.
+
+use wasmtime::Result;
+
+use super::guest::outside;
+
+/// Changes are kept in whole lines of the processor's cache.
+const LINE_BYTES: usize = 64;
+
+/// So many unchanged lines between two changes are copied along: that takes less time than another range.
+const GAP_LINES: usize = 2;
+
+/// Bytes that differ from the snapshot, by their places.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Delta {
+    /// Place and length.
+    ranges: Vec<(usize, usize)>,
+    /// Of all ranges, one after the other.
+    bytes: Vec<u8>,
+    /// Size of the memory.
+    memory_bytes: usize,
+}
+
+impl Delta {
+    /// `base`, which is whole lines, became `after`, which may be longer; what lies before `start` does not matter.
+    pub(super) fn between(base: &[u8], after: &[u8], start: usize) -> Delta {
+        const NOTHING: [u8; LINE_BYTES] = [0; LINE_BYTES];
+        let mut delta = Delta { memory_bytes: after.len(), ..Delta::default() };
+        let is_same = |line: usize| {
+            let range = line * LINE_BYTES..((line + 1) * LINE_BYTES).min(after.len());
+            let before = base.get(range.clone()).unwrap_or(&NOTHING[..range.len()]);
+            before == &after[range]
+        };
+        // First and last changed line of a range.
+        let mut open: Option<(usize, usize)> = None;
+        for line in start / LINE_BYTES..after.len().div_ceil(LINE_BYTES) {
+            if is_same(line) {
+                continue;
+            }
+            open = match open {
+                Some((first, last)) if line - last <= GAP_LINES + 1 => Some((first, line)),
+                Some(range) => {
+                    delta.push(after, range);
+                    Some((line, line))
+                }
+                None => Some((line, line)),
+            };
+        }
+        open.into_iter().for_each(|range| delta.push(after, range));
+        delta.bytes.shrink_to_fit();
+        delta.ranges.shrink_to_fit();
+        delta
+    }
+
+    fn push(&mut self, after: &[u8], (first, last): (usize, usize)) {
+        let (start, end) = (first * LINE_BYTES, ((last + 1) * LINE_BYTES).min(after.len()));
+        self.ranges.push((start, end - start));
+        self.bytes.extend_from_slice(&after[start..end]);
+    }
+
+    /// Copies the changes into a memory that is at least [`Delta::memory_bytes`] long.
+    pub(super) fn apply(&self, memory: &mut [u8]) -> Result<()> {
+        let mut bytes = &self.bytes[..];
+        for &(start, length) in &self.ranges {
+            let (range, rest) = bytes.split_at(length);
+            memory.get_mut(start..start + length).ok_or_else(outside)?.copy_from_slice(range);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// What it weighs in this process, and what each call copies.
+    pub(super) const fn copied_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_changes_makes_the_same_memory() {
+        let base: Vec<u8> = (0..4096).map(|index| (index % 251) as u8).collect();
+        let mut after = base.clone();
+        after.resize(4096 + 1000, 0);
+        // Before the start, at it, two near each other, one far away, at the end of the base, in what grew, at the very end.
+        for place in [3, 128, 700, 830, 2000, 4095, 4500, 5095] {
+            after[place] ^= 0x55;
+        }
+        let delta = Delta::between(&base, &after, 128);
+        assert_eq!(delta.memory_bytes(), after.len());
+        assert!(delta.copied_bytes() < 1000, "{}", delta.copied_bytes());
+        assert_eq!(delta.ranges.len(), 6, "{:?}", delta.ranges);
+        let mut memory = base.clone();
+        memory.resize(after.len(), 0);
+        delta.apply(&mut memory).unwrap();
+        assert_eq!(memory[128..], after[128..]);
+        assert_eq!(memory[..128], base[..128]);
+        assert!(delta.apply(&mut base.clone()).is_err(), "a memory that is too short");
+    }
+
+    #[test]
+    fn nothing_changed_is_nothing_to_copy() {
+        let base = vec![7; 1024];
+        let delta = Delta::between(&base, &base, 0);
+        assert_eq!((delta.copied_bytes(), delta.memory_bytes()), (0, 1024));
+        assert_eq!(Delta::between(&base, &[&base[..], &[0; 64]].concat(), 0).copied_bytes(), 0);
+    }
+}

@@ -1,0 +1,233 @@
+//! One instance of the runner's module: its exports, and its memory, which is looked at only within its bounds.
+
+use wasmtime::{Extern, InstancePre, Linker, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::delta::Delta;
+use super::host::{self, Extra};
+use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
+use crate::hooks::engines::wasm::{Runtime, State};
+
+/// `run` gives this without a text: nothing is left that could settle the handler's promise.
+const NEVER: u64 = 1;
+
+/// With this bit of the length, `compile` gives an error.
+const NOT_COMPILED: u64 = 1 << 31;
+
+/// What goes into the guest's input buffer; longer parts get memory of their own.
+const INPUT_BYTES: usize = 64 << 10;
+
+/// The module, linked for one runtime.
+pub(super) struct Code {
+    instance: InstancePre<State<Extra>>,
+    memory: ModuleExport,
+    input: ModuleExport,
+    alloc: ModuleExport,
+    run: ModuleExport,
+}
+
+impl Code {
+    pub(super) fn new(runtime: &Runtime, module: &Module) -> wasmtime::Result<Code> {
+        let mut linker = Linker::new(&runtime.engine);
+        host::link(&mut linker)?;
+        let export = |name: &str| {
+            module.get_export_index(name).ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))
+        };
+        Ok(Code {
+            instance: linker.instantiate_pre(module)?,
+            memory: export("memory")?,
+            input: export("input")?,
+            alloc: export("alloc")?,
+            run: export("run")?,
+        })
+    }
+}
+
+/// An instance in a store.
+#[derive(Clone, Copy)]
+pub(super) struct Guest {
+    instance: wasmtime::Instance,
+    memory: Memory,
+}
+
+type GuestStore = Store<State<Extra>>;
+
+impl Guest {
+    pub(super) async fn new(code: &Code, store: &mut GuestStore) -> wasmtime::Result<Guest> {
+        let instance = code.instance.instantiate_async(&mut *store).await?;
+        let memory = instance.get_module_export(&mut *store, &code.memory).and_then(Extern::into_memory);
+        let memory = memory.ok_or_else(|| wasmtime::format_err!("its memory is none"))?;
+        let guest = Guest { instance, memory };
+        let extra = &mut store.data_mut().extra;
+        (extra.memory, extra.guest) = (Some(memory), Some(guest));
+        Ok(guest)
+    }
+
+    /// One that has loaded a hook.
+    pub(super) async fn loaded(code: &Code, store: &mut GuestStore, delta: &Delta) -> wasmtime::Result<Guest> {
+        let guest = Guest::new(code, store).await?;
+        let present = guest.memory.data_size(&*store);
+        if delta.memory_bytes() > present {
+            let pages = (delta.memory_bytes() - present) / WASM_PAGE_BYTES;
+            guest.memory.grow_async(&mut *store, pages as u64).await?;
+        }
+        delta.apply(guest.memory.data_mut(store))?;
+        Ok(guest)
+    }
+
+    pub(super) fn bytes<'a>(&self, store: &'a GuestStore) -> &'a [u8] {
+        self.memory.data(store)
+    }
+
+    /// Calls an export by its name.
+    pub(super) async fn call<P: WasmParams + Sync, R: WasmResults + Sync>(
+        &self,
+        store: &mut GuestStore,
+        name: &str,
+        arguments: P,
+    ) -> wasmtime::Result<R> {
+        let function: TypedFunc<P, R> = self.instance.get_typed_func(&mut *store, name)?;
+        function.call_async(store, arguments).await
+    }
+
+    /// Compiles a source: its bytecode, or why it cannot be compiled, as JSON.
+    pub(super) async fn compile(
+        &self,
+        store: &mut GuestStore,
+        source: &str,
+    ) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        let at = self.put(store, source.as_bytes()).await?;
+        let out: u64 = self.call(store, "compile", (at, length(source.as_bytes())?)).await?;
+        let bytes = self.take(store, out & !NOT_COMPILED)?;
+        Ok(if out & NOT_COMPILED == 0 { Ok(bytes) } else { Err(text(bytes)) })
+    }
+
+    /// Loads what `compile` gave, and leaves no copy of it.
+    pub(super) async fn load(&self, store: &mut GuestStore, bytecode: &[u8]) -> wasmtime::Result<bool> {
+        let at = self.put(store, bytecode).await?;
+        let loaded: u32 = self.call(store, "load", (at, length(bytecode)?)).await?;
+        self.slice_mut(store, at, bytecode.len())?.fill(0);
+        self.call::<_, ()>(store, "release", at).await?;
+        Ok(loaded != 0)
+    }
+
+    /// The runner's answer to one call.
+    pub(super) async fn run(
+        &self,
+        store: &mut GuestStore,
+        code: &Code,
+        [phase, context, marker]: [&str; 3],
+    ) -> wasmtime::Result<String> {
+        let parts = [phase, context, marker];
+        // Each has a 0 behind it.
+        let bytes = parts.iter().map(|part| part.len() + 1).sum::<usize>();
+        let at: u32 = match bytes <= INPUT_BYTES {
+            true => self.export(store, &code.input)?.call_async(&mut *store, ()).await?,
+            false => {
+                let bytes = u32::try_from(bytes).map_err(|_| wasmtime::format_err!("the context is too long"))?;
+                self.export(store, &code.alloc)?.call_async(&mut *store, bytes).await?
+            }
+        };
+        self.check_allocated(store, at)?;
+        let mut rest = self.slice_mut(store, at, bytes)?;
+        for part in parts {
+            let (place, others) = rest.split_at_mut(part.len() + 1);
+            place[..part.len()].copy_from_slice(part.as_bytes());
+            place[part.len()] = 0;
+            rest = others;
+        }
+        let run = self.export::<(u32, u32, u32, u32), u64>(store, &code.run)?;
+        let [phase, context, marker] = parts.map(|part| part.len() as u32);
+        match run.call_async(&mut *store, (at, phase, context, marker)).await? {
+            NEVER => Err(exception(
+                "the promise that the handler returned never settles: nothing is left that could settle it",
+            )),
+            out => Ok(text(self.take(store, out)?)),
+        }
+    }
+
+    fn export<P: WasmParams, R: WasmResults>(
+        &self,
+        store: &mut GuestStore,
+        export: &ModuleExport,
+    ) -> wasmtime::Result<TypedFunc<P, R>> {
+        let function = self.instance.get_module_export(&mut *store, export).and_then(Extern::into_func);
+        function.ok_or_else(|| wasmtime::format_err!("an export is no function"))?.typed(&*store)
+    }
+
+    /// Copies bytes into memory that the guest allocates.
+    pub(super) async fn put(&self, store: &mut GuestStore, bytes: &[u8]) -> wasmtime::Result<u32> {
+        // QuickJS wants a 0 behind a source.
+        let at: u32 = self.call(store, "alloc", length(bytes)? + 1).await?;
+        self.check_allocated(store, at)?;
+        let place = self.slice_mut(store, at, bytes.len() + 1)?;
+        place[..bytes.len()].copy_from_slice(bytes);
+        place[bytes.len()] = 0;
+        Ok(at)
+    }
+
+    fn check_allocated(&self, store: &GuestStore, at: u32) -> wasmtime::Result<()> {
+        if at == 0 { Err(no_memory(store)) } else { Ok(()) }
+    }
+
+    /// What the guest gives out: pointer and length in one number.
+    pub(super) fn take(&self, store: &GuestStore, out: u64) -> wasmtime::Result<Vec<u8>> {
+        let (at, length) = ((out >> 32) as usize, out as u32 as usize);
+        if at == 0 {
+            return Err(no_memory(store));
+        }
+        if length > COPIED_BYTES_MAX {
+            return Err(wasmtime::Error::new(Broken(copied_failure())));
+        }
+        let bytes = self.memory.data(store).get(at..).and_then(|rest| rest.get(..length));
+        bytes.map(<[u8]>::to_vec).ok_or_else(outside)
+    }
+
+    /// Zeros, of what nobody needs any more.
+    #[cfg(test)]
+    pub(super) fn wipe(&self, store: &mut GuestStore, at: u32, length: usize) -> wasmtime::Result<()> {
+        self.slice_mut(store, at, length).map(|bytes| bytes.fill(0))
+    }
+
+    #[cfg(test)]
+    pub(super) async fn grow(&self, store: &mut GuestStore, bytes: usize) -> wasmtime::Result<u64> {
+        self.memory.grow_async(store, (bytes / WASM_PAGE_BYTES) as u64).await
+    }
+
+    #[cfg(test)]
+    pub(super) const fn instance(&self) -> wasmtime::Instance {
+        self.instance
+    }
+
+    fn slice_mut<'a>(&self, store: &'a mut GuestStore, at: u32, length: usize) -> wasmtime::Result<&'a mut [u8]> {
+        let rest = self.memory.data_mut(store).get_mut(at as usize..);
+        rest.and_then(|rest| rest.get_mut(..length)).ok_or_else(outside)
+    }
+}
+
+pub(super) const WASM_PAGE_BYTES: usize = 64 << 10;
+
+/// Text that is no UTF-8 is the guest's own fault and its own loss.
+pub(super) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+pub(super) fn outside() -> wasmtime::Error {
+    wasmtime::format_err!("it named a place outside of its memory")
+}
+
+fn length(bytes: &[u8]) -> wasmtime::Result<u32> {
+    u32::try_from(bytes.len()).map_err(|_| wasmtime::format_err!("{} bytes are too many", bytes.len()))
+}
+
+fn exception(message: &str) -> wasmtime::Error {
+    wasmtime::Error::new(Broken(Failure { cause: FailureCause::Exception, message: message.into(), limit: None }))
+}
+
+/// The guest could not even say what is wrong.
+fn no_memory(store: &GuestStore) -> wasmtime::Error {
+    match store.data().memory_failure() {
+        Some(failure) => wasmtime::Error::new(Broken(failure)),
+        None => exception("the hook left no memory in which its failure could be said"),
+    }
+}

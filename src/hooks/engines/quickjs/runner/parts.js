@@ -1,0 +1,19 @@
+// What the module calls (src/runner.rs).
+
+return {
+  run: (phase, context, mark) => run("", phase, context, mark),
+  settle,
+  accept(loaded) {
+    program = loaded;
+  },
+  prepare() {
+    const loaded = program;
+    program = null;
+    handlers = loaded();
+  },
+  failure,
+  explain: (error) => stringify(describe(error)),
+  arrived,
+  due,
+  wake,
+};
