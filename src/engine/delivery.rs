@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::{
     Delivery, ErrorRecord, Event, EventFilter, EventKind, EventQuery, EventStore, Json, Position, time,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::change::DefinitionChange;
 use super::command::phases;
@@ -84,6 +84,7 @@ pub(super) async fn deliver(
     delivery: Delivery,
     memory: Arc<Memory>,
     again: Arc<Notify>,
+    stop: watch::Receiver<bool>,
 ) {
     let Delivery { event, attempt, token } = delivery;
     let position = event.position;
@@ -117,6 +118,8 @@ pub(super) async fn deliver(
     };
     match stored {
         Ok(()) => engine.troubles.works(Part::Groups),
+        // With its hooks the group is gone.
+        Err(_) if *stop.borrow() => {}
         // The lease ends by itself and the event is delivered again.
         Err(error) => engine.troubles.failed(Part::Groups, error),
     }

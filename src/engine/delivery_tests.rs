@@ -250,3 +250,32 @@ async fn the_end_of_the_hooks_cannot_be_missed() {
 fn a_message_is_one_line_of_the_log() {
     assert_eq!(one_line("a\nb\r\u{1b}[0m \u{85}\"ä"), "a\\nb\\r\\u{1b}[0m \\u{85}\"ä");
 }
+
+/// Its event cannot be acknowledged any more, which is no fault of the store: nothing would ever end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_ends_after_its_binding_leaves_the_server_ready() {
+    let bench = with_model("", json!({})).await;
+    let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
+    bench.code("slow", move |_, _| {
+        let (begins, goes) = (Arc::clone(&begins), Arc::clone(&goes));
+        async move {
+            begins.add_permits(1);
+            goes.acquire().await.unwrap().forget();
+            Outcome::Accept
+        }
+    });
+    for round in 0..20 {
+        bench.bind(Phase::PostCreate, &[("slow", "slow")]).await;
+        bench.create(&format!("a{round}"), json!({})).await.unwrap();
+        begun.acquire().await.unwrap().forget();
+        let (options, origin) = (WriteOptions::default(), Origin::default());
+        bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin).await.unwrap();
+        go.add_permits(1);
+        // It acknowledges meanwhile.
+        for _ in 0..100 {
+            assert_eq!(bench.engine.readiness().await.stores.len(), 0, "round {round}");
+            tokio::task::yield_now().await;
+        }
+    }
+}

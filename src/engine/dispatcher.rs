@@ -165,6 +165,7 @@ async fn serve(
                             delivery,
                             Arc::clone(&memory),
                             Arc::clone(&again),
+                            stop.clone(),
                         );
                         running.spawn(async move {
                             task.await;
@@ -172,6 +173,8 @@ async fn serve(
                         });
                     }
                 }
+                // With its hooks the group is gone: nobody would ever say that it works again.
+                Err(_) if *stop.borrow() => break,
                 Err(error) => owner.troubles.failed(Part::Groups, error),
             }
         }
