@@ -323,15 +323,13 @@ fn bundles_are_small_and_lead_back() {
         assert!(said.contains("`after` was changed and not returned"), "{said}");
     }
     // More than 5 ms on any machine.
-    let slow = "let sum = 0; for (let i = 0; i < 2e6; i++) sum += i;";
+    let slow = "let sum = 0; for (let i = 0; i < 3e6; i++) sum += i;";
     for (head, says) in [("", "runs it once, when the hook is bound"), ("Date.now();", "since it asks for the time")] {
         write(place.path(), "slow.js", &format!("{head} {slow}\nexport default () => {{ if (sum < 0) throw 1 }};\n"));
         let ended =
             build(place.path(), Some(&sdk), &["hook", "build", "slow.js", "--phase", "preCreate", "--out", "x.js"]);
         let said = ended.stderr.clone();
         ended.ok();
-        assert!(head.is_empty() || said.contains("warning: its top level"), "{said}");
-        assert!(head.is_empty() || said.contains("runs at each call"), "{said}");
-        assert!(!head.is_empty() || said.contains(says), "{says}: {said}");
+        assert!(said.contains("warning: its top level") && said.contains(says), "{says}: {said}");
     }
 }
