@@ -157,9 +157,9 @@ fn understood(text: &str, phase: Phase, language: Option<SourceLanguage>) -> Res
     match language {
         Some(SourceLanguage::JavaScript) => javascript(text, phase).map_err(|refusal| match refusal {
             Refusal::Syntax(error) if typescript(text, phase).is_ok() => {
-                let hint = "which is TypeScript, but the source is said to be JavaScript: name the file `.ts`, or send \
-                            it as `application/typescript`";
-                PrepareError { message: format!("{}, {hint}", error.message), ..error }
+                let hint = "it is TypeScript, and was said to be JavaScript: name the file `.ts`, or send it as \
+                            `application/typescript`";
+                PrepareError { message: format!("{}; {hint}", error.message), ..error }
             }
             refusal => refused(refusal),
         }),
