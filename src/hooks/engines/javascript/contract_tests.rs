@@ -556,3 +556,75 @@ async fn a_change_that_is_lost_is_said_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_nobody_handles_fails_the_call() {
+    let failing = [
+        "Promise.reject(new Error('lost'));",
+        "(async () => { throw new Error('lost') })();",
+        "(async () => { await null; throw new Error('lost') })();",
+        "(async () => { await new Promise((r) => setTimeout(r, 2)); throw new Error('lost') })();",
+        "new Promise(() => { throw new Error('lost') });",
+        "Promise.resolve().then(() => { throw new Error('lost') }).finally(() => {});",
+        "Promise.reject(new Error('lost')); Promise.reject(new Error('another'));",
+        "fetch('http://10.0.0.1/').catch(() => { throw new Error('lost') });",
+    ];
+    for body in failing {
+        for (start, end) in [("() => {", "return { a: 1 } }"), ("async () => {", "await 1; return { a: 1 } }")] {
+            for phase in [Phase::PreCreate, Phase::PostCreate] {
+                let called = case(phase).run(format!("export default {start}\n {body}\n {end}").as_bytes()).await;
+                let failure = called.failure();
+                assert_eq!(failure.cause, FailureCause::Exception);
+                assert!(
+                    failure.message.starts_with("threw Error: lost (line 2, column"),
+                    "{body}: {}",
+                    failure.message
+                );
+            }
+        }
+    }
+    let top = "const lost = (async () => { throw new Error('top') })();\nexport default () => {}";
+    assert!(pre(top, "{}").await.failure().message.starts_with("threw Error: top (line 1, column"));
+    let denied = pre("export default () => { fetch('http://10.0.0.1/') }", "{}").await;
+    assert!(denied.failure().message.contains("AccessError"), "{}", denied.failure().message);
+    // A promise that the handler waits for in vain says why.
+    let never =
+        pre("export default () => { Promise.reject(new Error('why')); return new Promise(() => {}) }", "{}").await;
+    assert!(never.failure().message.starts_with("threw Error: why"), "{}", never.failure().message);
+    // What the handler itself throws comes first.
+    let own = pre("export default () => { Promise.reject(1); throw new Reject('no') }", "{}").await;
+    assert!(matches!(own.report.outcome, Outcome::Reject(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_gets_its_handler_later_is_none() {
+    for body in [
+        "const p = Promise.reject(new Error('x')); p.catch(() => {});",
+        "const p = Promise.reject(new Error('x')); Promise.resolve().then(() => p.catch(() => {}));",
+        "const p = Promise.reject(new Error('x')); setTimeout(() => p.catch(() => {}), 2);",
+        "try { await Promise.reject(new Error('x')) } catch {}",
+        "const p = (async () => { throw 1 })(), q = (async () => { throw 2 })(); await null; await Promise.allSettled([q, p]);",
+        "await Promise.race([1, Promise.reject(2)]).catch(() => {});",
+        "try { fetch('http://10.0.0.1/').status } catch {}",
+        "for (let i = 0; i < 1000; i++) { try { await (async () => { throw i })() } catch {} }",
+    ] {
+        let called = pre(&format!("export default async () => {{ {body} return {{ a: 1 }} }}"), "{}").await;
+        assert_eq!(called.amended(), r#"{"a":1}"#, "{body}");
+    }
+}
+
+/// A sandbox that serves again has forgotten what was rejected in its last call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_does_not_reach_the_next_call() {
+    let source =
+        "export default ({ after }) => { if (after.bad) Promise.reject(new Error('first')); return { ok: 1 } }";
+    let mut case = case(Phase::PreCreate);
+    case.settings.isolation = Isolation::Reuse;
+    let hook = case.prepare(source.as_bytes()).await.unwrap();
+    for _ in 0..2 {
+        case.after = Some(r#"{"bad":true}"#);
+        assert!(case.call(&*hook).await.failure().message.contains("first"));
+        case.after = Some("{}");
+        assert_eq!(case.call(&*hook).await.amended(), r#"{"ok":1}"#);
+    }
+}

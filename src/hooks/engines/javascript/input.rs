@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-use snaphook_driver::time;
+use serde::Serialize;
+use snaphook_driver::{Position, time};
 
 use super::digits::Digits;
+use crate::config::Phase;
 use crate::hooks::context::{Context, Failure};
 use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, look};
+use crate::hooks::engines::limits::Broken;
 use crate::hooks::host_memory::HostMemory;
 
 /// The context as the guest gets it.
@@ -39,21 +41,46 @@ impl Input {
                 data.extend([",\"", name, "\":", json.as_str()]);
             }
         }
-        let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));
-        let rest = json!({
-            "phase": context.phase,
-            "model": { "id": context.model, "version": context.model_version },
-            "id": context.instance,
-            "actor": context.actor,
-            "requestId": context.request_id,
-            "time": time::format(context.time),
-            "attempt": context.attempt,
-            "event": event,
-        });
-        let mut text = rest.to_string();
+        let rest = Rest {
+            phase: context.phase,
+            model: Model { id: &context.model, version: context.model_version },
+            id: &context.instance,
+            actor: context.actor.as_deref(),
+            request_id: context.request_id.as_deref(),
+            time: time::format(context.time),
+            attempt: context.attempt,
+            event: context.event.as_ref().map(|event| Event { position: event.position, id: &event.id }),
+        };
+        let mut text = serde_json::to_string(&rest).map_err(|error| Broken::internal(error.to_string()).0)?;
         text.insert_str(text.len() - 1, &data);
         // A word that the author cannot know beforehand.
         let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
         Ok(Input { text, digits, marker })
     }
+}
+
+/// The context without the data.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Rest<'a> {
+    phase: Phase,
+    model: Model<'a>,
+    id: &'a str,
+    actor: Option<&'a str>,
+    request_id: Option<&'a str>,
+    time: String,
+    attempt: u32,
+    event: Option<Event<'a>>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    version: u64,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    position: Position,
+    id: &'a str,
 }

@@ -1,9 +1,10 @@
 //! What the engines that run JavaScript share: the author's source, the scripts around it, what goes in and comes out.
 //!
-//! An engine brings a JavaScript that can evaluate [`SCRIPTS`] and ten functions for it (runner/*.js calls them `host…`):
+//! An engine brings a JavaScript that can evaluate [`SCRIPTS`] and eleven functions for it (runner/*.js calls them `host…`):
 //! `quickjs` has them in its module, `v8` sends them to the server over a socket.
 
 pub(super) mod asks;
+pub(super) mod calls;
 pub(super) mod web;
 
 mod answer;
@@ -34,6 +35,7 @@ pub(super) const SCRIPTS: &str = concat!(
     include_str!("runner/crypto.js"),
     include_str!("runner/timers.js"),
     include_str!("runner/log.js"),
+    include_str!("runner/calls.js"),
     include_str!("runner/pending.js"),
     include_str!("runner/capabilities.js"),
     include_str!("runner/fetch.js"),

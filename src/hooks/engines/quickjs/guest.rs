@@ -4,6 +4,7 @@ use wasmtime::{Extern, InstancePre, Linker, Memory, Module, ModuleExport, Store,
 
 use super::delta::Delta;
 use super::host::{self, Extra};
+use super::image::{Apart, Image};
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{Runtime, State};
@@ -20,8 +21,12 @@ const INPUT_BYTES: usize = 64 << 10;
 /// The module, linked for one runtime.
 pub(super) struct Code {
     instance: InstancePre<State<Extra>>,
+    pub(super) exports: Exports,
+}
+
+/// Where a module has what each call uses.
+pub(super) struct Exports {
     memory: ModuleExport,
-    input: ModuleExport,
     alloc: ModuleExport,
     run: ModuleExport,
 }
@@ -30,16 +35,16 @@ impl Code {
     pub(super) fn new(runtime: &Runtime, module: &Module) -> wasmtime::Result<Code> {
         let mut linker = Linker::new(&runtime.engine);
         host::link(&mut linker)?;
+        Ok(Code { instance: linker.instantiate_pre(module)?, exports: Exports::of(module)? })
+    }
+}
+
+impl Exports {
+    pub(super) fn of(module: &Module) -> wasmtime::Result<Exports> {
         let export = |name: &str| {
             module.get_export_index(name).ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))
         };
-        Ok(Code {
-            instance: linker.instantiate_pre(module)?,
-            memory: export("memory")?,
-            input: export("input")?,
-            alloc: export("alloc")?,
-            run: export("run")?,
-        })
+        Ok(Exports { memory: export("memory")?, alloc: export("alloc")?, run: export("run")? })
     }
 }
 
@@ -55,16 +60,13 @@ type GuestStore = Store<State<Extra>>;
 impl Guest {
     pub(super) async fn new(code: &Code, store: &mut GuestStore) -> wasmtime::Result<Guest> {
         let instance = code.instance.instantiate_async(&mut *store).await?;
-        let memory = instance.get_module_export(&mut *store, &code.memory).and_then(Extern::into_memory);
+        let memory = instance.get_module_export(&mut *store, &code.exports.memory).and_then(Extern::into_memory);
         let memory = memory.ok_or_else(|| wasmtime::format_err!("its memory is none"))?;
-        let guest = Guest { instance, memory };
-        let extra = &mut store.data_mut().extra;
-        (extra.memory, extra.guest) = (Some(memory), Some(guest));
-        Ok(guest)
+        Ok(Guest { instance, memory }.known(store))
     }
 
-    /// One that has loaded a hook.
-    pub(super) async fn loaded(code: &Code, store: &mut GuestStore, delta: &Delta) -> wasmtime::Result<Guest> {
+    /// One whose memory is that of a hook, by a copy of what loading the hook changed.
+    pub(super) async fn copied(code: &Code, store: &mut GuestStore, delta: &Delta) -> wasmtime::Result<Guest> {
         let guest = Guest::new(code, store).await?;
         let present = guest.memory.data_size(&*store);
         if delta.memory_bytes() > present {
@@ -73,6 +75,19 @@ impl Guest {
         }
         delta.apply(guest.memory.data_mut(store))?;
         Ok(guest)
+    }
+
+    /// The same, by an image.
+    pub(super) async fn on_image(code: &Apart, store: &mut GuestStore, image: &Image) -> wasmtime::Result<Guest> {
+        let (instance, memory) = code.instance(store, image).await?;
+        Ok(Guest { instance, memory }.known(store))
+    }
+
+    /// The host's functions find it.
+    fn known(self, store: &mut GuestStore) -> Guest {
+        let extra = &mut store.data_mut().extra;
+        (extra.memory, extra.guest) = (Some(self.memory), Some(self));
+        self
     }
 
     pub(super) fn bytes<'a>(&self, store: &'a GuestStore) -> &'a [u8] {
@@ -111,21 +126,22 @@ impl Guest {
         Ok(loaded != 0)
     }
 
-    /// The runner's answer to one call.
+    /// The runner's answer to one call. `input`: where its input buffer lies.
     pub(super) async fn run(
         &self,
         store: &mut GuestStore,
-        code: &Code,
+        exports: &Exports,
+        input: u32,
         [phase, context, marker]: [&str; 3],
     ) -> wasmtime::Result<String> {
         let parts = [phase, context, marker];
         // Each has a 0 behind it.
         let bytes = parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let at: u32 = match bytes <= INPUT_BYTES {
-            true => self.export(store, &code.input)?.call_async(&mut *store, ()).await?,
+            true => input,
             false => {
                 let bytes = u32::try_from(bytes).map_err(|_| wasmtime::format_err!("the context is too long"))?;
-                self.export(store, &code.alloc)?.call_async(&mut *store, bytes).await?
+                self.export(store, &exports.alloc)?.call_async(&mut *store, bytes).await?
             }
         };
         self.check_allocated(store, at)?;
@@ -136,7 +152,7 @@ impl Guest {
             place[part.len()] = 0;
             rest = others;
         }
-        let run = self.export::<(u32, u32, u32, u32), u64>(store, &code.run)?;
+        let run = self.export::<(u32, u32, u32, u32), u64>(store, &exports.run)?;
         let [phase, context, marker] = parts.map(|part| part.len() as u32);
         match run.call_async(&mut *store, (at, phase, context, marker)).await? {
             NEVER => Err(exception(

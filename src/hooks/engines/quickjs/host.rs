@@ -6,9 +6,8 @@ use std::time::SystemTime;
 
 use wasmtime::{Caller, Linker, Memory, Result};
 
-use super::calls::{Calls, Parts};
 use super::guest::{Guest, outside, text};
-use crate::hooks::context::Failure;
+use crate::hooks::engines::javascript::calls::{Calls, Parts};
 use crate::hooks::engines::javascript::{Digits, asks, web};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{State, capability, fatal};
@@ -102,14 +101,17 @@ pub(super) fn link(linker: &mut Linker<State<Extra>>) -> Result<()> {
             Box::new(async move {
                 observe(&caller, Observed::Host)?;
                 let (text, bytes) = copy_both(&caller, (at, length), (bytes_at, bytes_length))?;
-                start(&mut caller, operation, text, bytes).await
+                let session = caller.data().session_for_sleep()?;
+                let started = caller.data_mut().extra.calls.start(&session, operation, text, bytes).await;
+                started.map_err(wasmtime::Error::new)
             })
         },
     )?;
     linker.func_wrap_async(MODULE, "wait", |mut caller: Call<'_>, (call, milliseconds): (u32, f64)| {
         Box::new(async move {
             let session = caller.data().session_for_sleep()?;
-            caller.data_mut().extra.calls.wait(&session, call, milliseconds).await
+            let waited = caller.data_mut().extra.calls.wait(&session, call, milliseconds).await;
+            waited.map_err(wasmtime::Error::new)
         })
     })?;
     linker.func_wrap(MODULE, "cancel", |mut caller: Call<'_>, call: u32| caller.data_mut().extra.calls.cancel(call))?;
@@ -169,30 +171,6 @@ async fn ask(caller: &mut Call<'_>, call: &str) -> Result<String> {
     let asked = capability(caller.data(), asked).await;
     caller.data_mut().extra.digits = digits;
     asked?.map_err(|error| fatal(HostError::Access(error)))
-}
-
-async fn start(caller: &mut Call<'_>, operation: u32, text: String, bytes: Vec<u8>) -> Result<u32> {
-    let session = caller.data().session_for_sleep()?;
-    let calls = &mut caller.data_mut().extra.calls;
-    let asking = Arc::clone(&session);
-    let started = match operation {
-        0 => {
-            let send = async move {
-                let (answer, body) = asks::send(&asking, &text, bytes).await?;
-                Ok::<Parts, Failure>(vec![answer.into_bytes(), body])
-            };
-            calls.start(&session, send).await
-        }
-        1 => {
-            let execute = async move {
-                let (answer, stdout, stderr) = asks::execute(&asking, &text, bytes).await?;
-                Ok::<Parts, Failure>(vec![answer.into_bytes(), stdout, stderr])
-            };
-            calls.start(&session, execute).await
-        }
-        other => return Err(wasmtime::format_err!("there is no host call {other}")),
-    };
-    started.map_err(wasmtime::Error::new)
 }
 
 fn copy_both(caller: &Call<'_>, a: (u32, u32), b: (u32, u32)) -> Result<(String, Vec<u8>)> {

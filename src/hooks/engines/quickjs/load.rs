@@ -6,18 +6,24 @@
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use wasmtime::Store;
 
 use super::delta::Delta;
-use super::guest::Guest;
+use super::guest::{Exports, Guest};
 use super::host::{Extra, Mode, Observed};
+use super::image::Image;
 use super::runner::Runner;
 use crate::hooks::engines::javascript::{Source, compile_error};
 use crate::hooks::engines::limits::CHECK_LIMITS;
-use crate::hooks::engines::wasm::{self, Sandbox};
+use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, State};
 use crate::hooks::engines::{PrepareError, TopLevel};
 
-/// What a top level may leave to be copied for each call; what leaves more runs at each call.
-const CAPTURED_BYTES_MAX: usize = 4 << 20;
+/// What loading may leave to be copied for each call; what leaves more has an image, which costs each call about as much as a
+/// copy of so many bytes.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+
+/// Largest image. A top level that leaves more runs at each call.
+const IMAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What `prepare` of the module gives.
 const PREPARED: u32 = 0;
@@ -25,14 +31,55 @@ const PREPARED_THROWS: u32 = 1;
 
 /// A hook that is loaded.
 pub(super) struct Loaded {
-    pub(super) delta: Delta,
+    pub(super) start: Start,
     pub(super) top_level: TopLevel,
     /// How long the top level ran when the hook was bound.
     pub(super) top_level_time: Duration,
 }
 
+/// What a call starts from.
+pub(super) enum Start {
+    Delta(Delta),
+    Image(Image),
+}
+
+impl Start {
+    /// The instance in a sandbox, which may have served a call before, and where it has what a call uses.
+    pub(super) async fn guest<'a>(
+        &self,
+        runner: &'a Runner,
+        store: &mut Store<State<Extra>>,
+    ) -> wasmtime::Result<(Guest, &'a Exports)> {
+        let present = store.data().extra.guest;
+        match self {
+            Start::Delta(delta) => {
+                let code = &runner.code;
+                let guest = match present {
+                    Some(guest) => guest,
+                    None => Guest::copied(code, store, delta).await?,
+                };
+                Ok((guest, &code.exports))
+            }
+            Start::Image(image) => {
+                let code = runner.apart_of_image()?;
+                let guest = match present {
+                    Some(guest) => guest,
+                    None => Guest::on_image(code, store, image).await?,
+                };
+                Ok((guest, &code.exports))
+            }
+        }
+    }
+}
+
+/// Memory after loading, as little of it as is needed.
+enum Memory {
+    Delta(Delta),
+    Whole(Vec<u8>),
+}
+
 /// Compiles the source, and captures its top level if it may be.
-pub(super) async fn load(runner: &'static Runner, source: &Source) -> Result<Loaded, PrepareError> {
+pub(super) async fn load(runner: &'static Runner, cache: &CodeCache, source: &Source) -> Result<Loaded, PrepareError> {
     let text = source.text.clone();
     let compiled = in_sandbox(runner, move |sandbox| {
         Box::pin(async move {
@@ -55,36 +102,49 @@ pub(super) async fn load(runner: &'static Runner, source: &Source) -> Result<Loa
         // Once more, whatever it asks for.
         None => in_sandbox(runner, move |sandbox| Box::pin(timed(runner, sandbox, bytecode))).await.unwrap_or_default(),
     };
-    let captured = captured.and_then(|delta| match delta.copied_bytes() > CAPTURED_BYTES_MAX {
-        true => Err(format!("leaves more than {} MiB to be copied", CAPTURED_BYTES_MAX >> 20)),
-        false => Ok(delta),
-    });
-    Ok(match captured {
-        Ok(delta) => Loaded { delta, top_level: TopLevel::Captured, top_level_time },
-        Err(reason) => Loaded { delta: compiled, top_level: TopLevel::EachCall { reason }, top_level_time },
-    })
+    let (memory, top_level) = match captured {
+        Ok(memory) => (memory, TopLevel::Captured),
+        Err(reason) => (compiled, TopLevel::EachCall { reason }),
+    };
+    let start = match memory {
+        Memory::Delta(delta) => Start::Delta(delta),
+        Memory::Whole(bytes) => Start::Image(image(runner, cache, bytes).await?),
+    };
+    Ok(Loaded { start, top_level, top_level_time })
 }
 
-/// What loading changes; what that and the top level change, or why that is not kept; how long the top level ran, if it was not
-/// ended for what it asked.
+async fn image(runner: &'static Runner, cache: &CodeCache, bytes: Vec<u8>) -> Result<Image, PrepareError> {
+    runner.apart(cache).await?;
+    let made = tokio::task::spawn_blocking(move || Image::new(runner.runtime, &bytes, runner.stack_bytes)).await;
+    let made = made.unwrap_or_else(|error| Err(wasmtime::format_err!("{error}")));
+    made.map_err(|error| PrepareError::plain(format!("the source could not be loaded: {error:#}")))
+}
+
+/// Memory after loading; after that and the top level, or why that is not kept; how long the top level ran, if it was not ended for
+/// what it asked.
 async fn compiled_and_captured(
     runner: &Runner,
     sandbox: &mut Sandbox<Extra>,
     bytecode: Vec<u8>,
-) -> wasmtime::Result<(Delta, Result<Delta, String>, Option<Duration>)> {
+) -> wasmtime::Result<(Memory, Result<Memory, String>, Option<Duration>)> {
     let store = &mut sandbox.store;
     let guest = Guest::new(&runner.loading_code, store).await?;
     if !guest.load(store, &bytecode).await? {
         return Err(wasmtime::format_err!("its compiled form was not taken"));
     }
-    let compiled = Delta::between(&runner.memory, guest.bytes(store), runner.stack_bytes);
+    let compiled = memory(runner, &guest, store).await?;
     store.data_mut().extra.mode = Mode::Capture;
     let start = Instant::now();
     let prepared: wasmtime::Result<u32> = guest.call(store, "prepare", ()).await;
     let is_whole = !prepared.as_ref().is_err_and(|error| error.is::<Observed>());
     let time = is_whole.then(|| start.elapsed());
     let captured = match prepared {
-        Ok(PREPARED) => Ok(Delta::between(&runner.memory, guest.bytes(store), runner.stack_bytes)),
+        Ok(PREPARED) => match memory(runner, &guest, store).await? {
+            Memory::Whole(bytes) if bytes.len() > IMAGE_BYTES_MAX => {
+                Err(format!("leaves more than {} MiB", IMAGE_BYTES_MAX >> 20))
+            }
+            memory => Ok(memory),
+        },
         Ok(PREPARED_THROWS) => Err("throws".to_owned()),
         Ok(_) => Err("leaves a promise open".to_owned()),
         Err(error) => Err(match error.downcast_ref::<Observed>() {
@@ -93,6 +153,17 @@ async fn compiled_and_captured(
         }),
     };
     Ok((compiled, captured, time))
+}
+
+/// What the guest's memory is now.
+async fn memory(runner: &Runner, guest: &Guest, store: &mut Store<State<Extra>>) -> wasmtime::Result<Memory> {
+    let delta = Delta::between(&runner.memory, guest.bytes(store), runner.stack_bytes);
+    if delta.copied_bytes() <= COPIED_BYTES_MAX {
+        return Ok(Memory::Delta(delta));
+    }
+    // Of an image each page that a call writes to costs: what it allocates is to lie together.
+    guest.call::<_, ()>(store, "seal", ()).await?;
+    Ok(Memory::Whole(guest.bytes(store).to_vec()))
 }
 
 /// How long the top level runs, whatever it asks for.

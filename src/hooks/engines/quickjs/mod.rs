@@ -1,15 +1,15 @@
 //! The engine `quickjs`: JavaScript and TypeScript source, run by QuickJS inside a WebAssembly sandbox.
 //!
 //! One module serves all hooks (artifact.rs, runner.rs): QuickJS and our scripts, as a snapshot. A hook is its rewritten source
-//! (`javascript`), loaded once, when it is bound (load.rs): what that changed in the module's memory is kept (delta.rs) and
-//! copied into the fresh sandbox of each call; with `isolation = 'reuse'` the sandbox serves the hook's next call too. What the
-//! handler asks for goes through host.rs to the session; several such calls may be under way at once (calls.rs).
+//! (`javascript`), loaded once, when it is bound (load.rs): what that changed in the module's memory is copied into the fresh
+//! sandbox of each call (delta.rs), or, where it is much, the fresh sandbox is a view of an image (image.rs); with `isolation = 'reuse'` the sandbox serves the hook's next call too. What the
+//! handler asks for goes through host.rs to the session; several such calls may be under way at once (`javascript::calls`).
 
 mod artifact;
-mod calls;
 mod delta;
 mod guest;
 mod host;
+mod image;
 mod load;
 mod runner;
 
@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::guest::Guest;
 use self::host::Extra;
 use self::load::{Loaded, load};
 use self::runner::{Runner, runner};
@@ -56,7 +55,7 @@ impl Engine for QuickJs {
         // The source is checked before the runner is made: a mistake is answered at once on a cold server too.
         let source = Source::of(candidate.code, candidate.phase, candidate.language).await?;
         let runner = runner(&self.cache).await?;
-        let loaded = load(runner, &source).await?;
+        let loaded = load(runner, &self.cache, &source).await?;
         static HOOKS: AtomicU64 = AtomicU64::new(0);
         let id = HOOKS.fetch_add(1, Ordering::Relaxed);
         let idle = Arc::clone(&self.idle);
@@ -149,14 +148,9 @@ async fn answer(
     input: [&str; 3],
 ) -> wasmtime::Result<String> {
     let store = &mut sandbox.store;
-    let guest = match store.data().extra.guest {
-        Some(guest) => guest,
-        None => Guest::loaded(&runner.code, store, &loaded.delta).await?,
-    };
-    guest.run(store, &runner.code, input).await
+    let (guest, exports) = loaded.start.guest(runner, store).await?;
+    guest.run(store, exports, runner.input, input).await
 }
 
-#[cfg(test)]
-mod calls_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use wasmtime::Module;
 use super::artifact;
 use super::guest::{Code, Guest};
 use super::host::Extra;
+use super::image::{self, Apart};
 use crate::hooks::engines::PrepareError;
 use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox};
@@ -24,6 +25,22 @@ pub(super) struct Runner {
     pub(super) memory: Vec<u8>,
     /// Where its stack ends: what lies below means nothing between two calls.
     pub(super) stack_bytes: usize,
+    /// Where what a call brings is written.
+    pub(super) input: u32,
+    /// For calls of hooks that have an image, once there is one.
+    apart: OnceCell<Apart>,
+}
+
+impl Runner {
+    /// The module that works on the image of a hook.
+    pub(super) async fn apart(&self, cache: &CodeCache) -> Result<&Apart, PrepareError> {
+        self.apart.get_or_try_init(|| make_apart(self.runtime, cache)).await
+    }
+
+    /// The same where a hook has an image, for which it was made.
+    pub(super) fn apart_of_image(&self) -> wasmtime::Result<&Apart> {
+        self.apart.get().ok_or_else(|| wasmtime::format_err!("the runner's module for images is not there"))
+    }
 }
 
 /// The process's runner, made at the first use.
@@ -34,9 +51,6 @@ pub(super) async fn runner(cache: &CodeCache) -> Result<&'static Runner, Prepare
 }
 
 async fn make(cache: &CodeCache) -> Result<Runner, PrepareError> {
-    let unfit = |error: wasmtime::Error| {
-        PrepareError::plain(format!("the JavaScript runner does not fit this server: {error:#}"))
-    };
     let runtime = wasm::runtime().map_err(PrepareError::plain)?;
     let loading_runtime = wasm::loading_runtime().map_err(PrepareError::plain)?;
     let (wasm, digest) = artifact::runner().map_err(PrepareError::plain)?;
@@ -51,5 +65,18 @@ async fn make(cache: &CodeCache) -> Result<Runner, PrepareError> {
     let guest = Guest::new(&loading_code, &mut fresh.store).await.map_err(unfit)?;
     let memory = guest.bytes(&fresh.store).to_vec();
     let stack_bytes: u32 = guest.call(&mut fresh.store, "stack_bytes", ()).await.map_err(unfit)?;
-    Ok(Runner { runtime, code, loading_runtime, loading_code, memory, stack_bytes: stack_bytes as usize })
+    let input: u32 = guest.call(&mut fresh.store, "input", ()).await.map_err(unfit)?;
+    let (stack_bytes, apart) = (stack_bytes as usize, OnceCell::new());
+    Ok(Runner { runtime, code, loading_runtime, loading_code, memory, stack_bytes, input, apart })
+}
+
+async fn make_apart(runtime: &Runtime, cache: &CodeCache) -> Result<Apart, PrepareError> {
+    let (wasm, digest) = artifact::runner().map_err(PrepareError::plain)?;
+    let wasm = image::apart(&wasm).map_err(PrepareError::plain)?;
+    let module: Module = cache.own_module(runtime, &format!("quickjs-apart-{digest}"), &wasm).await?;
+    Apart::new(runtime, module).map_err(unfit)
+}
+
+fn unfit(error: wasmtime::Error) -> PrepareError {
+    PrepareError::plain(format!("the JavaScript runner does not fit this server: {error:#}"))
 }

@@ -1,6 +1,9 @@
 //! The suites of JavaScript run against this engine, and what only QuickJS in WebAssembly can get wrong.
 
 #[allow(clippy::duplicate_mod, reason = "the suite of each engine that runs JavaScript")]
+#[path = "../javascript/calls_tests.rs"]
+mod calls;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "../javascript/contract_tests.rs"]
 mod contract;
 #[allow(clippy::duplicate_mod, reason = "as above")]
@@ -10,6 +13,7 @@ mod hostile;
 use std::time::Duration;
 
 use self::contract::pre;
+use super::load::Start;
 use super::*;
 use crate::config::Phase;
 use crate::hooks::context::FailureCause;
@@ -17,7 +21,7 @@ use crate::hooks::engines::conformance::javascript::source;
 use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Case, cache};
 
-pub(super) fn engine() -> Arc<dyn Engine> {
+fn engine() -> Arc<dyn Engine> {
     Arc::new(QuickJs::new(CodeCache::new(&cache())))
 }
 
@@ -103,78 +107,6 @@ async fn nothing_can_be_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_that_nobody_handles_fails_the_call() {
-    let failing = [
-        "Promise.reject(new Error('lost'));",
-        "(async () => { throw new Error('lost') })();",
-        "(async () => { await null; throw new Error('lost') })();",
-        "(async () => { await new Promise((r) => setTimeout(r, 2)); throw new Error('lost') })();",
-        "new Promise(() => { throw new Error('lost') });",
-        "Promise.resolve().then(() => { throw new Error('lost') }).finally(() => {});",
-        "Promise.reject(new Error('lost')); Promise.reject(new Error('another'));",
-        "fetch('http://10.0.0.1/').catch(() => { throw new Error('lost') });",
-    ];
-    for body in failing {
-        for (start, end) in [("() => {", "return { a: 1 } }"), ("async () => {", "await 1; return { a: 1 } }")] {
-            for phase in [Phase::PreCreate, Phase::PostCreate] {
-                let called = case(phase).run(format!("export default {start}\n {body}\n {end}").as_bytes()).await;
-                let failure = called.failure();
-                assert_eq!(failure.cause, FailureCause::Exception);
-                assert!(
-                    failure.message.starts_with("threw Error: lost (line 2, column"),
-                    "{body}: {}",
-                    failure.message
-                );
-            }
-        }
-    }
-    let top = "const lost = (async () => { throw new Error('top') })();\nexport default () => {}";
-    assert!(pre(top, "{}").await.failure().message.starts_with("threw Error: top (line 1, column"));
-    let denied = pre("export default () => { fetch('http://10.0.0.1/') }", "{}").await;
-    assert!(denied.failure().message.contains("AccessError"), "{}", denied.failure().message);
-    // A promise that the handler waits for in vain says why.
-    let never =
-        pre("export default () => { Promise.reject(new Error('why')); return new Promise(() => {}) }", "{}").await;
-    assert!(never.failure().message.starts_with("threw Error: why"), "{}", never.failure().message);
-    // What the handler itself throws comes first.
-    let own = pre("export default () => { Promise.reject(1); throw new Reject('no') }", "{}").await;
-    assert!(matches!(own.report.outcome, Outcome::Reject(_)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_that_gets_its_handler_later_is_none() {
-    for body in [
-        "const p = Promise.reject(new Error('x')); p.catch(() => {});",
-        "const p = Promise.reject(new Error('x')); Promise.resolve().then(() => p.catch(() => {}));",
-        "const p = Promise.reject(new Error('x')); setTimeout(() => p.catch(() => {}), 2);",
-        "try { await Promise.reject(new Error('x')) } catch {}",
-        "const p = (async () => { throw 1 })(), q = (async () => { throw 2 })(); await null; await Promise.allSettled([q, p]);",
-        "await Promise.race([1, Promise.reject(2)]).catch(() => {});",
-        "try { fetch('http://10.0.0.1/').status } catch {}",
-        "for (let i = 0; i < 1000; i++) { try { await (async () => { throw i })() } catch {} }",
-    ] {
-        let called = pre(&format!("export default async () => {{ {body} return {{ a: 1 }} }}"), "{}").await;
-        assert_eq!(called.amended(), r#"{"a":1}"#, "{body}");
-    }
-}
-
-/// A sandbox that serves again has forgotten what was rejected in its last call.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_does_not_reach_the_next_call() {
-    let source =
-        "export default ({ after }) => { if (after.bad) Promise.reject(new Error('first')); return { ok: 1 } }";
-    let mut case = case(Phase::PreCreate);
-    case.settings.isolation = Isolation::Reuse;
-    let hook = case.prepare(source.as_bytes()).await.unwrap();
-    for _ in 0..2 {
-        case.after = Some(r#"{"bad":true}"#);
-        assert!(case.call(&*hook).await.failure().message.contains("first"));
-        case.after = Some("{}");
-        assert_eq!(case.call(&*hook).await.amended(), r#"{"ok":1}"#);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_top_level_is_captured_where_nobody_can_see_it() {
     let cases = [
         ("export default () => {}", None),
@@ -201,12 +133,13 @@ async fn a_top_level_is_captured_where_nobody_can_see_it() {
         ),
         ("Promise.reject(new Error('x')); export default () => {}", Some("leaves a promise open")),
         ("const p = (async () => 1)(); export default () => p", None),
+        ("export const big = new Uint8Array(8 << 20).fill(1); export default () => {}", None),
         ("throw new Error('top'); export default () => {}", Some("throws")),
         ("const f = () => f(); f(); export default () => {}", Some("throws")),
         ("const a = '[' .repeat(1e6); JSON.parse(a); export default () => {}", Some("breaks a limit")),
         (
-            "export const big = new Uint8Array(8 << 20).fill(1); export default () => {}",
-            Some("leaves more than 4 MiB to be copied"),
+            "export const big = new Uint8Array(20 << 20).fill(1); export default () => {}",
+            Some("leaves more than 16 MiB"),
         ),
     ];
     for (source, reason) in cases {
@@ -255,18 +188,27 @@ async fn no_byte_of_a_call_reaches_the_next() {
     let secret = format!("{{\"secret\":\"{SECRET}\"}}");
     case.settings.limits.timeout = Duration::from_secs(60);
     let hook = case.prepare(source.as_bytes()).await.unwrap();
-    let runner = runner(&CodeCache::new(&cache())).await.unwrap();
-    let source = Source::of(b"export default () => {}", Phase::PreCreate, None).await.unwrap();
-    let clean = load(runner, &source).await.unwrap();
+    let cache = CodeCache::new(&cache());
+    let runner = runner(&cache).await.unwrap();
+    // The next of them starts from a copy of what changed, or from an image.
+    let small = "export default () => {}";
+    let large = "const all = Array.from({ length: 50_000 }, (_, i) => ({ i })); export default () => all.length";
+    let mut starts = Vec::new();
+    for (source, is_image) in [(small, false), (large, true)] {
+        let source = Source::of(source.as_bytes(), Phase::PreCreate, None).await.unwrap();
+        let Loaded { start, .. } = load(runner, &cache, &source).await.unwrap();
+        assert_eq!(matches!(start, Start::Image(_)), is_image);
+        starts.push(start);
+    }
     let is_secret = |window: &[u8]| window == SECRET.as_bytes();
     for _ in 0..4 {
         case.after = Some(Box::leak(secret.clone().into_boxed_str()));
         assert_eq!(case.call(&*hook).await.amended(), r#"{"length":1148576}"#);
         let mut sandboxes = Vec::new();
-        for _ in 0..8 {
+        for index in 0..16 {
             let mut sandbox = Sandbox::new(runner.runtime, Extra::default()).await.unwrap_or_else(|f| panic!("{f:?}"));
             sandbox.begin(None, &crate::hooks::engines::limits::CHECK_LIMITS);
-            let guest = Guest::loaded(&runner.code, &mut sandbox.store, &clean.delta).await.unwrap();
+            let (guest, _) = starts[index % 2].guest(runner, &mut sandbox.store).await.unwrap();
             guest.grow(&mut sandbox.store, 16 << 20).await.unwrap();
             let memory = guest.bytes(&sandbox.store);
             assert!(memory.len() >= 16 << 20);

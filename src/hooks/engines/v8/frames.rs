@@ -25,12 +25,12 @@ pub(super) enum Kind {
     Log,
     /// Operation, line feed, arguments.
     Ask,
-    /// Request, body.
-    Send,
-    /// Command, standard input.
-    Execute,
-    /// Milliseconds.
+    /// Number of an operation (calls.rs), text, bytes.
+    Start,
+    /// Number of a call, 0 for any; milliseconds, or [`NO_TIMER`].
     Wait,
+    /// Number of a call that nobody waits for any more. No reply.
+    Cancel,
     /// Flags, microseconds on a core, bytes of memory, text.
     Answer,
     /// The handler waits for something that never comes.
@@ -45,7 +45,7 @@ pub(super) enum Kind {
     Load,
     /// Server: one call. See [`Call`].
     Call,
-    /// Server: the answer to Ask, Send, Execute, Wait.
+    /// Server: the answer to Ask, Start, Wait. Number of the call, or 0; what it brought.
     Reply,
 }
 
@@ -55,9 +55,9 @@ impl Kind {
         Kind::Refused,
         Kind::Log,
         Kind::Ask,
-        Kind::Send,
-        Kind::Execute,
+        Kind::Start,
         Kind::Wait,
+        Kind::Cancel,
         Kind::Answer,
         Kind::Stuck,
         Kind::Memory,
@@ -106,6 +106,9 @@ pub(super) struct Call {
     pub(super) marker: String,
     pub(super) context: String,
 }
+
+/// Of [`Kind::Wait`].
+pub(super) const NO_TIMER: u64 = u64::MAX;
 
 /// Flags of [`Kind::Answer`].
 pub(super) const REUSABLE: u8 = 1;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::AsyncWriteExt as _;
 
-use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, receive};
+use super::frames::{Call, Draft, Frame, Keep, Kind, Load, NO_TIMER, REUSABLE, receive};
 use super::socket::Socket;
 use super::turns::Turns;
 use super::worker::TRAPPED;
 use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::javascript::calls::Calls;
 use crate::hooks::engines::javascript::{Digits, asks};
 use crate::hooks::engines::limits::{Broken, memory_failure};
 use crate::hooks::session::{HostError, Session};
@@ -129,6 +130,7 @@ impl Process {
             return Err(End::Gone);
         }
         let mut began = false;
+        let mut calls = Calls::default();
         loop {
             let mut frame = match receive(&mut self.stream).await {
                 Ok(Some(frame)) => frame,
@@ -140,7 +142,7 @@ impl Process {
             began = true;
             // Relaxed: see turns.rs.
             self.is_waiting.store(true, Ordering::Relaxed);
-            let answered = self.answer(&mut frame, memory_bytes, session, digits).await;
+            let answered = self.answer(&mut frame, memory_bytes, session, digits, &mut calls).await;
             self.is_waiting.store(false, Ordering::Relaxed);
             match answered {
                 Ok(None) => {}
@@ -157,8 +159,10 @@ impl Process {
         memory_bytes: u64,
         session: Option<&Arc<Session>>,
         digits: &mut Digits,
+        calls: &mut Calls,
     ) -> Result<Option<Answer>, End> {
         let strange = |error: io::Error| End::Died(strange(&error));
+        let failed = |broken: Broken| End::Failed(broken.0);
         let asked = || {
             session.ok_or_else(|| {
                 End::Failed(Failure {
@@ -186,22 +190,30 @@ impl Process {
                 let text = frame.text().map_err(strange)?;
                 let (operation, arguments) = text.split_once('\n').unwrap_or((&text, ""));
                 let answer = asks::ask(asked()?, digits, operation, arguments).await.map_err(End::Failed)?;
-                Draft::new(Kind::Reply).bytes(answer.as_bytes())
+                Draft::new(Kind::Reply).number(0).bytes(answer.as_bytes())
             }
-            Kind::Send => {
-                let (request, body) = (frame.text().map_err(strange)?, frame.bytes().map_err(strange)?);
-                let (answer, body) = asks::send(asked()?, &request, body).await.map_err(End::Failed)?;
-                Draft::new(Kind::Reply).bytes(answer.as_bytes()).bytes(&body)
-            }
-            Kind::Execute => {
-                let (command, stdin) = (frame.text().map_err(strange)?, frame.bytes().map_err(strange)?);
-                let ran = asks::execute(asked()?, &command, stdin).await.map_err(End::Failed)?;
-                Draft::new(Kind::Reply).bytes(ran.0.as_bytes()).bytes(&ran.1).bytes(&ran.2)
+            Kind::Start => {
+                let operation = u32::try_from(frame.number().map_err(strange)?).unwrap_or(u32::MAX);
+                let (text, bytes) = (frame.text().map_err(strange)?, frame.bytes().map_err(strange)?);
+                let call = calls.start(asked()?, operation, text, bytes).await.map_err(failed)?;
+                Draft::new(Kind::Reply).number(call.into())
             }
             Kind::Wait => {
-                let duration = Duration::from_millis(frame.number().map_err(strange)?);
-                asked()?.sleep(duration).await.map_err(|error| End::Failed(ending(error)))?;
-                Draft::new(Kind::Reply)
+                let wanted = u32::try_from(frame.number().map_err(strange)?).unwrap_or(u32::MAX);
+                let milliseconds = match frame.number().map_err(strange)? {
+                    NO_TIMER => -1.0,
+                    milliseconds => milliseconds as f64,
+                };
+                let call = calls.wait(asked()?, wanted, milliseconds).await.map_err(failed)?;
+                let reply = Draft::new(Kind::Reply).number(call.into());
+                match call {
+                    0 => reply,
+                    _ => calls.take_all().iter().fold(reply, |reply, part| reply.bytes(part)),
+                }
+            }
+            Kind::Cancel => {
+                calls.cancel(u32::try_from(frame.number().map_err(strange)?).unwrap_or(u32::MAX));
+                return Ok(None);
             }
             Kind::Spent => return Err(End::Gone),
             Kind::Memory => return Err(End::Failed(memory(memory_bytes))),

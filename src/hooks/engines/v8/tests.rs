@@ -1,6 +1,9 @@
 //! The suites of JavaScript run against this engine, and what only V8 in processes of its own can do.
 
 #[allow(clippy::duplicate_mod, reason = "the suite of each engine that runs JavaScript")]
+#[path = "../javascript/calls_tests.rs"]
+mod calls;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "../javascript/contract_tests.rs"]
 mod contract;
 #[allow(clippy::duplicate_mod, reason = "as above")]

@@ -36,7 +36,10 @@ pub(in crate::hooks::engines) struct State<X> {
     log: Arc<LogLines>,
     /// Of a command; of others nothing is written there.
     answer: AnswerPipe,
-    wasi: WasiCtx,
+    /// Of a command: its standard input.
+    input: Option<Bytes>,
+    /// Made when it is first asked for: JavaScript never does.
+    wasi: Option<WasiCtx>,
     table: ResourceTable,
 }
 
@@ -45,33 +48,33 @@ where
     X: Send,
 {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let ctx = self.wasi.get_or_insert_with(|| wasi(&self.log, &self.answer, self.input.take()));
+        WasiCtxView { ctx, table: &mut self.table }
     }
 }
 
-/// A store with nothing in it: no files, no environment, no arguments, no network. Standard output is the log; a command
-/// has `input` to read and gives its answer there.
-pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Store<State<X>> {
-    let log = Arc::new(LogLines::default());
-    let answer = AnswerPipe::default();
+/// No files, no environment, no arguments, no network. Standard output is the log; a command has `input` to read and gives its
+/// answer there.
+fn wasi(log: &Arc<LogLines>, answer: &AnswerPipe, input: Option<Bytes>) -> WasiCtx {
     let mut wasi = WasiCtxBuilder::new();
     wasi.allow_tcp(false).allow_udp(false);
+    let pipe = |stream, level| LogPipe::new(Arc::clone(log), stream, level);
     match input {
-        None => wasi.stdout(LogPipe::new(log.clone(), Stream::Output, LogLevel::Info)).stderr(LogPipe::new(
-            log.clone(),
-            Stream::Error,
-            LogLevel::Warn,
-        )),
-        Some(input) => wasi.stdin(MemoryInputPipe::new(input)).stdout(answer.clone()).stderr(LogPipe::new(
-            log.clone(),
-            Stream::Error,
-            LogLevel::Info,
-        )),
+        None => wasi.stdout(pipe(Stream::Output, LogLevel::Info)).stderr(pipe(Stream::Error, LogLevel::Warn)),
+        Some(input) => {
+            wasi.stdin(MemoryInputPipe::new(input)).stdout(answer.clone()).stderr(pipe(Stream::Error, LogLevel::Info))
+        }
     };
-    let wasi = wasi.build();
+    wasi.build()
+}
+
+/// A store with nothing in it. `input`: of a command.
+pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Store<State<X>> {
+    let (log, answer) = (Arc::default(), AnswerPipe::default());
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
-    let state = State { extra, session: None, clock: None, limiter: Limiter::default(), log, answer, wasi, table };
+    let state =
+        State { extra, session: None, clock: None, limiter: Limiter::default(), log, answer, input, wasi: None, table };
     let mut store = Store::new(&runtime.engine, state);
     store.set_hostcall_fuel(COPIED_BYTES_MAX);
     if let Some(table) = store.concurrent_resource_table() {

@@ -39,7 +39,7 @@ function runProgram(program, args, options) {
   const input = stdin === undefined || stdin === null ? new NativeUint8Array(0)
     : typeof stdin === "string" ? hostEncode(toWellFormed(stdin)) : toBytes(stdin);
   const command = stringify({ program, args: args ?? [], env: env ?? {}, timeout: timeout ?? null });
-  const answer = hostExecute(command, input);
+  const answer = execute(command, input);
   const code = answerOf(answer[0]);
   return { code, stdout: hostDecode(answer[1], false), stderr: hostDecode(answer[2], false) };
 }

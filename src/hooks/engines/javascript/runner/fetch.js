@@ -236,7 +236,7 @@ function fetch(input, init) {
     const { signal } = request;
     signal.throwIfAborted();
     const body = peekBody(request) ?? new NativeUint8Array(0);
-    pending.start("send", headOf(request), body, (answer, bytes) => responseOf(signal, answer, bytes));
+    pending.start(SEND, headOf(request), body, (answer, bytes) => responseOf(signal, answer, bytes));
     signalListen(signal, () => pending.abort(() => signal.throwIfAborted()));
   } catch (error) {
     pending.fail(error);

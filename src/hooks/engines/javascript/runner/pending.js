@@ -1,5 +1,5 @@
-// Host calls that go on beside the handler, which `await` waits for; who uses what they bring without `await` waits at that
-// moment.
+// A host call that goes on beside the handler as a promise, which `await` waits for; who uses what it brings without `await`
+// waits at that moment.
 
 const WAITING = 0, FULFILLED = 1, REJECTED = 2;
 
@@ -26,7 +26,7 @@ class Pending {
 
   // `make` makes the result of what the host answers.
   start(operation, text, bytes, make) {
-    this.#call = hostStart(operation, text, bytes, (answer, first, second) => this.#settle(() => make(answer, first, second)));
+    this.#call = startCall(operation, text, bytes, (answer, first, second) => this.#settle(() => make(answer, first, second)));
   }
 
   fail(error) {

@@ -57,12 +57,12 @@ function wake() {
   }
 }
 
-// What a callback throws fails the call: nobody is there to catch it.
+// What a callback throws fails the call as a promise does that is rejected and has no handler: nobody is there to catch it.
 function fire(callback, args) {
   try {
     args.length === 0 ? callback() : callback(...args);
   } catch (error) {
-    hostFail(error);
+    new NativePromise((resolve, reject) => reject(error));
   }
 }
 

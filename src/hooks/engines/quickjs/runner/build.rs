@@ -1,6 +1,6 @@
 //! How the module is linked.
 
-/// The stack that C and Rust keep in memory. QuickJS's own limit lies below it (src/engine.rs), with room for what does not
+/// The stack that C and Rust keep in memory. QuickJS's own limit lies below it (src/runner.rs), with room for what does not
 /// look at the limit.
 const STACK_BYTES: u32 = 512 << 10;
 

@@ -9,41 +9,14 @@ function hostAsk(operation, args) {
   return host.ask(operation + "\n" + args);
 }
 
-// What awaits the host calls that are under way, by their numbers.
-const awaited = { __proto__: null };
-const OPERATIONS = { __proto__: null, send: 0, execute: 1 };
-
-// Starts a host call; `done` gets its text and bytes when they are there.
-function hostStart(operation, text, bytes, done) {
-  const call = host.start(OPERATIONS[operation], text, bytes);
-  awaited[call] = done;
-  return {
-    // Waits for it, and for nothing else.
-    finish() {
-      if (awaited[call] !== undefined) host.join(call, arrived);
-    },
-    cancel() {
-      if (awaited[call] === undefined) return;
-      delete awaited[call];
-      host.cancel(call);
-    },
-  };
+function hostStart(operation, text, bytes) {
+  return host.start(operation, text, bytes);
 }
 
-// The program's end is waited for; what goes on beside goes on.
-function hostExecute(command, stdin) {
-  let parts;
-  hostStart("execute", command, stdin, (text, stdout, stderr) => { parts = [text, stdout, stderr]; }).finish();
-  return parts;
+function hostJoin(call) {
+  host.join(call, arrived);
 }
 
-function arrived(call, text, first, second) {
-  const done = awaited[call];
-  delete awaited[call];
-  done(text, first, second);
-}
-
-// What nobody caught fails the call, as a promise does that is rejected and has no handler (src/rejections.rs).
-function hostFail(error) {
-  new NativePromise((resolve, reject) => reject(error));
+function hostCancel(call) {
+  host.cancel(call);
 }

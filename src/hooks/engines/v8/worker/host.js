@@ -2,7 +2,7 @@
 // is a hook's to see. Texts and bytes cross in a buffer that both sides have; `callHost` takes and gives nothing itself.
 //
 // head: 0 operation · 1 number, or whether there is an answer · 2 length of what stands in the buffer · 3 whether more of it
-// follows · 4 slot
+// follows · 4 slot · 5 whether something may be left of the call after its answer
 
 (function () {
 "use strict";
@@ -12,8 +12,9 @@ delete globalThis.__snaphook;
 // A second way to run code, with memory that JavaScript's limit does not see.
 delete globalThis.WebAssembly;
 
-const SERVE = 1, NEXT = 2, TAKE = 3, TEXT = 4, BYTES = 5, LOG = 6, ASK = 7, SEND = 8, EXECUTE = 9, URL_ = 10, DIGEST = 11,
-  RANDOM = 12, ENCODE = 13, DECODE = 14, WAIT = 15, LOAD = 16;
+const ACT_SERVE = 1, ACT_LOAD = 2, ACT_NEXT = 3, ACT_TAKE = 4, ACT_TEXT = 5, ACT_BYTES = 6, ACT_LOG = 7, ACT_ASK = 8,
+  ACT_START = 9, ACT_WAIT = 10, ACT_JOIN = 11, ACT_CANCEL = 12, ACT_URL = 13, ACT_DIGEST = 14, ACT_RANDOM = 15, ACT_ENCODE = 16,
+  ACT_DECODE = 17, ACT_REJECTIONS = 18;
 const HEAD_BYTES = 64;
 const CHUNK_BYTES = 65536;
 const CHUNK_UNITS = 8192;
@@ -46,7 +47,7 @@ function giveText(text, operation, number) {
   let start = 0;
   while (text.length - start > CHUNK_UNITS) {
     putUnits(text, start, start + CHUNK_UNITS);
-    act(TEXT, 0);
+    act(ACT_TEXT, 0);
     start += CHUNK_UNITS;
   }
   putUnits(text, start, text.length);
@@ -63,7 +64,7 @@ function giveBytes(data) {
     const length = data.length - start < CHUNK_BYTES ? data.length - start : CHUNK_BYTES;
     setBytes(chunk, new SharedUint8Array(data.buffer, data.byteOffset + start, length));
     head[2] = length;
-    act(BYTES, 0);
+    act(ACT_BYTES, 0);
   }
 }
 
@@ -71,7 +72,7 @@ function takeText(slot) {
   let text = "";
   do {
     head[4] = slot;
-    act(TAKE, 0);
+    act(ACT_TAKE, 0);
     const length = head[2];
     if (length === CHUNK_UNITS) text += reflectApply(fromCharCode, undefined, units);
     else if (length > 0) {
@@ -83,7 +84,7 @@ function takeText(slot) {
 
 function takeBytes(slot) {
   head[4] = slot;
-  act(TAKE, 1);
+  act(ACT_TAKE, 1);
   const data = new SharedUint8Array(head[1]);
   let start = 0;
   for (;;) {
@@ -92,76 +93,84 @@ function takeBytes(slot) {
     start += length;
     if (head[3] === 0) return data;
     head[4] = slot;
-    act(TAKE, 1);
+    act(ACT_TAKE, 1);
   }
 }
 
 function hostLog(level, message) {
-  giveText(message, LOG, level);
+  giveText(message, ACT_LOG, level);
 }
 
 function hostAsk(operation, args) {
-  giveText(operation + "\n" + args, ASK, 0);
+  giveText(operation + "\n" + args, ACT_ASK, 0);
   return takeText(0);
 }
 
-function hostSend(request, body) {
-  giveBytes(body);
-  giveText(request, SEND, 0);
-  return [takeText(0), takeBytes(1)];
+// What is refused throws why.
+function hostStart(operation, text, bytes) {
+  giveBytes(bytes);
+  giveText(text, ACT_START, operation);
+  const call = head[1];
+  if (call === 0) answerOf(takeText(0));
+  return call;
 }
 
-function hostExecute(command, stdin) {
-  giveBytes(stdin);
-  giveText(command, EXECUTE, 0);
-  return [takeText(0), takeBytes(1), takeBytes(2)];
+function hostJoin(call) {
+  head[2] = 0;
+  act(ACT_JOIN, call);
+  arrive(call);
 }
 
-// Here a host call is over before the script goes on.
-const DONE_CALL = { finish() {}, cancel() {} };
-
-function hostStart(operation, text, bytes, done) {
-  const parts = operation === "send" ? hostSend(text, bytes) : hostExecute(text, bytes);
-  done(parts[0], parts[1], parts[2]);
-  return DONE_CALL;
+// Waits for any call, or so many milliseconds; without end if they are negative. Whether a call has arrived.
+function waitForAny(milliseconds) {
+  head[2] = 0;
+  act(ACT_WAIT, milliseconds);
+  const call = head[1];
+  if (call === 0) return false;
+  arrive(call);
+  return true;
 }
 
-// The source runs at each call: there is nothing to observe.
-function hostObserve() {}
+function arrive(call) {
+  arrived(call, takeText(0), takeBytes(1), takeBytes(2));
+}
+
+function hostCancel(call) {
+  head[2] = 0;
+  act(ACT_CANCEL, call);
+}
+
+// The source runs at each call: all there is to observe is that something may be left of it.
+function hostObserve() {
+  head[5] = 1;
+}
 
 function hostUrl(args) {
-  giveText(args, URL_, 0);
+  giveText(args, ACT_URL, 0);
   return takeText(0);
 }
 
 function hostDigest(algorithm, data) {
   giveBytes(data);
-  giveText(algorithm, DIGEST, 0);
+  giveText(algorithm, ACT_DIGEST, 0);
   return takeBytes(0);
 }
 
 function hostRandom(count) {
   head[2] = 0;
-  act(RANDOM, count);
+  act(ACT_RANDOM, count);
   return takeBytes(0);
 }
 
 function hostEncode(text) {
-  giveText(text, ENCODE, 0);
+  giveText(text, ACT_ENCODE, 0);
   return takeBytes(0);
 }
 
 function hostDecode(data, fatal) {
   giveBytes(data);
   head[2] = 0;
-  act(DECODE, fatal ? 1 : 0);
+  act(ACT_DECODE, fatal ? 1 : 0);
   return head[1] === 0 ? undefined : takeText(0);
-}
-
-// What a callback threw that nobody caught; the first counts.
-let thrown = null;
-
-function hostFail(error) {
-  thrown ??= { error };
 }
 

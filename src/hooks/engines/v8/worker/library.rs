@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 
-use super::system;
+use super::{promises, system};
 
 /// File names in the folder of the library.
 pub(in crate::hooks::engines::v8) const LIBRARY_FILE: &str = "libmini_racer.so";
@@ -114,12 +114,13 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
             set_hard_memory_limit: symbol!("set_hard_memory_limit"),
             hard_memory_limit_reached: symbol!("hard_memory_limit_reached"),
         };
+        promises::find(&library)?;
         // The symbols are used until the process ends.
         std::mem::forget(library);
-        // SAFETY: nothing of the library runs, since V8's thread is not started yet.
-        system::own_in_large_pages(&path);
         functions
     };
+    // Without it children are slower.
+    let _ = system::fork_with_pages_of(&path);
     // SAFETY: both are C strings; V8 is started once, since the listener could be set.
     let context = unsafe {
         (functions.init_v8)(flags.as_ptr(), icu.as_ptr());

@@ -11,6 +11,7 @@
 mod confine;
 mod image;
 mod library;
+mod promises;
 pub(in crate::hooks::engines) mod system;
 
 use std::borrow::Cow;
@@ -29,7 +30,7 @@ use self::library::{Event, Handle, Shared, V8, Value};
 pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
 use self::system::Forked;
 pub(super) use self::system::TRAPPED;
-use super::frames::{Call, Draft, Frame, Keep, Kind, Load, REUSABLE, read};
+use super::frames::{Call, Draft, Frame, Keep, Kind, Load, NO_TIMER, REUSABLE, read};
 use crate::hooks::engines::javascript::{SCRIPTS, web};
 use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 
@@ -55,23 +56,28 @@ const HEAD_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 65_536;
 const CHUNK_UNITS: usize = 8_192;
 
+/// Of the head: whether something may be left of the call after its answer.
+const LEFT: usize = 5;
+
 /// Operations of host.js.
 const SERVE: i32 = 1;
-const NEXT: i32 = 2;
-const TAKE: i32 = 3;
-const TEXT: i32 = 4;
-const BYTES: i32 = 5;
-const LOG: i32 = 6;
-const ASK: i32 = 7;
-const SEND: i32 = 8;
-const EXECUTE: i32 = 9;
-const URL: i32 = 10;
-const DIGEST: i32 = 11;
-const RANDOM: i32 = 12;
-const ENCODE: i32 = 13;
-const DECODE: i32 = 14;
-const WAIT: i32 = 15;
-const LOAD: i32 = 16;
+const LOAD: i32 = 2;
+const NEXT: i32 = 3;
+const TAKE: i32 = 4;
+const TEXT: i32 = 5;
+const BYTES: i32 = 6;
+const LOG: i32 = 7;
+const ASK: i32 = 8;
+const START: i32 = 9;
+const WAIT: i32 = 10;
+const JOIN: i32 = 11;
+const CANCEL: i32 = 12;
+const URL: i32 = 13;
+const DIGEST: i32 = 14;
+const RANDOM: i32 = 15;
+const ENCODE: i32 = 16;
+const DECODE: i32 = 17;
+const REJECTIONS: i32 = 18;
 
 /// Tasks.
 const SCRIPT: u64 = 1;
@@ -110,7 +116,13 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
     let (sender, receiver) = channel();
     let listener = move |event: Event<'_>| match event {
         Event::Called => worker().called(),
-        Event::Ended(TURN, value) => worker().ended(&value),
+        Event::Ended(TURN, value) => {
+            if let Value::Text(_) = value {
+                // It may ask the host, so nobody holds the worker.
+                promises::run();
+            }
+            worker().ended(&value);
+        }
         Event::Ended(_, value) => {
             let loaded = match value {
                 Value::Other(handle) => Ok(handle),
@@ -265,6 +277,7 @@ impl Worker {
             SERVE => self.fork_children(),
             LOAD => self.load(),
             NEXT => self.next_call(),
+            REJECTIONS => promises::watch().map_err(io::Error::other),
             TAKE => {
                 self.take(number == 1);
                 Ok(())
@@ -289,23 +302,22 @@ impl Worker {
     }
 
     fn ask(&mut self, operation: i32, number: i32, text: String, bytes: Vec<u8>) -> io::Result<()> {
-        let whole = |number: i32| u32::try_from(number).unwrap_or(0);
+        let whole = |number: i32| u64::try_from(number).unwrap_or(0);
         self.slots.clear();
         let refused = match operation {
-            LOG | ASK | SEND | EXECUTE | WAIT if !self.in_call => {
+            LOG | ASK | START | WAIT | JOIN | CANCEL if !self.in_call => {
                 Some(r#"-{"code":"failed","message":"the call is over"}"#)
             }
-            ASK | SEND | EXECUTE if text.len() + bytes.len() > COPIED_BYTES_MAX => {
+            ASK | START if text.len() + bytes.len() > COPIED_BYTES_MAX => {
                 Some(r#"-{"code":"too-large","message":"more than 16 MiB were handed to the server at once"}"#)
             }
             _ => None,
         };
         if let Some(refusal) = refused {
             self.is_dirty |= !self.in_call;
+            // No call has this number.
+            self.set_head(1, 0);
             self.give(Content::Text(refusal.into()));
-            // As many as the runner takes at most.
-            self.give(Content::Bytes(Vec::new()));
-            self.give(Content::Bytes(Vec::new()));
             return Ok(());
         }
         let draft = match operation {
@@ -314,9 +326,10 @@ impl Worker {
                 return Draft::new(Kind::Log).byte(level).bytes(text.as_bytes()).write(&self.connection);
             }
             ASK => Draft::new(Kind::Ask).bytes(text.as_bytes()),
-            SEND => Draft::new(Kind::Send).bytes(text.as_bytes()).bytes(&bytes),
-            EXECUTE => Draft::new(Kind::Execute).bytes(text.as_bytes()).bytes(&bytes),
-            WAIT => Draft::new(Kind::Wait).number(whole(number).into()),
+            START => Draft::new(Kind::Start).number(whole(number)).bytes(text.as_bytes()).bytes(&bytes),
+            WAIT => Draft::new(Kind::Wait).number(0).number(u64::try_from(number).unwrap_or(NO_TIMER)),
+            JOIN => Draft::new(Kind::Wait).number(whole(number)).number(NO_TIMER),
+            CANCEL => return Draft::new(Kind::Cancel).number(whole(number)).write(&self.connection),
             URL => {
                 self.give(Content::Text(web::url(&text).unwrap_or_default()));
                 return Ok(());
@@ -326,7 +339,7 @@ impl Worker {
                 return Ok(());
             }
             RANDOM => {
-                let bytes = web::random(whole(number));
+                let bytes = web::random(u32::try_from(number).unwrap_or(0));
                 self.give(Content::Bytes(bytes.ok_or_else(|| io::Error::other("the system gives no random numbers"))?));
                 return Ok(());
             }
@@ -344,6 +357,8 @@ impl Worker {
         };
         draft.write(&self.connection)?;
         let mut reply = self.receive(Kind::Reply)?;
+        let call = reply.number()?;
+        self.set_head(1, i32::try_from(call).map_err(io::Error::other)?);
         if reply.has_more() {
             self.give(Content::Text(reply.text()?));
         }
@@ -437,10 +452,8 @@ impl Worker {
         let written = match value {
             _ if self.v8.memory_limit_reached() => Draft::new(Kind::Memory).write(&self.connection),
             Value::OutOfMemory => Draft::new(Kind::Memory).write(&self.connection),
-            Value::Null => {
-                self.v8.call(self.functions.turn, self.functions.receiver, self.functions.no_arguments, TURN);
-                return;
-            }
+            Value::Null => return self.next_turn(),
+            Value::Text(_) if self.head(LEFT) != 0 => return self.next_turn(),
             Value::Text(text) => {
                 let (cpu, memory) = system::usage();
                 let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);
@@ -475,6 +488,10 @@ impl Worker {
             Value::Other(_) => Draft::new(Kind::Fault).bytes(b"a turn gave no answer").write(&self.connection),
         };
         system::exit(if written.is_ok() { DONE } else { FAILED })
+    }
+
+    fn next_turn(&self) {
+        self.v8.call(self.functions.turn, self.functions.receiver, self.functions.no_arguments, TURN);
     }
 
     fn receive(&self, kind: Kind) -> io::Result<Frame> {

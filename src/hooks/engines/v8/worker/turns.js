@@ -1,13 +1,17 @@
-// The turns of a call. V8 runs microtasks between two of them, so each tells what is to come: a text is the answer, null
-// asks for another turn, and undefined says that nothing is left that could bring the answer.
+// The turns of a call. What is left to promises runs after each, so each tells what is to come: a text is the answer, unless
+// something may be left of the call by then (head 5); null asks for another turn, and undefined says that nothing is left that
+// could bring the answer.
 
 let settled;
 
 // In the zygote this never returns: each child goes on from here.
 function serve() {
+  globalThis.__snaphook = rejection;
+  act(ACT_REJECTIONS, 0);
+  delete globalThis.__snaphook;
   head[2] = 0;
-  act(SERVE, 0);
-  act(LOAD, 0);
+  act(ACT_SERVE, 0);
+  act(ACT_LOAD, 0);
   const isCheck = head[1] === 1;
   const source = takeText(0);
   if (isCheck) return check(source) ?? "";
@@ -18,37 +22,58 @@ function serve() {
 // A process that is put back into its first state goes on in here.
 function next() {
   head[2] = 0;
-  act(NEXT, 0);
+  act(ACT_NEXT, 0);
   const phase = takeText(0);
   const marker = takeText(1);
   const given = takeText(2);
+  head[5] = 0;
   settled = undefined;
-  thrown = null;
+  rejections.length = 0;
   const answered = run("", phase, given, marker);
-  if (answered === null) promiseThen(settle(), (text) => { settled = text; });
-  else settled = answered;
-  // What the handler left to promises runs first.
-  return null;
+  if (answered === null) {
+    promiseThen(settle(), (text) => { settled = text; });
+    return null;
+  }
+  settled = answered;
+  return answered;
 }
 
+// What the handler left behind is done before the call is: promises, host calls and timers.
 function turn() {
+  head[5] = 0;
   const milliseconds = due(settled !== undefined);
-  if (milliseconds < 0) return ending();
-  head[2] = 0;
-  act(WAIT, milliseconds);
-  wake();
+  if (milliseconds < 0 && awaitedCount === 0) return ending();
+  if (!waitForAny(milliseconds)) wake();
   return null;
 }
 
 // The answer, or what went wrong beside it.
 function ending() {
-  if (thrown === null || (settled !== undefined && isFailure(settled))) return settled;
-  return failure(thrown.error);
+  if (rejections.length === 0 || (settled !== undefined && isFailure(settled))) return settled;
+  return failure(rejections[0].reason);
 }
 
 function isFailure(text) {
   const kind = charAt(text, 0);
   return kind === "e" || kind === "r";
+}
+
+// Promises that are rejected and have no handler, in the order of their rejections. One that gets its handler later is none of
+// them any more: `await` comes after the promise that it awaits.
+const rejections = [];
+
+// V8 tells of them: 0 is a rejection without a handler, 1 a handler that came later.
+function rejection(event, promise, reason) {
+  if (event === 0) {
+    head[5] = 1;
+    rejections[rejections.length] = { promise, reason };
+    return;
+  }
+  let kept = 0;
+  for (let index = 0; index < rejections.length; index++) {
+    if (rejections[index].promise !== promise) rejections[kept++] = rejections[index];
+  }
+  rejections.length = kept;
 }
 
 // What every call goes through is compiled before the first fork.

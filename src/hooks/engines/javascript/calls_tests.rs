@@ -1,4 +1,5 @@
-//! Host calls beside each other, seen from JavaScript. Nothing here measures time: what has to go on at once is what a server waits for.
+//! Host calls beside each other, seen from JavaScript. Part of the tests of each engine that runs JavaScript, which say what
+//! `case` is. Nothing here measures time: what has to go on at once is what a server waits for.
 
 use std::collections::HashMap;
 
@@ -6,13 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::calls::Calls;
-use super::*;
+use super::case;
 use crate::config::Phase;
-use crate::hooks::context::FailureCause;
-use crate::hooks::engines::limits::Broken;
-use crate::hooks::engines::testing::{Called, Case};
-use crate::hooks::testing::Bench;
+use crate::hooks::context::{FailureCause, Outcome};
+use crate::hooks::engines::testing::Called;
 
 /// Gives each request's path and its connection to the test.
 async fn server() -> (u16, mpsc::UnboundedReceiver<(String, TcpStream)>) {
@@ -46,7 +44,7 @@ async fn answer(mut stream: TcpStream, body: &str) {
 
 /// Runs the body of an asynchronous handler that knows the server's `base`.
 fn run(port: u16, body: &str) -> tokio::task::JoinHandle<Called> {
-    let mut case = Case::new(super::tests::engine(), Phase::PostCreate);
+    let mut case = case(Phase::PostCreate);
     case.settings.limits.timeout = std::time::Duration::from_secs(20);
     case.grants = Box::leak(format!("http = ['GET http://127.0.0.1:{port}/*']").into_boxed_str());
     let source =
@@ -145,22 +143,4 @@ async fn starts_count_as_host_calls_however_many_are_made_at_once() {
         "for (;;) await Promise.all(Array.from({ length: 200 }, () => fetch('http://10.0.0.1/').catch(() => {})))";
     let called = run(1, body).await.unwrap();
     assert_eq!(called.failure().cause, FailureCause::HostCalls, "{:?}", called.failure());
-}
-
-#[tokio::test]
-async fn an_answer_is_kept_in_the_memory_of_the_run() {
-    let session = Bench::new().session("item", Phase::PostCreate, "h", "memory = '2 MiB'");
-    let mut calls = Calls::default();
-    let answer = |bytes: usize| std::future::ready(Ok(vec![vec![0; bytes]]));
-    let held = session.memory().held();
-    assert_eq!(calls.start(&session, answer(400 << 10)).await.unwrap(), 1);
-    assert_eq!(calls.wait(&session, 0, -1.0).await.unwrap(), 1);
-    assert_eq!(session.memory().held() - held, 400 << 10);
-    assert_eq!(calls.start(&session, answer(4 << 20)).await.unwrap(), 2);
-    let error = calls.wait(&session, 2, -1.0).await.unwrap_err();
-    let Broken(failure) = error.downcast_ref().unwrap();
-    assert_eq!(failure.cause, FailureCause::Memory);
-    assert!(calls.is_idle());
-    drop(calls);
-    assert_eq!(session.memory().held(), held);
 }

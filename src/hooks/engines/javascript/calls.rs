@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::asks;
 use crate::hooks::context::Failure;
 use crate::hooks::engines::limits::Broken;
-use crate::hooks::engines::wasm::fatal;
 use crate::hooks::host_memory::Kept;
 use crate::hooks::session::Session;
 
@@ -19,14 +19,18 @@ const RUNNING_MAX: usize = 64;
 const TIMER_MILLISECONDS_MAX: f64 = 0x7fff_ffff as f64;
 
 /// What a call answers: a text, and up to two pieces of bytes.
-pub(super) type Parts = Vec<Vec<u8>>;
+pub(in crate::hooks::engines) type Parts = Vec<Vec<u8>>;
 
 /// An answer, and the memory of the run that is kept for it.
 type Answer = Result<(Parts, Kept), Failure>;
 
+/// Operations of runner/calls.js.
+const SEND: u32 = 0;
+const EXECUTE: u32 = 1;
+
 /// Aborts what is under way when it is dropped.
 #[derive(Default)]
-pub(super) struct Calls {
+pub(in crate::hooks::engines) struct Calls {
     running: JoinSet<(u32, Answer)>,
     handles: HashMap<u32, AbortHandle>,
     /// In the order of their ends.
@@ -38,8 +42,35 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Starts a call; its number. Waits while too many are under way.
-    pub(super) async fn start(
+    /// Starts what a script asks for, in the words of asks.rs; its number. Waits while too many are under way.
+    pub(in crate::hooks::engines) async fn start(
+        &mut self,
+        session: &Arc<Session>,
+        operation: u32,
+        text: String,
+        bytes: Vec<u8>,
+    ) -> Result<u32, Broken> {
+        let asking = Arc::clone(session);
+        match operation {
+            SEND => {
+                let send = async move {
+                    let (answer, body) = asks::send(&asking, &text, bytes).await?;
+                    Ok(vec![answer.into_bytes(), body])
+                };
+                self.begin(session, send).await
+            }
+            EXECUTE => {
+                let execute = async move {
+                    let (answer, stdout, stderr) = asks::execute(&asking, &text, bytes).await?;
+                    Ok(vec![answer.into_bytes(), stdout, stderr])
+                };
+                self.begin(session, execute).await
+            }
+            other => Err(Broken::internal(format!("there is no host call {other}"))),
+        }
+    }
+
+    async fn begin(
         &mut self,
         session: &Arc<Session>,
         call: impl Future<Output = Result<Parts, Failure>> + Send + 'static,
@@ -63,14 +94,14 @@ impl Calls {
         Ok(number)
     }
 
-    /// Waits for the call `wanted`, 0 for any, or for a timer. Gives the call's number with its answer made ready to be
-    /// taken, or 0 after the time.
-    pub(super) async fn wait(
+    /// Waits for the call `wanted`, 0 for any, and no longer than so many milliseconds if they are not negative. Gives the call's
+    /// number with its answer made ready to be taken, or 0 after the time.
+    pub(in crate::hooks::engines) async fn wait(
         &mut self,
         session: &Arc<Session>,
         wanted: u32,
         milliseconds: f64,
-    ) -> wasmtime::Result<u32> {
+    ) -> Result<u32, Broken> {
         let has_timer = milliseconds >= 0.0;
         let time = Duration::from_millis(milliseconds.clamp(0.0, TIMER_MILLISECONDS_MAX) as u64);
         let timer = session.sleep(time);
@@ -83,13 +114,13 @@ impl Calls {
                 return Ok(number);
             }
             if self.running.is_empty() && !has_timer {
-                return Err(wasmtime::format_err!("it waits for a call that is not under way"));
+                return Err(Broken::internal("it waits for a call that is not under way".into()));
             }
             tokio::select! {
                 biased;
-                joined = self.join(), if !self.running.is_empty() => joined.map_err(wasmtime::Error::new)?,
+                joined = self.join(), if !self.running.is_empty() => joined?,
                 slept = &mut timer, if has_timer => {
-                    slept.map_err(fatal)?;
+                    slept.map_err(Broken::from)?;
                     return Ok(0);
                 }
             }
@@ -113,7 +144,7 @@ impl Calls {
     }
 
     /// Nobody waits for that call any more.
-    pub(super) fn cancel(&mut self, call: u32) {
+    pub(in crate::hooks::engines) fn cancel(&mut self, call: u32) {
         if let Some(handle) = self.handles.remove(&call) {
             handle.abort();
         }
@@ -121,20 +152,52 @@ impl Calls {
     }
 
     /// The answer of a call that was not started but waited for.
-    pub(super) fn answer(&mut self, parts: Parts) {
+    pub(in crate::hooks::engines) fn answer(&mut self, parts: Parts) {
         (self.parts, self._kept) = (parts, Kept::default());
     }
 
-    pub(super) fn part(&self, part: u32) -> Option<usize> {
+    /// The length of a part of the answer, if it has so many.
+    pub(in crate::hooks::engines) fn part(&self, part: u32) -> Option<usize> {
         self.parts.get(part as usize).map(Vec::len)
     }
 
-    pub(super) fn take(&mut self, part: u32) -> Vec<u8> {
+    pub(in crate::hooks::engines) fn take(&mut self, part: u32) -> Vec<u8> {
         self.parts.get_mut(part as usize).map(std::mem::take).unwrap_or_default()
     }
 
+    /// All parts of the answer.
+    #[cfg(target_os = "linux")]
+    pub(in crate::hooks::engines) fn take_all(&mut self) -> Parts {
+        std::mem::take(&mut self.parts)
+    }
+
     /// Whether nothing is under way.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::hooks::engines) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.done.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Phase;
+    use crate::hooks::context::FailureCause;
+    use crate::hooks::testing::Bench;
+
+    #[tokio::test]
+    async fn an_answer_is_kept_in_the_memory_of_the_run() {
+        let session = Bench::new().session("item", Phase::PostCreate, "h", "memory = '2 MiB'");
+        let mut calls = Calls::default();
+        let answer = |bytes: usize| std::future::ready(Ok(vec![vec![0; bytes]]));
+        let held = session.memory().held();
+        assert_eq!(calls.begin(&session, answer(400 << 10)).await.unwrap(), 1);
+        assert_eq!(calls.wait(&session, 0, -1.0).await.unwrap(), 1);
+        assert_eq!(session.memory().held() - held, 400 << 10);
+        assert_eq!(calls.begin(&session, answer(4 << 20)).await.unwrap(), 2);
+        let Broken(failure) = calls.wait(&session, 2, -1.0).await.unwrap_err();
+        assert_eq!(failure.cause, FailureCause::Memory);
+        assert!(calls.is_idle());
+        drop(calls);
+        assert_eq!(session.memory().held(), held);
     }
 }
