@@ -8,6 +8,7 @@
 //! fate is unknown after that, the log is read again before anything else is written ([`Writer::catch_up`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +43,11 @@ const QUEUE_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends that share one fsync at most, so that no answer waits for a very large batch.
 const BATCH_MAX: usize = 1024;
+/// Under load it pays to wait for changes that are about to come: each batch costs the same, whatever is in it. Load is that the
+/// last batch had so many appends; enough is so many; and nobody waits longer for others than this.
+const BUSY_FROM: usize = 4;
+const GATHERED: usize = 32;
+const GATHER_MAX: Duration = Duration::from_micros(200);
 /// Delay before a store that failed is tried again; doubles with each further time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -81,10 +87,14 @@ pub(super) struct Queue {
     jobs: Vec<Job>,
     bytes: usize,
     closed: bool,
+    /// The thread waits for more appends.
+    gathering: bool,
 }
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,
+    /// Changes on their way here.
+    preparing: AtomicUsize,
     pub(super) wake: Condvar,
     pub(super) appending: Arc<Appending>,
     pub(super) troubles: Arc<Troubles>,
@@ -122,7 +132,8 @@ pub(super) struct Writer {
 impl Committer {
     pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
         let (appending, troubles) = (Arc::clone(&writer.appending), Arc::clone(&writer.troubles));
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), appending, troubles });
+        let (queue, preparing, wake) = (Mutex::default(), AtomicUsize::new(0), Condvar::new());
+        let shared = Arc::new(Shared { queue, preparing, wake, appending, troubles });
         let runtime = writer.runtime.clone();
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -152,12 +163,19 @@ impl Committer {
         }
         queue.bytes += bytes;
         queue.jobs.push(Job::Append(pending));
-        let first = queue.jobs.len() == 1;
+        let is_awaited = queue.jobs.len() == 1 || queue.gathering && !self.shared.gathers(&queue, 1);
         drop(queue);
-        if first {
+        if is_awaited {
             self.shared.wake.notify_one();
         }
         Ok(true)
+    }
+
+    /// Until the guard is dropped, the caller is about to submit an append.
+    pub(super) fn preparing(&self) -> Preparing<'_> {
+        // Relaxed: a count that is a moment old costs a batch that is smaller, or later.
+        self.shared.preparing.fetch_add(1, Ordering::Relaxed);
+        Preparing(&self.shared)
     }
 
     /// Runs `work` on the thread, alone: nothing is appended meanwhile. Waits for it however long it takes; see
@@ -206,6 +224,25 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether more appends are worth waiting for. `known`: of those that prepare, those that are in the queue already.
+    fn gathers(&self, queue: &Queue, known: usize) -> bool {
+        let jobs = &queue.jobs;
+        let is_exclusive = |job: &Job| matches!(job, Job::Exclusive(_));
+        jobs.len() < GATHERED
+            && self.preparing.load(Ordering::Relaxed) > known
+            && !queue.closed
+            && !jobs.last().is_some_and(is_exclusive)
+    }
+}
+
+/// A change on its way.
+pub(super) struct Preparing<'a>(&'a Shared);
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.0.preparing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Committer {
@@ -218,6 +255,7 @@ fn run(shared: &Shared, mut writer: Writer) {
     let mut jobs = Vec::new();
     let mut batch = Vec::new();
     let mut delay = RETRY_FIRST;
+    let mut last = 0;
     loop {
         {
             let mut queue = shared.lock();
@@ -240,9 +278,17 @@ fn run(shared: &Shared, mut writer: Writer) {
                     queue = shared.lock();
                 }
             }
+            if last >= BUSY_FROM {
+                queue.gathering = true;
+                let gathers = |queue: &mut Queue| shared.gathers(queue, 0);
+                let waited = shared.wake.wait_timeout_while(queue, GATHER_MAX, gathers);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                queue.gathering = false;
+            }
             std::mem::swap(&mut queue.jobs, &mut jobs);
             queue.bytes = 0;
         }
+        last = jobs.len();
         for job in jobs.drain(..) {
             match job {
                 Job::Append(pending) => {

@@ -79,11 +79,13 @@ impl Engine {
     ) -> Result<Written> {
         let mut lost = 0;
         loop {
+            let preparing = self.committer.preparing();
             let prepared = match self.prepare(model, &command, options, origin).await? {
                 Step::Answer(answer) => return Ok(*answer),
                 Step::Write(prepared) => prepared,
             };
             let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
+            drop(preparing);
             let answer = self.answer(receiver).await;
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
                 if let (Some(wait), Some(settled)) = (options.wait, settled) {

@@ -154,6 +154,12 @@ impl Bytes<'_> {
     }
 }
 
+/// Whether something is left to promises.
+pub(crate) fn has_jobs(ctx: &Ctx<'_>) -> bool {
+    // SAFETY: a context has a runtime, which is only looked at.
+    unsafe { qjs::JS_IsJobPending(qjs::JS_GetRuntime(ctx.as_raw().as_ptr())) }
+}
+
 /// Fills what QuickJS's own allocator has begun to fill, and begins anew, so that what a call allocates lies together. That
 /// allocator takes small blocks from a page of its own for each size; when it comes to the heap, no page had room.
 pub(crate) fn begin_new_pages(ctx: &Ctx<'_>) {

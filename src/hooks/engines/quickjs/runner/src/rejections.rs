@@ -48,6 +48,10 @@ impl Rejections {
         let _handled = index.map(|index| self.0.borrow_mut().remove(index));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Forgets all; why the first one was rejected.
     pub(crate) fn take<'js>(&self, ctx: &Ctx<'js>) -> Option<Value<'js>> {
         let all = core::mem::take(&mut *self.0.borrow_mut());

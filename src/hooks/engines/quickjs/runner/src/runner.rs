@@ -174,6 +174,7 @@ impl Runner {
     fn answer<'js>(&self, ctx: &Ctx<'js>, parts: (JsString<'js>, Value<'js>, JsString<'js>)) -> Result<Ending> {
         let returned: Option<Text> = self.call(ctx, |scripts| &scripts.run, parts)?;
         let answer = match returned {
+            Some(answer) if self.is_all(ctx, &answer) => return Ok(Ending::Answer(answer)),
             Some(answer) => Some(answer),
             None => self.settled(ctx)?,
         };
@@ -185,6 +186,14 @@ impl Runner {
             (Some(answer), None) => Ending::Answer(answer),
             (None, None) => Ending::Never,
         })
+    }
+
+    /// Whether the handler left nothing behind, as most do.
+    fn is_all(&self, ctx: &Ctx<'_>, answer: &Text) -> bool {
+        leaves_nothing(answer)
+            && !quickjs::has_jobs(ctx)
+            && !host::has_outstanding_calls()
+            && self.rejections.is_empty()
     }
 
     /// The answer of an asynchronous handler; none if its promise never settles.
@@ -267,6 +276,11 @@ fn thrown<'js>(ctx: &Ctx<'js>, error: Error) -> Value<'js> {
 fn text_value<'js>(ctx: &Ctx<'js>, message: &str) -> Value<'js> {
     Exception::from_message(ctx.clone(), message)
         .map_or_else(|_| Value::new_undefined(ctx.clone()), |exception| exception.into_value())
+}
+
+/// Whether the answer of a handler says that no timer is left (main.js).
+fn leaves_nothing(answer: &Text) -> bool {
+    answer.bytes().get(1) == Some(&b'0')
 }
 
 /// Whether the answer of a handler says that it failed, or rejected (main.js).
