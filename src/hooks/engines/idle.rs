@@ -1,4 +1,4 @@
-//! Sandboxes that wait for their next call, for `isolation = 'reuse'`.
+//! Sandboxes that wait for their next call: put back to what they were, or, with `isolation = 'reuse'`, as the last one left them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -11,6 +11,8 @@ mod idle;
 mod javascript;
 mod limits;
 mod native;
+#[cfg(target_os = "linux")]
+mod pagemap;
 mod quickjs;
 mod subprocess;
 #[cfg(test)]

@@ -68,6 +68,41 @@ fn the_artifact_is_the_one_that_its_digests_name() {
     );
 }
 
+/// What restore.rs relies on: beside its memory, a call changes the stack pointer alone.
+#[test]
+fn the_module_changes_nothing_but_its_memory() {
+    use wasmparser::{Operator, Parser, Payload};
+
+    let (module, _) = runner().unwrap();
+    let mut variables = 0;
+    for payload in Parser::new(0).parse_all(&module) {
+        match payload.unwrap() {
+            Payload::GlobalSection(globals) => {
+                variables += globals.into_iter().filter(|global| global.as_ref().unwrap().ty.mutable).count();
+            }
+            Payload::CodeSectionEntry(body) => {
+                for operator in body.get_operators_reader().unwrap() {
+                    let operator = operator.unwrap();
+                    let is_other = matches!(
+                        operator,
+                        Operator::TableSet { .. }
+                            | Operator::TableGrow { .. }
+                            | Operator::TableFill { .. }
+                            | Operator::TableCopy { .. }
+                            | Operator::TableInit { .. }
+                            | Operator::ElemDrop { .. }
+                            | Operator::MemoryInit { .. }
+                            | Operator::DataDrop { .. }
+                    );
+                    assert!(!is_other, "{operator:?}");
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(variables, 1, "the stack pointer");
+}
+
 #[tokio::test]
 async fn the_artifact_is_what_its_sources_make() {
     let Some(code) = std::env::var_os(CODE) else { return };

@@ -13,12 +13,20 @@ const GAP_LINES: usize = 2;
 /// Bytes that differ from the snapshot, by their places.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Delta {
-    /// Place and length.
-    ranges: Vec<(usize, usize)>,
+    /// In order.
+    ranges: Vec<Range>,
     /// Of all ranges, one after the other.
     bytes: Vec<u8>,
     /// Size of the memory.
     memory_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    start: usize,
+    length: usize,
+    /// Where its bytes begin among all.
+    at: usize,
 }
 
 impl Delta {
@@ -54,19 +62,27 @@ impl Delta {
 
     fn push(&mut self, after: &[u8], (first, last): (usize, usize)) {
         let (start, end) = (first * LINE_BYTES, ((last + 1) * LINE_BYTES).min(after.len()));
-        self.ranges.push((start, end - start));
+        self.ranges.push(Range { start, length: end - start, at: self.bytes.len() });
         self.bytes.extend_from_slice(&after[start..end]);
     }
 
     /// Copies the changes into a memory that is at least [`Delta::memory_bytes`] long.
     pub(super) fn apply(&self, memory: &mut [u8]) -> Result<()> {
-        let mut bytes = &self.bytes[..];
-        for &(start, length) in &self.ranges {
-            let (range, rest) = bytes.split_at(length);
-            memory.get_mut(start..start + length).ok_or_else(outside)?.copy_from_slice(range);
-            bytes = rest;
+        for &Range { start, length, at } in &self.ranges {
+            let place = memory.get_mut(start..start + length).ok_or_else(outside)?;
+            place.copy_from_slice(&self.bytes[at..at + length]);
         }
         Ok(())
+    }
+
+    /// The same for a piece of memory that begins at `from`.
+    pub(super) fn apply_within(&self, from: usize, piece: &mut [u8]) {
+        let until = from + piece.len();
+        let first = self.ranges.partition_point(|range| range.start + range.length <= from);
+        for &Range { start, length, at } in self.ranges[first..].iter().take_while(|range| range.start < until) {
+            let (low, high) = (start.max(from), (start + length).min(until));
+            piece[low - from..high - from].copy_from_slice(&self.bytes[at + low - start..at + high - start]);
+        }
     }
 
     pub(super) const fn memory_bytes(&self) -> usize {
@@ -101,6 +117,15 @@ mod tests {
         delta.apply(&mut memory).unwrap();
         assert_eq!(memory[128..], after[128..]);
         assert_eq!(memory[..128], base[..128]);
+        // Pieces of it, wherever they begin and end.
+        for (from, until) in
+            [(0, 5096), (0, 64), (100, 200), (700, 832), (704, 705), (4095, 4096), (4400, 5096), (5000, 5096)]
+        {
+            let mut piece = base.clone();
+            piece.resize(after.len(), 0);
+            delta.apply_within(from, &mut piece[from..until]);
+            assert_eq!(piece[from..until], memory[from..until], "{from}..{until}");
+        }
         assert!(delta.apply(&mut base.clone()).is_err(), "a memory that is too short");
     }
 

@@ -94,6 +94,10 @@ impl Guest {
         self.memory.data(store)
     }
 
+    pub(super) fn bytes_mut<'a>(&self, store: &'a mut GuestStore) -> &'a mut [u8] {
+        self.memory.data_mut(store)
+    }
+
     /// Calls an export by its name.
     pub(super) async fn call<P: WasmParams + Sync, R: WasmResults + Sync>(
         &self,

@@ -26,6 +26,8 @@ pub(super) struct Extra {
     pub(super) memory: Option<Memory>,
     pub(super) calls: Calls,
     pub(super) mode: Mode,
+    /// It is as it was before its call.
+    pub(super) is_restored: bool,
 }
 
 /// What the guest runs for.

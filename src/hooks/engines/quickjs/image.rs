@@ -34,6 +34,7 @@ pub(super) struct Apart {
 pub(super) struct Image {
     holder: InstancePre<State<Extra>>,
     memory: ModuleExport,
+    bytes: Vec<u8>,
 }
 
 impl Apart {
@@ -67,18 +68,23 @@ impl Apart {
 }
 
 impl Image {
-    /// Of a memory; what lies before `start` does not matter. Takes some milliseconds.
-    pub(super) fn new(runtime: &Runtime, bytes: &[u8], start: usize) -> wasmtime::Result<Image> {
-        let module = Module::new(&runtime.engine, holder(bytes, start))?;
+    /// Of a memory. Takes some milliseconds.
+    pub(super) fn new(runtime: &Runtime, bytes: Vec<u8>) -> wasmtime::Result<Image> {
+        let module = Module::new(&runtime.engine, holder(&bytes))?;
         module.initialize_copy_on_write_image()?;
         let memory = module.get_export_index(MEMORY);
         let memory = memory.ok_or_else(|| wasmtime::format_err!("the image has no memory"))?;
-        Ok(Image { holder: Linker::new(&runtime.engine).instantiate_pre(&module)?, memory })
+        Ok(Image { holder: Linker::new(&runtime.engine).instantiate_pre(&module)?, memory, bytes })
+    }
+
+    /// All of the memory.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
 /// A module that is a memory with that content.
-fn holder(bytes: &[u8], start: usize) -> Vec<u8> {
+fn holder(bytes: &[u8]) -> Vec<u8> {
     const NOTHING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
     let mut memories = MemorySection::new();
     memories.memory(memory_type((bytes.len() / WASM_PAGE_BYTES) as u64, None));
@@ -86,7 +92,7 @@ fn holder(bytes: &[u8], start: usize) -> Vec<u8> {
     exports.export(MEMORY, ExportKind::Memory, 0);
     let mut data = DataSection::new();
     let is_empty = |page: &[u8]| page == &NOTHING[..page.len()];
-    let mut pages = bytes.chunks(PAGE_BYTES).enumerate().skip(start / PAGE_BYTES).peekable();
+    let mut pages = bytes.chunks(PAGE_BYTES).enumerate().peekable();
     while let Some((first, page)) = pages.next() {
         if is_empty(page) {
             continue;

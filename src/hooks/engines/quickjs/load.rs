@@ -72,6 +72,31 @@ impl Start {
     }
 }
 
+impl Start {
+    /// How much memory a call has at first.
+    pub(super) fn memory_bytes(&self, runner: &Runner) -> usize {
+        match self {
+            Start::Delta(delta) => delta.memory_bytes().max(runner.memory.len()),
+            Start::Image(image) => image.bytes().len(),
+        }
+    }
+
+    /// What a piece of the memory, from `from` on, holds at first.
+    pub(super) fn fill(&self, runner: &Runner, from: usize, piece: &mut [u8]) {
+        let base = match self {
+            Start::Delta(_) => &runner.memory,
+            Start::Image(image) => image.bytes(),
+        };
+        let present = base.get(from..).unwrap_or_default();
+        let (copied, grown) = piece.split_at_mut(present.len().min(piece.len()));
+        copied.copy_from_slice(&present[..copied.len()]);
+        grown.fill(0);
+        if let Start::Delta(delta) = self {
+            delta.apply_within(from, piece);
+        }
+    }
+}
+
 /// Memory after loading, as little of it as is needed.
 enum Memory {
     Delta(Delta),
@@ -115,7 +140,7 @@ pub(super) async fn load(runner: &'static Runner, cache: &CodeCache, source: &So
 
 async fn image(runner: &'static Runner, cache: &CodeCache, bytes: Vec<u8>) -> Result<Image, PrepareError> {
     runner.apart(cache).await?;
-    let made = tokio::task::spawn_blocking(move || Image::new(runner.runtime, &bytes, runner.stack_bytes)).await;
+    let made = tokio::task::spawn_blocking(move || Image::new(runner.runtime, bytes)).await;
     let made = made.unwrap_or_else(|error| Err(wasmtime::format_err!("{error}")));
     made.map_err(|error| PrepareError::plain(format!("the source could not be loaded: {error:#}")))
 }
@@ -163,7 +188,9 @@ async fn memory(runner: &Runner, guest: &Guest, store: &mut Store<State<Extra>>)
     }
     // Of an image each page that a call writes to costs: what it allocates is to lie together.
     guest.call::<_, ()>(store, "seal", ()).await?;
-    Ok(Memory::Whole(guest.bytes(store).to_vec()))
+    let mut bytes = guest.bytes(store).to_vec();
+    bytes[..runner.stack_bytes].fill(0);
+    Ok(Memory::Whole(bytes))
 }
 
 /// How long the top level runs, whatever it asks for.

@@ -2,7 +2,8 @@
 //!
 //! One module serves all hooks (artifact.rs, runner.rs): QuickJS and our scripts, as a snapshot. A hook is its rewritten source
 //! (`javascript`), loaded once, when it is bound (load.rs): what that changed in the module's memory is copied into the fresh
-//! sandbox of each call (delta.rs), or, where it is much, the fresh sandbox is a view of an image (image.rs); with `isolation = 'reuse'` the sandbox serves the hook's next call too. What the
+//! sandbox of a call (delta.rs), or, where it is much, the fresh sandbox is a view of an image (image.rs). After the call its
+//! memory is put back, and it serves the hook's next call (restore.rs); with `isolation = 'reuse'` it does as the call left it. What the
 //! handler asks for goes through host.rs to the session; several such calls may be under way at once (`javascript::calls`).
 
 mod artifact;
@@ -11,6 +12,7 @@ mod guest;
 mod host;
 mod image;
 mod load;
+mod restore;
 mod runner;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use async_trait::async_trait;
 
 use self::host::Extra;
 use self::load::{Loaded, load};
+use self::restore::restore;
 use self::runner::{Runner, runner};
 use super::idle::IdlePool;
 use super::javascript::{Input, LostChange, Read, Reading, Source};
@@ -80,6 +83,18 @@ impl Drop for Hook {
     }
 }
 
+impl Hook {
+    /// A sandbox that waits and may serve the call.
+    fn idle(&self, reuse: bool, context: &Context, settings: &CallSettings) -> Option<Sandbox<Extra>> {
+        let memory_bytes = settings.limits.memory_bytes;
+        // Others are of the time before the configuration was changed.
+        std::iter::from_fn(|| self.idle.take(self.id, &context.model)).find_map(|mut sandbox| {
+            let is_restored = std::mem::take(&mut sandbox.store.data_mut().extra.is_restored);
+            (is_restored != reuse && sandbox.memory_used() <= memory_bytes).then_some(sandbox)
+        })
+    }
+}
+
 #[async_trait]
 impl Prepared for Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
@@ -89,7 +104,7 @@ impl Prepared for Hook {
         };
         let reuse = settings.isolation == Isolation::Reuse;
         let runner = self.runner;
-        let mut sandbox = match reuse.then(|| self.idle.take(self.id, &context.model)).flatten() {
+        let mut sandbox = match self.idle(reuse, context, settings) {
             Some(sandbox) => sandbox,
             None => match Sandbox::new(runner.runtime, Extra::default()).await {
                 Ok(sandbox) => sandbox,
@@ -120,7 +135,11 @@ impl Prepared for Hook {
                 if has_lost_change {
                     self.lost_change.tell(session);
                 }
-                if reuse && is_clean && sandbox.is_roomy() && sandbox.store.data().extra.calls.is_idle() {
+                let stays = match reuse {
+                    true => is_clean && sandbox.is_roomy() && sandbox.store.data().extra.calls.is_idle(),
+                    false => restore(runner, &self.loaded.start, &mut sandbox),
+                };
+                if stays {
                     self.idle.put(self.id, &context.model, sandbox);
                 }
                 outcome

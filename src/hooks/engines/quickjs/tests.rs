@@ -217,3 +217,81 @@ async fn no_byte_of_a_call_reaches_the_next() {
         }
     }
 }
+
+/// Whatever a call did, the sandbox that the next call gets holds what a new one does, byte for byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_is_put_back_after_each_call() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let can = (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 7);
+    let cache = CodeCache::new(&cache());
+    let runner = runner(&cache).await.unwrap();
+    let handler = "export default async ({ after, read, log }) => {
+        calls++;
+        globalThis.left = after.word;
+        Object.prototype.left = () => after.word;
+        Array.prototype.map = RegExp.prototype.test = null;
+        const all = [];
+        for (let i = 0; i < after.n; i++) all.push({ word: after.word + i });
+        const missing = await read.get('item', 'x');
+        setTimeout(() => { globalThis.late = all }, 1);
+        log.info(/(a+)+$/.exec(after.word)?.[0] ?? 'none');
+        if (after.fails) throw new Error(after.word);
+        return { calls, missing, n: all.length } }";
+    for (before, is_image) in [
+        ("let calls = 0;", false),
+        ("let calls = 0; const table = Array.from({ length: 50_000 }, (_, i) => ({ i }));", true),
+    ] {
+        let source = format!("{before} {handler}");
+        let engine = QuickJs::new(cache.clone());
+        let idle = Arc::clone(&engine.idle);
+        let mut case = Case::new(Arc::new(engine), Phase::PreCreate);
+        case.grants = "read = ['*']";
+        let hook = case.prepare(source.as_bytes()).await.unwrap();
+        let source = Source::of(source.as_bytes(), Phase::PreCreate, None).await.unwrap();
+        let Loaded { start, .. } = load(runner, &cache, &source).await.unwrap();
+        assert_eq!(matches!(start, Start::Image(_)), is_image);
+        let mut fresh = Sandbox::new(runner.runtime, Extra::default()).await.unwrap_or_else(|f| panic!("{f:?}"));
+        fresh.begin(None, &crate::hooks::engines::limits::CHECK_LIMITS);
+        let (guest, _) = start.guest(runner, &mut fresh.store).await.unwrap();
+        for (n, fails) in [(0, false), (100, false), (1000, true), (3, false), (100, true), (100, false)] {
+            let after = format!(r#"{{"word":"secret{n}","n":{n},"fails":{fails}}}"#);
+            case.after = Some(Box::leak(after.into_boxed_str()));
+            let called = case.call(&*hook).await;
+            match fails {
+                true => assert!(called.failure().message.contains(&format!("secret{n}"))),
+                false => assert_eq!(called.amended(), format!(r#"{{"calls":1,"missing":null,"n":{n}}}"#)),
+            }
+            let Some((number, sandbox)) = idle.take_any() else {
+                assert!(!can, "no sandbox was put back after a call with {n} objects");
+                continue;
+            };
+            let extra = &sandbox.store.data().extra;
+            assert!(extra.is_restored && extra.calls.is_idle());
+            let (found, expected) = (extra.guest.unwrap().bytes(&sandbox.store), guest.bytes(&fresh.store));
+            assert_eq!(found.len(), expected.len());
+            let other = found.iter().zip(expected).position(|(found, expected)| found != expected);
+            assert_eq!(other, None, "a byte that a call with {n} objects left");
+            idle.put(number, "item", sandbox);
+        }
+    }
+}
+
+/// One that was kept as its call left it serves nobody who wants a fresh one, nor the other way round.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_serves_only_as_it_was_kept() {
+    let mut case = case(Phase::PreCreate);
+    let hook = case.prepare(b"let calls = 0; export default () => ({ calls: ++calls })").await.unwrap();
+    let mut expected = 0;
+    for isolation in
+        [Isolation::Call, Isolation::Reuse, Isolation::Reuse, Isolation::Call, Isolation::Call, Isolation::Reuse]
+    {
+        case.settings.isolation = isolation;
+        expected = if isolation == Isolation::Reuse && expected > 0 { expected + 1 } else { 1 };
+        let called = case.call(&*hook).await;
+        assert_eq!(called.amended(), format!(r#"{{"calls":{expected}}}"#), "{isolation:?}");
+        if isolation == Isolation::Call {
+            expected = 0;
+        }
+    }
+}

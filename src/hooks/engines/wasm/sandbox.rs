@@ -77,6 +77,11 @@ impl<X: Send + 'static> Sandbox<X> {
         result
     }
 
+    /// Bytes of memory and tables that it has.
+    pub(in crate::hooks::engines) fn memory_used(&self) -> usize {
+        self.store.data().memory_used()
+    }
+
     /// Whether it has room for another call. One that grew most of the way would fail the next call for what the last
     /// one did.
     pub(in crate::hooks::engines) fn is_roomy(&self) -> bool {

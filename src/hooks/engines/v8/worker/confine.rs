@@ -7,6 +7,7 @@ use landlock::RulesetCreated;
 
 use super::{image, system};
 use crate::hooks::engines::confine::{CALLS, nothing};
+use crate::hooks::engines::pagemap::PAGEMAP_SCAN;
 use crate::hooks::seccomp::Filter;
 
 /// Confines the calling thread and all that it forks, as far as it makes no child useless: those open two files. What comes
@@ -17,7 +18,7 @@ pub(super) fn zygote() -> Result<RulesetCreated, String> {
         .allow(ZYGOTE)
         .allow(CALLS)
         // What is asked of a file.
-        .allow_only(libc::SYS_ioctl, 1, &[image::PAGEMAP_SCAN, image::PROCMAP_QUERY]);
+        .allow_only(libc::SYS_ioctl, 1, &[PAGEMAP_SCAN, image::PROCMAP_QUERY]);
     system::filter_calls(&itself(filter).otherwise_refuse())
         .map_err(|error| format!("seccomp refused the worker's filter: {error}"))?;
     Ok(ruleset)

@@ -34,6 +34,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{DONE, system};
+use crate::hooks::engines::pagemap::{FILE, Region, scan};
 
 /// As the kernel has them on the architecture that this is for.
 const PAGE: usize = 4096;
@@ -536,71 +537,3 @@ struct Query {
 pub(super) const PROCMAP_QUERY: u32 = 0xc068_6611;
 const WRITABLE: u64 = 1 << 1;
 const COVERING_OR_NEXT: u64 = 1 << 4;
-
-/// `struct page_region` of the kernel.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Region {
-    start: u64,
-    end: u64,
-    categories: u64,
-}
-
-/// `struct pm_scan_arg` of the kernel.
-#[repr(C)]
-struct Scan {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    regions: u64,
-    regions_length: u64,
-    pages_max: u64,
-    inverted: u64,
-    all_of: u64,
-    any_of: u64,
-    told: u64,
-}
-
-/// Since Linux 6.7.
-pub(super) const PAGEMAP_SCAN: u32 = 0xc060_6610;
-const FILE: u64 = 1 << 2;
-const PRESENT: u64 = 1 << 3;
-const SWAPPED: u64 = 1 << 4;
-
-/// Pages between `start` and `end` that have something in them, without those of the kinds in `not`: how many regions were
-/// found, and up to where it was looked.
-///
-/// # Safety
-///
-/// `regions` points to `length` of them.
-unsafe fn scan(
-    pages: libc::c_int,
-    start: usize,
-    end: usize,
-    not: u64,
-    regions: *mut Region,
-    length: usize,
-) -> io::Result<(usize, usize)> {
-    let mut scan = Scan {
-        size: size_of::<Scan>() as u64,
-        flags: 0,
-        start: start as u64,
-        end: end as u64,
-        walk_end: 0,
-        regions: regions as u64,
-        regions_length: length as u64,
-        pages_max: 0,
-        inverted: not,
-        all_of: not,
-        any_of: PRESENT | SWAPPED,
-        told: PRESENT,
-    };
-    // SAFETY: the structure is the kernel's, and it writes no more regions than it is told.
-    let found = unsafe { libc::ioctl(pages, libc::c_ulong::from(PAGEMAP_SCAN), &raw mut scan) };
-    match usize::try_from(found) {
-        Ok(found) => Ok((found, scan.walk_end as usize)),
-        Err(_) => Err(io::Error::last_os_error()),
-    }
-}

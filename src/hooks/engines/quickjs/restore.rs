@@ -1,0 +1,64 @@
+//! Puts the memory of a sandbox back to what it was before its call, so that it serves the hook's next call as a fresh one would: to
+//! make one takes as long as a small handler.
+//!
+//! The kernel tells which pages were written since the memory was mapped; all of them get their first content back, whichever
+//! call wrote them. What else a module can change lives as long as a call: its one variable, the stack pointer, is back where it
+//! was when the guest has returned, and nothing in the module changes its table (artifact_tests.rs looks). A sandbox whose guest
+//! did not return, whose memory grew or that wrote much is not put back but given up, and so are all where the kernel does not
+//! tell.
+
+use super::host::Extra;
+use super::load::Start;
+use super::runner::Runner;
+use crate::hooks::engines::javascript::calls::Calls;
+#[cfg(target_os = "linux")]
+use crate::hooks::engines::pagemap::{Pagemap, Region};
+use crate::hooks::engines::wasm::Sandbox;
+
+/// To look through and copy more takes longer than a new sandbox.
+#[cfg(target_os = "linux")]
+const PIECES_MAX: usize = 256;
+#[cfg(target_os = "linux")]
+const COPIED_BYTES_MAX: usize = 1 << 20;
+
+/// Whether the sandbox, whose call has ended, is as it was before.
+pub(super) fn restore(runner: &Runner, start: &Start, sandbox: &mut Sandbox<Extra>) -> bool {
+    let store = &mut sandbox.store;
+    let extra = &mut store.data_mut().extra;
+    if !extra.calls.is_idle() {
+        return false;
+    }
+    extra.calls = Calls::default();
+    let Some(guest) = extra.guest else { return false };
+    let is_restored = put_back(runner, start, guest.bytes_mut(store));
+    store.data_mut().extra.is_restored = is_restored;
+    is_restored
+}
+
+#[cfg(target_os = "linux")]
+fn put_back(runner: &Runner, start: &Start, memory: &mut [u8]) -> bool {
+    use std::sync::LazyLock;
+
+    static PAGEMAP: LazyLock<Option<Pagemap>> = LazyLock::new(Pagemap::open);
+
+    let Some(pagemap) = &*PAGEMAP else { return false };
+    if memory.len() != start.memory_bytes(runner) {
+        return false;
+    }
+    let mut regions = [Region::default(); PIECES_MAX];
+    let Some(pieces) = pagemap.written(memory, &mut regions) else { return false };
+    let mut copied = 0;
+    for piece in pieces {
+        copied += piece.len();
+        if copied > COPIED_BYTES_MAX {
+            return false;
+        }
+        start.fill(runner, piece.start, &mut memory[piece]);
+    }
+    true
+}
+
+#[cfg(not(target_os = "linux"))]
+fn put_back(_: &Runner, _: &Start, _: &mut [u8]) -> bool {
+    false
+}
