@@ -90,7 +90,10 @@ impl Start {
         let present = base.get(from..).unwrap_or_default();
         let (copied, grown) = piece.split_at_mut(present.len().min(piece.len()));
         copied.copy_from_slice(&present[..copied.len()]);
-        grown.fill(0);
+        // To fill nothing at the end of a page takes long: the processor looks at the next page, which may not be there.
+        if !grown.is_empty() {
+            grown.fill(0);
+        }
         if let Start::Delta(delta) = self {
             delta.apply_within(from, piece);
         }
