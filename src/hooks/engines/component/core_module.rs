@@ -10,7 +10,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 use wit_component::ComponentEncoder;
 
 /// Part of the cache key: what turns a module into a component.
-pub(super) const ADAPTER: &str = "wasip1-47";
+pub(super) const ADAPTER: &str = "wasip1-48";
 
 /// Custom sections of that kind hold a world.
 const WORLD_SECTION: &str = "component-type";

@@ -117,10 +117,13 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
         promises::find(&library)?;
         // The symbols are used until the process ends.
         std::mem::forget(library);
+        // SAFETY: nothing of the library runs, since V8's thread is not started yet.
+        if !system::own_in_large_pages(&path) {
+            // Without it children are slower.
+            let _ = system::fork_with_pages_of(&path);
+        }
         functions
     };
-    // Without it children are slower.
-    let _ = system::fork_with_pages_of(&path);
     // SAFETY: both are C strings; V8 is started once, since the listener could be set.
     let context = unsafe {
         (functions.init_v8)(flags.as_ptr(), icu.as_ptr());

@@ -189,6 +189,11 @@ fn make(
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
+    // V8 asks the processor what it can do when it first makes UTF-8 of a text, and in a virtual machine that takes as long as a
+    // call. What a child learns it forgets when its memory is put back, so the zygote is to know it.
+    v8.eval("'\u{e4}\u{4e2d}'", GLOBAL);
+    // It is a text, which is nothing to work with.
+    let _ = loaded.recv();
     let shared = v8.shared(v8.element(runner, 0)).ok_or("the runner has no buffer")?;
     let functions = Functions {
         receiver: global,

@@ -61,24 +61,26 @@ unsafe impl Sync for Listener {}
 ///
 /// It is the library of the version that the module's documentation names, and stays open for as long as the process lives.
 pub(super) unsafe fn find(library: &Library) -> Result<(), String> {
-    macro_rules! symbol {
-        // SAFETY: the types are those of v8-isolate.h, v8-function.h and their kin in that version. What is passed or given by
-        // value is a pointer, or a class of pointers that can be copied byte by byte.
-        ($name:literal) => {
-            unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|error| error.to_string())?
-        };
-    }
-    let functions = Functions {
-        current: symbol!("_ZN2v87Isolate10GetCurrentEv"),
-        context: symbol!("_ZN2v87Isolate17GetCurrentContextEv"),
-        global: symbol!("_ZN2v87Context6GlobalEv"),
-        get: symbol!("_ZN2v86Object3GetENS_5LocalINS_7ContextEEENS1_INS_5ValueEEE"),
-        text: symbol!("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi"),
-        integer: symbol!("_ZN2v87Integer3NewEPNS_7IsolateEi"),
-        keep: symbol!("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm"),
-        call: symbol!("_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"),
-        watch: symbol!("_ZN2v87Isolate24SetPromiseRejectCallbackEPFvNS_20PromiseRejectMessageEE"),
-        run: symbol!("_ZN2v87Isolate26PerformMicrotaskCheckpointEv"),
+    // SAFETY: the caller's. The types are those of v8-isolate.h, v8-function.h and their kin in that version; what is passed or given
+    // by value is a pointer, or a class of pointers that can be copied byte by byte.
+    let functions = unsafe {
+        macro_rules! symbol {
+            ($name:literal) => {
+                library.get(concat!($name, "\0").as_bytes()).map_err(|error| error.to_string())?
+            };
+        }
+        Functions {
+            current: symbol!("_ZN2v87Isolate10GetCurrentEv"),
+            context: symbol!("_ZN2v87Isolate17GetCurrentContextEv"),
+            global: symbol!("_ZN2v87Context6GlobalEv"),
+            get: symbol!("_ZN2v86Object3GetENS_5LocalINS_7ContextEEENS1_INS_5ValueEEE"),
+            text: symbol!("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi"),
+            integer: symbol!("_ZN2v87Integer3NewEPNS_7IsolateEi"),
+            keep: symbol!("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm"),
+            call: symbol!("_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"),
+            watch: symbol!("_ZN2v87Isolate24SetPromiseRejectCallbackEPFvNS_20PromiseRejectMessageEE"),
+            run: symbol!("_ZN2v87Isolate26PerformMicrotaskCheckpointEv"),
+        }
     };
     FUNCTIONS.set(functions).map_err(|_| "V8 runs already".to_owned())
 }
