@@ -3,7 +3,6 @@
 //! A hook adds what loading it changed in the module's memory, nothing else (load.rs).
 
 use tokio::sync::OnceCell;
-use wasmtime::Module;
 
 use super::artifact;
 use super::guest::{Code, Guest};
@@ -55,10 +54,9 @@ async fn make(cache: &CodeCache) -> Result<Runner, PrepareError> {
     let loading_runtime = wasm::loading_runtime().map_err(PrepareError::plain)?;
     let (wasm, digest) = artifact::runner().map_err(PrepareError::plain)?;
     let key = format!("quickjs-{digest}");
-    let module: Module = cache.own_module(runtime, &key, &wasm).await?;
+    let [module, loading_module] = cache.own_module([runtime, loading_runtime], &key, &wasm).await?;
     let code = Code::new(runtime, &module).map_err(unfit)?;
-    let module: Module = cache.own_module(loading_runtime, &key, &wasm).await?;
-    let loading_code = Code::new(loading_runtime, &module).map_err(unfit)?;
+    let loading_code = Code::new(loading_runtime, &loading_module).map_err(unfit)?;
     let fresh = Sandbox::new(loading_runtime, Extra::default()).await;
     let mut fresh = fresh.map_err(|failure| PrepareError::plain(failure.message))?;
     fresh.begin(None, &CHECK_LIMITS);
@@ -73,7 +71,7 @@ async fn make(cache: &CodeCache) -> Result<Runner, PrepareError> {
 async fn make_apart(runtime: &Runtime, cache: &CodeCache) -> Result<Apart, PrepareError> {
     let (wasm, digest) = artifact::runner().map_err(PrepareError::plain)?;
     let wasm = image::apart(&wasm).map_err(PrepareError::plain)?;
-    let module: Module = cache.own_module(runtime, &format!("quickjs-apart-{digest}"), &wasm).await?;
+    let [module] = cache.own_module([runtime], &format!("quickjs-apart-{digest}"), &wasm).await?;
     Apart::new(runtime, module).map_err(unfit)
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -59,6 +59,14 @@ impl Verified {
     }
 }
 
+async fn compile_own(code: &[u8]) -> Result<Compiled, PrepareError> {
+    tracing::info!("compiling what runs JavaScript hooks, which is done once");
+    let start = Instant::now();
+    let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
+    tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
+    Ok(compiled)
+}
+
 impl CodeCache {
     pub(in crate::hooks::engines) fn new(folder: &Path) -> Self {
         CodeCache { folder: folder.to_owned() }
@@ -86,31 +94,37 @@ impl CodeCache {
             Some(component) => Ok(component),
             None => {
                 let compiled = Compiled(subprocess::run(Job::Compile, code).await?);
-                self.keep(runtime, key, compiled).await
+                self.keep(runtime, key, Arc::new(compiled)).await
             }
         }
     }
 
-    /// The same for a module of this program's own, which is not looked at.
-    pub(in crate::hooks::engines) async fn own_module(
+    /// The same for a module of this program's own, which is not looked at, in each of the runtimes.
+    pub(in crate::hooks::engines) async fn own_module<const N: usize>(
         &self,
-        runtime: &Runtime,
+        runtimes: [&Runtime; N],
         key: &str,
         code: &[u8],
-    ) -> Result<Module, PrepareError> {
-        match self.find(runtime, key).await {
-            Some(module) => Ok(module),
-            None => {
-                tracing::info!("compiling what runs JavaScript hooks, which is done once");
-                let start = Instant::now();
-                let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
-                tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
-                self.keep(runtime, key, compiled).await
-            }
+    ) -> Result<[Module; N], PrepareError> {
+        let mut compiled = None;
+        let mut modules = Vec::with_capacity(N);
+        for runtime in runtimes {
+            modules.push(match self.find(runtime, key).await {
+                Some(module) => module,
+                None => {
+                    // What it comes to is the same in all of them.
+                    let compiled = match &compiled {
+                        Some(compiled) => compiled,
+                        None => compiled.insert(Arc::new(compile_own(code).await?)),
+                    };
+                    self.keep(runtime, key, Arc::clone(compiled)).await?
+                }
+            });
         }
+        modules.try_into().map_err(|_| PrepareError::plain("a module is not there"))
     }
 
-    async fn keep<C: Code>(&self, runtime: &Runtime, key: &str, compiled: Compiled) -> Result<C, PrepareError> {
+    async fn keep<C: Code>(&self, runtime: &Runtime, key: &str, compiled: Arc<Compiled>) -> Result<C, PrepareError> {
         let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
         let loaded = tokio::task::spawn_blocking(move || {
             let code = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;

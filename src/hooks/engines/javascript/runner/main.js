@@ -105,26 +105,27 @@ export function settle() {
   const returned = pending;
   pending = null;
   const settled = new NativePromise((done) => {
-    const fulfilled = (value) => {
-      let text;
-      try {
-        text = answer(value);
-      } catch (error) {
-        text = failure(error);
-      }
-      done(text);
-    };
+    const resolved = (value) => done(fulfilled(value));
     const rejected = (error) => done(failure(error));
     try {
       // A promise, most of the time.
-      promiseThen(withoutSpecies(returned), fulfilled, rejected);
+      promiseThen(withoutSpecies(returned), resolved, rejected);
     } catch {
       // Any other thenable is adopted, in a microtask of its own.
-      promiseThen(withoutSpecies(new NativePromise((resolve) => resolve(returned))), fulfilled, rejected);
+      promiseThen(withoutSpecies(new NativePromise((resolve) => resolve(returned))), resolved, rejected);
     }
   });
   defineProperty(settled, "then", { value: nativeThen });
   return withoutSpecies(settled);
+}
+
+// What a promise brought.
+function fulfilled(value) {
+  try {
+    return answer(value);
+  } catch (error) {
+    return failure(error);
+  }
 }
 
 function answer(value) {

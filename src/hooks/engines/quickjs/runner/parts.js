@@ -2,6 +2,8 @@
 
 return {
   run: (phase, context, mark) => run("", phase, context, mark),
+  returned: () => pending,
+  fulfilled,
   settle,
   accept(loaded) {
     program = loaded;

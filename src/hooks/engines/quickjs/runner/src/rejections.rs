@@ -37,7 +37,8 @@ impl Rejections {
         self.0.borrow_mut().push(Rejection { promise, reason });
     }
 
-    fn remove<'js>(&self, ctx: &Ctx<'js>, promise: &Value<'js>) {
+    /// That promise is seen to.
+    pub(crate) fn remove<'js>(&self, ctx: &Ctx<'js>, promise: &Value<'js>) {
         let is_it = |rejection: &Rejection| {
             let rejected = rejection.promise.clone().restore(ctx);
             rejected.is_ok_and(|rejected| rejected == *promise)

@@ -40,6 +40,8 @@ type Kept = Persistent<Function<'static>>;
 /// The functions of parts.js.
 struct Scripts {
     run: Kept,
+    returned: Kept,
+    fulfilled: Kept,
     settle: Kept,
     accept: Kept,
     prepare: Kept,
@@ -94,6 +96,8 @@ impl Runner {
                 let part = |name| Ok::<_, Error>(Persistent::save(&ctx, parts.get::<_, Function<'_>>(name)?));
                 Ok::<_, Error>(Scripts {
                     run: part("run")?,
+                    returned: part("returned")?,
+                    fulfilled: part("fulfilled")?,
                     settle: part("settle")?,
                     accept: part("accept")?,
                     prepare: part("prepare")?,
@@ -174,9 +178,12 @@ impl Runner {
     fn answer<'js>(&self, ctx: &Ctx<'js>, parts: (JsString<'js>, Value<'js>, JsString<'js>)) -> Result<Ending> {
         let returned: Option<Text> = self.call(ctx, |scripts| &scripts.run, parts)?;
         let answer = match returned {
-            Some(answer) if self.is_all(ctx, &answer) => return Ok(Ending::Answer(answer)),
             Some(answer) => Some(answer),
             None => self.settled(ctx)?,
+        };
+        let answer = match answer {
+            Some(answer) if self.is_all(ctx, &answer) => return Ok(Ending::Answer(answer)),
+            answer => answer,
         };
         self.finish(ctx)?;
         let rejected = self.rejections.take(ctx);
@@ -198,16 +205,29 @@ impl Runner {
 
     /// The answer of an asynchronous handler; none if its promise never settles.
     fn settled(&self, ctx: &Ctx<'_>) -> Result<Option<Text>> {
-        let promise: Promise<'_> = self.call(ctx, |scripts| &scripts.settle, ())?;
-        loop {
-            run_jobs(ctx);
-            if promise.state() != PromiseState::Pending {
-                return promise.result().transpose();
+        let returned: Value<'_> = self.call(ctx, |scripts| &scripts.returned, ())?;
+        let Some(promise) = returned.as_promise() else {
+            let adopted: Promise<'_> = self.call(ctx, |scripts| &scripts.settle, ())?;
+            return self.settle(ctx, &adopted)?.map(|settled| settled?.get()).transpose();
+        };
+        match self.settle(ctx, promise)? {
+            None => Ok(None),
+            Some(Ok(value)) => self.call(ctx, |scripts| &scripts.fulfilled, (value,)).map(Some),
+            Some(Err(error)) => {
+                self.rejections.remove(ctx, &returned);
+                self.call(ctx, |scripts| &scripts.failure, (thrown(ctx, error),)).map(Some)
             }
-            if !self.wait_for_next(ctx, false)? {
+        }
+    }
+
+    /// What a promise comes to; none if it never settles.
+    fn settle<'js>(&self, ctx: &Ctx<'js>, promise: &Promise<'js>) -> Result<Option<Result<Value<'js>>>> {
+        while promise.state() == PromiseState::Pending {
+            if !ctx.execute_pending_job() && !self.wait_for_next(ctx, false)? {
                 return Ok(None);
             }
         }
+        Ok(promise.result())
     }
 
     /// What the handler left behind is done before the call is: promises, host calls and timers.
