@@ -43,10 +43,12 @@ const QUEUE_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends that share one fsync at most, so that no answer waits for a very large batch.
 const BATCH_MAX: usize = 1024;
-/// Under load it pays to wait for changes that are about to come: each batch costs the same, whatever is in it. Load is that the
-/// last batch had so many appends; enough is so many; and nobody waits longer for others than this.
+/// A batch costs nearly the same whatever is in it, so under load it pays to wait for changes that are about to come. It is load
+/// if the last batch had so many appends.
 const BUSY_FROM: usize = 4;
+/// So many appends are enough.
 const GATHERED: usize = 32;
+/// The longest that an append waits for others.
 const GATHER_MAX: Duration = Duration::from_micros(200);
 /// Delay before a store that failed is tried again; doubles with each further time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -93,7 +95,7 @@ pub(super) struct Queue {
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,
-    /// Changes on their way here.
+    /// Changes that will be submitted.
     preparing: AtomicUsize,
     pub(super) wake: Condvar,
     pub(super) appending: Arc<Appending>,
@@ -163,7 +165,7 @@ impl Committer {
         }
         queue.bytes += bytes;
         queue.jobs.push(Job::Append(pending));
-        let is_awaited = queue.jobs.len() == 1 || queue.gathering && !self.shared.gathers(&queue, 1);
+        let is_awaited = queue.jobs.len() == 1 || queue.gathering && !self.shared.gathers(&queue);
         drop(queue);
         if is_awaited {
             self.shared.wake.notify_one();
@@ -171,7 +173,7 @@ impl Committer {
         Ok(true)
     }
 
-    /// Until the guard is dropped, the caller is about to submit an append.
+    /// Until the guard is dropped, the caller prepares a change that it will submit.
     pub(super) fn preparing(&self) -> Preparing<'_> {
         // Relaxed: a count that is a moment old costs a batch that is smaller, or later.
         self.shared.preparing.fetch_add(1, Ordering::Relaxed);
@@ -225,18 +227,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether more appends are worth waiting for. `known`: of those that prepare, those that are in the queue already.
-    fn gathers(&self, queue: &Queue, known: usize) -> bool {
-        let jobs = &queue.jobs;
-        let is_exclusive = |job: &Job| matches!(job, Job::Exclusive(_));
-        jobs.len() < GATHERED
-            && self.preparing.load(Ordering::Relaxed) > known
+    /// Whether more appends are worth waiting for.
+    fn gathers(&self, queue: &Queue) -> bool {
+        queue.jobs.len() < GATHERED
+            && self.preparing.load(Ordering::Relaxed) > 0
             && !queue.closed
-            && !jobs.last().is_some_and(is_exclusive)
+            && !matches!(queue.jobs.last(), Some(Job::Exclusive(_)))
     }
 }
 
-/// A change on its way.
+/// A change that is prepared.
 pub(super) struct Preparing<'a>(&'a Shared);
 
 impl Drop for Preparing<'_> {
@@ -280,8 +280,7 @@ fn run(shared: &Shared, mut writer: Writer) {
             }
             if last >= BUSY_FROM {
                 queue.gathering = true;
-                let gathers = |queue: &mut Queue| shared.gathers(queue, 0);
-                let waited = shared.wake.wait_timeout_while(queue, GATHER_MAX, gathers);
+                let waited = shared.wake.wait_timeout_while(queue, GATHER_MAX, |queue| shared.gathers(queue));
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
                 queue.gathering = false;
             }
@@ -530,5 +529,58 @@ async fn publish_missed(events: &dyn EventStore, tail: &Tail) -> Result<()> {
             return Ok(());
         }
         tail.publish(page.events.into_iter().map(Arc::new));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_waited_for_only_while_somebody_prepares_and_there_is_room() {
+        let shared = Shared {
+            queue: Mutex::default(),
+            preparing: AtomicUsize::new(0),
+            wake: Condvar::new(),
+            appending: Arc::default(),
+            troubles: Arc::default(),
+        };
+        let exclusive = || Job::Exclusive(Box::new(|_: &mut Writer| ()));
+        let append = || {
+            let event = Event {
+                position: 0,
+                id: String::new(),
+                kind: snaphook_driver::EventKind::InstanceCreated,
+                model: "m".into(),
+                model_version: 1,
+                instance: Some("i".into()),
+                revision: 1,
+                data: None,
+                actor: None,
+                cause: None,
+                hooks: Vec::new(),
+                request_id: None,
+                time: 0,
+            };
+            let expected = snaphook_driver::Expected::New;
+            let append = Append { event, expected, requires: Vec::new(), claims: Vec::new(), releases: Vec::new() };
+            Job::Append(Pending { append, answer: oneshot::channel().0, wake: None, settled: None })
+        };
+        let mut queue = Queue { jobs: vec![append()], ..Queue::default() };
+        assert!(!shared.gathers(&queue), "nobody prepares");
+        shared.preparing.store(1, Ordering::Relaxed);
+        let preparing = Preparing(&shared);
+        assert!(shared.gathers(&queue));
+        queue.jobs.push(exclusive());
+        assert!(!shared.gathers(&queue), "what runs alone is waiting");
+        queue.jobs = std::iter::repeat_with(append).take(GATHERED).collect();
+        assert!(!shared.gathers(&queue), "enough");
+        queue.jobs.pop();
+        assert!(shared.gathers(&queue));
+        queue.closed = true;
+        assert!(!shared.gathers(&queue), "it is to end");
+        queue.closed = false;
+        drop(preparing);
+        assert!(!shared.gathers(&queue), "who prepared is done");
     }
 }

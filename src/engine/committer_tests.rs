@@ -218,3 +218,24 @@ async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
         bench.engine.close(Duration::from_secs(5)).await;
     }
 }
+
+/// A change whose hooks take for ever is waited for by nobody, however much is written beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_prepares_for_ever_holds_nobody_up() {
+    let bench = bench().await;
+    bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
+    let preparing = bench.engine.committer.preparing();
+    for round in 0..20 {
+        // Enough at once for the committer to take it for load.
+        let creates = (0..16).map(|number| {
+            let (bench, id) = (&bench, format!("i{round}-{number}"));
+            async move { bench.create(&id, json!({"n": number})).await }
+        });
+        let created = tokio::time::timeout(PATIENCE, futures::future::join_all(creates)).await;
+        created.expect("answers").into_iter().for_each(|created| drop(created.unwrap()));
+        let alone = tokio::time::timeout(PATIENCE, bench.create(&format!("alone{round}"), json!({"n": 0}))).await;
+        alone.expect("an answer").unwrap();
+    }
+    drop(preparing);
+    bench.engine.close(Duration::from_secs(5)).await;
+}

@@ -84,8 +84,9 @@ impl Engine {
                 Step::Answer(answer) => return Ok(*answer),
                 Step::Write(prepared) => prepared,
             };
-            let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
+            // What is submitted is not on its way any more.
             drop(preparing);
+            let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
             let answer = self.answer(receiver).await;
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
                 if let (Some(wait), Some(settled)) = (options.wait, settled) {

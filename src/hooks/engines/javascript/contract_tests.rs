@@ -583,6 +583,13 @@ async fn a_rejection_that_nobody_handles_fails_the_call() {
             }
         }
     }
+    // Told at the end of the stack, where there is no room for who is told.
+    for body in ["const f = async () => { f() }; f();", "const f = async () => { await f() }; f(); f(); f();"] {
+        let called = pre(&format!("export default () => {{ {body} return {{ a: 1 }} }}"), "{}").await;
+        // QuickJS has no end of its own for this kind of recursion.
+        let cause = called.failure().cause;
+        assert!(matches!(cause, FailureCause::Exception | FailureCause::Stack), "{body}: {cause:?}");
+    }
     let top = "const lost = (async () => { throw new Error('top') })();\nexport default () => {}";
     assert!(pre(top, "{}").await.failure().message.starts_with("threw Error: top (line 1, column"));
     let denied = pre("export default () => { fetch('http://10.0.0.1/') }", "{}").await;

@@ -18,8 +18,8 @@ use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, State};
 use crate::hooks::engines::{PrepareError, TopLevel};
 
-/// What loading may leave to be copied for each call; what leaves more has an image, which costs each call about as much as a
-/// copy of so many bytes.
+/// What loading may change to be copied into each new sandbox. A hook that changes more has an image: about three times its
+/// memory for the hook, and nothing to copy.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
 /// Largest image. A top level that leaves more runs at each call.

@@ -10,7 +10,6 @@
 use super::host::Extra;
 use super::load::Start;
 use super::runner::Runner;
-use crate::hooks::engines::javascript::calls::Calls;
 #[cfg(target_os = "linux")]
 use crate::hooks::engines::pagemap::{Pagemap, Region};
 use crate::hooks::engines::wasm::Sandbox;
@@ -28,7 +27,7 @@ pub(super) fn restore(runner: &Runner, start: &Start, sandbox: &mut Sandbox<Extr
     if !extra.calls.is_idle() {
         return false;
     }
-    extra.calls = Calls::default();
+    extra.calls.clear();
     let Some(guest) = extra.guest else { return false };
     let is_restored = put_back(runner, start, guest.bytes_mut(store));
     store.data_mut().extra.is_restored = is_restored;

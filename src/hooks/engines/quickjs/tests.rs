@@ -49,6 +49,25 @@ async fn a_limit_below_what_the_runner_needs_is_a_failure_for_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_below_what_the_top_level_left_is_a_failure_for_memory() {
+    for (source, least) in [("new Uint8Array(8 << 20).fill(1)", 12 << 20), ("'x'.repeat(1000)", 3 << 20)] {
+        let mut case = case(Phase::PreCreate);
+        let source = format!("const big = {source}; export default () => ({{ length: big.length }})");
+        let hook = case.prepare(source.as_bytes()).await.unwrap();
+        for memory_bytes in [64 << 20, 1 << 20, least, 1 << 20] {
+            case.settings.limits.memory_bytes = memory_bytes;
+            match case.call(&*hook).await.report.outcome {
+                Outcome::Amend(_) => assert!(memory_bytes >= least),
+                Outcome::Failed(failure) => {
+                    assert_eq!((failure.cause, memory_bytes), (FailureCause::Memory, 1 << 20), "{failure:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sources_that_quickjs_does_not_know_are_refused_when_bound() {
     // The parser takes it, QuickJS does not.
     let source = format!("export default () => /{}/", "()".repeat(300));

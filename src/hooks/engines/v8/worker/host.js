@@ -2,7 +2,8 @@
 // is a hook's to see. Texts and bytes cross in a buffer that both sides have; `callHost` takes and gives nothing itself.
 //
 // head: 0 operation · 1 number, or whether there is an answer · 2 length of what stands in the buffer · 3 whether more of it
-// follows · 4 slot · 5 whether something may be left of the call after its answer
+// follows · 4 slot · 5 whether something may be left of the call after its answer · 6 number of promises that are rejected and have
+// no handler
 
 (function () {
 "use strict";
@@ -14,7 +15,7 @@ delete globalThis.WebAssembly;
 
 const ACT_SERVE = 1, ACT_LOAD = 2, ACT_NEXT = 3, ACT_TAKE = 4, ACT_TEXT = 5, ACT_BYTES = 6, ACT_LOG = 7, ACT_ASK = 8,
   ACT_START = 9, ACT_WAIT = 10, ACT_JOIN = 11, ACT_CANCEL = 12, ACT_URL = 13, ACT_DIGEST = 14, ACT_RANDOM = 15, ACT_ENCODE = 16,
-  ACT_DECODE = 17, ACT_REJECTIONS = 18;
+  ACT_DECODE = 17, ACT_WATCH = 18, ACT_REJECTIONS = 19;
 const HEAD_BYTES = 64;
 const CHUNK_BYTES = 65536;
 const CHUNK_UNITS = 8192;

@@ -56,8 +56,9 @@ const HEAD_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 65_536;
 const CHUNK_UNITS: usize = 8_192;
 
-/// Of the head: whether something may be left of the call after its answer.
+/// Of the head: whether something may be left of the call after its answer, and how many promises are rejected and have no handler.
 const LEFT: usize = 5;
+const REJECTED: usize = 6;
 
 /// Operations of host.js.
 const SERVE: i32 = 1;
@@ -77,7 +78,8 @@ const DIGEST: i32 = 14;
 const RANDOM: i32 = 15;
 const ENCODE: i32 = 16;
 const DECODE: i32 = 17;
-const REJECTIONS: i32 = 18;
+const WATCH: i32 = 18;
+const REJECTIONS: i32 = 19;
 
 /// Tasks.
 const SCRIPT: u64 = 1;
@@ -189,8 +191,8 @@ fn make(
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
-    // V8 asks the processor what it can do when it first makes UTF-8 of a text, and in a virtual machine that takes as long as a
-    // call. What a child learns it forgets when its memory is put back, so the zygote is to know it.
+    // V8 asks the processor what it can do when it first makes UTF-8 of a text, which takes tens of microseconds in a virtual
+    // machine. What a child learns is forgotten when its memory is put back, so the zygote learns it.
     v8.eval("'\u{e4}\u{4e2d}'", GLOBAL);
     // It is a text, which is nothing to work with.
     let _ = loaded.recv();
@@ -282,7 +284,15 @@ impl Worker {
             SERVE => self.fork_children(),
             LOAD => self.load(),
             NEXT => self.next_call(),
-            REJECTIONS => promises::watch().map_err(io::Error::other),
+            WATCH => {
+                let note = |count| worker().set_head(REJECTED, i32::try_from(count).unwrap_or(i32::MAX));
+                promises::watch(note).map_err(io::Error::other)
+            }
+            REJECTIONS => {
+                promises::tell();
+                self.set_head(REJECTED, 0);
+                Ok(())
+            }
             TAKE => {
                 self.take(number == 1);
                 Ok(())
@@ -458,7 +468,7 @@ impl Worker {
             _ if self.v8.memory_limit_reached() => Draft::new(Kind::Memory).write(&self.connection),
             Value::OutOfMemory => Draft::new(Kind::Memory).write(&self.connection),
             Value::Null => return self.next_turn(),
-            Value::Text(_) if self.head(LEFT) != 0 => return self.next_turn(),
+            Value::Text(_) if self.head(LEFT) != 0 || self.head(REJECTED) != 0 => return self.next_turn(),
             Value::Text(text) => {
                 let (cpu, memory) = system::usage();
                 let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);

@@ -1,13 +1,15 @@
-//! What V8 alone knows of promises: what is left to do for them, and those that are rejected and have no handler, of which it tells
-//! a function of turns.js.
+//! What V8 alone knows of promises: what is left to do for them, and which are rejected and have no handler.
 //!
 //! The library's C interface has no way to ask for either, so this file alone speaks to V8's own functions, which the library
 //! exports too. They are found by the names that the compiler gave them, in the version whose digest `cargo xtask v8` checks.
+//!
+//! V8 tells of a rejection wherever JavaScript is, at the end of its stack too. So nothing runs then: the promise and its reason are
+//! kept, and a function of turns.js gets the reason when it asks for it.
 #![expect(unsafe_code, reason = "functions of V8 that are found at run time")]
 
 use std::ffi::{c_char, c_int};
 use std::ptr::null;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library, Symbol};
 
@@ -36,8 +38,8 @@ struct Functions {
     global: Symbol<unsafe extern "C" fn(Local) -> Local>,
     get: Symbol<unsafe extern "C" fn(Local, Local, Local) -> Local>,
     text: Symbol<unsafe extern "C" fn(Isolate, *const c_char, c_int, c_int) -> Local>,
-    integer: Symbol<unsafe extern "C" fn(Isolate, i32) -> Local>,
     keep: Symbol<unsafe extern "C" fn(Isolate, usize) -> Local>,
+    forget: Symbol<unsafe extern "C" fn(Local)>,
     call: Symbol<unsafe extern "C" fn(Local, Isolate, Local, Local, c_int, *const Local) -> Local>,
     watch: Symbol<unsafe extern "C" fn(Isolate, extern "C" fn(Message))>,
     run: Symbol<unsafe extern "C" fn(Isolate)>,
@@ -45,15 +47,34 @@ struct Functions {
 
 static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
-/// The function of turns.js, which V8 keeps for good.
-static LISTENER: OnceLock<Listener> = OnceLock::new();
+/// What [`watch`] was given.
+static WATCH: OnceLock<Watch> = OnceLock::new();
 
-struct Listener(Local);
+struct Watch {
+    /// The function of turns.js.
+    listener: Kept,
+    on_change: fn(usize),
+}
+
+/// A value that V8 keeps until it is told to forget it.
+struct Kept(Local);
 
 // SAFETY: only V8's thread follows the pointer.
-unsafe impl Send for Listener {}
+unsafe impl Send for Kept {}
 // SAFETY: as above.
-unsafe impl Sync for Listener {}
+unsafe impl Sync for Kept {}
+
+/// In the order of their rejections.
+static REJECTED: Mutex<Vec<Rejection>> = Mutex::new(Vec::new());
+
+struct Rejection {
+    promise: Kept,
+    reason: Kept,
+}
+
+fn rejected() -> MutexGuard<'static, Vec<Rejection>> {
+    REJECTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Finds V8's functions in its library.
 ///
@@ -75,8 +96,8 @@ pub(super) unsafe fn find(library: &Library) -> Result<(), String> {
             global: symbol!("_ZN2v87Context6GlobalEv"),
             get: symbol!("_ZN2v86Object3GetENS_5LocalINS_7ContextEEENS1_INS_5ValueEEE"),
             text: symbol!("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi"),
-            integer: symbol!("_ZN2v87Integer3NewEPNS_7IsolateEi"),
             keep: symbol!("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm"),
+            forget: symbol!("_ZN2v812api_internal13DisposeGlobalEPm"),
             call: symbol!("_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"),
             watch: symbol!("_ZN2v87Isolate24SetPromiseRejectCallbackEPFvNS_20PromiseRejectMessageEE"),
             run: symbol!("_ZN2v87Isolate26PerformMicrotaskCheckpointEv"),
@@ -85,8 +106,9 @@ pub(super) unsafe fn find(library: &Library) -> Result<(), String> {
     FUNCTIONS.set(functions).map_err(|_| "V8 runs already".to_owned())
 }
 
-/// Has V8 tell the function that is the global object's member [`NAME`]. While JavaScript calls the host, on V8's thread.
-pub(super) fn watch() -> Result<(), String> {
+/// Has V8 tell of rejections: `on_change` gets the number of promises that are rejected and have no handler. The global object's
+/// member [`NAME`] is the function for [`tell`]. While JavaScript calls the host, on V8's thread.
+pub(super) fn watch(on_change: fn(usize)) -> Result<(), String> {
     let functions = FUNCTIONS.get().ok_or("V8 does not run")?;
     // SAFETY: on V8's thread, inside a call from JavaScript, there are a current isolate, a context and a scope that keeps
     // what the functions give until the call returns. Each result that may be empty is looked at before it is used.
@@ -99,11 +121,30 @@ pub(super) fn watch() -> Result<(), String> {
         if listener.is_null() {
             return Err("the runner has no listener for rejected promises".to_owned());
         }
-        let listener = Listener((functions.keep)(isolate, *listener));
-        LISTENER.set(listener).map_err(|_| "rejected promises are watched already".to_owned())?;
-        (functions.watch)(isolate, rejected);
+        let listener = Kept((functions.keep)(isolate, *listener));
+        WATCH.set(Watch { listener, on_change }).map_err(|_| "rejected promises are watched already".to_owned())?;
+        (functions.watch)(isolate, on_rejection);
     }
     Ok(())
+}
+
+/// Forgets all rejections, and calls the function of turns.js with the reason of the first. It may not call the host.
+pub(super) fn tell() {
+    let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
+    let all = std::mem::take(&mut *rejected());
+    // SAFETY: as in `watch`; what is kept is forgotten once, and after its last use. That V8 is being stopped gives an empty result,
+    // which is not used.
+    unsafe {
+        if let Some(first) = all.first() {
+            let isolate = (functions.current)();
+            let context = (functions.context)(isolate);
+            (functions.call)(watch.listener.0, isolate, context, first.reason.0, 1, &first.reason.0);
+        }
+        for Rejection { promise, reason } in all {
+            (functions.forget)(promise.0);
+            (functions.forget)(reason.0);
+        }
+    }
 }
 
 /// Does what is left to promises. On V8's thread, between two tasks.
@@ -113,20 +154,33 @@ pub(super) fn run() {
     unsafe { (functions.run)((functions.current)()) }
 }
 
-extern "C" fn rejected(message: Message) {
-    let (Some(functions), Some(listener)) = (FUNCTIONS.get(), LISTENER.get()) else { return };
-    // The others are of promises that are settled already.
-    if !matches!(message.event, WITHOUT_HANDLER | HANDLER_ADDED) {
-        return;
+extern "C" fn on_rejection(message: Message) {
+    let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
+    let mut all = rejected();
+    match message.event {
+        // SAFETY: V8 calls this on its thread, with a promise and the reason of its rejection.
+        WITHOUT_HANDLER => unsafe {
+            let isolate = (functions.current)();
+            let keep = |value: Local| Kept((functions.keep)(isolate, *value));
+            all.push(Rejection { promise: keep(message.promise), reason: keep(message.value) });
+        },
+        HANDLER_ADDED => {
+            // Most of the time it is the last one.
+            // SAFETY: V8 keeps what the pointers lead to, and moves none of it during this call: the same promise is the same
+            // address.
+            let index = all.iter().rposition(|rejection| unsafe { *rejection.promise.0 == *message.promise });
+            let Some(index) = index else { return };
+            let Rejection { promise, reason } = all.remove(index);
+            // SAFETY: nobody has them any more.
+            unsafe {
+                (functions.forget)(promise.0);
+                (functions.forget)(reason.0);
+            }
+        }
+        // Of promises that are settled already.
+        _ => return,
     }
-    // SAFETY: V8 calls this on its thread, inside a scope, with a promise and, for a rejection, its reason. The arguments live
-    // until the call is over. What the listener throws, or that V8 is being stopped, gives an empty result, which is not used.
-    unsafe {
-        let isolate = (functions.current)();
-        let context = (functions.context)(isolate);
-        let event = (functions.integer)(isolate, message.event);
-        let reason = if message.event == WITHOUT_HANDLER { message.value } else { event };
-        let arguments = [event, message.promise, reason];
-        (functions.call)(listener.0, isolate, context, event, arguments.len() as c_int, arguments.as_ptr());
-    }
+    let count = all.len();
+    drop(all);
+    (watch.on_change)(count);
 }

@@ -1,13 +1,14 @@
 // The turns of a call. What is left to promises runs after each, so each tells what is to come: a text is the answer, unless
-// something may be left of the call by then (head 5); null asks for another turn, and undefined says that nothing is left that
+// something may be left of the call by then (head 5 and 6); null asks for another turn, and undefined says that nothing is left that
 // could bring the answer.
 
 let settled;
+let lost;
 
 // In the zygote this never returns: each child goes on from here.
 function serve() {
-  globalThis.__snaphook = rejection;
-  act(ACT_REJECTIONS, 0);
+  globalThis.__snaphook = (reason) => { lost = reason; };
+  act(ACT_WATCH, 0);
   delete globalThis.__snaphook;
   head[2] = 0;
   act(ACT_SERVE, 0);
@@ -28,7 +29,6 @@ function next() {
   const given = takeText(2);
   head[5] = 0;
   settled = undefined;
-  rejections.length = 0;
   const answered = run("", phase, given, marker);
   if (answered === null) {
     promiseThen(settle(), (text) => { settled = text; });
@@ -47,33 +47,16 @@ function turn() {
   return null;
 }
 
-// The answer, or what went wrong beside it.
+// The answer, or why a promise was rejected that has no handler: those whose handler came later are none of them.
 function ending() {
-  if (rejections.length === 0 || (settled !== undefined && isFailure(settled))) return settled;
-  return failure(rejections[0].reason);
+  if (head[6] === 0) return settled;
+  act(ACT_REJECTIONS, 0);
+  return settled !== undefined && isFailure(settled) ? settled : failure(lost);
 }
 
 function isFailure(text) {
   const kind = charAt(text, 0);
   return kind === "e" || kind === "r";
-}
-
-// Promises that are rejected and have no handler, in the order of their rejections. One that gets its handler later is none of
-// them any more: `await` comes after the promise that it awaits.
-const rejections = [];
-
-// V8 tells of them: 0 is a rejection without a handler, 1 a handler that came later.
-function rejection(event, promise, reason) {
-  if (event === 0) {
-    head[5] = 1;
-    rejections[rejections.length] = { promise, reason };
-    return;
-  }
-  let kept = 0;
-  for (let index = 0; index < rejections.length; index++) {
-    if (rejections[index].promise !== promise) rejections[kept++] = rejections[index];
-  }
-  rejections.length = kept;
 }
 
 // What every call goes through is compiled before the first fork.
