@@ -620,6 +620,21 @@ async fn a_rejection_that_gets_its_handler_later_is_none() {
     }
 }
 
+/// However many there are: to look for each among all of them would take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rejections_that_get_their_handlers_later_are_none() {
+    let source = "export default async () => {
+        const lost = Array.from({ length: 50_000 }, (_, i) => Promise.reject(i));
+        const settled = await Promise.allSettled(lost);
+        const again = Array.from({ length: 50_000 }, (_, i) => Promise.reject(i));
+        for (const promise of again.reverse()) promise.catch(() => {});
+        return { n: settled.length + again.length } }";
+    let mut case = case(Phase::PreCreate);
+    case.after = Some("{}");
+    case.settings.limits.timeout = std::time::Duration::from_secs(20);
+    assert_eq!(case.run(source.as_bytes()).await.amended(), r#"{"n":100000}"#);
+}
+
 /// A sandbox that serves again has forgotten what was rejected in its last call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_does_not_reach_the_next_call() {

@@ -7,6 +7,7 @@
 //! kept, and a function of turns.js gets the reason when it asks for it.
 #![expect(unsafe_code, reason = "functions of V8 that are found at run time")]
 
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ptr::null;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -38,6 +39,7 @@ struct Functions {
     global: Symbol<unsafe extern "C" fn(Local) -> Local>,
     get: Symbol<unsafe extern "C" fn(Local, Local, Local) -> Local>,
     text: Symbol<unsafe extern "C" fn(Isolate, *const c_char, c_int, c_int) -> Local>,
+    hash: Symbol<unsafe extern "C" fn(Local) -> c_int>,
     keep: Symbol<unsafe extern "C" fn(Isolate, usize) -> Local>,
     forget: Symbol<unsafe extern "C" fn(Local)>,
     call: Symbol<unsafe extern "C" fn(Local, Isolate, Local, Local, c_int, *const Local) -> Local>,
@@ -64,15 +66,25 @@ unsafe impl Send for Kept {}
 // SAFETY: as above.
 unsafe impl Sync for Kept {}
 
-/// In the order of their rejections.
-static REJECTED: Mutex<Vec<Rejection>> = Mutex::new(Vec::new());
+static REJECTED: Mutex<Rejections> = Mutex::new(Rejections { by_hash: BTreeMap::new(), present: 0, count: 0 });
+
+/// Of the promises that are rejected and have no handler.
+#[derive(Default)]
+struct Rejections {
+    /// By a number that V8 gives each object; some objects share one.
+    by_hash: BTreeMap<c_int, Vec<Rejection>>,
+    present: usize,
+    /// How many there were.
+    count: u64,
+}
 
 struct Rejection {
+    number: u64,
     promise: Kept,
     reason: Kept,
 }
 
-fn rejected() -> MutexGuard<'static, Vec<Rejection>> {
+fn rejected() -> MutexGuard<'static, Rejections> {
     REJECTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,6 +109,7 @@ pub(super) unsafe fn find(library: &Library) -> Result<(), String> {
             get: symbol!("_ZN2v86Object3GetENS_5LocalINS_7ContextEEENS1_INS_5ValueEEE"),
             text: symbol!("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi"),
             keep: symbol!("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm"),
+            hash: symbol!("_ZN2v86Object15GetIdentityHashEv"),
             forget: symbol!("_ZN2v812api_internal13DisposeGlobalEPm"),
             call: symbol!("_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"),
             watch: symbol!("_ZN2v87Isolate24SetPromiseRejectCallbackEPFvNS_20PromiseRejectMessageEE"),
@@ -131,18 +144,19 @@ pub(super) fn watch(on_change: fn(usize)) -> Result<(), String> {
 /// Forgets all rejections, and calls the function of turns.js with the reason of the first. It may not call the host.
 pub(super) fn tell() {
     let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
-    let all = std::mem::take(&mut *rejected());
+    let all = std::mem::take(&mut *rejected()).by_hash;
+    let first = all.values().flatten().min_by_key(|rejection| rejection.number);
     // SAFETY: as in `watch`; what is kept is forgotten once, and after its last use. That V8 is being stopped gives an empty result,
     // which is not used.
     unsafe {
-        if let Some(first) = all.first() {
+        if let Some(first) = first {
             let isolate = (functions.current)();
             let context = (functions.context)(isolate);
             (functions.call)(watch.listener.0, isolate, context, first.reason.0, 1, &first.reason.0);
         }
-        for Rejection { promise, reason } in all {
-            (functions.forget)(promise.0);
-            (functions.forget)(reason.0);
+        for rejection in all.into_values().flatten() {
+            (functions.forget)(rejection.promise.0);
+            (functions.forget)(rejection.reason.0);
         }
     }
 }
@@ -156,31 +170,38 @@ pub(super) fn run() {
 
 extern "C" fn on_rejection(message: Message) {
     let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
-    let mut all = rejected();
-    match message.event {
-        // SAFETY: V8 calls this on its thread, with a promise and the reason of its rejection.
-        WITHOUT_HANDLER => unsafe {
-            let isolate = (functions.current)();
-            let keep = |value: Local| Kept((functions.keep)(isolate, *value));
-            all.push(Rejection { promise: keep(message.promise), reason: keep(message.value) });
-        },
-        HANDLER_ADDED => {
-            // Most of the time it is the last one.
-            // SAFETY: V8 keeps what the pointers lead to, and moves none of it during this call: the same promise is the same
-            // address.
-            let index = all.iter().rposition(|rejection| unsafe { *rejection.promise.0 == *message.promise });
-            let Some(index) = index else { return };
-            let Rejection { promise, reason } = all.remove(index);
-            // SAFETY: nobody has them any more.
-            unsafe {
-                (functions.forget)(promise.0);
-                (functions.forget)(reason.0);
-            }
-        }
+    if !matches!(message.event, WITHOUT_HANDLER | HANDLER_ADDED) {
         // Of promises that are settled already.
-        _ => return,
+        return;
     }
-    let count = all.len();
-    drop(all);
-    (watch.on_change)(count);
+    // SAFETY: V8 calls this on its thread, with a promise.
+    let hash = unsafe { (functions.hash)(message.promise) };
+    let all = &mut *rejected();
+    let same = all.by_hash.entry(hash).or_default();
+    if message.event == WITHOUT_HANDLER {
+        // SAFETY: as above, and with the reason of the rejection.
+        let [promise, reason] = unsafe {
+            let isolate = (functions.current)();
+            [message.promise, message.value].map(|value| Kept((functions.keep)(isolate, *value)))
+        };
+        all.count += 1;
+        all.present += 1;
+        same.push(Rejection { number: all.count, promise, reason });
+    } else {
+        // SAFETY: V8 keeps what the pointers lead to, and moves none of it during this call: the same promise is the same
+        // address.
+        let index = same.iter().position(|rejection| unsafe { *rejection.promise.0 == *message.promise });
+        let removed = index.map(|index| same.swap_remove(index));
+        if same.is_empty() {
+            all.by_hash.remove(&hash);
+        }
+        let Some(Rejection { promise, reason, .. }) = removed else { return };
+        all.present -= 1;
+        // SAFETY: nobody has them any more.
+        unsafe {
+            (functions.forget)(promise.0);
+            (functions.forget)(reason.0);
+        }
+    }
+    (watch.on_change)(all.present);
 }

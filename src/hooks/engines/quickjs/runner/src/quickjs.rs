@@ -154,6 +154,12 @@ impl Bytes<'_> {
     }
 }
 
+/// What tells an object from all others for as long as it lives.
+pub(crate) fn identity(object: &Value<'_>) -> usize {
+    // SAFETY: where the object is; nobody follows the pointer.
+    unsafe { qjs::JS_VALUE_GET_PTR(object.as_raw()) as usize }
+}
+
 /// Whether something is left to promises.
 pub(crate) fn has_jobs(ctx: &Ctx<'_>) -> bool {
     // SAFETY: a context has a runtime, which is only looked at.

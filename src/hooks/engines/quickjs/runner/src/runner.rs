@@ -214,7 +214,7 @@ impl Runner {
             None => Ok(None),
             Some(Ok(value)) => self.call(ctx, |scripts| &scripts.fulfilled, (value,)).map(Some),
             Some(Err(error)) => {
-                self.rejections.remove(ctx, &returned);
+                self.rejections.remove(&returned);
                 self.call(ctx, |scripts| &scripts.failure, (thrown(ctx, error),)).map(Some)
             }
         }
