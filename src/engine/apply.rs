@@ -9,11 +9,14 @@ use snaphook_driver::{Json, json};
 
 use super::Engine;
 use super::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
-use super::error::{Error, Result};
+use super::error::{Error, ErrorKind, Result};
 use super::input::Renames;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
+
+/// Steps that others may take first before it is given up.
+const RACES_MAX: u32 = 100;
 
 impl Engine {
     /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
@@ -32,14 +35,25 @@ impl Engine {
 
     /// The same for files that were read already.
     pub async fn apply_files(self: &Arc<Self>, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
-        let states: Vec<ModelState> = self.models().iter().map(state).collect();
-        let steps = plan(files, &states);
-        for step in &steps {
-            self.carry_out(step, origin)
-                .await
-                .map_err(|error| Error { detail: format!("{step}: {}", explain(&error)), ..error })?;
+        let mut done = Vec::new();
+        let mut lost = 0;
+        'plan: loop {
+            // What other nodes have done already is not to be done again.
+            self.reached(self.stores.event.head().await?).await?;
+            let states: Vec<ModelState> = self.models().iter().map(state).collect();
+            for step in plan(files, &states) {
+                match self.carry_out(&step, origin).await {
+                    Ok(()) => done.push(step),
+                    // Another node that starts with the same files was first: each step is done by one of them.
+                    Err(error) if is_race(&error) && lost < RACES_MAX => {
+                        lost += 1;
+                        continue 'plan;
+                    }
+                    Err(error) => return Err(Error { detail: format!("{step}: {}", explain(&error)), ..error }),
+                }
+            }
+            return Ok(done);
         }
-        Ok(steps)
     }
 
     async fn carry_out(self: &Arc<Self>, step: &Step, origin: &Origin) -> Result<()> {
@@ -61,6 +75,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether somebody else changed the model meanwhile.
+fn is_race(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Conflict | ErrorKind::Exists)
 }
 
 /// The error with its rows: nobody sees a problem document here.

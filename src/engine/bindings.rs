@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use snaphook_driver::{EventFilter, EventKind, Expected, Group};
+use snaphook_driver::{CarryOver, EventFilter, EventKind, Expected, Group};
 
 use super::Engine;
 use super::change::DefinitionChange;
 use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
-use super::committer::Writer;
-use super::definitions::{OneModel, Step, check_precondition, definition_append};
+use super::definitions::{NewDefinition, OneModel, check_precondition, definition_append};
 use super::error::{Error, ErrorKind, Result};
 use super::hanging::hanging;
 use super::models::{Entry, Ready};
@@ -208,21 +207,15 @@ impl Engine {
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
-        let new = Model { record, schema: Arc::clone(&entry.model.schema) };
-        let reacts = new.record.hooks.keys().any(|phase| !phase.is_pre());
-        let group = (reacts && entry.reacts_since().is_none()).then(|| group_of(&id));
-        let old = Arc::clone(entry);
-        let (engine, host) = (Arc::clone(self), Arc::clone(&self.host));
+        let reacts = record.hooks.keys().any(|phase| !phase.is_pre());
+        let schema = Arc::clone(&entry.model.schema);
+        let engine = Arc::clone(self);
         let define = async move {
             let _one = one;
-            let work = move |writer: &mut Writer| {
-                let step = Step { old: Some(&old), group: group.as_ref(), ready: Some(&ready), ..Step::default() };
-                writer.define(append, new, &host, step)
-            };
-            let model = engine.committer.exclusive(work).await??;
-            match reacts {
-                true => engine.dispatcher.serve(&id),
-                false => engine.dispatcher.forget(&id).await,
+            let definition = NewDefinition { append, schema, carry: CarryOver::default(), ready: Some(ready) };
+            let model = engine.define(definition).await?.done()?;
+            if !reacts {
+                engine.dispatcher.forget(&id).await;
             }
             Ok(model)
         };

@@ -1,12 +1,14 @@
-//! The one thread that writes: takes everything that waits, appends it with one fsync, applies it to the model
-//! store, publishes it, answers.
+//! The one thread that appends: takes everything that waits, appends it with one fsync, hands the events to the projector,
+//! answers.
 //!
-//! Invariants: an answer is sent only after the event store said that the event is durable; events reach the model
-//! store, the tail and the answers in the order of their positions; event times never go back.
+//! Invariants: an answer is sent only after the event store said that the event is durable, and after this node has applied
+//! it; events reach the projector in the order of their positions.
 //!
 //! The thread survives its drivers: a panic fails what was in hand and nothing that waits behind it. Where an append's
-//! fate is unknown after that, the log is read again before anything else is written ([`Writer::catch_up`]).
+//! outcome is unknown, it is learned from the log before anything else is written, and before the callers are answered
+//! ([`Writer::learn`]).
 
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,26 +17,22 @@ use std::time::Duration;
 
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{
-    Append, Conflict, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventQuery, EventStore,
-    ModelStore, Position,
+    Append, Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, EventFilter, EventQuery, EventStore,
+    Position,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::availability::{Availability, Outage};
-use super::dispatcher::Dispatcher;
+use super::availability::Availability;
 use super::error::{Error, ErrorKind, Result};
 use super::gate::Gate;
 use super::hanging::{self, Appending};
 use super::metrics::Metrics;
-use super::models::{Entry, Models};
-use super::replay::{self, Replayed};
-use super::tail::Tail;
+use super::projection::{Hint, Hints};
+use super::projector::{Own, Projector};
 use super::troubles::{Part, Troubles, guarded, panic_message};
-use super::waiters::Waiters;
 use super::write::stopped;
-use crate::hooks::host::HookHost;
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
@@ -53,7 +51,7 @@ const GATHER_MAX: Duration = Duration::from_micros(200);
 /// Delay before a store that failed is tried again; doubles with each further time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Events that are read at once to bring listeners up to date.
+/// Events that are read at once to learn which of a batch are in the log.
 const PAGE: u32 = 1000;
 
 /// What the caller of an append learns.
@@ -69,19 +67,20 @@ pub(super) struct Committed {
 /// An append that waits.
 pub(super) struct Pending {
     pub(super) append: Append,
+    /// Of a definition: what is known of it.
+    pub(super) hint: Option<Box<Hint>>,
+    /// Whether it is for a model that is stuck.
+    pub(super) is_for_stuck: bool,
     pub(super) answer: oneshot::Sender<Answer>,
-    /// The consumer group of the model, if it has post hooks for this event.
-    pub(super) wake: Option<Arc<Notify>>,
     /// Told when the post hooks of the event ended.
     pub(super) settled: Option<oneshot::Sender<()>>,
 }
 
-type Exclusive = Box<dyn FnOnce(&mut Writer) + Send>;
-
 #[expect(clippy::large_enum_variant, reason = "nearly every job is an append: boxing it would cost each commit")]
 enum Job {
     Append(Pending),
-    Exclusive(Exclusive),
+    /// Told when everything before it is written and applied.
+    Barrier(oneshot::Sender<Result<()>>),
 }
 
 #[derive(Default)]
@@ -102,6 +101,26 @@ pub(super) struct Shared {
     pub(super) troubles: Arc<Troubles>,
 }
 
+/// An append of the server's own.
+pub(super) struct Draft {
+    pub(super) append: Append,
+    /// As in [`Pending`].
+    pub(super) hint: Option<Box<Hint>>,
+    /// As in [`Pending`].
+    pub(super) is_for_stuck: bool,
+}
+
+impl Draft {
+    pub(super) fn new(append: Append) -> Draft {
+        Draft { append, hint: None, is_for_stuck: false }
+    }
+
+    /// One for a model that is stuck.
+    pub(super) fn for_stuck(append: Append) -> Draft {
+        Draft { append, hint: None, is_for_stuck: true }
+    }
+}
+
 /// The handle to the thread.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
@@ -112,23 +131,30 @@ pub(super) struct Committer {
 /// What the thread works on.
 pub(super) struct Writer {
     pub(super) events: Arc<dyn EventStore>,
-    pub(super) store: Arc<dyn ModelStore>,
-    pub(super) models: Arc<Models>,
-    pub(super) tail: Arc<Tail>,
-    pub(super) waiters: Arc<Waiters>,
+    pub(super) projector: Arc<tokio::sync::Mutex<Projector>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) availability: Arc<Availability>,
     pub(super) troubles: Arc<Troubles>,
-    pub(super) host: Arc<HookHost>,
-    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) appending: Arc<Appending>,
     pub(super) runtime: Handle,
-    /// Time of the last event.
-    pub(super) last_time: Millis,
-    /// The model store missed events; it must catch up from the log before anything else.
-    pub(super) behind: bool,
-    /// Whether what was appended last is in the log is unknown.
-    pub(super) uncertain: bool,
+    /// The batch of which it is not known whether it was written.
+    pub(super) unknown: Option<Unknown>,
+}
+
+/// A batch whose outcome is unknown.
+pub(super) struct Unknown {
+    /// Everything up to here was in the log before it.
+    after: Position,
+    /// Ids of its events, with their callers. Empty after a panic.
+    waiting: Vec<(String, Caller)>,
+    reason: String,
+}
+
+/// Who waits for an append.
+struct Caller {
+    answer: oneshot::Sender<Answer>,
+    settled: Option<oneshot::Sender<()>>,
+    hint: Option<Box<Hint>>,
 }
 
 impl Committer {
@@ -180,25 +206,39 @@ impl Committer {
         Preparing(&self.shared)
     }
 
-    /// Runs `work` on the thread, alone: nothing is appended meanwhile. Waits for it however long it takes; see
-    /// [`Committer::answered`].
-    pub(super) async fn exclusive<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Writer) -> T + Send + 'static,
-    ) -> Result<T> {
+    /// Appends what the server has to write whatever waits already, in this order and beside others' changes; each row
+    /// succeeds or fails for itself. Waits for the answers however long it takes; see [`Committer::answered`].
+    pub(super) async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Answer>> {
+        self.check_append()?;
+        let mut receivers = Vec::with_capacity(drafts.len());
+        let mut jobs = Vec::with_capacity(drafts.len());
+        for Draft { append, hint, is_for_stuck } in drafts {
+            let (answer, receiver) = oneshot::channel();
+            receivers.push(receiver);
+            jobs.push(Job::Append(Pending { append, hint, is_for_stuck, answer, settled: None }));
+        }
+        self.push(jobs)?;
+        let answers = futures::future::join_all(receivers).await;
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|_| Err(lost_answer()))).collect())
+    }
+
+    /// Waits until everything that was submitted before is written and applied.
+    pub(super) async fn barrier(&self) -> Result<()> {
         self.check_append()?;
         let (sender, receiver) = oneshot::channel();
-        {
-            let mut queue = self.lock();
-            if queue.closed {
-                return Err(stopped());
-            }
-            queue.jobs.push(Job::Exclusive(Box::new(move |writer| {
-                let _ = sender.send(work(writer));
-            })));
+        self.push(vec![Job::Barrier(sender)])?;
+        receiver.await.map_err(|_| lost_answer())?
+    }
+
+    fn push(&self, jobs: Vec<Job>) -> Result<()> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(stopped());
         }
+        queue.jobs.extend(jobs);
+        drop(queue);
         self.shared.wake.notify_one();
-        receiver.await.map_err(|_| lost_answer())
+        Ok(())
     }
 
     /// Writes what waits, then ends the thread; `false` if it cannot end because an append hangs.
@@ -232,7 +272,7 @@ impl Shared {
         queue.jobs.len() < GATHERED
             && self.preparing.load(Ordering::Relaxed) > 0
             && !queue.closed
-            && !matches!(queue.jobs.last(), Some(Job::Exclusive(_)))
+            && !matches!(queue.jobs.last(), Some(Job::Barrier(_)))
     }
 }
 
@@ -268,7 +308,10 @@ fn run(shared: &Shared, mut writer: Writer) {
                     queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                let waited = shared.wake.wait_timeout(queue, delay).unwrap_or_else(PoisonError::into_inner);
+                // Others' wake-ups do not put it off.
+                let rests = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
+                let waited = shared.wake.wait_timeout_while(queue, delay, rests);
+                let waited = waited.unwrap_or_else(PoisonError::into_inner);
                 queue = waited.0;
                 if waited.1.timed_out() {
                     drop(queue);
@@ -296,9 +339,9 @@ fn run(shared: &Shared, mut writer: Writer) {
                         writer.commit_guarded(&mut batch);
                     }
                 }
-                Job::Exclusive(work) => {
+                Job::Barrier(told) => {
                     writer.commit_guarded(&mut batch);
-                    writer.guarded(work);
+                    writer.guarded(|writer| drop(told.send(writer.ready().map(drop))));
                 }
             }
         }
@@ -318,12 +361,10 @@ impl Writer {
     /// Runs work on the thread. A panic in it drops what it had in hand, whose callers get [`lost_answer`].
     fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
-            tracing::error!(
-                "the committer panicked, it goes on after reading the log again: {}",
-                panic_message(&*panic)
-            );
-            self.appending.end();
-            self.lose_sight();
+            let message = panic_message(&*panic);
+            tracing::error!("the committer panicked, it goes on after reading the log again: {message}");
+            let after = self.runtime.block_on(async { self.projector.lock().await.at() });
+            self.unknown = Some(Unknown { after, waiting: Vec::new(), reason: message.to_owned() });
         }
     }
 
@@ -334,16 +375,28 @@ impl Writer {
     }
 
     fn works(&self) -> bool {
-        !self.behind && !self.troubles.has(Part::Append)
+        self.unknown.is_none() && !self.troubles.has(Part::Append)
     }
 
     /// Tries whether the stores work again.
     fn recover(&mut self) {
         // A failure is kept in `troubles`, and this comes again.
-        let _ = self.catch_up();
-        if self.troubles.has(Part::Append) && self.check_events().is_ok() {
+        if self.ready().is_ok() && self.troubles.has(Part::Append) && self.check_events().is_ok() {
             self.troubles.works(Part::Append);
         }
+    }
+
+    /// Nothing is written while the outcome of the last batch is unknown, or while the model store misses events.
+    /// Answers up to where the log is applied.
+    fn ready(&mut self) -> Result<Position> {
+        if self.unknown.is_some() {
+            self.learn()?;
+        }
+        self.runtime.block_on(async {
+            let mut projector = self.projector.lock().await;
+            projector.recover().await?;
+            Ok(projector.at())
+        })
     }
 
     fn check_events(&mut self) -> Result<()> {
@@ -354,13 +407,6 @@ impl Writer {
         })
     }
 
-    /// Whether the last append is in the log is unknown: nothing is written until the log has been read. Nothing of it was
-    /// acknowledged, so the model store may be asked meanwhile.
-    fn lose_sight(&mut self) {
-        self.uncertain = true;
-        self.behind = true;
-    }
-
     /// Appends a batch and tells everybody. Empties `batch`.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
         if batch.is_empty() {
@@ -368,15 +414,21 @@ impl Writer {
         }
         // A caller that went away before its command was looked at has not been answered: nothing needs to happen.
         batch.retain(|pending| !pending.answer.is_closed());
-        if let Err(error) = self.catch_up() {
-            let detail = error.detail;
-            for pending in batch.drain(..) {
-                let _ = pending.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
+        let known = match self.ready() {
+            Ok(known) => known,
+            Err(error) => {
+                let detail = format!("nothing was written: {}", error.detail);
+                for pending in batch.drain(..) {
+                    let _ = pending.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
+                }
+                return;
             }
-            return;
-        }
+        };
         // Those that were prepared before their model became stuck.
-        for pending in batch.extract_if(.., |pending| self.availability.stuck(&pending.append.event.model).is_some()) {
+        let is_stuck = |pending: &mut Pending| {
+            !pending.is_for_stuck && self.availability.stuck(&pending.append.event.model).is_some()
+        };
+        for pending in batch.extract_if(.., is_stuck) {
             let answer = self.availability.check_model(&pending.append.event.model).and_then(|()| Err(lost_answer()));
             let _ = pending.answer.send(answer);
         }
@@ -385,151 +437,137 @@ impl Writer {
         }
         let mut appends = Vec::with_capacity(batch.len());
         let mut callers = Vec::with_capacity(batch.len());
-        for pending in batch.drain(..) {
-            appends.push(pending.append);
-            callers.push((pending.answer, pending.wake, pending.settled));
+        // The store sees to it that times never go back in the log.
+        let now = time::now();
+        for Pending { mut append, hint, answer, settled, .. } in batch.drain(..) {
+            append.event.time = now;
+            appends.push(append);
+            callers.push(Caller { answer, settled, hint });
         }
-        match self.append(&mut appends) {
-            Err(error) => {
-                for (answer, ..) in callers {
-                    let _ = answer.send(Err(Error::new(ErrorKind::Storage, error.detail.clone())));
-                }
-            }
-            Ok(results) => {
-                let mut events = Vec::with_capacity(appends.len());
-                for ((append, result), (_, _, settled)) in appends.into_iter().zip(&results).zip(&mut callers) {
-                    if let Ok(committed) = result {
-                        // Before anybody can see the event, so that its end cannot be missed.
-                        if let Some(settled) = settled.take() {
-                            self.waiters.add(committed.position, settled);
-                        }
-                        events.push(Event { position: committed.position, ..append.event });
-                    }
-                }
-                self.apply(events);
-                for ((answer, wake, _), result) in callers.into_iter().zip(results) {
-                    if result.is_ok()
-                        && let Some(wake) = wake
-                    {
-                        wake.notify_one();
-                    }
-                    let _ = answer.send(Ok(result));
-                }
-            }
-        }
-    }
-
-    /// Stamps and appends; each row succeeds or fails for itself.
-    pub(super) fn append(&mut self, appends: &mut [Append]) -> Result<Vec<std::result::Result<Committed, Conflict>>> {
-        self.last_time = self.last_time.max(time::now());
-        for append in appends.iter_mut() {
-            append.event.time = self.last_time;
-        }
-        let time = self.last_time;
         self.appending.begin();
-        let results = self.runtime.block_on(guarded("append", self.events.append(appends, false)));
-        self.appending.end();
+        let results = self.runtime.block_on(guarded("append", self.events.append(&appends, false)));
         let results = match results {
             Ok(results) if results.len() == appends.len() => results,
             Ok(results) => {
                 let (found, expected) = (results.len(), appends.len());
                 let message = format!("the driver returned {found} results for {expected} events");
-                return Err(self.append_failed(DriverError::new(DriverErrorKind::Uncertain, "append", message)));
+                let error = DriverError::new(DriverErrorKind::Uncertain, "append", message);
+                return self.append_failed(&error, known, appends, callers);
             }
-            Err(error) => return Err(self.append_failed(error)),
+            Err(error) => return self.append_failed(&error, known, appends, callers),
         };
+        self.appending.end();
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
-        Ok(results.into_iter().map(|result| result.map(|position| Committed { position, time })).collect())
+        self.project(appends, &results, &mut callers);
+        for (caller, result) in callers.into_iter().zip(results) {
+            let _ = caller.answer.send(Ok(result.map(Committed::from)));
+        }
     }
 
-    fn append_failed(&mut self, error: DriverError) -> Error {
-        self.troubles.failed(Part::Append, &error);
+    /// Hands events that are durable to the projector.
+    fn project(
+        &mut self,
+        appends: Vec<Append>,
+        results: &[std::result::Result<Appended, Conflict>],
+        callers: &mut [Caller],
+    ) {
+        let first = results.iter().find_map(|result| result.as_ref().ok());
+        let Some(Appended { after, .. }) = first.copied() else { return };
+        let mut own =
+            Own { after, events: Vec::with_capacity(appends.len()), hints: Hints::new(), settled: Vec::new() };
+        for ((append, result), caller) in appends.into_iter().zip(results).zip(callers) {
+            let Ok(Appended { position, time, .. }) = *result else { continue };
+            let mut event = append.event;
+            (event.position, event.time) = (position, time);
+            own.events.push(event);
+            own.settled.extend(caller.settled.take().map(|settled| (position, settled)));
+            own.hints.extend(caller.hint.take().map(|hint| (position, *hint)));
+        }
+        let projector = Arc::clone(&self.projector);
+        self.runtime.block_on(async { projector.lock().await.take(own).await });
+    }
+
+    fn append_failed(&mut self, error: &DriverError, known: Position, appends: Vec<Append>, callers: Vec<Caller>) {
+        self.troubles.failed(Part::Append, error);
         if !matches!(error.kind(), DriverErrorKind::Uncertain | DriverErrorKind::Unexpected) {
-            return Error::new(ErrorKind::Storage, format!("the event store failed, nothing was written: {error}"));
+            self.appending.end();
+            let detail = format!("the event store failed, nothing was written: {error}");
+            for caller in callers {
+                let _ = caller.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
+            }
+            return;
         }
-        self.lose_sight();
-        let detail = format!("the event store failed, whether this was written is not known: {error}");
-        Error::new(ErrorKind::Storage, detail)
+        // To its callers it goes on until its outcome is known.
+        let waiting = appends.into_iter().map(|append| append.event.id).zip(callers).collect();
+        self.unknown = Some(Unknown { after: known, waiting, reason: error.to_string() });
+        // If it cannot be learned now it is tried again.
+        let _ = self.learn();
     }
 
-    /// Brings instance events that are durable to the model store and to listeners. They are acknowledged whatever
-    /// happens here: the log can give back what the model store misses.
-    pub(super) fn apply(&mut self, events: Vec<Event>) {
-        let Some(last) = events.last().map(|event| event.position) else { return };
-        let applied = self.runtime.block_on(guarded("apply", self.store.apply(&events, last)));
-        self.check_applied(applied);
-        self.tail.publish(events.into_iter().map(Arc::new));
-    }
-
-    /// Events that are durable reached the model store, or did not. If one of them cannot be applied, only its model
-    /// becomes unavailable.
-    pub(super) fn check_applied(&mut self, applied: snaphook_driver::Result<()>) {
-        let Err(error) = applied else { return };
-        self.fell_behind();
-        if replay::may_be_the_event(&error) {
-            // What is wrong is found, and logged, by applying them again.
-            let _ = self.catch_up();
-        } else {
-            self.troubles.failed(Part::Apply, error);
+    /// Learns from the log what became of the last batch, brings everything up to it, and answers its callers.
+    fn learn(&mut self) -> Result<()> {
+        // From here on the log says what the append came to.
+        self.check_events()?;
+        let Some(Unknown { after, waiting, .. }) = &self.unknown else { return Ok(()) };
+        let mut found = self.runtime.block_on(find(&*self.events, *after, waiting))?;
+        let Some(Unknown { waiting, reason, .. }) = self.unknown.take() else { return Ok(()) };
+        let (mut hints, mut settled, mut answers) = (Hints::new(), Vec::new(), Vec::with_capacity(waiting.len()));
+        for (id, caller) in waiting {
+            let committed = found.remove(&id);
+            if let Some(Committed { position, .. }) = committed {
+                settled.extend(caller.settled.map(|settled| (position, settled)));
+                hints.extend(caller.hint.map(|hint| (position, *hint)));
+            }
+            answers.push((caller.answer, committed));
         }
-    }
-
-    /// Lets the model store read what it missed, and listeners too, if what is in the log is not known.
-    pub(super) fn catch_up(&mut self) -> Result<()> {
-        if !self.behind {
-            return Ok(());
-        }
-        if self.uncertain {
-            self.check_events()?;
-        }
-        let progress = replay::Progress::default();
-        let replayed = self.runtime.block_on(replay::run(&self.events, &self.store, &progress));
-        let Replayed { models, stuck } = replayed.map_err(|error| {
-            self.troubles.failed(Part::Apply, &error);
-            error.logged()
-        })?;
-        if self.uncertain {
-            self.runtime.block_on(publish_missed(&*self.events, &self.tail))?;
-            let entries = models.into_iter().map(|model| match self.models.get(&model.record.id) {
-                Some(same) if same.model.record.position == model.record.position => same,
-                old => Arc::new(Entry::new(Arc::new(model), &self.host, old.as_deref(), None)),
+        let projector = Arc::clone(&self.projector);
+        let advanced = self.runtime.block_on(async {
+            let mut projector = projector.lock().await;
+            projector.expect(settled);
+            projector.advance(&mut hints).await
+        });
+        self.appending.end();
+        self.troubles.works(Part::Append);
+        for (answer, committed) in answers {
+            let _ = answer.send(match committed {
+                Some(committed) => Ok(Ok(committed)),
+                None => Err(Error::new(
+                    ErrorKind::Storage,
+                    format!("the event store failed, nothing was written: {reason}"),
+                )),
             });
-            self.models.replace(entries.collect());
-            self.runtime.block_on(self.dispatcher.follow(&*self.events, &self.models));
-            self.models.all().iter().for_each(|entry| entry.wake.notify_one());
-            self.uncertain = false;
-            self.troubles.works(Part::Append);
         }
-        self.troubles.works(Part::Apply);
-        self.availability.set_stuck(stuck);
-        self.caught_up();
-        Ok(())
-    }
-
-    /// The model store misses events: nobody may ask it until it has caught up.
-    pub(super) fn fell_behind(&mut self) {
-        self.behind = true;
-        self.availability.begin(Outage::Behind);
-    }
-
-    /// The model store has everything that is durable.
-    pub(super) fn caught_up(&mut self) {
-        self.behind = false;
-        self.availability.end(Outage::Behind);
+        advanced
     }
 }
 
-/// Tells listeners of events that are in the log although their append failed.
-async fn publish_missed(events: &dyn EventStore, tail: &Tail) -> Result<()> {
-    loop {
-        let query = EventQuery { after: tail.head(), limit: PAGE, filter: EventFilter::default() };
-        let page = events.read(&query, None).await?;
-        if page.events.is_empty() {
-            return Ok(());
-        }
-        tail.publish(page.events.into_iter().map(Arc::new));
+impl From<Appended> for Committed {
+    fn from(appended: Appended) -> Self {
+        Committed { position: appended.position, time: appended.time }
     }
+}
+
+/// Which of these events the log has after a position, by their ids.
+async fn find(
+    events: &dyn EventStore,
+    after: Position,
+    wanted: &[(String, Caller)],
+) -> Result<HashMap<String, Committed>> {
+    let mut query = EventQuery { after, limit: PAGE, filter: EventFilter::default() };
+    let ids: HashSet<&str> = wanted.iter().map(|(id, _)| &**id).collect();
+    let mut found = HashMap::new();
+    while found.len() < ids.len() {
+        let page = events.read(&query, None).await?;
+        for event in page.events.iter().filter(|event| ids.contains(&*event.id)) {
+            found.insert(event.id.clone(), Committed { position: event.position, time: event.time });
+        }
+        match page.next() {
+            Some(next) => query.after = next,
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -545,9 +583,9 @@ mod tests {
             appending: Arc::default(),
             troubles: Arc::default(),
         };
-        let exclusive = || Job::Exclusive(Box::new(|_: &mut Writer| ()));
+        let barrier = || Job::Barrier(oneshot::channel().0);
         let append = || {
-            let event = Event {
+            let event = snaphook_driver::Event {
                 position: 0,
                 id: String::new(),
                 kind: snaphook_driver::EventKind::InstanceCreated,
@@ -563,16 +601,17 @@ mod tests {
                 time: 0,
             };
             let expected = snaphook_driver::Expected::New;
-            let append = Append { event, expected, requires: Vec::new(), claims: Vec::new(), releases: Vec::new() };
-            Job::Append(Pending { append, answer: oneshot::channel().0, wake: None, settled: None })
+            let append = Append::new(event, expected);
+            let answer = oneshot::channel().0;
+            Job::Append(Pending { append, hint: None, is_for_stuck: false, answer, settled: None })
         };
         let mut queue = Queue { jobs: vec![append()], ..Queue::default() };
         assert!(!shared.gathers(&queue), "nobody prepares");
         shared.preparing.store(1, Ordering::Relaxed);
         let preparing = Preparing(&shared);
         assert!(shared.gathers(&queue));
-        queue.jobs.push(exclusive());
-        assert!(!shared.gathers(&queue), "what runs alone is waiting");
+        queue.jobs.push(barrier());
+        assert!(!shared.gathers(&queue), "somebody waits for what is there");
         queue.jobs = std::iter::repeat_with(append).take(GATHERED).collect();
         assert!(!shared.gathers(&queue), "enough");
         queue.jobs.pop();

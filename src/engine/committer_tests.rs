@@ -22,8 +22,27 @@ async fn ready(bench: &Bench) {
         .await;
 }
 
+/// Does something while appends fail, until the server shows that they do.
+async fn during<T>(bench: &Bench, fault: AppendFault, work: impl Future<Output = T>) -> T {
+    *bench.events.fault.lock().unwrap() = Some(fault);
+    let ended = async {
+        eventually("the fault shows", || async {
+            let stores = bench.engine.readiness().await.stores;
+            stores.iter().any(|fault| fault.store == "event").then_some(())
+        })
+        .await;
+        // What else is to be written meanwhile does not wait, and is not written.
+        let other = bench.model("other", input(json!({}), &[])).await.unwrap_err();
+        assert_eq!(other.kind, ErrorKind::Storage, "{fault:?}");
+        assert!(other.detail.contains("nothing was written"), "{fault:?}: {other}");
+        *bench.events.fault.lock().unwrap() = None;
+    };
+    let answered = tokio::time::timeout(PATIENCE, async { tokio::join!(work, ended) }).await;
+    answered.unwrap_or_else(|_| panic!("{fault:?} is never answered")).0
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_that_fails_in_any_way_is_answered_and_the_next_one_works() {
+async fn what_became_of_an_append_that_failed_is_learned_before_it_is_answered() {
     let bench = bench().await;
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
     let filter = EventFilter { model: Some("m".to_owned()), ..EventFilter::default() };
@@ -37,23 +56,25 @@ async fn an_append_that_fails_in_any_way_is_answered_and_the_next_one_works() {
             AppendFault::Error { kind: DriverErrorKind::Uncertain, stored },
             AppendFault::Error { kind: DriverErrorKind::Unexpected, stored },
         ] {
-            *bench.events.fault.lock().unwrap() = Some(fault);
             number += 1;
             let (id, name) = (format!("i{number}"), format!("{fault:?}"));
-            let waited = tokio::time::timeout(PATIENCE, bench.create(&id, json!({"n": number}))).await;
-            let error = waited.unwrap_or_else(|_| panic!("{name} is never answered")).unwrap_err();
-            assert_eq!(error.kind, ErrorKind::Storage, "{name}: {error}");
-            assert!(error.detail.contains("not known"), "{name}: {error}");
-            let faults = bench.engine.readiness().await.stores;
-            assert!(faults.iter().any(|fault| fault.store == "event"), "{name}: {faults:?}");
-            // A change of definitions does not wait for ever either.
-            let other = tokio::time::timeout(PATIENCE, bench.model("other", input(json!({}), &[]))).await;
-            assert_eq!(other.expect("an answer").unwrap_err().kind, ErrorKind::Storage, "{name}");
-            *bench.events.fault.lock().unwrap() = None;
+            match during(&bench, fault, bench.create(&id, json!({"n": number}))).await {
+                Ok(Written::Created(instance)) => {
+                    assert!(stored, "{name}: {instance:?}");
+                    // Whoever has the answer finds what it says.
+                    assert_eq!(bench.engine.get("m", &id).await.unwrap(), instance, "{name}");
+                }
+                Ok(other) => panic!("{name}: {other:?}"),
+                Err(error) => {
+                    assert!(!stored, "{name}: {error}");
+                    assert_eq!(error.kind, ErrorKind::Storage, "{name}: {error}");
+                    assert!(error.detail.contains("nothing was written"), "{name}: {error}");
+                    assert!(bench.engine.get("m", &id).await.is_err(), "{name}");
+                }
+            }
             // By itself.
             ready(&bench).await;
             expected += u64::from(stored);
-            assert_eq!(bench.engine.get("m", &id).await.is_ok(), stored, "{name}");
             bench.create(&format!("next{number}"), json!({"n": 0})).await.unwrap();
             expected += 1;
             assert_eq!(bench.engine.count("m", &QueryInput::default()).await.unwrap(), expected, "{name}");
@@ -88,16 +109,9 @@ async fn an_append_that_failed_cleanly_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_on_the_thread_fails_what_was_in_hand_and_nothing_else() {
+async fn a_model_store_that_panics_loses_one_model_and_nothing_else() {
     let bench = bench().await;
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
-    for round in 0..3 {
-        let panics = bench.engine.committer.exclusive(|_| -> () { panic!("the test wants it so") });
-        let behind = bench.create_any(round);
-        let (panicked, created) = tokio::time::timeout(PATIENCE, async { tokio::join!(panics, behind) }).await.unwrap();
-        assert_eq!(panicked.unwrap_err().kind, ErrorKind::Storage);
-        created.unwrap();
-    }
     *bench.store.refused.lock().unwrap() = Some("panic");
     bench.create("a", json!({"n": "panic"})).await.unwrap();
     *bench.store.refused.lock().unwrap() = None;
@@ -129,7 +143,7 @@ fn post_hook() -> Vec<super::command::BindingInput> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_post_hooks_whose_append_seemed_to_fail_are_served() {
+async fn hooks_whose_append_seemed_to_fail_are_bound_and_served() {
     for fault in [
         AppendFault::Panic { stored: true },
         AppendFault::Short { stored: true },
@@ -139,19 +153,14 @@ async fn first_post_hooks_whose_append_seemed_to_fail_are_served() {
         let runs = counting(&bench);
         bench.model("m", input(json!({}), &[])).await.unwrap();
         let (options, origin) = (WriteOptions::default(), Origin::default());
-        *bench.events.fault.lock().unwrap() = Some(fault);
-        let put = bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &options, &origin).await;
-        assert_eq!(put.unwrap_err().kind, ErrorKind::Storage, "{fault:?}");
-        *bench.events.fault.lock().unwrap() = None;
-        ready(&bench).await;
+        let put = bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &options, &origin);
+        during(&bench, fault, put).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         bench.create("a", json!({})).await.unwrap();
         eventually("the hook runs", || async { (runs.load(Ordering::Relaxed) == 1).then_some(()) }).await;
 
         // The same for their end.
-        *bench.events.fault.lock().unwrap() = Some(fault);
-        assert!(bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin).await.is_err());
-        *bench.events.fault.lock().unwrap() = None;
-        ready(&bench).await;
+        let delete = bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin);
+        during(&bench, fault, delete).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert!(bench.events.groups().await.unwrap().is_empty(), "{fault:?}");
         bench.engine.close(Duration::from_secs(5)).await;
     }

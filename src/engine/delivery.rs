@@ -3,11 +3,11 @@
 //! While an event is in hand its lease is renewed, so a hook may run for as long as its limits allow. What is not the
 //! hook's fault (no place is free, the model store is out of service) is waited for and is no try.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use snaphook_driver::{
     Delivery, ErrorRecord, Event, EventFilter, EventKind, EventQuery, EventStore, Json, Position, time,
@@ -35,18 +35,22 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Definitions of a model that are read at once.
 const PAGE: u32 = 100;
 
-/// What is known of the events of one group between their tries. Lost in a crash: then a chain runs from the start.
-pub(super) type Memory = Mutex<HashMap<Position, Tries>>;
-
-/// What is known of one event. Hooks are known by name, because the chain may be another at the next try.
-#[derive(Clone, Default)]
-pub(super) struct Tries {
+/// What is known of one event between its tries, on whichever node they are: kept with the event in its group. Hooks are
+/// known by name, because the chain may be another at the next try.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tries {
     /// Hooks that ended, well or not. New code under the name of one of them does not run for this event.
+    #[serde(default)]
     done: Vec<String>,
     /// The hook that failed last, its code, and how often.
+    #[serde(default)]
     failing: Option<(String, String, u32)>,
-    /// Tries before the last start of the server that each hook of the chain has used up for certain.
+    /// Tries that ended with their server, which each hook of the chain has used up for certain.
+    #[serde(default)]
     earlier: u32,
+    /// How often the event had been claimed when this was noted.
+    #[serde(default)]
+    claims: u32,
 }
 
 impl Tries {
@@ -67,6 +71,11 @@ impl Tries {
         self.done.push(hook.binding().id.name.clone());
         self.failing = None;
     }
+
+    /// Names and numbers: writing them cannot fail.
+    fn note(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// How a delivery ended.
@@ -82,29 +91,27 @@ pub(super) async fn deliver(
     engine: Arc<Engine>,
     group: String,
     delivery: Delivery,
-    memory: Arc<Memory>,
     again: Arc<Notify>,
     stop: watch::Receiver<bool>,
 ) {
-    let Delivery { event, attempt, token } = delivery;
+    let Delivery { event, attempt, token, note } = delivery;
     let position = event.position;
     engine.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
-    let known = memory.lock().unwrap_or_else(PoisonError::into_inner).get(&position).cloned();
-    let mut tries = known.unwrap_or_else(|| engine.earlier_tries(&event, attempt));
+    let mut tries = engine.earlier_tries(&event, attempt, note.as_deref());
+    let lease = Lease { engine: &engine, group: &group, position, token };
     let ended = tokio::select! {
-        ended = run_chain(&engine, &event, &mut tries) => ended,
-        ended = keep_lease(&engine, &group, position, token) => ended,
+        ended = run_chain(&engine, &event, &mut tries, &lease) => ended,
+        ended = lease.keep() => ended,
     };
     let stored = match ended {
         Ended::Done => {
-            memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
             let acknowledged = engine.stores.event.ack(&group, &[(position, token)]).await;
             engine.waiters.settle(position);
             acknowledged
         }
         Ended::Again(delay) => {
-            memory.lock().unwrap_or_else(PoisonError::into_inner).insert(position, tries);
-            let released = engine.stores.event.release(&group, position, token, delay).await;
+            let note = tries.note();
+            let released = engine.stores.event.release(&group, position, token, delay, Some(&note)).await;
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
                 again.notify_one();
@@ -125,25 +132,46 @@ pub(super) async fn deliver(
     }
 }
 
-/// Renews the lease until it is lost.
-async fn keep_lease(engine: &Engine, group: &str, position: Position, token: u64) -> Ended {
-    loop {
-        tokio::time::sleep(LEASE / 3).await;
-        match engine.stores.event.renew(group, position, token, LEASE).await {
-            Ok(true) => {}
-            Ok(false) => return Ended::Lost,
+/// The right to work on an event.
+struct Lease<'a> {
+    engine: &'a Engine,
+    group: &'a str,
+    position: Position,
+    token: u64,
+}
+
+impl Lease<'_> {
+    /// Renews it until it is lost.
+    async fn keep(&self) -> Ended {
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            if !self.renew(None).await {
+                return Ended::Lost;
+            }
+        }
+    }
+
+    /// `false` if somebody else has the event by now.
+    async fn renew(&self, note: Option<&str>) -> bool {
+        let Lease { group, position, token, .. } = *self;
+        match self.engine.stores.event.renew(group, position, token, LEASE, note).await {
+            Ok(renewed) => renewed,
             // There is time for another try or two.
-            Err(error) => tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}"),
+            Err(error) => {
+                tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}");
+                true
+            }
         }
     }
 }
 
-async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
+async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
     let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
     // The log has an event a moment before the model store; a hook must find what it was started for.
     engine.tail.reached(event.position).await;
     let mut before = None;
     let mut waited = 0;
+    let mut is_news = false;
     loop {
         let outages = engine.availability.begun();
         if engine.until_available(&event.model).await.is_err() {
@@ -156,6 +184,10 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
         }
         let next = entry.chain(phase).iter().find(|hook| !tries.done.contains(&hook.binding().id.name));
         let Some(hook) = next else { return Ended::Done };
+        // Another node that takes over does not run again what has run.
+        if std::mem::take(&mut is_news) && !lease.renew(Some(&tries.note())).await {
+            return Ended::Lost;
+        }
         let before = match &before {
             Some(before) => before,
             None => match engine.before(event).await {
@@ -174,6 +206,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
         let run = engine.run_judged(hook, &context).await;
         let Outcome::Failed(failure) = &run.outcome else {
             tries.done(hook);
+            is_news = true;
             continue;
         };
         engine.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +236,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries) -> Ended {
         }
         engine.troubles.works(Part::Errors);
         tries.done(hook);
+        is_news = true;
     }
 }
 
@@ -248,17 +282,26 @@ impl Engine {
         tokio::time::timeout(delay, stopped_signal(self.stopping.subscribe())).await.map_or(Ok(()), |()| Err(()))
     }
 
-    /// After a restart only the number of deliveries is known. Those that the other hooks of the chain cannot have used
-    /// were each hook's own: so an event that ends the whole server comes to its end as well.
-    fn earlier_tries(&self, event: &Event, attempt: u32) -> Tries {
-        let hooks = self
-            .models
-            .get(&event.model)
-            .and_then(|entry| phases(event.kind).map(|(_, phase)| entry.chain(phase).len()))
-            .unwrap_or(1);
+    /// What is known of an event that was claimed for the `attempt`th time. Claims that left no note ended with their server:
+    /// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
+    /// comes to its end as well.
+    fn earlier_tries(&self, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
+        let mut tries: Tries =
+            note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_else(Tries::default);
+        let chain = self.models.get(&event.model).and_then(|entry| {
+            let names = entry.chain(phases(event.kind)?.1).iter().map(|hook| hook.binding().id.name.clone());
+            Some(names.filter(|name| !tries.done.contains(name)).count())
+        });
         let attempts_max = self.config.load().hooks.attempts_max;
-        let others = attempts_max.saturating_sub(1).saturating_mul(u32::try_from(hooks).unwrap_or(1).saturating_sub(1));
-        Tries { earlier: attempt.saturating_sub(1).saturating_sub(others), ..Tries::default() }
+        let others = u32::try_from(chain.unwrap_or(1)).unwrap_or(1).saturating_sub(1);
+        let lost = attempt.saturating_sub(1).saturating_sub(tries.claims);
+        let lost = lost.saturating_sub(attempts_max.saturating_sub(1).saturating_mul(others));
+        match &mut tries.failing {
+            Some((_, _, failed)) => *failed = failed.saturating_add(lost),
+            None => tries.earlier = tries.earlier.saturating_add(lost),
+        }
+        tries.claims = attempt;
+        tries
     }
 
     /// The data before an event, in the form of the data after it.

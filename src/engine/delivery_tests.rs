@@ -172,7 +172,7 @@ async fn an_event_that_ends_the_server_is_given_up() {
     let take = || async { bench.events.claim(&group, 1, LEASE).await.unwrap().pop() };
     let second = eventually("the lease ends", take).await;
     assert_eq!(second.attempt, 2);
-    bench.events.release(&group, second.event.position, second.token, std::time::Duration::ZERO).await.unwrap();
+    bench.events.release(&group, second.event.position, second.token, std::time::Duration::ZERO, None).await.unwrap();
     bench.code("never", |_, _| async { failed("at last") });
     let bench = bench.restart().await;
     let errors =

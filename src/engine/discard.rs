@@ -7,10 +7,10 @@ use snaphook_driver::{Append, Event, EventFilter, EventKind, EventQuery, Expecte
 
 use super::Engine;
 use super::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
-use super::definitions::{OneModel, check_unused};
+use super::committer::Draft;
+use super::definitions::{OneModel, changed, check_unused};
 use super::error::{Error, ErrorKind, Result};
 use super::stuck::Stuck;
-use super::troubles::guarded;
 use crate::catalog::unique;
 
 /// Events that are read, and instances that are deleted, at once.
@@ -57,11 +57,10 @@ impl Engine {
             let mut after = cascade.then_some(0);
             while let Some(page_after) = after {
                 let (living, next) = engine.living(&id, page_after, head, &origin).await?;
-                engine.committer.exclusive(move |writer| writer.append_unapplied(living)).await??;
+                engine.append_for_stuck(living).await?;
                 after = next;
             }
-            let model = id.clone();
-            engine.committer.exclusive(move |writer| writer.drop_stuck(&model, deletion)).await??;
+            engine.append_one(Draft::for_stuck(deletion)).await?.map_err(|_| changed(&id))?;
             engine.dispatcher.forget(&id).await;
             Ok(())
         };
@@ -106,47 +105,22 @@ impl Engine {
     }
 }
 
-impl super::committer::Writer {
-    fn drop_stuck(&mut self, model: &str, deletion: Append) -> Result<()> {
-        self.catch_up()?;
-        let mut appends = [deletion];
-        let Some(Ok(committed)) = self.append(&mut appends)?.pop() else {
-            let message = format!("model `{model}` was changed by somebody else meanwhile; read it again");
-            return Err(Error::new(ErrorKind::Conflict, message));
-        };
-        let dropped = guarded("drop_model", self.store.drop_model(model, committed.position));
-        let dropped = self.runtime.block_on(dropped);
-        self.models.remove(model);
-        let left = self.availability.all_stuck().into_values().filter(|stuck| stuck.model != model);
-        self.availability.set_stuck(left.collect::<Vec<_>>());
-        self.check_applied(dropped);
-        let [append] = appends;
-        self.tail.publish(std::iter::once(Arc::new(Event { position: committed.position, ..append.event })));
-        Ok(())
-    }
-}
-
 /// The event that ends the stream of `last`.
 fn append(last: &Event, kind: EventKind, revision: u64, origin: &Origin) -> Append {
-    Append {
-        event: Event {
-            position: 0,
-            id: uuid::Uuid::now_v7().to_string(),
-            kind,
-            model: last.model.clone(),
-            model_version: last.model_version,
-            instance: last.instance.clone(),
-            revision,
-            data: None,
-            actor: origin.actor.clone(),
-            cause: origin.cause.clone(),
-            hooks: Vec::new(),
-            request_id: origin.request_id.clone(),
-            time: time::now(),
-        },
-        expected: Expected::At(last.position),
-        requires: Vec::new(),
-        claims: Vec::new(),
-        releases: Vec::new(),
-    }
+    let event = Event {
+        position: 0,
+        id: uuid::Uuid::now_v7().to_string(),
+        kind,
+        model: last.model.clone(),
+        model_version: last.model_version,
+        instance: last.instance.clone(),
+        revision,
+        data: None,
+        actor: origin.actor.clone(),
+        cause: origin.cause.clone(),
+        hooks: Vec::new(),
+        request_id: origin.request_id.clone(),
+        time: time::now(),
+    };
+    Append::new(event, Expected::At(last.position))
 }

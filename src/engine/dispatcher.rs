@@ -4,18 +4,17 @@
 //! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
 //! model store, or the model, is unavailable no event is taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use snaphook_driver::EventStore;
+use snaphook_driver::ErrorKind;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::Engine;
 use super::bindings::group_of;
-use super::delivery::{LEASE, Memory, deliver};
-use super::models::Models;
+use super::delivery::{LEASE, deliver};
 use super::troubles::Part;
 
 /// Events of one model that are worked on at once.
@@ -49,36 +48,17 @@ impl Dispatcher {
     }
 
     /// Serves every model that has post hooks.
-    pub(super) async fn start(&self, engine: &Arc<Engine>) {
+    pub(super) fn start(&self, engine: &Arc<Engine>) {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine);
-        self.follow(&*engine.stores.event, &engine.models).await;
-    }
-
-    /// Serves the models that have post hooks, and no others: at the start, and when definitions were found in the log whose
-    /// append had seemed to fail.
-    pub(super) async fn follow(&self, events: &dyn EventStore, models: &Models) {
-        let mut others: HashSet<String> =
-            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        for entry in models.all() {
-            let Some(since) = entry.reacts_since() else { continue };
-            let id = &entry.model.record.id;
-            others.remove(id);
-            // Makes the group if it was not made with the binding; otherwise its progress stays.
-            if let Err(error) = events.create_group(&group_of(id), since).await {
-                tracing::error!(model = id, "the consumer group cannot be opened, post hooks wait: {error}");
-            }
-            self.serve(id);
-        }
-        for model in others {
-            self.forget(&model).await;
-        }
+        let models = engine.models.all();
+        models.iter().filter(|entry| entry.reacts_since().is_some()).for_each(|entry| self.serve(&entry.model.record.id));
     }
 
     /// Serves a model from now on; nothing happens if it is served.
     pub(super) fn serve(&self, model: &str) {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.stopping.borrow() || lanes.get(model).is_some_and(|lane| !lane.task.is_finished()) {
+        if *self.stopping.borrow() || engine.strong_count() == 0 || lanes.get(model).is_some_and(|lane| !lane.task.is_finished()) {
             return;
         }
         let stop = watch::Sender::new(false);
@@ -92,14 +72,19 @@ impl Dispatcher {
         lanes.insert(model.to_owned(), Lane { task, stop });
     }
 
-    /// Stops serving a model and forgets what its hooks had not seen.
-    pub(super) async fn forget(&self, model: &str) {
+    /// Stops serving a model.
+    pub(super) fn stop(&self, model: &str) {
         let lane = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
         if let Some(lane) = lane {
             lane.stop.send_replace(true);
             // Hooks that run finish; a hook that waits for this very call must not be waited for.
             drop(lane.task);
         }
+    }
+
+    /// Stops serving a model and forgets what its hooks had not seen.
+    pub(super) async fn forget(&self, model: &str) {
+        self.stop(model);
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         if let Some(engine) = engine
             && let Err(error) = engine.stores.event.drop_group(&group_of(model).name).await
@@ -132,7 +117,6 @@ async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let group = group_of(&model).name;
-    let memory: Arc<Memory> = Arc::default();
     let again = Arc::new(Notify::new());
     let mut running = JoinSet::new();
     loop {
@@ -163,7 +147,6 @@ async fn serve(
                             Arc::clone(&owner),
                             group.clone(),
                             delivery,
-                            Arc::clone(&memory),
                             Arc::clone(&again),
                             stop.clone(),
                         );
@@ -175,7 +158,14 @@ async fn serve(
                 }
                 // With its hooks the group is gone: nobody would ever say that it works again.
                 Err(_) if *stop.borrow() => break,
-                Err(error) => owner.troubles.failed(Part::Groups, error),
+                Err(error) => {
+                    // It is made with the binding, unless the store failed just then, or another node was about to drop it.
+                    // One that is there keeps its progress.
+                    if let Some(since) = entry.reacts_since().filter(|_| error.kind() == ErrorKind::Invalid) {
+                        let _ = owner.stores.event.create_group(&group_of(&model), since).await;
+                    }
+                    owner.troubles.failed(Part::Groups, error);
+                }
             }
         }
         drop(owner);

@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
 
 /// How long a write waits for a change of its model. Only the claims of a new `unique` list take longer than milliseconds.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -34,19 +33,19 @@ pub(super) struct Gate {
 }
 
 /// Keeps a model closed for writes.
-pub(super) struct Closed(Arc<Entry>);
+pub(super) struct Closed(Arc<Gate>);
 
 impl Closed {
-    pub(super) fn new(entry: &Arc<Entry>, why: Closing) -> Closed {
-        entry.gate.state.store(why as u8, Ordering::Release);
-        Closed(Arc::clone(entry))
+    pub(super) fn new(gate: &Arc<Gate>, why: Closing) -> Closed {
+        gate.state.store(why as u8, Ordering::Release);
+        Closed(Arc::clone(gate))
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        self.0.gate.state.store(OPEN, Ordering::Release);
-        self.0.gate.opened.notify_waiters();
+        self.0.state.store(OPEN, Ordering::Release);
+        self.0.opened.notify_waiters();
     }
 }
 

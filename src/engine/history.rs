@@ -79,9 +79,14 @@ impl Engine {
         Err(Error::not_found(format!("the log has never seen a model `{}`", model.escape_debug())))
     }
 
-    /// Position of the last event.
+    /// Position of the last event that this node has applied.
     pub fn head(&self) -> Position {
         self.tail.head()
+    }
+
+    /// Waits until this node has applied the log up to there; `unavailable` if that takes long.
+    pub async fn reached(&self, position: Position) -> Result<()> {
+        self.tail.reached_soon(position).await
     }
 
     /// An older version of a model, from the log.

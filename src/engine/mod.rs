@@ -33,6 +33,8 @@ mod jobs;
 mod metrics;
 mod models;
 mod prehooks;
+mod projection;
+mod projector;
 mod queries;
 mod rebuild;
 mod runs;
@@ -47,6 +49,8 @@ mod workers;
 mod write;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod committer_tests;
 #[cfg(test)]
 mod delivery_tests;
@@ -58,13 +62,14 @@ mod testing;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use snaphook_driver::{ErrorQuery, EventFilter, EventQuery, Instance};
+use snaphook_driver::{ErrorQuery, Instance};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use self::access::EngineAccess;
 use self::artifacts::StoredArtifacts;
@@ -79,8 +84,8 @@ pub use self::jobs::JobInfo;
 use self::jobs::Jobs;
 use self::metrics::Metrics;
 use self::models::{Entry, Models};
+use self::projector::{Derived, Projector};
 use self::rebuild::Rebuild;
-use self::replay::Replayed;
 pub use self::stuck::Stuck;
 use self::tail::Tail;
 use self::troubles::{Troubles, guarded};
@@ -104,10 +109,11 @@ pub struct Engine {
     models: Arc<Models>,
     tail: Arc<Tail>,
     committer: Committer,
+    projector: Arc<tokio::sync::Mutex<Projector>>,
     dispatcher: Arc<Dispatcher>,
     waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
-    rebuild: Rebuild,
+    rebuild: Arc<Rebuild>,
     availability: Arc<Availability>,
     memory: Arc<MemoryBudget>,
     /// What the engine itself holds on behalf of requests: trees of stored data, pages of listeners.
@@ -123,6 +129,8 @@ pub struct Engine {
     /// Each of them may compile for seconds, on all cores.
     preparing: tokio::sync::Semaphore,
     stopping: watch::Sender<bool>,
+    /// What runs as long as the engine is open.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What does not work now; nothing, if all is well.
@@ -149,37 +157,34 @@ impl Engine {
         host: Arc<HookHost>,
         progress: &replay::Progress,
     ) -> Result<Arc<Engine>> {
-        let Replayed { models: defined, stuck } = replay::run(&stores.event, &stores.model, progress).await?;
-        let head = stores.event.head().await?;
         let models = Arc::new(Models::default());
-        models.replace(
-            defined.into_iter().map(|model| Arc::new(Entry::new(Arc::new(model), &host, None, None))).collect(),
-        );
-        let tail = Arc::new(Tail::new(head));
+        let tail = Arc::new(Tail::new(0));
         let waiters = Arc::new(Waiters::default());
         let metrics = Arc::new(Metrics::default());
         let availability = Arc::new(Availability::default());
-        availability.set_stuck(stuck);
         let troubles = Arc::new(Troubles::default());
-        let last = EventQuery { after: head.saturating_sub(1), limit: 1, filter: EventFilter::default() };
-        let last_time = stores.event.read(&last, None).await?.events.last().map_or(0, |event| event.time);
         let dispatcher = Arc::new(Dispatcher::new());
-        let committer = Committer::start(Writer {
-            events: Arc::clone(&stores.event),
-            store: Arc::clone(&stores.model),
+        let rebuild = Arc::new(Rebuild::default());
+        let derived = Derived {
             models: Arc::clone(&models),
             tail: Arc::clone(&tail),
             waiters: Arc::clone(&waiters),
+            dispatcher: Arc::clone(&dispatcher),
+            availability: Arc::clone(&availability),
+            troubles: Arc::clone(&troubles),
+            rebuild: Arc::clone(&rebuild),
+        };
+        let projector = Projector::open(&stores, derived, Arc::clone(&host), progress).await?;
+        let projector = Arc::new(tokio::sync::Mutex::new(projector));
+        let committer = Committer::start(Writer {
+            events: Arc::clone(&stores.event),
+            projector: Arc::clone(&projector),
             metrics: Arc::clone(&metrics),
             availability: Arc::clone(&availability),
             troubles: Arc::clone(&troubles),
-            host: Arc::clone(&host),
-            dispatcher: Arc::clone(&dispatcher),
             appending: Arc::default(),
             runtime: Handle::current(),
-            last_time,
-            behind: false,
-            uncertain: false,
+            unknown: None,
         })
         .map_err(|error| {
             Error::new(ErrorKind::Storage, format!("the committer's thread cannot be started: {error}"))
@@ -195,10 +200,11 @@ impl Engine {
             models,
             tail,
             committer,
+            projector,
             dispatcher,
             waiters,
             metrics,
-            rebuild: Rebuild::default(),
+            rebuild,
             availability,
             own_memory: Arc::new(memory.whole()),
             memory,
@@ -210,6 +216,7 @@ impl Engine {
             definitions: DefinitionLocks::default(),
             preparing: tokio::sync::Semaphore::new(bindings::PREPARING_MAX),
             stopping: watch::Sender::new(false),
+            tasks: Mutex::default(),
         });
         engine.host.attach(
             Arc::new(EngineAccess(Arc::downgrade(&engine))),
@@ -219,7 +226,16 @@ impl Engine {
             engine.host.load_library(hook).await;
         }
         definitions::sweep(&engine.stores.event, &engine.models, &engine.tail).await?;
-        engine.dispatcher.start(&engine).await;
+        engine.dispatcher.start(&engine);
+        let mut tasks = vec![
+            tokio::spawn(rebuild::serve(Arc::downgrade(&engine), Arc::clone(&engine.rebuild))),
+            tokio::spawn(projector::mend(Arc::clone(&engine.projector))),
+        ];
+        if engine.stores.event.capabilities().shared {
+            let (events, projector) = (Arc::clone(&engine.stores.event), Arc::clone(&engine.projector));
+            tasks.push(tokio::spawn(projector::follow(events, projector, Arc::clone(&engine.troubles))));
+        }
+        engine.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         Ok(engine)
     }
 
@@ -330,6 +346,8 @@ impl Engine {
     pub async fn close(&self, within: Duration) {
         self.stopping.send_replace(true);
         self.dispatcher.close(within).await;
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(JoinHandle::abort);
         if self.committer.close().await {
             self.stores.close().await;
         } else {

@@ -22,7 +22,7 @@ pub(super) struct Entry {
     hooks: HashMap<Phase, Vec<Arc<BoundHook>>>,
     /// Wakes the model's consumer group; shared by all versions of the model.
     pub(super) wake: Arc<Notify>,
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// The code of one phase's chain, ready to run, in its order.
@@ -59,7 +59,7 @@ impl Entry {
             })
             .collect();
         let wake = previous.map_or_else(|| Arc::new(Notify::new()), |entry| Arc::clone(&entry.wake));
-        Entry { model, hooks, wake, gate: Gate::default() }
+        Entry { model, hooks, wake, gate: Arc::default() }
     }
 
     /// The hooks of a phase, in order.
@@ -107,7 +107,7 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
     }
 }
 
-/// Every model by id. Readers never wait; the committer's thread is the only one that changes it.
+/// Every model by id. Readers never wait; the projector alone changes it.
 #[derive(Default)]
 pub(super) struct Models(ArcSwap<HashMap<String, Arc<Entry>>>);
 
@@ -129,28 +129,20 @@ impl Models {
         all
     }
 
-    pub(super) fn put(&self, entry: Arc<Entry>) {
-        self.change(|map| {
-            map.insert(entry.model.record.id.clone(), Arc::clone(&entry));
-        });
+    /// All of them as they are now.
+    pub(super) fn in_use(&self) -> arc_swap::Guard<Arc<HashMap<String, Arc<Entry>>>> {
+        self.0.load()
     }
 
-    pub(super) fn remove(&self, id: &str) {
-        self.change(|map| {
-            map.remove(id);
-        });
-    }
-
-    pub(super) fn replace(&self, entries: Vec<Arc<Entry>>) {
-        let map = entries.into_iter().map(|entry| (entry.model.record.id.clone(), entry)).collect();
+    /// Puts models in use, or (`None`) out of use, all at once.
+    pub(super) fn change(&self, entries: Vec<(String, Option<Arc<Entry>>)>) {
+        let mut map = HashMap::clone(&self.0.load());
+        for (id, entry) in entries {
+            match entry {
+                Some(entry) => map.insert(id, entry),
+                None => map.remove(&id),
+            };
+        }
         self.0.store(Arc::new(map));
-    }
-
-    fn change(&self, change: impl Fn(&mut HashMap<String, Arc<Entry>>)) {
-        self.0.rcu(|map| {
-            let mut map = HashMap::clone(map);
-            change(&mut map);
-            map
-        });
     }
 }

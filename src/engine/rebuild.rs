@@ -1,29 +1,33 @@
 //! The model store, made again from the log while the server runs. No hook runs.
 //!
-//! It has the committer's thread for itself: nothing is written meanwhile. Reads and writes are answered
-//! `overloaded` until it is done, because a store that is half there would give wrong answers. If it fails they stay so
-//! until the committer has caught up from where it stopped.
+//! It has the projector for itself. Reads and writes are answered `unavailable` until it is done, because a store that is
+//! half there would give wrong answers. If it fails they stay so until the projector has caught up from where it stopped.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use snaphook_driver::Position;
+use tokio::sync::Notify;
 
 use super::availability::Outage;
 use super::command::RebuildProgress;
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
-use super::replay::Replayed;
-use super::{Engine, replay};
+use super::projection::Progress;
+use super::Engine;
 
 /// The rebuild that runs, or the last one.
 #[derive(Default)]
-pub(super) struct Rebuild(Mutex<State>);
+pub(super) struct Rebuild {
+    state: Mutex<State>,
+    wanted: Notify,
+}
 
 #[derive(Clone, Default)]
 struct State {
     phase: Phase,
-    progress: Arc<replay::Progress>,
+    progress: Arc<Progress>,
+    /// Somebody found that the store has to be made again; the next rebuild does it.
+    is_wanted: bool,
 }
 
 #[derive(Clone, Default)]
@@ -36,21 +40,41 @@ enum Phase {
 }
 
 impl Rebuild {
+    /// The model store has to be made again.
+    pub(super) fn want(&self) {
+        self.lock().is_wanted = true;
+        self.wanted.notify_one();
+    }
+
     fn set(&self, phase: Phase) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).phase = phase;
+        self.lock().phase = phase;
     }
 
     fn state(&self) -> State {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 
-    fn start(&self) -> Option<Arc<replay::Progress>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(state.phase, Phase::Running) {
+    /// `None` if one runs, or if it is to begin only if it is wanted and is not.
+    fn start(&self, if_wanted: bool) -> Option<Arc<Progress>> {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Running) || (if_wanted && !state.is_wanted) {
             return None;
         }
-        *state = State { phase: Phase::Running, progress: Arc::default() };
+        *state = State { phase: Phase::Running, progress: Arc::default(), is_wanted: false };
         Some(Arc::clone(&state.progress))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts rebuilds that the projector wants, as long as the engine lives.
+pub(super) async fn serve(engine: Weak<Engine>, rebuild: Arc<Rebuild>) {
+    loop {
+        rebuild.wanted.notified().await;
+        let Some(engine) = engine.upgrade() else { return };
+        engine.start_wanted_rebuild();
     }
 }
 
@@ -59,53 +83,22 @@ impl Engine {
     pub async fn start_rebuild(self: &Arc<Self>) -> Result<()> {
         let progress = self
             .rebuild
-            .start()
+            .start(false)
             .ok_or_else(|| Error::new(ErrorKind::Conflict, "a rebuild runs already; GET /rebuild shows it"))?;
-        let engine = Arc::clone(self);
-        tokio::spawn(async move {
-            // What a change has prepared in the model store would be gone.
-            let _no_changes = engine.definitions.all().await;
-            engine.availability.begin(Outage::Rebuild);
-            let work = Arc::clone(&engine);
-            let result = engine
-                .committer
-                .exclusive(move |writer| {
-                    writer
-                        .runtime
-                        .block_on(async {
-                            writer.store.reset(writer.events.identity()).await?;
-                            replay::run(&writer.events, &writer.store, &progress).await
-                        })
-                        .map(|Replayed { models, stuck }| {
-                            writer.availability.set_stuck(stuck);
-                            writer.caught_up();
-                            let entries = models.into_iter().map(|model| {
-                                let old = work.models.get(&model.record.id);
-                                Arc::new(Entry::new(Arc::new(model), &work.host, old.as_deref(), None))
-                            });
-                            work.models.replace(entries.collect());
-                        })
-                        .inspect_err(|_| writer.fell_behind())
-                })
-                .await
-                .and_then(|result| result);
-            // First, so that who sees the end can go on at once.
-            // Whoever sees that it is done may ask the store.
-            engine.availability.end(Outage::Rebuild);
-            engine.rebuild.set(match result {
-                Ok(()) => Phase::Done,
-                Err(error) => {
-                    tracing::error!("the rebuild failed: {error}");
-                    Phase::Failed(error.detail)
-                }
-            });
-        });
+        tokio::spawn(run(Arc::clone(self), progress));
         Ok(())
+    }
+
+    /// Starts one if it is wanted and does not run.
+    pub(super) fn start_wanted_rebuild(self: &Arc<Self>) {
+        if let Some(progress) = self.rebuild.start(true) {
+            tokio::spawn(run(Arc::clone(self), progress));
+        }
     }
 
     /// How far it has come.
     pub fn rebuild_progress(&self) -> RebuildProgress {
-        let State { phase, progress } = self.rebuild.state();
+        let State { phase, progress, .. } = self.rebuild.state();
         let load = |value: &std::sync::atomic::AtomicU64| -> Position { value.load(Ordering::Relaxed) };
         let (state, error) = match phase {
             Phase::Idle => ("idle", None),
@@ -126,4 +119,20 @@ impl Engine {
     pub(super) fn check_available(&self) -> Result<()> {
         self.availability.check()
     }
+}
+
+async fn run(engine: Arc<Engine>, progress: Arc<Progress>) {
+    // What a change has prepared in the model store would be gone.
+    let _no_changes = engine.definitions.all().await;
+    engine.availability.begin(Outage::Rebuild);
+    let rebuilt = engine.projector.lock().await.rebuild(&progress).await;
+    // First, so that who sees the end can go on at once.
+    engine.availability.end(Outage::Rebuild);
+    engine.rebuild.set(match rebuilt {
+        Ok(()) => Phase::Done,
+        Err(error) => {
+            tracing::error!("the rebuild failed: {error}");
+            Phase::Failed(error.detail)
+        }
+    });
 }

@@ -15,12 +15,12 @@ use snaphook_driver::{
 
 use super::change::{DefinitionChange, Skip, changes_definition};
 use super::command::Origin;
+use super::committer::Draft;
 use super::delivery::carried;
 use super::error::{Error, ErrorKind, Result};
 use super::replay::{self, Replayed};
 use super::stuck::{Stored, Stuck, stored};
-use super::troubles::guarded;
-use super::{Engine, committer};
+use super::Engine;
 use crate::catalog::{ModelRecord, unique};
 
 /// Longest reason, in characters.
@@ -63,11 +63,31 @@ impl Engine {
         let appends = skip(&self.stores.event, &stuck, position, reason, origin).await?;
         let engine = Arc::clone(self);
         let append = async move {
-            let skipped = engine.committer.exclusive(move |writer| writer.append_unapplied(appends)).await??;
-            engine.start_rebuild().await?;
+            let skipped = engine.append_for_stuck(appends).await?;
+            // The projector wanted it when it met the event; whoever is first starts it.
+            engine.start_wanted_rebuild();
             Ok(skipped)
         };
         self.commit(append).await
+    }
+}
+
+impl Engine {
+    /// Appends events of a model that is stuck: listeners get them, the model store only passes them. Returns the position of
+    /// the first one, 0 if there is none.
+    pub(super) async fn append_for_stuck(&self, appends: Vec<Append>) -> Result<Position> {
+        let mut first = None;
+        let mut conflict = false;
+        for answer in self.committer.append(appends.into_iter().map(Draft::for_stuck).collect()).await? {
+            match answer? {
+                Ok(committed) => drop(first.get_or_insert(committed.position)),
+                Err(_) => conflict = true,
+            }
+        }
+        match conflict {
+            false => Ok(first.unwrap_or_default()),
+            true => Err(Error::new(ErrorKind::Conflict, "somebody else changed the model meanwhile; try again")),
+        }
     }
 }
 
@@ -193,6 +213,7 @@ async fn skip(
         },
         expected: Expected::At(last.position),
         requires: Vec::new(),
+        quiet: None,
         claims: Vec::new(),
         releases: Vec::new(),
     };
@@ -242,6 +263,7 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
             ..skip.event.clone()
         },
         requires: Vec::new(),
+        quiet: None,
     }))
 }
 
@@ -263,30 +285,4 @@ fn changed(position: Position) -> Error {
         ErrorKind::Conflict,
         format!("the model of the event at {position} was changed by somebody else meanwhile; look at it again"),
     )
-}
-
-impl committer::Writer {
-    /// Appends events of a model that is stuck: listeners get them, the model store only passes them. Returns the position
-    /// of the first one.
-    pub(super) fn append_unapplied(&mut self, mut appends: Vec<Append>) -> Result<Position> {
-        self.catch_up()?;
-        let results = self.append(&mut appends)?;
-        let mut events = Vec::with_capacity(appends.len());
-        let mut conflict = false;
-        for (append, result) in appends.into_iter().zip(results) {
-            match result {
-                Ok(committed) => events.push(Arc::new(Event { position: committed.position, ..append.event })),
-                Err(_) => conflict = true,
-            }
-        }
-        let first = events.first().map_or(0, |event| event.position);
-        let last = events.last().map_or(0, |event| event.position);
-        let applied = self.runtime.block_on(guarded("apply", self.store.apply(&[], last)));
-        self.check_applied(applied);
-        self.tail.publish(events.into_iter());
-        match conflict {
-            false => Ok(first),
-            true => Err(Error::new(ErrorKind::Conflict, "somebody else changed the model meanwhile; try again")),
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! Events that the model store cannot take: their model is unavailable, everything else goes on, and there is a way out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -329,11 +328,9 @@ async fn a_definition_beyond_new_limits_keeps_only_its_model() {
     bench.model("fine", input(json!({"n": {}}), &[])).await.unwrap();
     bench.create("one", json!({"n": 1})).await.unwrap();
     let position = bench.engine.model("m").unwrap().record.position;
-    *bench.store.beyond_limits.lock().unwrap() = Some("m");
-    // The store misses an event, catches up, and reads its definitions.
-    bench.store.fails.store(true, Ordering::Relaxed);
+    // The server starts again, and reads the store's definitions.
     bench.create("two", json!({"n": 2})).await.unwrap();
-    bench.store.fails.store(false, Ordering::Relaxed);
+    let bench = bench.restart_with(|store| *store.beyond_limits.lock().unwrap() = Some("m")).await;
     eventually("the others work", || async { bench.engine.query("fine", &QueryInput::default()).await.ok() }).await;
     let models = bench.engine.readiness().await.models;
     assert_eq!((models.len(), models[0].model.as_str(), models[0].position), (1, "m", position), "{models:?}");
@@ -343,10 +340,8 @@ async fn a_definition_beyond_new_limits_keeps_only_its_model() {
     *bench.store.beyond_limits.lock().unwrap() = None;
     bench.engine.start_rebuild().await.unwrap();
     eventually("it works again", || async { bench.engine.get("m", "two").await.ok() }).await;
-    *bench.store.beyond_limits.lock().unwrap() = Some("m");
-    bench.store.fails.store(true, Ordering::Relaxed);
     bench.create("three", json!({"n": 3})).await.unwrap();
-    bench.store.fails.store(false, Ordering::Relaxed);
+    let bench = bench.restart_with(|store| *store.beyond_limits.lock().unwrap() = Some("m")).await;
     eventually("it is unavailable", || async { bench.engine.availability.stuck("m") }).await;
     delete_model(&bench, "m", true).await.unwrap();
     assert!(bench.engine.readiness().await.models.is_empty());

@@ -2,14 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use snaphook_driver::{Event, Position};
 use tokio::sync::watch;
+
+use super::error::{Error, ErrorKind, Result};
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 8192;
 /// Bytes of their data that are kept.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long it is waited for what others wrote.
+const SOON: Duration = Duration::from_secs(5);
 /// What an event takes besides its data, roughly.
 const EVENT_BYTES: usize = 512;
 
@@ -34,10 +39,11 @@ impl Tail {
         }
     }
 
-    /// Adds events that are stored and applied, in order.
+    /// Adds events that are stored and applied, in order and without a gap. Those that are there already are passed over.
     pub(super) fn publish(&self, events: impl Iterator<Item = Arc<Event>>) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events {
+        let known = ring.events.back().map_or(ring.floor, |event| event.position);
+        for event in events.skip_while(|event| event.position <= known) {
             ring.bytes += weight(&event);
             ring.events.push_back(event);
         }
@@ -47,6 +53,17 @@ impl Tail {
             ring.floor = oldest.position;
         }
         let head = ring.events.back().map_or(ring.floor, |event| event.position);
+        drop(ring);
+        self.head.send_replace(head);
+    }
+
+    /// Goes on from a later position, without the events up to there; the log has them.
+    pub(super) fn jump(&self, head: Position) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.events.back().map_or(ring.floor, |event| event.position) >= head {
+            return;
+        }
+        *ring = Ring { events: VecDeque::new(), bytes: 0, floor: head };
         drop(ring);
         self.head.send_replace(head);
     }
@@ -62,6 +79,17 @@ impl Tail {
             // The sender lives as long as `self`, so this ends with the condition only.
             let _ = self.head.subscribe().wait_for(|head| *head >= position).await;
         }
+    }
+
+    /// The same within a moment; `unavailable` if this node is further behind.
+    pub(super) async fn reached_soon(&self, position: Position) -> Result<()> {
+        tokio::time::timeout(SOON, self.reached(position)).await.map_err(|_| {
+            let head = self.head();
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("this node has applied the log up to position {head}, not up to {position} yet; try again in a moment"),
+            )
+        })
     }
 
     /// Changes with each publication.

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
-    Append, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
+    Append, Appended, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
     EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage, InstanceQuery, Json,
     LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
@@ -84,14 +84,48 @@ pub(super) async fn bench_with(toml: &str) -> Bench {
     open(Arc::new(tempfile::tempdir().unwrap()), toml.to_owned(), Closures::default()).await
 }
 
+/// Nodes that share one log, each with a model store of its own.
+pub(super) async fn cluster(nodes: usize) -> Vec<Bench> {
+    let mut benches: Vec<Bench> = Vec::new();
+    let closures = Closures::default();
+    while benches.len() < nodes {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let shared = benches.first().map(|first| Arc::clone(&first.events.inner));
+        benches.push(open_on(directory, String::new(), closures.clone(), Log::Shared(shared), |_| ()).await);
+    }
+    benches
+}
+
 async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closures) -> Bench {
+    open_on(directory, toml, closures, Log::Own, |_| ()).await
+}
+
+/// Whose log a node writes to.
+enum Log {
+    Own,
+    /// One that other nodes write to as well; the first of them brings it.
+    Shared(Option<Arc<dyn EventStore>>),
+}
+
+async fn open_on(
+    directory: Arc<tempfile::TempDir>,
+    toml: String,
+    closures: Closures,
+    log: Log,
+    change: impl FnOnce(&FaultyModels),
+) -> Bench {
     let mut config = Config::parse(&config_text(&toml), "config.toml", directory.path(), None, &|_| None).unwrap();
     // The secrets alone are kept in memory: a file of them would need a key.
     config.secure.driver = "memory".to_owned();
     config.secure.settings.clear();
     let mut stores = Stores::open(&config).await.unwrap();
+    let (inner, is_shared) = match log {
+        Log::Own => (Arc::clone(&stores.event), false),
+        Log::Shared(first) => (first.unwrap_or_else(|| Arc::clone(&stores.event)), true),
+    };
     let events = Arc::new(WatchedEvents {
-        inner: Arc::clone(&stores.event),
+        inner,
+        is_shared,
         renewals: AtomicUsize::new(0),
         aged: AtomicU64::new(0),
         fault: Mutex::default(),
@@ -105,6 +139,7 @@ async fn open(directory: Arc<tempfile::TempDir>, toml: String, closures: Closure
         slow_gets: AtomicU64::new(0),
         applied: Mutex::default(),
     });
+    change(&store);
     stores.event = Arc::clone(&events) as Arc<dyn EventStore>;
     stores.model = Arc::clone(&store) as Arc<dyn ModelStore>;
     let config = ConfigHandle::new(config);
@@ -204,10 +239,19 @@ impl Bench {
 
     /// Closes the engine and opens another on the same stores.
     pub(super) async fn restart(self) -> Bench {
+        self.restart_with(|_| ()).await
+    }
+
+    /// The same, with a model store that is not as it was.
+    pub(super) async fn restart_with(self, change: impl FnOnce(&FaultyModels)) -> Bench {
         self.engine.close(Duration::from_secs(5)).await;
         let Bench { engine, closures, events, store, directory, toml } = self;
+        let log = match events.is_shared {
+            true => Log::Shared(Some(Arc::clone(&events.inner))),
+            false => Log::Own,
+        };
         drop((engine, events, store));
-        open(directory, toml, closures).await
+        open_on(directory, toml, closures, log, change).await
     }
 }
 
@@ -260,6 +304,7 @@ impl ModelStore for FaultyModels {
     }
     async fn define(
         &self,
+        after: Position,
         old: Option<&ModelShape>,
         new: &ModelShape,
         carry: &CarryOver,
@@ -270,7 +315,7 @@ impl ModelStore for FaultyModels {
         if refused.is_some_and(|name| new.columns.iter().any(|column| column.name == name)) {
             return Err(DriverError::new(ErrorKind::Unexpected, "define", "the test wants it so"));
         }
-        self.inner.define(old, new, carry, position).await
+        self.inner.define(after, old, new, carry, position).await
     }
     async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
         self.inner.prepare(new, carry).await
@@ -284,11 +329,11 @@ impl ModelStore for FaultyModels {
     async fn end_replay(&self) -> Result<Vec<(String, DriverError)>> {
         self.inner.end_replay().await
     }
-    async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         self.fault()?;
-        self.inner.drop_model(model, position).await
+        self.inner.drop_model(after, model, position).await
     }
-    async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         if let Some(applied) = &*self.applied.lock().unwrap() {
             applied(events);
         }
@@ -301,7 +346,7 @@ impl ModelStore for FaultyModels {
             let message = format!("the test refuses the event at {}", event.position);
             return Err(DriverError::new(ErrorKind::Unexpected, "apply", message));
         }
-        self.inner.apply(events, position).await
+        self.inner.apply(after, events, to).await
     }
     async fn checkpoint(&self) -> Result<Position> {
         self.inner.checkpoint().await
@@ -340,6 +385,8 @@ impl ModelStore for FaultyModels {
 /// An event store that counts what the test wants to wait for.
 pub(super) struct WatchedEvents {
     inner: Arc<dyn EventStore>,
+    /// Whether other nodes use it too.
+    is_shared: bool,
     pub(super) renewals: AtomicUsize,
     /// Events up to this position look two days older.
     pub(super) aged: AtomicU64,
@@ -381,7 +428,7 @@ impl AppendFault {
 #[async_trait]
 impl EventStore for WatchedEvents {
     fn capabilities(&self) -> EventCapabilities {
-        self.inner.capabilities()
+        EventCapabilities { shared: self.is_shared, ..self.inner.capabilities() }
     }
     fn identity(&self) -> &str {
         self.inner.identity()
@@ -393,9 +440,10 @@ impl EventStore for WatchedEvents {
         self.inner.health().await
     }
     async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        // Others may go on with it.
+        if self.is_shared { Ok(()) } else { self.inner.close().await }
     }
-    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Position, Conflict>>> {
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Appended, Conflict>>> {
         let fault = *self.fault.lock().unwrap();
         let Some(fault) = fault else { return self.inner.append(batch, atomic).await };
         while matches!(*self.fault.lock().unwrap(), Some(AppendFault::Hang { .. })) {
@@ -403,7 +451,7 @@ impl EventStore for WatchedEvents {
         }
         let mut answers = match fault.is_stored() {
             true => self.inner.append(batch, atomic).await?,
-            false => batch.iter().map(|_| Ok(1)).collect(),
+            false => batch.iter().map(|_| Ok(Appended { position: 1, time: 0, after: 0 })).collect(),
         };
         match fault {
             AppendFault::Panic { .. } => panic!("the test wants it so"),
@@ -464,13 +512,30 @@ impl EventStore for WatchedEvents {
     async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()> {
         self.inner.ack(group, done).await
     }
-    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
-        self.inner.release(group, position, token, delay).await
+    async fn release(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
+        self.inner.release(group, position, token, delay, note).await
     }
-    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
-        let renewed = self.inner.renew(group, position, token, lease).await;
+    async fn renew(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
+        let renewed = self.inner.renew(group, position, token, lease, note).await;
         self.renewals.fetch_add(1, Ordering::Relaxed);
         renewed
+    }
+    async fn is_done(&self, group: &str, stream: &Stream, position: Position) -> Result<bool> {
+        self.inner.is_done(group, stream, position).await
     }
     async fn lag(&self, group: &str) -> Result<(u64, Position)> {
         self.inner.lag(group).await

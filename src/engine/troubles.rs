@@ -23,13 +23,15 @@ pub(super) enum Part {
     Apply,
     /// Failed hooks are recorded.
     Errors,
+    /// Events that other nodes wrote are read.
+    Follow,
 }
 
 impl Part {
     /// The store that it belongs to.
     pub(super) const fn store(self) -> &'static str {
         match self {
-            Part::Append | Part::Groups => "event",
+            Part::Append | Part::Groups | Part::Follow => "event",
             Part::Apply => "model",
             Part::Errors => "error",
         }
@@ -41,6 +43,7 @@ impl Part {
             Part::Groups => "post hooks wait",
             Part::Apply => "the model store is unavailable and catches up from the log",
             Part::Errors => "post hooks that failed run again",
+            Part::Follow => "what other nodes write is not seen",
         }
     }
 }

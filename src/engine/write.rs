@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use snaphook_driver::time;
 use snaphook_driver::{
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::bindings::group_of;
 use super::command::{Change, DryRun, Origin, Precondition, Seen, WriteOptions, Written, phases};
 use super::committer::{Answer, Committed, Pending, lost_answer};
 use super::error::{Error, ErrorKind, Result};
@@ -28,6 +30,8 @@ use crate::catalog::{FieldError, ModelRecord, is_instance_id, unique};
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
 
+/// How often it is looked at whether the post hooks of an event ended on another node.
+const SETTLED_LOOK: Duration = Duration::from_millis(50);
 /// Races that a change may lose before the caller is told.
 const RETRIES_MAX: u32 = 5;
 
@@ -88,10 +92,11 @@ impl Engine {
             drop(preparing);
             let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
             let answer = self.answer(receiver).await;
+            let position = answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map(|written| written.position);
             if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
-                if let (Some(wait), Some(settled)) = (options.wait, settled) {
+                if let (Some(wait), Some(settled), Some(position)) = (options.wait, settled, position) {
                     // A hook that is not done by then goes on; the answer says nothing of it.
-                    let _ = tokio::time::timeout(wait, settled).await;
+                    let _ = tokio::time::timeout(wait, self.settled(model, &command.id, position, settled)).await;
                 }
                 return Ok(written);
             }
@@ -181,27 +186,24 @@ impl Engine {
 
         let record = &entry.model.record;
         let revision = current.as_ref().map_or(1, |current| current.revision + 1);
-        let mut append = Append {
-            event: Event {
-                position: 0,
-                id: uuid::Uuid::now_v7().to_string(),
-                kind,
-                model: model.to_owned(),
-                model_version: record.version,
-                instance: Some(id.to_owned()),
-                revision,
-                data: document.as_ref().map(|document| document.text.clone()),
-                actor: origin.actor.clone(),
-                cause: origin.cause.clone(),
-                hooks: provenance,
-                request_id: origin.request_id.clone(),
-                time: time::now(),
-            },
-            expected: current.as_ref().map_or(Expected::New, |current| Expected::At(current.position)),
-            requires: vec![Require { stream: Stream::of_model(model), position: record.position }],
-            claims: Vec::new(),
-            releases: Vec::new(),
+        let event = Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            model: model.to_owned(),
+            model_version: record.version,
+            instance: Some(id.to_owned()),
+            revision,
+            data: document.as_ref().map(|document| document.text.clone()),
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: provenance,
+            request_id: origin.request_id.clone(),
+            time: time::now(),
         };
+        let expected = current.as_ref().map_or(Expected::New, |current| Expected::At(current.position));
+        let mut append = Append::new(event, expected);
+        append.requires.push(Require { stream: Stream::of_model(model), position: record.position });
         // First, so that of two with the same key the second meets the key and not a unique value of the first.
         append.claims.extend(key.clone().map(|key| key.claim(replaces)));
         self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
@@ -255,8 +257,8 @@ impl Engine {
             }
             _ => (None, None),
         };
-        let wake = reacts.then(|| Arc::clone(&entry.wake));
-        if !self.committer.submit(Pending { append, answer, wake, settled }, &entry.gate)? {
+        let pending = Pending { append, hint: None, is_for_stuck: false, answer, settled };
+        if !self.committer.submit(pending, &entry.gate)? {
             return Ok(None);
         }
         Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key })))
@@ -284,6 +286,7 @@ impl Engine {
             Err(conflict) => conflict,
         };
         let model = &submitted.instance.model;
+        let seen = position_of(&conflict);
         match conflict {
             Conflict::Claimed { key, holder } if is_key(&key) => {
                 if let Some(key) = &submitted.key
@@ -310,8 +313,9 @@ impl Engine {
                     format!("`{model}/{}` was changed by somebody else meanwhile; read it again", command.id),
                 ));
             }
-            Conflict::Stream { .. } | Conflict::Required { .. } | Conflict::Batch => {}
+            Conflict::Stream { .. } | Conflict::Required { .. } | Conflict::NotQuiet { .. } | Conflict::Batch => {}
         }
+        self.seen(seen).await;
         *lost += 1;
         self.metrics.retries.fetch_add(1, Ordering::Relaxed);
         if *lost > RETRIES_MAX {
@@ -321,6 +325,32 @@ impl Engine {
             ));
         }
         Ok(None)
+    }
+
+    /// Waits until the post hooks of an event ended, on whichever node they run.
+    async fn settled(&self, model: &str, id: &str, position: Position, here: oneshot::Receiver<()>) {
+        if !self.stores.event.capabilities().shared {
+            let _ = here.await;
+            return;
+        }
+        let (group, stream) = (group_of(model).name, Stream::of_instance(model, id));
+        let elsewhere = async {
+            // A store that fails says so elsewhere; the caller waits for as long as it wanted to.
+            while !self.stores.event.is_done(&group, &stream, position).await.unwrap_or(false) {
+                tokio::time::sleep(SETTLED_LOOK).await;
+            }
+        };
+        tokio::select! {
+            Ok(()) = here => {}
+            () = elsewhere => {}
+        }
+    }
+
+    /// Waits until this node has applied the event that was in the way, so that the next try sees what it did.
+    pub(super) async fn seen(&self, position: Position) {
+        if let Err(error) = self.tail.reached_soon(position).await {
+            tracing::warn!(position, "an event that others wrote is not applied yet: {error}");
+        }
     }
 
     /// Claims the values of `unique` lists that are new, releases those that are gone.
@@ -357,6 +387,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// The event that was in the way; 0 if it is not known.
+fn position_of(conflict: &Conflict) -> Position {
+    match conflict {
+        Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
+        Conflict::Claimed { holder, .. } => holder.position,
+        Conflict::Batch => 0,
     }
 }
 

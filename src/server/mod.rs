@@ -38,6 +38,7 @@ mod request;
 mod request_id;
 mod router;
 mod secrets;
+mod seen;
 mod sites;
 mod sse;
 

@@ -12,6 +12,7 @@ use super::precondition;
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::query::Query;
+use super::seen::MIN_POSITION_PARAMETER;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
 
@@ -82,7 +83,12 @@ impl Call {
     }
 
     pub(super) fn query(&self) -> Result<Query<'_>> {
-        Query::parse(self.head.uri.query().unwrap_or_default())
+        let mut query = Query::parse(self.head.uri.query().unwrap_or_default())?;
+        if self.verb() == Verb::Get {
+            // It was waited for before.
+            query.take(MIN_POSITION_PARAMETER)?;
+        }
+        Ok(query)
     }
 
     /// For requests that take no parameter.

@@ -20,7 +20,7 @@ use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{
-    App, backup, errors, event, events, health, hooks, import, instances, jobs, models, rebuild, secrets, sites,
+    App, backup, errors, event, events, health, hooks, import, instances, jobs, models, rebuild, secrets, seen, sites,
 };
 use crate::memory::allocator;
 
@@ -54,6 +54,9 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
         }
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+        seen::tell(&mut response, app.engine.head());
+    }
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response
 }
@@ -102,6 +105,9 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
         return (Route::Unknown, Err(problem));
     }
     if let Err(problem) = sites::refuse_others(call) {
+        return (Route::Unknown, Err(problem));
+    }
+    if let Err(problem) = seen::wait(call).await {
         return (Route::Unknown, Err(problem));
     }
     let path = call.head.uri.path();

@@ -33,6 +33,62 @@ fn unknown_routes_are_problems() {
 }
 
 #[test]
+fn writes_say_how_far_the_node_is_and_reads_ask_for_as_much() {
+    let server = Server::start();
+    let api = server.client();
+    let position = |response: &crate::support::Response| -> u64 {
+        response.header("Snaphook-Position").expect("a position").parse().expect("a number")
+    };
+    create_orders(&api, "order");
+    let mut last = 0;
+    let order = |total: i64| json!({"id": "a", "data": {"name": "x", "total": total}});
+    for (answer, wrote) in [
+        (api.post("/models/order/instances", &order(1)).expect(201), true),
+        (api.patch("/models/order/instances/a", &json!({"total": 2})).expect(200), true),
+        // Also one that wrote nothing: it tells what it met.
+        (api.post("/models/order/instances", &order(1)).expect(409), false),
+        (api.post("/models", &json!({"id": "other", "schema": {"type": "object"}})).expect(201), true),
+        (api.delete("/models/order/instances/a").expect(204), true),
+    ] {
+        let head = position(&answer);
+        assert!(if wrote { head > last } else { head == last }, "{head} after {last}");
+        last = head;
+    }
+    let events = api.get("/events?limit=1000").expect(200).json();
+    let newest = events["items"].as_array().unwrap().last().unwrap()["position"].as_u64();
+    assert_eq!(newest, Some(last));
+    assert_eq!(api.get("/models").expect(200).header("Snaphook-Position"), None);
+
+    let id = api.stream("/events/stream?after=0", &[]).next().id.expect("an id");
+    let log = id.split_once('.').expect("a log and a position").0.to_owned();
+    let other = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for (place, status) in [
+        (last.to_string(), 200),
+        ("0".to_owned(), 200),
+        (format!("{log}.{last}"), 200),
+        ((last + 1).to_string(), 410),
+        (format!("{other}.1"), 410),
+        ("x".to_owned(), 400),
+        ("".to_owned(), 400),
+        ("-1".to_owned(), 400),
+    ] {
+        for path in ["/models", "/models/order/instances", "/models/order/instances?limit=5", "/events?after=1", "/healthz"] {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let answers = [
+                api.request("GET", path).header("Snaphook-Min-Position", &place).send(),
+                api.get(&format!("{path}{sign}min-position={place}")),
+                api.get(&format!("{path}{sign}min%2Dposition={place}")),
+            ];
+            for (way, answer) in answers.into_iter().enumerate() {
+                assert_eq!(answer.status, status, "{path} {place:?} {way}");
+            }
+        }
+    }
+    api.get("/models?min-position=1&min-position=1").expect_problem(400, "bad-request");
+    api.post("/models/order/instances?min-position=1", &order(1)).expect_problem(400, "bad-request");
+}
+
+#[test]
 fn a_wrong_method_is_told_the_right_ones() {
     let server = Server::start();
     let api = server.client();

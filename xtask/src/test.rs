@@ -17,21 +17,32 @@ pub(crate) fn run(args: &[String]) -> Result {
     let mut skipped: Vec<String> = Vec::new();
     let mut without: Vec<&str> = Vec::new();
 
-    // Both take long and have stretches that keep one core busy; they compile into different folders.
-    section("guests and hooks for the tests, beside the compilation of the tests");
-    let (guests, compiled) = std::thread::scope(|scope| {
-        let guests = scope.spawn(Guests::build);
-        // Who names tests may mean few: cargo compiles what those need.
-        let compiled = if args.is_empty() {
-            run_command(cargo().args(["test", "--workspace", "--no-run"]).current_dir(root()))
-        } else {
-            Ok(())
-        };
-        (guests.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compiled)
-    });
-    let Guests { components, wasm_environment, runner_code, missing } = guests?;
-    compiled?;
-    skipped.extend(missing);
+    section("guests: WebAssembly hooks for the tests");
+    let mut wasm_environment = None;
+    let guests: Option<PathBuf> = match needs::wasm_toolchain() {
+        Ok(toolchain) => {
+            wasm_environment = Some(toolchain.environment());
+            let folder = guests::build(&toolchain)?;
+            skipped.extend(guests::build_others(&folder)?);
+            Some(folder)
+        }
+        Err(reason) => {
+            skipped.push(format!("tests of WebAssembly components: {reason}"));
+            None
+        }
+    };
+
+    section("native: hooks as libraries for the tests");
+    native::build()?;
+
+    section("runner: the module of JavaScript hooks, built anew to be compared");
+    let runner_code = match crate::runner::build() {
+        Ok(code) => Some(code),
+        Err(reason) => {
+            skipped.push(format!("whether the JavaScript runner is what its sources make: {reason}"));
+            None
+        }
+    };
 
     section("packages of npm");
     if let Err(reason) = needs::javascript_packages() {
@@ -75,8 +86,8 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 
     let mut environment: Vec<(&str, PathBuf)> = Vec::new();
-    if let Some(components) = components {
-        environment.push(("SNAPHOOK_GUESTS", components));
+    if let Some(guests) = guests {
+        environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));
     }
     if let Some(code) = runner_code {
@@ -92,6 +103,10 @@ pub(crate) fn run(args: &[String]) -> Result {
         command.args(skip.iter().flat_map(|name| ["--skip", name])).envs(environment.iter().cloned());
         run_command(&mut command)
     };
+    if args.is_empty() {
+        section("compile the tests");
+        run_command(cargo().args(["test", "--workspace", "--no-run"]).current_dir(&root))?;
+    }
     section("tests");
     // Who names tests means those.
     if args.is_empty() {
@@ -108,40 +123,4 @@ pub(crate) fn run(args: &[String]) -> Result {
         skipped.iter().for_each(|what| println!("{what}"));
     }
     tested.and(tested_alone).and(tidied)
-}
-
-/// The hooks that tests bind, in every language.
-struct Guests {
-    /// The folder of WebAssembly components.
-    components: Option<PathBuf>,
-    /// What tests that build components need in their environment.
-    wasm_environment: Option<String>,
-    /// The module of JavaScript hooks, built anew to be compared with the one that is kept.
-    runner_code: Option<PathBuf>,
-    /// What could not be built, since its tools are not there.
-    missing: Vec<String>,
-}
-
-impl Guests {
-    fn build() -> Result<Self> {
-        let mut missing = Vec::new();
-        let (components, wasm_environment) = match needs::wasm_toolchain() {
-            Ok(toolchain) => {
-                let folder = guests::build(&toolchain)?;
-                missing.extend(guests::build_others(&folder)?);
-                (Some(folder), Some(toolchain.environment()))
-            }
-            Err(reason) => {
-                missing.push(format!("tests of WebAssembly components: {reason}"));
-                (None, None)
-            }
-        };
-        native::build()?;
-        let runner_code = crate::runner::build()
-            .map_err(|reason| {
-                missing.push(format!("whether the JavaScript runner is what its sources make: {reason}"));
-            })
-            .ok();
-        Ok(Self { components, wasm_environment, runner_code, missing })
-    }
 }

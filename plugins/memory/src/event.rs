@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
+    Append, Appended, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter, EventPage,
     EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
     Result, SCAN_MAX, Stream, new_log_identity,
 };
@@ -81,7 +81,7 @@ impl EventStore for MemoryEventStore {
         Ok(())
     }
 
-    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         let mut log = locked(&self.log);
         if let Some(time) = batch.iter().map(|append| append.event.time).max() {
             log.remove_expired(time);
@@ -90,7 +90,7 @@ impl EventStore for MemoryEventStore {
             // Tried on the real thing, and taken back: a copy of the log would cost its whole length.
             log.append_all(batch)
         } else {
-            batch.iter().map(|append| log.append(append).map(|(position, _)| position)).collect()
+            batch.iter().map(|append| log.append(append).map(|(appended, _)| appended)).collect()
         };
         let head = log.head();
         drop(log);
@@ -214,7 +214,8 @@ impl EventStore for MemoryEventStore {
                 .into_iter()
                 .filter_map(|taken| {
                     let event = Event::clone(log.at(taken.position)?);
-                    Some(Delivery { event, attempt: taken.attempt, token: taken.token })
+                    let note = taken.note.as_deref().map(str::to_owned);
+                    Some(Delivery { event, attempt: taken.attempt, token: taken.token, note })
                 })
                 .collect()
         })
@@ -230,12 +231,32 @@ impl EventStore for MemoryEventStore {
         })
     }
 
-    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
-        self.with_group("release", group, |member, _| member.state.release(position, token, Instant::now(), delay))
+    async fn release(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
+        self.with_group("release", group, |member, _| {
+            member.state.release(position, token, Instant::now(), delay, note);
+        })
     }
 
-    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
-        self.with_group("renew", group, |member, _| member.state.renew(position, token, Instant::now(), lease))
+    async fn renew(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
+        self.with_group("renew", group, |member, _| member.state.renew(position, token, Instant::now(), lease, note))
+    }
+
+    async fn is_done(&self, group: &str, stream: &Stream, position: Position) -> Result<bool> {
+        self.with_group("is_done", group, |member, _| member.state.is_done(stream, position))
     }
 
     async fn lag(&self, group: &str) -> Result<(u64, Position)> {
@@ -408,13 +429,13 @@ impl Log {
         }
     }
 
-    fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Position, Conflict>> {
+    fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Appended, Conflict>> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut undo: Vec<Undo> = Vec::with_capacity(batch.len());
         for (index, append) in batch.iter().enumerate() {
             match self.append(append) {
-                Ok((position, changes)) => {
-                    answers.push(Ok(position));
+                Ok((appended, changes)) => {
+                    answers.push(Ok(appended));
                     undo.push(changes);
                 }
                 Err(conflict) => {
@@ -431,10 +452,12 @@ impl Log {
         answers
     }
 
-    fn append(&mut self, append: &Append) -> Result<(Position, Undo), Conflict> {
+    fn append(&mut self, append: &Append) -> Result<(Appended, Undo), Conflict> {
         let stream = append.event.stream();
-        self.check(append, &stream)?;
-        let position = self.head() + 1;
+        let after = self.head();
+        let time = self.at(after).map_or(append.event.time, |last| last.time.max(append.event.time));
+        self.check(append, &stream, time)?;
+        let position = after + 1;
         let mut undo = Undo::new();
         for key in &append.releases {
             undo.push((key.clone(), self.claims.remove(key)));
@@ -448,17 +471,17 @@ impl Log {
             };
             undo.push((key.clone(), self.claims.insert(key.clone(), holder)));
         }
-        let event = Event { position, ..append.event.clone() };
+        let event = Event { position, time, ..append.event.clone() };
         self.models.entry(event.model.clone()).or_default().push(position);
         if event.instance.is_none() {
             self.definitions.push(position);
         }
         self.streams.entry(stream).or_default().push(position);
         self.events.push(Arc::new(event));
-        Ok((position, undo))
+        Ok((Appended { position, time, after }, undo))
     }
 
-    fn check(&self, append: &Append, stream: &Stream) -> Result<(), Conflict> {
+    fn check(&self, append: &Append, stream: &Stream, time: Millis) -> Result<(), Conflict> {
         let (last, ended) = self.tail(stream);
         let holds = match append.expected {
             Expected::Any => true,
@@ -474,6 +497,14 @@ impl Log {
                 return Err(Conflict::Required { stream: require.stream.clone(), last });
             }
         }
+        if let Some(quiet) = &append.quiet {
+            let places = self.models.get(&quiet.model).map_or(&[][..], Vec::as_slice);
+            let later = places.iter().rev().take_while(|position| **position > quiet.since);
+            let is_instance = |position: &&Position| self.at(**position).is_some_and(|event| event.instance.is_some());
+            if let Some(last) = later.copied().find(|position| is_instance(&position)) {
+                return Err(Conflict::NotQuiet { last });
+            }
+        }
         let released: HashSet<&String> = append.releases.iter().collect();
         let mut taken: HashMap<&String, &Stream> = HashMap::new();
         for Claim { key, holder, replaces, .. } in &append.claims {
@@ -481,7 +512,7 @@ impl Log {
             let current = match taken.insert(key, wanted) {
                 Some(earlier) => Some(Holder::new(earlier.clone(), self.head() + 1)),
                 None if released.contains(key) => None,
-                None => self.claims.get(key).filter(|holder| !holder.has_expired(append.event.time)).cloned(),
+                None => self.claims.get(key).filter(|holder| !holder.has_expired(time)).cloned(),
             };
             let gives_way = |current: &Holder| current.stream == *wanted || *replaces == Some(current.position);
             if let Some(holder) = current.filter(|current| !gives_way(current)) {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::compare::{compare, lookup, matches_within, order};
 use snaphook_driver::{
     Budget, CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage,
-    InstanceQuery, Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result,
+    InstanceQuery, Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result, moves_checkpoint,
 };
 
 use crate::locked;
@@ -81,13 +81,14 @@ impl ModelStore for MemoryModelStore {
 
     async fn define(
         &self,
+        after: Position,
         _old: Option<&ModelShape>,
         new: &ModelShape,
         carry: &CarryOver,
         position: Position,
     ) -> Result<()> {
         let mut state = locked(&self.state);
-        if position <= state.checkpoint {
+        if !moves_checkpoint("define", state.checkpoint, after, position)? {
             return Ok(());
         }
         match state.models.get_mut(&new.model) {
@@ -161,18 +162,18 @@ impl ModelStore for MemoryModelStore {
         Ok(())
     }
 
-    async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         let mut state = locked(&self.state);
-        if position > state.checkpoint {
+        if moves_checkpoint("drop_model", state.checkpoint, after, position)? {
             state.models.remove(model);
             state.checkpoint = position;
         }
         Ok(())
     }
 
-    async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         let mut state = locked(&self.state);
-        if position <= state.checkpoint {
+        if !moves_checkpoint("apply", state.checkpoint, after, to)? {
             return Ok(());
         }
         let checkpoint = state.checkpoint;
@@ -198,7 +199,7 @@ impl ModelStore for MemoryModelStore {
                 }
             }
         }
-        state.checkpoint = position;
+        state.checkpoint = to;
         Ok(())
     }
 

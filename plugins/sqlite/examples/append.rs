@@ -61,6 +61,7 @@ fn create(number: u64) -> Append {
         },
         expected: Expected::New,
         requires: vec![Require { stream: Stream::of_model("film"), position: 1 }],
+        quiet: None,
         claims: Vec::new(),
         releases: Vec::new(),
     }
@@ -103,8 +104,8 @@ fn main() {
     definition.event.kind = EventKind::ModelCreated;
     definition.event.instance = None;
     definition.requires.clear();
-    let position = now(log.append(&[definition], false)).expect("append")[0].clone().expect("a new model");
-    now(models.define(None, &shape, &CarryOver::default(), position)).expect("define");
+    let position = now(log.append(&[definition], false)).expect("append")[0].clone().expect("a new model").position;
+    now(models.define(0, None, &shape, &CarryOver::default(), position)).expect("define");
 
     let mut number = 0;
     for size in [1, 8, 24, 64].into_iter().filter(|size| only.is_none_or(|only| only == *size)) {
@@ -122,11 +123,11 @@ fn main() {
             let events: Vec<Event> = batch
                 .into_iter()
                 .zip(answers)
-                .map(|(append, answer)| Event { position: answer.expect("no conflict"), ..append.event })
+                .map(|(append, answer)| Event { position: answer.expect("no conflict").position, ..append.event })
                 .collect();
             let cpu = processor_time();
             let filled = Instant::now();
-            now(models.apply(&events, events[events.len() - 1].position)).expect("apply");
+            now(models.apply(0, &events, events[events.len() - 1].position)).expect("apply");
             apply_cpu += processor_time() - cpu;
             appending += appended - started;
             applying += filled.elapsed();
@@ -178,7 +179,7 @@ fn main() {
     let started = Instant::now();
     let (mut after, mut read, mut reading) = (0, 0, Duration::ZERO);
     now(models.reset("bench")).expect("reset");
-    now(models.define(None, &shape, &CarryOver::default(), position)).expect("define");
+    now(models.define(0, None, &shape, &CarryOver::default(), position)).expect("define");
     loop {
         let begun = Instant::now();
         let query = EventQuery { after, limit: 1000, filter: EventFilter::default() };
@@ -186,7 +187,7 @@ fn main() {
         reading += begun.elapsed();
         let Some(last) = page.events.last() else { break };
         (after, read) = (last.position, read + page.events.len());
-        now(models.apply(&page.events, after)).expect("apply");
+        now(models.apply(0, &page.events, after)).expect("apply");
     }
     let elapsed = started.elapsed();
     println!(

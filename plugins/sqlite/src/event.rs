@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Append, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
+    Append, Appended, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
     Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::{Semaphore, watch};
@@ -197,7 +197,7 @@ impl EventStore for SqliteEventStore {
         closed
     }
 
-    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>> {
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         let shared = &self.shared;
         // Stays if the work panics.
         shared.failed.store(true, Ordering::Release);
@@ -308,12 +308,30 @@ impl EventStore for SqliteEventStore {
         self.groups.ack(group, done)
     }
 
-    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
-        self.groups.release(group, position, token, delay)
+    async fn release(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
+        self.groups.release(group, position, token, delay, note)
     }
 
-    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
-        self.groups.renew(group, position, token, lease)
+    async fn renew(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
+        self.groups.renew(group, position, token, lease, note)
+    }
+
+    async fn is_done(&self, group: &str, stream: &Stream, position: Position) -> Result<bool> {
+        self.groups.is_done(group, stream, position)
     }
 
     async fn lag(&self, group: &str) -> Result<(u64, Position)> {

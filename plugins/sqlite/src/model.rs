@@ -122,6 +122,7 @@ impl ModelStore for SqliteModelStore {
 
     async fn define(
         &self,
+        after: Position,
         _old: Option<&ModelShape>,
         new: &ModelShape,
         carry: &CarryOver,
@@ -129,7 +130,7 @@ impl ModelStore for SqliteModelStore {
     ) -> Result<()> {
         let tables = self.shared.tables();
         let mut garbage = Vec::new();
-        self.shared.writing("define", position, |writer| {
+        self.shared.writing("define", after, position, |writer| {
             // What is there decides, not what the caller remembers: they differ only after a crash.
             let old = tables.get(&new.model).map(|table| &**table);
             let connection = &writer.connection;
@@ -216,10 +217,10 @@ impl ModelStore for SqliteModelStore {
         Ok(failed)
     }
 
-    async fn drop_model(&self, model: &str, position: Position) -> Result<()> {
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         let tables = self.shared.tables();
         let mut garbage = Vec::new();
-        self.shared.writing("drop_model", position, |writer| {
+        self.shared.writing("drop_model", after, position, |writer| {
             let Some(table) = tables.get(model) else { return Ok(None) };
             garbage.push(table.name.clone());
             writer.connection.execute("DELETE FROM _models WHERE id = ?1", [model]).map_err(fault("drop_model"))?;
@@ -233,11 +234,11 @@ impl ModelStore for SqliteModelStore {
         Ok(())
     }
 
-    async fn apply(&self, events: &[Event], position: Position) -> Result<()> {
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         let tables = self.shared.tables();
         // Relaxed: it is only compared with itself.
         self.shared.writes.fetch_add(1, Ordering::Relaxed);
-        self.shared.writing("apply", position, |writer| {
+        self.shared.writing("apply", after, to, |writer| {
             let checkpoint = writer.state.checkpoint;
             let instances =
                 || events.iter().filter(move |event| event.position > checkpoint && event.kind.is_instance());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{
     Budget, DriverError, ErrorKind, ErrorQuery, EventFilter, EventQuery, EventStore, Group, ModelStore, OpenContext,
 };
-use snaphook_driver_testkit::sample::{create, created, shape};
+use snaphook_driver_testkit::sample::{append_all, create, created, shape};
 use snaphook_sqlite::DRIVER;
 use tempfile::TempDir;
 
@@ -109,8 +109,8 @@ async fn a_model_store_of_an_older_format_starts_empty() {
     let store = open_model(folder.path(), "models.db").await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), 0);
     assert_eq!(store.definitions().await.unwrap(), []);
-    store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
-    store.apply(&[created(2, "m", "a", &json!({}))], 2).await.unwrap();
+    store.define(0, None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
+    store.apply(0, &[created(2, "m", "a", &json!({}))], 2).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let store = open_model(folder.path(), "models.db").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_model_store_of_an_older_format_starts_empty() {
 async fn instances_are_copied_into_their_file_when_nothing_is_written() {
     let folder = TempDir::new().unwrap();
     let store = open_model(folder.path(), "models.db").await.unwrap();
-    store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
+    store.define(0, None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
     let look = Connection::open(folder.path().join("models.db")).unwrap();
     let pages = || {
         look.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
@@ -135,7 +135,7 @@ async fn instances_are_copied_into_their_file_when_nothing_is_written() {
     };
     for round in 0..3 {
         let position = 2 + round;
-        store.apply(&[created(position, "m", &format!("i{round}"), &json!({}))], position).await.unwrap();
+        store.apply(0, &[created(position, "m", &format!("i{round}"), &json!({}))], position).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while pages().0 != pages().1 {
             assert!(Instant::now() < deadline, "{:?} in round {round}", pages());
@@ -149,11 +149,11 @@ async fn instances_are_copied_into_their_file_when_nothing_is_written() {
 async fn damage_is_told() {
     let folder = TempDir::new().unwrap();
     let store = open_model(folder.path(), "models.db").await.unwrap();
-    store.define(None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
+    store.define(0, None, &shape("m", 1, &[], &[]), &Default::default(), 1).await.unwrap();
     let events: Vec<_> = (2..200)
         .map(|position| created(position, "m", &format!("i{position}"), &json!({"x": "y".repeat(200)})))
         .collect();
-    store.apply(&events, 200).await.unwrap();
+    store.apply(0, &events, 200).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let path = folder.path().join("models.db");
@@ -195,7 +195,7 @@ async fn a_full_disk_stores_nothing() {
     let error = loop {
         let batch = [create("m", &format!("a{position}"), &format!("{{\"x\":\"{}\"}}", "y".repeat(20_000)))];
         match store.append(&batch, false).await {
-            Ok(answers) => position = *answers[0].as_ref().unwrap(),
+            Ok(answers) => position = answers[0].as_ref().unwrap().position,
             Err(error) => break error,
         }
     };
@@ -205,7 +205,7 @@ async fn a_full_disk_stores_nothing() {
     // With room again it goes on by itself.
     std::fs::remove_file(mount.join("filler")).unwrap();
     store.health().await.unwrap();
-    let answers = store.append(&[create("m", "after", "{}")], false).await.unwrap();
+    let answers = append_all(&*store, &[create("m", "after", "{}")], false).await;
     assert_eq!(answers[0], Ok(position + 1));
     position += 1;
     let query = snaphook_driver::EventQuery { after: 0, limit: 1000, filter: Default::default() };
@@ -238,9 +238,9 @@ async fn a_closed_store_is_one_file() {
         let group = Group { name: "g".into(), filter: EventFilter::default() };
         events.create_group(&group, 0).await.unwrap();
         let batch: Vec<_> = (0..100).map(|row| create("m", &format!("i{round}-{row}"), "{}")).collect();
-        let position = events.append(&batch, false).await.unwrap().pop().unwrap().unwrap();
+        let position = events.append(&batch, false).await.unwrap().pop().unwrap().unwrap().position;
         assert!(!events.claim("g", 100, Duration::from_secs(60)).await.unwrap().is_empty());
-        models.define(None, &shape("m", 1, &[], &[]), &Default::default(), position).await.unwrap();
+        models.define(0, None, &shape("m", 1, &[], &[]), &Default::default(), position).await.unwrap();
         errors.list(&ErrorQuery { model: None, hook: None, after: None, limit: 10 }).await.unwrap();
         let readers: Vec<_> = (0..4)
             .map(|_| {
@@ -280,7 +280,7 @@ async fn the_log_beside_the_file_stays_short() {
     let mut largest = 0;
     for number in 0..400 {
         let batch: Vec<_> = (0..200).map(|row| create("m", &format!("i{number}-{row}"), &data)).collect();
-        store.append(&batch, false).await.unwrap();
+        append_all(&*store, &batch, false).await;
         largest = largest.max(std::fs::metadata(folder.path().join("events.db-wal")).unwrap().len());
     }
     // 80,000 events of 3 KB go through a log of 64 MiB, and some more while it is copied.

@@ -52,20 +52,48 @@ impl Claim {
     }
 }
 
+/// No event of an instance of this model may have come since: what an append that is about all instances of a model was
+/// checked against must still be so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quiet {
+    pub model: String,
+    /// Instance events up to this position are known.
+    pub since: Position,
+}
+
 /// One event to append, and what must hold for it.
 ///
-/// Order of effects within one append: `expected` and `requires` are checked, `releases` are given back, `claims`
-/// are taken, the event is written. It happens as a whole or not at all.
+/// Order of effects within one append: `expected`, `requires` and `quiet` are checked, `releases` are given back,
+/// `claims` are taken, the event is written. It happens as a whole or not at all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Append {
-    /// `position` is ignored; the store assigns it.
+    /// `position` is ignored; the store assigns it. `time` is a proposal: see [`Appended`].
     pub event: Event,
     pub expected: Expected,
     pub requires: Vec<Require>,
+    pub quiet: Option<Quiet>,
     /// Taking a key that the same holder has is no conflict; the position moves to this event.
     pub claims: Vec<Claim>,
     /// Releasing a key that nobody holds is not an error.
     pub releases: Vec<String>,
+}
+
+impl Append {
+    /// An append of an event to its stream, without any other condition.
+    pub fn new(event: Event, expected: Expected) -> Append {
+        Append { event, expected, requires: Vec::new(), quiet: None, claims: Vec::new(), releases: Vec::new() }
+    }
+}
+
+/// What the store made of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    pub position: Position,
+    /// The event's time in the log: as proposed, or that of the event before it where that is later. Times never go back
+    /// in a log, whoever writes to it.
+    pub time: Millis,
+    /// Position of the event before it in the log, 0 for the first one. Who knows the log up to there has missed nothing.
+    pub after: Position,
 }
 
 /// Why one append of a batch was not carried out.
@@ -75,6 +103,8 @@ pub enum Conflict {
     Stream { last: Position, ended: bool },
     /// A stream in `requires` is elsewhere.
     Required { stream: Stream, last: Position },
+    /// An instance of the model in `quiet` has a later event, the last at this position.
+    NotQuiet { last: Position },
     /// A key is held by another stream.
     Claimed { key: String, holder: Holder },
     /// Another append of an atomic batch failed.
@@ -174,7 +204,12 @@ pub struct Delivery {
     pub attempt: u32,
     /// Proof of ownership; `ack` and `release` with an old token do nothing.
     pub token: u64,
+    /// What those who had the event before noted of it last; kept like the rest of a group's progress.
+    pub note: Option<String>,
 }
+
+/// Bytes of a note that a store must be able to keep with an event of a group.
+pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 
 /// What an event store can do beyond the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,13 +244,13 @@ pub trait EventStore: Send + Sync {
     async fn close(&self) -> Result<()>;
 
     /// Appends in the order given; what was appended is durable when this returns. The answer has one row per
-    /// append: its position or its conflict; each row succeeds or fails for itself, and a row sees the effects of
-    /// the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]).
+    /// append: where it stands in the log, or its conflict; each row succeeds or fails for itself, and a row sees the effects
+    /// of the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]).
     ///
     /// An `Err` means that nothing of the batch is stored, unless it is of kind
     /// [`ErrorKind::Uncertain`](crate::ErrorKind). A driver with a network between must find out before it answers, by the
     /// events' ids.
-    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Position, Conflict>>>;
+    async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>>;
 
     /// Events after a position, oldest first. With `wait`, an empty page is answered only after that time; the call
     /// returns earlier as soon as a matching event is there. Without `wait`, a page without events may still have a
@@ -279,11 +314,28 @@ pub trait EventStore: Send + Sync {
     /// The events were dealt with and are never delivered again in this group.
     async fn ack(&self, group: &str, done: &[(Position, u64)]) -> Result<()>;
 
-    /// Gives an event back; it is delivered again after `delay`.
-    async fn release(&self, group: &str, position: Position, token: u64, delay: Duration) -> Result<()>;
+    /// Gives an event back; it is delivered again after `delay`, with this note if there is one, else with the one it had.
+    async fn release(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()>;
 
-    /// Prolongs a lease that runs; `false` if it is no longer this caller's.
-    async fn renew(&self, group: &str, position: Position, token: u64, lease: Duration) -> Result<bool>;
+    /// Prolongs a lease that runs, and keeps a note if there is one; `false` if it is no longer this caller's.
+    async fn renew(
+        &self,
+        group: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool>;
+
+    /// Whether an event of a stream, which matches the group's filter, was acknowledged.
+    async fn is_done(&self, group: &str, stream: &Stream, position: Position) -> Result<bool>;
 
     /// How many events of the group are not acknowledged yet, and the position up to which all are.
     async fn lag(&self, group: &str) -> Result<(u64, Position)>;

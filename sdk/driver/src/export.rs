@@ -46,13 +46,16 @@ pub enum LogRecord {
 }
 
 /// An event that a group has not acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingEvent {
     pub position: Position,
     /// How often it was claimed.
     pub attempt: u32,
     /// Not delivered before this time; 0: at once.
     pub due: Millis,
+    /// As in [`crate::Delivery`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A copy of a log as it was at one moment; see [`crate::EventStore::export`].

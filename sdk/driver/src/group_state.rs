@@ -9,6 +9,7 @@
 //! oldest event was dealt with ([`GroupState::follow`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Position, Stream};
@@ -37,6 +38,7 @@ struct Active {
     attempt: u32,
     token: u64,
     until: Until,
+    note: Option<Arc<str>>,
     /// Whether the stream may have later events at or before the cursor.
     more: bool,
 }
@@ -46,6 +48,12 @@ enum Until {
     Ready,
     Leased(Instant),
     Delayed(Instant),
+}
+
+impl Active {
+    fn kept(&self, position: Position, now: Instant) -> Kept {
+        Kept { position, attempt: self.attempt, delay: self.until.delay(now), note: self.note.clone() }
+    }
 }
 
 impl Until {
@@ -59,19 +67,30 @@ impl Until {
 }
 
 /// An event that was handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub position: Position,
     pub attempt: u32,
     pub token: u64,
+    pub note: Option<Arc<str>>,
+}
+
+/// What is known of an event that is not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub position: Position,
+    /// How often it was claimed.
+    pub attempt: u32,
+    /// How long it is still delayed.
+    pub delay: Duration,
+    pub note: Option<Arc<str>>,
 }
 
 /// What changed and must be kept: the cursor, and for each position what to write.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     pub cursor: Position,
-    /// Attempts so far and how long the event is still delayed.
-    pub put: Vec<(Position, u32, Duration)>,
+    pub put: Vec<Kept>,
     pub remove: Vec<Position>,
 }
 
@@ -93,14 +112,15 @@ impl GroupState {
     }
 
     /// Puts back an event that was kept outside; in order of position, before anything else is called.
-    pub fn restore(&mut self, position: Position, stream: Stream, attempt: u32, delay: Duration) {
+    pub fn restore(&mut self, stream: Stream, kept: Kept) {
+        let Kept { position, attempt, delay, note } = kept;
         self.kept.insert(position);
         if self.streams.contains_key(&stream) {
             self.changed.insert(position);
             return;
         }
         let until = if delay.is_zero() { Until::Ready } else { Until::Delayed(Instant::now() + delay) };
-        self.insert(position, Active { stream, attempt, token: 0, until, more: true });
+        self.insert(position, Active { stream, attempt, token: 0, until, note, more: true });
     }
 
     /// Up to where matching events were offered.
@@ -118,10 +138,14 @@ impl GroupState {
         self.active.iter().map(|(position, active)| (*position, &active.stream, active.more))
     }
 
-    /// The oldest unacknowledged event of each stream, how often it was claimed, and how long it is delayed: what
-    /// [`GroupState::restore`] takes.
-    pub fn pending(&self, now: Instant) -> impl Iterator<Item = (Position, u32, Duration)> {
-        self.active.iter().map(move |(position, active)| (*position, active.attempt, active.until.delay(now)))
+    /// The oldest unacknowledged event of each stream: what [`GroupState::restore`] takes.
+    pub fn pending(&self, now: Instant) -> impl Iterator<Item = Kept> {
+        self.active.iter().map(move |(position, active)| active.kept(*position, now))
+    }
+
+    /// Whether an event of a stream, which matches, was acknowledged.
+    pub fn is_done(&self, stream: &Stream, position: Position) -> bool {
+        position <= self.cursor && self.streams.get(stream).is_none_or(|oldest| *oldest > position)
     }
 
     /// How many events [`GroupState::take`] would find now.
@@ -140,7 +164,7 @@ impl GroupState {
             return false;
         }
         self.changed.insert(position);
-        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, more: false });
+        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, note: None, more: false });
         true
     }
 
@@ -166,7 +190,8 @@ impl GroupState {
             self.timers.insert((now + lease, position));
             self.changed.insert(position);
             self.changes += 1;
-            taken.push(Taken { position, attempt: active.attempt, token: active.token });
+            let note = active.note.clone();
+            taken.push(Taken { position, attempt: active.attempt, token: active.token, note });
         }
         taken
     }
@@ -209,16 +234,17 @@ impl GroupState {
     pub fn follow(&mut self, position: Position, stream: Stream) {
         self.changed.insert(position);
         self.changes += 1;
-        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, more: true });
+        self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, note: None, more: true });
     }
 
     /// Gives an event back, to be handed out again after `delay`. Nothing happens if the token is old.
-    pub fn release(&mut self, position: Position, token: u64, now: Instant, delay: Duration) {
+    pub fn release(&mut self, position: Position, token: u64, now: Instant, delay: Duration, note: Option<&str>) {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return;
         };
         let old = active.until;
         active.token = 0;
+        active.note = note.map(Arc::from).or(active.note.take());
         active.until = if delay.is_zero() { Until::Ready } else { Until::Delayed(now + delay) };
         let until = active.until;
         self.clear_timer(position, old);
@@ -229,7 +255,14 @@ impl GroupState {
     }
 
     /// Prolongs a lease; `false` if it ended or the token is old.
-    pub fn renew(&mut self, position: Position, token: u64, now: Instant, lease: Duration) -> bool {
+    pub fn renew(
+        &mut self,
+        position: Position,
+        token: u64,
+        now: Instant,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> bool {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return false;
         };
@@ -238,6 +271,11 @@ impl GroupState {
             return false;
         }
         active.until = Until::Leased(now + lease);
+        if let Some(note) = note {
+            active.note = Some(Arc::from(note));
+            self.changed.insert(position);
+            self.changes += 1;
+        }
         self.timers.remove(&(until, position));
         self.timers.insert((now + lease, position));
         true
@@ -254,7 +292,7 @@ impl GroupState {
         for position in std::mem::take(&mut self.changed) {
             if let Some(active) = self.active.get(&position) {
                 self.kept.insert(position);
-                progress.put.push((position, active.attempt, active.until.delay(now)));
+                progress.put.push(active.kept(position, now));
             } else if self.kept.remove(&position) {
                 progress.remove.push(position);
             }
@@ -264,9 +302,7 @@ impl GroupState {
 
     /// Takes back what could not be kept.
     pub fn unkept(&mut self, progress: &Progress) {
-        for (position, ..) in &progress.put {
-            self.changed.insert(*position);
-        }
+        self.changed.extend(progress.put.iter().map(|kept| kept.position));
         for position in &progress.remove {
             self.kept.insert(*position);
             self.changed.insert(*position);
@@ -334,14 +370,15 @@ mod tests {
         let now = Instant::now();
         let mut state = GroupState::new(0, 0);
         state.offer(1, stream("a"));
-        let first = state.take(1, now, LEASE)[0];
-        let second = state.take(1, now + LEASE, LEASE)[0];
+        let first = state.take(1, now, LEASE).remove(0);
+        let second = state.take(1, now + LEASE, LEASE).remove(0);
         assert_eq!((first.attempt, second.attempt), (1, 2));
-        assert!(!state.renew(1, first.token, now, LEASE));
-        state.release(1, first.token, now, Duration::ZERO);
+        assert!(!state.renew(1, first.token, now, LEASE, Some("late")));
+        state.release(1, first.token, now, Duration::ZERO, Some("late"));
         state.ack(1, first.token);
         assert_eq!(state.floor(), 0);
-        assert!(state.renew(1, second.token, now + LEASE, LEASE));
+        assert!(state.renew(1, second.token, now + LEASE, LEASE, None));
+        assert_eq!(state.pending(now).next().unwrap().note, None);
         state.ack(1, second.token);
         assert_eq!(state.floor(), 1);
     }
@@ -355,9 +392,14 @@ mod tests {
         let taken = state.take(1, now, LEASE);
         state.ack(1, taken[0].token);
         let progress = state.progress(now);
-        assert_eq!(progress, Progress { cursor: 2, put: vec![(2, 0, Duration::ZERO)], remove: vec![] });
+        let kept = |attempt, note| Kept { position: 2, attempt, delay: Duration::ZERO, note };
+        assert_eq!(progress, Progress { cursor: 2, put: vec![kept(0, None)], remove: vec![] });
         let taken = state.take(1, now, LEASE);
+        assert!(state.renew(2, taken[0].token, now, LEASE, Some("half")));
+        assert_eq!(state.progress(now).put, [kept(1, Some("half".into()))]);
+        assert!(!state.is_done(&stream("b"), 2) && state.is_done(&stream("a"), 1) && !state.is_done(&stream("c"), 3));
         state.ack(2, taken[0].token);
+        assert!(state.is_done(&stream("b"), 2));
         assert_eq!(state.progress(now), Progress { cursor: 2, put: vec![], remove: vec![2] });
         assert_eq!(state.progress(now), Progress { cursor: 2, ..Progress::default() });
     }

@@ -32,15 +32,15 @@ pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
 pub use event_store::{
-    Append, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
-    Group, Holder, Require, SCAN_MAX,
+    Append, Appended, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
+    Group, Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
 };
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
-pub use group_state::{GroupState, Progress, Taken};
+pub use group_state::{GroupState, Kept, Progress, Taken};
 pub use json::Json;
 pub use model_store::{
     Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator, Path,
-    SortKey,
+    SortKey, moves_checkpoint,
 };
 pub use secure_store::{Sealed, SecureStore};
 

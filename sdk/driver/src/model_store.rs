@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::budget::Budget;
 use crate::carry_over::CarryOver;
-use crate::error::{DriverError, Result};
+use crate::error::{DriverError, ErrorKind, Result};
 use crate::event::{Event, Position};
 use crate::json::Json;
 use crate::time::{self, Millis};
@@ -125,12 +125,30 @@ pub struct InstancePage {
     pub next: Option<String>,
 }
 
+/// Whether a call that knows the log from `after` to `to` moves a store whose checkpoint is `checkpoint`: not if the store is
+/// there already. `ErrorKind::Conflict` if events between the checkpoint and `after` would be missed.
+pub fn moves_checkpoint(operation: &'static str, checkpoint: Position, after: Position, to: Position) -> Result<bool> {
+    if to <= checkpoint {
+        return Ok(false);
+    }
+    if checkpoint < after {
+        let message = "the store has not got that far, so events would be missed";
+        return Err(DriverError::new(ErrorKind::Conflict, operation, message)
+            .with("checkpoint", checkpoint)
+            .with("after", after));
+    }
+    Ok(true)
+}
+
 /// A store of instances.
 ///
-/// `define`, `drop`, `apply` and `reset` are called by one thread, one after the other, and may block it; the reads
+/// `define`, `drop_model`, `apply` and `reset` are called one after the other by a node, and may block its thread; the reads
 /// may be called at once from many tasks and never wait for the writer. Nothing here needs to be durable when it
 /// returns: after a crash the server goes on from [`ModelStore::checkpoint`]. But what is there must be consistent
 /// with the checkpoint: each of the four calls happens as a whole or not at all.
+///
+/// `define`, `drop_model` and `apply` take the store from one position of the log to a later one: they compare and set the
+/// checkpoint, so that several nodes may bring one store up to date ([`moves_checkpoint`]).
 #[async_trait]
 pub trait ModelStore: Send + Sync {
     /// Whether the store can answer now.
@@ -140,10 +158,11 @@ pub trait ModelStore: Send + Sync {
     async fn close(&self) -> Result<()>;
 
     /// Makes a model (`old` is `None`) or changes one: columns, indexes, and every instance's data through `carry`
-    /// (instances that change get `new.version` as their `model_version`). Then the checkpoint is `position`.
-    /// Again with a position at or before the checkpoint: no effect.
+    /// (instances that change get `new.version` as their `model_version`). Then the checkpoint is `position`. The caller
+    /// knows the log from `after` to there.
     async fn define(
         &self,
+        after: Position,
         old: Option<&ModelShape>,
         new: &ModelShape,
         carry: &CarryOver,
@@ -185,12 +204,14 @@ pub trait ModelStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes a model with all its instances. Then the checkpoint is `position`. Not an error if it is not there.
-    async fn drop_model(&self, model: &str, position: Position) -> Result<()>;
+    /// Removes a model with all its instances. Then the checkpoint is `position`; `after` as in [`ModelStore::define`]. Not
+    /// an error if it is not there.
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()>;
 
-    /// Applies instance events in order, then the checkpoint is `position` (at or after the last event's). Events at
-    /// or before the checkpoint are skipped; events of other kinds too.
-    async fn apply(&self, events: &[Event], position: Position) -> Result<()>;
+    /// Applies instance events in order, then the checkpoint is `to` (at or after the last event's). `events` are those that
+    /// the log has between `after` and `to`, without what is not to be applied. Events at or before the checkpoint are
+    /// skipped; events of other kinds too.
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()>;
 
     /// The identity of the log that the store is a projection of; `None` if it was never told
     /// ([`ModelStore::reset`]).

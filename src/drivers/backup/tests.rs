@@ -38,8 +38,8 @@ fn event(kind: EventKind, instance: Option<&str>, data: &str) -> Event {
 
 async fn append(stores: &Stores, event: Event, key: &str) -> Position {
     let claims = vec![Claim::new(key)];
-    let append = Append { event, expected: Expected::Any, requires: Vec::new(), claims, releases: Vec::new() };
-    *stores.event.append(&[append], false).await.unwrap()[0].as_ref().unwrap()
+    let append = Append { claims, ..Append::new(event, Expected::Any) };
+    stores.event.append(&[append], false).await.unwrap()[0].as_ref().unwrap().position
 }
 
 fn error(id: &str, event: Event) -> ErrorRecord {
@@ -237,7 +237,7 @@ async fn stores_that_hold_data_are_left_alone() {
                 error("0190a6c4-0000-7000-8000-000000000001", event(EventKind::InstanceCreated, Some("i"), "{}"));
             Box::pin(async move { stores.error.record(&record).await.unwrap() })
         }),
-        ("model", |stores| Box::pin(async move { stores.model.apply(&[], 1).await.unwrap() })),
+        ("model", |stores| Box::pin(async move { stores.model.apply(0, &[], 1).await.unwrap() })),
         ("the log holds data", |stores| Box::pin(async move { stores.event.put_blob("aa", b"x").await.unwrap() })),
     ];
     for (store, fill) in cases {

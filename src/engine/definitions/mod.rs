@@ -2,38 +2,38 @@
 //!
 //! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review of
 //! its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself takes writes
-//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the committer's thread appends
-//! the event and puts the prepared version in use. Reads never wait.
+//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the event is written, which says
+//! that no instance has changed since that look: other nodes have gates of their own. The projector puts the prepared version
+//! in use. Reads never wait.
 
+mod commit;
 mod lists;
 mod locks;
 mod pace;
 mod prepared;
 mod review;
 mod twins;
-mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snaphook_driver::time;
-use snaphook_driver::{Append, Event, EventKind, Expected, Holder, Position, Stream};
+use snaphook_driver::{Append, CarryOver, Event, EventKind, Expected, Holder, Position, Quiet, Stream};
 
+pub(super) use self::commit::{Defining, NewDefinition, changed};
 use self::lists::Reserved;
 pub(super) use self::lists::sweep;
 pub(super) use self::locks::{DefinitionLocks, OneModel};
 use self::pace::Pace;
 use self::prepared::PreparedChange;
 use self::review::Review;
-pub(super) use self::writer::Step;
 use super::Engine;
 use super::change::DefinitionChange;
 use super::command::{Defined, DryRun, ModelInput, Origin, Precondition, Seen, WriteOptions};
-use super::committer::Writer;
 use super::error::{Error, ErrorKind, Result};
 use super::gate::{Closed, Closing};
 use super::hanging::hanging;
@@ -118,12 +118,11 @@ impl Engine {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         append.claims.extend(key.map(|key| key.claim(replaces)));
-        let host = Arc::clone(&self.host);
-        let model = Model::with_definition(record, &definition);
+        let schema = Arc::clone(&definition.schema);
         let engine = Arc::clone(self);
         let define = async move {
             let _locks = (same_key, one);
-            engine.committer.exclusive(move |writer| writer.define(append, model, &host, Step::default())).await?
+            engine.define(NewDefinition { append, schema, carry: CarryOver::default(), ready: None }).await?.done()
         };
         self.commit(define).await.map(Defined::Done)
     }
@@ -146,7 +145,7 @@ impl Engine {
         self.availability.check_model(id)?;
         self.models.require(id)?;
         let definition = self.compile(id, &input).await?;
-        let one = self.lock_model(id).await?;
+        let mut one = self.lock_model(id).await?;
         self.availability.check_model(id)?;
         let entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
@@ -166,7 +165,7 @@ impl Engine {
         };
         let mut new = Model::with_definition(record, &definition);
         let mut pace = Pace::new(&self.tail);
-        let head = self.tail.head();
+        let mut head = self.tail.head();
         let review = Review::new(Arc::clone(old), new.clone(), carry);
         let mut review = review.all(&self.stores.model, &self.workers, &mut pace).await?;
         review.verdict()?;
@@ -178,62 +177,55 @@ impl Engine {
         let shape = new.shape();
         let mut carry = review.needed();
         let mut prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
-        let (caught_up, closed) = self.close_reviewed(&entry, review, head).await?;
-        review = caught_up;
-        review.verdict()?;
-        if review.needed() != carry {
-            carry = review.needed();
-            prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
-        }
-        new.record.unique_ids = review.list_ids();
-        let reserved = Reserved::take(&self.stores, &mut review, &new.record, &mut pace);
-        let reserved = self.committer.answered(reserved).await.ok_or_else(hanging)??;
-        let append = update(&new.record, input.renames, old.record.position, origin)?;
-        let gone = lists::gone(&old.record, &new.record);
-        let (engine, host) = (Arc::clone(self), Arc::clone(&self.host));
-        let define = async move {
-            let _one = one;
-            let work = move |writer: &mut Writer| {
-                // Dropped at the end of this work.
-                let (_closed, _prepared) = (closed, prepared);
-                let step = Step { old: Some(&entry), carry, ..Step::default() };
-                let defined = writer.define(append, new, &host, step)?;
-                reserved.keep();
-                Ok::<_, Error>(defined)
-            };
-            let model = engine.committer.exclusive(work).await??;
-            lists::forget(Arc::clone(&engine.stores.event), gone, pace);
-            Ok(model)
-        };
-        self.commit(define).await.map(Defined::Done)
-    }
-
-    /// Looks at what changed since the review began, most of it while writes go on, and closes the model's gate for the
-    /// rest. If that takes too long the gate opens again, so writes never wait long; a model that changes faster than it can
-    /// be looked at stays as it is.
-    async fn close_reviewed(
-        &self,
-        entry: &Arc<Entry>,
-        mut review: Review,
-        mut head: Position,
-    ) -> Result<(Review, Closed)> {
         for _ in 0..CLOSINGS_MAX {
-            let open = review.catch_up(&self.stores, &self.workers, head, OPEN_MAX).await?;
-            let closed = self.close_gate(entry, Closing::Change).await?;
-            let rest = open.review.catch_up(&self.stores, &self.workers, open.position, CLOSED_MAX).await?;
-            (review, head) = (rest.review, rest.position);
-            if rest.is_all {
-                return Ok((review, closed));
+            // Most of what changed since the review began is looked at while writes go on. The rest while this node's wait,
+            // so never for long: a model that changes faster than it can be looked at stays as it is.
+            let open = review.catch_up(&self.stores, &self.tail, &self.workers, head, OPEN_MAX).await?;
+            (review, head) = (open.review, open.position);
+            let mut closed = self.close_gate(&entry, Closing::Change).await?;
+            let deadline = Instant::now() + CLOSED_MAX;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let rest = review.catch_up(&self.stores, &self.tail, &self.workers, head, left).await?;
+                (review, head) = (rest.review, rest.position);
+                if !rest.is_all {
+                    break;
+                }
+                review.verdict()?;
+                if review.needed() != carry {
+                    carry = review.needed();
+                    prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
+                }
+                new.record.unique_ids = review.list_ids();
+                let reserved = Reserved::take(&self.stores, &mut review, &new.record, &mut pace);
+                let reserved = self.committer.answered(reserved).await.ok_or_else(hanging)??;
+                // Other nodes write without a look at this gate.
+                let quiet = Some(Quiet { model: id.to_owned(), since: head });
+                let append = Append { quiet, ..update(&new.record, input.renames.clone(), old.record.position, origin)? };
+                let definition =
+                    NewDefinition { append, schema: Arc::clone(&new.schema), carry: carry.clone(), ready: None };
+                let gone = lists::gone(&old.record, &new.record);
+                let (engine, forgets) = (Arc::clone(self), Pace::new(&self.tail));
+                let define = async move {
+                    match engine.define(definition).await? {
+                        Defining::Done(model) => {
+                            reserved.keep();
+                            lists::forget(Arc::clone(&engine.stores.event), gone, forgets);
+                            Ok(Ok(model))
+                        }
+                        // What is held until the definition is in use is held on.
+                        Defining::NotQuiet(last) => Ok(Err((last, one, prepared, closed))),
+                    }
+                };
+                let last;
+                match self.commit(define).await? {
+                    Ok(model) => return Ok(Defined::Done(model)),
+                    Err(again) => (last, one, prepared, closed) = again,
+                }
+                self.seen(last).await;
             }
         }
-        Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "instances of `{}` change faster than they can be checked against the new version; try again when fewer are \
-                 written, or make the schema simpler",
-                entry.model.record.id
-            ),
-        ))
+        Err(too_fast(id))
     }
 
     /// Checks and compiles a definition, when it is the model's turn.
@@ -250,8 +242,8 @@ impl Engine {
 
     /// Closes a model's gate. When this returns, every write that came before is in the model store.
     async fn close_gate(&self, entry: &Arc<Entry>, why: Closing) -> Result<Closed> {
-        let closed = Closed::new(entry, why);
-        self.committer.answered(self.committer.exclusive(Writer::catch_up)).await.ok_or_else(hanging)???;
+        let closed = Closed::new(&entry.gate, why);
+        self.committer.answered(self.committer.barrier()).await.ok_or_else(hanging)??;
         Ok(closed)
     }
 
@@ -315,20 +307,26 @@ impl Engine {
         let id = entry.model.record.id.clone();
         // Only a deletion with all instances takes longer than a write can wait.
         let closing = if cascade { Closing::Deletion } else { Closing::Change };
-        let closed = self.close_gate(&entry, closing).await?;
-        // Page by page, so that other models are written to meanwhile.
-        let mut more = cascade;
-        while more {
-            let (entry, origin) = (Arc::clone(&entry), origin.clone());
-            more = self.committer.exclusive(move |writer| writer.delete_page(&entry.model, &origin)).await??;
+        let _closed = self.close_gate(&entry, closing).await?;
+        let mut is_deleted = false;
+        for _ in 0..CLOSINGS_MAX {
+            // Page by page, so that other models are written to meanwhile.
+            while cascade && self.delete_page(&entry.model, &origin).await? {}
+            match self.delete_empty(&entry, &origin).await? {
+                None => is_deleted = true,
+                Some(last) => self.seen(last).await,
+            }
+            if is_deleted {
+                break;
+            }
+        }
+        if !is_deleted {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("others make instances of `{id}` while it is deleted; try again when fewer are written"),
+            ));
         }
         let gone = lists::all(&entry.model.record);
-        self.committer
-            .exclusive(move |writer| {
-                let _closed = closed;
-                writer.delete_model(&entry, &origin)
-            })
-            .await??;
         // What instances of the model held was released with them; this is for what a crash left.
         lists::forget(Arc::clone(&self.stores.event), gone, Pace::new(&self.tail));
         // Post hooks that did not run yet have no model any more.
@@ -345,27 +343,22 @@ pub(super) fn definition_append(
     expected: Expected,
     origin: &Origin,
 ) -> Result<Append> {
-    Ok(Append {
-        event: Event {
-            position: 0,
-            id: uuid::Uuid::now_v7().to_string(),
-            kind,
-            model: record.id.clone(),
-            model_version: record.version,
-            instance: None,
-            revision: record.version,
-            data: Some(change.to_json()?),
-            actor: origin.actor.clone(),
-            cause: origin.cause.clone(),
-            hooks: Vec::new(),
-            request_id: origin.request_id.clone(),
-            time: time::now(),
-        },
-        expected,
-        requires: Vec::new(),
-        claims: Vec::new(),
-        releases: Vec::new(),
-    })
+    let event = Event {
+        position: 0,
+        id: uuid::Uuid::now_v7().to_string(),
+        kind,
+        model: record.id.clone(),
+        model_version: record.version,
+        instance: None,
+        revision: record.version,
+        data: Some(change.to_json()?),
+        actor: origin.actor.clone(),
+        cause: origin.cause.clone(),
+        hooks: Vec::new(),
+        request_id: origin.request_id.clone(),
+        time: time::now(),
+    };
+    Ok(Append::new(event, expected))
 }
 
 fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
@@ -380,6 +373,16 @@ fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
 fn update(record: &ModelRecord, renames: Vec<(String, String)>, at: Position, origin: &Origin) -> Result<Append> {
     let change = DefinitionChange { definition: record.clone(), renames, phase: None };
     definition_append(EventKind::ModelUpdated, record, &change, Expected::At(at), origin)
+}
+
+fn too_fast(model: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "instances of `{model}` change faster than they can be checked against the new version; try again when fewer are \
+             written, or make the schema simpler"
+        ),
+    )
 }
 
 pub(super) fn check_unused(model: &str, instances: u64) -> Result<()> {

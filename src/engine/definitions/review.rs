@@ -8,6 +8,7 @@ use serde_json::Value;
 use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
 
 use super::super::error::{Error, ErrorKind, Result};
+use super::super::tail::Tail;
 use super::super::workers::{Workers, late};
 use super::pace::Pace;
 use super::twins::Twins;
@@ -117,6 +118,7 @@ impl Review {
     pub(super) async fn catch_up(
         mut self,
         stores: &Stores,
+        tail: &Tail,
         workers: &Workers,
         since: Position,
         within: Duration,
@@ -127,6 +129,8 @@ impl Review {
         let mut query = EventQuery { after: since, limit: CHANGES_AT_ONCE, filter };
         loop {
             let page = stores.event.read(&query, None).await?;
+            // What an event did is seen in the model store only then.
+            tail.reached_soon(page.head).await?;
             let Some(last) = page.events.last() else {
                 // Pages pass over a bounded number of events of other models.
                 match page.next() {

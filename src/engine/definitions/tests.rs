@@ -19,7 +19,7 @@ async fn writes_wait_while_the_gate_is_closed() {
     let bench = bench().await;
     bench.model("m", input(json!({"a": {}}), &[])).await.unwrap();
     let entry = bench.engine.models.require("m").unwrap();
-    let closed = Closed::new(&entry, Closing::Change);
+    let closed = Closed::new(&entry.gate, Closing::Change);
     let engine = Arc::clone(&bench.engine);
     let change = |id: &str| Change::Create { id: Some(id.to_owned()), data: snaphook_driver::Json::trusted("{}") };
     let one = change("a");
@@ -34,7 +34,7 @@ async fn writes_wait_while_the_gate_is_closed() {
     drop(closed);
     waiting.await.unwrap().unwrap();
     // A model that is being deleted lets nobody wait.
-    let closed = Closed::new(&entry, Closing::Deletion);
+    let closed = Closed::new(&entry.gate, Closing::Deletion);
     assert_eq!(bench.create("b", json!({})).await.unwrap_err().kind, ErrorKind::Conflict);
     drop(closed);
     bench.create("b", json!({})).await.unwrap();

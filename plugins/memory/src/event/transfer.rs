@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, GroupState, LogExport, LogRecord, PENDING_MAX, PendingEvent, Position, Result, time,
+    DriverError, ErrorKind, Event, GroupState, Kept, LogExport, LogRecord, PENDING_MAX, PendingEvent, Position, Result, time,
 };
 
 use super::{Log, Member, MemoryEventStore};
@@ -52,8 +52,13 @@ impl MemoryEventStore {
             records.push_back(LogRecord::Group { group, cursor: member.state.cursor() });
             let due = |delay: Duration| if delay.is_zero() { 0 } else { clock + delay.as_millis() as i64 };
             let pending = member.state.pending(now);
-            let events: Vec<_> =
-                pending.map(|(position, attempt, delay)| PendingEvent { position, attempt, due: due(delay) }).collect();
+            let kept = |kept: Kept| PendingEvent {
+                position: kept.position,
+                attempt: kept.attempt,
+                due: due(kept.delay),
+                note: kept.note.as_deref().map(str::to_owned),
+            };
+            let events: Vec<_> = pending.map(kept).collect();
             for events in events.chunks(PENDING_MAX) {
                 records.push_back(LogRecord::Pending { group: name.clone(), events: events.to_vec() });
             }
@@ -85,10 +90,12 @@ impl MemoryEventStore {
                 LogRecord::Pending { group, events } => {
                     let member = groups.get_mut(group).ok_or_else(|| conflict(format!("no group `{group}`")))?;
                     let clock = time::now();
-                    for PendingEvent { position, attempt, due } in events {
+                    for PendingEvent { position, attempt, due, note } in events {
                         let event = log.at(*position).ok_or_else(|| conflict(format!("no event at {position}")))?;
                         let delay = Duration::from_millis(due.saturating_sub(clock).max(0) as u64);
-                        member.state.restore(*position, event.stream(), *attempt, delay);
+                        let note = note.as_deref().map(Arc::from);
+                        let kept = Kept { position: *position, attempt: *attempt, delay, note };
+                        member.state.restore(event.stream(), kept);
                     }
                 }
             }

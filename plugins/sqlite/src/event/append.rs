@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position, Result,
-    Stream,
+    Append, Appended, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position, Result,
+    Quiet, Stream,
 };
 
 use super::names::Names;
@@ -45,6 +45,8 @@ enum State {
 /// The log as the transaction that runs leaves it.
 struct Log {
     head: Position,
+    /// Time of the last event.
+    time: Millis,
     names: Arc<Names>,
     tails: Tails,
     /// When claims that have ended are looked for again.
@@ -65,11 +67,15 @@ impl Writer {
     pub(super) fn open(path: &Path, format: &'static Format) -> Result<Writer> {
         let mut connection = open_writer(path, format)?;
         let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
-        let head: i64 = connection
-            .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
-            .map_err(fault("open"))?;
+        let (head, time): (i64, Millis) = connection
+            .query_row("SELECT position, time FROM events ORDER BY position DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()
+            .map_err(fault("open"))?
+            .unwrap_or((0, Millis::MIN));
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        let log = Log { head: head as Position, names, tails: Tails::default(), next_removal: 0 };
+        let log = Log { head: head as Position, time, names, tails: Tails::default(), next_removal: 0 };
         Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
     }
 
@@ -121,12 +127,12 @@ impl Writer {
         batch: &[Append],
         atomic: bool,
         published: &RwLock<Arc<Names>>,
-    ) -> Result<Vec<Result<Position, Conflict>>> {
+    ) -> Result<Vec<Result<Appended, Conflict>>> {
         if self.state == State::Unknown {
             self.recover()?;
             *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         }
-        let (head, names) = (self.log.head, Arc::clone(&self.log.names));
+        let (head, time, names) = (self.log.head, self.log.time, Arc::clone(&self.log.names));
         // Stays if the work panics.
         self.state = State::Unknown;
         let result = self.transaction(batch, atomic);
@@ -136,8 +142,7 @@ impl Writer {
                 *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
             }
         } else {
-            self.log.head = head;
-            self.log.names = names;
+            (self.log.head, self.log.time, self.log.names) = (head, time, names);
             self.log.tails.rolled_back();
         }
         self.checkpointer.after_commit(&self.connection);
@@ -152,7 +157,7 @@ impl Writer {
     /// Puts records of an export into the log; see [`snaphook_driver::EventStore::import`].
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
-        let (head, names) = (self.log.head, Arc::clone(&self.log.names));
+        let (head, time, names) = (self.log.head, self.log.time, Arc::clone(&self.log.names));
         let put = transfer::begin_import(&self.connection)
             .and_then(|()| self.log.import(&self.connection, records))
             .and_then(|()| self.execute("COMMIT").map_err(fault("import")));
@@ -160,7 +165,7 @@ impl Writer {
         self.log.tails = Tails::default();
         if let Err(error) = put {
             let _ = self.execute("ROLLBACK");
-            (self.log.head, self.log.names) = (head, names);
+            (self.log.head, self.log.time, self.log.names) = (head, time, names);
             return Err(error);
         }
         *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
@@ -169,7 +174,7 @@ impl Writer {
     }
 
     /// The answers, and whether anything was committed.
-    fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Position, Conflict>>, bool)> {
+    fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Appended, Conflict>>, bool)> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
         let answers = match self.log.rows(&self.connection, batch, atomic) {
             Ok(answers) => answers,
@@ -207,7 +212,7 @@ impl Log {
         connection: &Connection,
         batch: &[Append],
         atomic: bool,
-    ) -> Result<Vec<Result<Position, Conflict>>> {
+    ) -> Result<Vec<Result<Appended, Conflict>>> {
         if let Some(time) = batch.iter().map(|append| append.event.time).max()
             && time >= self.next_removal
         {
@@ -247,8 +252,8 @@ impl Log {
                 None => Arc::make_mut(&mut self.names).add(connection, &event.model).map_err(fault("import"))?,
             };
             let instance = event.instance.as_deref().map(Key::new);
-            insert_event(&mut insert, event, number, instance.as_ref(), position)?;
-            self.head = position;
+            insert_event(&mut insert, event, number, instance.as_ref(), position, event.time)?;
+            (self.head, self.time) = (position, event.time);
         }
         Ok(())
     }
@@ -258,22 +263,24 @@ impl Log {
         connection: &Connection,
         insert: &mut CachedStatement<'_>,
         append: &Append,
-    ) -> Result<Result<Position, Conflict>> {
+    ) -> Result<Result<Appended, Conflict>> {
         let event = &append.event;
         let instance = event.instance.as_deref().map(Key::new);
         let known = self.names.number(&event.model);
-        if let Err(conflict) = self.check(connection, append, known, instance.as_ref())? {
+        let time = event.time.max(self.time);
+        if let Err(conflict) = self.check(connection, append, known, instance.as_ref(), time)? {
             return Ok(Err(conflict));
         }
         let number = match known {
             Some(number) => number,
             None => Arc::make_mut(&mut self.names).add(connection, &event.model).map_err(fault("append"))?,
         };
-        let position = self.head + 1;
+        let after = self.head;
+        let position = after + 1;
         self.tails.moved(connection, number, instance.as_ref(), Tail { position, ended: event.kind.ends_stream() })?;
-        write(connection, insert, append, number, instance.as_ref(), position)?;
-        self.head = position;
-        Ok(Ok(position))
+        write(connection, insert, append, number, instance.as_ref(), position, time)?;
+        (self.head, self.time) = (position, time);
+        Ok(Ok(Appended { position, time, after }))
     }
 
     fn check(
@@ -282,6 +289,7 @@ impl Log {
         append: &Append,
         known: Option<i64>,
         instance: Option<&Key<'_>>,
+        time: Millis,
     ) -> Result<Result<(), Conflict>> {
         if append.expected != Expected::Any {
             let tail = self.tails.find(connection, known, instance)?;
@@ -302,10 +310,28 @@ impl Log {
                 return Ok(Err(Conflict::Required { stream: require.stream.clone(), last: tail.position }));
             }
         }
-        if append.claims.is_empty() { Ok(Ok(())) } else { self.check_claims(connection, append) }
+        if let Some(quiet) = &append.quiet
+            && let Some(last) = self.last_of_instances(connection, quiet).map_err(fault("append"))?
+        {
+            return Ok(Err(Conflict::NotQuiet { last }));
+        }
+        if append.claims.is_empty() { Ok(Ok(())) } else { self.check_claims(connection, append, time) }
     }
 
-    fn check_claims(&self, connection: &Connection, append: &Append) -> Result<Result<(), Conflict>> {
+    /// Position of the last event of a model's instances that came since.
+    fn last_of_instances(&self, connection: &Connection, quiet: &Quiet) -> rusqlite::Result<Option<Position>> {
+        let Some(number) = self.names.number(&quiet.model) else { return Ok(None) };
+        let last = connection
+            .prepare_cached(
+                "SELECT position FROM events INDEXED BY events_model
+                 WHERE model = ?1 AND position > ?2 AND instance IS NOT NULL ORDER BY position DESC LIMIT 1",
+            )?
+            .query_row(params![number, i64::try_from(quiet.since).unwrap_or(i64::MAX)], |row| row.get::<_, i64>(0))
+            .optional()?;
+        Ok(last.map(|last| last as Position))
+    }
+
+    fn check_claims(&self, connection: &Connection, append: &Append, time: Millis) -> Result<Result<(), Conflict>> {
         let own = append.event.stream();
         let released: HashSet<&str> = append.releases.iter().map(String::as_str).collect();
         let mut taken: HashMap<&str, &Stream> = HashMap::with_capacity(append.claims.len());
@@ -316,7 +342,7 @@ impl Log {
                 None if released.contains(key.as_str()) => None,
                 None => holder_of(connection, key)
                     .map_err(fault("append"))?
-                    .filter(|holder| !holder.has_expired(append.event.time)),
+                    .filter(|holder| !holder.has_expired(time)),
             };
             let gives_way = |current: &Holder| current.stream == *stream || *replaces == Some(current.position);
             if let Some(holder) = current.filter(|current| !gives_way(current)) {
@@ -334,6 +360,7 @@ fn write(
     number: i64,
     instance: Option<&Key<'_>>,
     position: Position,
+    time: Millis,
 ) -> Result<()> {
     let event = &append.event;
     let claims = || -> rusqlite::Result<()> {
@@ -349,7 +376,7 @@ fn write(
         Ok(())
     };
     claims().map_err(fault("append"))?;
-    insert_event(insert, event, number, instance, position)
+    insert_event(insert, event, number, instance, position, time)
 }
 
 fn insert_event(
@@ -358,6 +385,7 @@ fn insert_event(
     number: i64,
     instance: Option<&Key<'_>>,
     position: Position,
+    time: Millis,
 ) -> Result<()> {
     let json = |error: serde_json::Error| {
         DriverError::new(ErrorKind::Invalid, "append", "the event cannot be written as JSON").because(error)
@@ -372,7 +400,7 @@ fn insert_event(
             event.kind as i64,
             event.model_version as i64,
             event.revision as i64,
-            event.time,
+            time,
             Key::new(&event.id),
             event.request_id.as_deref().map(Key::new),
             event.actor,

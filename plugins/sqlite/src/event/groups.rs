@@ -4,14 +4,14 @@
 //! `release` return, without fsync. Callers that come at once share a transaction. After a power failure the file
 //! may be a little behind the log: then events are delivered again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use snaphook_driver::{
-    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, LogRecord, Position, Progress, Result,
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Kept, LogRecord, Position, Progress, Result,
     Stream, time,
 };
 
@@ -31,7 +31,7 @@ const FORMAT: Format = Format {
         CREATE TABLE groups(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, filter TEXT NOT NULL,
             cursor INTEGER NOT NULL);
         CREATE TABLE pending(number INTEGER, position INTEGER, attempt INTEGER NOT NULL, due INTEGER NOT NULL,
-            PRIMARY KEY(number, position)) WITHOUT ROWID;",
+            note TEXT, PRIMARY KEY(number, position)) WITHOUT ROWID;",
     synchronous: "NORMAL",
     cache_kib: 4 * 1024,
     log_pages: 1024,
@@ -79,6 +79,7 @@ impl Groups {
         let path = beside(log, "-groups");
         let mut connection = open_writer(&path, &FORMAT)?;
         check_log(&connection, identity).map_err(|error| error.with("path", path.display()))?;
+        add_notes(&connection).map_err(fault("open"))?;
         let checkpointer = Checkpointer::start(&path, &mut connection, &FORMAT)?;
         let groups = load(&connection, shared)?;
         let file = Mutex::new(Some(File { connection, checkpointer }));
@@ -196,7 +197,10 @@ impl Groups {
                     None => read::at(&self.shared, taken.position)?,
                 };
                 match event {
-                    Some(event) => deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token }),
+                    Some(event) => {
+                        let note = taken.note.as_deref().map(str::to_owned);
+                        deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
+                    }
                     // Only if somebody changed the files by hand.
                     None => drop(state.group.forget(taken.position)),
                 }
@@ -243,16 +247,39 @@ impl Groups {
         self.write(&member)
     }
 
-    pub(super) fn release(&self, name: &str, position: Position, token: u64, delay: Duration) -> Result<()> {
+    pub(super) fn release(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
         let member = self.member("release", name)?;
-        locked(&member.state).group.release(position, token, Instant::now(), delay);
+        locked(&member.state).group.release(position, token, Instant::now(), delay, note);
         self.write(&member)
     }
 
-    pub(super) fn renew(&self, name: &str, position: Position, token: u64, lease: Duration) -> Result<bool> {
+    pub(super) fn renew(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
         let member = self.member("renew", name)?;
-        let renewed = locked(&member.state).group.renew(position, token, Instant::now(), lease);
+        let renewed = locked(&member.state).group.renew(position, token, Instant::now(), lease, note);
+        if renewed && note.is_some() {
+            self.write(&member)?;
+        }
         Ok(renewed)
+    }
+
+    pub(super) fn is_done(&self, name: &str, stream: &Stream, position: Position) -> Result<bool> {
+        let member = self.member("is_done", name)?;
+        let is_done = locked(&member.state).group.is_done(stream, position);
+        Ok(is_done)
     }
 
     pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
@@ -391,12 +418,12 @@ fn keep(connection: &Connection, number: i64, progress: &Progress) -> rusqlite::
         .prepare_cached("UPDATE groups SET cursor = ?2 WHERE number = ?1")?
         .execute(params![number, progress.cursor as i64])?;
     let mut put = transaction.prepare_cached(
-        "INSERT INTO pending(number, position, attempt, due) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET attempt = ?3, due = ?4",
+        "INSERT INTO pending(number, position, attempt, due, note) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET attempt = ?3, due = ?4, note = ?5",
     )?;
-    for (position, attempt, delay) in &progress.put {
+    for Kept { position, attempt, delay, note } in &progress.put {
         let due = if delay.is_zero() { 0 } else { time::now() + delay.as_millis() as i64 };
-        put.execute(params![number, *position as i64, attempt, due])?;
+        put.execute(params![number, *position as i64, attempt, due, note.as_deref()])?;
     }
     let mut remove = transaction.prepare_cached("DELETE FROM pending WHERE number = ?1 AND position = ?2")?;
     for position in &progress.remove {
@@ -424,9 +451,9 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
         // log may have been put in place.
         let cursor = (cursor as Position).min(shared.head());
         let mut state = GroupState::new(cursor, token_base());
-        for (position, (attempt, delay)) in pending(connection, number).map_err(fault("open"))? {
-            if let Some(event) = read::at(shared, position)?.filter(|_| position <= cursor) {
-                state.restore(position, event.stream(), attempt, delay);
+        for kept in pending(connection, number).map_err(fault("open"))? {
+            if let Some(event) = read::at(shared, kept.position)?.filter(|event| event.position <= cursor) {
+                state.restore(event.stream(), kept);
             }
         }
         groups.insert(name, Arc::new(Member::new(number, State { filter, group: state })));
@@ -434,15 +461,26 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
     Ok(groups)
 }
 
-fn pending(connection: &Connection, number: i64) -> rusqlite::Result<BTreeMap<Position, (u32, Duration)>> {
+/// By position.
+fn pending(connection: &Connection, number: i64) -> rusqlite::Result<Vec<Kept>> {
     let now = time::now();
     connection
-        .prepare_cached("SELECT position, attempt, due FROM pending WHERE number = ?1")?
+        .prepare_cached("SELECT position, attempt, due, note FROM pending WHERE number = ?1 ORDER BY position")?
         .query_map([number], |row| {
             let delay = Duration::from_millis(row.get::<_, i64>(2)?.saturating_sub(now).max(0) as u64);
-            Ok((row.get::<_, i64>(0)? as Position, (row.get(1)?, delay)))
+            let note = row.get::<_, Option<String>>(3)?.map(Arc::from);
+            Ok(Kept { position: row.get::<_, i64>(0)? as Position, attempt: row.get(1)?, delay, note })
         })?
         .collect()
+}
+
+/// Files that were made before events had notes get the column; an older program does not see it.
+fn add_notes(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT count(*) FROM pragma_table_info('pending') WHERE name = 'note'";
+    match connection.query_row(sql, [], |row| row.get(0))? {
+        true => Ok(()),
+        false => connection.execute_batch("ALTER TABLE pending ADD COLUMN note TEXT"),
+    }
 }
 
 /// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are

@@ -353,7 +353,7 @@ mod tests {
         let append = |model: &str| {
             let batch = [snaphook_driver_testkit::sample::create(model, "i", "{}")];
             let append = |writer: &mut super::super::Writer| writer.append(&batch, false, &shared.names);
-            *shared.writing("append", append).unwrap()[0].as_ref().unwrap()
+            shared.writing("append", append).unwrap()[0].as_ref().unwrap().position
         };
         let first = append("a");
         let mut seen = Vec::new();

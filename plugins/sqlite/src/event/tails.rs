@@ -170,11 +170,10 @@ fn tail(row: Option<(i64, i64)>) -> Result<Tail> {
 
 #[cfg(test)]
 mod tests {
-    use snaphook_driver::{Append, Conflict, EventKind, Expected};
+    use snaphook_driver::{Append, Appended, Conflict, EventKind, Expected};
     use snaphook_driver_testkit::sample::{any, create};
 
     use super::super::SqliteEventStore;
-    use super::*;
 
     fn uuid(number: u32) -> String {
         format!("0190a6c4-5f8b-7cde-8f01-2345{number:08x}")
@@ -184,7 +183,7 @@ mod tests {
         store: &SqliteEventStore,
         batch: &[Append],
         atomic: bool,
-    ) -> Vec<std::result::Result<Position, Conflict>> {
+    ) -> Vec<std::result::Result<Appended, Conflict>> {
         let shared = &store.shared;
         shared.writing("append", |writer| writer.append(batch, atomic, &shared.names)).unwrap()
     }

@@ -180,11 +180,12 @@ impl Snapshot {
         let events: Vec<PendingEvent> = self
             .groups
             .prepare_cached(
-                "SELECT position, attempt, due FROM pending WHERE number = ?1 AND position > ?2
+                "SELECT position, attempt, due, note FROM pending WHERE number = ?1 AND position > ?2
                  ORDER BY position LIMIT ?3",
             )?
             .query_map(params![number, after, PENDING_MAX as i64], |row| {
-                Ok(PendingEvent { position: row.get::<_, i64>(0)? as Position, attempt: row.get(1)?, due: row.get(2)? })
+                let position = row.get::<_, i64>(0)? as Position;
+                Ok(PendingEvent { position, attempt: row.get(1)?, due: row.get(2)?, note: row.get(3)? })
             })?
             .collect::<rusqlite::Result<_>>()?;
         let Some(last) = events.last() else {
@@ -235,10 +236,11 @@ pub(super) fn put_groups(connection: &Connection, records: &[LogRecord]) -> rusq
             LogRecord::Pending { group, events } => {
                 let number: i64 =
                     transaction.query_row("SELECT number FROM groups WHERE name = ?1", [group], |row| row.get(0))?;
-                let mut put = transaction
-                    .prepare_cached("INSERT INTO pending(number, position, attempt, due) VALUES (?1, ?2, ?3, ?4)")?;
-                for event in events {
-                    put.execute(params![number, event.position as i64, event.attempt, event.due])?;
+                let mut put = transaction.prepare_cached(
+                    "INSERT INTO pending(number, position, attempt, due, note) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?;
+                for PendingEvent { position, attempt, due, note } in events {
+                    put.execute(params![number, *position as i64, attempt, due, note])?;
                 }
             }
             _ => {}

@@ -320,10 +320,10 @@ async fn filled(folder: &tempfile::TempDir, rows: u64, text: &str) -> SqliteMode
         unique: Vec::new(),
         record: Json::trusted("{}"),
     };
-    store.define(None, &shape, &CarryOver::default(), 1).await.unwrap();
+    store.define(0, None, &shape, &CarryOver::default(), 1).await.unwrap();
     let events: Vec<Event> =
         (0..rows).map(|row| create(row + 2, &format!("i{row:06}"), json!({"n": row, "t": text}).to_string())).collect();
-    store.apply(&events, rows + 1).await.unwrap();
+    store.apply(0, &events, rows + 1).await.unwrap();
     store
 }
 

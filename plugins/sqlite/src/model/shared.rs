@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use snaphook_driver::{Budget, DriverError, ErrorKind, Event, Position, Result};
+use snaphook_driver::{Budget, DriverError, ErrorKind, Event, Position, Result, moves_checkpoint};
 
 use super::garbage;
 use super::names::Counter;
@@ -71,15 +71,17 @@ impl Shared {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
     }
 
-    /// Runs work that moves the checkpoint to `position`, in one transaction with it, unless it is there already.
+    /// Runs work that moves the checkpoint to `position`, in one transaction with it, unless it is there already;
+    /// see [`moves_checkpoint`].
     pub(super) fn writing(
         &self,
         operation: &'static str,
+        after: Position,
         position: Position,
         work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
     ) -> Result<()> {
         self.transaction(operation, |writer| {
-            if position <= writer.state.checkpoint {
+            if !moves_checkpoint(operation, writer.state.checkpoint, after, position)? {
                 return Ok(None);
             }
             let publish = work(writer)?;

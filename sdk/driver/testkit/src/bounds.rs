@@ -31,7 +31,7 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
     let events: Vec<_> = (0..20_000_u64)
         .map(|number| created(2 + number, "m", &format!("i{number:05}"), &json!({"n": number, "t": text})))
         .collect();
-    store.apply(&events, 30_000).await.unwrap();
+    store.apply(0, &events, 30_000).await.unwrap();
     let slow = [condition(&["t"], Like("%a_b%".into()))];
     assert_eq!(store.count("m", &slow, &Budget::new(GENEROUS)).await.unwrap(), 0);
     for (limits, what) in [
@@ -66,7 +66,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
     let text = "a".repeat(20_000);
     let events: Vec<_> =
         (0..2000_u64).map(|number| created(2 + number, "m", &format!("i{number:04}"), &json!({"t": text}))).collect();
-    store.apply(&events, 3000).await.unwrap();
+    store.apply(0, &events, 3000).await.unwrap();
     // More than 10^10 comparisons of characters.
     let filter = vec![condition(&["t"], Like(format!("%{}_b%", "a".repeat(400))))];
     let budget = Budget::new(GENEROUS);
@@ -147,7 +147,7 @@ pub async fn numbers_are_exact_whatever_their_digits(subject: &Subject) {
             .collect();
         let events: Vec<_> =
             rows.iter().enumerate().map(|(index, (id, data))| created(index as Position + 2, "m", id, data)).collect();
-        store.apply(&events, 1000).await.unwrap();
+        store.apply(0, &events, 1000).await.unwrap();
         for path in [&["i"][..], &["n"], &["a"], &["deep", "x"]] {
             for number in &numbers {
                 let list = vec![number.clone(), numbers[0].clone()];
@@ -222,7 +222,7 @@ pub async fn data_is_read_as_it_stands(subject: &Subject) {
         let mut rows = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let (id, position) = (format!("i{index:02}"), index as Position + 2);
-            store.apply(&[change(EventKind::InstanceCreated, position, "m", &id, Some(text))], position).await.unwrap();
+            store.apply(0, &[change(EventKind::InstanceCreated, position, "m", &id, Some(text))], position).await.unwrap();
             rows.push((id, Json::trusted(*text).to_value().unwrap()));
         }
         let values = [json!(1), json!(2), json!(5), json!("a"), json!("b"), json!("a\0b"), json!("b🎈"), json!(true)];
@@ -247,7 +247,7 @@ pub async fn data_is_read_as_it_stands(subject: &Subject) {
 pub async fn lists_of_any_length(subject: &Subject) {
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("n", Integer)], &[&["n"]]), 1).await;
-    store.apply(&[created(2, "m", "a", &json!({"n": 5}))], 2).await.unwrap();
+    store.apply(0, &[created(2, "m", "a", &json!({"n": 5}))], 2).await.unwrap();
     for count in [0, 1, 1000, 5000, 40_000, 200_000] {
         let values: Vec<Value> = (0..count).map(Value::from).collect();
         for operator in [In(values.clone()), Nin(values)] {

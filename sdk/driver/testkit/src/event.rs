@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
-    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
+    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Quiet, Require, Stream,
 };
 
 use crate::Subject;
-use crate::sample::{any, append, append_one, create, event, try_append, uuid};
+use crate::sample::{any, append, append_all, append_one, create, event, try_append, uuid};
 
 /// Longer than anything that is waited for takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -72,13 +72,14 @@ pub async fn events_come_back_as_they_were(subject: &Subject) {
     ];
     full.request_id = Some("req-1".into());
     full.time = 1_700_000_000_123;
-    let bare = event(EventKind::InstanceDeleted, &stream, None);
+    let mut bare = event(EventKind::InstanceDeleted, &stream, None);
+    bare.time = full.time;
     let mut definition = event(EventKind::ModelCreated, &Stream::of_model("m"), Some("null"));
     definition.id = "NOT A UUID".into();
     definition.request_id = Some(uuid());
     definition.time = -1;
     let mut expected = Vec::new();
-    for event in [full, bare, definition] {
+    for event in [definition, full, bare] {
         let position = append_one(&*store, append(event.clone())).await;
         expected.push(Event { position, ..event });
     }
@@ -90,11 +91,11 @@ pub async fn positions_rise_and_head_follows(subject: &Subject) {
     let store = subject.event().await;
     assert_eq!(store.head().await.unwrap(), 0);
     assert_eq!(store.read(&query(0, 10), None).await.unwrap().head, 0);
-    assert_eq!(store.append(&[], false).await.unwrap(), []);
+    assert_eq!(append_all(&*store, &[], false).await, []);
     let mut last = 0;
     for size in [1, 3, 10] {
         let batch: Vec<Append> = (0..size).map(|_| any("m", "a")).collect();
-        for answer in store.append(&batch, false).await.unwrap() {
+        for answer in append_all(&*store, &batch, false).await {
             let position = answer.unwrap();
             assert!(position > last, "{position} after {last}");
             last = position;
@@ -141,17 +142,17 @@ pub async fn expectations_are_checked(subject: &Subject) {
 pub async fn rows_fail_for_themselves(subject: &Subject) {
     let store = subject.event().await;
     let batch = [create("m", "a", "{}"), create("m", "a", "{}"), create("m", "b", "{}")];
-    let answers = store.append(&batch, false).await.unwrap();
+    let answers = append_all(&*store, &batch, false).await;
     let first = *answers[0].as_ref().unwrap();
     assert_eq!(answers[1], Err(Conflict::Stream { last: first, ended: false }));
     assert!(*answers[2].as_ref().unwrap() > first);
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 2);
-    let answers = store.append(&[create("m", "a", "{}"), create("m", "b", "{}")], false).await.unwrap();
+    let answers = append_all(&*store, &[create("m", "a", "{}"), create("m", "b", "{}")], false).await;
     assert!(answers.iter().all(Result::is_err));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 2);
     // A model that only a failed row named leaves no trace that disturbs the next.
     let ghost = Append { expected: Expected::At(9), ..create("ghost", "a", "{}") };
-    let answers = store.append(&[ghost, create("other", "a", "{}")], false).await.unwrap();
+    let answers = append_all(&*store, &[ghost, create("other", "a", "{}")], false).await;
     assert!(answers[0].is_err() && answers[1].is_ok());
     append_one(&*store, create("ghost", "a", "{}")).await;
     let models: Vec<String> = all(&*store, EventFilter::default()).await.into_iter().map(|event| event.model).collect();
@@ -169,13 +170,13 @@ pub async fn atomic_batches_are_all_or_nothing(subject: &Subject) {
     let first = append_one(&*store, create("m", "a", "{}")).await;
     let mut claiming = create("new", "b", "{}");
     claiming.claims = vec![claim("k")];
-    let answers = store.append(&[claiming, create("m", "a", "{}"), create("m", "c", "{}")], true).await.unwrap();
+    let answers = append_all(&*store, &[claiming, create("m", "a", "{}"), create("m", "c", "{}")], true).await;
     let conflict = Err(Conflict::Stream { last: first, ended: false });
     assert_eq!(answers, [Err(Conflict::Batch), conflict, Err(Conflict::Batch)]);
     assert_eq!(store.head().await.unwrap(), first);
     assert_eq!(store.holder("k").await.unwrap(), None);
     assert_eq!(store.last(&Stream::of_instance("new", "b"), Position::MAX).await.unwrap(), None);
-    let answers = store.append(&[create("new", "b", "{}"), create("m", "c", "{}")], true).await.unwrap();
+    let answers = append_all(&*store, &[create("new", "b", "{}"), create("m", "c", "{}")], true).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 3);
     store.close().await.unwrap();
@@ -203,14 +204,73 @@ pub async fn required_streams_must_not_have_moved(subject: &Subject) {
     );
     // Within one batch, a row sees what the rows before it did.
     let update = append(event(EventKind::ModelUpdated, &model, Some("{}")));
-    let answers = store.append(&[update, with(vec![require(&model, changed)])], false).await.unwrap();
+    let answers = append_all(&*store, &[update, with(vec![require(&model, changed)])], false).await;
     let last = *answers[0].as_ref().unwrap();
     assert_eq!(answers[1], Err(Conflict::Required { stream: model.clone(), last }));
     if store.capabilities().atomic_batch {
         let update = append(event(EventKind::ModelUpdated, &model, Some("{}")));
-        let answers = store.append(&[update, with(vec![require(&model, last)])], true).await.unwrap();
+        let answers = append_all(&*store, &[update, with(vec![require(&model, last)])], true).await;
         assert_eq!(answers[0], Err(Conflict::Batch));
         try_append(&*store, with(vec![require(&model, last)])).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+pub async fn quiet_models(subject: &Subject) {
+    let store = subject.event().await;
+    let quiet = |since| {
+        let change = event(EventKind::ModelUpdated, &Stream::of_model("m"), Some("{}"));
+        Append { quiet: Some(Quiet { model: "m".into(), since }), ..append(change) }
+    };
+    // A model that no event has named is quiet, and so is one without instances.
+    let defined = append_one(&*store, quiet(0)).await;
+    let first = append_one(&*store, any("m", "a")).await;
+    let noisy = |last| Err(Conflict::NotQuiet { last });
+    assert_eq!(try_append(&*store, quiet(0)).await, noisy(first));
+    assert_eq!(try_append(&*store, quiet(defined)).await, noisy(first));
+    append_one(&*store, quiet(first)).await;
+    // Others' instances and the model's definitions disturb nobody.
+    let other = append_one(&*store, any("n", "a")).await;
+    append_one(&*store, quiet(first)).await;
+    append_one(&*store, quiet(other)).await;
+    append_one(&*store, quiet(Position::MAX)).await;
+    // Rows before it in its batch count; a deletion is an event like any other.
+    let gone = append(event(EventKind::InstanceDeleted, &Stream::of_instance("m", "a"), None));
+    let answers = append_all(&*store, &[gone, quiet(first)], false).await;
+    let last = answers[0].clone().unwrap();
+    assert_eq!(answers[1], noisy(last));
+    if store.capabilities().atomic_batch {
+        let answers = append_all(&*store, &[any("m", "b"), quiet(last)], true).await;
+        assert_eq!(answers[0], Err(Conflict::Batch));
+        assert!(matches!(answers[1], Err(Conflict::NotQuiet { .. })), "{answers:?}");
+        append_one(&*store, quiet(last)).await;
+    }
+    store.close().await.unwrap();
+}
+
+pub async fn times_never_go_back(subject: &Subject) {
+    let at = |time| Append { event: Event { time, ..any("m", "a").event }, ..any("m", "a") };
+    let store = subject.event().await;
+    let mut expected = Vec::new();
+    for (batch, times) in [
+        (&[5000, 4000, 6000][..], [5000, 5000, 6000]),
+        // A row that conflicts has no time.
+        (&[5999, 7000, 1], [6000, 7000, 7000]),
+    ] {
+        let batch: Vec<Append> = batch.iter().map(|time| at(*time)).collect();
+        let conflict = Append { expected: Expected::At(u64::MAX), ..at(9000) };
+        let answers = store.append(&[&[conflict][..], &batch].concat(), false).await.unwrap();
+        let found: Vec<_> = answers[1..].iter().map(|answer| answer.as_ref().unwrap().time).collect();
+        assert_eq!(found, times);
+        expected.extend(times);
+        let kept: Vec<_> = all(&*store, EventFilter::default()).await.iter().map(|event| event.time).collect();
+        assert_eq!(kept, expected);
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let store = subject.event().await;
+    if store.capabilities().durable {
+        assert_eq!(store.append(&[at(3)], false).await.unwrap()[0].as_ref().unwrap().time, 7000);
     }
     store.close().await.unwrap();
 }
@@ -275,7 +335,7 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
         claims: vec![Claim { replaces: Some(position), ..claim("one") }],
         ..any("m", id)
     };
-    let answers = store.append(&[replacing("d", held), replacing("e", held)], false).await.unwrap();
+    let answers = append_all(&*store, &[replacing("d", held), replacing("e", held)], false).await;
     let position = *answers[0].as_ref().unwrap();
     let holder = Holder::new(Stream::of_instance("m", "d"), position);
     assert_eq!(answers[1], Err(Conflict::Claimed { key: "one".into(), holder: holder.clone() }));
@@ -344,13 +404,13 @@ pub async fn claims_expire(subject: &Subject) {
 pub async fn claims_within_one_batch(subject: &Subject) {
     let store = subject.event().await;
     let taking = |id: &str, key: &str| Append { claims: vec![claim(key)], ..any("m", id) };
-    let answers = store.append(&[taking("a", "k"), taking("b", "k"), taking("c", "l")], false).await.unwrap();
+    let answers = append_all(&*store, &[taking("a", "k"), taking("b", "k"), taking("c", "l")], false).await;
     let first = *answers[0].as_ref().unwrap();
     let holder = Holder::new(Stream::of_instance("m", "a"), first);
     assert_eq!(answers[1], Err(Conflict::Claimed { key: "k".into(), holder }));
     assert!(answers[2].is_ok());
     let releasing = Append { releases: vec!["k".into()], ..any("m", "a") };
-    let answers = store.append(&[releasing, taking("b", "k")], false).await.unwrap();
+    let answers = append_all(&*store, &[releasing, taking("b", "k")], false).await;
     assert!(answers.iter().all(Result::is_ok));
     // One event that gives the same key to two holders.
     let two = Append {
@@ -555,7 +615,7 @@ pub async fn many_events(subject: &Subject) {
         let batch: Vec<Append> = (start..start + 1000)
             .map(|number| create(&format!("m{}", number % 10), &uuid(), &format!("{{\"n\":{number}}}")))
             .collect();
-        assert!(store.append(&batch, false).await.unwrap().iter().all(Result::is_ok));
+        assert!(append_all(&*store, &batch, false).await.iter().all(Result::is_ok));
     }
     let filter = EventFilter { model: Some("m7".into()), ..EventFilter::default() };
     let (mut after, mut found) = (0, 0);
@@ -599,7 +659,7 @@ pub async fn a_reader_misses_nothing(subject: &Subject) {
             while positions.len() < COUNT {
                 let batch: Vec<Append> = (0..1 + positions.len() % 7).map(|_| any("m", "a")).collect();
                 let answers = runtime.block_on(store.append(&batch, false)).unwrap();
-                positions.extend(answers.into_iter().map(Result::unwrap));
+                positions.extend(answers.into_iter().map(|answer| answer.unwrap().position));
             }
             positions
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use snaphook_driver::{
-    Append, Claim, ErrorKind, EventFilter, EventKind, EventQuery, EventStore, Expected, Group, LogRecord, PENDING_MAX,
+    Append, Claim, ErrorKind, EventFilter, EventKind, EventQuery, EventStore, Expected, Group, LogRecord, PENDING_MAX, PendingEvent,
     Stream,
 };
 
@@ -65,8 +65,8 @@ async fn fill(store: &dyn EventStore) {
     let done: Vec<_> = some[..5].iter().map(|delivery| (delivery.event.position, delivery.token)).collect();
     store.ack("part", &done).await.unwrap();
     let delayed = &some[5];
-    store.release("part", delayed.event.position, delayed.token, LEASE).await.unwrap();
-    store.release("part", some[6].event.position, some[6].token, Duration::ZERO).await.unwrap();
+    store.release("part", delayed.event.position, delayed.token, LEASE, Some("ü\0 noted")).await.unwrap();
+    store.release("part", some[6].event.position, some[6].token, Duration::ZERO, None).await.unwrap();
 }
 
 pub async fn a_copy_has_everything(subject: &Subject) {
@@ -107,7 +107,8 @@ pub async fn a_copy_has_everything(subject: &Subject) {
             match (found, expected) {
                 (LogRecord::Pending { events: found, .. }, LogRecord::Pending { events: expected, .. }) => {
                     for (found, expected) in found.iter().zip(expected) {
-                        assert_eq!((found.position, found.attempt), (expected.position, expected.attempt));
+                        let exact = |event: &PendingEvent| (event.position, event.attempt, event.note.clone());
+                        assert_eq!(exact(found), exact(expected));
                         assert!((found.due - expected.due).abs() <= 1000, "{found:?} {expected:?}");
                     }
                 }

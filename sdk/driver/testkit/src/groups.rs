@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Append, Delivery, EventFilter, EventKind, EventStore, Group, Position, Stream};
+use snaphook_driver::{
+    Append, Delivery, ErrorKind, EventFilter, EventKind, EventStore, Group, NOTE_BYTES_MAX, Position, Stream,
+};
 
 use crate::Subject;
 use crate::sample::{any, append, append_one, create, event};
@@ -110,18 +112,18 @@ pub async fn leases_end_and_tokens_grow_old(subject: &Subject) {
     assert_eq!((new.event.position, new.attempt), (position, 2));
     assert_ne!(new.token, old.token);
     // The old owner is out.
-    assert!(!store.renew("g", position, old.token, LEASE).await.unwrap());
-    store.release("g", position, old.token, Duration::ZERO).await.unwrap();
+    assert!(!store.renew("g", position, old.token, LEASE, None).await.unwrap());
+    store.release("g", position, old.token, Duration::ZERO, None).await.unwrap();
     ack(&*store, "g", &old).await;
     store.ack("g", &[(position, 0), (later, new.token), (later + 100, 1)]).await.unwrap();
     assert_eq!(store.claim("g", 10, LEASE).await.unwrap(), []);
     assert_eq!(store.lag("g").await.unwrap().0, 2);
     // The new one holds on.
-    assert!(store.renew("g", position, new.token, SHORT).await.unwrap());
-    assert!(store.renew("g", position, new.token, LEASE).await.unwrap());
+    assert!(store.renew("g", position, new.token, SHORT, None).await.unwrap());
+    assert!(store.renew("g", position, new.token, LEASE, None).await.unwrap());
     assert_eq!(store.claim("g", 10, LEASE).await.unwrap(), []);
     ack(&*store, "g", &new).await;
-    assert!(!store.renew("g", position, new.token, LEASE).await.unwrap());
+    assert!(!store.renew("g", position, new.token, LEASE, None).await.unwrap());
     assert_eq!(positions(&store.claim("g", 10, LEASE).await.unwrap()), [later]);
     store.close().await.unwrap();
 }
@@ -136,8 +138,8 @@ pub async fn released_events_come_back_after_their_delay(subject: &Subject) {
     assert_eq!(positions(&deliveries), [first, other]);
     let started = Instant::now();
     let delay = Duration::from_millis(80);
-    store.release("g", first, deliveries[0].token, delay).await.unwrap();
-    store.release("g", other, deliveries[1].token, Duration::ZERO).await.unwrap();
+    store.release("g", first, deliveries[0].token, delay, None).await.unwrap();
+    store.release("g", other, deliveries[1].token, Duration::ZERO, None).await.unwrap();
     // Without a delay at once; with one not before, and nothing of its stream overtakes it.
     let again = store.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(positions(&again), [other]);
@@ -147,10 +149,72 @@ pub async fn released_events_come_back_after_their_delay(subject: &Subject) {
     assert_eq!(positions(&again), [first]);
     assert_eq!(again[0].attempt, 2);
     // A released event is nobody's.
-    store.release("g", first, again[0].token, LEASE).await.unwrap();
+    store.release("g", first, again[0].token, LEASE, None).await.unwrap();
     ack(&*store, "g", &again[0]).await;
-    assert!(!store.renew("g", first, again[0].token, LEASE).await.unwrap());
+    assert!(!store.renew("g", first, again[0].token, LEASE, None).await.unwrap());
     assert_eq!(store.lag("g").await.unwrap().0, 3);
+    store.close().await.unwrap();
+}
+
+pub async fn notes_stay_with_their_event(subject: &Subject) {
+    let mut store = subject.event().await;
+    store.create_group(&group("g"), 0).await.unwrap();
+    let (first, second) = (append_one(&*store, any("m", "a")).await, append_one(&*store, any("m", "a")).await);
+    let long = "ü".repeat(NOTE_BYTES_MAX / 2);
+    let mut expected: Option<String> = None;
+    for (round, note) in [None, Some("one\0 \"'"), None, Some(&*long), Some("")].into_iter().enumerate() {
+        let delivery = claim_some(&*store, "g", LEASE).await.remove(0);
+        assert_eq!((delivery.event.position, &delivery.note), (first, &expected), "{round}");
+        if round == 3 {
+            // While it is worked on, and a later one without a note leaves it.
+            assert!(store.renew("g", first, delivery.token, LEASE, note).await.unwrap());
+            assert!(store.renew("g", first, delivery.token, LEASE, None).await.unwrap());
+            store.release("g", first, delivery.token, Duration::ZERO, None).await.unwrap();
+        } else {
+            store.release("g", first, delivery.token, Duration::ZERO, note).await.unwrap();
+        }
+        expected = note.map(str::to_owned).or(expected);
+        // The old owner notes nothing any more.
+        assert!(!store.renew("g", first, delivery.token, LEASE, Some("late")).await.unwrap());
+        store.release("g", first, delivery.token, Duration::ZERO, Some("late")).await.unwrap();
+        if store.capabilities().durable {
+            store.close().await.unwrap();
+            drop(store);
+            store = subject.event().await;
+        }
+    }
+    let delivery = claim_some(&*store, "g", LEASE).await.remove(0);
+    assert_eq!(delivery.note.as_deref(), Some(""));
+    ack(&*store, "g", &delivery).await;
+    // It is the event's, not the stream's.
+    let next = claim_some(&*store, "g", LEASE).await.remove(0);
+    assert_eq!((next.event.position, next.note), (second, None));
+    store.close().await.unwrap();
+}
+
+pub async fn what_is_done(subject: &Subject) {
+    let store = subject.event().await;
+    store.create_group(&group("g"), 0).await.unwrap();
+    let stream = |id| Stream::of_instance("m", id);
+    let mut positions = Vec::new();
+    for id in ["a", "a", "b"] {
+        positions.push(append_one(&*store, any("m", id)).await);
+    }
+    let done = async |expected: [bool; 3]| {
+        for ((id, position), expected) in ["a", "a", "b"].into_iter().zip(&positions).zip(expected) {
+            assert_eq!(store.is_done("g", &stream(id), *position).await.unwrap(), expected, "{id} {position}");
+        }
+    };
+    done([false; 3]).await;
+    let deliveries = store.claim("g", 10, LEASE).await.unwrap();
+    done([false; 3]).await;
+    ack(&*store, "g", &deliveries[1]).await;
+    done([false, false, true]).await;
+    ack(&*store, "g", &deliveries[0]).await;
+    done([true, false, true]).await;
+    ack(&*store, "g", &claim_some(&*store, "g", LEASE).await[0]).await;
+    done([true; 3]).await;
+    assert_eq!(store.is_done("none", &stream("a"), 1).await.unwrap_err().kind(), ErrorKind::Invalid);
     store.close().await.unwrap();
 }
 
@@ -213,11 +277,11 @@ pub async fn groups_are_listed_and_forgotten(subject: &Subject) {
 
 pub async fn unknown_groups_are_refused(subject: &Subject) {
     let store = subject.event().await;
-    let invalid = snaphook_driver::ErrorKind::Invalid;
+    let invalid = ErrorKind::Invalid;
     assert_eq!(store.claim("g", 1, LEASE).await.unwrap_err().kind(), invalid);
     assert_eq!(store.ack("g", &[(1, 1)]).await.unwrap_err().kind(), invalid);
-    assert_eq!(store.release("g", 1, 1, LEASE).await.unwrap_err().kind(), invalid);
-    assert_eq!(store.renew("g", 1, 1, LEASE).await.unwrap_err().kind(), invalid);
+    assert_eq!(store.release("g", 1, 1, LEASE, None).await.unwrap_err().kind(), invalid);
+    assert_eq!(store.renew("g", 1, 1, LEASE, None).await.unwrap_err().kind(), invalid);
     assert_eq!(store.lag("g").await.unwrap_err().kind(), invalid);
     store.close().await.unwrap();
 }
@@ -274,7 +338,7 @@ pub async fn progress_survives_reopening(subject: &Subject) {
     assert_eq!(positions(&deliveries), written[..3]);
     // `a` is done, `b` is held, `c` failed once and waits.
     ack(&*store, "g", &deliveries[0]).await;
-    store.release("g", written[2], deliveries[2].token, Duration::ZERO).await.unwrap();
+    store.release("g", written[2], deliveries[2].token, Duration::ZERO, None).await.unwrap();
     let lag = store.lag("g").await.unwrap();
     store.close().await.unwrap();
     drop(store);

@@ -132,8 +132,8 @@ pub async fn append_until_killed(subject: &Subject) {
     while started.elapsed() < LIFE {
         let batch: Vec<Append> =
             (0..1 + number % 13).map(|row| claiming(&format!("{}-{number}-{row}", std::process::id()))).collect();
-        for position in store.append(&batch, number.is_multiple_of(2)).await.unwrap() {
-            println!("{MARK}{}", position.unwrap());
+        for appended in store.append(&batch, number.is_multiple_of(2)).await.unwrap() {
+            println!("{MARK}{}", appended.unwrap().position);
         }
         for delivery in store.claim("g", 20, Duration::from_secs(60)).await.unwrap() {
             store.ack("g", &[(delivery.event.position, delivery.token)]).await.unwrap();
@@ -187,7 +187,7 @@ pub async fn apply_until_killed(subject: &Subject) {
             .map(|step| created(position + step, "m", &id(position + step), &json!({"n": step, "x": "y".repeat(500)})))
             .collect();
         position = events.last().map_or(position, |event| event.position);
-        store.apply(&events, position).await.unwrap();
+        store.apply(0, &events, position).await.unwrap();
         println!("{MARK}{position}");
     }
 }
@@ -252,13 +252,13 @@ pub async fn change_until_killed(subject: &Subject) {
         let (ticket, ()) = tokio::join!(store.prepare(&shape, &carry), async {
             for step in first..first + 20 {
                 let event = created(step, "m", &format!("i{:03}", step % 300), &json!({old: step}));
-                store.apply(&[event], step).await.unwrap();
+                store.apply(0, &[event], step).await.unwrap();
                 tokio::task::yield_now().await;
             }
         });
         ticket.unwrap();
         position += 21;
-        store.define(None, &shape, &carry, position).await.unwrap();
+        store.define(0, None, &shape, &carry, position).await.unwrap();
         version += 1;
         println!("{MARK}{version}");
     }

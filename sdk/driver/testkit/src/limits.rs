@@ -37,7 +37,7 @@ async fn apply(store: &dyn ModelStore, position: Position, text: &str, what: &st
     assert!(check_data(text).is_ok(), "{what} is within the limits");
     let event = change(EventKind::InstanceCreated, position, "m", &format!("i{position:06}"), Some(text));
     let shown: String = text.chars().take(300).collect();
-    store.apply(&[event], position).await.unwrap_or_else(|error| panic!("{what}: {error}: {shown}"));
+    store.apply(0, &[event], position).await.unwrap_or_else(|error| panic!("{what}: {error}: {shown}"));
     let found = store.get("m", &format!("i{position:06}")).await.unwrap().unwrap();
     assert!(found.data.as_str() == text, "{what}");
 }
@@ -83,9 +83,9 @@ pub async fn what_is_at_a_limit_is_taken(subject: &Subject) {
     can_be_asked(&*store, position as usize - 1).await;
     let model = "m".repeat(MODEL_ID_BYTES_MAX);
     let id = "i".repeat(INSTANCE_ID_BYTES_MAX);
-    store.define(None, &shape(&model, 1, &[], &[]), &CarryOver::default(), position + 1).await.unwrap();
+    store.define(0, None, &shape(&model, 1, &[], &[]), &CarryOver::default(), position + 1).await.unwrap();
     let event = change(EventKind::InstanceCreated, position + 2, &model, &id, Some("{}"));
-    store.apply(&[event], position + 2).await.unwrap();
+    store.apply(0, &[event], position + 2).await.unwrap();
     assert_eq!(ids(&*store, &model, &[]).await, [id]);
     store.close().await.unwrap();
 }

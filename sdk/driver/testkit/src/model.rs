@@ -13,7 +13,7 @@ use ColumnKind::{Any, Boolean, Integer, Number, Text};
 
 /// Defines a model that is new.
 pub(crate) async fn define(store: &dyn ModelStore, shape: &ModelShape, position: Position) {
-    store.define(None, shape, &CarryOver::default(), position).await.unwrap();
+    store.define(0, None, shape, &CarryOver::default(), position).await.unwrap();
 }
 
 /// Ids of the instances that match, by id.
@@ -47,7 +47,7 @@ pub async fn instances_follow_their_events(subject: &Subject) {
     first.time = 1000;
     let mut second = change(EventKind::InstanceUpdated, 5, "m", "a", Some(r#"{"title":"two"}"#));
     (second.revision, second.model_version, second.time) = (2, 3, 2000);
-    store.apply(std::slice::from_ref(&first), 3).await.unwrap();
+    store.apply(0, std::slice::from_ref(&first), 3).await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), 3);
     let expected = Instance {
         id: "a".into(),
@@ -62,7 +62,7 @@ pub async fn instances_follow_their_events(subject: &Subject) {
     assert_eq!(store.get("m", "a").await.unwrap(), Some(expected.clone()));
     // Events of definitions are passed over.
     let other = event(EventKind::HookUpdated, &Stream::of_model("m"), Some("{}"));
-    store.apply(&[snaphook_driver::Event { position: 4, ..other }, second], 5).await.unwrap();
+    store.apply(0, &[snaphook_driver::Event { position: 4, ..other }, second], 5).await.unwrap();
     let expected = Instance {
         model_version: 3,
         revision: 2,
@@ -79,7 +79,7 @@ pub async fn instances_follow_their_events(subject: &Subject) {
         change(EventKind::InstanceCreated, 8, "m", "b", Some("{}")),
         change(EventKind::InstanceDeleted, 9, "m", "b", None),
     ];
-    store.apply(&events, 9).await.unwrap();
+    store.apply(0, &events, 9).await.unwrap();
     let again = store.get("m", "a").await.unwrap().unwrap();
     assert_eq!((again.revision, again.position, again.created_at), (1, 7, events[1].time));
     assert_eq!(store.get("m", "b").await.unwrap(), None);
@@ -98,28 +98,57 @@ pub async fn applying_again_has_no_effect(subject: &Subject) {
         change(EventKind::InstanceDeleted, 4, "m", "a", None),
         created(5, "m", "b", &json!({"n": 5})),
     ];
-    store.apply(&events[..2], 3).await.unwrap();
-    store.apply(&events[..2], 3).await.unwrap();
+    store.apply(0, &events[..2], 3).await.unwrap();
+    store.apply(0, &events[..2], 3).await.unwrap();
     assert_eq!(data(&*store, "m", "a").await, r#"{"n":2}"#);
     // A batch that begins before the checkpoint and ends after it.
-    store.apply(&events, 5).await.unwrap();
+    store.apply(0, &events, 5).await.unwrap();
     assert_eq!(ids(&*store, "m", &[]).await, ["b"]);
-    store.apply(&events[..1], 2).await.unwrap();
+    store.apply(0, &events[..1], 2).await.unwrap();
     assert_eq!(ids(&*store, "m", &[]).await, ["b"]);
     assert_eq!(store.checkpoint().await.unwrap(), 5);
     // The other calls, at or before the checkpoint.
     let after = shape("m", 2, &[("x", Integer)], &[]);
     let carry = CarryOver { renames: vec![("n".into(), "x".into())], defaults: Vec::new() };
-    store.define(Some(&before), &after, &carry, 6).await.unwrap();
-    store.define(Some(&before), &after, &carry, 6).await.unwrap();
-    store.define(None, &before, &CarryOver::default(), 1).await.unwrap();
+    store.define(0, Some(&before), &after, &carry, 6).await.unwrap();
+    store.define(0, Some(&before), &after, &carry, 6).await.unwrap();
+    store.define(0, None, &before, &CarryOver::default(), 1).await.unwrap();
     assert_eq!(data(&*store, "m", "b").await, r#"{"x":5}"#);
     assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&after));
-    store.drop_model("m", 6).await.unwrap();
+    store.drop_model(0, "m", 6).await.unwrap();
     assert_eq!(store.definitions().await.unwrap(), [after]);
     // An apply without events moves the checkpoint.
-    store.apply(&[], 20).await.unwrap();
+    store.apply(0, &[], 20).await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), 20);
+    store.close().await.unwrap();
+}
+
+pub async fn nothing_is_missed(subject: &Subject) {
+    let store = subject.model().await;
+    let (before, after) = (shape("m", 1, &[("a", ColumnKind::Any)], &[]), shape("m", 2, &[("b", ColumnKind::Any)], &[]));
+    let carry = CarryOver { renames: vec![("a".into(), "b".into())], defaults: Vec::new() };
+    store.define(0, None, &before, &CarryOver::default(), 3).await.unwrap();
+    let events = [created(5, "m", "x", &json!({"a": 1})), created(9, "m", "y", &json!({"a": 2}))];
+    store.apply(3, &events, 10).await.unwrap();
+    // Whoever knows the log only from a later position on is refused, and changes nothing.
+    let is_gap = |result: snaphook_driver::Result<()>| assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
+    let late = [created(13, "m", "z", &json!({"a": 3}))];
+    is_gap(store.apply(12, &late, 13).await);
+    is_gap(store.define(11, Some(&before), &after, &carry, 12).await);
+    is_gap(store.drop_model(11, "m", 12).await);
+    assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (10, 2));
+    // Whoever comes after another with the same finds it done.
+    store.apply(3, &events, 10).await.unwrap();
+    store.apply(0, &[], 10).await.unwrap();
+    store.drop_model(2, "m", 9).await.unwrap();
+    store.define(9, Some(&before), &after, &carry, 10).await.unwrap();
+    assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (10, 2));
+    // Whoever knows more of the log than is missing brings what is missing.
+    store.apply(4, &[&events[1..], &late].concat(), 13).await.unwrap();
+    assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (13, 3));
+    store.define(2, Some(&before), &after, &carry, 14).await.unwrap();
+    store.drop_model(0, "m", 15).await.unwrap();
+    assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (15, 0));
     store.close().await.unwrap();
 }
 
@@ -136,15 +165,15 @@ pub async fn what_is_not_there(subject: &Subject) {
             .is_empty()
     );
     assert_eq!(store.definitions().await.unwrap(), []);
-    store.drop_model("m", 1).await.unwrap();
+    store.drop_model(0, "m", 1).await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), 1);
     define(&*store, &shape("m", 1, &[], &[]), 2).await;
     assert_eq!(store.get("m", "a").await.unwrap(), None);
-    store.apply(&[change(EventKind::InstanceDeleted, 3, "m", "a", None)], 3).await.unwrap();
+    store.apply(0, &[change(EventKind::InstanceDeleted, 3, "m", "a", None)], 3).await.unwrap();
     assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
     // An event of a model that was never defined cannot be applied, and nothing of its batch is.
     let events = [created(4, "m", "a", &json!({})), created(5, "absent", "a", &json!({}))];
-    assert_eq!(store.apply(&events, 5).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(store.apply(0, &events, 5).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.checkpoint().await.unwrap(), 3);
     assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
     store.close().await.unwrap();
@@ -176,13 +205,13 @@ pub async fn data_is_carried_over(subject: &Subject) {
     ];
     // More than a driver may want to hold at once.
     events.extend((0..2500).map(|number| created(7 + number, "m", &format!("many{number}"), &json!({"a": number}))));
-    store.apply(&events, 5000).await.unwrap();
+    store.apply(0, &events, 5000).await.unwrap();
     let after = shape("m", 2, &[("a", Integer), ("b", Integer), ("d", Any)], &[&["b"]]);
     let carry = CarryOver {
         renames: vec![("a".into(), "b".into()), ("b".into(), "a".into())],
         defaults: vec![("d".into(), json!({"deep": [1]})), ("e".into(), json!("é"))],
     };
-    store.define(Some(&before), &after, &carry, 5001).await.unwrap();
+    store.define(0, Some(&before), &after, &carry, 5001).await.unwrap();
     assert_eq!(
         data(&*store, "m", "both").await,
         r#"{"b":1,"x":12345678901234567890.10,"a":2,"d":{"deep":[1]},"e":"é"}"#
@@ -216,10 +245,10 @@ pub async fn columns_and_indexes_change(subject: &Subject) {
         created(2, "m", "1", &json!({"a": "x", "b": 1, "A": "X"})),
         created(3, "m", "2", &json!({"a": "y", "b": 2, "c": true})),
     ];
-    store.apply(&events, 3).await.unwrap();
+    store.apply(0, &events, 3).await.unwrap();
     for (index, pair) in shapes.windows(2).enumerate() {
         let position = 4 + index as Position;
-        store.define(Some(&pair[0]), &pair[1], &CarryOver::default(), position).await.unwrap();
+        store.define(0, Some(&pair[0]), &pair[1], &CarryOver::default(), position).await.unwrap();
         assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&pair[1]));
         for (path, value, expected) in [("a", json!("x"), "1"), ("b", json!(2), "2"), ("a", json!("y"), "2")] {
             let found = ids(&*store, "m", &[condition(&[path], Operator::Eq(value))]).await;
@@ -236,8 +265,8 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     let shape = shape("m", 1, &[("a", Integer)], &[&["a"]]);
     define(&*store, &shape, 1).await;
     define(&*store, &crate::sample::shape("n", 1, &[], &[]), 2).await;
-    store.apply(&[created(3, "m", "a", &json!({"a": 1})), created(4, "n", "a", &json!({}))], 4).await.unwrap();
-    store.drop_model("m", 5).await.unwrap();
+    store.apply(0, &[created(3, "m", "a", &json!({"a": 1})), created(4, "n", "a", &json!({}))], 4).await.unwrap();
+    store.drop_model(0, "m", 5).await.unwrap();
     assert_eq!((store.checkpoint().await.unwrap(), store.count("m", &[], &Budget::unlimited()).await.unwrap()), (5, 0));
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     assert_eq!(store.definitions().await.unwrap().len(), 1);
@@ -245,7 +274,7 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     // And may come again.
     define(&*store, &shape, 6).await;
     assert_eq!(ids(&*store, "m", &[]).await, Vec::<String>::new());
-    store.apply(&[created(7, "m", "b", &json!({"a": 1}))], 7).await.unwrap();
+    store.apply(0, &[created(7, "m", "b", &json!({"a": 1}))], 7).await.unwrap();
     assert_eq!(ids(&*store, "m", &[condition(&["a"], Operator::Eq(json!(1)))]).await, ["b"]);
     store.close().await.unwrap();
 }
@@ -256,7 +285,7 @@ pub async fn a_store_knows_its_log(subject: &Subject) {
     store.reset("one").await.unwrap();
     assert_eq!(store.log().await.unwrap().as_deref(), Some("one"));
     define(&*store, &shape("m", 1, &[], &[]), 3).await;
-    store.apply(&[], 7).await.unwrap();
+    store.apply(0, &[], 7).await.unwrap();
     assert_eq!((store.log().await.unwrap().as_deref(), store.checkpoint().await.unwrap()), (Some("one"), 7));
     let store = if subject.is_kept() {
         store.close().await.unwrap();
@@ -277,7 +306,7 @@ pub async fn reset_removes_everything(subject: &Subject) {
     let store = subject.model().await;
     for _ in 0..2 {
         define(&*store, &shape("m", 1, &[("a", Integer)], &[&["a"]]), 1).await;
-        store.apply(&[created(2, "m", "a", &json!({"a": 1}))], 2).await.unwrap();
+        store.apply(0, &[created(2, "m", "a", &json!({"a": 1}))], 2).await.unwrap();
         assert_eq!(ids(&*store, "m", &[]).await, ["a"]);
         store.reset("log").await.unwrap();
         assert_eq!(store.checkpoint().await.unwrap(), 0);
@@ -295,9 +324,9 @@ pub async fn thousands_of_properties(subject: &Subject) {
     define(&*store, &before, 1).await;
     let object: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(index, name)| (name.clone(), Value::from(index))).collect();
-    store.apply(&[created(2, "m", "a", &Value::Object(object))], 2).await.unwrap();
+    store.apply(0, &[created(2, "m", "a", &Value::Object(object))], 2).await.unwrap();
     let after = shape("m", 2, &columns[100..], &[&["property 2390"]]);
-    store.define(Some(&before), &after, &CarryOver::default(), 3).await.unwrap();
+    store.define(0, Some(&before), &after, &CarryOver::default(), 3).await.unwrap();
     for number in [0, 7, 100, 1899, 1900, 1999, 2000, 2390, 2499] {
         let name = format!("property {number}");
         assert_eq!(ids(&*store, "m", &[condition(&[&name], Operator::Eq(json!(number)))]).await, ["a"], "{name}");
@@ -312,7 +341,7 @@ pub async fn large_instances(subject: &Subject) {
         let text = format!("{{\"large\":\"{}\",\"small\":{number}}}", "x".repeat(size));
         let position = 2 + number as Position;
         store
-            .apply(&[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))], position)
+            .apply(0, &[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))], position)
             .await
             .unwrap();
         assert!(data(&*store, "m", &format!("i{number}")).await == text, "{size}");
@@ -323,7 +352,7 @@ pub async fn large_instances(subject: &Subject) {
         let text = format!("{{\"large\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 30));
         let position = 7 + number as Position;
         let event = change(EventKind::InstanceCreated, position, "m", &format!("more{number}"), Some(&text));
-        store.apply(&[event], position).await.unwrap();
+        store.apply(0, &[event], position).await.unwrap();
     }
     for sort in [Vec::new(), vec![SortKey { path: vec!["small".into()], descending: false }]] {
         let (mut query, mut found) = (InstanceQuery { limit: 100, sort, ..InstanceQuery::default() }, 0);
@@ -350,7 +379,7 @@ pub async fn many_instances(subject: &Subject) {
         let events: Vec<_> = (start..start + 5000)
             .map(|number| created(number as Position + 2, "m", &format!("i{number:06}"), &json!({"n": number % 1000})))
             .collect();
-        store.apply(&events, events.last().unwrap().position).await.unwrap();
+        store.apply(0, &events, events.last().unwrap().position).await.unwrap();
     }
     assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), COUNT as u64);
     assert_eq!(
@@ -376,7 +405,7 @@ pub async fn survives_reopening(subject: &Subject) {
     let mut shapes = vec![shape("m", 1, &[("a", Integer)], &[&["a"]])];
     let store = subject.model().await;
     define(&*store, &shapes[0], 1).await;
-    store.apply(&[created(2, "m", "x", &json!({"a": 1}))], 2).await.unwrap();
+    store.apply(0, &[created(2, "m", "x", &json!({"a": 1}))], 2).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     for round in 0..3 {
@@ -386,10 +415,10 @@ pub async fn survives_reopening(subject: &Subject) {
         assert_eq!(store.definitions().await.unwrap(), [shapes.last().unwrap().clone()]);
         assert_eq!(ids(&*store, "m", &[condition(&["a"], Operator::Eq(json!(1)))]).await.len() as u64, round + 1);
         let next = shape("m", round + 2, &[("a", Integer), ("b", Text)], &[&["a"], &["b"]]);
-        store.define(shapes.last(), &next, &CarryOver::default(), position + 1).await.unwrap();
+        store.define(0, shapes.last(), &next, &CarryOver::default(), position + 1).await.unwrap();
         shapes.push(next);
         let event = created(position + 2, "m", &format!("y{round}"), &json!({"a": 1}));
-        store.apply(&[event], position + 2).await.unwrap();
+        store.apply(0, &[event], position + 2).await.unwrap();
         store.close().await.unwrap();
     }
 }

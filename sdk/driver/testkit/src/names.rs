@@ -13,7 +13,7 @@ use crate::Subject;
 use crate::error::record;
 use crate::hostile;
 use crate::model::{condition, define, ids};
-use crate::sample::{append, change, create, created, event, shape, try_append};
+use crate::sample::{append_all, append, change, create, created, event, shape, try_append};
 
 pub async fn models_and_instances(subject: &Subject) {
     let mut store = subject.model().await;
@@ -34,7 +34,7 @@ pub async fn models_and_instances(subject: &Subject) {
         }
     }
     let last = events.last().unwrap().position;
-    store.apply(&events, last).await.unwrap();
+    store.apply(0, &events, last).await.unwrap();
     let mut expected: Vec<String> = hostile::INSTANCES.iter().map(|id| (*id).to_owned()).collect();
     expected.sort();
     let all_there = async |store: &dyn ModelStore, number: usize| {
@@ -60,10 +60,10 @@ pub async fn models_and_instances(subject: &Subject) {
     for (number, old) in shapes.iter().enumerate().step_by(2) {
         let new =
             shape(hostile::MODELS[number], 2, &[("id", ColumnKind::Text), ("n", ColumnKind::Integer)], &[&["id"]]);
-        store.define(Some(old), &new, &CarryOver::default(), at()).await.unwrap();
+        store.define(0, Some(old), &new, &CarryOver::default(), at()).await.unwrap();
     }
     for model in hostile::MODELS.iter().step_by(3) {
-        store.drop_model(model, at()).await.unwrap();
+        store.drop_model(0, model, at()).await.unwrap();
     }
     let is_gone = |number: usize| number.is_multiple_of(3);
     for round in 0..2 {
@@ -87,7 +87,7 @@ pub async fn models_and_instances(subject: &Subject) {
     for model in hostile::MODELS.iter().step_by(3) {
         define(&*store, &shape(model, 1, &[("n", ColumnKind::Text)], &[&["-n"]]), at()).await;
         let event = created(at(), model, "again", &json!({"n": "x"}));
-        store.apply(std::slice::from_ref(&event), event.position).await.unwrap();
+        store.apply(0, std::slice::from_ref(&event), event.position).await.unwrap();
         assert_eq!(ids(&*store, model, &[]).await, ["again"], "{model}");
     }
     store.reset("log").await.unwrap();
@@ -128,7 +128,7 @@ pub async fn properties(subject: &Subject) {
         names.iter().enumerate().map(|(index, name)| format!("{}:\"all {index}\"", text(name))).collect();
     events.push(insert("all".into(), format!("{{{}}}", members.join(","))));
     let last = events.last().unwrap().position;
-    store.apply(&events, last).await.unwrap();
+    store.apply(0, &events, last).await.unwrap();
     for event in &events {
         let found = store.get("m", event.instance.as_deref().unwrap()).await.unwrap().unwrap();
         assert!(Some(&found.data) == event.data.as_ref(), "{}", found.id);
@@ -161,11 +161,11 @@ pub async fn properties(subject: &Subject) {
     answers("at first").await;
     let backwards: Vec<usize> = forwards.iter().rev().copied().collect();
     let after = shape_of(2, &backwards, ColumnKind::Any, 1);
-    store.define(Some(&before), &after, &CarryOver::default(), last + 1).await.unwrap();
+    store.define(0, Some(&before), &after, &CarryOver::default(), last + 1).await.unwrap();
     answers("after a change").await;
     let again = shape_of(3, &forwards, ColumnKind::Text, 1);
     let carry = CarryOver { renames: Vec::new(), defaults: vec![("new\0".into(), json!(true))] };
-    store.define(Some(&after), &again, &carry, last + 2).await.unwrap();
+    store.define(0, Some(&after), &again, &carry, last + 2).await.unwrap();
     answers("after rows were carried over").await;
     let carried = condition(&["new\0"], Operator::Eq(json!(true)));
     assert_eq!(store.count("m", &[carried], &Budget::unlimited()).await.unwrap(), events.len() as u64);
@@ -173,7 +173,7 @@ pub async fn properties(subject: &Subject) {
         store.count("m", &[condition(&["new"], Operator::Exists(true))], &Budget::unlimited()).await.unwrap(),
         0
     );
-    store.drop_model("m", last + 3).await.unwrap();
+    store.drop_model(0, "m", last + 3).await.unwrap();
     assert_eq!(store.definitions().await.unwrap(), []);
     store.close().await.unwrap();
 }
@@ -188,7 +188,7 @@ pub async fn streams_claims_and_groups(subject: &Subject) {
             batch.push(append);
         }
     }
-    let answers = store.append(&batch, false).await.unwrap();
+    let answers = append_all(&*store, &batch, false).await;
     assert!(answers.iter().all(Result::is_ok));
     let names = hostile::groups();
     for (index, name) in names.iter().enumerate() {

@@ -79,12 +79,12 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
         for prepared in [false, true] {
             clear(&*store).await;
             define(&*store, &before, 1).await;
-            store.apply(&first, 5001).await.unwrap();
+            store.apply(0, &first, 5001).await.unwrap();
             if prepared {
                 // Other events are applied meanwhile, some to rows that are brought over already.
                 let (ticket, ()) = tokio::join!(store.prepare(&after, &carry), async {
                     for events in last.chunks(7) {
-                        store.apply(events, events.last().unwrap().position).await.unwrap();
+                        store.apply(0, events, events.last().unwrap().position).await.unwrap();
                         tokio::task::yield_now().await;
                     }
                 });
@@ -93,16 +93,16 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
                 assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&before), "{name}");
                 assert!(all(&*store, "m").await.iter().all(|instance| instance.model_version == 1), "{name}");
             } else {
-                store.apply(&last, 5301).await.unwrap();
+                store.apply(0, &last, 5301).await.unwrap();
             }
             // What the record says is known only now.
             let record = snaphook_driver::Json::trusted(format!("{{\"of\":{prepared}}}"));
             let after = ModelShape { record, ..after.clone() };
-            store.define(Some(&before), &after, &carry, 6000).await.unwrap();
+            store.define(0, Some(&before), &after, &carry, 6000).await.unwrap();
             assert_eq!(store.definitions().await.unwrap(), [after], "{name}");
             assert_eq!(store.checkpoint().await.unwrap(), 6000);
             // It is like any other from then on.
-            store.apply(&[created(6001, "m", "new", &json!({"a": 5, "b": "z", "c": 5}))], 6001).await.unwrap();
+            store.apply(0, &[created(6001, "m", "new", &json!({"a": 5, "b": "z", "c": 5}))], 6001).await.unwrap();
             let is = |path: &str, value: Value| -> Vec<Condition> { vec![condition(&[path], Operator::Eq(value))] };
             let mut found = Vec::new();
             for (path, value) in [("a", json!(5)), ("b", json!("b7")), ("c", json!(5)), ("a", json!("b7"))] {
@@ -124,7 +124,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     assert_eq!(store.prepare(&after, &carry).await.unwrap(), 0);
     define(&*store, &before, 1).await;
     let rows: Vec<Event> = (0..3000).map(|n| created(2 + n, "m", &format!("i{n}"), &json!({"a": n}))).collect();
-    store.apply(&rows, 4000).await.unwrap();
+    store.apply(0, &rows, 4000).await.unwrap();
     let is = |path: &str, n: u64| vec![condition(&[path], Operator::Eq(json!(n)))];
     // Given up in the middle, given up when it is done, replaced by another one.
     for polls in 0..4 {
@@ -146,19 +146,19 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     // An old ticket is not the new one's.
     store.discard("m", older).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7"]);
-    store.apply(&[created(4001, "m", "late", &json!({"a": 7}))], 4001).await.unwrap();
+    store.apply(0, &[created(4001, "m", "late", &json!({"a": 7}))], 4001).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7", "late"]);
     // Another change than the one that is prepared.
     let other = shape("m", 2, &[("c", Integer)], &[&["c"]]);
-    store.define(Some(&before), &other, &renaming(&[("a", "c")], &[]), 4002).await.unwrap();
+    store.define(0, Some(&before), &other, &renaming(&[("a", "c")], &[]), 4002).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("c", 7)).await, ["i7", "late"]);
     assert!(ids(&*store, "m", &is("b", 7)).await.is_empty());
     // Dropped, and made again, with something prepared.
     store.prepare(&shape("m", 3, &[("b", Integer)], &[&["b"]]), &renaming(&[("c", "b")], &[])).await.unwrap();
-    store.drop_model("m", 4003).await.unwrap();
+    store.drop_model(0, "m", 4003).await.unwrap();
     define(&*store, &before, 4004).await;
     assert_eq!(store.count("m", &[], &snaphook_driver::Budget::unlimited()).await.unwrap(), 0);
-    store.apply(&[created(4005, "m", "x", &json!({"a": 1}))], 4005).await.unwrap();
+    store.apply(0, &[created(4005, "m", "x", &json!({"a": 1}))], 4005).await.unwrap();
     store.prepare(&after, &carry).await.unwrap();
     store.close().await.unwrap();
     drop(store);
@@ -168,7 +168,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     // What was prepared is gone with the process; the model is as it was.
     let store = subject.model().await;
     assert_eq!(ids(&*store, "m", &is("a", 1)).await, ["x"]);
-    store.define(Some(&before), &after, &carry, 4006).await.unwrap();
+    store.define(0, Some(&before), &after, &carry, 4006).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("b", 1)).await, ["x"]);
     store.close().await.unwrap();
 }
@@ -219,9 +219,9 @@ pub async fn a_replay_gives_what_the_steps_gave(subject: &Subject) {
                     store.begin_replay().await.unwrap();
                 }
                 let old = index.checked_sub(1).map(|before| &history[before].0);
-                store.define(old, shape, carry, 1000 * index as u64 + 1 - u64::from(index > 0)).await.unwrap();
+                store.define(0, old, shape, carry, 1000 * index as u64 + 1 - u64::from(index > 0)).await.unwrap();
                 assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(shape));
-                store.apply(&run[usize::from(index == 0)..], run.last().unwrap().position).await.unwrap();
+                store.apply(0, &run[usize::from(index == 0)..], run.last().unwrap().position).await.unwrap();
             }
             end_replay(&*store).await;
             let mut found = Vec::new();
@@ -251,14 +251,14 @@ pub async fn a_replay_survives_reopening(subject: &Subject) {
     let second = shape("m", 2, &[("b", Integer)], &[&["b"]]);
     define(&*store, &first, 1).await;
     define(&*store, &shape("n", 1, &[("a", Integer)], &[&["a"]]), 2).await;
-    store.apply(&[created(3, "m", "x", &json!({"a": 1})), created(4, "n", "x", &json!({"a": 1}))], 4).await.unwrap();
-    store.define(Some(&first), &second, &renaming(&[("a", "b")], &[]), 5).await.unwrap();
+    store.apply(0, &[created(3, "m", "x", &json!({"a": 1})), created(4, "n", "x", &json!({"a": 1}))], 4).await.unwrap();
+    store.define(0, Some(&first), &second, &renaming(&[("a", "b")], &[]), 5).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let store = subject.model().await;
     assert_eq!(store.checkpoint().await.unwrap(), 5);
     store.begin_replay().await.unwrap();
-    store.apply(&[created(6, "m", "y", &json!({"b": 1}))], 6).await.unwrap();
+    store.apply(0, &[created(6, "m", "y", &json!({"b": 1}))], 6).await.unwrap();
     end_replay(&*store).await;
     assert_eq!(ids(&*store, "m", &[condition(&["b"], Operator::Eq(json!(1)))]).await, ["x", "y"]);
     assert_eq!(ids(&*store, "n", &[condition(&["a"], Operator::Eq(json!(1)))]).await, ["x"]);

@@ -97,7 +97,7 @@ pub async fn filters(subject: &Subject) {
                 Some(value) => json!({"v": value, "deep": {"v": value}}),
                 None => json!({"deep": {}}),
             };
-            store.apply(&[created(position, &shape.model, id, &data)], position).await.unwrap();
+            store.apply(0, &[created(position, &shape.model, id, &data)], position).await.unwrap();
         }
         for (operator, expected) in &cases {
             for path in [&["v"][..], &["deep", "v"]] {
@@ -131,7 +131,7 @@ pub async fn filters(subject: &Subject) {
     ];
     for (id, data) in &rows {
         position += 1;
-        store.apply(&[created(position, "typed", id, data)], position).await.unwrap();
+        store.apply(0, &[created(position, "typed", id, data)], position).await.unwrap();
     }
     for (path, operator, expected) in [
         ("t", Eq(json!("b")), "full"),
@@ -182,7 +182,7 @@ pub async fn big_integers_are_exact(subject: &Subject) {
     for (index, number) in numbers.iter().enumerate() {
         let position = 2 + index as Position;
         let data = json!({"i": number, "n": number, "a": number, "deep": {"x": number}});
-        store.apply(&[created(position, "m", &format!("i{index}"), &data)], position).await.unwrap();
+        store.apply(0, &[created(position, "m", &format!("i{index}"), &data)], position).await.unwrap();
     }
     for path in [&["i"][..], &["n"], &["a"], &["deep", "x"]] {
         for (index, number) in numbers.iter().enumerate() {
@@ -211,7 +211,7 @@ pub async fn sorts(subject: &Subject) {
         ];
         for (index, (id, data)) in rows.iter().enumerate() {
             let position = 2 + index as Position;
-            store.apply(&[created(position, "m", id, data)], position).await.unwrap();
+            store.apply(0, &[created(position, "m", id, data)], position).await.unwrap();
         }
         for (sort, expected) in [
             ("", "1234567"),
@@ -318,7 +318,7 @@ async fn agree(subject: &Subject, seed: u64) {
         }
         let events: Vec<_> =
             rows.iter().enumerate().map(|(index, (id, data))| created(index as Position + 2, "m", id, data)).collect();
-        store.apply(&events, 1000).await.unwrap();
+        store.apply(0, &events, 1000).await.unwrap();
         let paths: [&[&str]; 5] = [&["t"], &["n"], &["b"], &["a"], &["d", "x"]];
         for _ in 0..200 {
             let filter: Vec<Condition> = (0..random.below(3))
@@ -373,7 +373,7 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
     define(&*store, &shape("other", 1, &[("n", Integer)], &[]), 2).await;
     let events: Vec<_> =
         (0..5).map(|number| created(3 + number, "m", &format!("i{number}"), &json!({"n": number}))).collect();
-    store.apply(&events, 10).await.unwrap();
+    store.apply(0, &events, 10).await.unwrap();
     let query = InstanceQuery {
         filter: vec![condition(&["n"], Gte(json!(0)))],
         sort: vec![sort_key("-n")],
@@ -425,7 +425,7 @@ pub async fn pages_do_not_shift(subject: &Subject) {
             position += 1;
             let event = change(kind, position, "m", id, data.map(|data| data.to_string()).as_deref());
             let store = &store;
-            async move { store.apply(&[event], position).await.unwrap() }
+            async move { store.apply(0, &[event], position).await.unwrap() }
         };
         for number in 0..6 {
             put(EventKind::InstanceCreated, &format!("i{number}"), Some(json!({"n": number / 2}))).await;

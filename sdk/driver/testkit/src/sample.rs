@@ -37,7 +37,7 @@ pub fn event(kind: EventKind, stream: &Stream, data: Option<&str>) -> Event {
 
 /// An append that expects nothing.
 pub fn append(event: Event) -> Append {
-    Append { event, expected: Expected::Any, requires: Vec::new(), claims: Vec::new(), releases: Vec::new() }
+    Append::new(event, Expected::Any)
 }
 
 /// The creation of an instance, expected to be new.
@@ -58,9 +58,23 @@ pub async fn append_one(store: &dyn EventStore, append: Append) -> Position {
 
 /// Appends one event.
 pub async fn try_append(store: &dyn EventStore, append: Append) -> Result<Position, Conflict> {
-    let mut answers = store.append(&[append], false).await.unwrap();
-    assert_eq!(answers.len(), 1);
-    answers.remove(0)
+    append_all(store, &[append], false).await.remove(0)
+}
+
+/// Appends a batch and gives the positions. What else the store says of the events must be so, as far as the batch tells.
+pub async fn append_all(store: &dyn EventStore, batch: &[Append], atomic: bool) -> Vec<Result<Position, Conflict>> {
+    let answers = store.append(batch, atomic).await.unwrap();
+    assert_eq!(answers.len(), batch.len());
+    let appended = || answers.iter().zip(batch).filter_map(|(answer, append)| Some((answer.as_ref().ok()?, append)));
+    for (appended, append) in appended() {
+        assert!(appended.after < appended.position, "{appended:?}");
+        assert!(appended.time >= append.event.time, "{appended:?} of {append:?}");
+    }
+    appended().zip(appended().skip(1)).for_each(|((one, _), (next, _))| {
+        assert_eq!(next.after, one.position, "{next:?} after {one:?}");
+        assert!(next.time >= one.time, "{next:?} after {one:?}");
+    });
+    answers.into_iter().map(|answer| answer.map(|appended| appended.position)).collect()
 }
 
 /// A shape with columns and indexes in short notation: `("total", ColumnKind::Number)`, `["status", "-total"]`.

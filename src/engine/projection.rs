@@ -1,0 +1,506 @@
+//! The model store as a projection of the log: which events are in it, which models it has, and how the next events get in.
+//!
+//! An event that the store cannot take makes its model stuck and nothing else: the event is found by halving its batch,
+//! and the model's later events are passed over until the model is deleted; a rebuild tries again. Events that an admin
+//! skipped are known before the first event is applied. A store that fails as a whole ends the work instead, with
+//! everything up to its checkpoint in place.
+//!
+//! No hook runs here: this code has no handle to the hook host at all.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::value::RawValue;
+use snaphook_driver::{
+    CarryOver, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventKind, EventQuery, EventStore,
+    ModelShape, ModelStore, Position, limits,
+};
+
+use super::change::{DefinitionChange, Skip};
+use super::error::{Error, ErrorKind, Result};
+use super::models::Ready;
+use super::stuck::{Stored, Stuck, stored};
+use super::troubles::guarded;
+use crate::catalog::{Model, Schema};
+
+/// Events that are read, and applied in one transaction, at a time.
+const PAGE: u32 = 4096;
+
+/// How far a replay has come; read by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub position: AtomicU64,
+    pub head: AtomicU64,
+    pub events: AtomicU64,
+}
+
+/// What is known of a definition before its event is read: whoever wrote it has done the work already.
+pub(super) struct Hint {
+    pub(super) schema: Arc<Schema>,
+    /// The carry-over without what it does to no instance.
+    pub(super) carry: CarryOver,
+    pub(super) ready: Option<Ready>,
+}
+
+/// What changed of the models.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Those whose definition moved on, or that are gone, each with what is ready to run of it.
+    pub(super) models: BTreeMap<String, Option<Ready>>,
+    /// All that cannot be used now.
+    pub(super) stuck: Vec<Stuck>,
+}
+
+/// By the position of the event.
+pub(super) type Hints = HashMap<Position, Hint>;
+
+/// Some of the log in order, without a gap.
+pub(super) struct Page {
+    /// The position that it follows.
+    pub(super) after: Position,
+    pub(super) events: Vec<Event>,
+    /// Which of them no store can take, and why.
+    unusable: HashMap<Position, String>,
+    /// Whether the log ended with it when it was read.
+    pub(super) is_last: bool,
+    head: Position,
+}
+
+impl Page {
+    /// Events that this server wrote.
+    pub(super) fn own(after: Position, events: Vec<Event>) -> Page {
+        let head = events.last().map_or(after, |event| event.position);
+        Page { after, events, unusable: HashMap::new(), is_last: true, head }
+    }
+
+    /// Reads what the log has after a position.
+    pub(super) async fn read(events: &dyn EventStore, after: Position) -> Result<Page> {
+        let query = EventQuery { after, limit: PAGE, filter: EventFilter::default() };
+        let page = events.read(&query, None).await?;
+        let is_last = page.next().is_none();
+        let unusable = page.events.iter().filter_map(|event| Some((event.position, unusable(event)?))).collect();
+        Ok(Page { after, events: page.events, unusable, is_last, head: page.head })
+    }
+
+    fn end(&self) -> Position {
+        self.events.last().map_or(self.after, |event| event.position)
+    }
+}
+
+/// See the file's head.
+pub(super) struct Projection {
+    events: Arc<dyn EventStore>,
+    store: Arc<dyn ModelStore>,
+    /// The store has every event up to here, but those of models that are stuck, and those that are skipped.
+    at: Position,
+    models: HashMap<String, Arc<Model>>,
+    /// Those that the store has only up to an event.
+    stuck: BTreeMap<String, Stuck>,
+    /// Those whose definition this server cannot use, such as one from before a limit. The store has all their instances.
+    unusable: BTreeMap<String, (Stuck, ModelShape)>,
+    /// Positions that are never applied.
+    skipped: HashSet<Position>,
+    changes: Changes,
+    has_changes: bool,
+    /// An event at which a model is stuck was skipped: the store must be made again without it.
+    wants_rebuild: bool,
+}
+
+impl Projection {
+    /// The store as it is. `storage` if it is a projection of another log, or of a longer one.
+    pub(super) async fn open(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) -> Result<Projection> {
+        check_log(events, store).await?;
+        let mut projection = Projection {
+            events: Arc::clone(events),
+            store: Arc::clone(store),
+            at: 0,
+            models: HashMap::new(),
+            stuck: BTreeMap::new(),
+            unusable: BTreeMap::new(),
+            skipped: skipped(events).await?,
+            changes: Changes::default(),
+            has_changes: false,
+            wants_rebuild: false,
+        };
+        projection.load().await?;
+        let head = events.head().await?;
+        if projection.at > head {
+            return Err(Error::new(
+                ErrorKind::Storage,
+                format!(
+                    "the model store is at position {} of this log, which ends at {head}: events are lost, or an older copy \
+                     of the log was put in its place; bring the log back, or run `snaphook rebuild` to go on without what is \
+                     missing",
+                    projection.at
+                ),
+            ));
+        }
+        if projection.stuck.values().any(|stuck| projection.skipped.contains(&stuck.position)) {
+            tracing::info!(
+                "an event that could not be applied is skipped from now on: rebuilding the model store without it"
+            );
+            projection.reset().await?;
+        }
+        Ok(projection)
+    }
+
+    /// Reads what the store has. Models that are known as they are there stay.
+    async fn load(&mut self) -> Result<()> {
+        self.at = self.store.checkpoint().await?;
+        let known = std::mem::take(&mut self.models);
+        self.stuck.clear();
+        self.unusable.clear();
+        for shape in self.store.definitions().await? {
+            let unreadable = |error: String| {
+                let model = &shape.model;
+                let message = format!(
+                    "the model store's definition of `{model}` cannot be used ({error}); run `snaphook rebuild`"
+                );
+                Error::new(ErrorKind::Storage, message)
+            };
+            let Stored { record, stuck } = stored(&shape).map_err(unreadable)?;
+            let (model, is_stuck) = (shape.model.clone(), stuck.is_some());
+            self.stuck.extend(stuck.map(|stuck| (model.clone(), stuck)));
+            let Some(record) = record else { continue };
+            let position = record.position;
+            if let Some(same) = known.get(&model).filter(|known| known.record == record) {
+                self.models.insert(model, Arc::clone(same));
+                continue;
+            }
+            match Model::from_record(record) {
+                Ok(usable) => drop(self.models.insert(model, Arc::new(usable))),
+                // What keeps it unavailable is said already.
+                Err(_) if is_stuck => {}
+                Err(error) => {
+                    let reason = format!("its definition cannot be used: {error}");
+                    self.unusable.insert(model.clone(), (Stuck { model, position, reason }, shape));
+                }
+            }
+        }
+        self.has_changes = true;
+        self.changes.models.extend(known.into_keys().chain(self.models.keys().cloned()).map(|model| (model, None)));
+        Ok(())
+    }
+
+    /// Empties the store.
+    pub(super) async fn reset(&mut self) -> Result<()> {
+        self.store.reset(self.events.identity()).await?;
+        self.wants_rebuild = false;
+        self.load().await
+    }
+
+    /// After a fault: goes on from where the store is.
+    pub(super) async fn resume(&mut self) -> Result<()> {
+        if self.store.checkpoint().await? == self.at { Ok(()) } else { self.load().await }
+    }
+
+    /// Up to where the log is applied.
+    pub(super) fn at(&self) -> Position {
+        self.at
+    }
+
+    /// The models of which the store has every event; those that stuck at their first event are not among them.
+    pub(super) fn models(&self) -> &HashMap<String, Arc<Model>> {
+        &self.models
+    }
+
+    /// The models that cannot be used.
+    pub(super) fn all_stuck(&self) -> Vec<Stuck> {
+        let unusable = self.unusable.values().map(|(stuck, _)| stuck);
+        self.stuck.values().chain(unusable).cloned().collect()
+    }
+
+    /// What changed since this was last asked.
+    pub(super) fn take_changes(&mut self) -> Option<Changes> {
+        if !std::mem::take(&mut self.has_changes) {
+            return None;
+        }
+        Some(Changes { stuck: self.all_stuck(), ..std::mem::take(&mut self.changes) })
+    }
+
+    fn changed(&mut self, model: &str, ready: Option<Ready>) {
+        self.has_changes = true;
+        self.changes.models.insert(model.to_owned(), ready);
+    }
+
+    /// Whether the store has to be made again, since an admin skipped the event at which a model is stuck.
+    pub(super) fn wants_rebuild(&self) -> bool {
+        self.wants_rebuild
+    }
+
+    /// Applies everything that the log has; nobody may read the store meanwhile.
+    pub(super) async fn replay(&mut self, progress: &Progress) -> Result<()> {
+        progress.position.store(self.at, Ordering::Relaxed);
+        self.store.begin_replay().await?;
+        let mut page = Page::read(&*self.events, self.at).await?;
+        progress.head.fetch_max(page.head, Ordering::Relaxed);
+        while !page.events.is_empty() {
+            // The next page is read while this one is applied.
+            let next = tokio::spawn({
+                let (events, end) = (Arc::clone(&self.events), page.end());
+                async move { Page::read(&*events, end).await }
+            });
+            self.step(&page, &mut Hints::new()).await?;
+            progress.position.store(page.end(), Ordering::Relaxed);
+            progress.head.fetch_max(page.head, Ordering::Relaxed);
+            progress.events.fetch_add(page.events.len() as u64, Ordering::Relaxed);
+            page = next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
+        }
+        // What was put off is done now; a model for which that fails is unavailable.
+        for (model, error) in guarded("end_replay", self.store.end_replay()).await? {
+            if !may_be_the_event(&error) {
+                return Err(error.into());
+            }
+            let Some(position) = self.models.get(&model).map(|model| model.record.position) else { continue };
+            let stuck = Stuck { model: model.clone(), position, reason: error.to_string() };
+            self.has_changes = true;
+            self.stuck.entry(model).or_insert(stuck);
+        }
+        Ok(())
+    }
+
+    /// Applies a page, which follows what is applied or begins in it: runs of instance events at once, definitions one by
+    /// one between them.
+    pub(super) async fn step(&mut self, page: &Page, hints: &mut Hints) -> Result<()> {
+        let known = page.events.partition_point(|event| event.position <= self.at);
+        for run in page.events[known..].chunk_by(|a, b| a.kind.is_instance() && b.kind.is_instance()) {
+            match run {
+                [event] if !event.kind.is_instance() => self.definition(event, hints.remove(&event.position)).await?,
+                run => self.instances(run, &page.unusable).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn instances(&mut self, run: &[Event], unusable: &HashMap<Position, String>) -> Result<()> {
+        let mut rest = run;
+        while let Some(last) = rest.last() {
+            let next = match unusable.is_empty() {
+                true => None,
+                false => rest
+                    .iter()
+                    .position(|event| !self.passes_over(event) && unusable.contains_key(&event.position)),
+            };
+            let Some(next) = next else { return self.apply(rest, last.position).await };
+            let event = &rest[next];
+            if let Some(before) = rest[..next].last() {
+                self.apply(&rest[..next], before.position).await?;
+            }
+            let reason = unusable.get(&event.position).cloned().unwrap_or_default();
+            self.set_aside(Stuck::at(event, reason)).await?;
+            rest = &rest[next + 1..];
+        }
+        Ok(())
+    }
+
+    /// Applies instance events; halves them until the one that cannot be applied stands alone.
+    async fn apply(&mut self, run: &[Event], last: Position) -> Result<()> {
+        let mut parts = vec![(run, last)];
+        while let Some((part, last)) = parts.pop() {
+            let wanted = self.wanted(part);
+            let Err(error) = guarded("apply", self.store.apply(self.at, &wanted, last)).await else {
+                self.at = self.at.max(last);
+                continue;
+            };
+            let refusal = Refusal::from(error);
+            match (refusal, &*wanted) {
+                (Refusal::Store(error), _) => return Err(error),
+                (Refusal::Event(reason), []) => return Err(Error::new(ErrorKind::Storage, reason)),
+                (Refusal::Event(reason), [event]) => {
+                    let stuck = Stuck::at(event, reason);
+                    self.set_aside(stuck).await?;
+                    parts.push((&[], last));
+                }
+                (Refusal::Event(_), _) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    let middle = first.last().map_or(last, |event| event.position);
+                    parts.push((second, last));
+                    parts.push((first, middle));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that are not passed over.
+    fn wanted<'e>(&self, events: &'e [Event]) -> Cow<'e, [Event]> {
+        match self.stuck.is_empty() && self.skipped.is_empty() {
+            true => Cow::Borrowed(events),
+            false => events.iter().filter(|event| !self.passes_over(event)).cloned().collect(),
+        }
+    }
+
+    fn passes_over(&self, event: &Event) -> bool {
+        self.skipped.contains(&event.position) || self.stuck.contains_key(&event.model)
+    }
+
+    async fn definition(&mut self, event: &Event, hint: Option<Hint>) -> Result<()> {
+        if event.kind == EventKind::ModelDeleted {
+            guarded("drop_model", self.store.drop_model(self.at, &event.model, event.position)).await?;
+            self.at = self.at.max(event.position);
+            self.models.remove(&event.model);
+            self.stuck.remove(&event.model);
+            self.unusable.remove(&event.model);
+            self.changed(&event.model, None);
+            return Ok(());
+        }
+        if event.kind == EventKind::ModelEventSkipped {
+            // One that cannot be read is found when it is applied, unless it is passed over.
+            let of = Skip::from_event(event).map(|skip| skip.position).unwrap_or_default();
+            self.skipped.insert(of);
+            self.wants_rebuild |= self.stuck.get(&event.model).is_some_and(|stuck| stuck.position == of);
+        }
+        let changed = match event.kind {
+            _ if self.passes_over(event) => return self.apply(&[], event.position).await,
+            EventKind::ModelEventSkipped => self.note_skip(event).await,
+            _ => self.define(event, hint).await,
+        };
+        match changed {
+            Ok(()) => Ok(()),
+            Err(Refusal::Store(error)) => Err(error),
+            Err(Refusal::Event(reason)) => self.set_aside(Stuck::at(event, reason)).await,
+        }
+    }
+
+    async fn define(&mut self, event: &Event, hint: Option<Hint>) -> Result<(), Refusal> {
+        let change = DefinitionChange::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
+        let old = self.models.get(&event.model).map(|model| model.shape());
+        let old = old.or_else(|| self.unusable.get(&event.model).map(|(_, shape)| shape.clone()));
+        let (new, carry, ready) = match hint {
+            Some(Hint { schema, carry, ready }) => (Model { record: change.definition, schema }, carry, ready),
+            None => {
+                let new = Model::from_record(change.definition.clone()).map_err(Refusal::Event)?;
+                let carry = old.as_ref().map_or_else(CarryOver::default, |_| change.carry_over(&new.schema));
+                (new, carry, None)
+            }
+        };
+        self.put(old.as_ref(), new, &carry, event.position).await?;
+        self.unusable.remove(&event.model);
+        self.changed(&event.model, ready);
+        Ok(())
+    }
+
+    /// The definition stays as it was, but its stream goes on from here.
+    async fn note_skip(&mut self, event: &Event) -> Result<(), Refusal> {
+        let Some(old) = self.models.get(&event.model) else {
+            return Err(Refusal::Event("the model is not defined".to_owned()));
+        };
+        Skip::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
+        let mut new = Model::clone(old);
+        new.record.skipped(event);
+        let old = old.shape();
+        self.put(Some(&old), new, &CarryOver::default(), event.position).await?;
+        self.changed(&event.model, None);
+        Ok(())
+    }
+
+    async fn put(
+        &mut self,
+        old: Option<&ModelShape>,
+        new: Model,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<(), Refusal> {
+        guarded("define", self.store.define(self.at, old, &new.shape(), carry, position)).await?;
+        self.at = self.at.max(position);
+        self.models.insert(new.record.id.clone(), Arc::new(new));
+        Ok(())
+    }
+
+    /// Goes on without a model. If even that cannot be stored, it is the store that fails.
+    async fn set_aside(&mut self, stuck: Stuck) -> Result<()> {
+        let model = self.models.get(&stuck.model).map(|model| &**model);
+        let (old, shape) = (model.map(Model::shape), stuck.shape(model)?);
+        let carry = CarryOver::default();
+        guarded("define", self.store.define(self.at, old.as_ref(), &shape, &carry, stuck.position)).await?;
+        self.at = self.at.max(stuck.position);
+        self.unusable.remove(&stuck.model);
+        self.has_changes = true;
+        self.stuck.insert(stuck.model.clone(), stuck);
+        Ok(())
+    }
+}
+
+/// Refuses a store that belongs to another log; an empty one is this log's from now on.
+async fn check_log(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) -> Result<()> {
+    let (log, of) = (events.identity(), store.log().await?);
+    if of.as_deref() == Some(log) {
+        return Ok(());
+    }
+    let checkpoint = store.checkpoint().await?;
+    if checkpoint == 0 {
+        return Ok(store.reset(log).await?);
+    }
+    let of = of.as_deref().unwrap_or("an unknown one");
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "the model store is at position {checkpoint} of another log, {of}, while the event store has the log {log}: one of \
+             them is not of this server; correct the configuration, or run `snaphook rebuild` to make the model store again \
+             from this log"
+        ),
+    ))
+}
+
+/// Whether a store that failed so may still take other events.
+pub(super) fn may_be_the_event(error: &DriverError) -> bool {
+    use DriverErrorKind::{Config, Conflict, Corrupt};
+    !error.is_temporary() && !matches!(error.kind(), Config | Conflict | Corrupt)
+}
+
+/// Why an instance's event can be in no store. The server writes no such event; somebody else may have.
+fn unusable(event: &Event) -> Option<String> {
+    if !event.kind.is_instance() {
+        return None;
+    }
+    if let Err(exceeded) = limits::check_event(event) {
+        return Some(exceeded.to_string());
+    }
+    match (&event.data, event.kind) {
+        _ if event.instance.is_none() => Some(format!("`{}` without an instance", event.kind)),
+        (_, EventKind::InstanceDeleted) => None,
+        (None, kind) => Some(format!("`{kind}` without data")),
+        (Some(data), _) => match snaphook_driver::json::typed::<&RawValue>(data) {
+            Err(error) => Some(format!("its data is no JSON: {error}")),
+            Ok(value) if !value.get().starts_with('{') => Some("its data is no JSON object".to_owned()),
+            Ok(_) => None,
+        },
+    }
+}
+
+/// Positions that are never applied.
+async fn skipped(events: &Arc<dyn EventStore>) -> Result<HashSet<Position>> {
+    let filter =
+        EventFilter { definitions_only: true, kinds: vec![EventKind::ModelEventSkipped], ..EventFilter::default() };
+    let mut query = EventQuery { after: 0, limit: PAGE, filter };
+    let mut positions = HashSet::new();
+    loop {
+        let page = events.read(&query, None).await?;
+        for event in &page.events {
+            positions.insert(Skip::from_event(event)?.position);
+        }
+        match page.next() {
+            Some(next) => query.after = next,
+            None => return Ok(positions),
+        }
+    }
+}
+
+/// Why an event was not applied.
+enum Refusal {
+    /// The event itself: a clause that says what about it.
+    Event(String),
+    /// The store, whatever the event.
+    Store(Error),
+}
+
+impl From<DriverError> for Refusal {
+    fn from(error: DriverError) -> Self {
+        match may_be_the_event(&error) {
+            true => Refusal::Event(error.to_string()),
+            false => Refusal::Store(error.into()),
+        }
+    }
+}

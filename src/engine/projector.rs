@@ -1,0 +1,283 @@
+//! The projector: follows the log, whoever wrote it, and alone changes what this node derives from it: the model store, the
+//! models in use, the tail, those who wait for an event's hooks, the consumers of post hooks.
+//!
+//! Events that this node wrote come from the committer in memory; if they do not follow what is applied, the log is read
+//! instead. What others wrote is found by [`follow`]. Start, rebuild, and going on after a fault read the log too, and
+//! everything is applied by the same code ([`super::projection`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use snaphook_driver::{Event, EventFilter, EventQuery, EventStore, Position};
+use tokio::sync::{Mutex, Notify, oneshot};
+
+use super::availability::{Availability, Outage};
+use super::bindings::group_of;
+use super::dispatcher::Dispatcher;
+use super::error::Result;
+use super::models::{Entry, Models};
+use super::projection::{Changes, Hints, Page, Progress, Projection};
+use super::rebuild::Rebuild;
+use super::tail::Tail;
+use super::troubles::{Part, Troubles};
+use super::waiters::Waiters;
+use crate::drivers::Stores;
+use crate::hooks::host::HookHost;
+
+/// How long the log is asked for what others wrote before it is asked again.
+const WAIT: Duration = Duration::from_secs(5);
+/// Delay before a model store that failed is tried again; doubles with each further time.
+const MEND_FIRST: Duration = Duration::from_millis(100);
+const MEND_MAX: Duration = Duration::from_secs(10);
+/// Delay before a log that failed is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What is derived from the log, for those who read it.
+pub(super) struct Derived {
+    pub(super) models: Arc<Models>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) availability: Arc<Availability>,
+    pub(super) troubles: Arc<Troubles>,
+    pub(super) rebuild: Arc<Rebuild>,
+}
+
+/// Events that this node wrote, durable, in order and without a gap.
+pub(super) struct Own {
+    /// The position that they follow in the log.
+    pub(super) after: Position,
+    pub(super) events: Vec<Event>,
+    pub(super) hints: Hints,
+    /// Told when the post hooks of an event ended.
+    pub(super) settled: Vec<(Position, oneshot::Sender<()>)>,
+}
+
+/// One node's projector.
+pub(super) struct Projector {
+    events: Arc<dyn EventStore>,
+    projection: Projection,
+    derived: Derived,
+    host: Arc<HookHost>,
+    /// The model store misses events, since it failed.
+    is_behind: bool,
+    /// Told when it begins to.
+    fell_behind: Arc<Notify>,
+}
+
+impl Projector {
+    /// Brings the model store up to the end of the log and puts its models in use.
+    pub(super) async fn open(
+        stores: &Stores,
+        derived: Derived,
+        host: Arc<HookHost>,
+        progress: &Progress,
+    ) -> Result<Projector> {
+        let projection = Projection::open(&stores.event, &stores.model).await?;
+        let events = Arc::clone(&stores.event);
+        let mut projector = Projector { events, projection, derived, host, is_behind: false, fell_behind: Arc::default() };
+        projector.projection.replay(progress).await?;
+        projector.publish_models().await;
+        projector.derived.tail.jump(projector.projection.at());
+        Ok(projector)
+    }
+
+    /// Takes what the committer appended. Whatever happens here, the log has it.
+    pub(super) async fn take(&mut self, own: Own) {
+        let Own { after, events, mut hints, settled } = own;
+        self.expect(settled);
+        // What failed is kept, and comes again.
+        let _ = match !self.is_behind && after == self.projection.at() {
+            true => self.step(Page::own(after, events), &mut hints).await,
+            // Somebody else wrote before it, or the store failed.
+            false => self.advance(&mut hints).await,
+        };
+    }
+
+    /// Takes note of who waits for the post hooks of events that are not applied yet, so that no end is missed.
+    pub(super) fn expect(&self, settled: Vec<(Position, oneshot::Sender<()>)>) {
+        for (position, settled) in settled {
+            self.derived.waiters.add(position, settled);
+        }
+    }
+
+    /// Brings everything up to the end of the log, page by page, while others read what is there.
+    pub(super) async fn advance(&mut self, hints: &mut Hints) -> Result<()> {
+        if self.is_behind {
+            return self.recover().await;
+        }
+        loop {
+            let page = Page::read(&*self.events, self.projection.at()).await?;
+            let is_last = page.is_last;
+            self.step(page, hints).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes up for what the model store missed; nothing happens if it missed nothing.
+    pub(super) async fn recover(&mut self) -> Result<()> {
+        if !self.is_behind {
+            return Ok(());
+        }
+        let replayed = match self.projection.resume().await {
+            Ok(()) => self.projection.replay(&Progress::default()).await,
+            Err(error) => Err(error),
+        };
+        self.end_replay(replayed).await
+    }
+
+    /// Makes the model store again; what is in use stays in use until it is there.
+    pub(super) async fn rebuild(&mut self, progress: &Progress) -> Result<()> {
+        let rebuilt = match self.projection.reset().await {
+            Ok(()) => self.projection.replay(progress).await,
+            Err(error) => Err(error),
+        };
+        self.end_replay(rebuilt).await
+    }
+
+    /// Up to where everything is applied.
+    pub(super) fn at(&self) -> Position {
+        self.projection.at()
+    }
+
+    async fn end_replay(&mut self, replayed: Result<()>) -> Result<()> {
+        match replayed {
+            Ok(()) => {
+                self.publish_models().await;
+                self.derived.tail.jump(self.projection.at());
+                self.derived.models.all().iter().for_each(|entry| entry.wake.notify_one());
+                self.derived.troubles.works(Part::Apply);
+                self.is_behind = false;
+                self.derived.availability.end(Outage::Behind);
+                Ok(())
+            }
+            Err(error) => {
+                self.derived.troubles.failed(Part::Apply, &error);
+                self.fall_behind();
+                Err(error.logged())
+            }
+        }
+    }
+
+    async fn step(&mut self, page: Page, hints: &mut Hints) -> Result<()> {
+        if let Err(error) = self.projection.step(&page, hints).await {
+            self.derived.troubles.failed(Part::Apply, &error);
+            self.fall_behind();
+            // Listeners and answers do not wait for the model store: what is written is written.
+            self.derived.tail.publish(page.events.into_iter().map(Arc::new));
+            return Err(error.logged());
+        }
+        self.publish_models().await;
+        self.publish(page.events);
+        if self.projection.wants_rebuild() {
+            self.derived.rebuild.want();
+        }
+        Ok(())
+    }
+
+    /// The model store misses events: nobody may ask it until it has caught up.
+    fn fall_behind(&mut self) {
+        self.is_behind = true;
+        self.derived.availability.begin(Outage::Behind);
+        self.fell_behind.notify_one();
+    }
+
+    /// Puts the models in use whose definitions changed, and the others out of use.
+    async fn publish_models(&mut self) {
+        let Some(Changes { models, stuck }) = self.projection.take_changes() else { return };
+        self.derived.availability.set_stuck(stuck);
+        let mut entries = Vec::new();
+        for (id, ready) in models {
+            let old = self.derived.models.get(&id);
+            let reacted = old.as_ref().is_some_and(|old| old.reacts_since().is_some());
+            let Some(model) = self.projection.models().get(&id) else {
+                entries.push((id.clone(), None));
+                if reacted {
+                    self.derived.dispatcher.stop(&id);
+                }
+                continue;
+            };
+            if old.as_ref().is_some_and(|old| old.model.record.position == model.record.position) {
+                continue;
+            }
+            let entry = Entry::new(Arc::clone(model), &self.host, old.as_deref(), ready.as_ref());
+            match entry.reacts_since() {
+                Some(since) if !reacted => {
+                    if let Err(error) = self.events.create_group(&group_of(&id), since).await {
+                        // Who serves it makes it when it is asked for next.
+                        tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
+                    }
+                    self.derived.dispatcher.serve(&id);
+                }
+                Some(_) => {}
+                None if reacted => self.derived.dispatcher.stop(&id),
+                None => {}
+            }
+            entries.push((id, Some(Arc::new(entry))));
+        }
+        if !entries.is_empty() {
+            self.derived.models.change(entries);
+        }
+    }
+
+    /// Tells listeners and consumers of events that are applied.
+    fn publish(&self, events: Vec<Event>) {
+        let models = self.derived.models.in_use();
+        let mut woken: Option<&Arc<Entry>> = None;
+        for event in &events {
+            let is_known = |entry: &&Arc<Entry>| entry.model.record.id == event.model;
+            let Some(entry) = woken.filter(is_known).or_else(|| models.get(&event.model)) else { continue };
+            if entry.reacts_to(event.kind, event.position) {
+                entry.wake.notify_one();
+            }
+            woken = Some(entry);
+        }
+        self.derived.tail.publish(events.into_iter().map(Arc::new));
+    }
+}
+
+/// Makes up for what the model store missed when it failed, for ever: nobody may come who would have it done.
+pub(super) async fn mend(projector: Arc<Mutex<Projector>>) {
+    let fell_behind = Arc::clone(&projector.lock().await.fell_behind);
+    loop {
+        fell_behind.notified().await;
+        let mut delay = MEND_FIRST;
+        loop {
+            tokio::time::sleep(delay).await;
+            // A failure is kept in `troubles`.
+            if projector.lock().await.recover().await.is_ok() {
+                break;
+            }
+            delay = (delay * 2).min(MEND_MAX);
+        }
+    }
+}
+
+/// Follows what others write to a log that several nodes share, for ever.
+pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Projector>>, troubles: Arc<Troubles>) {
+    let mut after = projector.lock().await.at();
+    loop {
+        let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
+        match events.read(&query, Some(WAIT)).await {
+            Ok(page) if page.events.is_empty() => after = after.max(page.reached),
+            Ok(_) => {
+                troubles.works(Part::Follow);
+                let mut projector = projector.lock().await;
+                // This node's own may be applied already.
+                if projector.at() <= after && projector.advance(&mut Hints::new()).await.is_err() {
+                    drop(projector);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+                after = projector.at();
+            }
+            Err(error) => {
+                troubles.failed(Part::Follow, error);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+

@@ -1,0 +1,50 @@
+//! How far a node has applied the log, between a client's writes and its reads: writes answer it, and a read may ask for at
+//! least as much, so that whoever wrote on one node reads it on every other.
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::json;
+use super::place::Place;
+use super::problem::Result;
+use super::query::Query;
+use super::reply::Response;
+use super::request::{Call, Verb};
+
+const POSITION: HeaderName = HeaderName::from_static("snaphook-position");
+const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position");
+
+/// The parameter for those who cannot set a header.
+pub(super) const MIN_POSITION_PARAMETER: &str = "min-position";
+
+/// Before a read is answered: waits until this node has applied what the client asks for; 503 if that takes long, 410 for
+/// what the log does not have.
+pub(super) async fn wait(call: &Call) -> Result<()> {
+    if call.verb() != Verb::Get {
+        return Ok(());
+    }
+    let header = match call.headers().contains_key(&MIN_POSITION) {
+        true => call.header(&MIN_POSITION)?.map(|text| Place::parse(MIN_POSITION.as_str(), text)).transpose()?,
+        false => None,
+    };
+    let text = call.head.uri.query().unwrap_or_default();
+    // An escape may hide the name.
+    let parameter = match text.contains(MIN_POSITION_PARAMETER) || text.contains('%') {
+        true => Query::parse(text)?.take(MIN_POSITION_PARAMETER)?,
+        false => None,
+    };
+    let parameter = parameter.map(|text| Place::parse(MIN_POSITION_PARAMETER, &text)).transpose()?;
+    for place in [header, parameter].into_iter().flatten() {
+        let position = place.find(call).await?;
+        call.engine().reached(position).await?;
+    }
+    Ok(())
+}
+
+/// After a write.
+pub(super) fn tell(response: &mut Response, position: u64) {
+    let mut text = Vec::with_capacity(20);
+    json::write_u64(&mut text, position);
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+        response.headers_mut().insert(POSITION, value);
+    }
+}
