@@ -16,7 +16,7 @@ use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
 
 /// Steps that others may take first before it is given up.
-const RACES_MAX: u32 = 100;
+const RACES_MAX: u32 = 20;
 
 impl Engine {
     /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no

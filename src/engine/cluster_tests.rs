@@ -78,7 +78,8 @@ async fn what_one_node_writes_the_other_reads() {
     }
     // A node that does not know yet what is in its way looks again.
     for round in 0..20 {
-        let (one, two) = tokio::join!(a.replace("i1", json!({"n": 10 + round})), b.replace("i1", json!({"n": 40 + round})));
+        let (one, two) =
+            tokio::join!(a.replace("i1", json!({"n": 10 + round})), b.replace("i1", json!({"n": 40 + round})));
         assert_ne!(position(one.unwrap()), position(two.unwrap()));
     }
     assert_eq!(agree(&nodes, "m").await["i1"].revision, 41);
@@ -147,7 +148,8 @@ async fn a_change_of_a_model_misses_nothing_that_is_written_elsewhere() {
                     refused += 1;
                 }
             }
-            tokio::task::yield_now().await;
+            // A change that meets a write each time is given up.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         (written, refused)
     };
@@ -227,6 +229,7 @@ async fn a_model_is_deleted_with_what_others_write_meanwhile() {
                         assert!(matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict), "{error}");
                     }
                 }
+                tokio::time::sleep(Duration::from_millis(3)).await;
             }
         };
         let delete = async {
@@ -302,6 +305,45 @@ async fn post_hooks_run_once_wherever_they_run() {
     nodes[0].write(change, options).await.unwrap();
     assert_eq!(runs.lock().unwrap().get(&("two".to_owned(), "waited".to_owned())), Some(&1));
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    close(nodes).await;
+}
+
+/// A node may meet a model and its first post hooks at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_of_a_model_that_is_new_on_a_node_are_served_there() {
+    let nodes = cluster(2).await;
+    let (a, b) = (&nodes[0], &nodes[1]);
+    let runs = Runs::default();
+    counted(a, "one", &runs);
+    let halted = b.engine.projector.lock().await;
+    a.model("m", input(json!({}), &[])).await.unwrap();
+    a.bind(Phase::PostCreate, &[("one", "one")]).await;
+    drop(halted);
+    caught_up(b).await;
+    a.engine.dispatcher.close(Duration::from_secs(5)).await;
+    a.create("i", json!({})).await.unwrap();
+    eventually("the hook runs", || async { (!runs.lock().unwrap().is_empty()).then_some(()) }).await;
+    // The same after the model, or its hooks, came back.
+    b.engine.start_rebuild().await.unwrap();
+    eventually("the rebuild is done", || async { (b.engine.rebuild_progress().state == "done").then_some(()) }).await;
+    a.create("j", json!({})).await.unwrap();
+    eventually("the hook runs", || async { (runs.lock().unwrap().len() == 2).then_some(()) }).await;
+    close(nodes).await;
+}
+
+/// Events that others write between two of a batch are applied in their place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_others_in_between_loses_nothing() {
+    let nodes = cluster(2).await;
+    let (a, b) = (&nodes[0], &nodes[1]);
+    a.model("m", input(json!({"n": {}}), &[])).await.unwrap();
+    caught_up(b).await;
+    a.events.is_split.store(true, Ordering::Relaxed);
+    b.events.is_split.store(true, Ordering::Relaxed);
+    let creates =
+        (0..400).map(|n| async move { [a, b][n % 2].create(&format!("i{n}"), json!({"n": n})).await.unwrap() });
+    futures::future::join_all(creates).await;
+    assert_eq!(agree(&nodes, "m").await.len(), 400);
     close(nodes).await;
 }
 

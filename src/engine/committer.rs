@@ -2,7 +2,7 @@
 //! answers.
 //!
 //! Invariants: an answer is sent only after the event store said that the event is durable, and after this node has applied
-//! it; events reach the projector in the order of their positions.
+//! it, or is out of service until it has; events reach the projector in the order of their positions.
 //!
 //! The thread survives its drivers: a panic fails what was in hand and nothing that waits behind it. Where an append's
 //! outcome is unknown, it is learned from the log before anything else is written, and before the callers are answered
@@ -160,8 +160,7 @@ struct Caller {
 impl Committer {
     pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
         let (appending, troubles) = (Arc::clone(&writer.appending), Arc::clone(&writer.troubles));
-        let (queue, preparing, wake) = (Mutex::default(), AtomicUsize::new(0), Condvar::new());
-        let shared = Arc::new(Shared { queue, preparing, wake, appending, troubles });
+        let shared = Arc::new(Shared::new(appending, troubles));
         let runtime = writer.runtime.clone();
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -263,6 +262,10 @@ impl Committer {
 }
 
 impl Shared {
+    fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> Shared {
+        Shared { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -472,20 +475,27 @@ impl Writer {
         results: &[std::result::Result<Appended, Conflict>],
         callers: &mut [Caller],
     ) {
-        let first = results.iter().find_map(|result| result.as_ref().ok());
-        let Some(Appended { after, .. }) = first.copied() else { return };
-        let mut own =
-            Own { after, events: Vec::with_capacity(appends.len()), hints: Hints::new(), settled: Vec::new() };
+        let mut own = Own { events: Vec::with_capacity(appends.len()), ..Own::default() };
+        let mut last = None;
         for ((append, result), caller) in appends.into_iter().zip(results).zip(callers) {
-            let Ok(Appended { position, time, .. }) = *result else { continue };
+            let Ok(Appended { position, time, after }) = *result else { continue };
+            // Others may have written between two of its rows.
+            own.after = if last.is_none_or(|last| own.after.is_some() && last == after) {
+                own.after.or(Some(after))
+            } else {
+                None
+            };
+            last = Some(position);
             let mut event = append.event;
             (event.position, event.time) = (position, time);
             own.events.push(event);
             own.settled.extend(caller.settled.take().map(|settled| (position, settled)));
             own.hints.extend(caller.hint.take().map(|hint| (position, *hint)));
         }
-        let projector = Arc::clone(&self.projector);
-        self.runtime.block_on(async { projector.lock().await.take(own).await });
+        if own.events.is_empty() {
+            return;
+        }
+        self.runtime.block_on(async { self.projector.lock().await.take(own).await });
     }
 
     fn append_failed(&mut self, error: &DriverError, known: Position, appends: Vec<Append>, callers: Vec<Caller>) {
@@ -521,12 +531,8 @@ impl Writer {
             }
             answers.push((caller.answer, committed));
         }
-        let projector = Arc::clone(&self.projector);
-        let advanced = self.runtime.block_on(async {
-            let mut projector = projector.lock().await;
-            projector.expect(settled);
-            projector.advance(&mut hints).await
-        });
+        let own = Own { after: None, events: Vec::new(), hints, settled };
+        self.runtime.block_on(async { self.projector.lock().await.take(own).await });
         self.appending.end();
         self.troubles.works(Part::Append);
         for (answer, committed) in answers {
@@ -538,7 +544,7 @@ impl Writer {
                 )),
             });
         }
-        advanced
+        Ok(())
     }
 }
 
@@ -576,13 +582,7 @@ mod tests {
 
     #[test]
     fn more_is_waited_for_only_while_somebody_prepares_and_there_is_room() {
-        let shared = Shared {
-            queue: Mutex::default(),
-            preparing: AtomicUsize::new(0),
-            wake: Condvar::new(),
-            appending: Arc::default(),
-            troubles: Arc::default(),
-        };
+        let shared = Shared::new(Arc::default(), Arc::default());
         let barrier = || Job::Barrier(oneshot::channel().0);
         let append = || {
             let event = snaphook_driver::Event {

@@ -10,6 +10,7 @@ use snaphook_driver::{ErrorKind as DriverErrorKind, EventFilter, EventQuery, Eve
 
 use super::command::{Change, Origin, WriteOptions, Written};
 use super::testing::{AppendFault, Bench, bench, eventually, input};
+use super::troubles::Part;
 use super::{ErrorKind, QueryInput};
 use crate::config::Phase;
 use crate::hooks::context::Outcome;
@@ -26,11 +27,9 @@ async fn ready(bench: &Bench) {
 async fn during<T>(bench: &Bench, fault: AppendFault, work: impl Future<Output = T>) -> T {
     *bench.events.fault.lock().unwrap() = Some(fault);
     let ended = async {
-        eventually("the fault shows", || async {
-            let stores = bench.engine.readiness().await.stores;
-            stores.iter().any(|fault| fault.store == "event").then_some(())
-        })
-        .await;
+        eventually("the fault shows", || async { bench.engine.troubles.has(Part::Append).then_some(()) }).await;
+        let stores = bench.engine.readiness().await.stores;
+        assert!(stores.iter().any(|fault| fault.store == "event"), "{fault:?}: {stores:?}");
         // What else is to be written meanwhile does not wait, and is not written.
         let other = bench.model("other", input(json!({}), &[])).await.unwrap_err();
         assert_eq!(other.kind, ErrorKind::Storage, "{fault:?}");

@@ -3,8 +3,8 @@
 //! While an event is in hand its lease is renewed, so a hook may run for as long as its limits allow. What is not the
 //! hook's fault (no place is free, the model store is out of service) is waited for and is no try.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

@@ -3,18 +3,22 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::{Append, Event, EventFilter, EventKind, EventQuery, Expected, Position, Stream, time};
+use snaphook_driver::{
+    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream, time,
+};
 
 use super::Engine;
 use super::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
 use super::committer::Draft;
-use super::definitions::{OneModel, changed, check_unused};
+use super::definitions::{OneModel, changed, check_unused, written_on};
 use super::error::{Error, ErrorKind, Result};
 use super::stuck::Stuck;
 use crate::catalog::unique;
 
 /// Events that are read, and instances that are deleted, at once.
 const PAGE: u32 = 1000;
+/// How often it is looked at what others wrote meanwhile.
+const PASSES_MAX: u32 = 10;
 
 impl Engine {
     /// Deletes a stuck model. Like [`Engine::delete_model`], whose lock the caller gives.
@@ -54,15 +58,36 @@ impl Engine {
         let (engine, id, origin) = (Arc::clone(self), id.clone(), origin.clone());
         let delete = async move {
             let _one = one;
-            let mut after = cascade.then_some(0);
-            while let Some(page_after) = after {
-                let (living, next) = engine.living(&id, page_after, head, &origin).await?;
-                engine.append_for_stuck(living).await?;
-                after = next;
+            let mut from = if cascade { 0 } else { head };
+            // Other nodes, for which the model may not be stuck, write on: what came meanwhile is looked at again.
+            for _ in 0..PASSES_MAX {
+                let head = engine.stores.event.head().await?;
+                let (mut after, mut found) = (Some(from), 0);
+                while let Some(page_after) = after {
+                    let (living, next) = engine.living(&id, page_after, head, &origin).await?;
+                    (after, found) = (next, found + living.len() as u64);
+                    if cascade {
+                        engine.append_for_stuck(living).await?;
+                    }
+                }
+                if !cascade {
+                    check_unused(&id, found)?;
+                }
+                from = head;
+                if found > 0 {
+                    continue;
+                }
+                let quiet = Some(Quiet { model: id.clone(), since: head });
+                match engine.append_one(Draft::for_stuck(Append { quiet, ..deletion.clone() })).await? {
+                    Ok(_) => {
+                        engine.dispatcher.forget(&id).await;
+                        return Ok(());
+                    }
+                    Err(Conflict::NotQuiet { .. }) => {}
+                    Err(_) => return Err(changed(&id)),
+                }
             }
-            engine.append_one(Draft::for_stuck(deletion)).await?.map_err(|_| changed(&id))?;
-            engine.dispatcher.forget(&id).await;
-            Ok(())
+            Err(written_on(&id))
         };
         self.commit(delete).await.map(Defined::Done)
     }

@@ -51,14 +51,20 @@ impl Dispatcher {
     pub(super) fn start(&self, engine: &Arc<Engine>) {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine);
         let models = engine.models.all();
-        models.iter().filter(|entry| entry.reacts_since().is_some()).for_each(|entry| self.serve(&entry.model.record.id));
+        models
+            .iter()
+            .filter(|entry| entry.reacts_since().is_some())
+            .for_each(|entry| self.serve(&entry.model.record.id));
     }
 
     /// Serves a model from now on; nothing happens if it is served.
     pub(super) fn serve(&self, model: &str) {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.stopping.borrow() || engine.strong_count() == 0 || lanes.get(model).is_some_and(|lane| !lane.task.is_finished()) {
+        if *self.stopping.borrow()
+            || engine.strong_count() == 0
+            || lanes.get(model).is_some_and(|lane| !lane.task.is_finished())
+        {
             return;
         }
         let stop = watch::Sender::new(false);
@@ -143,13 +149,8 @@ async fn serve(
                     claimed = deliveries.len();
                     for delivery in deliveries {
                         let place = taken.split(1);
-                        let task = deliver(
-                            Arc::clone(&owner),
-                            group.clone(),
-                            delivery,
-                            Arc::clone(&again),
-                            stop.clone(),
-                        );
+                        let task =
+                            deliver(Arc::clone(&owner), group.clone(), delivery, Arc::clone(&again), stop.clone());
                         running.spawn(async move {
                             task.await;
                             drop(place);

@@ -76,6 +76,8 @@ impl Engine {
             return Err(Error::new(ErrorKind::KeyReused, detail));
         }
         let event = self.stores.event.last(&holder.stream, holder.position).await?;
+        // Another node may have written it: who gets this answer finds here what it says.
+        self.tail.reached_soon(holder.position).await?;
         // Claims that were made before they could expire.
         Ok(event.filter(|event| holder.expires.is_some() || time::now() - event.time < REMEMBERED_MILLIS))
     }

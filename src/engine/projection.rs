@@ -100,6 +100,8 @@ pub(super) struct Projection {
     stuck: BTreeMap<String, Stuck>,
     /// Those whose definition this server cannot use, such as one from before a limit. The store has all their instances.
     unusable: BTreeMap<String, (Stuck, ModelShape)>,
+    /// Those for which the last replay put off what could not be done then. They take their events.
+    unsettled: BTreeMap<String, Stuck>,
     /// Positions that are never applied.
     skipped: HashSet<Position>,
     changes: Changes,
@@ -119,6 +121,7 @@ impl Projection {
             models: HashMap::new(),
             stuck: BTreeMap::new(),
             unusable: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
             skipped: skipped(events).await?,
             changes: Changes::default(),
             has_changes: false,
@@ -148,10 +151,8 @@ impl Projection {
 
     /// Reads what the store has. Models that are known as they are there stay.
     async fn load(&mut self) -> Result<()> {
-        self.at = self.store.checkpoint().await?;
-        let known = std::mem::take(&mut self.models);
-        self.stuck.clear();
-        self.unusable.clear();
+        let at = self.store.checkpoint().await?;
+        let (mut models, mut stuck_models, mut unusable) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
         for shape in self.store.definitions().await? {
             let unreadable = |error: String| {
                 let model = &shape.model;
@@ -162,23 +163,26 @@ impl Projection {
             };
             let Stored { record, stuck } = stored(&shape).map_err(unreadable)?;
             let (model, is_stuck) = (shape.model.clone(), stuck.is_some());
-            self.stuck.extend(stuck.map(|stuck| (model.clone(), stuck)));
+            stuck_models.extend(stuck.map(|stuck| (model.clone(), stuck)));
             let Some(record) = record else { continue };
             let position = record.position;
-            if let Some(same) = known.get(&model).filter(|known| known.record == record) {
-                self.models.insert(model, Arc::clone(same));
+            if let Some(same) = self.models.get(&model).filter(|known| known.record == record) {
+                models.insert(model, Arc::clone(same));
                 continue;
             }
             match Model::from_record(record) {
-                Ok(usable) => drop(self.models.insert(model, Arc::new(usable))),
+                Ok(usable) => drop(models.insert(model, Arc::new(usable))),
                 // What keeps it unavailable is said already.
                 Err(_) if is_stuck => {}
                 Err(error) => {
                     let reason = format!("its definition cannot be used: {error}");
-                    self.unusable.insert(model.clone(), (Stuck { model, position, reason }, shape));
+                    unusable.insert(model.clone(), (Stuck { model, position, reason }, shape));
                 }
             }
         }
+        let known = std::mem::replace(&mut self.models, models);
+        (self.at, self.stuck, self.unusable) = (at, stuck_models, unusable);
+        self.unsettled.clear();
         self.has_changes = true;
         self.changes.models.extend(known.into_keys().chain(self.models.keys().cloned()).map(|model| (model, None)));
         Ok(())
@@ -209,7 +213,8 @@ impl Projection {
     /// The models that cannot be used.
     pub(super) fn all_stuck(&self) -> Vec<Stuck> {
         let unusable = self.unusable.values().map(|(stuck, _)| stuck);
-        self.stuck.values().chain(unusable).cloned().collect()
+        let unsettled = self.unsettled.values().filter(|unsettled| !self.stuck.contains_key(&unsettled.model));
+        self.stuck.values().chain(unusable).chain(unsettled).cloned().collect()
     }
 
     /// What changed since this was last asked.
@@ -246,17 +251,20 @@ impl Projection {
             progress.position.store(page.end(), Ordering::Relaxed);
             progress.head.fetch_max(page.head, Ordering::Relaxed);
             progress.events.fetch_add(page.events.len() as u64, Ordering::Relaxed);
-            page = next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
+            page =
+                next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
         }
         // What was put off is done now; a model for which that fails is unavailable.
-        for (model, error) in guarded("end_replay", self.store.end_replay()).await? {
+        let unsettled = guarded("end_replay", self.store.end_replay()).await?;
+        self.unsettled.clear();
+        self.has_changes = true;
+        for (model, error) in unsettled {
             if !may_be_the_event(&error) {
                 return Err(error.into());
             }
             let Some(position) = self.models.get(&model).map(|model| model.record.position) else { continue };
             let stuck = Stuck { model: model.clone(), position, reason: error.to_string() };
-            self.has_changes = true;
-            self.stuck.entry(model).or_insert(stuck);
+            self.unsettled.insert(model, stuck);
         }
         Ok(())
     }
@@ -279,9 +287,9 @@ impl Projection {
         while let Some(last) = rest.last() {
             let next = match unusable.is_empty() {
                 true => None,
-                false => rest
-                    .iter()
-                    .position(|event| !self.passes_over(event) && unusable.contains_key(&event.position)),
+                false => {
+                    rest.iter().position(|event| !self.passes_over(event) && unusable.contains_key(&event.position))
+                }
             };
             let Some(next) = next else { return self.apply(rest, last.position).await };
             let event = &rest[next];
@@ -326,7 +334,8 @@ impl Projection {
 
     /// Those that are not passed over.
     fn wanted<'e>(&self, events: &'e [Event]) -> Cow<'e, [Event]> {
-        match self.stuck.is_empty() && self.skipped.is_empty() {
+        let is_plain = self.stuck.is_empty() && self.skipped.is_empty();
+        match is_plain || !events.iter().any(|event| self.passes_over(event)) {
             true => Cow::Borrowed(events),
             false => events.iter().filter(|event| !self.passes_over(event)).cloned().collect(),
         }
@@ -343,6 +352,7 @@ impl Projection {
             self.models.remove(&event.model);
             self.stuck.remove(&event.model);
             self.unusable.remove(&event.model);
+            self.unsettled.remove(&event.model);
             self.changed(&event.model, None);
             return Ok(());
         }

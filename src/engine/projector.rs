@@ -19,7 +19,7 @@ use super::models::{Entry, Models};
 use super::projection::{Changes, Hints, Page, Progress, Projection};
 use super::rebuild::Rebuild;
 use super::tail::Tail;
-use super::troubles::{Part, Troubles};
+use super::troubles::{Part, Troubles, guarded, unpanicked};
 use super::waiters::Waiters;
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
@@ -43,10 +43,11 @@ pub(super) struct Derived {
     pub(super) rebuild: Arc<Rebuild>,
 }
 
-/// Events that this node wrote, durable, in order and without a gap.
+/// Events that this node wrote, durable and in order.
+#[derive(Default)]
 pub(super) struct Own {
-    /// The position that they follow in the log.
-    pub(super) after: Position,
+    /// The position that they follow in the log without a gap. `None`: they may have gaps, or only the log has them.
+    pub(super) after: Option<Position>,
     pub(super) events: Vec<Event>,
     pub(super) hints: Hints,
     /// Told when the post hooks of an event ended.
@@ -75,7 +76,8 @@ impl Projector {
     ) -> Result<Projector> {
         let projection = Projection::open(&stores.event, &stores.model).await?;
         let events = Arc::clone(&stores.event);
-        let mut projector = Projector { events, projection, derived, host, is_behind: false, fell_behind: Arc::default() };
+        let mut projector =
+            Projector { events, projection, derived, host, is_behind: false, fell_behind: Arc::default() };
         projector.projection.replay(progress).await?;
         projector.publish_models().await;
         projector.derived.tail.jump(projector.projection.at());
@@ -86,12 +88,15 @@ impl Projector {
     pub(super) async fn take(&mut self, own: Own) {
         let Own { after, events, mut hints, settled } = own;
         self.expect(settled);
-        // What failed is kept, and comes again.
-        let _ = match !self.is_behind && after == self.projection.at() {
-            true => self.step(Page::own(after, events), &mut hints).await,
+        let taken = match after.filter(|after| !self.is_behind && *after == self.projection.at()) {
+            Some(after) => self.step(Page::own(after, events), &mut hints).await,
             // Somebody else wrote before it, or the store failed.
-            false => self.advance(&mut hints).await,
+            None => self.advance(&mut hints).await,
         };
+        if taken.is_err() {
+            // What is acknowledged and not applied must not be missed by those who read.
+            self.fall_behind();
+        }
     }
 
     /// Takes note of who waits for the post hooks of events that are not applied yet, so that no end is missed.
@@ -101,13 +106,14 @@ impl Projector {
         }
     }
 
-    /// Brings everything up to the end of the log, page by page, while others read what is there.
-    pub(super) async fn advance(&mut self, hints: &mut Hints) -> Result<()> {
+    /// Brings everything up to the end of the log, page by page, while others read what is there. If it is the model store
+    /// that fails, nobody may ask it until it has caught up.
+    async fn advance(&mut self, hints: &mut Hints) -> Result<()> {
         if self.is_behind {
             return self.recover().await;
         }
         loop {
-            let page = Page::read(&*self.events, self.projection.at()).await?;
+            let page = unpanicked(Page::read(&*self.events, self.projection.at())).await?;
             let is_last = page.is_last;
             self.step(page, hints).await?;
             if is_last {
@@ -121,19 +127,23 @@ impl Projector {
         if !self.is_behind {
             return Ok(());
         }
-        let replayed = match self.projection.resume().await {
-            Ok(()) => self.projection.replay(&Progress::default()).await,
-            Err(error) => Err(error),
-        };
+        let projection = &mut self.projection;
+        let replayed = unpanicked(async {
+            projection.resume().await?;
+            projection.replay(&Progress::default()).await
+        });
+        let replayed = replayed.await;
         self.end_replay(replayed).await
     }
 
     /// Makes the model store again; what is in use stays in use until it is there.
     pub(super) async fn rebuild(&mut self, progress: &Progress) -> Result<()> {
-        let rebuilt = match self.projection.reset().await {
-            Ok(()) => self.projection.replay(progress).await,
-            Err(error) => Err(error),
-        };
+        let projection = &mut self.projection;
+        let rebuilt = unpanicked(async {
+            projection.reset().await?;
+            projection.replay(progress).await
+        });
+        let rebuilt = rebuilt.await;
         self.end_replay(rebuilt).await
     }
 
@@ -146,11 +156,14 @@ impl Projector {
         match replayed {
             Ok(()) => {
                 self.publish_models().await;
-                self.derived.tail.jump(self.projection.at());
+                self.publish_missed().await;
                 self.derived.models.all().iter().for_each(|entry| entry.wake.notify_one());
                 self.derived.troubles.works(Part::Apply);
                 self.is_behind = false;
                 self.derived.availability.end(Outage::Behind);
+                if self.projection.wants_rebuild() {
+                    self.derived.rebuild.want();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -162,7 +175,7 @@ impl Projector {
     }
 
     async fn step(&mut self, page: Page, hints: &mut Hints) -> Result<()> {
-        if let Err(error) = self.projection.step(&page, hints).await {
+        if let Err(error) = unpanicked(self.projection.step(&page, hints)).await {
             self.derived.troubles.failed(Part::Apply, &error);
             self.fall_behind();
             // Listeners and answers do not wait for the model store: what is written is written.
@@ -189,36 +202,50 @@ impl Projector {
         let Some(Changes { models, stuck }) = self.projection.take_changes() else { return };
         self.derived.availability.set_stuck(stuck);
         let mut entries = Vec::new();
+        // Models that begin to have post hooks, since when, and those that have none any more.
+        let (mut served, mut stopped) = (Vec::new(), Vec::new());
         for (id, ready) in models {
             let old = self.derived.models.get(&id);
             let reacted = old.as_ref().is_some_and(|old| old.reacts_since().is_some());
-            let Some(model) = self.projection.models().get(&id) else {
-                entries.push((id.clone(), None));
-                if reacted {
-                    self.derived.dispatcher.stop(&id);
+            let entry = match self.projection.models().get(&id) {
+                Some(model) if old.as_ref().is_some_and(|old| old.model.record.position == model.record.position) => {
+                    continue;
                 }
-                continue;
+                Some(model) => {
+                    Some(Arc::new(Entry::new(Arc::clone(model), &self.host, old.as_deref(), ready.as_ref())))
+                }
+                None => None,
             };
-            if old.as_ref().is_some_and(|old| old.model.record.position == model.record.position) {
-                continue;
+            match entry.as_ref().and_then(|entry| entry.reacts_since()) {
+                Some(since) if !reacted => served.push((id.clone(), since)),
+                None if reacted => stopped.push(id.clone()),
+                _ => {}
             }
-            let entry = Entry::new(Arc::clone(model), &self.host, old.as_deref(), ready.as_ref());
-            match entry.reacts_since() {
-                Some(since) if !reacted => {
-                    if let Err(error) = self.events.create_group(&group_of(&id), since).await {
-                        // Who serves it makes it when it is asked for next.
-                        tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
-                    }
-                    self.derived.dispatcher.serve(&id);
-                }
-                Some(_) => {}
-                None if reacted => self.derived.dispatcher.stop(&id),
-                None => {}
-            }
-            entries.push((id, Some(Arc::new(entry))));
+            entries.push((id, entry));
         }
-        if !entries.is_empty() {
-            self.derived.models.change(entries);
+        if entries.is_empty() {
+            return;
+        }
+        self.derived.models.change(entries);
+        stopped.iter().for_each(|id| self.derived.dispatcher.stop(id));
+        for (id, since) in served {
+            if let Err(error) = guarded("create_group", self.events.create_group(&group_of(&id), since)).await {
+                // Who serves it makes it when it is asked for next.
+                tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
+            }
+            self.derived.dispatcher.serve(&id);
+        }
+    }
+
+    /// Tells listeners of events that were applied while nobody could be told.
+    async fn publish_missed(&self) {
+        let Derived { tail, .. } = &self.derived;
+        while tail.head() < self.projection.at() {
+            match unpanicked(Page::read(&*self.events, tail.head())).await {
+                Ok(page) if !page.events.is_empty() => tail.publish(page.events.into_iter().map(Arc::new)),
+                // Then they read the log themselves.
+                _ => return tail.jump(self.projection.at()),
+            }
         }
     }
 
@@ -261,7 +288,10 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
     loop {
         let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
         match events.read(&query, Some(WAIT)).await {
-            Ok(page) if page.events.is_empty() => after = after.max(page.reached),
+            Ok(page) if page.events.is_empty() => {
+                troubles.works(Part::Follow);
+                after = after.max(page.reached);
+            }
             Ok(_) => {
                 troubles.works(Part::Follow);
                 let mut projector = projector.lock().await;
@@ -280,4 +310,3 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
         }
     }
 }
-

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use snaphook_driver::Position;
 use tokio::sync::Notify;
 
+use super::Engine;
 use super::availability::Outage;
 use super::command::RebuildProgress;
 use super::error::{Error, ErrorKind, Result};
 use super::projection::Progress;
-use super::Engine;
 
 /// The rebuild that runs, or the last one.
 #[derive(Default)]
@@ -135,4 +135,6 @@ async fn run(engine: Arc<Engine>, progress: Arc<Progress>) {
             Phase::Failed(error.detail)
         }
     });
+    // What was skipped meanwhile.
+    engine.start_wanted_rebuild();
 }

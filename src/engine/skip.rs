@@ -13,6 +13,7 @@ use snaphook_driver::{
     time,
 };
 
+use super::Engine;
 use super::change::{DefinitionChange, Skip, changes_definition};
 use super::command::Origin;
 use super::committer::Draft;
@@ -20,7 +21,6 @@ use super::delivery::carried;
 use super::error::{Error, ErrorKind, Result};
 use super::replay::{self, Replayed};
 use super::stuck::{Stored, Stuck, stored};
-use super::Engine;
 use crate::catalog::{ModelRecord, unique};
 
 /// Longest reason, in characters.

@@ -12,9 +12,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
-    Append, Appended, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery, ErrorRecord, Event,
-    EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage, InstanceQuery, Json,
-    LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
+    Append, Appended, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery,
+    ErrorRecord, Event, EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage,
+    InstanceQuery, Json, LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
 use super::command::{BindingCode, BindingInput, Change, Defined, ModelInput, Origin, WriteOptions, Written};
@@ -128,6 +128,7 @@ async fn open_on(
         is_shared,
         renewals: AtomicUsize::new(0),
         aged: AtomicU64::new(0),
+        is_split: AtomicBool::new(false),
         fault: Mutex::default(),
     });
     let store = Arc::new(FaultyModels {
@@ -137,6 +138,7 @@ async fn open_on(
         refused_definition: Mutex::default(),
         beyond_limits: Mutex::default(),
         slow_gets: AtomicU64::new(0),
+        panics: Mutex::default(),
         applied: Mutex::default(),
     });
     change(&store);
@@ -281,11 +283,18 @@ pub(super) struct FaultyModels {
     pub(super) beyond_limits: Mutex<Option<&'static str>>,
     /// Milliseconds that each read of one instance takes.
     pub(super) slow_gets: AtomicU64,
+    /// The call that panics.
+    pub(super) panics: Mutex<Option<&'static str>>,
     /// Asked before events are applied.
     pub(super) applied: Mutex<Option<Applied>>,
 }
 
 impl FaultyModels {
+    fn may_panic(&self, call: &str) {
+        let panics = *self.panics.lock().unwrap();
+        assert_ne!(panics, Some(call), "the test wants it so");
+    }
+
     fn fault(&self) -> Result<()> {
         match self.fails.load(Ordering::Relaxed) {
             true => Err(DriverError::new(ErrorKind::Unavailable, "change", "the test wants it so")),
@@ -324,9 +333,11 @@ impl ModelStore for FaultyModels {
         self.inner.discard(model, ticket).await
     }
     async fn begin_replay(&self) -> Result<()> {
+        self.may_panic("begin_replay");
         self.inner.begin_replay().await
     }
     async fn end_replay(&self) -> Result<Vec<(String, DriverError)>> {
+        self.may_panic("end_replay");
         self.inner.end_replay().await
     }
     async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
@@ -349,9 +360,11 @@ impl ModelStore for FaultyModels {
         self.inner.apply(after, events, to).await
     }
     async fn checkpoint(&self) -> Result<Position> {
+        self.may_panic("checkpoint");
         self.inner.checkpoint().await
     }
     async fn definitions(&self) -> Result<Vec<ModelShape>> {
+        self.may_panic("definitions");
         let mut shapes = self.inner.definitions().await?;
         let beyond = *self.beyond_limits.lock().unwrap();
         for shape in shapes.iter_mut().filter(|shape| Some(shape.model.as_str()) == beyond) {
@@ -378,6 +391,7 @@ impl ModelStore for FaultyModels {
         self.inner.log().await
     }
     async fn reset(&self, log: &str) -> Result<()> {
+        self.may_panic("reset");
         self.inner.reset(log).await
     }
 }
@@ -390,6 +404,8 @@ pub(super) struct WatchedEvents {
     pub(super) renewals: AtomicUsize,
     /// Events up to this position look two days older.
     pub(super) aged: AtomicU64,
+    /// Whether a batch is appended event by event, so that others' events come between.
+    pub(super) is_split: AtomicBool,
     /// How appends fail.
     pub(super) fault: Mutex<Option<AppendFault>>,
 }
@@ -444,6 +460,14 @@ impl EventStore for WatchedEvents {
         if self.is_shared { Ok(()) } else { self.inner.close().await }
     }
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<std::result::Result<Appended, Conflict>>> {
+        if self.is_split.load(Ordering::Relaxed) {
+            let mut answers = Vec::new();
+            for append in batch {
+                answers.extend(self.inner.append(std::slice::from_ref(append), atomic).await?);
+                tokio::task::yield_now().await;
+            }
+            return Ok(answers);
+        }
         let fault = *self.fault.lock().unwrap();
         let Some(fault) = fault else { return self.inner.append(batch, atomic).await };
         while matches!(*self.fault.lock().unwrap(), Some(AppendFault::Hang { .. })) {

@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use futures::FutureExt;
 use snaphook_driver::{DriverError, ErrorKind};
 
+use super::error::{Error, ErrorKind as EngineErrorKind, Result as EngineResult};
+
 /// What a store does. Each part fails and recovers independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
@@ -104,6 +106,14 @@ pub(super) async fn guarded<T>(
     AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|panic| {
         let message = format!("the driver panicked: {}", panic_message(&*panic));
         Err(DriverError::new(ErrorKind::Unexpected, operation, message))
+    })
+}
+
+/// The same for work on several calls.
+pub(super) async fn unpanicked<T>(work: impl Future<Output = EngineResult<T>>) -> EngineResult<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let message = format!("a driver panicked: {}", panic_message(&*panic));
+        Err(Error::new(EngineErrorKind::Storage, message))
     })
 }
 

@@ -12,7 +12,8 @@ pub(super) struct Waiters(Mutex<HashMap<Position, oneshot::Sender<()>>>);
 
 impl Waiters {
     /// Called before the event is published, so that its end cannot be missed: no hook runs before that, whatever woke
-    /// the consumer group.
+    /// the consumer group. Only where the log was read again after a fault may it come too late; then the caller waits for as
+    /// long as it wanted to.
     pub(super) fn add(&self, position: Position, sender: oneshot::Sender<()>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Callers that gave up leave their senders behind.

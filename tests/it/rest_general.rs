@@ -72,7 +72,9 @@ fn writes_say_how_far_the_node_is_and_reads_ask_for_as_much() {
         ("".to_owned(), 400),
         ("-1".to_owned(), 400),
     ] {
-        for path in ["/models", "/models/order/instances", "/models/order/instances?limit=5", "/events?after=1", "/healthz"] {
+        for path in
+            ["/models", "/models/order/instances", "/models/order/instances?limit=5", "/events?after=1", "/healthz"]
+        {
             let sign = if path.contains('?') { '&' } else { '?' };
             let answers = [
                 api.request("GET", path).header("Snaphook-Min-Position", &place).send(),

@@ -16,8 +16,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Append, Appended, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery, EventStore,
-    Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
+    Append, Appended, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery,
+    EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::{Semaphore, watch};
 

@@ -255,14 +255,7 @@ impl GroupState {
     }
 
     /// Prolongs a lease; `false` if it ended or the token is old.
-    pub fn renew(
-        &mut self,
-        position: Position,
-        token: u64,
-        now: Instant,
-        lease: Duration,
-        note: Option<&str>,
-    ) -> bool {
+    pub fn renew(&mut self, position: Position, token: u64, now: Instant, lease: Duration, note: Option<&str>) -> bool {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return false;
         };

@@ -32,8 +32,8 @@ pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
 pub use event_store::{
-    Append, Appended, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore, Expected,
-    Group, Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
+    Append, Appended, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore,
+    Expected, Group, Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
 };
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Kept, Progress, Taken};

@@ -239,6 +239,7 @@ pub trait ModelStore: Send + Sync {
     async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64>;
 
     /// Removes everything; the checkpoint is 0, and from then on the store is a projection of the log with this
-    /// identity. Where no log is named yet ([`ModelStore::log`] is `None`), the server calls this first.
+    /// identity. Where no log is named yet ([`ModelStore::log`] is `None`) and the checkpoint is 0, the server calls this
+    /// first.
     async fn reset(&self, log: &str) -> Result<()>;
 }

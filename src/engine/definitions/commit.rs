@@ -81,13 +81,14 @@ impl Engine {
     /// Deletes a model, whose gate is closed, if it has no instances.
     pub(super) async fn delete_empty(&self, entry: &Entry, origin: &Origin) -> Result<Option<Position>> {
         let record = &entry.model.record;
-        self.availability.check_model(&record.id)?;
+        let outages = self.availability.begun();
         // The model store is at least there.
         let since = self.tail.head();
         let one = InstanceQuery { limit: 1, ..InstanceQuery::default() };
         if !self.stores.model.query(&record.id, &one, &Budget::unlimited()).await?.items.is_empty() {
             check_unused(&record.id, self.stores.model.count(&record.id, &[], &Budget::unlimited()).await?)?;
         }
+        self.check_undisturbed(&record.id, outages)?;
         let quiet = Some(Quiet { model: record.id.clone(), since });
         match self.append_one(Draft::new(Append { quiet, ..deletion(record, origin)? })).await? {
             Ok(_) => Ok(None),
@@ -144,5 +145,8 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         request_id: origin.request_id.clone(),
         time: 0,
     };
-    Append { releases: keys.into_iter().map(|key| key.key).collect(), ..Append::new(event, Expected::At(instance.position)) }
+    Append {
+        releases: keys.into_iter().map(|key| key.key).collect(),
+        ..Append::new(event, Expected::At(instance.position))
+    }
 }

@@ -165,6 +165,7 @@ impl Engine {
         };
         let mut new = Model::with_definition(record, &definition);
         let mut pace = Pace::new(&self.tail);
+        let outages = self.availability.begun();
         let mut head = self.tail.head();
         let review = Review::new(Arc::clone(old), new.clone(), carry);
         let mut review = review.all(&self.stores.model, &self.workers, &mut pace).await?;
@@ -191,6 +192,7 @@ impl Engine {
                 if !rest.is_all {
                     break;
                 }
+                self.check_undisturbed(id, outages)?;
                 review.verdict()?;
                 if review.needed() != carry {
                     carry = review.needed();
@@ -201,7 +203,8 @@ impl Engine {
                 let reserved = self.committer.answered(reserved).await.ok_or_else(hanging)??;
                 // Other nodes write without a look at this gate.
                 let quiet = Some(Quiet { model: id.to_owned(), since: head });
-                let append = Append { quiet, ..update(&new.record, input.renames.clone(), old.record.position, origin)? };
+                let append =
+                    Append { quiet, ..update(&new.record, input.renames.clone(), old.record.position, origin)? };
                 let definition =
                     NewDefinition { append, schema: Arc::clone(&new.schema), carry: carry.clone(), ready: None };
                 let gone = lists::gone(&old.record, &new.record);
@@ -238,6 +241,18 @@ impl Engine {
     /// Waits until nobody else changes this model.
     pub(super) async fn lock_model(&self, id: &str) -> Result<OneModel> {
         self.committer.answered(self.definitions.of(id)).await.ok_or_else(hanging)
+    }
+
+    /// Refuses what was read from the model store since, if that has failed meanwhile: it may have missed events.
+    fn check_undisturbed(&self, model: &str, outages: u64) -> Result<()> {
+        self.availability.check_model(model)?;
+        if self.availability.begun() == outages {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("the model store failed while the instances of `{model}` were looked at; try again in a moment"),
+        ))
     }
 
     /// Closes a model's gate. When this returns, every write that came before is in the model store.
@@ -312,19 +327,19 @@ impl Engine {
         for _ in 0..CLOSINGS_MAX {
             // Page by page, so that other models are written to meanwhile.
             while cascade && self.delete_page(&entry.model, &origin).await? {}
-            match self.delete_empty(&entry, &origin).await? {
-                None => is_deleted = true,
-                Some(last) => self.seen(last).await,
+            match self.delete_empty(&entry, &origin).await {
+                Ok(None) => is_deleted = true,
+                Ok(Some(last)) => self.seen(last).await,
+                // Another node made some meanwhile.
+                Err(error) if cascade && error.kind == ErrorKind::ModelInUse => {}
+                Err(error) => return Err(error),
             }
             if is_deleted {
                 break;
             }
         }
         if !is_deleted {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("others make instances of `{id}` while it is deleted; try again when fewer are written"),
-            ));
+            return Err(written_on(&id));
         }
         let gone = lists::all(&entry.model.record);
         // What instances of the model held was released with them; this is for what a crash left.
@@ -382,6 +397,14 @@ fn too_fast(model: &str) -> Error {
             "instances of `{model}` change faster than they can be checked against the new version; try again when fewer are \
              written, or make the schema simpler"
         ),
+    )
+}
+
+/// For deletions of models that other nodes write to.
+pub(super) fn written_on(model: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("others make instances of `{model}` while it is deleted; try again when fewer are written"),
     )
 }
 

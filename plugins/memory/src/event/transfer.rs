@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, GroupState, Kept, LogExport, LogRecord, PENDING_MAX, PendingEvent, Position, Result, time,
+    DriverError, ErrorKind, Event, GroupState, Kept, LogExport, LogRecord, PENDING_MAX, PendingEvent, Position, Result,
+    time,
 };
 
 use super::{Log, Member, MemoryEventStore};

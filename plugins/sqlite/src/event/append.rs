@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Appended, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position, Result,
-    Quiet, Stream,
+    Append, Appended, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position,
+    Quiet, Result, Stream,
 };
 
 use super::names::Names;
@@ -340,9 +340,7 @@ impl Log {
             let current = match taken.insert(key, stream) {
                 Some(earlier) => Some(Holder::new(earlier.clone(), self.head + 1)),
                 None if released.contains(key.as_str()) => None,
-                None => holder_of(connection, key)
-                    .map_err(fault("append"))?
-                    .filter(|holder| !holder.has_expired(time)),
+                None => holder_of(connection, key).map_err(fault("append"))?.filter(|holder| !holder.has_expired(time)),
             };
             let gives_way = |current: &Holder| current.stream == *stream || *replaces == Some(current.position);
             if let Some(holder) = current.filter(|current| !gives_way(current)) {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use snaphook_driver::{
-    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Kept, LogRecord, Position, Progress, Result,
-    Stream, time,
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Kept, LogRecord, Position, Progress,
+    Result, Stream, time,
 };
 
 use super::{Shared, read, transfer};

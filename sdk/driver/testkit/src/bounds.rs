@@ -222,7 +222,10 @@ pub async fn data_is_read_as_it_stands(subject: &Subject) {
         let mut rows = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let (id, position) = (format!("i{index:02}"), index as Position + 2);
-            store.apply(0, &[change(EventKind::InstanceCreated, position, "m", &id, Some(text))], position).await.unwrap();
+            store
+                .apply(0, &[change(EventKind::InstanceCreated, position, "m", &id, Some(text))], position)
+                .await
+                .unwrap();
             rows.push((id, Json::trusted(*text).to_value().unwrap()));
         }
         let values = [json!(1), json!(2), json!(5), json!("a"), json!("b"), json!("a\0b"), json!("b🎈"), json!(true)];

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use snaphook_driver::{
-    Append, Claim, ErrorKind, EventFilter, EventKind, EventQuery, EventStore, Expected, Group, LogRecord, PENDING_MAX, PendingEvent,
-    Stream,
+    Append, Claim, ErrorKind, EventFilter, EventKind, EventQuery, EventStore, Expected, Group, LogRecord, PENDING_MAX,
+    PendingEvent, Stream,
 };
 
 use crate::Subject;

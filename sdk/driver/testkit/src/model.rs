@@ -125,7 +125,8 @@ pub async fn applying_again_has_no_effect(subject: &Subject) {
 
 pub async fn nothing_is_missed(subject: &Subject) {
     let store = subject.model().await;
-    let (before, after) = (shape("m", 1, &[("a", ColumnKind::Any)], &[]), shape("m", 2, &[("b", ColumnKind::Any)], &[]));
+    let (before, after) =
+        (shape("m", 1, &[("a", ColumnKind::Any)], &[]), shape("m", 2, &[("b", ColumnKind::Any)], &[]));
     let carry = CarryOver { renames: vec![("a".into(), "b".into())], defaults: Vec::new() };
     store.define(0, None, &before, &CarryOver::default(), 3).await.unwrap();
     let events = [created(5, "m", "x", &json!({"a": 1})), created(9, "m", "y", &json!({"a": 2}))];
@@ -341,7 +342,11 @@ pub async fn large_instances(subject: &Subject) {
         let text = format!("{{\"large\":\"{}\",\"small\":{number}}}", "x".repeat(size));
         let position = 2 + number as Position;
         store
-            .apply(0, &[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))], position)
+            .apply(
+                0,
+                &[change(EventKind::InstanceCreated, position, "m", &format!("i{number}"), Some(&text))],
+                position,
+            )
             .await
             .unwrap();
         assert!(data(&*store, "m", &format!("i{number}")).await == text, "{size}");

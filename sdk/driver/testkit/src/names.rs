@@ -13,7 +13,7 @@ use crate::Subject;
 use crate::error::record;
 use crate::hostile;
 use crate::model::{condition, define, ids};
-use crate::sample::{append_all, append, change, create, created, event, shape, try_append};
+use crate::sample::{append, append_all, change, create, created, event, shape, try_append};
 
 pub async fn models_and_instances(subject: &Subject) {
     let mut store = subject.model().await;

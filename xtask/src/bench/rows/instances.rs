@@ -35,8 +35,8 @@ pub(crate) fn create(bench: &Bench) -> Result<Vec<Row>> {
     let after = fdatasync(bench.scratch.path())?.percentile(0.5);
     let sync = (before + after) / 2;
     let detail = format!("fdatasync {}; p99 {}", micros(sync), micros(outcome.percentile(0.99)));
-    let bound = sync + Duration::from_micros(150);
-    let row = Row::time("create, 1 connection, p50 (one fdatasync + 150 µs)", Some(bound), outcome.percentile(0.5));
+    let bound = sync + Duration::from_micros(120);
+    let row = Row::time("create, 1 connection, p50 (one fdatasync + 120 µs)", Some(bound), outcome.percentile(0.5));
     rows.push(row.with_detail(detail).with_memory(server.memory()?));
     server.stop()?;
     Ok(rows)
