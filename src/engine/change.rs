@@ -21,6 +21,23 @@ impl Skip {
     }
 }
 
+/// `data` of `model.changing`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Changing {
+    /// How long writes of the model's instances are held back at most; 0: not any more.
+    pub(super) within_ms: u64,
+}
+
+impl Changing {
+    pub(super) fn from_event(event: &Event) -> Result<Changing> {
+        data_of(event)
+    }
+
+    pub(super) fn to_json(self) -> Json {
+        Json::trusted(format!("{{\"within_ms\":{}}}", self.within_ms))
+    }
+}
+
 fn data_of<T: for<'de> Deserialize<'de>>(event: &Event) -> Result<T> {
     let corrupt = |message: String| {
         Error::from(

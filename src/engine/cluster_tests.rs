@@ -148,8 +148,7 @@ async fn a_change_of_a_model_misses_nothing_that_is_written_elsewhere() {
                     refused += 1;
                 }
             }
-            // A change that meets a write each time is given up.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
         (written, refused)
     };
@@ -229,7 +228,7 @@ async fn a_model_is_deleted_with_what_others_write_meanwhile() {
                         assert!(matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict), "{error}");
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(3)).await;
+                tokio::task::yield_now().await;
             }
         };
         let delete = async {

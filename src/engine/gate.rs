@@ -1,7 +1,8 @@
-//! Whether a model takes writes. Closed for a moment while a new version is put in use, and while the model is deleted.
+//! Whether a model takes writes. Closed for a moment while a new version is put in use, and while the model is deleted, by who
+//! changes it on this node; and held back by the log, for who changes it on another.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -28,6 +29,8 @@ const OPEN: u8 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: AtomicU8,
+    /// Until when the log holds writes back, in milliseconds after [`START`]; 0: not at all.
+    until: AtomicU64,
     waiting: AtomicUsize,
     opened: Notify,
 }
@@ -49,9 +52,34 @@ impl Drop for Closed {
     }
 }
 
+/// What times of gates count from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl Gate {
     pub(super) fn is_open(&self) -> bool {
-        self.state.load(Ordering::Acquire) == OPEN
+        self.state.load(Ordering::Acquire) == OPEN && self.held_back().is_none()
+    }
+
+    /// Holds writes back for that time, unless they are let go before.
+    pub(super) fn hold_back(&self, within: Duration) {
+        let until = START.elapsed() + within;
+        let until = if within.is_zero() { 0 } else { u64::try_from(until.as_millis()).unwrap_or(u64::MAX) };
+        self.until.store(until, Ordering::Release);
+    }
+
+    pub(super) fn let_go(&self) {
+        if self.until.swap(0, Ordering::AcqRel) > 0 {
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// How long writes are still held back.
+    fn held_back(&self) -> Option<Duration> {
+        let until = Duration::from_millis(self.until.load(Ordering::Acquire));
+        if until.is_zero() {
+            return None;
+        }
+        until.checked_sub(START.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Ends when the gate is open. Then the model may have a new version, or be gone.
@@ -62,14 +90,17 @@ impl Gate {
             tokio::pin!(opened);
             // From here on no opening is missed.
             opened.as_mut().enable();
+            let held_back = self.held_back();
             match self.state.load(Ordering::Acquire) {
-                OPEN => return Ok(()),
+                OPEN if held_back.is_none() => return Ok(()),
                 state if state == Closing::Deletion as u8 => {
                     return Err(Error::new(ErrorKind::Conflict, format!("model `{model}` is being deleted")));
                 }
                 _ => {}
             }
-            if tokio::time::timeout_at(deadline, opened).await.is_err() {
+            // What the log holds back is let go without a word when its time is over.
+            let look = held_back.map_or(deadline, |left| deadline.min(Instant::now() + left));
+            if tokio::time::timeout_at(look, opened).await.is_err() && Instant::now() >= deadline {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     format!("model `{model}` is being changed and takes no writes yet; try again in a moment"),

@@ -11,14 +11,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use snaphook_driver::{
     CarryOver, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventKind, EventQuery, EventStore,
-    ModelShape, ModelStore, Position, limits,
+    ModelShape, ModelStore, Position, limits, time,
 };
 
-use super::change::{DefinitionChange, Skip};
+use super::change::{Changing, DefinitionChange, Skip};
 use super::error::{Error, ErrorKind, Result};
 use super::models::Ready;
 use super::stuck::{Stored, Stuck, stored};
@@ -47,6 +48,8 @@ pub(super) struct Hint {
 /// What changed of the models.
 #[derive(Default)]
 pub(super) struct Changes {
+    /// Those of which writes are held back, and for how long at most.
+    pub(super) held_back: BTreeMap<String, Duration>,
     /// Those whose definition moved on, or that are gone, each with what is ready to run of it.
     pub(super) models: BTreeMap<String, Option<Ready>>,
     /// All that cannot be used now.
@@ -227,6 +230,7 @@ impl Projection {
 
     fn changed(&mut self, model: &str, ready: Option<Ready>) {
         self.has_changes = true;
+        self.changes.held_back.remove(model);
         self.changes.models.insert(model.to_owned(), ready);
     }
 
@@ -365,6 +369,7 @@ impl Projection {
         let changed = match event.kind {
             _ if self.passes_over(event) => return self.apply(&[], event.position).await,
             EventKind::ModelEventSkipped => self.note_skip(event).await,
+            EventKind::ModelChanging => self.note_changing(event).await,
             _ => self.define(event, hint).await,
         };
         match changed {
@@ -403,6 +408,24 @@ impl Projection {
         let old = old.shape();
         self.put(Some(&old), new, &CarryOver::default(), event.position).await?;
         self.changed(&event.model, None);
+        Ok(())
+    }
+
+    /// The definition stays as it was, but its stream goes on from here: what was prepared before it is prepared again.
+    async fn note_changing(&mut self, event: &Event) -> Result<(), Refusal> {
+        let Some(old) = self.models.get(&event.model) else {
+            return Err(Refusal::Event("the model is not defined".to_owned()));
+        };
+        let Changing { within_ms } = Changing::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
+        let mut new = Model::clone(old);
+        new.record.position = event.position;
+        let old = old.shape();
+        self.put(Some(&old), new, &CarryOver::default(), event.position).await?;
+        self.changed(&event.model, None);
+        // Of the past nothing is held back; clocks of nodes may differ.
+        let left = event.time.saturating_add_unsigned(within_ms).saturating_sub(time::now());
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or_default().min(within_ms));
+        self.changes.held_back.insert(event.model.clone(), left);
         Ok(())
     }
 

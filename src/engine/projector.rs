@@ -199,11 +199,11 @@ impl Projector {
 
     /// Puts the models in use whose definitions changed, and the others out of use.
     async fn publish_models(&mut self) {
-        let Some(Changes { models, stuck }) = self.projection.take_changes() else { return };
+        let Some(Changes { models, stuck, held_back }) = self.projection.take_changes() else { return };
         self.derived.availability.set_stuck(stuck);
         let mut entries = Vec::new();
         // Models that begin to have post hooks, since when, and those that have none any more.
-        let (mut served, mut stopped) = (Vec::new(), Vec::new());
+        let (mut served, mut stopped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
         for (id, ready) in models {
             let old = self.derived.models.get(&id);
             let reacted = old.as_ref().is_some_and(|old| old.reacts_since().is_some());
@@ -226,7 +226,17 @@ impl Projector {
         if entries.is_empty() {
             return;
         }
+        for (id, entry) in &entries {
+            if let (Some(entry), Some(within)) = (entry, held_back.get(id)) {
+                entry.gate.hold_back(*within);
+            }
+            if let Some(old) = self.derived.models.get(id) {
+                replaced.push(old);
+            }
+        }
         self.derived.models.change(entries);
+        // Who waits there looks for the version that is in use now.
+        replaced.iter().for_each(|old| old.gate.let_go());
         stopped.iter().for_each(|id| self.derived.dispatcher.stop(id));
         for (id, since) in served {
             if let Err(error) = guarded("create_group", self.events.create_group(&group_of(&id), since)).await {

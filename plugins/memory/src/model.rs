@@ -53,10 +53,7 @@ struct Prepared {
 impl Prepared {
     /// The record is no part of what is prepared.
     fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
-        let (a, b) = (&self.shape, new);
-        self.complete
-            && (a.version, &a.columns, &a.indexes, &a.unique) == (b.version, &b.columns, &b.indexes, &b.unique)
-            && self.carry == *carry
+        self.complete && self.shape.is_like(new) && self.carry == *carry
     }
 }
 
@@ -92,6 +89,7 @@ impl ModelStore for MemoryModelStore {
             return Ok(());
         }
         match state.models.get_mut(&new.model) {
+            Some(model) if carry.is_empty() && model.shape.is_like(new) => model.shape = new.clone(),
             Some(model) => {
                 model.shape = new.clone();
                 match model.next.take() {

@@ -123,7 +123,7 @@ impl ModelStore for SqliteModelStore {
     async fn define(
         &self,
         after: Position,
-        _old: Option<&ModelShape>,
+        known: Option<&ModelShape>,
         new: &ModelShape,
         carry: &CarryOver,
         position: Position,
@@ -160,7 +160,10 @@ impl ModelStore for SqliteModelStore {
             save(connection, new, table.names(), None)?;
             Ok(Some(publish(table)))
         })?;
-        if let Some(writer) = locked(&self.shared.writer).as_mut()
+        // Else what is prepared is used, or has become of no use.
+        let is_record = carry.is_empty() && known.is_some_and(|known| known.is_like(new));
+        if !is_record
+            && let Some(writer) = locked(&self.shared.writer).as_mut()
             && let Some(shadow) = writer.shadows.remove(&new.model)
             && self.shared.table(&new.model).is_none_or(|table| table.name != shadow.to.name)
         {

@@ -38,11 +38,16 @@ pub enum EventKind {
     /// An event of the model (`{"position", "reason"}` in its data) is never applied. Belongs to the model's definition.
     #[serde(rename = "model.event-skipped")]
     ModelEventSkipped,
+    /// A change of the model is about to be decided: nodes that share the log hold back what would change its instances,
+    /// until the next event of its definition and for a moment at most (`{"within_ms"}` in its data). Belongs to the model's
+    /// definition.
+    #[serde(rename = "model.changing")]
+    ModelChanging,
 }
 
 impl EventKind {
     /// Every kind. New ones are added at the end: stores may keep a kind as its place here.
-    pub const ALL: [EventKind; 9] = [
+    pub const ALL: [EventKind; 10] = [
         EventKind::ModelCreated,
         EventKind::ModelUpdated,
         EventKind::ModelDeleted,
@@ -52,6 +57,7 @@ impl EventKind {
         EventKind::InstanceUpdated,
         EventKind::InstanceDeleted,
         EventKind::ModelEventSkipped,
+        EventKind::ModelChanging,
     ];
 
     /// The name on the wire, such as `instance.created`.
@@ -66,6 +72,7 @@ impl EventKind {
             EventKind::InstanceUpdated => "instance.updated",
             EventKind::InstanceDeleted => "instance.deleted",
             EventKind::ModelEventSkipped => "model.event-skipped",
+            EventKind::ModelChanging => "model.changing",
         }
     }
 

@@ -73,6 +73,15 @@ pub struct ModelShape {
     pub record: Json,
 }
 
+impl ModelShape {
+    /// Whether both are the same but for the record.
+    pub fn is_like(&self, other: &ModelShape) -> bool {
+        let (a, b) = (self, other);
+        (&a.model, a.version, &a.columns, &a.indexes, &a.unique)
+            == (&b.model, b.version, &b.columns, &b.indexes, &b.unique)
+    }
+}
+
 /// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
 /// of different types is false, so that the value differs; arrays and objects differ from everything. A value that
 /// is absent or null matches only `Exists(false)`. [`crate::compare`] is the meaning in code.
@@ -173,7 +182,7 @@ pub trait ModelStore: Send + Sync {
     /// same `new` (its `record` may differ) and the same `carry` must take no longer than that of an empty model. The
     /// model's readers see the old version until then; `apply` goes on for all models, this one included, and must not
     /// wait longer than a few milliseconds for this. Replaces what was prepared for the model before. Does nothing for a
-    /// model that is not there.
+    /// model that is not there. A `define` that changes nothing but the model's `record` leaves what is prepared.
     ///
     /// Called from another thread than the four. The work ends soon after the call is dropped, and nothing of it stays.
     /// What is prepared need not survive a restart; a driver removes what it finds of it when it is opened. Returns a

@@ -78,8 +78,9 @@ impl Engine {
         self.committer.append(vec![draft]).await?.pop().unwrap_or_else(|| Err(lost_answer()))
     }
 
-    /// Deletes a model, whose gate is closed, if it has no instances.
-    pub(super) async fn delete_empty(&self, entry: &Entry, origin: &Origin) -> Result<Option<Position>> {
+    /// Deletes a model, whose gate is closed and whose last event is at `at`, if it has no instances. Answers the last of those
+    /// that changed meanwhile.
+    pub(super) async fn delete_empty(&self, entry: &Entry, at: Position, origin: &Origin) -> Result<Option<Position>> {
         let record = &entry.model.record;
         let outages = self.availability.begun();
         // The model store is at least there.
@@ -90,7 +91,7 @@ impl Engine {
         }
         self.check_undisturbed(&record.id, outages)?;
         let quiet = Some(Quiet { model: record.id.clone(), since });
-        match self.append_one(Draft::new(Append { quiet, ..deletion(record, origin)? })).await? {
+        match self.append_one(Draft::new(Append { quiet, ..deletion(record, at, origin)? })).await? {
             Ok(_) => Ok(None),
             Err(Conflict::NotQuiet { last }) => Ok(Some(last)),
             Err(_) => Err(changed(&record.id)),

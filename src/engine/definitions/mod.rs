@@ -7,6 +7,7 @@
 //! in use. Reads never wait.
 
 mod commit;
+mod hold;
 mod lists;
 mod locks;
 mod pace;
@@ -25,6 +26,7 @@ use snaphook_driver::time;
 use snaphook_driver::{Append, CarryOver, Event, EventKind, Expected, Holder, Position, Quiet, Stream};
 
 pub(super) use self::commit::{Defining, NewDefinition, changed};
+use self::hold::HeldBack;
 use self::lists::Reserved;
 pub(super) use self::lists::sweep;
 pub(super) use self::locks::{DefinitionLocks, OneModel};
@@ -178,13 +180,14 @@ impl Engine {
         let shape = new.shape();
         let mut carry = review.needed();
         let mut prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
+        let (mut at, mut held_back) = (old.record.position, None);
         for _ in 0..CLOSINGS_MAX {
             // Most of what changed since the review began is looked at while writes go on. The rest while this node's wait,
             // so never for long: a model that changes faster than it can be looked at stays as it is.
             let open = review.catch_up(&self.stores, &self.tail, &self.workers, head, OPEN_MAX).await?;
             (review, head) = (open.review, open.position);
             let mut closed = self.close_gate(&entry, Closing::Change).await?;
-            let deadline = Instant::now() + CLOSED_MAX;
+            let mut deadline = Instant::now() + CLOSED_MAX;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let rest = review.catch_up(&self.stores, &self.tail, &self.workers, head, left).await?;
@@ -203,8 +206,7 @@ impl Engine {
                 let reserved = self.committer.answered(reserved).await.ok_or_else(hanging)??;
                 // Other nodes write without a look at this gate.
                 let quiet = Some(Quiet { model: id.to_owned(), since: head });
-                let append =
-                    Append { quiet, ..update(&new.record, input.renames.clone(), old.record.position, origin)? };
+                let append = Append { quiet, ..update(&new.record, input.renames.clone(), at, origin)? };
                 let definition =
                     NewDefinition { append, schema: Arc::clone(&new.schema), carry: carry.clone(), ready: None };
                 let gone = lists::gone(&old.record, &new.record);
@@ -226,8 +228,12 @@ impl Engine {
                     Err(again) => (last, one, prepared, closed) = again,
                 }
                 self.seen(last).await;
+                held_back = Some(HeldBack::new(self, &old.record, at, origin).await?);
+                at = held_back.as_ref().map_or(at, HeldBack::position);
+                deadline = Instant::now() + CLOSED_MAX;
             }
         }
+        drop(held_back);
         Err(too_fast(id))
     }
 
@@ -273,9 +279,10 @@ impl Engine {
         // Hooks may have come and gone since.
         while let Some(event) = self.stores.event.last(&stream, at_most).await? {
             match event.kind {
-                EventKind::HookUpdated | EventKind::HookDeleted | EventKind::ModelEventSkipped => {
-                    at_most = event.position - 1
-                }
+                EventKind::HookUpdated
+                | EventKind::HookDeleted
+                | EventKind::ModelEventSkipped
+                | EventKind::ModelChanging => at_most = event.position - 1,
                 EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
                 _ => break,
             }
@@ -304,7 +311,7 @@ impl Engine {
             check_unused(id, self.stores.model.count(id, &[], &snaphook_driver::Budget::unlimited()).await?)?;
         }
         if options.dry_run {
-            let append = deletion(&entry.model.record, origin)?;
+            let append = deletion(&entry.model.record, entry.model.record.position, origin)?;
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         let (engine, origin) = (Arc::clone(self), origin.clone());
@@ -324,10 +331,11 @@ impl Engine {
         let closing = if cascade { Closing::Deletion } else { Closing::Change };
         let _closed = self.close_gate(&entry, closing).await?;
         let mut is_deleted = false;
+        let (mut at, mut held_back) = (entry.model.record.position, None);
         for _ in 0..CLOSINGS_MAX {
             // Page by page, so that other models are written to meanwhile.
             while cascade && self.delete_page(&entry.model, &origin).await? {}
-            match self.delete_empty(&entry, &origin).await {
+            match self.delete_empty(&entry, at, &origin).await {
                 Ok(None) => is_deleted = true,
                 Ok(Some(last)) => self.seen(last).await,
                 // Another node made some meanwhile.
@@ -337,7 +345,10 @@ impl Engine {
             if is_deleted {
                 break;
             }
+            held_back = Some(HeldBack::new(self, &entry.model.record, at, &origin).await?);
+            at = held_back.as_ref().map_or(at, HeldBack::position);
         }
+        drop(held_back);
         if !is_deleted {
             return Err(written_on(&id));
         }
@@ -376,10 +387,9 @@ pub(super) fn definition_append(
     Ok(Append::new(event, expected))
 }
 
-fn deletion(record: &ModelRecord, origin: &Origin) -> Result<Append> {
+fn deletion(record: &ModelRecord, at: Position, origin: &Origin) -> Result<Append> {
     let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
-    let expected = Expected::At(record.position);
-    let mut append = definition_append(EventKind::ModelDeleted, record, &change, expected, origin)?;
+    let mut append = definition_append(EventKind::ModelDeleted, record, &change, Expected::At(at), origin)?;
     append.event.data = None;
     Ok(append)
 }

@@ -35,11 +35,7 @@ pub(super) struct Shadow {
 impl Shadow {
     /// Whether it is what this change needs. The record is no part of the table.
     pub(super) fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
-        let (a, b) = (&self.shape, new);
-        self.complete
-            && !self.abandoned.load(Ordering::Relaxed)
-            && (a.version, &a.columns, &a.indexes, &a.unique) == (b.version, &b.columns, &b.indexes, &b.unique)
-            && self.carry == *carry
+        self.complete && !self.abandoned.load(Ordering::Relaxed) && self.shape.is_like(new) && self.carry == *carry
     }
 
     pub(super) fn ticket(&self) -> u64 {

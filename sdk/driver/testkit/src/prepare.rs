@@ -95,10 +95,15 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
             } else {
                 store.apply(0, &last, 5301).await.unwrap();
             }
+            // A change of the record alone leaves what is prepared.
+            let noted = ModelShape { record: snaphook_driver::Json::trusted("{\"noted\":1}"), ..before.clone() };
+            store.define(0, Some(&before), &noted, &CarryOver::default(), 5500).await.unwrap();
+            assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&noted), "{name}");
+            store.apply(0, &[created(5600, "m", "late", &json!({"a": 7, "b": "b7"}))], 5600).await.unwrap();
             // What the record says is known only now.
             let record = snaphook_driver::Json::trusted(format!("{{\"of\":{prepared}}}"));
             let after = ModelShape { record, ..after.clone() };
-            store.define(0, Some(&before), &after, &carry, 6000).await.unwrap();
+            store.define(0, Some(&noted), &after, &carry, 6000).await.unwrap();
             assert_eq!(store.definitions().await.unwrap(), [after], "{name}");
             assert_eq!(store.checkpoint().await.unwrap(), 6000);
             // It is like any other from then on.

@@ -1,0 +1,78 @@
+//! Holding back what would change a model's instances on all nodes that share the log: an event of the model's definition.
+//!
+//! A gate closes a model on its own node alone. A change that others' writes keep disturbing appends this event first. Every
+//! write that was prepared before it conflicts, on whichever node, and is prepared again; by then its node has met the event and
+//! holds it back until the next event of the definition. If the node that changes the model is gone, writes go on after
+//! [`WITHIN`]; the change itself is safe without it, since its event says that the model is quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use snaphook_driver::{EventKind, Expected, Position};
+use tokio::runtime::Handle;
+
+use super::super::Engine;
+use super::super::change::{Changing, DefinitionChange};
+use super::super::command::Origin;
+use super::super::committer::Draft;
+use super::super::error::Result;
+use super::{changed, definition_append};
+use crate::catalog::ModelRecord;
+
+/// How long writes are held back at most.
+const WITHIN: Duration = Duration::from_secs(4);
+
+/// Writes are held back. When it is dropped they are let go, unless the definition has come to its next event.
+pub(super) struct HeldBack {
+    engine: Arc<Engine>,
+    record: ModelRecord,
+    position: Position,
+    origin: Origin,
+    runtime: Handle,
+}
+
+impl HeldBack {
+    /// When this returns, every write that came before is in the model store. `conflict` if the last event of the definition
+    /// is not at `at` any more.
+    pub(super) async fn new(
+        engine: &Arc<Engine>,
+        record: &ModelRecord,
+        at: Position,
+        origin: &Origin,
+    ) -> Result<HeldBack> {
+        let position = append(engine, record, at, WITHIN, origin).await?;
+        let (engine, record, origin) = (Arc::clone(engine), record.clone(), origin.clone());
+        Ok(HeldBack { engine, record, position, origin, runtime: Handle::current() })
+    }
+
+    /// Where the definition's stream is now.
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        let (engine, record, at) = (Arc::clone(&self.engine), self.record.clone(), self.position);
+        let origin = self.origin.clone();
+        self.runtime.spawn(async move {
+            // A conflict says that the change was made; after any other failure the time ends by itself.
+            let _ = append(&engine, &record, at, Duration::ZERO, &origin).await;
+        });
+    }
+}
+
+async fn append(
+    engine: &Engine,
+    record: &ModelRecord,
+    at: Position,
+    within: Duration,
+    origin: &Origin,
+) -> Result<Position> {
+    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+    let mut append = definition_append(EventKind::ModelChanging, record, &change, Expected::At(at), origin)?;
+    let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    append.event.data = Some(Changing { within_ms }.to_json());
+    let committed = engine.append_one(Draft::new(append)).await?.map_err(|_| changed(&record.id))?;
+    Ok(committed.position)
+}
