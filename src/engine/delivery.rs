@@ -286,8 +286,7 @@ impl Engine {
     /// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
     /// comes to its end as well.
     fn earlier_tries(&self, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
-        let mut tries: Tries =
-            note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_else(Tries::default);
+        let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
         let chain = self.models.get(&event.model).and_then(|entry| {
             let names = entry.chain(phases(event.kind)?.1).iter().map(|hook| hook.binding().id.name.clone());
             Some(names.filter(|name| !tries.done.contains(name)).count())

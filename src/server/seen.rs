@@ -3,7 +3,6 @@
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::json;
 use super::place::Place;
 use super::problem::Result;
 use super::query::Query;
@@ -42,9 +41,5 @@ pub(super) async fn wait(call: &Call) -> Result<()> {
 
 /// After a write.
 pub(super) fn tell(response: &mut Response, position: u64) {
-    let mut text = Vec::with_capacity(20);
-    json::write_u64(&mut text, position);
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
-        response.headers_mut().insert(POSITION, value);
-    }
+    response.headers_mut().insert(POSITION, HeaderValue::from(position));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
-    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Quiet, Require, Stream,
+    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
 };
 
 use crate::Subject;
@@ -212,65 +212,6 @@ pub async fn required_streams_must_not_have_moved(subject: &Subject) {
         let answers = append_all(&*store, &[update, with(vec![require(&model, last)])], true).await;
         assert_eq!(answers[0], Err(Conflict::Batch));
         try_append(&*store, with(vec![require(&model, last)])).await.unwrap();
-    }
-    store.close().await.unwrap();
-}
-
-pub async fn quiet_models(subject: &Subject) {
-    let store = subject.event().await;
-    let quiet = |since| {
-        let change = event(EventKind::ModelUpdated, &Stream::of_model("m"), Some("{}"));
-        Append { quiet: Some(Quiet { model: "m".into(), since }), ..append(change) }
-    };
-    // A model that no event has named is quiet, and so is one without instances.
-    let defined = append_one(&*store, quiet(0)).await;
-    let first = append_one(&*store, any("m", "a")).await;
-    let noisy = |last| Err(Conflict::NotQuiet { last });
-    assert_eq!(try_append(&*store, quiet(0)).await, noisy(first));
-    assert_eq!(try_append(&*store, quiet(defined)).await, noisy(first));
-    append_one(&*store, quiet(first)).await;
-    // Others' instances and the model's definitions disturb nobody.
-    let other = append_one(&*store, any("n", "a")).await;
-    append_one(&*store, quiet(first)).await;
-    append_one(&*store, quiet(other)).await;
-    append_one(&*store, quiet(Position::MAX)).await;
-    // Rows before it in its batch count; a deletion is an event like any other.
-    let gone = append(event(EventKind::InstanceDeleted, &Stream::of_instance("m", "a"), None));
-    let answers = append_all(&*store, &[gone, quiet(first)], false).await;
-    let last = answers[0].clone().unwrap();
-    assert_eq!(answers[1], noisy(last));
-    if store.capabilities().atomic_batch {
-        let answers = append_all(&*store, &[any("m", "b"), quiet(last)], true).await;
-        assert_eq!(answers[0], Err(Conflict::Batch));
-        assert!(matches!(answers[1], Err(Conflict::NotQuiet { .. })), "{answers:?}");
-        append_one(&*store, quiet(last)).await;
-    }
-    store.close().await.unwrap();
-}
-
-pub async fn times_never_go_back(subject: &Subject) {
-    let at = |time| Append { event: Event { time, ..any("m", "a").event }, ..any("m", "a") };
-    let store = subject.event().await;
-    let mut expected = Vec::new();
-    for (batch, times) in [
-        (&[5000, 4000, 6000][..], [5000, 5000, 6000]),
-        // A row that conflicts has no time.
-        (&[5999, 7000, 1], [6000, 7000, 7000]),
-    ] {
-        let batch: Vec<Append> = batch.iter().map(|time| at(*time)).collect();
-        let conflict = Append { expected: Expected::At(u64::MAX), ..at(9000) };
-        let answers = store.append(&[&[conflict][..], &batch].concat(), false).await.unwrap();
-        let found: Vec<_> = answers[1..].iter().map(|answer| answer.as_ref().unwrap().time).collect();
-        assert_eq!(found, times);
-        expected.extend(times);
-        let kept: Vec<_> = all(&*store, EventFilter::default()).await.iter().map(|event| event.time).collect();
-        assert_eq!(kept, expected);
-    }
-    store.close().await.unwrap();
-    drop(store);
-    let store = subject.event().await;
-    if store.capabilities().durable {
-        assert_eq!(store.append(&[at(3)], false).await.unwrap()[0].as_ref().unwrap().time, 7000);
     }
     store.close().await.unwrap();
 }

@@ -24,6 +24,7 @@ pub mod kill;
 pub mod limits;
 pub mod model;
 pub mod names;
+pub mod nodes;
 pub mod prepare;
 pub mod query;
 pub mod sample;
@@ -81,8 +82,8 @@ macro_rules! event_suite {
                 event::rows_fail_for_themselves,
                 event::atomic_batches_are_all_or_nothing,
                 event::required_streams_must_not_have_moved,
-                event::quiet_models,
-                event::times_never_go_back,
+                nodes::quiet_models,
+                nodes::times_never_go_back,
                 event::claims_are_exclusive,
                 event::claims_move_and_are_released,
                 event::claims_expire,
