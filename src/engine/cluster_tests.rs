@@ -11,6 +11,7 @@ use snaphook_driver::{EventFilter, EventQuery, Instance, Position};
 use snaphook_driver_testkit::sample::Random;
 
 use super::command::{Change, Origin, WriteOptions, Written};
+use super::projector::Own;
 use super::testing::{Bench, cluster, eventually, failed, input};
 use super::{ErrorKind, QueryInput};
 use crate::config::Phase;
@@ -337,11 +338,17 @@ async fn a_store_that_lets_others_in_between_loses_nothing() {
     let (a, b) = (&nodes[0], &nodes[1]);
     a.model("m", input(json!({"n": {}}), &[])).await.unwrap();
     caught_up(b).await;
-    a.events.is_split.store(true, Ordering::Relaxed);
-    b.events.is_split.store(true, Ordering::Relaxed);
+    for node in &nodes {
+        node.events.is_split.store(true, Ordering::Relaxed);
+        // Each learns of the other's events by its own alone.
+        node.engine.tasks.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
+    }
     let creates =
         (0..400).map(|n| async move { [a, b][n % 2].create(&format!("i{n}"), json!({"n": n})).await.unwrap() });
     futures::future::join_all(creates).await;
+    for node in &nodes {
+        node.engine.projector.lock().await.take(Own::default()).await;
+    }
     assert_eq!(agree(&nodes, "m").await.len(), 400);
     close(nodes).await;
 }
