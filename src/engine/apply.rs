@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,7 +17,9 @@ use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
 
 /// Steps that others may take first before it is given up.
-const RACES_MAX: u32 = 20;
+const RACES_MAX: u32 = 10;
+/// Delay before it is looked at what is left to do.
+const RACE_PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
@@ -47,6 +50,7 @@ impl Engine {
                     // Another node that starts with the same files was first: each step is done by one of them.
                     Err(error) if is_race(&error) && lost < RACES_MAX => {
                         lost += 1;
+                        tokio::time::sleep(RACE_PAUSE).await;
                         continue 'plan;
                     }
                     Err(error) => return Err(Error { detail: format!("{step}: {}", explain(&error)), ..error }),

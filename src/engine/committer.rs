@@ -137,6 +137,8 @@ pub(super) struct Writer {
     pub(super) troubles: Arc<Troubles>,
     pub(super) appending: Arc<Appending>,
     pub(super) runtime: Handle,
+    /// What is known of definitions that are appended.
+    pub(super) hints: Arc<Hints>,
     /// The batch of which it is not known whether it was written.
     pub(super) unknown: Option<Unknown>,
 }
@@ -154,7 +156,6 @@ pub(super) struct Unknown {
 struct Caller {
     answer: oneshot::Sender<Answer>,
     settled: Option<oneshot::Sender<()>>,
-    hint: Option<Box<Hint>>,
 }
 
 impl Committer {
@@ -444,8 +445,12 @@ impl Writer {
         let now = time::now();
         for Pending { mut append, hint, answer, settled, .. } in batch.drain(..) {
             append.event.time = now;
+            if let Some(hint) = hint {
+                // Before anybody can meet the event in the log.
+                self.hints.put(&append.event.id, *hint);
+            }
             appends.push(append);
-            callers.push(Caller { answer, settled, hint });
+            callers.push(Caller { answer, settled });
         }
         self.appending.begin();
         let results = self.runtime.block_on(guarded("append", self.events.append(&appends, false)));
@@ -476,9 +481,12 @@ impl Writer {
         callers: &mut [Caller],
     ) {
         let mut own = Own { events: Vec::with_capacity(appends.len()), ..Own::default() };
-        let mut last = None;
+        let (mut last, mut definitions) = (None, Vec::new());
         for ((append, result), caller) in appends.into_iter().zip(results).zip(callers) {
-            let Ok(Appended { position, time, after }) = *result else { continue };
+            let Ok(Appended { position, time, after }) = *result else {
+                self.forget_hint(&append);
+                continue;
+            };
             // Others may have written between two of its rows.
             own.after = if last.is_none_or(|last| own.after.is_some() && last == after) {
                 own.after.or(Some(after))
@@ -488,14 +496,25 @@ impl Writer {
             last = Some(position);
             let mut event = append.event;
             (event.position, event.time) = (position, time);
+            if !event.kind.is_instance() {
+                definitions.push(event.id.clone());
+            }
             own.events.push(event);
             own.settled.extend(caller.settled.take().map(|settled| (position, settled)));
-            own.hints.extend(caller.hint.take().map(|hint| (position, *hint)));
         }
         if own.events.is_empty() {
             return;
         }
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
+        // Those of models that are stuck were passed over.
+        definitions.iter().for_each(|id| drop(self.hints.take(id)));
+    }
+
+    /// An event of a definition that is not written needs no hint.
+    fn forget_hint(&self, append: &Append) {
+        if !append.event.kind.is_instance() {
+            self.hints.take(&append.event.id);
+        }
     }
 
     fn append_failed(&mut self, error: &DriverError, known: Position, appends: Vec<Append>, callers: Vec<Caller>) {
@@ -503,6 +522,7 @@ impl Writer {
         if !matches!(error.kind(), DriverErrorKind::Uncertain | DriverErrorKind::Unexpected) {
             self.appending.end();
             let detail = format!("the event store failed, nothing was written: {error}");
+            appends.iter().for_each(|append| self.forget_hint(append));
             for caller in callers {
                 let _ = caller.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
             }
@@ -522,16 +542,16 @@ impl Writer {
         let Some(Unknown { after, waiting, .. }) = &self.unknown else { return Ok(()) };
         let mut found = self.runtime.block_on(find(&*self.events, *after, waiting))?;
         let Some(Unknown { waiting, reason, .. }) = self.unknown.take() else { return Ok(()) };
-        let (mut hints, mut settled, mut answers) = (Hints::new(), Vec::new(), Vec::with_capacity(waiting.len()));
+        let (mut settled, mut answers) = (Vec::new(), Vec::with_capacity(waiting.len()));
         for (id, caller) in waiting {
             let committed = found.remove(&id);
-            if let Some(Committed { position, .. }) = committed {
-                settled.extend(caller.settled.map(|settled| (position, settled)));
-                hints.extend(caller.hint.map(|hint| (position, *hint)));
+            match committed {
+                Some(Committed { position, .. }) => settled.extend(caller.settled.map(|settled| (position, settled))),
+                None => drop(self.hints.take(&id)),
             }
             answers.push((caller.answer, committed));
         }
-        let own = Own { after: None, events: Vec::new(), hints, settled };
+        let own = Own { settled, ..Own::default() };
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
         self.appending.end();
         self.troubles.works(Part::Append);

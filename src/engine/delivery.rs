@@ -28,7 +28,7 @@ use crate::hooks::host::BoundHook;
 /// Longest chain of causes.
 pub(super) const DEPTH_MAX: u32 = 8;
 /// How long a delivery is this node's before another may take it, unless it is renewed.
-pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 900 } else { 120_000 });
+pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 120_000 });
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -202,6 +202,22 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
             },
         };
         let failed = tries.of(hook);
+        let attempts_max = engine.config.load().hooks.attempts_max;
+        if failed >= attempts_max {
+            // It would end the server once more.
+            let message =
+                format!("the server ended {failed} times while it ran for this event, so it did not run again");
+            let failure = Failure { cause: FailureCause::Internal, message, limit: None };
+            let run = Run::unstarted(&hook.id(), failure.clone());
+            if let Err(error) = engine.give_up(hook, event, &failure, &run, failed).await {
+                engine.troubles.failed(Part::Errors, error);
+                return Ended::Again(backoff(attempts_max));
+            }
+            engine.troubles.works(Part::Errors);
+            tries.done(hook);
+            is_news = true;
+            continue;
+        }
         let context = engine.post_context(&entry, phase, event, before.clone(), failed + 1);
         let run = engine.run_judged(hook, &context).await;
         let Outcome::Failed(failure) = &run.outcome else {
@@ -225,7 +241,6 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
         waited = 0;
         let failed = failed + 1;
         tries.failed(hook, failed);
-        let attempts_max = engine.config.load().hooks.attempts_max;
         if failed < attempts_max && failure.cause != FailureCause::Depth {
             return Ended::Again(backoff(failed));
         }
@@ -287,17 +302,22 @@ impl Engine {
     /// comes to its end as well.
     fn earlier_tries(&self, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
         let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
-        let chain = self.models.get(&event.model).and_then(|entry| {
-            let names = entry.chain(phases(event.kind)?.1).iter().map(|hook| hook.binding().id.name.clone());
-            Some(names.filter(|name| !tries.done.contains(name)).count())
+        let left: Vec<_> = self.models.get(&event.model).map_or_else(Vec::new, |entry| {
+            let chain = phases(event.kind).map_or(&[][..], |(_, phase)| entry.chain(phase));
+            let ids = chain.iter().map(|hook| hook.id());
+            ids.filter(|id| !tries.done.contains(&id.name)).collect()
         });
         let attempts_max = self.config.load().hooks.attempts_max;
-        let others = u32::try_from(chain.unwrap_or(1)).unwrap_or(1).saturating_sub(1);
+        let others = u32::try_from(left.len()).unwrap_or(u32::MAX).saturating_sub(1);
         let lost = attempt.saturating_sub(1).saturating_sub(tries.claims);
         let lost = lost.saturating_sub(attempts_max.saturating_sub(1).saturating_mul(others));
         match &mut tries.failing {
-            Some((_, _, failed)) => *failed = failed.saturating_add(lost),
-            None => tries.earlier = tries.earlier.saturating_add(lost),
+            Some((name, artifact, failed))
+                if left.first().is_some_and(|next| next.name == *name && next.artifact == *artifact) =>
+            {
+                *failed = failed.saturating_add(lost);
+            }
+            _ => tries.earlier = tries.earlier.saturating_add(lost),
         }
         tries.claims = attempt;
         tries
@@ -392,8 +412,6 @@ pub(super) async fn carried(
     let mut value = None;
     'log: loop {
         let page = events.read(&query, None).await?;
-        let Some(last) = page.events.last() else { break };
-        query.after = last.position;
         for event in &page.events {
             if event.position >= until {
                 break 'log;
@@ -411,6 +429,10 @@ pub(super) async fn carried(
             if let Some(map) = value.as_object_mut() {
                 change.carry_over(&model.schema).apply(map);
             }
+        }
+        match page.next() {
+            Some(next) => query.after = next,
+            None => break,
         }
     }
     Ok(value.map_or(data, |value| Json::from_value(&value)))

@@ -180,6 +180,37 @@ async fn an_event_that_ends_the_server_is_given_up() {
     assert_eq!((errors.len(), errors[0].attempts), (1, 3));
 }
 
+/// Else it would end the server at each start.
+#[tokio::test]
+async fn an_event_that_always_ends_the_server_does_not_run_once_more() {
+    let bench = with_model("[hooks]\nmax-attempts = 3\n", json!({})).await;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    bench.code("never", move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<Outcome>()
+    });
+    bench.bind(Phase::PostCreate, &[("h", "never")]).await;
+    bench.create("one", json!({})).await.unwrap();
+    eventually("a run", || async { (runs.load(Ordering::Relaxed) == 1).then_some(()) }).await;
+    // As after three crashes.
+    bench.engine.dispatcher.close(std::time::Duration::ZERO).await;
+    let group = group_of("m").name;
+    let take = || async { bench.events.claim(&group, 1, LEASE).await.unwrap().pop() };
+    for attempt in [2, 3] {
+        let taken = eventually("the lease ends", take).await;
+        assert_eq!(taken.attempt, attempt);
+        bench.events.release(&group, taken.event.position, taken.token, std::time::Duration::ZERO, None).await.unwrap();
+    }
+    let bench = bench.restart().await;
+    let errors =
+        eventually("it is given up", || async { Some(bench.errors().await).filter(|all| !all.is_empty()) }).await;
+    assert_eq!((errors.len(), errors[0].attempts, errors[0].cause.as_str()), (1, 3, "internal"));
+    assert!(errors[0].message.contains("ended 3 times"), "{}", errors[0].message);
+    settled(&bench).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn depth_is_the_cause_only_of_a_write_that_was_granted() {
     for (grants, cause) in [(WRITES, "depth"), ("", "exception")] {

@@ -102,7 +102,7 @@ impl Engine {
     ) -> Result<(Vec<Append>, Option<Position>)> {
         let filter = EventFilter { model: Some(model.to_owned()), ..EventFilter::default() };
         let page = self.stores.event.read(&EventQuery { after, limit: PAGE, filter }, None).await?;
-        let Some(next) = page.events.last().map(|event| event.position) else { return Ok((Vec::new(), None)) };
+        let next = page.next().filter(|next| *next < head);
         let mut deletions = Vec::new();
         for event in page.events.into_iter().filter(|event| event.kind.is_instance() && event.position <= head) {
             let last = self.stores.event.last(&event.stream(), Position::MAX).await?;
@@ -112,7 +112,7 @@ impl Engine {
                 deletions.push(deletion);
             }
         }
-        Ok((deletions, (next < head).then_some(next)))
+        Ok((deletions, next))
     }
 
     /// The unique keys that an instance may hold: those of its data as it was written, and as the model's changes since

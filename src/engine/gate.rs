@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::error::{Error, ErrorKind, Result};
 
-/// How long a write waits for a change of its model. Only the claims of a new `unique` list take longer than milliseconds.
+/// How long a write waits for a change of its model. Only the claims of a new `unique` list, and what the log holds back, take
+/// longer than milliseconds.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Writes of one model that wait; beyond it callers are told to come back.
 const WAITING_MAX: usize = 1000;

@@ -93,8 +93,15 @@ impl Engine {
             kinds: vec![EventKind::ModelDeleted],
             ..EventFilter::default()
         };
-        let query = EventQuery { after: holder.position, limit: 1, filter };
-        Ok(!self.stores.event.read(&query, None).await?.events.is_empty())
+        let mut query = EventQuery { after: holder.position, limit: 1, filter };
+        loop {
+            let page = self.stores.event.read(&query, None).await?;
+            match page.next().filter(|_| page.events.is_empty()) {
+                // It has passed over as many events as one page may.
+                Some(next) => query.after = next,
+                None => return Ok(!page.events.is_empty()),
+            }
+        }
     }
 }
 

@@ -175,6 +175,7 @@ impl Engine {
             rebuild: Arc::clone(&rebuild),
         };
         let projector = Projector::open(&stores, derived, Arc::clone(&host), progress).await?;
+        let hints = projector.hints();
         let projector = Arc::new(tokio::sync::Mutex::new(projector));
         let committer = Committer::start(Writer {
             events: Arc::clone(&stores.event),
@@ -184,6 +185,7 @@ impl Engine {
             troubles: Arc::clone(&troubles),
             appending: Arc::default(),
             runtime: Handle::current(),
+            hints,
             unknown: None,
         })
         .map_err(|error| {

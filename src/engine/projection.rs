@@ -9,13 +9,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    CarryOver, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventKind, EventQuery, EventStore,
+    CarryOver, DriverError, ErrorKind as DriverErrorKind, Event, EventFilter, EventKind, EventQuery, EventStore, Json,
     ModelShape, ModelStore, Position, limits, time,
 };
 
@@ -24,10 +25,13 @@ use super::error::{Error, ErrorKind, Result};
 use super::models::Ready;
 use super::stuck::{Stored, Stuck, stored};
 use super::troubles::guarded;
-use crate::catalog::{Model, Schema};
+use crate::catalog::{Model, ModelRecord, Schema};
 
 /// Events that are read, and applied in one transaction, at a time.
 const PAGE: u32 = 4096;
+
+/// An event is of now if its time differs by less from this node's.
+const RECENT_MILLIS: Millis = 60_000;
 
 /// How far a replay has come; read by whoever shows it.
 #[derive(Debug, Default)]
@@ -56,8 +60,20 @@ pub(super) struct Changes {
     pub(super) stuck: Vec<Stuck>,
 }
 
-/// By the position of the event.
-pub(super) type Hints = HashMap<Position, Hint>;
+/// What is known of definitions that are on their way into the log, by the ids of their events: whoever meets one of them
+/// there first takes it.
+#[derive(Default)]
+pub(super) struct Hints(Mutex<HashMap<String, Hint>>);
+
+impl Hints {
+    pub(super) fn put(&self, event: &str, hint: Hint) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event.to_owned(), hint);
+    }
+
+    pub(super) fn take(&self, event: &str) -> Option<Hint> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event)
+    }
+}
 
 /// Some of the log in order, without a gap.
 pub(super) struct Page {
@@ -96,6 +112,7 @@ impl Page {
 pub(super) struct Projection {
     events: Arc<dyn EventStore>,
     store: Arc<dyn ModelStore>,
+    hints: Arc<Hints>,
     /// The store has every event up to here, but those of models that are stuck, and those that are skipped.
     at: Position,
     models: HashMap<String, Arc<Model>>,
@@ -120,6 +137,7 @@ impl Projection {
         let mut projection = Projection {
             events: Arc::clone(events),
             store: Arc::clone(store),
+            hints: Arc::default(),
             at: 0,
             models: HashMap::new(),
             stuck: BTreeMap::new(),
@@ -203,6 +221,11 @@ impl Projection {
         if self.store.checkpoint().await? == self.at { Ok(()) } else { self.load().await }
     }
 
+    /// Where this node puts what it knows of definitions before it appends them.
+    pub(super) fn hints(&self) -> &Arc<Hints> {
+        &self.hints
+    }
+
     /// Up to where the log is applied.
     pub(super) fn at(&self) -> Position {
         self.at
@@ -251,7 +274,7 @@ impl Projection {
                 let (events, end) = (Arc::clone(&self.events), page.end());
                 async move { Page::read(&*events, end).await }
             });
-            self.step(&page, &mut Hints::new()).await?;
+            self.step(&page).await?;
             progress.position.store(page.end(), Ordering::Relaxed);
             progress.head.fetch_max(page.head, Ordering::Relaxed);
             progress.events.fetch_add(page.events.len() as u64, Ordering::Relaxed);
@@ -275,11 +298,11 @@ impl Projection {
 
     /// Applies a page, which follows what is applied or begins in it: runs of instance events at once, definitions one by
     /// one between them.
-    pub(super) async fn step(&mut self, page: &Page, hints: &mut Hints) -> Result<()> {
+    pub(super) async fn step(&mut self, page: &Page) -> Result<()> {
         let known = page.events.partition_point(|event| event.position <= self.at);
         for run in page.events[known..].chunk_by(|a, b| a.kind.is_instance() && b.kind.is_instance()) {
             match run {
-                [event] if !event.kind.is_instance() => self.definition(event, hints.remove(&event.position)).await?,
+                [event] if !event.kind.is_instance() => self.definition(event).await?,
                 run => self.instances(run, &page.unusable).await?,
             }
         }
@@ -349,7 +372,7 @@ impl Projection {
         self.skipped.contains(&event.position) || self.stuck.contains_key(&event.model)
     }
 
-    async fn definition(&mut self, event: &Event, hint: Option<Hint>) -> Result<()> {
+    async fn definition(&mut self, event: &Event) -> Result<()> {
         if event.kind == EventKind::ModelDeleted {
             guarded("drop_model", self.store.drop_model(self.at, &event.model, event.position)).await?;
             self.at = self.at.max(event.position);
@@ -370,7 +393,7 @@ impl Projection {
             _ if self.passes_over(event) => return self.apply(&[], event.position).await,
             EventKind::ModelEventSkipped => self.note_skip(event).await,
             EventKind::ModelChanging => self.note_changing(event).await,
-            _ => self.define(event, hint).await,
+            _ => self.define(event).await,
         };
         match changed {
             Ok(()) => Ok(()),
@@ -379,11 +402,11 @@ impl Projection {
         }
     }
 
-    async fn define(&mut self, event: &Event, hint: Option<Hint>) -> Result<(), Refusal> {
+    async fn define(&mut self, event: &Event) -> Result<(), Refusal> {
         let change = DefinitionChange::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
         let old = self.models.get(&event.model).map(|model| model.shape());
         let old = old.or_else(|| self.unusable.get(&event.model).map(|(_, shape)| shape.clone()));
-        let (new, carry, ready) = match hint {
+        let (new, carry, ready) = match self.hints.take(&event.id) {
             Some(Hint { schema, carry, ready }) => (Model { record: change.definition, schema }, carry, ready),
             None => {
                 let new = Model::from_record(change.definition.clone()).map_err(Refusal::Event)?;
@@ -399,33 +422,44 @@ impl Projection {
 
     /// The definition stays as it was, but its stream goes on from here.
     async fn note_skip(&mut self, event: &Event) -> Result<(), Refusal> {
-        let Some(old) = self.models.get(&event.model) else {
+        Skip::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
+        self.move_on(event, |record| record.skipped(event)).await
+    }
+
+    /// Changes the record of a definition and nothing else, whether this server can use it or not.
+    async fn move_on(&mut self, event: &Event, change: impl FnOnce(&mut ModelRecord)) -> Result<(), Refusal> {
+        if let Some(old) = self.models.get(&event.model) {
+            let (shape, mut new) = (old.shape(), Model::clone(old));
+            change(&mut new.record);
+            self.put(Some(&shape), new, &CarryOver::default(), event.position).await?;
+            self.changed(&event.model, None);
+            return Ok(());
+        }
+        let Some((stuck, shape)) = self.unusable.get(&event.model).cloned() else {
             return Err(Refusal::Event("the model is not defined".to_owned()));
         };
-        Skip::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
-        let mut new = Model::clone(old);
-        new.record.skipped(event);
-        let old = old.shape();
-        self.put(Some(&old), new, &CarryOver::default(), event.position).await?;
-        self.changed(&event.model, None);
+        let mut record = stored(&shape)
+            .ok()
+            .and_then(|stored| stored.record)
+            .ok_or_else(|| Refusal::Event("its definition cannot be read".to_owned()))?;
+        change(&mut record);
+        let record = serde_json::to_string(&record).map_err(|error| Refusal::Event(error.to_string()))?;
+        let new = ModelShape { record: Json::trusted(record), ..shape.clone() };
+        let carry = CarryOver::default();
+        guarded("define", self.store.define(self.at, Some(&shape), &new, &carry, event.position)).await?;
+        self.at = self.at.max(event.position);
+        self.unusable.insert(event.model.clone(), (stuck, new));
         Ok(())
     }
 
     /// The definition stays as it was, but its stream goes on from here: what was prepared before it is prepared again.
     async fn note_changing(&mut self, event: &Event) -> Result<(), Refusal> {
-        let Some(old) = self.models.get(&event.model) else {
-            return Err(Refusal::Event("the model is not defined".to_owned()));
-        };
         let Changing { within_ms } = Changing::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
-        let mut new = Model::clone(old);
-        new.record.position = event.position;
-        let old = old.shape();
-        self.put(Some(&old), new, &CarryOver::default(), event.position).await?;
-        self.changed(&event.model, None);
-        // Of the past nothing is held back; clocks of nodes may differ.
-        let left = event.time.saturating_add_unsigned(within_ms).saturating_sub(time::now());
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or_default().min(within_ms));
-        self.changes.held_back.insert(event.model.clone(), left);
+        self.move_on(event, |record| record.position = event.position).await?;
+        // Of what is long past nothing is held back. Clocks of nodes may differ, so how long is counted from here.
+        if (time::now() - event.time).abs() < RECENT_MILLIS {
+            self.changes.held_back.insert(event.model.clone(), Duration::from_millis(within_ms));
+        }
         Ok(())
     }
 

@@ -49,7 +49,6 @@ pub(super) struct Own {
     /// The position that they follow in the log without a gap. `None`: they may have gaps, or only the log has them.
     pub(super) after: Option<Position>,
     pub(super) events: Vec<Event>,
-    pub(super) hints: Hints,
     /// Told when the post hooks of an event ended.
     pub(super) settled: Vec<(Position, oneshot::Sender<()>)>,
 }
@@ -86,12 +85,12 @@ impl Projector {
 
     /// Takes what the committer appended. Whatever happens here, the log has it.
     pub(super) async fn take(&mut self, own: Own) {
-        let Own { after, events, mut hints, settled } = own;
+        let Own { after, events, settled } = own;
         self.expect(settled);
         let taken = match after.filter(|after| !self.is_behind && *after == self.projection.at()) {
-            Some(after) => self.step(Page::own(after, events), &mut hints).await,
+            Some(after) => self.step(Page::own(after, events)).await,
             // Somebody else wrote before it, or the store failed.
-            None => self.advance(&mut hints).await,
+            None => self.advance().await,
         };
         if taken.is_err() {
             // What is acknowledged and not applied must not be missed by those who read.
@@ -100,7 +99,7 @@ impl Projector {
     }
 
     /// Takes note of who waits for the post hooks of events that are not applied yet, so that no end is missed.
-    pub(super) fn expect(&self, settled: Vec<(Position, oneshot::Sender<()>)>) {
+    fn expect(&self, settled: Vec<(Position, oneshot::Sender<()>)>) {
         for (position, settled) in settled {
             self.derived.waiters.add(position, settled);
         }
@@ -108,14 +107,14 @@ impl Projector {
 
     /// Brings everything up to the end of the log, page by page, while others read what is there. If it is the model store
     /// that fails, nobody may ask it until it has caught up.
-    async fn advance(&mut self, hints: &mut Hints) -> Result<()> {
+    async fn advance(&mut self) -> Result<()> {
         if self.is_behind {
             return self.recover().await;
         }
         loop {
             let page = unpanicked(Page::read(&*self.events, self.projection.at())).await?;
             let is_last = page.is_last;
-            self.step(page, hints).await?;
+            self.step(page).await?;
             if is_last {
                 return Ok(());
             }
@@ -147,6 +146,11 @@ impl Projector {
         self.end_replay(rebuilt).await
     }
 
+    /// Where this node puts what it knows of definitions before it appends them.
+    pub(super) fn hints(&self) -> Arc<Hints> {
+        Arc::clone(self.projection.hints())
+    }
+
     /// Up to where everything is applied.
     pub(super) fn at(&self) -> Position {
         self.projection.at()
@@ -174,8 +178,8 @@ impl Projector {
         }
     }
 
-    async fn step(&mut self, page: Page, hints: &mut Hints) -> Result<()> {
-        if let Err(error) = unpanicked(self.projection.step(&page, hints)).await {
+    async fn step(&mut self, page: Page) -> Result<()> {
+        if let Err(error) = unpanicked(self.projection.step(&page)).await {
             self.derived.troubles.failed(Part::Apply, &error);
             self.fall_behind();
             // Listeners and answers do not wait for the model store: what is written is written.
@@ -249,12 +253,17 @@ impl Projector {
 
     /// Tells listeners of events that were applied while nobody could be told.
     async fn publish_missed(&self) {
-        let Derived { tail, .. } = &self.derived;
-        while tail.head() < self.projection.at() {
-            match unpanicked(Page::read(&*self.events, tail.head())).await {
-                Ok(page) if !page.events.is_empty() => tail.publish(page.events.into_iter().map(Arc::new)),
+        let (tail, at) = (&self.derived.tail, self.projection.at());
+        while tail.head() < at {
+            let head = tail.head();
+            if let Ok(page) = unpanicked(Page::read(&*self.events, head)).await {
+                // More may be in the log by now.
+                let applied = page.events.into_iter().take_while(|event| event.position <= at);
+                tail.publish(applied.map(Arc::new));
+            }
+            if tail.head() == head {
                 // Then they read the log themselves.
-                _ => return tail.jump(self.projection.at()),
+                tail.jump(at);
             }
         }
     }
@@ -297,7 +306,7 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
     let mut after = projector.lock().await.at();
     loop {
         let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
-        match events.read(&query, Some(WAIT)).await {
+        match guarded("read", events.read(&query, Some(WAIT))).await {
             Ok(page) if page.events.is_empty() => {
                 troubles.works(Part::Follow);
                 after = after.max(page.reached);
@@ -306,7 +315,7 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
                 troubles.works(Part::Follow);
                 let mut projector = projector.lock().await;
                 // This node's own may be applied already.
-                if projector.at() <= after && projector.advance(&mut Hints::new()).await.is_err() {
+                if projector.at() <= after && projector.advance().await.is_err() {
                     drop(projector);
                     tokio::time::sleep(RETRY).await;
                     continue;

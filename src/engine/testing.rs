@@ -283,16 +283,16 @@ pub(super) struct FaultyModels {
     pub(super) beyond_limits: Mutex<Option<&'static str>>,
     /// Milliseconds that each read of one instance takes.
     pub(super) slow_gets: AtomicU64,
-    /// The call that panics.
-    pub(super) panics: Mutex<Option<&'static str>>,
+    /// The calls that panic.
+    pub(super) panics: Mutex<Vec<&'static str>>,
     /// Asked before events are applied.
     pub(super) applied: Mutex<Option<Applied>>,
 }
 
 impl FaultyModels {
     fn may_panic(&self, call: &str) {
-        let panics = *self.panics.lock().unwrap();
-        assert_ne!(panics, Some(call), "the test wants it so");
+        let panics = self.panics.lock().unwrap().contains(&call);
+        assert!(!panics, "the test wants it so");
     }
 
     fn fault(&self) -> Result<()> {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use snaphook_driver::time;
 use snaphook_driver::{
-    Append, Claim, Conflict, Event, EventKind, Expected, Holder, Instance, Json, Position, Require, Stream,
+    Append, Claim, Conflict, ErrorKind as DriverErrorKind, Event, EventKind, Expected, Holder, Instance, Json,
+    Position, Require, Stream,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -30,8 +31,9 @@ use crate::catalog::{FieldError, ModelRecord, is_instance_id, unique};
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
 
-/// How often it is looked at whether the post hooks of an event ended on another node.
-const SETTLED_LOOK: Duration = Duration::from_millis(50);
+/// Delay before it is looked at whether the post hooks of an event ended on another node; doubles with each further look.
+const SETTLED_LOOK_FIRST: Duration = Duration::from_millis(20);
+const SETTLED_LOOK_MAX: Duration = Duration::from_millis(320);
 /// Races that a change may lose before the caller is told.
 const RETRIES_MAX: u32 = 5;
 
@@ -335,9 +337,16 @@ impl Engine {
         }
         let (group, stream) = (group_of(model).name, Stream::of_instance(model, id));
         let elsewhere = async {
-            // A store that fails says so elsewhere; the caller waits for as long as it wanted to.
-            while !self.stores.event.is_done(&group, &stream, position).await.unwrap_or(false) {
-                tokio::time::sleep(SETTLED_LOOK).await;
+            let mut delay = SETTLED_LOOK_FIRST;
+            loop {
+                match self.stores.event.is_done(&group, &stream, position).await {
+                    Ok(true) => return,
+                    // With its hooks the group is gone.
+                    Err(error) if error.kind() == DriverErrorKind::Invalid => return,
+                    // A store that fails says so elsewhere; the caller waits for as long as it wanted to.
+                    _ => tokio::time::sleep(delay).await,
+                }
+                delay = (delay * 2).min(SETTLED_LOOK_MAX);
             }
         };
         tokio::select! {

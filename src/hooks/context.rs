@@ -148,6 +148,22 @@ pub struct Run {
     pub asked: Vec<Asked>,
 }
 
+impl Run {
+    /// That of a hook that did not start.
+    pub fn unstarted(hook: &Arc<HookId>, failure: Failure) -> Run {
+        Run {
+            hook: Arc::clone(hook),
+            outcome: Outcome::Failed(failure),
+            wall: Duration::ZERO,
+            host: Duration::ZERO,
+            cpu: Duration::ZERO,
+            memory_bytes: 0,
+            log: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+}
+
 /// One line that a hook logged.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LogLine {

@@ -342,7 +342,7 @@ impl HookHost {
         let code = self.current(hook).await;
         match self.call(hook, &code, context).await {
             Ok(run) => run,
-            Err(failure) => unstarted(&code, failure),
+            Err(failure) => Run::unstarted(&code.id, failure),
         }
     }
 
@@ -607,20 +607,6 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
             }
         }
         other => other,
-    }
-}
-
-/// The run of a hook that did not start.
-fn unstarted(code: &Code, failure: Failure) -> Run {
-    Run {
-        hook: Arc::clone(&code.id),
-        outcome: Outcome::Failed(failure),
-        wall: Duration::ZERO,
-        host: Duration::ZERO,
-        cpu: Duration::ZERO,
-        memory_bytes: 0,
-        log: Vec::new(),
-        asked: Vec::new(),
     }
 }
 

@@ -98,26 +98,23 @@ impl Engine {
         }
     }
 
-    /// Deletes some instances; `false` if there are none left.
-    pub(super) async fn delete_page(&self, model: &Model, origin: &Origin) -> Result<bool> {
+    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see.
+    pub(super) async fn delete_page(&self, model: &Model, head: Position, origin: &Origin) -> Result<bool> {
         let record = &model.record;
         self.availability.check_model(&record.id)?;
         let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
         let page = self.stores.model.query(&record.id, &query, &Budget::unlimited()).await?;
-        if page.items.is_empty() {
+        let old = page.items.into_iter().filter(|instance| instance.position <= head);
+        let deletions: Vec<Draft> =
+            old.map(|instance| Draft::new(instance_deletion(record, instance, origin))).collect();
+        if deletions.is_empty() {
             return Ok(false);
         }
-        let deletions = page.items.into_iter().map(|instance| Draft::new(instance_deletion(record, instance, origin)));
-        let mut conflict = false;
-        // Those that are deleted are so whatever became of the others.
-        for answer in self.committer.append(deletions.collect()).await? {
-            conflict |= answer?.is_err();
-        }
-        if conflict {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("an instance of `{}` was changed by somebody else meanwhile; try again", record.id),
-            ));
+        // Those that others changed meanwhile have a later event now.
+        for answer in self.committer.append(deletions).await? {
+            if let Err(Conflict::Stream { last, .. }) = answer? {
+                self.seen(last).await;
+            }
         }
         Ok(true)
     }

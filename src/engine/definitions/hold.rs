@@ -56,7 +56,7 @@ impl Drop for HeldBack {
         let (engine, record, at) = (Arc::clone(&self.engine), self.record.clone(), self.position);
         let origin = self.origin.clone();
         self.runtime.spawn(async move {
-            // A conflict says that the change was made; after any other failure the time ends by itself.
+            // A conflict says that the definition has gone on; after any other failure the time ends by itself.
             let _ = append(&engine, &record, at, Duration::ZERO, &origin).await;
         });
     }

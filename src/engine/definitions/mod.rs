@@ -2,9 +2,9 @@
 //!
 //! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review of
 //! its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself takes writes
-//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the event is written, which says
-//! that no instance has changed since that look: other nodes have gates of their own. The projector puts the prepared version
-//! in use. Reads never wait.
+//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the event is written on condition
+//! that no instance has changed since that look, because other nodes have gates of their own. The projector puts the prepared
+//! version in use. Reads never wait.
 
 mod commit;
 mod hold;
@@ -51,6 +51,8 @@ const PAGE: u32 = 500;
 const OPEN_MAX: Duration = Duration::from_secs(2);
 const CLOSED_MAX: Duration = Duration::from_millis(500);
 const CLOSINGS_MAX: u32 = 4;
+/// How often other nodes' writes may come before a change is given up.
+const DISTURBED_MAX: u32 = 8;
 
 impl Engine {
     /// Makes a model at version 1. `exists` if it is there.
@@ -149,11 +151,11 @@ impl Engine {
         let definition = self.compile(id, &input).await?;
         let mut one = self.lock_model(id).await?;
         self.availability.check_model(id)?;
-        let entry = self.models.require(id)?;
+        let mut entry = self.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
-        let old = &entry.model;
+        let old = Arc::clone(&entry.model);
         if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
-            return Ok(Defined::unchanged(options, Arc::clone(old)));
+            return Ok(Defined::unchanged(options, old));
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames).map_err(refused)?;
         let record = ModelRecord {
@@ -169,7 +171,7 @@ impl Engine {
         let mut pace = Pace::new(&self.tail);
         let outages = self.availability.begun();
         let mut head = self.tail.head();
-        let review = Review::new(Arc::clone(old), new.clone(), carry);
+        let review = Review::new(Arc::clone(&old), new.clone(), carry);
         let mut review = review.all(&self.stores.model, &self.workers, &mut pace).await?;
         review.verdict()?;
         if options.dry_run {
@@ -180,7 +182,7 @@ impl Engine {
         let shape = new.shape();
         let mut carry = review.needed();
         let mut prepared = PreparedChange::new(&self.stores.model, &shape, &carry).await?;
-        let (mut at, mut held_back) = (old.record.position, None);
+        let (mut at, mut held_back, mut disturbed) = (old.record.position, None, 0);
         for _ in 0..CLOSINGS_MAX {
             // Most of what changed since the review began is looked at while writes go on. The rest while this node's wait,
             // so never for long: a model that changes faster than it can be looked at stays as it is.
@@ -222,14 +224,22 @@ impl Engine {
                         Defining::NotQuiet(last) => Ok(Err((last, one, prepared, closed))),
                     }
                 };
-                let last;
+                // Writes of this node stay out until others' do too.
+                let (last, _closed);
                 match self.commit(define).await? {
                     Ok(model) => return Ok(Defined::Done(model)),
-                    Err(again) => (last, one, prepared, closed) = again,
+                    Err(again) => (last, one, prepared, _closed) = again,
                 }
                 self.seen(last).await;
+                disturbed += 1;
+                if disturbed > DISTURBED_MAX {
+                    return Err(too_fast(id));
+                }
                 held_back = Some(HeldBack::new(self, &old.record, at, origin).await?);
                 at = held_back.as_ref().map_or(at, HeldBack::position);
+                // The event put the model in use anew, with a gate of its own.
+                entry = self.models.require(id)?;
+                closed = self.close_gate(&entry, Closing::Change).await?;
                 deadline = Instant::now() + CLOSED_MAX;
             }
         }
@@ -322,19 +332,20 @@ impl Engine {
     async fn delete_prepared(
         self: &Arc<Self>,
         _one: OneModel,
-        entry: Arc<Entry>,
+        mut entry: Arc<Entry>,
         cascade: bool,
         origin: Origin,
     ) -> Result<()> {
         let id = entry.model.record.id.clone();
         // Only a deletion with all instances takes longer than a write can wait.
         let closing = if cascade { Closing::Deletion } else { Closing::Change };
-        let _closed = self.close_gate(&entry, closing).await?;
+        let mut closed = self.close_gate(&entry, closing).await?;
         let mut is_deleted = false;
         let (mut at, mut held_back) = (entry.model.record.position, None);
-        for _ in 0..CLOSINGS_MAX {
-            // Page by page, so that other models are written to meanwhile.
-            while cascade && self.delete_page(&entry.model, &origin).await? {}
+        for _ in 0..=DISTURBED_MAX {
+            // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
+            let head = self.tail.head();
+            while cascade && self.delete_page(&entry.model, head, &origin).await? {}
             match self.delete_empty(&entry, at, &origin).await {
                 Ok(None) => is_deleted = true,
                 Ok(Some(last)) => self.seen(last).await,
@@ -347,8 +358,11 @@ impl Engine {
             }
             held_back = Some(HeldBack::new(self, &entry.model.record, at, &origin).await?);
             at = held_back.as_ref().map_or(at, HeldBack::position);
+            // The event put the model in use anew, with a gate of its own.
+            entry = self.models.require(&id)?;
+            closed = self.close_gate(&entry, closing).await?;
         }
-        drop(held_back);
+        drop((held_back, closed));
         if !is_deleted {
             return Err(written_on(&id));
         }
