@@ -203,10 +203,11 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
         };
         let failed = tries.of(hook);
         let attempts_max = engine.config.load().hooks.attempts_max;
-        if failed >= attempts_max {
-            // It would end the server once more.
+        if failed > attempts_max {
+            // Only runs that ended with the server come to so many. One of them may have had another cause, so it ran once
+            // more than others may; again, and it would end the server at each start.
             let message =
-                format!("the server ended {failed} times while it ran for this event, so it did not run again");
+                format!("it failed, or the server ended while it ran, {failed} times, so it did not run again");
             let failure = Failure { cause: FailureCause::Internal, message, limit: None };
             let run = Run::unstarted(&hook.id(), failure.clone());
             if let Err(error) = engine.give_up(hook, event, &failure, &run, failed).await {
