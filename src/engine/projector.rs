@@ -86,7 +86,10 @@ impl Projector {
     /// Takes what the committer appended. Whatever happens here, the log has it.
     pub(super) async fn take(&mut self, own: Own) {
         let Own { after, events, settled } = own;
-        self.expect(settled);
+        // Before the events are applied, so that no end is missed.
+        for (position, settled) in settled {
+            self.derived.waiters.add(position, settled);
+        }
         let taken = match after.filter(|after| !self.is_behind && *after == self.projection.at()) {
             Some(after) => self.step(Page::own(after, events)).await,
             // Somebody else wrote before it, or the store failed.
@@ -95,13 +98,6 @@ impl Projector {
         if taken.is_err() {
             // What is acknowledged and not applied must not be missed by those who read.
             self.fall_behind();
-        }
-    }
-
-    /// Takes note of who waits for the post hooks of events that are not applied yet, so that no end is missed.
-    fn expect(&self, settled: Vec<(Position, oneshot::Sender<()>)>) {
-        for (position, settled) in settled {
-            self.derived.waiters.add(position, settled);
         }
     }
 
