@@ -6,7 +6,7 @@ mod secure;
 
 use std::sync::Arc;
 
-use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore, Setting};
+use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore, Setting, SettingKind};
 
 pub use config::FileConfig;
 pub use secure::FileSecureStore;
@@ -14,7 +14,7 @@ pub use secure::FileSecureStore;
 /// The driver `file`.
 pub const DRIVER: Driver = Driver {
     name: "file",
-    settings: &[Setting { name: "path", expected: config::PATH_EXPECTED }],
+    settings: &[Setting::required("path", SettingKind::Text, config::PATH_EXPECTED)],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use snaphook_driver::{DriverError, ErrorKind, Result, Sealed, SecureStore};
+use snaphook_driver::{Capabilities, DriverError, ErrorKind, Result, Sealed, SecureStore};
 
 use crate::names::{from_old_stem, from_stem, stem};
 
@@ -76,6 +76,10 @@ impl FileSecureStore {
 
 #[async_trait]
 impl SecureStore for FileSecureStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, ..Capabilities::LEAST }
+    }
+
     async fn health(&self) -> Result<()> {
         self.with("health", |folder| match fs::metadata(&folder.path) {
             Ok(metadata) if metadata.is_dir() => Ok(()),

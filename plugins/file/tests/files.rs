@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 async fn open(folder: &Path, settings: Value) -> Result<std::sync::Arc<dyn SecureStore>, DriverError> {
     let Value::Object(settings) = settings else { panic!("settings are a table") };
-    DRIVER.secure.unwrap()(OpenContext { settings, directory: folder.to_owned() }).await
+    DRIVER.secure.unwrap()(OpenContext::new(settings, folder)).await
 }
 
 fn files(folder: &Path) -> Vec<String> {

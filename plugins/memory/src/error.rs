@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result};
+use snaphook_driver::{Capabilities, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result};
 
 use crate::locked;
 
@@ -17,8 +17,8 @@ pub struct MemoryErrorStore {
 
 #[async_trait]
 impl ErrorStore for MemoryErrorStore {
-    fn readable(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { readable: true, durable: false, ..Capabilities::LEAST }
     }
 
     async fn health(&self) -> Result<()> {

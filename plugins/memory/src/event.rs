@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Appended, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventFilter,
-    EventPage, EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX,
-    Position, Result, SCAN_MAX, Stream, new_log_identity,
+    Append, Appended, Capabilities, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventFilter, EventPage,
+    EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
+    Result, SCAN_MAX, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -65,8 +65,8 @@ struct Member {
 
 #[async_trait]
 impl EventStore for MemoryEventStore {
-    fn capabilities(&self) -> EventCapabilities {
-        EventCapabilities { atomic_batch: true, durable: false, shared: false }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_batch: true, durable: false, ordered_claims: true, ..Capabilities::LEAST }
     }
 
     fn identity(&self) -> &str {

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use snaphook_driver::compare::{compare, lookup, matches_within, order};
 use snaphook_driver::{
-    Budget, CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance, InstancePage,
-    InstanceQuery, Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result, moves_checkpoint,
+    Budget, Capabilities, CarryOver, Condition, Cursor, DriverError, ErrorKind, Event, EventKind, Instance,
+    InstancePage, InstanceQuery, Json, ModelShape, ModelStore, PAGE_BYTES_MAX, Position, Result, moves_checkpoint,
 };
 
 use crate::locked;
@@ -68,6 +68,10 @@ struct Row {
 
 #[async_trait]
 impl ModelStore for MemoryModelStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEAST
+    }
+
     async fn health(&self) -> Result<()> {
         Ok(())
     }

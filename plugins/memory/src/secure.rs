@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use snaphook_driver::{DriverError, ErrorKind, Result, Sealed, SecureStore};
+use snaphook_driver::{Capabilities, DriverError, ErrorKind, Result, Sealed, SecureStore};
 
 use crate::locked;
 
@@ -16,6 +16,10 @@ pub struct MemorySecureStore {
 
 #[async_trait]
 impl SecureStore for MemorySecureStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEAST
+    }
+
     async fn health(&self) -> Result<()> {
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use snaphook_driver::{DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result};
+use snaphook_driver::{
+    Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result,
+};
 
 use crate::database::{Format, locked, off_thread, open_writer};
 use crate::fault::fault;
@@ -57,8 +59,8 @@ impl SqliteErrorStore {
 
 #[async_trait]
 impl ErrorStore for SqliteErrorStore {
-    fn readable(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { readable: true, durable: true, ..Capabilities::LEAST }
     }
 
     async fn health(&self) -> Result<()> {

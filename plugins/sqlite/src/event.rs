@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Append, Appended, Conflict, Delivery, DriverError, ErrorKind, Event, EventCapabilities, EventPage, EventQuery,
+    Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
     EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::{Semaphore, watch};
@@ -164,8 +164,8 @@ fn add_expiry(connection: &Connection) -> rusqlite::Result<()> {
 
 #[async_trait]
 impl EventStore for SqliteEventStore {
-    fn capabilities(&self) -> EventCapabilities {
-        EventCapabilities { atomic_batch: true, durable: true, shared: false }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_batch: true, durable: true, ordered_claims: true, ..Capabilities::LEAST }
     }
 
     fn identity(&self) -> &str {

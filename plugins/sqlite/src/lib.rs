@@ -20,7 +20,7 @@ mod meter;
 mod model;
 mod value;
 
-use snaphook_driver::{Driver, OpenContext, OpenFuture, Setting};
+use snaphook_driver::{Driver, OpenContext, OpenFuture, Setting, SettingKind};
 use std::sync::Arc;
 
 pub use config::SqliteConfig;
@@ -31,7 +31,7 @@ pub use model::SqliteModelStore;
 /// The driver `sqlite`.
 pub const DRIVER: Driver = Driver {
     name: "sqlite",
-    settings: &[Setting { name: "path", expected: config::PATH_EXPECTED }],
+    settings: &[Setting::required("path", SettingKind::Text, config::PATH_EXPECTED)],
     secure: None,
     event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
         Box::pin(async move { Ok(Arc::new(SqliteEventStore::open(&SqliteConfig::path(&context)?)?) as _) })

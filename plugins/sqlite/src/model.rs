@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::{
-    Budget, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery, ModelShape,
-    ModelStore, Position, Result, json,
+    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    ModelShape, ModelStore, Position, Result, json,
 };
 
 use crate::checkpoint::Checkpointer;
@@ -102,6 +102,10 @@ impl SqliteModelStore {
 
 #[async_trait]
 impl ModelStore for SqliteModelStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, ..Capabilities::LEAST }
+    }
+
     async fn health(&self) -> Result<()> {
         self.shared
             .readers

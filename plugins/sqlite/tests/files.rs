@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 fn context(folder: &Path, settings: Value) -> OpenContext {
     let Value::Object(settings) = settings else { panic!("settings are a table") };
-    OpenContext { settings, directory: folder.to_owned() }
+    OpenContext::new(settings, folder)
 }
 
 async fn open_event(folder: &Path, path: &str) -> Result<Arc<dyn EventStore>, DriverError> {

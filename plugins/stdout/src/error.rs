@@ -3,15 +3,15 @@
 use std::io::Write as _;
 
 use async_trait::async_trait;
-use snaphook_driver::{DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, Result};
+use snaphook_driver::{Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, Result};
 
 /// See the crate's documentation.
 pub struct StdoutErrorStore;
 
 #[async_trait]
 impl ErrorStore for StdoutErrorStore {
-    fn readable(&self) -> bool {
-        false
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEAST
     }
 
     async fn health(&self) -> Result<()> {

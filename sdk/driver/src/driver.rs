@@ -1,5 +1,7 @@
 //! How a driver names itself and is opened.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -27,12 +29,102 @@ pub struct Driver {
     pub error: Option<OpenFn<dyn ErrorStore>>,
 }
 
-/// A key of a driver's tables: text that must be there and not empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Driver {
+    /// The stores that it brings, in the order in which they are opened.
+    pub fn stores(&self) -> impl Iterator<Item = Store> {
+        let brought = [self.secure.is_some(), self.event.is_some(), self.model.is_some(), self.error.is_some()];
+        Store::ALL.into_iter().zip(brought).filter_map(|(store, is_brought)| is_brought.then_some(store))
+    }
+}
+
+/// The four kinds of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Store {
+    Secure,
+    Event,
+    Model,
+    Error,
+}
+
+impl Store {
+    /// In the order in which they are opened.
+    pub const ALL: [Store; 4] = [Store::Secure, Store::Event, Store::Model, Store::Error];
+
+    /// The word for it in messages, in addresses of remote drivers and, within `driver-…-storage`, in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Store::Secure => "secure",
+            Store::Event => "event",
+            Store::Model => "model",
+            Store::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A key of a driver's tables. The server checks it before anything is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    pub kind: SettingKind,
     /// What it holds, as it stands after "expected", such as `the path of a folder`.
-    pub expected: &'static str,
+    pub expected: Cow<'static, str>,
+    /// It may be absent.
+    pub optional: bool,
+    /// The value, as JSON, that an absent setting has.
+    pub default: Option<Cow<'static, str>>,
+}
+
+/// What a setting is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingKind {
+    /// Text that is not empty.
+    Text,
+    Number,
+    Bool,
+    /// A list of texts.
+    List,
+    /// A table of texts.
+    Table,
+    /// Text that is never shown.
+    Secret,
+}
+
+impl Setting {
+    /// A setting that must be there.
+    pub const fn required(name: &'static str, kind: SettingKind, expected: &'static str) -> Setting {
+        Setting::new(name, kind, expected, false, None)
+    }
+
+    /// A setting that may be absent.
+    pub const fn optional(name: &'static str, kind: SettingKind, expected: &'static str) -> Setting {
+        Setting::new(name, kind, expected, true, None)
+    }
+
+    /// A setting that has this value, as JSON, where it is absent.
+    pub const fn with_default(
+        name: &'static str,
+        kind: SettingKind,
+        expected: &'static str,
+        default: &'static str,
+    ) -> Setting {
+        Setting::new(name, kind, expected, true, Some(Cow::Borrowed(default)))
+    }
+
+    const fn new(
+        name: &'static str,
+        kind: SettingKind,
+        expected: &'static str,
+        optional: bool,
+        default: Option<Cow<'static, str>>,
+    ) -> Setting {
+        Setting { name: Cow::Borrowed(name), kind, expected: Cow::Borrowed(expected), optional, default }
+    }
 }
 
 /// Opens one store. Called once per store at start; creates what is missing (folders, files, tables).
@@ -46,11 +138,19 @@ pub type OpenFuture<T> = Pin<Box<dyn Future<Output = Result<Arc<T>>> + Send>>;
 pub struct OpenContext {
     /// The driver's table of the configuration without `driver`; `secret:` and `env:` references are resolved.
     pub settings: Map<String, Value>,
-    /// Relative paths in the settings are meant from here.
+    /// Relative paths in the settings are relative to this folder.
     pub directory: PathBuf,
+    /// The node that opens the store: constant over its life, and different for each node that shares a store; empty where
+    /// it shares none.
+    pub node: String,
 }
 
 impl OpenContext {
+    /// For a node that shares nothing.
+    pub fn new(settings: Map<String, Value>, directory: impl Into<PathBuf>) -> OpenContext {
+        OpenContext { settings, directory: directory.into(), node: String::new() }
+    }
+
     /// The settings as the driver's own type. Give that type `#[serde(deny_unknown_fields)]`, so that a key which
     /// nobody reads is an error.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {

@@ -1,5 +1,6 @@
 //! The one error type of all four stores.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -56,22 +57,31 @@ pub type Result<T, E = DriverError> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct DriverError {
     kind: ErrorKind,
-    operation: &'static str,
+    operation: Cow<'static, str>,
     message: String,
-    context: Vec<(&'static str, String)>,
+    context: Vec<(Cow<'static, str>, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// `None`: the kind decides.
+    temporary: Option<bool>,
 }
 
 impl DriverError {
     /// `operation` is the trait's method, `message` one lowercase sentence without a full stop.
-    pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        DriverError { kind, operation, message: message.into(), context: Vec::new(), source: None }
+    pub fn new(kind: ErrorKind, operation: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        DriverError {
+            kind,
+            operation: operation.into(),
+            message: message.into(),
+            context: Vec::new(),
+            source: None,
+            temporary: None,
+        }
     }
 
     /// Adds a fact that the message does not hold. Never a secret.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.context.push((key, value.to_string()));
+    pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
+        self.context.push((key.into(), value.to_string()));
         self
     }
 
@@ -79,6 +89,20 @@ impl DriverError {
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Says whether the same call may succeed a little later, where the kind alone would say something else.
+    #[must_use]
+    pub fn temporary(mut self, temporary: bool) -> Self {
+        self.temporary = Some(temporary);
+        self
+    }
+
+    /// The same fault as one of another kind.
+    #[must_use]
+    pub fn as_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
         self
     }
 
@@ -92,9 +116,22 @@ impl DriverError {
         self.kind
     }
 
+    /// The trait's method.
+    pub fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    /// The facts that the message does not hold, in their order.
+    pub fn context(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.context.iter().map(|(key, value)| (&**key, value.as_str()))
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Uncertain | ErrorKind::Overloaded)
+        self.temporary.unwrap_or(matches!(
+            self.kind,
+            ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Uncertain | ErrorKind::Overloaded
+        ))
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::event::Event;
 use crate::time::{self, Millis};
@@ -58,9 +59,8 @@ pub struct ErrorPage {
 /// A store of failed runs.
 #[async_trait]
 pub trait ErrorStore: Send + Sync {
-    /// Whether records can be read back. A store that only forwards (stdout) answers `false`; its `list` is empty,
-    /// its `get` `None`, its `remove` `false`.
-    fn readable(&self) -> bool;
+    /// Constant over the life of the store.
+    fn capabilities(&self) -> Capabilities;
 
     /// Whether the store can answer now.
     async fn health(&self) -> Result<()>;

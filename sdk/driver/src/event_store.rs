@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::event::{Event, EventKind, Position, Stream};
 use crate::export::{LogExport, LogRecord};
@@ -211,17 +212,6 @@ pub struct Delivery {
 /// Bytes of a note that a store must be able to keep with an event of a group.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 
-/// What an event store can do beyond the least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventCapabilities {
-    /// `append` with `atomic` works; else it answers `ErrorKind::Unsupported`.
-    pub atomic_batch: bool,
-    /// What was appended is still there after the process ends.
-    pub durable: bool,
-    /// Several processes may share the store.
-    pub shared: bool,
-}
-
 /// A store of events.
 ///
 /// All methods may be called at once from many tasks. `append` is called by one dedicated thread per node and may
@@ -229,7 +219,7 @@ pub struct EventCapabilities {
 #[async_trait]
 pub trait EventStore: Send + Sync {
     /// Constant over the life of the store.
-    fn capabilities(&self) -> EventCapabilities;
+    fn capabilities(&self) -> Capabilities;
 
     /// Tells this log from every other: a UUID in lower case, made with the log ([`crate::new_log_identity`]) and kept
     /// with it. Positions mean something within one log only, so whoever remembers a position remembers this too. A

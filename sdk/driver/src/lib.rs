@@ -6,6 +6,7 @@
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
 mod budget;
+mod capabilities;
 mod carry_over;
 pub mod compare;
 mod cursor;
@@ -23,17 +24,19 @@ mod model_store;
 mod number;
 mod secure_store;
 pub mod time;
+pub mod wire;
 
 pub use budget::{Budget, CancelOnDrop, Exceeded, Limits, STEP_BYTES};
+pub use capabilities::Capabilities;
 pub use carry_over::{CarryOver, CarryOvers};
 pub use cursor::{CURSOR_KEY_BYTES_MAX, Cursor};
-pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting};
+pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting, SettingKind, Store};
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
 pub use event_store::{
-    Append, Appended, Claim, Conflict, Delivery, EventCapabilities, EventFilter, EventPage, EventQuery, EventStore,
-    Expected, Group, Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
+    Append, Appended, Claim, Conflict, Delivery, EventFilter, EventPage, EventQuery, EventStore, Expected, Group,
+    Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
 };
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Kept, Progress, Taken};

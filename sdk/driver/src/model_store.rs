@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::budget::Budget;
+use crate::capabilities::Capabilities;
 use crate::carry_over::CarryOver;
 use crate::error::{DriverError, ErrorKind, Result};
 use crate::event::{Event, Position};
@@ -160,6 +161,9 @@ pub fn moves_checkpoint(operation: &'static str, checkpoint: Position, after: Po
 /// checkpoint, so that several nodes may bring one store up to date ([`moves_checkpoint`]).
 #[async_trait]
 pub trait ModelStore: Send + Sync {
+    /// Constant over the life of the store.
+    fn capabilities(&self) -> Capabilities;
+
     /// Whether the store can answer now.
     async fn health(&self) -> Result<()>;
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::capabilities::Capabilities;
 use crate::error::Result;
 
 /// One stored secret.
@@ -19,6 +20,9 @@ pub struct Sealed {
 /// many tasks.
 #[async_trait]
 pub trait SecureStore: Send + Sync {
+    /// Constant over the life of the store.
+    fn capabilities(&self) -> Capabilities;
+
     /// Whether the store can answer now. Cheap; called by `/readyz`.
     async fn health(&self) -> Result<()>;
 

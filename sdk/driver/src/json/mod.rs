@@ -5,6 +5,7 @@
 //! [`parse`]. [`typed`] reads text into types without a tree, and a [`Tree`] is a tree inside such a type.
 //! `cargo xtask tidy` rejects every other use of serde_json's readers.
 
+mod checked;
 mod error;
 mod reader;
 mod tree;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use checked::Checked;
 pub use error::{Fault, JsonError};
 pub use reader::{Build, Limits, Shape, read};
 use serde::de::Error as _;
@@ -32,6 +34,11 @@ pub const DEPTH_MAX: usize = 256;
 /// their digits.
 pub fn parse(text: &str) -> Result<Value, JsonError> {
     parse_within(text, Limits::default()).map(|(value, _)| value)
+}
+
+/// Whether [`parse`] takes a text, without a tree.
+pub fn check(text: &str) -> Result<(), JsonError> {
+    read(text, Limits::default(), &mut Checked).map(|_| ())
 }
 
 /// [`parse`] for bytes, which must be UTF-8.

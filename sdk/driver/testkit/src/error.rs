@@ -47,7 +47,7 @@ pub async fn records_are_kept(subject: &Subject) {
     store.health().await.unwrap();
     let first = record("b", "m", "h");
     store.record(&first).await.unwrap();
-    if !store.readable() {
+    if !store.capabilities().readable {
         assert_eq!(store.get("b").await.unwrap(), None);
         assert!(!store.remove("b").await.unwrap());
         assert_eq!(list(&*store, None, None, None, 10).await, "");
@@ -71,7 +71,7 @@ pub async fn records_are_kept(subject: &Subject) {
 
 pub async fn records_are_listed(subject: &Subject) {
     let store = subject.error().await;
-    if !store.readable() {
+    if !store.capabilities().readable {
         return;
     }
     for (id, model, hook) in [("d", "m", "h"), ("a", "m", "i"), ("c", "n", "h"), ("b", "m", "h")] {
@@ -103,7 +103,7 @@ pub async fn records_are_listed(subject: &Subject) {
 
 pub async fn pages_end_early(subject: &Subject) {
     let store = subject.error().await;
-    if !store.readable() {
+    if !store.capabilities().readable {
         return;
     }
     for number in 0..10 {
@@ -136,7 +136,7 @@ pub async fn pages_end_early(subject: &Subject) {
 
 pub async fn survives_reopening(subject: &Subject) {
     let store = subject.error().await;
-    if !store.readable() || !subject.is_kept() {
+    if !store.capabilities().readable || !subject.is_kept() {
         return;
     }
     let kept = record("a", "m", "h");

@@ -25,12 +25,14 @@ pub mod limits;
 pub mod model;
 pub mod names;
 pub mod nodes;
+mod opener;
 pub mod prepare;
 pub mod query;
 pub mod sample;
 pub mod secure;
 mod subject;
 
+pub use opener::{Opener, OverJson, OverMessages};
 pub use subject::{Subject, run};
 
 /// One test per case of a module of this crate.

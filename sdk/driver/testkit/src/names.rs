@@ -277,13 +277,13 @@ pub async fn secrets(subject: &Subject) {
 pub async fn errors(subject: &Subject) {
     let store = subject.error().await;
     // One that only forwards shows what it forwards.
-    let models = if store.readable() { hostile::MODELS } else { &hostile::MODELS[..1] };
+    let models = if store.capabilities().readable { hostile::MODELS } else { &hostile::MODELS[..1] };
     for (index, model) in models.iter().enumerate() {
         for (place, hook) in hostile::INSTANCES.iter().enumerate() {
             store.record(&record(&format!("{index:03}-{place:03}"), model, hook)).await.unwrap();
         }
     }
-    if store.readable() {
+    if store.capabilities().readable {
         let query = |model: Option<&str>, hook: Option<&str>| snaphook_driver::ErrorQuery {
             model: model.map(str::to_owned),
             hook: hook.map(str::to_owned),

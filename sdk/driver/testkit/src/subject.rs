@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use snaphook_driver::{Driver, ErrorStore, EventStore, ModelStore, OpenContext, SecureStore};
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{ErrorStore, EventStore, ModelStore, OpenContext, Result, SecureStore, Store};
 use tempfile::TempDir;
+
+use crate::Opener;
 
 /// A driver with its settings and a folder of its own.
 pub struct Subject {
-    driver: Driver,
+    opener: Arc<dyn Opener>,
     settings: Map<String, Value>,
     folder: Folder,
     volatile: bool,
@@ -26,19 +29,19 @@ enum Folder {
 impl Subject {
     /// `settings` is the driver's table of the configuration, `volatile` whether what was stored is gone once the store
     /// is closed, `module` what `module_path!()` gives in the test.
-    pub fn new(driver: Driver, settings: Value, volatile: bool, module: &'static str) -> Self {
+    pub fn new(opener: impl Opener + 'static, settings: Value, volatile: bool, module: &'static str) -> Self {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
             None => Folder::Own(TempDir::new().unwrap()),
         };
-        Subject { driver, settings, folder, volatile, module }
+        Subject { opener: Arc::new(opener), settings, folder, volatile, module }
     }
 
     /// The same driver in another folder of its own.
     pub fn another(&self) -> Subject {
         Subject {
-            driver: self.driver,
+            opener: Arc::clone(&self.opener),
             settings: self.settings.clone(),
             folder: Folder::Own(TempDir::new().unwrap()),
             volatile: self.volatile,
@@ -54,29 +57,41 @@ impl Subject {
         }
     }
 
-    fn context(&self) -> OpenContext {
-        OpenContext { settings: self.settings.clone(), directory: self.folder().to_owned() }
+    async fn open(&self, store: Store) -> Result<Opened> {
+        self.opener.open(store, OpenContext::new(self.settings.clone(), self.folder())).await
     }
 
     pub async fn event(&self) -> Arc<dyn EventStore> {
-        (self.driver.event.expect("the driver brings an event store"))(self.context()).await.unwrap()
+        self.try_event().await.unwrap()
     }
 
     /// For a store that may refuse to open.
-    pub async fn try_event(&self) -> snaphook_driver::Result<Arc<dyn EventStore>> {
-        (self.driver.event.expect("the driver brings an event store"))(self.context()).await
+    pub async fn try_event(&self) -> Result<Arc<dyn EventStore>> {
+        match self.open(Store::Event).await? {
+            Opened::Event(store) => Ok(store),
+            other => panic!("{} storage was opened instead of event storage", other.store()),
+        }
     }
 
     pub async fn model(&self) -> Arc<dyn ModelStore> {
-        (self.driver.model.expect("the driver brings a model store"))(self.context()).await.unwrap()
+        match self.open(Store::Model).await.unwrap() {
+            Opened::Model(store) => store,
+            other => panic!("{} storage was opened instead of model storage", other.store()),
+        }
     }
 
     pub async fn error(&self) -> Arc<dyn ErrorStore> {
-        (self.driver.error.expect("the driver brings an error store"))(self.context()).await.unwrap()
+        match self.open(Store::Error).await.unwrap() {
+            Opened::Error(store) => store,
+            other => panic!("{} storage was opened instead of error storage", other.store()),
+        }
     }
 
     pub async fn secure(&self) -> Arc<dyn SecureStore> {
-        (self.driver.secure.expect("the driver brings a secure store"))(self.context()).await.unwrap()
+        match self.open(Store::Secure).await.unwrap() {
+            Opened::Secure(store) => store,
+            other => panic!("{} storage was opened instead of secure storage", other.store()),
+        }
     }
 
     /// Whether what is stored is still there when the store is opened again.

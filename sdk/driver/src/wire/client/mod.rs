@@ -1,0 +1,73 @@
+//! A store whose methods are carried out somewhere else.
+
+mod error;
+mod event;
+mod model;
+mod secure;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prost::Message;
+
+use super::service::Opened;
+use super::{Malformed, Method, decode, proto};
+use crate::capabilities::Capabilities;
+use crate::driver::Store;
+use crate::error::{DriverError, ErrorKind, Result};
+
+/// Carries the bytes of calls to one opened store and back.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Carries out one call. `ErrorKind::Unavailable` says that nothing was done, `ErrorKind::Uncertain` that it may have
+    /// been. Dropping the future gives the call up.
+    async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>>;
+}
+
+/// A store over a [`Transport`]; implements all four traits, of which the other side serves one.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<dyn Transport>,
+    capabilities: Capabilities,
+    log: String,
+}
+
+impl Client {
+    /// A store that was opened, with what the other side says of it.
+    pub fn new(transport: Arc<dyn Transport>, opened: proto::OpenResponse) -> Client {
+        let capabilities = opened.capabilities.map_or(Capabilities::LEAST, Capabilities::from);
+        Client { transport, capabilities, log: opened.log }
+    }
+
+    /// As a store of that kind.
+    pub fn into_opened(self, store: Store) -> Opened {
+        match store {
+            Store::Secure => Opened::Secure(Arc::new(self)),
+            Store::Event => Opened::Event(Arc::new(self)),
+            Store::Model => Opened::Model(Arc::new(self)),
+            Store::Error => Opened::Error(Arc::new(self)),
+        }
+    }
+
+    async fn call<R: Message + Default>(&self, method: Method, request: &impl Message) -> Result<R> {
+        let response = self.transport.call(method, request.encode_to_vec()).await;
+        // What only reads has no outcome that could be unknown.
+        let response = response.map_err(|error| match error.kind() {
+            ErrorKind::Uncertain if !method.changes() => error.as_kind(ErrorKind::Unavailable),
+            _ => error,
+        })?;
+        decode(&response).map_err(garbage(method))
+    }
+
+    async fn tell(&self, method: Method, request: &impl Message) -> Result<()> {
+        self.call::<proto::Empty>(method, request).await.map(|_| ())
+    }
+}
+
+/// A response that cannot be read: what the call did is unknown.
+fn garbage(method: Method) -> impl Fn(Malformed) -> DriverError {
+    move |fault| {
+        let kind = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
+        DriverError::new(kind, method.name(), format!("the driver's response cannot be read: {fault}"))
+    }
+}

@@ -1,0 +1,237 @@
+//! Models, instances and queries of them, as messages.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::events::{each, to_ms};
+use super::{Malformed, json, proto, required};
+use crate::budget::{Budget, Limits};
+use crate::carry_over::CarryOver;
+use crate::model_store::{
+    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, Operator, SortKey,
+};
+
+const COLUMN_KINDS: [(ColumnKind, proto::ColumnKind); 5] = [
+    (ColumnKind::Text, proto::ColumnKind::Text),
+    (ColumnKind::Integer, proto::ColumnKind::Integer),
+    (ColumnKind::Number, proto::ColumnKind::Number),
+    (ColumnKind::Boolean, proto::ColumnKind::Boolean),
+    (ColumnKind::Any, proto::ColumnKind::Any),
+];
+
+impl From<&ModelShape> for proto::ModelShape {
+    fn from(shape: &ModelShape) -> Self {
+        let column = |column: &Column| {
+            let kind = COLUMN_KINDS.iter().find(|(kind, _)| *kind == column.kind);
+            let kind = kind.map_or(proto::ColumnKind::Any, |(_, kind)| *kind);
+            proto::Column { name: column.name.clone(), kind: kind.into() }
+        };
+        proto::ModelShape {
+            model: shape.model.clone(),
+            version: shape.version,
+            columns: shape.columns.iter().map(column).collect(),
+            indexes: shape.indexes.iter().map(|keys| proto::SortKeys { keys: sort_keys(keys) }).collect(),
+            unique: shape.unique.iter().map(|names| proto::Names { names: names.clone() }).collect(),
+            record_json: shape.record.as_str().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<proto::ModelShape> for ModelShape {
+    type Error = Malformed;
+
+    fn try_from(shape: proto::ModelShape) -> Result<Self, Malformed> {
+        let column = |column: proto::Column| {
+            let kind = COLUMN_KINDS.iter().find(|(_, kind)| *kind == column.kind());
+            Column { kind: kind.map_or(ColumnKind::Any, |(kind, _)| *kind), name: column.name }
+        };
+        Ok(ModelShape {
+            model: shape.model,
+            version: shape.version,
+            columns: shape.columns.into_iter().map(column).collect(),
+            indexes: shape.indexes.into_iter().map(|keys| keys.keys.into_iter().map(SortKey::from).collect()).collect(),
+            unique: shape.unique.into_iter().map(|names| names.names).collect(),
+            record: json("record_json", shape.record_json)?,
+        })
+    }
+}
+
+fn sort_keys(keys: &[SortKey]) -> Vec<proto::SortKey> {
+    keys.iter().map(|key| proto::SortKey { path: key.path.clone(), descending: key.descending }).collect()
+}
+
+impl From<proto::SortKey> for SortKey {
+    fn from(key: proto::SortKey) -> Self {
+        SortKey { path: key.path, descending: key.descending }
+    }
+}
+
+impl From<&CarryOver> for proto::CarryOver {
+    fn from(carry: &CarryOver) -> Self {
+        let rename = |(from, to): &(String, String)| proto::Rename { from: from.clone(), to: to.clone() };
+        let default =
+            |(name, value): &(String, Value)| proto::Default { name: name.clone(), value_json: value.to_string() };
+        proto::CarryOver {
+            renames: carry.renames.iter().map(rename).collect(),
+            defaults: carry.defaults.iter().map(default).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::CarryOver> for CarryOver {
+    type Error = Malformed;
+
+    fn try_from(carry: proto::CarryOver) -> Result<Self, Malformed> {
+        let default = |default: proto::Default| Ok((default.name, value(&default.value_json)?));
+        Ok(CarryOver {
+            renames: carry.renames.into_iter().map(|rename| (rename.from, rename.to)).collect(),
+            defaults: carry.defaults.into_iter().map(default).collect::<Result<_, Malformed>>()?,
+        })
+    }
+}
+
+fn value(text: &str) -> Result<Value, Malformed> {
+    crate::json::parse(text).map_err(|error| Malformed::new(format!("a value is no JSON: {error}")))
+}
+
+impl From<&Instance> for proto::Instance {
+    fn from(instance: &Instance) -> Self {
+        proto::Instance {
+            id: instance.id.clone(),
+            model: instance.model.clone(),
+            model_version: instance.model_version,
+            revision: instance.revision,
+            position: instance.position,
+            created_at: instance.created_at,
+            updated_at: instance.updated_at,
+            data_json: instance.data.as_str().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<proto::Instance> for Instance {
+    type Error = Malformed;
+
+    fn try_from(instance: proto::Instance) -> Result<Self, Malformed> {
+        Ok(Instance {
+            id: instance.id,
+            model: instance.model,
+            model_version: instance.model_version,
+            revision: instance.revision,
+            position: instance.position,
+            created_at: instance.created_at,
+            updated_at: instance.updated_at,
+            data: json("data_json", instance.data_json)?,
+        })
+    }
+}
+
+impl From<&Condition> for proto::Condition {
+    fn from(condition: &Condition) -> Self {
+        use proto::condition::Operator as Wire;
+        let values = |values: &[Value]| proto::Values { values: values.iter().map(Value::to_string).collect() };
+        proto::Condition {
+            path: condition.path.clone(),
+            operator: Some(match &condition.operator {
+                Operator::Eq(value) => Wire::Eq(value.to_string()),
+                Operator::Ne(value) => Wire::Ne(value.to_string()),
+                Operator::Lt(value) => Wire::Lt(value.to_string()),
+                Operator::Lte(value) => Wire::Lte(value.to_string()),
+                Operator::Gt(value) => Wire::Gt(value.to_string()),
+                Operator::Gte(value) => Wire::Gte(value.to_string()),
+                Operator::In(list) => Wire::In(values(list)),
+                Operator::Nin(list) => Wire::Nin(values(list)),
+                Operator::Like(pattern) => Wire::Like(pattern.clone()),
+                Operator::Exists(exists) => Wire::Exists(*exists),
+            }),
+        }
+    }
+}
+
+impl TryFrom<proto::Condition> for Condition {
+    type Error = Malformed;
+
+    fn try_from(condition: proto::Condition) -> Result<Self, Malformed> {
+        use proto::condition::Operator as Wire;
+        let values = |list: proto::Values| list.values.iter().map(|text| value(text)).collect::<Result<Vec<_>, _>>();
+        if condition.path.is_empty() {
+            return Err(Malformed::missing("path"));
+        }
+        Ok(Condition {
+            path: condition.path,
+            operator: match required("operator", condition.operator)? {
+                Wire::Eq(text) => Operator::Eq(value(&text)?),
+                Wire::Ne(text) => Operator::Ne(value(&text)?),
+                Wire::Lt(text) => Operator::Lt(value(&text)?),
+                Wire::Lte(text) => Operator::Lte(value(&text)?),
+                Wire::Gt(text) => Operator::Gt(value(&text)?),
+                Wire::Gte(text) => Operator::Gte(value(&text)?),
+                Wire::In(list) => Operator::In(values(list)?),
+                Wire::Nin(list) => Operator::Nin(values(list)?),
+                Wire::Like(pattern) => Operator::Like(pattern),
+                Wire::Exists(exists) => Operator::Exists(exists),
+            },
+        })
+    }
+}
+
+pub(super) fn conditions(filter: &[Condition]) -> Vec<proto::Condition> {
+    filter.iter().map(proto::Condition::from).collect()
+}
+
+pub(super) fn query_request(model: &str, query: &InstanceQuery, budget: &Budget) -> proto::ModelQueryRequest {
+    proto::ModelQueryRequest {
+        model: model.to_owned(),
+        filter: conditions(&query.filter),
+        sort: sort_keys(&query.sort),
+        limit: query.limit,
+        cursor: query.cursor.clone(),
+        budget: Some(budget.into()),
+    }
+}
+
+/// The query of a request, with its model and budget.
+pub(super) fn query(request: proto::ModelQueryRequest) -> Result<(String, InstanceQuery, Budget), Malformed> {
+    let query = InstanceQuery {
+        filter: each(request.filter)?,
+        sort: request.sort.into_iter().map(SortKey::from).collect(),
+        limit: request.limit,
+        cursor: request.cursor,
+    };
+    Ok((request.model, query, required("budget", request.budget)?.into()))
+}
+
+impl TryFrom<proto::ModelQueryResponse> for InstancePage {
+    type Error = Malformed;
+
+    fn try_from(page: proto::ModelQueryResponse) -> Result<Self, Malformed> {
+        Ok(InstancePage { items: each(page.items)?, next: page.next })
+    }
+}
+
+impl From<&Budget> for proto::Budget {
+    /// What is left of it.
+    fn from(budget: &Budget) -> Self {
+        let Limits { steps, time, memory, .. } = budget.limits();
+        proto::Budget {
+            steps: steps.saturating_sub(budget.steps()),
+            time_ms: to_ms(time),
+            memory,
+            wait_ms: to_ms(budget.wait_left()),
+        }
+    }
+}
+
+impl From<proto::Budget> for Budget {
+    fn from(budget: proto::Budget) -> Self {
+        // Longer than a budget without limits, which would overflow a clock.
+        let time = |ms: u64| Duration::from_millis(ms).min(Duration::from_secs(u64::MAX / 4));
+        Budget::new(Limits {
+            steps: budget.steps,
+            time: time(budget.time_ms),
+            memory: budget.memory,
+            wait: time(budget.wait_ms),
+        })
+    }
+}
