@@ -75,13 +75,15 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
         async move { store.count("m", &filter, &budget).await }
     });
     let started = Instant::now();
-    while budget.steps() == 0 {
+    // Behind a transport the steps show at the end only: then the read is dropped at some moment.
+    while subject.is_linked() && budget.steps() == 0 {
         assert!(started.elapsed() < DEADLINE, "the read does not begin");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     read.abort();
     assert!(read.await.unwrap_err().is_cancelled());
     let dropped = Instant::now();
+    assert_eq!(store.count("m", &[], &Budget::new(GENEROUS)).await.unwrap(), 2000);
     let mut steps = budget.steps();
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -10,12 +10,21 @@ use snaphook_driver::{Driver, OpenContext, Result, Store};
 #[async_trait]
 pub trait Opener: Send + Sync {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened>;
+
+    /// Whether the store's own code charges the budget of a read, so that one sees how far it is.
+    fn is_linked(&self) -> bool {
+        false
+    }
 }
 
 #[async_trait]
 impl Opener for Driver {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened> {
         Opened::open(self, store, context).await
+    }
+
+    fn is_linked(&self) -> bool {
+        true
     }
 }
 

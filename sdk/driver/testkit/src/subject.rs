@@ -94,6 +94,11 @@ impl Subject {
         }
     }
 
+    /// As [`Opener::is_linked`].
+    pub fn is_linked(&self) -> bool {
+        self.opener.is_linked()
+    }
+
     /// Whether what is stored is still there when the store is opened again.
     pub fn is_kept(&self) -> bool {
         !self.volatile

@@ -93,6 +93,7 @@ impl ModelStore for Client {
     }
 
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+        budget.check().map_err(|exceeded| exceeded.into_error("query"))?;
         let request = query_request(model, query, budget);
         let response: proto::ModelQueryResponse = self.call(Method::ModelQuery, &request).await?;
         // What exceeds the budget is an error of the other side.
@@ -101,6 +102,7 @@ impl ModelStore for Client {
     }
 
     async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+        budget.check().map_err(|exceeded| exceeded.into_error("count"))?;
         let (model, filter) = (model.to_owned(), conditions(filter));
         let request = proto::ModelCountRequest { model, filter, budget: Some(budget.into()) };
         let response: proto::ModelCountResponse = self.call(Method::ModelCount, &request).await?;
