@@ -51,6 +51,11 @@ impl std::fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// Writes a message.
+pub fn encode(message: &impl Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
 /// Reads a message.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
     M::decode(bytes).map_err(|error| Malformed(format!("it is no such message: {error}")))

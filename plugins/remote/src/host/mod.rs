@@ -1,0 +1,187 @@
+//! Serves opened stores to remote drivers: `POST /{store}/{method}`.
+
+mod limits;
+mod listener;
+mod token;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use snaphook_driver::wire::{Method, Opened, Service, encode, encode_error};
+use snaphook_driver::{DriverError, ErrorKind};
+use tokio::net::TcpListener;
+
+use self::limits::Room;
+pub use self::listener::TlsError;
+use self::listener::{TlsListener, acceptor};
+use self::token::Token;
+use crate::encoding::Encoding;
+
+/// How a host serves.
+#[derive(Clone, Debug, Default)]
+pub struct HostOptions {
+    /// What requests must carry in `Authorization: Bearer`; `None`: anybody is served.
+    pub token: Option<String>,
+    /// Certificate chain and private key, as PEM; `None`: plain HTTP.
+    pub tls: Option<(Vec<u8>, Vec<u8>)>,
+    /// A driver that closes its store closes it here too. Otherwise the stores stay open for others.
+    pub closes: bool,
+}
+
+/// A listener that serves stores until it is stopped.
+pub struct Host {
+    listener: TcpListener,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    services: HashMap<&'static str, Service>,
+    token: Option<Token>,
+    closes: bool,
+    room: Room,
+}
+
+/// After the stop, requests that are under way get this long.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Host {
+    /// Serves at most one store of each kind; of several, the last.
+    pub fn new(listener: TcpListener, stores: Vec<Opened>, options: HostOptions) -> Result<Host, TlsError> {
+        let tls = options.tls.map(|(certificate, key)| acceptor(&certificate, &key)).transpose()?;
+        let services = stores.into_iter().map(|opened| (opened.store().as_str(), Service::new(opened))).collect();
+        let token = options.token.as_deref().map(Token::new);
+        let shared = Shared { services, token, closes: options.closes, room: Room::default() };
+        Ok(Host { listener, tls, shared: Arc::new(shared) })
+    }
+
+    /// Serves until `stop` is done.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let (stopped, stopping) = tokio::sync::oneshot::channel();
+        let stop = async move {
+            stop.await;
+            let _ = stopped.send(());
+        };
+        let router = Router::new()
+            .route("/{store}/{method}", post(serve))
+            .fallback(no_such_address)
+            .method_not_allowed_fallback(no_such_address)
+            // `limits` bounds what is read.
+            .layer(DefaultBodyLimit::disable())
+            .with_state(self.shared);
+        let serving = async {
+            match self.tls {
+                Some(tls) => {
+                    let listener = TlsListener::new(self.listener, tls)?;
+                    axum::serve(listener, router).with_graceful_shutdown(stop).await
+                }
+                None => {
+                    let listener = axum::serve::ListenerExt::tap_io(self.listener, |stream| {
+                        // Without it each response may wait for an acknowledgement; where it fails, it is only slower.
+                        let _ = stream.set_nodelay(true);
+                    });
+                    axum::serve(listener, router).with_graceful_shutdown(stop).await
+                }
+            }
+        };
+        let overdue = async {
+            let _ = stopping.await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serving => served,
+            () = overdue => Ok(()),
+        }
+    }
+}
+
+async fn serve(
+    State(shared): State<Arc<Shared>>,
+    Path((store, method)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(token) = &shared.token
+        && !text(AUTHORIZATION).is_some_and(|value| token.is_carried_by(value))
+    {
+        let error = DriverError::new(ErrorKind::Config, method, "the token is missing or is another one");
+        let response = failure(Encoding::Json, &error);
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], response).into_response();
+    }
+    let Some(encoding) = text(CONTENT_TYPE).and_then(Encoding::from_media_type) else {
+        let message = "the media type is not known, expected `application/json` or `application/x-protobuf`";
+        let error = DriverError::new(ErrorKind::Invalid, method, message);
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, failure(Encoding::Json, &error)).into_response();
+    };
+    match answer(&shared, &store, &method, encoding, &headers, body).await {
+        Ok(bytes) => ([(CONTENT_TYPE, encoding.media_type())], bytes).into_response(),
+        Err(error) => failure(encoding, &error),
+    }
+}
+
+/// The bytes of a response.
+async fn answer(
+    shared: &Shared,
+    store: &str,
+    name: &str,
+    encoding: Encoding,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<u8>, DriverError> {
+    let invalid = |message: String| DriverError::new(ErrorKind::Invalid, name.to_owned(), message);
+    let Some(service) = shared.services.get(store) else {
+        return Err(invalid(format!("no {store} storage is served here")));
+    };
+    // Held until the response is written.
+    let (_held, request) = shared.room.read(name, headers, body).await?;
+    let unreadable = |error| invalid(format!("the request cannot be read: {error}"));
+    let unwritable = |error| {
+        DriverError::new(ErrorKind::Unexpected, name.to_owned(), format!("the response cannot be written: {error}"))
+    };
+    if name == "open" {
+        encoding.read("OpenRequest", request).map_err(unreadable)?;
+        return encoding.write("OpenResponse", encode(&service.describe(1))).map_err(unwritable);
+    }
+    let Some(method) = Method::from_path(store, name) else {
+        return Err(invalid(format!("{store} storage has no method `{name}`")));
+    };
+    let is_close = matches!(method, Method::SecureClose | Method::EventClose | Method::ModelClose | Method::ErrorClose);
+    if is_close && !shared.closes {
+        return encoding.write("Empty", Vec::new()).map_err(unwritable);
+    }
+    let request = encoding.read(&method.request(), request).map_err(unreadable)?;
+    let response = service.call(method, &request).await?;
+    encoding.write(&method.response(), response).map_err(unwritable)
+}
+
+async fn no_such_address() -> Response {
+    let message = "there is nothing here, expected `POST /{store}/{method}`";
+    let error = DriverError::new(ErrorKind::Invalid, "call", message);
+    (StatusCode::NOT_FOUND, failure(Encoding::Json, &error)).into_response()
+}
+
+fn failure(encoding: Encoding, error: &DriverError) -> Response {
+    let status = match error.kind() {
+        ErrorKind::Config | ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::TooComplex => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Unavailable | ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    // An error always has a JSON form.
+    let body = encoding.write("Error", encode_error(error)).unwrap_or_default();
+    (status, [(CONTENT_TYPE, encoding.media_type())], body).into_response()
+}

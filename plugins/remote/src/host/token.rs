@@ -1,0 +1,40 @@
+//! Compares tokens in a time that says nothing of them.
+
+use sha2::{Digest as _, Sha256};
+
+/// The digest of the token: what is compared has the same length and no order that a caller could find out.
+pub(super) struct Token([u8; 32]);
+
+impl Token {
+    pub(super) fn new(token: &str) -> Token {
+        Token(Sha256::digest(token).into())
+    }
+
+    /// Whether an `Authorization` header carries it.
+    pub(super) fn is_carried_by(&self, header: &str) -> bool {
+        let Some((scheme, token)) = header.split_once(' ') else { return false };
+        let found: [u8; 32] = Sha256::digest(token.trim()).into();
+        let difference = self.0.iter().zip(found).fold(0, |difference, (a, b)| difference | (a ^ b));
+        scheme.eq_ignore_ascii_case("bearer") && difference == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself() {
+        let token = Token::new("hunter2");
+        for (header, is_it) in [
+            ("Bearer hunter2", true),
+            ("bearer hunter2", true),
+            ("Bearer hunter", false),
+            ("Bearer ", false),
+            ("Basic hunter2", false),
+            ("hunter2", false),
+        ] {
+            assert_eq!(token.is_carried_by(header), is_it, "{header}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Stores in another process or on another machine, over HTTP: the driver that asks for them, and the host that serves
+//! them.
+//!
+//! A call is `POST {url}/{store}/{method}`; the bodies are the messages of `sdk/driver/proto/driver.proto`, as Protobuf or as
+//! JSON. Anything that answers such requests is a driver, in whatever language.
+
+mod config;
+mod encoding;
+pub mod host;
+mod transport;
+
+use std::sync::Arc;
+
+use snaphook_driver::wire::{Client, Opened};
+use snaphook_driver::{Driver, OpenContext, OpenFuture, Result, Setting, SettingKind, Store};
+
+pub use config::RemoteConfig;
+pub use encoding::Encoding;
+
+/// The driver `remote`.
+pub const DRIVER: Driver = Driver {
+    name: "remote",
+    settings: &[
+        Setting::required("url", SettingKind::Text, config::URL_EXPECTED),
+        Setting::with_default("encoding", SettingKind::Text, config::ENCODING_EXPECTED, "\"json\""),
+        Setting::optional("token", SettingKind::Secret, config::TOKEN_EXPECTED),
+    ],
+    secure: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::SecureStore> {
+        Box::pin(async move { Ok(Arc::new(open(Store::Secure, &context).await?) as _) })
+    }),
+    event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
+        Box::pin(async move { Ok(Arc::new(open(Store::Event, &context).await?) as _) })
+    }),
+    model: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ModelStore> {
+        Box::pin(async move { Ok(Arc::new(open(Store::Model, &context).await?) as _) })
+    }),
+    error: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(open(Store::Error, &context).await?) as _) })
+    }),
+};
+
+/// The same for a caller that knows the kind of store only at run time.
+pub async fn connect(store: Store, context: &OpenContext) -> Result<Opened> {
+    Ok(open(store, context).await?.into_opened(store))
+}
+
+async fn open(store: Store, context: &OpenContext) -> Result<Client> {
+    let config: RemoteConfig = context.settings()?;
+    let (transport, opened) = transport::HttpTransport::open(&config, store, &context.node).await?;
+    Ok(Client::new(Arc::new(transport), opened))
+}

@@ -1,0 +1,178 @@
+//! Carries calls by HTTP. What a host sends is bounded in size and time, and is never trusted.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Response, StatusCode, redirect};
+use snaphook_driver::wire::proto::{self, EventReadRequest, OpenRequest, OpenResponse};
+use snaphook_driver::wire::{Method, Transport, decode, decode_error, encode};
+use snaphook_driver::{DriverError, ErrorKind, PAGE_BYTES_MAX, Result, Store};
+
+use crate::config::RemoteConfig;
+use crate::encoding::Encoding;
+
+/// Largest body of a request or response: a page with its escapes, or a blob as base64.
+pub(crate) const BODY_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
+
+/// Within this time a call that does not grow with the store is answered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for calls whose work grows with the store.
+const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Below the time after which hosts and proxies usually close a connection that nobody uses: an append on a connection
+/// that is just being closed has an unknown outcome.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Calls to one store of a host.
+pub(crate) struct HttpTransport {
+    client: Client,
+    base: String,
+    encoding: Encoding,
+    authorization: Option<HeaderValue>,
+}
+
+impl HttpTransport {
+    /// Connects to a host and opens its store of that kind.
+    pub(crate) async fn open(config: &RemoteConfig, store: Store, node: &str) -> Result<(HttpTransport, OpenResponse)> {
+        let fault = |message: String| DriverError::new(ErrorKind::Config, "open", message);
+        let authorization = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let mut authorization = authorization
+            .transpose()
+            .map_err(|_| fault("`token` has characters that no HTTP header may have".into()))?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        // The only choice of a TLS implementation in this process; if it was made already, so much the better.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = || {
+            Client::builder()
+                .connect_timeout(CONNECT_PATIENCE)
+                .pool_idle_timeout(IDLE)
+                .tcp_nodelay(true)
+                .no_proxy()
+                // Where a store is said once, in the configuration.
+                .redirect(redirect::Policy::none())
+        };
+        // A machine without any certificate can still speak plain HTTP.
+        let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+        let client = client.map_err(|error| fault("the HTTP client cannot start".into()).because(error))?;
+        let transport = HttpTransport { client, base: config.base()?, encoding: config.encoding, authorization };
+        let request =
+            OpenRequest { store: proto::Store::from(store).into(), node: node.to_owned(), ..OpenRequest::default() };
+        let path = format!("{store}/open");
+        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), PATIENCE).await;
+        // Opening changes nothing.
+        let response = response.map_err(|error| match error.kind() {
+            ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
+            _ => error,
+        })?;
+        let opened = decode(&response).map_err(|error| garbage("open", ErrorKind::Unexpected, &error))?;
+        Ok((transport, opened))
+    }
+
+    /// One request. Both messages are Protobuf here. `operation` is the last part of the path.
+    async fn post(
+        &self,
+        path: &str,
+        request_message: &str,
+        response_message: &str,
+        request: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Vec<u8>> {
+        let operation = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let url = format!("{}/{path}", self.base);
+        let body = self.encoding.write(request_message, request);
+        let body = body.map_err(|error| {
+            DriverError::new(ErrorKind::Invalid, operation.clone(), "the request cannot be written").because(error)
+        })?;
+        let mut post =
+            self.client.post(&url).timeout(patience).header(CONTENT_TYPE, self.encoding.media_type()).body(body);
+        if let Some(authorization) = &self.authorization {
+            post = post.header(AUTHORIZATION, authorization.clone());
+        }
+        let response = post.send().await.map_err(|error| broken(&operation, &url, error))?;
+        let status = response.status();
+        let encoding = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let encoding = encoding.and_then(Encoding::from_media_type);
+        let bytes = whole(&operation, &url, response).await?;
+        if status.is_success() {
+            let message = self.encoding.read(response_message, bytes);
+            return message.map_err(|error| garbage(&operation, ErrorKind::Uncertain, &error));
+        }
+        let error = match encoding {
+            Some(encoding) => encoding.read("Error", bytes).ok(),
+            None => None,
+        };
+        Err(match (status, error) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                let message = "the host refuses the token; set `token` to the one that it was started with";
+                DriverError::new(ErrorKind::Config, operation, message).with("url", url)
+            }
+            (_, Some(error)) => decode_error(&error),
+            // Something between answered, or what stands there is no host. Whether it passed the request on is unknown.
+            (status, None) if status.is_server_error() => {
+                DriverError::new(ErrorKind::Uncertain, operation, format!("the response is {status}")).with("url", url)
+            }
+            (status, None) => {
+                let message =
+                    format!("the response is {status}, which no driver's host sends; is `url` the right one?");
+                DriverError::new(ErrorKind::Config, operation, message).with("url", url)
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
+        let patience = match method {
+            Method::EventRead => {
+                let wait = decode::<EventReadRequest>(&request).ok().and_then(|request| request.wait_ms);
+                PATIENCE + Duration::from_millis(wait.unwrap_or_default())
+            }
+            Method::ModelDefine
+            | Method::ModelPrepare
+            | Method::ModelEndReplay
+            | Method::ModelDropModel
+            | Method::ModelReset
+            | Method::EventExport
+            | Method::EventFinishImport => LONG_PATIENCE,
+            _ => PATIENCE,
+        };
+        let path = format!("{}/{}", method.store(), method.name());
+        self.post(&path, &method.request(), &method.response(), request, patience).await
+    }
+}
+
+/// The whole body, if it is not too large.
+async fn whole(operation: &str, url: &str, mut response: Response) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(operation, url, error))? {
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            let message = format!("the response has more than {} MiB", BODY_BYTES_MAX >> 20);
+            return Err(DriverError::new(ErrorKind::Uncertain, operation.to_owned(), message).with("url", url));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// A request that got no whole response. Without a connection nothing was done.
+fn broken(operation: &str, url: &str, error: reqwest::Error) -> DriverError {
+    let (kind, message) = if error.is_connect() {
+        (ErrorKind::Unavailable, "the host cannot be reached")
+    } else if error.is_timeout() {
+        (ErrorKind::Uncertain, "the host did not answer in time")
+    } else {
+        (ErrorKind::Uncertain, "the connection broke")
+    };
+    DriverError::new(kind, operation.to_owned(), message).with("url", url).because(error.without_url())
+}
+
+fn garbage(operation: &str, kind: ErrorKind, error: &dyn std::error::Error) -> DriverError {
+    DriverError::new(kind, operation.to_owned(), format!("the host's response cannot be read: {error}"))
+}

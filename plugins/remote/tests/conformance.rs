@@ -1,0 +1,51 @@
+//! The conformance suites over HTTP: drivers behind a host, in both encodings.
+
+use async_trait::async_trait;
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{Driver, OpenContext, Result, Store};
+use snaphook_driver_testkit::Opener;
+use snaphook_remote::connect;
+use snaphook_remote::host::{Host, HostOptions};
+use tokio::net::TcpListener;
+
+/// A driver behind a host of its own. Closing the store closes it there.
+struct Remote {
+    driver: Driver,
+    encoding: &'static str,
+}
+
+#[async_trait]
+impl Opener for Remote {
+    async fn open(&self, store: Store, context: OpenContext) -> Result<Opened> {
+        let opened = Opened::open(&self.driver, store, context).await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let options = HostOptions { closes: true, token: Some("hunter2".into()), tls: None };
+        let host = Host::new(listener, vec![opened], options).expect("no TLS is asked for");
+        // It ends with the runtime of the case.
+        tokio::spawn(host.serve(std::future::pending()));
+        let settings = serde_json::json!({"url": url, "encoding": self.encoding, "token": "hunter2"});
+        let serde_json::Value::Object(settings) = settings else { unreachable!("it is an object") };
+        connect(store, &OpenContext::new(settings, "")).await
+    }
+}
+
+const MEMORY: Remote = Remote { driver: snaphook_memory::DRIVER, encoding: "json" };
+const SQLITE: Remote = Remote { driver: snaphook_sqlite::DRIVER, encoding: "protobuf" };
+
+mod memory_as_json {
+    use super::MEMORY;
+
+    snaphook_driver_testkit::event_suite!(MEMORY, {});
+    snaphook_driver_testkit::model_suite!(MEMORY, {}, volatile);
+    snaphook_driver_testkit::error_suite!(MEMORY, {}, volatile);
+    snaphook_driver_testkit::secure_suite!(MEMORY, {}, volatile);
+}
+
+mod sqlite_as_protobuf {
+    use super::SQLITE;
+
+    snaphook_driver_testkit::event_suite!(SQLITE, { "path": "data/events.db" });
+    snaphook_driver_testkit::model_suite!(SQLITE, { "path": "data/models.db" });
+    snaphook_driver_testkit::error_suite!(SQLITE, { "path": "data/errors.db" });
+}
