@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::body::{Body, HttpBody as _};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,12 +33,13 @@ impl Room {
     pub(super) async fn read(
         &self,
         operation: &str,
-        headers: &HeaderMap,
         body: Body,
     ) -> Result<(OwnedSemaphorePermit, Vec<u8>), DriverError> {
         let fault = |kind, message: String| DriverError::new(kind, operation.to_owned(), message);
-        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        let length = length.ok_or_else(|| fault(ErrorKind::Invalid, "the request has no length".into()))?;
+        // Known where the head says it, and where there is no body.
+        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let length =
+            length.ok_or_else(|| fault(ErrorKind::Invalid, "the request's length is not known ahead".into()))?;
         if length > BODY_BYTES_MAX {
             let message = format!("the request has {length} bytes, at most {BODY_BYTES_MAX} are allowed");
             return Err(fault(ErrorKind::Invalid, message));

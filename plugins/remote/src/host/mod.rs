@@ -124,7 +124,7 @@ async fn serve(
         let error = DriverError::new(ErrorKind::Invalid, method, message);
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, failure(Encoding::Json, &error)).into_response();
     };
-    match answer(&shared, &store, &method, encoding, &headers, body).await {
+    match answer(&shared, &store, &method, encoding, body).await {
         Ok(bytes) => ([(CONTENT_TYPE, encoding.media_type())], bytes).into_response(),
         Err(error) => failure(encoding, &error),
     }
@@ -136,7 +136,6 @@ async fn answer(
     store: &str,
     name: &str,
     encoding: Encoding,
-    headers: &HeaderMap,
     body: Body,
 ) -> Result<Vec<u8>, DriverError> {
     let invalid = |message: String| DriverError::new(ErrorKind::Invalid, name.to_owned(), message);
@@ -144,7 +143,7 @@ async fn answer(
         return Err(invalid(format!("no {store} storage is served here")));
     };
     // Held until the response is written.
-    let (_held, request) = shared.room.read(name, headers, body).await?;
+    let (_held, request) = shared.room.read(name, body).await?;
     let unreadable = |error| invalid(format!("the request cannot be read: {error}"));
     let unwritable = |error| {
         DriverError::new(ErrorKind::Unexpected, name.to_owned(), format!("the response cannot be written: {error}"))
