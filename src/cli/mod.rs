@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod client;
 mod dev;
+mod driver_host;
 mod errors;
 mod events;
 mod hook;
@@ -68,7 +69,7 @@ struct Global {
     /// Configuration file [default: config.toml, if it is there]
     #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
     config: Option<PathBuf>,
-    /// What to log to stderr: a level, or `target=level,…` [default: info for `serve`, else warn]
+    /// What to log to stderr: a level, or `target=level,…` [default: info for `serve` and `driver-host`, else warn]
     #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
     log: Option<String>,
     /// Address of a running server [default: the one that the configuration names]
@@ -98,6 +99,7 @@ enum Command {
     Secret(secret::Secret),
     #[command(subcommand)]
     Hook(hook::Hook),
+    DriverHost(driver_host::DriverHost),
     Apply(apply::Apply),
     Dev(dev::Dev),
     Init(init::Init),
@@ -120,7 +122,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let command = command.unwrap_or(Command::Serve);
-    let level = if matches!(command, Command::Serve) { "info" } else { "warn" };
+    let level = if matches!(command, Command::Serve | Command::DriverHost(_)) { "info" } else { "warn" };
     if let Err(error) = log::init(global.log.as_deref().unwrap_or(level)) {
         return output::fail(&error);
     }
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Errors(command) => block_on(command.run(&global)),
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
+        Command::DriverHost(command) => command.run(&global),
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),

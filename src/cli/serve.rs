@@ -73,7 +73,8 @@ pub(super) fn on_all_cores(workers: usize, work: impl Future<Output = Result<()>
 pub(super) async fn run(config: Config, options: Options) -> Result<()> {
     let start = Instant::now();
     let mut stop = stop_signal()?;
-    let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
+    let node = drivers::node_id(&config.directory).map_err(Failure::new)?;
+    let stores = Stores::open_as(&node, &config).await.map_err(|error| Failure::new(error.to_string()))?;
     // Bound at once, so that a port that is in use is known before anything is done; opened when requests can be answered.
     let socket = match bind(config.server.mount_address) {
         Ok(socket) => socket,
@@ -246,7 +247,7 @@ fn announce(config: &Config, listener: &TcpListener, start: Instant) -> Result<(
 }
 
 /// Holds the moment of the first SIGINT or SIGTERM. The second one ends the process.
-fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
+pub(super) fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
     let (sender, receiver) = watch::channel(None);

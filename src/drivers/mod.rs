@@ -3,10 +3,14 @@
 //! After the table nobody can tell one driver from another: the layers above see the four traits only.
 
 pub mod backup;
+mod guard;
+mod node;
+mod registry;
+mod settings;
 mod stores;
-mod table;
 mod vault;
 
-pub use stores::{OpenError, Stores};
-pub use table::{DRIVERS, Store, check};
+pub use node::node_id;
+pub use registry::{DRIVERS, check};
+pub use stores::{HostedStores, OpenError, Stores};
 pub use vault::{SECRET_BYTES_MAX, Secret, Vault, VaultError, is_secret_name};

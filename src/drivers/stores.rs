@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
-use snaphook_driver::{
-    Driver, DriverError, ErrorKind, ErrorStore, EventStore, ModelStore, OpenContext, OpenFn, SecureStore,
-};
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{DriverError, ErrorKind, ErrorStore, EventStore, ModelStore, OpenContext, SecureStore, Store};
 
-use super::table::{self, Store};
+use super::guard::{self, Meters};
+use super::registry::{self, table, table_name};
 use super::vault::{Secret, Vault, VaultError, unseal};
 use crate::config::Config;
 
@@ -23,6 +23,8 @@ pub struct Stores {
     pub event: Arc<dyn EventStore>,
     pub model: Arc<dyn ModelStore>,
     pub error: Arc<dyn ErrorStore>,
+    /// Calls of all four.
+    pub meters: Arc<Meters>,
 }
 
 /// Why the stores could not be opened: one message, which names the line if the configuration is at fault.
@@ -40,25 +42,40 @@ impl std::error::Error for OpenError {}
 impl Stores {
     /// Opens secure, event, model and error storage, in this order. If one fails, those before it are closed.
     pub async fn open(config: &Config) -> Result<Stores, OpenError> {
-        let (secure, vault) = open_secure(config).await?;
-        let event = match open(config, Store::Event, &vault, |driver| driver.event).await {
+        Stores::open_as("", config).await
+    }
+
+    /// Opens them for a node that may share them with others, which have other ids.
+    pub async fn open_as(node: &str, config: &Config) -> Result<Stores, OpenError> {
+        let opening = Opening::new(node, config);
+        let (secure, vault) = open_secure(&opening).await?;
+        let event = match open::<dyn EventStore>(&opening, &vault).await {
             Ok(event) => event,
             Err(error) => return Err(undo(error, [secure.close().await])),
         };
-        let model = match open(config, Store::Model, &vault, |driver| driver.model).await {
+        let model = match open::<dyn ModelStore>(&opening, &vault).await {
             Ok(model) => model,
             Err(error) => return Err(undo(error, [event.close().await, secure.close().await])),
         };
-        let error = match open(config, Store::Error, &vault, |driver| driver.error).await {
+        let error = match open::<dyn ErrorStore>(&opening, &vault).await {
             Ok(store) => store,
             Err(error) => return Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
         };
-        Ok(Stores { secure, vault, event, model, error })
+        Ok(Stores { secure, vault, event, model, error, meters: opening.meters })
+    }
+
+    /// The same stores, whose calls fail as the faults say.
+    #[cfg(test)]
+    pub(crate) fn with_faults(mut self, faults: &guard::Faults) -> Stores {
+        self.event = picked(guard::guard_with(Opened::Event(self.event), faults.clone()));
+        self.model = picked(guard::guard_with(Opened::Model(self.model), faults.clone()));
+        self.error = picked(guard::guard_with(Opened::Error(self.error), faults.clone()));
+        self
     }
 
     /// Opens the secure storage alone, for work on secrets while no server runs.
     pub async fn open_vault(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
-        open_secure(config).await
+        open_secure(&Opening::new("", config)).await
     }
 
     /// Closes all four, the last opened first. A store that fails is logged and does not keep the others open.
@@ -70,8 +87,8 @@ impl Stores {
             (Store::Secure, self.secure.close().await),
         ] {
             match closed {
-                Ok(()) => tracing::debug!("{} storage closed", store.as_str()),
-                Err(error) => tracing::error!("{} storage: {error}", store.as_str()),
+                Ok(()) => tracing::debug!("{store} storage closed"),
+                Err(error) => tracing::error!("{store} storage: {error}"),
             }
         }
     }
@@ -88,18 +105,18 @@ pub(super) struct BareStores {
 
 impl BareStores {
     pub(super) async fn open(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
-        let settings = config.secure.settings.clone();
-        let secure = open_store(config, Store::Secure, settings, &[], |driver| driver.secure).await?;
-        let sealed = SealedSettings { config, secure: Arc::clone(&secure), sealed };
-        let event = match sealed.open(Store::Event, |driver| driver.event).await {
+        let opening = Opening::new("", config);
+        let secure: Arc<dyn SecureStore> = opening.open(config.secure.settings.clone(), &[]).await?;
+        let sealed = SealedSettings { opening: &opening, secure: Arc::clone(&secure), sealed };
+        let event = match sealed.open::<dyn EventStore>().await {
             Ok(event) => event,
             Err(error) => return Err(undo(error, [secure.close().await])),
         };
-        let model = match sealed.open(Store::Model, |driver| driver.model).await {
+        let model = match sealed.open::<dyn ModelStore>().await {
             Ok(model) => model,
             Err(error) => return Err(undo(error, [event.close().await, secure.close().await])),
         };
-        match sealed.open(Store::Error, |driver| driver.error).await {
+        match sealed.open::<dyn ErrorStore>().await {
             Ok(error) => Ok(BareStores { secure, event, model, error }),
             Err(error) => Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
         }
@@ -116,6 +133,30 @@ impl BareStores {
     }
 }
 
+/// The stores as a driver's host serves them: secrets stay encrypted.
+pub struct HostedStores(BareStores);
+
+impl HostedStores {
+    /// Opens all four, in their order. Settings may refer to secrets of the secure storage.
+    pub async fn open(config: &Config) -> Result<HostedStores, OpenError> {
+        BareStores::open(config, Sealed::Stored).await.map(HostedStores)
+    }
+
+    pub fn opened(&self) -> Vec<Opened> {
+        let BareStores { secure, event, model, error } = &self.0;
+        vec![
+            Opened::Secure(Arc::clone(secure)),
+            Opened::Event(Arc::clone(event)),
+            Opened::Model(Arc::clone(model)),
+            Opened::Error(Arc::clone(error)),
+        ]
+    }
+
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
 /// Where the secrets are, encrypted, that settings refer to.
 pub(super) enum Sealed {
     /// In the secure storage.
@@ -127,28 +168,25 @@ pub(super) enum Sealed {
 /// The secrets that the settings of the other stores refer to.
 pub(super) fn secrets_of_settings(config: &Config) -> Vec<String> {
     let stores = [Store::Event, Store::Model, Store::Error].into_iter();
-    stores.flat_map(|store| references(&store.config(config).settings)).collect()
+    stores.flat_map(|store| references(&table(config, store).settings)).collect()
 }
 
 struct SealedSettings<'a> {
-    config: &'a Config,
+    opening: &'a Opening<'a>,
     secure: Arc<dyn SecureStore>,
     sealed: Sealed,
 }
 
 impl SealedSettings<'_> {
-    async fn open<T: ?Sized>(
-        &self,
-        store: Store,
-        function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
-    ) -> Result<Arc<T>, OpenError> {
-        let settings = &store.config(self.config).settings;
+    async fn open<T: ?Sized + Pick>(&self) -> Result<Arc<T>, OpenError> {
+        let config = self.opening.config;
+        let settings = &table(config, T::STORE).settings;
         let mut values = Vec::new();
         for name in references(settings) {
             let value = self.value(&name).await;
-            values.push(value.map_err(|message| OpenError(format!("{} {message}", place(self.config, store))))?);
+            values.push(value.map_err(|message| OpenError(format!("{} {message}", place(config, T::STORE))))?);
         }
-        open_store(self.config, store, with_values(settings, &values), &values, function).await
+        self.opening.open(with_values(settings, &values), &values).await
     }
 
     async fn value(&self, name: &str) -> Result<String, String> {
@@ -163,7 +201,8 @@ impl SealedSettings<'_> {
         let sealed = sealed.ok_or_else(|| {
             format!("`secret:{name}` names a secret that {place} does not have; set it where it is missing, {written}")
         })?;
-        match unseal(&self.config.private_key, &self.config.directory, name, &sealed) {
+        let config = self.opening.config;
+        match unseal(&config.private_key, &config.directory, name, &sealed) {
             Ok(secret) => text(name, &secret),
             Err(error) => Err(format!(
                 "`secret:{name}` is in {place}, but cannot be read: {error}; put the private key there first, {written}"
@@ -180,8 +219,9 @@ fn undo<const N: usize>(error: OpenError, closed: [Result<(), DriverError>; N]) 
     error
 }
 
-async fn open_secure(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
-    let secure = open_store(config, Store::Secure, config.secure.settings.clone(), &[], |driver| driver.secure).await?;
+async fn open_secure(opening: &Opening<'_>) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
+    let config = opening.config;
+    let secure: Arc<dyn SecureStore> = opening.open(config.secure.settings.clone(), &[]).await?;
     match Vault::open(Arc::clone(&secure), &config.private_key, &config.directory).await {
         Ok(vault) => Ok((secure, Arc::new(vault))),
         Err(error) => {
@@ -191,46 +231,93 @@ async fn open_secure(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault
     }
 }
 
-async fn open<T: ?Sized>(
-    config: &Config,
-    store: Store,
-    vault: &Vault,
-    function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
-) -> Result<Arc<T>, OpenError> {
-    let (settings, secrets) = resolve(&store.config(config).settings, vault)
+async fn open<T: ?Sized + Pick>(opening: &Opening<'_>, vault: &Vault) -> Result<Arc<T>, OpenError> {
+    let (settings, secrets) = resolve(&table(opening.config, T::STORE).settings, vault)
         .await
-        .map_err(|message| OpenError(format!("{} {message}", place(config, store))))?;
-    open_store(config, store, settings, &secrets, function).await
+        .map_err(|message| OpenError(format!("{} {message}", place(opening.config, T::STORE))))?;
+    opening.open(settings, &secrets).await
 }
 
-/// `secrets` must not show in messages.
-async fn open_store<T: ?Sized>(
-    config: &Config,
-    store: Store,
-    settings: Map<String, Value>,
-    secrets: &[String],
-    function: impl FnOnce(&Driver) -> Option<OpenFn<T>>,
-) -> Result<Arc<T>, OpenError> {
-    let table = store.config(config);
-    let open = table::find(store, &table.driver).and_then(function);
-    let Some(open) = open else {
-        let errors = table::check(config).err();
-        return Err(OpenError(
-            errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string()),
-        ));
+/// The trait of a store, and how it is taken out of what a driver opened.
+trait Pick {
+    const STORE: Store;
+
+    fn pick(opened: Opened) -> Option<Arc<Self>>;
+}
+
+macro_rules! picks {
+    ($($store:ident $interface:ident;)*) => {
+        $(
+            impl Pick for dyn $interface {
+                const STORE: Store = Store::$store;
+
+                fn pick(opened: Opened) -> Option<Arc<Self>> {
+                    match opened {
+                        Opened::$store(store) => Some(store),
+                        _ => None,
+                    }
+                }
+            }
+        )*
     };
-    let start = Instant::now();
-    let opened = open(OpenContext { settings, directory: config.directory.clone() }).await;
-    let opened = opened.map_err(|error| {
-        // Only a fault of the settings is one of the file.
-        let place = match error.kind() {
-            ErrorKind::Config => place(config, store),
-            _ => format!("{} storage (driver `{}`):", store.as_str(), table.driver),
+}
+
+picks! {
+    Secure SecureStore;
+    Event EventStore;
+    Model ModelStore;
+    Error ErrorStore;
+}
+
+#[cfg(test)]
+fn picked<T: ?Sized + Pick>(opened: Opened) -> Arc<T> {
+    T::pick(opened).expect("it is as it was")
+}
+
+/// What all stores of one start are opened with.
+struct Opening<'a> {
+    node: &'a str,
+    config: &'a Config,
+    meters: Arc<Meters>,
+}
+
+impl<'a> Opening<'a> {
+    fn new(node: &'a str, config: &'a Config) -> Self {
+        Opening { node, config, meters: Arc::default() }
+    }
+
+    /// Opens a store with these settings. `secrets` must not show in messages.
+    async fn open<T: ?Sized + Pick>(
+        &self,
+        settings: Map<String, Value>,
+        secrets: &[String],
+    ) -> Result<Arc<T>, OpenError> {
+        let (config, store) = (self.config, T::STORE);
+        let table = table(config, store);
+        let Some(driver) = registry::find(store, &table.driver) else {
+            let errors = registry::check(config).err();
+            return Err(OpenError(
+                errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string()),
+            ));
         };
-        OpenError(redact(format!("{place} {error}"), secrets.iter().chain(&table.hidden)))
-    })?;
-    tracing::info!("{} storage open: driver `{}`, {:.1} ms", store.as_str(), table.driver, millis(start));
-    Ok(opened)
+        let start = Instant::now();
+        let context = OpenContext { settings, directory: config.directory.clone(), node: self.node.to_owned() };
+        let opened = Opened::open(driver, store, context).await.map_err(|error| {
+            // Only a fault of the settings is one of the file.
+            let place = match error.kind() {
+                ErrorKind::Config => place(config, store),
+                _ => format!("{store} storage (driver `{}`):", table.driver),
+            };
+            OpenError(redact(format!("{place} {error}"), secrets.iter().chain(&table.hidden)))
+        })?;
+        if let Some(what) = guard::unfit(&opened) {
+            let error = OpenError(format!("{} the storage cannot be used: {what}", place(config, store)));
+            return Err(undo(error, [opened.close().await]));
+        }
+        let opened = guard::guard(opened, &table.driver, &self.meters);
+        tracing::info!("{store} storage open: driver `{}`, {:.1} ms", table.driver, millis(start));
+        T::pick(opened).ok_or_else(|| OpenError(format!("{} another store was opened", place(config, store))))
+    }
 }
 
 fn millis(start: Instant) -> f64 {
@@ -239,8 +326,8 @@ fn millis(start: Instant) -> f64 {
 
 /// `config.toml:12: driver-event-storage:`, as far as the file has such a table.
 fn place(config: &Config, store: Store) -> String {
-    let line = store.config(config).line.map_or_else(String::new, |line| format!(":{line}"));
-    format!("{}{line}: `driver-{}-storage`:", config.name(), store.as_str())
+    let line = table(config, store).line.map_or_else(String::new, |line| format!(":{line}"));
+    format!("{}{line}: `{}`:", config.name(), table_name(store))
 }
 
 /// Takes values out of a message that a library wrote, which may quote its input.

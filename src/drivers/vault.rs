@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     async fn memory() -> Arc<dyn SecureStore> {
-        let context = OpenContext { settings: serde_json::Map::new(), directory: PathBuf::new() };
+        let context = OpenContext::new(serde_json::Map::new(), "");
         snaphook_memory::DRIVER.secure.unwrap()(context).await.unwrap()
     }
 

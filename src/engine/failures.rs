@@ -239,7 +239,7 @@ impl Engine {
     }
 
     fn check_readable(&self) -> Result<()> {
-        if self.stores.error.readable() {
+        if self.stores.error.capabilities().readable {
             return Ok(());
         }
         Err(Error::not_found(

@@ -312,6 +312,7 @@ impl Engine {
             self.committer.waiting() as u64,
         );
         metrics::memory(&mut out, &self.memory);
+        self.stores.meters.write(&mut out);
         let models = self.models.all();
         metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
         stuck::metrics(&mut out, &self.availability.all_stuck());

@@ -12,8 +12,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
-    Append, Appended, Budget, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery,
-    ErrorRecord, Event, EventCapabilities, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage,
+    Append, Appended, Budget, Capabilities, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind,
+    ErrorQuery, ErrorRecord, Event, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage,
     InstanceQuery, Json, LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
@@ -305,6 +305,10 @@ impl FaultyModels {
 
 #[async_trait]
 impl ModelStore for FaultyModels {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
     async fn health(&self) -> Result<()> {
         self.inner.health().await
     }
@@ -443,8 +447,8 @@ impl AppendFault {
 
 #[async_trait]
 impl EventStore for WatchedEvents {
-    fn capabilities(&self) -> EventCapabilities {
-        EventCapabilities { shared: self.is_shared, ..self.inner.capabilities() }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { shared: self.is_shared, ..self.inner.capabilities() }
     }
     fn identity(&self) -> &str {
         self.inner.identity()

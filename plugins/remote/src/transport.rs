@@ -15,11 +15,7 @@ use crate::encoding::Encoding;
 /// Largest body of a request or response: a page with its escapes, or a blob as base64.
 pub(crate) const BODY_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
 
-/// Within this time a call that does not grow with the store is answered.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The same for calls whose work grows with the store.
-const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,7 +60,7 @@ impl HttpTransport {
         let request =
             OpenRequest { store: proto::Store::from(store).into(), node: node.to_owned(), ..OpenRequest::default() };
         let path = format!("{store}/open");
-        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), PATIENCE).await;
+        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), OPEN_PATIENCE).await;
         // Opening changes nothing.
         let response = response.map_err(|error| match error.kind() {
             ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
@@ -129,20 +125,11 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
-        let patience = match method {
-            Method::EventRead => {
-                let wait = decode::<EventReadRequest>(&request).ok().and_then(|request| request.wait_ms);
-                PATIENCE + Duration::from_millis(wait.unwrap_or_default())
-            }
-            Method::ModelDefine
-            | Method::ModelPrepare
-            | Method::ModelEndReplay
-            | Method::ModelDropModel
-            | Method::ModelReset
-            | Method::EventExport
-            | Method::EventFinishImport => LONG_PATIENCE,
-            _ => PATIENCE,
+        let wait = match method {
+            Method::EventRead => decode::<EventReadRequest>(&request).ok().and_then(|request| request.wait_ms),
+            _ => None,
         };
+        let patience = method.patience() + Duration::from_millis(wait.unwrap_or_default());
         let path = format!("{}/{}", method.store(), method.name());
         self.post(&path, &method.request(), &method.response(), request, patience).await
     }

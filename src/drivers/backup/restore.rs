@@ -151,7 +151,7 @@ impl Target<'_> {
             }
             Record::Error(record) => {
                 self.flush().await?;
-                if !self.stores.error.readable() {
+                if !self.stores.error.capabilities().readable {
                     let message = "the backup has recorded errors, and the error storage that the configuration names only \
                                    forwards them; name one that keeps them, such as driver `sqlite`";
                     return Err(BackupError::Refused(message.to_owned()));

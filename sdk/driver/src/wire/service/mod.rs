@@ -49,6 +49,16 @@ impl Opened {
         }
     }
 
+    /// Ends its background work.
+    pub async fn close(&self) -> Result<()> {
+        match self {
+            Opened::Secure(store) => store.close().await,
+            Opened::Event(store) => store.close().await,
+            Opened::Model(store) => store.close().await,
+            Opened::Error(store) => store.close().await,
+        }
+    }
+
     fn capabilities(&self) -> Capabilities {
         match self {
             Opened::Secure(store) => store.capabilities(),

@@ -1,60 +1,36 @@
 //! The table of built-in drivers. A new driver is a crate and one line here.
 
-use serde_json::Value;
-use snaphook_driver::Driver;
+use snaphook_driver::{Driver, Store};
 
+use super::settings;
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, closest};
 
 /// Every driver that can be named in the configuration.
-pub const DRIVERS: &[Driver] =
-    &[snaphook_memory::DRIVER, snaphook_file::DRIVER, snaphook_sqlite::DRIVER, snaphook_stdout::DRIVER];
+pub const DRIVERS: &[Driver] = &[
+    snaphook_memory::DRIVER,
+    snaphook_file::DRIVER,
+    snaphook_sqlite::DRIVER,
+    snaphook_stdout::DRIVER,
+    snaphook_remote::DRIVER,
+];
 
-/// The four kinds of store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    Secure,
-    Event,
-    Model,
-    Error,
-}
-
-impl Store {
-    /// In the order in which they are opened.
-    pub const ALL: [Store; 4] = [Store::Secure, Store::Event, Store::Model, Store::Error];
-
-    /// The word for it in messages and, within `driver-…-storage`, in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Store::Secure => "secure",
-            Store::Event => "event",
-            Store::Model => "model",
-            Store::Error => "error",
-        }
-    }
-
-    /// Its table of the configuration.
-    pub const fn config(self, config: &Config) -> &DriverConfig {
-        match self {
-            Store::Secure => &config.secure,
-            Store::Event => &config.event,
-            Store::Model => &config.model,
-            Store::Error => &config.error,
-        }
-    }
-
-    const fn is_brought_by(self, driver: &Driver) -> bool {
-        match self {
-            Store::Secure => driver.secure.is_some(),
-            Store::Event => driver.event.is_some(),
-            Store::Model => driver.model.is_some(),
-            Store::Error => driver.error.is_some(),
-        }
+/// A store's table of the configuration.
+pub(super) const fn table(config: &Config, store: Store) -> &DriverConfig {
+    match store {
+        Store::Secure => &config.secure,
+        Store::Event => &config.event,
+        Store::Model => &config.model,
+        Store::Error => &config.error,
     }
 }
 
 /// The driver of a store.
 pub(super) fn find(store: Store, name: &str) -> Option<&'static Driver> {
-    DRIVERS.iter().find(|driver| driver.name == name && store.is_brought_by(driver))
+    DRIVERS.iter().find(|driver| driver.name == name && brings(driver, store))
+}
+
+fn brings(driver: &Driver, store: Store) -> bool {
+    driver.stores().any(|brought| brought == store)
 }
 
 /// Whether every driver that the configuration names is there, brings the store it is named for, and has the settings
@@ -63,9 +39,9 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
     let faults: Vec<_> = Store::ALL
         .into_iter()
         .flat_map(|store| {
-            let config = store.config(config);
+            let config = table(config, store);
             match find(store, &config.driver) {
-                Some(driver) => settings_faults(store, driver, config),
+                Some(driver) => settings::faults(&table_name(store), driver.name, driver.settings, config),
                 None => vec![driver_fault(store, config)],
             }
         })
@@ -73,46 +49,17 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
     if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
 }
 
-fn settings_faults(store: Store, driver: &Driver, config: &DriverConfig) -> Vec<ConfigError> {
-    let table = format!("driver-{}-storage", store.as_str());
-    let mut faults = Vec::new();
-    for key in config.settings.keys().filter(|key| driver.settings.iter().all(|setting| setting.name != key.as_str())) {
-        let names = || driver.settings.iter().map(|setting| setting.name);
-        let hint = match closest(key, names()) {
-            Some(known) => format!("did you mean `{table}.{known}`?"),
-            None if driver.settings.is_empty() => format!("the driver `{}` has no settings", driver.name),
-            None => {
-                let known: Vec<_> = names().map(|name| format!("`{name}`")).collect();
-                format!("the driver `{}` knows {}", driver.name, known.join(", "))
-            }
-        };
-        let line = config.lines.get(key).copied().or(config.line);
-        faults.push(ConfigError::new(line, format!("unknown key `{table}.{key}`, {hint}")));
-    }
-    for setting in driver.settings {
-        let found = match config.settings.get(setting.name) {
-            Some(Value::String(text)) if !text.is_empty() => continue,
-            Some(Value::String(_)) => "is empty",
-            // Its value is not shown: it may be a secret.
-            Some(_) => "is no text",
-            None => "is missing",
-        };
-        let line = config.lines.get(setting.name).copied().or(config.line);
-        let (name, expected) = (setting.name, setting.expected);
-        faults.push(ConfigError::new(line, format!("`{table}.{name}` {found}, expected {expected}")));
-    }
-    faults
+/// `driver-event-storage`.
+pub(super) fn table_name(store: Store) -> String {
+    format!("driver-{store}-storage")
 }
 
 fn driver_fault(store: Store, config: &DriverConfig) -> ConfigError {
     let name = config.driver.as_str();
     let word = store.as_str();
     let message = if DRIVERS.iter().any(|driver| driver.name == name) {
-        let able: Vec<_> = DRIVERS
-            .iter()
-            .filter(|driver| store.is_brought_by(driver))
-            .map(|driver| format!("`{}`", driver.name))
-            .collect();
+        let able: Vec<_> =
+            DRIVERS.iter().filter(|driver| brings(driver, store)).map(|driver| format!("`{}`", driver.name)).collect();
         format!("the driver `{name}` brings no {word} storage; those that do: {}", able.join(", "))
     } else {
         let hint = closest(name, DRIVERS.iter().map(|driver| driver.name));
@@ -124,10 +71,7 @@ fn driver_fault(store: Store, config: &DriverConfig) -> ConfigError {
 
 /// `` `memory` (secure, event, model, error), `sqlite` (event, model, error) ``.
 fn registered() -> String {
-    let stores = |driver: &Driver| {
-        let brought = Store::ALL.into_iter().filter(|store| store.is_brought_by(driver));
-        brought.map(Store::as_str).collect::<Vec<_>>().join(", ")
-    };
+    let stores = |driver: &Driver| driver.stores().map(Store::as_str).collect::<Vec<_>>().join(", ");
     DRIVERS.iter().map(|driver| format!("`{}` ({})", driver.name, stores(driver))).collect::<Vec<_>>().join(", ")
 }
 

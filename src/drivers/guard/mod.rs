@@ -1,0 +1,150 @@
+//! The one wrapper around every store, whatever its driver: each call has a deadline, a panic is an error, what comes back
+//! is checked before anybody relies on it, reads are tried once more where that helps, and all of it is counted.
+
+mod error;
+mod event;
+#[cfg(test)]
+mod faults;
+mod meter;
+mod model;
+mod secure;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use snaphook_driver::wire::{Method, Opened};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+#[cfg(test)]
+pub(crate) use self::faults::Faults;
+pub(super) use self::meter::Meters;
+
+/// A driver knows better why it is late, if it says so itself: it gets a little longer.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Between a read that failed and the next try: a connection that was closed is made anew at once.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What all four kinds of guarded store share.
+struct Guard {
+    driver: String,
+    meters: Arc<Meters>,
+    #[cfg(test)]
+    faults: Option<Faults>,
+}
+
+/// A guarded store: implements the trait of its store.
+struct Guarded<T: ?Sized> {
+    inner: Arc<T>,
+    guard: Guard,
+}
+
+/// Guards a store of that driver.
+pub(super) fn guard(opened: Opened, driver: &str, meters: &Arc<Meters>) -> Opened {
+    let guard = Guard {
+        driver: driver.to_owned(),
+        meters: Arc::clone(meters),
+        #[cfg(test)]
+        faults: None,
+    };
+    wrap(opened, guard)
+}
+
+/// Guards a store so that its calls fail as the faults say.
+#[cfg(test)]
+pub(super) fn guard_with(opened: Opened, faults: Faults) -> Opened {
+    let guard = Guard { driver: "faulty".to_owned(), meters: Arc::default(), faults: Some(faults) };
+    wrap(opened, guard)
+}
+
+fn wrap(opened: Opened, guard: Guard) -> Opened {
+    match opened {
+        Opened::Secure(inner) => Opened::Secure(Arc::new(Guarded { inner, guard })),
+        Opened::Event(inner) => Opened::Event(Arc::new(Guarded { inner, guard })),
+        Opened::Model(inner) => Opened::Model(Arc::new(Guarded { inner, guard })),
+        Opened::Error(inner) => Opened::Error(Arc::new(Guarded { inner, guard })),
+    }
+}
+
+impl Guard {
+    /// One call. `wait`: how long it may take beyond the method's own time.
+    async fn call<T>(&self, method: Method, wait: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let started = Instant::now();
+        #[cfg(test)]
+        let call = async {
+            match &self.faults {
+                Some(faults) => faults.around(method, call).await,
+                None => call.await,
+            }
+        };
+        let limit = method.patience() + wait + GRACE;
+        let result = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => {
+                Err(self.lost(method, ErrorKind::Unexpected, format!("the driver panicked: {}", text(&*panic))))
+            }
+            Err(_) => {
+                let seconds = limit.as_secs();
+                Err(self.lost(method, ErrorKind::Unavailable, format!("the driver did not answer within {seconds} s")))
+            }
+        };
+        self.meters.record(method, &self.driver, started.elapsed(), result.is_ok());
+        result
+    }
+
+    /// A read: it is tried once more if the store could not be reached.
+    async fn read<T, F>(&self, method: Method, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        match self.call(method, Duration::ZERO, call()).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_temporary() => {
+                tokio::time::sleep(PAUSE).await;
+                self.call(method, Duration::ZERO, call()).await
+            }
+            result => result,
+        }
+    }
+
+    /// A call that gave no result: of what changes something, nobody knows what became of it.
+    fn lost(&self, method: Method, kind: ErrorKind, message: String) -> DriverError {
+        let kind = if method.changes() { ErrorKind::Uncertain } else { kind };
+        DriverError::new(kind, method.name(), message).with("driver", &self.driver)
+    }
+
+    /// What came back cannot be.
+    fn wrong(&self, method: Method, what: String) -> DriverError {
+        self.lost(method, ErrorKind::Unexpected, format!("the driver's response is wrong: {what}"))
+    }
+}
+
+/// What a panic says.
+fn text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+/// Whether the server can work with what a store says it can do: one clause if not.
+pub(super) fn unfit(opened: &Opened) -> Option<String> {
+    let Opened::Event(events) = opened else { return None };
+    let capabilities = events.capabilities();
+    let least = snaphook_driver::PAYLOAD_BYTES_MAX as u64;
+    if capabilities.event_bytes_max < least {
+        let found = capabilities.event_bytes_max;
+        return Some(format!("it takes events of up to {found} bytes, at least {least} are needed"));
+    }
+    if capabilities.batch_bytes_max < capabilities.event_bytes_max {
+        let (batch, event) = (capabilities.batch_bytes_max, capabilities.event_bytes_max);
+        return Some(format!("it takes batches of up to {batch} bytes, which is less than one event of {event}"));
+    }
+    if !capabilities.ordered_claims {
+        return Some("it does not give claims in the order of their keys".to_owned());
+    }
+    if uuid::Uuid::parse_str(events.identity()).is_err() {
+        return Some(format!("its log is called `{}`, expected a UUID", events.identity()));
+    }
+    None
+}

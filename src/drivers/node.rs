@@ -1,0 +1,52 @@
+//! The id of this node: made at its first start, kept in `data/node.id`.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+const FILE: &str = "data/node.id";
+
+/// The node's id, a UUID; makes it if it is not there. An error names the file.
+pub fn node_id(directory: &Path) -> Result<String, String> {
+    let path = directory.join(FILE);
+    let fault = |error: io::Error| format!("`{}`, the id of this node, cannot be used: {error}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match uuid::Uuid::parse_str(text.trim()) {
+            Ok(id) => Ok(id.to_string()),
+            Err(_) => Err(format!("`{}` holds no UUID; remove it, and the node gets a new id", path.display())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).map_err(fault),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+/// Whole or not at all; of two that come at once, the first stays.
+fn make(path: &Path) -> io::Result<String> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let id = uuid::Uuid::now_v7().to_string();
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(file, "{id}")?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(id),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::read_to_string(path).map(|text| text.trim().to_owned())
+        }
+        Err(error) => Err(error.error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = node_id(folder.path()).unwrap();
+        assert_eq!(node_id(folder.path()).unwrap(), id);
+        std::fs::write(folder.path().join(FILE), "no id").unwrap();
+        let error = node_id(folder.path()).unwrap_err();
+        assert!(error.contains("node.id` holds no UUID"), "{error}");
+    }
+}

@@ -1,0 +1,102 @@
+//! Checks a driver's table of the configuration against the settings that the driver says it has.
+
+use serde_json::Value;
+use snaphook_driver::{Setting, SettingKind};
+
+use crate::config::{ConfigError, DriverConfig, closest};
+
+/// What is wrong with a table: keys that the driver does not know, settings that are missing or something else than they
+/// should be. Values are not shown: they may be secrets.
+pub(super) fn faults(table: &str, driver: &str, settings: &[Setting], config: &DriverConfig) -> Vec<ConfigError> {
+    let line = |key: &str| config.lines.get(key).copied().or(config.line);
+    let known = |key: &&String| settings.iter().any(|setting| setting.name == key.as_str());
+    let unknown = config.settings.keys().filter(|key| !known(key)).map(|key| {
+        let hint = hint(table, driver, settings, key);
+        ConfigError::new(line(key), format!("unknown key `{table}.{key}`, {hint}"))
+    });
+    let wrong = settings.iter().filter_map(|setting| {
+        let found = match config.settings.get(&*setting.name) {
+            Some(value) => fault(setting.kind, value)?,
+            None if setting.optional => return None,
+            None => "is missing",
+        };
+        let (name, expected) = (&setting.name, &setting.expected);
+        Some(ConfigError::new(line(name), format!("`{table}.{name}` {found}, expected {expected}")))
+    });
+    unknown.chain(wrong).collect()
+}
+
+fn hint(table: &str, driver: &str, settings: &[Setting], key: &str) -> String {
+    match closest(key, settings.iter().map(|setting| &*setting.name)) {
+        Some(known) => format!("did you mean `{table}.{known}`?"),
+        None if settings.is_empty() => format!("the driver `{driver}` has no settings"),
+        None => {
+            let known: Vec<_> = settings.iter().map(|setting| format!("`{}`", setting.name)).collect();
+            format!("the driver `{driver}` knows {}", known.join(", "))
+        }
+    }
+}
+
+/// What a value is instead of what it should be.
+fn fault(kind: SettingKind, value: &Value) -> Option<&'static str> {
+    match (kind, value) {
+        (SettingKind::Text | SettingKind::Secret, Value::String(text)) => text.is_empty().then_some("is empty"),
+        (SettingKind::Text | SettingKind::Secret, _) => Some("is no text"),
+        (SettingKind::Number, value) => (!value.is_number()).then_some("is no number"),
+        (SettingKind::Bool, value) => (!value.is_boolean()).then_some("is neither `true` nor `false`"),
+        (SettingKind::List, Value::Array(items)) => {
+            (!items.iter().all(Value::is_string)).then_some("has something else than texts in it")
+        }
+        (SettingKind::List, _) => Some("is no list"),
+        (SettingKind::Table, Value::Object(members)) => {
+            (!members.values().all(Value::is_string)).then_some("has something else than texts in it")
+        }
+        (SettingKind::Table, _) => Some("is no table"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::ConfigErrors;
+
+    #[test]
+    fn each_kind_takes_its_values_and_no_others() {
+        let values = [json!("x"), json!(7), json!(true), json!(["x"]), json!({"a": "x"}), json!([7]), json!({"a": 7})];
+        for (kind, takes) in [
+            (SettingKind::Text, 0),
+            (SettingKind::Secret, 0),
+            (SettingKind::Number, 1),
+            (SettingKind::Bool, 2),
+            (SettingKind::List, 3),
+            (SettingKind::Table, 4),
+        ] {
+            for (index, value) in values.iter().enumerate() {
+                assert_eq!(fault(kind, value).is_none(), index == takes, "{kind:?}: {value}");
+            }
+        }
+        assert_eq!(fault(SettingKind::Text, &json!("")), Some("is empty"));
+    }
+
+    #[test]
+    fn optional_settings_may_be_absent_and_others_not() {
+        let settings = [
+            Setting::required("url", SettingKind::Text, "an address"),
+            Setting::optional("token", SettingKind::Secret, "a token"),
+            Setting::with_default("encoding", SettingKind::Text, "a word", "\"json\""),
+        ];
+        let faults = |settings_found: Value| {
+            let Value::Object(found) = settings_found else { panic!("a table") };
+            let config = DriverConfig { settings: found, ..DriverConfig::default() };
+            ConfigErrors::new("c", faults("t", "d", &settings, &config)).lines().collect::<Vec<_>>()
+        };
+        assert_eq!(faults(json!({"url": "x"})), [""; 0]);
+        assert_eq!(
+            faults(json!({"token": 7})),
+            ["c: `t.url` is missing, expected an address", "c: `t.token` is no text, expected a token"]
+        );
+        assert_eq!(faults(json!({"url": "x", "tokn": "x"})), ["c: unknown key `t.tokn`, did you mean `t.token`?"]);
+    }
+}
