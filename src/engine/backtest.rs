@@ -14,8 +14,8 @@ use snaphook_driver::{
     Budget, Event, EventFilter, EventKind, EventQuery, Instance, InstancePage, Json, Position, Stream,
 };
 
+use super::amended::check_amended_here;
 use super::error::Result;
-use super::prehooks::check_amended_here;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;

@@ -85,7 +85,7 @@ pub async fn run(
     let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
-        log: etag::LogMark::of(engine.log()),
+        log: etag::LogMark::of(engine.history.log()),
         engine,
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),

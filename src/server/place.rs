@@ -47,7 +47,7 @@ impl Place {
 
     /// The position in this server's log; 410 if the log does not have it.
     pub(super) async fn find(&self, call: &Call) -> Result<Position> {
-        Ok(call.engine().find_position(self.log.as_deref(), self.position).await?)
+        Ok(call.engine().history.find_position(self.log.as_deref(), self.position).await?)
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     if matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
-        seen::tell(&mut response, app.engine.head());
+        seen::tell(&mut response, app.engine.history.head());
     }
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response

@@ -34,7 +34,7 @@ pub(super) async fn wait(call: &Call) -> Result<()> {
     let parameter = parameter.map(|text| Place::parse(MIN_POSITION_PARAMETER, &text)).transpose()?;
     for place in [header, parameter].into_iter().flatten() {
         let position = place.find(call).await?;
-        call.engine().reached(position).await?;
+        call.engine().history.reached(position).await?;
     }
     Ok(())
 }

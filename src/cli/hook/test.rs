@@ -171,7 +171,7 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
     // Without their hooks: this is about one.
     let files = read_directory(&config.hooks.directory).unwrap_or_default();
     let models: Vec<_> = files.into_iter().map(|model| ModelFiles { phases: Vec::new(), ..model }).collect();
-    if let Err(error) = engine.apply_files(&models, &Origin::default()).await {
+    if let Err(error) = engine.definitions.apply_files(&models, &Origin::default()).await {
         tracing::warn!("the models of `{}` are not there for the test: {error}", config.hooks.directory.display());
     }
     Ok((engine, host))

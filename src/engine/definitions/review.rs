@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
 
-use super::super::error::{Error, ErrorKind, Result};
-use super::super::tail::Tail;
-use super::super::workers::{Workers, late};
 use super::pace::Pace;
 use super::twins::Twins;
 use super::{LISTED_MAX, PAGE, lists};
 use crate::catalog::document::Document;
 use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, unique};
 use crate::drivers::Stores;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::tail::Tail;
+use crate::engine::workers::{Workers, late};
 
 /// Time that checking the instances of a model may take, and more for each of them.
 const TIME: Duration = Duration::from_secs(3);

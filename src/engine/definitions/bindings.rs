@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use snaphook_driver::{CarryOver, EventFilter, EventKind, Expected, Group};
+use snaphook_driver::{CarryOver, EventKind, Expected};
 
-use super::Engine;
-use super::change::DefinitionChange;
-use super::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
-use super::definitions::{NewDefinition, OneModel, check_precondition, definition_append};
-use super::error::{Error, ErrorKind, Result};
-use super::hanging::hanging;
-use super::models::{Entry, Ready};
+use super::Definitions;
+use super::define::NewDefinition;
+use super::event::definition_append;
+use super::faults::{cannot_bind, check_precondition};
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
 use crate::config::Phase;
+use crate::engine::change::DefinitionChange;
+use crate::engine::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::hanging::hanging;
+use crate::engine::locks::OneModel;
+use crate::engine::models::{Entry, Ready};
 use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, Prepared};
 
 /// Hooks in one chain.
 const CHAIN_MAX: usize = 32;
-
-/// Chains that are made ready at once.
-pub(super) const PREPARING_MAX: usize = 64;
 
 /// A chain whose code runs.
 #[derive(Default)]
@@ -33,29 +33,17 @@ struct Checked {
     warnings: Vec<String>,
 }
 
-/// The consumer group of a model's post hooks.
-pub(super) fn group_of(model: &str) -> Group {
-    Group {
-        name: format!("post:{model}"),
-        filter: EventFilter {
-            model: Some(model.to_owned()),
-            kinds: vec![EventKind::InstanceCreated, EventKind::InstanceUpdated, EventKind::InstanceDeleted],
-            ..EventFilter::default()
-        },
-    }
-}
-
-impl Engine {
+impl Definitions {
     /// Replaces a phase's chain. The same chain again changes nothing.
     pub async fn put_hooks(
-        self: &Arc<Self>,
+        &self,
         model: &str,
         phase: Phase,
         chain: Vec<BindingInput>,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<Vec<HookInfo>>> {
-        self.availability.check_model(model)?;
+        self.core.availability.check_model(model)?;
         if chain.is_empty() {
             return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
         }
@@ -65,13 +53,13 @@ impl Engine {
                 chain.len()
             )));
         }
-        let entry = self.models.require(model)?;
+        let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
         let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
         let one = self.lock_model(model).await?;
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         for record in &mut records {
             let same = entry.model.chain(phase).iter().find(|old| {
@@ -137,11 +125,11 @@ impl Engine {
                 tracing::info!("loading native library `{library}` for `{phase}`, hook `{name}`");
             }
             let candidate = Candidate { code: &code, phase, name: &name, language: binding.language };
-            let prepared = self.host.prepare(&binding.engine, candidate).await;
+            let prepared = self.core.host.prepare(&binding.engine, candidate).await;
             checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
             if let Some(library) = &library {
-                let warning = self.host.checked_library(library, &format!("sha256:{artifact}"));
+                let warning = self.core.host.checked_library(library, &format!("sha256:{artifact}"));
                 if options.dry_run {
                     tracing::warn!("a dry run has a lasting effect: {warning}");
                     checked.warnings.push(warning);
@@ -149,8 +137,8 @@ impl Engine {
             }
             // A library is never given to other nodes: each has its own directory.
             if !options.dry_run && library.is_none() {
-                let put = self.stores.event.put_blob(&artifact, &code);
-                self.committer.answered(put).await.ok_or_else(hanging)??;
+                let put = self.core.stores.event.put_blob(&artifact, &code);
+                self.core.committer.answered(put).await.ok_or_else(hanging)??;
             }
             checked.records.push(HookRecord {
                 name,
@@ -168,16 +156,16 @@ impl Engine {
 
     /// Removes a phase's hooks; nothing happens if there are none.
     pub async fn delete_hooks(
-        self: &Arc<Self>,
+        &self,
         model: &str,
         phase: Phase,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Defined<()>> {
-        self.availability.check_model(model)?;
+        self.core.availability.check_model(model)?;
         let one = self.lock_model(model).await?;
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         if entry.model.chain(phase).is_empty() {
             return Ok(Defined::unchanged(options, ()));
@@ -192,7 +180,7 @@ impl Engine {
 
     #[expect(clippy::too_many_arguments, reason = "each says one thing about the change")]
     async fn change_hooks(
-        self: &Arc<Self>,
+        &self,
         one: OneModel,
         entry: &Arc<Entry>,
         kind: EventKind,
@@ -209,26 +197,22 @@ impl Engine {
         }
         let reacts = record.hooks.keys().any(|phase| !phase.is_pre());
         let schema = Arc::clone(&entry.model.schema);
-        let engine = Arc::clone(self);
+        let definitions = self.clone();
         let define = async move {
             let _one = one;
             let definition = NewDefinition { append, schema, carry: CarryOver::default(), ready: Some(ready) };
-            let model = engine.define(definition).await?.done()?;
+            let model = definitions.define(definition).await?.done()?;
             if !reacts {
-                engine.dispatcher.forget(&id).await;
+                definitions.core.forget_post_hooks(&id).await;
             }
             Ok(model)
         };
-        self.commit(define).await.map(Defined::Done)
+        self.core.commit(define).await.map(Defined::Done)
     }
 }
 
 fn next_version(record: &ModelRecord) -> ModelRecord {
     ModelRecord { version: record.version + 1, position: 0, ..record.clone() }
-}
-
-pub(super) fn cannot_bind(pointer: String, message: String) -> Error {
-    Error::new(ErrorKind::Invalid, message.clone()).with_errors(vec![FieldError { pointer, message }])
 }
 
 fn does_not_load(pointer: &str, name: &str, library: Option<&str>, error: &PrepareError) -> Error {

@@ -4,18 +4,18 @@
 //! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
 //! model store, or the model, is unavailable no event is taken.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use snaphook_driver::ErrorKind;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 
-use super::Engine;
-use super::bindings::group_of;
 use super::delivery::{LEASE, deliver};
-use super::troubles::Part;
+use crate::engine::core::Core;
+use crate::engine::group::group_of;
+use crate::engine::lanes::Signals;
+use crate::engine::troubles::Part;
 
 /// Events of one model that are worked on at once.
 const DELIVERIES_PER_MODEL: usize = 32;
@@ -24,110 +24,30 @@ const DELIVERIES_MAX: usize = 256;
 /// How often a group is looked at although nothing woke it: leases that ran out elsewhere, delays of an earlier run.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The tasks that serve the groups.
-pub(super) struct Dispatcher {
-    engine: Mutex<Weak<Engine>>,
-    lanes: Mutex<HashMap<String, Lane>>,
-    places: Arc<Semaphore>,
-    stopping: watch::Sender<bool>,
-}
-
-struct Lane {
-    task: JoinHandle<()>,
-    stop: watch::Sender<bool>,
-}
-
-impl Dispatcher {
-    pub(super) fn new() -> Dispatcher {
-        Dispatcher {
-            engine: Mutex::new(Weak::new()),
-            lanes: Mutex::default(),
-            places: Arc::new(Semaphore::new(DELIVERIES_MAX)),
-            stopping: watch::Sender::new(false),
-        }
-    }
-
-    /// Serves every model that has post hooks.
-    pub(super) fn start(&self, engine: &Arc<Engine>) {
-        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine);
-        let models = engine.models.all();
-        models
-            .iter()
-            .filter(|entry| entry.reacts_since().is_some())
-            .for_each(|entry| self.serve(&entry.model.record.id));
-    }
-
-    /// Serves a model from now on; nothing happens if it is served.
-    pub(super) fn serve(&self, model: &str) {
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.stopping.borrow()
-            || engine.strong_count() == 0
-            || lanes.get(model).is_some_and(|lane| !lane.task.is_finished())
-        {
-            return;
-        }
-        let stop = watch::Sender::new(false);
-        let task = tokio::spawn(serve(
-            engine,
-            model.to_owned(),
-            Arc::clone(&self.places),
-            stop.subscribe(),
-            self.stopping.subscribe(),
-        ));
-        lanes.insert(model.to_owned(), Lane { task, stop });
-    }
-
-    /// Stops serving a model.
-    pub(super) fn stop(&self, model: &str) {
-        let lane = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
-        if let Some(lane) = lane {
-            lane.stop.send_replace(true);
-            // Hooks that run finish; a hook that waits for this very call must not be waited for.
-            drop(lane.task);
-        }
-    }
-
-    /// Stops serving a model and forgets what its hooks had not seen.
-    pub(super) async fn forget(&self, model: &str) {
-        self.stop(model);
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(engine) = engine
-            && let Err(error) = engine.stores.event.drop_group(&group_of(model).name).await
-        {
-            tracing::error!(model, "the consumer group cannot be dropped: {error}");
-        }
-    }
-
-    /// Takes no more events; hooks that run get `within` to finish. What they did not acknowledge comes again.
-    pub(super) async fn close(&self, within: Duration) {
-        self.stopping.send_replace(true);
-        let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        let all = futures::future::join_all(lanes.into_values().map(|lane| async move {
-            let mut task = lane.task;
-            if tokio::time::timeout(within, &mut task).await.is_err() {
-                task.abort();
-                let _ = task.await;
-            }
-        }));
-        all.await;
-    }
+/// Serves every model that has post hooks, and each that gets some.
+pub(crate) fn start(core: &Arc<Core>) {
+    let places = Arc::new(Semaphore::new(DELIVERIES_MAX));
+    let weak = Arc::downgrade(core);
+    core.lanes.start(move |model, signals| {
+        // Nothing is begun for an engine that is gone.
+        let is_there = weak.strong_count() > 0;
+        is_there.then(|| tokio::spawn(serve(Weak::clone(&weak), model.to_owned(), Arc::clone(&places), signals)))
+    });
+    let models = core.models.all();
+    models
+        .iter()
+        .filter(|entry| entry.reacts_since().is_some())
+        .for_each(|entry| core.lanes.serve(&entry.model.record.id));
 }
 
 /// One model's loop: claims, runs side by side, waits.
-async fn serve(
-    engine: Weak<Engine>,
-    model: String,
-    places: Arc<Semaphore>,
-    mut stop: watch::Receiver<bool>,
-    mut stopping: watch::Receiver<bool>,
-) {
+async fn serve(core: Weak<Core>, model: String, places: Arc<Semaphore>, Signals { mut stop, mut stopping }: Signals) {
     let group = group_of(&model).name;
     let again = Arc::new(Notify::new());
     let mut running = JoinSet::new();
     loop {
         while running.try_join_next().is_some() {}
-        let Some(owner) = engine.upgrade() else { break };
+        let Some(owner) = core.upgrade() else { break };
         let Some(entry) = owner.models.get(&model) else { break };
         if owner.availability.check_model(&model).is_err() {
             tokio::select! {

@@ -1,41 +1,20 @@
-//! The code of hooks: kept in the event store by its hash, taken from a request or from the hooks directory.
+//! The code of hooks: taken from a request or from the hooks directory, given back from the event store.
 
 use std::path::{Component, Path};
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use snaphook_driver::EventStore;
-
-use super::Engine;
-use super::bindings::cannot_bind;
-use super::command::{BindingCode, BindingInput};
-use super::error::{Error, ErrorKind, Result};
+use super::Definitions;
+use super::faults::cannot_bind;
 use crate::catalog::{HookRecord, is_hook_name};
 use crate::config::{Phase, read_regular};
+use crate::engine::command::{BindingCode, BindingInput};
+use crate::engine::error::{Error, ErrorKind, Result};
 use crate::hooks::engines::CODE_BYTES_MAX;
-use crate::hooks::host::Artifacts;
 use crate::hooks::library;
 
-/// The code of hooks, in the event store.
-pub(super) struct StoredArtifacts(pub(super) Arc<dyn EventStore>);
-
-#[async_trait]
-impl Artifacts for StoredArtifacts {
-    async fn code(&self, artifact: &str) -> std::result::Result<Bytes, String> {
-        let sha256 = artifact.strip_prefix("sha256:").unwrap_or(artifact);
-        match self.0.get_blob(sha256).await {
-            Ok(Some(bytes)) => Ok(bytes.into()),
-            Ok(None) => Err(format!("the event store does not have its code `{artifact}`; bind the hook again")),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Engine {
+impl Definitions {
     /// The code of a chain of one.
     pub async fn hook_artifact(&self, model: &str, phase: Phase) -> Result<(HookRecord, Vec<u8>)> {
-        let entry = self.models.require(model)?;
+        let entry = self.core.models.require(model)?;
         let [record] = entry.model.chain(phase) else {
             let count = entry.model.chain(phase).len();
             return Err(Error::not_found(format!(
@@ -48,7 +27,7 @@ impl Engine {
                 record.name
             )));
         }
-        let bytes = self.stores.event.get_blob(&record.artifact).await?;
+        let bytes = self.core.stores.event.get_blob(&record.artifact).await?;
         let bytes = bytes.ok_or_else(|| {
             Error::new(ErrorKind::Storage, format!("the event store lost artifact `sha256:{}`", record.artifact))
         })?;
@@ -61,7 +40,7 @@ impl Engine {
         binding: &BindingInput,
         pointer: &str,
     ) -> Result<(Vec<u8>, Option<String>)> {
-        let is_native = self.host.is_native(&binding.engine);
+        let is_native = self.core.host.is_native(&binding.engine);
         match &binding.code {
             BindingCode::Inline(_) | BindingCode::Artifact(_) if is_native => Err(cannot_bind(
                 format!("{pointer}/library"),
@@ -73,7 +52,7 @@ impl Engine {
             )),
             BindingCode::Inline(bytes) => Ok((bytes.clone(), None)),
             BindingCode::Library(name) if is_native => {
-                let config = self.config.load();
+                let config = self.core.config.load();
                 let file = name.clone();
                 let read = tokio::task::spawn_blocking(move || library::read(&config, &file)).await;
                 let bytes = read.unwrap_or_else(|error| Err(error.to_string()));
@@ -89,14 +68,14 @@ impl Engine {
                 let pointer = format!("{pointer}/artifact");
                 let hex = name.strip_prefix("sha256:").unwrap_or(name);
                 if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-                    return match self.stores.event.get_blob(hex).await? {
+                    return match self.core.stores.event.get_blob(hex).await? {
                         Some(bytes) => Ok((bytes, None)),
                         None => {
                             Err(cannot_bind(pointer, format!("the server does not have an artifact `sha256:{hex}`")))
                         }
                     };
                 }
-                let config = self.config.load();
+                let config = self.core.config.load();
                 let directory = config.directory.join(&config.hooks.directory);
                 let file = name.clone();
                 let bytes_max = CODE_BYTES_MAX.max(config.server.max_body_bytes);

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock, RwLockWriteGuar
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Default)]
-pub(in crate::engine) struct DefinitionLocks {
+pub(super) struct DefinitionLocks {
     /// By model; without those that nobody holds or waits for.
     models: Mutex<HashMap<String, Lock>>,
     /// Read by whoever changes a model.
@@ -18,14 +18,14 @@ pub(in crate::engine) struct DefinitionLocks {
 }
 
 /// The right to change one model. It goes along with a change that the committer has, which may outlive its caller.
-pub(in crate::engine) struct OneModel {
+pub(super) struct OneModel {
     _all: OwnedRwLockReadGuard<()>,
     _one: OwnedMutexGuard<()>,
 }
 
 impl DefinitionLocks {
     /// Waits until nobody else changes this model.
-    pub(in crate::engine) async fn of(&self, model: &str) -> OneModel {
+    pub(super) async fn of(&self, model: &str) -> OneModel {
         let lock = {
             let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
             models.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -37,7 +37,7 @@ impl DefinitionLocks {
     }
 
     /// Waits until nobody changes any model.
-    pub(in crate::engine) async fn all(&self) -> RwLockWriteGuard<'_, ()> {
+    pub(super) async fn all(&self) -> RwLockWriteGuard<'_, ()> {
         self.all.write().await
     }
 }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use snaphook_driver::EventKind;
 
-use super::Engine;
-use super::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
-use super::error::{Error, ErrorKind, Result};
+use super::Writes;
 use super::import_order::Order;
-use super::input::{self, NewInstance};
-use super::write::{Command, Prepared, Step};
+use super::steps::{Command, Prepared, Step};
 use crate::config::Phase;
+use crate::engine::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::input::{self, NewInstance};
 use crate::memory::Shortage;
 
 /// Lines that are prepared at once.
@@ -63,7 +63,7 @@ enum Progress {
     Answered(Box<Written>),
 }
 
-impl Engine {
+impl Writes {
     /// Each line is what `POST …/instances` takes; with `upsert`, one with the id of an instance replaces its data. A
     /// line that fails does not stop the rest; an `Err` of the stream ends the import with that error. With an
     /// idempotency key, each line is remembered for itself.
@@ -75,7 +75,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Imported> {
-        self.models.require(model)?;
+        self.core.models.require(model)?;
         let order = &Order::default();
         let prepared = lines
             .enumerate()
@@ -118,7 +118,7 @@ impl Engine {
                     Err(error) => Err(error),
                     Ok(Progress::Answered(answer)) => refusal(&answer).map_or(Ok((None, Some(*answer))), Err),
                     Ok(Progress::Prepared(command, prepared)) => {
-                        order.before_submitting(number, prepared.append()).await;
+                        order.before_submitting(number, &prepared.append).await;
                         match self.submit(*prepared, &options) {
                             Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
                             // Too much waits, or the model takes no writes now.
@@ -172,10 +172,12 @@ impl Engine {
     /// Whether a pre hook of a line may read what an earlier line wrote: one with the grant to read, or native code,
     /// of which nobody knows.
     fn reads_before(&self, model: &str, upsert: bool) -> bool {
-        let Some(entry) = self.models.get(model) else { return true };
+        let Some(entry) = self.core.models.get(model) else { return true };
         let phases = if upsert { &[Phase::PreCreate, Phase::PreUpdate][..] } else { &[Phase::PreCreate][..] };
         let mut hooks = phases.iter().flat_map(|phase| entry.chain(*phase));
-        hooks.any(|hook| self.host.is_native(&hook.binding().engine) || !self.host.granted(hook).read.is_empty())
+        hooks.any(|hook| {
+            self.core.host.is_native(&hook.binding().engine) || !self.core.host.granted(hook).read.is_empty()
+        })
     }
 
     async fn write_patiently(
@@ -185,7 +187,7 @@ impl Engine {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
-        patiently(|| self.write_command(model, command.clone(), options, origin)).await
+        patiently(|| self.carry_out(model, command.clone(), options, origin)).await
     }
 }
 

@@ -1,22 +1,22 @@
 //! Secrets: kept sealed, named, never shown.
 
-use super::Engine;
-use super::error::{Error, ErrorKind, Result};
+use super::Operations;
 use crate::drivers::VaultError;
+use crate::engine::error::{Error, ErrorKind, Result};
 
-impl Engine {
+impl Operations {
     pub async fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
-        self.stores.vault.put(name, value).await?;
+        self.core.stores.vault.put(name, value).await?;
         Ok(())
     }
 
     /// Names only.
     pub async fn secrets(&self) -> Result<Vec<String>> {
-        Ok(self.stores.vault.list().await?)
+        Ok(self.core.stores.vault.list().await?)
     }
 
     pub async fn delete_secret(&self, name: &str) -> Result<()> {
-        match self.stores.vault.delete(name).await? {
+        match self.core.stores.vault.delete(name).await? {
             true => Ok(()),
             false => Err(Error::not_found(format!("there is no secret `{}`", name.escape_debug()))),
         }

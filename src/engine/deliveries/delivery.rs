@@ -9,31 +9,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use snaphook_driver::{
-    Delivery, ErrorRecord, Event, EventFilter, EventKind, EventQuery, EventStore, Json, Position, time,
-};
+use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
 use tokio::sync::{Notify, watch};
 
-use super::change::DefinitionChange;
-use super::command::phases;
-use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
-use super::troubles::Part;
-use super::{Engine, stopped_signal};
-use crate::catalog::Model;
 use crate::config::Phase;
+use crate::engine::carried::carried;
+use crate::engine::command::{DEPTH_MAX, phases};
+use crate::engine::core::Core;
+use crate::engine::error::Result;
+use crate::engine::models::Entry;
+use crate::engine::troubles::Part;
 use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::BoundHook;
 
-/// Longest chain of causes.
-pub(super) const DEPTH_MAX: u32 = 8;
 /// How long a delivery is this node's before another may take it, unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 120_000 });
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// Definitions of a model that are read at once.
-const PAGE: u32 = 100;
 
 /// What is known of one event between its tries, on whichever node they are: kept with the event in its group. Hooks are
 /// known by name, because the chain may be another at the next try.
@@ -88,7 +81,7 @@ enum Ended {
 
 /// Deals with one event of a group; wakes `again` when it is to be delivered once more.
 pub(super) async fn deliver(
-    engine: Arc<Engine>,
+    core: Arc<Core>,
     group: String,
     delivery: Delivery,
     again: Arc<Notify>,
@@ -96,22 +89,22 @@ pub(super) async fn deliver(
 ) {
     let Delivery { event, attempt, token, note } = delivery;
     let position = event.position;
-    engine.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
-    let mut tries = engine.earlier_tries(&event, attempt, note.as_deref());
-    let lease = Lease { engine: &engine, group: &group, position, token };
+    core.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
+    let mut tries = earlier_tries(&core, &event, attempt, note.as_deref());
+    let lease = Lease { core: &core, group: &group, position, token };
     let ended = tokio::select! {
-        ended = run_chain(&engine, &event, &mut tries, &lease) => ended,
+        ended = run_chain(&core, &event, &mut tries, &lease) => ended,
         ended = lease.keep() => ended,
     };
     let stored = match ended {
         Ended::Done => {
-            let acknowledged = engine.stores.event.ack(&group, &[(position, token)]).await;
-            engine.waiters.settle(position);
+            let acknowledged = core.stores.event.ack(&group, &[(position, token)]).await;
+            core.waiters.settle(position);
             acknowledged
         }
         Ended::Again(delay) => {
             let note = tries.note();
-            let released = engine.stores.event.release(&group, position, token, delay, Some(&note)).await;
+            let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
                 again.notify_one();
@@ -124,17 +117,17 @@ pub(super) async fn deliver(
         }
     };
     match stored {
-        Ok(()) => engine.troubles.works(Part::Groups),
+        Ok(()) => core.troubles.works(Part::Groups),
         // With its hooks the group is gone.
         Err(_) if *stop.borrow() => {}
         // The lease ends by itself and the event is delivered again.
-        Err(error) => engine.troubles.failed(Part::Groups, error),
+        Err(error) => core.troubles.failed(Part::Groups, error),
     }
 }
 
 /// The right to work on an event.
 struct Lease<'a> {
-    engine: &'a Engine,
+    core: &'a Core,
     group: &'a str,
     position: Position,
     token: u64,
@@ -154,7 +147,7 @@ impl Lease<'_> {
     /// `false` if somebody else has the event by now.
     async fn renew(&self, note: Option<&str>) -> bool {
         let Lease { group, position, token, .. } = *self;
-        match self.engine.stores.event.renew(group, position, token, LEASE, note).await {
+        match self.core.stores.event.renew(group, position, token, LEASE, note).await {
             Ok(renewed) => renewed,
             // There is time for another try or two.
             Err(error) => {
@@ -165,20 +158,20 @@ impl Lease<'_> {
     }
 }
 
-async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
+async fn run_chain(core: &Core, event: &Event, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
     let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
     // The log has an event a moment before the model store; a hook must find what it was started for.
-    engine.tail.reached(event.position).await;
+    core.tail.reached(event.position).await;
     let mut before = None;
     let mut waited = 0;
     let mut is_news = false;
     loop {
-        let outages = engine.availability.begun();
-        if engine.until_available(&event.model).await.is_err() {
+        let outages = core.availability.begun();
+        if core.until_available(&event.model).await.is_err() {
             return Ended::Again(Duration::ZERO);
         }
         // The chain as it is now: it may change between two tries.
-        let Some(entry) = engine.models.get(&event.model) else { return Ended::Done };
+        let Some(entry) = core.models.get(&event.model) else { return Ended::Done };
         if !entry.reacts_to(event.kind, event.position) {
             return Ended::Done;
         }
@@ -190,7 +183,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
         }
         let before = match &before {
             Some(before) => before,
-            None => match engine.before(event).await {
+            None => match data_before(core, event).await {
                 Ok(found) => before.insert(found),
                 Err(error) => {
                     tracing::error!(
@@ -202,7 +195,7 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
             },
         };
         let failed = tries.of(hook);
-        let attempts_max = engine.config.load().hooks.attempts_max;
+        let attempts_max = core.config.load().hooks.attempts_max;
         if failed > attempts_max {
             // Only runs that ended with the server come to so many. One of them may have had another cause, so it ran once
             // more than others may; again, and it would end the server at each start.
@@ -210,32 +203,32 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
                 format!("it failed, or the server ended while it ran, {failed} times, so it did not run again");
             let failure = Failure { cause: FailureCause::Internal, message, limit: None };
             let run = Run::unstarted(&hook.id(), failure.clone());
-            if let Err(error) = engine.give_up(hook, event, &failure, &run, failed).await {
-                engine.troubles.failed(Part::Errors, error);
+            if let Err(error) = give_up(core, hook, event, &failure, &run, failed).await {
+                core.troubles.failed(Part::Errors, error);
                 return Ended::Again(backoff(attempts_max));
             }
-            engine.troubles.works(Part::Errors);
+            core.troubles.works(Part::Errors);
             tries.done(hook);
             is_news = true;
             continue;
         }
-        let context = engine.post_context(&entry, phase, event, before.clone(), failed + 1);
-        let run = engine.run_judged(hook, &context).await;
+        let context = post_context(&entry, phase, event, before.clone(), failed + 1);
+        let run = run_judged(core, hook, &context).await;
         let Outcome::Failed(failure) = &run.outcome else {
             tries.done(hook);
             is_news = true;
             continue;
         };
-        engine.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
+        core.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
         if failure.cause == FailureCause::Overloaded {
             // It did not run: that is no try. It is not given back, since claims are all that a restart knows of tries.
             waited += 1;
-            if engine.pause(backoff(waited)).await.is_err() {
+            if core.pause(backoff(waited)).await.is_err() {
                 return Ended::Again(Duration::ZERO);
             }
             continue;
         }
-        if engine.availability.check_model(&event.model).is_err() || engine.availability.begun() != outages {
+        if core.availability.check_model(&event.model).is_err() || core.availability.begun() != outages {
             // It may have met a model store that was not there, which is no fault of its own.
             continue;
         }
@@ -245,12 +238,12 @@ async fn run_chain(engine: &Engine, event: &Event, tries: &mut Tries, lease: &Le
         if failed < attempts_max && failure.cause != FailureCause::Depth {
             return Ended::Again(backoff(failed));
         }
-        if let Err(error) = engine.give_up(hook, event, failure, &run, failed).await {
-            engine.troubles.failed(Part::Errors, error);
+        if let Err(error) = give_up(core, hook, event, failure, &run, failed).await {
+            core.troubles.failed(Part::Errors, error);
             tries.failed(hook, attempts_max.saturating_sub(1));
             return Ended::Again(backoff(attempts_max));
         }
-        engine.troubles.works(Part::Errors);
+        core.troubles.works(Part::Errors);
         tries.done(hook);
         is_news = true;
     }
@@ -281,162 +274,100 @@ fn judge(run: &mut Run, context: &Context) {
     }
 }
 
-impl Engine {
-    /// Waits until a model can be used; an error if the server stops first.
-    pub(super) async fn until_available(&self, model: &str) -> Result<(), ()> {
-        if self.availability.check_model(model).is_ok() {
-            return Ok(());
+/// What is known of an event that was claimed for the `attempt`th time. Claims that left no note ended with their server:
+/// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
+/// comes to its end as well.
+fn earlier_tries(core: &Core, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
+    let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
+    let left: Vec<_> = core.models.get(&event.model).map_or_else(Vec::new, |entry| {
+        let chain = phases(event.kind).map_or(&[][..], |(_, phase)| entry.chain(phase));
+        let ids = chain.iter().map(|hook| hook.id());
+        ids.filter(|id| !tries.done.contains(&id.name)).collect()
+    });
+    let attempts_max = core.config.load().hooks.attempts_max;
+    let others = u32::try_from(left.len()).unwrap_or(u32::MAX).saturating_sub(1);
+    let lost = attempt.saturating_sub(1).saturating_sub(tries.claims);
+    let lost = lost.saturating_sub(attempts_max.saturating_sub(1).saturating_mul(others));
+    match &mut tries.failing {
+        Some((name, artifact, failed))
+            if left.first().is_some_and(|next| next.name == *name && next.artifact == *artifact) =>
+        {
+            *failed = failed.saturating_add(lost);
         }
-        tokio::select! {
-            () = self.availability.wait(model) => Ok(()),
-            () = stopped_signal(self.stopping.subscribe()) => Err(()),
-        }
+        _ => tries.earlier = tries.earlier.saturating_add(lost),
     }
+    tries.claims = attempt;
+    tries
+}
 
-    /// Waits; an error if the server stops first.
-    pub(super) async fn pause(&self, delay: Duration) -> Result<(), ()> {
-        tokio::time::timeout(delay, stopped_signal(self.stopping.subscribe())).await.map_or(Ok(()), |()| Err(()))
+/// The data before an event, in the form of the data after it.
+async fn data_before(core: &Core, event: &Event) -> Result<Option<Json>> {
+    if event.revision <= 1 {
+        return Ok(None);
     }
-
-    /// What is known of an event that was claimed for the `attempt`th time. Claims that left no note ended with their server:
-    /// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
-    /// comes to its end as well.
-    fn earlier_tries(&self, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
-        let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
-        let left: Vec<_> = self.models.get(&event.model).map_or_else(Vec::new, |entry| {
-            let chain = phases(event.kind).map_or(&[][..], |(_, phase)| entry.chain(phase));
-            let ids = chain.iter().map(|hook| hook.id());
-            ids.filter(|id| !tries.done.contains(&id.name)).collect()
-        });
-        let attempts_max = self.config.load().hooks.attempts_max;
-        let others = u32::try_from(left.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        let lost = attempt.saturating_sub(1).saturating_sub(tries.claims);
-        let lost = lost.saturating_sub(attempts_max.saturating_sub(1).saturating_mul(others));
-        match &mut tries.failing {
-            Some((name, artifact, failed))
-                if left.first().is_some_and(|next| next.name == *name && next.artifact == *artifact) =>
-            {
-                *failed = failed.saturating_add(lost);
-            }
-            _ => tries.earlier = tries.earlier.saturating_add(lost),
-        }
-        tries.claims = attempt;
-        tries
+    let earlier = core.stores.event.last(&event.stream(), event.position - 1).await?;
+    let Some(Event { position, model_version, data: Some(data), .. }) = earlier else { return Ok(None) };
+    if model_version == event.model_version {
+        return Ok(Some(data));
     }
+    carried(&*core.stores.event, &event.model, data, position, event.position).await.map(Some)
+}
 
-    /// The data before an event, in the form of the data after it.
-    async fn before(&self, event: &Event) -> Result<Option<Json>> {
-        if event.revision <= 1 {
-            return Ok(None);
-        }
-        let earlier = self.stores.event.last(&event.stream(), event.position - 1).await?;
-        let Some(Event { position, model_version, data: Some(data), .. }) = earlier else { return Ok(None) };
-        if model_version == event.model_version {
-            return Ok(Some(data));
-        }
-        self.carried(&event.model, data, position, event.position).await.map(Some)
-    }
-
-    /// See [`carried`].
-    pub(super) async fn carried(&self, model: &str, data: Json, after: Position, until: Position) -> Result<Json> {
-        carried(&*self.stores.event, model, data, after, until).await
-    }
-
-    fn post_context(&self, entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
-        Context {
-            phase,
-            model: event.model.clone(),
-            model_version: entry.model.record.version,
-            instance: event.instance.clone().unwrap_or_default(),
-            before,
-            after: event.data.clone(),
-            actor: event.actor.clone(),
-            request_id: event.request_id.clone(),
-            time: event.time,
-            event: Some(EventRef { position: event.position, id: event.id.clone() }),
-            attempt,
-            depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
-        }
-    }
-
-    async fn run_judged(&self, hook: &BoundHook, context: &Context) -> Run {
-        self.host.run_checked(hook, context, |run| judge(run, context)).await
-    }
-
-    /// Runs one hook of one event, outside the group; for retries by hand.
-    pub(super) async fn run_post_hook(
-        &self,
-        hook: &BoundHook,
-        entry: &Entry,
-        event: &Event,
-        attempt: u32,
-    ) -> Result<Run> {
-        let before = self.before(event).await?;
-        let context = self.post_context(entry, hook.binding().id.phase, event, before, attempt);
-        Ok(self.run_judged(hook, &context).await)
-    }
-
-    /// Hands a failed hook to the error store.
-    async fn give_up(
-        &self,
-        hook: &BoundHook,
-        event: &Event,
-        failure: &Failure,
-        run: &Run,
-        attempts: u32,
-    ) -> snaphook_driver::Result<()> {
-        let record = error_record(hook, event, failure, run, attempts);
-        tracing::warn!(
-            hook = hook.label(),
-            position = event.position,
-            attempts,
-            error = record.id,
-            "a post hook failed for good: {}",
-            one_line(&record.message)
-        );
-        self.stores.error.record(&record).await?;
-        self.metrics.given_up.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
+    Context {
+        phase,
+        model: event.model.clone(),
+        model_version: entry.model.record.version,
+        instance: event.instance.clone().unwrap_or_default(),
+        before,
+        after: event.data.clone(),
+        actor: event.actor.clone(),
+        request_id: event.request_id.clone(),
+        time: event.time,
+        event: Some(EventRef { position: event.position, id: event.id.clone() }),
+        attempt,
+        depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
     }
 }
 
-/// Data as the changes of its model between two positions left it.
-pub(super) async fn carried(
-    events: &dyn EventStore,
-    model: &str,
-    data: Json,
-    after: Position,
-    until: Position,
-) -> Result<Json> {
-    let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
-    let mut query = EventQuery { after, limit: PAGE, filter };
-    let mut value = None;
-    'log: loop {
-        let page = events.read(&query, None).await?;
-        for event in &page.events {
-            if event.position >= until {
-                break 'log;
-            }
-            if !matches!(event.kind, EventKind::ModelCreated | EventKind::ModelUpdated) {
-                continue;
-            }
-            let change = DefinitionChange::from_event(event)?;
-            let model = Model::from_record(change.definition.clone())
-                .map_err(|error| Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}")))?;
-            let value = match &mut value {
-                Some(value) => value,
-                None => value.insert(data.to_value().unwrap_or_default()),
-            };
-            if let Some(map) = value.as_object_mut() {
-                change.carry_over(&model.schema).apply(map);
-            }
-        }
-        match page.next() {
-            Some(next) => query.after = next,
-            None => break,
-        }
-    }
-    Ok(value.map_or(data, |value| Json::from_value(&value)))
+async fn run_judged(core: &Core, hook: &BoundHook, context: &Context) -> Run {
+    core.host.run_checked(hook, context, |run| judge(run, context)).await
+}
+
+/// Runs one hook of one event, outside the group; for retries by hand.
+pub(super) async fn run_post_hook(
+    core: &Core,
+    hook: &BoundHook,
+    entry: &Entry,
+    event: &Event,
+    attempt: u32,
+) -> Result<Run> {
+    let before = data_before(core, event).await?;
+    let context = post_context(entry, hook.binding().id.phase, event, before, attempt);
+    Ok(run_judged(core, hook, &context).await)
+}
+
+/// Hands a failed hook to the error store.
+async fn give_up(
+    core: &Core,
+    hook: &BoundHook,
+    event: &Event,
+    failure: &Failure,
+    run: &Run,
+    attempts: u32,
+) -> snaphook_driver::Result<()> {
+    let record = error_record(hook, event, failure, run, attempts);
+    tracing::warn!(
+        hook = hook.label(),
+        position = event.position,
+        attempts,
+        error = record.id,
+        "a post hook failed for good: {}",
+        one_line(&record.message)
+    );
+    core.stores.error.record(&record).await?;
+    core.metrics.given_up.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What the error store keeps of a failed run.

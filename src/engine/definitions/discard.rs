@@ -1,29 +1,29 @@
 //! The deletion of a model that is stuck. The model store does not have its instances as they are, so the log says which
 //! there are; no hook runs.
 
-use std::sync::Arc;
-
 use snaphook_driver::{
     Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream, time,
 };
 
-use super::Engine;
-use super::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
-use super::committer::Draft;
-use super::definitions::{OneModel, changed, check_unused, written_on};
-use super::error::{Error, ErrorKind, Result};
-use super::stuck::Stuck;
+use super::Definitions;
+use super::faults::{changed, check_unused, written_on};
 use crate::catalog::unique;
+use crate::engine::carried::carried;
+use crate::engine::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
+use crate::engine::committer::Draft;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::locks::OneModel;
+use crate::engine::stuck::Stuck;
 
 /// Events that are read, and instances that are deleted, at once.
 const PAGE: u32 = 1000;
 /// How often it is looked at what others wrote meanwhile.
 const PASSES_MAX: u32 = 10;
 
-impl Engine {
-    /// Deletes a stuck model. Like [`Engine::delete_model`], whose lock the caller gives.
+impl Definitions {
+    /// Deletes a stuck model. Like [`Definitions::delete`], whose lock the caller gives.
     pub(super) async fn delete_stuck(
-        self: &Arc<Self>,
+        &self,
         one: OneModel,
         stuck: Stuck,
         cascade: bool,
@@ -31,7 +31,7 @@ impl Engine {
         origin: &Origin,
     ) -> Result<Defined<()>> {
         let id = &stuck.model;
-        let last = self.stores.event.last(&Stream::of_model(id), Position::MAX).await?;
+        let last = self.core.stores.event.last(&Stream::of_model(id), Position::MAX).await?;
         let last = last.ok_or_else(|| Error::not_found(format!("there is no model `{id}`")))?;
         let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
         match &options.precondition {
@@ -44,7 +44,7 @@ impl Engine {
             Precondition::Absent => return failed(format!("model `{id}` exists")),
             _ => {}
         }
-        let head = self.stores.event.head().await?;
+        let head = self.core.stores.event.head().await?;
         let (mut after, mut count) = (Some(0), 0);
         while let Some(page_after) = after.filter(|_| !cascade) {
             let (living, next) = self.living(id, page_after, head, origin).await?;
@@ -55,19 +55,19 @@ impl Engine {
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(deletion.event))));
         }
-        let (engine, id, origin) = (Arc::clone(self), id.clone(), origin.clone());
+        let (definitions, id, origin) = (self.clone(), id.clone(), origin.clone());
         let delete = async move {
             let _one = one;
             let mut from = if cascade { 0 } else { head };
             // Other nodes, for which the model may not be stuck, write on: what came meanwhile is looked at again.
             for _ in 0..PASSES_MAX {
-                let head = engine.stores.event.head().await?;
+                let head = definitions.core.stores.event.head().await?;
                 let (mut after, mut found) = (Some(from), 0);
                 while let Some(page_after) = after {
-                    let (living, next) = engine.living(&id, page_after, head, &origin).await?;
+                    let (living, next) = definitions.living(&id, page_after, head, &origin).await?;
                     (after, found) = (next, found + living.len() as u64);
                     if cascade {
-                        engine.append_for_stuck(living).await?;
+                        definitions.core.append_for_stuck(living).await?;
                     }
                 }
                 if !cascade {
@@ -78,9 +78,9 @@ impl Engine {
                     continue;
                 }
                 let quiet = Some(Quiet { model: id.clone(), since: head });
-                match engine.append_one(Draft::for_stuck(Append { quiet, ..deletion.clone() })).await? {
+                match definitions.core.append_one(Draft::for_stuck(Append { quiet, ..deletion.clone() })).await? {
                     Ok(_) => {
-                        engine.dispatcher.forget(&id).await;
+                        definitions.core.forget_post_hooks(&id).await;
                         return Ok(());
                     }
                     Err(Conflict::NotQuiet { .. }) => {}
@@ -89,7 +89,7 @@ impl Engine {
             }
             Err(written_on(&id))
         };
-        self.commit(delete).await.map(Defined::Done)
+        self.core.commit(delete).await.map(Defined::Done)
     }
 
     /// The deletions of the instances whose last event is in one page of the log, and where the next page begins.
@@ -101,11 +101,11 @@ impl Engine {
         origin: &Origin,
     ) -> Result<(Vec<Append>, Option<Position>)> {
         let filter = EventFilter { model: Some(model.to_owned()), ..EventFilter::default() };
-        let page = self.stores.event.read(&EventQuery { after, limit: PAGE, filter }, None).await?;
+        let page = self.core.stores.event.read(&EventQuery { after, limit: PAGE, filter }, None).await?;
         let next = page.next().filter(|next| *next < head);
         let mut deletions = Vec::new();
         for event in page.events.into_iter().filter(|event| event.kind.is_instance() && event.position <= head) {
-            let last = self.stores.event.last(&event.stream(), Position::MAX).await?;
+            let last = self.core.stores.event.last(&event.stream(), Position::MAX).await?;
             if event.kind != EventKind::InstanceDeleted && last.is_some_and(|last| last.position == event.position) {
                 let mut deletion = append(&event, EventKind::InstanceDeleted, event.revision + 1, origin);
                 deletion.releases = self.keys_of(&event).await;
@@ -118,12 +118,13 @@ impl Engine {
     /// The unique keys that an instance may hold: those of its data as it was written, and as the model's changes since
     /// then left it. Data that cannot be read holds none.
     async fn keys_of(&self, event: &Event) -> Vec<String> {
-        let (Some(entry), Some(data)) = (self.models.get(&event.model), &event.data) else { return Vec::new() };
+        let (Some(entry), Some(data)) = (self.core.models.get(&event.model), &event.data) else { return Vec::new() };
         let record = &entry.model.record;
         if record.unique.is_empty() {
             return Vec::new();
         }
-        let carried = self.carried(&event.model, data.clone(), event.position, Position::MAX).await;
+        let carried =
+            carried(&*self.core.stores.event, &event.model, data.clone(), event.position, Position::MAX).await;
         let forms = [Some(data.clone()), carried.ok()];
         let values = forms.iter().flatten().filter_map(|data| data.to_value().ok());
         values.flat_map(|value| unique::keys(record, &value)).map(|key| key.key).collect()

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use snaphook_driver::{Json, Provenance};
 
-use super::Engine;
-use super::command::HookDecision;
-use super::error::{Error, ErrorKind};
-use super::fit::{Fitting, Misfit, fit, try_fit};
-use super::models::Entry;
+use super::Writes;
+use crate::catalog::FieldError;
 use crate::catalog::document::Document;
-use crate::catalog::{Effort, FieldError, Model, Schema, on_large_stack};
+use crate::engine::amended::check_amended;
+use crate::engine::command::HookDecision;
+use crate::engine::error::{Error, ErrorKind};
+use crate::engine::models::Entry;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::hooks::stats::shorten;
@@ -22,7 +22,7 @@ pub(super) enum Decided {
     Stop { error: Error, decisions: Vec<HookDecision> },
 }
 
-impl Engine {
+impl Writes {
     /// Runs the chain in order; each hook sees what the one before it made of the data. The first that refuses or
     /// fails stops the change. `trees` holds the memory of what hooks made of the data.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
@@ -40,11 +40,11 @@ impl Engine {
         let mut decisions = Vec::new();
         for hook in chain {
             let mut amended = None;
-            let mut run = self.host.run_unsettled(hook, &context).await;
+            let mut run = self.core.host.run_unsettled(hook, &context).await;
             // Before the run is counted, and also if it only looked on.
             if let Outcome::Amend(data) = &run.outcome {
                 let checked = match hold(trees, data) {
-                    Ok(()) => self.check_amended(&entry.model, data, hook).await,
+                    Ok(()) => check_amended(&self.core.workers, &entry.model, data, hook).await,
                     Err(failure) => Err(failure),
                 };
                 match checked {
@@ -56,7 +56,7 @@ impl Engine {
             if collect {
                 decisions.push(decision(hook, &run));
             }
-            let run = self.host.settle(hook, &context, run);
+            let run = self.core.host.settle(hook, &context, run);
             if matches!(run.outcome, Outcome::Amend(_))
                 && let Some(amended) = amended
             {
@@ -90,51 +90,6 @@ fn hold(trees: &Lease<&Share>, data: &Json) -> Result<(), Failure> {
         message: format!("the data that the hook returned needs too much memory: {shortage}"),
         limit: None,
     })
-}
-
-impl Engine {
-    /// Amended data is validated like a client's.
-    async fn check_amended(&self, model: &Model, data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
-        let document = read_amended(data, hook)?;
-        fit(&self.workers, &model.record.id, &model.schema, document, AMENDED)
-            .await
-            .map_err(|misfit| unfit(misfit, hook))
-    }
-}
-
-/// The same on the caller's thread, which may be held as long as it takes: only where nobody else is served.
-pub(super) fn check_amended_here(schema: &Schema, data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
-    let mut document = read_amended(data, hook)?;
-    on_large_stack(|| try_fit(schema, &mut document, AMENDED, &Effort::whole(None, None)))
-        .map_err(|misfit| unfit(misfit, hook))?;
-    Ok(document)
-}
-
-const AMENDED: Fitting = Fitting { prefix: "", defaults: false };
-
-fn read_amended(data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
-    Document::parse(data).map_err(|error| Failure {
-        cause: FailureCause::Amend,
-        message: format!("hook `{}` amended data that cannot be read: {error}", hook.label()),
-        limit: None,
-    })
-}
-
-fn unfit(misfit: Misfit, hook: &BoundHook) -> Failure {
-    let (cause, message) = match misfit {
-        Misfit::Errors(errors) => {
-            let first =
-                errors.first().map_or_else(String::new, |error| format!(": {} {}", error.pointer, error.message));
-            (FailureCause::Amend, format!("amended data that does not fit the schema{first}"))
-        }
-        Misfit::TooLarge(message) | Misfit::TooComplex(message) => {
-            (FailureCause::Amend, format!("amended data that is not taken: {message}"))
-        }
-        Misfit::Unknown(error) => {
-            (FailureCause::Overloaded, format!("amended data that could not be checked: {error}"))
-        }
-    };
-    Failure { cause, message: format!("hook `{}` {message}", hook.label()), limit: None }
 }
 
 fn failed(hook: &BoundHook, failure: Failure) -> Error {

@@ -3,20 +3,20 @@
 //! Whoever retries or drops a record claims its instance first: no hook runs twice for two requests, and the hooks of one
 //! instance run one after the other. Claims are in memory: a crash ends them together with what they were taken for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::stream;
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, Stream};
-use tokio::sync::Notify;
 
-use super::delivery::{backoff, error_record};
-use super::error::{Error, ErrorKind, Result};
-use super::jobs::{Job, JobInfo};
-use super::{Engine, stopped_signal};
+use super::Deliveries;
+use super::claims::Claim;
+use super::delivery::{backoff, error_record, run_post_hook};
 use crate::config::Phase;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::jobs::{Job, JobInfo};
 use crate::hooks::context::{FailureCause, Outcome};
 
 /// Records that a bulk retry reads at once.
@@ -24,101 +24,59 @@ const PAGE: u32 = 64;
 /// Instances whose records a bulk retry works on at once.
 const RETRIES_MAX: usize = 32;
 
-/// Instances whose records somebody works on.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    taken: Mutex<HashSet<Stream>>,
-    released: Notify,
-}
-
-/// Given back when it is dropped.
-struct Claim<'a> {
-    claims: &'a Claims,
-    stream: Stream,
-}
-
-impl Claims {
-    /// `None` if somebody has it.
-    fn take(&self, stream: &Stream) -> Option<Claim<'_>> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.clone());
-        taken.then(|| Claim { claims: self, stream: stream.clone() })
-    }
-
-    /// Waits until nobody has it.
-    async fn wait(&self, stream: &Stream) -> Claim<'_> {
-        loop {
-            let released = self.released.notified();
-            tokio::pin!(released);
-            // From here on no release is missed.
-            released.as_mut().enable();
-            if let Some(claim) = self.take(stream) {
-                return claim;
-            }
-            released.await;
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.claims.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.stream);
-        self.claims.released.notify_waiters();
-    }
-}
-
-impl Engine {
+impl Deliveries {
     /// Failed runs, oldest first: one page.
     pub async fn errors(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         self.check_readable()?;
-        Ok(self.stores.error.list(query).await?)
+        Ok(self.core.stores.error.list(query).await?)
     }
 
     /// How many there are of a model and a hook, or of all.
     pub async fn count_errors(&self, query: &ErrorQuery) -> Result<u64> {
         self.check_readable()?;
-        Ok(self.stores.error.count(query).await?)
+        Ok(self.core.stores.error.count(query).await?)
     }
 
     /// One failed run.
     pub async fn error(&self, id: &str) -> Result<ErrorRecord> {
         self.check_readable()?;
-        let record = self.stores.error.get(id).await?;
+        let record = self.core.stores.error.get(id).await?;
         record.ok_or_else(|| Error::not_found(format!("there is no error `{}`", id.escape_debug())))
     }
 
     /// Forgets one.
     pub async fn drop_error(&self, id: &str) -> Result<()> {
         let _claim = self.claim(&self.error(id).await?)?;
-        match self.stores.error.remove(id).await? {
+        match self.core.stores.error.remove(id).await? {
             true => Ok(()),
             false => Err(Error::not_found(format!("there is no error `{}`", id.escape_debug()))),
         }
     }
 
     /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
-    pub async fn retry_error(self: &Arc<Self>, id: &str) -> Result<bool> {
-        let (engine, id) = (Arc::clone(self), id.to_owned());
+    pub async fn retry_error(&self, id: &str) -> Result<bool> {
+        let (deliveries, id) = (self.clone(), id.to_owned());
         // A post hook has effects: what it came to is written down, whoever waits for it.
         let retry = async move {
-            let _claim = engine.claim(&engine.error(&id).await?)?;
+            let _claim = deliveries.claim(&deliveries.error(&id).await?)?;
             // Read under the claim: who had it before may have dealt with it.
-            let record = engine.error(&id).await?;
-            engine.retry(record).await
+            let record = deliveries.error(&id).await?;
+            deliveries.retry(record).await
         };
-        self.commit(retry).await
+        self.core.commit(retry).await
     }
 
     /// Starts a job that retries all that match, side by side across instances, in the order of the log within one.
-    pub async fn start_retry(self: &Arc<Self>, query: &ErrorQuery) -> Result<JobInfo> {
-        self.check_available()?;
+    pub async fn start_retry(&self, query: &ErrorQuery) -> Result<JobInfo> {
+        self.core.availability.check()?;
         let total = self.count_errors(query).await?;
-        let job = self.jobs.start(total)?;
+        let job = self.core.jobs.start(total)?;
         let info = job.info();
-        let (engine, query) = (Arc::clone(self), query.clone());
+        let (deliveries, query) = (self.clone(), query.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = engine.retry_all(&job, query) => ended,
-                () = stopped_signal(engine.stopping.subscribe()) => {
+                ended = deliveries.retry_all(&job, query) => ended,
+                () = deliveries.core.stopping.begun() => {
                     Err(Error::new(ErrorKind::Unavailable, "the server stopped; what was not retried is kept"))
                 }
             };
@@ -132,7 +90,7 @@ impl Engine {
         let started = time::now();
         let mut query = ErrorQuery { limit: PAGE, after: None, ..query };
         while !job.is_cancelled() {
-            let records = self.stores.error.list(&query).await?.records;
+            let records = self.core.stores.error.list(&query).await?.records;
             let Some(last) = records.last() else { return Ok(()) };
             query.after = Some(last.id.clone());
             let mut streams: BTreeMap<Stream, Vec<String>> = BTreeMap::new();
@@ -167,7 +125,7 @@ impl Engine {
         loop {
             let claim = self.claims.wait(stream).await;
             // Somebody else may have had it meanwhile: then it is gone, or has failed again since this job began.
-            let Some(record) = self.stores.error.get(id).await?.filter(|record| record.time <= started) else {
+            let Some(record) = self.core.stores.error.get(id).await?.filter(|record| record.time <= started) else {
                 job.skipped();
                 return Ok(());
             };
@@ -179,7 +137,7 @@ impl Engine {
                 // There is no place for its hook, or the model store is away: that is no try.
                 Err(error) if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) => {
                     waited += 1;
-                    if job.is_cancelled() || self.pause(backoff(waited)).await.is_err() {
+                    if job.is_cancelled() || self.core.pause(backoff(waited)).await.is_err() {
                         return Ok(());
                     }
                     continue;
@@ -196,7 +154,7 @@ impl Engine {
     }
 
     async fn retry(&self, record: ErrorRecord) -> Result<bool> {
-        self.availability.check_model(&record.model)?;
+        self.core.availability.check_model(&record.model)?;
         let gone = || {
             Error::new(
                 ErrorKind::NotFound,
@@ -207,14 +165,14 @@ impl Engine {
             )
         };
         let phase = Phase::from_name(&record.phase).ok_or_else(gone)?;
-        let entry = self.models.get(&record.model).ok_or_else(gone)?;
+        let entry = self.core.models.get(&record.model).ok_or_else(gone)?;
         let hook = entry.chain(phase).iter().find(|hook| hook.binding().id.name == record.hook).ok_or_else(gone)?;
         let hook = Arc::clone(hook);
         let attempts = record.attempts.saturating_add(1);
-        let run = self.run_post_hook(&hook, &entry, &record.event, attempts).await?;
+        let run = run_post_hook(&self.core, &hook, &entry, &record.event, attempts).await?;
         match &run.outcome {
             Outcome::Accept | Outcome::Amend(_) | Outcome::Reject(_) => {
-                self.stores.error.remove(&record.id).await?;
+                self.core.stores.error.remove(&record.id).await?;
                 Ok(true)
             }
             // It did not run.
@@ -223,7 +181,7 @@ impl Engine {
             }
             Outcome::Failed(failure) => {
                 let renewed = error_record(&hook, &record.event, failure, &run, attempts);
-                self.stores.error.record(&ErrorRecord { id: record.id.clone(), ..renewed }).await?;
+                self.core.stores.error.record(&ErrorRecord { id: record.id.clone(), ..renewed }).await?;
                 Ok(false)
             }
         }
@@ -239,7 +197,7 @@ impl Engine {
     }
 
     fn check_readable(&self) -> Result<()> {
-        if self.stores.error.readable() {
+        if self.core.stores.error.readable() {
             return Ok(());
         }
         Err(Error::not_found(

@@ -7,11 +7,11 @@ use serde_json::json;
 use snaphook_driver::EventStore;
 use tokio::sync::Semaphore;
 
-use super::bindings::group_of;
-use super::command::{Change, Origin, WriteOptions, Written};
 use super::delivery::{LEASE, one_line};
-use super::testing::{Bench, bench_with, eventually, failed, input};
 use crate::config::Phase;
+use crate::engine::command::{Change, Origin, WriteOptions, Written};
+use crate::engine::group::group_of;
+use crate::engine::testing::{Bench, bench_with, eventually, failed, input};
 use crate::hooks::context::Outcome;
 
 const WRITES: &str = "[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\nread = ['*']\nwrite = ['*']\n";
@@ -123,7 +123,7 @@ async fn a_run_that_an_outage_disturbed_is_no_try() {
     bench.create("two", json!({})).await.unwrap();
     gate.add_permits(1);
     // The run has met the outage; the next ones find everything.
-    let counted = || bench.engine.metrics.post_failures.load(Ordering::Relaxed);
+    let counted = || bench.engine.core.metrics.post_failures.load(Ordering::Relaxed);
     eventually("a failure", || async { (counted() >= 1).then_some(()) }).await;
     bench.store.fails.store(false, Ordering::Relaxed);
     gate.add_permits(100);
@@ -148,10 +148,10 @@ async fn only_real_tries_count_across_a_restart() {
     for n in 0..40 {
         bench.create(&format!("i{n}"), json!({})).await.unwrap();
     }
-    let overloads = || bench.engine.metrics.post_failures.load(Ordering::Relaxed);
+    let overloads = || bench.engine.core.metrics.post_failures.load(Ordering::Relaxed);
     eventually("overloads", || async { (overloads() >= 60).then_some(()) }).await;
     // Each was claimed once, whatever happened to it since.
-    assert!(bench.engine.metrics.deliveries.load(Ordering::Relaxed) <= 32);
+    assert!(bench.engine.core.metrics.deliveries.load(Ordering::Relaxed) <= 32);
     gate.add_permits(1000);
     settled(&bench).await;
     assert!(bench.errors().await.is_empty());
@@ -165,10 +165,10 @@ async fn an_event_that_ends_the_server_is_given_up() {
     bench.bind(Phase::PostCreate, &[("h", "never")]).await;
     bench.create("one", json!({})).await.unwrap();
     let group = group_of("m").name;
-    eventually("a run", || async { (bench.engine.metrics.deliveries.load(Ordering::Relaxed) >= 1).then_some(()) })
+    eventually("a run", || async { (bench.engine.core.metrics.deliveries.load(Ordering::Relaxed) >= 1).then_some(()) })
         .await;
     // As after two crashes.
-    bench.engine.dispatcher.close(std::time::Duration::ZERO).await;
+    bench.engine.core.lanes.close(std::time::Duration::ZERO).await;
     let take = || async { bench.events.claim(&group, 1, LEASE).await.unwrap().pop() };
     let second = eventually("the lease ends", take).await;
     assert_eq!(second.attempt, 2);
@@ -194,7 +194,7 @@ async fn an_event_that_always_ends_the_server_does_not_run_once_more() {
     bench.create("one", json!({})).await.unwrap();
     eventually("a run", || async { (runs.load(Ordering::Relaxed) == 1).then_some(()) }).await;
     // As after four crashes: one of them may have had another cause.
-    bench.engine.dispatcher.close(std::time::Duration::ZERO).await;
+    bench.engine.core.lanes.close(std::time::Duration::ZERO).await;
     let group = group_of("m").name;
     let take = || async { bench.events.claim(&group, 1, LEASE).await.unwrap().pop() };
     for attempt in [2, 3, 4] {
@@ -225,11 +225,11 @@ async fn depth_is_the_cause_only_of_a_write_that_was_granted() {
         let origin = Origin { cause: Some(cause_of_eight), ..Origin::default() };
         bench.bind(Phase::PostCreate, &[("h", "write")]).await;
         let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
-        bench.engine.write("m", change, &WriteOptions::default(), &origin).await.unwrap();
+        bench.engine.writes.change("m", change, &WriteOptions::default(), &origin).await.unwrap();
         let errors =
             eventually("an error", || async { Some(bench.errors().await).filter(|all| !all.is_empty()) }).await;
         assert_eq!(errors[0].cause, cause);
-        let stats = bench.engine.hook_stats("m", Phase::PostCreate).unwrap();
+        let stats = bench.engine.deliveries.hook_stats("m", Phase::PostCreate).unwrap();
         assert_eq!(stats[0]["failures"][cause], 1, "{}", stats[0]);
     }
 }
@@ -269,7 +269,7 @@ async fn the_end_of_the_hooks_cannot_be_missed() {
     bench.code("never", |_, _| std::future::pending::<Outcome>());
     bench.bind(Phase::PostCreate, &[("h", "never")]).await;
     // As if the hooks were done at the very moment at which the event can be seen.
-    let waiters = Arc::clone(&bench.engine.waiters);
+    let waiters = Arc::clone(&bench.engine.core.waiters);
     *bench.store.applied.lock().unwrap() = Some(Box::new(move |events| waiters.settle(events[0].position)));
     let options = WriteOptions { wait: Some(std::time::Duration::from_secs(3600)), ..WriteOptions::default() };
     let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
@@ -301,11 +301,11 @@ async fn a_hook_that_ends_after_its_binding_leaves_the_server_ready() {
         bench.create(&format!("a{round}"), json!({})).await.unwrap();
         begun.acquire().await.unwrap().forget();
         let (options, origin) = (WriteOptions::default(), Origin::default());
-        bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin).await.unwrap();
+        bench.engine.definitions.delete_hooks("m", Phase::PostCreate, &options, &origin).await.unwrap();
         go.add_permits(1);
         // It acknowledges meanwhile.
         for _ in 0..100 {
-            assert_eq!(bench.engine.readiness().await.stores.len(), 0, "round {round}");
+            assert_eq!(bench.engine.operations.readiness().await.stores.len(), 0, "round {round}");
             tokio::task::yield_now().await;
         }
     }

@@ -1,12 +1,12 @@
-//! Lists and counts of instances, each within a budget that clients and hooks cannot raise.
+//! Instances as they are now: one, or lists and counts, each within a budget that clients and hooks cannot raise.
 
 use std::time::Duration;
 
-use snaphook_driver::{Budget, InstancePage, Limits};
+use snaphook_driver::{Budget, Instance, InstancePage, Limits};
 
-use super::Engine;
-use super::error::{Error, Result};
+use super::History;
 use crate::catalog::query::{self, QueryInput};
+use crate::engine::error::{Error, Result};
 
 /// What one list or count may cost. Wait and time together stay below five seconds.
 const LIMITS: Limits = Limits {
@@ -17,7 +17,25 @@ const LIMITS: Limits = Limits {
     wait: Duration::from_millis(1500),
 };
 
-impl Engine {
+impl History {
+    /// One instance, as it is now.
+    pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
+        self.core.availability.check_model(model)?;
+        match self.core.stores.model.get(model, id).await? {
+            Some(instance) => Ok(instance),
+            None => {
+                self.core.models.require(model)?;
+                let shown: String = id.chars().take(128).collect();
+                Err(Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug())))
+            }
+        }
+    }
+
+    /// Whether data of the model may have something at each of the paths.
+    pub fn check_fields(&self, model: &str, paths: &[String]) -> Result<()> {
+        query::check_fields(&self.core.models.require(model)?.model, paths).map_err(Error::bad_request)
+    }
+
     /// A page of instances.
     pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
         self.page(model, input, &Budget::new(LIMITS)).await
@@ -36,16 +54,16 @@ impl Engine {
     }
 
     async fn page(&self, model: &str, input: &QueryInput, budget: &Budget) -> Result<InstancePage> {
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
         let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
-        Ok(self.stores.model.query(model, &query, budget).await?)
+        Ok(self.core.stores.model.query(model, &query, budget).await?)
     }
 
     async fn count_within(&self, model: &str, input: &QueryInput, budget: &Budget) -> Result<u64> {
-        self.availability.check_model(model)?;
-        let entry = self.models.require(model)?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
         let filter = query::check(&entry.model, input).map_err(Error::bad_request)?.filter;
-        Ok(self.stores.model.count(model, &filter, budget).await?)
+        Ok(self.core.stores.model.count(model, &filter, budget).await?)
     }
 }

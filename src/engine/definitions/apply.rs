@@ -8,23 +8,23 @@ use serde::Deserialize;
 use serde_json::Value;
 use snaphook_driver::{Json, json};
 
-use super::Engine;
-use super::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
-use super::error::{Error, ErrorKind, Result};
-use super::input::Renames;
+use super::Definitions;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
+use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::input::Renames;
 
 /// Steps that others may take first before it is given up.
 const RACES_MAX: u32 = 10;
 /// Delay before it is looked at what is left to do.
 const RACE_PAUSE: Duration = Duration::from_millis(200);
 
-impl Engine {
+impl Definitions {
     /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
     /// file names too. Gives the steps that were taken.
-    pub async fn apply(self: &Arc<Self>, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
+    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
         let folder = directory.to_owned();
         let files = tokio::task::spawn_blocking(move || read_directory(&folder))
             .await
@@ -37,13 +37,13 @@ impl Engine {
     }
 
     /// The same for files that were read already.
-    pub async fn apply_files(self: &Arc<Self>, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
+    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
         let mut done = Vec::new();
         let mut lost = 0;
         'plan: loop {
             // What other nodes have done already is not to be done again.
-            self.reached(self.stores.event.head().await?).await?;
-            let states: Vec<ModelState> = self.models().iter().map(state).collect();
+            self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+            let states: Vec<ModelState> = self.all().iter().map(state).collect();
             for step in plan(files, &states) {
                 match self.carry_out(&step, origin).await {
                     Ok(()) => done.push(step),
@@ -60,14 +60,14 @@ impl Engine {
         }
     }
 
-    async fn carry_out(self: &Arc<Self>, step: &Step, origin: &Origin) -> Result<()> {
+    async fn carry_out(&self, step: &Step, origin: &Origin) -> Result<()> {
         let options = WriteOptions::default();
         match step {
             Step::CreateModel { id, document } => {
-                self.create_model(id, input(document)?, &options, origin).await?;
+                self.create(id, input(document)?, &options, origin).await?;
             }
             Step::ChangeModel { id, document, .. } => {
-                self.update_model(id, input(document)?, &options, origin).await?;
+                self.update(id, input(document)?, &options, origin).await?;
             }
             Step::PutHooks { model, phase, chain, .. } => {
                 let chain = chain.iter().map(binding).collect();
