@@ -158,13 +158,13 @@ fn host(config: &Config) -> HookHost {
 
 /// Checks code as a server does when it is bound.
 async fn prepare(host: &HookHost, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>> {
-    if host.is_native(engine) {
+    if host.code.is_native(engine) {
         // Before, since it may be the last thing that this process does.
         output::warn(format!(
             "native code is {NOT_SANDBOXED}: it is loaded into this process and can do whatever you can"
         ));
     }
-    host.prepare(engine, candidate).await.map_err(|error| {
+    host.code.prepare(engine, candidate).await.map_err(|error| {
         let place = match (error.line, error.column) {
             (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
             (Some(line), None) => format!(" (line {line})"),

@@ -110,7 +110,7 @@ impl Engine {
             Arc::new(StoredArtifacts(Arc::clone(&core.stores.event))),
         );
         for hook in core.models.all().iter().flat_map(|entry| entry.hooks()) {
-            core.host.load_library(hook).await;
+            core.host.libraries.load(hook).await;
         }
         lists::sweep(&core.stores.event, &core.models, &core.tail).await?;
         dispatcher::start(&core);

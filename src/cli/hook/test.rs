@@ -90,7 +90,7 @@ impl Test {
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;
         let run = run_once(&host, &engine, (&code, language), id, &context).await;
-        let sandbox = host.is_native(&engine).then_some(NOT_SANDBOXED);
+        let sandbox = host.code.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
         let (run, top_level) = run?;
         if self.json {
@@ -190,7 +190,7 @@ async fn run_once(
     let binding =
         Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None, language };
     let hook = host.bind(binding, Some(prepared));
-    Ok((host.run(&hook, context).await, top_level))
+    Ok((host.runs.run(&hook, context).await, top_level))
 }
 
 fn print(run: &Run, top_level: Option<&TopLevel>, sandbox: Option<&str>) -> Result<()> {

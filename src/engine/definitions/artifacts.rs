@@ -40,7 +40,7 @@ impl Definitions {
         binding: &BindingInput,
         pointer: &str,
     ) -> Result<(Vec<u8>, Option<String>)> {
-        let is_native = self.core.host.is_native(&binding.engine);
+        let is_native = self.core.host.code.is_native(&binding.engine);
         match &binding.code {
             BindingCode::Inline(_) | BindingCode::Artifact(_) if is_native => Err(cannot_bind(
                 format!("{pointer}/library"),

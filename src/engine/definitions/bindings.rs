@@ -125,11 +125,11 @@ impl Definitions {
                 tracing::info!("loading native library `{library}` for `{phase}`, hook `{name}`");
             }
             let candidate = Candidate { code: &code, phase, name: &name, language: binding.language };
-            let prepared = self.core.host.prepare(&binding.engine, candidate).await;
+            let prepared = self.core.host.code.prepare(&binding.engine, candidate).await;
             checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
             let artifact = format!("{:x}", Sha256::digest(&code));
             if let Some(library) = &library {
-                let warning = self.core.host.checked_library(library, &format!("sha256:{artifact}"));
+                let warning = self.core.host.libraries.checked(library, &format!("sha256:{artifact}"));
                 if options.dry_run {
                     tracing::warn!("a dry run has a lasting effect: {warning}");
                     checked.warnings.push(warning);

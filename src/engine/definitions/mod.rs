@@ -72,7 +72,7 @@ impl Definitions {
     pub async fn look_at_libraries(&self, model: &Model) {
         let Some(entry) = self.core.models.get(&model.record.id) else { return };
         for hook in entry.hooks() {
-            self.core.host.look_at_library(hook).await;
+            self.core.host.libraries.look_at(hook).await;
         }
     }
 

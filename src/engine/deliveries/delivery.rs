@@ -331,7 +331,7 @@ fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>
 }
 
 async fn run_judged(core: &Core, hook: &BoundHook, context: &Context) -> Run {
-    core.host.run_checked(hook, context, |run| judge(run, context)).await
+    core.host.runs.checked(hook, context, |run| judge(run, context)).await
 }
 
 /// Runs one hook of one event, outside the group; for retries by hand.

@@ -14,13 +14,13 @@ impl Deliveries {
     /// The last 200 log lines of a phase's runs.
     pub fn hook_log(&self, model: &str, phase: Phase) -> Result<Vec<PhaseLine>> {
         self.core.models.require(model)?;
-        Ok(self.core.host.phase_log(model, phase).lines())
+        Ok(self.core.host.logs.phase(model, phase).lines())
     }
 
     /// The lines that are kept, then those from now on.
     pub fn follow_hook_log(&self, model: &str, phase: Phase) -> Result<BoxStream<'static, PhaseLine>> {
         self.core.models.require(model)?;
-        let (lines, receiver) = self.core.host.phase_log(model, phase).follow();
+        let (lines, receiver) = self.core.host.logs.phase(model, phase).follow();
         let live = stream::unfold(receiver, |mut receiver| async move {
             use tokio::sync::broadcast::error::RecvError;
             loop {
@@ -37,7 +37,7 @@ impl Deliveries {
     /// Every run of every hook that ends from now on, and every native library that is loaded or cannot be. One that
     /// cannot keep up misses some, and is told how many.
     pub fn follow_hooks(&self) -> BoxStream<'static, Told> {
-        self.core.host.follow().take_until(self.core.stopping.begun()).boxed()
+        self.core.host.logs.follow().take_until(self.core.stopping.begun()).boxed()
     }
 
     /// One object per hook of the phase.

@@ -39,8 +39,8 @@ impl Operations {
         {
             metrics::gauge(&mut out, "snaphook_errors", "Post hooks that failed for good and are kept", errors);
         }
-        metrics::libraries(&mut out, &self.core.host.libraries());
-        self.core.host.engine_facts().for_each(|fact| metrics::fact(&mut out, fact));
+        metrics::libraries(&mut out, &self.core.host.libraries.counts());
+        self.core.host.code.engine_facts().for_each(|fact| metrics::fact(&mut out, fact));
         out
     }
 

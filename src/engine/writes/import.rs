@@ -176,7 +176,7 @@ impl Writes {
         let phases = if upsert { &[Phase::PreCreate, Phase::PreUpdate][..] } else { &[Phase::PreCreate][..] };
         let mut hooks = phases.iter().flat_map(|phase| entry.chain(*phase));
         hooks.any(|hook| {
-            self.core.host.is_native(&hook.binding().engine) || !self.core.host.granted(hook).read.is_empty()
+            self.core.host.code.is_native(&hook.binding().engine) || !self.core.host.granted(hook).read.is_empty()
         })
     }
 

@@ -40,7 +40,7 @@ impl Writes {
         let mut decisions = Vec::new();
         for hook in chain {
             let mut amended = None;
-            let mut run = self.core.host.run_unsettled(hook, &context).await;
+            let mut run = self.core.host.runs.unsettled(hook, &context).await;
             // Before the run is counted, and also if it only looked on.
             if let Outcome::Amend(data) = &run.outcome {
                 let checked = match hold(trees, data) {
@@ -56,7 +56,7 @@ impl Writes {
             if collect {
                 decisions.push(decision(hook, &run));
             }
-            let run = self.core.host.settle(hook, &context, run);
+            let run = self.core.host.runs.settle(hook, &context, run);
             if matches!(run.outcome, Outcome::Amend(_))
                 && let Some(amended) = amended
             {

@@ -173,7 +173,7 @@ pub(super) async fn concurrency(subject: &Subject) {
         tokio::spawn(async move {
             let context =
                 stage.context(Task::Add, Phase::PreCreate, &format!("i-{index}"), &format!(r#"{{"n":{index}}}"#));
-            (index, stage.host.run(&hook, &context).await.outcome)
+            (index, stage.host.runs.run(&hook, &context).await.outcome)
         })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -192,7 +192,7 @@ pub(super) async fn state(subject: &Subject) {
     let Some(stage) = subject.stage(&["state/call", "state/reuse"]).await else { return };
     let hook = stage.bind(subject, Task::Count, Phase::PreCreate).await.unwrap_or_else(|error| panic!("{error}"));
     let context = stage.context(Task::Count, Phase::PreCreate, "i-1", "{}");
-    let count = async || match stage.host.run(&hook, &context).await.outcome {
+    let count = async || match stage.host.runs.run(&hook, &context).await.outcome {
         Outcome::Amend(data) => data.as_str().replace(' ', ""),
         Outcome::Failed(failure) => failure.cause.as_str().to_owned(),
         other => format!("{other:?}"),
