@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 
-use super::{Failure, Global, Result, output, rebuild};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::{output, rebuild};
 use crate::catalog::files::read_what_is_whole;
 use crate::config::{self, Config, ConfigHandle};
 use crate::drivers::{self, Stores};

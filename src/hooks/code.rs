@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use super::engines::{PrepareError, Prepared};
+use super::engines::engine::{PrepareError, Prepared};
 use super::grants::{Granted, HookId};
 use super::library::{self, Stamp};
 use crate::config::Config;

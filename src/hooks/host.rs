@@ -27,7 +27,7 @@ pub use super::binding::{Binding, HookInfo, Mode};
 pub use super::bound::BoundHook;
 use super::capabilities::process::Processes;
 use super::code::{Code, Followed};
-use super::engines::{Engine, HookState, Prepared, TopLevel};
+use super::engines::engine::{Engine, HookState, Prepared, TopLevel};
 use super::grants::Granted;
 use super::places::Places;
 use super::session::Services;

@@ -12,6 +12,7 @@ mod fair;
 pub mod feed;
 pub mod grants;
 pub mod host;
+mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;

@@ -5,9 +5,9 @@ use serde::Serialize;
 use snaphook_driver::{ErrorQuery, ErrorRecord};
 
 use super::problem::{Problem, Result};
-use super::query::Query;
+use super::query::{DRY_RUN, Query};
 use super::reply::{Reply, Response};
-use super::request::{Call, DRY_RUN, Verb};
+use super::request::{Call, Verb};
 use super::{id, list};
 
 /// `GET /errors`

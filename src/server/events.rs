@@ -10,7 +10,7 @@ use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
 use super::request::{Call, Verb};
-use super::{id, list, place, sse};
+use super::{id, list, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -18,7 +18,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 pub(super) async fn list(call: &Call) -> Result<Response> {
     only_get(call)?;
     let mut query = call.query()?;
-    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
+    let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
@@ -33,7 +33,7 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
     id::instance(id)?;
     only_get(call)?;
     let mut query = call.query()?;
-    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
+    let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     query.finish()?;
     let page = call.engine().history.instance_events(model, id, after, limit).await?;
@@ -54,7 +54,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         None => after,
     };
     let after = match after {
-        Some(after) => after.find(call).await?,
+        Some(after) => call.find(&after).await?,
         None => call.engine().history.head(),
     };
     let app = Arc::clone(&call.app);

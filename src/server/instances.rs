@@ -86,7 +86,7 @@ async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
 async fn moment(call: &Call, text: &str) -> Result<At> {
     match time_or_place(text)? {
         Moment::Time(time) => Ok(At::Time(time)),
-        Moment::Place(place) => place.find(call).await.map(At::Position),
+        Moment::Place(place) => call.find(&place).await.map(At::Position),
     }
 }
 

@@ -11,11 +11,14 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use snaphook_driver::{Json, time};
 
+use super::place::{Place, read};
+use super::prepare::prepare;
 use super::replay::Replay;
-use super::{Place, prepare, read};
 use crate::catalog::SourceLanguage;
 use crate::catalog::files::{ModelFiles, read_directory};
-use crate::cli::{Failure, Global, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 use crate::config::{Config, ConfigHandle, DriverConfig, Phase};
 use crate::drivers::Stores;
 use crate::engine::command::Origin;

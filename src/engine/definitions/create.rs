@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use snaphook_driver::{CarryOver, EventKind, Expected, Holder, time};
 
+use super::Definitions;
 use super::define::NewDefinition;
 use super::event::definition_append;
 use super::faults::check_precondition;
-use super::{Definitions, lists};
-use crate::catalog::{FieldError, Model, ModelRecord, is_model_id};
+use crate::catalog::{FieldError, Model, ModelRecord, is_model_id, unique};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -70,7 +70,7 @@ impl Definitions {
             schema: definition.schema.text.clone(),
             indexes: definition.indexes.clone(),
             unique: definition.unique.clone(),
-            unique_ids: definition.unique.iter().map(|_| lists::new_id()).collect(),
+            unique_ids: definition.unique.iter().map(|_| unique::new_id()).collect(),
             hooks: BTreeMap::new(),
             hooked_since: BTreeMap::new(),
             position: 0,

@@ -24,11 +24,6 @@ use crate::engine::unstoppable::unstoppable;
 /// Keys that are taken or forgotten at once: about a millisecond of the event store's writer.
 const KEYS_AT_ONCE: usize = 200;
 
-/// The id of a new list.
-pub(super) fn new_id() -> String {
-    uuid::Uuid::now_v7().simple().to_string()
-}
-
 /// What the keys of a model's lists begin with.
 pub(super) fn all(record: &ModelRecord) -> Vec<String> {
     (0..record.unique.len()).map(|list| unique::prefix(record, list)).collect()

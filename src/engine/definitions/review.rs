@@ -9,7 +9,7 @@ use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuer
 
 use super::pace::Pace;
 use super::twins::Twins;
-use super::{LISTED_MAX, PAGE, lists};
+use super::{LISTED_MAX, PAGE};
 use crate::catalog::document::Document;
 use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, unique};
 use crate::drivers::Stores;
@@ -291,7 +291,7 @@ impl Review {
 
     /// The ids of the new definition's lists: a list whose values are the same as before keeps its id.
     pub(super) fn list_ids(&self) -> Vec<String> {
-        (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(lists::new_id)).collect()
+        (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(unique::new_id)).collect()
     }
 
     /// Lists whose keys have to be taken.

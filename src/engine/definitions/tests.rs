@@ -11,7 +11,6 @@ use super::super::command::{Change, Origin, WriteOptions};
 use super::super::gate::{Closed, Closing};
 use super::super::testing::{bench, eventually, input};
 use super::super::{ErrorKind, QueryInput};
-use super::lists;
 use crate::catalog::unique;
 
 #[tokio::test]
@@ -51,7 +50,7 @@ async fn keys_that_a_crash_left_are_forgotten() {
     let left: Vec<(String, Stream)> = (0..700)
         .map(|n| {
             (
-                format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { lists::new_id() } else { "0".repeat(32) }),
+                format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { unique::new_id() } else { "0".repeat(32) }),
                 Stream::of_instance("m", "x"),
             )
         })

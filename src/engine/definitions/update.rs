@@ -62,7 +62,7 @@ impl Definitions {
             updated_at: time::now(),
             ..old.record.clone()
         };
-        let mut new = Model::with_definition(record, &definition);
+        let mut new = definition.model(record);
         let mut pace = Pace::new(&self.core.tail);
         let outages = self.core.availability.begun();
         let mut head = self.core.tail.head();

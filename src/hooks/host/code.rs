@@ -15,7 +15,7 @@ use crate::hooks::artifacts::Artifacts;
 use crate::hooks::bound::BoundHook;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Failure, FailureCause};
-use crate::hooks::engines::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
+use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
 
 /// How long the code of a bound hook waits for its turn to be compiled.
 const LOAD_MAX: Duration = Duration::from_secs(30);

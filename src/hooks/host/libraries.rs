@@ -10,7 +10,7 @@ use super::logs::Logs;
 use crate::config::{Config, format_duration};
 use crate::hooks::bound::BoundHook;
 use crate::hooks::code::{Code, Followed, Found, Loading, Seen};
-use crate::hooks::engines::{Candidate, PrepareError};
+use crate::hooks::engines::engine::{Candidate, PrepareError};
 use crate::hooks::grants::HookId;
 use crate::hooks::library;
 use crate::hooks::loaded::Loaded;

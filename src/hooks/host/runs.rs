@@ -21,7 +21,7 @@ use crate::hooks::binding::Mode;
 use crate::hooks::bound::BoundHook;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
-use crate::hooks::engines::{CallReport, CallSettings};
+use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::hooks::stats::shorten;
 

@@ -12,7 +12,7 @@ use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
-use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use crate::hooks::engines::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
 use crate::hooks::testing::{Bench, config_text, context};

@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use super::cases::{DEEP, Expected, LARGE, Row};
-use super::{Subject, Task};
+use super::subject::{Subject, Task};
 use crate::config::{Config, Isolation, Phase};
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
-use crate::hooks::engines::{Candidate, Engine};
+use crate::hooks::engines::engine::{Candidate, Engine};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::hooks::testing::{self, Bench};
