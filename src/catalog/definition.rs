@@ -6,7 +6,7 @@ use std::sync::Arc;
 use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
-use super::model::ModelRecord;
+use super::model::{Model, ModelRecord};
 use super::schema::{Effort, Schema};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
@@ -72,6 +72,11 @@ impl Definition {
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
         Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
+    }
+
+    /// The model that has it, with this record.
+    pub fn model(&self, record: ModelRecord) -> Model {
+        Model { record, schema: Arc::clone(&self.schema) }
     }
 
     /// Whether a record says the same.

@@ -10,24 +10,18 @@ pub mod typescript;
 pub mod unique;
 
 mod definition;
+mod field_error;
 mod model;
 mod schema;
 
 pub use definition::{Definition, DefinitionError, ModelInput, change_of};
+pub use field_error::FieldError;
 pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use snaphook_schema::on_large_stack;
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};
 
 pub use crate::config::is_model_id;
-
-/// A message about one place of a document.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FieldError {
-    /// JSON Pointer.
-    pub pointer: String,
-    pub message: String,
-}
 
 /// Whether `id` may name an instance: `^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$`.
 pub fn is_instance_id(id: &str) -> bool {

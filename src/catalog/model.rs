@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Event, Json, ModelShape, Position, SortKey};
 
-use super::definition::Definition;
 use super::schema::Schema;
 use crate::config::Phase;
 
@@ -117,11 +116,6 @@ impl Model {
         let schema = Schema::compile_stored(&record.schema).map_err(|error| error.message)?;
         let schema = Arc::new(schema);
         Ok(Model { record, schema })
-    }
-
-    /// A model with a definition that is compiled already.
-    pub fn with_definition(record: ModelRecord, definition: &Definition) -> Model {
-        Model { record, schema: Arc::clone(&definition.schema) }
     }
 
     /// What the model store is told.

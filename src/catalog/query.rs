@@ -325,7 +325,7 @@ mod tests {
             created_at: 0,
             updated_at: 0,
         };
-        Model::with_definition(record, &definition)
+        definition.model(record)
     }
 
     #[track_caller]

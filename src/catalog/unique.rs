@@ -28,6 +28,11 @@ pub struct UniqueKey {
     pub key: String,
 }
 
+/// The id of a new list.
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
 /// The keys of one instance's data.
 pub fn keys(record: &ModelRecord, data: &Value) -> Vec<UniqueKey> {
     (0..record.unique.len())

@@ -7,7 +7,9 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Body, Client, path, with_query};
-use super::{Failure, Global, Result, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 use crate::catalog::SourceLanguage;
 use crate::catalog::files::{BindingFile, CodeFile, read_directory, without_model};
 use crate::catalog::plan::{HookState, ModelState, Step, plan};

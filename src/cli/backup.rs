@@ -9,7 +9,9 @@ use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use super::client::Client;
-use super::{Failure, Global, Result, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 use crate::config::Config;
 use crate::drivers::backup::{self, Counts, Header, Scanner};
 

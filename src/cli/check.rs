@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::client::{Client, path};
-use super::{Failure, Global, Result, apply, block_on, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::runtime::block_on;
+use super::{apply, output};
 use crate::catalog::files;
 use crate::config::{Config, FILE_DEFAULT, Grant};
 use crate::hooks::pattern::matches;

@@ -5,6 +5,7 @@
 //! other waiting.
 
 mod pass;
+mod paths;
 mod projects;
 mod runs;
 
@@ -17,16 +18,18 @@ use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::Client;
-use super::{Failure, Global, Result, output, serve};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::{output, serve};
 use pass::Pass;
+use paths::shown;
 use projects::Projects;
+use runs::LOOK;
 
 /// An editor writes a file in several steps; what happens within this time is one save.
 const SETTLE: Duration = Duration::from_millis(30);
 /// After a save the server leaves a native library alone until nobody writes to it any more; then it is looked at again.
 const LIBRARY_SETTLE: Duration = Duration::from_millis(200);
-/// How often a server that is gone is looked for.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Serve, bind each hook when its file is saved, and print every run
 ///
@@ -165,10 +168,4 @@ fn watch(directory: &Path, changes: mpsc::Sender<()>) -> Result<notify::Recommen
     .map_err(failed)?;
     watcher.watch(directory, RecursiveMode::Recursive).map_err(failed)?;
     Ok(watcher)
-}
-
-/// As seen from here.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Client, path, with_query};
-use super::{Failure, Global, Result, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 
 /// How often a progress bar looks.
 const LOOK: Duration = Duration::from_millis(100);

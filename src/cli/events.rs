@@ -7,7 +7,9 @@ use serde_json::Value;
 use snaphook_driver::Position;
 
 use super::client::{Client, with_query};
-use super::{Failure, Global, Result, output, skip};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::{output, skip};
 
 /// Wait before the first attempt to reach a server again, and the longest wait.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));

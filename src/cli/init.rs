@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::failure::Result;
 use super::hook::types;
-use super::{Result, output, templates};
+use super::{output, templates};
 
 /// Make a project: a configuration, a model, a hook in TypeScript
 ///

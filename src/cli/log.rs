@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Result};
+use super::failure::{Failure, Result};
 use crate::config::closest;
 
 /// The levels, from none to all.

@@ -11,28 +11,30 @@ mod dev;
 mod driver_host;
 mod errors;
 mod events;
+mod failure;
+mod global;
 mod hook;
 mod init;
 mod log;
 mod output;
 mod rebuild;
+mod runtime;
 mod secret;
 mod serve;
 mod skip;
 mod templates;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors};
-use crate::drivers;
+use self::failure::{Failure, Result};
+use self::global::Global;
+use self::runtime::block_on;
 #[cfg(target_os = "linux")]
 use crate::hooks::capabilities::process;
 use crate::hooks::engines;
-use client::Client;
 
 /// Models as a REST API over an event log, with sandboxed hooks around every change.
 ///
@@ -63,19 +65,6 @@ Examples:
                                                  keep a secret for hooks
 
 `snaphook help <command>` says more about each.";
-
-#[derive(Args, Debug)]
-struct Global {
-    /// Configuration file [default: config.toml, if it is there]
-    #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
-    config: Option<PathBuf>,
-    /// What to log to stderr: a level, or `target=level,…` [default: info for `serve` and `driver-host`, else warn]
-    #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
-    log: Option<String>,
-    /// Address of a running server [default: the one that the configuration names]
-    #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
-    url: Option<String>,
-}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -163,81 +152,6 @@ fn work(folder: &std::path::Path) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn work(_: &std::path::Path) -> Result<()> {
     Err(Failure::new("V8 workers are processes of Linux"))
-}
-
-/// A command without a server needs one thread.
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("no runtime: {error}")))?.block_on(work)
-}
-
-impl Global {
-    fn config(&self) -> Result<Config> {
-        Ok(Config::load_with(self.config.as_deref(), drivers::check)?)
-    }
-
-    fn client(&self) -> Result<Client> {
-        match &self.url {
-            Some(url) => Client::new(url, true),
-            None => Client::new(&self.config()?.url(), false),
-        }
-    }
-}
-
-/// Result of a command.
-type Result<T, E = Failure> = std::result::Result<T, E>;
-
-/// Why a command failed.
-#[derive(Debug)]
-enum Failure {
-    Message(String),
-    /// Nobody answers at the server's address.
-    NoServer(String),
-    /// The connection broke before an answer came.
-    Broken(String),
-    /// The server has no such thing.
-    NotFound(String),
-    /// The log does not have the position that was asked for.
-    PositionUnknown(String),
-    Config(ConfigErrors),
-    /// Stdout was closed by its reader.
-    OutputClosed,
-}
-
-impl Failure {
-    fn new(message: impl Into<String>) -> Self {
-        Failure::Message(message.into())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Message(message)
-            | Failure::NoServer(message)
-            | Failure::Broken(message)
-            | Failure::NotFound(message)
-            | Failure::PositionUnknown(message) => f.write_str(message),
-            Failure::Config(errors) => errors.fmt(f),
-            Failure::OutputClosed => f.write_str("nobody reads the output"),
-        }
-    }
-}
-
-impl From<ConfigErrors> for Failure {
-    fn from(errors: ConfigErrors) -> Self {
-        Failure::Config(errors)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    /// Of writing to stdout, the only thing that commands do with a plain `?`.
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::new(format!("cannot write the output: {error}")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Result};
+use super::failure::{Failure, Result};
 
 /// One line of the result.
 pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {

@@ -8,7 +8,9 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::client::Client;
-use super::{Failure, Global, Result, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 use crate::drivers::Stores;
 use crate::engine::Stuck;
 use crate::engine::replay::{self, Progress, Replayed};

@@ -9,7 +9,9 @@ use serde_json::Value;
 use snaphook_driver::SecureStore;
 
 use super::client::{Body, Client, path};
-use super::{Failure, Global, Result, output};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 use crate::drivers::{SECRET_BYTES_MAX, Stores, Vault, VaultError, is_secret_name};
 
 /// Keep, list and remove secrets: of a running server, or in its storage if none runs

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 
-use super::{Failure, Global, Result, output, rebuild};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::{output, rebuild};
 use crate::catalog::files::read_what_is_whole;
 use crate::config::{self, Config, ConfigHandle};
 use crate::drivers::{self, Stores};
@@ -128,7 +130,7 @@ async fn open_engine(
     bar.finish().await;
     match opened {
         Some(Ok(engine)) => {
-            let models = engine.models().len();
+            let models = engine.definitions.all().len();
             tracing::info!("models loaded: {models}, {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
             Ok(Some(engine))
         }
@@ -205,7 +207,7 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     let start = Instant::now();
     let directory: &Path = &config.hooks.directory;
     let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
-    let steps = engine.apply(directory, &origin).await.map_err(|error| {
+    let steps = engine.definitions.apply(directory, &origin).await.map_err(|error| {
         let line = format!("`hooks.apply` is true, but `{}` cannot be applied: {error}", directory.display());
         Failure::new(line)
     })?;
@@ -228,7 +230,7 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
 async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> {
     let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
     let (models, _) = read_what_is_whole(folder);
-    match engine.apply_files(&models, &origin).await {
+    match engine.definitions.apply_files(&models, &origin).await {
         Ok(steps) => steps.iter().try_for_each(output::line),
         Err(_) => Ok(()),
     }

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use snaphook_driver::Position;
 
 use super::client::{Body, path};
-use super::{Failure, Global, Result, output, rebuild};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::{output, rebuild};
 use crate::drivers::Stores;
 use crate::engine::replay::{Progress, Replayed};
 use crate::engine::skip::{inspect_offline, skip_offline};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rust_embed::RustEmbed;
 
-use super::{Failure, Result};
+use super::failure::{Failure, Result};
 
 #[derive(RustEmbed)]
 #[folder = "sdk/templates/"]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::document::{Section, Text, Value, list};
 use super::error::ConfigError;
 use super::http_pattern::HttpPattern;
-use super::{Grant, Phase, ProcessGrant, sections, suggest};
+use super::phase::Phase;
+use super::settings::{Grant, ProcessGrant};
+use super::{limits, suggest};
 
 /// Shortest and longest run of a granted program. A call may spend 5 minutes in the server; longer could never be used.
 const PROCESS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), PROCESS_TIMEOUT_MAX);
@@ -50,8 +52,8 @@ fn grant(mut section: Section<'_>) -> Grant {
         process: Vec::new(),
         secret: strings(section.value("secret"), "names of secrets or globs", glob),
         amend: false,
-        timeout: sections::timeout(&mut section),
-        memory_bytes: sections::memory(&mut section),
+        timeout: limits::timeout(&mut section),
+        memory_bytes: limits::memory(&mut section),
     };
     let of_post = |value: &Value<'_>| {
         usable(value, &grant.phases, phases.by_name, |phase| !phase.is_pre(), "only post phases have it");

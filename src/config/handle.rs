@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::error::ConfigErrors;
-use super::{Config, DriverConfig};
+use super::settings::{Config, DriverConfig, Grant};
 
 /// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
 pub struct ConfigHandle {
@@ -131,9 +131,8 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 /// Whether both grant the same, wherever in the file.
 fn same_grants(old: &Config, new: &Config) -> bool {
-    let unplaced = |config: &Config| -> Vec<_> {
-        config.grants.iter().map(|grant| super::Grant { line: 0, ..grant.clone() }).collect()
-    };
+    let unplaced =
+        |config: &Config| -> Vec<_> { config.grants.iter().map(|grant| Grant { line: 0, ..grant.clone() }).collect() };
     unplaced(old) == unplaced(new)
 }
 

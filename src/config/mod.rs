@@ -1,6 +1,6 @@
 //! config.toml: parsed, checked, with errors that point at the line.
 //!
-//! [`Config`] is what the rest of the server sees: every default filled in, every value checked. A file goes through
+//! [`Config`] is what the rest of the server sees: every default filled in, every value checked. A file goes through (`load`)
 //! `document` (text to keys, with lines), then `sections` and `grants` (keys to meaning); all faults of a file are told
 //! at once. [`ConfigHandle`] holds the configuration in force and loads it again while the server runs.
 
@@ -9,9 +9,12 @@ mod error;
 mod grants;
 mod handle;
 mod http_pattern;
+mod limits;
+mod load;
 mod phase;
 mod regular;
 mod sections;
+mod settings;
 mod suggest;
 mod units;
 mod watch;
@@ -19,284 +22,16 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
 pub use http_pattern::HttpPattern;
 pub use phase::Phase;
 pub use regular::read_regular;
+pub use settings::{
+    AuthMode, Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, ProcessGrant, ServerConfig,
+    V8Reset,
+};
 pub use suggest::closest;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 pub use watch::watch;
-
-use document::{Document, Section};
-
-/// The file that is read from the working directory.
-pub const FILE_DEFAULT: &str = "config.toml";
-/// Where the age identity is, unless the file says otherwise.
-const PRIVATE_KEY_DEFAULT: &str = "file:data/secret.key";
-
-/// The whole configuration, checked. Paths in it are absolute.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Folder of the file, absolute: relative paths are meant from here.
-    pub directory: PathBuf,
-    /// The file it came from; `None`: the built-in defaults.
-    pub file: Option<PathBuf>,
-    pub server: ServerConfig,
-    pub auth: AuthMode,
-    pub plugins_directory: PathBuf,
-    pub hooks: HooksConfig,
-    pub secure: DriverConfig,
-    /// `private-key` of the secure storage: where the age identity is, `file:PATH` or `env:NAME`.
-    pub private_key: String,
-    pub event: DriverConfig,
-    pub model: DriverConfig,
-    pub error: DriverConfig,
-    pub grants: Vec<Grant>,
-}
-
-/// `[server]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerConfig {
-    pub mount_address: SocketAddr,
-    /// Starts with `/`, does not end with one unless it is `/`.
-    pub mount_path: String,
-    pub max_body_bytes: usize,
-    /// Threads that serve requests; 0 in the file becomes the number of cores here.
-    pub workers: usize,
-    /// `limits.memory`: what requests may hold together.
-    pub memory_bytes: usize,
-}
-
-/// `[auth] mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMode {
-    Tokens,
-    Open,
-}
-
-/// `[hooks]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HooksConfig {
-    pub directory: PathBuf,
-    pub apply: bool,
-    pub cache: PathBuf,
-    pub limits: Limits,
-    pub isolation: Isolation,
-    /// Calls of one hook at once.
-    pub concurrency: usize,
-    pub v8_reset: V8Reset,
-    /// Tries of a post hook before it goes to the error store.
-    pub attempts_max: u32,
-}
-
-/// What a hook's call may use, before grants raise it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Wall clock of one call, without the time that the host needs for capabilities.
-    pub timeout: Duration,
-    /// All memories and tables of the sandbox.
-    pub memory_bytes: usize,
-}
-
-/// `isolation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// A fresh sandbox for each call.
-    Call,
-    /// One sandbox serves many calls of one hook.
-    Reuse,
-}
-
-/// `[hooks.v8] reset`: how a hook's next call finds V8 as it was before the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum V8Reset {
-    /// The memory of the process is restored, where the kernel can tell what was written.
-    Auto,
-    /// Each call has a process of its own.
-    Fork,
-}
-
-/// `[driver-…-storage]`: the driver's name and the rest of its table.
-#[derive(Clone, PartialEq)]
-pub struct DriverConfig {
-    pub driver: String,
-    /// `env:` references are resolved; `secret:` ones stand as they are until the secure storage is open.
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Line of `driver` or of the table, for messages; `None` if the file has no such table.
-    pub line: Option<usize>,
-    /// Lines of the settings that are in the file, for messages.
-    pub lines: BTreeMap<String, usize>,
-    /// Values of the settings that came from the environment: messages must not show them.
-    pub hidden: Vec<String>,
-}
-
-/// Names the settings without their values, which may be secrets.
-impl fmt::Debug for DriverConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings: Vec<_> = self.settings.keys().collect();
-        f.debug_struct("DriverConfig")
-            .field("driver", &self.driver)
-            .field("settings", &settings)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One `[[grants]]` table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grant {
-    /// Line in the file, for messages.
-    pub line: usize,
-    /// Glob over model ids.
-    pub model: String,
-    pub phases: Vec<Phase>,
-    /// Glob over hook names, or `sha256:…` of the artifact.
-    pub hook: String,
-    /// Globs over model ids.
-    pub read: Vec<String>,
-    pub write: Vec<String>,
-    /// `[METHOD ]URL` with `*`.
-    pub http: Vec<String>,
-    pub process: Vec<ProcessGrant>,
-    /// Names, globs.
-    pub secret: Vec<String>,
-    pub amend: bool,
-    pub timeout: Option<Duration>,
-    pub memory_bytes: Option<usize>,
-}
-
-/// One program that a grant opens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProcessGrant {
-    /// Absolute path.
-    pub program: PathBuf,
-    /// One glob per argument; the number of arguments must match.
-    pub args: Vec<String>,
-    /// Environment variables that the call may set, besides those with a value here.
-    pub env: BTreeMap<String, Option<String>>,
-    pub timeout: Duration,
-    pub memory_bytes: usize,
-    pub output_bytes: usize,
-}
-
-impl Config {
-    /// Reads and checks a file; `None`: [`FILE_DEFAULT`] in the working directory, or the defaults if there is none.
-    pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
-        Config::load_with(path, |_| Ok(()))
-    }
-
-    /// The same, and `check` says what only the layers above can know, such as the names of drivers. Its faults stand
-    /// among the others.
-    pub fn load_with(
-        path: Option<&Path>,
-        check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
-    ) -> Result<Config, ConfigErrors> {
-        let named = path.unwrap_or(Path::new(FILE_DEFAULT));
-        let fault =
-            |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
-        let working = std::env::current_dir().map_err(|error| fault(format!("no working directory: {error}")))?;
-        let file = working.join(named);
-        match path {
-            None if !file.exists() => {
-                let config = Config::defaults(&working);
-                check(&config).map(|()| config)
-            }
-            _ => Config::load_as(&file, &named.display().to_string(), check),
-        }
-    }
-
-    /// Reads and checks the file at an absolute path, called `name` in messages.
-    fn load_as(
-        file: &Path,
-        name: &str,
-        check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
-    ) -> Result<Config, ConfigErrors> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            ConfigErrors::new(name, vec![ConfigError::new(None, format!("cannot be read: {error}"))])
-        })?;
-        let (config, mut errors) = Config::read(&text, file.parent().unwrap_or(file), Some(file), &environment);
-        errors.extend(config.as_ref().and_then(|config| check(config).err()).into_iter().flat_map(|more| more.errors));
-        errors.extend(config.iter().flat_map(|config| grants::links(&config.grants)));
-        accept(config, name, errors)
-    }
-
-    /// What holds without a file: the defaults of all keys, except that it serves this machine alone and asks for no token.
-    /// Paths are meant from `directory`.
-    pub fn defaults(directory: &Path) -> Config {
-        let document = Document::new("", &environment);
-        let table = toml::de::DeTable::new();
-        let mut root = Section::root(&document, &table);
-        let mut config = sections::config(&document, &mut root, directory, None);
-        config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        config.auth = AuthMode::Open;
-        config
-    }
-
-    /// Checks the text of a file. `name` is what messages call it, `environment` what `env:NAME` stands for.
-    pub fn parse(
-        text: &str,
-        name: &str,
-        directory: &Path,
-        file: Option<&Path>,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Config, ConfigErrors> {
-        let (config, errors) = Config::read(text, directory, file, environment);
-        accept(config, name, errors)
-    }
-
-    /// What a text says, as far as it can be understood, and what is wrong with it.
-    fn read(
-        text: &str,
-        directory: &Path,
-        file: Option<&Path>,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> (Option<Config>, Vec<ConfigError>) {
-        let document = Document::new(text, environment);
-        let config = document.parse().map(|table| {
-            let mut root = Section::root(&document, &table);
-            let config = sections::config(&document, &mut root, directory, file);
-            root.finish();
-            config
-        });
-        (config, document.into_errors())
-    }
-
-    /// What the file is called in messages.
-    pub fn name(&self) -> String {
-        let working = std::env::current_dir().ok();
-        match &self.file {
-            Some(file) => {
-                let short = working.as_deref().and_then(|working| file.strip_prefix(working).ok()).unwrap_or(file);
-                short.display().to_string()
-            }
-            None => FILE_DEFAULT.to_owned(),
-        }
-    }
-
-    /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`.
-    pub fn url(&self) -> String {
-        let mut address = self.server.mount_address;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        format!("http://{address}{}", self.server.mount_path.trim_end_matches('/'))
-    }
-}
-
-fn accept(config: Option<Config>, name: &str, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
-    match config {
-        Some(config) if errors.is_empty() => Ok(config),
-        _ => Err(ConfigErrors::new(name, errors)),
-    }
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}

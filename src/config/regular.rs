@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::format_size;
+use super::units::format_size;
 
 /// The whole of a file of at most `bytes_max`. The error's text says what is there instead of a file.
 pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {

@@ -9,15 +9,12 @@ use serde_json::Map;
 
 use super::document::{Document, Section, Text};
 use super::error::ConfigError;
-use super::{
-    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, V8Reset, grants,
+use super::grants;
+use super::limits::{memory, timeout};
+use super::settings::{
+    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, V8Reset,
 };
 
-/// Shortest and longest wall clock of one call. Below a millisecond no sandbox starts; ten minutes is past any
-/// sensible pre hook, and a post hook that needs longer should hand its work on.
-const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mins(10));
-/// Least and most memory of one sandbox: an interpreter needs about a megabyte, 32-bit WebAssembly ends at 4 GiB.
-const MEMORY_BYTES: (usize, usize) = (1 << 20, 4 << 30);
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
 
@@ -208,16 +205,6 @@ fn v8_reset(hooks: &mut Section<'_>) -> V8Reset {
     let reset = v8.string("reset").and_then(|text| text.word(&[("auto", V8Reset::Auto), ("fork", V8Reset::Fork)]));
     v8.finish();
     reset.unwrap_or(V8Reset::Auto)
-}
-
-/// `timeout` of `[hooks]` and of a grant.
-pub(super) fn timeout(section: &mut Section<'_>) -> Option<Duration> {
-    section.duration("timeout", TIMEOUT.0, TIMEOUT.1)
-}
-
-/// `memory` of `[hooks]` and of a grant.
-pub(super) fn memory(section: &mut Section<'_>) -> Option<usize> {
-    section.size("memory", MEMORY_BYTES.0, MEMORY_BYTES.1)
 }
 
 /// The folder of compiled code: one of the user, as it serves all of a user's servers, or one beside the data where a user

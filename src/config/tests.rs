@@ -1,6 +1,8 @@
 //! Input to exact messages, and what the defaults are.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::{Config, ConfigErrors, ConfigHandle};
+use super::error::ConfigErrors;
+use super::handle::ConfigHandle;
+use super::settings::Config;
 
 /// An editor writes a file in several steps; what happens within this time is one change.
 const SETTLE: Duration = Duration::from_millis(100);

@@ -10,6 +10,8 @@ mod settings;
 mod stores;
 mod vault;
 
+#[cfg(test)]
+pub(crate) use guard::Faults;
 pub use node::node_id;
 pub use registry::{DRIVERS, check};
 pub use stores::{HostedStores, OpenError, Stores};

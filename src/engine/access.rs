@@ -1,25 +1,31 @@
-//! What hooks may do to the server's data: the same commands and questions as everybody's.
+//! What hooks may do to the server's data: the same commands and questions as everybody's. And where their code is kept.
 
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use snaphook_driver::{Event, EventFilter, EventQuery, Instance, InstancePage, Json, Position};
+use bytes::Bytes;
+use snaphook_driver::{Event, EventFilter, EventQuery, EventStore, Instance, InstancePage, Json, Position};
 
-use super::Engine;
-use super::command::{Change, Origin, Precondition, Seen, WriteOptions, Written};
-use super::delivery::DEPTH_MAX;
+use super::command::{Change, DEPTH_MAX, Origin, Precondition, Seen, WriteOptions, Written};
+use super::core::Core;
 use super::error::{Error, ErrorKind};
-use super::history::check_data;
+use super::history::{History, check_data};
+use super::writes::Writes;
 use crate::catalog::query;
 use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
+use crate::hooks::host::Artifacts;
 use crate::memory::tree_bytes;
 
-/// The engine, as the hook host sees it.
-pub(super) struct EngineAccess(pub(super) Weak<Engine>);
+/// The engine, as the hook host sees it. The engine has the host, so it is not held here.
+pub(super) struct EngineAccess(pub(super) Weak<Core>);
 
 impl EngineAccess {
-    fn engine(&self) -> Result<Arc<Engine>, AccessError> {
+    fn core(&self) -> Result<Arc<Core>, AccessError> {
         self.0.upgrade().ok_or_else(|| AccessError::new(AccessCode::Failed, "the server is stopping"))
+    }
+
+    fn history(&self) -> Result<History, AccessError> {
+        Ok(History { core: self.core()? })
     }
 
     /// What a hook expects, as the model version in which it has seen the instance. What it did not read it knows from
@@ -41,9 +47,9 @@ impl EngineAccess {
         change: Change,
         precondition: Precondition,
     ) -> Result<Instance, AccessError> {
-        let engine = self.engine()?;
+        let writes = Writes { core: self.core()? };
         if writer.cause.depth > DEPTH_MAX {
-            return Err(AccessError::new(AccessCode::Failed, engine.cycle(writer).await));
+            return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, writer).await));
         }
         let origin = Origin {
             actor: Some(writer.actor.clone()),
@@ -52,11 +58,11 @@ impl EngineAccess {
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
         // A client's body is counted where it is read; this one came another way.
-        let lease = engine.own_memory.lease();
+        let lease = writes.core.own_memory.lease();
         if let Change::Create { data, .. } | Change::Replace { data, .. } = &change {
             lease.grow(data.len() + tree_bytes(data.as_bytes())).map_err(Error::from)?;
         }
-        match engine.write(model, change, &options, &origin).await? {
+        match writes.change(model, change, &options, &origin).await? {
             Written::Created(instance) | Written::Updated(instance) | Written::Deleted(instance) => Ok(instance),
             Written::DryRun(_) => Err(AccessError::new(AccessCode::Failed, "the change was only tried")),
         }
@@ -66,22 +72,23 @@ impl EngineAccess {
 #[async_trait]
 impl Access for EngineAccess {
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
-        match self.engine()?.get(model, id).await {
+        let history = self.history()?;
+        match history.get(model, id).await {
             Ok(instance) => Ok(Some(instance)),
-            Err(error) if error.kind == ErrorKind::NotFound && self.engine()?.model(model).is_ok() => Ok(None),
+            Err(error) if error.kind == ErrorKind::NotFound && history.core.models.get(model).is_some() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     async fn query(&self, model: &str, text: &str) -> Result<InstancePage, AccessError> {
         let input = query::from_json(text).map_err(|message| AccessError::new(AccessCode::Invalid, message))?;
-        Ok(self.engine()?.query(model, &input).await?)
+        Ok(self.history()?.query(model, &input).await?)
     }
 
     async fn event(&self, position: Position) -> Result<Option<Event>, AccessError> {
         let Some(after) = position.checked_sub(1) else { return Ok(None) };
         let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
-        let page = self.engine()?.events(&query).await?;
+        let page = self.history()?.events(&query).await?;
         let event = page.events.into_iter().find(|event| event.position == position);
         event.iter().try_for_each(check_data)?;
         Ok(event)
@@ -123,9 +130,24 @@ impl Access for EngineAccess {
     }
 
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
-        let secret = self.engine()?.stores.vault.get(name).await;
+        let secret = self.core()?.stores.vault.get(name).await;
         let secret = secret.map_err(|error| AccessError::new(AccessCode::Failed, error.to_string()))?;
         Ok(secret.map(|secret| secret.expose().to_vec()))
+    }
+}
+
+/// The code of hooks, in the event store.
+pub(super) struct StoredArtifacts(pub(super) Arc<dyn EventStore>);
+
+#[async_trait]
+impl Artifacts for StoredArtifacts {
+    async fn code(&self, artifact: &str) -> std::result::Result<Bytes, String> {
+        let sha256 = artifact.strip_prefix("sha256:").unwrap_or(artifact);
+        match self.0.get_blob(sha256).await {
+            Ok(Some(bytes)) => Ok(bytes.into()),
+            Ok(None) => Err(format!("the event store does not have its code `{artifact}`; bind the hook again")),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -154,28 +176,26 @@ impl From<Error> for AccessError {
     }
 }
 
-impl Engine {
-    /// Spells out the loop that a chain of causes runs in.
-    async fn cycle(&self, writer: &Writer) -> String {
-        let mut hooks = vec![place(&writer.cause.hook)];
-        let mut position = writer.cause.position;
-        // The chain is as long as its depth says, so this ends.
-        for _ in 0..writer.cause.depth {
-            let query = EventQuery { after: position.saturating_sub(1), limit: 1, filter: EventFilter::default() };
-            let Ok(page) = self.stores.event.read(&query, None).await else { break };
-            let Some(cause) = page.events.into_iter().find_map(|event| event.cause) else { break };
-            hooks.push(place(&cause.hook));
-            position = cause.position;
-        }
-        hooks.reverse();
-        // From the last time that the newest hook ran before.
-        let newest = hooks.len() - 1;
-        let start = hooks[..newest].iter().rposition(|hook| *hook == hooks[newest]).unwrap_or(0);
-        format!(
-            "hooks set each other off {DEPTH_MAX} times in a row, so this write is refused: {}; let one of them look at `actor` or at the data before it writes",
-            hooks[start..].join(" > ")
-        )
+/// Spells out the loop that a chain of causes runs in.
+async fn cycle(events: &dyn EventStore, writer: &Writer) -> String {
+    let mut hooks = vec![place(&writer.cause.hook)];
+    let mut position = writer.cause.position;
+    // The chain is as long as its depth says, so this ends.
+    for _ in 0..writer.cause.depth {
+        let query = EventQuery { after: position.saturating_sub(1), limit: 1, filter: EventFilter::default() };
+        let Ok(page) = events.read(&query, None).await else { break };
+        let Some(cause) = page.events.into_iter().find_map(|event| event.cause) else { break };
+        hooks.push(place(&cause.hook));
+        position = cause.position;
     }
+    hooks.reverse();
+    // From the last time that the newest hook ran before.
+    let newest = hooks.len() - 1;
+    let start = hooks[..newest].iter().rposition(|hook| *hook == hooks[newest]).unwrap_or(0);
+    format!(
+        "hooks set each other off {DEPTH_MAX} times in a row, so this write is refused: {}; let one of them look at `actor` or at the data before it writes",
+        hooks[start..].join(" > ")
+    )
 }
 
 /// `invoice.postCreate` of `invoice.postCreate/mail`.
@@ -197,7 +217,7 @@ mod tests {
         let bench = bench().await;
         bench.model("m", input(json!({"name": {}}), &[])).await.unwrap();
         let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
-        let access = EngineAccess(Arc::downgrade(&bench.engine));
+        let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
         let writer = Writer { actor: "hook".to_owned(), cause, request_id: None };
         let update = async |data: &str, model_version: Option<u64>| {

@@ -14,8 +14,8 @@ use snaphook_driver::{
     Budget, Event, EventFilter, EventKind, EventQuery, Instance, InstancePage, Json, Position, Stream,
 };
 
+use super::amended::check_amended_here;
 use super::error::Result;
-use super::prehooks::check_amended_here;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
@@ -150,7 +150,7 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
             attempt: 1,
             depth: 0,
         };
-        let run = host.run_checked(hook, &context, |run| {
+        let run = host.runs.checked(hook, &context, |run| {
             if let Outcome::Amend(data) = &run.outcome
                 && let Err(failure) = check_amended_here(schema, data, hook)
             {

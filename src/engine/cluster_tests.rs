@@ -20,7 +20,7 @@ use crate::hooks::context::Outcome;
 /// Brings a node to where the log is.
 async fn caught_up(node: &Bench) {
     let head = snaphook_driver::EventStore::head(&*node.events).await.unwrap();
-    node.engine.reached(head).await.unwrap();
+    node.engine.history.reached(head).await.unwrap();
 }
 
 /// Every instance of a model, by id.
@@ -29,7 +29,7 @@ async fn instances(node: &Bench, model: &str) -> BTreeMap<String, Instance> {
     let mut query = QueryInput { limit: Some(100), ..QueryInput::default() };
     let mut all = BTreeMap::new();
     loop {
-        let page = node.engine.query(model, &query).await.unwrap();
+        let page = node.engine.history.query(model, &query).await.unwrap();
         all.extend(page.items.into_iter().map(|instance| (instance.id.clone(), instance)));
         match page.next {
             Some(next) => query.cursor = Some(next),
@@ -41,7 +41,8 @@ async fn instances(node: &Bench, model: &str) -> BTreeMap<String, Instance> {
 /// Nodes agree on everything that they derive.
 async fn agree(nodes: &[Bench], model: &str) -> BTreeMap<String, Instance> {
     let expected = instances(&nodes[0], model).await;
-    let models = |node: &Bench| node.engine.models().iter().map(|model| model.record.clone()).collect::<Vec<_>>();
+    let models =
+        |node: &Bench| node.engine.definitions.all().iter().map(|model| model.record.clone()).collect::<Vec<_>>();
     for node in &nodes[1..] {
         assert_eq!(instances(node, model).await, expected);
         assert_eq!(models(node), models(&nodes[0]));
@@ -67,12 +68,12 @@ async fn what_one_node_writes_the_other_reads() {
     let nodes = cluster(2).await;
     let (a, b) = (&nodes[0], &nodes[1]);
     let filter = EventFilter::default();
-    let mut follower = b.engine.follow(EventQuery { after: 0, limit: 100, filter });
+    let mut follower = b.engine.history.follow(EventQuery { after: 0, limit: 100, filter });
     a.model("m", input(json!({"n": {}}), &["n"])).await.unwrap();
     caught_up(b).await;
     for (writer, reader, n) in [(a, b, 1), (b, a, 2), (a, b, 3)] {
         let position = position(writer.create(&format!("i{n}"), json!({"n": n})).await.unwrap());
-        reader.engine.reached(position).await.unwrap();
+        reader.engine.history.reached(position).await.unwrap();
         assert_eq!(reader.data(&format!("i{n}")).await, format!("{{\"n\":{n}}}"));
         // Unique keys are the log's.
         assert_eq!(reader.create("x", json!({"n": n})).await.unwrap_err().kind, ErrorKind::NotUnique);
@@ -85,7 +86,7 @@ async fn what_one_node_writes_the_other_reads() {
     }
     assert_eq!(agree(&nodes, "m").await["i1"].revision, 41);
     // Listeners of one node hear what is written on the other, each event once and in order.
-    let head = b.engine.head();
+    let head = b.engine.history.head();
     let mut last = 0;
     while last < head {
         let next = tokio::time::timeout(Duration::from_secs(20), follower.next()).await.expect("an event");
@@ -94,7 +95,7 @@ async fn what_one_node_writes_the_other_reads() {
         last = position;
     }
     // What is asked for and does not come is not waited for without end.
-    let error = b.engine.reached(head + 1).await.unwrap_err();
+    let error = b.engine.history.reached(head + 1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     close(nodes).await;
 }
@@ -108,11 +109,13 @@ async fn a_node_that_comes_later_or_makes_its_store_again_has_the_same() {
         nodes[n % 2].create(&format!("i{n}"), json!({"n": n})).await.unwrap();
     }
     nodes[1].update("m", input(json!({"n": {}, "x": {"default": 7}}), &[])).await.unwrap();
-    nodes[0].engine.start_rebuild().await.unwrap();
+    nodes[0].engine.operations.start_rebuild().await.unwrap();
     // The others go on meanwhile.
     nodes[1].create("during", json!({"n": 1})).await.unwrap();
-    eventually("the rebuild is done", || async { (nodes[0].engine.rebuild_progress().state == "done").then_some(()) })
-        .await;
+    eventually("the rebuild is done", || async {
+        (nodes[0].engine.operations.rebuild_progress().state == "done").then_some(())
+    })
+    .await;
     let restarted = nodes.remove(1).restart().await;
     nodes.push(restarted);
     let all = agree(&nodes, "m").await;
@@ -206,7 +209,7 @@ async fn of_two_changes_of_one_model_one_wins() {
         }
         assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
         caught_up(a).await;
-        assert_eq!(a.engine.model("m").unwrap().record.version, version);
+        assert_eq!(a.engine.definitions.get("m").unwrap().record.version, version);
     }
     agree(&nodes, "m").await;
     close(nodes).await;
@@ -237,7 +240,7 @@ async fn a_model_is_deleted_with_what_others_write_meanwhile() {
         let delete = async {
             let (options, origin) = (WriteOptions::default(), Origin::default());
             loop {
-                match a.engine.delete_model("m", cascade, &options, &origin).await {
+                match a.engine.definitions.delete("m", cascade, &options, &origin).await {
                     Ok(_) => break,
                     // Never a deletion that leaves instances behind.
                     Err(error) if cascade => assert_eq!(error.kind, ErrorKind::Conflict, "{error}"),
@@ -253,7 +256,7 @@ async fn a_model_is_deleted_with_what_others_write_meanwhile() {
         caught_up(a).await;
         caught_up(b).await;
         for node in &nodes {
-            assert_eq!(node.engine.model("m").is_err(), cascade, "{cascade}");
+            assert_eq!(node.engine.definitions.get("m").is_err(), cascade, "{cascade}");
         }
         if cascade {
             // No key is held by what is gone.
@@ -299,7 +302,7 @@ async fn post_hooks_run_once_wherever_they_run() {
 
     // `Prefer: wait` waits for a hook that runs on another node; a wake-up reaches it long before it would look again.
     for node in &nodes[..2] {
-        node.engine.dispatcher.close(Duration::from_secs(5)).await;
+        node.engine.core.lanes.close(Duration::from_secs(5)).await;
     }
     let mut soonest = Duration::MAX;
     for n in 0..5 {
@@ -322,17 +325,20 @@ async fn hooks_of_a_model_that_is_new_on_a_node_are_served_there() {
     let (a, b) = (&nodes[0], &nodes[1]);
     let runs = Runs::default();
     counted(a, "one", &runs);
-    let halted = b.engine.projector.lock().await;
+    let halted = b.engine.core.projector.lock().await;
     a.model("m", input(json!({}), &[])).await.unwrap();
     a.bind(Phase::PostCreate, &[("one", "one")]).await;
     drop(halted);
     caught_up(b).await;
-    a.engine.dispatcher.close(Duration::from_secs(5)).await;
+    a.engine.core.lanes.close(Duration::from_secs(5)).await;
     a.create("i", json!({})).await.unwrap();
     eventually("the hook runs", || async { (!runs.lock().unwrap().is_empty()).then_some(()) }).await;
     // The same after the model, or its hooks, came back.
-    b.engine.start_rebuild().await.unwrap();
-    eventually("the rebuild is done", || async { (b.engine.rebuild_progress().state == "done").then_some(()) }).await;
+    b.engine.operations.start_rebuild().await.unwrap();
+    eventually("the rebuild is done", || async {
+        (b.engine.operations.rebuild_progress().state == "done").then_some(())
+    })
+    .await;
     a.create("j", json!({})).await.unwrap();
     eventually("the hook runs", || async { (runs.lock().unwrap().len() == 2).then_some(()) }).await;
     close(nodes).await;
@@ -354,7 +360,7 @@ async fn a_store_that_lets_others_in_between_loses_nothing() {
         (0..400).map(|n| async move { [a, b][n % 2].create(&format!("i{n}"), json!({"n": n})).await.unwrap() });
     futures::future::join_all(creates).await;
     for node in &nodes {
-        node.engine.projector.lock().await.take(Own::default()).await;
+        node.engine.core.projector.lock().await.take(Own::default()).await;
     }
     assert_eq!(agree(&nodes, "m").await.len(), 400);
     close(nodes).await;
@@ -377,7 +383,7 @@ async fn a_chain_goes_on_where_another_node_left_it() {
     a.bind(Phase::PostCreate, &[("first", "first"), ("fails", "fails")]).await;
     caught_up(b).await;
     // One of them at a time, in turns.
-    b.engine.dispatcher.stop("m");
+    b.engine.core.lanes.stop("m");
     a.create("i", json!({})).await.unwrap();
     for round in 1.. {
         eventually("another try", || async {
@@ -389,8 +395,8 @@ async fn a_chain_goes_on_where_another_node_left_it() {
             break;
         }
         let (from, to) = if round % 2 == 1 { (a, b) } else { (b, a) };
-        from.engine.dispatcher.stop("m");
-        to.engine.dispatcher.serve("m");
+        from.engine.core.lanes.stop("m");
+        to.engine.core.lanes.serve("m");
     }
     let mut errors = a.errors().await;
     errors.extend(b.errors().await);

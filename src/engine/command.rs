@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use snaphook_driver::time::Millis;
 use snaphook_driver::{Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
@@ -17,6 +18,16 @@ pub struct Origin {
     pub request_id: Option<String>,
     /// The event whose post hook asks, if one does.
     pub cause: Option<Cause>,
+}
+
+/// Longest chain of causes.
+pub(super) const DEPTH_MAX: u32 = 8;
+
+/// A point in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Position(Position),
+    Time(Millis),
 }
 
 /// A change of one instance.

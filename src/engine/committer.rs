@@ -25,14 +25,13 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::availability::Availability;
-use super::error::{Error, ErrorKind, Result};
+use super::error::{Error, ErrorKind, Result, stopped};
 use super::gate::Gate;
-use super::hanging::{self, Appending};
+use super::hanging::{self, Appending, hanging};
 use super::metrics::Metrics;
 use super::projection::{Hint, Hints};
 use super::projector::{Own, Projector};
 use super::troubles::{Part, Troubles, guarded, panic_message};
-use super::write::stopped;
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
@@ -84,7 +83,7 @@ enum Job {
 }
 
 #[derive(Default)]
-pub(super) struct Queue {
+struct Queue {
     jobs: Vec<Job>,
     bytes: usize,
     closed: bool,
@@ -92,13 +91,13 @@ pub(super) struct Queue {
     gathering: bool,
 }
 
-pub(super) struct Shared {
+struct Shared {
     queue: Mutex<Queue>,
     /// Changes that will be submitted.
     preparing: AtomicUsize,
-    pub(super) wake: Condvar,
-    pub(super) appending: Arc<Appending>,
-    pub(super) troubles: Arc<Troubles>,
+    wake: Condvar,
+    appending: Arc<Appending>,
+    troubles: Arc<Troubles>,
 }
 
 /// An append of the server's own.
@@ -123,7 +122,7 @@ impl Draft {
 
 /// The handle to the thread.
 pub(super) struct Committer {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     watch: AbortHandle,
 }
@@ -167,7 +166,9 @@ impl Committer {
             let shared = Arc::clone(&shared);
             move || run(&shared, writer)
         })?;
-        let watch = runtime.spawn(hanging::watch(Arc::clone(&shared))).abort_handle();
+        let watched = Arc::clone(&shared);
+        let watch = hanging::watch(Arc::clone(&shared.appending), move || watched.hangs());
+        let watch = runtime.spawn(watch).abort_handle();
         Ok(Committer { shared, thread: Mutex::new(Some(thread)), watch })
     }
 
@@ -252,6 +253,21 @@ impl Committer {
         }
     }
 
+    /// Waits for something that depends on the thread, but not for an append that hangs: `None` then.
+    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        self.shared.appending.answered(answer).await
+    }
+
+    /// Refuses what would only wait behind an append that hangs.
+    fn check_append(&self) -> Result<()> {
+        if self.shared.hangs() { Err(hanging()) } else { Ok(()) }
+    }
+
+    /// How long the event store has been appending, if that is too long.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        self.shared.appending.stalled()
+    }
+
     /// Commands that wait.
     pub(super) fn waiting(&self) -> usize {
         self.lock().jobs.len()
@@ -267,7 +283,17 @@ impl Shared {
         Shared { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+    /// Whether the event store does not come back from an append.
+    fn hangs(&self) -> bool {
+        let Some(time) = self.appending.hanging() else { return false };
+        self.troubles.failed(Part::Append, format!("it has been appending for {} s", time.as_secs()));
+        // If it came back at this very moment, the thread must see that there is something to recover from.
+        let _queue = self.lock();
+        self.wake.notify_one();
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,16 +19,18 @@ use crate::hooks::context::Outcome;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn ready(bench: &Bench) {
-    eventually("the server is ready", || async { bench.engine.readiness().await.stores.is_empty().then_some(()) })
-        .await;
+    eventually("the server is ready", || async {
+        bench.engine.operations.readiness().await.stores.is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Does something while appends fail, until the server shows that they do.
 async fn during<T>(bench: &Bench, fault: AppendFault, work: impl Future<Output = T>) -> T {
     *bench.events.fault.lock().unwrap() = Some(fault);
     let ended = async {
-        eventually("the fault shows", || async { bench.engine.troubles.has(Part::Append).then_some(()) }).await;
-        let stores = bench.engine.readiness().await.stores;
+        eventually("the fault shows", || async { bench.engine.core.troubles.has(Part::Append).then_some(()) }).await;
+        let stores = bench.engine.operations.readiness().await.stores;
         assert!(stores.iter().any(|fault| fault.store == "event"), "{fault:?}: {stores:?}");
         // What else is to be written meanwhile does not wait, and is not written.
         let other = bench.model("other", input(json!({}), &[])).await.unwrap_err();
@@ -45,7 +47,7 @@ async fn what_became_of_an_append_that_failed_is_learned_before_it_is_answered()
     let bench = bench().await;
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
     let filter = EventFilter { model: Some("m".to_owned()), ..EventFilter::default() };
-    let mut follower = bench.engine.follow(EventQuery { after: 0, limit: 1000, filter });
+    let mut follower = bench.engine.history.follow(EventQuery { after: 0, limit: 1000, filter });
     let mut expected = 0;
     let mut number = 0;
     for stored in [false, true] {
@@ -61,14 +63,14 @@ async fn what_became_of_an_append_that_failed_is_learned_before_it_is_answered()
                 Ok(Written::Created(instance)) => {
                     assert!(stored, "{name}: {instance:?}");
                     // Whoever has the answer finds what it says.
-                    assert_eq!(bench.engine.get("m", &id).await.unwrap(), instance, "{name}");
+                    assert_eq!(bench.engine.history.get("m", &id).await.unwrap(), instance, "{name}");
                 }
                 Ok(other) => panic!("{name}: {other:?}"),
                 Err(error) => {
                     assert!(!stored, "{name}: {error}");
                     assert_eq!(error.kind, ErrorKind::Storage, "{name}: {error}");
                     assert!(error.detail.contains("nothing was written"), "{name}: {error}");
-                    assert!(bench.engine.get("m", &id).await.is_err(), "{name}");
+                    assert!(bench.engine.history.get("m", &id).await.is_err(), "{name}");
                 }
             }
             // By itself.
@@ -76,7 +78,7 @@ async fn what_became_of_an_append_that_failed_is_learned_before_it_is_answered()
             expected += u64::from(stored);
             bench.create(&format!("next{number}"), json!({"n": 0})).await.unwrap();
             expected += 1;
-            assert_eq!(bench.engine.count("m", &QueryInput::default()).await.unwrap(), expected, "{name}");
+            assert_eq!(bench.engine.history.count("m", &QueryInput::default()).await.unwrap(), expected, "{name}");
         }
     }
     // Listeners got each event once and in order, also those whose append failed.
@@ -86,7 +88,7 @@ async fn what_became_of_an_append_that_failed_is_learned_before_it_is_answered()
         seen.push(next.unwrap().unwrap().position);
     }
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
-    let names = bench.engine.models().iter().map(|model| model.record.id.clone()).collect::<Vec<_>>();
+    let names = bench.engine.definitions.all().iter().map(|model| model.record.id.clone()).collect::<Vec<_>>();
     assert_eq!(names, ["m"]);
 }
 
@@ -99,8 +101,8 @@ async fn an_append_that_failed_cleanly_leaves_nothing() {
         let all = futures::future::join_all((0..50).map(|n| bench.create_any(n))).await;
         assert!(all.iter().all(|answer| answer.as_ref().unwrap_err().kind == ErrorKind::Storage));
         // Reads go on.
-        assert_eq!(bench.engine.count("m", &QueryInput::default()).await.unwrap(), 0);
-        assert_eq!(bench.engine.readiness().await.stores[0].store, "event");
+        assert_eq!(bench.engine.history.count("m", &QueryInput::default()).await.unwrap(), 0);
+        assert_eq!(bench.engine.operations.readiness().await.stores[0].store, "event");
         *bench.events.fault.lock().unwrap() = None;
         ready(&bench).await;
     }
@@ -114,7 +116,7 @@ async fn a_model_store_that_panics_loses_one_model_and_nothing_else() {
     *bench.store.refused.lock().unwrap() = Some("panic");
     bench.create("a", json!({"n": "panic"})).await.unwrap();
     *bench.store.refused.lock().unwrap() = None;
-    let readiness = bench.engine.readiness().await;
+    let readiness = bench.engine.operations.readiness().await;
     assert_eq!((readiness.stores, readiness.models.len()), (Vec::new(), 1));
     bench.engine.close(Duration::from_secs(5)).await;
 }
@@ -152,13 +154,13 @@ async fn hooks_whose_append_seemed_to_fail_are_bound_and_served() {
         let runs = counting(&bench);
         bench.model("m", input(json!({}), &[])).await.unwrap();
         let (options, origin) = (WriteOptions::default(), Origin::default());
-        let put = bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &options, &origin);
+        let put = bench.engine.definitions.put_hooks("m", Phase::PostCreate, post_hook(), &options, &origin);
         during(&bench, fault, put).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         bench.create("a", json!({})).await.unwrap();
         eventually("the hook runs", || async { (runs.load(Ordering::Relaxed) == 1).then_some(()) }).await;
 
         // The same for their end.
-        let delete = bench.engine.delete_hooks("m", Phase::PostCreate, &options, &origin);
+        let delete = bench.engine.definitions.delete_hooks("m", Phase::PostCreate, &options, &origin);
         during(&bench, fault, delete).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert!(bench.events.groups().await.unwrap().is_empty(), "{fault:?}");
         bench.engine.close(Duration::from_secs(5)).await;
@@ -178,11 +180,11 @@ async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
         let (plain, origin) = (WriteOptions::default(), Origin::default());
         // What comes while it hangs: definitions, which go on with it, and a change that needs the committer before that.
         let others = async {
-            eventually("the append hangs", || async { bench.engine.committer.stalled() }).await;
-            let ready = bench.engine.readiness().await.stores;
+            eventually("the append hangs", || async { bench.engine.core.committer.stalled() }).await;
+            let ready = bench.engine.operations.readiness().await.stores;
             assert!(ready.iter().any(|fault| fault.store == "event"), "{ready:?}");
             tokio::join!(
-                bench.engine.put_hooks("m", Phase::PostCreate, post_hook(), &plain, &origin),
+                bench.engine.definitions.put_hooks("m", Phase::PostCreate, post_hook(), &plain, &origin),
                 bench.model("other", input(json!({}), &[])),
                 bench.create_any(2),
             )
@@ -200,24 +202,26 @@ async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
         assert!(late.detail.contains("wrote nothing"), "{late}");
         let changed = tokio::time::timeout(PATIENCE, bench.update("m", input(json!({"n": {}, "x": {}}), &[]))).await;
         assert_eq!(changed.expect("an answer").unwrap_err().kind, ErrorKind::Storage);
-        let ready_now = bench.engine.readiness().await.stores;
+        let ready_now = bench.engine.operations.readiness().await.stores;
         assert!(ready_now.iter().any(|fault| fault.store == "event"), "{ready_now:?}");
 
         *bench.events.fault.lock().unwrap() = None;
         ready(&bench).await;
         // The truth, whichever it is.
         match stored {
-            true => drop(eventually("it is applied", || async { bench.engine.get("m", "one").await.ok() }).await),
-            false => assert!(bench.engine.get("m", "one").await.is_err()),
+            true => {
+                drop(eventually("it is applied", || async { bench.engine.history.get("m", "one").await.ok() }).await)
+            }
+            false => assert!(bench.engine.history.get("m", "one").await.is_err()),
         }
         let again = bench.write(first(), options).await.unwrap();
         assert!(matches!(again, Written::Created(_)), "{again:?}");
-        let one = bench.engine.get("m", "one").await.unwrap();
+        let one = bench.engine.history.get("m", "one").await.unwrap();
         assert_eq!((one.revision, one.data.as_str()), (1, r#"{"n":1}"#));
         // What was handed over went on.
-        eventually("the model is made", || async { bench.engine.model("other").ok() }).await;
+        eventually("the model is made", || async { bench.engine.definitions.get("other").ok() }).await;
         eventually("the hook is bound", || async {
-            (!bench.engine.model("m").unwrap().chain(Phase::PostCreate).is_empty()).then_some(())
+            (!bench.engine.definitions.get("m").unwrap().chain(Phase::PostCreate).is_empty()).then_some(())
         })
         .await;
         bench.create("two", json!({})).await.unwrap();
@@ -232,7 +236,7 @@ async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
 async fn who_prepares_for_ever_holds_nobody_up() {
     let bench = bench().await;
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
-    let preparing = bench.engine.committer.preparing();
+    let preparing = bench.engine.core.committer.preparing();
     for round in 0..20 {
         // Enough at once for the committer to take it for load.
         let creates = (0..16).map(|number| {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use snaphook_driver::DriverError;
 
+use crate::catalog::DefinitionError;
 use crate::hooks::context::FieldError;
 use crate::memory::Shortage;
 
@@ -112,6 +113,11 @@ impl Error {
     }
 }
 
+/// For callers that come while the server stops.
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server is stopping; try again when it is back")
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
@@ -128,6 +134,14 @@ impl From<Shortage> for Error {
     fn from(shortage: Shortage) -> Self {
         let kind = if shortage.can_fit() { ErrorKind::Overloaded } else { ErrorKind::TooLarge };
         Error::new(kind, shortage.to_string())
+    }
+}
+
+impl From<DefinitionError> for Error {
+    fn from(error: DefinitionError) -> Self {
+        let kind = if error.too_complex { ErrorKind::TooComplex } else { ErrorKind::Invalid };
+        let errors = vec![FieldError { pointer: error.pointer.clone(), message: error.message.clone() }];
+        Error::new(kind, error.message).with_errors(errors)
     }
 }
 

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::committer::{Committer, Shared};
-use super::error::{Error, ErrorKind, Result};
-use super::troubles::Part;
+use super::error::{Error, ErrorKind};
 
 /// An append that takes so long is shown as a fault of the event store.
 const APPEND_SLOW: Duration = Duration::from_secs(2);
@@ -73,54 +71,39 @@ impl Appending {
         let since = self.since.load(Ordering::Relaxed);
         (since > 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))
     }
+
+    /// The same, if that is too long.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        self.time().filter(|time| *time >= APPEND_SLOW)
+    }
+
+    /// The same, if it does not come back.
+    pub(super) fn hanging(&self) -> Option<Duration> {
+        self.time().filter(|time| *time >= APPEND_MAX)
+    }
+
+    /// Waits for something that depends on appends, but not for one that hangs: `None` then.
+    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = self.hangs.notified() => None,
+        }
+    }
 }
 
 /// Tells those who wait when an append hangs, for ever. Between appends it sleeps.
-pub(super) async fn watch(shared: Arc<Shared>) {
-    let appending = &shared.appending;
+pub(super) async fn watch(appending: Arc<Appending>, hangs: impl Fn() -> bool + Send) {
     loop {
         appending.begun.notified().await;
         loop {
             tokio::time::sleep(LOOK).await;
-            if shared.hangs() {
+            if hangs() {
                 appending.hangs.notify_waiters();
             } else if appending.may_rest() {
                 break;
             }
         }
-    }
-}
-
-impl Shared {
-    /// Whether the event store does not come back from an append.
-    fn hangs(&self) -> bool {
-        let Some(time) = self.appending.time().filter(|time| *time >= APPEND_MAX) else { return false };
-        self.troubles.failed(Part::Append, format!("it has been appending for {} s", time.as_secs()));
-        // If it came back at this very moment, the thread must see that there is something to recover from.
-        let _queue = self.lock();
-        self.wake.notify_one();
-        true
-    }
-}
-
-impl Committer {
-    /// Waits for something that depends on the thread, but not for an append that hangs: `None` then.
-    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            answer = answer => Some(answer),
-            () = self.shared.appending.hangs.notified() => None,
-        }
-    }
-
-    /// Refuses what would only wait behind an append that hangs.
-    pub(super) fn check_append(&self) -> Result<()> {
-        if self.shared.hangs() { Err(hanging()) } else { Ok(()) }
-    }
-
-    /// How long the event store has been appending, if that is too long.
-    pub(super) fn stalled(&self) -> Option<Duration> {
-        self.shared.appending.time().filter(|time| *time >= APPEND_SLOW)
     }
 }
 

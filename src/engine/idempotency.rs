@@ -6,11 +6,11 @@
 
 use sha2::{Digest, Sha256};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, Holder, Instance, Position};
+use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, EventStore, Holder, Instance, Position};
 
-use super::Engine;
 use super::command::{Change, ModelInput, Origin, Written};
 use super::error::{Error, ErrorKind, Result};
+use super::tail::Tail;
 
 /// How long a key is remembered, in milliseconds.
 const REMEMBERED_MILLIS: Millis = 24 * 60 * 60 * 1000;
@@ -63,44 +63,47 @@ pub(super) fn is_key(claim: &str) -> bool {
     claim.starts_with(PREFIX)
 }
 
-impl Engine {
-    /// The event of the first request with this key; `None` if the key is free again. Another request with the same key
-    /// is an error.
-    pub(super) async fn first_event(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Event>> {
-        if holder.has_expired(time::now()) || self.is_of_deleted_model(holder).await? {
-            return Ok(None);
-        }
-        if holder.value.as_ref().is_some_and(|digest| *digest != key.digest) {
-            let detail = "the `Idempotency-Key` came before, with another body or from another actor; a new request \
-                          needs a new key";
-            return Err(Error::new(ErrorKind::KeyReused, detail));
-        }
-        let event = self.stores.event.last(&holder.stream, holder.position).await?;
-        // Another node may have written it: who gets this answer finds here what it says.
-        self.tail.reached_soon(holder.position).await?;
-        // Claims that were made before they could expire.
-        Ok(event.filter(|event| holder.expires.is_some() || time::now() - event.time < REMEMBERED_MILLIS))
+/// The event of the first request with this key; `None` if the key is free again. Another request with the same key
+/// is an error.
+pub(super) async fn first_event(
+    events: &dyn EventStore,
+    tail: &Tail,
+    key: &IdempotencyKey,
+    holder: &Holder,
+) -> Result<Option<Event>> {
+    if holder.has_expired(time::now()) || is_of_deleted_model(events, holder).await? {
+        return Ok(None);
     }
+    if holder.value.as_ref().is_some_and(|digest| *digest != key.digest) {
+        let detail = "the `Idempotency-Key` came before, with another body or from another actor; a new request \
+                      needs a new key";
+        return Err(Error::new(ErrorKind::KeyReused, detail));
+    }
+    let event = events.last(&holder.stream, holder.position).await?;
+    // Another node may have written it: who gets this answer finds here what it says.
+    tail.reached_soon(holder.position).await?;
+    // Claims that were made before they could expire.
+    Ok(event.filter(|event| holder.expires.is_some() || time::now() - event.time < REMEMBERED_MILLIS))
+}
 
-    /// Whether the instance belongs to a model that was deleted since. One of the same name is another model.
-    async fn is_of_deleted_model(&self, holder: &Holder) -> Result<bool> {
-        if holder.stream.instance.is_none() {
-            return Ok(false);
-        }
-        let filter = EventFilter {
-            model: Some(holder.stream.model.clone()),
-            definitions_only: true,
-            kinds: vec![EventKind::ModelDeleted],
-            ..EventFilter::default()
-        };
-        let mut query = EventQuery { after: holder.position, limit: 1, filter };
-        loop {
-            let page = self.stores.event.read(&query, None).await?;
-            match page.next().filter(|_| page.events.is_empty()) {
-                // It has passed over as many events as one page may.
-                Some(next) => query.after = next,
-                None => return Ok(!page.events.is_empty()),
-            }
+/// Whether the instance belongs to a model that was deleted since. One of the same name is another model.
+async fn is_of_deleted_model(events: &dyn EventStore, holder: &Holder) -> Result<bool> {
+    if holder.stream.instance.is_none() {
+        return Ok(false);
+    }
+    let filter = EventFilter {
+        model: Some(holder.stream.model.clone()),
+        definitions_only: true,
+        kinds: vec![EventKind::ModelDeleted],
+        ..EventFilter::default()
+    };
+    let mut query = EventQuery { after: holder.position, limit: 1, filter };
+    loop {
+        let page = events.read(&query, None).await?;
+        match page.next().filter(|_| page.events.is_empty()) {
+            // It has passed over as many events as one page may.
+            Some(next) => query.after = next,
+            None => return Ok(!page.events.is_empty()),
         }
     }
 }

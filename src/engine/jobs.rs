@@ -129,18 +129,6 @@ impl Job {
     }
 }
 
-impl super::Engine {
-    /// How far a job has come; `not-found` if there is none.
-    pub fn job(&self, id: &str) -> Result<JobInfo> {
-        self.jobs.find(id).map(|job| job.info())
-    }
-
-    /// Ends a job: what it works on at this moment is finished, nothing else is begun. No effect on one that has ended.
-    pub fn cancel_job(&self, id: &str) -> Result<()> {
-        self.jobs.find(id).map(|job| job.cancel())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,9 +12,9 @@ use snaphook_driver::{Event, EventFilter, EventQuery, EventStore, Position};
 use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::availability::{Availability, Outage};
-use super::bindings::group_of;
-use super::dispatcher::Dispatcher;
 use super::error::Result;
+use super::group::group_of;
+use super::lanes::Lanes;
 use super::models::{Entry, Models};
 use super::projection::{Changes, Hints, Page, Progress, Projection};
 use super::rebuild::Rebuild;
@@ -37,7 +37,7 @@ pub(super) struct Derived {
     pub(super) models: Arc<Models>,
     pub(super) tail: Arc<Tail>,
     pub(super) waiters: Arc<Waiters>,
-    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) availability: Arc<Availability>,
     pub(super) troubles: Arc<Troubles>,
     pub(super) rebuild: Arc<Rebuild>,
@@ -237,13 +237,13 @@ impl Projector {
         self.derived.models.change(entries);
         // Who waits there looks for the version that is in use now.
         replaced.iter().for_each(|old| old.gate.let_go());
-        stopped.iter().for_each(|id| self.derived.dispatcher.stop(id));
+        stopped.iter().for_each(|id| self.derived.lanes.stop(id));
         for (id, since) in served {
             if let Err(error) = guarded("create_group", self.events.create_group(&group_of(&id), since)).await {
                 // Who serves it makes it when it is asked for next.
                 tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
             }
-            self.derived.dispatcher.serve(&id);
+            self.derived.lanes.serve(&id);
         }
     }
 

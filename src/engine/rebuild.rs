@@ -1,18 +1,12 @@
-//! The model store, made again from the log while the server runs. No hook runs.
-//!
-//! It has the projector for itself. Reads and writes are answered `unavailable` until it is done, because a store that is
-//! half there would give wrong answers. If it fails they stay so until the projector has caught up from where it stopped.
+//! How far the rebuild of the model store has come, and whether somebody wants one.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snaphook_driver::Position;
 use tokio::sync::Notify;
 
-use super::Engine;
-use super::availability::Outage;
 use super::command::RebuildProgress;
-use super::error::{Error, ErrorKind, Result};
 use super::projection::Progress;
 
 /// The rebuild that runs, or the last one.
@@ -46,59 +40,19 @@ impl Rebuild {
         self.wanted.notify_one();
     }
 
-    fn set(&self, phase: Phase) {
-        self.lock().phase = phase;
+    /// Ends when somebody wants one.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
-    fn state(&self) -> State {
-        self.lock().clone()
-    }
-
-    /// `None` if one runs, or if it is to begin only if it is wanted and is not.
-    fn start(&self, if_wanted: bool) -> Option<Arc<Progress>> {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Running) || (if_wanted && !state.is_wanted) {
-            return None;
-        }
-        *state = State { phase: Phase::Running, progress: Arc::default(), is_wanted: false };
-        Some(Arc::clone(&state.progress))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Starts rebuilds that the projector wants, as long as the engine lives.
-pub(super) async fn serve(engine: Weak<Engine>, rebuild: Arc<Rebuild>) {
-    loop {
-        rebuild.wanted.notified().await;
-        let Some(engine) = engine.upgrade() else { return };
-        engine.start_wanted_rebuild();
-    }
-}
-
-impl Engine {
-    /// Starts a rebuild of the model store; `conflict` if one runs.
-    pub async fn start_rebuild(self: &Arc<Self>) -> Result<()> {
-        let progress = self
-            .rebuild
-            .start(false)
-            .ok_or_else(|| Error::new(ErrorKind::Conflict, "a rebuild runs already; GET /rebuild shows it"))?;
-        tokio::spawn(run(Arc::clone(self), progress));
-        Ok(())
-    }
-
-    /// Starts one if it is wanted and does not run.
-    pub(super) fn start_wanted_rebuild(self: &Arc<Self>) {
-        if let Some(progress) = self.rebuild.start(true) {
-            tokio::spawn(run(Arc::clone(self), progress));
-        }
+    /// The rebuild that ran has ended; the error says why it failed.
+    pub(super) fn end(&self, result: Result<(), String>) {
+        self.lock().phase = result.map_or_else(Phase::Failed, |()| Phase::Done);
     }
 
     /// How far it has come.
-    pub fn rebuild_progress(&self) -> RebuildProgress {
-        let State { phase, progress, .. } = self.rebuild.state();
+    pub(super) fn progress(&self) -> RebuildProgress {
+        let State { phase, progress, .. } = self.lock().clone();
         let load = |value: &std::sync::atomic::AtomicU64| -> Position { value.load(Ordering::Relaxed) };
         let (state, error) = match phase {
             Phase::Idle => ("idle", None),
@@ -115,26 +69,17 @@ impl Engine {
         }
     }
 
-    /// Refuses while the model store is half there.
-    pub(super) fn check_available(&self) -> Result<()> {
-        self.availability.check()
-    }
-}
-
-async fn run(engine: Arc<Engine>, progress: Arc<Progress>) {
-    // What a change has prepared in the model store would be gone.
-    let _no_changes = engine.definitions.all().await;
-    engine.availability.begin(Outage::Rebuild);
-    let rebuilt = engine.projector.lock().await.rebuild(&progress).await;
-    // First, so that who sees the end can go on at once.
-    engine.availability.end(Outage::Rebuild);
-    engine.rebuild.set(match rebuilt {
-        Ok(()) => Phase::Done,
-        Err(error) => {
-            tracing::error!("the rebuild failed: {error}");
-            Phase::Failed(error.detail)
+    /// `None` if one runs, or if it is to begin only if it is wanted and is not.
+    pub(super) fn start(&self, if_wanted: bool) -> Option<Arc<Progress>> {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Running) || (if_wanted && !state.is_wanted) {
+            return None;
         }
-    });
-    // What was skipped meanwhile.
-    engine.start_wanted_rebuild();
+        *state = State { phase: Phase::Running, progress: Arc::default(), is_wanted: false };
+        Some(Arc::clone(&state.progress))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -13,11 +13,9 @@ use snaphook_driver::{
     time,
 };
 
-use super::Engine;
+use super::carried::carried;
 use super::change::{DefinitionChange, Skip, changes_definition};
 use super::command::Origin;
-use super::committer::Draft;
-use super::delivery::carried;
 use super::error::{Error, ErrorKind, Result};
 use super::replay::{self, Replayed};
 use super::stuck::{Stored, Stuck, stored};
@@ -48,50 +46,7 @@ pub struct SkippedBy {
     pub reason: String,
 }
 
-impl Engine {
-    /// The event at a position, and whether it can be applied.
-    pub async fn inspect(&self, position: Position) -> Result<Inspected> {
-        let stuck = self.availability.all_stuck().into_values().collect::<Vec<_>>();
-        inspect(&self.stores.event, &stuck, position).await
-    }
-
-    /// Skips the event at which a model is stuck, and rebuilds the model store without it. Returns the position of the
-    /// skip.
-    pub async fn skip_event(self: &Arc<Self>, position: Position, reason: &str, origin: &Origin) -> Result<Position> {
-        self.check_available()?;
-        let stuck = self.availability.all_stuck().into_values().collect::<Vec<_>>();
-        let appends = skip(&self.stores.event, &stuck, position, reason, origin).await?;
-        let engine = Arc::clone(self);
-        let append = async move {
-            let skipped = engine.append_for_stuck(appends).await?;
-            // The projector wanted it when it met the event; whoever is first starts it.
-            engine.start_wanted_rebuild();
-            Ok(skipped)
-        };
-        self.commit(append).await
-    }
-}
-
-impl Engine {
-    /// Appends events of a model that is stuck: listeners get them, the model store only passes them. Returns the position of
-    /// the first one, 0 if there is none.
-    pub(super) async fn append_for_stuck(&self, appends: Vec<Append>) -> Result<Position> {
-        let mut first = None;
-        let mut conflict = false;
-        for answer in self.committer.append(appends.into_iter().map(Draft::for_stuck).collect()).await? {
-            match answer? {
-                Ok(committed) => drop(first.get_or_insert(committed.position)),
-                Err(_) => conflict = true,
-            }
-        }
-        match conflict {
-            false => Ok(first.unwrap_or_default()),
-            true => Err(Error::new(ErrorKind::Conflict, "somebody else changed the model meanwhile; try again")),
-        }
-    }
-}
-
-/// The same while no server runs.
+/// The event at a position, and whether it can be applied, while no server runs.
 pub async fn inspect_offline(
     events: &Arc<dyn EventStore>,
     store: &Arc<dyn ModelStore>,
@@ -118,7 +73,7 @@ pub async fn skip_offline(
     }
 }
 
-async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Position) -> Result<Inspected> {
+pub(super) async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Position) -> Result<Inspected> {
     let mut event = at(events, position).await?;
     let is_json = event.data.as_ref().is_none_or(|data| data.to_value().is_ok());
     let data_text = event.data.take_if(|_| !is_json).map(|data| data.to_string());
@@ -156,7 +111,7 @@ async fn at(events: &Arc<dyn EventStore>, position: Position) -> Result<Event> {
 }
 
 /// The event that skips another one, and the one that restores its instance, ready to append.
-async fn skip(
+pub(super) async fn skip(
     events: &Arc<dyn EventStore>,
     stuck: &[Stuck],
     position: Position,

@@ -167,19 +167,19 @@ pub(super) fn version(made: Defined<Arc<Model>>) -> u64 {
 impl Bench {
     pub(super) async fn model(&self, id: &str, input: ModelInput) -> super::Result<u64> {
         let options = WriteOptions::default();
-        let made = self.engine.create_model(id, input, &options, &Origin::default()).await?;
+        let made = self.engine.definitions.create(id, input, &options, &Origin::default()).await?;
         Ok(version(made))
     }
 
     pub(super) async fn update(&self, id: &str, input: ModelInput) -> super::Result<u64> {
         let options = WriteOptions::default();
-        let made = self.engine.update_model(id, input, &options, &Origin::default()).await?;
+        let made = self.engine.definitions.update(id, input, &options, &Origin::default()).await?;
         Ok(version(made))
     }
 
     /// Changes an instance of the model `m`.
     pub(super) async fn write(&self, change: Change, options: WriteOptions) -> super::Result<Written> {
-        self.engine.write("m", change, &options, &Origin::default()).await
+        self.engine.writes.change("m", change, &options, &Origin::default()).await
     }
 
     pub(super) async fn create(&self, id: &str, data: Value) -> super::Result<Written> {
@@ -195,7 +195,7 @@ impl Bench {
 
     /// Events that post hooks of a model have not seen, and the position up to which they have.
     pub(super) async fn events_lag(&self, model: &str) -> (u64, Position) {
-        self.events.lag(&super::bindings::group_of(model).name).await.unwrap()
+        self.events.lag(&super::group::group_of(model).name).await.unwrap()
     }
 
     pub(super) async fn replace(&self, id: &str, data: Value) -> super::Result<Written> {
@@ -204,7 +204,7 @@ impl Bench {
     }
 
     pub(super) async fn data(&self, id: &str) -> String {
-        self.engine.get("m", id).await.unwrap().data.to_string()
+        self.engine.history.get("m", id).await.unwrap().data.to_string()
     }
 
     /// Gives a hook's code a meaning.
@@ -232,11 +232,15 @@ impl Bench {
                 language: None,
             })
             .collect();
-        self.engine.put_hooks("m", phase, chain, &WriteOptions::default(), &Origin::default()).await.unwrap();
+        self.engine
+            .definitions
+            .put_hooks("m", phase, chain, &WriteOptions::default(), &Origin::default())
+            .await
+            .unwrap();
     }
 
     pub(super) async fn errors(&self) -> Vec<ErrorRecord> {
-        self.engine.errors(&ErrorQuery { limit: 100, ..ErrorQuery::default() }).await.unwrap().records
+        self.engine.deliveries.errors(&ErrorQuery { limit: 100, ..ErrorQuery::default() }).await.unwrap().records
     }
 
     /// Closes the engine and opens another on the same stores.

@@ -33,10 +33,10 @@ async fn a_life() {
     assert_eq!(bench.write(patch, stale).await.unwrap_err().kind, ErrorKind::PreconditionFailed);
 
     bench.write(Change::Delete { id: "one".to_owned() }, WriteOptions::default()).await.unwrap();
-    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::NotFound);
-    let then = bench.engine.get_at("m", "one", At::Position(created.position)).await.unwrap();
+    assert_eq!(bench.engine.history.get("m", "one").await.unwrap_err().kind, ErrorKind::NotFound);
+    let then = bench.engine.history.get_at("m", "one", At::Position(created.position)).await.unwrap();
     assert_eq!(then, created);
-    assert_eq!(bench.engine.instance_events("m", "one", 0, 10).await.unwrap().events.len(), 3);
+    assert_eq!(bench.engine.history.instance_events("m", "one", 0, 10).await.unwrap().events.len(), 3);
 
     // After its end the id is free again, and starts over.
     let Written::Created(again) = bench.create("one", json!({})).await.unwrap() else { panic!() };
@@ -75,7 +75,7 @@ async fn unique_values_move_with_the_model() {
     bench.update("m", renamed).await.unwrap();
     assert_eq!(bench.data("a").await, r#"{"address":"x","n":1}"#);
     assert_eq!(bench.create("d", json!({"address": "y"})).await.unwrap_err().kind, ErrorKind::NotUnique);
-    bench.engine.delete_model("m", true, &WriteOptions::default(), &Origin::default()).await.unwrap();
+    bench.engine.definitions.delete("m", true, &WriteOptions::default(), &Origin::default()).await.unwrap();
     bench.model("m", input(json!({"address": {}}), &["address"])).await.unwrap();
     bench.create("z", json!({"address": "x"})).await.unwrap();
 }
@@ -89,7 +89,7 @@ async fn an_idempotency_key_gives_the_first_answer() {
     let all = futures::future::join_all((0..8).map(|_| bench.write(change(1), options()))).await;
     let answers: Vec<String> = all.into_iter().map(|answer| format!("{:?}", answer.unwrap())).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
-    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
+    assert_eq!(bench.engine.history.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
     // Another request, however it meets the first.
     let all = futures::future::join_all((0..8).map(|n| bench.write(change(n), options()))).await;
     for (n, answer) in all.into_iter().enumerate() {
@@ -98,7 +98,7 @@ async fn an_idempotency_key_gives_the_first_answer() {
             Err(error) => assert_eq!(error.kind, ErrorKind::KeyReused, "{error}"),
         }
     }
-    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
+    assert_eq!(bench.engine.history.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn of_two_requests_in_flight_with_one_key_one_is_written() {
         other => panic!("{other:?}"),
     };
     assert_eq!(error.kind, ErrorKind::KeyReused, "{error}");
-    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
+    assert_eq!(bench.engine.history.query_and_count("m", &QueryInput::default()).await.unwrap().1, 1);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn patches_of_different_properties_all_count() {
     let done = futures::future::join_all(patches).await.into_iter().filter(Result::is_ok).count();
     let data: Value = snaphook_driver::json::parse(&bench.data("one").await).unwrap();
     assert_eq!(data.as_object().unwrap().len(), done);
-    assert_eq!(bench.engine.get("m", "one").await.unwrap().revision as usize, done + 1);
+    assert_eq!(bench.engine.history.get("m", "one").await.unwrap().revision as usize, done + 1);
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_follower_misses_nothing_and_sees_nothing_twice() {
     let bench = bench().await;
     bench.model("m", input(json!({}), &[])).await.unwrap();
     let filter = EventFilter { kinds: vec![EventKind::InstanceCreated], ..EventFilter::default() };
-    let follow = |after| bench.engine.follow(EventQuery { after, limit: 1, filter: filter.clone() });
+    let follow = |after| bench.engine.history.follow(EventQuery { after, limit: 1, filter: filter.clone() });
     let mut first = follow(0);
     for n in 0..100 {
         bench.create(&format!("i{n}"), json!({})).await.unwrap();
@@ -168,15 +168,15 @@ async fn a_rebuild_gives_the_same_instances() {
     bench.update("m", renamed).await.unwrap();
     bench.write(Change::Delete { id: "i3".to_owned() }, WriteOptions::default()).await.unwrap();
     let list = QueryInput { limit: Some(100), ..QueryInput::default() };
-    let before = bench.engine.query("m", &list).await.unwrap();
-    bench.engine.start_rebuild().await.unwrap();
-    while bench.engine.rebuild_progress().state == "running" {
+    let before = bench.engine.history.query("m", &list).await.unwrap();
+    bench.engine.operations.start_rebuild().await.unwrap();
+    while bench.engine.operations.rebuild_progress().state == "running" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bench.engine.rebuild_progress().state, "done");
-    assert_eq!(bench.engine.query("m", &list).await.unwrap(), before);
+    assert_eq!(bench.engine.operations.rebuild_progress().state, "done");
+    assert_eq!(bench.engine.history.query("m", &list).await.unwrap(), before);
     assert_eq!(before.items.len(), 49);
-    assert_eq!(bench.engine.model_version("m", 1).await.unwrap().version, 1);
+    assert_eq!(bench.engine.history.model_version("m", 1).await.unwrap().version, 1);
 }
 
 #[tokio::test]
@@ -186,11 +186,11 @@ async fn a_model_store_that_fails_is_out_of_service_until_it_has_caught_up() {
     bench.store.fails.store(true, Ordering::Relaxed);
     // Durable, and so acknowledged.
     assert!(matches!(bench.create("one", json!({})).await.unwrap(), Written::Created(_)));
-    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(bench.engine.history.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
     assert_eq!(bench.create("two", json!({})).await.unwrap_err().kind, ErrorKind::Unavailable);
     bench.store.fails.store(false, Ordering::Relaxed);
     // Nothing is written meanwhile.
-    eventually("it catches up by itself", || async { bench.engine.get("m", "one").await.ok() }).await;
+    eventually("it catches up by itself", || async { bench.engine.history.get("m", "one").await.ok() }).await;
     bench.create("two", json!({})).await.unwrap();
 }
 
@@ -211,12 +211,14 @@ async fn after_a_failed_rebuild_the_store_stays_out_of_service() {
     bench.model("m", input(json!({}), &[])).await.unwrap();
     bench.create("one", json!({})).await.unwrap();
     bench.store.fails.store(true, Ordering::Relaxed);
-    bench.engine.start_rebuild().await.unwrap();
-    eventually("the rebuild ends", || async { (bench.engine.rebuild_progress().state == "failed").then_some(()) })
-        .await;
-    assert_eq!(bench.engine.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
+    bench.engine.operations.start_rebuild().await.unwrap();
+    eventually("the rebuild ends", || async {
+        (bench.engine.operations.rebuild_progress().state == "failed").then_some(())
+    })
+    .await;
+    assert_eq!(bench.engine.history.get("m", "one").await.unwrap_err().kind, ErrorKind::Unavailable);
     bench.store.fails.store(false, Ordering::Relaxed);
-    eventually("it catches up by itself", || async { bench.engine.get("m", "one").await.ok() }).await;
+    eventually("it catches up by itself", || async { bench.engine.history.get("m", "one").await.ok() }).await;
 }
 
 /// Two changes that both pass their pre hooks before one of them is written.
@@ -280,13 +282,13 @@ async fn of_two_with_the_same_old_key_one_creates() {
         other => panic!("{other:?}"),
     };
     let first = id(bench.write(change(), options()).await.unwrap());
-    bench.events.aged.store(bench.engine.head(), Ordering::Relaxed);
+    bench.events.aged.store(bench.engine.history.head(), Ordering::Relaxed);
     meet(&bench).await;
     let (a, b) = tokio::join!(bench.write(change(), options()), bench.write(change(), options()));
     let (a, b) = (id(a.unwrap()), id(b.unwrap()));
     assert_eq!(a, b);
     assert_ne!(a, first);
-    assert_eq!(bench.engine.query_and_count("m", &QueryInput::default()).await.unwrap().1, 2);
+    assert_eq!(bench.engine.history.query_and_count("m", &QueryInput::default()).await.unwrap().1, 2);
 }
 
 #[tokio::test]
@@ -329,7 +331,7 @@ async fn a_model_that_is_to_be_made_has_no_etag() {
     bench.model("n", input(json!({}), &[])).await.unwrap();
     for (id, precondition) in [("m", Precondition::Exists), ("n", Precondition::Absent)] {
         let options = WriteOptions { precondition, ..WriteOptions::default() };
-        let made = bench.engine.create_model(id, input(json!({}), &[]), &options, &Origin::default()).await;
+        let made = bench.engine.definitions.create(id, input(json!({}), &[]), &options, &Origin::default()).await;
         assert_eq!(made.unwrap_err().kind, ErrorKind::PreconditionFailed);
     }
 }
@@ -353,21 +355,26 @@ async fn other_models_are_written_to_while_one_is_deleted() {
         let writer = Arc::clone(&engine);
         let written = runtime.spawn(async move {
             let change = Change::Create { id: None, data: Json::trusted("{}") };
-            writer.write("n", change, &WriteOptions::default(), &Origin::default()).await
+            writer.writes.change("n", change, &WriteOptions::default(), &Origin::default()).await
         });
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        while engine.committer.waiting() == 0 && std::time::Instant::now() < deadline {
+        while engine.core.committer.waiting() == 0 && std::time::Instant::now() < deadline {
             std::thread::yield_now();
         }
         let _ = sender.send(written);
     }));
     let (options, origin) = (WriteOptions::default(), Origin::default());
-    let deletion = bench.engine.delete_model("m", true, &options, &origin);
+    let deletion = bench.engine.definitions.delete("m", true, &options, &origin);
     let (deleted, writing) = tokio::join!(deletion, writing);
     assert!(matches!(deleted.unwrap(), Defined::Done(())));
     let Written::Created(written) = writing.unwrap().await.unwrap().unwrap() else { panic!() };
-    assert!(written.position < bench.engine.head() - 20, "{} of {}", written.position, bench.engine.head());
-    assert_eq!(bench.engine.model("m").unwrap_err().kind, ErrorKind::NotFound);
+    assert!(
+        written.position < bench.engine.history.head() - 20,
+        "{} of {}",
+        written.position,
+        bench.engine.history.head()
+    );
+    assert_eq!(bench.engine.definitions.get("m").unwrap_err().kind, ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -389,7 +396,7 @@ async fn amended_data_that_does_not_fit_is_a_failure_also_for_one_who_only_looks
         bench.bind_as(Phase::PreCreate, &[("h", "amend")], shadow).await;
         let written = bench.create(if shadow { "one" } else { "two" }, json!({"n": 1})).await;
         assert_eq!(written.is_err_and(|error| error.kind == ErrorKind::HookFailed), refused);
-        let stats = &bench.engine.hook_stats("m", Phase::PreCreate).unwrap()[0];
+        let stats = &bench.engine.deliveries.hook_stats("m", Phase::PreCreate).unwrap()[0];
         let failures = if shadow { &stats["shadow"]["failures"] } else { &stats["failures"]["amend"] };
         assert_eq!((failures, &stats["amendments"], &stats["shadow"]["amendments"]), (&json!(1), &json!(0), &json!(0)));
     }

@@ -2,9 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use snaphook_driver::Position;
+use snaphook_driver::{ErrorKind, EventStore, Position, Stream};
 use tokio::sync::oneshot;
+
+use super::group::group_of;
+
+/// Delay before it is looked at whether the post hooks of an event ended on another node; doubles with each further look.
+const SETTLED_LOOK_FIRST: Duration = Duration::from_millis(20);
+const SETTLED_LOOK_MAX: Duration = Duration::from_millis(320);
 
 /// Who waits for which event.
 #[derive(Default)]
@@ -29,5 +36,36 @@ impl Waiters {
         if let Some(sender) = sender {
             let _ = sender.send(());
         }
+    }
+}
+
+/// Waits until the post hooks of an event ended, on whichever node they run.
+pub(super) async fn settled(
+    events: &dyn EventStore,
+    instance: &Stream,
+    position: Position,
+    here: oneshot::Receiver<()>,
+) {
+    if !events.capabilities().shared {
+        let _ = here.await;
+        return;
+    }
+    let group = group_of(&instance.model).name;
+    let elsewhere = async {
+        let mut delay = SETTLED_LOOK_FIRST;
+        loop {
+            match events.is_done(&group, instance, position).await {
+                Ok(true) => return,
+                // With its hooks the group is gone.
+                Err(error) if error.kind() == ErrorKind::Invalid => return,
+                // A store that fails says so elsewhere; the caller waits for as long as it wanted to.
+                _ => tokio::time::sleep(delay).await,
+            }
+            delay = (delay * 2).min(SETTLED_LOOK_MAX);
+        }
+    };
+    tokio::select! {
+        Ok(()) = here => {}
+        () = elsewhere => {}
     }
 }

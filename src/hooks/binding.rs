@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use snaphook_driver::Position;
 
-use super::engines::HeldBack;
+use super::engines::engine::HeldBack;
 use super::grants::HookId;
 use crate::catalog::SourceLanguage;
 

@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use super::engines::{PrepareError, Prepared};
+use super::engines::engine::{PrepareError, Prepared};
 use super::grants::{Granted, HookId};
 use super::library::{self, Stamp};
+use crate::config::Config;
 
 /// Time between two looks at a file that calls run from.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -34,7 +35,7 @@ pub(super) struct Code {
     pub(super) size: u64,
     pub(super) prepared: OnceCell<Arc<dyn Prepared>>,
     failure: Mutex<Option<(Instant, String)>>,
-    pub(super) granted: ArcSwapOption<Granted>,
+    granted: ArcSwapOption<Granted>,
 }
 
 impl Code {
@@ -56,6 +57,19 @@ impl Code {
 
     pub(super) fn failed(&self, message: String) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), message));
+    }
+
+    /// What the configuration in force opens to it.
+    pub(super) fn granted(&self, config: &ArcSwap<Config>) -> Arc<Granted> {
+        let config = config.load();
+        if let Some(granted) = &*self.granted.load()
+            && granted.is_current(&config)
+        {
+            return Arc::clone(granted);
+        }
+        let granted = Arc::new(Granted::resolve(&config, &self.id));
+        self.granted.store(Some(Arc::clone(&granted)));
+        granted
     }
 
     /// Whether a call can be answered by it at once, well or not.

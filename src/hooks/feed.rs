@@ -5,8 +5,8 @@ use serde::Serialize;
 use snaphook_driver::time::{self, Millis};
 use tokio::sync::broadcast;
 
+use super::binding::{Binding, Mode};
 use super::context::{Asked, Context, FieldError, LogLine, Outcome, Run};
-use super::host::{Binding, Mode};
 use crate::config::Phase;
 
 /// What a follower may lag behind before it loses some. The report of one run is 200 KiB at most.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::access::{AccessCode, AccessError};
-use super::capabilities::http::UrlPattern;
+use super::capabilities::http::url_pattern::UrlPattern;
 use super::fair;
 use super::pattern;
 use crate::config::{Config, Grant, Limits, Phase, ProcessGrant, format_duration, format_size};

@@ -1,7 +1,9 @@
 //! The hook host: engines × capabilities. Knows nothing of HTTP routes or of the commit path's order of steps.
 
 pub mod access;
+mod artifacts;
 mod binding;
+mod bound;
 pub mod capabilities;
 mod code;
 pub mod context;
@@ -10,6 +12,7 @@ mod fair;
 pub mod feed;
 pub mod grants;
 pub mod host;
+mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;

@@ -13,11 +13,12 @@ use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Expected, Writer};
-use super::capabilities::http::HttpClient;
-use super::capabilities::process::Processes;
+use super::capabilities::http::client::HttpClient;
+use super::capabilities::process::run::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
 use super::fair;
 use super::grants::{Capability, Granted, HookId};
+pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
 use super::stats::shorten;
@@ -42,73 +43,6 @@ const TARGET_BYTES_MAX: usize = 1024;
 /// HTTP requests and processes of one run at the same moment; more of them wait. What they answer is kept outside
 /// the sandbox's memory until the guest takes it, so it needs a bound of its own.
 const OUTSIDE_CALLS_MAX: usize = 8;
-
-/// What a host call answers instead of a value.
-#[derive(Clone, Debug)]
-pub enum HostError {
-    /// The guest gets it and may go on.
-    Access(AccessError),
-    /// A limit of the call is broken: the engine ends the guest with this failure.
-    Fatal(Failure),
-}
-
-impl From<Failure> for HostError {
-    fn from(failure: Failure) -> Self {
-        HostError::Fatal(failure)
-    }
-}
-
-impl From<AccessError> for HostError {
-    fn from(error: AccessError) -> Self {
-        HostError::Access(error)
-    }
-}
-
-/// An HTTP request of a hook. Header values may hold `{{secret:name}}`; nothing else may.
-#[derive(Clone, Debug)]
-pub struct HttpRequest {
-    pub method: String,
-    pub url: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub timeout: Option<Duration>,
-    /// `follow` (default), `manual` or `error`, as in fetch.
-    pub redirect: Redirect,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redirect {
-    Follow,
-    Manual,
-    Error,
-}
-
-#[derive(Clone, Debug)]
-pub struct HttpResponse {
-    pub status: u16,
-    /// After redirects.
-    pub url: String,
-    pub redirected: bool,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-#[derive(Clone, Debug)]
-pub struct ProcessCommand {
-    pub program: String,
-    pub args: Vec<String>,
-    pub stdin: Vec<u8>,
-    pub env: Vec<(String, String)>,
-    pub timeout: Option<Duration>,
-}
-
-#[derive(Clone, Debug)]
-pub struct ProcessOutput {
-    /// Exit code; 128 + signal if a signal ended it.
-    pub code: i32,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-}
 
 /// What all sessions of a server share.
 pub struct Services {

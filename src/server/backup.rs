@@ -14,7 +14,7 @@ pub(super) async fn backup(call: &Call) -> Result<Response> {
         return Err(Problem::method_not_allowed("POST"));
     }
     call.no_query()?;
-    let pieces = call.engine().backup().await?;
+    let pieces = call.engine().operations.backup().await?;
     let pieces = stream::unfold(pieces, |mut pieces| async move {
         pieces.recv().await.map(|piece| (Bytes::from_owner(piece), pieces))
     });

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
-use super::App;
+use super::app::App;
 use super::io::GuardedStream;
 use super::peer::{Peer, TICK};
 use super::prompt::Prompt;

@@ -5,9 +5,9 @@ use serde::Serialize;
 use snaphook_driver::{ErrorQuery, ErrorRecord};
 
 use super::problem::{Problem, Result};
-use super::query::Query;
+use super::query::{DRY_RUN, Query};
 use super::reply::{Reply, Response};
-use super::request::{Call, DRY_RUN, Verb};
+use super::request::{Call, Verb};
 use super::{id, list};
 
 /// `GET /errors`
@@ -27,7 +27,7 @@ pub(super) async fn collection(call: &Call) -> Result<Response> {
     wanted.after.as_deref().map(id::error).transpose()?;
     wanted.limit = list::limit(&mut query)?;
     query.finish()?;
-    let page = call.engine().errors(&wanted).await?;
+    let page = call.engine().deliveries.errors(&wanted).await?;
     list::hold(call, page.records.iter().map(|record| record.event.data.as_ref().map_or(0, |data| data.len())))?;
     let next = page.records.last().filter(|_| page.full).map(|record| record.id.clone());
     Reply::ok().serialize(&Page { items: page.records, next })
@@ -39,11 +39,11 @@ pub(super) async fn one(call: &Call, id: &str) -> Result<Response> {
     match call.verb() {
         Verb::Get => {
             call.no_query()?;
-            Reply::ok().serialize(&call.engine().error(id).await?)
+            Reply::ok().serialize(&call.engine().deliveries.error(id).await?)
         }
         Verb::Delete => {
             call.no_query()?;
-            call.engine().drop_error(id).await?;
+            call.engine().deliveries.drop_error(id).await?;
             Ok(Reply::new(StatusCode::NO_CONTENT).empty())
         }
         _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
@@ -81,12 +81,12 @@ pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
     if dry_run {
-        call.engine().error(id).await?;
+        call.engine().deliveries.error(id).await?;
         return Reply::ok().serialize(&Retried { matched: 1, succeeded: 0 });
     }
-    let succeeded = call.engine().retry_error(id).await?;
+    let succeeded = call.engine().deliveries.retry_error(id).await?;
     // It may be retried or dropped by somebody else meanwhile: then there is nothing to show.
-    let error = if succeeded { None } else { call.engine().error(id).await.ok() };
+    let error = if succeeded { None } else { call.engine().deliveries.error(id).await.ok() };
     Reply::ok().serialize(&One { retried: Retried { matched: 1, succeeded: u64::from(succeeded) }, error })
 }
 
@@ -100,10 +100,10 @@ pub(super) async fn retry_all(call: &Call) -> Result<Response> {
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
     if dry_run {
-        let matched = call.engine().count_errors(&wanted).await?;
+        let matched = call.engine().deliveries.count_errors(&wanted).await?;
         return Reply::ok().serialize(&Retried { matched, succeeded: 0 });
     }
-    let job = call.engine().start_retry(&wanted).await?.id;
+    let job = call.engine().deliveries.start_retry(&wanted).await?.id;
     let location = call.location(&["jobs", &job]);
     Reply::new(StatusCode::ACCEPTED).location(&location).serialize(&Started { job })
 }

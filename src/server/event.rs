@@ -18,7 +18,7 @@ pub(super) async fn one(call: &Call, text: &str) -> Result<Response> {
     match call.verb() {
         Verb::Get => {
             call.no_query()?;
-            Reply::ok().serialize(&call.engine().inspect(position).await?)
+            Reply::ok().serialize(&call.engine().operations.inspect(position).await?)
         }
         _ => Err(Problem::method_not_allowed("GET, HEAD")),
     }
@@ -43,7 +43,7 @@ pub(super) async fn skip(call: &Call, text: &str, incoming: Incoming) -> Result<
     call.no_query()?;
     let bytes = body::json(call, incoming).await?;
     let Skip { reason } = input::body(&bytes)?;
-    let position = call.engine().skip_event(of, &reason, &call.origin()).await?;
+    let position = call.engine().operations.skip_event(of, &reason, &call.origin()).await?;
     Reply::new(StatusCode::ACCEPTED).serialize(&Skipped { position })
 }
 

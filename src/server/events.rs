@@ -10,7 +10,7 @@ use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
 use super::request::{Call, Verb};
-use super::{id, list, place, sse};
+use super::{id, list, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -18,13 +18,13 @@ const LAST_EVENT_ID: &str = "last-event-id";
 pub(super) async fn list(call: &Call) -> Result<Response> {
     only_get(call)?;
     let mut query = call.query()?;
-    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
+    let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
     check_model(call, &filter).await?;
-    let page = call.engine().events(&EventQuery { after, limit, filter }).await?;
-    list::events(call, &page, call.engine().log())
+    let page = call.engine().history.events(&EventQuery { after, limit, filter }).await?;
+    list::events(call, &page, call.engine().history.log())
 }
 
 /// `GET /models/{model}/instances/{id}/events`
@@ -33,11 +33,11 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
     id::instance(id)?;
     only_get(call)?;
     let mut query = call.query()?;
-    let after = place::take(call, &mut query, "after").await?.unwrap_or(0);
+    let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     query.finish()?;
-    let page = call.engine().instance_events(model, id, after, limit).await?;
-    list::events(call, &page, call.engine().log())
+    let page = call.engine().history.instance_events(model, id, after, limit).await?;
+    list::events(call, &page, call.engine().history.log())
 }
 
 /// `GET /events/stream`
@@ -54,13 +54,13 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         None => after,
     };
     let after = match after {
-        Some(after) => after.find(call).await?,
-        None => call.engine().head(),
+        Some(after) => call.find(&after).await?,
+        None => call.engine().history.head(),
     };
     let app = Arc::clone(&call.app);
     // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
-    let start = sse::place(call.engine().log(), after);
-    let events = call.engine().follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
+    let start = sse::place(call.engine().history.log(), after);
+    let events = call.engine().history.follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
     let frames = events
         .take_while(|event| {
             if let Err(error) = event {
@@ -72,7 +72,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         .filter_map(|event| future::ready(event.ok()))
         .then(move |event| {
             let app = Arc::clone(&app);
-            async move { app.frames.of(&event, app.engine.log(), app.engine.memory()).await }
+            async move { app.frames.of(&event, app.engine.history.log(), app.engine.memory()).await }
         });
     Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
 }
@@ -80,7 +80,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
 /// A name that the log has never seen is a mistake: nothing would ever come.
 async fn check_model(call: &Call, filter: &EventFilter) -> Result<()> {
     match &filter.model {
-        Some(model) => Ok(call.engine().check_in_log(model).await?),
+        Some(model) => Ok(call.engine().history.check_in_log(model).await?),
         None => Ok(()),
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
-    let Readiness { stores, models } = call.engine().readiness().await;
+    let Readiness { stores, models } = call.engine().operations.readiness().await;
     if !stores.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "stores": stores });
         return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
@@ -34,7 +34,7 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
 /// Prometheus text.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
     only_get(call)?;
-    let mut text = call.engine().metrics().await;
+    let mut text = call.engine().operations.metrics().await;
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }

@@ -32,10 +32,10 @@ pub(super) async fn all(call: &Call, model: &str) -> Result<Response> {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     call.no_query()?;
-    let found = call.engine().model(model)?;
-    call.engine().look_at_libraries(&found).await;
+    let found = call.engine().definitions.get(model)?;
+    call.engine().definitions.look_at_libraries(&found).await;
     let phases: BTreeMap<Phase, Vec<HookInfo>> =
-        Phase::ALL.into_iter().map(|phase| (phase, call.engine().hook_infos(&found, phase))).collect();
+        Phase::ALL.into_iter().map(|phase| (phase, call.engine().definitions.hook_infos(&found, phase))).collect();
     Reply::ok().serialize(&phases)
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn log(call: &Call, model: &str, phase: &str) -> Result<Respons
     }
     call.no_query()?;
     if accept::prefers(call.headers().get_all(ACCEPT), &[sse::MEDIA_TYPE]).is_some() {
-        let lines = call.engine().follow_hook_log(model, phase)?;
+        let lines = call.engine().deliveries.follow_hook_log(model, phase)?;
         let frames = lines.map(|line| {
             sse::frame(None, "log", |out| {
                 // Texts and a time: writing them into memory cannot fail.
@@ -69,7 +69,7 @@ pub(super) async fn log(call: &Call, model: &str, phase: &str) -> Result<Respons
         });
         return Ok(sse::respond(frames, call.app.stopping.clone()));
     }
-    Reply::ok().serialize(&Items { items: call.engine().hook_log(model, phase)? })
+    Reply::ok().serialize(&Items { items: call.engine().deliveries.hook_log(model, phase)? })
 }
 
 /// `GET /models/{model}/hooks/{phase}/stats`
@@ -80,7 +80,7 @@ pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Respo
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     call.no_query()?;
-    Reply::ok().serialize(&Items { items: call.engine().hook_stats(model, phase)? })
+    Reply::ok().serialize(&Items { items: call.engine().deliveries.hook_stats(model, phase)? })
 }
 
 /// `GET /hooks/runs`: every run of every hook from now on, as server-sent events; between them each native library that is
@@ -90,7 +90,7 @@ pub(super) async fn runs(call: &Call) -> Result<Response> {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     call.no_query()?;
-    let frames = call.engine().follow_hooks().map(|told| {
+    let frames = call.engine().deliveries.follow_hooks().map(|told| {
         sse::frame(None, told.name(), |out| {
             // Texts and numbers: writing them into memory cannot fail.
             let _ = serde_json::to_writer(out, &told);
@@ -109,7 +109,7 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
     // TypeScript is kept as it came, and JavaScript is TypeScript too.
     let code_types = [WASM, JAVASCRIPT, "application/javascript", TYPESCRIPT];
     if let Some(asked) = accept::prefers(call.headers().get_all(ACCEPT), &code_types) {
-        let (record, bytes) = call.engine().hook_artifact(model, phase).await?;
+        let (record, bytes) = call.engine().definitions.hook_artifact(model, phase).await?;
         let is_component = record.engine == COMPONENT;
         if (asked == WASM) != is_component {
             let (name, engine) = (&record.name, &record.engine);
@@ -118,9 +118,9 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
         call.hold(bytes.len())?;
         return Ok(Reply::ok().fixed(CONTENT_TYPE, asked).bytes(bytes));
     }
-    let found = call.engine().model(model)?;
-    call.engine().look_at_libraries(&found).await;
-    Reply::ok().serialize(&call.engine().hook_infos(&found, phase))
+    let found = call.engine().definitions.get(model)?;
+    call.engine().definitions.look_at_libraries(&found).await;
+    Reply::ok().serialize(&call.engine().definitions.hook_infos(&found, phase))
 }
 
 async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<Response> {
@@ -154,7 +154,7 @@ async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<R
             return Err(body::unsupported(other, &expected));
         }
     };
-    match call.engine().put_hooks(model, phase, chain, &options, &call.origin()).await? {
+    match call.engine().definitions.put_hooks(model, phase, chain, &options, &call.origin()).await? {
         Defined::Done(bound) => Reply::ok().serialize(&bound),
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
@@ -212,7 +212,7 @@ async fn delete(call: &Call, model: &str, phase: Phase) -> Result<Response> {
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
     query.finish()?;
-    match call.engine().delete_hooks(model, phase, &options, &call.origin()).await? {
+    match call.engine().definitions.delete_hooks(model, phase, &options, &call.origin()).await? {
         Defined::Done(()) => Ok(Reply::new(StatusCode::NO_CONTENT).empty()),
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }

@@ -32,8 +32,8 @@ pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<R
         Some(other) => return Err(body::unsupported(other, NDJSON)),
     }
     // The model is looked up before the body is read, so that an import into nowhere is answered at once.
-    call.engine().model(model)?;
+    call.engine().definitions.get(model)?;
     let lines = body::lines(call, body, call.app.max_body_bytes())?;
-    let imported = call.engine().import(model, lines, upsert, &options, &call.origin()).await?;
+    let imported = call.engine().writes.import(model, lines, upsert, &options, &call.origin()).await?;
     Reply::ok().serialize(&imported)
 }

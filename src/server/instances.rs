@@ -46,14 +46,14 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
     let input = ListInput::take(&mut query)?;
     query.finish()?;
     if let Some(projection) = &input.projection {
-        call.engine().check_fields(model, projection.paths())?;
+        call.engine().history.check_fields(model, projection.paths())?;
     }
     let (page, count) = match input.count {
         true => {
-            let (page, count) = call.engine().query_and_count(model, &input.query).await?;
+            let (page, count) = call.engine().history.query_and_count(model, &input.query).await?;
             (page, Some(count))
         }
-        false => (call.engine().query(model, &input.query).await?, None),
+        false => (call.engine().history.query(model, &input.query).await?, None),
     };
     list::instances(call, &page, input.projection.as_ref(), count)
 }
@@ -67,8 +67,8 @@ async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
         None => None,
     };
     let instance = match at {
-        None => call.engine().get(model, id).await?,
-        Some(at) => call.engine().get_at(model, id, at).await?,
+        None => call.engine().history.get(model, id).await?,
+        Some(at) => call.engine().history.get_at(model, id, at).await?,
     };
     let tag = EntityTag::of_instance(call.app.log, &instance);
     match precondition::of_read(call.headers(), tag)? {
@@ -86,7 +86,7 @@ async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
 async fn moment(call: &Call, text: &str) -> Result<At> {
     match time_or_place(text)? {
         Moment::Time(time) => Ok(At::Time(time)),
-        Moment::Place(place) => place.find(call).await.map(At::Position),
+        Moment::Place(place) => call.find(&place).await.map(At::Position),
     }
 }
 
@@ -137,7 +137,7 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
         let detail = "`If-Match` cannot hold for an instance that is to be created";
         return Err(Problem::new(ProblemType::PreconditionFailed, detail));
     }
-    match call.engine().write(model, change, &options, &call.origin()).await? {
+    match call.engine().writes.change(model, change, &options, &call.origin()).await? {
         Written::Created(instance) => {
             let location = call.location(&["models", model, "instances", &instance.id]);
             Ok(written(call, Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))

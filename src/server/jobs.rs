@@ -13,11 +13,11 @@ pub(super) async fn one(call: &Call, id: &str) -> Result<Response> {
     match call.verb() {
         Verb::Get => {
             call.no_query()?;
-            Reply::ok().serialize(&call.engine().job(id)?)
+            Reply::ok().serialize(&call.engine().operations.job(id)?)
         }
         Verb::Delete => {
             call.no_query()?;
-            call.engine().cancel_job(id)?;
+            call.engine().operations.cancel_job(id)?;
             Ok(Reply::new(StatusCode::NO_CONTENT).empty())
         }
         _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),

@@ -5,6 +5,7 @@
 //! Only this layer knows HTTP.
 
 mod accept;
+mod app;
 mod backup;
 mod body;
 mod connection;
@@ -29,6 +30,7 @@ mod place;
 mod precondition;
 mod prefer;
 mod problem;
+mod problem_document;
 mod projection;
 mod prompt;
 mod query;
@@ -49,30 +51,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::app::App;
 use crate::config::ConfigHandle;
 use crate::engine::Engine;
-
-/// What every request shares.
-struct App {
-    engine: Arc<Engine>,
-    /// Without the `/` at its end: empty if the API is mounted at the root.
-    mount_path: String,
-    config: Arc<ConfigHandle>,
-    metrics: metrics::RequestMetrics,
-    request_ids: request_id::RequestIds,
-    frames: sse::FrameCache,
-    /// In entity tags.
-    log: etag::LogMark,
-    /// Becomes `true` when the server stops: what would go on for ever ends then.
-    stopping: watch::Receiver<bool>,
-}
-
-impl App {
-    /// `server.max-body`, as it is in force now.
-    fn max_body_bytes(&self) -> usize {
-        self.config.load().server.max_body_bytes
-    }
-}
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
 /// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
@@ -85,7 +66,7 @@ pub async fn run(
     let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
-        log: etag::LogMark::of(engine.log()),
+        log: etag::LogMark::of(engine.history.log()),
         engine,
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),

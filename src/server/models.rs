@@ -53,7 +53,7 @@ fn list(call: &Call) -> Result<Response> {
         next: Option<String>,
     }
     call.no_query()?;
-    let models = call.engine().models();
+    let models = call.engine().definitions.all();
     if models.iter().map(|model| model.record.schema.len()).sum::<usize>() > PAGE_BYTES_MAX {
         return Ok(Reply::ok().fixed(CONTENT_TYPE, "application/json").body(Body::Stream(Box::pin(pieces(models)))));
     }
@@ -93,7 +93,7 @@ async fn create(call: &Call, body: Incoming) -> Result<Response> {
     let Create { id: model, schema, indexes, unique } = input::body(&bytes)?;
     id::model(&model)?;
     let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, ..ModelInput::default() };
-    let made = call.engine().create_model(&model, definition, &options, &call.origin()).await?;
+    let made = call.engine().definitions.create(&model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
             let reply = Reply::new(StatusCode::CREATED).location(&call.location(&["models", &model]));
@@ -109,11 +109,11 @@ async fn get(call: &Call, model: &str) -> Result<Response> {
     query.finish()?;
     match version {
         Some(version) => {
-            let record = call.engine().model_version(model, version).await?;
+            let record = call.engine().history.model_version(model, version).await?;
             send(call, &record)
         }
         None => {
-            let found = call.engine().model(model)?;
+            let found = call.engine().definitions.get(model)?;
             send(call, &found.record)
         }
     }
@@ -148,7 +148,7 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
     let Update { schema, indexes, unique, renames } = input::body(&bytes)?;
     let schema = Some(Json::trusted(schema.get()));
     let definition = ModelInput { schema, indexes, unique, renames: renames.pairs()? };
-    let made = call.engine().update_model(model, definition, &options, &call.origin()).await?;
+    let made = call.engine().definitions.update(model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
             let status = if prefer.minimal { StatusCode::NO_CONTENT } else { StatusCode::OK };
@@ -163,7 +163,7 @@ async fn delete(call: &Call, model: &str) -> Result<Response> {
     let cascade = query.flag("cascade")?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
     query.finish()?;
-    match call.engine().delete_model(model, cascade, &options, &call.origin()).await? {
+    match call.engine().definitions.delete(model, cascade, &options, &call.origin()).await? {
         Defined::Done(()) => Ok(Reply::new(StatusCode::NO_CONTENT).empty()),
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }

@@ -8,8 +8,7 @@ use snaphook_driver::Position;
 
 use super::json;
 use super::problem::{Problem, Result};
-use super::query::{Query, shorten};
-use super::request::Call;
+use super::query::shorten;
 
 /// Length of a log's identity, a UUID.
 const IDENTITY_BYTES: usize = 36;
@@ -18,8 +17,8 @@ const IDENTITY_BYTES: usize = 36;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// `None`: this log.
-    log: Option<String>,
-    position: Position,
+    pub(super) log: Option<String>,
+    pub(super) position: Position,
 }
 
 impl Place {
@@ -43,19 +42,6 @@ impl Place {
                 shorten(text)
             ))
         })
-    }
-
-    /// The position in this server's log; 410 if the log does not have it.
-    pub(super) async fn find(&self, call: &Call) -> Result<Position> {
-        Ok(call.engine().find_position(self.log.as_deref(), self.position).await?)
-    }
-}
-
-/// The place in a parameter that may be absent.
-pub(super) async fn take(call: &Call, query: &mut Query<'_>, name: &str) -> Result<Option<Position>> {
-    match query.take(name)? {
-        Some(text) => Place::parse(name, &text)?.find(call).await.map(Some),
-        None => Ok(None),
     }
 }
 

@@ -1,22 +1,16 @@
-//! Problem documents (RFC 9457): the one place where a kind of error becomes a status and a problem type.
+//! Problems (RFC 9457): the one place where a kind of error becomes a status and a problem type.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use serde::Serialize;
 
-use super::reply::{Reply, Response};
 use crate::engine::{Error, ErrorKind};
 use crate::hooks::context::FieldError;
 use crate::memory::Shortage;
 
 /// Result of a handler.
 pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
-
-/// Seconds after which a client that met a full queue, or a model that is catching up, may try again.
-const RETRY_AFTER_SECONDS: &str = "1";
 
 /// The types of the contract; the names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +41,7 @@ pub(super) enum ProblemType {
 
 impl ProblemType {
     /// Suffix of `type`, title, status.
-    const fn describe(self) -> (&'static str, &'static str, StatusCode) {
+    pub(super) const fn describe(self) -> (&'static str, &'static str, StatusCode) {
         use ProblemType as T;
         match self {
             T::BadRequest => ("bad-request", "Bad request", StatusCode::BAD_REQUEST),
@@ -130,12 +124,12 @@ impl Repeats {
 /// Why a request was not answered with what was asked for.
 #[derive(Debug)]
 pub(super) struct Problem {
-    kind: ProblemType,
-    detail: String,
-    errors: Vec<FieldError>,
-    hook: Option<String>,
+    pub(super) kind: ProblemType,
+    pub(super) detail: String,
+    pub(super) errors: Vec<FieldError>,
+    pub(super) hook: Option<String>,
     /// Methods that the route has: makes it a 405.
-    allow: Option<&'static str>,
+    pub(super) allow: Option<&'static str>,
 }
 
 impl Problem {
@@ -159,50 +153,6 @@ impl Problem {
 
     pub(super) fn detail(&self) -> &str {
         &self.detail
-    }
-
-    /// The document. `mount_path` has no `/` at its end.
-    pub(super) fn into_response(self, mount_path: &str, request_id: &HeaderValue) -> Response {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-            #[serde(skip_serializing_if = "Option::is_none")]
-            hook: Option<&'a str>,
-            request_id: &'a str,
-        }
-        let (suffix, title, status) = self.kind.describe();
-        let (title, status) = match self.allow {
-            Some(_) => ("Method not allowed", StatusCode::METHOD_NOT_ALLOWED),
-            None => (title, status),
-        };
-        let document = Document {
-            r#type: match self.kind {
-                ProblemType::Internal => "about:blank".to_owned(),
-                _ => format!("{mount_path}/problems/{suffix}"),
-            },
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
-            hook: self.hook.as_deref(),
-            request_id: request_id.to_str().unwrap_or_default(),
-        };
-        // Strings and numbers only: writing them cannot fail.
-        let mut response = Reply::new(status).bytes(serde_json::to_vec(&document).unwrap_or_default());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        if matches!(self.kind, ProblemType::Overloaded | ProblemType::Unavailable) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-        }
-        response
     }
 }
 
@@ -232,30 +182,6 @@ impl From<Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
-
-    async fn document(problem: Problem, mount_path: &str) -> (Response, serde_json::Value) {
-        let mut response = problem.into_response(mount_path, &HeaderValue::from_static("id-1"));
-        let body = std::mem::take(response.body_mut()).collect().await.expect("a body").to_bytes();
-        (response, snaphook_driver::json::parse_bytes(&body).expect("JSON"))
-    }
-
-    #[tokio::test]
-    async fn a_document_has_what_applies() {
-        let error = Error::new(ErrorKind::Rejected, "no")
-            .with_errors(vec![FieldError { pointer: "/data/a".into(), message: "bad".into() }])
-            .with_hook("check");
-        let (response, body) = document(error.into(), "/api").await;
-        assert_eq!(response.status(), 422);
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-        assert_eq!(
-            body,
-            serde_json::json!({
-                "type": "/api/problems/rejected", "title": "Rejected by a hook", "status": 422, "detail": "no",
-                "errors": [{"pointer": "/data/a", "message": "bad"}], "hook": "check", "request_id": "id-1",
-            })
-        );
-    }
 
     #[test]
     fn a_fault_that_goes_on_is_logged_once() {
@@ -266,18 +192,5 @@ mod tests {
             assert!(repeats.is_news(&number.to_string()));
         }
         assert_eq!(repeats.0.lock().unwrap().len(), REPEATS_MAX);
-    }
-
-    #[tokio::test]
-    async fn headers_that_tell_what_to_do() {
-        let (response, body) = document(Problem::new(ProblemType::Overloaded, "full"), "").await;
-        assert_eq!(
-            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
-            (503, &HeaderValue::from_static("1"))
-        );
-        assert_eq!(body["type"], "/problems/overloaded");
-        let (response, body) = document(Problem::method_not_allowed("GET"), "").await;
-        assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("GET")));
-        assert_eq!((&body["type"], &body["status"]), (&"/problems/bad-request".into(), &405.into()));
     }
 }

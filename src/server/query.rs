@@ -7,6 +7,12 @@ use percent_encoding::percent_decode_str;
 use super::problem::{Problem, Result};
 use crate::engine::FilterValue;
 
+/// The name of the parameter that asks what a write would do.
+pub(super) const DRY_RUN: &str = "dry-run";
+
+/// The name of the parameter that says how far a read must reach.
+pub(super) const MIN_POSITION: &str = "min-position";
+
 /// Parameters of one request. Reading one takes it out; [`Query::finish`] refuses what is left.
 pub(super) struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -88,7 +94,7 @@ impl<'a> Query<'a> {
     pub(super) fn finish(self) -> Result<()> {
         match self.pairs.first() {
             None => Ok(()),
-            Some((name, _)) if name == super::request::DRY_RUN => {
+            Some((name, _)) if name == DRY_RUN => {
                 Err(Problem::bad_request("`dry-run` is not available for this request, only for writes that hooks see"))
             }
             Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter `{}`", shorten(name)))),

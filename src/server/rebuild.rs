@@ -15,7 +15,7 @@ pub(super) async fn rebuild(call: &Call) -> Result<Response> {
     };
     call.no_query()?;
     if status == StatusCode::ACCEPTED {
-        call.engine().start_rebuild().await?;
+        call.engine().operations.start_rebuild().await?;
     }
-    Reply::new(status).serialize(&call.engine().rebuild_progress())
+    Reply::new(status).serialize(&call.engine().operations.rebuild_progress())
 }

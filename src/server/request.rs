@@ -5,22 +5,20 @@ use std::sync::Arc;
 use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
+use snaphook_driver::Position;
 
-use super::App;
+use super::app::App;
 use super::peer::RequestMemory;
+use super::place::Place;
 use super::precondition;
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
-use super::query::Query;
-use super::seen::MIN_POSITION_PARAMETER;
+use super::query::{DRY_RUN, MIN_POSITION, Query};
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
 
 /// Actor of a request while no token is asked for.
 const ANONYMOUS: &str = "anonymous";
-
-/// The name of the parameter that asks what a write would do.
-pub(super) const DRY_RUN: &str = "dry-run";
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
@@ -86,9 +84,22 @@ impl Call {
         let mut query = Query::parse(self.head.uri.query().unwrap_or_default())?;
         if self.verb() == Verb::Get {
             // It was waited for before.
-            query.take(MIN_POSITION_PARAMETER)?;
+            query.take(MIN_POSITION)?;
         }
         Ok(query)
+    }
+
+    /// The position of a place in this server's log; 410 if the log does not have it.
+    pub(super) async fn find(&self, place: &Place) -> Result<Position> {
+        Ok(self.engine().history.find_position(place.log.as_deref(), place.position).await?)
+    }
+
+    /// The same for a place in a parameter that may be absent.
+    pub(super) async fn position(&self, query: &mut Query<'_>, name: &str) -> Result<Option<Position>> {
+        match query.take(name)? {
+            Some(text) => self.find(&Place::parse(name, &text)?).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// For requests that take no parameter.

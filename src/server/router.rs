@@ -12,6 +12,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
 
+use super::app::App;
 use super::metrics::Route;
 use super::peer::{PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
@@ -20,7 +21,8 @@ use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{
-    App, backup, errors, event, events, health, hooks, import, instances, jobs, models, rebuild, secrets, seen, sites,
+    backup, errors, event, events, health, hooks, import, instances, jobs, models, problem_document, rebuild, secrets,
+    seen, sites,
 };
 use crate::memory::allocator;
 
@@ -44,7 +46,7 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     let (route, mut response) = outcome.unwrap_or_else(|panic| {
         tracing::error!("a handler panicked: {}", message(&*panic));
         let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
-        (Route::Unknown, problem.into_response(&app.mount_path, &request_id))
+        (Route::Unknown, problem_document::response(&problem, &app.mount_path, &request_id))
     });
     if method == Method::HEAD {
         let length = response.body().size_hint().exact();
@@ -55,7 +57,7 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     if matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
-        seen::tell(&mut response, app.engine.head());
+        seen::tell(&mut response, app.engine.history.head());
     }
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response
@@ -70,10 +72,18 @@ async fn handle(call: Call, body: Incoming) -> (Route, Response) {
     let peer = memory.share().clone();
     let sent = outcome.and_then(|response| hand_over(response, memory, may_fail, alone));
     let response = sent.or_else(|problem| {
-        hand_over(problem.into_response(&app.mount_path, &request_id), RequestMemory::of(peer), false, alone)
+        hand_over(
+            problem_document::response(&problem, &app.mount_path, &request_id),
+            RequestMemory::of(peer),
+            false,
+            alone,
+        )
     });
     // What must not be refused is not.
-    (route, response.unwrap_or_else(|problem: Problem| problem.into_response(&app.mount_path, &request_id)))
+    (
+        route,
+        response.unwrap_or_else(|problem: Problem| problem_document::response(&problem, &app.mount_path, &request_id)),
+    )
 }
 
 /// Tells the allocator when large work ends, also with its client.

@@ -20,7 +20,7 @@ pub(super) async fn collection(call: &Call) -> Result<Response> {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     call.no_query()?;
-    Reply::ok().serialize(&Page { items: call.engine().secrets().await?, next: None })
+    Reply::ok().serialize(&Page { items: call.engine().operations.secrets().await?, next: None })
 }
 
 /// `PUT` and `DELETE /secrets/{name}`
@@ -31,11 +31,11 @@ pub(super) async fn one(call: &Call, name: &str, body: Incoming) -> Result<Respo
         Verb::Put => {
             call.no_query()?;
             let value = body::read(call, body).await?;
-            call.engine().put_secret(name, &value).await?;
+            call.engine().operations.put_secret(name, &value).await?;
         }
         Verb::Delete => {
             call.no_query()?;
-            call.engine().delete_secret(name).await?;
+            call.engine().operations.delete_secret(name).await?;
         }
         _ => return Err(Problem::method_not_allowed("PUT, DELETE")),
     }

@@ -5,15 +5,12 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::place::Place;
 use super::problem::Result;
-use super::query::Query;
+use super::query::{self, Query};
 use super::reply::Response;
 use super::request::{Call, Verb};
 
 const POSITION: HeaderName = HeaderName::from_static("snaphook-position");
 const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position");
-
-/// The parameter for those who cannot set a header.
-pub(super) const MIN_POSITION_PARAMETER: &str = "min-position";
 
 /// Before a read is answered: waits until this node has applied what the client asks for; 503 if that takes long, 410 for
 /// what the log does not have.
@@ -26,15 +23,15 @@ pub(super) async fn wait(call: &Call) -> Result<()> {
         false => None,
     };
     let text = call.head.uri.query().unwrap_or_default();
-    // An escape may hide the name.
-    let parameter = match text.contains(MIN_POSITION_PARAMETER) || text.contains('%') {
-        true => Query::parse(text)?.take(MIN_POSITION_PARAMETER)?,
+    // For those who cannot set a header. An escape may hide the name.
+    let parameter = match text.contains(query::MIN_POSITION) || text.contains('%') {
+        true => Query::parse(text)?.take(query::MIN_POSITION)?,
         false => None,
     };
-    let parameter = parameter.map(|text| Place::parse(MIN_POSITION_PARAMETER, &text)).transpose()?;
+    let parameter = parameter.map(|text| Place::parse(query::MIN_POSITION, &text)).transpose()?;
     for place in [header, parameter].into_iter().flatten() {
-        let position = place.find(call).await?;
-        call.engine().reached(position).await?;
+        let position = call.find(&place).await?;
+        call.engine().history.reached(position).await?;
     }
     Ok(())
 }

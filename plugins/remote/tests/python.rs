@@ -38,7 +38,9 @@ impl Drop for Python {
 #[async_trait]
 impl Opener for Python {
     async fn open(&self, store: Store, _: OpenContext) -> Result<Opened> {
-        let serde_json::Value::Object(settings) = serde_json::json!({"url": self.url}) else { unreachable!("an object") };
+        let serde_json::Value::Object(settings) = serde_json::json!({"url": self.url}) else {
+            unreachable!("an object")
+        };
         connect(store, &OpenContext::new(settings, "")).await
     }
 }

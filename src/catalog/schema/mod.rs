@@ -12,14 +12,15 @@ use snaphook_driver::json::Fault;
 use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
 use snaphook_schema::{Compiled, Excess, Limits, References, Refusal, on_large_stack};
 
-use super::FieldError;
+use super::field_error::FieldError;
 
 mod columns;
 mod defaults;
+mod found;
 mod paths;
 
 use defaults::Defaults;
-pub(super) use paths::Found;
+pub(super) use found::Found;
 
 /// Errors of one document that are reported at most.
 const ERRORS_MAX: usize = 100;

@@ -2,12 +2,13 @@
 //!
 //! Schemas may refer to themselves and branch at each step, so everything here visits a subschema once per question.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use snaphook_schema::{Limits, is_limited, step, within};
 
 use super::Schema;
+use super::found::Found;
 use crate::catalog::document::NESTING_MAX;
 
 /// A set of JSON types.
@@ -15,14 +16,6 @@ use crate::catalog::document::NESTING_MAX;
 pub(super) struct Types(u8);
 
 const NAMES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
-
-/// Where a path ends.
-pub struct Found {
-    /// Names from the outside in.
-    pub path: Vec<String>,
-    /// The types that the schema allows there; empty: any.
-    pub types: BTreeSet<&'static str>,
-}
 
 impl Types {
     fn of(name: &str) -> Types {

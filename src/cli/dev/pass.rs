@@ -14,12 +14,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
 
-use super::shown;
+use super::paths::shown;
 use crate::catalog::files::{BindingFile, CodeFile, FileError, read_what_is_whole};
 use crate::catalog::plan::{Step, plan};
 use crate::cli::apply::{carry_out, states};
 use crate::cli::client::{Client, path};
-use crate::cli::{Failure, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::output;
 use crate::config::Phase;
 
 /// What takes longer is announced.

@@ -14,9 +14,10 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
-use super::shown;
+use super::paths::shown;
+use crate::cli::failure::Result;
 use crate::cli::hook::project::{self, Project};
-use crate::cli::{Result, output};
+use crate::cli::output;
 use crate::config::read_regular;
 
 /// What a build makes lies there, or what it is made with; hidden files beside.

@@ -3,15 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::LOOK;
 use crate::cli::client::Client;
 use crate::cli::events::{Frame, Frames};
-use crate::cli::{Failure, output};
+use crate::cli::failure::Failure;
+use crate::cli::output;
+
+/// How often a server that is gone is looked for.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// What a denial says before the lines of configuration that would grant what was asked.
 const GRANT: &str = "; to allow it, add to ";

@@ -3,6 +3,7 @@
 //! What is built goes through the same checks as a binding, in the real engine, before it takes the place of what was
 //! built before.
 
+mod built;
 mod javascript;
 mod rust;
 mod tool;
@@ -11,18 +12,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-// C libraries speak WASI preview 1.
-use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-};
 
 use super::new::Language;
+use super::phase::phase;
+use super::place::Place;
+use super::prepare::{host, prepare};
 use super::project::Project;
-use super::{phase, prepare};
-use crate::catalog::SourceLanguage;
-use crate::cli::{Failure, Global, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 use crate::config::Phase;
 use crate::hooks::engines::{Candidate, Prepared, TopLevel};
+use built::{Built, component};
 use tool::Tool;
 
 /// Build a hook to the single file that is bound
@@ -52,15 +53,6 @@ pub(in crate::cli) struct Build {
 /// A top level that takes longer is worth a word.
 const TOP_LEVEL_MAX: Duration = Duration::from_millis(5);
 
-/// What is built.
-struct Built {
-    engine: &'static str,
-    bytes: Vec<u8>,
-    language: Option<SourceLanguage>,
-    /// What takes the most room in it, for those who have to make it smaller.
-    largest: Vec<String>,
-}
-
 impl Build {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
         let (built, phase, name, out) = if self.source.is_dir() {
@@ -75,7 +67,7 @@ impl Build {
             (build(&project, !self.no_minify)?, project.phase, project.name, out)
         } else {
             let folder = self.source.parent().unwrap_or(Path::new("."));
-            let place = super::Place { model: None, phase: self.phase, engine: None };
+            let place = Place { model: None, phase: self.phase, engine: None };
             let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
             let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
             (javascript::bundle(&self.source, folder, !self.no_minify)?, phase, phase.to_string(), out)
@@ -119,27 +111,10 @@ fn own_way(project: &Project) -> Result<Built> {
     component(bytes)
 }
 
-/// A component stays as it is, and so does a module that speaks WASI preview 1; a core module that carries its WIT world
-/// becomes a component.
-fn component(module: Vec<u8>) -> Result<Built> {
-    let is_core = module.get(4..8) == Some(&[1, 0, 0, 0]);
-    let has_world = is_core && module.windows(15).any(|bytes| bytes.starts_with(b"component-type"));
-    let bytes = match has_world {
-        false => module,
-        true => wit_component::ComponentEncoder::default()
-            .validate(true)
-            .module(&module)
-            .and_then(|encoder| encoder.adapter(ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER))
-            .and_then(|encoder| encoder.encode())
-            .map_err(|error| Failure::new(format!("no component can be made of the module: {error:#}")))?,
-    };
-    Ok(Built { engine: "component", bytes, language: None, largest: Vec::new() })
-}
-
 /// What a server would say of it.
 async fn check(global: &Global, built: &Built, phase: Phase, name: &str, out: &Path) -> Result<()> {
     let config = global.config()?;
-    let host = super::host(&config);
+    let host = host(&config);
     let prepared =
         prepare(&host, built.engine, Candidate { code: &built.bytes, phase, name, language: built.language })
             .await

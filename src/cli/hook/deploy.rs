@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use super::place::{Place, read};
 use super::project::Project;
-use super::{Place, read, text};
+use super::shown::text;
 use crate::catalog::files::{BindingFile, CodeFile};
 use crate::cli::apply::put_chain;
 use crate::cli::client::path;
-use crate::cli::{Failure, Global, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 
 /// Bind files to phases of a running server's models, each in the place of what is bound there
 ///

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{phase, types};
-use crate::cli::{Failure, Result, output, templates};
+use super::phase::phase;
+use super::types;
+use crate::cli::failure::{Failure, Result};
+use crate::cli::{output, templates};
 use crate::config::Phase;
 
 /// Make a folder with a hook to begin with

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::new::Language;
-use crate::cli::{Failure, Result};
+use crate::cli::failure::{Failure, Result};
 use crate::config::Phase;
 
 pub(in crate::cli) const FILE: &str = "hook.toml";
@@ -64,7 +64,7 @@ impl Project {
                 file.language.as_ref()
             ))
         })?;
-        let phase = super::phase(file.phase.as_ref())
+        let phase = super::phase::phase(file.phase.as_ref())
             .map_err(|message| Failure::new(format!("{shown}:{}: {message}", line(file.phase.span().start))))?;
         if !file.build.is_empty() && file.output.is_none() {
             return Err(Failure::new(format!("{shown}: `build` needs `output`, the file that its commands make")));

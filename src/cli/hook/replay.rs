@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
-use super::prepare;
+use super::prepare::prepare;
 use crate::catalog::{Schema, SourceLanguage, query};
 use crate::cli::client::{Client, path, with_query};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 use crate::cli::rebuild::warn_of;
-use crate::cli::{Failure, Global, Result, output};
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
 use crate::engine::FilterValue;

@@ -11,11 +11,14 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use snaphook_driver::{Json, time};
 
+use super::place::{Place, read};
+use super::prepare::prepare;
 use super::replay::Replay;
-use super::{Place, prepare, read};
 use crate::catalog::SourceLanguage;
 use crate::catalog::files::{ModelFiles, read_directory};
-use crate::cli::{Failure, Global, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 use crate::config::{Config, ConfigHandle, DriverConfig, Phase};
 use crate::drivers::Stores;
 use crate::engine::command::Origin;
@@ -90,7 +93,7 @@ impl Test {
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
         let (engine_in_memory, host) = open(&config, folder.path()).await?;
         let run = run_once(&host, &engine, (&code, language), id, &context).await;
-        let sandbox = host.is_native(&engine).then_some(NOT_SANDBOXED);
+        let sandbox = host.code.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
         let (run, top_level) = run?;
         if self.json {
@@ -171,7 +174,7 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
     // Without their hooks: this is about one.
     let files = read_directory(&config.hooks.directory).unwrap_or_default();
     let models: Vec<_> = files.into_iter().map(|model| ModelFiles { phases: Vec::new(), ..model }).collect();
-    if let Err(error) = engine.apply_files(&models, &Origin::default()).await {
+    if let Err(error) = engine.definitions.apply_files(&models, &Origin::default()).await {
         tracing::warn!("the models of `{}` are not there for the test: {error}", config.hooks.directory.display());
     }
     Ok((engine, host))
@@ -190,7 +193,7 @@ async fn run_once(
     let binding =
         Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None, language };
     let hook = host.bind(binding, Some(prepared));
-    Ok((host.run(&hook, context).await, top_level))
+    Ok((host.runs.run(&hook, context).await, top_level))
 }
 
 fn print(run: &Run, top_level: Option<&TopLevel>, sandbox: Option<&str>) -> Result<()> {

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::catalog::typescript;
 use crate::cli::client::path;
-use crate::cli::{Failure, Global, Result, output};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::global::Global;
+use crate::cli::output;
 
 /// The types of the contract, the same that npm's `@snaphook/hook` has.
 const CONTRACT: &str = include_str!("../../../sdk/js/index.d.ts");

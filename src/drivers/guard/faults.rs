@@ -11,18 +11,23 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 #[derive(Clone)]
 pub(crate) struct Faults {
     state: Arc<AtomicU64>,
-    per_thousand: u64,
+    per_thousand: Arc<AtomicU64>,
 }
 
 impl Faults {
-    /// So many of a thousand calls fail.
-    pub(crate) fn new(seed: u64, per_thousand: u64) -> Faults {
-        Faults { state: Arc::new(AtomicU64::new(seed)), per_thousand }
+    /// No call fails yet.
+    pub(crate) fn new(seed: u64) -> Faults {
+        Faults { state: Arc::new(AtomicU64::new(seed)), per_thousand: Arc::default() }
+    }
+
+    /// From now on so many of a thousand calls fail.
+    pub(crate) fn set(&self, per_thousand: u64) {
+        self.per_thousand.store(per_thousand, Ordering::Relaxed);
     }
 
     pub(super) async fn around<T>(&self, method: Method, call: impl Future<Output = Result<T>>) -> Result<T> {
         let number = self.next();
-        let fails = number % 1000 < self.per_thousand;
+        let fails = number % 1000 < self.per_thousand.load(Ordering::Relaxed);
         let is_first = number / 1000 % 2 == 0;
         if fails && is_first {
             return Err(DriverError::new(ErrorKind::Unavailable, method.name(), "it fails before it begins"));

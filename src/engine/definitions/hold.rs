@@ -11,20 +11,21 @@ use std::time::Duration;
 use snaphook_driver::{EventKind, Expected, Position};
 use tokio::runtime::Handle;
 
-use super::super::Engine;
-use super::super::change::{Changing, DefinitionChange};
-use super::super::command::Origin;
-use super::super::committer::Draft;
-use super::super::error::Result;
-use super::{changed, definition_append};
+use super::event::definition_append;
+use super::faults::changed;
 use crate::catalog::ModelRecord;
+use crate::engine::change::{Changing, DefinitionChange};
+use crate::engine::command::Origin;
+use crate::engine::committer::Draft;
+use crate::engine::core::Core;
+use crate::engine::error::Result;
 
 /// How long writes are held back at most.
 const WITHIN: Duration = Duration::from_secs(4);
 
 /// Writes are held back. When it is dropped they are let go, unless the definition has come to its next event.
 pub(super) struct HeldBack {
-    engine: Arc<Engine>,
+    core: Arc<Core>,
     record: ModelRecord,
     position: Position,
     origin: Origin,
@@ -34,15 +35,10 @@ pub(super) struct HeldBack {
 impl HeldBack {
     /// When this returns, every write that came before is in the model store. `conflict` if the last event of the definition
     /// is not at `at` any more.
-    pub(super) async fn new(
-        engine: &Arc<Engine>,
-        record: &ModelRecord,
-        at: Position,
-        origin: &Origin,
-    ) -> Result<HeldBack> {
-        let position = append(engine, record, at, WITHIN, origin).await?;
-        let (engine, record, origin) = (Arc::clone(engine), record.clone(), origin.clone());
-        Ok(HeldBack { engine, record, position, origin, runtime: Handle::current() })
+    pub(super) async fn new(core: &Arc<Core>, record: &ModelRecord, at: Position, origin: &Origin) -> Result<HeldBack> {
+        let position = append(core, record, at, WITHIN, origin).await?;
+        let (core, record, origin) = (Arc::clone(core), record.clone(), origin.clone());
+        Ok(HeldBack { core, record, position, origin, runtime: Handle::current() })
     }
 
     /// Where the definition's stream is now.
@@ -53,17 +49,17 @@ impl HeldBack {
 
 impl Drop for HeldBack {
     fn drop(&mut self) {
-        let (engine, record, at) = (Arc::clone(&self.engine), self.record.clone(), self.position);
+        let (core, record, at) = (Arc::clone(&self.core), self.record.clone(), self.position);
         let origin = self.origin.clone();
         self.runtime.spawn(async move {
             // A conflict says that the definition has gone on; after any other failure the time ends by itself.
-            let _ = append(&engine, &record, at, Duration::ZERO, &origin).await;
+            let _ = append(&core, &record, at, Duration::ZERO, &origin).await;
         });
     }
 }
 
 async fn append(
-    engine: &Engine,
+    core: &Core,
     record: &ModelRecord,
     at: Position,
     within: Duration,
@@ -73,6 +69,6 @@ async fn append(
     let mut append = definition_append(EventKind::ModelChanging, record, &change, Expected::At(at), origin)?;
     let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     append.event.data = Some(Changing { within_ms }.to_json());
-    let committed = engine.append_one(Draft::new(append)).await?.map_err(|_| changed(&record.id))?;
+    let committed = core.append_one(Draft::new(append)).await?.map_err(|_| changed(&record.id))?;
     Ok(committed.position)
 }

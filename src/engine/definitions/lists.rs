@@ -11,23 +11,18 @@ use std::time::Instant;
 use snaphook_driver::{EventStore, Holder, InstanceQuery, Stream};
 use tokio::runtime::Handle;
 
-use super::super::error::{Error, Result};
-use super::super::models::Models;
-use super::super::tail::Tail;
-use super::super::unstoppable::unstoppable;
 use super::pace::Pace;
 use super::review::{Review, incompatible};
 use super::{LISTED_MAX, PAGE};
 use crate::catalog::{ModelRecord, unique};
 use crate::drivers::Stores;
+use crate::engine::error::{Error, Result};
+use crate::engine::models::Models;
+use crate::engine::tail::Tail;
+use crate::engine::unstoppable::unstoppable;
 
 /// Keys that are taken or forgotten at once: about a millisecond of the event store's writer.
 const KEYS_AT_ONCE: usize = 200;
-
-/// The id of a new list.
-pub(super) fn new_id() -> String {
-    uuid::Uuid::now_v7().simple().to_string()
-}
 
 /// What the keys of a model's lists begin with.
 pub(super) fn all(record: &ModelRecord) -> Vec<String> {
@@ -147,7 +142,7 @@ async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace
 }
 
 /// At the start: forgets the keys of lists that no model has, which a crash left. Before any model can change.
-pub(in crate::engine) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
+pub(crate) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
     if events.capabilities().shared {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use snaphook_driver::Position;
 
-use super::super::tail::Tail;
+use crate::engine::tail::Tail;
 
 /// How long work rests, in times of what its last step took: it leaves three quarters of a core to others.
 const REST: u32 = 3;

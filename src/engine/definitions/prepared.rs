@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snaphook_driver::{CarryOver, ModelShape, ModelStore};
 use tokio::runtime::Handle;
 
-use super::super::error::Result;
+use crate::engine::error::Result;
 
 /// Held until the version is in use, or is not to be used.
 pub(super) struct PreparedChange {

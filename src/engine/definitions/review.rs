@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
 
-use super::super::error::{Error, ErrorKind, Result};
-use super::super::tail::Tail;
-use super::super::workers::{Workers, late};
 use super::pace::Pace;
 use super::twins::Twins;
-use super::{LISTED_MAX, PAGE, lists};
+use super::{LISTED_MAX, PAGE};
 use crate::catalog::document::Document;
 use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, unique};
 use crate::drivers::Stores;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::tail::Tail;
+use crate::engine::workers::{Workers, late};
 
 /// Time that checking the instances of a model may take, and more for each of them.
 const TIME: Duration = Duration::from_secs(3);
@@ -291,7 +291,7 @@ impl Review {
 
     /// The ids of the new definition's lists: a list whose values are the same as before keeps its id.
     pub(super) fn list_ids(&self) -> Vec<String> {
-        (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(lists::new_id)).collect()
+        (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(unique::new_id)).collect()
     }
 
     /// Lists whose keys have to be taken.

@@ -11,22 +11,21 @@ use super::super::command::{Change, Origin, WriteOptions};
 use super::super::gate::{Closed, Closing};
 use super::super::testing::{bench, eventually, input};
 use super::super::{ErrorKind, QueryInput};
-use super::lists;
 use crate::catalog::unique;
 
 #[tokio::test]
 async fn writes_wait_while_the_gate_is_closed() {
     let bench = bench().await;
     bench.model("m", input(json!({"a": {}}), &[])).await.unwrap();
-    let entry = bench.engine.models.require("m").unwrap();
+    let entry = bench.engine.core.models.require("m").unwrap();
     let closed = Closed::new(&entry.gate, Closing::Change);
     let engine = Arc::clone(&bench.engine);
     let change = |id: &str| Change::Create { id: Some(id.to_owned()), data: snaphook_driver::Json::trusted("{}") };
     let one = change("a");
     let waiting =
-        tokio::spawn(async move { engine.write("m", one, &WriteOptions::default(), &Origin::default()).await });
+        tokio::spawn(async move { engine.writes.change("m", one, &WriteOptions::default(), &Origin::default()).await });
     // Reads do not wait.
-    assert_eq!(bench.engine.get("m", "a").await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(bench.engine.history.get("m", "a").await.unwrap_err().kind, ErrorKind::NotFound);
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
@@ -46,19 +45,19 @@ async fn keys_that_a_crash_left_are_forgotten() {
     let bench = bench().await;
     bench.model("m", input(json!({"a": {}}), &["a"])).await.unwrap();
     bench.create("one", json!({"a": 1})).await.unwrap();
-    let record = bench.engine.model("m").unwrap().record.clone();
+    let record = bench.engine.definitions.get("m").unwrap().record.clone();
     let kept = unique::keys(&record, &json!({"a": 1}))[0].key.clone();
     let left: Vec<(String, Stream)> = (0..700)
         .map(|n| {
             (
-                format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { lists::new_id() } else { "0".repeat(32) }),
+                format!("{}{} {n}", unique::PREFIX, if n % 2 == 0 { unique::new_id() } else { "0".repeat(32) }),
                 Stream::of_instance("m", "x"),
             )
         })
         .collect();
-    assert!(bench.engine.stores.event.reserve(&left).await.unwrap().is_empty());
+    assert!(bench.engine.core.stores.event.reserve(&left).await.unwrap().is_empty());
     let bench = bench.restart().await;
-    let events = Arc::clone(&bench.engine.stores.event);
+    let events = Arc::clone(&bench.engine.core.stores.event);
     eventually("the keys are forgotten", || async {
         let first = events.next_claim(unique::PREFIX).await.unwrap();
         let second = events.next_claim(&format!("{kept}!")).await.unwrap();
@@ -81,7 +80,7 @@ async fn a_refused_change_leaves_no_keys() {
     assert_eq!(error.kind, ErrorKind::Incompatible);
     assert_eq!(error.errors.len(), 1, "{error:?}");
     assert!(error.errors[0].message.contains("same value of a"), "{error:?}");
-    let events = Arc::clone(&bench.engine.stores.event);
+    let events = Arc::clone(&bench.engine.core.stores.event);
     eventually("no keys are left", || async {
         let first = events.next_claim(unique::PREFIX).await.unwrap();
         first.is_none_or(|key| !key.starts_with(unique::PREFIX)).then_some(())
@@ -102,7 +101,7 @@ async fn a_store_that_fails_at_the_change_catches_up() {
     renamed.renames = vec![("a".to_owned(), "c".to_owned())];
     bench.update("m", renamed).await.unwrap();
     bench.store.fails.store(false, Ordering::Relaxed);
-    eventually("the store has caught up", || async { bench.engine.get("m", "i7").await.ok() }).await;
+    eventually("the store has caught up", || async { bench.engine.history.get("m", "i7").await.ok() }).await;
     assert_eq!(bench.data("i7").await, r#"{"c":7}"#);
     assert_eq!(bench.create("twin", json!({"c": 7})).await.unwrap_err().kind, ErrorKind::NotUnique);
     bench.engine.close(Duration::from_secs(1)).await;
@@ -153,7 +152,7 @@ async fn changes_from_everywhere_follow_each_other() {
     std::fs::write(folder.path().join("m/model.json"), file.to_string()).unwrap();
     let files = async {
         for _ in 0..15 {
-            match bench.engine.apply(folder.path(), &Origin::default()).await {
+            match bench.engine.definitions.apply(folder.path(), &Origin::default()).await {
                 Ok(_) => {}
                 Err(error) => assert!(matches!(error.kind, ErrorKind::Unavailable), "{error:?}"),
             }
@@ -180,20 +179,20 @@ async fn changes_from_everywhere_follow_each_other() {
     };
     let rebuilds = async {
         for _ in 0..3 {
-            bench.engine.start_rebuild().await.unwrap();
-            while bench.engine.rebuild_progress().state == "running" {
+            bench.engine.operations.start_rebuild().await.unwrap();
+            while bench.engine.operations.rebuild_progress().state == "running" {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert_eq!(bench.engine.rebuild_progress().state, "done");
+            assert_eq!(bench.engine.operations.rebuild_progress().state, "done");
         }
     };
     tokio::join!(files, definitions, writes, rebuilds);
     let list = QueryInput { limit: Some(1000), ..QueryInput::default() };
-    let before = bench.engine.query("m", &list).await.unwrap();
-    bench.engine.start_rebuild().await.unwrap();
-    while bench.engine.rebuild_progress().state == "running" {
+    let before = bench.engine.history.query("m", &list).await.unwrap();
+    bench.engine.operations.start_rebuild().await.unwrap();
+    while bench.engine.operations.rebuild_progress().state == "running" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bench.engine.query("m", &list).await.unwrap(), before);
+    assert_eq!(bench.engine.history.query("m", &list).await.unwrap(), before);
     bench.engine.close(Duration::from_secs(1)).await;
 }

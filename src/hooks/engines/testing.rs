@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use snaphook_driver::Json;
 
-use super::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::catalog::SourceLanguage;
 use crate::config::{Isolation, Limits, Phase};
 use crate::hooks::context::{Context, Failure, LogLine, Outcome};

@@ -12,7 +12,7 @@ use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
-use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use crate::hooks::engines::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
 use crate::hooks::testing::{Bench, config_text, context};
@@ -135,7 +135,7 @@ impl Stage {
     }
 
     async fn run(&self, phase: Phase, word: &str) -> Outcome {
-        self.host.run(&self.bind(phase, word, Mode::Enforce), &context("invoice", phase)).await.outcome
+        self.host.runs.run(&self.bind(phase, word, Mode::Enforce), &context("invoice", phase)).await.outcome
     }
 }
 
@@ -182,12 +182,12 @@ async fn grants_follow_the_configuration() {
     let stage = Stage::new("");
     let hook = stage.bind(Phase::PreCreate, "amend", Mode::Enforce);
     let context = context("invoice", Phase::PreCreate);
-    let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
+    let Outcome::Failed(failure) = stage.host.runs.run(&hook, &context).await.outcome else { panic!() };
     let (_, lines) = failure.message.split_once(":\n").unwrap();
     stage.reload(lines);
-    assert!(matches!(stage.host.run(&hook, &context).await.outcome, Outcome::Amend(_)));
+    assert!(matches!(stage.host.runs.run(&hook, &context).await.outcome, Outcome::Amend(_)));
     stage.reload("");
-    assert_eq!(cause(&stage.host.run(&hook, &context).await.outcome), FailureCause::Amend);
+    assert_eq!(cause(&stage.host.runs.run(&hook, &context).await.outcome), FailureCause::Amend);
 }
 
 #[tokio::test]
@@ -219,11 +219,11 @@ async fn grants_add_up_and_the_largest_limit_holds() {
 async fn shadow_decides_nothing_but_is_counted_and_logged() {
     let stage = Stage::new("");
     let hook = stage.bind(Phase::PreCreate, "reject", Mode::Shadow);
-    let run = stage.host.run(&hook, &context("invoice", Phase::PreCreate)).await;
+    let run = stage.host.runs.run(&hook, &context("invoice", Phase::PreCreate)).await;
     assert_eq!(run.outcome, Outcome::Accept);
     assert_eq!(stage.host.stats(&hook)["shadow"]["refusals"], 1);
     assert_eq!(stage.host.stats(&hook)["refusals"], 0);
-    let lines = stage.host.phase_log("invoice", Phase::PreCreate).lines();
+    let lines = stage.host.logs.phase("invoice", Phase::PreCreate).lines();
     assert_eq!(lines[0].message, "would refuse: no");
 }
 
@@ -232,22 +232,22 @@ async fn the_log_of_the_phase_has_the_lines_of_its_runs() {
     let stage = Stage::new("");
     stage.run(Phase::PreCreate, "log").await;
     stage.run(Phase::PreCreate, "panic").await;
-    let lines = stage.host.phase_log("invoice", Phase::PreCreate).lines();
+    let lines = stage.host.logs.phase("invoice", Phase::PreCreate).lines();
     assert_eq!((lines[0].message.as_str(), lines[0].instance.as_str()), ("seen", "i-1"));
     assert!(lines[1].message.starts_with("failed (internal): engine `words` failed: the engine panics"));
-    assert!(stage.host.phase_log("invoice", Phase::PostCreate).lines().is_empty());
+    assert!(stage.host.logs.phase("invoice", Phase::PostCreate).lines().is_empty());
 }
 
 #[tokio::test]
 async fn the_same_code_is_prepared_once_while_it_is_used() {
     let stage = Stage::new("");
-    let first = stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
-    let second = stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
+    let first = stage.host.code.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
+    let second = stage.host.code.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     drop((first, second));
-    stage.host.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
+    stage.host.code.prepare("words", candidate(b"accept", Phase::PreCreate, "h")).await.unwrap();
     assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 2);
-    let Err(error) = stage.host.prepare("swords", candidate(b"", Phase::PreCreate, "h")).await else { panic!() };
+    let Err(error) = stage.host.code.prepare("swords", candidate(b"", Phase::PreCreate, "h")).await else { panic!() };
     assert_eq!(error.message, "no engine `swords` in this build; there are `words`");
 }
 
@@ -257,7 +257,7 @@ async fn code_that_cannot_load_is_not_tried_at_each_call() {
     let hook = stage.bind(Phase::PreCreate, "bad", Mode::Enforce);
     let context = context("invoice", Phase::PreCreate);
     for _ in 0..10 {
-        let Outcome::Failed(failure) = stage.host.run(&hook, &context).await.outcome else { panic!() };
+        let Outcome::Failed(failure) = stage.host.runs.run(&hook, &context).await.outcome else { panic!() };
         assert_eq!(failure.message, "hook `invoice.preCreate/h` could not be loaded: not a word (line 1, column 2)");
     }
     assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
@@ -271,13 +271,13 @@ async fn calls_beyond_the_queue_are_refused() {
     let mut calls: Vec<_> = (0..2 + 2 * QUEUE_PER_CALL)
         .map(|_| {
             let (host, hook) = (Arc::clone(&stage.host), Arc::clone(&hook));
-            tokio::spawn(async move { host.run(&hook, &context("invoice", Phase::PreCreate)).await.outcome })
+            tokio::spawn(async move { host.runs.run(&hook, &context("invoice", Phase::PreCreate)).await.outcome })
         })
         .collect();
     while hook.places.waiting.load(Ordering::Relaxed) < 2 * QUEUE_PER_CALL {
         tokio::task::yield_now().await;
     }
-    let run = stage.host.run(&hook, &context("invoice", Phase::PreCreate)).await;
+    let run = stage.host.runs.run(&hook, &context("invoice", Phase::PreCreate)).await;
     assert_eq!(cause(&run.outcome), FailureCause::Overloaded);
     // A call that is given up leaves the queue.
     calls.pop().unwrap().abort();

@@ -3,6 +3,7 @@
 //! Each check is a function from the files to findings, so that its tests need no checkout.
 
 mod architecture;
+mod circles;
 mod code;
 mod json;
 mod layers;
@@ -83,6 +84,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings.extend(wit::check(files));
     findings.extend(sdk::check(files));
     findings.extend(architecture::check(files));
+    findings.extend(circles::check(files));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings
 }

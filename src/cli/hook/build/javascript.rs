@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Built, Tool};
+use super::built::Built;
+use super::tool::Tool;
 use crate::catalog::SourceLanguage;
-use crate::cli::{Failure, Result};
+use crate::cli::failure::{Failure, Result};
 use crate::hooks::source_map;
 
 /// Parts of a bundle that are told of when it is refused.

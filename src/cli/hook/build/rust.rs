@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Built, Tool, component};
-use crate::cli::{Failure, Result};
+use super::built::{Built, component};
+use super::tool::Tool;
+use crate::cli::failure::{Failure, Result};
 
 /// Targets that a hook can be built for, best first.
 const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];

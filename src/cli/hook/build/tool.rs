@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cli::{Failure, Result};
+use crate::cli::failure::{Failure, Result};
 
 /// How to get the programs that hooks are built with.
 const WAYS: [(&str, &str); 9] = [

@@ -20,8 +20,8 @@ use reqwest::{Client, Method, Response, redirect};
 use url::Url;
 
 use super::super::super::access::{AccessCode, AccessError};
+use super::super::super::host_call::HostError;
 use super::super::super::host_memory::Held;
-use super::super::super::session::HostError;
 use super::address;
 use super::connection::{Connecting, Connection, NotMade};
 use crate::config::{format_duration, format_size};

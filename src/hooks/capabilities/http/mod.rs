@@ -5,10 +5,10 @@
 //! host or address whole. A grant with `*` in the host never opens one, whatever name leads there.
 
 mod address;
-mod client;
+pub(in crate::hooks) mod client;
 mod connection;
 mod secrets;
-mod url_pattern;
+pub(in crate::hooks) mod url_pattern;
 
 use std::time::Duration;
 
@@ -25,8 +25,7 @@ pub(in crate::hooks) use client::Pace;
 use client::{Answer, Refused, Terms};
 pub use client::{HttpClient, Lookup};
 pub(in crate::hooks) use connection::Connection;
-use url_pattern::Target;
-pub use url_pattern::UrlPattern;
+use url_pattern::{Target, UrlPattern};
 
 /// From the first byte sent to the last byte received, redirects included; a request may ask for less or more.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);

@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::process::Pid;
 use tokio::io::unix::AsyncFd;
 
+use super::ending::reap;
+
 /// What the child does before the program starts, in the order of the fields.
 pub(super) struct Plan {
     /// `CLONE_NEW…`: namespaces of its own.
@@ -105,7 +107,7 @@ pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
     };
     let (pid, pidfd) = fork(&layout).map_err(|error| StartError { step: Step::Fork, error })?;
     drop((stdin_theirs, stdout_theirs, stderr_theirs, report_theirs));
-    let mut started = Started { pid, pidfd, stdin, stdout, stderr };
+    let started = Started { pid, pidfd, stdin, stdout, stderr };
     let mut message = [0_u8; 5];
     let mut length = 0;
     while length < message.len() {
@@ -119,7 +121,7 @@ pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
     if length < message.len() {
         return Ok(started);
     }
-    super::run::reap(&mut started);
+    reap(started.pid, &started.pidfd);
     let [step, code @ ..] = message;
     let step = Step::ALL.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec);
     Err(StartError { step, error: io::Error::from_raw_os_error(i32::from_ne_bytes(code)) })

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::super::access::{AccessCode, AccessError};
-use super::super::super::session::{ProcessCommand, ProcessOutput};
+use super::super::super::host_call::{ProcessCommand, ProcessOutput};
 use crate::config::ProcessGrant;
 use crate::hooks::fair;
 

@@ -11,12 +11,14 @@
 #[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
+mod ending;
+#[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
-mod run;
+pub(in crate::hooks) mod run;
 #[cfg(not(target_os = "linux"))]
 #[path = "elsewhere.rs"]
-mod run;
+pub(in crate::hooks) mod run;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(all(test, target_os = "linux"))]

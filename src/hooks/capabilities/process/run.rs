@@ -5,20 +5,21 @@
 
 use std::future::Future;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
+use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::super::super::access::{AccessCode, AccessError};
-use super::super::super::session::{ProcessCommand, ProcessOutput};
+use super::super::super::host_call::{ProcessCommand, ProcessOutput};
 use super::child::{self, StartError, Started, Step};
+use super::ending::{kill, reap, wait};
 use super::keeper::Keeper;
 use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PROCESSES_MAX, Workspace};
 use crate::config::{ProcessGrant, format_duration, format_size};
@@ -32,9 +33,6 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How often memory and disk are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How long the end of a killed program is waited for.
-const REAP_TIME: Duration = Duration::from_secs(1);
 
 /// Runs programs.
 pub struct Processes {
@@ -233,8 +231,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(mut started) = self.started.take() {
-            aside(move || reap(&mut started));
+        if let Some(started) = self.started.take() {
+            aside(move || {
+                // Its pipes stay open until it has ended.
+                let started = started;
+                reap(started.pid, &started.pidfd);
+            });
         }
     }
 }
@@ -307,35 +309,6 @@ fn aside(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
         Err(_) => work(),
-    }
-}
-
-/// Ends a program that nobody runs.
-pub(super) fn reap(started: &mut Started) {
-    kill(started.pid, &started.pidfd);
-    wait(&started.pidfd);
-}
-
-/// Kills the program and all of its group. Only before it is reaped: until then its number is nobody else's.
-fn kill(pid: Pid, pidfd: &OwnedFd) {
-    // Errors mean that there is nothing left to kill.
-    let _ = kill_process_group(pid, Signal::KILL);
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
-}
-
-/// The exit code, 128 + signal if a signal ended it. What was killed ends at once; should the kernel hold it longer,
-/// it is left to the kernel.
-fn wait(pidfd: &OwnedFd) -> Option<i32> {
-    let deadline = Instant::now() + REAP_TIME;
-    loop {
-        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            Ok(Some(status)) => {
-                return status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-            }
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return None,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use wasmparser::{Parser, Payload};
 
-use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::engine::PrepareError;
 
 /// Of the file, all modules and components in it together. CPython has 12,000 functions, and its largest one has 120 KB.
 const FUNCTIONS_MAX: u64 = 200_000;
@@ -101,7 +101,7 @@ fn within(what: &str, count: u64, most: u64) -> Result<(), PrepareError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hooks::engines::PrepareErrorKind;
+    use crate::hooks::engines::engine::PrepareErrorKind;
 
     #[track_caller]
     fn refused(text: &str) -> String {

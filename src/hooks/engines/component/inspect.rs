@@ -4,8 +4,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::speech::Speech;
 use super::versions::{Version, handler_name, world_name};
-use super::{Speech, command, core_module};
+use super::{command, core_module};
 use crate::config::{Phase, format_size};
 use crate::hooks::engines::limits::used_size;
 use crate::hooks::engines::wasm::CODE_BYTES_MAX;

@@ -13,6 +13,7 @@ mod inspect;
 #[cfg(test)]
 mod since_v0_0_9;
 mod since_v0_1_0;
+mod speech;
 mod versions;
 mod wasi_http;
 
@@ -24,13 +25,14 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use self::inspect::{Kind, check_bytes, check_world, kind};
-use self::versions::{Version, handler_name};
+use self::speech::Speech;
+use self::versions::handler_name;
 use self::wasi_http::Extra;
+use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
 use super::handback::amended;
 use super::idle::IdlePool;
 use super::limits::CHECK_LIMITS;
 use super::wasm::{self, CodeCache, Runtime, Sandbox, State};
-use super::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
@@ -117,31 +119,6 @@ fn link(
     let handler = speech.handler(component, phase).ok_or_else(|| wasmtime::format_err!("it has no handler"))?;
     let code = linker.instantiate_pre(component)?;
     Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })
-}
-
-/// How the server and a component understand each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Speech {
-    /// By the functions of a version of the WIT package.
-    Package(Version),
-    /// By JSON on standard input and output: command.rs.
-    Command,
-}
-
-impl Speech {
-    fn name(self) -> String {
-        match self {
-            Speech::Package(version) => format!("`snaphook:hook@{}`", version.as_str()),
-            Speech::Command => "`wasi:cli/run`".to_owned(),
-        }
-    }
-
-    fn handler(self, component: &Component, phase: Phase) -> Option<ComponentExportIndex> {
-        match self {
-            Speech::Package(_) => component.get_export_index(None, handler_name(phase)),
-            Speech::Command => command::handler(component),
-        }
-    }
 }
 
 /// A component that is ready to run.

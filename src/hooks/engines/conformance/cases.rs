@@ -1,6 +1,6 @@
 //! The table of cases: what is asked of a hook, under which grants, and what must come of it.
 
-use super::Task;
+use super::subject::Task;
 use crate::config::Phase;
 use crate::hooks::context::{FailureCause, LogLevel};
 

@@ -10,117 +10,16 @@
 mod cases;
 pub(super) mod javascript;
 mod stage;
+mod subject;
 
 use std::sync::Arc;
 
 use self::cases::{CAPABILITIES, DATA, LIMITS, Row, VERDICTS};
 use self::stage::Stage;
-use super::Engine;
+pub(super) use self::subject::{Subject, Task};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{FailureCause, Outcome};
 use crate::hooks::testing::{say, skip};
-
-/// What a hook is to do. `ID` is the instance's id in the context. A capability that refuses: logs the error's code,
-/// then its message, and accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    Accept,
-    /// Gives back `{"n":1}`.
-    Amend,
-    /// Refuses with `no`, and `bad` for the field `/a`.
-    Reject,
-    /// After a change: fails with `oops`.
-    Fail,
-    /// Breaks down: an exception, a panic, a trap.
-    Crash,
-    /// Gives back the data as it came.
-    Same,
-    /// Gives back the data with the member `"x":1` more.
-    Add,
-    /// Logs five lines of what the context holds: see cases.rs.
-    Tell,
-    /// Logs `d`, `i`, `w` and `e` at the levels debug, info, warn and error.
-    Log,
-    /// Logs the data of `item/ID`, or `absent`.
-    ReadGet,
-    /// Asks for `item` with `{"limit":1}`; logs the ids, then a space and the cursor.
-    ReadQuery,
-    /// Logs `present` or `absent`: the event at the position ID.
-    ReadEvent,
-    /// Creates `note/ID` with `{"a":1}`, and logs its data.
-    WriteCreate,
-    /// Makes `{"a":2}` of `note/ID`, and logs its data.
-    WriteUpdate,
-    /// Deletes `note/ID`, and logs its data.
-    WriteDelete,
-    /// Sends POST to the URL ID with the header `x-a: 1` and the body `hi`; logs status, space, body.
-    HttpSend,
-    /// Runs the program ID with the argument `-` and `in` on its standard input; logs exit code, space, its output.
-    ProcessRun,
-    /// Logs the value of the secret ID.
-    SecretGet,
-    Loop,
-    /// Takes memory without end.
-    Grow,
-    Recurse,
-    /// Gives back 20,000,000 bytes.
-    Flood,
-    /// Logs `x` without end.
-    Talk,
-    /// Logs lines of 8,000 bytes without end.
-    Shout,
-    /// Reads without end, whatever comes of it.
-    Ask,
-    /// Gives back `{"n":N}` at the Nth call of its sandbox; the third never ends.
-    Count,
-}
-
-impl Task {
-    /// What the context's `actor` says.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Task::Accept => "accept",
-            Task::Amend => "amend",
-            Task::Reject => "reject",
-            Task::Fail => "fail",
-            Task::Crash => "crash",
-            Task::Same => "same",
-            Task::Add => "add",
-            Task::Tell => "tell",
-            Task::Log => "log",
-            Task::ReadGet => "read-get",
-            Task::ReadQuery => "read-query",
-            Task::ReadEvent => "read-event",
-            Task::WriteCreate => "write-create",
-            Task::WriteUpdate => "write-update",
-            Task::WriteDelete => "write-delete",
-            Task::HttpSend => "http-send",
-            Task::ProcessRun => "process-run",
-            Task::SecretGet => "secret-get",
-            Task::Loop => "loop",
-            Task::Grow => "grow",
-            Task::Recurse => "recurse",
-            Task::Flood => "flood",
-            Task::Talk => "talk",
-            Task::Shout => "shout",
-            Task::Ask => "ask",
-            Task::Count => "count",
-        }
-    }
-}
-
-/// An engine under test, with hooks in one language.
-pub(super) struct Subject {
-    /// In messages, such as `component (C)`.
-    pub(super) name: &'static str,
-    /// `Err`: why it cannot be had here.
-    pub(super) engine: fn() -> Result<Arc<dyn Engine>, String>,
-    /// The code for a task. `Err`: why it is not there, and what makes it.
-    pub(super) hook: fn(Task) -> Result<Vec<u8>, String>,
-    /// Cases, or with a `*` at the end groups of them, that do not apply, and why. What is written here and is the name
-    /// of no case fails the suite.
-    pub(super) without: &'static [(&'static str, &'static str)],
-}
 
 /// A test for each group of cases, in a module of that name.
 macro_rules! conformance {
@@ -173,7 +72,7 @@ pub(super) async fn concurrency(subject: &Subject) {
         tokio::spawn(async move {
             let context =
                 stage.context(Task::Add, Phase::PreCreate, &format!("i-{index}"), &format!(r#"{{"n":{index}}}"#));
-            (index, stage.host.run(&hook, &context).await.outcome)
+            (index, stage.host.runs.run(&hook, &context).await.outcome)
         })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -192,7 +91,7 @@ pub(super) async fn state(subject: &Subject) {
     let Some(stage) = subject.stage(&["state/call", "state/reuse"]).await else { return };
     let hook = stage.bind(subject, Task::Count, Phase::PreCreate).await.unwrap_or_else(|error| panic!("{error}"));
     let context = stage.context(Task::Count, Phase::PreCreate, "i-1", "{}");
-    let count = async || match stage.host.run(&hook, &context).await.outcome {
+    let count = async || match stage.host.runs.run(&hook, &context).await.outcome {
         Outcome::Amend(data) => data.as_str().replace(' ', ""),
         Outcome::Failed(failure) => failure.cause.as_str().to_owned(),
         other => format!("{other:?}"),

@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use super::cases::{DEEP, Expected, LARGE, Row};
-use super::{Subject, Task};
+use super::subject::{Subject, Task};
 use crate::config::{Config, Isolation, Phase};
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
-use crate::hooks::engines::{Candidate, Engine};
+use crate::hooks::engines::engine::{Candidate, Engine};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::hooks::testing::{self, Bench};
@@ -49,6 +49,7 @@ impl Stage {
         let prepared = {
             let _turn = PREPARE.lock().await;
             self.host
+                .code
                 .prepare(self.engine, Candidate { code: &code, phase, name: "test", language: None })
                 .await
                 .map_err(|error| error.to_string())?
@@ -101,7 +102,7 @@ impl Stage {
         let mut context = self.context(row.task, row.phase, row.id, "");
         context.before = row.before.map(Json::trusted);
         context.after = after.as_deref().map(Json::trusted);
-        let run = self.host.run(&hook, &context).await;
+        let run = self.host.runs.run(&hook, &context).await;
         let fits = is_expected(&row.expected, &run, after.as_deref());
         fits.then_some(()).ok_or_else(|| shown(&run))
     }

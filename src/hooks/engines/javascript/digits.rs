@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::nodes::{Kind, Nodes, Token, tokens};
+use super::numbers::{infinite, value_of};
 use crate::hooks::context::Failure;
 use crate::hooks::host_memory::HostMemory;
 
@@ -221,22 +222,6 @@ impl<'a> Patched<'a> {
         self.done.push_str(&self.text[self.upto..]);
         self.done
     }
-}
-
-/// The infinite number that a text in quotes stands for.
-pub(super) fn infinite(quoted: &str, marker: &str) -> Option<f64> {
-    let word = quoted.strip_prefix('"')?.strip_suffix('"')?;
-    match word.strip_prefix(marker).filter(|_| !marker.is_empty())? {
-        "+" => Some(f64::INFINITY),
-        "-" => Some(f64::NEG_INFINITY),
-        _ => None,
-    }
-}
-
-/// As JavaScript reads it: out of range is infinite. Minus zero is zero, as it is written.
-pub(super) fn value_of(number: &str) -> f64 {
-    let value: f64 = number.parse().unwrap_or(f64::NAN);
-    if value == 0.0 { 0.0 } else { value }
 }
 
 /// `Number.prototype.toString`.

@@ -15,6 +15,7 @@ mod input;
 mod lost_change;
 mod nesting;
 mod nodes;
+mod numbers;
 mod source;
 
 pub(super) use answer::{ALLOCATION_FAILED, Read, Reading, compile_error};

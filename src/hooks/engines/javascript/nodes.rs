@@ -4,7 +4,7 @@
 
 use snaphook_driver::json;
 
-use super::digits::{infinite, value_of};
+use super::numbers::{infinite, value_of};
 use crate::hooks::engines::handback::Printer;
 use crate::memory;
 

@@ -26,7 +26,7 @@ use super::foreign::foreign_syntax;
 use super::nesting::{BRACKETS_MAX, blown, too_deep};
 use crate::catalog::SourceLanguage;
 use crate::config::Phase;
-use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::subprocess::{self, Job};
 use crate::hooks::source_map::{self, SourcePlaces};
 

@@ -16,6 +16,7 @@ mod table;
 mod threads;
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,9 +36,9 @@ use self::image::Copy;
 use self::inline::{Pace, Permit};
 use self::library::{Library, Thrown};
 use self::threads::After;
+use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use super::handback::amended;
-use super::subprocess;
-use super::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
+use super::subprocess::{self, Job};
 use crate::config::Phase;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
 use crate::hooks::session::Session;
@@ -73,7 +74,11 @@ impl NativeEngine {
         let copy = tokio::task::spawn_blocking(move || image::check(&code).and_then(|()| Copy::make(&copies, &code)));
         let copy = copy.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
         // Elsewhere first: an initialiser that does not return, or ends its process, does so there.
-        subprocess::load(copy.path(), LOAD_MAX).await?;
+        let trial = subprocess::run_trusted(Job::Load, copy.path().as_os_str().as_bytes());
+        match tokio::time::timeout(LOAD_MAX, trial).await {
+            Ok(loaded) => drop(loaded?),
+            Err(_) => return Err(PrepareError::plain(not_loaded(LOAD_MAX))),
+        }
         self.open(digest, copy).await.map_err(PrepareError::plain)
     }
 
@@ -109,7 +114,7 @@ impl NativeEngine {
 static LOADING: AtomicUsize = AtomicUsize::new(0);
 
 /// What is said of a library that is not loaded in time.
-pub(super) fn not_loaded(limit: Duration) -> String {
+fn not_loaded(limit: Duration) -> String {
     format!(
         "the library is not loaded after {} s: one of its initialisers or `snaphook_hook` does not return",
         limit.as_secs()

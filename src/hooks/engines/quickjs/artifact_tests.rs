@@ -10,8 +10,9 @@ use wasmtime_wizer::{WasmtimeWizer, Wizer};
 use super::*;
 use crate::hooks::engines::javascript::SCRIPTS;
 use crate::hooks::engines::limits::CHECK_LIMITS;
-use crate::hooks::engines::quickjs::guest::{Code, Guest};
+use crate::hooks::engines::quickjs::guest::Code;
 use crate::hooks::engines::quickjs::host::{Extra, Mode};
+use crate::hooks::engines::quickjs::instance::Guest;
 use crate::hooks::engines::wasm::{Sandbox, loading_runtime};
 
 /// The way to the host, before the scripts.

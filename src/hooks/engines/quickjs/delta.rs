@@ -2,7 +2,7 @@
 
 use wasmtime::Result;
 
-use super::guest::outside;
+use super::instance::outside;
 
 /// Changes are kept in whole lines of the processor's cache.
 const LINE_BYTES: usize = 64;

@@ -1,10 +1,11 @@
 //! One instance of the runner's module: its exports, and its memory, which is looked at only within its bounds.
 
-use wasmtime::{Extern, InstancePre, Linker, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Extern, InstancePre, Linker, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::delta::Delta;
 use super::host::{self, Extra};
 use super::image::{Apart, Image};
+use super::instance::{Exports, Guest, WASM_PAGE_BYTES, outside, text};
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{Runtime, State};
@@ -24,35 +25,12 @@ pub(super) struct Code {
     pub(super) exports: Exports,
 }
 
-/// Where a module has what each call uses.
-pub(super) struct Exports {
-    memory: ModuleExport,
-    alloc: ModuleExport,
-    run: ModuleExport,
-}
-
 impl Code {
     pub(super) fn new(runtime: &Runtime, module: &Module) -> wasmtime::Result<Code> {
         let mut linker = Linker::new(&runtime.engine);
         host::link(&mut linker)?;
         Ok(Code { instance: linker.instantiate_pre(module)?, exports: Exports::of(module)? })
     }
-}
-
-impl Exports {
-    pub(super) fn of(module: &Module) -> wasmtime::Result<Exports> {
-        let export = |name: &str| {
-            module.get_export_index(name).ok_or_else(|| wasmtime::format_err!("it has no export `{name}`"))
-        };
-        Ok(Exports { memory: export("memory")?, alloc: export("alloc")?, run: export("run")? })
-    }
-}
-
-/// An instance in a store.
-#[derive(Clone, Copy)]
-pub(super) struct Guest {
-    instance: wasmtime::Instance,
-    memory: Memory,
 }
 
 type GuestStore = Store<State<Extra>>;
@@ -223,17 +201,6 @@ impl Guest {
         let rest = self.memory.data_mut(store).get_mut(at as usize..);
         rest.and_then(|rest| rest.get_mut(..length)).ok_or_else(outside)
     }
-}
-
-pub(super) const WASM_PAGE_BYTES: usize = 64 << 10;
-
-/// Text that is no UTF-8 is the guest's own fault and its own loss.
-pub(super) fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-pub(super) fn outside() -> wasmtime::Error {
-    wasmtime::format_err!("it named a place outside of its memory")
 }
 
 fn length(bytes: &[u8]) -> wasmtime::Result<u32> {

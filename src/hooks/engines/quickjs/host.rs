@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use wasmtime::{Caller, Linker, Memory, Result};
 
-use super::guest::{Guest, outside, text};
+use super::instance::{Guest, outside, text};
 use crate::hooks::engines::javascript::calls::{Calls, Parts};
 use crate::hooks::engines::javascript::{Digits, asks, web};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};

@@ -10,8 +10,8 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use wasmtime::{Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport, Store};
 
-use super::guest::{Exports, WASM_PAGE_BYTES};
 use super::host::{self, Extra};
+use super::instance::{Exports, WASM_PAGE_BYTES};
 use crate::hooks::engines::wasm::{Runtime, State};
 
 /// How the memory is called, in both modules.

@@ -9,14 +9,14 @@ use futures::future::BoxFuture;
 use wasmtime::Store;
 
 use super::delta::Delta;
-use super::guest::{Exports, Guest};
 use super::host::{Extra, Mode, Observed};
 use super::image::Image;
+use super::instance::{Exports, Guest};
 use super::runner::Runner;
+use crate::hooks::engines::engine::{PrepareError, TopLevel};
 use crate::hooks::engines::javascript::{Source, compile_error};
 use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, State};
-use crate::hooks::engines::{PrepareError, TopLevel};
 
 /// What loading may change to be copied into each new sandbox. A hook that changes more has an image: about three times its
 /// memory for the hook, and nothing to copy.

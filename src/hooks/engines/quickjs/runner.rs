@@ -5,10 +5,11 @@
 use tokio::sync::OnceCell;
 
 use super::artifact;
-use super::guest::{Code, Guest};
+use super::guest::Code;
 use super::host::Extra;
 use super::image::{self, Apart};
-use crate::hooks::engines::PrepareError;
+use super::instance::Guest;
+use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox};
 

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::catalog::SourceLanguage;
 use crate::config::{Phase, format_duration};
-use crate::hooks::engines::PrepareError;
+use crate::hooks::engines::engine::PrepareError;
 
 /// What a subprocess does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

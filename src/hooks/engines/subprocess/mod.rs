@@ -5,15 +5,12 @@
 //! future, which kills the process.
 
 mod budget;
-mod worker;
+pub(super) mod worker;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,8 +19,7 @@ use tokio::process::Command;
 
 use self::budget::Budget;
 pub(super) use self::budget::Job;
-pub use self::worker::serve;
-use super::{PrepareError, native};
+use super::engine::PrepareError;
 use crate::config::{format_duration, format_size};
 
 /// The first line of what a worker reads; so many bytes of code follow.
@@ -59,17 +55,9 @@ pub(super) async fn run(job: Job, code: &[u8]) -> Result<Vec<u8>, PrepareError> 
     }
 }
 
-/// Does `job` on code of this program's own, for as long as it takes.
+/// Does `job` without limits, for as long as it takes.
 pub(super) async fn run_trusted(job: Job, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     work(job, code, None).await
-}
-
-/// Loads a native library in a process of its own, to see that it can be.
-pub(super) async fn load(library: &Path, limit: Duration) -> Result<(), PrepareError> {
-    match tokio::time::timeout(limit, work(Job::Load, library.as_os_str().as_bytes(), None)).await {
-        Ok(loaded) => loaded.map(drop),
-        Err(_) => Err(PrepareError::plain(native::not_loaded(limit))),
-    }
 }
 
 async fn work(job: Job, code: &[u8], budget: Option<Budget>) -> Result<Vec<u8>, PrepareError> {

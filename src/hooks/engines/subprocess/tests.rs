@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Phase;
-use crate::hooks::engines::PrepareErrorKind;
+use crate::hooks::engines::engine::PrepareErrorKind;
 
 /// This test is the worker, when another test starts it as one.
 pub(super) const WORKER_TEST: &str = "hooks::engines::subprocess::tests::worker_process";
@@ -11,7 +11,7 @@ pub(super) const WORKER: &str = "SNAPHOOK_WORKER";
 #[test]
 fn worker_process() {
     if std::env::var_os(WORKER).is_some() {
-        serve();
+        worker::serve();
     }
 }
 

@@ -10,8 +10,9 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setpriority_process, setrlimit};
 
 use super::{DONE, Job, Order, REFUSED};
+use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::javascript::Source;
-use crate::hooks::engines::{PrepareError, component, native, wasm};
+use crate::hooks::engines::{component, native, wasm};
 
 /// Whoever makes requests comes first, but what is compiled comes before hooks that loop.
 const NICENESS: i32 = 5;

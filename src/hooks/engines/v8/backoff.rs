@@ -16,7 +16,7 @@ use snaphook_driver::time::{self, Millis};
 
 use crate::config::format_duration;
 use crate::hooks::context::{Context, Failure, FailureCause};
-use crate::hooks::engines::{HeldBack, HookState};
+use crate::hooks::engines::engine::{HeldBack, HookState};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);

@@ -4,6 +4,8 @@
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
+use super::compiled::{Compiled, Verified};
+
 /// Compiled code of one kind.
 pub(in crate::hooks::engines) trait Code: Sized + Send + 'static {
     /// Loads what the engine's `precompile_…` for this kind gave. wasmtime checks its version, settings and target.
@@ -29,16 +31,16 @@ impl Code for Module {
 }
 
 /// Loads what a subprocess just made.
-pub(super) fn load_compiled<C: Code>(engine: &Engine, compiled: &super::cache::Compiled) -> wasmtime::Result<C> {
-    // SAFETY: a `Compiled` is made by `cache` alone, of what `subprocess::run` gave: the reply of a process that this one has
+pub(super) fn load_compiled<C: Code>(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<C> {
+    // SAFETY: a `Compiled` is made by `compiled` alone, of what `subprocess::run` gave: the reply of a process that this one has
     // started from its own program, over a socket that nobody else has.
     unsafe { C::load(engine, compiled.bytes()) }
 }
 
-/// Loads a cached file's content after [`super::cache`] found that only this user could have written it.
-pub(super) fn load_verified<C: Code>(engine: &Engine, content: &super::cache::Verified) -> wasmtime::Result<C> {
-    // SAFETY: a `Verified` is made in one place, by `cache::read`: the folder and the file belong to this user and nobody
-    // else may write to them, and the checksum over all bytes, written by `cache::write` right after
+/// Loads a cached file's content after [`super::compiled`] found that only this user could have written it.
+pub(super) fn load_verified<C: Code>(engine: &Engine, content: &Verified) -> wasmtime::Result<C> {
+    // SAFETY: a `Verified` is made in one place, by `Verified::read`: the folder and the file belong to this user and nobody
+    // else may write to them, and the checksum over all bytes, written by `Compiled::write` right after
     // they came from the subprocess, holds.
     unsafe { C::load(engine, content.bytes()) }
 }

@@ -1,30 +1,20 @@
 //! Compiled code on disk: a component is compiled once per machine, not once per start.
 //!
-//! Derived state: any file may go at any time, and is made again. Loading a file runs it as machine code, so it must be
-//! one that this server wrote. There is no key that would show that better than the file system does: a secret key
-//! would have to lie beside the files, readable for the same user. So the folder is made for this user alone (0700), files
-//! of others or files and folders that others may write are not touched, and a checksum finds what a crash or a full
-//! disk left behind.
+//! Derived state: any file may go at any time, and is made again. What makes a file one that may be run: compiled.rs.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::artifact::{self, Code};
+use super::compiled::{Compiled, Verified};
 use super::config::{ENGINE_NAME, Runtime};
-use crate::hooks::engines::PrepareError;
-use crate::hooks::engines::subprocess::{self, Job};
-
-/// First bytes of a file; another layout gets another number.
-const MAGIC: &[u8; 8] = b"SNAPHK01";
-const HEADER_BYTES: usize = MAGIC.len() + 32;
+use crate::hooks::engines::engine::PrepareError;
 
 /// Compiled code that was not used for so long goes, whatever there is room for.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -32,39 +22,10 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// All compiled code together; beyond it what was not used for longest goes.
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
-/// A use is noted as the file's time, but not at each start of a server that is started often.
-const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// The folder of compiled code, `[hooks] cache`.
 #[derive(Clone, Debug)]
 pub(in crate::hooks::engines) struct CodeCache {
     folder: PathBuf,
-}
-
-/// The bytes of a cached file that only this user can have written and that are whole.
-pub(super) struct Verified(Vec<u8>);
-
-/// What a subprocess of this process just compiled.
-pub(super) struct Compiled(Vec<u8>);
-
-impl Compiled {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Verified {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0[HEADER_BYTES..]
-    }
-}
-
-async fn compile_own(code: &[u8]) -> Result<Compiled, PrepareError> {
-    tracing::info!("compiling what runs JavaScript hooks, which is done once");
-    let start = Instant::now();
-    let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
-    tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
-    Ok(compiled)
 }
 
 impl CodeCache {
@@ -93,7 +54,7 @@ impl CodeCache {
         match self.find(runtime, key).await {
             Some(component) => Ok(component),
             None => {
-                let compiled = Compiled(subprocess::run(Job::Compile, code).await?);
+                let compiled = Compiled::of_foreign(code).await?;
                 self.keep(runtime, key, Arc::new(compiled)).await
             }
         }
@@ -115,7 +76,7 @@ impl CodeCache {
                     // What it comes to is the same in all of them.
                     let compiled = match &compiled {
                         Some(compiled) => compiled,
-                        None => compiled.insert(Arc::new(compile_own(code).await?)),
+                        None => compiled.insert(Arc::new(Compiled::of_own(code).await?)),
                     };
                     self.keep(runtime, key, Arc::clone(compiled)).await?
                 }
@@ -129,7 +90,7 @@ impl CodeCache {
         let loaded = tokio::task::spawn_blocking(move || {
             let code = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
             // Without a cache everything works, only slower.
-            if let Err(error) = cache.write(&path, &compiled.0) {
+            if let Err(error) = compiled.write(&cache.folder, &path) {
                 tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
             }
             Ok::<_, String>(code)
@@ -139,7 +100,7 @@ impl CodeCache {
     }
 
     fn load<C: Code>(&self, engine: &Engine, path: &Path) -> Option<C> {
-        let content = match self.read(path) {
+        let content = match Verified::read(&self.folder, path) {
             Ok(content) => content?,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
@@ -153,41 +114,6 @@ impl CodeCache {
                 None
             }
         }
-    }
-
-    /// `None`: there is none.
-    fn read(&self, path: &Path) -> io::Result<Option<Verified>> {
-        let mut file = match fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        only_ours(&fs::metadata(&self.folder)?, "the cache folder")?;
-        // Of the open file: what the name stands for may change meanwhile.
-        let metadata = file.metadata()?;
-        only_ours(&metadata, "the file")?;
-        if metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > USE_NOTED_EVERY)) {
-            // If it cannot be noted, the file is only made again sooner.
-            let _ = file.set_modified(SystemTime::now());
-        }
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut file, &mut bytes)?;
-        let whole = bytes.len() > HEADER_BYTES
-            && bytes.starts_with(MAGIC)
-            && bytes[MAGIC.len()..HEADER_BYTES] == Sha256::digest(&bytes[HEADER_BYTES..])[..];
-        if whole { Ok(Some(Verified(bytes))) } else { Err(io::Error::other("it is damaged")) }
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        make_folder(&self.folder)?;
-        only_ours(&fs::metadata(&self.folder)?, "the cache folder")?;
-        // Made under another name, so that a crash leaves no half file; 0600 by tempfile.
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&Sha256::digest(bytes))?;
-        file.write_all(bytes)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
     }
 
     /// Removes what was not used for long, and what does not fit. Only files that this wrote, whole or half.
@@ -225,40 +151,6 @@ impl CodeCache {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         self.folder.join(format!("{key}-{ENGINE_NAME}-{:016x}.bin", hasher.finish()))
     }
-}
-
-#[cfg(unix)]
-fn make_folder(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-#[cfg(not(unix))]
-fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)
-}
-
-#[cfg(unix)]
-fn only_ours(metadata: &fs::Metadata, what: &str) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::other(format!("{what} belongs to another user")));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::other(format!("{what} may be written by other users")));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn only_ours(_: &fs::Metadata, _: &str) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod artifact;
 mod cache;
+mod compiled;
 mod config;
 mod end;
 mod lane;

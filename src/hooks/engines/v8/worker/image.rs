@@ -33,7 +33,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::{DONE, system};
+use super::system::{self, DONE};
 use crate::hooks::engines::pagemap::{FILE, Region, scan};
 
 /// As the kernel has them on the architecture that this is for.

@@ -13,8 +13,8 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 use super::{promises, system};
 
 /// File names in the folder of the library.
-pub(in crate::hooks::engines::v8) const LIBRARY_FILE: &str = "libmini_racer.so";
-pub(in crate::hooks::engines::v8) const ICU_FILE: &str = "icudtl.dat";
+pub(crate) const LIBRARY_FILE: &str = "libmini_racer.so";
+pub(crate) const ICU_FILE: &str = "icudtl.dat";
 
 /// The id by which JavaScript's calls come back; tasks have others.
 const HOST_CALL: u64 = u64::MAX;

@@ -12,7 +12,7 @@ mod confine;
 mod image;
 mod library;
 mod promises;
-pub(in crate::hooks::engines) mod system;
+pub(crate) mod system;
 
 use std::borrow::Cow;
 use std::io;
@@ -86,10 +86,6 @@ const SCRIPT: u64 = 1;
 const GLOBAL: u64 = 2;
 const TURN: u64 = 3;
 
-/// How a worker process ends.
-const DONE: i32 = 0;
-const FAILED: i32 = 70;
-
 /// Runs this process as a worker, to its end. `folder` holds the library; standard input is the socket to the server.
 pub fn serve(folder: &Path) -> ! {
     system::close_inherited();
@@ -104,11 +100,11 @@ pub fn serve(folder: &Path) -> ! {
             Err((control, message)) => (control, message),
         },
         // Nobody to tell.
-        Err(_) => system::exit(FAILED),
+        Err(_) => system::exit(system::FAILED),
     };
     let (control, message) = refused;
     let _ = Draft::new(Kind::Refused).bytes(message.as_bytes()).write(&control);
-    system::exit(FAILED)
+    system::exit(system::FAILED)
 }
 
 /// Never: the threads of the library do the rest.
@@ -214,7 +210,7 @@ fn worker() -> MutexGuard<'static, Worker> {
     match WORKER.get() {
         Some(worker) => worker.lock().unwrap_or_else(PoisonError::into_inner),
         // The first call comes after it was set.
-        None => system::exit(FAILED),
+        None => system::exit(system::FAILED),
     }
 }
 
@@ -274,7 +270,7 @@ impl Worker {
     fn called(&mut self) {
         if let Err(error) = self.perform() {
             let _ = Draft::new(Kind::Fault).bytes(error.to_string().as_bytes()).write(&self.connection);
-            system::exit(FAILED);
+            system::exit(system::FAILED);
         }
     }
 
@@ -391,7 +387,7 @@ impl Worker {
         self.tell_ready()?;
         let zygote = std::process::id();
         loop {
-            let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(DONE) };
+            let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(system::DONE) };
             // Without a child the descriptors are closed, which tells the server.
             if let Ok(Forked::Child) = system::fork() {
                 self.connection = UnixStream::from(socket);
@@ -439,7 +435,7 @@ impl Worker {
         if self.is_dirty {
             // The server takes another worker.
             Draft::new(Kind::Spent).write(&self.connection)?;
-            system::exit(DONE);
+            system::exit(system::DONE);
         }
         let Call { memory_bytes, phase, marker, context } = self.receive(Kind::Call)?.call()?;
         self.in_call = true;
@@ -502,7 +498,7 @@ impl Worker {
             Value::Exception(text) => Draft::new(Kind::Fault).bytes(text.as_bytes()).write(&self.connection),
             Value::Other(_) => Draft::new(Kind::Fault).bytes(b"a turn gave no answer").write(&self.connection),
         };
-        system::exit(if written.is_ok() { DONE } else { FAILED })
+        system::exit(if written.is_ok() { system::DONE } else { system::FAILED })
     }
 
     fn next_turn(&self) {
@@ -514,7 +510,7 @@ impl Worker {
             Some(frame) if frame.kind == kind => Ok(frame),
             Some(frame) => Err(io::Error::other(format!("expected {kind:?}, got {:?}", frame.kind))),
             // The server wants no more of this worker.
-            None => system::exit(DONE),
+            None => system::exit(system::DONE),
         }
     }
 

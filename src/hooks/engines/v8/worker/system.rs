@@ -112,8 +112,12 @@ pub(super) fn tell_of_traps() {
     }
 }
 
+/// How a worker process ends.
+pub(crate) const DONE: i32 = 0;
+pub(crate) const FAILED: i32 = 70;
+
 /// A line of its own on standard error.
-pub(in crate::hooks::engines::v8) const TRAPPED: &str = "\n[trapped]\n";
+pub(crate) const TRAPPED: &str = "\n[trapped]\n";
 
 /// Weight 110 against 1024 of a process with the normal priority.
 const NICENESS: i32 = 10;

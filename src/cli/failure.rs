@@ -1,0 +1,61 @@
+//! Why a command failed.
+
+use std::fmt;
+
+use crate::config::ConfigErrors;
+
+/// Result of a command.
+pub(super) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Message(String),
+    /// Nobody answers at the server's address.
+    NoServer(String),
+    /// The connection broke before an answer came.
+    Broken(String),
+    /// The server has no such thing.
+    NotFound(String),
+    /// The log does not have the position that was asked for.
+    PositionUnknown(String),
+    Config(ConfigErrors),
+    /// Stdout was closed by its reader.
+    OutputClosed,
+}
+
+impl Failure {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Failure::Message(message.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Message(message)
+            | Failure::NoServer(message)
+            | Failure::Broken(message)
+            | Failure::NotFound(message)
+            | Failure::PositionUnknown(message) => f.write_str(message),
+            Failure::Config(errors) => errors.fmt(f),
+            Failure::OutputClosed => f.write_str("nobody reads the output"),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Failure::Config(errors)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Of writing to stdout, the only thing that commands do with a plain `?`.
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::new(format!("cannot write the output: {error}")),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What every command takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::client::Client;
+use super::failure::Result;
+use crate::config::Config;
+use crate::drivers;
+
+#[derive(Args, Debug)]
+pub(super) struct Global {
+    /// Configuration file [default: config.toml, if it is there]
+    #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// What to log to stderr: a level, or `target=level,…` [default: info for `serve` and `driver-host`, else warn]
+    #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
+    pub(super) log: Option<String>,
+    /// Address of a running server [default: the one that the configuration names]
+    #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
+    pub(super) url: Option<String>,
+}
+
+impl Global {
+    pub(super) fn config(&self) -> Result<Config> {
+        Ok(Config::load_with(self.config.as_deref(), drivers::check)?)
+    }
+
+    pub(super) fn client(&self) -> Result<Client> {
+        match &self.url {
+            Some(url) => Client::new(url, true),
+            None => Client::new(&self.config()?.url(), false),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The names of phases, with a hint for those who mistype one.
+
+use crate::config::{Phase, closest};
+
+pub(super) fn phase(text: &str) -> std::result::Result<Phase, String> {
+    Phase::from_name(text).ok_or_else(|| {
+        let names = Phase::ALL.map(Phase::as_str);
+        match closest(text, names) {
+            Some(name) => format!("no phase, did you mean `{name}`?"),
+            None => format!("no phase, expected one of {}", names.join(", ")),
+        }
+    })
+}

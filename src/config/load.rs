@@ -1,0 +1,102 @@
+//! From a file to a checked configuration.
+
+use std::path::Path;
+
+use super::document::{Document, Section};
+use super::error::{ConfigError, ConfigErrors};
+use super::settings::{AuthMode, Config, FILE_DEFAULT};
+use super::{grants, sections};
+
+impl Config {
+    /// Reads and checks a file; `None`: [`FILE_DEFAULT`] in the working directory, or the defaults if there is none.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
+        Config::load_with(path, |_| Ok(()))
+    }
+
+    /// The same, and `check` says what only the layers above can know, such as the names of drivers. Its faults stand
+    /// among the others.
+    pub fn load_with(
+        path: Option<&Path>,
+        check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
+    ) -> Result<Config, ConfigErrors> {
+        let named = path.unwrap_or(Path::new(FILE_DEFAULT));
+        let fault =
+            |message: String| ConfigErrors::new(named.display().to_string(), vec![ConfigError::new(None, message)]);
+        let working = std::env::current_dir().map_err(|error| fault(format!("no working directory: {error}")))?;
+        let file = working.join(named);
+        match path {
+            None if !file.exists() => {
+                let config = Config::defaults(&working);
+                check(&config).map(|()| config)
+            }
+            _ => Config::load_as(&file, &named.display().to_string(), check),
+        }
+    }
+
+    /// Reads and checks the file at an absolute path, called `name` in messages.
+    pub(super) fn load_as(
+        file: &Path,
+        name: &str,
+        check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
+    ) -> Result<Config, ConfigErrors> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            ConfigErrors::new(name, vec![ConfigError::new(None, format!("cannot be read: {error}"))])
+        })?;
+        let (config, mut errors) = Config::read(&text, file.parent().unwrap_or(file), Some(file), &environment);
+        errors.extend(config.as_ref().and_then(|config| check(config).err()).into_iter().flat_map(|more| more.errors));
+        errors.extend(config.iter().flat_map(|config| grants::links(&config.grants)));
+        accept(config, name, errors)
+    }
+
+    /// What holds without a file: the defaults of all keys, except that it serves this machine alone and asks for no token.
+    /// Paths are meant from `directory`.
+    pub fn defaults(directory: &Path) -> Config {
+        let document = Document::new("", &environment);
+        let table = toml::de::DeTable::new();
+        let mut root = Section::root(&document, &table);
+        let mut config = sections::config(&document, &mut root, directory, None);
+        config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        config.auth = AuthMode::Open;
+        config
+    }
+
+    /// Checks the text of a file. `name` is what messages call it, `environment` what `env:NAME` stands for.
+    pub fn parse(
+        text: &str,
+        name: &str,
+        directory: &Path,
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Config, ConfigErrors> {
+        let (config, errors) = Config::read(text, directory, file, environment);
+        accept(config, name, errors)
+    }
+
+    /// What a text says, as far as it can be understood, and what is wrong with it.
+    fn read(
+        text: &str,
+        directory: &Path,
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> (Option<Config>, Vec<ConfigError>) {
+        let document = Document::new(text, environment);
+        let config = document.parse().map(|table| {
+            let mut root = Section::root(&document, &table);
+            let config = sections::config(&document, &mut root, directory, file);
+            root.finish();
+            config
+        });
+        (config, document.into_errors())
+    }
+}
+
+fn accept(config: Option<Config>, name: &str, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(ConfigErrors::new(name, errors)),
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -1,0 +1,151 @@
+//! Models and hooks kept as files: what they say is carried out on this server, at start.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use snaphook_driver::{Json, json};
+
+use super::Definitions;
+use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
+use crate::catalog::plan::{HookState, ModelState, Step, plan};
+use crate::catalog::{HookMode, Model};
+use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::input::Renames;
+
+/// Steps that others may take first before it is given up.
+const RACES_MAX: u32 = 10;
+/// Delay before it is looked at what is left to do.
+const RACE_PAUSE: Duration = Duration::from_millis(200);
+
+impl Definitions {
+    /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
+    /// file names too. Gives the steps that were taken.
+    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
+        let folder = directory.to_owned();
+        let files = tokio::task::spawn_blocking(move || read_directory(&folder))
+            .await
+            .map_err(|error| Error::bad_request(error.to_string()))?
+            .map_err(|errors| {
+                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Error::bad_request(lines.join("\n"))
+            })?;
+        self.apply_files(&files, origin).await
+    }
+
+    /// The same for files that were read already.
+    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
+        let mut done = Vec::new();
+        let mut lost = 0;
+        'plan: loop {
+            // What other nodes have done already is not to be done again.
+            self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+            let states: Vec<ModelState> = self.all().iter().map(state).collect();
+            for step in plan(files, &states) {
+                match self.carry_out(&step, origin).await {
+                    Ok(()) => done.push(step),
+                    // Another node that starts with the same files was first: each step is done by one of them.
+                    Err(error) if is_race(&error) && lost < RACES_MAX => {
+                        lost += 1;
+                        tokio::time::sleep(RACE_PAUSE).await;
+                        continue 'plan;
+                    }
+                    Err(error) => return Err(Error { detail: format!("{step}: {}", explain(&error)), ..error }),
+                }
+            }
+            return Ok(done);
+        }
+    }
+
+    async fn carry_out(&self, step: &Step, origin: &Origin) -> Result<()> {
+        let options = WriteOptions::default();
+        match step {
+            Step::CreateModel { id, document } => {
+                self.create(id, input(document)?, &options, origin).await?;
+            }
+            Step::ChangeModel { id, document, .. } => {
+                self.update(id, input(document)?, &options, origin).await?;
+            }
+            Step::PutHooks { model, phase, chain, .. } => {
+                let chain = chain.iter().map(binding).collect();
+                self.put_hooks(model, *phase, chain, &options, origin).await?;
+            }
+            Step::RemoveHooks { model, phase, .. } => {
+                self.delete_hooks(model, *phase, &options, origin).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody else changed the model meanwhile.
+fn is_race(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Conflict | ErrorKind::Exists)
+}
+
+/// The error with its rows: nobody sees a problem document here.
+fn explain(error: &Error) -> String {
+    let mut text = error.detail.clone();
+    for row in error.errors.iter().filter(|row| row.message != error.detail) {
+        text.push_str(&format!("\n  {} {}", row.pointer, row.message));
+    }
+    text
+}
+
+fn state(model: &Arc<Model>) -> ModelState {
+    let record = &model.record;
+    let hook = |hook: &crate::catalog::HookRecord| HookState {
+        name: hook.name.clone(),
+        engine: hook.engine.clone(),
+        artifact: hook.artifact.clone(),
+        shadow: hook.mode == HookMode::Shadow,
+        library: hook.library.clone(),
+        language: hook.language,
+    };
+    ModelState {
+        id: record.id.clone(),
+        schema: record.schema.to_value().unwrap_or_default(),
+        indexes: json::to_tree(&record.indexes).unwrap_or_default(),
+        unique: json::to_tree(&record.unique).unwrap_or_default(),
+        hooks: record.hooks.iter().map(|(phase, chain)| (*phase, chain.iter().map(hook).collect())).collect(),
+    }
+}
+
+fn input(document: &Value) -> Result<ModelInput> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Document {
+        schema: json::Tree,
+        #[serde(default)]
+        indexes: Vec<Vec<String>>,
+        #[serde(default)]
+        unique: Vec<Vec<String>>,
+        #[serde(default)]
+        renames: Renames,
+    }
+    let document: Document =
+        json::from_tree(document.clone()).map_err(|error| Error::bad_request(error.to_string()))?;
+    Ok(ModelInput {
+        schema: Some(Json::from_value(&document.schema)),
+        indexes: document.indexes,
+        unique: document.unique,
+        renames: document.renames.pairs()?,
+    })
+}
+
+fn binding(file: &BindingFile) -> BindingInput {
+    BindingInput {
+        name: file.name.clone(),
+        engine: file.engine.clone(),
+        code: match &file.code {
+            CodeFile::Inline { bytes, .. } => BindingCode::Inline(bytes.clone()),
+            CodeFile::Artifact(artifact) => BindingCode::Artifact(artifact.clone()),
+            CodeFile::Library(library) => BindingCode::Library(library.clone()),
+        },
+        shadow: file.shadow,
+        language: file.code.language(),
+    }
+}

@@ -1,0 +1,242 @@
+//! Hooks of a model: bound, replaced, removed. What cannot work is refused here, with the reason.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use snaphook_driver::{CarryOver, EventKind, Expected};
+
+use super::Definitions;
+use super::define::NewDefinition;
+use super::event::definition_append;
+use super::faults::{cannot_bind, check_precondition};
+use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
+use crate::config::Phase;
+use crate::engine::change::DefinitionChange;
+use crate::engine::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::hanging::hanging;
+use crate::engine::locks::OneModel;
+use crate::engine::models::{Entry, Ready};
+use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, Prepared};
+
+/// Hooks in one chain.
+const CHAIN_MAX: usize = 32;
+
+/// A chain whose code runs.
+#[derive(Default)]
+struct Checked {
+    /// Without their positions.
+    records: Vec<HookRecord>,
+    code: Vec<Arc<dyn Prepared>>,
+    /// What a dry run did all the same.
+    warnings: Vec<String>,
+}
+
+impl Definitions {
+    /// Replaces a phase's chain. The same chain again changes nothing.
+    pub async fn put_hooks(
+        &self,
+        model: &str,
+        phase: Phase,
+        chain: Vec<BindingInput>,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Vec<HookInfo>>> {
+        self.core.availability.check_model(model)?;
+        if chain.is_empty() {
+            return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
+        }
+        if chain.len() > CHAIN_MAX {
+            return Err(Error::bad_request(format!(
+                "{} hooks in one chain, at most {CHAIN_MAX} are allowed",
+                chain.len()
+            )));
+        }
+        let entry = self.core.models.require(model)?;
+        check_precondition(&entry, &options.precondition)?;
+        // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
+        let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
+        let one = self.lock_model(model).await?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
+        check_precondition(&entry, &options.precondition)?;
+        for record in &mut records {
+            let same = entry.model.chain(phase).iter().find(|old| {
+                old.name == record.name
+                    && old.artifact == record.artifact
+                    && old.engine == record.engine
+                    && old.mode == record.mode
+                    && old.library == record.library
+                    && old.language == record.language
+            });
+            record.position = same.map_or(0, |old| old.position);
+        }
+        if !options.dry_run {
+            code_ready.iter().for_each(|code| code.bound_anew(model));
+        }
+        if records == entry.model.chain(phase) {
+            return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
+        }
+        let mut record = next_version(&entry.model.record);
+        record.hooks.insert(phase, records);
+        record.hooked_since.entry(phase).or_insert(0);
+        let ready = Ready { phase, code: code_ready };
+        let changed = self.change_hooks(one, &entry, EventKind::HookUpdated, record, ready, options, origin).await?;
+        Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
+    }
+
+    /// Makes the code of a chain ready to run, and keeps it; the error says what cannot be bound.
+    async fn check_chain(&self, chain: Vec<BindingInput>, phase: Phase, options: &WriteOptions) -> Result<Checked> {
+        let closed = |_| Error::new(ErrorKind::Unavailable, "the server is stopping");
+        let _place = self.preparing.acquire().await.map_err(closed)?;
+        let mut checked = Checked::default();
+        let mut names = BTreeSet::new();
+        for (index, binding) in chain.into_iter().enumerate() {
+            let pointer = format!("/chain/{index}");
+            if binding.shadow && !phase.is_pre() {
+                return Err(cannot_bind(
+                    format!("{pointer}/mode"),
+                    format!("`shadow` is for pre hooks; `{phase}` runs after the change"),
+                ));
+            }
+            let (code, file) = self.binding_code(&binding, &pointer).await?;
+            let name = match binding.name {
+                Some(name) => name,
+                None => free_name(file.as_deref().unwrap_or(phase.as_str()), &names),
+            };
+            if !is_hook_name(&name) {
+                return Err(cannot_bind(
+                    format!("{pointer}/name"),
+                    format!(
+                        "`{}` is not a hook name: 1 to 63 letters, digits, `.`, `_`, `-` are expected",
+                        name.escape_debug()
+                    ),
+                ));
+            }
+            if !names.insert(name.clone()) {
+                return Err(cannot_bind(format!("{pointer}/name"), format!("`{name}` stands twice in the chain")));
+            }
+            let library = match binding.code {
+                BindingCode::Library(library) => Some(library),
+                _ => None,
+            };
+            if let Some(library) = &library {
+                tracing::info!("loading native library `{library}` for `{phase}`, hook `{name}`");
+            }
+            let candidate = Candidate { code: &code, phase, name: &name, language: binding.language };
+            let prepared = self.core.host.code.prepare(&binding.engine, candidate).await;
+            checked.code.push(prepared.map_err(|error| does_not_load(&pointer, &name, library.as_deref(), &error))?);
+            let artifact = format!("{:x}", Sha256::digest(&code));
+            if let Some(library) = &library {
+                let warning = self.core.host.libraries.checked(library, &format!("sha256:{artifact}"));
+                if options.dry_run {
+                    tracing::warn!("a dry run has a lasting effect: {warning}");
+                    checked.warnings.push(warning);
+                }
+            }
+            // A library is never given to other nodes: each has its own directory.
+            if !options.dry_run && library.is_none() {
+                let put = self.core.stores.event.put_blob(&artifact, &code);
+                self.core.committer.answered(put).await.ok_or_else(hanging)??;
+            }
+            checked.records.push(HookRecord {
+                name,
+                engine: binding.engine,
+                artifact,
+                size: code.len() as u64,
+                mode: if binding.shadow { HookMode::Shadow } else { HookMode::Enforce },
+                position: 0,
+                library,
+                language: binding.language,
+            });
+        }
+        Ok(checked)
+    }
+
+    /// Removes a phase's hooks; nothing happens if there are none.
+    pub async fn delete_hooks(
+        &self,
+        model: &str,
+        phase: Phase,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<()>> {
+        self.core.availability.check_model(model)?;
+        let one = self.lock_model(model).await?;
+        self.core.availability.check_model(model)?;
+        let entry = self.core.models.require(model)?;
+        check_precondition(&entry, &options.precondition)?;
+        if entry.model.chain(phase).is_empty() {
+            return Ok(Defined::unchanged(options, ()));
+        }
+        let mut record = next_version(&entry.model.record);
+        record.hooks.remove(&phase);
+        record.hooked_since.remove(&phase);
+        let ready = Ready { phase, code: Vec::new() };
+        let changed = self.change_hooks(one, &entry, EventKind::HookDeleted, record, ready, options, origin).await?;
+        Ok(changed.map(|_| ()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each says one thing about the change")]
+    async fn change_hooks(
+        &self,
+        one: OneModel,
+        entry: &Arc<Entry>,
+        kind: EventKind,
+        record: ModelRecord,
+        ready: Ready,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Arc<Model>>> {
+        let id = record.id.clone();
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(ready.phase) };
+        let append = definition_append(kind, &record, &change, Expected::At(entry.model.record.position), origin)?;
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        let reacts = record.hooks.keys().any(|phase| !phase.is_pre());
+        let schema = Arc::clone(&entry.model.schema);
+        let definitions = self.clone();
+        let define = async move {
+            let _one = one;
+            let definition = NewDefinition { append, schema, carry: CarryOver::default(), ready: Some(ready) };
+            let model = definitions.define(definition).await?.done()?;
+            if !reacts {
+                definitions.core.forget_post_hooks(&id).await;
+            }
+            Ok(model)
+        };
+        self.core.commit(define).await.map(Defined::Done)
+    }
+}
+
+fn next_version(record: &ModelRecord) -> ModelRecord {
+    ModelRecord { version: record.version + 1, position: 0, ..record.clone() }
+}
+
+fn does_not_load(pointer: &str, name: &str, library: Option<&str>, error: &PrepareError) -> Error {
+    let place = match (error.line, error.column) {
+        (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
+        (Some(line), None) => format!(" (line {line})"),
+        _ => String::new(),
+    };
+    let file = library.map_or_else(String::new, |library| format!("`{library}`: "));
+    let message = format!("hook `{name}` cannot be bound: {file}{}{place}", error.message);
+    match error.kind {
+        PrepareErrorKind::Invalid => cannot_bind(pointer.to_owned(), message),
+        PrepareErrorKind::TooComplex => Error::new(ErrorKind::TooComplex, message.clone())
+            .with_errors(vec![FieldError { pointer: pointer.to_owned(), message }]),
+        PrepareErrorKind::Overloaded => Error::new(ErrorKind::Overloaded, message),
+    }
+}
+
+fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {
+    let mut name = wanted.to_owned();
+    let mut count = 1;
+    while taken.contains(&name) {
+        count += 1;
+        name = format!("{wanted}-{count}");
+    }
+    name
+}

@@ -1,0 +1,103 @@
+//! A new model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use snaphook_driver::{CarryOver, EventKind, Expected, Holder, time};
+
+use super::Definitions;
+use super::define::NewDefinition;
+use super::event::definition_append;
+use super::faults::check_precondition;
+use crate::catalog::{FieldError, Model, ModelRecord, is_model_id, unique};
+use crate::engine::change::DefinitionChange;
+use crate::engine::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOptions};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::idempotency::{IdempotencyKey, first_event};
+
+impl Definitions {
+    /// Makes a model at version 1. `exists` if it is there.
+    pub async fn create(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Arc<Model>>> {
+        self.core.availability.check_model(id)?;
+        if !is_model_id(id) {
+            return Err(Error::bad_request(format!(
+                "`{}` is not a model id: 1 to 63 characters of a-z, 0-9, `_`, `-` are expected, the first a letter or digit",
+                id.chars().take(80).collect::<String>().escape_debug()
+            ))
+            .with_errors(vec![FieldError { pointer: "/id".to_owned(), message: "is not a model id".to_owned() }]));
+        }
+        if !input.renames.is_empty() {
+            return Err(Error::bad_request("`renames` has no meaning for a new model"));
+        }
+        if matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
+            return Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "`If-Match` cannot hold for a model that is to be created",
+            ));
+        }
+        let definition = self.compile(id, &input).await?;
+        let key = options.idempotency_key.as_ref().map(|key| IdempotencyKey::of_model(id, key, &input, origin));
+        // Two requests with one key may name different models. No model has an empty id.
+        let same_key = match key {
+            Some(_) => Some(self.lock_model("").await?),
+            None => None,
+        };
+        let one = self.lock_model(id).await?;
+        self.core.availability.check_model(id)?;
+        let mut replaces = None;
+        if let Some(key) = &key
+            && let Some(holder) = self.core.stores.event.holder(&key.claim).await?
+        {
+            match self.first_model(key, &holder).await? {
+                Some(model) => return Ok(Defined::unchanged(options, Arc::new(model))),
+                None => replaces = Some(holder.position),
+            }
+        }
+        if let Some(entry) = self.core.models.get(id) {
+            check_precondition(&entry, &options.precondition)?;
+            return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
+        }
+        let now = time::now();
+        let record = ModelRecord {
+            id: id.to_owned(),
+            version: 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            unique_ids: definition.unique.iter().map(|_| unique::new_id()).collect(),
+            hooks: BTreeMap::new(),
+            hooked_since: BTreeMap::new(),
+            position: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+        let mut append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
+        if options.dry_run {
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        append.claims.extend(key.map(|key| key.claim(replaces)));
+        let schema = Arc::clone(&definition.schema);
+        let definitions = self.clone();
+        let define = async move {
+            let _locks = (same_key, one);
+            definitions.define(NewDefinition { append, schema, carry: CarryOver::default(), ready: None }).await?.done()
+        };
+        self.core.commit(define).await.map(Defined::Done)
+    }
+
+    /// The model that the first request with this key made; `None` if the key is free again.
+    async fn first_model(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Model>> {
+        let Some(event) = first_event(&*self.core.stores.event, &self.core.tail, key, holder).await? else {
+            return Ok(None);
+        };
+        let record = DefinitionChange::from_event(&event)?.definition;
+        Model::from_record(record).map(Some).map_err(|error| Error::new(ErrorKind::Storage, error))
+    }
+}

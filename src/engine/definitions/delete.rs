@@ -1,0 +1,166 @@
+//! The end of a model, and with `cascade` of its instances.
+
+use std::sync::Arc;
+
+use snaphook_driver::{Append, Budget, Conflict, Event, EventKind, Expected, Instance, InstanceQuery, Position, Quiet};
+
+use super::event::deletion;
+use super::faults::{changed, check_precondition, check_unused, written_on};
+use super::hold::HeldBack;
+use super::pace::Pace;
+use super::{DISTURBED_MAX, Definitions, lists};
+use crate::catalog::{Model, ModelRecord, unique};
+use crate::engine::command::{Defined, DryRun, Origin, WriteOptions};
+use crate::engine::committer::Draft;
+use crate::engine::error::{ErrorKind, Result};
+use crate::engine::gate::Closing;
+use crate::engine::locks::OneModel;
+use crate::engine::models::Entry;
+
+/// Instances that are deleted at once with their model.
+const DELETED_AT_ONCE: u32 = if cfg!(test) { 10 } else { 250 };
+
+impl Definitions {
+    /// Deletes a model. With `cascade` its instances are deleted first, each with an event; no hook runs for them.
+    pub async fn delete(
+        &self,
+        id: &str,
+        cascade: bool,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<()>> {
+        self.core.availability.check()?;
+        let one = self.lock_model(id).await?;
+        self.core.availability.check()?;
+        if let Some(stuck) = self.core.availability.stuck(id) {
+            return self.delete_stuck(one, stuck, cascade, options, origin).await;
+        }
+        let entry = self.core.models.require(id)?;
+        check_precondition(&entry, &options.precondition)?;
+        if !cascade {
+            // Not on the committer's thread, which only has to know whether there is one.
+            check_unused(id, self.core.stores.model.count(id, &[], &Budget::unlimited()).await?)?;
+        }
+        if options.dry_run {
+            let append = deletion(&entry.model.record, entry.model.record.position, origin)?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        let (definitions, origin) = (self.clone(), origin.clone());
+        // A deletion that was left half way would have taken some of the instances.
+        self.core
+            .commit(async move { definitions.delete_prepared(one, entry, cascade, origin).await })
+            .await
+            .map(Defined::Done)
+    }
+
+    async fn delete_prepared(
+        &self,
+        _one: OneModel,
+        mut entry: Arc<Entry>,
+        cascade: bool,
+        origin: Origin,
+    ) -> Result<()> {
+        let id = entry.model.record.id.clone();
+        // Only a deletion with all instances takes longer than a write can wait.
+        let closing = if cascade { Closing::Deletion } else { Closing::Change };
+        let mut closed = self.close_gate(&entry, closing).await?;
+        let mut is_deleted = false;
+        let (mut at, mut held_back) = (entry.model.record.position, None);
+        for _ in 0..=DISTURBED_MAX {
+            // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
+            let head = self.core.tail.head();
+            while cascade && self.delete_page(&entry.model, head, &origin).await? {}
+            match self.delete_empty(&entry, at, &origin).await {
+                Ok(None) => is_deleted = true,
+                Ok(Some(last)) => self.core.seen(last).await,
+                // Another node made some meanwhile.
+                Err(error) if cascade && error.kind == ErrorKind::ModelInUse => {}
+                Err(error) => return Err(error),
+            }
+            if is_deleted {
+                break;
+            }
+            held_back = Some(HeldBack::new(&self.core, &entry.model.record, at, &origin).await?);
+            at = held_back.as_ref().map_or(at, HeldBack::position);
+            // The event put the model in use anew, with a gate of its own.
+            entry = self.core.models.require(&id)?;
+            closed = self.close_gate(&entry, closing).await?;
+        }
+        drop((held_back, closed));
+        if !is_deleted {
+            return Err(written_on(&id));
+        }
+        let gone = lists::all(&entry.model.record);
+        // What instances of the model held was released with them; this is for what a crash left.
+        lists::forget(Arc::clone(&self.core.stores.event), gone, Pace::new(&self.core.tail));
+        // Post hooks that did not run yet have no model any more.
+        self.core.forget_post_hooks(&id).await;
+        Ok(())
+    }
+
+    /// Deletes a model, whose gate is closed and whose last event is at `at`, if it has no instances. Answers the last of those
+    /// that changed meanwhile.
+    async fn delete_empty(&self, entry: &Entry, at: Position, origin: &Origin) -> Result<Option<Position>> {
+        let record = &entry.model.record;
+        let outages = self.core.availability.begun();
+        // The model store is at least there.
+        let since = self.core.tail.head();
+        let one = InstanceQuery { limit: 1, ..InstanceQuery::default() };
+        if !self.core.stores.model.query(&record.id, &one, &Budget::unlimited()).await?.items.is_empty() {
+            check_unused(&record.id, self.core.stores.model.count(&record.id, &[], &Budget::unlimited()).await?)?;
+        }
+        self.check_undisturbed(&record.id, outages)?;
+        let quiet = Some(Quiet { model: record.id.clone(), since });
+        match self.core.append_one(Draft::new(Append { quiet, ..deletion(record, at, origin)? })).await? {
+            Ok(_) => Ok(None),
+            Err(Conflict::NotQuiet { last }) => Ok(Some(last)),
+            Err(_) => Err(changed(&record.id)),
+        }
+    }
+
+    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see.
+    async fn delete_page(&self, model: &Model, head: Position, origin: &Origin) -> Result<bool> {
+        let record = &model.record;
+        self.core.availability.check_model(&record.id)?;
+        let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
+        let page = self.core.stores.model.query(&record.id, &query, &Budget::unlimited()).await?;
+        let old = page.items.into_iter().filter(|instance| instance.position <= head);
+        let deletions: Vec<Draft> =
+            old.map(|instance| Draft::new(instance_deletion(record, instance, origin))).collect();
+        if deletions.is_empty() {
+            return Ok(false);
+        }
+        // Those that others changed meanwhile have a later event now.
+        for answer in self.core.committer.append(deletions).await? {
+            if let Err(Conflict::Stream { last, .. }) = answer? {
+                self.core.seen(last).await;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The end of an instance whose model ends. No hook sees it.
+fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) -> Append {
+    let value = instance.data.to_value().unwrap_or_default();
+    let keys = unique::keys(record, &value);
+    let event = Event {
+        position: 0,
+        id: uuid::Uuid::now_v7().to_string(),
+        kind: EventKind::InstanceDeleted,
+        model: record.id.clone(),
+        model_version: record.version,
+        instance: Some(instance.id),
+        revision: instance.revision + 1,
+        data: None,
+        actor: origin.actor.clone(),
+        cause: origin.cause.clone(),
+        hooks: Vec::new(),
+        request_id: origin.request_id.clone(),
+        time: 0,
+    };
+    Append {
+        releases: keys.into_iter().map(|key| key.key).collect(),
+        ..Append::new(event, Expected::At(instance.position))
+    }
+}

@@ -1,0 +1,166 @@
+//! The next version of a model. Instances must fit at the very moment of the change.
+//!
+//! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review of
+//! its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself takes writes
+//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the event is written on condition
+//! that no instance has changed since that look, because other nodes have gates of their own. The projector puts the prepared
+//! version in use. Reads never wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{Append, EventKind, Position, Quiet, Stream, time};
+
+use super::define::{Defining, NewDefinition};
+use super::event::update;
+use super::faults::{check_precondition, too_fast};
+use super::hold::HeldBack;
+use super::lists::{self, Reserved};
+use super::pace::Pace;
+use super::prepared::PreparedChange;
+use super::review::Review;
+use super::{DISTURBED_MAX, Definitions};
+use crate::catalog::{Model, ModelRecord, change_of};
+use crate::engine::change::DefinitionChange;
+use crate::engine::command::{Defined, DryRun, ModelInput, Origin, WriteOptions};
+use crate::engine::error::Result;
+use crate::engine::gate::Closing;
+use crate::engine::hanging::hanging;
+
+/// How long what changed during a review is looked at while writes go on, how long while they wait, and how often.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+const CLOSED_MAX: Duration = Duration::from_millis(500);
+const CLOSINGS_MAX: u32 = 4;
+
+impl Definitions {
+    /// Makes the next version of a model; the same definition again changes nothing.
+    pub async fn update(
+        &self,
+        id: &str,
+        input: ModelInput,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Defined<Arc<Model>>> {
+        self.core.availability.check_model(id)?;
+        self.core.models.require(id)?;
+        let definition = self.compile(id, &input).await?;
+        let mut one = self.lock_model(id).await?;
+        self.core.availability.check_model(id)?;
+        let mut entry = self.core.models.require(id)?;
+        check_precondition(&entry, &options.precondition)?;
+        let old = Arc::clone(&entry.model);
+        if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
+            return Ok(Defined::unchanged(options, old));
+        }
+        let carry = change_of(&old.schema, &definition.schema, &input.renames)?;
+        let record = ModelRecord {
+            version: old.record.version + 1,
+            schema: definition.schema.text.clone(),
+            indexes: definition.indexes.clone(),
+            unique: definition.unique.clone(),
+            position: 0,
+            updated_at: time::now(),
+            ..old.record.clone()
+        };
+        let mut new = definition.model(record);
+        let mut pace = Pace::new(&self.core.tail);
+        let outages = self.core.availability.begun();
+        let mut head = self.core.tail.head();
+        let review = Review::new(Arc::clone(&old), new.clone(), carry);
+        let mut review = review.all(&self.core.stores.model, &self.core.workers, &mut pace).await?;
+        review.verdict()?;
+        if options.dry_run {
+            new.record.unique_ids = review.list_ids();
+            let append = update(&new.record, input.renames, old.record.position, origin)?;
+            return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
+        }
+        let shape = new.shape();
+        let mut carry = review.needed();
+        let mut prepared = PreparedChange::new(&self.core.stores.model, &shape, &carry).await?;
+        let (mut at, mut held_back, mut disturbed) = (old.record.position, None, 0);
+        for _ in 0..CLOSINGS_MAX {
+            // Most of what changed since the review began is looked at while writes go on. The rest while this node's wait,
+            // so never for long: a model that changes faster than it can be looked at stays as it is.
+            let open = review.catch_up(&self.core.stores, &self.core.tail, &self.core.workers, head, OPEN_MAX).await?;
+            (review, head) = (open.review, open.position);
+            let mut closed = self.close_gate(&entry, Closing::Change).await?;
+            let mut deadline = Instant::now() + CLOSED_MAX;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let rest = review.catch_up(&self.core.stores, &self.core.tail, &self.core.workers, head, left).await?;
+                (review, head) = (rest.review, rest.position);
+                if !rest.is_all {
+                    break;
+                }
+                self.check_undisturbed(id, outages)?;
+                review.verdict()?;
+                if review.needed() != carry {
+                    carry = review.needed();
+                    prepared = PreparedChange::new(&self.core.stores.model, &shape, &carry).await?;
+                }
+                new.record.unique_ids = review.list_ids();
+                let reserved = Reserved::take(&self.core.stores, &mut review, &new.record, &mut pace);
+                let reserved = self.core.committer.answered(reserved).await.ok_or_else(hanging)??;
+                // Other nodes write without a look at this gate.
+                let quiet = Some(Quiet { model: id.to_owned(), since: head });
+                let append = Append { quiet, ..update(&new.record, input.renames.clone(), at, origin)? };
+                let definition =
+                    NewDefinition { append, schema: Arc::clone(&new.schema), carry: carry.clone(), ready: None };
+                let gone = lists::gone(&old.record, &new.record);
+                let (definitions, forgets) = (self.clone(), Pace::new(&self.core.tail));
+                let define = async move {
+                    match definitions.define(definition).await? {
+                        Defining::Done(model) => {
+                            reserved.keep();
+                            lists::forget(Arc::clone(&definitions.core.stores.event), gone, forgets);
+                            Ok(Ok(model))
+                        }
+                        // What is held until the definition is in use is held on.
+                        Defining::NotQuiet(last) => Ok(Err((last, one, prepared, closed))),
+                    }
+                };
+                // Writes of this node stay out until others' do too.
+                let (last, _closed);
+                match self.core.commit(define).await? {
+                    Ok(model) => return Ok(Defined::Done(model)),
+                    Err(again) => (last, one, prepared, _closed) = again,
+                }
+                self.core.seen(last).await;
+                disturbed += 1;
+                if disturbed > DISTURBED_MAX {
+                    return Err(too_fast(id));
+                }
+                held_back = Some(HeldBack::new(&self.core, &old.record, at, origin).await?);
+                at = held_back.as_ref().map_or(at, HeldBack::position);
+                // The event put the model in use anew, with a gate of its own.
+                entry = self.core.models.require(id)?;
+                closed = self.close_gate(&entry, Closing::Change).await?;
+                deadline = Instant::now() + CLOSED_MAX;
+            }
+        }
+        drop(held_back);
+        Err(too_fast(id))
+    }
+
+    /// Whether the last change of the definition was these renames: the client may ask again because it never got the
+    /// answer.
+    async fn are_renamed(&self, model: &str, renames: &[(String, String)]) -> Result<bool> {
+        if renames.is_empty() {
+            return Ok(true);
+        }
+        let stream = Stream::of_model(model);
+        let mut at_most = Position::MAX;
+        // Hooks may have come and gone since.
+        while let Some(event) = self.core.stores.event.last(&stream, at_most).await? {
+            match event.kind {
+                EventKind::HookUpdated
+                | EventKind::HookDeleted
+                | EventKind::ModelEventSkipped
+                | EventKind::ModelChanging => at_most = event.position - 1,
+                EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,453 @@
+//! One event and the post hooks of its phase: run in order, tried again, given up.
+//!
+//! While an event is in hand its lease is renewed, so a hook may run for as long as its limits allow. What is not the
+//! hook's fault (no place is free, the model store is out of service) is waited for and is no try.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
+use tokio::sync::{Notify, watch};
+
+use crate::config::Phase;
+use crate::engine::carried::carried;
+use crate::engine::command::{DEPTH_MAX, phases};
+use crate::engine::core::Core;
+use crate::engine::error::Result;
+use crate::engine::models::Entry;
+use crate::engine::troubles::Part;
+use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
+use crate::hooks::host::BoundHook;
+
+/// How long a delivery is this node's before another may take it, unless it is renewed.
+pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 120_000 });
+/// Delay before the second try; doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// What is known of one event between its tries, on whichever node they are: kept with the event in its group. Hooks are
+/// known by name, because the chain may be another at the next try.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tries {
+    /// Hooks that ended, well or not. New code under the name of one of them does not run for this event.
+    #[serde(default)]
+    done: Vec<String>,
+    /// The hook that failed last, its code, and how often.
+    #[serde(default)]
+    failing: Option<(String, String, u32)>,
+    /// Tries that ended with their server, which each hook of the chain has used up for certain.
+    #[serde(default)]
+    earlier: u32,
+    /// How often the event had been claimed when this was noted.
+    #[serde(default)]
+    claims: u32,
+}
+
+impl Tries {
+    fn of(&self, hook: &BoundHook) -> u32 {
+        let id = hook.id();
+        match &self.failing {
+            Some((name, artifact, failed)) if *name == id.name && *artifact == id.artifact => *failed,
+            _ => self.earlier,
+        }
+    }
+
+    fn failed(&mut self, hook: &BoundHook, failed: u32) {
+        let id = hook.id();
+        self.failing = Some((id.name.clone(), id.artifact.clone(), failed));
+    }
+
+    fn done(&mut self, hook: &BoundHook) {
+        self.done.push(hook.binding().id.name.clone());
+        self.failing = None;
+    }
+
+    /// Names and numbers: writing them cannot fail.
+    fn note(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// How a delivery ended.
+enum Ended {
+    Done,
+    Again(Duration),
+    /// Somebody else has the event by now.
+    Lost,
+}
+
+/// Deals with one event of a group; wakes `again` when it is to be delivered once more.
+pub(super) async fn deliver(
+    core: Arc<Core>,
+    group: String,
+    delivery: Delivery,
+    again: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+) {
+    let Delivery { event, attempt, token, note } = delivery;
+    let position = event.position;
+    core.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
+    let mut tries = earlier_tries(&core, &event, attempt, note.as_deref());
+    let lease = Lease { core: &core, group: &group, position, token };
+    let ended = tokio::select! {
+        ended = run_chain(&core, &event, &mut tries, &lease) => ended,
+        ended = lease.keep() => ended,
+    };
+    let stored = match ended {
+        Ended::Done => {
+            let acknowledged = core.stores.event.ack(&group, &[(position, token)]).await;
+            core.waiters.settle(position);
+            acknowledged
+        }
+        Ended::Again(delay) => {
+            let note = tries.note();
+            let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                again.notify_one();
+            });
+            released
+        }
+        Ended::Lost => {
+            tracing::warn!(position, "the lease of a post hook's event ended while it ran, it runs again");
+            Ok(())
+        }
+    };
+    match stored {
+        Ok(()) => core.troubles.works(Part::Groups),
+        // With its hooks the group is gone.
+        Err(_) if *stop.borrow() => {}
+        // The lease ends by itself and the event is delivered again.
+        Err(error) => core.troubles.failed(Part::Groups, error),
+    }
+}
+
+/// The right to work on an event.
+struct Lease<'a> {
+    core: &'a Core,
+    group: &'a str,
+    position: Position,
+    token: u64,
+}
+
+impl Lease<'_> {
+    /// Renews it until it is lost.
+    async fn keep(&self) -> Ended {
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            if !self.renew(None).await {
+                return Ended::Lost;
+            }
+        }
+    }
+
+    /// `false` if somebody else has the event by now.
+    async fn renew(&self, note: Option<&str>) -> bool {
+        let Lease { group, position, token, .. } = *self;
+        match self.core.stores.event.renew(group, position, token, LEASE, note).await {
+            Ok(renewed) => renewed,
+            // There is time for another try or two.
+            Err(error) => {
+                tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}");
+                true
+            }
+        }
+    }
+}
+
+async fn run_chain(core: &Core, event: &Event, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
+    let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
+    // The log has an event a moment before the model store; a hook must find what it was started for.
+    core.tail.reached(event.position).await;
+    let mut before = None;
+    let mut waited = 0;
+    let mut is_news = false;
+    loop {
+        let outages = core.availability.begun();
+        if core.until_available(&event.model).await.is_err() {
+            return Ended::Again(Duration::ZERO);
+        }
+        // The chain as it is now: it may change between two tries.
+        let Some(entry) = core.models.get(&event.model) else { return Ended::Done };
+        if !entry.reacts_to(event.kind, event.position) {
+            return Ended::Done;
+        }
+        let next = entry.chain(phase).iter().find(|hook| !tries.done.contains(&hook.binding().id.name));
+        let Some(hook) = next else { return Ended::Done };
+        // Another node that takes over does not run again what has run.
+        if std::mem::take(&mut is_news) && !lease.renew(Some(&tries.note())).await {
+            return Ended::Lost;
+        }
+        let before = match &before {
+            Some(before) => before,
+            None => match data_before(core, event).await {
+                Ok(found) => before.insert(found),
+                Err(error) => {
+                    tracing::error!(
+                        position = event.position,
+                        "an event's past cannot be read, its hooks wait: {error}"
+                    );
+                    return Ended::Again(backoff(waited + 1));
+                }
+            },
+        };
+        let failed = tries.of(hook);
+        let attempts_max = core.config.load().hooks.attempts_max;
+        if failed > attempts_max {
+            // Only runs that ended with the server come to so many. One of them may have had another cause, so it ran once
+            // more than others may; again, and it would end the server at each start.
+            let message =
+                format!("it failed, or the server ended while it ran, {failed} times, so it did not run again");
+            let failure = Failure { cause: FailureCause::Internal, message, limit: None };
+            let run = Run::unstarted(&hook.id(), failure.clone());
+            if let Err(error) = give_up(core, hook, event, &failure, &run, failed).await {
+                core.troubles.failed(Part::Errors, error);
+                return Ended::Again(backoff(attempts_max));
+            }
+            core.troubles.works(Part::Errors);
+            tries.done(hook);
+            is_news = true;
+            continue;
+        }
+        let context = post_context(&entry, phase, event, before.clone(), failed + 1);
+        let run = run_judged(core, hook, &context).await;
+        let Outcome::Failed(failure) = &run.outcome else {
+            tries.done(hook);
+            is_news = true;
+            continue;
+        };
+        core.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
+        if failure.cause == FailureCause::Overloaded {
+            // It did not run: that is no try. It is not given back, since claims are all that a restart knows of tries.
+            waited += 1;
+            if core.pause(backoff(waited)).await.is_err() {
+                return Ended::Again(Duration::ZERO);
+            }
+            continue;
+        }
+        if core.availability.check_model(&event.model).is_err() || core.availability.begun() != outages {
+            // It may have met a model store that was not there, which is no fault of its own.
+            continue;
+        }
+        waited = 0;
+        let failed = failed + 1;
+        tries.failed(hook, failed);
+        if failed < attempts_max && failure.cause != FailureCause::Depth {
+            return Ended::Again(backoff(failed));
+        }
+        if let Err(error) = give_up(core, hook, event, failure, &run, failed).await {
+            core.troubles.failed(Part::Errors, error);
+            tries.failed(hook, attempts_max.saturating_sub(1));
+            return Ended::Again(backoff(attempts_max));
+        }
+        core.troubles.works(Part::Errors);
+        tries.done(hook);
+        is_news = true;
+    }
+}
+
+/// Exponential, with half of it left to chance so that those who failed together do not come back together.
+pub(super) fn backoff(failed: u32) -> Duration {
+    let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
+    // The low bits of a UUIDv7 are random.
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// What of a run counts as a failure of a post hook.
+fn judge(run: &mut Run, context: &Context) {
+    if let Outcome::Reject(rejection) = &run.outcome {
+        let message = rejection.message.clone();
+        run.outcome = Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None });
+    }
+    // At the end of the longest chain every write is refused, and trying again would not help. A write that no grant
+    // allows never came that far.
+    if let Outcome::Failed(failure) = &mut run.outcome
+        && context.depth >= DEPTH_MAX
+        && run.asked.iter().any(|asked| asked.capability == "write" && asked.granted)
+    {
+        failure.cause = FailureCause::Depth;
+        failure.limit = Some(format!("depth {DEPTH_MAX}"));
+    }
+}
+
+/// What is known of an event that was claimed for the `attempt`th time. Claims that left no note ended with their server:
+/// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
+/// comes to its end as well.
+fn earlier_tries(core: &Core, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
+    let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
+    let left: Vec<_> = core.models.get(&event.model).map_or_else(Vec::new, |entry| {
+        let chain = phases(event.kind).map_or(&[][..], |(_, phase)| entry.chain(phase));
+        let ids = chain.iter().map(|hook| hook.id());
+        ids.filter(|id| !tries.done.contains(&id.name)).collect()
+    });
+    let attempts_max = core.config.load().hooks.attempts_max;
+    let others = u32::try_from(left.len()).unwrap_or(u32::MAX).saturating_sub(1);
+    let lost = attempt.saturating_sub(1).saturating_sub(tries.claims);
+    let lost = lost.saturating_sub(attempts_max.saturating_sub(1).saturating_mul(others));
+    match &mut tries.failing {
+        Some((name, artifact, failed))
+            if left.first().is_some_and(|next| next.name == *name && next.artifact == *artifact) =>
+        {
+            *failed = failed.saturating_add(lost);
+        }
+        _ => tries.earlier = tries.earlier.saturating_add(lost),
+    }
+    tries.claims = attempt;
+    tries
+}
+
+/// The data before an event, in the form of the data after it.
+async fn data_before(core: &Core, event: &Event) -> Result<Option<Json>> {
+    if event.revision <= 1 {
+        return Ok(None);
+    }
+    let earlier = core.stores.event.last(&event.stream(), event.position - 1).await?;
+    let Some(Event { position, model_version, data: Some(data), .. }) = earlier else { return Ok(None) };
+    if model_version == event.model_version {
+        return Ok(Some(data));
+    }
+    carried(&*core.stores.event, &event.model, data, position, event.position).await.map(Some)
+}
+
+fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
+    Context {
+        phase,
+        model: event.model.clone(),
+        model_version: entry.model.record.version,
+        instance: event.instance.clone().unwrap_or_default(),
+        before,
+        after: event.data.clone(),
+        actor: event.actor.clone(),
+        request_id: event.request_id.clone(),
+        time: event.time,
+        event: Some(EventRef { position: event.position, id: event.id.clone() }),
+        attempt,
+        depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
+    }
+}
+
+async fn run_judged(core: &Core, hook: &BoundHook, context: &Context) -> Run {
+    core.host.runs.checked(hook, context, |run| judge(run, context)).await
+}
+
+/// Runs one hook of one event, outside the group; for retries by hand.
+pub(super) async fn run_post_hook(
+    core: &Core,
+    hook: &BoundHook,
+    entry: &Entry,
+    event: &Event,
+    attempt: u32,
+) -> Result<Run> {
+    let before = data_before(core, event).await?;
+    let context = post_context(entry, hook.binding().id.phase, event, before, attempt);
+    Ok(run_judged(core, hook, &context).await)
+}
+
+/// Hands a failed hook to the error store.
+async fn give_up(
+    core: &Core,
+    hook: &BoundHook,
+    event: &Event,
+    failure: &Failure,
+    run: &Run,
+    attempts: u32,
+) -> snaphook_driver::Result<()> {
+    let record = error_record(hook, event, failure, run, attempts);
+    tracing::warn!(
+        hook = hook.label(),
+        position = event.position,
+        attempts,
+        error = record.id,
+        "a post hook failed for good: {}",
+        one_line(&record.message)
+    );
+    core.stores.error.record(&record).await?;
+    core.metrics.given_up.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What the error store keeps of a failed run.
+pub(super) fn error_record(
+    hook: &BoundHook,
+    event: &Event,
+    failure: &Failure,
+    run: &Run,
+    attempts: u32,
+) -> ErrorRecord {
+    let binding = hook.binding();
+    ErrorRecord {
+        id: error_id(event, binding.id.phase, &binding.id.name),
+        time: time::now(),
+        model: binding.id.model.clone(),
+        phase: binding.id.phase.as_str().to_owned(),
+        hook: binding.id.name.clone(),
+        engine: binding.engine.clone(),
+        artifact: run.hook.artifact.clone(),
+        event: event.clone(),
+        attempts,
+        cause: failure.cause.as_str().to_owned(),
+        message: failure.message.clone(),
+        limit: failure.limit.clone(),
+        log: run.log.iter().map(|line| format!("{} {}", line.level.as_str(), line.message)).collect(),
+    }
+}
+
+/// The id of a failure: the same whenever the same hook fails for the same event, so that one which a crash makes happen
+/// again is recorded once. Ids sort as the log does; they have the form of a UUIDv7 with the time of the event.
+fn error_id(event: &Event, phase: Phase, hook: &str) -> String {
+    let digest = Sha256::new().chain_update(&event.id).chain_update([0]).chain_update(phase.as_str());
+    let digest = digest.chain_update([0]).chain_update(hook).finalize();
+    let which = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 2;
+    let (time, position) = (event.time.max(0) as u128, u128::from(event.position));
+    let bits = ((time & 0xffff_ffff_ffff) << 80)
+        | (7 << 76)
+        | (((position >> 32) & 0xfff) << 64)
+        | (0b10 << 62)
+        | ((position & 0xffff_ffff) << 30)
+        | u128::from(which);
+    uuid::Uuid::from_u128(bits).to_string()
+}
+
+/// A hook's text for the server's log, where a line break would look like the start of another entry.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let (plain, escaped) =
+                if char.is_control() { (None, Some(char.escape_default())) } else { (Some(char), None) };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use snaphook_driver::{EventKind, Stream};
+    use snaphook_driver_testkit::sample;
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_failure() {
+        let stream = Stream::of_instance("m", "i");
+        let first = Event { position: 7, ..sample::event(EventKind::InstanceCreated, &stream, Some("{}")) };
+        let id = |event: &Event, hook| error_id(event, Phase::PostCreate, hook);
+        assert_eq!(id(&first, "h"), id(&first.clone(), "h"));
+        let parsed = uuid::Uuid::try_parse(&id(&first, "h")).unwrap();
+        assert_eq!((parsed.get_version_num(), parsed.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_ne!(id(&first, "h"), id(&first, "i"));
+        assert_ne!(id(&first, "h"), error_id(&first, Phase::PostUpdate, "h"));
+        // In the order of the log, also within a millisecond.
+        let mut last = id(&first, "h");
+        for position in [8, 9, 0xffff_ffff, 0x1_0000_0000, 0xfff_ffff_ffff] {
+            let next = id(&Event { position, ..first.clone() }, "h");
+            assert!(next > last, "{position}: {next} after {last}");
+            last = next;
+        }
+        assert!(id(&Event { time: first.time + 1, ..first.clone() }, "h") > last);
+        id(&Event { time: -1, position: u64::MAX, ..first }, "h");
+    }
+}

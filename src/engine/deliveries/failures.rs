@@ -1,0 +1,207 @@
+//! Failed post hooks: listed, retried, dropped.
+//!
+//! Whoever retries or drops a record claims its instance first: no hook runs twice for two requests, and the hooks of one
+//! instance run one after the other. Claims are in memory: a crash ends them together with what they were taken for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use futures::stream;
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, Stream};
+
+use super::Deliveries;
+use super::claims::Claim;
+use super::delivery::{backoff, error_record, run_post_hook};
+use crate::config::Phase;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::jobs::{Job, JobInfo};
+use crate::hooks::context::{FailureCause, Outcome};
+
+/// Records that a bulk retry reads at once.
+const PAGE: u32 = 64;
+/// Instances whose records a bulk retry works on at once.
+const RETRIES_MAX: usize = 32;
+
+impl Deliveries {
+    /// Failed runs, oldest first: one page.
+    pub async fn errors(&self, query: &ErrorQuery) -> Result<ErrorPage> {
+        self.check_readable()?;
+        Ok(self.core.stores.error.list(query).await?)
+    }
+
+    /// How many there are of a model and a hook, or of all.
+    pub async fn count_errors(&self, query: &ErrorQuery) -> Result<u64> {
+        self.check_readable()?;
+        Ok(self.core.stores.error.count(query).await?)
+    }
+
+    /// One failed run.
+    pub async fn error(&self, id: &str) -> Result<ErrorRecord> {
+        self.check_readable()?;
+        let record = self.core.stores.error.get(id).await?;
+        record.ok_or_else(|| Error::not_found(format!("there is no error `{}`", id.escape_debug())))
+    }
+
+    /// Forgets one.
+    pub async fn drop_error(&self, id: &str) -> Result<()> {
+        let _claim = self.claim(&self.error(id).await?)?;
+        match self.core.stores.error.remove(id).await? {
+            true => Ok(()),
+            false => Err(Error::not_found(format!("there is no error `{}`", id.escape_debug()))),
+        }
+    }
+
+    /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
+    pub async fn retry_error(&self, id: &str) -> Result<bool> {
+        let (deliveries, id) = (self.clone(), id.to_owned());
+        // A post hook has effects: what it came to is written down, whoever waits for it.
+        let retry = async move {
+            let _claim = deliveries.claim(&deliveries.error(&id).await?)?;
+            // Read under the claim: who had it before may have dealt with it.
+            let record = deliveries.error(&id).await?;
+            deliveries.retry(record).await
+        };
+        self.core.commit(retry).await
+    }
+
+    /// Starts a job that retries all that match, side by side across instances, in the order of the log within one.
+    pub async fn start_retry(&self, query: &ErrorQuery) -> Result<JobInfo> {
+        self.core.availability.check()?;
+        let total = self.count_errors(query).await?;
+        let job = self.core.jobs.start(total)?;
+        let info = job.info();
+        let (deliveries, query) = (self.clone(), query.clone());
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = deliveries.retry_all(&job, query) => ended,
+                () = deliveries.core.stopping.begun() => {
+                    Err(Error::new(ErrorKind::Unavailable, "the server stopped; what was not retried is kept"))
+                }
+            };
+            job.end(ended.map_err(|error| error.detail));
+        });
+        Ok(info)
+    }
+
+    async fn retry_all(&self, job: &Job, query: ErrorQuery) -> Result<()> {
+        // What fails from now on is for another time, so that this ends.
+        let started = time::now();
+        let mut query = ErrorQuery { limit: PAGE, after: None, ..query };
+        while !job.is_cancelled() {
+            let records = self.core.stores.error.list(&query).await?.records;
+            let Some(last) = records.last() else { return Ok(()) };
+            query.after = Some(last.id.clone());
+            let mut streams: BTreeMap<Stream, Vec<String>> = BTreeMap::new();
+            for record in records.into_iter().filter(|record| record.time <= started) {
+                streams.entry(record.event.stream()).or_default().push(record.id);
+            }
+            let fault = Mutex::new(None);
+            let work = stream::iter(streams).for_each_concurrent(RETRIES_MAX, |(stream, ids)| {
+                let fault = &fault;
+                async move {
+                    for id in ids {
+                        if job.is_cancelled() || fault.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                            return;
+                        }
+                        if let Err(error) = self.retry_for(job, &stream, &id, started).await {
+                            *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        }
+                    }
+                }
+            });
+            work.await;
+            if let Some(error) = fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// One record of a job. An error ends the job: no other record would fare better.
+    async fn retry_for(&self, job: &Job, stream: &Stream, id: &str, started: Millis) -> Result<()> {
+        let mut waited = 0;
+        loop {
+            let claim = self.claims.wait(stream).await;
+            // Somebody else may have had it meanwhile: then it is gone, or has failed again since this job began.
+            let Some(record) = self.core.stores.error.get(id).await?.filter(|record| record.time <= started) else {
+                job.skipped();
+                return Ok(());
+            };
+            let retried = self.retry(record).await;
+            drop(claim);
+            match retried {
+                Ok(true) => job.succeeded(),
+                Ok(false) => job.failed(),
+                // There is no place for its hook, or the model store is away: that is no try.
+                Err(error) if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) => {
+                    waited += 1;
+                    if job.is_cancelled() || self.core.pause(backoff(waited)).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) if error.kind == ErrorKind::Storage => return Err(error),
+                // Its hook is gone, which fails this record and not the others.
+                Err(error) => {
+                    tracing::warn!("a failed hook cannot be tried again: {error}");
+                    job.failed();
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    async fn retry(&self, record: ErrorRecord) -> Result<bool> {
+        self.core.availability.check_model(&record.model)?;
+        let gone = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "`{}.{}` has no hook `{}` any more; bind it again, or drop the error",
+                    record.model, record.phase, record.hook
+                ),
+            )
+        };
+        let phase = Phase::from_name(&record.phase).ok_or_else(gone)?;
+        let entry = self.core.models.get(&record.model).ok_or_else(gone)?;
+        let hook = entry.chain(phase).iter().find(|hook| hook.binding().id.name == record.hook).ok_or_else(gone)?;
+        let hook = Arc::clone(hook);
+        let attempts = record.attempts.saturating_add(1);
+        let run = run_post_hook(&self.core, &hook, &entry, &record.event, attempts).await?;
+        match &run.outcome {
+            Outcome::Accept | Outcome::Amend(_) | Outcome::Reject(_) => {
+                self.core.stores.error.remove(&record.id).await?;
+                Ok(true)
+            }
+            // It did not run.
+            Outcome::Failed(failure) if failure.cause == FailureCause::Overloaded => {
+                Err(Error::new(ErrorKind::Overloaded, failure.message.clone()))
+            }
+            Outcome::Failed(failure) => {
+                let renewed = error_record(&hook, &record.event, failure, &run, attempts);
+                self.core.stores.error.record(&ErrorRecord { id: record.id.clone(), ..renewed }).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn claim(&self, record: &ErrorRecord) -> Result<Claim<'_>> {
+        let stream = record.event.stream();
+        self.claims.take(&stream).ok_or_else(|| {
+            let detail =
+                format!("a failed hook of `{stream}` is being retried at this moment; try again when it is done");
+            Error::new(ErrorKind::Conflict, detail)
+        })
+    }
+
+    fn check_readable(&self) -> Result<()> {
+        if self.core.stores.error.capabilities().readable {
+            return Ok(());
+        }
+        Err(Error::not_found(
+            "the error storage only forwards (driver `stdout`); with driver `sqlite` in `[driver-error-storage]` errors can be listed and retried",
+        ))
+    }
+}

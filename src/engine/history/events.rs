@@ -1,0 +1,78 @@
+//! The events of the log, and positions in it.
+
+use snaphook_driver::{EventFilter, EventPage, EventQuery, Position, Stream};
+
+use super::History;
+use crate::engine::error::{Error, ErrorKind, Result};
+
+impl History {
+    /// Events of the log, oldest first. A page passes over a bounded number of events that do not match, so it may have no
+    /// events and still say where to go on.
+    pub async fn events(&self, query: &EventQuery) -> Result<EventPage> {
+        Ok(self.core.stores.event.read(query, None).await?)
+    }
+
+    /// The log's identity.
+    pub fn log(&self) -> &str {
+        self.core.stores.event.identity()
+    }
+
+    /// A position that a client kept; `log` is the log that it is of, `None` this one. `position-unknown` if this log
+    /// does not have it. Only the event store knows: this node may lag behind it.
+    pub async fn find_position(&self, log: Option<&str>, position: Position) -> Result<Position> {
+        if let Some(log) = log
+            && log != self.log()
+        {
+            return Err(Error::new(
+                ErrorKind::PositionUnknown,
+                format!(
+                    "position {position} is of the log `{log}`, this one is `{}` (a restored backup is another log); \
+                     start over without a position",
+                    self.log()
+                ),
+            ));
+        }
+        let head = self.core.stores.event.head().await?;
+        if position > head {
+            return Err(Error::new(
+                ErrorKind::PositionUnknown,
+                format!("position {position} is beyond the end of the log, which is at {head}; start over without it"),
+            ));
+        }
+        Ok(position)
+    }
+
+    /// `not-found` for a model that the log has never seen; one that was deleted still has its history.
+    pub async fn check_in_log(&self, model: &str) -> Result<()> {
+        if self.core.models.get(model).is_some()
+            || self.core.stores.event.last(&Stream::of_model(model), Position::MAX).await?.is_some()
+        {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("the log has never seen a model `{}`", model.escape_debug())))
+    }
+
+    /// Position of the last event that this node has applied.
+    pub fn head(&self) -> Position {
+        self.core.tail.head()
+    }
+
+    /// Waits until this node has applied the log up to there; `unavailable` if that takes long.
+    pub async fn reached(&self, position: Position) -> Result<()> {
+        self.core.tail.reached_soon(position).await
+    }
+
+    /// The events of one instance; `not-found` if there never was one.
+    pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
+        let filter =
+            EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };
+        let page = self.core.stores.event.read(&EventQuery { after, limit, filter }, None).await?;
+        if page.events.is_empty()
+            && self.core.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none()
+        {
+            self.core.models.require(model)?;
+            return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,31 @@
+//! History: everything that is read. Instances as they are and as they were, the events of the log and those to come.
+
+mod events;
+mod follow;
+mod instances;
+mod past;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use snaphook_driver::{Event, json};
+
+use super::core::Core;
+use super::error::{Error, ErrorKind, Result};
+
+/// The service that reads the model store and the log.
+pub struct History {
+    pub(super) core: Arc<Core>,
+}
+
+/// Refuses an event whose data somebody changed in the log to what is no JSON.
+pub(super) fn check_data(event: &Event) -> Result<()> {
+    let Some(Err(error)) = event.data.as_ref().map(|data| json::typed::<&RawValue>(data)) else { return Ok(()) };
+    let position = event.position;
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "the data of the event at {position} is no JSON: {error}; `snaphook events inspect {position}` shows it"
+        ),
+    ))
+}

@@ -1,0 +1,105 @@
+//! What was: older versions of models, instances as they were.
+
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Event, EventFilter, EventKind, EventQuery, Instance, Position, Stream};
+
+use super::{History, check_data};
+use crate::catalog::ModelRecord;
+use crate::engine::change::{DefinitionChange, changes_definition};
+use crate::engine::command::At;
+use crate::engine::error::{Error, Result};
+
+impl History {
+    /// An older version of a model, from the log.
+    pub async fn model_version(&self, id: &str, version: u64) -> Result<ModelRecord> {
+        let entry = self.core.models.require(id)?;
+        if entry.model.record.version == version {
+            return Ok(entry.model.record.clone());
+        }
+        let stream = Stream::of_model(id);
+        let mut event = match self.core.stores.event.last(&stream, Position::MAX).await? {
+            Some(last) => self.at_revision(&stream, last, version).await?,
+            None => None,
+        };
+        while let Some(found) = event.take_if(|event| !changes_definition(event.kind)) {
+            event = self.core.stores.event.last_but(&stream, found.position, 1).await?;
+        }
+        let found = event.filter(|event| event.revision == version);
+        let found = found.map(|event| DefinitionChange::from_event(&event)).transpose()?;
+        found.map(|change| change.definition).ok_or_else(|| {
+            let current = entry.model.record.version;
+            Error::not_found(format!("model `{id}` has no version {version}, it is at version {current}"))
+        })
+    }
+
+    /// An instance as it was then. Its data has the form that it had then.
+    pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
+        self.core.models.require(model)?;
+        let at_most = match at {
+            At::Position(position) => position,
+            At::Time(time) => self.position_at(time).await?,
+        };
+        let stream = Stream::of_instance(model, id);
+        let absent = || Error::not_found(format!("there was no `{model}/{id}` then"));
+        let last = self.core.stores.event.last(&stream, at_most).await?.filter(|event| !event.kind.ends_stream());
+        let last = last.ok_or_else(absent)?;
+        let created_at = match last.kind {
+            EventKind::InstanceCreated => last.time,
+            _ => match self.created_of_living(&last, id).await {
+                Some(created_at) => created_at,
+                None => {
+                    let created = self.at_revision(&stream, last.clone(), 1).await?;
+                    created.map_or(last.time, |created| created.time)
+                }
+            },
+        };
+        check_data(&last)?;
+        Ok(Instance {
+            id: id.to_owned(),
+            model: last.model,
+            model_version: last.model_version,
+            revision: last.revision,
+            position: last.position,
+            created_at,
+            updated_at: last.time,
+            data: last.data.ok_or_else(absent)?,
+        })
+    }
+
+    /// When the instance of an event was created, if it is the one that lives now: so the way back through all of its
+    /// revisions is spared. The log's times never go back, so what was created before the event is no later life.
+    async fn created_of_living(&self, event: &Event, id: &str) -> Option<Millis> {
+        let instance = self.core.stores.model.get(&event.model, id).await.ok().flatten()?;
+        (instance.position >= event.position && instance.created_at < event.time).then_some(instance.created_at)
+    }
+
+    /// The event of a stream that led to a revision, looked for backwards from a later event. Each event raises the
+    /// revision by one, or leaves it.
+    async fn at_revision(&self, stream: &Stream, later: Event, revision: u64) -> Result<Option<Event>> {
+        let mut event = later;
+        while event.revision > revision {
+            let skip = event.revision - revision;
+            match self.core.stores.event.last_but(stream, event.position, skip).await? {
+                Some(earlier) if earlier.revision <= event.revision => event = earlier,
+                _ => return Ok(None),
+            }
+        }
+        Ok((event.revision == revision).then_some(event))
+    }
+
+    /// Position of the last event at or before a time; 0 if there is none. The log's times never go back, so this halves
+    /// the log again and again.
+    async fn position_at(&self, time: Millis) -> Result<Position> {
+        // Events up to `low` are not later than `time`, those after `high` are.
+        let (mut low, mut high) = (0, self.head());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let query = EventQuery { after: middle, limit: 1, filter: EventFilter::default() };
+            match self.core.stores.event.read(&query, None).await?.events.first() {
+                Some(event) if event.time <= time => low = event.position,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+}

@@ -1,0 +1,45 @@
+//! A backup of what this server has, while it goes on.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Operations;
+use crate::drivers::backup::{self, BackupError, Piece};
+use crate::engine::error::{Error, ErrorKind, Result};
+
+/// Pieces of the file that wait for the reader; each is about a mebibyte before it is packed.
+const PIECES_MAX: usize = 2;
+/// What a backup of small records holds: some of them as they were read, a block of them, the pieces that wait.
+const START_BYTES: usize = 4 << 20;
+
+impl Operations {
+    /// Begins a backup of this moment; the file comes through the channel, and what is held for it counts as a request's. If
+    /// it fails on the way, or the server stops, its end is missing, which every reader of it finds.
+    pub async fn backup(&self) -> Result<mpsc::Receiver<Piece>> {
+        let permit = Arc::clone(&self.backing_up).try_acquire_owned();
+        let permit = permit
+            .map_err(|_| Error::new(ErrorKind::Conflict, "a backup is being made already; wait until it is done"))?;
+        let memory = Arc::new(self.core.memory.whole());
+        // One that would only wait for memory is not begun.
+        memory.lease().grow(START_BYTES)?;
+        let (sender, receiver) = mpsc::channel(PIECES_MAX);
+        let (event, error, secure) = (
+            Arc::clone(&self.core.stores.event),
+            Arc::clone(&self.core.stores.error),
+            Arc::clone(&self.core.stores.secure),
+        );
+        let work = backup::export(event, error, secure, memory, sender).await.map_err(|error| match error {
+            BackupError::Store(_, error) => Error::from(error),
+            other => Error::new(ErrorKind::Storage, other.to_string()),
+        })?;
+        tokio::spawn(async move {
+            match work.await {
+                Ok(()) => tracing::info!("a backup was made"),
+                Err(error) => tracing::error!("a backup was broken off: {error}"),
+            }
+            drop(permit);
+        });
+        Ok(receiver)
+    }
+}

@@ -1,0 +1,29 @@
+//! Operations: what an admin asks for. Whether everything works, numbers, rebuild, backup, jobs, secrets, events that cannot be
+//! applied.
+
+mod backup;
+mod jobs;
+mod metrics;
+pub(super) mod readiness;
+pub(super) mod rebuild;
+mod secrets;
+mod skip;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::core::Core;
+
+/// The service for those who operate the server.
+pub struct Operations {
+    core: Arc<Core>,
+    /// One backup at a time: each keeps the stores from letting go of what others overwrite.
+    backing_up: Arc<Semaphore>,
+}
+
+impl Operations {
+    pub(super) fn new(core: Arc<Core>) -> Operations {
+        Operations { core, backing_up: Arc::new(Semaphore::new(1)) }
+    }
+}

@@ -1,0 +1,35 @@
+//! Secrets: kept sealed, named, never shown.
+
+use super::Operations;
+use crate::drivers::VaultError;
+use crate::engine::error::{Error, ErrorKind, Result};
+
+impl Operations {
+    pub async fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
+        self.core.stores.vault.put(name, value).await?;
+        Ok(())
+    }
+
+    /// Names only.
+    pub async fn secrets(&self) -> Result<Vec<String>> {
+        Ok(self.core.stores.vault.list().await?)
+    }
+
+    pub async fn delete_secret(&self, name: &str) -> Result<()> {
+        match self.core.stores.vault.delete(name).await? {
+            true => Ok(()),
+            false => Err(Error::not_found(format!("there is no secret `{}`", name.escape_debug()))),
+        }
+    }
+}
+
+impl From<VaultError> for Error {
+    fn from(error: VaultError) -> Self {
+        let kind = match &error {
+            VaultError::Name(_) => ErrorKind::BadRequest,
+            VaultError::TooLarge(_) => ErrorKind::TooLarge,
+            _ => ErrorKind::Storage,
+        };
+        Error::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,29 @@
+//! Whether the server stops: what would go on for ever ends then.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+
+/// The one who says so, and those who wait for it.
+pub(super) struct Stopping(watch::Sender<bool>);
+
+impl Default for Stopping {
+    fn default() -> Self {
+        Stopping(watch::Sender::new(false))
+    }
+}
+
+impl Stopping {
+    /// From now on the server stops.
+    pub(super) fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Ends when the server stops.
+    pub(super) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.0.subscribe();
+        async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+}

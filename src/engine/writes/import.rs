@@ -1,0 +1,279 @@
+//! Many changes in one request. They take effect in the order of the lines, as if each were sent alone; lines that do
+//! not depend on one another (see [`super::import_order`]) are worked on at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use snaphook_driver::EventKind;
+
+use super::Writes;
+use super::import_order::Order;
+use super::steps::{Command, Prepared, Step};
+use crate::config::Phase;
+use crate::engine::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::input::{self, NewInstance};
+use crate::memory::Shortage;
+
+/// Lines that are prepared at once.
+const LINES_AT_ONCE: usize = 64;
+/// Lines that are written or wait for it.
+const LINES_IN_FLIGHT: usize = LINES_AT_ONCE * 4;
+/// Failures that the response lists; all are counted.
+const ERRORS_MAX: usize = 1000;
+/// Text of the failures that the response lists.
+const ERRORS_BYTES_MAX: usize = 1 << 20;
+/// Delay before a line is tried again because a queue was full; doubles with each further time.
+const PATIENCE_FIRST: Duration = Duration::from_millis(10);
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Attempts, which take about a minute.
+const PATIENCE_TIMES: u32 = 60;
+
+/// One line of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Without its end. The bytes may own the memory lease of all that is made of them.
+    Whole(Bytes),
+    /// It has more bytes than a line may have; that many are allowed.
+    TooLong(usize),
+    /// It needs more memory than there is.
+    TooLarge(Shortage),
+}
+
+impl Line {
+    fn is_blank(&self) -> bool {
+        matches!(self, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace))
+    }
+}
+
+/// One line on its way.
+struct Ahead {
+    number: u64,
+    /// Its text, which has memory of the budget until the line is finished.
+    line: Line,
+    options: WriteOptions,
+    /// What is known of it after a step; an error ends its way.
+    at: Result<Progress>,
+}
+
+enum Progress {
+    Prepared(Command, Box<Prepared>),
+    /// Nothing is to be written.
+    Answered(Box<Written>),
+}
+
+impl Writes {
+    /// Each line is what `POST …/instances` takes; with `upsert`, one with the id of an instance replaces its data. A
+    /// line that fails does not stop the rest; an `Err` of the stream ends the import with that error. With an
+    /// idempotency key, each line is remembered for itself.
+    pub async fn import(
+        &self,
+        model: &str,
+        lines: impl Stream<Item = Result<Line>> + Send,
+        upsert: bool,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Imported> {
+        self.core.models.require(model)?;
+        let order = &Order::default();
+        let prepared = lines
+            .enumerate()
+            // The closure runs in the order of the lines, so each knows those before it.
+            .map(|(index, line)| {
+                let number = index as u64 + 1;
+                let line = line.map(|line| if line.is_blank() { None } else { Some((read(&line, upsert), line)) });
+                let id = match &line {
+                    Ok(Some((Ok(command), _))) => command.named().map(str::to_owned),
+                    _ => None,
+                };
+                if matches!(line, Ok(Some((Ok(_), _)))) {
+                    order.begin(number, id.as_deref());
+                }
+                async move {
+                    let Some((command, line)) = line? else { return Ok(None) };
+                    let options = line_options(options, number);
+                    let at = match command {
+                        Ok(command) => {
+                            let alone = self.reads_before(model, upsert);
+                            order.before_preparing(number, id.as_deref(), alone).await;
+                            let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
+                            match step {
+                                Ok(Step::Write(prepared)) => Ok(Progress::Prepared(command, prepared)),
+                                Ok(Step::Answer(answer)) => Ok(Progress::Answered(answer)),
+                                Err(error) => Err(error),
+                            }
+                        }
+                        Err(error) => Err(error),
+                    };
+                    Ok::<_, Error>(Some(Ahead { number, line, options, at }))
+                }
+            })
+            .buffered(LINES_AT_ONCE);
+        let finished = prepared
+            // One after the other, so that changes are queued in the order of the lines.
+            .map(|ahead| async move {
+                let Some(Ahead { number, line, options, at }) = ahead? else { return Ok(None) };
+                let work = match at {
+                    Err(error) => Err(error),
+                    Ok(Progress::Answered(answer)) => refusal(&answer).map_or(Ok((None, Some(*answer))), Err),
+                    Ok(Progress::Prepared(command, prepared)) => {
+                        order.before_submitting(number, &prepared.append).await;
+                        match self.submit(*prepared, &options) {
+                            Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
+                            // Too much waits, or the model takes no writes now.
+                            submitted => Ok((Some((command, submitted.ok().flatten())), None)),
+                        }
+                    }
+                };
+                Ok::<_, Error>(Some((number, line, options, work)))
+            })
+            .buffered(1)
+            .map(|line| async move {
+                let Some((number, _line, options, work)) = line? else { return Ok(None) };
+                let written = match work {
+                    Err(error) => Err(error),
+                    Ok((None, answer)) => Ok(answer),
+                    // This line goes the way of a single request, later.
+                    Ok((Some((command, None)), _)) => {
+                        self.write_patiently(model, command, &options, origin).await.map(Some)
+                    }
+                    Ok((Some((command, Some((receiver, _, submitted)))), _)) => {
+                        let answer = self.answer(receiver).await;
+                        let mut lost = 0;
+                        match self.finish(submitted, answer, &command, &options, &mut lost).await {
+                            Ok(Some(written)) => Ok(Some(written)),
+                            // So does one that lost a race with another client.
+                            Ok(None) => self.write_patiently(model, command, &options, origin).await.map(Some),
+                            Err(error) => Err(error),
+                        }
+                    }
+                };
+                order.end(number);
+                Ok::<_, Error>(Some((number, written)))
+            })
+            .buffered(LINES_IN_FLIGHT);
+        let mut finished = Box::pin(finished);
+        let mut report = Report::default();
+        while let Some(line) = finished.next().await {
+            match line? {
+                None => {}
+                Some((_, Ok(written))) => report.done(written.as_ref()),
+                // A fault of the server is no fault of the line.
+                Some((_, Err(error))) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
+                    return Err(error);
+                }
+                Some((number, Err(error))) => report.failed(number, error),
+            }
+        }
+        Ok(report.imported)
+    }
+
+    /// Whether a pre hook of a line may read what an earlier line wrote: one with the grant to read, or native code,
+    /// of which nobody knows.
+    fn reads_before(&self, model: &str, upsert: bool) -> bool {
+        let Some(entry) = self.core.models.get(model) else { return true };
+        let phases = if upsert { &[Phase::PreCreate, Phase::PreUpdate][..] } else { &[Phase::PreCreate][..] };
+        let mut hooks = phases.iter().flat_map(|phase| entry.chain(*phase));
+        hooks.any(|hook| {
+            self.core.host.code.is_native(&hook.binding().engine) || !self.core.host.granted(hook).read.is_empty()
+        })
+    }
+
+    async fn write_patiently(
+        &self,
+        model: &str,
+        command: Command,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Written> {
+        patiently(|| self.carry_out(model, command.clone(), options, origin)).await
+    }
+}
+
+/// The response, while lines come in.
+#[derive(Default)]
+struct Report {
+    imported: Imported,
+    /// Text of the listed failures.
+    bytes: usize,
+}
+
+impl Report {
+    /// `None`: a dry run of a line that would be written.
+    fn done(&mut self, written: Option<&Written>) {
+        match written {
+            Some(Written::Updated(_)) => self.imported.updated += 1,
+            Some(Written::DryRun(DryRun { event: Some(event), .. })) if event.kind == EventKind::InstanceUpdated => {
+                self.imported.updated += 1;
+            }
+            _ => self.imported.created += 1,
+        }
+    }
+
+    fn failed(&mut self, line: u64, error: Error) {
+        let imported = &mut self.imported;
+        imported.failed += 1;
+        let rows = error.errors.iter().map(|row| row.pointer.len() + row.message.len());
+        let bytes = error.detail.len() + rows.sum::<usize>();
+        let fits = imported.errors.len() < ERRORS_MAX && self.bytes + bytes <= ERRORS_BYTES_MAX;
+        // The list is the first failures, without gaps.
+        if imported.errors_truncated || !fits {
+            imported.errors_truncated = true;
+            return;
+        }
+        self.bytes += bytes;
+        imported.errors.push(ImportError {
+            line,
+            kind: error.kind.as_str(),
+            detail: error.detail,
+            errors: error.errors,
+        });
+    }
+}
+
+/// Retries with backoff while a queue is full; an import alone can fill it.
+async fn patiently<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
+    let mut delay = PATIENCE_FIRST;
+    for _ in 0..PATIENCE_TIMES {
+        match work().await {
+            Err(error) if error.kind == ErrorKind::Overloaded => tokio::time::sleep(delay).await,
+            result => return result,
+        }
+        delay = (delay * 2).min(PATIENCE_MAX);
+    }
+    work().await
+}
+
+/// In a dry run a refusal is an answer; of a line it is a failure all the same.
+fn refusal(answer: &Written) -> Option<Error> {
+    let Written::DryRun(DryRun { event: None, hooks, .. }) = answer else { return None };
+    let last = hooks.iter().rev().find(|hook| !hook.shadow)?;
+    let kind = if last.decision == "failed" { ErrorKind::HookFailed } else { ErrorKind::Rejected };
+    Some(Error::new(kind, last.message.clone().unwrap_or_default()))
+}
+
+/// One line as a command.
+fn read(line: &Line, upsert: bool) -> Result<Command> {
+    let line = match line {
+        Line::Whole(line) => line,
+        Line::TooLong(max) => {
+            let detail = format!("the line has more than {max} bytes (`server.max-body`)");
+            return Err(Error::new(ErrorKind::TooLarge, detail));
+        }
+        Line::TooLarge(shortage) => return Err((*shortage).into()),
+    };
+    let NewInstance { id, data } = input::line(line)?;
+    Command::new(match id {
+        Some(id) if upsert => Change::Replace { id, data, create: true },
+        id => Change::Create { id, data },
+    })
+}
+
+fn line_options(options: &WriteOptions, number: u64) -> WriteOptions {
+    WriteOptions {
+        idempotency_key: options.idempotency_key.as_ref().map(|key| format!("{key} line {number}")),
+        wait: None,
+        ..options.clone()
+    }
+}

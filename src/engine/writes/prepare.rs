@@ -1,0 +1,263 @@
+//! Steps 1 to 3 of a change: model, data, schema, pre hooks. What is left is the event, ready to append.
+
+use std::sync::Arc;
+
+use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Instance, Json, Require, Stream, time};
+use tokio::time::Instant;
+
+use super::Writes;
+use super::conflicts::{exists, not_unique};
+use super::prehooks::Decided;
+use super::steps::{Command, Prepared, Step};
+use crate::catalog::document::{Document, merge_patch};
+use crate::catalog::{ModelRecord, unique};
+use crate::engine::command::{Change, DryRun, Origin, Precondition, Seen, WriteOptions, Written, phases};
+use crate::engine::error::{Error, ErrorKind, Result, stopped};
+use crate::engine::fit::{Fitting, fit};
+use crate::engine::gate;
+use crate::engine::idempotency::{IdempotencyKey, first_answer, first_event, is_key};
+use crate::engine::models::Entry;
+use crate::hooks::context::Context;
+use crate::memory::{Lease, Share, tree_bytes};
+
+impl Writes {
+    /// Steps 1 to 3: everything before the event exists.
+    pub(super) async fn prepare(
+        &self,
+        model: &str,
+        command: &Command,
+        options: &WriteOptions,
+        origin: &Origin,
+    ) -> Result<Step> {
+        self.core.availability.check_model(model)?;
+        let entry = self.open_model(model).await?;
+        let Command { id, fresh, change } = command;
+        let key = options.idempotency_key.as_ref();
+        let key = key.map(|key| IdempotencyKey::of_change(model, key, command.named(), change, origin));
+        // A creation with an id of our own cannot meet an instance.
+        let current = if *fresh { None } else { self.core.stores.model.get(model, id).await? };
+        // After the instance: its event took the key, so whoever sees the one sees the other.
+        let mut replaces = None;
+        if let Some(key) = &key
+            && let Some(holder) = self.core.stores.event.holder(&key.claim).await?
+        {
+            match first_event(&*self.core.stores.event, &self.core.tail, key, &holder).await?.and_then(first_answer) {
+                // What was done already would not be done again.
+                Some(_) if options.dry_run => {
+                    return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
+                }
+                Some(answer) => return Ok(Step::Answer(Box::new(answer))),
+                None => replaces = Some(holder.position),
+            }
+        }
+        let kind = check_presence(&entry.model.record, command, current.as_ref(), &options.precondition)?;
+        // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
+        let trees = self.core.own_memory.lease();
+
+        let mut document = match change {
+            Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
+            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, &trees)?),
+            Change::Delete { .. } => None,
+        };
+        let is_patch = matches!(change, Change::Patch { .. });
+        let prefix = if is_patch { "" } else { "/data" };
+        if let Some(unchecked) = document.take() {
+            let fitting = Fitting { prefix, defaults: !is_patch };
+            let checked = fit(&self.core.workers, model, &entry.model.schema, unchecked, fitting).await;
+            document = Some(checked.map_err(|misfit| misfit.into_error(&entry))?);
+        }
+
+        let (pre, post) = phases(kind).ok_or_else(stopped)?;
+        let chain = entry.chain(pre);
+        let mut provenance = Vec::new();
+        let mut decisions = Vec::new();
+        if !chain.is_empty() {
+            let context = Context {
+                phase: pre,
+                model: model.to_owned(),
+                model_version: entry.model.record.version,
+                instance: id.to_owned(),
+                before: current.as_ref().map(|instance| instance.data.clone()),
+                after: document.as_ref().map(|document| document.text.clone()),
+                actor: origin.actor.clone(),
+                request_id: origin.request_id.clone(),
+                time: time::now(),
+                event: None,
+                attempt: 1,
+                depth: origin.cause.as_ref().map_or(0, |cause| cause.depth),
+            };
+            match self.decide(&entry, chain, context, document, prefix, options.dry_run, &trees).await {
+                Decided::Pass { document: decided, provenance: passed, decisions: made } => {
+                    document = decided;
+                    provenance = passed;
+                    decisions = made;
+                }
+                Decided::Stop { error, decisions } => {
+                    if options.dry_run {
+                        let answer = DryRun { hooks: decisions, ..DryRun::unhooked(None) };
+                        return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+
+        let record = &entry.model.record;
+        let revision = current.as_ref().map_or(1, |current| current.revision + 1);
+        let event = Event {
+            position: 0,
+            id: uuid::Uuid::now_v7().to_string(),
+            kind,
+            model: model.to_owned(),
+            model_version: record.version,
+            instance: Some(id.to_owned()),
+            revision,
+            data: document.as_ref().map(|document| document.text.clone()),
+            actor: origin.actor.clone(),
+            cause: origin.cause.clone(),
+            hooks: provenance,
+            request_id: origin.request_id.clone(),
+            time: time::now(),
+        };
+        let expected = current.as_ref().map_or(Expected::New, |current| Expected::At(current.position));
+        let mut append = Append::new(event, expected);
+        append.requires.push(Require { stream: Stream::of_model(model), position: record.position });
+        // First, so that of two with the same key the second meets the key and not a unique value of the first.
+        append.claims.extend(key.clone().map(|key| key.claim(replaces)));
+        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
+        if options.dry_run {
+            self.check_claims(&entry, &append).await?;
+            let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
+            let answer = DryRun { hooks: decisions, post_hooks, ..DryRun::unhooked(Some(append.event)) };
+            return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+        }
+        let now = append.event.time;
+        let instance = match (&current, document) {
+            (Some(current), None) => current.clone(),
+            (current, document) => Instance {
+                id: id.to_owned(),
+                model: model.to_owned(),
+                model_version: record.version,
+                revision,
+                position: 0,
+                created_at: current.as_ref().map_or(now, |current| current.created_at),
+                updated_at: now,
+                data: document.map_or_else(|| Json::trusted("{}"), |document| document.text),
+            },
+        };
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
+    }
+
+    /// The model, once it takes writes; waits for a change of the model that is about to be put in use.
+    async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
+        let mut deadline = None;
+        loop {
+            let entry = self.core.models.require(model)?;
+            if entry.gate.is_open() {
+                return Ok(entry);
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + gate::WAIT_MAX);
+            entry.gate.wait(model, deadline).await?;
+        }
+    }
+
+    /// Claims the values of `unique` lists that are new, releases those that are gone.
+    fn claim_unique(
+        &self,
+        entry: &Entry,
+        append: &mut Append,
+        current: Option<&Instance>,
+        document: Option<&Document>,
+        trees: &Lease<&Share>,
+    ) -> Result<()> {
+        let record = &entry.model.record;
+        if record.unique.is_empty() {
+            return Ok(());
+        }
+        let old = match current {
+            Some(current) => unique::keys(record, &parse_stored(&current.data, trees)?.value),
+            None => Vec::new(),
+        };
+        let new = document.map_or_else(Vec::new, |document| unique::keys(record, &document.value));
+        append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
+        append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim::new(key.key)));
+        Ok(())
+    }
+
+    /// For dry runs: whether somebody else holds a value already.
+    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
+        let stream = append.event.stream();
+        for claim in append.claims.iter().filter(|claim| !is_key(&claim.key)) {
+            if let Some(holder) = self.core.stores.event.holder(&claim.key).await?
+                && holder.stream != stream
+            {
+                return Err(not_unique(&entry.model.record, &claim.key, &holder));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(data: &Json) -> Result<Document> {
+    Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
+}
+
+/// The same for data of the store, whose size says nothing about the request: memory is held for it.
+fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
+    trees.grow(tree_bytes(data.as_bytes()))?;
+    parse(data)
+}
+
+/// The data after a merge patch.
+fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> Result<Document> {
+    let patch = parse(patch)?;
+    let mut value = match current {
+        Some(current) => parse_stored(&current.data, trees)?.value,
+        None => serde_json::Value::Null,
+    };
+    merge_patch(&mut value, patch.value);
+    // The text of both.
+    trees.grow(current.map_or(0, |current| current.data.len()))?;
+    // Two documents of allowed depth cannot make a deeper one.
+    Ok(Document::from_value(value))
+}
+
+/// What kind of event the change becomes, if what is there allows it.
+fn check_presence(
+    record: &ModelRecord,
+    command: &Command,
+    current: Option<&Instance>,
+    precondition: &Precondition,
+) -> Result<EventKind> {
+    let Command { id, change, .. } = command;
+    let model = &record.id;
+    let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
+    match (precondition, current) {
+        (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, Change::Create { .. }) => {
+            return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
+        }
+        (Precondition::At(expected), Some(current)) if !expected.contains(&Seen::instance(current)) => {
+            let what = if expected.iter().any(|seen| seen.position == current.position) {
+                "was carried over to a new version of its model"
+            } else {
+                "was changed"
+            };
+            return failed(format!(
+                "`{model}/{id}` {what} since it was read (it is at position {}, model version {}); read it again",
+                current.position, current.model_version
+            ));
+        }
+        (Precondition::Absent, Some(current)) => {
+            return failed(format!("`{model}/{id}` exists, at position {}", current.position));
+        }
+        _ => {}
+    }
+    match (change, current) {
+        (Change::Create { .. }, Some(_)) => Err(exists(model, id)),
+        (Change::Create { .. }, None) => Ok(EventKind::InstanceCreated),
+        (Change::Replace { create: true, .. }, None) => Ok(EventKind::InstanceCreated),
+        (_, None) => Err(Error::not_found(format!("there is no `{model}/{id}`"))),
+        (Change::Delete { .. }, Some(_)) => Ok(EventKind::InstanceDeleted),
+        (_, Some(_)) => Ok(EventKind::InstanceUpdated),
+    }
+}

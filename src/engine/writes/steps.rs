@@ -1,0 +1,87 @@
+//! A change between its steps: as a command, prepared, handed to the committer.
+
+use std::sync::Arc;
+
+use snaphook_driver::{Append, EventKind, Instance};
+use tokio::sync::oneshot;
+
+use crate::catalog::is_instance_id;
+use crate::engine::command::{Change, Written};
+use crate::engine::committer::{Answer, Committed};
+use crate::engine::error::{Error, Result};
+use crate::engine::idempotency::IdempotencyKey;
+use crate::engine::models::Entry;
+
+/// A change and the instance that it is about.
+#[derive(Clone)]
+pub(super) struct Command {
+    pub(super) id: String,
+    /// The id was made here: there cannot be such an instance.
+    pub(super) fresh: bool,
+    pub(super) change: Change,
+}
+
+impl Command {
+    /// The instance, if the client has named it.
+    pub(super) fn named(&self) -> Option<&str> {
+        (!self.fresh).then_some(&*self.id)
+    }
+
+    /// Checks the instance's id; gives a creation without one an id, so that every try means the same instance.
+    pub(super) fn new(mut change: Change) -> Result<Command> {
+        let id = match &mut change {
+            Change::Create { id, .. } => id.take(),
+            Change::Replace { id, .. } | Change::Patch { id, .. } | Change::Delete { id } => Some(id.clone()),
+        };
+        match id {
+            None => Ok(Command { id: uuid::Uuid::now_v7().to_string(), fresh: true, change }),
+            Some(id) if is_instance_id(&id) => Ok(Command { id, fresh: false, change }),
+            Some(id) => Err(Error::bad_request(format!(
+                "`{}` is not an instance id: 1 to 128 letters, digits, `.`, `_`, `~`, `-` are expected, the first a letter or digit",
+                id.chars().take(140).collect::<String>().escape_debug()
+            ))),
+        }
+    }
+}
+
+/// A change that passed its pre hooks and only needs to be written.
+pub(super) struct Prepared {
+    pub(super) append: Append,
+    /// The instance as it will be, or, for a deletion, as it was; position and times are not filled in yet.
+    pub(super) instance: Instance,
+    pub(super) entry: Arc<Entry>,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+/// What a change came to before it was written.
+pub(super) enum Step {
+    Write(Box<Prepared>),
+    /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
+    Answer(Box<Written>),
+}
+
+/// Its answer, the end of its post hooks, and what is needed to make something of the answer.
+pub(super) type Sent = (oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted);
+
+/// A change that the committer has.
+pub(super) struct Submitted {
+    pub(super) entry: Arc<Entry>,
+    pub(super) kind: EventKind,
+    pub(super) instance: Instance,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+impl Submitted {
+    pub(super) fn written(mut self, committed: Committed) -> Written {
+        if self.kind == EventKind::InstanceDeleted {
+            return Written::Deleted(self.instance);
+        }
+        self.instance.position = committed.position;
+        self.instance.updated_at = committed.time;
+        if self.kind == EventKind::InstanceCreated {
+            self.instance.created_at = committed.time;
+            return Written::Created(self.instance);
+        }
+        Written::Updated(self.instance)
+    }
+}

@@ -1,0 +1,106 @@
+//! Steps 4 to 6 of a change: it is handed to the committer, and what the committer says becomes an answer, or another try.
+
+use std::sync::atomic::Ordering;
+
+use snaphook_driver::{Conflict, Position};
+use tokio::sync::oneshot;
+
+use super::Writes;
+use super::conflicts::{exists, not_unique, position_of};
+use super::steps::{Command, Prepared, Sent, Submitted};
+use crate::engine::command::{Change, Precondition, WriteOptions, Written};
+use crate::engine::committer::{Answer, Pending, lost_answer};
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::hanging::unanswered;
+use crate::engine::idempotency::{first_answer, first_event, is_key};
+
+/// Races that a change may lose before the caller is told.
+const RETRIES_MAX: u32 = 5;
+
+impl Writes {
+    /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
+    /// order. `None`: the model takes no writes now, so the change is to be prepared again.
+    pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
+        let Prepared { append, instance, entry, key } = prepared;
+        let (answer, receiver) = oneshot::channel();
+        let kind = append.event.kind;
+        let reacts = entry.reacts_to(kind, Position::MAX);
+        let (settled, settled_receiver) = match (options.wait, reacts) {
+            (Some(_), true) => {
+                let (sender, receiver) = oneshot::channel();
+                (Some(sender), Some(receiver))
+            }
+            _ => (None, None),
+        };
+        let pending = Pending { append, hint: None, is_for_stuck: false, answer, settled };
+        if !self.core.committer.submit(pending, &entry.gate)? {
+            return Ok(None);
+        }
+        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key })))
+    }
+
+    /// What the committer says to a change that it was handed.
+    pub(super) async fn answer(&self, receiver: oneshot::Receiver<Answer>) -> Answer {
+        match self.core.committer.answered(receiver).await {
+            Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
+            None => Err(unanswered()),
+        }
+    }
+
+    /// Step 6, or `None`: a race was lost and the change is to be prepared again.
+    pub(super) async fn finish(
+        &self,
+        submitted: Submitted,
+        answer: Answer,
+        command: &Command,
+        options: &WriteOptions,
+        lost: &mut u32,
+    ) -> Result<Option<Written>> {
+        let conflict = match answer? {
+            Ok(committed) => return Ok(Some(submitted.written(committed))),
+            Err(conflict) => conflict,
+        };
+        let model = &submitted.instance.model;
+        let seen = position_of(&conflict);
+        match conflict {
+            Conflict::Claimed { key, holder } if is_key(&key) => {
+                if let Some(key) = &submitted.key
+                    && let Some(answer) = first_event(&*self.core.stores.event, &self.core.tail, key, &holder)
+                        .await?
+                        .and_then(first_answer)
+                {
+                    return Ok(Some(answer));
+                }
+            }
+            Conflict::Claimed { key, holder } => return Err(not_unique(&submitted.entry.model.record, &key, &holder)),
+            // With a key it may have been the same request, whose answer is then found in the next round.
+            Conflict::Stream { .. } if options.idempotency_key.is_some() => {}
+            Conflict::Stream { ended: false, .. } if options.precondition == Precondition::Absent => {
+                return Err(Error::new(
+                    ErrorKind::PreconditionFailed,
+                    format!("`{model}/{}` was made by somebody else meanwhile", command.id),
+                ));
+            }
+            Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
+                return Err(exists(model, &command.id));
+            }
+            Conflict::Stream { .. } if options.precondition != Precondition::None => {
+                return Err(Error::new(
+                    ErrorKind::PreconditionFailed,
+                    format!("`{model}/{}` was changed by somebody else meanwhile; read it again", command.id),
+                ));
+            }
+            Conflict::Stream { .. } | Conflict::Required { .. } | Conflict::NotQuiet { .. } | Conflict::Batch => {}
+        }
+        self.core.seen(seen).await;
+        *lost += 1;
+        self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
+        if *lost > RETRIES_MAX {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("`{model}/{}` was changed by others {lost} times meanwhile; try again", command.id),
+            ));
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,57 @@
+//! A hook that is bound: its code, its places, its numbers.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use snaphook_driver::Provenance;
+
+use super::binding::Binding;
+use super::code::{Code, Followed};
+use super::context::Run;
+use super::grants::HookId;
+use super::places::Places;
+use super::stats::{HookStats, PhaseLog};
+
+/// A hook that is bound. Cheap until it runs for the first time.
+pub struct BoundHook {
+    pub(super) binding: Binding,
+    pub(super) label: String,
+    pub(super) code: ArcSwap<Code>,
+    pub(super) file: Option<Followed>,
+    pub(super) places: Places,
+    pub(super) stats: HookStats,
+    pub(super) log: Arc<PhaseLog>,
+}
+
+impl BoundHook {
+    /// What it was bound with.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// Who it is now: the artifact is that of the code that runs, which for a library may be another than when it was
+    /// bound.
+    pub fn id(&self) -> Arc<HookId> {
+        Arc::clone(&self.code.load().id)
+    }
+
+    /// `invoice.postCreate/mail`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its numbers since it was bound.
+    pub fn stats(&self) -> &HookStats {
+        &self.stats
+    }
+
+    /// What an event says of the code that let it pass.
+    pub fn provenance(&self, run: &Run) -> Provenance {
+        Provenance {
+            name: run.hook.name.clone(),
+            engine: self.binding.engine.clone(),
+            artifact: run.hook.artifact.clone(),
+            ms: (run.wall.as_secs_f64() * 1e6).round() / 1e3,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Code of hooks: checked, compiled, and kept for as long as somebody holds it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use sha2::{Digest, Sha256};
+
+use super::guard::{lock, panic_text};
+use crate::catalog::SourceLanguage;
+use crate::config::Phase;
+use crate::hooks::artifacts::Artifacts;
+use crate::hooks::bound::BoundHook;
+use crate::hooks::code::Code;
+use crate::hooks::context::{Failure, FailureCause};
+use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
+
+/// How long the code of a bound hook waits for its turn to be compiled.
+const LOAD_MAX: Duration = Duration::from_secs(30);
+
+/// Engine, phase, name (it stands in messages and stack traces) and SHA-256 of the code.
+type PreparedKey = (&'static str, Phase, String, Option<SourceLanguage>, [u8; 32]);
+
+/// The engines, and what they made ready.
+pub struct HookCode {
+    engines: Vec<Arc<dyn Engine>>,
+    /// Code in use, so that the same code is prepared once.
+    prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
+}
+
+impl HookCode {
+    pub(super) fn new(engines: Vec<Arc<dyn Engine>>) -> HookCode {
+        HookCode { engines, prepared: Mutex::default() }
+    }
+
+    /// Names of the engines of this build.
+    pub fn engine_names(&self) -> impl Iterator<Item = &'static str> {
+        self.engines.iter().map(|engine| engine.name())
+    }
+
+    /// What metrics tell of the engines.
+    pub fn engine_facts(&self) -> impl Iterator<Item = EngineFact> {
+        self.engines.iter().filter_map(|engine| engine.fact())
+    }
+
+    /// Whether an engine's code comes as libraries of the hooks directory, and runs as the server itself does.
+    pub fn is_native(&self, engine: &str) -> bool {
+        self.engine(engine).is_some_and(|engine| engine.is_native())
+    }
+
+    /// The engine of that name.
+    pub(super) fn engine(&self, name: &str) -> Option<&Arc<dyn Engine>> {
+        self.engines.iter().find(|engine| engine.name() == name)
+    }
+
+    /// Checks code for a phase and makes it ready. The same code for the same phase and name is prepared once, for as
+    /// long as somebody holds it.
+    pub async fn prepare(&self, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let Candidate { code, phase, name, language } = candidate;
+        let engine = self.engine(engine).ok_or_else(|| {
+            let names: Vec<String> = self.engine_names().map(|name| format!("`{name}`")).collect();
+            PrepareError::plain(format!("no engine `{engine}` in this build; there are {}", names.join(", ")))
+        })?;
+        let key = (engine.name(), phase, name.to_owned(), language, Sha256::digest(code).into());
+        if let Some(prepared) = lock(&self.prepared).get(&key).and_then(Weak::upgrade) {
+            return Ok(prepared);
+        }
+        let prepared = AssertUnwindSafe(engine.prepare(candidate)).catch_unwind().await.unwrap_or_else(|panic| {
+            Err(PrepareError::plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic))))
+        })?;
+        let mut cache = lock(&self.prepared);
+        // Two may have prepared the same at once: both keep the first.
+        if let Some(first) = cache.get(&key).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        cache.retain(|_, prepared| prepared.strong_count() > 0);
+        cache.insert(key, Arc::downgrade(&prepared));
+        Ok(prepared)
+    }
+
+    /// The code, ready to run; loaded by the first call while the others wait.
+    pub(super) async fn load(
+        &self,
+        hook: &BoundHook,
+        code: &Code,
+        artifacts: &dyn Artifacts,
+    ) -> Result<Arc<dyn Prepared>, Failure> {
+        if let Some(prepared) = code.prepared.get() {
+            return Ok(Arc::clone(prepared));
+        }
+        let failed = |message: String| Failure {
+            cause: FailureCause::Load,
+            message: format!("hook `{}` could not be loaded: {message}", hook.label),
+            limit: None,
+        };
+        if let Some(message) = code.recent_failure() {
+            return Err(failed(message));
+        }
+        let load = async {
+            if hook.file.is_some() {
+                return Err("its library was not loaded".to_owned());
+            }
+            let bytes = artifacts.code(&code.id.artifact).await?;
+            let started = Instant::now();
+            loop {
+                let candidate = Candidate {
+                    code: &bytes,
+                    phase: code.id.phase,
+                    name: &code.id.name,
+                    language: hook.binding.language,
+                };
+                let prepared = self.prepare(&hook.binding.engine, candidate).await;
+                match prepared {
+                    // It was bound, so it can be compiled: it takes its turn.
+                    Err(error) if error.kind == PrepareErrorKind::Overloaded && started.elapsed() < LOAD_MAX => {}
+                    prepared => return prepared.map_err(|error| error.to_string()),
+                }
+            }
+        };
+        match code.prepared.get_or_try_init(|| load).await {
+            Ok(prepared) => Ok(Arc::clone(prepared)),
+            Err(message) => {
+                code.failed(message.clone());
+                Err(failed(message))
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Runs: one call of a hook's code, and what its outcome counts for.
+//!
+//! The path of one run: grants and limits as they are now, a place among the calls of this hook, the engine with a
+//! session, the amend grant, stats and log. Nothing on it takes a lock that hooks share.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::FutureExt;
+use snaphook_driver::PAYLOAD_BYTES_MAX;
+
+use super::code::HookCode;
+use super::guard::panic_text;
+use super::libraries::Libraries;
+use super::logs::Logs;
+use crate::config::{Config, Phase, format_size};
+use crate::hooks::artifacts::Artifacts;
+use crate::hooks::binding::Mode;
+use crate::hooks::bound::BoundHook;
+use crate::hooks::code::Code;
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
+use crate::hooks::engines::engine::{CallReport, CallSettings};
+use crate::hooks::session::{Services, Session};
+use crate::hooks::stats::shorten;
+
+/// What a refusal may say, message and fields together, and of how many fields.
+const REJECTION_BYTES_MAX: usize = 64 * 1024;
+const REJECTION_FIELDS_MAX: usize = 1_000;
+
+/// What of a failure's message is kept: it goes into logs, answers and the error store.
+pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
+
+/// Those who run code.
+pub struct Runs {
+    config: Arc<ArcSwap<Config>>,
+    code: Arc<HookCode>,
+    libraries: Arc<Libraries>,
+    logs: Arc<Logs>,
+    attached: OnceLock<Attached>,
+}
+
+struct Attached {
+    services: Arc<Services>,
+    artifacts: Arc<dyn Artifacts>,
+}
+
+impl Runs {
+    pub(super) fn new(
+        config: Arc<ArcSwap<Config>>,
+        code: Arc<HookCode>,
+        libraries: Arc<Libraries>,
+        logs: Arc<Logs>,
+    ) -> Runs {
+        Runs { config, code, libraries, logs, attached: OnceLock::new() }
+    }
+
+    /// What is attached later is ignored.
+    pub(super) fn attach(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
+        let _ = self.attached.set(Attached { services, artifacts });
+    }
+
+    /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
+    /// [`Outcome::Accept`]: what it would have been is in its log and stats.
+    pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
+        self.checked(hook, context, |_| {}).await
+    }
+
+    /// The same, with a `check` of the caller that may turn the outcome into another before it is counted and logged.
+    pub async fn checked(&self, hook: &BoundHook, context: &Context, check: impl FnOnce(&mut Run)) -> Run {
+        let mut run = self.unsettled(hook, context).await;
+        check(&mut run);
+        self.settle(hook, context, run)
+    }
+
+    /// The same, neither counted nor logged: the caller turns the outcome into what it takes it for, and hands it to
+    /// [`Runs::settle`].
+    pub async fn unsettled(&self, hook: &BoundHook, context: &Context) -> Run {
+        let code = self.libraries.current(hook).await;
+        match self.call(hook, &code, context).await {
+            Ok(run) => run,
+            Err(failure) => Run::unstarted(&code.id, failure),
+        }
+    }
+
+    /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
+    pub fn settle(&self, hook: &BoundHook, context: &Context, mut run: Run) -> Run {
+        let shadow = hook.binding.mode == Mode::Shadow;
+        if let Outcome::Failed(failure) = &mut run.outcome {
+            shorten(&mut failure.message, FAILURE_BYTES_MAX);
+        }
+        hook.stats.record(&run, shadow);
+        self.logs.tell_run(hook, context, &run, shadow);
+        tracing::debug!(
+            hook = hook.label,
+            instance = context.instance,
+            outcome = outcome_word(&run.outcome),
+            shadow,
+            wall_us = run.wall.as_micros() as u64,
+            host_us = run.host.as_micros() as u64,
+            memory_bytes = run.memory_bytes,
+            "hook ran"
+        );
+        if shadow {
+            run.outcome = Outcome::Accept;
+        }
+        run
+    }
+
+    async fn call(&self, hook: &BoundHook, code: &Code, context: &Context) -> Result<Run, Failure> {
+        let attached = self.attached.get().ok_or_else(|| Failure {
+            cause: FailureCause::Internal,
+            message: "the server is not ready to run hooks".to_owned(),
+            limit: None,
+        })?;
+        let prepared = self.code.load(hook, code, &*attached.artifacts).await?;
+        let granted = code.granted(&self.config);
+        let config = granted.config();
+        let _place = hook.places.take(config.hooks.concurrency).await?;
+        let settings = CallSettings { limits: granted.limits, isolation: config.hooks.isolation };
+        let session = Session::new(&attached.services, Arc::clone(&granted), context);
+        let started = Instant::now();
+        let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
+        let wall = started.elapsed();
+        let CallReport { outcome, cpu, memory_bytes } = report.unwrap_or_else(|panic| {
+            let message = format!("engine `{}` failed: {}", hook.binding.engine, panic_text(&*panic));
+            tracing::error!(hook = hook.label, "{message}");
+            let outcome = Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None });
+            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+        });
+        let outcome = check_outcome(outcome, context.phase, &session);
+        let host = session.host_time();
+        let (log, asked) = session.finish();
+        Ok(Run { hook: Arc::clone(&code.id), outcome, wall, host, cpu, memory_bytes, log, asked })
+    }
+}
+
+/// What of an outcome may stand: the phase, the amend grant and the sizes decide.
+fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
+    let too_large = |what: &str, bytes: usize, limit: usize| {
+        let limit = format_size(limit);
+        Outcome::Failed(Failure {
+            cause: FailureCause::Output,
+            message: format!("{what} is {bytes} bytes, at most {limit} are allowed"),
+            limit: Some(format!("output {limit}")),
+        })
+    };
+    match outcome {
+        Outcome::Amend(data) => match session.check_amend() {
+            Err(failure) => Outcome::Failed(failure),
+            Ok(()) if data.len() > PAYLOAD_BYTES_MAX => too_large("the amended data", data.len(), PAYLOAD_BYTES_MAX),
+            Ok(()) => Outcome::Amend(data),
+        },
+        // What happened cannot be refused any more: the run failed and is tried again.
+        Outcome::Reject(rejection) if !phase.is_pre() => {
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message: rejection.message, limit: None })
+        }
+        Outcome::Reject(rejection) if rejection.fields.len() > REJECTION_FIELDS_MAX => Outcome::Failed(Failure {
+            cause: FailureCause::Output,
+            message: format!(
+                "the refusal names {} fields, at most {REJECTION_FIELDS_MAX} are allowed",
+                rejection.fields.len()
+            ),
+            limit: Some(format!("refusal {REJECTION_FIELDS_MAX} fields")),
+        }),
+        Outcome::Reject(rejection) => {
+            let fields = rejection.fields.iter().map(|field| field.pointer.len() + field.message.len());
+            let bytes = rejection.message.len() + fields.sum::<usize>();
+            match bytes > REJECTION_BYTES_MAX {
+                true => too_large("the refusal", bytes, REJECTION_BYTES_MAX),
+                false => Outcome::Reject(rejection),
+            }
+        }
+        other => other,
+    }
+}
+
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accept => "accept",
+        Outcome::Amend(_) => "amend",
+        Outcome::Reject(_) => "reject",
+        Outcome::Failed(failure) => failure.cause.as_str(),
+    }
+}

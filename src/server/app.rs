@@ -1,0 +1,34 @@
+//! What every request shares.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::etag::LogMark;
+use super::metrics::RequestMetrics;
+use super::request_id::RequestIds;
+use super::sse::FrameCache;
+use crate::config::ConfigHandle;
+use crate::engine::Engine;
+
+/// One server.
+pub(super) struct App {
+    pub(super) engine: Arc<Engine>,
+    /// Without the `/` at its end: empty if the API is mounted at the root.
+    pub(super) mount_path: String,
+    pub(super) config: Arc<ConfigHandle>,
+    pub(super) metrics: RequestMetrics,
+    pub(super) request_ids: RequestIds,
+    pub(super) frames: FrameCache,
+    /// In entity tags.
+    pub(super) log: LogMark,
+    /// Becomes `true` when the server stops: what would go on for ever ends then.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// `server.max-body`, as it is in force now.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        self.config.load().server.max_body_bytes
+    }
+}

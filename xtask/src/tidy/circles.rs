@@ -1,0 +1,304 @@
+//! Files do not import each other in a circle, so each can be read after those that it uses.
+//!
+//! A path in the code (`crate::a::B`, `super::B`, `child::B`) leads to the file of the longest module in it. The root of a
+//! crate is left out: it is a table of contents, which names what every file may use. So is code that only tests have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::code::blank_comments_and_strings;
+use super::{File, Finding};
+
+const FOLDERS: [&str; 3] = ["src/", "sdk/", "plugins/"];
+
+/// Folders whose files still import each other in circles. They pass until they are put in order; then they go from here.
+const NOT_YET: [&str; 4] = ["plugins/sqlite/src/", "sdk/driver/src/", "sdk/hook/src/", "src/drivers/backup/"];
+
+/// The folder of a crate, such as `plugins/file/src/`, and the names of a module in it.
+type Module = (String, Vec<String>);
+
+/// All circles but those that are known, and what is known and is not there any more.
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
+    let mut findings = circles(files);
+    for folder in NOT_YET {
+        let before = findings.len();
+        findings.retain(|finding| !finding.path.starts_with(folder));
+        let is_there = files.iter().any(|file| file.path.starts_with(folder));
+        if is_there && findings.len() == before {
+            let message = format!("`{folder}` has no circles any more; remove it from xtask/src/tidy/circles.rs");
+            findings.push(Finding::new(folder, 0, message));
+        }
+    }
+    findings
+}
+
+/// Each circle once.
+fn circles(files: &[File]) -> Vec<Finding> {
+    let modules: BTreeMap<Module, &str> = files
+        .iter()
+        .filter(|file| FOLDERS.iter().any(|folder| file.path.starts_with(folder)) && !is_test(&file.path))
+        .filter_map(|file| Some((module_of(&file.path)?, file.path.as_str())))
+        .collect();
+    let codes: BTreeMap<&str, String> = files
+        .iter()
+        .filter(|file| modules.values().any(|path| *path == file.path))
+        .map(|file| (file.path.as_str(), blank_comments_and_strings(&file.text)))
+        .collect();
+    let tests: BTreeSet<Module> =
+        modules.iter().flat_map(|(module, path)| test_modules(&codes[path]).map(|name| child(module, name))).collect();
+    let is_of_tests = |module: &Module| {
+        (0..=module.1.len()).any(|length| tests.contains(&(module.0.clone(), module.1[..length].to_vec())))
+    };
+    let uses: BTreeMap<&str, BTreeSet<&str>> = modules
+        .iter()
+        .filter(|(module, _)| !is_of_tests(module))
+        .map(|(module, path)| {
+            let code = without_tests(&codes[path]);
+            let paths = paths(&code);
+            let used = paths.iter().filter_map(|names| Some(modules[&target(&modules, module, names)?]));
+            (*path, used.filter(|used| used != path).collect())
+        })
+        .collect();
+    let mut search = Search { uses: &uses, way: Vec::new(), done: BTreeSet::new(), findings: Vec::new() };
+    uses.keys().for_each(|path| search.visit(path));
+    search.findings
+}
+
+/// Goes along all uses, and finds those that lead back to where it came from.
+struct Search<'a> {
+    uses: &'a BTreeMap<&'a str, BTreeSet<&'a str>>,
+    way: Vec<&'a str>,
+    done: BTreeSet<&'a str>,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Search<'a> {
+    fn visit(&mut self, path: &'a str) {
+        if let Some(start) = self.way.iter().position(|before| *before == path) {
+            let circle = [&self.way[start..], &[path]].concat().join(" > ");
+            self.findings.push(Finding::new(path, 0, format!("files import each other in a circle: {circle}")));
+            return;
+        }
+        if !self.done.insert(path) {
+            return;
+        }
+        self.way.push(path);
+        for used in self.uses.get(path).into_iter().flatten() {
+            self.visit(used);
+        }
+        self.way.pop();
+    }
+}
+
+/// `None`: not a file of a crate's `src`.
+fn module_of(path: &str) -> Option<Module> {
+    let names = path.strip_suffix(".rs")?;
+    let start = if names.starts_with("src/") && !names.contains("/src/") { 4 } else { names.rfind("/src/")? + 5 };
+    let mut names: Vec<String> = names[start..].split('/').map(str::to_owned).collect();
+    names.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
+    Some((path[..start].to_owned(), names))
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/tests/")
+}
+
+fn child((root, names): &Module, name: &str) -> Module {
+    (root.clone(), names.iter().map(String::as_str).chain([name]).map(str::to_owned).collect())
+}
+
+/// The module that a path leads to from another one.
+fn target(modules: &BTreeMap<Module, &str>, from: &Module, names: &[&str]) -> Option<Module> {
+    let (mut base, mut rest) = match names.split_first()? {
+        (&"crate", rest) => ((from.0.clone(), Vec::new()), rest),
+        (&("self" | "super"), _) => (from.clone(), names),
+        (name, _) if modules.contains_key(&child(from, name)) => (from.clone(), names),
+        _ => return None,
+    };
+    while let Some((name @ (&"self" | &"super"), after)) = rest.split_first() {
+        if *name == "super" {
+            base.1.pop()?;
+        }
+        rest = after;
+    }
+    for name in rest {
+        let next = child(&base, name);
+        if !modules.contains_key(&next) {
+            break;
+        }
+        base = next;
+    }
+    // A folder's file may be missing, as the root's is here.
+    (!base.1.is_empty() && modules.contains_key(&base)).then_some(base)
+}
+
+/// The code without what follows a `#[cfg(test)]`, up to the end of that item.
+fn without_tests(code: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = code;
+    while let Some((before, after)) = rest.split_once("#[cfg(test)]") {
+        kept.push_str(before);
+        rest = &after[item_end(after)..];
+    }
+    kept + rest
+}
+
+/// Where an item ends: behind its `;`, its `,` or its last bracket.
+fn item_end(code: &str) -> usize {
+    let mut depth = 0_u32;
+    for (at, c) in code.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => {
+                let Some(outer) = depth.checked_sub(1) else { return at };
+                depth = outer;
+                if depth == 0 && c == '}' {
+                    return at + 1;
+                }
+            }
+            ';' | ',' if depth == 0 => return at + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// Names of modules that only tests have.
+fn test_modules(code: &str) -> impl Iterator<Item = &str> {
+    code.split("#[cfg(test)]").skip(1).filter_map(|after| {
+        let item = &after[..item_end(after)];
+        item.rsplit_once("mod ").map(|(_, name)| name.trim_end_matches(';').trim())
+    })
+}
+
+/// All paths in the code with at least two names; of a group, one for each of its entries.
+fn paths(code: &str) -> Vec<Vec<&str>> {
+    let tokens = tokens(code);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let follows_path = at > 0 && (tokens[at - 1] == "::" || tokens[at - 1] == ".");
+        let is_visibility = at > 0 && tokens[at - 1] == "in";
+        if is_name(tokens[at]) && tokens.get(at + 1) == Some(&"::") && !follows_path && !is_visibility {
+            at = tree(&tokens, at, &[], &mut found);
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
+/// Reads one path, and the groups in it; gives the place behind it.
+fn tree<'a>(tokens: &[&'a str], start: usize, before: &[&'a str], found: &mut Vec<Vec<&'a str>>) -> usize {
+    let mut names = before.to_vec();
+    let mut at = start;
+    while let Some(name) = tokens.get(at).filter(|token| is_name(token)) {
+        names.push(name);
+        at += 1;
+        match (tokens.get(at), tokens.get(at + 1)) {
+            (Some(&"::"), Some(&"{")) => {
+                at += 2;
+                while tokens.get(at).is_some_and(|token| *token != "}") {
+                    at = tree(tokens, at, &names, found).max(at + 1);
+                }
+                return at + 1;
+            }
+            (Some(&"::"), _) => at += 1,
+            _ => break,
+        }
+    }
+    if at > start && names.len() > 1 {
+        found.push(names);
+    }
+    at
+}
+
+fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Names, `::`, and every other character for itself.
+fn tokens(code: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let length = match first {
+            c if is_part(c) => rest.find(|c| !is_part(c)).unwrap_or(rest.len()),
+            ':' if rest.starts_with("::") => 2,
+            c => c.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        tokens.push(token);
+        rest = after.trim_start();
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    #[track_caller]
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let files: Vec<File> = files.iter().map(|(path, text)| file(path, text)).collect();
+        check(&files).into_iter().map(|finding| finding.to_string()).collect()
+    }
+
+    #[test]
+    fn two_files_that_import_each_other() {
+        let circles = found(&[
+            ("src/lib.rs", "pub mod a; pub mod b;"),
+            ("src/a.rs", "use crate::b::B;"),
+            ("src/b.rs", "fn f() { super::a::g() }"),
+        ]);
+        assert_eq!(circles, ["src/a.rs: files import each other in a circle: src/a.rs > src/b.rs > src/a.rs"]);
+    }
+
+    #[test]
+    fn a_parent_that_uses_a_child_which_uses_the_parent() {
+        for used in ["use self::x::X;", "use x::X;", "fn f(x: x::X) {}"] {
+            let circles = found(&[("src/a/mod.rs", used), ("src/a/x.rs", "use super::{Y, z::{self, Z}};")]);
+            assert_eq!(circles.len(), 1, "{used}");
+        }
+        assert!(found(&[("src/a/mod.rs", "mod x;"), ("src/a/x.rs", "use super::Y;")]).is_empty());
+        let siblings = "use crate::a::{y, z::Z};";
+        assert!(
+            found(&[("src/a/mod.rs", "use x::X;"), ("src/a/x.rs", siblings), ("src/a/y.rs", ""), ("src/a/z.rs", "")])
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn longer_circles_and_groups() {
+        let circles = found(&[
+            ("plugins/p/src/a.rs", "use crate::{c, b::{self, B}};"),
+            ("plugins/p/src/b/mod.rs", "pub(in crate::a) struct B;"),
+            ("plugins/p/src/c.rs", "use super::b::d::D;"),
+            ("plugins/p/src/b/d.rs", "use super::super::a::A;"),
+            ("src/a.rs", "use crate::b::B;"),
+        ]);
+        let way = ["a.rs", "c.rs", "b/d.rs", "a.rs"].map(|name| format!("plugins/p/src/{name}")).join(" > ");
+        assert_eq!(circles, [format!("plugins/p/src/a.rs: files import each other in a circle: {way}")]);
+    }
+
+    #[test]
+    fn tests_and_roots_are_left_out() {
+        let circles = found(&[
+            ("src/lib.rs", "pub use a::A;"),
+            ("src/a.rs", "use crate::b::B; #[cfg(test)] mod tests { use crate::c::C; } #[cfg(test)] mod bench;"),
+            ("src/b.rs", "use crate::A; // crate::a::A\n #[cfg(test)] use super::a; fn f() {}"),
+            ("src/b_tests.rs", "use super::a;"),
+            ("src/c.rs", "use crate::a::A;"),
+            ("src/a/bench.rs", "use super::Y; use crate::c::C;"),
+        ]);
+        assert!(circles.is_empty(), "{circles:?}");
+    }
+
+    #[test]
+    fn known_circles_pass_until_they_are_gone() {
+        let (a, b) = (("sdk/hook/src/a.rs", "use crate::b::B;"), "sdk/hook/src/b.rs");
+        assert!(found(&[a, (b, "use crate::a::A;")]).is_empty());
+        assert_eq!(found(&[a, (b, "")]).len(), 1);
+    }
+}
