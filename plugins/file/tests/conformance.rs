@@ -1,5 +1,6 @@
-//! The conformance suite of the store that this driver brings.
+//! The conformance suites of the stores that this driver brings.
 
 use snaphook_file::DRIVER;
 
 snaphook_driver_testkit::secure_suite!(DRIVER, { "path": "data/secrets" });
+snaphook_driver_testkit::event_suite!(DRIVER, { "path": "data/events" });
