@@ -12,6 +12,7 @@ mod folder;
 mod line;
 mod lock;
 mod marker;
+mod model;
 mod names;
 mod secure;
 mod task;
@@ -19,10 +20,11 @@ mod text;
 
 use std::sync::Arc;
 
-use snaphook_driver::{Driver, EventStore, OpenContext, OpenFuture, SecureStore, Setting};
+use snaphook_driver::{Driver, EventStore, ModelStore, OpenContext, OpenFuture, SecureStore, Setting};
 
 pub use config::FileConfig;
 pub use event::FileEventStore;
+pub use model::FileModelStore;
 pub use secure::FileSecureStore;
 
 /// The driver `file`.
@@ -35,6 +37,8 @@ pub const DRIVER: Driver = Driver {
     event: Some(|context: OpenContext| -> OpenFuture<dyn EventStore> {
         Box::pin(async move { Ok(Arc::new(FileEventStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),
-    model: None,
+    model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {
+        Box::pin(async move { Ok(Arc::new(FileModelStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
     error: None,
 };
