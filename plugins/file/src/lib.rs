@@ -6,6 +6,7 @@
 //! Everything that is not a secret has a checksum, so damage is noticed rather than served.
 
 mod config;
+mod error;
 mod event;
 mod fault;
 mod folder;
@@ -20,9 +21,10 @@ mod text;
 
 use std::sync::Arc;
 
-use snaphook_driver::{Driver, EventStore, ModelStore, OpenContext, OpenFuture, SecureStore, Setting};
+use snaphook_driver::{Driver, ErrorStore, EventStore, ModelStore, OpenContext, OpenFuture, SecureStore, Setting};
 
 pub use config::FileConfig;
+pub use error::FileErrorStore;
 pub use event::FileEventStore;
 pub use model::FileModelStore;
 pub use secure::FileSecureStore;
@@ -40,5 +42,7 @@ pub const DRIVER: Driver = Driver {
     model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {
         Box::pin(async move { Ok(Arc::new(FileModelStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),
-    error: None,
+    error: Some(|context: OpenContext| -> OpenFuture<dyn ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(FileErrorStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
 };
