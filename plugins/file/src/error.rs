@@ -215,7 +215,7 @@ impl Records {
                 continue;
             }
             bytes += found.bytes;
-            if ids.len() >= query.limit as usize || bytes > PAGE_BYTES_MAX && !ids.is_empty() {
+            if ids.len() >= query.limit.max(1) as usize || bytes > PAGE_BYTES_MAX && !ids.is_empty() {
                 return (ids, true);
             }
             ids.push(id.clone());

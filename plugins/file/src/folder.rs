@@ -12,6 +12,8 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
+    // `a/.` cannot be made, `a` can.
+    let folder: &Path = &folder.components().collect::<PathBuf>();
     let above = folder.parent().unwrap_or(Path::new(""));
     make_folder(above)?;
     match fs::create_dir(folder) {

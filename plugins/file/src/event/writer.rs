@@ -147,6 +147,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes to another file from now on, so that a test can make writing fail.
+    #[cfg(test)]
+    pub(super) fn replace_file(&mut self, file: std::sync::Arc<std::fs::File>) -> std::sync::Arc<std::fs::File> {
+        std::mem::replace(&mut self.tail.as_mut().expect("a segment").file, file)
+    }
+
     /// Takes back whatever is behind the end of the log.
     fn cut(&mut self, operation: &'static str, bytes: usize) -> Result<()> {
         if let Some(tail) = &self.tail {
