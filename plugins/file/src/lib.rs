@@ -1,14 +1,34 @@
-//! Secrets as files: one per name, readable by the owner alone. What is in them was encrypted before it came here.
+//! All four stores as files that people can read: for small installations, and to look at what is stored.
+//!
+//! Each store has a folder. Ground state: the log as lines of JSON (fsync at every batch), the recorded errors and the
+//! secrets as one file each, synced before they are answered. Derived: the instances as one file each, which the log can
+//! give back. A folder of events, models or errors is opened by one process at a time; a lock file sees to that.
+//! Everything that is not a secret has a checksum, so damage is noticed rather than served.
 
 mod config;
+mod error;
+mod event;
+mod fault;
+mod folder;
+mod line;
+mod lock;
+mod marker;
+mod model;
 mod names;
 mod secure;
+mod task;
+mod text;
 
 use std::sync::Arc;
 
-use snaphook_driver::{Driver, OpenContext, OpenFuture, SecureStore, Setting, SettingKind};
+use snaphook_driver::{
+    Driver, ErrorStore, EventStore, ModelStore, OpenContext, OpenFuture, SecureStore, Setting, SettingKind,
+};
 
 pub use config::FileConfig;
+pub use error::FileErrorStore;
+pub use event::FileEventStore;
+pub use model::FileModelStore;
 pub use secure::FileSecureStore;
 
 /// The driver `file`.
@@ -18,7 +38,13 @@ pub const DRIVER: Driver = Driver {
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),
-    event: None,
-    model: None,
-    error: None,
+    event: Some(|context: OpenContext| -> OpenFuture<dyn EventStore> {
+        Box::pin(async move { Ok(Arc::new(FileEventStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
+    model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {
+        Box::pin(async move { Ok(Arc::new(FileModelStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
+    error: Some(|context: OpenContext| -> OpenFuture<dyn ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(FileErrorStore::open(&FileConfig::folder(&context)?)?) as _) })
+    }),
 };

@@ -1,9 +1,12 @@
-//! Names of files that hold secrets.
+//! Names of files that are called like what they hold: secrets, instances, errors.
 //!
 //! A file's name is `<capitals>=<name in small letters>`, where `<capitals>` says in hexadecimal which letters are
 //! capitals: bit 0 is the first character. So names that differ only in case are different files on file systems that
 //! ignore case, `con` is no device (`0=con`), and the name of a file stays far below the 255 bytes that file systems
-//! allow: at most 32 digits, `=` and 128 characters. `=` cannot be in the name of a secret.
+//! allow: at most 32 digits, `=` and 128 characters. `=` cannot be in the names that the server allows; others have files
+//! that are called by a digest.
+
+use sha2::{Digest as _, Sha256};
 
 /// The file's name without its suffix.
 pub(crate) fn stem(name: &str) -> String {
@@ -13,6 +16,13 @@ pub(crate) fn stem(name: &str) -> String {
         .filter(|(_, byte)| byte.is_ascii_uppercase())
         .fold(0_u128, |capitals, (at, _)| capitals | 1_u128.checked_shl(at as u32).unwrap_or(0));
     format!("{capitals:x}={}", name.to_ascii_lowercase())
+}
+
+/// The same for any id: one with other characters than `A-Za-z0-9._~-`, or a longer one, is a digest.
+pub(crate) fn stem_of_any(id: &str) -> String {
+    let is_plain =
+        (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
+    if is_plain { stem(id) } else { format!("x={:x}", Sha256::digest(id)) }
 }
 
 /// The secret whose file has that name; `None` for a file of somebody else.
@@ -54,6 +64,15 @@ mod tests {
         assert_eq!(from_stem(&stem(&long)), Some(long));
         for file in ["con", "=con", "00=con", "0=Con", "8=con", "g=con", "A=con", "+1=con"] {
             assert_eq!(from_stem(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn any_id_has_a_name() {
+        assert_eq!(stem_of_any("a~B"), "4=a~b");
+        for id in ["", "é", "a/b", "..\\", "a b", &"a".repeat(129)] {
+            let stem = stem_of_any(id);
+            assert!(stem.starts_with("x=") && stem.len() == 66, "{stem}");
         }
     }
 

@@ -1,0 +1,62 @@
+//! Blobs as files, named by their digests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+use crate::fault::{fault, unusable};
+use crate::folder::{clear, make_folder, names_in, sync_folder, write_durably};
+use crate::task::locked;
+
+/// The folder of blobs in that of the log.
+pub(super) struct Blobs {
+    path: PathBuf,
+    /// Held while one is written.
+    writing: Mutex<()>,
+}
+
+impl Blobs {
+    pub(super) fn open(log: &Path) -> Result<Blobs> {
+        let path = log.join("blobs");
+        make_folder(&path).and_then(|()| clear(&path)).map_err(unusable(&path))?;
+        Ok(Blobs { path, writing: Mutex::default() })
+    }
+
+    pub(super) fn put(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path("put_blob", sha256)?;
+        let _writing = locked(&self.writing);
+        // One that is there may be left by a write that failed at its last step.
+        let put = if path.exists() { sync_folder(&self.path) } else { write_durably(&path, bytes) };
+        put.map_err(fault("put_blob", &path))
+    }
+
+    pub(super) fn get(&self, operation: &'static str, sha256: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path(operation, sha256)?;
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fault(operation, &path)(error)),
+        }
+    }
+
+    /// Digests of all blobs, sorted.
+    pub(super) fn names(&self, operation: &'static str) -> Result<Vec<String>> {
+        let mut names = names_in(&self.path).map_err(fault(operation, &self.path))?;
+        names.retain(|name| is_digest(name));
+        Ok(names)
+    }
+
+    fn path(&self, operation: &'static str, sha256: &str) -> Result<PathBuf> {
+        if is_digest(sha256) {
+            return Ok(self.path.join(sha256));
+        }
+        let message = format!("expected a digest in hexadecimal with small letters, found `{}`", sha256.escape_debug());
+        Err(DriverError::new(ErrorKind::Invalid, operation, message))
+    }
+}
+
+/// Digits only, so that no name is a path or a device, and none differs from another in case alone.
+fn is_digest(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,428 @@
+//! Consumer groups: their states in memory, what changed in a file of its own, so that acknowledging never waits for the
+//! log's fsync.
+//!
+//! The index says which events match, so only those that are handed out are read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, LogRecord, PENDING_MAX, Position, Result,
+    Stream, time,
+};
+
+use super::progress::{Change, ProgressFile, Stored, kept_of, pending_of};
+use super::read::Lines;
+use super::{Log, Shared};
+use crate::fault::closed;
+use crate::task::locked;
+
+/// Events that one claim looks at before it lets others have the group.
+const SCAN_MAX: usize = 4096;
+
+/// A backlog up to this is looked through on the caller's thread.
+const BACKLOG_INLINE_MAX: u64 = 64;
+
+/// More changes than there will ever be.
+const DROPPED: u64 = u64::MAX;
+
+pub(super) struct Groups {
+    shared: Arc<Shared>,
+    groups: RwLock<BTreeMap<String, Arc<Member>>>,
+    /// `None` once closed. Taken before a group's state where both are needed.
+    file: Mutex<Option<ProgressFile>>,
+}
+
+/// One group.
+struct Member {
+    name: String,
+    state: Mutex<State>,
+    /// [`GroupState::changes`] as of the last write; [`DROPPED`] once nothing may be written any more.
+    written: Mutex<u64>,
+}
+
+struct State {
+    filter: EventFilter,
+    group: GroupState,
+}
+
+impl Groups {
+    pub(super) fn open(folder: &Path, identity: &str, shared: &Arc<Shared>) -> Result<Groups> {
+        let (file, stored) = ProgressFile::open(folder, identity)?;
+        let groups = load(&shared.log(), stored);
+        Ok(Groups { shared: Arc::clone(shared), groups: RwLock::new(groups), file: Mutex::new(Some(file)) })
+    }
+
+    pub(super) fn close(&self) -> Result<()> {
+        locked(&self.file).take().map_or(Ok(()), |file| file.sync("close"))
+    }
+
+    /// The records of all groups, taken while nobody can acknowledge anything, and what `work` takes at that moment.
+    pub(super) fn export<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(Vec<LogRecord>, T)> {
+        let groups: Vec<Arc<Member>> = self.all().values().cloned().collect();
+        let file = locked(&self.file);
+        if file.is_none() {
+            return Err(closed("export"));
+        }
+        let mut records = Vec::new();
+        for member in groups {
+            let state = locked(&member.state);
+            let group = Group { name: member.name.clone(), filter: state.filter.clone() };
+            records.push(LogRecord::Group { group, cursor: state.group.cursor() });
+            let pending: Vec<_> = state.group.pending(Instant::now()).map(|kept| pending_of(&kept)).collect();
+            let parts = pending.chunks(PENDING_MAX);
+            records
+                .extend(parts.map(|events| LogRecord::Pending { group: member.name.clone(), events: events.to_vec() }));
+        }
+        // The log is taken last, so the events that were acknowledged are in it.
+        Ok((records, work()?))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
+    /// Writes imported groups to the file. They are in use after [`Groups::reload`].
+    pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {
+        let changes: Vec<Change> = records
+            .iter()
+            .filter_map(|record| match record {
+                LogRecord::Group { group, cursor } => Some(Change::filter(&group.name, &group.filter, *cursor)),
+                LogRecord::Pending { group, events } => Some(Change::pending(group, events.clone())),
+                _ => None,
+            })
+            .collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.writing("import", |file| {
+            file.write("import", &changes)?;
+            file.sync("import")
+        })
+    }
+
+    /// Takes the groups from the file again.
+    pub(super) fn reload(&self, folder: &Path, identity: &str) -> Result<()> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        self.writing("finish_import", |file| {
+            let (opened, stored) = ProgressFile::open(folder, identity)?;
+            *groups = load(&self.shared.log(), stored);
+            *file = opened;
+            Ok(())
+        })
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all().keys().cloned().collect()
+    }
+
+    pub(super) fn create(&self, group: &Group, start: Position) -> Result<()> {
+        // Held to the end: nobody else makes or drops it meanwhile.
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = groups.get(&group.name) {
+            self.refilter(member, &group.filter);
+            return self.writing("create_group", |file| {
+                let changes = {
+                    let state = locked(&member.state);
+                    [Change::filter(&group.name, &state.filter, state.group.cursor())]
+                };
+                file.write("create_group", &changes)?;
+                keep(file, "create_group", member)
+            });
+        }
+        let state = State { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
+        let change = Change::filter(&group.name, &group.filter, start);
+        self.writing("create_group", |file| file.write("create_group", &[change]))?;
+        groups.insert(group.name.clone(), Arc::new(Member::new(&group.name, state)));
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(member) = groups.get(name) else { return Ok(()) };
+        self.writing("drop_group", |file| {
+            file.write("drop_group", &[Change::dropped(name)])?;
+            // Others may still work with the group, and another one may get its name.
+            *locked(&member.written) = DROPPED;
+            Ok(())
+        })?;
+        groups.remove(name);
+        Ok(())
+    }
+
+    /// Whether a claim is short enough for an async thread.
+    pub(super) fn claims_at_once(&self, name: &str) -> Result<bool> {
+        let member = self.member("claim", name)?;
+        let cursor = locked(&member.state).group.cursor();
+        Ok(self.shared.head().saturating_sub(cursor) <= BACKLOG_INLINE_MAX)
+    }
+
+    pub(super) fn claim(&self, name: &str, limit: usize, lease: Duration) -> Result<Vec<Delivery>> {
+        let member = self.member("claim", name)?;
+        let head = self.shared.head();
+        let mut taken = Vec::new();
+        loop {
+            let now = Instant::now();
+            let mut state = locked(&member.state);
+            state.group.expire(now);
+            if state.group.ready_count() < limit - taken.len() && state.group.cursor() < head {
+                scan(&mut state, &self.shared.log(), limit - taken.len(), head);
+            }
+            taken.extend(state.group.take(limit - taken.len(), now, lease));
+            if taken.len() == limit || state.group.cursor() >= head {
+                break;
+            }
+        }
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write("claim", &member)?;
+        taken.sort_by_key(|taken| taken.position);
+        let lines = {
+            let log = self.shared.log();
+            let ordinals: Vec<u32> = taken.iter().filter_map(|taken| log.index.ordinal_at(taken.position)).collect();
+            Lines::new(&log.index, ordinals)
+        };
+        let mut events: HashMap<Position, Event> = HashMap::with_capacity(taken.len());
+        lines.read("claim", |event| events.insert(event.position, event).is_none())?;
+        let delivery = |taken: snaphook_driver::Taken| {
+            let event = events.remove(&taken.position)?;
+            let note = taken.note.as_deref().map(str::to_owned);
+            Some(Delivery { event, attempt: taken.attempt, token: taken.token, note })
+        };
+        Ok(taken.into_iter().filter_map(delivery).collect())
+    }
+
+    pub(super) fn ack(&self, name: &str, done: &[(Position, u64)]) -> Result<()> {
+        let member = self.member("ack", name)?;
+        {
+            let mut state = locked(&member.state);
+            for (position, token) in done {
+                if let Some(stream) = state.group.ack(*position, *token) {
+                    follow(&mut state, &self.shared.log(), *position, stream);
+                }
+            }
+        }
+        self.write("ack", &member)
+    }
+
+    pub(super) fn release(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
+        let member = self.member("release", name)?;
+        locked(&member.state).group.release(position, token, Instant::now(), delay, note);
+        self.write("release", &member)
+    }
+
+    pub(super) fn renew(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
+        let member = self.member("renew", name)?;
+        let renewed = locked(&member.state).group.renew(position, token, Instant::now(), lease, note);
+        if renewed && note.is_some() {
+            self.write("renew", &member)?;
+        }
+        Ok(renewed)
+    }
+
+    pub(super) fn is_done(&self, name: &str, stream: &Stream, position: Position) -> Result<bool> {
+        let member = self.member("is_done", name)?;
+        let is_done = locked(&member.state).group.is_done(stream, position);
+        Ok(is_done)
+    }
+
+    pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
+        let member = self.member("lag", name)?;
+        let state = locked(&member.state);
+        let log = self.shared.log();
+        let cursor = state.group.cursor();
+        let mut count = matching(&log, &state.filter, cursor).count();
+        for (position, stream, more) in state.group.active() {
+            count += 1;
+            if more {
+                count += of_stream(&log, &state.filter, stream, position, cursor).count();
+            }
+        }
+        // All that match are acknowledged: then up to the end of the log.
+        Ok((count as u64, if count == 0 { log.index.head() } else { state.group.floor() }))
+    }
+
+    /// Whether the file should be written anew, which [`Groups::compact`] does.
+    pub(super) fn is_long(&self) -> bool {
+        locked(&self.file).as_ref().is_some_and(ProgressFile::is_long)
+    }
+
+    pub(super) fn compact(&self) -> Result<()> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        self.writing("ack", |file| {
+            if !file.is_long() {
+                return Ok(());
+            }
+            let mut changes = Vec::new();
+            for member in groups.values() {
+                let mut state = locked(&member.state);
+                let now = Instant::now();
+                // All of it is written now, whatever else the groups would still have written.
+                state.group.progress(now);
+                changes.push(Change::filter(&member.name, &state.filter, state.group.cursor()));
+                changes.push(Change::pending(
+                    &member.name,
+                    state.group.pending(now).map(|kept| pending_of(&kept)).collect(),
+                ));
+            }
+            file.rewrite("ack", &changes)
+        })
+    }
+
+    /// Drops what a new filter does not want.
+    fn refilter(&self, member: &Member, filter: &EventFilter) {
+        let mut state = locked(&member.state);
+        let log = self.shared.log();
+        state.filter = filter.clone();
+        let active: Vec<Position> = state.group.active().map(|(position, ..)| position).collect();
+        for position in active {
+            let entry = log.index.ordinal_at(position).and_then(|ordinal| log.index.entry(ordinal));
+            let wanted = entry.is_some_and(|entry| log.index.matches(filter, entry));
+            if !wanted && let Some(stream) = state.group.forget(position) {
+                follow(&mut state, &log, position, stream);
+            }
+        }
+    }
+
+    /// Writes what changed in a group, unless another caller wrote it meanwhile.
+    fn write(&self, operation: &'static str, member: &Member) -> Result<()> {
+        let wanted = locked(&member.state).group.changes();
+        self.writing(operation, |file| {
+            let written = *locked(&member.written);
+            if written >= wanted { Ok(()) } else { keep(file, operation, member) }
+        })
+    }
+
+    fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut ProgressFile) -> Result<T>) -> Result<T> {
+        match locked(&self.file).as_mut() {
+            Some(file) => work(file),
+            None => Err(closed(operation)),
+        }
+    }
+
+    fn member(&self, operation: &'static str, name: &str) -> Result<Arc<Member>> {
+        self.all().get(name).cloned().ok_or_else(|| {
+            DriverError::new(ErrorKind::Invalid, operation, format!("there is no group `{name}`, create it first"))
+        })
+    }
+
+    fn all(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Member>>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn new(name: &str, state: State) -> Self {
+        let written = Mutex::new(state.group.changes());
+        Member { name: name.to_owned(), state: Mutex::new(state), written }
+    }
+}
+
+fn keep(file: &mut ProgressFile, operation: &'static str, member: &Member) -> Result<()> {
+    let (progress, changes) = {
+        let mut state = locked(&member.state);
+        (state.group.progress(Instant::now()), state.group.changes())
+    };
+    match file.write(operation, &[Change::progress(&member.name, &progress)]) {
+        Ok(()) => *locked(&member.written) = changes,
+        Err(error) => {
+            locked(&member.state).group.unkept(&progress);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the next events of the log and offers those that match.
+fn scan(state: &mut State, log: &Log, wanted: usize, head: Position) {
+    let State { filter, group } = state;
+    for (passed, (_, entry)) in log.index.candidates(filter, group.cursor()).enumerate() {
+        if entry.position > head {
+            break;
+        }
+        if passed >= SCAN_MAX || group.ready_count() >= wanted {
+            group.advance(entry.position - 1);
+            return;
+        }
+        if log.index.matches(filter, entry) {
+            group.offer(entry.position, log.index.stream(entry));
+        }
+    }
+    group.advance(head);
+}
+
+/// The next event of a stream whose oldest was dealt with becomes the oldest.
+fn follow(state: &mut State, log: &Log, after: Position, stream: Stream) {
+    let next = of_stream(log, &state.filter, &stream, after, state.group.cursor()).next();
+    if let Some(position) = next {
+        state.group.follow(position, stream);
+    }
+}
+
+/// Positions of a stream's events that match, after one and up to another.
+fn of_stream<'a>(
+    log: &'a Log,
+    filter: &'a EventFilter,
+    stream: &Stream,
+    after: Position,
+    until: Position,
+) -> impl Iterator<Item = Position> + 'a {
+    let within = EventFilter {
+        model: Some(stream.model.clone()),
+        instance: stream.instance.clone(),
+        definitions_only: stream.instance.is_none(),
+        kinds: Vec::new(),
+    };
+    log.index
+        .candidates(&within, after)
+        .map(|(_, entry)| entry)
+        .take_while(move |entry| entry.position <= until)
+        .filter(|entry| log.index.matches(filter, entry))
+        .map(|entry| entry.position)
+}
+
+fn matching<'a>(log: &'a Log, filter: &'a EventFilter, after: Position) -> impl Iterator<Item = Position> + 'a {
+    let candidates = log.index.candidates(filter, after).map(|(_, entry)| entry);
+    candidates.filter(|entry| log.index.matches(filter, entry)).map(|entry| entry.position)
+}
+
+fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Member>> {
+    let mut groups = BTreeMap::new();
+    for (name, stored) in stored {
+        // A copy of an older log may have been put in place.
+        let cursor = stored.cursor.min(log.index.head());
+        let mut group = GroupState::new(cursor, token_base());
+        for (position, pending) in stored.pending {
+            let entry = log.index.ordinal_at(position).and_then(|ordinal| log.index.entry(ordinal));
+            if let Some(entry) = entry.filter(|entry| entry.position <= cursor) {
+                group.restore(log.index.stream(entry), kept_of(pending));
+            }
+        }
+        let state = State { filter: stored.filter, group };
+        groups.insert(name.clone(), Arc::new(Member::new(&name, state)));
+    }
+    groups
+}
+
+/// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are
+/// made than pass.
+fn token_base() -> u64 {
+    time::now().unsigned_abs() * 1000
+}

@@ -1,0 +1,239 @@
+//! The file of the consumer groups' progress: lines that say what changed, none of them synced.
+//!
+//! After a power failure the file may be a little behind the log: then events are delivered again. When it has become
+//! much longer than what it says, it is written anew.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{DriverError, ErrorKind, EventFilter, Kept, PendingEvent, Position, Progress, Result, json};
+
+use crate::fault::{fault, unusable, unwritable};
+use crate::folder::write_durably;
+use crate::line;
+
+/// Its name in the folder of the log.
+const FILE: &str = "groups.jsonl";
+
+/// A file up to this length is not written anew.
+const SHORT_BYTES: u64 = 1 << 20;
+
+/// A file this many times as long as when it was last written anew is written anew again.
+const GROWTH: u64 = 4;
+
+pub(super) struct ProgressFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    /// Its length when it was last written anew.
+    compact_bytes: u64,
+    identity: String,
+    /// Whether bytes may stand behind its end, of a write that failed.
+    torn: bool,
+}
+
+/// What the file says of one group.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) filter: EventFilter,
+    pub(super) cursor: Position,
+    pub(super) pending: BTreeMap<Position, PendingEvent>,
+}
+
+/// One line.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// Only in the first line: the log whose groups these are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dropped: bool,
+    /// A group that is made, or its new filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<EventFilter>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cursor: Option<Position>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    put: Vec<PendingEvent>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    remove: Vec<Position>,
+}
+
+impl Change {
+    /// A group is made, or gets a filter.
+    pub(super) fn filter(group: &str, filter: &EventFilter, cursor: Position) -> Change {
+        let (filter, cursor) = (Some(filter.clone()), Some(cursor));
+        Change { group: Some(group.to_owned()), filter, cursor, ..Change::default() }
+    }
+
+    pub(super) fn progress(group: &str, progress: &Progress) -> Change {
+        Change {
+            group: Some(group.to_owned()),
+            cursor: Some(progress.cursor),
+            put: progress.put.iter().map(pending_of).collect(),
+            remove: progress.remove.clone(),
+            ..Change::default()
+        }
+    }
+
+    pub(super) fn pending(group: &str, put: Vec<PendingEvent>) -> Change {
+        Change { group: Some(group.to_owned()), put, ..Change::default() }
+    }
+
+    pub(super) fn dropped(group: &str) -> Change {
+        Change { group: Some(group.to_owned()), dropped: true, ..Change::default() }
+    }
+}
+
+impl ProgressFile {
+    /// Opens the file of a log, or makes it.
+    pub(super) fn open(log: &Path, identity: &str) -> Result<(ProgressFile, BTreeMap<String, Stored>)> {
+        let path = log.join(FILE);
+        let mut groups = BTreeMap::new();
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(unusable(&path)(error)),
+        };
+        let mut owner = None;
+        let end = line::walk(&path, &bytes, true, |line| {
+            let change: Change = json::typed_bytes(line.bytes).map_err(|error| error.to_string())?;
+            if line.number == 1 {
+                owner = change.log.clone();
+            }
+            apply(&mut groups, change).ok_or("expected a change of a group that is there, found another")?;
+            Ok(true)
+        })
+        .map_err(|error| error.with("without it", "the post hooks of all events run again"))?;
+        if end.lines > 0 && owner.as_deref() != Some(identity) {
+            return Err(DriverError::new(
+                ErrorKind::Config,
+                "open",
+                format!(
+                    "the file holds the progress of consumer groups of the log `{}`, expected those of `{identity}`; put \
+                     the right file in its place, or remove it: then the post hooks of all events run again",
+                    owner.unwrap_or_default()
+                ),
+            )
+            .with("file", path.display()));
+        }
+        if end.torn > 0 {
+            tracing::warn!(
+                file = %path.display(),
+                bytes = end.torn,
+                "the last write to the progress of post hooks was interrupted: its {} bytes are cut off",
+                end.torn
+            );
+        }
+        if end.lines == 0 {
+            write_durably(&path, &header(identity)?).map_err(fault("open", &path))?;
+        }
+        let file = OpenOptions::new().append(true).open(&path).map_err(unusable(&path))?;
+        let bytes = if end.lines == 0 { header(identity)?.len() as u64 } else { end.bytes };
+        let identity = identity.to_owned();
+        let mut file = ProgressFile { path, file, bytes, compact_bytes: 0, identity, torn: end.torn > 0 };
+        file.cut().map_err(unusable(&file.path.clone()))?;
+        Ok((file, groups))
+    }
+
+    pub(super) fn write(&mut self, operation: &'static str, changes: &[Change]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for change in changes {
+            line::push(&mut bytes, change).map_err(unwritable(operation))?;
+        }
+        self.cut().map_err(fault(operation, &self.path))?;
+        self.torn = true;
+        if let Err(error) = self.file.write_all(&bytes) {
+            // If that fails too, it is tried again before the next write.
+            let _ = self.cut();
+            return Err(fault(operation, &self.path)(error));
+        }
+        self.torn = false;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the file should be written anew.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes > SHORT_BYTES.max(self.compact_bytes * GROWTH)
+    }
+
+    /// Writes the file anew, with these changes alone.
+    pub(super) fn rewrite(&mut self, operation: &'static str, changes: &[Change]) -> Result<()> {
+        let mut bytes = header(&self.identity)?;
+        for change in changes {
+            line::push(&mut bytes, change).map_err(unwritable(operation))?;
+        }
+        let write = || {
+            write_durably(&self.path, &bytes)?;
+            OpenOptions::new().append(true).open(&self.path)
+        };
+        self.file = write().map_err(fault(operation, &self.path))?;
+        (self.bytes, self.compact_bytes, self.torn) = (bytes.len() as u64, bytes.len() as u64, false);
+        Ok(())
+    }
+
+    /// Makes what was written last.
+    pub(super) fn sync(&self, operation: &'static str) -> Result<()> {
+        self.file.sync_all().map_err(fault(operation, &self.path))
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.bytes)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+}
+
+/// What is kept of an event, with a time instead of a delay.
+pub(super) fn pending_of(kept: &Kept) -> PendingEvent {
+    let due = if kept.delay.is_zero() { 0 } else { time::now() + kept.delay.as_millis() as Millis };
+    PendingEvent { position: kept.position, attempt: kept.attempt, due, note: kept.note.as_deref().map(str::to_owned) }
+}
+
+/// The way back.
+pub(super) fn kept_of(pending: PendingEvent) -> Kept {
+    let PendingEvent { position, attempt, due, note } = pending;
+    let delay = Duration::from_millis(due.saturating_sub(time::now()).max(0) as u64);
+    Kept { position, attempt, delay, note: note.map(Arc::from) }
+}
+
+fn header(identity: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let change = Change { log: Some(identity.to_owned()), ..Change::default() };
+    line::push(&mut bytes, &change).map_err(unwritable("open"))?;
+    Ok(bytes)
+}
+
+/// `None` if the change does not fit what is there.
+fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
+    let Some(name) = change.group else { return change.log.map(drop) };
+    if change.dropped {
+        return groups.remove(&name).map(drop);
+    }
+    if let Some(filter) = change.filter {
+        let cursor = change.cursor?;
+        let stored = groups.entry(name).or_insert(Stored { filter: filter.clone(), cursor, pending: BTreeMap::new() });
+        (stored.filter, stored.cursor) = (filter, cursor);
+        return Some(());
+    }
+    let stored = groups.get_mut(&name)?;
+    stored.cursor = change.cursor.unwrap_or(stored.cursor);
+    for pending in change.put {
+        stored.pending.insert(pending.position, pending);
+    }
+    for position in change.remove {
+        stored.pending.remove(&position);
+    }
+    Some(())
+}

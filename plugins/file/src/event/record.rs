@@ -1,0 +1,233 @@
+//! The lines of the log, as JSON.
+//!
+//! A line holds one of: what its segment is, an event with the claims that it takes and gives back, claims that were
+//! taken without an event, claims that were forgotten. So the events and who holds what follow from the lines alone.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, json};
+
+use crate::text::{join, present, split};
+
+/// A line as it is written.
+#[derive(Serialize)]
+pub(super) struct LineOut<'a> {
+    /// Number of the line in its segment, from 1.
+    pub(super) line: u64,
+    /// How many lines of the same write follow. All of them count, or none.
+    pub(super) left: usize,
+    #[serde(flatten)]
+    pub(super) body: Body<'a>,
+}
+
+/// What a line says.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Body<'a> {
+    Segment {
+        segment: Segment<'a>,
+    },
+    Event {
+        event: EventOut<'a>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        claims: Vec<Held<'a>>,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        releases: &'a [String],
+    },
+    Held {
+        held: Vec<Held<'a>>,
+    },
+    Forgotten {
+        forgotten: &'a [String],
+    },
+}
+
+/// The first line of a segment.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Segment<'a> {
+    /// The log that it belongs to.
+    #[serde(borrow)]
+    pub(super) log: Cow<'a, str>,
+    /// Position of the last event before it.
+    pub(super) after: Position,
+}
+
+/// An event as it is written.
+#[derive(Serialize)]
+pub(super) struct EventOut<'a> {
+    position: Position,
+    #[serde(with = "time")]
+    time: Millis,
+    #[serde(rename = "type")]
+    kind: EventKind,
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    revision: u64,
+    model_version: u64,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a Cause>,
+    #[serde(skip_serializing_if = "<[Provenance]>::is_empty")]
+    hooks: &'a [Provenance],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_text: Option<&'a str>,
+}
+
+impl<'a> EventOut<'a> {
+    pub(super) fn new(event: &'a Event, position: Position, time: Millis) -> Self {
+        let (data, data_text) = split(event.data.as_ref());
+        EventOut {
+            position,
+            time,
+            kind: event.kind,
+            model: &event.model,
+            instance: event.instance.as_deref(),
+            revision: event.revision,
+            model_version: event.model_version,
+            id: &event.id,
+            actor: event.actor.as_deref(),
+            cause: event.cause.as_ref(),
+            hooks: &event.hooks,
+            request_id: event.request_id.as_deref(),
+            data,
+            data_text,
+        }
+    }
+}
+
+/// A claim as it stands in a line. Without a model its holder is the stream of the line's event, without a position it
+/// is held since that event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Held<'a> {
+    pub(super) key: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Cow<'a, str>>,
+}
+
+impl<'a> Held<'a> {
+    /// A claim with everything.
+    pub(super) fn of(key: &'a str, holder: &'a Holder) -> Self {
+        Held { position: Some(holder.position), ..Held::by_event(key, holder, None) }
+    }
+
+    /// A claim that an event takes, whose stream need not be repeated.
+    pub(super) fn by_event(key: &'a str, holder: &'a Holder, stream: Option<&Stream>) -> Self {
+        let other = stream != Some(&holder.stream);
+        Held {
+            key: key.into(),
+            model: other.then(|| holder.stream.model.as_str().into()),
+            instance: holder.stream.instance.as_deref().filter(|_| other).map(Cow::from),
+            position: None,
+            expires: holder.expires,
+            value: holder.value.as_deref().map(Cow::from),
+        }
+    }
+
+    /// The key and its holder; `event` is the line's event.
+    pub(super) fn into_holder(self, event: Option<(&Stream, Position)>) -> Option<(String, Holder)> {
+        let stream = match self.model {
+            Some(model) => Stream { model: model.into_owned(), instance: self.instance.map(Cow::into_owned) },
+            None => event?.0.clone(),
+        };
+        let position = self.position.or(event.map(|(_, position)| position))?;
+        let value = self.value.map(Cow::into_owned);
+        Some((self.key.into_owned(), Holder { stream, position, expires: self.expires, value }))
+    }
+}
+
+/// What the index takes from a line.
+#[derive(Deserialize)]
+pub(super) struct Scanned<'a> {
+    pub(super) line: u64,
+    pub(super) left: usize,
+    #[serde(borrow, default)]
+    pub(super) segment: Option<Segment<'a>>,
+    #[serde(borrow, default)]
+    pub(super) event: Option<Head<'a>>,
+    #[serde(borrow, default)]
+    pub(super) claims: Vec<Held<'a>>,
+    #[serde(default)]
+    pub(super) releases: Vec<String>,
+    #[serde(borrow, default)]
+    pub(super) held: Vec<Held<'a>>,
+    #[serde(default)]
+    pub(super) forgotten: Vec<String>,
+}
+
+/// What the index takes from an event.
+#[derive(Deserialize)]
+pub(super) struct Head<'a> {
+    pub(super) position: Position,
+    #[serde(borrow)]
+    pub(super) time: Cow<'a, str>,
+    #[serde(rename = "type")]
+    pub(super) kind: EventKind,
+    #[serde(borrow)]
+    pub(super) model: Cow<'a, str>,
+    pub(super) instance: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LineIn {
+    event: EventIn,
+}
+
+#[derive(Deserialize)]
+struct EventIn {
+    position: Position,
+    #[serde(with = "time")]
+    time: Millis,
+    #[serde(rename = "type")]
+    kind: EventKind,
+    model: String,
+    instance: Option<String>,
+    revision: u64,
+    model_version: u64,
+    id: String,
+    actor: Option<String>,
+    cause: Option<Cause>,
+    #[serde(default)]
+    hooks: Vec<Provenance>,
+    request_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Json>,
+    data_text: Option<String>,
+}
+
+/// The event of a line.
+pub(super) fn read_event(line: &[u8]) -> serde_json::Result<Event> {
+    let event = json::typed_bytes::<LineIn>(line)?.event;
+    Ok(Event {
+        position: event.position,
+        id: event.id,
+        kind: event.kind,
+        model: event.model,
+        model_version: event.model_version,
+        instance: event.instance,
+        revision: event.revision,
+        data: join(event.data, event.data_text),
+        actor: event.actor,
+        cause: event.cause,
+        hooks: event.hooks,
+        request_id: event.request_id,
+        time: event.time,
+    })
+}

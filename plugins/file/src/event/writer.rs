@@ -1,0 +1,206 @@
+//! The one writer of the log.
+//!
+//! A batch is one write and one fsync. Claims that are taken or forgotten without an event wait in memory for the next
+//! batch, so the file never holds bytes that were not synced, and a write that fails is undone by cutting the file to
+//! the length that it had.
+
+use std::path::{Path, PathBuf};
+
+use snaphook_driver::{DriverError, ErrorKind, Holder, Position, Result, Stream};
+
+use super::Log;
+use super::at::write_all_at;
+use super::batch::Row;
+use super::record::{Body, Held, LineOut};
+use super::segment::{self, Tail};
+use crate::fault::{fault, unwritable};
+use crate::folder::{TEMPORARY, remove_if_there};
+use crate::line;
+
+pub(super) struct Writer {
+    folder: PathBuf,
+    identity: String,
+    /// Bytes after which a segment is complete.
+    segment_bytes: u64,
+    /// `None` before the first segment.
+    tail: Option<Tail>,
+    waiting: Vec<Change>,
+    waiting_bytes: usize,
+    state: State,
+}
+
+/// What the last write left behind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Works,
+    /// It failed and nothing of it is there; it had that many bytes.
+    Failed(usize),
+    /// Something of it may be behind the end of the log: the disk failed, or the work panicked.
+    Unknown(usize),
+}
+
+/// A change of the claims that no event made.
+enum Change {
+    Held(Vec<(String, Holder)>),
+    Forgotten(Vec<String>),
+}
+
+/// Where the line of a body was written: offset and length.
+pub(super) type Span = (u32, u32);
+
+/// Bytes of waiting changes that are written without waiting for a batch.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Room that must be there before the store counts as working again.
+const PROBE_BYTES_MAX: usize = 1 << 20;
+
+impl Writer {
+    pub(super) fn new(folder: &Path, identity: &str, segment_bytes: u64, tail: Option<Tail>) -> Writer {
+        Writer {
+            folder: folder.to_owned(),
+            identity: identity.to_owned(),
+            segment_bytes,
+            tail,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            state: State::Works,
+        }
+    }
+
+    /// Writes bodies behind the end of the log, durably; `after` is the position there. Waiting changes go before them.
+    /// A new segment is given to `begin`.
+    pub(super) fn write(
+        &mut self,
+        operation: &'static str,
+        after: Position,
+        bodies: Vec<Body<'_>>,
+        begin: impl FnOnce(&Tail),
+    ) -> Result<Vec<Span>> {
+        if let State::Unknown(bytes) = self.state {
+            self.cut(operation, bytes)?;
+        }
+        if self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.segment_bytes) {
+            let created = segment::create(&self.folder, &self.identity, after);
+            let tail = created.inspect_err(|_| self.state = State::Failed(PROBE_BYTES_MAX))?;
+            begin(&tail);
+            self.tail = Some(tail);
+        }
+        let Some(tail) = &self.tail else { return Ok(Vec::new()) };
+        let count = bodies.len();
+        let (bytes, spans) = lines(tail, &self.waiting, bodies).map_err(unwritable(operation))?;
+        // Stays if the work panics.
+        self.state = State::Unknown(bytes.len());
+        let written = write_all_at(&tail.file, &bytes, tail.bytes).and_then(|()| tail.file.sync_data());
+        if let Err(error) = written {
+            let error = fault(operation, &tail.path)(error);
+            return Err(match self.cut(operation, bytes.len()) {
+                Ok(()) => error,
+                Err(_) => {
+                    DriverError::new(ErrorKind::Uncertain, operation, "the disk failed in a write").because(error)
+                }
+            });
+        }
+        if let Some(tail) = &mut self.tail {
+            tail.bytes += bytes.len() as u64;
+            tail.lines += spans.len() as u64;
+        }
+        self.state = State::Works;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        Ok(spans[spans.len() - count..].to_vec())
+    }
+
+    /// Keeps claims that were taken without an event for the next write.
+    pub(super) fn hold(&mut self, held: Vec<(String, Holder)>) {
+        self.waiting_bytes += held.iter().map(|(key, _)| key.len() + 256).sum::<usize>();
+        self.waiting.push(Change::Held(held));
+    }
+
+    /// The same for claims that were forgotten.
+    pub(super) fn forget(&mut self, keys: Vec<String>) {
+        self.waiting_bytes += keys.iter().map(String::len).sum::<usize>();
+        self.waiting.push(Change::Forgotten(keys));
+    }
+
+    /// Whether so much waits that it should be written now.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting_bytes > WAITING_BYTES_MAX
+    }
+
+    /// Writes what waits.
+    pub(super) fn flush(&mut self, operation: &'static str, after: Position, begin: impl FnOnce(&Tail)) -> Result<()> {
+        if self.waiting.is_empty() { Ok(()) } else { self.write(operation, after, Vec::new(), begin).map(drop) }
+    }
+
+    /// Finds out whether writing works again after a write failed; does nothing if none did.
+    pub(super) fn recover(&mut self) -> Result<()> {
+        let bytes = match self.state {
+            State::Works => return Ok(()),
+            State::Failed(bytes) => bytes,
+            State::Unknown(bytes) => {
+                self.cut("health", bytes)?;
+                bytes
+            }
+        };
+        self.probe(bytes.min(PROBE_BYTES_MAX))?;
+        self.state = State::Works;
+        Ok(())
+    }
+
+    /// Writes to another file from now on, so that a test can make writing fail.
+    #[cfg(test)]
+    pub(super) fn replace_file(&mut self, file: std::sync::Arc<std::fs::File>) -> std::sync::Arc<std::fs::File> {
+        std::mem::replace(&mut self.tail.as_mut().expect("a segment").file, file)
+    }
+
+    /// Takes back whatever is behind the end of the log.
+    fn cut(&mut self, operation: &'static str, bytes: usize) -> Result<()> {
+        if let Some(tail) = &self.tail {
+            let cut = tail.file.set_len(tail.bytes).and_then(|()| tail.file.sync_all());
+            cut.map_err(fault(operation, &tail.path))?;
+        }
+        self.state = State::Failed(bytes);
+        Ok(())
+    }
+
+    /// Whether that many bytes can be written.
+    fn probe(&self, bytes: usize) -> Result<()> {
+        let path = self.folder.join(format!("probe{TEMPORARY}"));
+        let written = std::fs::write(&path, vec![b' '; bytes]).and_then(|()| std::fs::File::open(&path)?.sync_all());
+        let removed = remove_if_there(&path);
+        written.and(removed.map(drop)).map_err(fault("health", &path))
+    }
+}
+
+/// The bytes of one write, and the spans of its lines.
+fn lines(tail: &Tail, waiting: &[Change], bodies: Vec<Body<'_>>) -> serde_json::Result<(Vec<u8>, Vec<Span>)> {
+    let changes = waiting.iter().map(|change| match change {
+        Change::Held(held) => Body::Held { held: held.iter().map(|(key, holder)| Held::of(key, holder)).collect() },
+        Change::Forgotten(forgotten) => Body::Forgotten { forgotten },
+    });
+    let count = waiting.len() + bodies.len();
+    let (mut bytes, mut spans) = (Vec::new(), Vec::with_capacity(count));
+    for (index, body) in changes.chain(bodies).enumerate() {
+        let start = bytes.len();
+        line::push(&mut bytes, &LineOut { line: tail.lines + 1 + index as u64, left: count - 1 - index, body })?;
+        let too_long = |_| serde::ser::Error::custom("a segment has at most 4 GiB");
+        let offset = u32::try_from(tail.bytes + start as u64).map_err(too_long)?;
+        spans.push((offset, u32::try_from(bytes.len() - 1 - start).map_err(too_long)?));
+    }
+    Ok((bytes, spans))
+}
+
+impl Log {
+    /// Makes written rows part of what is read.
+    pub(super) fn commit(&mut self, rows: Vec<Row<'_>>, spans: &[Span]) {
+        for (row, span) in rows.into_iter().zip(spans) {
+            row.append.releases.iter().for_each(|key| self.claims.remove(key));
+            for (key, holder) in row.held {
+                self.claims.put(key, holder);
+            }
+            let Stream { model, instance } = &row.stream;
+            self.index.time = row.appended.time;
+            self.index.push(row.appended.position, row.append.event.kind, (model, instance.as_deref()), *span);
+        }
+    }
+}

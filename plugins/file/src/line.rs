@@ -1,0 +1,197 @@
+//! Lines with a checksum, and how a file of them is read back.
+//!
+//! A line is one JSON object, `{"crc":"1a2b3c4d",…}`: the CRC-32 of everything behind its comma, up to the line's end.
+//! Files of lines only grow, one write per group of lines that belong together.
+//!
+//! A write that a crash interrupts leaves a line without its newline, or, after a power failure, zeros where the bytes
+//! were to be: that tail was never answered and is cut off. Anything else that does not fit is damage to what was
+//! stored: the file is not opened, since cutting there could lose it.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+/// `{"crc":"1a2b3c4d"`, without the comma.
+const HEAD: usize = 17;
+
+/// Zeros in a row that nothing but a power failure leaves.
+const ZEROS: [u8; 8] = [0; 8];
+
+/// Appends a line. `body` must be written as an object that is not empty.
+pub(crate) fn push(out: &mut Vec<u8>, body: &impl Serialize) -> serde_json::Result<()> {
+    let start = out.len();
+    out.extend_from_slice(b"{\"crc\":\"00000000\"");
+    let written = serde_json::to_writer(&mut *out, body);
+    if let Err(error) = written {
+        out.truncate(start);
+        return Err(error);
+    }
+    out[start + HEAD] = b',';
+    let crc = hex(crc32fast::hash(&out[start + HEAD + 1..]));
+    out[start + 8..start + 16].copy_from_slice(&crc);
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Checks a line, given without its newline.
+pub(crate) fn check(line: &[u8]) -> Result<(), Mismatch> {
+    let framed = line.starts_with(b"{\"crc\":\"") && line.get(16..HEAD + 1) == Some(b"\",");
+    let expected = hex(crc32fast::hash(line.get(HEAD + 1..).unwrap_or_default()));
+    let found = line.get(8..16).unwrap_or_default();
+    if framed && found == expected { Ok(()) } else { Err(Mismatch { framed, expected, found: found.to_owned() }) }
+}
+
+/// A line that is not as it was written.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    framed: bool,
+    expected: [u8; 8],
+    found: Vec<u8>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = self.found.escape_ascii();
+        match self.framed {
+            true => write!(f, "expected checksum {}, found {found}", self.expected.escape_ascii()),
+            false => write!(f, "expected a line that begins with its checksum, found none"),
+        }
+    }
+}
+
+/// A whole line of a file.
+pub(crate) struct Line<'a> {
+    /// From 1.
+    pub(crate) number: u64,
+    /// Of its first byte.
+    pub(crate) offset: u64,
+    /// Without its newline.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Where a file of lines ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct End {
+    /// Lines that were written as a whole.
+    pub(crate) lines: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Bytes behind them, of a write that was interrupted.
+    pub(crate) torn: u64,
+}
+
+/// Gives the lines of a file to `each`, in order. It returns whether the write that the line belongs to is complete with
+/// it, or what is wrong with the line.
+///
+/// `grows`: whether this is the file that was written last, so that its tail may be torn.
+pub(crate) fn walk<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+    grows: bool,
+    mut each: impl FnMut(Line<'a>) -> Result<bool, String>,
+) -> Result<End> {
+    let mut end = End::default();
+    let (mut number, mut offset) = (0, 0);
+    while let Some(length) = memchr::memchr(b'\n', &bytes[offset..]) {
+        let line = &bytes[offset..offset + length];
+        number += 1;
+        if let Err(mismatch) = check(line) {
+            let behind = &bytes[offset + length + 1..];
+            if grows && has_zeros(line) && !has_whole_line(behind) {
+                return Ok(End { torn: bytes.len() as u64 - end.bytes, ..end });
+            }
+            return Err(damaged(path, number, offset, mismatch));
+        }
+        let is_last = each(Line { number, offset: offset as u64, bytes: line })
+            .map_err(|fault| damaged(path, number, offset, fault))?;
+        offset += length + 1;
+        if is_last {
+            (end.lines, end.bytes) = (number, offset as u64);
+        }
+    }
+    // A newline that became something else: the line was written, and with it all before.
+    let tail = &bytes[offset..];
+    let lost_newline = tail.split_last().is_some_and(|(_, line)| check(line).is_ok());
+    if lost_newline || (!grows && end.bytes < bytes.len() as u64) {
+        return Err(damaged(path, number + 1, offset, "expected a whole line with a newline at its end"));
+    }
+    end.torn = bytes.len() as u64 - end.bytes;
+    Ok(end)
+}
+
+/// An error that says where a file is damaged.
+pub(crate) fn damaged(path: &Path, line: u64, offset: impl fmt::Display, fault: impl fmt::Display) -> DriverError {
+    DriverError::new(ErrorKind::Corrupt, "open", format!("the file is damaged: {fault}"))
+        .with("file", path.display())
+        .with("line", line)
+        .with("offset", offset)
+}
+
+fn has_zeros(line: &[u8]) -> bool {
+    line.windows(ZEROS.len()).any(|window| window == ZEROS)
+}
+
+fn has_whole_line(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte == b'\n').any(|line| check(line).is_ok())
+}
+
+fn hex(crc: u32) -> [u8; 8] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|at| DIGITS[(crc >> (28 - 4 * at) & 15) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Body {
+        n: u64,
+        last: bool,
+    }
+
+    fn file(lines: &[bool]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (n, last) in (0..).zip(lines) {
+            push(&mut out, &Body { n, last: *last }).unwrap();
+        }
+        out
+    }
+
+    fn walk_it(bytes: &[u8], grows: bool) -> Result<End> {
+        walk(Path::new("f"), bytes, grows, |line| Ok(line.bytes.ends_with(b"true}")))
+    }
+
+    #[test]
+    fn a_line_is_json_with_its_checksum() {
+        let line = file(&[true]);
+        assert_eq!(line.escape_ascii().to_string(), r#"{\"crc\":\"911bd317\",\"n\":0,\"last\":true}\n"#);
+    }
+
+    #[test]
+    fn a_torn_tail_ends_with_the_last_whole_write() {
+        let bytes = file(&[true, false, true, false, false, true]);
+        let third = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0 + 1;
+        for cut in third..bytes.len() {
+            let end = walk_it(&bytes[..cut], true).unwrap();
+            assert_eq!((end.lines, end.bytes, end.torn), (3, third as u64, (cut - third) as u64));
+            assert_eq!(walk_it(&bytes[..cut], false).is_err(), cut > third);
+        }
+        assert_eq!(walk_it(&bytes, true).unwrap().lines, 6);
+        let with_zeros = [&bytes[..third], &[0; 100], b"\n", &[0; 20]].concat();
+        assert_eq!(walk_it(&with_zeros, true).unwrap().torn, 121);
+        assert!(walk_it(&[&with_zeros, &b"\n"[..], &bytes[..third]].concat(), true).is_err());
+    }
+
+    #[test]
+    fn each_flipped_bit_is_noticed() {
+        let bytes = file(&[true, false, true]);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(walk_it(&flipped, true).is_err(), "bit {bit}");
+        }
+    }
+}

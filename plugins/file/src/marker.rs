@@ -1,0 +1,63 @@
+//! What a folder holds: `store.json`, made with the store, tells stores apart and keeps a log's identity.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use snaphook_driver::{DriverError, ErrorKind, Result, json};
+
+use crate::fault::{fault, unusable, unwritable};
+use crate::folder::write_durably;
+
+const FILE: &str = "store.json";
+
+/// Raised when the files of a store change.
+const FORMAT: u32 = 1;
+
+/// The contents of `store.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// Such as `event log`.
+    store: String,
+    format: u32,
+    /// The identity of a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
+}
+
+/// The marker of a folder; `None` if there is none yet. An error if the folder holds another store.
+pub(crate) fn read(folder: &Path, store: &str) -> Result<Option<Marker>> {
+    let path = path(folder);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(&path)(error)),
+    };
+    let marker: Marker = json::typed_bytes(&bytes).map_err(|error| {
+        DriverError::new(ErrorKind::Corrupt, "open", "the file is damaged").with("file", path.display()).because(error)
+    })?;
+    let refused =
+        |message: String| Err(DriverError::new(ErrorKind::Config, "open", message).with("path", folder.display()));
+    if marker.store != store {
+        return refused(format!("the folder holds another store ({}), give this one its own `path`", marker.store));
+    }
+    if marker.format != FORMAT {
+        return refused(format!(
+            "the folder has format {}, this snaphook knows {FORMAT}; use the snaphook that wrote it or newer",
+            marker.format
+        ));
+    }
+    Ok(Some(marker))
+}
+
+/// Marks a folder as that of a new store.
+pub(crate) fn write(folder: &Path, store: &str, identity: Option<String>) -> Result<Marker> {
+    let marker = Marker { store: store.to_owned(), format: FORMAT, identity };
+    let mut text = serde_json::to_string_pretty(&marker).map_err(unwritable("open"))?;
+    text.push('\n');
+    write_durably(&path(folder), text.as_bytes()).map_err(fault("open", folder))?;
+    Ok(marker)
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}

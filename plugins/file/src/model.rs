@@ -1,0 +1,292 @@
+//! The model store: a file per instance that people can read, in a folder per model, and all instances in memory, which
+//! is what queries look at.
+//!
+//! A change is a line in a journal, then a change in memory; the files follow a moment later, on a thread of their own
+//! ([`flush`]). Nothing is synced. Opening the store reads the files and what the journal says beyond them ([`load`]).
+//! The data is in memory as text and, parsed, beside it, as in the memory driver: about ten times the size of the text.
+
+mod files;
+mod flush;
+mod journal;
+mod load;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use snaphook_driver::{
+    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    Instances, ModelShape, ModelStore, Position, Result, count_rows, moves_checkpoint, prepare_instances, query_rows,
+};
+
+use crate::fault::{closed, fault};
+use crate::lock::Lock;
+use crate::marker;
+use crate::names::stem_of_any;
+use crate::task::{locked, off_thread};
+use flush::{Cycle, Dirty};
+use journal::Journal;
+use state::State;
+
+/// What the marker of the folder says.
+const STORE: &str = "model store";
+
+/// See the crate's documentation.
+pub struct FileModelStore {
+    shared: Arc<Shared>,
+    flusher: Mutex<Option<JoinHandle<()>>>,
+    lock: Mutex<Option<Lock>>,
+}
+
+/// What work on other threads needs.
+struct Shared {
+    folder: PathBuf,
+    /// Never locked while a file is written.
+    instances: Mutex<Instances>,
+    /// `None` once closed. Taken before `instances`.
+    writer: Mutex<Option<Writer>>,
+    /// Tells the thread that writes files that there is something to do.
+    work: Condvar,
+    /// That thread is to end.
+    stopping: AtomicBool,
+    /// What is left is written by whoever closes the store.
+    closing: AtomicBool,
+}
+
+/// What the calls that change something have for themselves.
+struct Writer {
+    folder: PathBuf,
+    journal: Journal,
+    dirty: Dirty,
+    /// The folder of each model.
+    folders: BTreeMap<String, String>,
+    next_folder: u64,
+}
+
+impl Writer {
+    /// The state up to the beginning of the journal.
+    fn state(&self, instances: &Instances) -> State {
+        let folder = |model: &str| self.folders.get(model).cloned().unwrap_or_default();
+        State {
+            log: instances.log().map(str::to_owned),
+            checkpoint: instances.checkpoint(),
+            journal: self.journal.number,
+            models: instances.definitions().map(|shape| (shape.clone(), folder(&shape.model))).collect(),
+            next_folder: self.next_folder,
+            closed: None,
+            boot: state::boot(),
+        }
+    }
+}
+
+/// The name of a folder that no model had: files of a model that was dropped are never those of the next one.
+fn folder_name(model: &str, number: u64) -> String {
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    match !model.is_empty() && model.len() <= 128 && model.bytes().all(is_plain) {
+        true => format!("{model}={number}"),
+        false => format!("{}={number}", stem_of_any(model)),
+    }
+}
+
+/// The number in the name of a folder.
+fn number_of(folder: &str) -> u64 {
+    folder.rsplit_once('=').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+}
+
+impl FileModelStore {
+    /// Opens the store in a folder, or makes it.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let lock = Lock::take(folder)?;
+        if marker::read(folder, STORE)?.is_none() {
+            marker::write(folder, STORE, None)?;
+        }
+        let (instances, writer) = load::open(folder)?;
+        let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
+            instances: Mutex::new(instances),
+            writer: Mutex::new(Some(writer)),
+            work: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        });
+        let flusher = std::thread::Builder::new().name("file-models".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || flush::run(&shared)
+        });
+        let flusher = flusher.map_err(|error| {
+            DriverError::new(ErrorKind::Unavailable, "open", "a thread cannot be started").because(error)
+        })?;
+        Ok(FileModelStore { shared, flusher: Mutex::new(Some(flusher)), lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Does one change: `write` puts it into the journal and notes what is to be written to files.
+    fn change(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&mut Writer, &Mutex<Instances>) -> Result<()>,
+    ) -> Result<()> {
+        let mut writer = locked(&self.shared.writer);
+        change(writer.as_mut().ok_or_else(|| closed(operation))?, &self.shared.instances)?;
+        drop(writer);
+        self.shared.work.notify_all();
+        Ok(())
+    }
+}
+
+impl Drop for FileModelStore {
+    fn drop(&mut self) {
+        stop(&self.shared, &self.flusher);
+    }
+}
+
+/// Ends the thread that writes files.
+fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
+    {
+        // Under the lock that the thread waits with, so that it does not miss it.
+        let _writer = locked(&shared.writer);
+        shared.stopping.store(true, Ordering::Release);
+    }
+    shared.work.notify_all();
+    if let Some(thread) = locked(flusher).take() {
+        let _ = thread.join();
+    }
+}
+
+/// Brings the files up to date, and notes that they are.
+fn close(shared: &Shared) -> Result<()> {
+    shared.closing.store(true, Ordering::Release);
+    let Some(mut writer) = locked(&shared.writer).take() else { return Ok(()) };
+    let mut cycle = Cycle::begin(&mut writer, &locked(&shared.instances))?;
+    cycle.write(shared)?;
+    cycle.state.closed = Some(load::summary(&locked(&shared.instances)));
+    cycle.finish(&shared.folder)
+}
+
+#[async_trait]
+impl ModelStore for FileModelStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, ..Capabilities::LEAST }
+    }
+
+    async fn health(&self) -> Result<()> {
+        let folder = &self.shared.folder;
+        std::fs::metadata(folder).map(drop).map_err(fault("health", folder))
+    }
+
+    async fn close(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let flusher = locked(&self.flusher).take();
+        let closed = off_thread("close", move || {
+            stop(&shared, &Mutex::new(flusher));
+            close(&shared)
+        })
+        .await;
+        locked(&self.lock).take();
+        closed
+    }
+
+    async fn define(
+        &self,
+        after: Position,
+        _old: Option<&ModelShape>,
+        new: &ModelShape,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<()> {
+        self.change("define", |writer, instances| {
+            if !moves_checkpoint("define", locked(instances).checkpoint(), after, position)? {
+                return Ok(());
+            }
+            let folder = match writer.folders.get(&new.model) {
+                Some(folder) => folder.clone(),
+                None => folder_name(&new.model, writer.next_folder),
+            };
+            writer.journal.define(new, &folder, carry, position)?;
+            writer.next_folder = writer.next_folder.max(number_of(&folder) + 1);
+            writer.folders.insert(new.model.clone(), folder);
+            if locked(instances).define(new, carry, position) {
+                writer.dirty.carried(&new.model, new.version);
+            }
+            Ok(())
+        })
+    }
+
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        Ok(prepare_instances(&self.shared.instances, new, carry).await)
+    }
+
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        locked(&self.shared.instances).discard(model, ticket);
+        Ok(())
+    }
+
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
+        self.change("drop_model", |writer, instances| {
+            if !moves_checkpoint("drop_model", locked(instances).checkpoint(), after, position)? {
+                return Ok(());
+            }
+            writer.journal.drop_model(model, position)?;
+            locked(instances).drop_model(model, position);
+            if let Some(folder) = writer.folders.remove(model) {
+                writer.dirty.gone(model, folder);
+            }
+            Ok(())
+        })
+    }
+
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
+        self.change("apply", |writer, instances| {
+            // Nobody else changes what this looks at, so the lock need not be held while the journal is written.
+            let Some(changes) = locked(instances).check(after, events, to)? else { return Ok(()) };
+            writer.journal.apply(&changes, to)?;
+            for event in changes.events() {
+                if let Some(id) = &event.instance {
+                    writer.dirty.row(&event.model, id);
+                }
+            }
+            locked(instances).apply(changes);
+            Ok(())
+        })
+    }
+
+    async fn log(&self) -> Result<Option<String>> {
+        Ok(locked(&self.shared.instances).log().map(str::to_owned))
+    }
+
+    async fn checkpoint(&self) -> Result<Position> {
+        Ok(locked(&self.shared.instances).checkpoint())
+    }
+
+    async fn definitions(&self) -> Result<Vec<ModelShape>> {
+        Ok(locked(&self.shared.instances).definitions().cloned().collect())
+    }
+
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        Ok(locked(&self.shared.instances).row(model, id).map(|row| row.instance().clone()))
+    }
+
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+        let rows = locked(&self.shared.instances).rows(model).unwrap_or_default();
+        query_rows(&rows, model, query, budget).await
+    }
+
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+        let rows = locked(&self.shared.instances).rows(model).unwrap_or_default();
+        count_rows(&rows, filter, budget).await
+    }
+
+    async fn reset(&self, log: &str) -> Result<()> {
+        self.change("reset", |writer, instances| {
+            writer.journal.reset(log)?;
+            locked(instances).reset(log);
+            for (model, folder) in std::mem::take(&mut writer.folders) {
+                writer.dirty.gone(&model, folder);
+            }
+            Ok(())
+        })
+    }
+}

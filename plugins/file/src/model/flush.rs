@@ -1,0 +1,243 @@
+//! Bringing the files of instances up to date, beside the changes of others: only the last of many changes to an
+//! instance is written.
+//!
+//! A cycle begins a journal, writes what changed before that, then the state, and then the older journals are not needed
+//! any more. It may fail or be killed at any point: until the state is replaced, the journals have everything.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use snaphook_driver::{DriverError, ErrorKind, Instances, Position, Result, Row};
+
+use super::journal::{self, Journal};
+use super::state::{self, State};
+use super::{Shared, Writer, files};
+use crate::fault::fault;
+use crate::task::locked;
+
+/// How long changes are let come before they are written.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a cycle that failed is not tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Instances that are looked up at once.
+const ROWS_AT_ONCE: usize = 256;
+
+/// Models that have a folder in the store's are in this one.
+const INSTANCES: &str = "instances";
+
+/// What is not in the files yet.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    models: BTreeMap<String, DirtyModel>,
+    /// Folders of models that are gone.
+    gone: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct DirtyModel {
+    ids: HashSet<String>,
+    /// A change of the model brought instances over to a version from this one on.
+    from_version: Option<u64>,
+}
+
+impl Dirty {
+    pub(super) fn is_empty(&self) -> bool {
+        self.models.is_empty() && self.gone.is_empty()
+    }
+
+    pub(super) fn row(&mut self, model: &str, id: &str) {
+        if !self.models.contains_key(model) {
+            self.models.insert(model.to_owned(), DirtyModel::default());
+        }
+        if let Some(model) = self.models.get_mut(model)
+            && !model.ids.contains(id)
+        {
+            model.ids.insert(id.to_owned());
+        }
+    }
+
+    pub(super) fn carried(&mut self, model: &str, version: u64) {
+        let model = self.models.entry(model.to_owned()).or_default();
+        model.from_version = Some(model.from_version.map_or(version, |from| from.min(version)));
+    }
+
+    pub(super) fn gone(&mut self, model: &str, folder: String) {
+        self.models.remove(model);
+        self.gone.push(folder);
+    }
+
+    /// Takes back what was not written.
+    fn merge(&mut self, older: Dirty, folders: &BTreeMap<String, String>) {
+        for (model, older) in older.models.into_iter().filter(|(model, _)| folders.contains_key(model)) {
+            let newer = self.models.entry(model).or_default();
+            newer.ids.extend(older.ids);
+            newer.from_version = newer.from_version.into_iter().chain(older.from_version).min();
+        }
+        self.gone.extend(older.gone);
+    }
+}
+
+/// The folder of a model's instances.
+pub(super) fn folder_of(store: &Path, folder: &str) -> PathBuf {
+    store.join(INSTANCES).join(folder)
+}
+
+/// Removes folders that no model has, and journals that are in the files.
+pub(super) fn clear(store: &Path, wanted: &[&str], journal: u64) -> Result<()> {
+    let folder = store.join(INSTANCES);
+    fs::create_dir_all(&folder).map_err(fault("open", &folder))?;
+    for name in crate::folder::names_in(&folder).map_err(fault("open", &folder))? {
+        // Only what looks like ours.
+        if !wanted.contains(&name.as_str()) && name.contains('=') {
+            remove_folder(&folder.join(&name)).map_err(fault("open", &folder))?;
+        }
+    }
+    for number in journal::list(store)?.into_iter().filter(|number| *number < journal) {
+        journal::remove(store, number).map_err(fault("open", store))?;
+    }
+    Ok(())
+}
+
+/// The thread that writes. It ends when the store is closed or dropped.
+pub(super) fn run(shared: &Shared) {
+    let mut failed = false;
+    loop {
+        {
+            let idle = |writer: &mut Option<Writer>| {
+                !shared.is_stopping() && writer.as_ref().is_none_or(|writer| writer.dirty.is_empty())
+            };
+            let writer = shared.work.wait_while(locked(&shared.writer), idle);
+            let writer = writer.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let pause = if failed { RETRY } else { PAUSE };
+            drop(shared.work.wait_timeout_while(writer, pause, |_| !shared.is_stopping()));
+        }
+        if shared.is_stopping() {
+            return;
+        }
+        let result = cycle(shared);
+        if let Err(error) = &result
+            && !failed
+        {
+            tracing::warn!("the files of instances cannot be brought up to date, which is tried again: {error}");
+        }
+        failed = result.is_err();
+    }
+}
+
+fn cycle(shared: &Shared) -> Result<()> {
+    let mut cycle = match locked(&shared.writer).as_mut() {
+        Some(writer) => Cycle::begin(writer, &locked(&shared.instances))?,
+        None => return Ok(()),
+    };
+    let written = cycle.write(shared).and_then(|()| cycle.finish(&shared.folder));
+    if written.is_err()
+        && let Some(writer) = locked(&shared.writer).as_mut()
+    {
+        writer.dirty.merge(std::mem::take(&mut cycle.dirty), &writer.folders);
+    }
+    written
+}
+
+/// What one cycle writes.
+pub(super) struct Cycle {
+    dirty: Dirty,
+    pub(super) state: State,
+}
+
+impl Cycle {
+    /// Takes what is to be written. What comes from now on goes into another journal.
+    pub(super) fn begin(writer: &mut Writer, instances: &Instances) -> Result<Cycle> {
+        let journal = Journal::create(&writer.folder, writer.journal.number + 1)?;
+        writer.journal = journal;
+        Ok(Cycle { dirty: std::mem::take(&mut writer.dirty), state: writer.state(instances) })
+    }
+
+    /// Writes the files.
+    pub(super) fn write(&self, shared: &Shared) -> Result<()> {
+        for folder in &self.dirty.gone {
+            let folder = folder_of(&shared.folder, folder);
+            remove_folder(&folder).map_err(fault("flush", &folder))?;
+        }
+        let mut bytes = Vec::new();
+        for (model, dirty) in &self.dirty.models {
+            let Some((_, folder)) = self.state.models.iter().find(|(shape, _)| shape.model == *model) else { continue };
+            let folder = folder_of(&shared.folder, folder);
+            fs::create_dir_all(&folder).map_err(fault("flush", &folder))?;
+            let ids: Vec<&String> = dirty.ids.iter().collect();
+            for ids in ids.chunks(ROWS_AT_ONCE) {
+                let (rows, checkpoint) = shared.look(|instances| {
+                    ids.iter().map(|id| instances.row(model, id).cloned()).collect::<Vec<Option<Arc<Row>>>>()
+                })?;
+                for (id, row) in ids.iter().zip(rows) {
+                    let written = match row {
+                        Some(row) => files::write(&folder, &row, checkpoint, &mut bytes),
+                        None => files::remove(&folder, id),
+                    };
+                    written.map_err(fault("flush", &folder))?;
+                }
+            }
+            if let Some(version) = dirty.from_version {
+                self.write_carried(shared, model, &folder, version, &mut bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_carried(
+        &self,
+        shared: &Shared,
+        model: &str,
+        folder: &Path,
+        version: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut after = String::new();
+        loop {
+            let (rows, checkpoint) = shared.look(|instances| instances.rows_after(model, &after, ROWS_AT_ONCE))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after.clone_from(&last.instance().id);
+            for row in rows.iter().filter(|row| row.instance().model_version >= version) {
+                files::write(folder, row, checkpoint, bytes).map_err(fault("flush", folder))?;
+            }
+        }
+    }
+
+    /// Replaces the state, and removes the journals before it.
+    pub(super) fn finish(&self, store: &Path) -> Result<()> {
+        state::write(store, &self.state)?;
+        for number in journal::list(store)?.into_iter().filter(|number| *number < self.state.journal) {
+            // One that stays is removed at the next start.
+            let _ = journal::remove(store, number);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Looks something up, with the checkpoint that it is as of. An error once the thread is to end.
+    fn look<T>(&self, look: impl FnOnce(&Instances) -> T) -> Result<(T, Position)> {
+        if self.is_stopping() && !self.closing.load(Ordering::Acquire) {
+            return Err(DriverError::new(ErrorKind::Unavailable, "flush", "the store is about to be closed"));
+        }
+        let instances = locked(&self.instances);
+        Ok((look(&instances), instances.checkpoint()))
+    }
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

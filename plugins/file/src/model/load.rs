@@ -1,0 +1,234 @@
+//! Opening a model store: the files as of the state, then what the journals say.
+//!
+//! A file is as of some checkpoint at or after the state's. What a journal says of an instance is done again unless it is
+//! in the file already.
+//!
+//! The log can give everything here back. So a store whose files do not fit together (somebody changed them, the disk
+//! damaged them, the system ended before they were on it) starts empty, and the server makes it again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use snaphook_driver::{Event, Instances, Position, Result, Row};
+
+use super::flush::{self, Dirty, folder_of};
+use super::journal::{self, Entry, Journal};
+use super::state::{self, State, Summary};
+use super::{Writer, files};
+use crate::fault::unusable;
+use crate::folder;
+
+/// Opens the store of a folder.
+pub(super) fn open(store: &Path) -> Result<(Instances, Writer)> {
+    let loaded = match load(store) {
+        Err(error) if error.kind() == snaphook_driver::ErrorKind::Corrupt => {
+            tracing::warn!(
+                "the files of instances do not fit together, they are made again from the event log: {error}"
+            );
+            Loaded::empty(store)?
+        }
+        loaded => loaded?,
+    };
+    let Loaded { instances, folders, next_folder, dirty, last_journal } = loaded;
+    let journal = Journal::create(store, last_journal + 1)?;
+    Ok((instances, Writer { folder: store.to_owned(), journal, dirty, folders, next_folder }))
+}
+
+struct Loaded {
+    instances: Instances,
+    folders: BTreeMap<String, String>,
+    next_folder: u64,
+    dirty: Dirty,
+    last_journal: u64,
+}
+
+impl Loaded {
+    /// Removes what is there.
+    fn empty(store: &Path) -> Result<Loaded> {
+        state::remove(store).map_err(unusable(store))?;
+        flush::clear(store, &[], u64::MAX)?;
+        Loaded::new(store)
+    }
+
+    /// A store that holds nothing yet.
+    fn new(store: &Path) -> Result<Loaded> {
+        let state = State { journal: 1, next_folder: 1, boot: state::boot(), ..State::default() };
+        state::write(store, &state)?;
+        Ok(Loaded {
+            instances: Instances::default(),
+            folders: BTreeMap::new(),
+            next_folder: 1,
+            dirty: Dirty::default(),
+            last_journal: 0,
+        })
+    }
+}
+
+fn load(store: &Path) -> Result<Loaded> {
+    let journals = journal::list(store)?;
+    let Some(state) = state::read(store)? else {
+        flush::clear(store, &[], 0)?;
+        return match journals.is_empty() {
+            true => Loaded::new(store),
+            false => Err(State::doubtful(store, "`state.json` is missing")),
+        };
+    };
+    let boot = state::boot();
+    if state.closed.is_none() && state.boot != boot && !boot.is_empty() {
+        return Err(State::doubtful(store, "the system ended before the store was closed"));
+    }
+    let wanted: Vec<&str> = state.models.iter().map(|(_, folder)| folder.as_str()).collect();
+    let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= state.journal).collect();
+    if !journals.iter().copied().eq(state.journal..state.journal + journals.len() as u64) {
+        return Err(State::doubtful(store, "a journal is missing"));
+    }
+    flush::clear(store, &wanted, state.journal)?;
+    let mut redo = Redo::begin(store, &state)?;
+    for number in &journals {
+        let grows = Some(number) == journals.last();
+        journal::read(store, *number, grows, |entry| redo.entry(entry))?;
+    }
+    let last_journal = journals.last().copied().unwrap_or(state.journal - 1);
+    // From here on the files may be ahead of what was closed.
+    state::write(store, &State { closed: None, boot, ..state })?;
+    redo.end(last_journal)
+}
+
+/// The files, while the journals are applied to them.
+struct Redo {
+    store: PathBuf,
+    loaded: Loaded,
+    /// What the file of each instance is as of, by model.
+    applied: HashMap<String, HashMap<String, Position>>,
+    /// Files that are not whole. The journals have what was to be in them.
+    broken: HashSet<PathBuf>,
+}
+
+impl Redo {
+    fn begin(store: &Path, state: &State) -> Result<Redo> {
+        let mut redo = Redo {
+            store: store.to_owned(),
+            loaded: Loaded {
+                instances: Instances::new(state.log.clone(), state.checkpoint),
+                folders: BTreeMap::new(),
+                next_folder: state.next_folder,
+                dirty: Dirty::default(),
+                last_journal: 0,
+            },
+            applied: HashMap::new(),
+            broken: HashSet::new(),
+        };
+        for (shape, folder) in &state.models {
+            redo.loaded.instances.put_model(shape.clone());
+            redo.loaded.folders.insert(shape.model.clone(), folder.clone());
+            redo.read_files(&shape.model, &folder_of(store, folder))?;
+        }
+        let found = summary(&redo.loaded.instances);
+        match state.closed {
+            Some(closed) if closed != found || !redo.broken.is_empty() => {
+                let message = format!("expected {} instances, found {} or others", closed.instances, found.instances);
+                Err(State::doubtful(store, &message))
+            }
+            _ => Ok(redo),
+        }
+    }
+
+    fn read_files(&mut self, model: &str, folder: &Path) -> Result<()> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        folder::clear(folder).map_err(unusable(folder))?;
+        let applied = self.applied.entry(model.to_owned()).or_default();
+        for name in folder::names_in(folder).map_err(unusable(folder))?.iter().filter(|name| files::is_instance(name)) {
+            let path = folder.join(name);
+            let bytes = fs::read(&path).map_err(unusable(&path))?;
+            match files::read(&bytes, model) {
+                Ok((row, position)) if files::path(folder, &row.instance().id) == path => {
+                    applied.insert(row.instance().id.clone(), position);
+                    self.loaded.instances.put_row(row);
+                }
+                _ => drop(self.broken.insert(path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Redo { store, loaded, applied, broken } = self;
+        let Loaded { instances, folders, next_folder, dirty, .. } = loaded;
+        match entry {
+            Entry::Apply { to, mut events } => {
+                let is_new = |event: &Event| {
+                    let file = applied.get(&event.model).and_then(|model| model.get(event.instance.as_ref()?));
+                    file.is_none_or(|position| *position < event.position)
+                };
+                for event in &events {
+                    if let (Some(id), Some(folder)) = (&event.instance, folders.get(&event.model)) {
+                        dirty.row(&event.model, id);
+                        broken.remove(&files::path(&folder_of(store, folder), id));
+                    }
+                }
+                events.retain(is_new);
+                let changes = instances
+                    .changes(&events, to)
+                    .map_err(|error| State::doubtful(store, "a journal does not fit the files").because(error))?;
+                instances.apply(changes);
+            }
+            Entry::Define { shape, folder, carry, position } => {
+                *next_folder = (*next_folder).max(super::number_of(&folder) + 1);
+                folders.entry(shape.model.clone()).or_insert(folder);
+                let newer: Vec<Row> = applied
+                    .get(&shape.model)
+                    .into_iter()
+                    .flatten()
+                    .filter(|(_, file)| **file >= position)
+                    .filter_map(|(id, _)| instances.row(&shape.model, id))
+                    .map(|row| Row::clone(row))
+                    .collect();
+                if instances.define(&shape, &carry, position) {
+                    dirty.carried(&shape.model, shape.version);
+                }
+                newer.into_iter().for_each(|row| instances.put_row(row));
+            }
+            Entry::Drop { model, position } => {
+                instances.drop_model(&model, position);
+                applied.remove(&model);
+                if let Some(folder) = folders.remove(&model) {
+                    broken.retain(|path| !path.starts_with(folder_of(store, &folder)));
+                    dirty.gone(&model, folder);
+                }
+            }
+            Entry::Reset { log } => {
+                instances.reset(&log);
+                applied.clear();
+                broken.clear();
+                for (model, folder) in std::mem::take(folders) {
+                    dirty.gone(&model, folder);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self, last_journal: u64) -> Result<Loaded> {
+        if let Some(path) = self.broken.iter().next() {
+            return Err(State::doubtful(path, "the file of an instance is damaged"));
+        }
+        let checkpoint = self.loaded.instances.checkpoint();
+        if self.applied.values().flat_map(HashMap::values).any(|file| *file > checkpoint) {
+            return Err(State::doubtful(&self.store, "the file of an instance is ahead of the journals"));
+        }
+        Ok(Loaded { last_journal, ..self.loaded })
+    }
+}
+
+/// What all instances are.
+pub(super) fn summary(instances: &Instances) -> Summary {
+    let mut summary = Summary { instances: 0, digest: 0 };
+    for rows in instances.definitions().filter_map(|shape| instances.rows(&shape.model)) {
+        summary.instances += rows.len() as u64;
+        summary.digest = summary.digest.wrapping_add(files::digest(rows.values()));
+    }
+    summary
+}

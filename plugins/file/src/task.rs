@@ -1,0 +1,24 @@
+//! Locks, and work off the async threads.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+/// A panic of an earlier holder leaves nothing half done: what is remembered changes last, in one step.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs work that may take long off the async threads; where there is no runtime, here.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error)),
+    }
+}
