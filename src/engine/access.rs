@@ -1,4 +1,4 @@
-//! What hooks may do to the server's data: the same commands and questions as everybody's. And where their code is kept.
+//! The engine as hooks see it: the same commands and queries as everybody's, and the store of their code.
 
 use std::sync::{Arc, Weak};
 

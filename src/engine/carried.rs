@@ -1,4 +1,4 @@
-//! Data of an instance, in the form that later changes of its model gave it.
+//! Data of an instance, brought to the form of a later version of its model.
 
 use snaphook_driver::{EventFilter, EventKind, EventQuery, EventStore, Json, Position};
 

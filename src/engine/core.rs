@@ -1,6 +1,6 @@
-//! What the services share: the stores, what this node derives from the log, and those who write and follow it.
+//! What the services share: the stores, what this node derives from the log, and the threads that write and follow it.
 //!
-//! The core knows no service. What it does itself is what several of them need.
+//! The core knows no service. Its methods are those steps that several services need.
 
 use std::sync::Arc;
 use std::time::Duration;

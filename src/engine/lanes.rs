@@ -1,5 +1,5 @@
-//! One task for each model with post hooks, which serves the model's group. The projector says which models these are; what
-//! a task does is the business of the dispatcher.
+//! One task for each model with post hooks, which serves the model's consumer group. The projector starts and stops them; the
+//! dispatcher decides what such a task does.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Begins the task of a model; `None` if it is too late for that.
+/// Starts the task of a model; `None` if the engine is gone.
 type Begin = Box<dyn Fn(&str, Signals) -> Option<JoinHandle<()>> + Send + Sync>;
 
 /// What ends a task.

@@ -1,7 +1,7 @@
 //! The order of steps: how changes get into the log, what follows from that, and what can be asked.
 //!
-//! The engine is a few services over one [`core`]. Each service is a folder, and knows the core but no other service. Beside them
-//! stand the parts that the core is made of.
+//! The engine is five services over one [`core`]. Each service is a folder; it knows the core and no other service. The files
+//! beside them are the parts of the core.
 //!
 //! The engine does no HTTP and does not know which drivers or hook engines exist. Ground state is the event log
 //! alone; models in use, model store, tail and consumer groups are derived from it.

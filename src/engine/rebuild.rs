@@ -1,4 +1,4 @@
-//! How far the rebuild of the model store has come, and whether somebody wants one.
+//! The state of the rebuild of the model store: whether one is wanted, runs, or has ended, and its progress.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

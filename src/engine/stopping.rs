@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::sync::watch;
 
-/// The one who says so, and those who wait for it.
+/// Set once; many can wait for it.
 pub(super) struct Stopping(watch::Sender<bool>);
 
 impl Default for Stopping {

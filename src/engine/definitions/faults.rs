@@ -1,4 +1,4 @@
-//! Why a definition is not changed.
+//! Why a definition cannot be changed: the checks and the errors that the changes share.
 
 use crate::catalog::FieldError;
 use crate::engine::command::{Precondition, Seen};

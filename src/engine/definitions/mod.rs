@@ -45,7 +45,7 @@ const PAGE: u32 = 500;
 /// How often other nodes' writes may come before a change is given up.
 const DISTURBED_MAX: u32 = 8;
 
-/// The service that knows and changes models and their hooks.
+/// The service for models and their hooks.
 #[derive(Clone)]
 pub struct Definitions {
     core: Arc<Core>,

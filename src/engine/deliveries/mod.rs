@@ -1,4 +1,4 @@
-//! Deliveries: events on their way to post hooks, and what hooks make of them.
+//! Deliveries: events on their way to post hooks, the failures among them, and the logs of runs.
 //!
 //! The [`dispatcher`] takes events from the log, `delivery` runs their hooks, `failures` is about those that are kept in the
 //! error store.
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use self::claims::Claims;
 use super::core::Core;
 
-/// The service that knows what hooks do and did.
+/// The service for the runs of hooks.
 #[derive(Clone)]
 pub struct Deliveries {
     core: Arc<Core>,

@@ -1,4 +1,4 @@
-//! What was in the way of a change, and how it is told.
+//! Conflicts of a change with what is there, and the errors that report them.
 
 use snaphook_driver::{Conflict, Holder, Position};
 

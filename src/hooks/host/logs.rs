@@ -1,4 +1,4 @@
-//! What is kept and told of runs: a log for each phase, and a feed for those who follow.
+//! The log of each phase, and the feed of all runs for those who follow it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -32,7 +32,7 @@ const REJECTION_FIELDS_MAX: usize = 1_000;
 /// What of a failure's message is kept: it goes into logs, answers and the error store.
 pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
-/// Those who run code.
+/// Runs hooks.
 pub struct Runs {
     config: Arc<ArcSwap<Config>>,
     code: Arc<HookCode>,
