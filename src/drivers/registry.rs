@@ -94,9 +94,10 @@ mod tests {
             faults("[driver-event-storage]\ndriver = 'sqlit'\n[driver-model-storage]\ndriver = 'stdout'\n"),
             [
                 "config.toml:6: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: \
-                 `memory` (secure, event, model, error), `file` (secure), `sqlite` (event, model, error), `stdout` (error)",
+                 `memory` (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, \
+                 error), `stdout` (error)",
                 "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
-                 `memory`, `sqlite`",
+                 `memory`, `file`, `sqlite`",
             ]
         );
     }
@@ -115,7 +116,8 @@ mod tests {
                 "config.toml:11: `driver-model-storage.path` is no text, expected the path of a database file such as \
                  `data/events.db`",
                 "config.toml:14: unknown key `driver-error-storage.path`, the driver `stdout` has no settings",
-                "config.toml:17: `driver-secure-storage.path` is empty, expected the path of a folder such as `data/secrets`",
+                "config.toml:17: `driver-secure-storage.path` is empty, expected the path of a folder such as `data/secrets` or \
+                 `data/events`",
             ]
         );
         assert_eq!(

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
 
 /// What `path` holds.
-pub(crate) const PATH_EXPECTED: &str = "the path of a folder such as `data/files`";
+pub(crate) const PATH_EXPECTED: &str = "the path of a folder such as `data/secrets` or `data/events`";
 
 /// What stands below `driver = 'file'`.
 #[derive(Debug, Deserialize)]

@@ -388,8 +388,7 @@ impl EventStore for FileEventStore {
     }
 
     async fn finish_import(&self) -> Result<()> {
-        self.groups.reload(&self.shared.folder, &self.identity)?;
-        transfer::finish(&self.shared.folder)
+        transfer::finish(&self.shared.folder, || self.groups.reload(&self.shared.folder, &self.identity))
     }
 }
 

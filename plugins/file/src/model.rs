@@ -28,7 +28,7 @@ use crate::lock::Lock;
 use crate::marker;
 use crate::names::stem_of_any;
 use crate::task::{locked, off_thread};
-use flush::{Cycle, Dirty};
+use flush::{Cycle, Dirty, Garbage};
 use journal::Journal;
 use state::State;
 
@@ -49,6 +49,7 @@ struct Shared {
     instances: Mutex<Instances>,
     /// `None` once closed. Taken before `instances`.
     writer: Mutex<Option<Writer>>,
+    garbage: Mutex<Garbage>,
     /// Tells the thread that writes files that there is something to do.
     work: Condvar,
     /// That thread is to end.
@@ -104,11 +105,12 @@ impl FileModelStore {
         if marker::read(folder, STORE)?.is_none() {
             marker::write(folder, STORE, None)?;
         }
-        let (instances, writer) = load::open(folder)?;
+        let (instances, writer, garbage) = load::open(folder)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             instances: Mutex::new(instances),
             writer: Mutex::new(Some(writer)),
+            garbage: Mutex::new(garbage),
             work: Condvar::new(),
             stopping: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -163,7 +165,7 @@ fn close(shared: &Shared) -> Result<()> {
     let mut cycle = Cycle::begin(&mut writer, &locked(&shared.instances))?;
     cycle.write(shared)?;
     cycle.state.closed = Some(load::summary(&locked(&shared.instances)));
-    cycle.finish(&shared.folder)
+    cycle.finish(shared)
 }
 
 #[async_trait]

@@ -49,7 +49,8 @@ fn check_tells_all_faults_at_once() {
         "config.toml:6: `hooks.timeout` is `0 s`, expected 1 ms to 10 m, such as '500 ms'",
         "config.toml:7: unknown key `hooks.memry`, did you mean `hooks.memory`?",
         "config.toml:9: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: `memory` \
-         (secure, event, model, error), `file` (secure), `sqlite` (event, model, error), `stdout` (error)",
+         (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, error), `stdout` \
+         (error)",
         "config.toml:13: `grants.http` can never be used by `preCreate`: only post phases have it",
     ];
     for arguments in [&["check"][..], &["serve"], &[], &["rebuild"], &["secret", "list"]] {

@@ -31,6 +31,8 @@ pub(super) struct Tail {
     pub(super) file: Arc<File>,
     pub(super) bytes: u64,
     pub(super) lines: u64,
+    /// Position before its first event.
+    pub(super) after: Position,
 }
 
 /// The file of the segment that follows a position.
@@ -49,7 +51,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
     let mut paths = list(folder)?.into_iter().peekable();
     let mut tail = None;
     while let Some(path) = paths.next() {
-        let (first, grows) = (log.index.count(), paths.peek().is_none());
+        let (first, after, grows) = (log.index.count(), log.index.head(), paths.peek().is_none());
         let bytes = fs::read(&path).map_err(unusable(&path))?;
         let end = scan(&path, &bytes, grows, identity, &mut log)?;
         if end.torn > 0 {
@@ -69,7 +71,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
         if grows {
             let opened = Arc::new(open_to_write(&path, end).map_err(unusable(&path))?);
             file = Some(Arc::clone(&opened));
-            tail = Some(Tail { path: path.clone(), file: opened, bytes: end.bytes, lines: end.lines });
+            tail = Some(Tail { path: path.clone(), file: opened, bytes: end.bytes, lines: end.lines, after });
         }
         log.index.add_segment(first, path, file);
     }
@@ -91,7 +93,7 @@ pub(super) fn create(folder: &Path, identity: &str, after: Position) -> Result<T
         Ok(file)
     };
     match make() {
-        Ok(file) => Ok(Tail { file: Arc::new(file), bytes: bytes.len() as u64, lines: 1, path }),
+        Ok(file) => Ok(Tail { file: Arc::new(file), bytes: bytes.len() as u64, lines: 1, after, path }),
         Err(error) => {
             let _ = fs::remove_file(&path);
             Err(fault("append", &path)(error))

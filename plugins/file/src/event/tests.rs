@@ -130,3 +130,24 @@ async fn claims_without_an_event_wait_for_the_next_write() {
     let store = open(folder.path()).unwrap();
     assert!(store.holder(&many[199].0).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn claims_alone_do_not_end_a_segment() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path()).unwrap();
+    let key = |number: u64| (format!("{number} {}", "x".repeat(60_000)), Stream::of_instance("m", "a"));
+    // Each of these is more than waits for an event, and more than a segment.
+    for number in 0..60 {
+        store.reserve(&[key(number)]).await.unwrap();
+    }
+    assert_eq!(segments(folder.path()).len(), 1);
+    append_one(&store, any("m", "a")).await;
+    append_one(&store, any("m", "a")).await;
+    drop(store);
+    assert_eq!(segments(folder.path()).len(), 2);
+    let store = open(folder.path()).unwrap();
+    assert_eq!(store.head().await.unwrap(), 2);
+    for number in 0..60 {
+        assert!(store.holder(&key(number).0).await.unwrap().is_some(), "{number}");
+    }
+}

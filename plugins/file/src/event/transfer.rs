@@ -154,11 +154,14 @@ pub(super) fn import(shared: &Shared, groups: &Groups, records: &[LogRecord]) ->
     groups.import(records)
 }
 
-/// Ends an import; no effect if there was none.
-pub(super) fn finish(folder: &Path) -> Result<()> {
+/// Ends an import, once what it brought is in use; no effect if there was none.
+pub(super) fn finish(folder: &Path, bring_in: impl FnOnce() -> Result<()>) -> Result<()> {
     let mark = folder.join(IMPORTING);
-    let removed = remove_if_there(&mark).and_then(|removed| if removed { sync_folder(folder) } else { Ok(()) });
-    removed.map_err(fault("finish_import", &mark))
+    if !mark.try_exists().map_err(fault("finish_import", &mark))? {
+        return Ok(());
+    }
+    bring_in()?;
+    remove_if_there(&mark).and_then(|_| sync_folder(folder)).map_err(fault("finish_import", &mark))
 }
 
 /// Part of a log is no log.

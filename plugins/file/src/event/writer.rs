@@ -79,7 +79,8 @@ impl Writer {
         if let State::Unknown(bytes) = self.state {
             self.cut(operation, bytes)?;
         }
-        if self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.segment_bytes) {
+        // A segment is named by its first event, so it is complete only when it has one.
+        if self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.segment_bytes && after > tail.after) {
             let created = segment::create(&self.folder, &self.identity, after);
             let tail = created.inspect_err(|_| self.state = State::Failed(PROBE_BYTES_MAX))?;
             begin(&tail);

@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use snaphook_driver::{DriverError, ErrorKind, Instances, Position, Result, Row};
 
 use super::journal::{self, Journal};
 use super::state::{self, State};
-use super::{Shared, Writer, files};
+use super::{Shared, Writer, files, number_of};
 use crate::fault::fault;
+use crate::folder::names_in;
 use crate::task::locked;
 
 /// How long changes are let come before they are written.
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a cycle that failed is not tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Files that are removed before looking for something better to do.
+const FILES_AT_ONCE: usize = 256;
 
 /// Instances that are looked up at once.
 const ROWS_AT_ONCE: usize = 256;
@@ -89,32 +93,57 @@ pub(super) fn folder_of(store: &Path, folder: &str) -> PathBuf {
     store.join(INSTANCES).join(folder)
 }
 
-/// Removes folders that no model has, and journals that are in the files.
-pub(super) fn clear(store: &Path, wanted: &[&str], journal: u64) -> Result<()> {
-    let folder = store.join(INSTANCES);
-    fs::create_dir_all(&folder).map_err(fault("open", &folder))?;
-    for name in crate::folder::names_in(&folder).map_err(fault("open", &folder))? {
+/// Folders that no model has. Removing many files takes long, so it is done beside everything else.
+#[derive(Debug, Default)]
+pub(super) struct Garbage(Vec<PathBuf>);
+
+impl Garbage {
+    /// Finds what is there besides the folders that models have.
+    pub(super) fn find(store: &Path, wanted: &[&str]) -> Result<Garbage> {
+        let folder = store.join(INSTANCES);
+        let names = fs::create_dir_all(&folder).and_then(|()| names_in(&folder)).map_err(fault("open", &folder))?;
         // Only what looks like ours.
-        if !wanted.contains(&name.as_str()) && name.contains('=') {
-            remove_folder(&folder.join(&name)).map_err(fault("open", &folder))?;
-        }
+        let is_garbage = |name: &&String| number_of(name) > 0 && !wanted.contains(&name.as_str());
+        Ok(Garbage(names.iter().filter(is_garbage).map(|name| folder.join(name)).collect()))
     }
-    for number in journal::list(store)?.into_iter().filter(|number| *number < journal) {
-        journal::remove(store, number).map_err(fault("open", store))?;
+
+    /// Greater than the number of any of these folders.
+    pub(super) fn next_folder(&self) -> u64 {
+        let names = self.0.iter().filter_map(|path| path.file_name()?.to_str());
+        names.map(|name| number_of(name) + 1).max().unwrap_or(1)
     }
-    Ok(())
+
+    /// Removes some files. An error costs the folder its removal until the store is opened again.
+    fn remove_some(&mut self) -> io::Result<()> {
+        let Some(folder) = self.0.last() else { return Ok(()) };
+        let mut entries = match fs::read_dir(folder) {
+            Ok(entries) => entries.take(FILES_AT_ONCE).peekable(),
+            Err(error) => {
+                self.0.pop();
+                return if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+            }
+        };
+        let removed = match entries.peek() {
+            Some(_) => entries.try_for_each(|entry| fs::remove_file(entry?.path())),
+            None => fs::remove_dir(folder),
+        };
+        removed.inspect_err(|_| drop(self.0.pop()))
+    }
 }
 
 /// The thread that writes. It ends when the store is closed or dropped.
 pub(super) fn run(shared: &Shared) {
     let mut failed = false;
-    loop {
+    while !shared.is_stopping() {
+        if let Err(error) = remove_garbage(shared) {
+            tracing::warn!(
+                "what is left of a model cannot be removed, which is tried again at the next start: {error}"
+            );
+        }
         {
-            let idle = |writer: &mut Option<Writer>| {
-                !shared.is_stopping() && writer.as_ref().is_none_or(|writer| writer.dirty.is_empty())
-            };
+            let idle = |writer: &mut Option<Writer>| !shared.is_stopping() && !is_dirty(writer.as_ref());
             let writer = shared.work.wait_while(locked(&shared.writer), idle);
-            let writer = writer.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let writer = writer.unwrap_or_else(PoisonError::into_inner);
             let pause = if failed { RETRY } else { PAUSE };
             drop(shared.work.wait_timeout_while(writer, pause, |_| !shared.is_stopping()));
         }
@@ -131,12 +160,28 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
+fn is_dirty(writer: Option<&Writer>) -> bool {
+    writer.is_some_and(|writer| !writer.dirty.is_empty())
+}
+
+/// Removes garbage while there is nothing else to do.
+fn remove_garbage(shared: &Shared) -> io::Result<()> {
+    while !shared.is_stopping() && !is_dirty(locked(&shared.writer).as_ref()) {
+        let mut garbage = locked(&shared.garbage);
+        if garbage.0.is_empty() {
+            break;
+        }
+        garbage.remove_some()?;
+    }
+    Ok(())
+}
+
 fn cycle(shared: &Shared) -> Result<()> {
     let mut cycle = match locked(&shared.writer).as_mut() {
         Some(writer) => Cycle::begin(writer, &locked(&shared.instances))?,
         None => return Ok(()),
     };
-    let written = cycle.write(shared).and_then(|()| cycle.finish(&shared.folder));
+    let written = cycle.write(shared).and_then(|()| cycle.finish(shared));
     if written.is_err()
         && let Some(writer) = locked(&shared.writer).as_mut()
     {
@@ -154,17 +199,15 @@ pub(super) struct Cycle {
 impl Cycle {
     /// Takes what is to be written. What comes from now on goes into another journal.
     pub(super) fn begin(writer: &mut Writer, instances: &Instances) -> Result<Cycle> {
-        let journal = Journal::create(&writer.folder, writer.journal.number + 1)?;
-        writer.journal = journal;
+        // One that is empty serves again, so that cycles which fail leave no more of them.
+        if !writer.journal.is_empty() {
+            writer.journal = Journal::create(&writer.folder, writer.journal.number + 1)?;
+        }
         Ok(Cycle { dirty: std::mem::take(&mut writer.dirty), state: writer.state(instances) })
     }
 
     /// Writes the files.
     pub(super) fn write(&self, shared: &Shared) -> Result<()> {
-        for folder in &self.dirty.gone {
-            let folder = folder_of(&shared.folder, folder);
-            remove_folder(&folder).map_err(fault("flush", &folder))?;
-        }
         let mut bytes = Vec::new();
         for (model, dirty) in &self.dirty.models {
             let Some((_, folder)) = self.state.models.iter().find(|(shape, _)| shape.model == *model) else { continue };
@@ -210,8 +253,10 @@ impl Cycle {
     }
 
     /// Replaces the state, and removes the journals before it.
-    pub(super) fn finish(&self, store: &Path) -> Result<()> {
+    pub(super) fn finish(&mut self, shared: &Shared) -> Result<()> {
+        let store = &shared.folder;
         state::write(store, &self.state)?;
+        locked(&shared.garbage).0.extend(self.dirty.gone.drain(..).map(|folder| folder_of(store, &folder)));
         for number in journal::list(store)?.into_iter().filter(|number| *number < self.state.journal) {
             // One that stays is removed at the next start.
             let _ = journal::remove(store, number);
@@ -232,12 +277,5 @@ impl Shared {
         }
         let instances = locked(&self.instances);
         Ok((look(&instances), instances.checkpoint()))
-    }
-}
-
-fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

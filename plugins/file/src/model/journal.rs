@@ -155,6 +155,10 @@ impl Journal {
         Ok(Journal { folder: folder.to_owned(), number, file, bytes: 0, torn: false })
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     pub(super) fn apply(&mut self, changes: &Changes<'_>, to: Position) -> Result<()> {
         self.write("apply", &Out::Apply { to, events: changes.events().map(EventOut::new).collect() })
     }

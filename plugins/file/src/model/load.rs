@@ -10,29 +10,31 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use snaphook_driver::{Event, Instances, Position, Result, Row};
+use snaphook_driver::{ErrorKind, Event, Instances, Position, Result, Row};
 
-use super::flush::{self, Dirty, folder_of};
+use super::flush::{Dirty, Garbage, folder_of};
 use super::journal::{self, Entry, Journal};
 use super::state::{self, State, Summary};
 use super::{Writer, files};
 use crate::fault::unusable;
 use crate::folder;
 
-/// Opens the store of a folder.
-pub(super) fn open(store: &Path) -> Result<(Instances, Writer)> {
+/// Opens the store of a folder. Also returns what is to be removed beside everything else.
+pub(super) fn open(store: &Path) -> Result<(Instances, Writer, Garbage)> {
     let loaded = match load(store) {
-        Err(error) if error.kind() == snaphook_driver::ErrorKind::Corrupt => {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(
                 "the files of instances do not fit together, they are made again from the event log: {error}"
             );
+            state::remove(store).map_err(unusable(store))?;
+            remove_journals(store, u64::MAX)?;
             Loaded::empty(store)?
         }
         loaded => loaded?,
     };
-    let Loaded { instances, folders, next_folder, dirty, last_journal } = loaded;
+    let Loaded { instances, folders, next_folder, dirty, last_journal, garbage } = loaded;
     let journal = Journal::create(store, last_journal + 1)?;
-    Ok((instances, Writer { folder: store.to_owned(), journal, dirty, folders, next_folder }))
+    Ok((instances, Writer { folder: store.to_owned(), journal, dirty, folders, next_folder }, garbage))
 }
 
 struct Loaded {
@@ -41,26 +43,22 @@ struct Loaded {
     next_folder: u64,
     dirty: Dirty,
     last_journal: u64,
+    garbage: Garbage,
 }
 
 impl Loaded {
-    /// Removes what is there.
+    /// A store that holds nothing, whatever is there.
     fn empty(store: &Path) -> Result<Loaded> {
-        state::remove(store).map_err(unusable(store))?;
-        flush::clear(store, &[], u64::MAX)?;
-        Loaded::new(store)
-    }
-
-    /// A store that holds nothing yet.
-    fn new(store: &Path) -> Result<Loaded> {
-        let state = State { journal: 1, next_folder: 1, boot: state::boot(), ..State::default() };
-        state::write(store, &state)?;
+        let garbage = Garbage::find(store, &[])?;
+        let next_folder = garbage.next_folder();
+        state::write(store, &State { journal: 1, next_folder, boot: state::boot(), ..State::default() })?;
         Ok(Loaded {
             instances: Instances::default(),
             folders: BTreeMap::new(),
-            next_folder: 1,
+            next_folder,
             dirty: Dirty::default(),
             last_journal: 0,
+            garbage,
         })
     }
 }
@@ -68,9 +66,8 @@ impl Loaded {
 fn load(store: &Path) -> Result<Loaded> {
     let journals = journal::list(store)?;
     let Some(state) = state::read(store)? else {
-        flush::clear(store, &[], 0)?;
         return match journals.is_empty() {
-            true => Loaded::new(store),
+            true => Loaded::empty(store),
             false => Err(State::doubtful(store, "`state.json` is missing")),
         };
     };
@@ -78,12 +75,11 @@ fn load(store: &Path) -> Result<Loaded> {
     if state.closed.is_none() && state.boot != boot && !boot.is_empty() {
         return Err(State::doubtful(store, "the system ended before the store was closed"));
     }
-    let wanted: Vec<&str> = state.models.iter().map(|(_, folder)| folder.as_str()).collect();
     let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= state.journal).collect();
     if !journals.iter().copied().eq(state.journal..state.journal + journals.len() as u64) {
         return Err(State::doubtful(store, "a journal is missing"));
     }
-    flush::clear(store, &wanted, state.journal)?;
+    remove_journals(store, state.journal)?;
     let mut redo = Redo::begin(store, &state)?;
     for number in &journals {
         let grows = Some(number) == journals.last();
@@ -93,6 +89,14 @@ fn load(store: &Path) -> Result<Loaded> {
     // From here on the files may be ahead of what was closed.
     state::write(store, &State { closed: None, boot, ..state })?;
     redo.end(last_journal)
+}
+
+/// Removes the journals before one.
+fn remove_journals(store: &Path, before: u64) -> Result<()> {
+    for number in journal::list(store)?.into_iter().filter(|number| *number < before) {
+        journal::remove(store, number).map_err(unusable(store))?;
+    }
+    Ok(())
 }
 
 /// The files, while the journals are applied to them.
@@ -115,6 +119,7 @@ impl Redo {
                 next_folder: state.next_folder,
                 dirty: Dirty::default(),
                 last_journal: 0,
+                garbage: Garbage::default(),
             },
             applied: HashMap::new(),
             broken: HashSet::new(),
@@ -215,11 +220,15 @@ impl Redo {
         if let Some(path) = self.broken.iter().next() {
             return Err(State::doubtful(path, "the file of an instance is damaged"));
         }
-        let checkpoint = self.loaded.instances.checkpoint();
+        let Loaded { instances, folders, next_folder, .. } = &self.loaded;
+        let checkpoint = instances.checkpoint();
         if self.applied.values().flat_map(HashMap::values).any(|file| *file > checkpoint) {
             return Err(State::doubtful(&self.store, "the file of an instance is ahead of the journals"));
         }
-        Ok(Loaded { last_journal, ..self.loaded })
+        let wanted: Vec<&str> = folders.values().map(String::as_str).collect();
+        let garbage = Garbage::find(&self.store, &wanted)?;
+        let next_folder = garbage.next_folder().max(*next_folder);
+        Ok(Loaded { last_journal, garbage, next_folder, ..self.loaded })
     }
 }
 

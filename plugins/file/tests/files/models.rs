@@ -251,6 +251,27 @@ async fn every_name_is_a_file_everywhere() {
 }
 
 #[tokio::test]
+async fn folders_that_no_model_has_are_removed_and_their_names_are_not_used_again() {
+    let folder = TempDir::new().unwrap();
+    fill(folder.path()).await;
+    let root = folder.path().join("instances");
+    std::fs::create_dir(root.join("m=7")).unwrap();
+    std::fs::write(root.join("m=7/0=a.json"), "old").unwrap();
+    std::fs::create_dir(root.join("mine")).unwrap();
+    let store = open_model(folder.path()).await.unwrap();
+    store.drop_model(0, "m", 4).await.unwrap();
+    define(&*store, 1, &CarryOver::default(), 5).await;
+    store.apply(0, &[created(6, "m", "b", &json!({}))], 6).await.unwrap();
+    let started = Instant::now();
+    while names(&root) != ["m=8", "mine"] {
+        assert!(started.elapsed() < DEADLINE, "{:?}", names(&root));
+        std::thread::yield_now();
+    }
+    drop(store);
+    assert_eq!(all(&*open_model(folder.path()).await.unwrap()).await, (vec![("b".into(), "{}".into())], 6));
+}
+
+#[tokio::test]
 async fn a_full_disk_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let Some(disk) = tiny_disk(folder.path()) else { return };
