@@ -1,4 +1,4 @@
-//! `kill -9` under load, again and again, on one data folder.
+//! `kill -9` under load, again and again, on one data folder, on files, and with every store in another process.
 //!
 //! Sixteen writers and one that changes the model are at work, and post hooks write, when the server dies. After each
 //! restart the log must hold what was acknowledged, once, and of what was not answered all or nothing; the model store
@@ -16,9 +16,8 @@ use serde_json::{Value, json};
 
 use self::ledger::{Attempt, Ledger, Outcome, What, events_after};
 use crate::chance::Chance;
-use crate::support::{Client, PATIENCE, Response, Server, ServerOptions, eventually, list};
+use crate::support::{Client, DriverHost, PATIENCE, Response, Server, ServerOptions, eventually, list};
 
-const ROUNDS: usize = 30;
 const WRITERS: usize = 16;
 const MODEL: &str = "account";
 /// Instances that all writers count up.
@@ -40,12 +39,43 @@ const GRANT: &str = "
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
+    kill(30, "", |_| ());
+}
+
+/// The same on files.
+#[test]
+fn nothing_is_lost_on_files() {
+    kill(8, &stores(|store| format!("driver = 'file'\npath = 'data/files/{store}'")), |_| ());
+}
+
+/// The same with every store in another process, which dies as well.
+#[test]
+fn nothing_is_lost_in_a_driver_host() {
+    let mut host = Some(DriverHost::start());
+    let url = host.as_ref().map(DriverHost::url).unwrap_or_default();
+    let tables = stores(|_| format!("driver = 'remote'\nurl = '{url}'\nencoding = 'protobuf'"));
+    kill(8, &tables, |round| {
+        if round % 2 == 1 {
+            host = host.take().map(DriverHost::kill_and_restart);
+        }
+    });
+}
+
+/// The tables of all four stores.
+fn stores(settings: impl Fn(&str) -> String) -> String {
+    let table = |store| format!("[driver-{store}-storage]\n{}\n", settings(store));
+    ["secure", "event", "model", "error"].map(table).concat()
+}
+
+/// Kills a server so often. `meanwhile` is called before each kill.
+fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
     let mut chance = Chance::new();
-    let mut server = Server::start_with(ServerOptions { tables: GRANT.to_owned(), ..ServerOptions::default() });
+    let tables = format!("{tables}{GRANT}");
+    let mut server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
     let mut ledger = Ledger::default();
     let mut attempts = prepare(&server.client());
     attempts = ledger.settle(&server.client(), attempts);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
@@ -70,6 +100,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
         eventually("the writers write", || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(()));
         // Not to wait for anything: to die at some other moment than that of an answer.
         std::thread::sleep(more);
+        meanwhile(round);
         server = server.kill_and_restart();
         for writer in writers {
             attempts.extend(writer.join().expect("a writer"));
@@ -85,7 +116,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
         ledger.unanswered,
         ledger.surfaced
     );
-    assert!(ledger.unanswered > ROUNDS, "the server was never at work when it died");
+    assert!(ledger.unanswered > rounds, "the server was never at work when it died");
     let api = server.client();
     ledger.check_claims(&api, CODES);
     check_hooks(&api, &ledger);

@@ -1,6 +1,7 @@
 //! What the tests stand on: a server process, an HTTP client, waiting with a deadline.
 
 mod client;
+mod driver_host;
 mod server;
 mod stream;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub(crate) use client::{Client, Response};
+pub(crate) use driver_host::DriverHost;
 pub(crate) use server::{Server, ServerOptions};
 
 /// Longer than anything takes on a machine that is busy with other tests.
