@@ -11,8 +11,8 @@ use serde_json::Map;
 use snaphook_driver::wire::Opened;
 use snaphook_driver::{EventStore, OpenContext, Store};
 use snaphook_driver_loader::{Deadlines, Plugin};
-use snaphook_driver_testkit::OverMessages;
 use snaphook_driver_testkit::Opener as _;
+use snaphook_driver_testkit::OverMessages;
 use snaphook_memory::DRIVER;
 
 const ROUNDS: usize = 10;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::plugin::Loaded;
+use crate::store::Ending;
 use crate::watch;
 
 /// Calls of one plugin that were not answered, given up ones included, before further ones are refused.
@@ -42,6 +43,8 @@ struct Call {
     stage: Stage,
     deadline: Instant,
     is_late: bool,
+    /// Of a change that nobody waits for: what comes after it does.
+    ending: Option<Ending>,
 }
 
 /// How far a call is.
@@ -85,6 +88,7 @@ pub(crate) fn begin(plugin: &Arc<Loaded>, time: Duration) -> Option<(u64, onesho
         // A time beyond all clocks is a long one.
         deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 30)),
         is_late: false,
+        ending: None,
     };
     shard(number).get_or_insert_default().insert(number, call);
     COUNT.fetch_add(1, Ordering::SeqCst);
@@ -94,7 +98,14 @@ pub(crate) fn begin(plugin: &Arc<Loaded>, time: Duration) -> Option<(u64, onesho
 
 /// The library's function is to be called now; `false` if nobody waits any more.
 pub(crate) fn enter(number: u64) -> bool {
-    with(number, |call| call.stage = Stage::Running).is_some()
+    let entered = with(number, |call| {
+        let is_awaited = call.waiter.is_some();
+        if is_awaited {
+            call.stage = Stage::Running;
+        }
+        is_awaited
+    });
+    entered.unwrap_or(false)
 }
 
 /// The library's function returned, or threw something. Says whether the call is to be cancelled.
@@ -125,10 +136,11 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
     !is_over && is_abandoned
 }
 
-/// Nobody waits any more. Says whether the call is to be cancelled.
-pub(crate) fn abandon(number: u64) -> bool {
+/// Nobody waits any more. Says whether the call is to be cancelled. `ending` is kept until it ended or was given up.
+pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
     let stage = with(number, |call| {
         call.waiter = None;
+        call.ending = ending;
         (call.stage, call.answered)
     });
     match stage {
@@ -209,6 +221,7 @@ pub(crate) fn sweep(now: Instant) {
                 continue;
             }
             call.is_late = true;
+            call.ending = None;
             match call.stage {
                 Stage::Queued => over.push(*number),
                 Stage::Running => call.plugin.threads().lost(),

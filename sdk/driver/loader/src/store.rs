@@ -1,7 +1,8 @@
 //! A store that a library opened, and how a call gets to it.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use prost::Message as _;
 use serde_json::Value;
 use snaphook_driver::wire::{Client, Method, Opened, Transport, decode, proto};
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result, Store};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::answer::{self, Operation};
 use crate::calls::{self, Outcome, Stage};
@@ -56,6 +57,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         handle: response.handle,
         store,
         paces: Arc::new(Paces::new()),
+        dropped: Arc::default(),
         is_closed: AtomicBool::new(false),
     };
     Ok(Client::new(Arc::new(transport), response).into_opened(store))
@@ -66,7 +68,44 @@ struct LibraryStore {
     handle: u64,
     store: Store,
     paces: Arc<Paces>,
+    dropped: Arc<Dropped>,
     is_closed: AtomicBool,
+}
+
+/// Changes of one store that were dropped and did not end yet. A linked driver gives up a change while it is dropped, and
+/// some rely on that; a library does so a little later. So the next change waits for it.
+#[derive(Default)]
+struct Dropped {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl Dropped {
+    fn add(self: &Arc<Self>) -> Ending {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Ending(Arc::clone(self))
+    }
+
+    async fn ended(&self) {
+        while self.count.load(Ordering::SeqCst) > 0 {
+            let mut ended = pin!(self.ended.notified());
+            // Before the second look, so that no end is missed.
+            ended.as_mut().enable();
+            if self.count.load(Ordering::SeqCst) > 0 {
+                ended.await;
+            }
+        }
+    }
+}
+
+/// A dropped change ends when this is dropped.
+pub(crate) struct Ending(Arc<Dropped>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_waiters();
+    }
 }
 
 impl LibraryStore {
@@ -92,9 +131,13 @@ impl Transport for LibraryStore {
         }
         if method == self.close_method() {
             self.is_closed.store(true, Ordering::Relaxed);
+        } else if method.changes() {
+            self.dropped.ended().await;
         }
         let time = self.plugin.deadlines.of(method, &request);
-        let outcome = start(&self.plugin, self.target(method), request, time)?.outcome().await;
+        let mut started = start(&self.plugin, self.target(method), request, time)?;
+        started.dropped = method.changes().then(|| Arc::clone(&self.dropped));
+        let outcome = started.outcome().await;
         if matches!(outcome, Outcome::Late(Stage::Running)) {
             self.paces.never_again(method);
         }
@@ -143,7 +186,7 @@ fn start(plugin: &Arc<Loaded>, target: Target, request: Vec<u8>, time: Duration)
         let message = format!("the plugin `{}` has too many calls that it did not answer", plugin.name());
         return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
     };
-    let started = Started { plugin: Arc::clone(plugin), number, receiver, is_over: false };
+    let started = Started { plugin: Arc::clone(plugin), number, receiver, dropped: None, is_over: false };
     let permit = if target.is_quick() { Permit::take() } else { None };
     let work = Work { plugin: Arc::clone(plugin), number, target, request };
     match permit {
@@ -167,6 +210,8 @@ struct Started {
     plugin: Arc<Loaded>,
     number: u64,
     receiver: oneshot::Receiver<Outcome>,
+    /// Of a change: where it is noted if it is given up.
+    dropped: Option<Arc<Dropped>>,
     is_over: bool,
 }
 
@@ -181,7 +226,11 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if !self.is_over && calls::abandon(self.number) {
+        if self.is_over {
+            return;
+        }
+        let ending = self.dropped.as_ref().map(Dropped::add);
+        if calls::abandon(self.number, ending) {
             self.plugin.cancel(self.number);
         }
     }

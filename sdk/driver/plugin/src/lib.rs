@@ -16,16 +16,3 @@ mod stores;
 
 #[doc(hidden)]
 pub use boundary::{Descriptor, export};
-
-/// Exports the symbol that makes this library a plugin: the plugin's name, then its drivers. Once per library.
-#[macro_export]
-macro_rules! export_plugin {
-    ($name:literal, $($driver:expr),+ $(,)?) => {
-        /// What the server looks for in the library.
-        #[allow(unsafe_code, reason = "the name is the one of the C ABI, and there is one such symbol in a library")]
-        #[unsafe(no_mangle)]
-        pub extern "C-unwind" fn snaphook_plugin_v1() -> *const $crate::Descriptor {
-            $crate::export($name, env!("CARGO_PKG_VERSION"), &[$($driver),+])
-        }
-    };
-}
