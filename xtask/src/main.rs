@@ -5,6 +5,7 @@ mod ci;
 mod guests;
 mod native;
 mod needs;
+mod plugins;
 mod repository;
 mod runner;
 mod sdk;
@@ -26,6 +27,8 @@ usage: cargo xtask <command>
   runner           make the module that runs JavaScript hooks anew, of its C sources and scripts
   guests           build the WebAssembly guests of hooks/ alone
   native           build the guests that are native libraries as well, and run their unit tests
+  plugins [--release]
+                   build the drivers as libraries, into target/plugins/<name>/
   sdk              generate the types of sdk/js from the WIT text
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
                    measure the release binary against its goals; all rows of a fresh build are kept in
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),
         "native" => native::run(&rest),
+        "plugins" => plugins::run(&rest),
         "sdk" => sdk::run(&rest),
         "v8" => v8::run(&rest),
         "runner" => runner::run(&rest),

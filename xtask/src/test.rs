@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::repository::root;
 use crate::shell::{Result, cargo, is_ci, run as run_command, section};
-use crate::{guests, native, needs, tidy};
+use crate::{guests, native, needs, plugins, tidy};
 
 /// Tests that start compilers. They run by themselves: others measure how calm a server stays, on the same cores.
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
@@ -34,6 +34,9 @@ pub(crate) fn run(args: &[String]) -> Result {
 
     section("native: hooks as libraries for the tests");
     native::build()?;
+
+    section("plugins: drivers as libraries for the tests");
+    let plugins = plugins::build(false)?;
 
     section("runner: the module of JavaScript hooks, built anew to be compared");
     let runner_code = match crate::runner::build() {
@@ -85,7 +88,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         eprintln!("error: {message}");
     }
 
-    let mut environment: Vec<(&str, PathBuf)> = Vec::new();
+    let mut environment: Vec<(&str, PathBuf)> = vec![("SNAPHOOK_PLUGINS", plugins)];
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));

@@ -36,6 +36,10 @@ impl EventStore for Client {
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         let request = proto::EventAppendRequest { appends: batch.iter().map(Into::into).collect(), atomic };
         let response: proto::EventAppendResponse = self.call(Method::EventAppend, &request).await?;
+        if response.outcomes.len() != batch.len() {
+            let counts = format!("it has {} outcomes for {} appends", response.outcomes.len(), batch.len());
+            return Err(garbage(Method::EventAppend)(Malformed::new(counts)));
+        }
         let outcomes: Result<Vec<_>, Malformed> = response.outcomes.into_iter().map(outcome).collect();
         outcomes.map_err(garbage(Method::EventAppend))
     }

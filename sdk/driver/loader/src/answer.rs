@@ -1,0 +1,73 @@
+//! What a call's outcome is for its caller: a response, or a clear error.
+
+use std::time::Duration;
+
+use snaphook_driver::wire::{Method, decode, proto};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_driver_abi::{ERROR, OK};
+
+use crate::calls::{Answer, Outcome, Stage};
+use crate::plugin::Loaded;
+use crate::threads::ALL_MAX;
+
+/// The call that an outcome is of.
+#[derive(Clone, Copy)]
+pub(crate) enum Operation {
+    Open,
+    Method(Method),
+}
+
+impl Operation {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Operation::Open => "open",
+            Operation::Method(method) => method.name(),
+        }
+    }
+
+    /// The kind of an error after which the outcome is unknown.
+    fn unknown(self, without_effect: ErrorKind) -> ErrorKind {
+        match self {
+            Operation::Method(method) if method.changes() => ErrorKind::Uncertain,
+            _ => without_effect,
+        }
+    }
+}
+
+/// The bytes of the response.
+pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcome: Outcome) -> Result<Vec<u8>> {
+    let name = plugin.name();
+    let error = |kind, message: String| Err(DriverError::new(kind, operation.name(), message));
+    match outcome {
+        Outcome::Answered(answer) => read_answer(answer).unwrap_or_else(|fault| {
+            plugin.faults().garbage(plugin);
+            error(operation.unknown(ErrorKind::Unexpected), format!("the answer of the plugin `{name}` {fault}"))
+        }),
+        Outcome::Thrown => {
+            let message = format!("the plugin `{name}` panicked or threw an exception");
+            error(operation.unknown(ErrorKind::Unexpected), message)
+        }
+        Outcome::Late(Stage::Queued) => error(
+            ErrorKind::Unavailable,
+            format!("the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} run its calls"),
+        ),
+        Outcome::Late(stage) => {
+            let what = if stage == Stage::Running { "return from" } else { "answer" };
+            let message = format!("the plugin `{name}` did not {what} the call within {time:?}");
+            error(operation.unknown(ErrorKind::Unavailable), message)
+        }
+    }
+}
+
+/// An error is a clause about the answer.
+fn read_answer(Answer { status, bytes }: Answer) -> Result<Result<Vec<u8>>, String> {
+    let bytes = bytes?;
+    match status {
+        OK => Ok(Ok(bytes)),
+        ERROR => match decode::<proto::Error>(&bytes) {
+            Ok(error) => Ok(Err(error.into())),
+            Err(fault) => Err(format!("is an error that cannot be read: {fault}")),
+        },
+        other => Err(format!("has status {other}, expected {OK} or {ERROR}")),
+    }
+}

@@ -1,0 +1,274 @@
+//! The calls that are under way, by number: how an answer finds who waits for it, however often and whenever it comes.
+//!
+//! Libraries get numbers, never pointers. A call stays in the table until it was answered and the library's function has
+//! returned, so an answer to a number that is not here is one too many, or to no call at all.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::plugin::Loaded;
+use crate::store::Ending;
+use crate::watch;
+
+/// Calls of one plugin that were not answered, given up ones included, before further ones are refused.
+pub(crate) const UNANSWERED_MAX: usize = 65_536;
+
+/// The upper bits of a call's number say whose it is.
+pub(crate) const NUMBER_BITS: u32 = 48;
+
+const SHARDS: usize = 16;
+
+static TABLE: [Mutex<Option<HashMap<u64, Call>>>; SHARDS] = [const { Mutex::new(None) }; SHARDS];
+
+/// Calls in the table.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// On a thread of the server's runtime that runs a library's function: calls that were answered meanwhile.
+    static HELD: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
+}
+
+struct Call {
+    plugin: Arc<Loaded>,
+    /// `None` once there is an outcome, or nobody waits.
+    waiter: Option<oneshot::Sender<Outcome>>,
+    /// An answer that its waiter did not get yet.
+    held: Option<Answer>,
+    answered: bool,
+    stage: Stage,
+    deadline: Instant,
+    is_late: bool,
+    /// Of a change that nobody waits for: what comes after it does.
+    ending: Option<Ending>,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The library's function was not called yet.
+    Queued,
+    /// It was called.
+    Running,
+    /// It returned.
+    Returned,
+}
+
+/// How a call ended, for who waits.
+pub(crate) enum Outcome {
+    Answered(Answer),
+    /// The library's function panicked or threw something.
+    Thrown,
+    /// The time was over, at this stage.
+    Late(Stage),
+}
+
+/// What a library answered.
+pub(crate) struct Answer {
+    pub(crate) status: u32,
+    /// Or what is wrong with them.
+    pub(crate) bytes: Result<Vec<u8>, String>,
+}
+
+/// Puts a new call into the table; `None` if the plugin has too many.
+pub(crate) fn begin(plugin: &Arc<Loaded>, time: Duration) -> Option<(u64, oneshot::Receiver<Outcome>)> {
+    let number = plugin.next_call()?;
+    let now = Instant::now();
+    let (sender, receiver) = oneshot::channel();
+    let call = Call {
+        plugin: Arc::clone(plugin),
+        waiter: Some(sender),
+        held: None,
+        answered: false,
+        stage: Stage::Queued,
+        // A time beyond all clocks is a long one.
+        deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 30)),
+        is_late: false,
+        ending: None,
+    };
+    shard(number).get_or_insert_default().insert(number, call);
+    COUNT.fetch_add(1, Ordering::SeqCst);
+    watch::wake();
+    Some((number, receiver))
+}
+
+/// The library's function is to be called now; `false` if nobody waits any more.
+pub(crate) fn enter(number: u64) -> bool {
+    let entered = with(number, |call| {
+        let is_awaited = call.waiter.is_some();
+        if is_awaited {
+            call.stage = Stage::Running;
+        }
+        is_awaited
+    });
+    entered.unwrap_or(false)
+}
+
+/// The library's function returned, or threw something. Says whether the call is to be cancelled.
+pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
+    let left = with(number, |call| {
+        call.stage = Stage::Returned;
+        if call.is_late {
+            call.plugin.threads().came_back();
+        }
+        let outcome = match call.held.take() {
+            Some(answer) => Some(Outcome::Answered(answer)),
+            None if is_thrown && !call.answered => Some(Outcome::Thrown),
+            None => None,
+        };
+        let waiter = if outcome.is_some() { call.waiter.take() } else { None };
+        // One that was answered and has a waiter is about to be delivered by another thread.
+        let is_over = is_thrown || call.answered && call.waiter.is_none();
+        (outcome, waiter, is_over, call.waiter.is_none())
+    });
+    let Some((outcome, waiter, is_over, is_abandoned)) = left else { return false };
+    if is_over {
+        remove(number);
+    }
+    if let (Some(outcome), Some(waiter)) = (outcome, waiter) {
+        // Who does not wait any more needs none.
+        let _ = waiter.send(outcome);
+    }
+    !is_over && is_abandoned
+}
+
+/// Nobody waits any more. Says whether the call is to be cancelled. `ending` is kept until it ended or was given up.
+pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
+    let stage = with(number, |call| {
+        call.waiter = None;
+        call.ending = ending;
+        (call.stage, call.answered)
+    });
+    match stage {
+        Some((Stage::Queued, _)) => {
+            remove(number);
+            false
+        }
+        Some((Stage::Returned, answered)) => !answered,
+        Some((Stage::Running, _)) | None => false,
+    }
+}
+
+/// A library answers. `copy` reads what it gave, and is used only if that is called for.
+pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<Vec<u8>, String>) {
+    enum Then {
+        Refuse,
+        Deliver(Option<oneshot::Sender<Outcome>>, Stage),
+        Hold,
+    }
+    // A thread that ends has none of these any more, and is not the runtime's.
+    let is_held = HELD.try_with(|held| held.borrow().is_some()).unwrap_or(false);
+    let then = with(number, |call| {
+        if call.answered || call.stage == Stage::Queued {
+            return Then::Refuse;
+        }
+        call.answered = true;
+        if call.is_late {
+            call.plugin.faults().answered_late(&call.plugin);
+        }
+        match is_held && call.waiter.is_some() {
+            true => Then::Hold,
+            false => Then::Deliver(call.waiter.take(), call.stage),
+        }
+    });
+    match then {
+        None | Some(Then::Refuse) => Loaded::answered_none(number),
+        Some(Then::Deliver(waiter, stage)) => {
+            if stage == Stage::Returned {
+                remove(number);
+            }
+            if let Some(waiter) = waiter {
+                let _ = waiter.send(Outcome::Answered(Answer { status, bytes: copy() }));
+            }
+        }
+        Some(Then::Hold) => {
+            let answer = Answer { status, bytes: copy() };
+            with(number, |call| call.held = Some(answer));
+            HELD.with_borrow_mut(|held| held.as_mut().map(|held| held.push(number)));
+        }
+    }
+}
+
+/// Runs a library's function on a thread of the server's runtime. Whoever is woken there is run by this thread next and
+/// by no other: so nobody is woken until the function has returned.
+pub(crate) fn on_runtime_thread(run: impl FnOnce()) {
+    HELD.with_borrow_mut(|held| *held = Some(Vec::new()));
+    run();
+    let held = HELD.with_borrow_mut(Option::take).unwrap_or_default();
+    held.into_iter().for_each(deliver);
+}
+
+/// Whether the table is empty.
+pub(crate) fn is_empty() -> bool {
+    COUNT.load(Ordering::SeqCst) == 0
+}
+
+/// Gives up calls whose time is over, and delivers answers that are held by a function that does not return. Called
+/// from time to time.
+pub(crate) fn sweep(now: Instant) {
+    let (mut held, mut over, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
+    for shard in &TABLE {
+        let mut shard = lock(shard);
+        for (number, call) in shard.iter_mut().flatten() {
+            if call.held.is_some() {
+                held.push(*number);
+            }
+            if call.is_late || call.answered && call.stage != Stage::Running || now < call.deadline {
+                continue;
+            }
+            call.is_late = true;
+            call.ending = None;
+            match call.stage {
+                Stage::Queued => over.push(*number),
+                Stage::Running => call.plugin.threads().lost(),
+                Stage::Returned => cancelled.push((*number, Arc::clone(&call.plugin))),
+            }
+            if let Some(waiter) = call.waiter.take_if(|_| !call.answered) {
+                call.plugin.faults().gave_up(&call.plugin);
+                let _ = waiter.send(Outcome::Late(call.stage));
+            }
+        }
+    }
+    held.into_iter().for_each(deliver);
+    over.into_iter().for_each(remove);
+    cancelled.into_iter().for_each(|(number, plugin)| plugin.cancel(number));
+}
+
+fn deliver(number: u64) {
+    let delivered = with(number, |call| {
+        let is_over = call.stage == Stage::Returned;
+        (call.held.take().zip(call.waiter.take()), is_over)
+    });
+    if let Some((delivered, is_over)) = delivered {
+        if is_over {
+            remove(number);
+        }
+        if let Some((answer, waiter)) = delivered {
+            let _ = waiter.send(Outcome::Answered(answer));
+        }
+    }
+}
+
+fn remove(number: u64) {
+    let removed = shard(number).as_mut().and_then(|calls| calls.remove(&number));
+    if let Some(call) = removed {
+        call.plugin.call_ended();
+        COUNT.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn with<T>(number: u64, change: impl FnOnce(&mut Call) -> T) -> Option<T> {
+    shard(number).as_mut()?.get_mut(&number).map(change)
+}
+
+fn shard(number: u64) -> MutexGuard<'static, Option<HashMap<u64, Call>>> {
+    lock(&TABLE[number as usize % SHARDS])
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

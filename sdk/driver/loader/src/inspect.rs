@@ -1,0 +1,124 @@
+//! What a file is, found out in a process of its own: an initialiser that crashes, exits or never returns does so there.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use prost::Message as _;
+use snaphook_driver::wire::{PluginDescription, decode, proto};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+
+use crate::fault::{Fault, LoadError};
+use crate::library::Library;
+use crate::plugin::describe;
+
+/// The head of an answer: what it is, and its length as four bytes, little endian.
+const DESCRIPTION: u8 = b'+';
+const REFUSAL: u8 = b'-';
+
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: u32 = 4 << 20;
+
+/// What is read of the process's standard error.
+const LAST_WORDS_BYTES_MAX: u64 = 1 << 10;
+
+/// Loads a library in this process and reads what it says of itself.
+pub fn inspect(file: &Path) -> Result<PluginDescription, LoadError> {
+    Library::load(file).and_then(|library| describe(&library)).map_err(|fault| LoadError::new(file, fault))
+}
+
+/// What the child process of [`inspect_in_child`] does: inspects the file and writes the answer to its standard output.
+/// End the process at once after this.
+pub fn answer_inspection(file: &Path) -> ExitCode {
+    match answer(file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn answer(file: &Path) -> io::Result<()> {
+    // Kept for the answer alone: what the library prints goes to standard error.
+    let mut pipe = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
+    let (head, body) = match inspect(file) {
+        Ok(description) => (DESCRIPTION, proto::Plugin::from(&description).encode_to_vec()),
+        Err(error) => (REFUSAL, error.fault().to_string().into_bytes()),
+    };
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    pipe.write_all(&[&[head][..], &length.to_le_bytes(), &body].concat())
+}
+
+/// Inspects a file in a child process: `program` with `args` and then the file must run [`answer_inspection`]. The
+/// process is killed at the deadline.
+pub async fn inspect_in_child(
+    program: &Path,
+    args: &[OsString],
+    file: &Path,
+    deadline: Duration,
+) -> Result<PluginDescription, LoadError> {
+    let refuse = |fault| LoadError::new(file, fault);
+    let failed = |error: io::Error| refuse(Fault::NotInspected(error.to_string()));
+    let mut command = Command::new(program);
+    command.args(args).arg(file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    let (mut output, errors) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let read = read_answer(&mut output).await;
+        // Exit handlers of a library may hang: once the answer is there the process has nothing left to do.
+        if read.is_ok() {
+            let _ = child.start_kill();
+        }
+        let status = child.wait().await?;
+        io::Result::Ok((read, status))
+    };
+    let mut words = Vec::new();
+    let listen = async {
+        if let Some(errors) = errors {
+            let _ = errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words).await;
+        }
+    };
+    let (done, _) = tokio::join!(tokio::time::timeout(deadline, work), tokio::time::timeout(deadline, listen));
+    let (read, status) = match done {
+        Ok(done) => done.map_err(failed)?,
+        Err(_) => {
+            // Gone when this returns, not only some time after.
+            let _ = child.kill().await;
+            return Err(refuse(Fault::Stuck(deadline)));
+        }
+    };
+    match read {
+        Ok((DESCRIPTION, body)) => {
+            let message: Result<proto::Plugin, _> = decode(&body);
+            let description = message.and_then(PluginDescription::try_from);
+            description.map_err(|fault| refuse(Fault::Description(fault.to_string())))
+        }
+        Ok((REFUSAL, body)) => Err(refuse(Fault::Reported(String::from_utf8_lossy(&body).into_owned()))),
+        _ => Err(refuse(Fault::Ended(ended(status, &words)))),
+    }
+}
+
+async fn read_answer(output: &mut Option<tokio::process::ChildStdout>) -> io::Result<(u8, Vec<u8>)> {
+    let output = output.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+    let head = output.read_u8().await?;
+    let length = output.read_u32_le().await?;
+    if length > ANSWER_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length as usize];
+    output.read_exact(&mut body).await?;
+    Ok((head, body))
+}
+
+/// How a process ended, and the last line that it wrote to standard error.
+fn ended(status: ExitStatus, words: &[u8]) -> String {
+    let words = String::from_utf8_lossy(words);
+    match words.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(line) => format!("{status}, after `{}`", line.trim()),
+        None => status.to_string(),
+    }
+}

@@ -1,0 +1,239 @@
+//! The boundary to a library's code: loaded, asked what it is, called, and answering. Nothing else runs it.
+#![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the plugins directory")]
+
+use std::error::Error as _;
+use std::ffi::c_void;
+use std::mem::{ManuallyDrop, offset_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, Descriptor, Entry, SYMBOL, Text};
+
+use crate::calls;
+use crate::fault::Fault;
+
+/// Longest name or version.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// Longest description.
+const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
+
+/// Longest response: some times the largest page of a store.
+const RESPONSE_BYTES_MAX: usize = 256 << 20;
+
+type OpenFn = extern "C-unwind" fn(Bytes, Completion);
+type CallFn = extern "C-unwind" fn(u64, u32, Bytes, Completion);
+type CancelFn = extern "C-unwind" fn(u64);
+
+/// A library that is loaded, with what its descriptor says.
+pub(crate) struct Library {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// A message `Plugin`, not read yet.
+    pub(crate) description: Vec<u8>,
+    open: OpenFn,
+    call: CallFn,
+    cancel: Option<CancelFn>,
+    /// Never dropped, so the functions above stay where they are.
+    _code: ManuallyDrop<libloading::Library>,
+}
+
+/// Something was thrown out of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Thrown;
+
+impl Library {
+    /// Loads a file, which runs its initialisers, and reads its descriptor: the version and the size before all else.
+    pub(crate) fn load(path: &Path) -> Result<Library, Fault> {
+        // SAFETY: loading runs code of the file; that it may is what putting it into the plugins directory says.
+        let code = unsafe { open_local(path) }.map_err(|error| {
+            let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            // The file is named by whoever reports the fault.
+            Fault::NotLoaded(error.replace(&format!("{}: ", path.display()), ""))
+        })?;
+        let code = ManuallyDrop::new(code);
+        // SAFETY: the header says that a symbol of this name is a function of this type.
+        let entry: Entry = *unsafe { code.get::<Entry>(SYMBOL.as_bytes()) }.map_err(|_| Fault::NoSymbol)?;
+        check_code(SYMBOL, entry as usize)?;
+        let mut descriptor = std::ptr::null();
+        guarded(&mut || descriptor = entry()).map_err(|Thrown| Fault::Thrown(SYMBOL))?;
+        // SAFETY: a library that exports the symbol keeps its descriptor where it is for as long as it is loaded.
+        let descriptor = unsafe { read_descriptor(descriptor) }?;
+        let missing = |field| Fault::Field { field, fault: "is null".to_owned() };
+        let open = descriptor.open.ok_or_else(|| missing("open"))?;
+        let call = descriptor.call.ok_or_else(|| missing("call"))?;
+        let functions = [("open", open as usize), ("call", call as usize)];
+        let cancel = descriptor.cancel.map(|cancel| ("cancel", cancel as usize));
+        functions.into_iter().chain(cancel).try_for_each(|(field, address)| check_code(field, address))?;
+        Ok(Library {
+            // SAFETY: as the header says, what the descriptor points to is there while the library is loaded.
+            name: unsafe { read_text("name", descriptor.name) }?,
+            // SAFETY: as above.
+            version: unsafe { read_text("version", descriptor.version) }?,
+            // SAFETY: as above.
+            description: unsafe { read_bytes("description", descriptor.description, DESCRIPTION_BYTES_MAX) }?,
+            open,
+            call,
+            cancel: descriptor.cancel,
+            _code: code,
+        })
+    }
+
+    /// Starts to open a store, on this thread, for as long as the library takes to return.
+    pub(crate) fn open(&self, request: &[u8], call: u64) -> Result<(), Thrown> {
+        guarded(&mut || (self.open)(bytes(request), Completion { call, complete }))
+    }
+
+    /// Starts a call of a method, as [`Library::open`].
+    pub(crate) fn call(&self, handle: u64, method: u32, request: &[u8], call: u64) -> Result<(), Thrown> {
+        guarded(&mut || (self.call)(handle, method, bytes(request), Completion { call, complete }))
+    }
+
+    pub(crate) fn can_cancel(&self) -> bool {
+        self.cancel.is_some()
+    }
+
+    /// Says that nobody waits for a call any more, as [`Library::open`].
+    pub(crate) fn cancel(&self, call: u64) -> Result<(), Thrown> {
+        match self.cancel {
+            Some(cancel) => guarded(&mut || cancel(call)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What libraries call to complete a call. Its number may be anything.
+extern "C" fn complete(call: u64, status: u32, response: Bytes) {
+    let copy = || {
+        // SAFETY: as the header says, a response is there until this function returns. It is looked at only if the call
+        // is one that waits for a response.
+        unsafe { copy(response, RESPONSE_BYTES_MAX) }
+    };
+    calls::complete(call, status, copy);
+}
+
+fn bytes(bytes: &[u8]) -> Bytes {
+    Bytes { ptr: bytes.as_ptr(), len: bytes.len() }
+}
+
+#[cfg(unix)]
+unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    use libloading::os::unix;
+    // All symbols now, so that what is missing is known now; none of them for other libraries.
+    // SAFETY: the caller's.
+    unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
+}
+
+#[cfg(not(unix))]
+unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    // SAFETY: the caller's.
+    unsafe { libloading::Library::new(path) }
+}
+
+/// # Safety
+///
+/// `descriptor` is null or what the entry function of a loaded library returned.
+unsafe fn read_descriptor(descriptor: *const Descriptor) -> Result<Descriptor, Fault> {
+    if descriptor.is_null() {
+        return Err(Fault::NoDescriptor);
+    }
+    // SAFETY: whatever the version, a descriptor begins with these two numbers.
+    let (version, size) = unsafe {
+        let start = descriptor.cast::<u8>();
+        let number = |offset: usize| start.add(offset).cast::<u32>().read_unaligned();
+        (number(offset_of!(Descriptor, abi_version)), number(offset_of!(Descriptor, struct_size)))
+    };
+    if version != ABI_VERSION {
+        return Err(Fault::Version { found: version, expected: ABI_VERSION });
+    }
+    let expected = size_of::<Descriptor>() as u32;
+    if size < expected {
+        return Err(Fault::Size { found: size, expected });
+    }
+    // SAFETY: the version and the size are those of this type.
+    Ok(unsafe { descriptor.read_unaligned() })
+}
+
+/// # Safety
+///
+/// As [`copy`].
+unsafe fn read_bytes(field: &'static str, bytes: Bytes, max: usize) -> Result<Vec<u8>, Fault> {
+    if bytes.len == 0 {
+        return Err(Fault::Field { field, fault: "is empty".to_owned() });
+    }
+    // SAFETY: the caller's.
+    unsafe { copy(bytes, max) }.map_err(|fault| Fault::Field { field, fault })
+}
+
+/// # Safety
+///
+/// As [`copy`].
+unsafe fn read_text(field: &'static str, text: Text) -> Result<String, Fault> {
+    // SAFETY: the caller's.
+    let bytes = unsafe { read_bytes(field, Bytes { ptr: text.ptr.cast(), len: text.len }, TEXT_BYTES_MAX) }?;
+    String::from_utf8(bytes).map_err(|_| Fault::Field { field, fault: "is not UTF-8".to_owned() })
+}
+
+/// The bytes; an error is a clause about them.
+///
+/// # Safety
+///
+/// If `ptr` is not null, `len` bytes are there, unless that is more than `max`.
+unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
+    let Bytes { ptr, len } = bytes;
+    match len {
+        0 => Ok(Vec::new()),
+        _ if ptr.is_null() => Err(format!("is null, with {len} bytes")),
+        _ if len > max => Err(format!("has {len} bytes, at most {max} are allowed")),
+        // SAFETY: the caller's.
+        _ => Ok(unsafe { std::slice::from_raw_parts(ptr, len) }.to_vec()),
+    }
+}
+
+/// Whether code lies at an address: calling data ends the process.
+fn check_code(field: &'static str, address: usize) -> Result<(), Fault> {
+    // Where the system does not tell, calling it will.
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return Ok(()) };
+    let is_code = maps.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        range.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
+            && fields.next().is_some_and(|access| access.contains('x'))
+    });
+    match is_code {
+        true => Ok(()),
+        false => Err(Fault::Field { field, fault: "is data, expected a function".to_owned() }),
+    }
+}
+
+#[cfg(unix)]
+unsafe extern "C-unwind" {
+    /// guard.c: 1 if something was thrown out of `run`.
+    fn snaphook_driver_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
+}
+
+/// Runs foreign code; what it throws ends here, whatever language threw it.
+fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
+    extern "C-unwind" fn enter(data: *mut c_void) {
+        // SAFETY: `guarded` passes its own `run`, which outlives the call.
+        let run = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
+        run();
+    }
+    let data: *mut c_void = (&raw mut run).cast();
+    // The unwinder only begins if somebody further out says that they catch.
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(unix)]
+        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
+        return unsafe { snaphook_driver_guard(enter, data) } == 0;
+        #[cfg(not(unix))]
+        {
+            enter(data);
+            true
+        }
+    }));
+    match caught {
+        Ok(true) => Ok(()),
+        _ => Err(Thrown),
+    }
+}

@@ -1,0 +1,273 @@
+//! A store that a library opened, and how a call gets to it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use prost::Message as _;
+use serde_json::Value;
+use snaphook_driver::wire::{Client, Method, Opened, Transport, decode, proto};
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result, Store};
+use tokio::sync::{Notify, oneshot};
+
+use crate::answer::{self, Operation};
+use crate::calls::{self, Outcome, Stage};
+use crate::inline::{Paces, Permit};
+use crate::plugin::Loaded;
+use crate::threads::NoThread;
+
+/// Opens a store of the driver with that index.
+pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, context: OpenContext) -> Result<Opened> {
+    let refuse = |kind, message: String| Err(DriverError::new(kind, "open", message));
+    let Some(description) = plugin.description.drivers.get(driver) else {
+        return refuse(ErrorKind::Invalid, format!("the plugin `{}` has no driver {driver}", plugin.name()));
+    };
+    if !description.stores.contains(&store) {
+        let message = format!("the driver `{}` brings no {store} storage", description.name);
+        return refuse(ErrorKind::Unsupported, message);
+    }
+    let Some(directory) = context.directory.to_str() else {
+        let message = format!("the folder `{}` is not UTF-8", context.directory.display());
+        return refuse(ErrorKind::Config, message);
+    };
+    let request = proto::OpenRequest {
+        driver: driver as u32,
+        store: proto::Store::from(store).into(),
+        settings_json: Value::Object(context.settings).to_string(),
+        directory: directory.to_owned(),
+        node: context.node,
+    };
+    let time = plugin.deadlines.whole;
+    let outcome = start(plugin, Target::Open, request.encode_to_vec(), time)?.outcome().await;
+    let response = answer::read(plugin, Operation::Open, time, outcome)?;
+    let garbage = |fault: String| {
+        plugin.faults().garbage(plugin);
+        let message = format!("the answer of the plugin `{}` {fault}", plugin.name());
+        DriverError::new(ErrorKind::Unexpected, "open", message)
+    };
+    let response: proto::OpenResponse =
+        decode(&response).map_err(|fault| garbage(format!("cannot be read: {fault}")))?;
+    if store == Store::Event && response.log.is_empty() {
+        return Err(garbage("has no identity of the log".to_owned()));
+    }
+    let transport = LibraryStore {
+        plugin: Arc::clone(plugin),
+        handle: response.handle,
+        store,
+        paces: Arc::new(Paces::new()),
+        dropped: Arc::default(),
+        is_closed: AtomicBool::new(false),
+    };
+    Ok(Client::new(Arc::new(transport), response).into_opened(store))
+}
+
+struct LibraryStore {
+    plugin: Arc<Loaded>,
+    handle: u64,
+    store: Store,
+    paces: Arc<Paces>,
+    dropped: Arc<Dropped>,
+    is_closed: AtomicBool,
+}
+
+/// Changes of one store that were dropped and did not end yet. A linked driver gives up a change while it is dropped, and
+/// some rely on that; a library does so a little later. So the next change waits for it.
+#[derive(Default)]
+struct Dropped {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl Dropped {
+    fn add(self: &Arc<Self>) -> Ending {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Ending(Arc::clone(self))
+    }
+
+    async fn ended(&self) {
+        while self.count.load(Ordering::SeqCst) > 0 {
+            let mut ended = pin!(self.ended.notified());
+            // Before the second look, so that no end is missed.
+            ended.as_mut().enable();
+            if self.count.load(Ordering::SeqCst) > 0 {
+                ended.await;
+            }
+        }
+    }
+}
+
+/// A dropped change ends when this is dropped.
+pub(crate) struct Ending(Arc<Dropped>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_waiters();
+    }
+}
+
+impl LibraryStore {
+    fn target(&self, method: Method) -> Target {
+        Target::Method { handle: self.handle, method, paces: Arc::clone(&self.paces) }
+    }
+
+    fn close_method(&self) -> Method {
+        match self.store {
+            Store::Secure => Method::SecureClose,
+            Store::Event => Method::EventClose,
+            Store::Model => Method::ModelClose,
+            Store::Error => Method::ErrorClose,
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for LibraryStore {
+    async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(DriverError::new(ErrorKind::Unavailable, method.name(), "the store is closed"));
+        }
+        if method == self.close_method() {
+            self.is_closed.store(true, Ordering::Relaxed);
+        } else if method.changes() {
+            self.dropped.ended().await;
+        }
+        let time = self.plugin.deadlines.of(method, &request);
+        let mut started = start(&self.plugin, self.target(method), request, time)?;
+        started.dropped = method.changes().then(|| Arc::clone(&self.dropped));
+        let outcome = started.outcome().await;
+        if matches!(outcome, Outcome::Late(Stage::Running)) {
+            self.paces.never_again(method);
+        }
+        answer::read(&self.plugin, Operation::Method(method), time, outcome)
+    }
+}
+
+impl Drop for LibraryStore {
+    /// A linked store that is dropped lets go of what it has; so does this, without anybody waiting for it.
+    fn drop(&mut self) {
+        if !*self.is_closed.get_mut() {
+            let (target, time) = (self.target(self.close_method()), self.plugin.deadlines.whole);
+            if let Ok(mut started) = start(&self.plugin, target, Vec::new(), time) {
+                started.is_over = true;
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Target {
+    Open,
+    Method { handle: u64, method: Method, paces: Arc<Paces> },
+}
+
+impl Target {
+    fn operation(&self) -> Operation {
+        match self {
+            Target::Open => Operation::Open,
+            Target::Method { method, .. } => Operation::Method(*method),
+        }
+    }
+
+    fn is_quick(&self) -> bool {
+        match self {
+            Target::Open => false,
+            Target::Method { method, paces, .. } => paces.is_quick(*method),
+        }
+    }
+}
+
+/// Starts a call: on a thread of the runtime if it is quick, else on one of the plugin's.
+fn start(plugin: &Arc<Loaded>, target: Target, request: Vec<u8>, time: Duration) -> Result<Started> {
+    let operation = target.operation().name();
+    let Some((number, receiver)) = calls::begin(plugin, time) else {
+        let message = format!("the plugin `{}` has too many calls that it did not answer", plugin.name());
+        return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
+    };
+    let started = Started { plugin: Arc::clone(plugin), number, receiver, dropped: None, is_over: false };
+    let permit = if target.is_quick() { Permit::take() } else { None };
+    let work = Work { plugin: Arc::clone(plugin), number, target, request };
+    match permit {
+        // A task of its own, so that who waits for the call can give it up.
+        Some(permit) => {
+            tokio::spawn(async move {
+                calls::on_runtime_thread(|| work.run());
+                drop(permit);
+            });
+        }
+        None => plugin.threads().run(move || work.run()).map_err(|NoThread(why)| {
+            let message = format!("the plugin `{}` cannot be called: {why}", plugin.name());
+            DriverError::new(ErrorKind::Unavailable, operation, message)
+        })?,
+    }
+    Ok(started)
+}
+
+/// A call under way. It is given up when this is dropped.
+struct Started {
+    plugin: Arc<Loaded>,
+    number: u64,
+    receiver: oneshot::Receiver<Outcome>,
+    /// Of a change: where it is noted if it is given up.
+    dropped: Option<Arc<Dropped>>,
+    is_over: bool,
+}
+
+impl Started {
+    async fn outcome(mut self) -> Outcome {
+        let outcome = (&mut self.receiver).await;
+        self.is_over = true;
+        // A runtime that is shut down drops the call without running it.
+        outcome.unwrap_or(Outcome::Late(Stage::Queued))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let ending = self.dropped.as_ref().map(Dropped::add);
+        if calls::abandon(self.number, ending) {
+            self.plugin.cancel(self.number);
+        }
+    }
+}
+
+/// A call that is to run.
+struct Work {
+    plugin: Arc<Loaded>,
+    number: u64,
+    target: Target,
+    request: Vec<u8>,
+}
+
+impl Work {
+    /// Calls the library's function on this thread.
+    fn run(self) {
+        let Work { plugin, number, target, request } = self;
+        if !calls::enter(number) {
+            return;
+        }
+        let result = match target {
+            Target::Open => plugin.library.open(&request, number),
+            Target::Method { handle, method, paces } => {
+                let started = Instant::now();
+                let result = plugin.library.call(handle, method.number(), &request, number);
+                match result {
+                    Ok(()) => paces.took(method, started.elapsed()),
+                    Err(_) => paces.never_again(method),
+                }
+                result
+            }
+        };
+        if result.is_err() {
+            plugin.faults().thrown(&plugin);
+        }
+        if calls::leave(number, result.is_err()) {
+            plugin.cancel(number);
+        }
+    }
+}

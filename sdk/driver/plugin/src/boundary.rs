@@ -1,0 +1,149 @@
+//! The boundary to the server: the descriptor, the functions in it, and the completion of calls.
+#![expect(unsafe_code, reason = "reads the memory that the server passes through the C ABI")]
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+
+use prost::Message as _;
+use snaphook_driver::wire::{DriverDescription, PluginDescription, encode_error, proto};
+use snaphook_driver::{Driver, DriverError, ErrorKind, Result};
+use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, ERROR, OK, Text};
+
+pub use snaphook_driver_abi::Descriptor;
+
+use crate::stores::Stores;
+
+/// Exports the symbol that makes this library a plugin: the plugin's name, then its drivers. Once per library.
+#[macro_export]
+macro_rules! export_plugin {
+    ($name:literal, $($driver:expr),+ $(,)?) => {
+        /// What the server looks for in the library.
+        #[allow(unsafe_code, reason = "the name is the one of the C ABI, and there is one such symbol in a library")]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn snaphook_plugin_v1() -> *const $crate::Descriptor {
+            $crate::export($name, env!("CARGO_PKG_VERSION"), &[$($driver),+])
+        }
+    };
+}
+
+static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+
+struct Plugin {
+    /// Points to memory that is never freed.
+    descriptor: Descriptor,
+    stores: Stores,
+}
+
+// SAFETY: what the descriptor points to is constant.
+unsafe impl Send for Plugin {}
+// SAFETY: as above.
+unsafe impl Sync for Plugin {}
+
+/// The descriptor of the one plugin of this library; made with the first call.
+pub fn export(name: &'static str, version: &'static str, drivers: &'static [Driver]) -> *const Descriptor {
+    let plugin = PLUGIN.get_or_init(|| {
+        let description = PluginDescription {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            drivers: drivers.iter().map(DriverDescription::from).collect(),
+        };
+        let description: &'static [u8] = proto::Plugin::from(&description).encode_to_vec().leak();
+        let text = |text: &'static str| Text { ptr: text.as_ptr().cast(), len: text.len() };
+        let descriptor = Descriptor {
+            abi_version: ABI_VERSION,
+            struct_size: size_of::<Descriptor>() as u32,
+            name: text(name),
+            version: text(version),
+            description: Bytes { ptr: description.as_ptr(), len: description.len() },
+            open: Some(open),
+            call: Some(call),
+            cancel: Some(cancel),
+        };
+        Plugin { descriptor, stores: Stores::new(name, drivers) }
+    });
+    &raw const plugin.descriptor
+}
+
+extern "C-unwind" fn open(request: Bytes, completion: Completion) {
+    // SAFETY: the server keeps the request until this function returns.
+    let request = unsafe { copy(request) };
+    with_stores(Answer::new(completion), |stores, answer| stores.open(request, answer));
+}
+
+extern "C-unwind" fn call(handle: u64, method: u32, request: Bytes, completion: Completion) {
+    // SAFETY: the server keeps the request until this function returns.
+    let request = unsafe { copy(request) };
+    with_stores(Answer::new(completion), |stores, answer| stores.call(handle, method, request, answer));
+}
+
+extern "C-unwind" fn cancel(call: u64) {
+    if let Some(plugin) = PLUGIN.get() {
+        let _ = catch_unwind(AssertUnwindSafe(|| plugin.stores.cancel(call)));
+    }
+}
+
+/// Nothing unwinds into the server: a panic drops the answer, which completes the call.
+fn with_stores(answer: Answer, work: impl FnOnce(&'static Stores, Answer)) {
+    if let Some(plugin) = PLUGIN.get() {
+        let _ = catch_unwind(AssertUnwindSafe(|| work(&plugin.stores, answer)));
+    }
+}
+
+/// # Safety
+///
+/// `bytes` is what the server passed to a function of the descriptor that has not returned.
+unsafe fn copy(bytes: Bytes) -> Vec<u8> {
+    match bytes.len {
+        0 => Vec::new(),
+        // SAFETY: as the header says, so many bytes are there.
+        len => unsafe { std::slice::from_raw_parts(bytes.ptr, len) }.to_vec(),
+    }
+}
+
+/// What a call is owed. One that is dropped says that the call was cancelled.
+pub(crate) struct Answer(Option<Completion>);
+
+impl Answer {
+    fn new(completion: Completion) -> Answer {
+        Answer(Some(completion))
+    }
+
+    /// The number of the call.
+    pub(crate) fn call(&self) -> u64 {
+        self.0.map_or(0, |completion| completion.call)
+    }
+
+    pub(crate) fn send(mut self, result: Result<Vec<u8>>) {
+        self.complete(result);
+    }
+
+    /// After a panic with this payload.
+    pub(crate) fn panicked(self, payload: &(dyn Any + Send)) {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+        self.send(Err(DriverError::new(ErrorKind::Unexpected, "call", format!("the driver panicked: {text}"))));
+    }
+
+    fn complete(&mut self, result: Result<Vec<u8>>) {
+        let Some(Completion { call, complete }) = self.0.take() else { return };
+        let (status, bytes) = match result {
+            Ok(bytes) => (OK, bytes),
+            Err(error) => (ERROR, encode_error(&error)),
+        };
+        complete(call, status, Bytes { ptr: bytes.as_ptr(), len: bytes.len() });
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let message = match std::thread::panicking() {
+            true => "the plugin panicked",
+            false => "the call was cancelled",
+        };
+        self.complete(Err(DriverError::new(ErrorKind::Unexpected, "call", message)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
