@@ -17,6 +17,7 @@ mod hook;
 mod init;
 mod log;
 mod output;
+mod plugin;
 mod rebuild;
 mod runtime;
 mod secret;
@@ -88,6 +89,8 @@ enum Command {
     Secret(secret::Secret),
     #[command(subcommand)]
     Hook(hook::Hook),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     DriverHost(driver_host::DriverHost),
     Apply(apply::Apply),
     Dev(dev::Dev),
@@ -95,6 +98,11 @@ enum Command {
     /// A process that compiles one hook; the server starts it
     #[command(hide = true)]
     Worker,
+    /// A process that looks into one library with drivers; the server starts it
+    #[command(hide = true)]
+    PluginInspect {
+        file: PathBuf,
+    },
     /// A process in which V8 runs hooks; the server starts it
     #[command(hide = true)]
     V8Worker {
@@ -125,11 +133,13 @@ pub fn main() -> ExitCode {
         Command::Errors(command) => block_on(command.run(&global)),
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
+        Command::Plugin(command) => command.run(&global),
         Command::DriverHost(command) => command.run(&global),
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
         Command::Worker => engines::serve_as_worker(),
+        Command::PluginInspect { file } => plugin::inspect(&file),
         Command::V8Worker { folder } => work(&folder),
         #[cfg(target_os = "linux")]
         Command::Keeper => process::serve_as_keeper(),

@@ -127,7 +127,8 @@ fn phase(text: &Text<'_>) -> Option<Phase> {
     phase
 }
 
-fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Option<String>) -> Vec<String> {
+/// A list of texts that pass the check.
+pub(super) fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Option<String>) -> Vec<String> {
     let expected = format!("a list of {of}");
     let items = value.and_then(|value| value.items(&expected)).unwrap_or_default();
     items.into_iter().filter_map(|item| check(item.text(&expected)?)).collect()

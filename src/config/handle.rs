@@ -114,7 +114,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth.mode", old.auth != new.auth),
-        ("plugins.directory", old.plugins_directory != new.plugins_directory),
+        ("plugins", old.plugins != new.plugins),
         ("hooks.directory", old.hooks.directory != new.hooks.directory),
         ("hooks.apply", old.hooks.apply != new.hooks.apply),
         ("hooks.cache", old.hooks.cache != new.hooks.cache),

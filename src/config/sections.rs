@@ -47,7 +47,7 @@ pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory:
         file: file.map(Path::to_owned),
         server: server_config,
         auth,
-        plugins_directory: plugins(root, directory),
+        plugins: plugins(root, directory),
         hooks: hooks(root, directory),
         secure: DriverConfig::default(),
         private_key: String::new(),
@@ -152,30 +152,24 @@ fn mode_fault(
     }
 }
 
-fn plugins(root: &mut Section<'_>, directory: &Path) -> PathBuf {
+fn plugins(root: &mut Section<'_>, directory: &Path) -> PluginsConfig {
     let mut plugins = root.section("plugins");
-    let text = plugins.string("directory");
-    let path = directory.join(text.as_ref().map_or("plugins", |text| text.value.as_str()));
-    if let Some(text) = &text
-        && let Some(library) = library(&path)
-    {
-        text.place.error(format!(
-            "holds the library `{library}`; loading plugins is not in this version yet, remove it or name another folder"
-        ));
-    }
+    let config = PluginsConfig {
+        directory: path(&mut plugins, "directory", directory, "plugins"),
+        sha256: strings(plugins.value("sha256"), "digests of libraries", digest),
+        replace: strings(plugins.value("replace"), "names of drivers", |text| Some(text.value)),
+    };
     plugins.finish();
-    path
+    config
 }
 
-/// The first library in a folder.
-fn library(directory: &Path) -> Option<String> {
-    let mut names: Vec<String> = std::fs::read_dir(directory)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| [".so", ".dylib", ".dll"].iter().any(|end| name.ends_with(end)))
-        .collect();
-    names.sort();
-    names.into_iter().next()
+fn digest(text: Text<'_>) -> Option<String> {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.value.len() == 64 && text.value.bytes().all(hex) {
+        return Some(text.value);
+    }
+    text.unexpected("64 lowercase hex digits, as `snaphook plugin list` shows them");
+    None
 }
 
 fn hooks(root: &mut Section<'_>, directory: &Path) -> HooksConfig {

@@ -22,7 +22,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub server: ServerConfig,
     pub auth: AuthMode,
-    pub plugins_directory: PathBuf,
+    pub plugins: PluginsConfig,
     pub hooks: HooksConfig,
     pub secure: DriverConfig,
     /// `private-key` of the secure storage: where the age identity is, `file:PATH` or `env:NAME`.
@@ -31,6 +31,17 @@ pub struct Config {
     pub model: DriverConfig,
     pub error: DriverConfig,
     pub grants: Vec<Grant>,
+}
+
+/// `[plugins]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PluginsConfig {
+    /// Folder of libraries with more drivers; absolute.
+    pub directory: PathBuf,
+    /// Digests of the libraries that may be loaded, 64 lowercase hex digits each; empty: all may.
+    pub sha256: Vec<String>,
+    /// Names of linked drivers that a library may replace.
+    pub replace: Vec<String>,
 }
 
 /// `[server]`.

@@ -61,7 +61,7 @@ fn defaults() {
     assert_eq!(config.server.max_body_bytes, 8 << 20);
     assert!(config.server.workers >= 1);
     assert_eq!(config.auth, AuthMode::Open);
-    assert_eq!(config.plugins_directory, Path::new("/srv/plugins"));
+    assert_eq!(config.plugins.directory, Path::new("/srv/plugins"));
     assert_eq!(config.hooks.directory, Path::new("/srv/hooks"));
     assert!(!config.hooks.apply);
     assert_eq!(config.hooks.limits, Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 });
@@ -408,18 +408,12 @@ fn storages() {
 }
 
 #[test]
-fn plugins_are_refused_only_if_there_are_any() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("plugins")).unwrap();
-    let text = format!("{LOCAL}[plugins]\ndirectory = 'plugins'\n");
-    let load = || Config::parse(&text, "config.toml", folder.path(), None, &|_| None);
-    assert!(load().is_ok());
-    std::fs::write(folder.path().join("plugins/libx.so"), "").unwrap();
-    assert_eq!(
-        load().unwrap_err().to_string(),
-        "config.toml:6: `plugins.directory` holds the library `libx.so`; loading plugins is not in this version yet, remove it \
-         or name another folder"
-    );
+fn plugins_are_pinned_by_whole_digests() {
+    let digest = "0123456789abcdef".repeat(4);
+    let config = parse(&format!("{LOCAL}[plugins]\nsha256 = ['{digest}']\nreplace = ['sqlite']\n")).unwrap();
+    assert_eq!((config.plugins.sha256, config.plugins.replace), (vec![digest], vec!["sqlite".to_owned()]));
+    let error = parse(&format!("{LOCAL}[plugins]\nsha256 = ['0123', 7]\n")).unwrap_err().to_string();
+    assert!(error.contains("expected 64 lowercase hex digits, as `snaphook plugin list` shows them"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 pub mod backup;
 mod guard;
 mod node;
+mod plugins;
 mod registry;
 mod settings;
 mod stores;
@@ -13,6 +14,7 @@ mod vault;
 #[cfg(test)]
 pub(crate) use guard::Faults;
 pub use node::node_id;
-pub use registry::{DRIVERS, check};
+pub use plugins::{DriverInfo, INSPECT_COMMAND, PluginInfo};
+pub use registry::{check, plugins};
 pub use stores::{HostedStores, OpenError, Stores};
 pub use vault::{SECRET_BYTES_MAX, Secret, Vault, VaultError, is_secret_name};

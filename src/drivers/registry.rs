@@ -1,18 +1,170 @@
-//! The table of built-in drivers. A new driver is a crate and one line here.
+//! The drivers that a configuration may name: those that are linked in, and those of libraries. A new linked driver is a crate
+//! and one line here.
 
-use snaphook_driver::{Driver, Store};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use snaphook_driver::wire::{DriverDescription, Opened};
+use snaphook_driver::{Driver, DriverError, ErrorKind, OpenContext, Result as DriverResult, Store};
+
+use super::plugins::{PluginFile, PluginInfo, inspect_all};
 use super::settings;
-use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, closest};
+use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, PluginsConfig, closest};
 
-/// Every driver that can be named in the configuration.
-pub const DRIVERS: &[Driver] = &[
+/// Every driver that is linked in.
+const LINKED: &[Driver] = &[
     snaphook_memory::DRIVER,
     snaphook_file::DRIVER,
     snaphook_sqlite::DRIVER,
     snaphook_stdout::DRIVER,
     snaphook_remote::DRIVER,
 ];
+
+/// All drivers that a configuration may name.
+pub(super) struct Registry {
+    drivers: Vec<Registered>,
+    plugins: Vec<Arc<PluginFile>>,
+}
+
+/// A driver and where its code is.
+pub(super) struct Registered {
+    description: DriverDescription,
+    code: Code,
+}
+
+enum Code {
+    Linked(&'static Driver),
+    /// The driver with this index of a library.
+    Library(Arc<PluginFile>, usize),
+}
+
+impl Registry {
+    /// Those of the binary and of the plugins folder. Each folder is read once in a process: what is loaded stays.
+    pub(super) fn of(config: &Config) -> Result<Arc<Registry>, ConfigErrors> {
+        static REGISTRIES: Mutex<Option<HashMap<PluginsConfig, Arc<Registry>>>> = Mutex::new(None);
+        let mut registries = REGISTRIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let registries = registries.get_or_insert_default();
+        if let Some(registry) = registries.get(&config.plugins) {
+            return Ok(Arc::clone(registry));
+        }
+        let registry = Registry::read(&config.plugins).map_err(|faults| {
+            ConfigErrors::new(config.name(), faults.into_iter().map(|fault| ConfigError::new(None, fault)).collect())
+        })?;
+        let registry = Arc::new(registry);
+        // A folder without libraries may get some before the next look.
+        if !registry.plugins.is_empty() {
+            registries.insert(config.plugins.clone(), Arc::clone(&registry));
+        }
+        Ok(registry)
+    }
+
+    fn read(config: &PluginsConfig) -> Result<Registry, Vec<String>> {
+        let plugins: Vec<_> = inspect_all(config)?.into_iter().map(Arc::new).collect();
+        let linked = LINKED.iter().map(|driver| Registered { description: driver.into(), code: Code::Linked(driver) });
+        let mut drivers: Vec<Registered> = linked.collect();
+        let mut faults = Vec::new();
+        for plugin in &plugins {
+            for (index, description) in plugin.description.drivers.iter().enumerate() {
+                let code = Code::Library(Arc::clone(plugin), index);
+                let registered = Registered { description: description.clone(), code };
+                let name = &description.name;
+                match drivers.iter_mut().find(|known| known.description.name == *name) {
+                    None => drivers.push(registered),
+                    Some(known) => match &known.code {
+                        Code::Linked(_) if config.replace.contains(name) => *known = registered,
+                        Code::Linked(_) => faults.push(format!(
+                            "plugin `{}` brings the driver `{name}`, which the binary has; name it in `plugins.replace`, or \
+                             remove the file",
+                            plugin.name()
+                        )),
+                        Code::Library(other, _) => faults.push(format!(
+                            "the plugins `{}` and `{}` both bring the driver `{name}`; remove one",
+                            other.name(),
+                            plugin.name()
+                        )),
+                    },
+                }
+            }
+        }
+        if faults.is_empty() { Ok(Registry { drivers, plugins }) } else { Err(faults) }
+    }
+
+    /// Loads all libraries, whether or not a store uses them.
+    pub(super) fn load_plugins(&self) -> Result<(), String> {
+        self.plugins.iter().try_for_each(|plugin| plugin.load().map(|_| ()))
+    }
+
+    pub(super) fn plugins(&self) -> Vec<PluginInfo> {
+        self.plugins.iter().map(|plugin| plugin.info()).collect()
+    }
+
+    /// The driver of a store.
+    pub(super) fn find(&self, store: Store, name: &str) -> Option<&Registered> {
+        self.drivers.iter().find(|driver| driver.description.name == name && driver.description.stores.contains(&store))
+    }
+
+    fn driver_fault(&self, store: Store, config: &DriverConfig) -> ConfigError {
+        let name = config.driver.as_str();
+        let descriptions = || self.drivers.iter().map(|driver| &driver.description);
+        let message = if descriptions().any(|driver| driver.name == name) {
+            let able: Vec<_> = descriptions()
+                .filter(|driver| driver.stores.contains(&store))
+                .map(|driver| format!("`{}`", driver.name))
+                .collect();
+            format!("the driver `{name}` brings no {store} storage; those that do: {}", able.join(", "))
+        } else {
+            let hint = closest(name, descriptions().map(|driver| driver.name.as_str()));
+            let hint = hint.map_or(String::new(), |known| format!(", did you mean `{known}`?"));
+            let known: Vec<_> = descriptions().map(named).collect();
+            format!("there is no driver `{name}`{hint}; registered: {}", known.join(", "))
+        };
+        ConfigError::new(config.line, format!("`{}.driver`: {message}", table_name(store)))
+    }
+}
+
+impl Registered {
+    /// Opens a store of it.
+    pub(super) async fn open(&self, store: Store, context: OpenContext) -> DriverResult<Opened> {
+        match &self.code {
+            Code::Linked(driver) => Opened::open(driver, store, context).await,
+            Code::Library(file, index) => {
+                let plugin =
+                    file.load().map_err(|error| DriverError::new(ErrorKind::Unavailable, "open", error))?;
+                plugin.open(*index, store, context).await
+            }
+        }
+    }
+}
+
+/// `` `sqlite` (event, model, error) ``.
+fn named(driver: &DriverDescription) -> String {
+    let stores: Vec<_> = driver.stores.iter().map(|store| store.as_str()).collect();
+    format!("`{}` ({})", driver.name, stores.join(", "))
+}
+
+/// Whether every driver that the configuration names is there, brings the store it is named for, and has the settings
+/// that it needs and no others. Looks at the plugins folder for that.
+pub fn check(config: &Config) -> Result<(), ConfigErrors> {
+    let registry = Registry::of(config)?;
+    let faults: Vec<_> = Store::ALL
+        .into_iter()
+        .flat_map(|store| {
+            let config = table(config, store);
+            match registry.find(store, &config.driver) {
+                Some(Registered { description, .. }) => {
+                    settings::faults(&table_name(store), &description.name, &description.settings, config)
+                }
+                None => vec![registry.driver_fault(store, config)],
+            }
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
+}
+
+/// The plugins of a configuration, by file.
+pub fn plugins(config: &Config) -> Result<Vec<PluginInfo>, ConfigErrors> {
+    Registry::of(config).map(|registry| registry.plugins())
+}
 
 /// A store's table of the configuration.
 pub(super) const fn table(config: &Config, store: Store) -> &DriverConfig {
@@ -24,55 +176,9 @@ pub(super) const fn table(config: &Config, store: Store) -> &DriverConfig {
     }
 }
 
-/// The driver of a store.
-pub(super) fn find(store: Store, name: &str) -> Option<&'static Driver> {
-    DRIVERS.iter().find(|driver| driver.name == name && brings(driver, store))
-}
-
-fn brings(driver: &Driver, store: Store) -> bool {
-    driver.stores().any(|brought| brought == store)
-}
-
-/// Whether every driver that the configuration names is there, brings the store it is named for, and has the settings
-/// that it needs and no others.
-pub fn check(config: &Config) -> Result<(), ConfigErrors> {
-    let faults: Vec<_> = Store::ALL
-        .into_iter()
-        .flat_map(|store| {
-            let config = table(config, store);
-            match find(store, &config.driver) {
-                Some(driver) => settings::faults(&table_name(store), driver.name, driver.settings, config),
-                None => vec![driver_fault(store, config)],
-            }
-        })
-        .collect();
-    if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
-}
-
 /// `driver-event-storage`.
 pub(super) fn table_name(store: Store) -> String {
     format!("driver-{store}-storage")
-}
-
-fn driver_fault(store: Store, config: &DriverConfig) -> ConfigError {
-    let name = config.driver.as_str();
-    let word = store.as_str();
-    let message = if DRIVERS.iter().any(|driver| driver.name == name) {
-        let able: Vec<_> =
-            DRIVERS.iter().filter(|driver| brings(driver, store)).map(|driver| format!("`{}`", driver.name)).collect();
-        format!("the driver `{name}` brings no {word} storage; those that do: {}", able.join(", "))
-    } else {
-        let hint = closest(name, DRIVERS.iter().map(|driver| driver.name));
-        let hint = hint.map_or(String::new(), |known| format!(", did you mean `{known}`?"));
-        format!("there is no driver `{name}`{hint}; registered: {}", registered())
-    };
-    ConfigError::new(config.line, format!("`driver-{word}-storage.driver`: {message}"))
-}
-
-/// `` `memory` (secure, event, model, error), `sqlite` (event, model, error) ``.
-fn registered() -> String {
-    let stores = |driver: &Driver| driver.stores().map(Store::as_str).collect::<Vec<_>>().join(", ");
-    DRIVERS.iter().map(|driver| format!("`{}` ({})", driver.name, stores(driver))).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -95,9 +201,9 @@ mod tests {
             [
                 "config.toml:6: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: \
                  `memory` (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, \
-                 error), `stdout` (error)",
+                 error), `stdout` (error), `remote` (secure, event, model, error)",
                 "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
-                 `memory`, `file`, `sqlite`",
+                 `memory`, `file`, `sqlite`, `remote`",
             ]
         );
     }
@@ -128,9 +234,9 @@ mod tests {
 
     #[test]
     fn no_two_drivers_share_a_name() {
-        let mut names: Vec<_> = DRIVERS.iter().map(|driver| driver.name).collect();
+        let mut names: Vec<_> = LINKED.iter().map(|driver| driver.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), DRIVERS.len());
+        assert_eq!(names.len(), LINKED.len());
     }
 }

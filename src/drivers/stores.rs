@@ -10,7 +10,8 @@ use snaphook_driver::wire::Opened;
 use snaphook_driver::{DriverError, ErrorKind, ErrorStore, EventStore, ModelStore, OpenContext, SecureStore, Store};
 
 use super::guard::{self, Meters};
-use super::registry::{self, table, table_name};
+use super::plugins::PluginInfo;
+use super::registry::{Registry, table, table_name};
 use super::vault::{Secret, Vault, VaultError, unseal};
 use crate::config::Config;
 
@@ -25,6 +26,8 @@ pub struct Stores {
     pub error: Arc<dyn ErrorStore>,
     /// Calls of all four.
     pub meters: Arc<Meters>,
+    /// The libraries with drivers that are loaded.
+    pub plugins: Arc<[PluginInfo]>,
 }
 
 /// Why the stores could not be opened: one message, which names the line if the configuration is at fault.
@@ -47,7 +50,7 @@ impl Stores {
 
     /// Opens them for a node that may share them with others, which have other ids.
     pub async fn open_as(node: &str, config: &Config) -> Result<Stores, OpenError> {
-        let opening = Opening::new(node, config);
+        let opening = Opening::new(node, config)?;
         let (secure, vault) = open_secure(&opening).await?;
         let event = match open::<dyn EventStore>(&opening, &vault).await {
             Ok(event) => event,
@@ -61,7 +64,8 @@ impl Stores {
             Ok(store) => store,
             Err(error) => return Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
         };
-        Ok(Stores { secure, vault, event, model, error, meters: opening.meters })
+        let plugins = opening.registry.plugins().into();
+        Ok(Stores { secure, vault, event, model, error, meters: opening.meters, plugins })
     }
 
     /// The same stores, whose calls fail as the faults say.
@@ -75,7 +79,7 @@ impl Stores {
 
     /// Opens the secure storage alone, for work on secrets while no server runs.
     pub async fn open_vault(config: &Config) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
-        open_secure(&Opening::new("", config)).await
+        open_secure(&Opening::new("", config)?).await
     }
 
     /// Closes all four, the last opened first. A store that fails is logged and does not keep the others open.
@@ -105,7 +109,7 @@ pub(super) struct BareStores {
 
 impl BareStores {
     pub(super) async fn open(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
-        let opening = Opening::new("", config);
+        let opening = Opening::new("", config)?;
         let secure: Arc<dyn SecureStore> = opening.open(config.secure.settings.clone(), &[]).await?;
         let sealed = SealedSettings { opening: &opening, secure: Arc::clone(&secure), sealed };
         let event = match sealed.open::<dyn EventStore>().await {
@@ -278,12 +282,16 @@ fn picked<T: ?Sized + Pick>(opened: Opened) -> Arc<T> {
 struct Opening<'a> {
     node: &'a str,
     config: &'a Config,
+    registry: Arc<Registry>,
     meters: Arc<Meters>,
 }
 
 impl<'a> Opening<'a> {
-    fn new(node: &'a str, config: &'a Config) -> Self {
-        Opening { node, config, meters: Arc::default() }
+    /// Loads the plugins.
+    fn new(node: &'a str, config: &'a Config) -> Result<Self, OpenError> {
+        let registry = Registry::of(config).map_err(|errors| OpenError(errors.to_string()))?;
+        registry.load_plugins().map_err(OpenError)?;
+        Ok(Opening { node, config, registry, meters: Arc::default() })
     }
 
     /// Opens a store with these settings. `secrets` must not show in messages.
@@ -294,15 +302,15 @@ impl<'a> Opening<'a> {
     ) -> Result<Arc<T>, OpenError> {
         let (config, store) = (self.config, T::STORE);
         let table = table(config, store);
-        let Some(driver) = registry::find(store, &table.driver) else {
-            let errors = registry::check(config).err();
+        let Some(driver) = self.registry.find(store, &table.driver) else {
+            let errors = super::registry::check(config).err();
             return Err(OpenError(
                 errors.map_or_else(|| format!("no driver `{}`", table.driver), |errors| errors.to_string()),
             ));
         };
         let start = Instant::now();
         let context = OpenContext { settings, directory: config.directory.clone(), node: self.node.to_owned() };
-        let opened = Opened::open(driver, store, context).await.map_err(|error| {
+        let opened = driver.open(store, context).await.map_err(|error| {
             // Only a fault of the settings is one of the file.
             let place = match error.kind() {
                 ErrorKind::Config => place(config, store),

@@ -27,6 +27,7 @@ mod metrics;
 mod models;
 mod peer;
 mod place;
+mod plugins;
 mod precondition;
 mod prefer;
 mod problem;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::core::Core;
+use crate::drivers::PluginInfo;
 
 /// The service for those who operate the server.
 pub struct Operations {
@@ -25,5 +26,10 @@ pub struct Operations {
 impl Operations {
     pub(super) fn new(core: Arc<Core>) -> Operations {
         Operations { core, backing_up: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The libraries with drivers that are loaded.
+    pub fn plugins(&self) -> &[PluginInfo] {
+        &self.core.stores.plugins
     }
 }

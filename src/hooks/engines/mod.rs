@@ -46,6 +46,6 @@ pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
         Arc::new(quickjs::QuickJs::new(cache)),
         Arc::new(native::NativeEngine::new(&config.hooks.cache)),
         #[cfg(target_os = "linux")]
-        Arc::new(v8::V8::new(&config.plugins_directory, config.hooks.v8_reset)),
+        Arc::new(v8::V8::new(&config.plugins.directory, config.hooks.v8_reset)),
     ]
 }

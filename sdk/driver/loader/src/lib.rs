@@ -26,3 +26,4 @@ pub use fault::{Fault, LoadError};
 pub use inline::Permit;
 pub use inspect::{answer_inspection, inspect, inspect_in_child};
 pub use plugin::{Faults, Plugin};
+pub use snaphook_driver_abi::ABI_VERSION;

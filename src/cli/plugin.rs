@@ -1,0 +1,52 @@
+//! `snaphook plugin`: the libraries with drivers.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::failure::Result;
+use super::global::Global;
+use super::output;
+use crate::drivers::{self, PluginInfo};
+
+/// List the libraries with drivers that the plugins folder holds
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    /// Print file, name, version, drivers and digest of each
+    ///
+    /// Inspects each file of the folder that the configuration names, in a process of its own; needs no server.
+    List {
+        /// As one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Plugin {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        let Plugin::List { json } = self;
+        let plugins = drivers::plugins(&global.config()?)?;
+        if *json {
+            return output::line(Value::from_iter([("items", serde_json::to_value(&plugins).unwrap_or_default())]));
+        }
+        if plugins.is_empty() {
+            return output::line("no plugins");
+        }
+        plugins.iter().try_for_each(|plugin| output::line(line(plugin)))
+    }
+}
+
+fn line(plugin: &PluginInfo) -> String {
+    let PluginInfo { file, sha256, name, version, abi, drivers } = plugin;
+    let drivers: Vec<_> =
+        drivers.iter().map(|driver| format!("{} ({})", driver.name, driver.stores.join(", "))).collect();
+    format!("{file}  {name} {version}, interface {abi}, {}  {sha256}", drivers.join(", "))
+}
+
+/// Inspects one library for [`drivers::plugins`]; the process ends after it.
+pub(super) fn inspect(file: &PathBuf) -> ! {
+    let code = snaphook_driver_loader::answer_inspection(file);
+    // Exit handlers of a library are none of ours.
+    crate::hooks::engines::exit_at_once(u8::from(code != std::process::ExitCode::SUCCESS))
+}
