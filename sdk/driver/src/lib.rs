@@ -17,11 +17,13 @@ mod event;
 mod event_store;
 mod export;
 mod group_state;
+mod instances;
 pub mod json;
 mod like;
 pub mod limits;
 mod model_store;
 mod number;
+mod rows;
 mod secure_store;
 pub mod time;
 pub mod wire;
@@ -40,11 +42,13 @@ pub use event_store::{
 };
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
 pub use group_state::{GroupState, Kept, Progress, Taken};
+pub use instances::{Changes, Instances, prepare_instances};
 pub use json::Json;
 pub use model_store::{
     Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator, Path,
     SortKey, moves_checkpoint,
 };
+pub use rows::{Row, Rows, count_rows, query_rows};
 pub use secure_store::{Sealed, SecureStore};
 
 pub use limits::PAYLOAD_BYTES_MAX;

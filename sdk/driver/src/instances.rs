@@ -1,0 +1,311 @@
+//! All instances of a model store in memory, and what events and definitions do to them: for drivers that answer queries
+//! themselves. A driver guards it with a lock; what it keeps elsewhere is its own affair.
+//!
+//! A change has two parts: what can fail, which changes nothing, and what is done, which cannot fail. So a driver may
+//! write between them what is about to happen.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::carry_over::CarryOver;
+use crate::error::{DriverError, ErrorKind, Result};
+use crate::event::{Event, EventKind, Position};
+use crate::json::Json;
+use crate::model_store::{Instance, ModelShape, moves_checkpoint};
+use crate::rows::{Row, Rows, yield_now};
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Instances {
+    log: Option<String>,
+    checkpoint: Position,
+    models: BTreeMap<String, Model>,
+    /// The last ticket that was given out.
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Model {
+    shape: ModelShape,
+    /// Replaced rather than changed while a read looks at them.
+    rows: Arc<Rows>,
+    /// The next version, if one is prepared; events are applied to it too.
+    next: Option<Prepared>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    ticket: u64,
+    shape: ModelShape,
+    carry: CarryOver,
+    rows: Rows,
+    complete: bool,
+}
+
+impl Prepared {
+    /// The record is no part of what is prepared.
+    fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
+        self.complete && self.shape.is_like(new) && self.carry == *carry
+    }
+}
+
+/// What events do, with their data read.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    changes: Vec<(&'a Event, Change)>,
+    to: Position,
+}
+
+#[derive(Debug)]
+enum Change {
+    Put { data: Arc<Value>, text: Json },
+    Remove,
+}
+
+impl<'a> Changes<'a> {
+    /// The events that change something, in order.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = &'a Event> {
+        self.changes.iter().map(|(event, _)| *event)
+    }
+}
+
+/// Rows that are prepared while the instances are locked once.
+const ROWS_AT_ONCE: usize = 500;
+
+impl Instances {
+    /// Instances of a log up to a position, without models yet.
+    pub fn new(log: Option<String>, checkpoint: Position) -> Instances {
+        Instances { log, checkpoint, ..Instances::default() }
+    }
+
+    pub fn log(&self) -> Option<&str> {
+        self.log.as_deref()
+    }
+
+    pub fn checkpoint(&self) -> Position {
+        self.checkpoint
+    }
+
+    /// The models that are defined, by id.
+    pub fn definitions(&self) -> impl Iterator<Item = &ModelShape> {
+        self.models.values().map(|model| &model.shape)
+    }
+
+    /// The instances of a model, as they are now; `None` if it is not there.
+    pub fn rows(&self, model: &str) -> Option<Arc<Rows>> {
+        self.models.get(model).map(|model| Arc::clone(&model.rows))
+    }
+
+    pub fn row(&self, model: &str, id: &str) -> Option<&Arc<Row>> {
+        self.models.get(model).and_then(|model| model.rows.get(id))
+    }
+
+    /// Up to that many rows of a model whose ids are greater than one.
+    pub fn rows_after(&self, model: &str, id: &str, count: usize) -> Vec<Arc<Row>> {
+        let Some(model) = self.models.get(model) else { return Vec::new() };
+        let rows = model.rows.range::<str, _>((Bound::Excluded(id), Bound::Unbounded));
+        rows.take(count).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    /// What events would do; `None` if the checkpoint is there already. See [`crate::ModelStore::apply`].
+    pub fn check<'a>(&self, after: Position, events: &'a [Event], to: Position) -> Result<Option<Changes<'a>>> {
+        if !moves_checkpoint("apply", self.checkpoint, after, to)? {
+            return Ok(None);
+        }
+        self.changes(events, to).map(Some)
+    }
+
+    /// The same without a look at `after`.
+    pub fn changes<'a>(&self, events: &'a [Event], to: Position) -> Result<Changes<'a>> {
+        let mut changes = Vec::with_capacity(events.len());
+        for event in events.iter().filter(|event| event.position > self.checkpoint && event.kind.is_instance()) {
+            if !self.models.contains_key(&event.model) {
+                return Err(invalid(event, format!("an instance event of `{}`, which is not defined", event.model)));
+            }
+            changes.push((event, Change::of(event)?));
+        }
+        Ok(Changes { changes, to })
+    }
+
+    /// Does what events do.
+    pub fn apply(&mut self, changes: Changes<'_>) {
+        for (event, change) in changes.changes {
+            if let Some(model) = self.models.get_mut(&event.model) {
+                change.make(event, Arc::make_mut(&mut model.rows));
+                model.follow(event);
+            }
+        }
+        self.checkpoint = changes.to;
+    }
+
+    /// Makes or changes a model; see [`crate::ModelStore::define`]. Returns whether the data of instances may have
+    /// changed.
+    pub fn define(&mut self, new: &ModelShape, carry: &CarryOver, position: Position) -> bool {
+        self.checkpoint = position;
+        let Some(model) = self.models.get_mut(&new.model) else {
+            self.put_model(new.clone());
+            return false;
+        };
+        let is_record = carry.is_empty() && model.shape.is_like(new);
+        model.shape = new.clone();
+        if is_record {
+            return false;
+        }
+        match model.next.take() {
+            Some(next) if next.is_for(new, carry) => model.rows = Arc::new(next.rows),
+            _ if carry.is_empty() => {}
+            _ => {
+                let rows = Arc::make_mut(&mut model.rows).values_mut();
+                rows.for_each(|row| Arc::make_mut(row).carry(carry, new.version));
+            }
+        }
+        !carry.is_empty()
+    }
+
+    /// Removes a model; see [`crate::ModelStore::drop_model`].
+    pub fn drop_model(&mut self, model: &str, position: Position) {
+        self.models.remove(model);
+        self.checkpoint = position;
+    }
+
+    /// Removes everything; see [`crate::ModelStore::reset`].
+    pub fn reset(&mut self, log: &str) {
+        // Tickets that are out stay old.
+        *self = Instances { log: Some(log.to_owned()), tickets: self.tickets, ..Instances::default() };
+    }
+
+    /// Adds a model without instances, or replaces it, whatever the checkpoint.
+    pub fn put_model(&mut self, shape: ModelShape) {
+        self.models.insert(shape.model.clone(), Model { shape, rows: Arc::default(), next: None });
+    }
+
+    /// Adds or replaces a row of a model that is there, whatever the checkpoint.
+    pub fn put_row(&mut self, row: Row) {
+        let Instance { id, model, .. } = row.instance();
+        if let Some(model) = self.models.get_mut(model) {
+            Arc::make_mut(&mut model.rows).insert(id.as_str().into(), Arc::new(row));
+        }
+    }
+
+    /// Forgets what is prepared for a model; see [`crate::ModelStore::discard`].
+    pub fn discard(&mut self, model: &str, ticket: u64) {
+        if let Some(model) = self.models.get_mut(model) {
+            drop(model.next.take_if(|next| next.ticket == ticket));
+        }
+    }
+
+    fn begin_prepare(&mut self, new: &ModelShape, carry: &CarryOver) -> Option<u64> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let model = self.models.get_mut(&new.model)?;
+        let (shape, carry) = (new.clone(), carry.clone());
+        model.next = Some(Prepared { ticket, shape, carry, rows: Rows::new(), complete: false });
+        Some(ticket)
+    }
+
+    /// Prepares the rows after an id. Returns the last one; `None` if there is nothing left to do.
+    fn prepare_some(&mut self, model: &str, ticket: u64, after: &str) -> Option<Arc<str>> {
+        let model = self.models.get_mut(model)?;
+        let next = model.next.as_mut().filter(|next| next.ticket == ticket)?;
+        let rows = model.rows.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).take(ROWS_AT_ONCE);
+        let mut last = None;
+        for (id, row) in rows {
+            let mut row = Arc::clone(row);
+            Arc::make_mut(&mut row).carry(&next.carry, next.shape.version);
+            next.rows.insert(Arc::clone(id), row);
+            last = Some(Arc::clone(id));
+        }
+        next.complete = last.is_none();
+        last
+    }
+
+    fn is_prepared(&self, model: &str, ticket: u64) -> bool {
+        let next = self.models.get(model).and_then(|model| model.next.as_ref());
+        next.is_some_and(|next| next.ticket == ticket && next.complete)
+    }
+}
+
+/// Prepares a change of a model beside the changes of others; see [`crate::ModelStore::prepare`].
+pub async fn prepare_instances(instances: &Mutex<Instances>, new: &ModelShape, carry: &CarryOver) -> u64 {
+    /// Takes it back if the caller goes away.
+    struct Unfinished<'a>(&'a Mutex<Instances>, &'a str, u64);
+    impl Drop for Unfinished<'_> {
+        fn drop(&mut self) {
+            let Unfinished(instances, model, ticket) = self;
+            let mut instances = locked(instances);
+            if !instances.is_prepared(model, *ticket) {
+                instances.discard(model, *ticket);
+            }
+        }
+    }
+    let Some(ticket) = locked(instances).begin_prepare(new, carry) else { return 0 };
+    let _unfinished = Unfinished(instances, &new.model, ticket);
+    let mut after: Arc<str> = "".into();
+    loop {
+        let step = locked(instances).prepare_some(&new.model, ticket, &after);
+        match step {
+            Some(last) => after = last,
+            None => return if locked(instances).is_prepared(&new.model, ticket) { ticket } else { 0 },
+        }
+        yield_now().await;
+    }
+}
+
+/// What a panic of an earlier holder left is whole: changes are made last, in one step.
+fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> {
+    instances.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Model {
+    /// Brings what an event changed over to the version that is prepared.
+    fn follow(&mut self, event: &Event) {
+        let (Some(next), Some(id)) = (&mut self.next, &event.instance) else { return };
+        match self.rows.get_key_value(id.as_str()) {
+            Some((id, row)) => {
+                let mut row = Arc::clone(row);
+                Arc::make_mut(&mut row).carry(&next.carry, next.shape.version);
+                next.rows.insert(Arc::clone(id), row);
+            }
+            None => drop(next.rows.remove(id.as_str())),
+        }
+    }
+}
+
+impl Change {
+    fn of(event: &Event) -> Result<Change> {
+        if event.kind == EventKind::InstanceDeleted {
+            return Ok(Change::Remove);
+        }
+        let text = event.data.clone().ok_or_else(|| invalid(event, format!("`{}` without data", event.kind)))?;
+        let data = text.to_value().map_err(|error| invalid(event, "data that is no JSON".into()).because(error))?;
+        Ok(Change::Put { data: Arc::new(data), text })
+    }
+
+    fn make(self, event: &Event, rows: &mut Rows) {
+        let Some(id) = &event.instance else { return };
+        match self {
+            Change::Remove => drop(rows.remove(id.as_str())),
+            Change::Put { data, text } => {
+                let before = rows.get(id.as_str()).filter(|_| event.kind == EventKind::InstanceUpdated);
+                let instance = Instance {
+                    id: id.clone(),
+                    model: event.model.clone(),
+                    model_version: event.model_version,
+                    revision: event.revision,
+                    position: event.position,
+                    created_at: before.map_or(event.time, |row| row.instance().created_at),
+                    updated_at: event.time,
+                    data: text,
+                };
+                rows.insert(id.as_str().into(), Arc::new(Row::of(instance, data)));
+            }
+        }
+    }
+}
+
+fn invalid(event: &Event, message: String) -> DriverError {
+    DriverError::new(ErrorKind::Invalid, "apply", message).with("position", event.position)
+}

@@ -1,0 +1,140 @@
+//! Queries over the instances of one model in memory: filters, sorts and pages as [`crate::compare`] means them, within
+//! their budget.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use serde_json::{Map, Value};
+
+use crate::budget::Budget;
+use crate::carry_over::CarryOver;
+use crate::compare::{compare, lookup, matches_within, order};
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::json::{Json, JsonError};
+use crate::model_store::{Condition, Instance, InstancePage, InstanceQuery};
+use crate::{Exceeded, PAGE_BYTES_MAX};
+
+/// The instances of one model, by id.
+pub type Rows = BTreeMap<Arc<str>, Arc<Row>>;
+
+/// One instance. Its data is kept as text and, parsed, beside it: filters and sorts look at the tree, clients get the
+/// text.
+#[derive(Clone, Debug)]
+pub struct Row {
+    instance: Instance,
+    data: Arc<Value>,
+}
+
+impl Row {
+    /// Reads the instance's data.
+    pub fn new(instance: Instance) -> Result<Row, JsonError> {
+        let data = Arc::new(instance.data.to_value()?);
+        Ok(Row { instance, data })
+    }
+
+    /// An instance with its data, which is that of its text.
+    pub(crate) fn of(instance: Instance, data: Arc<Value>) -> Row {
+        Row { instance, data }
+    }
+
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Brings the data over to a version of the model; nothing happens if it stays as it is.
+    pub fn carry(&mut self, carry: &CarryOver, version: u64) {
+        let Value::Object(data) = &*self.data else { return };
+        let mut data: Map<String, Value> = data.clone();
+        if carry.apply(&mut data) {
+            let data = Value::Object(data);
+            self.instance.data = Json::from_value(&data);
+            self.instance.model_version = version;
+            self.data = Arc::new(data);
+        }
+    }
+}
+
+/// A page of rows; see [`crate::ModelStore::query`].
+pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+    let cursor = Cursor::decode(model, query)?;
+    let over = |limit: Exceeded| limit.into_error("query");
+    let mut rows = matching(rows, &query.filter, budget).await.map_err(over)?;
+    // Comparisons that the sort needs, at most.
+    let comparisons = rows.len() as u64 * u64::from(rows.len().checked_ilog2().unwrap_or(0) + 1);
+    budget.charge(comparisons * query.sort.len() as u64).map_err(over)?;
+    // Rows come by id, and the sort keeps that order among equals.
+    rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
+    let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
+    let limit = query.limit.max(1) as usize;
+    let mut bytes = 0;
+    let fits = rows[start..].iter().take(limit).take_while(|row| {
+        let first = bytes == 0;
+        bytes += row.instance.data.len();
+        first || bytes <= PAGE_BYTES_MAX
+    });
+    let end = start + fits.count();
+    let more = end < rows.len();
+    let page = &rows[start..end];
+    let next = page.last().filter(|_| more).map(|row| {
+        let keys = query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
+        Cursor { keys, id: row.instance.id.clone() }.encode(model, query)
+    });
+    Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next: next.transpose()? })
+}
+
+/// How many rows match; see [`crate::ModelStore::count`].
+pub async fn count_rows(rows: &Rows, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    let matching = matching(rows, filter, budget).await.map_err(|limit| limit.into_error("count"))?;
+    Ok(matching.len() as u64)
+}
+
+/// Steps after which a read lets others have the thread. A dropped read ends there.
+const STEPS_AT_ONCE: u64 = 50_000;
+
+/// Rows that match, by id.
+async fn matching(rows: &Rows, filter: &[Condition], budget: &Budget) -> Result<Vec<Arc<Row>>, Exceeded> {
+    budget.start();
+    let mut matching = Vec::new();
+    let mut yielded = budget.steps();
+    for row in rows.values() {
+        if budget.steps() - yielded > STEPS_AT_ONCE {
+            yielded = budget.steps();
+            yield_now().await;
+        }
+        if budget.charge(1).and_then(|()| matches_within(&row.data, filter, budget))? {
+            budget.hold(size_of::<Arc<Row>>())?;
+            matching.push(Arc::clone(row));
+        }
+    }
+    Ok(matching)
+}
+
+/// Lets others have the thread once, whatever runs the future.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn is_at_or_before(row: &Row, cursor: &Cursor, query: &InstanceQuery) -> bool {
+    query
+        .sort
+        .iter()
+        .zip(&cursor.keys)
+        .map(|(key, value)| {
+            compare(lookup(&row.data, &key.path), Some(value).filter(|value| !value.is_null()), key.descending)
+        })
+        .find(|ordering| ordering.is_ne())
+        .unwrap_or_else(|| row.instance.id.cmp(&cursor.id))
+        != Ordering::Greater
+}
