@@ -150,8 +150,7 @@ fn in_runtime<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, String
 }
 
 fn digest(path: &Path) -> Result<String, String> {
-    let bytes =
-        std::fs::read(path).map_err(|error| format!("plugin `{}` cannot be read: {error}", path.display()))?;
+    let bytes = std::fs::read(path).map_err(|error| format!("plugin `{}` cannot be read: {error}", path.display()))?;
     Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -18,6 +18,8 @@ const LINKED: &[Driver] = &[
     snaphook_sqlite::DRIVER,
     snaphook_stdout::DRIVER,
     snaphook_remote::DRIVER,
+    snaphook_http::DRIVER,
+    snaphook_crud::DRIVER,
 ];
 
 /// All drivers that a configuration may name.
@@ -128,8 +130,7 @@ impl Registered {
         match &self.code {
             Code::Linked(driver) => Opened::open(driver, store, context).await,
             Code::Library(file, index) => {
-                let plugin =
-                    file.load().map_err(|error| DriverError::new(ErrorKind::Unavailable, "open", error))?;
+                let plugin = file.load().map_err(|error| DriverError::new(ErrorKind::Unavailable, "open", error))?;
                 plugin.open(*index, store, context).await
             }
         }
@@ -201,9 +202,9 @@ mod tests {
             [
                 "config.toml:6: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: \
                  `memory` (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, \
-                 error), `stdout` (error), `remote` (secure, event, model, error)",
+                 error), `stdout` (error), `remote` (secure, event, model, error), `http` (error), `crud` (model)",
                 "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
-                 `memory`, `file`, `sqlite`, `remote`",
+                 `memory`, `file`, `sqlite`, `remote`, `crud`",
             ]
         );
     }

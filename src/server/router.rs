@@ -21,8 +21,8 @@ use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{
-    backup, errors, event, events, health, hooks, import, instances, jobs, models, plugins, problem_document, rebuild, secrets,
-    seen, sites,
+    backup, errors, event, events, health, hooks, import, instances, jobs, models, plugins, problem_document, rebuild,
+    secrets, seen, sites,
 };
 use crate::memory::allocator;
 

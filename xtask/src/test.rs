@@ -49,7 +49,9 @@ pub(crate) fn run(args: &[String]) -> Result {
 
     section("packages of npm");
     if let Err(reason) = needs::javascript_packages() {
-        skipped.push(format!("tests of bundles, of packages in hooks and of the JavaScript SDK: {reason}"));
+        skipped.push(format!(
+            "tests of bundles, of packages in hooks, of the JavaScript SDK and of json-server: {reason}"
+        ));
     }
 
     section("programs that tests run");

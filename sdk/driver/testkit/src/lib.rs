@@ -26,6 +26,7 @@ pub mod model;
 pub mod names;
 pub mod nodes;
 mod opener;
+pub mod peer;
 pub mod prepare;
 pub mod query;
 pub mod sample;

@@ -1,0 +1,175 @@
+//! The driver's settings.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
+use snaphook_driver_peer::Method;
+
+use crate::record::Fields;
+use crate::template::Template;
+
+pub(crate) const URL_EXPECTED: &str = "the address that all paths follow, such as `https://api.example.com/v1`";
+pub(crate) const PATHS_EXPECTED: &str = "a table of paths such as `create = '/{model}'`, `update = '/{model}/{id}'`, `delete = '/{model}/{id}'`, `list = '/{model}'`";
+pub(crate) const METHODS_EXPECTED: &str =
+    "a table of methods such as `create = 'POST'`, `update = 'PUT'`, `delete = 'DELETE'`";
+pub(crate) const ID_EXPECTED: &str = "the name of the field that contains the id";
+pub(crate) const FIELDS_EXPECTED: &str = "a table of field names such as `revision = 'version'`, for model_version, revision, position, created_at, updated_at, data";
+pub(crate) const STATE_EXPECTED: &str = "the path of a folder such as `data/crud`";
+pub(crate) const TIMEOUT_EXPECTED: &str = "a number of seconds from 1 to 600";
+
+/// What stands below `driver = 'crud'`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrudConfig {
+    /// All paths follow this address.
+    pub url: String,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    #[serde(default)]
+    pub paths: PathsConfig,
+    #[serde(default)]
+    pub methods: MethodsConfig,
+    /// The field that contains the id.
+    #[serde(default = "id")]
+    pub id: String,
+    /// Names of the other fields in the peer's records.
+    #[serde(default)]
+    pub fields: FieldsConfig,
+    /// The folder with the journal. It is made, with its parents, if it is not there.
+    #[serde(default = "state")]
+    pub state: String,
+    /// Seconds that one request may take.
+    #[serde(default = "timeout")]
+    pub timeout: u64,
+}
+
+/// Paths with `{model}` and `{id}` in them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathsConfig {
+    pub create: String,
+    pub update: String,
+    pub delete: String,
+    /// Empty: the peer has no lists.
+    pub list: String,
+}
+
+/// The methods of the requests.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MethodsConfig {
+    pub create: String,
+    pub update: String,
+    pub delete: String,
+    pub list: String,
+}
+
+/// Names of the fields of an instance. An empty one is left out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FieldsConfig {
+    pub model_version: String,
+    pub revision: String,
+    pub position: String,
+    pub created_at: String,
+    pub updated_at: String,
+    /// `None`: the members of the data are fields of the record.
+    pub data: Option<String>,
+}
+
+impl Default for PathsConfig {
+    fn default() -> Self {
+        let (all, one) = ("/{model}".to_owned(), "/{model}/{id}".to_owned());
+        PathsConfig { create: all.clone(), update: one.clone(), delete: one, list: all }
+    }
+}
+
+impl Default for MethodsConfig {
+    fn default() -> Self {
+        let [create, update, delete, list] = ["POST", "PUT", "DELETE", "GET"].map(str::to_owned);
+        MethodsConfig { create, update, delete, list }
+    }
+}
+
+impl Default for FieldsConfig {
+    fn default() -> Self {
+        let [model_version, revision, position, created_at, updated_at] =
+            ["_model_version", "_revision", "_position", "_created_at", "_updated_at"].map(str::to_owned);
+        FieldsConfig { model_version, revision, position, created_at, updated_at, data: None }
+    }
+}
+
+fn id() -> String {
+    "id".into()
+}
+
+fn state() -> String {
+    "data/crud".into()
+}
+
+fn timeout() -> u64 {
+    snaphook_driver_peer::TIMEOUT_DEFAULT.as_secs()
+}
+
+/// One request: its method and its path.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: Template,
+}
+
+/// The requests that the peer takes.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) create: Call,
+    pub(crate) update: Call,
+    pub(crate) delete: Call,
+    pub(crate) list: Option<Call>,
+}
+
+impl CrudConfig {
+    /// Reads the settings and checks what the parts below do not.
+    pub(crate) fn new(context: &OpenContext) -> Result<CrudConfig> {
+        let config: CrudConfig = context.settings()?;
+        if config.state.is_empty() {
+            return Err(wrong(format!("`state` is empty, expected {STATE_EXPECTED}")));
+        }
+        if !(1..=600).contains(&config.timeout) {
+            return Err(wrong(format!("`timeout` is {}, expected {TIMEOUT_EXPECTED}", config.timeout)));
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    pub(crate) fn calls(&self) -> Result<Calls> {
+        let CrudConfig { paths, methods, .. } = self;
+        let call = |name: &str, method: &str, path: &str, has_id: bool| -> Result<Call> {
+            let is_word = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
+            let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| is_word);
+            let method = method.ok_or_else(|| wrong(format!("`methods.{name}` is no method such as `POST`")))?;
+            let path = Template::parse(path, has_id).map_err(|reason| wrong(format!("`paths.{name}` {reason}")))?;
+            Ok(Call { method, path })
+        };
+        Ok(Calls {
+            create: call("create", &methods.create, &paths.create, false)?,
+            update: call("update", &methods.update, &paths.update, true)?,
+            delete: call("delete", &methods.delete, &paths.delete, true)?,
+            list: match paths.list.as_str() {
+                "" => None,
+                path => Some(call("list", &methods.list, path, false)?),
+            },
+        })
+    }
+
+    pub(crate) fn fields(&self) -> Result<Fields> {
+        Fields::new(&self.id, &self.fields).map_err(wrong)
+    }
+}
+
+fn wrong(message: String) -> DriverError {
+    DriverError::new(ErrorKind::Config, "open", message)
+}

@@ -1,0 +1,40 @@
+//! Failed runs sent to a log collector: one POST per batch, a JSON array of records.
+//!
+//! A record is durable in a buffer on disk when `record` returns; a background task sends what is there, in order, and
+//! retries while the collector cannot take it. A batch may be sent twice, after a crash or when a response is lost: the
+//! collector tells by a record's `id`. Records cannot be read back.
+
+mod buffer;
+mod config;
+mod dead_letter;
+mod error;
+mod fault;
+mod lock;
+mod sender;
+mod writer;
+
+use std::sync::Arc;
+
+use snaphook_driver::{Driver, ErrorStore, OpenContext, OpenFuture, Setting, SettingKind};
+
+pub use config::HttpConfig;
+pub use error::HttpErrorStore;
+
+/// The driver `http`.
+pub const DRIVER: Driver = Driver {
+    name: "http",
+    settings: &[
+        Setting::required("url", SettingKind::Text, config::URL_EXPECTED),
+        Setting::optional("token", SettingKind::Secret, "a token, sent as `Authorization: Bearer`"),
+        Setting::with_default("buffer", SettingKind::Text, config::BUFFER_EXPECTED, "\"data/errors-http\""),
+        Setting::with_default("buffer-bytes", SettingKind::Number, config::BUFFER_BYTES_EXPECTED, "268435456"),
+        Setting::with_default("batch", SettingKind::Number, config::BATCH_EXPECTED, "100"),
+        Setting::with_default("timeout", SettingKind::Number, config::TIMEOUT_EXPECTED, "30"),
+    ],
+    secure: None,
+    event: None,
+    model: None,
+    error: Some(|context: OpenContext| -> OpenFuture<dyn ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(HttpErrorStore::open(&context)?) as _) })
+    }),
+};

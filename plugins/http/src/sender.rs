@@ -1,0 +1,195 @@
+//! The background task that delivers: the oldest batch first, until the collector has taken it.
+//!
+//! A collector that fails is retried with exponential backoff. A record that it rejects goes to the dead letters; of a
+//! rejected batch each record is sent alone, so that one bad record takes no others with it. Statuses that are about the
+//! address or the token (401, 403, 404, …) and redirects count as failures, since every record would meet them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use snaphook_driver_peer::{Backoff, Method, Peer};
+use tokio::sync::Notify;
+use tokio::sync::watch;
+
+use crate::buffer::{Batch, Buffer};
+use crate::dead_letter::DeadLetters;
+
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Longest pause that a collector may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Bytes of one request, unless a single record has more.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a response that are read for a message.
+const RESPONSE_BYTES_MAX: usize = 4096;
+
+/// Delivers what a buffer has.
+pub(crate) struct Sender {
+    pub(crate) buffer: Arc<Buffer>,
+    pub(crate) peer: Peer,
+    pub(crate) batch: usize,
+    /// Told when the buffer has something new.
+    pub(crate) written: Arc<Notify>,
+    pub(crate) outage: Arc<Outage>,
+}
+
+/// Since when, and why, nothing is delivered.
+#[derive(Default)]
+pub(crate) struct Outage(Mutex<Option<(Instant, String)>>);
+
+impl Outage {
+    pub(crate) fn get(&self) -> Option<(Instant, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, outage: Option<(Instant, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = outage;
+    }
+}
+
+/// What became of a batch.
+enum Outcome {
+    Taken,
+    /// The records are at fault.
+    Rejected(String),
+    /// The collector, the address or this machine is at fault.
+    Failed(String, Option<Duration>),
+}
+
+impl Sender {
+    /// Runs until `closing` says so: then what waits is sent as long as that works.
+    pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
+        let dead_letters = DeadLetters::new(self.buffer.folder());
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+        // Up to there, records are sent one by one.
+        let mut alone_until = None;
+        let mut is_rejecting = false;
+        loop {
+            let buffer = Arc::clone(&self.buffer);
+            let count = if alone_until.is_some() { 1 } else { self.batch };
+            let batch = match blocking(move || buffer.first(count, BATCH_BYTES_MAX)).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) if *closing.borrow() => return,
+                Ok(None) => {
+                    tokio::select! {
+                        () = self.written.notified() => {}
+                        _ = closing.changed() => {}
+                    }
+                    continue;
+                }
+                Err(reason) => {
+                    if !self.wait(reason, None, &mut backoff, &mut closing).await {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let end = batch.end;
+            let outcome = match self.send(&batch).await {
+                Outcome::Rejected(reason) if batch.records.len() > 1 => {
+                    tracing::debug!(reason, "a batch was rejected, its records are sent one by one");
+                    alone_until = Some(end);
+                    continue;
+                }
+                Outcome::Rejected(reason) => {
+                    if !std::mem::replace(&mut is_rejecting, true) {
+                        let file = dead_letters.path().display();
+                        tracing::error!(reason, %file, "a record was rejected for good and is kept in a file");
+                    }
+                    bury(&dead_letters, reason, batch).await
+                }
+                outcome => {
+                    is_rejecting &= !matches!(outcome, Outcome::Taken);
+                    outcome
+                }
+            };
+            let (reason, pause) = match outcome {
+                Outcome::Failed(reason, pause) => (reason, pause),
+                Outcome::Taken | Outcome::Rejected(_) => {
+                    let buffer = Arc::clone(&self.buffer);
+                    match blocking(move || buffer.sent(end)).await {
+                        Ok(()) => {
+                            if self.outage.get().is_some() {
+                                tracing::info!("errors are delivered again");
+                            }
+                            self.outage.set(None);
+                            backoff.reset();
+                            alone_until = alone_until.filter(|until| end < *until);
+                            continue;
+                        }
+                        Err(reason) => (reason, None),
+                    }
+                }
+            };
+            if !self.wait(reason, pause, &mut backoff, &mut closing).await {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, batch: &Batch) -> Outcome {
+        let body = format!("[{}]", batch.records.join(","));
+        let sent = self.peer.send(Method::POST, "", Some(body.into()), RESPONSE_BYTES_MAX).await;
+        let response = match sent {
+            Ok(response) => response,
+            Err(failure) => return Outcome::Failed(failure.to_string(), None),
+        };
+        match response.status {
+            200..300 => Outcome::Taken,
+            400 | 409 | 413 | 422 => Outcome::Rejected(response.complaint()),
+            _ => Outcome::Failed(response.complaint(), response.retry_after.map(|pause| pause.min(RETRY_AFTER_MAX))),
+        }
+    }
+
+    /// Waits before the next attempt. `false`: there is none, since the store is being closed.
+    async fn wait(
+        &self,
+        reason: String,
+        asked: Option<Duration>,
+        backoff: &mut Backoff,
+        closing: &mut watch::Receiver<bool>,
+    ) -> bool {
+        if *closing.borrow() {
+            return false;
+        }
+        let since = match self.outage.get() {
+            Some((since, _)) => since,
+            None => {
+                tracing::warn!(reason, "errors are not delivered, they wait in the buffer");
+                Instant::now()
+            }
+        };
+        self.outage.set(Some((since, reason)));
+        let pause = backoff.next_pause().max(asked.unwrap_or_default());
+        // One more attempt when the store is closed: the collector may be back.
+        let _ = tokio::time::timeout(pause, closing.changed()).await;
+        true
+    }
+}
+
+/// Puts the records of a batch into the dead letters.
+async fn bury(dead_letters: &DeadLetters, reason: String, batch: Batch) -> Outcome {
+    let path = dead_letters.path().to_owned();
+    let folder = path.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let added = blocking(move || {
+        let dead_letters = DeadLetters::new(&folder);
+        for record in &batch.records {
+            if !dead_letters.add(&reason, record)? {
+                return Ok(Outcome::Failed(format!("{reason}; `{}` is full, move it away", path.display()), None));
+            }
+        }
+        Ok(Outcome::Rejected(reason))
+    });
+    added.await.unwrap_or_else(|reason| Outcome::Failed(reason, None))
+}
+
+/// Work with files; an error as text.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| format!("the buffer cannot be used: {error}")),
+        Err(error) => Err(format!("the buffer cannot be used: {error}")),
+    }
+}

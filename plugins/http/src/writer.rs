@@ -1,0 +1,63 @@
+//! The thread that writes to the buffer: one sync for all records that wait at the same moment.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use snaphook_driver::Result;
+use tokio::sync::{Notify, oneshot};
+
+use crate::buffer::Buffer;
+use crate::fault::closed;
+
+/// Records of one sync.
+const TOGETHER_MAX: usize = 1000;
+
+type Job = (String, oneshot::Sender<Result<()>>);
+
+/// The thread, until it is closed or dropped.
+pub(crate) struct Writer {
+    running: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
+}
+
+impl Writer {
+    /// `written` is told when there is something to send.
+    pub(crate) fn start(buffer: Arc<Buffer>, written: Arc<Notify>) -> Writer {
+        let (sender, receiver) = channel();
+        let thread = std::thread::spawn(move || run(&buffer, &written, &receiver));
+        Writer { running: Mutex::new(Some((sender, thread))) }
+    }
+
+    /// Returns when the record is on disk.
+    pub(crate) async fn write(&self, record: String) -> Result<()> {
+        let (answer, written) = oneshot::channel();
+        let sender =
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(sender, _)| sender.clone());
+        let sent = sender.is_some_and(|sender| sender.send((record, answer)).is_ok());
+        match sent {
+            true => written.await.unwrap_or_else(|_| Err(closed("record"))),
+            false => Err(closed("record")),
+        }
+    }
+
+    /// Waits until what was given is written.
+    pub(crate) async fn close(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((sender, thread)) = running {
+            drop(sender);
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn run(buffer: &Buffer, written: &Notify, jobs: &Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        let (records, answers): (Vec<_>, Vec<_>) =
+            std::iter::once(first).chain(jobs.try_iter().take(TOGETHER_MAX - 1)).unzip();
+        for (answer, result) in answers.into_iter().zip(buffer.append(&records)) {
+            // Nobody may be waiting any more; the record is there all the same.
+            let _ = answer.send(result);
+        }
+        written.notify_one();
+    }
+}
