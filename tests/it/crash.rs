@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use self::ledger::{Attempt, Ledger, Outcome, What, events_after};
 use crate::chance::Chance;
+use crate::plugins;
 use crate::support::{Client, DriverHost, PATIENCE, Response, Server, ServerOptions, eventually, list};
 
 const WRITERS: usize = 16;
@@ -59,6 +60,14 @@ fn nothing_is_lost_in_a_driver_host() {
             host = host.take().map(DriverHost::kill_and_restart);
         }
     });
+}
+
+/// The same with every store in a library.
+#[test]
+fn nothing_is_lost_in_libraries() {
+    if let Some(folder) = plugins::folder(&["sqlite", "file"]) {
+        kill(6, &plugins::table(folder.path()), |_| ());
+    }
 }
 
 /// The tables of all four stores.

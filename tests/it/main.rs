@@ -28,6 +28,7 @@ mod native;
 mod numbers;
 mod other_drivers;
 mod peer;
+mod plugins;
 mod query_bounds;
 mod rest_events;
 mod rest_general;
