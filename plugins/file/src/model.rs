@@ -14,8 +14,9 @@ mod state;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use snaphook_driver::{
@@ -54,8 +55,8 @@ struct Shared {
     work: Condvar,
     /// That thread is to end.
     stopping: AtomicBool,
-    /// What is left is written by whoever closes the store.
-    closing: AtomicBool,
+    /// What is left is written by whoever closes the store, until then.
+    closing: OnceLock<Instant>,
 }
 
 /// What the calls that change something have for themselves.
@@ -113,7 +114,7 @@ impl FileModelStore {
             garbage: Mutex::new(garbage),
             work: Condvar::new(),
             stopping: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            closing: OnceLock::new(),
         });
         let flusher = std::thread::Builder::new().name("file-models".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -158,12 +159,18 @@ fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
     }
 }
 
+/// How long a store that is closed writes files. The journals have what is left, and the next start reads them.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// Brings the files up to date, and notes that they are.
 fn close(shared: &Shared) -> Result<()> {
-    shared.closing.store(true, Ordering::Release);
+    let deadline = *shared.closing.get_or_init(|| Instant::now() + CLOSE_MAX);
     let Some(mut writer) = locked(&shared.writer).take() else { return Ok(()) };
     let mut cycle = Cycle::begin(&mut writer, &locked(&shared.instances))?;
-    cycle.write(shared)?;
+    if let Err(error) = cycle.write(shared) {
+        let is_late = Instant::now() >= deadline;
+        return if is_late { Ok(()) } else { Err(error) };
+    }
     cycle.state.closed = Some(load::summary(&locked(&shared.instances)));
     cycle.finish(shared)
 }

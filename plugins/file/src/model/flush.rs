@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snaphook_driver::{DriverError, ErrorKind, Instances, Position, Result, Row};
 
@@ -270,9 +270,10 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Looks something up, with the checkpoint that it is as of. An error once the thread is to end.
+    /// Looks something up, with the checkpoint that it is as of. An error once nothing more is to be written.
     fn look<T>(&self, look: impl FnOnce(&Instances) -> T) -> Result<(T, Position)> {
-        if self.is_stopping() && !self.closing.load(Ordering::Acquire) {
+        let may_write = self.closing.get().map_or(!self.is_stopping(), |deadline| Instant::now() < *deadline);
+        if !may_write {
             return Err(DriverError::new(ErrorKind::Unavailable, "flush", "the store is about to be closed"));
         }
         let instances = locked(&self.instances);
