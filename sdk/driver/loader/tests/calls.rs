@@ -16,8 +16,11 @@ use support::{driver_file, hostile};
 /// Until something is given up that should be there at once, on a machine that does other things.
 const LONG: Duration = Duration::from_secs(20);
 
-/// The deadline of calls that are not answered in time.
-const SHORT: Duration = Duration::from_millis(200);
+/// The deadline where some calls are not answered in time; the others are, also on a machine that does other things.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The deadline where none is answered in time.
+const VERY_SHORT: Duration = Duration::from_millis(200);
 
 fn file(test: &str) -> PathBuf {
     // A library of its own for each test: what one releases is released in its library.
@@ -116,7 +119,7 @@ async fn answers_to_no_call() {
 async fn late_answers() {
     let plugin = load("late", SHORT);
     let store = secure(&plugin).await;
-    let message = "the plugin `h` did not answer the call within 200ms";
+    let message = "the plugin `h` did not answer the call within 1s";
     assert_error(store.get("later").await.unwrap_err(), ErrorKind::Unavailable, message);
     assert_error(store.put("later", b"", None).await.unwrap_err(), ErrorKind::Uncertain, message);
     let faults = plugin.faults();
@@ -200,7 +203,7 @@ async fn a_function_that_does_not_return() {
         match (name, blocked.await.unwrap()) {
             ("answer-first", result) => assert_eq!(result.unwrap(), None),
             (_, result) => {
-                let message = "the plugin `h` did not return from the call within 200ms";
+                let message = "the plugin `h` did not return from the call within 1s";
                 assert_error(result.unwrap_err(), ErrorKind::Unavailable, message);
             }
         }
@@ -213,7 +216,7 @@ async fn a_function_that_does_not_return() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn functions_that_hold_all_threads() {
-    let plugin = load("exhausted", SHORT);
+    let plugin = load("exhausted", VERY_SHORT);
     let store = secure(&plugin).await;
     let refused = loop {
         let calls: Vec<_> = (0..32)
@@ -242,7 +245,8 @@ async fn functions_that_hold_all_threads() {
     let other = load("exhausted", LONG);
     secure(&other).await.get("release").await.unwrap();
     until(&plugin, |faults| faults.stuck == 0 && faults.unanswered == 0).await;
-    assert_eq!(store.get("fine").await.unwrap(), None);
+    // The threads are there again.
+    secure(&plugin).await.close().await.unwrap();
     store.close().await.unwrap();
 }
 
@@ -275,7 +279,7 @@ async fn waiting_and_cancelling() {
     let plugin = Plugin::load(&driver_file("memory"), Deadlines { call: SHORT, whole: LONG }).unwrap();
     let store = event(&plugin).await;
     let query = EventQuery { after: 0, limit: 1, filter: EventFilter::default() };
-    let page = store.read(&query, Some(4 * SHORT)).await.unwrap();
+    let page = store.read(&query, Some(2 * SHORT)).await.unwrap();
     assert!(page.events.is_empty());
     let waiting = tokio::spawn({
         let (store, query) = (Arc::clone(&store), query.clone());

@@ -1,4 +1,5 @@
 //! The functions of the descriptor as a server calls them, with a driver that panics and waits.
+#![expect(unsafe_code, reason = "plays the server, which reads what the plugin passes")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,10 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
+type Answers = HashMap<u64, Vec<Result<Vec<u8>>>>;
+
 /// The answers to each call.
-static ANSWERS: Mutex<Option<HashMap<u64, Vec<Result<Vec<u8>>>>>> = Mutex::new(None);
+static ANSWERS: Mutex<Option<Answers>> = Mutex::new(None);
 static ANSWERED: Condvar = Condvar::new();
 
 extern "C" fn complete(call: u64, status: u32, response: Bytes) {
@@ -32,7 +35,7 @@ fn completion() -> Completion {
 
 /// The one answer to a call.
 fn answer(call: u64) -> Result<Vec<u8>> {
-    let is_missing = |answers: &mut Option<HashMap<_, _>>| !answers.as_ref().is_some_and(|all| all.contains_key(&call));
+    let is_missing = |answers: &mut Option<Answers>| !answers.as_ref().is_some_and(|all| all.contains_key(&call));
     let (mut answers, wait) = ANSWERED.wait_timeout_while(ANSWERS.lock().unwrap(), LONG, is_missing).unwrap();
     assert!(!wait.timed_out(), "call {call} is not answered");
     let answers = answers.as_mut().unwrap().get_mut(&call).unwrap();
