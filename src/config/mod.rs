@@ -29,8 +29,8 @@ pub use http_pattern::HttpPattern;
 pub use phase::Phase;
 pub use regular::read_regular;
 pub use settings::{
-    AuthMode, Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, ProcessGrant, ServerConfig,
-    V8Reset,
+    AuthMode, Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
+    ServerConfig, V8Reset,
 };
 pub use suggest::closest;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

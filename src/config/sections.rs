@@ -9,10 +9,11 @@ use serde_json::Map;
 
 use super::document::{Document, Section, Text};
 use super::error::ConfigError;
-use super::grants;
+use super::grants::{self, strings};
 use super::limits::{memory, timeout};
 use super::settings::{
-    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, ServerConfig, V8Reset,
+    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig,
+    V8Reset,
 };
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.

@@ -15,7 +15,9 @@ fn what_is_generated_is_current() {
         .file_descriptor_set();
     let folder = tempfile::tempdir().unwrap();
     prost_build::Config::new().out_dir(folder.path()).compile_fds(files.clone()).unwrap();
-    let code = std::fs::read(folder.path().join("snaphook.driver.v1.rs")).unwrap();
+    let code = std::fs::read_to_string(folder.path().join("snaphook.driver.v1.rs")).unwrap();
+    let code =
+        format!("//! Generated from `proto/driver.proto` by `tests/proto.rs`: do not edit.\n\n{code}").into_bytes();
     let mut description = files;
     // Comments make up most of it.
     description.file.iter_mut().for_each(|file| file.source_code_info = None);

@@ -16,6 +16,7 @@ mod service;
 
 /// The messages, generated from `proto/driver.proto` (`SNAPHOOK_BLESS=1 cargo test -p snaphook-driver --test proto`).
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, reason = "generated")]
+#[rustfmt::skip]
 pub mod proto;
 
 pub use client::{Client, Transport};

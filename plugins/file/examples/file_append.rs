@@ -1,7 +1,7 @@
 //! Measures this driver alone: durable appends with their applies, by batch size, point reads, a rebuild, and opening
 //! what that made.
 //!
-//! `cargo run --release -p snaphook-file --example append [FOLDER] [EVENTS] [BATCH]` prints one line per
+//! `cargo run --release -p snaphook-file --example file_append [FOLDER] [EVENTS] [BATCH]` prints one line per
 //! measurement. FOLDER is where the files go (a temporary folder in the working directory by default; in a memory file
 //! system nothing is durable and only the processor counts), EVENTS how many creations each batch size gets, BATCH the only
 //! batch size.
