@@ -8,8 +8,10 @@ use snaphook_driver::wire::Opened;
 use snaphook_remote::host::{Host, HostOptions};
 use tokio::net::TcpListener;
 
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
 use super::serve::{on_all_cores, stop_signal};
-use super::{Failure, Global, Result, output};
 use crate::drivers::HostedStores;
 
 /// Serve the stores of a configuration to other servers, over HTTP
@@ -82,6 +84,6 @@ async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(unbound)?;
     let address = listener.local_addr().map_err(unbound)?;
     let host = Host::new(listener, stores, options).map_err(|error| Failure::new(error.to_string()))?;
-    output::line(&format!("{scheme}://{address}"))?;
+    output::line(format!("{scheme}://{address}"))?;
     host.serve(stop).await.map_err(|error| Failure::new(format!("the host failed: {error}")))
 }

@@ -1,11 +1,11 @@
 //! `snaphook plugin`: the libraries with drivers.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Subcommand;
-use serde_json::Value;
+use snaphook_driver::json;
 
-use super::failure::Result;
+use super::failure::{Failure, Result};
 use super::global::Global;
 use super::output;
 use crate::drivers::{self, PluginInfo};
@@ -28,7 +28,8 @@ impl Plugin {
         let Plugin::List { json } = self;
         let plugins = drivers::plugins(&global.config()?)?;
         if *json {
-            return output::line(Value::from_iter([("items", serde_json::to_value(&plugins).unwrap_or_default())]));
+            let items = json::to_tree(&plugins).map_err(|error| Failure::new(error.to_string()))?;
+            return output::line(serde_json::json!({"items": items}));
         }
         if plugins.is_empty() {
             return output::line("no plugins");
@@ -45,7 +46,7 @@ fn line(plugin: &PluginInfo) -> String {
 }
 
 /// Inspects one library for [`drivers::plugins`]; the process ends after it.
-pub(super) fn inspect(file: &PathBuf) -> ! {
+pub(super) fn inspect(file: &Path) -> ! {
     let code = snaphook_driver_loader::answer_inspection(file);
     // Exit handlers of a library are none of ours.
     crate::hooks::engines::exit_at_once(u8::from(code != std::process::ExitCode::SUCCESS))

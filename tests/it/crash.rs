@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use self::ledger::{Attempt, Ledger, Outcome, What, events_after};
@@ -57,7 +58,7 @@ fn nothing_is_lost_in_a_driver_host() {
     let tables = stores(|_| format!("driver = 'remote'\nurl = '{url}'\nencoding = 'protobuf'"));
     kill(8, &tables, |round| {
         if round % 2 == 1 {
-            host = host.take().map(DriverHost::kill_and_restart);
+            host = host.take().map(|host| host.kill().restart());
         }
     });
 }
@@ -76,7 +77,7 @@ fn stores(settings: impl Fn(&str) -> String) -> String {
     ["secure", "event", "model", "error"].map(table).concat()
 }
 
-/// Kills a server so often. `meanwhile` is called before each kill.
+/// Kills a server so often. `meanwhile` is called while it is dead.
 fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
     let mut chance = Chance::new();
     let tables = format!("{tables}{GRANT}");
@@ -109,8 +110,10 @@ fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
         eventually("the writers write", || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(()));
         // Not to wait for anything: to die at some other moment than that of an answer.
         std::thread::sleep(more);
+        server.signal(Signal::KILL);
+        server.wait();
         meanwhile(round);
-        server = server.kill_and_restart();
+        server = server.restart_ended();
         for writer in writers {
             attempts.extend(writer.join().expect("a writer"));
         }

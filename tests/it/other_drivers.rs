@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, ServerOptions, create_orders, eventually};
+use crate::support::{DriverHost, Server, ServerOptions, create_orders, eventually, list};
 
 const INSTANCES: &str = "/models/order/instances";
 
@@ -44,6 +44,30 @@ fn everything_in_memory() {
     for file in ["events.db", "models.db", "errors.db", "secrets"] {
         assert!(!server.directory().join("data").join(file).exists(), "{file} was written");
     }
+}
+
+/// While a host is gone nothing is answered that is not so, and the server goes on by itself when it is back.
+#[test]
+fn a_driver_host_that_dies_and_comes_back() {
+    let host = DriverHost::start();
+    let stores = ["secure", "event", "model", "error"];
+    let table = |store| format!("[driver-{store}-storage]\ndriver = 'remote'\nurl = '{}'\n", host.url());
+    let server = start(&stores.map(table).concat());
+    let api = server.client();
+    create_orders(&api, "order");
+    api.post(INSTANCES, &json!({"id": "before", "data": {"name": "a"}})).expect(201);
+    let host = host.kill();
+    let answer = api.post(INSTANCES, &json!({"id": "meanwhile", "data": {"name": "b"}}));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let ready = api.get("/readyz").expect(503).json();
+    assert!(ready["stores"].to_string().contains("the host cannot be reached"), "{ready}");
+    let _host = host.restart();
+    eventually("it works again", || {
+        (api.post(INSTANCES, &json!({"id": "after", "data": {"name": "c"}})).status == 201).then_some(())
+    });
+    eventually("it is ready", || (api.get("/readyz").status == 200).then_some(()));
+    let ids: Vec<_> = list(&api, "order").iter().map(|instance| instance["id"].clone()).collect();
+    assert_eq!(ids, ["after", "before"], "{}", answer.text());
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Faults {
     pub(super) async fn around<T>(&self, method: Method, call: impl Future<Output = Result<T>>) -> Result<T> {
         let number = self.next();
         let fails = number % 1000 < self.per_thousand.load(Ordering::Relaxed);
-        let is_first = number / 1000 % 2 == 0;
+        let is_first = (number / 1000).is_multiple_of(2);
         if fails && is_first {
             return Err(DriverError::new(ErrorKind::Unavailable, method.name(), "it fails before it begins"));
         }

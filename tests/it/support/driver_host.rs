@@ -20,10 +20,14 @@ impl DriverHost {
         self.url.clone()
     }
 
-    /// The same stores at the same address.
-    pub(crate) fn kill_and_restart(mut self) -> DriverHost {
+    pub(crate) fn kill(mut self) -> DriverHost {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self
+    }
+
+    /// The same stores at the same address, by a new process.
+    pub(crate) fn restart(self) -> DriverHost {
         let address = self.url.trim_start_matches("http://").to_owned();
         DriverHost::start_at(Arc::clone(&self.directory), &address)
     }

@@ -9,7 +9,10 @@ const LAYERS: [&str; 8] = ["cli", "server", "engine", "hooks", "catalog", "drive
 /// Crates that belong to some places: their names, and the folders that may name them.
 const CRATES: [(&[&str], &[&str]); 8] = [
     // Requests of `wasi:http` are hyper's.
-    (&["axum", "hyper", "hyper_util"], &["src/server/", "src/hooks/engines/component/wasi_http.rs", "tests/"]),
+    (
+        &["axum", "hyper", "hyper_util"],
+        &["src/server/", "src/hooks/engines/component/wasi_http.rs", "plugins/remote/src/host/", "tests/"],
+    ),
     (&["clap", "indicatif"], &["src/cli/"]),
     (&["wasmtime", "wasmtime_wasi", "wasmtime_wizer"], &["src/hooks/"]),
     (&["oxc_parser", "oxc_transformer", "oxc_codegen", "oxc_semantic", "oxc_ast", "oxc_sourcemap"], &["src/hooks/"]),
