@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use snaphook_driver::{CarryOver, Event, Instance, ModelShape, Position, json};
 
-use crate::lock::sync_folder;
+use snaphook_driver::files::sync_folder;
 
 /// Bytes of calls that are always kept before the file is written anew.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
@@ -121,7 +121,7 @@ impl Journal {
         file.sync_all()?;
         fs::rename(&temporary, &self.path)?;
         (self.file, self.length, self.copied) = (file, length, length);
-        sync_folder(self.path.parent().unwrap_or(Path::new(".")))
+        sync_folder(self.path.parent().unwrap_or(Path::new("")))
     }
 }
 

@@ -9,9 +9,7 @@
 //! instance's last state is sent; different instances are sent at once.
 
 mod config;
-mod fault;
 mod journal;
-mod lock;
 mod model;
 mod record;
 mod remote;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use snaphook_driver::files::{FileLock, file_fault, unusable_file};
 use snaphook_driver::{
     Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
     Instances, ModelShape, ModelStore, OpenContext, Position, Result, Row, count_rows, moves_checkpoint,
@@ -19,9 +20,7 @@ use snaphook_driver::{
 use snaphook_driver_peer::Peer;
 
 use crate::config::CrudConfig;
-use crate::fault::{fault, unusable};
 use crate::journal::{Entry, Journal, Key};
-use crate::lock::Lock;
 use crate::remote::Remote;
 
 /// Records that are sent at once. Of one record, only one request is under way.
@@ -33,7 +32,7 @@ pub struct CrudModelStore {
     instances: Mutex<Instances>,
     work: tokio::sync::Mutex<Work>,
     path: std::path::PathBuf,
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 /// What the calls that write need, one at a time.
@@ -69,7 +68,7 @@ impl CrudModelStore {
             tracing::warn!("the token of the model storage crosses the network in the clear, use `https`");
         }
         let folder = context.path(&config.state);
-        let lock = Lock::take(&folder)?;
+        let lock = FileLock::take(&folder.join("lock"), &folder)?;
         let path = folder.join("journal");
         let (mut instances, mut owed, mut damage) = (Instances::default(), Owed::new(), None);
         let journal = Journal::open(path.clone(), |entry| {
@@ -77,7 +76,7 @@ impl CrudModelStore {
                 damage = take_up(entry, &mut instances, &mut owed).err();
             }
         });
-        let journal = journal.map_err(unusable(&path))?;
+        let journal = journal.map_err(unusable_file(&path))?;
         if let Some(error) = damage {
             return Err(error.with("path", path.display()));
         }
@@ -100,7 +99,7 @@ impl CrudModelStore {
         entry: Entry,
         make: impl FnOnce(&mut Instances),
     ) -> Result<()> {
-        let failed = fault(operation, &self.path);
+        let failed = file_fault(operation, &self.path);
         if !work.is_replay {
             self.bring(work, operation, &targets).await?;
         }
@@ -142,7 +141,7 @@ impl CrudModelStore {
         let touched: Vec<Key> = targets.keys().filter(|key| work.owed.get(*key) != Some(&true)).cloned().collect();
         if !touched.is_empty() {
             let touch = Entry::Touch(touched.clone());
-            work.journal.append(&[touch], true).map_err(fault(operation, &self.path))?;
+            work.journal.append(&[touch], true).map_err(file_fault(operation, &self.path))?;
             work.owed.extend(touched.into_iter().map(|key| (key, true)));
         }
         self.deliver(operation, deliveries, |_, result| result).await
@@ -165,7 +164,7 @@ impl CrudModelStore {
             return Ok(());
         }
         // In a replay, the journal says who is owed without a sync.
-        work.journal.sync().map_err(fault(operation, &self.path))?;
+        work.journal.sync().map_err(file_fault(operation, &self.path))?;
         let Work { owed, rejected, .. } = work;
         self.deliver(operation, deliveries, |key, result| {
             owed.remove(key);
@@ -336,7 +335,7 @@ impl ModelStore for CrudModelStore {
     }
 
     async fn close(&self) -> Result<()> {
-        self.work.lock().await.journal.sync().map_err(fault("close", &self.path))
+        self.work.lock().await.journal.sync().map_err(file_fault("close", &self.path))
     }
 
     async fn define(
@@ -388,7 +387,7 @@ impl ModelStore for CrudModelStore {
         }
         self.pay(work, "end_replay", |_| true).await?;
         if work.rejected.is_empty() {
-            work.journal.append(&[Entry::Clean], false).map_err(fault("end_replay", &self.path))?;
+            work.journal.append(&[Entry::Clean], false).map_err(file_fault("end_replay", &self.path))?;
         }
         let mut models: BTreeMap<&str, usize> = BTreeMap::new();
         work.rejected.iter().for_each(|(model, _)| *models.entry(model).or_default() += 1);
@@ -465,7 +464,7 @@ impl ModelStore for CrudModelStore {
         let targets = all.into_iter().map(|key| (key, None)).collect();
         self.bring(work, "reset", &targets).await?;
         let begin = Entry::Begin { log: Some(log.to_owned()), checkpoint: 0 };
-        work.journal.replace(std::iter::once(begin)).map_err(fault("reset", &self.path))?;
+        work.journal.replace(std::iter::once(begin)).map_err(file_fault("reset", &self.path))?;
         self.instances().reset(log);
         work.owed.clear();
         work.rejected.clear();

@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, RwLock};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use snaphook_driver::files::{FileLock, sync_folder};
 use snaphook_driver::{
     Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, Json, PAGE_BYTES_MAX, Result,
     json,
 };
 
 use crate::fault::{closed, fault, unusable, unwritable};
-use crate::folder::{clear, names_in, remove_if_there, sync_folder, write_durably};
+use crate::folder::{LOCK, clear, names_in, remove_if_there, write_durably};
 use crate::line;
-use crate::lock::Lock;
 use crate::marker;
 use crate::names::stem_of_any;
 use crate::task::{locked, off_thread};
@@ -34,7 +34,7 @@ const SUFFIX: &str = ".error.json";
 /// See the crate's documentation.
 pub struct FileErrorStore {
     records: Arc<Records>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 struct Records {
@@ -85,7 +85,7 @@ struct In {
 impl FileErrorStore {
     /// Opens the store in a folder, or makes it.
     pub fn open(folder: &Path) -> Result<Self> {
-        let lock = Lock::take(folder)?;
+        let lock = FileLock::take(&folder.join(LOCK), folder)?;
         if marker::read(folder, STORE)?.is_none() {
             marker::write(folder, STORE, None)?;
         }

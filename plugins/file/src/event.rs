@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 
 use async_trait::async_trait;
+use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, Event, EventPage, EventQuery, EventStore, Group, Holder,
     LogExport, LogRecord, Position, Result, Stream, new_log_identity,
@@ -33,8 +34,7 @@ use snaphook_driver::{
 use tokio::sync::watch;
 
 use crate::fault::{closed, fault, unusable};
-use crate::folder::clear;
-use crate::lock::Lock;
+use crate::folder::{LOCK, clear};
 use crate::marker;
 use crate::task::{locked, off_thread};
 use blobs::Blobs;
@@ -53,7 +53,7 @@ pub struct FileEventStore {
     identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 /// What work on other threads needs.
@@ -198,7 +198,7 @@ impl FileEventStore {
     }
 
     fn open_with(folder: &Path, segment_bytes: u64) -> Result<Self> {
-        let lock = Lock::take(folder)?;
+        let lock = FileLock::take(&folder.join(LOCK), folder)?;
         let marker = match marker::read(folder, STORE)? {
             Some(marker) => marker,
             None if segment::are_there(folder)? => return Err(segment::missing(folder)),

@@ -4,29 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use snaphook_driver::files::sync_folder;
+
 /// End of the names of files that are being written. What a crash leaves of them means nothing.
 pub(crate) const TEMPORARY: &str = ".new";
 
-/// Makes a folder and those above it, such that a power failure does not take them back.
-pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    // `a/.` cannot be made, `a` can.
-    let folder: &Path = &folder.components().collect::<PathBuf>();
-    let above = folder.parent().unwrap_or(Path::new(""));
-    make_folder(above)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
-        _ => {}
-    }
-    sync_folder(if above.as_os_str().is_empty() { Path::new(".") } else { above })
-}
-
-/// Makes what was created, renamed and removed in a folder last.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
+/// Name of the lock file in a store's folder.
+pub(crate) const LOCK: &str = "lock";
 
 /// Writes a file as a whole, durably: beside its place first, then renamed over it.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -36,7 +20,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        sync_folder(path.parent().unwrap_or(Path::new(".")))
+        sync_folder(path.parent().unwrap_or(Path::new("")))
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

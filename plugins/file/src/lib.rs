@@ -11,7 +11,6 @@ mod event;
 mod fault;
 mod folder;
 mod line;
-mod lock;
 mod marker;
 mod model;
 mod names;

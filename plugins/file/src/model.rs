@@ -19,13 +19,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
     Instances, ModelShape, ModelStore, Position, Result, count_rows, moves_checkpoint, prepare_instances, query_rows,
 };
 
 use crate::fault::{closed, fault};
-use crate::lock::Lock;
+use crate::folder::LOCK;
 use crate::marker;
 use crate::names::stem_of_any;
 use crate::task::{locked, off_thread};
@@ -40,7 +41,7 @@ const STORE: &str = "model store";
 pub struct FileModelStore {
     shared: Arc<Shared>,
     flusher: Mutex<Option<JoinHandle<()>>>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 /// What work on other threads needs.
@@ -102,7 +103,7 @@ fn number_of(folder: &str) -> u64 {
 impl FileModelStore {
     /// Opens the store in a folder, or makes it.
     pub fn open(folder: &Path) -> Result<Self> {
-        let lock = Lock::take(folder)?;
+        let lock = FileLock::take(&folder.join(LOCK), folder)?;
         if marker::read(folder, STORE)?.is_none() {
             marker::write(folder, STORE, None)?;
         }

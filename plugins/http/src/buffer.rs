@@ -10,10 +10,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use snaphook_driver::files::{FileLock, file_fault, sync_folder, unusable_file};
 use snaphook_driver::{DriverError, ErrorKind, Result};
-
-use crate::fault::{fault, unusable};
-use crate::lock::{Lock, sync_folder};
 
 /// Bytes after which the next file begins; so much that is delivered may still take disk space.
 const FILE_BYTES: u64 = 4 << 20;
@@ -25,7 +23,7 @@ pub(crate) struct Buffer {
     folder: PathBuf,
     bytes_max: u64,
     state: Mutex<State>,
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 /// Invariant: there is at least one file, and `sent` is at the beginning of a line of the first.
@@ -60,8 +58,8 @@ pub(crate) struct Place {
 impl Buffer {
     /// Opens the folder, makes it if it is not there, and cuts off what a crash left half written.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Buffer> {
-        let lock = Lock::take(folder)?;
-        let state = load(folder).map_err(unusable(folder))?;
+        let lock = FileLock::take(&folder.join("lock"), folder)?;
+        let state = load(folder).map_err(unusable_file(folder))?;
         Ok(Buffer { folder: folder.to_owned(), bytes_max, state: Mutex::new(state), _lock: lock })
     }
 
@@ -87,7 +85,9 @@ impl Buffer {
             (false, _) => Err(self.full()),
             (true, Ok(())) => Ok(()),
             // An error of a file cannot be cloned.
-            (true, Err(error)) => Err(fault("record", &self.folder)(io::Error::new(error.kind(), error.to_string()))),
+            (true, Err(error)) => {
+                Err(file_fault("record", &self.folder)(io::Error::new(error.kind(), error.to_string())))
+            }
         };
         fits.iter().map(result).collect()
     }

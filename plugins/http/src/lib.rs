@@ -8,8 +8,6 @@ mod buffer;
 mod config;
 mod dead_letter;
 mod error;
-mod fault;
-mod lock;
 mod sender;
 mod writer;
 

@@ -4,11 +4,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use snaphook_driver::Result;
+use snaphook_driver::{DriverError, ErrorKind, Result};
 use tokio::sync::{Notify, oneshot};
 
 use crate::buffer::Buffer;
-use crate::fault::closed;
 
 /// Records of one sync.
 const TOGETHER_MAX: usize = 1000;
@@ -60,4 +59,9 @@ fn run(buffer: &Buffer, written: &Notify, jobs: &Receiver<Job>) {
         }
         written.notify_one();
     }
+}
+
+/// A call to a store that was closed.
+fn closed(operation: &'static str) -> DriverError {
+    DriverError::new(ErrorKind::Unavailable, operation, "the store is closed").temporary(false)
 }

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, PAGE_BYTES_MAX, Result,
 };
 
 use crate::database::{Format, locked, off_thread, open_writer};
 use crate::fault::fault;
-use crate::lock::Lock;
+use crate::lock::lock;
 
 const FORMAT: Format = Format {
     name: "error store",
@@ -32,13 +33,13 @@ const FORMAT: Format = Format {
 pub struct SqliteErrorStore {
     /// One connection for all: failures are rare. `None` once closed.
     connection: Arc<Mutex<Option<Connection>>>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl SqliteErrorStore {
     /// Opens the store at `path`, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let lock = Lock::take(path)?;
+        let lock = lock(path)?;
         let connection = open_writer(path, &FORMAT)?;
         Ok(SqliteErrorStore { connection: Arc::new(Mutex::new(Some(connection))), lock: Mutex::new(Some(lock)) })
     }

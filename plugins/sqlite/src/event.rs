@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
     EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
@@ -23,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::database::{Format, Readers, locked, off_thread};
 use crate::fault::fault;
-use crate::lock::Lock;
+use crate::lock::lock;
 use append::Writer;
 use groups::Groups;
 use names::Names;
@@ -73,7 +74,7 @@ pub struct SqliteEventStore {
     identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 /// What work on other threads needs.
@@ -122,7 +123,7 @@ impl Shared {
 impl SqliteEventStore {
     /// Opens the log at `path`, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let lock = Lock::take(path)?;
+        let lock = lock(path)?;
         let mut writer = Writer::open(path, &FORMAT)?;
         writer.with(add_expiry).map_err(fault("open"))?;
         writer

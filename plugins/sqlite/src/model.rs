@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
     ModelShape, ModelStore, Position, Result, json,
@@ -32,7 +33,7 @@ use crate::checkpoint::Checkpointer;
 use crate::database::{Format, Readers, Turn, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lanes::Lanes;
-use crate::lock::Lock;
+use crate::lock::lock;
 use names::Names;
 use replay::Pending;
 use rows::Steps;
@@ -69,13 +70,13 @@ const INLINE_STEPS: u64 = 10_000;
 /// See the crate's documentation.
 pub struct SqliteModelStore {
     shared: Arc<Shared>,
-    lock: Mutex<Option<Lock>>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl SqliteModelStore {
     /// Opens the store at `path`, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let lock = Lock::take(path)?;
+        let lock = lock(path)?;
         let mut connection = open_writer(path, &FORMAT)?;
         let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
         connection.execute_batch(LOG).map_err(fault("open"))?;

@@ -16,6 +16,7 @@ mod error_store;
 mod event;
 mod event_store;
 mod export;
+pub mod files;
 mod group_state;
 mod instances;
 pub mod json;

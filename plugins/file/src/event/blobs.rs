@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use snaphook_driver::files::{make_folder, sync_folder};
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
 use crate::fault::{fault, unusable};
-use crate::folder::{clear, make_folder, names_in, sync_folder, write_durably};
+use crate::folder::{clear, names_in, write_durably};
 use crate::task::locked;
 
 /// The folder of blobs in that of the log.

@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use snaphook_driver::files::sync_folder;
 use snaphook_driver::{DriverError, ErrorKind, Position, Result, json, time};
 
 use super::Log;
 use super::at::write_all_at;
 use super::record::{Body, Head, LineOut, Scanned, Segment};
 use crate::fault::{fault, unusable, unwritable};
-use crate::folder::{names_in, sync_folder};
+use crate::folder::names_in;
 use crate::line::{self, End, Line};
 
 /// End of the names of segments.

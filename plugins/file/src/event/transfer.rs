@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use snaphook_driver::files::sync_folder;
 use snaphook_driver::{DriverError, EXPORT_BYTES, ErrorKind, Holder, LogExport, LogRecord, Position, Result};
 
 use super::groups::Groups;
@@ -14,7 +15,7 @@ use super::read::Lines;
 use super::record::{Body, EventOut, Held};
 use super::{Log, Shared};
 use crate::fault::{fault, unusable};
-use crate::folder::{remove_if_there, sync_folder, write_durably};
+use crate::folder::{remove_if_there, write_durably};
 use crate::task::off_thread;
 
 /// A file that is there while an import is under way.

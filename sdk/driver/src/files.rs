@@ -1,0 +1,95 @@
+//! What drivers that keep files share: folders that last, one process per store, and what errors of files mean.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{DriverError, ErrorKind, Result};
+
+/// Makes a folder and its parents. A power failure does not take them back.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    // `a/.` cannot be made, `a` can.
+    let folder: &Path = &folder.components().collect::<PathBuf>();
+    let parent = folder.parent().unwrap_or(Path::new(""));
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+        _ => {}
+    }
+    sync_folder(parent)
+}
+
+/// Makes what was created, renamed and removed in a folder durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// A closure for `map_err` that names the trait's method and the file.
+pub fn file_fault(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> DriverError {
+    move |error| {
+        let (kind, message) = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                (ErrorKind::Full, "the disk is full, make room")
+            }
+            io::ErrorKind::UnexpectedEof => (ErrorKind::Corrupt, "the file is shorter than it was"),
+            _ => (ErrorKind::Unavailable, "the file cannot be used"),
+        };
+        DriverError::new(kind, operation, message).with("path", path.display()).because(error)
+    }
+}
+
+/// The same while a store is opened: a file that cannot be used then is a fault of the configuration.
+pub fn unusable_file(path: &Path) -> impl Fn(io::Error) -> DriverError {
+    move |error| match file_fault("open", path)(error) {
+        error if error.kind() == ErrorKind::Unavailable => error.as_kind(ErrorKind::Config),
+        error => error,
+    }
+}
+
+/// Keeps other processes, and other stores of this one, away from a store. The kernel frees it when its holder ends, however
+/// it ends.
+#[derive(Debug)]
+pub struct FileLock {
+    file: File,
+}
+
+impl FileLock {
+    /// Makes the lock file, with its parent folders, and takes the lock. `store` is what messages name.
+    pub fn take(path: &Path, store: &Path) -> Result<FileLock> {
+        if let Some(folder) = path.parent() {
+            make_folder(folder).map_err(|error| {
+                DriverError::new(ErrorKind::Config, "open", "the folder cannot be made")
+                    .with("path", folder.display())
+                    .because(error)
+            })?;
+        }
+        let unwritable = |error: io::Error| {
+            DriverError::new(ErrorKind::Config, "open", "the folder of the store cannot be written")
+                .with("file", path.display())
+                .because(error)
+        };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unwritable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(FileLock { file }),
+            Err(TryLockError::WouldBlock) => Err(DriverError::new(
+                ErrorKind::Config,
+                "open",
+                "the store is in use, by another process or by another store of this one; give each its own `path`",
+            )
+            .with("path", store.display())),
+            Err(TryLockError::Error(error)) => Err(unwritable(error)),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a program that is being started from another thread has all files of this
+        // process for a moment, and with this one the lock.
+        let _ = self.file.unlock();
+    }
+}
