@@ -179,8 +179,12 @@ impl Shared {
     fn health(&self) -> Result<()> {
         std::fs::metadata(&self.folder).map_err(fault("health", &self.folder))?;
         if self.failed.load(Ordering::Acquire) {
-            self.writing("health", Writer::recover)?;
-            self.failed.store(false, Ordering::Release);
+            // Under the lock of the writer: an append that fails after this says so after this.
+            self.writing("health", |writer| {
+                writer.recover()?;
+                self.failed.store(false, Ordering::Release);
+                Ok(())
+            })?;
         }
         Ok(())
     }

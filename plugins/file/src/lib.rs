@@ -3,7 +3,7 @@
 //! Each store has a folder. Ground state: the log as lines of JSON (fsync at every batch), the recorded errors and the
 //! secrets as one file each, synced before they are answered. Derived: the instances as one file each, which the log can
 //! give back. A folder of events, models or errors is opened by one process at a time; a lock file sees to that.
-//! Everything that is not a secret has a checksum, so damage is noticed rather than served.
+//! Everything but secrets and blobs has a checksum, so damage is noticed rather than served.
 
 mod config;
 mod error;

@@ -4,8 +4,9 @@
 //! Files of lines only grow, one write per group of lines that belong together.
 //!
 //! A write that a crash interrupts leaves a line without its newline, or, after a power failure, zeros where the bytes
-//! were to be: that tail was never answered and is cut off. Anything else that does not fit is damage to what was
-//! stored: the file is not opened, since cutting there could lose it.
+//! were to be: that tail was never answered and is cut off. Where writes are not synced, a power failure may leave such
+//! zeros before whole lines too ([`Tail`]). Anything else that does not fit is damage to what was stored: the file is not
+//! opened, since cutting there could lose it.
 
 use std::fmt;
 use std::path::Path;
@@ -82,14 +83,25 @@ pub(crate) struct End {
     pub(crate) torn: u64,
 }
 
+/// What a crash may have left at the end of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing: the file was synced as a whole.
+    Whole,
+    /// A part of the last write: those before it were synced.
+    LastWrite,
+    /// Parts of several writes, in whatever order the kernel wrote the pages.
+    Writes,
+}
+
 /// Gives the lines of a file to `each`, in order. It returns whether the write that the line belongs to is complete with
 /// it, or what is wrong with the line.
 ///
-/// `grows`: whether this is the file that was written last, so that its tail may be torn.
+/// `tail` says what may be torn.
 pub(crate) fn walk<'a>(
     path: &Path,
     bytes: &'a [u8],
-    grows: bool,
+    tail: Tail,
     mut each: impl FnMut(Line<'a>) -> Result<bool, String>,
 ) -> Result<End> {
     let mut end = End::default();
@@ -99,7 +111,12 @@ pub(crate) fn walk<'a>(
         number += 1;
         if let Err(mismatch) = check(line) {
             let behind = &bytes[offset + length + 1..];
-            if grows && has_zeros(line) && !has_whole_line(behind) {
+            let is_torn = match tail {
+                Tail::Whole => false,
+                Tail::LastWrite => has_zeros(line) && !has_whole_line(behind),
+                Tail::Writes => has_zeros(line),
+            };
+            if is_torn {
                 return Ok(End { torn: bytes.len() as u64 - end.bytes, ..end });
             }
             return Err(damaged(path, number, offset, mismatch));
@@ -112,9 +129,8 @@ pub(crate) fn walk<'a>(
         }
     }
     // A newline that became something else: the line was written, and with it all before.
-    let tail = &bytes[offset..];
-    let lost_newline = tail.split_last().is_some_and(|(_, line)| check(line).is_ok());
-    if lost_newline || (!grows && end.bytes < bytes.len() as u64) {
+    let lost_newline = bytes[offset..].split_last().is_some_and(|(_, line)| check(line).is_ok());
+    if lost_newline || (tail == Tail::Whole && end.bytes < bytes.len() as u64) {
         return Err(damaged(path, number + 1, offset, "expected a whole line with a newline at its end"));
     }
     end.torn = bytes.len() as u64 - end.bytes;
@@ -160,8 +176,8 @@ mod tests {
         out
     }
 
-    fn walk_it(bytes: &[u8], grows: bool) -> Result<End> {
-        walk(Path::new("f"), bytes, grows, |line| Ok(line.bytes.ends_with(b"true}")))
+    fn walk_it(bytes: &[u8], tail: Tail) -> Result<End> {
+        walk(Path::new("f"), bytes, tail, |line| Ok(line.bytes.ends_with(b"true}")))
     }
 
     #[test]
@@ -175,14 +191,17 @@ mod tests {
         let bytes = file(&[true, false, true, false, false, true]);
         let third = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0 + 1;
         for cut in third..bytes.len() {
-            let end = walk_it(&bytes[..cut], true).unwrap();
+            let end = walk_it(&bytes[..cut], Tail::LastWrite).unwrap();
             assert_eq!((end.lines, end.bytes, end.torn), (3, third as u64, (cut - third) as u64));
-            assert_eq!(walk_it(&bytes[..cut], false).is_err(), cut > third);
+            assert_eq!(walk_it(&bytes[..cut], Tail::Whole).is_err(), cut > third);
         }
-        assert_eq!(walk_it(&bytes, true).unwrap().lines, 6);
+        assert_eq!(walk_it(&bytes, Tail::LastWrite).unwrap().lines, 6);
         let with_zeros = [&bytes[..third], &[0; 100], b"\n", &[0; 20]].concat();
-        assert_eq!(walk_it(&with_zeros, true).unwrap().torn, 121);
-        assert!(walk_it(&[&with_zeros, &b"\n"[..], &bytes[..third]].concat(), true).is_err());
+        assert_eq!(walk_it(&with_zeros, Tail::LastWrite).unwrap().torn, 121);
+        // A hole with a whole line behind it: the last write alone leaves none, several writes may.
+        let hole = [&with_zeros, &b"\n"[..], &bytes[..third]].concat();
+        assert!(walk_it(&hole, Tail::LastWrite).is_err());
+        assert_eq!(walk_it(&hole, Tail::Writes).unwrap().bytes, third as u64);
     }
 
     #[test]
@@ -191,7 +210,7 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(walk_it(&flipped, true).is_err(), "bit {bit}");
+            assert!(walk_it(&flipped, Tail::LastWrite).is_err(), "bit {bit}");
         }
     }
 }

@@ -9,6 +9,9 @@ use snaphook_driver::time::Millis;
 /// Time between two looks for claims that have ended.
 const REMOVAL_MILLIS: Millis = 60_000;
 
+/// Claims that one removal takes away: an append waits for it.
+const REMOVALS_MAX: usize = 256;
+
 #[derive(Clone, Default)]
 pub(super) struct Claims {
     holders: BTreeMap<Arc<str>, Arc<Holder>>,
@@ -61,13 +64,17 @@ impl Claims {
         if time < self.next_removal {
             return;
         }
-        while let Some((expires, _)) = self.expiring.first()
-            && *expires <= time
-            && let Some((_, key)) = self.expiring.pop_first()
-        {
-            self.holders.remove(&key);
+        for _ in 0..REMOVALS_MAX {
+            let Some((expires, _)) = self.expiring.first() else { break };
+            if *expires > time {
+                break;
+            }
+            if let Some((_, key)) = self.expiring.pop_first() {
+                self.holders.remove(&key);
+            }
         }
-        self.next_removal = time + REMOVAL_MILLIS;
+        let more = self.expiring.first().is_some_and(|(expires, _)| *expires <= time);
+        self.next_removal = if more { time } else { time + REMOVAL_MILLIS };
     }
 
     /// Whether [`Claims::remove_expired`] would look.

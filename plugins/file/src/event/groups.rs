@@ -271,18 +271,21 @@ impl Groups {
                 return Ok(());
             }
             let mut changes = Vec::new();
+            let mut written = Vec::new();
             for member in groups.values() {
                 let mut state = locked(&member.state);
                 let now = Instant::now();
-                // All of it is written now, whatever else the groups would still have written.
-                state.group.progress(now);
+                // All of it is written now, with what the groups would still have written.
+                written.push((member, state.group.progress(now)));
                 changes.push(Change::filter(&member.name, &state.filter, state.group.cursor()));
                 changes.push(Change::pending(
                     &member.name,
                     state.group.pending(now).map(|kept| pending_of(&kept)).collect(),
                 ));
             }
-            file.rewrite("ack", &changes)
+            file.rewrite("ack", &changes).inspect_err(|_| {
+                written.iter().for_each(|(member, progress)| locked(&member.state).group.unkept(progress));
+            })
         })
     }
 
@@ -425,4 +428,47 @@ fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Mem
 /// made than pass.
 fn token_base() -> u64 {
     time::now().unsigned_abs() * 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use snaphook_driver::{EventStore as _, Group};
+    use snaphook_driver_testkit::sample::{any, append_one};
+
+    use super::super::FileEventStore;
+    use super::*;
+
+    /// What a claim has looked at, and not written yet, is written by the next one although writing all anew failed.
+    #[tokio::test]
+    async fn a_rewrite_that_fails_loses_no_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileEventStore::open(folder.path()).unwrap();
+        for instance in ["a", "b"] {
+            append_one(&store, any("m", instance)).await;
+        }
+        for name in ["g", "long"] {
+            store.create_group(&Group { name: name.into(), filter: EventFilter::default() }, 0).await.unwrap();
+        }
+        // In the way of the new file.
+        std::fs::create_dir_all(folder.path().join("groups.jsonl.new/x")).unwrap();
+        let note = "n".repeat(60_000);
+        for _ in 0..20 {
+            let claimed = store.claim("long", 1, Duration::from_secs(60)).await.unwrap();
+            let (position, token) = (claimed[0].event.position, claimed[0].token);
+            store.release("long", position, token, Duration::ZERO, Some(&note)).await.unwrap();
+        }
+        assert!(store.groups.is_long());
+        let member = store.groups.member("claim", "g").unwrap();
+        scan(&mut locked(&member.state), &store.shared.log(), 10, 2);
+        store.groups.compact().unwrap_err();
+        store.ack("g", &[]).await.unwrap();
+        // Killed, and opened again.
+        drop((member, store));
+        std::fs::remove_dir_all(folder.path().join("groups.jsonl.new")).unwrap();
+        let store = FileEventStore::open(folder.path()).unwrap();
+        let claimed = store.claim("g", 10, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(claimed.iter().map(|delivery| delivery.event.position).collect::<Vec<_>>(), [1, 2]);
+    }
 }

@@ -4,6 +4,7 @@
 //! much longer than what it says, it is written anew.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use snaphook_driver::files::sync_folder;
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{DriverError, ErrorKind, EventFilter, Kept, PendingEvent, Position, Progress, Result, json};
 
 use crate::fault::{fault, unusable, unwritable};
-use crate::folder::write_durably;
-use crate::line;
+use crate::folder::{remove_if_there, temporary, write_durably};
+use crate::line::{self, Tail};
 
 /// Its name in the folder of the log.
 const FILE: &str = "groups.jsonl";
@@ -104,7 +106,7 @@ impl ProgressFile {
             Err(error) => return Err(unusable(&path)(error)),
         };
         let mut owner = None;
-        let end = line::walk(&path, &bytes, true, |line| {
+        let end = line::walk(&path, &bytes, Tail::Writes, |line| {
             let change: Change = json::typed_bytes(line.bytes).map_err(|error| error.to_string())?;
             if line.number == 1 {
                 owner = change.log.clone();
@@ -172,13 +174,19 @@ impl ProgressFile {
         for change in changes {
             line::push(&mut bytes, change).map_err(unwritable(operation))?;
         }
-        let write = || {
-            write_durably(&self.path, &bytes)?;
-            OpenOptions::new().append(true).open(&self.path)
+        let temporary = temporary(&self.path);
+        let write = || -> io::Result<File> {
+            remove_if_there(&temporary)?;
+            let mut file = OpenOptions::new().append(true).create_new(true).open(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &self.path)?;
+            Ok(file)
         };
+        // From the rename on this is the file, whatever becomes of the rest.
         self.file = write().map_err(fault(operation, &self.path))?;
         (self.bytes, self.compact_bytes, self.torn) = (bytes.len() as u64, bytes.len() as u64, false);
-        Ok(())
+        sync_folder(self.path.parent().unwrap_or(Path::new(""))).map_err(fault(operation, &self.path))
     }
 
     /// Makes what was written last.
@@ -223,8 +231,11 @@ fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
     }
     if let Some(filter) = change.filter {
         let cursor = change.cursor?;
-        let stored = groups.entry(name).or_insert(Stored { filter: filter.clone(), cursor, pending: BTreeMap::new() });
-        (stored.filter, stored.cursor) = (filter, cursor);
+        match groups.entry(name) {
+            // Its cursor comes with what is pending: alone, it would pass over events that are not.
+            Entry::Occupied(mut stored) => stored.get_mut().filter = filter,
+            Entry::Vacant(new) => drop(new.insert(Stored { filter, cursor, pending: BTreeMap::new() })),
+        }
         return Some(());
     }
     let stored = groups.get_mut(&name)?;
@@ -236,4 +247,23 @@ fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
         stored.pending.remove(&position);
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cursor of a group that is there comes with what is pending, so a new filter alone passes over nothing.
+    #[test]
+    fn a_new_filter_leaves_the_cursor() {
+        let mut groups = BTreeMap::new();
+        let filter = EventFilter::default();
+        for cursor in [3, 100] {
+            apply(&mut groups, Change::filter("g", &filter, cursor)).unwrap();
+        }
+        assert_eq!(groups["g"].cursor, 3);
+        apply(&mut groups, Change::dropped("g")).unwrap();
+        apply(&mut groups, Change::filter("g", &filter, 100)).unwrap();
+        assert_eq!(groups["g"].cursor, 100);
+    }
 }

@@ -18,7 +18,7 @@ use super::at::write_all_at;
 use super::record::{Body, Head, LineOut, Scanned, Segment};
 use crate::fault::{fault, unusable, unwritable};
 use crate::folder::names_in;
-use crate::line::{self, End, Line};
+use crate::line::{self, End, Line, damaged};
 
 /// End of the names of segments.
 const SUFFIX: &str = ".jsonl";
@@ -64,7 +64,10 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
             );
         }
         if end.lines == 0 {
-            // Not even its first line is there, so it holds nothing.
+            // The first line is synced before anything follows it: a file that is longer held more.
+            if !grows || bytes.len() > first_line(identity, after)?.len() {
+                return Err(damaged(&path, 1, 0, "expected the first line of a segment, found none"));
+            }
             fs::remove_file(&path).map_err(unusable(&path))?;
             continue;
         }
@@ -82,10 +85,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
 /// Makes the segment that follows a position, with its first line. Nothing of it stays if that fails.
 pub(super) fn create(folder: &Path, identity: &str, after: Position) -> Result<Tail> {
     let path = path(folder, after);
-    let mut bytes = Vec::new();
-    let segment = Segment { log: identity.into(), after };
-    line::push(&mut bytes, &LineOut { line: 1, left: 0, body: Body::Segment { segment } })
-        .map_err(unwritable("append"))?;
+    let bytes = first_line(identity, after)?;
     let make = || -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         write_all_at(&file, &bytes, 0)?;
@@ -100,6 +100,14 @@ pub(super) fn create(folder: &Path, identity: &str, after: Position) -> Result<T
             Err(fault("append", &path)(error))
         }
     }
+}
+
+fn first_line(identity: &str, after: Position) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let segment = Segment { log: identity.into(), after };
+    let line = LineOut { line: 1, left: 0, body: Body::Segment { segment } };
+    line::push(&mut bytes, &line).map_err(unwritable("append"))?;
+    Ok(bytes)
 }
 
 fn open_to_write(path: &Path, end: End) -> io::Result<File> {
@@ -124,7 +132,8 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn scan(path: &Path, bytes: &[u8], grows: bool, identity: &str, log: &mut Log) -> Result<End> {
     // Lines of a write that is not yet complete.
     let mut waiting: Vec<(Scanned<'_>, (u32, u32))> = Vec::new();
-    line::walk(path, bytes, grows, |line: Line<'_>| {
+    let tail = if grows { line::Tail::LastWrite } else { line::Tail::Whole };
+    line::walk(path, bytes, tail, |line: Line<'_>| {
         let scanned: Scanned<'_> =
             json::typed_bytes(line.bytes).map_err(|error| format!("expected a line of the log, found {error}"))?;
         if scanned.line != line.number {
@@ -185,6 +194,8 @@ impl Log {
         if let Some(head) = &scanned.event {
             let Head { position, time, kind, model, instance } = head;
             self.index.time = time::parse(time).ok_or_else(|| format!("expected a time, found `{time}`"))?;
+            // Of a long log, most claims that end have ended.
+            self.claims.remove_expired(self.index.time);
             self.index.push(*position, *kind, (model, instance.as_deref()), place);
             stream =
                 Some((snaphook_driver::Stream { model: model.to_string(), instance: instance.clone() }, *position));

@@ -221,7 +221,8 @@ pub(super) fn read(folder: &Path, number: u64, grows: bool, mut each: impl FnMut
     let path = path(folder, number);
     let bytes = fs::read(&path).map_err(unusable(&path))?;
     let mut failed = None;
-    let end = line::walk(&path, &bytes, grows, |line| {
+    let tail = if grows { line::Tail::LastWrite } else { line::Tail::Whole };
+    let end = line::walk(&path, &bytes, tail, |line| {
         let entry = entry(json::typed_bytes(line.bytes).map_err(|error| error.to_string())?)?;
         if failed.is_none() {
             failed = each(entry).err();

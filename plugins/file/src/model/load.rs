@@ -72,7 +72,8 @@ fn load(store: &Path) -> Result<Loaded> {
         };
     };
     let boot = state::boot();
-    if state.closed.is_none() && state.boot != boot && !boot.is_empty() {
+    // Without a name for the boot, it may have been another one.
+    if state.closed.is_none() && (boot.is_empty() || state.boot != boot) {
         return Err(State::doubtful(store, "the system ended before the store was closed"));
     }
     let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= state.journal).collect();

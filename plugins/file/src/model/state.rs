@@ -90,7 +90,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<State>> {
         Err(error) => return Err(unusable(&path)(error)),
     };
     let mut read = None;
-    line::walk(&path, &bytes, false, |line| {
+    line::walk(&path, &bytes, line::Tail::Whole, |line| {
         read = Some(json::typed_bytes::<In>(line.bytes).map_err(|error| error.to_string())?);
         Ok(true)
     })?;
