@@ -25,8 +25,12 @@ pub struct RemoteConfig {
 impl RemoteConfig {
     /// The address, without a slash at its end.
     pub(crate) fn base(&self) -> Result<String> {
-        let wrong =
-            || DriverError::new(ErrorKind::Config, "open", format!("`url` is `{}`, expected {URL_EXPECTED}", self.url));
+        // Not shown: there may be a password in it.
+        let wrong = || {
+            let message =
+                format!("`url` is no such address, expected {URL_EXPECTED}, without user, password and query");
+            DriverError::new(ErrorKind::Config, "open", message)
+        };
         let url = Url::parse(&self.url).map_err(|_| wrong())?;
         let is_usable = matches!(url.scheme(), "http" | "https")
             && url.has_host()

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, redirect};
-use snaphook_driver::wire::proto::{self, EventReadRequest, OpenRequest, OpenResponse};
-use snaphook_driver::wire::{Method, Transport, decode, decode_error, encode};
+use snaphook_driver::wire::proto::{self, OpenRequest, OpenResponse};
+use snaphook_driver::wire::{CALL_TIME, Method, Transport, decode, encode};
 use snaphook_driver::{DriverError, ErrorKind, PAGE_BYTES_MAX, Result, Store};
 
 use crate::config::RemoteConfig;
@@ -15,7 +15,8 @@ use crate::encoding::Encoding;
 /// Largest body of a request or response: a page with its escapes, or a blob as base64.
 pub(crate) const BODY_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
 
-const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// Data of one batch of events: as JSON within JSON it may be twice as long, and the rest of each event comes on top.
+const BATCH_BYTES_MAX: u64 = PAGE_BYTES_MAX as u64;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,13 +61,20 @@ impl HttpTransport {
         let request =
             OpenRequest { store: proto::Store::from(store).into(), node: node.to_owned(), ..OpenRequest::default() };
         let path = format!("{store}/open");
-        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), OPEN_PATIENCE).await;
+        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), CALL_TIME).await;
         // Opening changes nothing.
         let response = response.map_err(|error| match error.kind() {
             ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
             _ => error,
         })?;
-        let opened = decode(&response).map_err(|error| garbage("open", ErrorKind::Unexpected, &error))?;
+        let mut opened: OpenResponse =
+            decode(&response).map_err(|error| garbage("open", ErrorKind::Unexpected, &error))?;
+        if let Some(capabilities) = &mut opened.capabilities {
+            capabilities.batch_bytes_max = match capabilities.batch_bytes_max {
+                0 => BATCH_BYTES_MAX,
+                bytes => bytes.min(BATCH_BYTES_MAX),
+            };
+        }
         Ok((transport, opened))
     }
 
@@ -77,7 +85,7 @@ impl HttpTransport {
         request_message: &str,
         response_message: &str,
         request: Vec<u8>,
-        patience: Duration,
+        time: Duration,
     ) -> Result<Vec<u8>> {
         let operation = path.rsplit('/').next().unwrap_or_default().to_owned();
         let url = format!("{}/{path}", self.base);
@@ -85,8 +93,7 @@ impl HttpTransport {
         let body = body.map_err(|error| {
             DriverError::new(ErrorKind::Invalid, operation.clone(), "the request cannot be written").because(error)
         })?;
-        let mut post =
-            self.client.post(&url).timeout(patience).header(CONTENT_TYPE, self.encoding.media_type()).body(body);
+        let mut post = self.client.post(&url).timeout(time).header(CONTENT_TYPE, self.encoding.media_type()).body(body);
         if let Some(authorization) = &self.authorization {
             post = post.header(AUTHORIZATION, authorization.clone());
         }
@@ -99,18 +106,18 @@ impl HttpTransport {
             let message = self.encoding.read(response_message, bytes);
             return message.map_err(|error| garbage(&operation, ErrorKind::Uncertain, &error));
         }
-        let error = match encoding {
-            Some(encoding) => encoding.read("Error", bytes).ok(),
-            None => None,
-        };
+        // Whatever stands between may answer in JSON as well: a host's error names its operation.
+        let error = encoding.and_then(|encoding| encoding.read("Error", bytes).ok());
+        let error = error.and_then(|bytes| decode::<proto::Error>(&bytes).ok());
+        let error = error.filter(|error| !error.operation.is_empty());
         Err(match (status, error) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
                 let message = "the host refuses the token; set `token` to the one that it was started with";
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
-            (_, Some(error)) => decode_error(&error),
+            (_, Some(error)) => error.into(),
             // Something between answered, or what stands there is no host. Whether it passed the request on is unknown.
-            (status, None) if status.is_server_error() => {
+            (status, None) if status.is_server_error() || is_passing(status) => {
                 DriverError::new(ErrorKind::Uncertain, operation, format!("the response is {status}")).with("url", url)
             }
             (status, None) => {
@@ -125,14 +132,15 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
-        let wait = match method {
-            Method::EventRead => decode::<EventReadRequest>(&request).ok().and_then(|request| request.wait_ms),
-            _ => None,
-        };
-        let patience = method.patience() + Duration::from_millis(wait.unwrap_or_default());
+        let time = method.time(method.own_time(&request));
         let path = format!("{}/{}", method.store(), method.name());
-        self.post(&path, &method.request(), &method.response(), request, patience).await
+        self.post(&path, &method.request(), &method.response(), request, time).await
     }
+}
+
+/// Whether the same request may succeed later, although the status blames the client.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// The whole body, if it is not too large.

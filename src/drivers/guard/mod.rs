@@ -25,6 +25,9 @@ pub(super) use self::meter::Meters;
 /// A driver knows better why it is late, if it says so itself: it gets a little longer.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A read that failed within this time is tried once more.
+const QUICK: Duration = Duration::from_secs(1);
+
 /// Between a read that failed and the next try: a connection that was closed is made anew at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,8 +73,8 @@ fn wrap(opened: Opened, guard: Guard) -> Opened {
 }
 
 impl Guard {
-    /// One call. `wait`: how long it may take beyond the method's own time.
-    async fn call<T>(&self, method: Method, wait: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    /// One call. `own`: the time that its request asks for, on top of the method's.
+    async fn call<T>(&self, method: Method, own: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let started = Instant::now();
         #[cfg(test)]
         let call = async {
@@ -80,7 +83,7 @@ impl Guard {
                 None => call.await,
             }
         };
-        let limit = method.patience() + wait + GRACE;
+        let limit = method.time(own) + GRACE;
         let result = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => {
@@ -95,13 +98,17 @@ impl Guard {
         result
     }
 
-    /// A read: it is tried once more if the store could not be reached.
+    /// A read: it is tried once more if the store could not be reached. One that took long waited for its answer, and
+    /// would keep its caller waiting as long again.
     async fn read<T, F>(&self, method: Method, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
     {
+        let started = Instant::now();
         match self.call(method, Duration::ZERO, call()).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_temporary() => {
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable && error.is_temporary() && started.elapsed() < QUICK =>
+            {
                 tokio::time::sleep(PAUSE).await;
                 self.call(method, Duration::ZERO, call()).await
             }

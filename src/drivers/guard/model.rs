@@ -85,8 +85,8 @@ impl ModelStore for Guarded<dyn ModelStore> {
 
     // Not tried again: both take from one budget.
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
-        let wait = budget.wait_left().min(budget.limits().time);
-        let page = self.guard.call(Method::ModelQuery, wait, self.inner.query(model, query, budget)).await?;
+        let own = budget.wait_left().saturating_add(budget.limits().time);
+        let page = self.guard.call(Method::ModelQuery, own, self.inner.query(model, query, budget)).await?;
         if page.items.len() > query.limit as usize {
             let what = format!("a page of {} instances, {} were asked for", page.items.len(), query.limit);
             return Err(self.guard.wrong(Method::ModelQuery, what));
@@ -95,8 +95,8 @@ impl ModelStore for Guarded<dyn ModelStore> {
     }
 
     async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
-        let wait = budget.wait_left().min(budget.limits().time);
-        self.guard.call(Method::ModelCount, wait, self.inner.count(model, filter, budget)).await
+        let own = budget.wait_left().saturating_add(budget.limits().time);
+        self.guard.call(Method::ModelCount, own, self.inner.count(model, filter, budget)).await
     }
 
     async fn reset(&self, log: &str) -> Result<()> {

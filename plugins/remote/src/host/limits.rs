@@ -1,54 +1,102 @@
-//! How much of requests a host holds at once.
+//! How much of requests and responses a host holds at once.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody};
+use http_body_util::Full;
+use hyper::body::{Frame, SizeHint};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::transport::BODY_BYTES_MAX;
 
-/// Bytes of all requests that are under way together.
+/// Bytes of all bodies that are under way together.
 const HELD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 
 /// Requests at once, also those that wait for events.
-const REQUESTS_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 256;
 
 /// A request counts as so many bytes at least.
 const LEAST_BYTES: usize = HELD_BYTES_MAX / REQUESTS_MAX;
 
 const UNIT: usize = 1024;
 
-/// Memory for the bodies of requests.
-pub(super) struct Room(Arc<Semaphore>);
+/// A body that has not come whole after this long is given up.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
-impl Default for Room {
+/// The memory for bodies.
+pub(super) struct BodyBudget(Arc<Semaphore>);
+
+/// A part of it, free again when this is dropped.
+pub(super) struct Lease {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for BodyBudget {
     fn default() -> Self {
-        Room(Arc::new(Semaphore::new(HELD_BYTES_MAX / UNIT)))
+        BodyBudget(Arc::new(Semaphore::new(HELD_BYTES_MAX / UNIT)))
     }
 }
 
-impl Room {
-    /// The body of a request, and the room that it takes. Waits until there is room.
-    pub(super) async fn read(
-        &self,
-        operation: &str,
-        body: Body,
-    ) -> Result<(OwnedSemaphorePermit, Vec<u8>), DriverError> {
+impl BodyBudget {
+    /// The body of a request, and its lease. Waits until there is room.
+    pub(super) async fn read(&self, operation: &str, body: Body) -> Result<(Lease, Vec<u8>), DriverError> {
         let fault = |kind, message: String| DriverError::new(kind, operation.to_owned(), message);
         // Known where the head says it, and where there is no body.
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let length =
-            length.ok_or_else(|| fault(ErrorKind::Invalid, "the request's length is not known ahead".into()))?;
+        let length = length.ok_or_else(|| {
+            fault(ErrorKind::Invalid, "the request has no `Content-Length`, which is required".into())
+        })?;
         if length > BODY_BYTES_MAX {
             let message = format!("the request has {length} bytes, at most {BODY_BYTES_MAX} are allowed");
             return Err(fault(ErrorKind::Invalid, message));
         }
-        let units = length.max(LEAST_BYTES).div_ceil(UNIT) as u32;
-        let held = Arc::clone(&self.0).acquire_many_owned(units).await;
-        let held = held.map_err(|_| fault(ErrorKind::Unavailable, "the host is closing".into()))?;
-        let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
-        let bytes = bytes.map_err(|error| fault(ErrorKind::Invalid, format!("the request broke off: {error}")))?;
-        Ok((held, bytes.into()))
+        let lease = self.lease(length).await;
+        let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host is closing".into()))?;
+        let bytes = tokio::time::timeout(BODY_TIME_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
+        let late = |_| fault(ErrorKind::Invalid, format!("the request did not come within {BODY_TIME_MAX:?}"));
+        let broken = |error| fault(ErrorKind::Invalid, format!("the request broke off: {error}"));
+        Ok((lease, bytes.map_err(late)?.map_err(broken)?.into()))
+    }
+
+    /// A response as a body that holds its lease until it is written or dropped. The request's is given back first: two
+    /// that wait for each other's would wait for ever.
+    pub(super) async fn respond(&self, request: Lease, response: Vec<u8>) -> Body {
+        drop(request);
+        let lease = self.lease(response.len()).await;
+        Body::new(LeasedBody { body: Full::new(response.into()), _lease: lease })
+    }
+
+    async fn lease(&self, bytes: usize) -> Option<Lease> {
+        let units = bytes.clamp(LEAST_BYTES, HELD_BYTES_MAX).div_ceil(UNIT) as u32;
+        Arc::clone(&self.0).acquire_many_owned(units).await.ok().map(|permit| Lease { _permit: permit })
+    }
+}
+
+struct LeasedBody {
+    body: Full<Bytes>,
+    _lease: Option<Lease>,
+}
+
+impl HttpBody for LeasedBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,14 +1,16 @@
 //! Serves opened stores to remote drivers: `POST /{store}/{method}`.
 
+mod browser;
+mod connections;
 mod limits;
-mod listener;
+mod served;
+mod tls;
 mod token;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,20 +19,21 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use snaphook_driver::wire::{Method, Opened, Service, encode, encode_error};
+use snaphook_driver::wire::{Method, Opened, encode, encode_error};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::net::TcpListener;
 
-use self::limits::Room;
-pub use self::listener::TlsError;
-use self::listener::{TlsListener, acceptor};
+use self::limits::{BodyBudget, Lease};
+use self::served::Served;
+pub use self::tls::TlsError;
 use self::token::Token;
 use crate::encoding::Encoding;
 
 /// How a host serves.
 #[derive(Clone, Debug, Default)]
 pub struct HostOptions {
-    /// What requests must carry in `Authorization: Bearer`; `None`: anybody is served.
+    /// What requests must carry in `Authorization: Bearer`; `None`: every program of this machine is served, and no page in
+    /// a browser.
     pub token: Option<String>,
     /// Certificate chain and private key, as PEM; `None`: plain HTTP.
     pub tls: Option<(Vec<u8>, Vec<u8>)>,
@@ -46,32 +49,24 @@ pub struct Host {
 }
 
 struct Shared {
-    services: HashMap<&'static str, Service>,
+    services: HashMap<&'static str, Arc<Served>>,
     token: Option<Token>,
     closes: bool,
-    room: Room,
+    bodies: BodyBudget,
 }
-
-/// After the stop, requests that are under way get this long.
-const GRACE: Duration = Duration::from_secs(5);
 
 impl Host {
     /// Serves at most one store of each kind; of several, the last.
     pub fn new(listener: TcpListener, stores: Vec<Opened>, options: HostOptions) -> Result<Host, TlsError> {
-        let tls = options.tls.map(|(certificate, key)| acceptor(&certificate, &key)).transpose()?;
-        let services = stores.into_iter().map(|opened| (opened.store().as_str(), Service::new(opened))).collect();
+        let tls = options.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
+        let services = stores.into_iter().map(|opened| (opened.store().as_str(), Served::new(opened))).collect();
         let token = options.token.as_deref().map(Token::new);
-        let shared = Shared { services, token, closes: options.closes, room: Room::default() };
+        let shared = Shared { services, token, closes: options.closes, bodies: BodyBudget::default() };
         Ok(Host { listener, tls, shared: Arc::new(shared) })
     }
 
     /// Serves until `stop` is done.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let (stopped, stopping) = tokio::sync::oneshot::channel();
-        let stop = async move {
-            stop.await;
-            let _ = stopped.send(());
-        };
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let router = Router::new()
             .route("/{store}/{method}", post(serve))
             .fallback(no_such_address)
@@ -79,29 +74,7 @@ impl Host {
             // `limits` bounds what is read.
             .layer(DefaultBodyLimit::disable())
             .with_state(self.shared);
-        let serving = async {
-            match self.tls {
-                Some(tls) => {
-                    let listener = TlsListener::new(self.listener, tls)?;
-                    axum::serve(listener, router).with_graceful_shutdown(stop).await
-                }
-                None => {
-                    let listener = axum::serve::ListenerExt::tap_io(self.listener, |stream| {
-                        // Without it each response may wait for an acknowledgement; where it fails, it is only slower.
-                        let _ = stream.set_nodelay(true);
-                    });
-                    axum::serve(listener, router).with_graceful_shutdown(stop).await
-                }
-            }
-        };
-        let overdue = async {
-            let _ = stopping.await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            served = serving => served,
-            () = overdue => Ok(()),
-        }
+        connections::serve(self.listener, self.tls, router, stop).await
     }
 }
 
@@ -119,49 +92,58 @@ async fn serve(
         let response = failure(Encoding::Json, &error);
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], response).into_response();
     }
+    if shared.token.is_none() && browser::is_from_a_page(&headers) {
+        let message =
+            "a page in a browser may not use this host; start it with `--token` to reach it under another name";
+        let error = DriverError::new(ErrorKind::Config, method, message);
+        return (StatusCode::FORBIDDEN, failure(Encoding::Json, &error)).into_response();
+    }
     let Some(encoding) = text(CONTENT_TYPE).and_then(Encoding::from_media_type) else {
         let message = "the media type is not known, expected `application/json` or `application/x-protobuf`";
         let error = DriverError::new(ErrorKind::Invalid, method, message);
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, failure(Encoding::Json, &error)).into_response();
     };
     match answer(&shared, &store, &method, encoding, body).await {
-        Ok(bytes) => ([(CONTENT_TYPE, encoding.media_type())], bytes).into_response(),
+        Ok((request, response)) => {
+            let body = shared.bodies.respond(request, response).await;
+            ([(CONTENT_TYPE, encoding.media_type())], body).into_response()
+        }
         Err(error) => failure(encoding, &error),
     }
 }
 
-/// The bytes of a response.
+/// The bytes of a response, and the lease of its request.
 async fn answer(
     shared: &Shared,
     store: &str,
     name: &str,
     encoding: Encoding,
     body: Body,
-) -> Result<Vec<u8>, DriverError> {
+) -> Result<(Lease, Vec<u8>), DriverError> {
     let invalid = |message: String| DriverError::new(ErrorKind::Invalid, name.to_owned(), message);
-    let Some(service) = shared.services.get(store) else {
+    let Some(served) = shared.services.get(store) else {
         return Err(invalid(format!("no {store} storage is served here")));
     };
-    // Held until the response is written.
-    let (_held, request) = shared.room.read(name, body).await?;
+    let (lease, request) = shared.bodies.read(name, body).await?;
     let unreadable = |error| invalid(format!("the request cannot be read: {error}"));
     let unwritable = |error| {
         DriverError::new(ErrorKind::Unexpected, name.to_owned(), format!("the response cannot be written: {error}"))
     };
     if name == "open" {
         encoding.read("OpenRequest", request).map_err(unreadable)?;
-        return encoding.write("OpenResponse", encode(&service.describe(1))).map_err(unwritable);
+        let response = encoding.write("OpenResponse", encode(&served.service.describe(1))).map_err(unwritable)?;
+        return Ok((lease, response));
     }
     let Some(method) = Method::from_path(store, name) else {
         return Err(invalid(format!("{store} storage has no method `{name}`")));
     };
     let is_close = matches!(method, Method::SecureClose | Method::EventClose | Method::ModelClose | Method::ErrorClose);
     if is_close && !shared.closes {
-        return encoding.write("Empty", Vec::new()).map_err(unwritable);
+        return Ok((lease, encoding.write("Empty", Vec::new()).map_err(unwritable)?));
     }
     let request = encoding.read(&method.request(), request).map_err(unreadable)?;
-    let response = service.call(method, &request).await?;
-    encoding.write(&method.response(), response).map_err(unwritable)
+    let response = served.call(method, request).await?;
+    Ok((lease, encoding.write(&method.response(), response).map_err(unwritable)?))
 }
 
 async fn no_such_address() -> Response {

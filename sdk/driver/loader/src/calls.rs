@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::plugin::Loaded;
-use crate::store::Ending;
+use crate::store::{Ending, Outstanding};
 use crate::watch;
 
 /// Calls of one plugin that were not answered, given up ones included, before further ones are refused.
@@ -45,6 +45,9 @@ struct Call {
     is_late: bool,
     /// Of a change that nobody waits for: what comes after it does.
     ending: Option<Ending>,
+    /// Of an append: where it is noted while its time is over and it has not ended.
+    overdue: Option<Arc<Outstanding>>,
+    late: Option<Ending>,
 }
 
 /// How far a call is.
@@ -75,7 +78,11 @@ pub(crate) struct Answer {
 }
 
 /// Puts a new call into the table; `None` if the plugin has too many.
-pub(crate) fn begin(plugin: &Arc<Loaded>, time: Duration) -> Option<(u64, oneshot::Receiver<Outcome>)> {
+pub(crate) fn begin(
+    plugin: &Arc<Loaded>,
+    time: Duration,
+    overdue: Option<Arc<Outstanding>>,
+) -> Option<(u64, oneshot::Receiver<Outcome>)> {
     let number = plugin.next_call()?;
     let now = Instant::now();
     let (sender, receiver) = oneshot::channel();
@@ -89,6 +96,8 @@ pub(crate) fn begin(plugin: &Arc<Loaded>, time: Duration) -> Option<(u64, onesho
         deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 30)),
         is_late: false,
         ending: None,
+        overdue,
+        late: None,
     };
     shard(number).get_or_insert_default().insert(number, call);
     COUNT.fetch_add(1, Ordering::SeqCst);
@@ -122,7 +131,7 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
         };
         let waiter = if outcome.is_some() { call.waiter.take() } else { None };
         // One that was answered and has a waiter is about to be delivered by another thread.
-        let is_over = is_thrown || call.answered && call.waiter.is_none();
+        let is_over = call.waiter.is_none() && (is_thrown || call.answered);
         (outcome, waiter, is_over, call.waiter.is_none())
     });
     let Some((outcome, waiter, is_over, is_abandoned)) = left else { return false };
@@ -141,6 +150,8 @@ pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
     let stage = with(number, |call| {
         call.waiter = None;
         call.ending = ending;
+        // Nobody waits for it for as long as its own time may be.
+        call.deadline = call.deadline.min(Instant::now() + call.plugin.deadlines.call);
         (call.stage, call.answered)
     });
     match stage {
@@ -222,6 +233,8 @@ pub(crate) fn sweep(now: Instant) {
             }
             call.is_late = true;
             call.ending = None;
+            // Before the waiter learns that it is late.
+            call.late = call.overdue.as_ref().map(Outstanding::add);
             match call.stage {
                 Stage::Queued => over.push(*number),
                 Stage::Running => call.plugin.threads().lost(),
@@ -256,7 +269,10 @@ fn deliver(number: u64) {
 fn remove(number: u64) {
     let removed = shard(number).as_mut().and_then(|calls| calls.remove(&number));
     if let Some(call) = removed {
-        call.plugin.call_ended();
+        let plugin = Arc::clone(&call.plugin);
+        // What waits for its end goes on before it is no longer counted.
+        drop(call);
+        plugin.call_ended();
         COUNT.fetch_sub(1, Ordering::SeqCst);
     }
 }

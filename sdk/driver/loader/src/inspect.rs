@@ -24,8 +24,8 @@ const REFUSAL: u8 = b'-';
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u32 = 4 << 20;
 
-/// What is read of the process's standard error.
-const LAST_WORDS_BYTES_MAX: u64 = 1 << 10;
+/// What is kept of the end of the process's standard error.
+const LAST_WORDS_BYTES_MAX: usize = 1 << 10;
 
 /// Loads a library in this process and reads what it says of itself.
 pub fn inspect(file: &Path) -> Result<PluginDescription, LoadError> {
@@ -66,7 +66,7 @@ pub async fn inspect_in_child(
     let mut command = Command::new(program);
     command.args(args).arg(file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
-    let (mut output, errors) = (child.stdout.take(), child.stderr.take());
+    let (mut output, mut errors) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let read = read_answer(&mut output).await;
         // Exit handlers of a library may hang: once the answer is there the process has nothing left to do.
@@ -78,8 +78,13 @@ pub async fn inspect_in_child(
     };
     let mut words = Vec::new();
     let listen = async {
-        if let Some(errors) = errors {
-            let _ = errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words).await;
+        // To the end: a library that writes much must not find the pipe closed.
+        let mut chunk = [0; 4096];
+        while let Some(errors) = &mut errors
+            && let Ok(read @ 1..) = errors.read(&mut chunk).await
+        {
+            words.extend_from_slice(&chunk[..read]);
+            words.drain(..words.len().saturating_sub(LAST_WORDS_BYTES_MAX));
         }
     };
     let (done, _) = tokio::join!(tokio::time::timeout(deadline, work), tokio::time::timeout(deadline, listen));

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use snaphook_driver::wire::{Opened, PluginDescription, decode, proto};
-use snaphook_driver::{OpenContext, Result, Store, json};
+use snaphook_driver::{OpenContext, Result, Store};
 
 use crate::calls::{NUMBER_BITS, UNANSWERED_MAX};
 use crate::deadline::Deadlines;
@@ -15,6 +16,9 @@ use crate::fault::{Fault, LoadError};
 use crate::library::Library;
 use crate::store;
 use crate::threads::Threads;
+
+/// Calls of one plugin that are to be cancelled; further ones are not.
+const CANCELS_MAX: usize = 1024;
 
 /// A library with drivers. It stays loaded until the process ends.
 #[derive(Clone)]
@@ -53,6 +57,7 @@ impl Plugin {
             description,
             deadlines,
             threads: Threads::default(),
+            cancels: OnceLock::new(),
             counts: Counts::default(),
             calls: AtomicU64::new(0),
             unanswered: AtomicUsize::new(0),
@@ -109,6 +114,7 @@ pub(crate) struct Loaded {
     pub(crate) description: PluginDescription,
     pub(crate) deadlines: Deadlines,
     threads: Threads,
+    cancels: OnceLock<SyncSender<u64>>,
     counts: Counts,
     calls: AtomicU64,
     unanswered: AtomicUsize,
@@ -168,17 +174,28 @@ impl Loaded {
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Tells the library, on a thread of its own, that nobody waits for a call.
+    /// Tells the library that nobody waits for a call: on a thread for that alone, so that a library which does not return from
+    /// it loses no other. What the thread has no room for goes on, and nobody waits for it.
     pub(crate) fn cancel(self: &Arc<Self>, call: u64) {
         if self.library.can_cancel() {
-            let plugin = Arc::clone(self);
-            // Without a thread the call goes on, and nobody waits.
-            let _ = self.threads.run(move || {
+            let _ = self.cancels.get_or_init(|| self.start_canceller()).try_send(call);
+        }
+    }
+
+    fn start_canceller(self: &Arc<Self>) -> SyncSender<u64> {
+        let (sender, calls) = sync_channel(CANCELS_MAX);
+        // Plugins are never unloaded.
+        let plugin = Arc::clone(self);
+        let cancel = move || {
+            for call in calls {
                 if plugin.library.cancel(call).is_err() {
                     plugin.counts.thrown(&plugin);
                 }
-            });
-        }
+            }
+        };
+        // Without a thread nothing is cancelled.
+        let _ = std::thread::Builder::new().name("plugin-cancel".into()).spawn(cancel);
+        sender
     }
 
     /// Some plugin answered a number that is no call's any more, or never was.
@@ -225,12 +242,6 @@ pub(crate) fn describe(library: &Library) -> Result<PluginDescription, Fault> {
         }
         if driver.stores.is_empty() {
             return Err(refuse(format!("its driver `{name}` brings no stores")));
-        }
-        for setting in &driver.settings {
-            if let Some(Err(fault)) = setting.default.as_deref().map(json::check) {
-                let setting = &setting.name;
-                return Err(refuse(format!("the default of `{setting}` of its driver `{name}` is no JSON: {fault}")));
-            }
         }
     }
     Ok(description)

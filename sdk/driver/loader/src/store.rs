@@ -40,7 +40,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         node: context.node,
     };
     let time = plugin.deadlines.whole;
-    let outcome = start(plugin, Target::Open, request.encode_to_vec(), time)?.outcome().await;
+    let outcome = start(plugin, Target::Open, request.encode_to_vec(), time, None)?.outcome().await;
     let response = answer::read(plugin, Operation::Open, time, outcome)?;
     let garbage = |fault: String| {
         plugin.faults().garbage(plugin);
@@ -58,6 +58,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         store,
         paces: Arc::new(Paces::new()),
         dropped: Arc::default(),
+        overdue: Arc::default(),
         is_closed: AtomicBool::new(false),
     };
     Ok(Client::new(Arc::new(transport), response).into_opened(store))
@@ -68,20 +69,23 @@ struct LibraryStore {
     handle: u64,
     store: Store,
     paces: Arc<Paces>,
-    dropped: Arc<Dropped>,
+    /// Changes that were dropped. A linked driver gives up a change while it is dropped, and some rely on that; a library does
+    /// so a little later. So the next change waits for it.
+    dropped: Arc<Outstanding>,
+    /// Appends whose time is over. What became of them is not known before they end, so the store is not healthy until then.
+    overdue: Arc<Outstanding>,
     is_closed: AtomicBool,
 }
 
-/// Changes of one store that were dropped and did not end yet. A linked driver gives up a change while it is dropped, and
-/// some rely on that; a library does so a little later. So the next change waits for it.
+/// Calls of one store that nobody waits for any more and that did not end yet.
 #[derive(Default)]
-struct Dropped {
+pub(crate) struct Outstanding {
     count: AtomicUsize,
     ended: Notify,
 }
 
-impl Dropped {
-    fn add(self: &Arc<Self>) -> Ending {
+impl Outstanding {
+    pub(crate) fn add(self: &Arc<Self>) -> Ending {
         self.count.fetch_add(1, Ordering::SeqCst);
         Ending(Arc::clone(self))
     }
@@ -98,8 +102,8 @@ impl Dropped {
     }
 }
 
-/// A dropped change ends when this is dropped.
-pub(crate) struct Ending(Arc<Dropped>);
+/// Such a call ends when this is dropped.
+pub(crate) struct Ending(Arc<Outstanding>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -129,13 +133,17 @@ impl Transport for LibraryStore {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(DriverError::new(ErrorKind::Unavailable, method.name(), "the store is closed"));
         }
+        let unavailable = |message: &str| DriverError::new(ErrorKind::Unavailable, method.name(), message);
+        let time = self.plugin.deadlines.of(method, &request);
         if method == self.close_method() {
             self.is_closed.store(true, Ordering::Relaxed);
-        } else if method.changes() {
-            self.dropped.ended().await;
+        } else if method.changes() && tokio::time::timeout(time, self.dropped.ended()).await.is_err() {
+            return Err(unavailable("an earlier change that was given up does not end"));
+        } else if method == Method::EventHealth && self.overdue.count.load(Ordering::SeqCst) > 0 {
+            return Err(unavailable("an append whose time is over has not ended"));
         }
-        let time = self.plugin.deadlines.of(method, &request);
-        let mut started = start(&self.plugin, self.target(method), request, time)?;
+        let overdue = (method == Method::EventAppend).then(|| Arc::clone(&self.overdue));
+        let mut started = start(&self.plugin, self.target(method), request, time, overdue)?;
         started.dropped = method.changes().then(|| Arc::clone(&self.dropped));
         let outcome = started.outcome().await;
         if matches!(outcome, Outcome::Late(Stage::Running)) {
@@ -150,7 +158,7 @@ impl Drop for LibraryStore {
     fn drop(&mut self) {
         if !*self.is_closed.get_mut() {
             let (target, time) = (self.target(self.close_method()), self.plugin.deadlines.whole);
-            if let Ok(mut started) = start(&self.plugin, target, Vec::new(), time) {
+            if let Ok(mut started) = start(&self.plugin, target, Vec::new(), time, None) {
                 started.is_over = true;
             }
         }
@@ -180,9 +188,15 @@ impl Target {
 }
 
 /// Starts a call: on a thread of the runtime if it is quick, else on one of the plugin's.
-fn start(plugin: &Arc<Loaded>, target: Target, request: Vec<u8>, time: Duration) -> Result<Started> {
+fn start(
+    plugin: &Arc<Loaded>,
+    target: Target,
+    request: Vec<u8>,
+    time: Duration,
+    overdue: Option<Arc<Outstanding>>,
+) -> Result<Started> {
     let operation = target.operation().name();
-    let Some((number, receiver)) = calls::begin(plugin, time) else {
+    let Some((number, receiver)) = calls::begin(plugin, time, overdue) else {
         let message = format!("the plugin `{}` has too many calls that it did not answer", plugin.name());
         return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
     };
@@ -211,7 +225,7 @@ struct Started {
     number: u64,
     receiver: oneshot::Receiver<Outcome>,
     /// Of a change: where it is noted if it is given up.
-    dropped: Option<Arc<Dropped>>,
+    dropped: Option<Arc<Outstanding>>,
     is_over: bool,
 }
 
@@ -219,8 +233,8 @@ impl Started {
     async fn outcome(mut self) -> Outcome {
         let outcome = (&mut self.receiver).await;
         self.is_over = true;
-        // A runtime that is shut down drops the call without running it.
-        outcome.unwrap_or(Outcome::Late(Stage::Queued))
+        // Lost, so nobody knows what it did.
+        outcome.unwrap_or(Outcome::Thrown)
     }
 }
 
@@ -229,7 +243,7 @@ impl Drop for Started {
         if self.is_over {
             return;
         }
-        let ending = self.dropped.as_ref().map(Dropped::add);
+        let ending = self.dropped.as_ref().map(Outstanding::add);
         if calls::abandon(self.number, ending) {
             self.plugin.cancel(self.number);
         }

@@ -11,6 +11,9 @@ const SERVING_MAX: usize = 16;
 /// The same with those that did not come back.
 pub(crate) const ALL_MAX: usize = 64;
 
+/// Calls that wait for a thread; each holds its request.
+const WAITING_MAX: usize = 1024;
+
 /// A thread without work ends after so long.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,9 @@ impl Threads {
         let mut state = self.lock();
         if state.lost >= ALL_MAX {
             return Err(NoThread(format!("{} of its calls did not return, so it gets no more threads", state.lost)));
+        }
+        if state.work.len() >= WAITING_MAX {
+            return Err(NoThread(format!("{WAITING_MAX} of its calls wait for a thread")));
         }
         if state.idle <= state.work.len() && state.all < SERVING_MAX + state.lost && state.all < ALL_MAX {
             self.start(&mut state)?;

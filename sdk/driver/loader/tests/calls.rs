@@ -134,6 +134,8 @@ async fn late_answers() {
 async fn answers_after_the_end() {
     let plugin = load("after-close", SHORT);
     let store = secure(&plugin).await;
+    // What was answered is counted until its function has returned, a moment later.
+    until(&plugin, |faults| faults.unanswered == 0).await;
     let waiting = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.get("later").await }
@@ -141,7 +143,8 @@ async fn answers_after_the_end() {
     until(&plugin, |faults| faults.unanswered == 1).await;
     store.close().await.unwrap();
     assert_error(store.get("x").await.unwrap_err(), ErrorKind::Unavailable, "the store is closed");
-    waiting.await.unwrap().unwrap_err();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_error(error, ErrorKind::Unavailable, "did not answer the call within 1s");
     let again = secure(&plugin).await;
     again.get("release").await.unwrap();
     until(&plugin, |faults| faults.answered_late == 1 && faults.unanswered == 0).await;
@@ -157,7 +160,24 @@ async fn calls_that_are_never_answered() {
     assert!(tokio::time::timeout(Duration::ZERO, store.get("never")).await.is_err());
     assert_eq!(store.get("fine").await.unwrap(), None);
     store.close().await.unwrap();
-    assert!(plugin.faults().unanswered >= 1);
+    // Those that were answered are forgotten a moment after that.
+    assert_eq!(until(&plugin, |faults| faults.unanswered == 2).await.given_up, 1);
+}
+
+/// What became of an append whose time is over is not known before it ends: until then the store is not healthy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_append() {
+    let plugin = load("late-append", SHORT);
+    let store = event(&plugin).await;
+    store.health().await.unwrap();
+    let late = store.append(&[any("later", "a")], false).await;
+    assert_error(late.unwrap_err(), ErrorKind::Uncertain, "did not answer the call within 1s");
+    let message = "an append whose time is over has not ended";
+    assert_error(store.health().await.unwrap_err(), ErrorKind::Unavailable, message);
+    assert_eq!(store.holder("release").await.unwrap(), None);
+    until(&plugin, |faults| faults.unanswered == 0).await;
+    store.health().await.unwrap();
+    store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +191,7 @@ async fn functions_that_throw() {
     assert_error(store.put("throw", b"", None).await.unwrap_err(), ErrorKind::Uncertain, message);
     // It counts as answered.
     assert_eq!(store.get("twice throw").await.unwrap(), None);
-    assert_eq!(plugin.faults().thrown, 22);
+    until(&plugin, |faults| faults.thrown == 22).await;
     store.close().await.unwrap();
 }
 
@@ -190,6 +210,7 @@ async fn a_function_that_does_not_return() {
         for _ in 0..20 {
             call("fine").await.unwrap().unwrap();
         }
+        until(&plugin, |faults| faults.unanswered == 0).await;
         let blocked = call(name);
         until(&plugin, |faults| faults.unanswered == 1).await;
         let other = call.clone();
@@ -281,6 +302,7 @@ async fn waiting_and_cancelling() {
     let query = EventQuery { after: 0, limit: 1, filter: EventFilter::default() };
     let page = store.read(&query, Some(2 * SHORT)).await.unwrap();
     assert!(page.events.is_empty());
+    until(&plugin, |faults| faults.unanswered == 0).await;
     let waiting = tokio::spawn({
         let (store, query) = (Arc::clone(&store), query.clone());
         async move { store.read(&query, Some(LONG)).await }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use prost::Message as _;
-use snaphook_driver::wire::{DriverDescription, PluginDescription, encode_error, proto};
+use snaphook_driver::wire::{DriverDescription, Method, PluginDescription, encode_error, proto};
 use snaphook_driver::{Driver, DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, ERROR, OK, Text};
 
@@ -102,16 +102,28 @@ unsafe fn copy(bytes: Bytes) -> Vec<u8> {
 }
 
 /// What a call is owed. One that is dropped says that the call was cancelled.
-pub(crate) struct Answer(Option<Completion>);
+pub(crate) struct Answer {
+    /// `None` once it was given.
+    completion: Option<Completion>,
+    /// The kind of an error that says nothing of what was done.
+    lost: ErrorKind,
+}
 
 impl Answer {
     fn new(completion: Completion) -> Answer {
-        Answer(Some(completion))
+        Answer { completion: Some(completion), lost: ErrorKind::Unexpected }
+    }
+
+    /// To a call of that method: where it changes something and does not come to its end, the outcome is not known.
+    pub(crate) fn to(self, method: Method) -> Answer {
+        let mut answer = self;
+        answer.lost = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
+        answer
     }
 
     /// The number of the call.
     pub(crate) fn call(&self) -> u64 {
-        self.0.map_or(0, |completion| completion.call)
+        self.completion.map_or(0, |completion| completion.call)
     }
 
     pub(crate) fn send(mut self, result: Result<Vec<u8>>) {
@@ -122,11 +134,12 @@ impl Answer {
     pub(crate) fn panicked(self, payload: &(dyn Any + Send)) {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
-        self.send(Err(DriverError::new(ErrorKind::Unexpected, "call", format!("the driver panicked: {text}"))));
+        let error = DriverError::new(self.lost, "call", format!("the driver panicked: {text}"));
+        self.send(Err(error));
     }
 
     fn complete(&mut self, result: Result<Vec<u8>>) {
-        let Some(Completion { call, complete }) = self.0.take() else { return };
+        let Some(Completion { call, complete }) = self.completion.take() else { return };
         let (status, bytes) = match result {
             Ok(bytes) => (OK, bytes),
             Err(error) => (ERROR, encode_error(&error)),
@@ -141,7 +154,7 @@ impl Drop for Answer {
             true => "the plugin panicked",
             false => "the call was cancelled",
         };
-        self.complete(Err(DriverError::new(ErrorKind::Unexpected, "call", message)));
+        self.complete(Err(DriverError::new(self.lost, "call", message)));
     }
 }
 

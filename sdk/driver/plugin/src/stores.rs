@@ -66,7 +66,7 @@ impl Stores {
             Ok(response)
         };
         // Opening may take its time: the server's thread does none of it.
-        self.spawn(&runtime.handle, answer.call(), Serving::new(work, answer));
+        self.spawn(&runtime.handle, answer.call(), Serving::new(work, answer), true);
     }
 
     /// Calls a method of an open store.
@@ -75,6 +75,7 @@ impl Stores {
         let Some(method) = Method::from_number(method) else {
             return answer.send(Err(refuse(format!("there is no method {method}"))));
         };
+        let answer = answer.to(method);
         let store = self.open.read().unwrap_or_else(PoisonError::into_inner).get(&handle).map(Arc::clone);
         let Some(store) = store else {
             return answer.send(Err(refuse(format!("there is no open store {handle}"))));
@@ -89,7 +90,9 @@ impl Stores {
         // polled again in the runtime at once, with a waker that works.
         let first = pin!(&mut serving).poll(&mut Context::from_waker(Waker::noop()));
         if first.is_pending() {
-            self.spawn(&runtime, call, serving);
+            // An append that is given up goes on: whoever waits for its end must not be told of one too early.
+            let is_cancellable = method != Method::EventAppend;
+            self.spawn(&runtime, call, serving, is_cancellable);
         }
     }
 
@@ -101,7 +104,7 @@ impl Stores {
         }
     }
 
-    fn spawn(&'static self, runtime: &Handle, call: u64, serving: Serving) {
+    fn spawn(&'static self, runtime: &Handle, call: u64, serving: Serving, is_cancellable: bool) {
         // Held, so that a call which ends at once is noted before it is forgotten.
         let mut waiting = self.waiting();
         let forget = Forget { stores: self, call };
@@ -109,7 +112,9 @@ impl Stores {
             let _forget = forget;
             serving.await;
         });
-        waiting.insert(call, task.abort_handle());
+        if is_cancellable {
+            waiting.insert(call, task.abort_handle());
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {

@@ -130,10 +130,13 @@ impl TryFrom<proto::Append> for Append {
             |require: proto::Require| Ok(Require { stream: stream(require.stream)?, position: require.position });
         Ok(Append {
             event: required("event", append.event)?.try_into()?,
-            expected: match append.expected.and_then(|expected| expected.condition) {
+            // A condition that is not known must not be left out.
+            expected: match append.expected {
                 None => Expected::Any,
-                Some(Condition::New(_)) => Expected::New,
-                Some(Condition::At(position)) => Expected::At(position),
+                Some(expected) => match required("expected.condition", expected.condition)? {
+                    Condition::New(_) => Expected::New,
+                    Condition::At(position) => Expected::At(position),
+                },
             },
             requires: append.requires.into_iter().map(require).collect::<Result<_, _>>()?,
             quiet: append.quiet.map(|quiet| Quiet { model: quiet.model, since: quiet.since }),
@@ -231,8 +234,11 @@ pub(super) fn outcome(outcome: proto::AppendOutcome) -> Result<Result<Appended, 
     use proto::append_outcome::Outcome;
     use proto::conflict::Reason;
     let conflict = match required("outcome", outcome.outcome)? {
-        Outcome::Appended(proto::Appended { position, time, after }) => {
+        Outcome::Appended(proto::Appended { position, time, after }) if after < position => {
             return Ok(Ok(Appended { position, time, after }));
+        }
+        Outcome::Appended(proto::Appended { position, after, .. }) => {
+            return Err(Malformed::new(format!("an event at {position} cannot follow one at {after}")));
         }
         Outcome::Conflict(conflict) => conflict,
     };

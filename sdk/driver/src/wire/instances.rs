@@ -43,13 +43,15 @@ impl TryFrom<proto::ModelShape> for ModelShape {
 
     fn try_from(shape: proto::ModelShape) -> Result<Self, Malformed> {
         let column = |column: proto::Column| {
-            let kind = COLUMN_KINDS.iter().find(|(_, kind)| *kind == column.kind());
-            Column { kind: kind.map_or(ColumnKind::Any, |(kind, _)| *kind), name: column.name }
+            let kind = proto::ColumnKind::try_from(column.kind).ok();
+            let kind = COLUMN_KINDS.iter().find(|(_, known)| Some(*known) == kind);
+            let kind = kind.ok_or_else(|| Malformed::new(format!("column `{}` has an unknown kind", column.name)))?.0;
+            Ok(Column { kind, name: column.name })
         };
         Ok(ModelShape {
             model: shape.model,
             version: shape.version,
-            columns: shape.columns.into_iter().map(column).collect(),
+            columns: shape.columns.into_iter().map(column).collect::<Result<_, Malformed>>()?,
             indexes: shape.indexes.into_iter().map(|keys| keys.keys.into_iter().map(SortKey::from).collect()).collect(),
             unique: shape.unique.into_iter().map(|names| names.names).collect(),
             record: json("record_json", shape.record_json)?,
@@ -211,7 +213,7 @@ impl TryFrom<proto::ModelQueryResponse> for InstancePage {
 }
 
 impl From<&Budget> for proto::Budget {
-    /// What is left of it.
+    /// The steps and the wait that are left; time and memory are those of one read.
     fn from(budget: &Budget) -> Self {
         let Limits { steps, time, memory, .. } = budget.limits();
         proto::Budget {
@@ -225,13 +227,11 @@ impl From<&Budget> for proto::Budget {
 
 impl From<proto::Budget> for Budget {
     fn from(budget: proto::Budget) -> Self {
-        // Longer than a budget without limits, which would overflow a clock.
-        let time = |ms: u64| Duration::from_millis(ms).min(Duration::from_secs(u64::MAX / 4));
         Budget::new(Limits {
             steps: budget.steps,
-            time: time(budget.time_ms),
+            time: Duration::from_millis(budget.time_ms),
             memory: budget.memory,
-            wait: time(budget.wait_ms),
+            wait: Duration::from_millis(budget.wait_ms),
         })
     }
 }

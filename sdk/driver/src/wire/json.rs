@@ -11,6 +11,10 @@ use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
 use super::Method;
+use crate::json::Limits;
+
+/// Values in one message: more than any needs, since data is text in it. Each becomes many times its length in memory.
+const VALUES_MAX: usize = 1 << 20;
 
 /// Why bytes in one form have no other form: a clause without a full stop.
 #[derive(Debug)]
@@ -60,7 +64,9 @@ pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError>
 
 /// JSON as a message of that name. Members that are not known are passed over.
 pub fn from_json(message: &str, json: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
-    let tree = crate::json::parse_bytes(json).map_err(|error| JsonMappingError(format!("it is no JSON: {error}")))?;
+    let limits = Limits { values: VALUES_MAX, ..Limits::default() };
+    let tree = crate::json::utf8(json).and_then(|text| crate::json::parse_within(text, limits));
+    let (tree, _) = tree.map_err(|error| JsonMappingError(format!("it is no JSON: {error}")))?;
     let options = prost_reflect::DeserializeOptions::new().deny_unknown_fields(false);
     let message = DynamicMessage::deserialize_with_options(descriptor(message)?, Plain(tree), &options)?;
     Ok(message.encode_to_vec())

@@ -1,7 +1,5 @@
 //! The table of methods: number, store and name of each, and whether it changes something.
 
-use std::time::Duration;
-
 use crate::driver::Store;
 
 macro_rules! methods {
@@ -116,27 +114,7 @@ methods! {
     ErrorRemove = 307 Error "remove" changes;
 }
 
-/// Within this time a call is answered whose work does not grow with the store.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The same for the others.
-const LONG_PATIENCE: Duration = Duration::from_secs(3600);
-
 impl Method {
-    /// How long a caller waits for the response, besides the time that an `EventRead` waits for events.
-    pub const fn patience(self) -> Duration {
-        match self {
-            Method::ModelDefine
-            | Method::ModelPrepare
-            | Method::ModelEndReplay
-            | Method::ModelDropModel
-            | Method::ModelReset
-            | Method::EventExport
-            | Method::EventFinishImport => LONG_PATIENCE,
-            _ => PATIENCE,
-        }
-    }
-
     /// The method with that number.
     pub fn from_number(number: u32) -> Option<Method> {
         Method::ALL.iter().copied().find(|method| method.number() == number)

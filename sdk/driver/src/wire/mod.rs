@@ -13,6 +13,7 @@ mod json;
 mod method;
 mod records;
 mod service;
+mod time;
 
 /// The messages, generated from `proto/driver.proto` (`SNAPHOOK_BLESS=1 cargo test -p snaphook-driver --test proto`).
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, reason = "generated")]
@@ -25,6 +26,7 @@ pub use error::{decode_error, encode_error};
 pub use json::{JsonMappingError, from_json, to_json};
 pub use method::Method;
 pub use service::{Opened, Service};
+pub use time::{CALL_TIME, WHOLE_TIME};
 
 use prost::Message;
 
@@ -57,9 +59,30 @@ pub fn encode(message: &impl Message) -> Vec<u8> {
     message.encode_to_vec()
 }
 
+/// Fields at the top of one message, such as its events: more than any has. Each takes many times its bytes in memory.
+const FIELDS_MAX: usize = 1 << 18;
+
 /// Reads a message.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
+    // A field has two bytes at least, so only a long message may have too many.
+    if bytes.len() / 2 > FIELDS_MAX && count_fields(bytes) > FIELDS_MAX {
+        return Err(Malformed(format!("it has more than {FIELDS_MAX} fields")));
+    }
     M::decode(bytes).map_err(|error| Malformed(format!("it is no such message: {error}")))
+}
+
+/// The fields at the top, as far as they can be read, but no more than one too many.
+fn count_fields(mut bytes: &[u8]) -> usize {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut count = 0;
+    while !bytes.is_empty() && count <= FIELDS_MAX {
+        let Ok((tag, wire_type)) = decode_key(&mut bytes) else { break };
+        if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
+            break;
+        }
+        count += 1;
+    }
+    count
 }
 
 fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed> {
@@ -70,4 +93,16 @@ fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed> {
 fn json(field: &str, text: String) -> Result<Json, Malformed> {
     crate::json::check(&text).map_err(|error| Malformed(format!("`{field}` is no JSON: {error}")))?;
     Ok(Json::trusted(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_nothing_but_fields_is_refused() {
+        let events = |count: usize| [0x0a, 0x00].repeat(count);
+        assert_eq!(decode::<proto::EventReadResponse>(&events(FIELDS_MAX)).unwrap().events.len(), FIELDS_MAX);
+        assert!(decode::<proto::EventReadResponse>(&events(FIELDS_MAX + 1)).is_err());
+    }
 }

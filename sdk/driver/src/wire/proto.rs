@@ -232,7 +232,7 @@ pub struct Append {
     #[prost(string, repeated, tag = "6")]
     pub releases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What must be true of the event's stream. Nothing set: anything.
+/// What must be true of the event's stream. Absent: anything. A driver rejects a condition that it does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Expected {
     #[prost(oneof = "expected::Condition", tags = "1, 2")]

@@ -13,7 +13,7 @@ use crate::event::{Event, Position, Stream};
 use crate::event_store::{Append, Appended, Conflict, Delivery, EventPage, EventQuery, EventStore, Group, Holder};
 use crate::export::{LogExport, LogRecord};
 use crate::wire::events::{each, outcome, read_request, to_ms};
-use crate::wire::{Malformed, Method, decode, proto, required};
+use crate::wire::{Malformed, Method, proto, required};
 
 #[async_trait]
 impl EventStore for Client {
@@ -202,8 +202,7 @@ impl LogExport for Export {
 
     async fn next(&mut self) -> Result<Vec<LogRecord>> {
         let request = proto::EventExportNextRequest { export: self.number };
-        let response = self.client.transport.call(Method::EventExportNext, request.encode_to_vec()).await?;
-        let response: proto::EventExportNextResponse = decode(&response).map_err(garbage(Method::EventExportNext))?;
+        let response: proto::EventExportNextResponse = self.client.call(Method::EventExportNext, &request).await?;
         each(response.records).map_err(garbage(Method::EventExportNext))
     }
 }

@@ -1,11 +1,9 @@
 //! Calls of an event store, and the exports that are under way.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Mutex;
 
 use super::{foreign, nothing, proto, read, refuse, write};
 use crate::driver::Store;
@@ -29,16 +27,17 @@ pub(super) struct Exports {
 }
 
 struct Export {
-    export: Arc<Mutex<Box<dyn LogExport>>>,
+    export: Arc<tokio::sync::Mutex<Box<dyn LogExport>>>,
     used: Instant,
 }
 
 pub(super) async fn call(store: &dyn EventStore, exports: &Exports, method: Method, request: &[u8]) -> Result<Vec<u8>> {
     let refuse = refuse(method);
+    exports.close_idle();
     match method {
         Method::EventHealth => store.health().await.map(nothing),
         Method::EventClose => {
-            exports.open.lock().await.clear();
+            exports.locked().clear();
             store.close().await.map(nothing)
         }
         Method::EventAppend => {
@@ -164,13 +163,13 @@ async fn copy(store: &dyn EventStore, exports: &Exports, method: Method, request
         }
         Method::EventExportNext => {
             let request: proto::EventExportNextRequest = read(method, request)?;
-            let export = exports.find(request.export).await?;
+            let export = exports.find(request.export)?;
             let records = export.lock().await.next().await?;
             write(&proto::EventExportNextResponse { records: records.iter().map(Into::into).collect() })
         }
         Method::EventExportClose => {
             let request: proto::EventExportCloseRequest = read(method, request)?;
-            exports.open.lock().await.remove(&request.export);
+            exports.locked().remove(&request.export);
             Ok(Vec::new())
         }
         Method::EventImport => {
@@ -185,26 +184,34 @@ async fn copy(store: &dyn EventStore, exports: &Exports, method: Method, request
 impl Exports {
     /// The number of a new export, and the head of its log.
     async fn begin(&self, store: &dyn EventStore) -> Result<(u64, u64)> {
-        let mut open = self.open.lock().await;
-        open.retain(|_, export| export.used.elapsed() < EXPORT_IDLE);
+        let export = store.export().await?;
+        let head = export.head();
+        let mut open = self.locked();
         if open.len() >= EXPORTS_MAX {
             let message = format!("{EXPORTS_MAX} exports are under way, which is the most at once");
             return Err(DriverError::new(ErrorKind::Overloaded, "export", message));
         }
-        let export = store.export().await?;
-        let head = export.head();
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        open.insert(number, Export { export: Arc::new(Mutex::new(export)), used: Instant::now() });
+        open.insert(number, Export { export: Arc::new(tokio::sync::Mutex::new(export)), used: Instant::now() });
         Ok((number, head))
     }
 
-    async fn find(&self, number: u64) -> Result<Arc<Mutex<Box<dyn LogExport>>>> {
-        let mut open = self.open.lock().await;
+    fn find(&self, number: u64) -> Result<Arc<tokio::sync::Mutex<Box<dyn LogExport>>>> {
+        let mut open = self.locked();
         let Some(export) = open.get_mut(&number) else {
             let message = format!("there is no export {number}; one that is not used for ten minutes is closed");
             return Err(DriverError::new(ErrorKind::Invalid, "export-next", message));
         };
         export.used = Instant::now();
         Ok(Arc::clone(&export.export))
+    }
+
+    /// Looked at with every call of the store, so that an export that nobody reads keeps nothing for long.
+    fn close_idle(&self) {
+        self.locked().retain(|_, export| export.used.elapsed() < EXPORT_IDLE);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Export>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,100 @@
+//! Sockets: accepting, TLS, serving, stopping. Their number is bounded, and none stays without a request for long.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at once; further ones wait in the system's queue.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// From the first byte of a request's head to its last; also how long a connection may be idle.
+const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+
+const HEADERS_MAX: usize = 64;
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// A handshake that takes longer is given up.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// After the stop, requests that are under way get this long.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long to wait after accepting failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` is done. What is under way after that and [`GRACE`] is cut off.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                // It is never closed.
+                let permit = Arc::clone(&permits).acquire_owned().await.ok();
+                (listener.accept().await, permit)
+            } => accepted,
+            // Ended ones are forgotten.
+            Some(_) = connections.join_next() => continue,
+            () = &mut stop => break,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => {
+                let connection = connection(stream, tls.clone(), router.clone(), graceful.watcher());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            (Err(error), _) => {
+                tracing::debug!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    connections.shutdown().await;
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+    // Without it each response may wait for an acknowledgement; where it fails, it is only slower.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return serve_stream(stream, router, watcher).await };
+    match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve_stream(stream, router, watcher).await,
+        Ok(Err(error)) => tracing::debug!("a connection without TLS: {error}"),
+        Err(_) => tracing::debug!("a connection without TLS in time"),
+    }
+}
+
+async fn serve_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, watcher: Watcher) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // What breaks off is the client's matter.
+    let _ = watcher.watch(connection).await;
+}

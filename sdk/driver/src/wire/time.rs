@@ -1,0 +1,80 @@
+//! How long calls may take: one table for all that wait for them.
+
+use std::time::Duration;
+
+use super::{Method, decode, proto};
+
+/// A call whose work does not grow with the store.
+pub const CALL_TIME: Duration = Duration::from_secs(30);
+
+/// The same for work on everything that is stored. No call may take longer.
+pub const WHOLE_TIME: Duration = Duration::from_secs(60 * 60);
+
+impl Method {
+    /// Whether its work grows with what is stored.
+    pub const fn is_whole(self) -> bool {
+        matches!(
+            self,
+            Method::SecureClose
+                | Method::EventClose
+                | Method::ModelClose
+                | Method::ErrorClose
+                | Method::EventCreateGroup
+                | Method::EventDropGroup
+                | Method::EventExport
+                | Method::EventImport
+                | Method::EventFinishImport
+                | Method::ModelDefine
+                | Method::ModelPrepare
+                | Method::ModelDiscard
+                | Method::ModelBeginReplay
+                | Method::ModelEndReplay
+                | Method::ModelDropModel
+                | Method::ModelReset
+        )
+    }
+
+    /// How long a call may take that has so much time of its own on top ([`Method::own_time`]).
+    pub fn time(self, own: Duration) -> Duration {
+        if self.is_whole() { WHOLE_TIME } else { CALL_TIME.saturating_add(own).min(WHOLE_TIME) }
+    }
+
+    /// What a request says of its own time: how long a read waits for events, what the budget of a query allows.
+    pub fn own_time(self, request: &[u8]) -> Duration {
+        let budget =
+            |budget: Option<proto::Budget>| budget.map_or(0, |budget| budget.time_ms.saturating_add(budget.wait_ms));
+        let milliseconds = match self {
+            Method::EventRead => {
+                let request: Option<proto::EventReadRequest> = decode(request).ok();
+                request.and_then(|request| request.wait_ms).unwrap_or_default()
+            }
+            Method::ModelQuery => {
+                budget(decode(request).ok().and_then(|request: proto::ModelQueryRequest| request.budget))
+            }
+            Method::ModelCount => {
+                budget(decode(request).ok().and_then(|request: proto::ModelCountRequest| request.budget))
+            }
+            _ => 0,
+        };
+        Duration::from_millis(milliseconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn waits_and_budgets_come_on_top() {
+        let second = Duration::from_secs(1);
+        let read = proto::EventReadRequest { wait_ms: Some(5000), ..Default::default() };
+        assert_eq!(Method::EventRead.own_time(&read.encode_to_vec()), 5 * second);
+        assert_eq!(Method::EventRead.time(5 * second), 35 * second);
+        assert_eq!(Method::ModelReset.time(5 * second), WHOLE_TIME);
+        let budget = Some(proto::Budget { time_ms: u64::MAX, wait_ms: 1, ..Default::default() });
+        let count = proto::ModelCountRequest { budget, ..Default::default() };
+        assert_eq!(Method::ModelCount.time(Method::ModelCount.own_time(&count.encode_to_vec())), WHOLE_TIME);
+    }
+}
