@@ -33,7 +33,7 @@ impl Apply {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
-            None => global.config()?.hooks.directory,
+            None => global.config_without_drivers()?.hooks.directory,
         };
         if !directory.is_dir() {
             return Err(Failure::new(format!("`{}` is no folder", directory.display())));

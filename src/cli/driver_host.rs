@@ -36,11 +36,13 @@ pub(super) struct DriverHost {
 
 impl DriverHost {
     pub(super) fn run(self, global: &Global) -> Result<()> {
-        let config = global.config()?;
-        if self.token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+        let config = global.stores_config()?;
+        // A file that a shell or a secret's store gives often ends in a line break; no header can carry one.
+        let token = self.token.as_deref().map(str::trim).map(str::to_owned);
+        if token.as_deref() == Some("") {
             return Err(Failure::new("`--token` is empty"));
         }
-        if self.token.is_none() && !self.listen.ip().is_loopback() {
+        if token.is_none() && !self.listen.ip().is_loopback() {
             return Err(Failure::new(format!(
                 "`--listen {}` is reached from other machines, and without `--token` anybody there could read and change \
                  everything; name a token, or listen on a loopback address",
@@ -51,7 +53,7 @@ impl DriverHost {
         on_all_cores(config.server.workers, async {
             let mut stop = stop_signal()?;
             let stores = HostedStores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
-            let options = HostOptions { token: self.token, tls, closes: false };
+            let options = HostOptions { token, tls, closes: false };
             let served = serve(self.listen, stores.opened(), options, async move {
                 let _ = stop.wait_for(Option::is_some).await;
             });

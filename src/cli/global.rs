@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::failure::Result;
-use crate::config::Config;
+use crate::config::{Config, Purpose};
 use crate::drivers;
 
 #[derive(Args, Debug)]
@@ -23,14 +23,25 @@ pub(super) struct Global {
 }
 
 impl Global {
+    /// The configuration, with its drivers checked.
     pub(super) fn config(&self) -> Result<Config> {
-        Ok(Config::load_with(self.config.as_deref(), drivers::check)?)
+        Ok(Config::load_with(self.config.as_deref(), Purpose::Api, drivers::check)?)
+    }
+
+    /// The configuration of stores that another program serves.
+    pub(super) fn stores_config(&self) -> Result<Config> {
+        Ok(Config::load_with(self.config.as_deref(), Purpose::Stores, drivers::check)?)
+    }
+
+    /// The configuration for who opens no store: libraries of the plugins folder are left alone.
+    pub(super) fn config_without_drivers(&self) -> Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
     }
 
     pub(super) fn client(&self) -> Result<Client> {
         match &self.url {
             Some(url) => Client::new(url, true),
-            None => Client::new(&self.config()?.url(), false),
+            None => Client::new(&self.config_without_drivers()?.url(), false),
         }
     }
 }

@@ -48,6 +48,11 @@ impl<'a> Document<'a> {
     }
 
     /// What was noted.
+    /// Faults so far.
+    pub(super) fn fault_count(&self) -> usize {
+        self.errors.borrow().len()
+    }
+
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
     }

@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::error::ConfigErrors;
+use super::load::Purpose;
 use super::settings::{Config, DriverConfig, Grant};
 
 /// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
@@ -65,7 +66,7 @@ impl ConfigHandle {
     pub fn reload(&self, check: impl FnOnce(&Config) -> Result<(), ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
         let old = self.current();
         let Some(file) = &old.file else { return Ok(Reloaded { applied: Vec::new(), restart: Vec::new() }) };
-        let new = Config::load_as(file, &old.name(), check)?;
+        let new = Config::load_as(file, &old.name(), Purpose::Api, check)?;
         Ok(self.replace(&old, new))
     }
 

@@ -7,16 +7,26 @@ use super::error::{ConfigError, ConfigErrors};
 use super::settings::{AuthMode, Config, FILE_DEFAULT};
 use super::{grants, sections};
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Serving the API, so that who may reach it matters.
+    Api,
+    /// Opening the stores only.
+    Stores,
+}
+
 impl Config {
     /// Reads and checks a file; `None`: [`FILE_DEFAULT`] in the working directory, or the defaults if there is none.
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
-        Config::load_with(path, |_| Ok(()))
+        Config::load_with(path, Purpose::Api, |_| Ok(()))
     }
 
     /// The same, and `check` says what only the layers above can know, such as the names of drivers. Its faults stand
     /// among the others.
     pub fn load_with(
         path: Option<&Path>,
+        purpose: Purpose,
         check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
     ) -> Result<Config, ConfigErrors> {
         let named = path.unwrap_or(Path::new(FILE_DEFAULT));
@@ -29,7 +39,7 @@ impl Config {
                 let config = Config::defaults(&working);
                 check(&config).map(|()| config)
             }
-            _ => Config::load_as(&file, &named.display().to_string(), check),
+            _ => Config::load_as(&file, &named.display().to_string(), purpose, check),
         }
     }
 
@@ -37,12 +47,14 @@ impl Config {
     pub(super) fn load_as(
         file: &Path,
         name: &str,
+        purpose: Purpose,
         check: impl FnOnce(&Config) -> Result<(), ConfigErrors>,
     ) -> Result<Config, ConfigErrors> {
         let text = std::fs::read_to_string(file).map_err(|error| {
             ConfigErrors::new(name, vec![ConfigError::new(None, format!("cannot be read: {error}"))])
         })?;
-        let (config, mut errors) = Config::read(&text, file.parent().unwrap_or(file), Some(file), &environment);
+        let directory = file.parent().unwrap_or(file);
+        let (config, mut errors) = Config::read(&text, directory, Some(file), purpose, &environment);
         errors.extend(config.as_ref().and_then(|config| check(config).err()).into_iter().flat_map(|more| more.errors));
         errors.extend(config.iter().flat_map(|config| grants::links(&config.grants)));
         accept(config, name, errors)
@@ -54,7 +66,7 @@ impl Config {
         let document = Document::new("", &environment);
         let table = toml::de::DeTable::new();
         let mut root = Section::root(&document, &table);
-        let mut config = sections::config(&document, &mut root, directory, None);
+        let (mut config, _) = sections::config(&document, &mut root, directory, None);
         config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         config.auth = AuthMode::Open;
         config
@@ -68,7 +80,7 @@ impl Config {
         file: Option<&Path>,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigErrors> {
-        let (config, errors) = Config::read(text, directory, file, environment);
+        let (config, errors) = Config::read(text, directory, file, Purpose::Api, environment);
         accept(config, name, errors)
     }
 
@@ -77,12 +89,16 @@ impl Config {
         text: &str,
         directory: &Path,
         file: Option<&Path>,
+        purpose: Purpose,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Option<Config>, Vec<ConfigError>) {
         let document = Document::new(text, environment);
         let config = document.parse().map(|table| {
             let mut root = Section::root(&document, &table);
-            let config = sections::config(&document, &mut root, directory, file);
+            let (config, exposed) = sections::config(&document, &mut root, directory, file);
+            if let Some(fault) = exposed.filter(|_| purpose == Purpose::Api) {
+                document.error(fault.line, fault.message);
+            }
             root.finish();
             config
         });

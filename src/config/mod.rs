@@ -26,6 +26,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
 pub use http_pattern::HttpPattern;
+pub use load::Purpose;
 pub use phase::Phase;
 pub use regular::read_regular;
 pub use settings::{

@@ -22,8 +22,13 @@ const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
 /// Least and most memory for requests: a few large documents, and more than any machine has.
 const REQUESTS_BYTES: (usize, usize) = (16 << 20, 1 << 40);
 
-/// Reads the whole document; faults are noted in it.
-pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory: &Path, file: Option<&Path>) -> Config {
+/// Reads the whole document; faults are noted in it. What is given beside it: why no API may be served with it.
+pub(super) fn config(
+    document: &Document<'_>,
+    root: &mut Section<'_>,
+    directory: &Path,
+    file: Option<&Path>,
+) -> (Config, Option<ConfigError>) {
     let mut server = root.section("server");
     let address = address(&mut server);
     let server_config = ServerConfig {
@@ -41,14 +46,14 @@ pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory:
     }
     server.finish();
 
-    let auth = auth(document, root, &address);
+    let (auth, exposed) = auth(root, &address);
     root.not_yet("connections", ": none of its drivers shares a connection");
     let config = Config {
         directory: directory.to_owned(),
         file: file.map(Path::to_owned),
         server: server_config,
         auth,
-        plugins: plugins(root, directory),
+        plugins: plugins(document, root, directory),
         hooks: hooks(root, directory),
         secure: DriverConfig::default(),
         private_key: String::new(),
@@ -57,7 +62,7 @@ pub(super) fn config(document: &Document<'_>, root: &mut Section<'_>, directory:
         error: storage(root, "driver-error-storage", "sqlite", "data/errors.db"),
         grants: grants::grants(root),
     };
-    secure_storage(root, config)
+    (secure_storage(root, config), exposed)
 }
 
 /// `[server.limits]`
@@ -103,7 +108,8 @@ fn mount_path(server: &mut Section<'_>) -> String {
     .unwrap_or_else(|| "/".to_owned())
 }
 
-fn auth(document: &Document<'_>, root: &mut Section<'_>, address: &Address) -> AuthMode {
+/// The mode, and why nothing may be served in it.
+fn auth(root: &mut Section<'_>, address: &Address) -> (AuthMode, Option<ConfigError>) {
     let mut auth = root.section("auth");
     let mode = auth.string("mode");
     let line = mode.as_ref().map(|text| text.place.line).or(auth.line);
@@ -113,10 +119,8 @@ fn auth(document: &Document<'_>, root: &mut Section<'_>, address: &Address) -> A
         None => Some(AuthMode::Tokens),
     };
     auth.finish();
-    if let Some(fault) = mode.and_then(|mode| mode_fault(mode, line, address.value, address.line)) {
-        document.error(fault.line, fault.message);
-    }
-    mode.unwrap_or(AuthMode::Open)
+    let fault = mode.and_then(|mode| mode_fault(mode, line, address.value, address.line));
+    (mode.unwrap_or(AuthMode::Open), fault)
 }
 
 /// Why a server may not start with this mode on this address.
@@ -153,14 +157,17 @@ fn mode_fault(
     }
 }
 
-fn plugins(root: &mut Section<'_>, directory: &Path) -> PluginsConfig {
+fn plugins(document: &Document<'_>, root: &mut Section<'_>, directory: &Path) -> PluginsConfig {
+    let faults = document.fault_count();
     let mut plugins = root.section("plugins");
-    let config = PluginsConfig {
+    let mut config = PluginsConfig {
+        is_sound: true,
         directory: path(&mut plugins, "directory", directory, "plugins"),
         sha256: strings(plugins.value("sha256"), "digests of libraries", digest),
         replace: strings(plugins.value("replace"), "names of drivers", |text| Some(text.value)),
     };
     plugins.finish();
+    config.is_sound = document.fault_count() == faults;
     config
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
 /// `[plugins]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PluginsConfig {
+    /// Whether all of it was understood. If not, it may allow more than its author meant, and no library is run.
+    pub is_sound: bool,
     /// Folder of libraries with more drivers; absolute.
     pub directory: PathBuf,
     /// Digests of the libraries that may be loaded, 64 lowercase hex digits each; empty: all may.

@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// asked of each new configuration, see [`ConfigHandle::reload`]. Call it inside a runtime.
 pub fn watch<C>(handle: Arc<ConfigHandle>, check: C) -> impl Future<Output = ()> + use<C>
 where
-    C: Fn(&Config) -> Result<(), ConfigErrors>,
+    C: Fn(&Config) -> Result<(), ConfigErrors> + Clone + Send + 'static,
 {
     let (sender, mut changes) = mpsc::channel(1);
     let mut hangups = Hangups::new();
@@ -46,7 +46,11 @@ where
                 continue;
             }
             seen = now;
-            report(&handle, &check);
+            // The check may wait for files and for other programs.
+            let (handle, check) = (Arc::clone(&handle), check.clone());
+            if let Err(panic) = tokio::task::spawn_blocking(move || report(&handle, check)).await {
+                tracing::error!("loading the configuration again failed: {panic}");
+            }
         }
     }
 }

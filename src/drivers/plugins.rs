@@ -1,6 +1,7 @@
 //! The libraries of the plugins folder: found, compared with the pinned digests, inspected in a child process, loaded.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +11,16 @@ use sha2::{Digest as _, Sha256};
 use snaphook_driver::wire::PluginDescription;
 use snaphook_driver_loader::{Deadlines, Plugin, inspect_in_child};
 
-use crate::config::PluginsConfig;
+use crate::config::{PluginsConfig, read_regular};
 
 /// The hidden command that inspects one library and ends.
 pub const INSPECT_COMMAND: &str = "plugin-inspect";
 
 /// A library that is not loaded after this long never will be.
 const INSPECTION: Duration = Duration::from_secs(10);
+
+/// Larger files are no library: they are read whole for their digest.
+const LIBRARY_BYTES_MAX: usize = 1 << 30;
 
 /// Ends of the names of libraries, on any system: what cannot be loaded here does not belong here.
 const SUFFIXES: [&str; 3] = ["so", "dylib", "dll"];
@@ -54,7 +58,10 @@ pub struct DriverInfo {
 pub(super) fn inspect_all(config: &PluginsConfig) -> Result<Vec<PluginFile>, Vec<String>> {
     let mut files = Vec::new();
     let mut faults = Vec::new();
-    for path in libraries(&config.directory) {
+    let paths = libraries(&config.directory).map_err(|error| {
+        vec![format!("the plugins folder `{}` cannot be read: {error}", config.directory.display())]
+    })?;
+    for path in paths {
         match inspect(path, config) {
             Ok(file) => files.push(file),
             Err(fault) => faults.push(fault),
@@ -112,15 +119,24 @@ impl PluginFile {
 }
 
 /// Files directly in the folder that are called like a library, by name. No folder: none.
-fn libraries(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_library = |path: &PathBuf| {
+fn libraries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let is_library = |path: &Path| {
         let suffix = path.extension().and_then(|suffix| suffix.to_str());
         suffix.is_some_and(|suffix| SUFFIXES.contains(&suffix)) && !path.is_dir()
     };
-    let mut libraries: Vec<_> = entries.filter(is_library).collect();
+    let mut libraries = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if is_library(&path) {
+            libraries.push(path);
+        }
+    }
     libraries.sort();
-    libraries
+    Ok(libraries)
 }
 
 fn inspect(path: PathBuf, config: &PluginsConfig) -> Result<PluginFile, String> {
@@ -150,7 +166,8 @@ fn in_runtime<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, String
 }
 
 fn digest(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("plugin `{}` cannot be read: {error}", path.display()))?;
+    let bytes = read_regular(path, LIBRARY_BYTES_MAX)
+        .map_err(|error| format!("plugin `{}` cannot be read: {error}", path.display()))?;
     Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

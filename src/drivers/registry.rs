@@ -26,6 +26,8 @@ const LINKED: &[Driver] = &[
 pub(super) struct Registry {
     drivers: Vec<Registered>,
     plugins: Vec<Arc<PluginFile>>,
+    /// Whether the libraries of the folder are among them.
+    is_whole: bool,
 }
 
 /// A driver and where its code is.
@@ -49,6 +51,9 @@ impl Registry {
         if let Some(registry) = registries.get(&config.plugins) {
             return Ok(Arc::clone(registry));
         }
+        if !config.plugins.is_sound {
+            return Ok(Arc::new(Registry::linked()));
+        }
         let registry = Registry::read(&config.plugins).map_err(|faults| {
             ConfigErrors::new(config.name(), faults.into_iter().map(|fault| ConfigError::new(None, fault)).collect())
         })?;
@@ -60,10 +65,15 @@ impl Registry {
         Ok(registry)
     }
 
+    /// Without any library.
+    fn linked() -> Registry {
+        let drivers = LINKED.iter().map(|driver| Registered { description: driver.into(), code: Code::Linked(driver) });
+        Registry { drivers: drivers.collect(), plugins: Vec::new(), is_whole: false }
+    }
+
     fn read(config: &PluginsConfig) -> Result<Registry, Vec<String>> {
         let plugins: Vec<_> = inspect_all(config)?.into_iter().map(Arc::new).collect();
-        let linked = LINKED.iter().map(|driver| Registered { description: driver.into(), code: Code::Linked(driver) });
-        let mut drivers: Vec<Registered> = linked.collect();
+        let mut drivers = Registry::linked().drivers;
         let mut faults = Vec::new();
         for plugin in &plugins {
             for (index, description) in plugin.description.drivers.iter().enumerate() {
@@ -88,7 +98,13 @@ impl Registry {
                 }
             }
         }
-        if faults.is_empty() { Ok(Registry { drivers, plugins }) } else { Err(faults) }
+        let is_replaced = |name: &String| {
+            drivers.iter().any(|driver| driver.description.name == *name && matches!(driver.code, Code::Library(..)))
+        };
+        for name in config.replace.iter().filter(|name| !is_replaced(*name)) {
+            faults.push(format!("`plugins.replace` names the driver `{name}`, which no library of the folder brings"));
+        }
+        if faults.is_empty() { Ok(Registry { drivers, plugins, is_whole: true }) } else { Err(faults) }
     }
 
     /// Loads all libraries, whether or not a store uses them.
@@ -105,10 +121,14 @@ impl Registry {
         self.drivers.iter().find(|driver| driver.description.name == name && driver.description.stores.contains(&store))
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.drivers.iter().any(|driver| driver.description.name == name)
+    }
+
     fn driver_fault(&self, store: Store, config: &DriverConfig) -> ConfigError {
         let name = config.driver.as_str();
         let descriptions = || self.drivers.iter().map(|driver| &driver.description);
-        let message = if descriptions().any(|driver| driver.name == name) {
+        let message = if self.has(name) {
             let able: Vec<_> = descriptions()
                 .filter(|driver| driver.stores.contains(&store))
                 .map(|driver| format!("`{}`", driver.name))
@@ -155,7 +175,9 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
                 Some(Registered { description, .. }) => {
                     settings::faults(&table_name(store), &description.name, &description.settings, config)
                 }
-                None => vec![registry.driver_fault(store, config)],
+                None if registry.is_whole || registry.has(&config.driver) => vec![registry.driver_fault(store, config)],
+                // A library may bring it.
+                None => Vec::new(),
             }
         })
         .collect();
@@ -187,6 +209,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Purpose;
 
     fn faults(text: &str) -> Vec<String> {
         let text = format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{text}");
@@ -231,6 +254,63 @@ mod tests {
             faults("[driver-secure-storage]\ndriver = 'memory'\n[driver-event-storage]\ndriver = 'memory'\n"),
             [""; 0]
         );
+    }
+
+    /// What a file with this text is told, in a folder whose plugins have these names and are no libraries.
+    fn faults_of_file(plugins: &[&str], text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("plugins")).unwrap();
+        for name in plugins {
+            std::fs::write(folder.path().join("plugins").join(name), "no library").unwrap();
+        }
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{text}"))
+            .unwrap();
+        let errors = Config::load_with(Some(&file), Purpose::Api, check).err();
+        let shown = folder.path().display().to_string();
+        errors.iter().flat_map(ConfigErrors::lines).map(|line| line.replace(&format!("{shown}/"), "")).collect()
+    }
+
+    /// A list of digests that cannot be read must not allow everything.
+    #[test]
+    fn nothing_is_run_while_the_section_has_faults() {
+        for (text, fault) in [
+            ("sha256 = ['x']", "config.toml:6: `plugins.sha256` is `x`, expected 64"),
+            ("sha256 = 'x'", "config.toml:6: `plugins.sha256` is no list"),
+            ("sha265 = []", "config.toml:6: unknown key `plugins.sha265`, did you mean `plugins.sha256`?"),
+        ] {
+            // A library may bring this driver.
+            let text = format!("[plugins]\n{text}\n[driver-error-storage]\ndriver = 'other'\n");
+            let faults = faults_of_file(&["any.so"], &text);
+            assert!(faults.len() == 1 && faults[0].starts_with(fault), "{faults:?}");
+        }
+        let digest = "0".repeat(64);
+        let faults = faults_of_file(&["any.so"], &format!("[plugins]\nsha256 = ['{digest}']\n"));
+        assert!(faults.len() == 1 && faults[0].contains("is not in `plugins.sha256`"), "{faults:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_library_is_named() {
+        let faults = faults_of_file(&[], "[plugins]\nreplace = ['sqlite']\n");
+        assert_eq!(
+            faults,
+            ["config.toml: `plugins.replace` names the driver `sqlite`, which no library of the folder brings"]
+        );
+        let faults = faults_of_file(&[], "[plugins]\ndirectory = 'config.toml'\n");
+        assert!(
+            faults.len() == 1 && faults[0].contains("the plugins folder `config.toml` cannot be read"),
+            "{faults:?}"
+        );
+        #[cfg(unix)]
+        {
+            let faults = faults_of_file(&[], "[plugins]\ndirectory = '/dev'\n");
+            assert_eq!(faults, [""; 0]);
+            let folder = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.so")).unwrap();
+            let text = format!("[plugins]\ndirectory = '{}'\n", folder.path().display());
+            let faults = faults_of_file(&[], &text);
+            assert!(faults.len() == 1 && faults[0].contains("cannot be read: it is not a regular file"), "{faults:?}");
+        }
     }
 
     #[test]

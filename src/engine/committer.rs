@@ -569,16 +569,19 @@ impl Writer {
         let mut found = self.runtime.block_on(find(&*self.events, *after, waiting))?;
         let Some(Unknown { waiting, reason, .. }) = self.unknown.take() else { return Ok(()) };
         let (mut settled, mut answers) = (Vec::new(), Vec::with_capacity(waiting.len()));
+        let mut ids = Vec::with_capacity(waiting.len());
         for (id, caller) in waiting {
             let committed = found.remove(&id);
-            match committed {
-                Some(Committed { position, .. }) => settled.extend(caller.settled.map(|settled| (position, settled))),
-                None => drop(self.hints.take(&id)),
+            if let Some(Committed { position, .. }) = committed {
+                settled.extend(caller.settled.map(|settled| (position, settled)));
             }
             answers.push((caller.answer, committed));
+            ids.push(id);
         }
         let own = Own { settled, ..Own::default() };
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
+        // Of what was not written, and of models that are stuck, nobody took them.
+        ids.iter().for_each(|id| drop(self.hints.take(id)));
         self.appending.end();
         self.troubles.works(Part::Append);
         for (answer, committed) in answers {

@@ -1,5 +1,5 @@
-//! Whatever fails in the stores, what a client is told is what the log says. The faults come from a seed, so a failure can be
-//! seen again.
+//! Whatever fails in the stores, what a client that creates is told is what the log says. A seed chooses the faults; which call
+//! each of them meets also depends on how the tasks take turns.
 
 use std::collections::HashMap;
 use std::sync::Arc;

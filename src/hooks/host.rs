@@ -1,5 +1,6 @@
 //! The hook host: engines × capabilities. A few services with one job each; it binds hooks to them.
 
+mod bound;
 mod code;
 mod guard;
 mod libraries;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use snaphook_driver::time;
 
+pub use self::bound::BoundHook;
 use self::code::HookCode;
 use self::libraries::Libraries;
 pub use self::libraries::NOT_SANDBOXED;
@@ -24,7 +26,6 @@ use self::runs::Runs;
 use super::access::Access;
 pub use super::artifacts::Artifacts;
 pub use super::binding::{Binding, HookInfo, Mode};
-pub use super::bound::BoundHook;
 use super::capabilities::process::Processes;
 use super::code::{Code, Followed};
 use super::engines::engine::{Engine, HookState, Prepared, TopLevel};

@@ -3,7 +3,6 @@
 pub mod access;
 mod artifacts;
 mod binding;
-mod bound;
 pub mod capabilities;
 mod code;
 pub mod context;

@@ -113,7 +113,7 @@ fn own_way(project: &Project) -> Result<Built> {
 
 /// What a server would say of it.
 async fn check(global: &Global, built: &Built, phase: Phase, name: &str, out: &Path) -> Result<()> {
-    let config = global.config()?;
+    let config = global.config_without_drivers()?;
     let host = host(&config);
     let prepared =
         prepare(&host, built.engine, Candidate { code: &built.bytes, phase, name, language: built.language })

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Types {
 
 impl Types {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
-        let directory = global.config()?.hooks.directory;
+        let directory = global.config_without_drivers()?.hooks.directory;
         let file = directory.join(&self.model).join("model.json");
         let is_named = global.url.is_some();
         let written = match file.is_file() && !is_named && self.out.is_none() {

@@ -66,7 +66,7 @@ impl Definitions {
         let mut closed = self.close_gate(&entry, closing).await?;
         let mut is_deleted = false;
         let (mut at, mut held_back) = (entry.model.record.position, None);
-        for _ in 0..=DISTURBED_MAX {
+        for round in 0..=DISTURBED_MAX {
             // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
             let head = self.core.tail.head();
             while cascade && self.delete_page(&entry.model, head, &origin).await? {}
@@ -77,7 +77,7 @@ impl Definitions {
                 Err(error) if cascade && error.kind == ErrorKind::ModelInUse => {}
                 Err(error) => return Err(error),
             }
-            if is_deleted {
+            if is_deleted || round == DISTURBED_MAX {
                 break;
             }
             held_back = Some(HeldBack::new(&self.core, &entry.model.record, at, &origin).await?);

@@ -142,7 +142,7 @@ async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace
 }
 
 /// At the start: forgets the keys of lists that no model has, which a crash left. Before any model can change.
-pub(crate) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
+pub(in crate::engine) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
     if events.capabilities().shared {
         return Ok(());
     }

@@ -25,7 +25,7 @@ const DELIVERIES_MAX: usize = 256;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Serves every model that has post hooks, and each that gets some.
-pub(crate) fn start(core: &Arc<Core>) {
+pub(in crate::engine) fn start(core: &Arc<Core>) {
     let places = Arc::new(Semaphore::new(DELIVERIES_MAX));
     let weak = Arc::downgrade(core);
     core.lanes.start(move |model, signals| {

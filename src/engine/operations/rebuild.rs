@@ -32,7 +32,7 @@ impl Operations {
 }
 
 /// Starts rebuilds that the projector wants, as long as the engine lives.
-pub(crate) async fn serve(core: Weak<Core>, rebuild: Arc<Rebuild>) {
+pub(in crate::engine) async fn serve(core: Weak<Core>, rebuild: Arc<Rebuild>) {
     loop {
         rebuild.wanted().await;
         let Some(core) = core.upgrade() else { return };

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use sha2::{Digest, Sha256};
 
+use super::bound::BoundHook;
 use super::guard::{lock, panic_text};
 use crate::catalog::SourceLanguage;
 use crate::config::Phase;
 use crate::hooks::artifacts::Artifacts;
-use crate::hooks::bound::BoundHook;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};

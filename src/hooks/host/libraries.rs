@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::bound::BoundHook;
 use super::code::HookCode;
 use super::logs::Logs;
 use crate::config::{Config, format_duration};
-use crate::hooks::bound::BoundHook;
 use crate::hooks::code::{Code, Followed, Found, Loading, Seen};
 use crate::hooks::engines::engine::{Candidate, PrepareError};
 use crate::hooks::grants::HookId;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use snaphook_driver::time;
 
+use super::bound::BoundHook;
 use super::guard::lock;
 use crate::config::Phase;
 use crate::hooks::binding::Binding;
-use crate::hooks::bound::BoundHook;
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
 use crate::hooks::feed::{Feed, Told};
 use crate::hooks::stats::{PhaseLine, PhaseLog};

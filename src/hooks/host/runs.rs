@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use futures::FutureExt;
 use snaphook_driver::PAYLOAD_BYTES_MAX;
 
+use super::bound::BoundHook;
 use super::code::HookCode;
 use super::guard::panic_text;
 use super::libraries::Libraries;
@@ -18,7 +19,6 @@ use super::logs::Logs;
 use crate::config::{Config, Phase, format_size};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
-use crate::hooks::bound::BoundHook;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::engines::engine::{CallReport, CallSettings};

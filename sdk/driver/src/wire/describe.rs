@@ -56,6 +56,12 @@ impl TryFrom<proto::Plugin> for PluginDescription {
     }
 }
 
+/// Names of drivers stand in configurations, in lists and in metrics.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(plain)
+}
+
 impl From<&DriverDescription> for proto::Driver {
     fn from(driver: &DriverDescription) -> Self {
         proto::Driver {
@@ -70,8 +76,11 @@ impl TryFrom<proto::Driver> for DriverDescription {
     type Error = Malformed;
 
     fn try_from(driver: proto::Driver) -> Result<Self, Malformed> {
-        if driver.name.is_empty() {
-            return Err(Malformed::missing("drivers.name"));
+        if !is_name(&driver.name) {
+            let name = driver.name.chars().take(64).collect::<String>();
+            return Err(Malformed::new(format!(
+                "`drivers.name` is {name:?}, expected 1 to 63 of `a` to `z`, `0` to `9` and `-`"
+            )));
         }
         let stores = driver.stores().map(Store::try_from).collect::<Result<_, _>>()?;
         let settings = driver.settings.into_iter().map(Setting::try_from).collect::<Result<_, _>>()?;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use snaphook_driver::Provenance;
 
-use super::binding::Binding;
-use super::code::{Code, Followed};
-use super::context::Run;
-use super::grants::HookId;
-use super::places::Places;
-use super::stats::{HookStats, PhaseLog};
+use crate::hooks::binding::Binding;
+use crate::hooks::code::{Code, Followed};
+use crate::hooks::context::Run;
+use crate::hooks::grants::HookId;
+use crate::hooks::places::Places;
+use crate::hooks::stats::{HookStats, PhaseLog};
 
 /// A hook that is bound. Cheap until it runs for the first time.
 pub struct BoundHook {
