@@ -110,12 +110,15 @@ impl ConfigHandle {
 fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let differs =
         |left: &DriverConfig, right: &DriverConfig| left.driver != right.driver || left.settings != right.settings;
+    let connections_differ = !old.connections.keys().eq(new.connections.keys())
+        || old.connections.values().zip(new.connections.values()).any(|(left, right)| differs(left, right));
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth.mode", old.auth != new.auth),
         ("plugins", old.plugins != new.plugins),
+        ("connections", connections_differ),
         ("hooks.directory", old.hooks.directory != new.hooks.directory),
         ("hooks.apply", old.hooks.apply != new.hooks.apply),
         ("hooks.cache", old.hooks.cache != new.hooks.cache),

@@ -47,13 +47,13 @@ pub(super) fn config(
     server.finish();
 
     let (auth, exposed) = auth(root, &address);
-    root.not_yet("connections", ": none of its drivers shares a connection");
     let config = Config {
         directory: directory.to_owned(),
         file: file.map(Path::to_owned),
         server: server_config,
         auth,
         plugins: plugins(document, root, directory),
+        connections: connections(root),
         hooks: hooks(root, directory),
         secure: DriverConfig::default(),
         private_key: String::new(),
@@ -232,6 +232,31 @@ fn not_empty(text: &Text<'_>) -> Option<String> {
 }
 
 /// `[driver-…-storage]`. The settings belong to the driver, which checks them when it is opened.
+/// `[connections.NAME]`
+fn connections(root: &mut Section<'_>) -> BTreeMap<String, DriverConfig> {
+    let tables = root.value("connections").and_then(|value| value.entries()).unwrap_or_default();
+    let mut connections = BTreeMap::new();
+    for (name, value) in tables {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+            value.error("is no name for a connection, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`");
+            continue;
+        }
+        let Some(mut section) = value.section() else { continue };
+        let driver = section.string("driver");
+        if !section.was_there("driver") {
+            section.missing("driver", "the name of a driver that knows connections");
+        }
+        let Some(driver) = driver else { continue };
+        let mut hidden = Vec::new();
+        let line = Some(driver.place.line);
+        let lines = section.lines();
+        let settings = section.rest(true, &mut hidden);
+        connections.insert(name.to_owned(), DriverConfig { driver: driver.value, settings, line, lines, hidden });
+    }
+    connections
+}
+
 fn storage(root: &mut Section<'_>, key: &'static str, driver: &str, path: &str) -> DriverConfig {
     let mut section = root.section(key);
     driver_config(&mut section, true, driver, path)

@@ -23,6 +23,8 @@ pub struct Config {
     pub server: ServerConfig,
     pub auth: AuthMode,
     pub plugins: PluginsConfig,
+    /// What several stores share, by name.
+    pub connections: BTreeMap<String, DriverConfig>,
     pub hooks: HooksConfig,
     pub secure: DriverConfig,
     /// `private-key` of the secure storage: where the age identity is, `file:PATH` or `env:NAME`.

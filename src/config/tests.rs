@@ -175,9 +175,11 @@ fn faults_of_sections() {
             ],
         ),
         (
-            "[connections.main]\ndriver = 'postgres'\n",
+            "[connections]\nx = 7\n[connections.A]\ndriver = 'remote'\n[connections.main]\nurl = 'x'\n",
             &[
-                "config.toml:5: `connections` is not in this version yet: none of its drivers shares a connection; remove it",
+                "config.toml:6: `connections.x` is a whole number, expected a table",
+                "config.toml:7: `connections.A` is no name for a connection, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`",
+                "config.toml:9: `connections.main.driver` is missing, expected the name of a driver that knows connections",
             ],
         ),
         ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`"]),

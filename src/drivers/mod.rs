@@ -3,6 +3,7 @@
 //! After the table nobody can tell one driver from another: the layers above see the four traits only.
 
 pub mod backup;
+mod connections;
 mod guard;
 mod node;
 mod plugins;

@@ -8,7 +8,7 @@ use snaphook_driver::wire::{DriverDescription, Opened};
 use snaphook_driver::{Driver, DriverError, ErrorKind, OpenContext, Result as DriverResult, Store};
 
 use super::plugins::{PluginFile, PluginInfo, inspect_all};
-use super::settings;
+use super::{connections, settings};
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, PluginsConfig, closest};
 
 /// Every driver that is linked in.
@@ -121,8 +121,13 @@ impl Registry {
         self.drivers.iter().find(|driver| driver.description.name == name && driver.description.stores.contains(&store))
     }
 
+    /// Of the driver with that name, whatever stores it brings.
+    fn description(&self, name: &str) -> Option<&DriverDescription> {
+        self.drivers.iter().map(|driver| &driver.description).find(|description| description.name == name)
+    }
+
     fn has(&self, name: &str) -> bool {
-        self.drivers.iter().any(|driver| driver.description.name == name)
+        self.description(name).is_some()
     }
 
     fn driver_fault(&self, store: Store, config: &DriverConfig) -> ConfigError {
@@ -145,6 +150,10 @@ impl Registry {
 }
 
 impl Registered {
+    pub(super) fn description(&self) -> &DriverDescription {
+        &self.description
+    }
+
     /// Opens a store of it.
     pub(super) async fn open(&self, store: Store, context: OpenContext) -> DriverResult<Opened> {
         match &self.code {
@@ -167,20 +176,21 @@ fn named(driver: &DriverDescription) -> String {
 /// that it needs and no others. Looks at the plugins folder for that.
 pub fn check(config: &Config) -> Result<(), ConfigErrors> {
     let registry = Registry::of(config)?;
-    let faults: Vec<_> = Store::ALL
-        .into_iter()
-        .flat_map(|store| {
-            let config = table(config, store);
-            match registry.find(store, &config.driver) {
-                Some(Registered { description, .. }) => {
-                    settings::faults(&table_name(store), &description.name, &description.settings, config)
-                }
-                None if registry.is_whole || registry.has(&config.driver) => vec![registry.driver_fault(store, config)],
-                // A library may bring it.
-                None => Vec::new(),
+    let mut faults = connections::faults(config, registry.is_whole, |name| registry.description(name));
+    let faults_of_store = |store| {
+        let (name, table) = (table_name(store), table(config, store));
+        match registry.find(store, &table.driver) {
+            Some(Registered { description, .. }) => {
+                let mut faults = settings::faults(&name, &description.name, &description.settings, table);
+                faults.extend(connections::faults_of_store(config, store, &name, table, description));
+                faults
             }
-        })
-        .collect();
+            None if registry.is_whole || registry.has(&table.driver) => vec![registry.driver_fault(store, table)],
+            // A library may bring it.
+            None => Vec::new(),
+        }
+    };
+    faults.extend(Store::ALL.into_iter().flat_map(faults_of_store));
     if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
 }
 
@@ -256,6 +266,56 @@ mod tests {
         );
     }
 
+    #[test]
+    fn connections() {
+        let connection = "[connections.main]\ndriver = 'remote'\nurl = 'http://127.0.0.1:1'\n";
+        let named = |name: &str| format!("[driver-event-storage]\ndriver = 'remote'\nconnection = '{name}'\n");
+        assert_eq!(faults(&format!("{connection}{}", named("main"))), [""; 0]);
+        assert_eq!(
+            faults(&format!("{connection}{}", named("mian"))),
+            ["config.toml:10: `driver-event-storage.connection`: there is no connection `mian`, did you mean `main`?"]
+        );
+        assert_eq!(
+            faults(&named("main")),
+            [
+                "config.toml:7: `driver-event-storage.connection`: there is no connection `main`, expected a name such as `main` \
+                 and its table `[connections.main]`"
+            ]
+        );
+        assert_eq!(
+            faults(&format!("{connection}{}token = 'x'\n", named("main"))),
+            [
+                "config.toml:11: `driver-event-storage.token` stands beside `connection`, expected it in `[connections.main]`"
+            ]
+        );
+        assert_eq!(
+            faults("[driver-event-storage]\ndriver = 'remote'\n"),
+            ["config.toml:6: `driver-event-storage.url` is missing, expected the address of a driver's host such as \
+                 `http://127.0.0.1:1400`, or a `connection`"]
+        );
+        assert_eq!(
+            faults(
+                "[connections.a]\ndriver = 'sqlite'\n[connections.b]\ndriver = 'x'\n[connections.c]\ndriver = 'remote'\nul = 7\n"
+            ),
+            [
+                "config.toml:6: `connections.a.driver`: the driver `sqlite` knows no connections",
+                "config.toml:8: `connections.b.driver`: there is no driver `x`",
+                "config.toml:10: `connections.c.url` is missing, expected the address of a driver's host such as \
+                 `http://127.0.0.1:1400`",
+                "config.toml:11: unknown key `connections.c.ul`, did you mean `connections.c.url`?",
+            ]
+        );
+        let secret = "[connections.main]\ndriver = 'remote'\nurl = 'http://127.0.0.1:1'\ntoken = 'secret:x'\n\
+                      [driver-secure-storage]\ndriver = 'remote'\nconnection = 'main'\n";
+        assert_eq!(
+            faults(secret),
+            [
+                "config.toml:11: `driver-secure-storage.connection`: the connection `main` has a `secret:` reference, and the \
+                 secure storage, where secrets are, needs it first; expected an `env:` reference there"
+            ]
+        );
+    }
+
     /// What a file with this text is told, in a folder whose plugins have these names and are no libraries.
     fn faults_of_file(plugins: &[&str], text: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
@@ -276,7 +336,7 @@ mod tests {
     fn nothing_is_run_while_the_section_has_faults() {
         for (text, fault) in [
             ("sha256 = ['x']", "config.toml:6: `plugins.sha256` is `x`, expected 64"),
-            ("sha256 = 'x'", "config.toml:6: `plugins.sha256` is no list"),
+            ("sha256 = 'x'", "config.toml:6: `plugins.sha256` is a string, expected a list"),
             ("sha265 = []", "config.toml:6: unknown key `plugins.sha265`, did you mean `plugins.sha256`?"),
         ] {
             // A library may bring this driver.

@@ -40,8 +40,10 @@ fn hint(table: &str, driver: &str, settings: &[Setting], key: &str) -> String {
 /// What a value is instead of what it should be.
 fn fault(kind: SettingKind, value: &Value) -> Option<&'static str> {
     match (kind, value) {
-        (SettingKind::Text | SettingKind::Secret, Value::String(text)) => text.is_empty().then_some("is empty"),
-        (SettingKind::Text | SettingKind::Secret, _) => Some("is no text"),
+        (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, Value::String(text)) => {
+            text.is_empty().then_some("is empty")
+        }
+        (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, _) => Some("is no text"),
         (SettingKind::Number, value) => (!value.is_number()).then_some("is no number"),
         (SettingKind::Bool, value) => (!value.is_boolean()).then_some("is neither `true` nor `false`"),
         (SettingKind::List, Value::Array(items)) => {
@@ -68,6 +70,7 @@ mod tests {
         for (kind, takes) in [
             (SettingKind::Text, 0),
             (SettingKind::Secret, 0),
+            (SettingKind::Connection, 0),
             (SettingKind::Number, 1),
             (SettingKind::Bool, 2),
             (SettingKind::List, 3),

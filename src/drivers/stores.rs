@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use snaphook_driver::wire::Opened;
 use snaphook_driver::{DriverError, ErrorKind, ErrorStore, EventStore, ModelStore, OpenContext, SecureStore, Store};
 
+use super::connections;
 use super::guard::{self, Meters};
 use super::plugins::PluginInfo;
 use super::registry::{Registry, table, table_name};
@@ -110,7 +111,7 @@ pub(super) struct BareStores {
 impl BareStores {
     pub(super) async fn open(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
         let opening = Opening::new("", config)?;
-        let secure: Arc<dyn SecureStore> = opening.open(config.secure.settings.clone(), &[]).await?;
+        let secure: Arc<dyn SecureStore> = opening.open(opening.settings(Store::Secure), &[]).await?;
         let sealed = SealedSettings { opening: &opening, secure: Arc::clone(&secure), sealed };
         let event = match sealed.open::<dyn EventStore>().await {
             Ok(event) => event,
@@ -170,9 +171,18 @@ pub(super) enum Sealed {
 }
 
 /// The secrets that the settings of the other stores refer to.
-pub(super) fn secrets_of_settings(config: &Config) -> Vec<String> {
+pub(super) fn secrets_of_settings(config: &Config) -> Result<Vec<String>, OpenError> {
+    let registry = Registry::of(config).map_err(|errors| OpenError(errors.to_string()))?;
     let stores = [Store::Event, Store::Model, Store::Error].into_iter();
-    stores.flat_map(|store| references(&table(config, store).settings)).collect()
+    Ok(stores.flat_map(|store| references(&settings(&registry, config, store))).collect())
+}
+
+fn settings(registry: &Registry, config: &Config, store: Store) -> Map<String, Value> {
+    let table = table(config, store);
+    match registry.find(store, &table.driver) {
+        Some(driver) => connections::settings(config, table, driver.description()),
+        None => table.settings.clone(),
+    }
 }
 
 struct SealedSettings<'a> {
@@ -184,13 +194,13 @@ struct SealedSettings<'a> {
 impl SealedSettings<'_> {
     async fn open<T: ?Sized + Pick>(&self) -> Result<Arc<T>, OpenError> {
         let config = self.opening.config;
-        let settings = &table(config, T::STORE).settings;
+        let settings = self.opening.settings(T::STORE);
         let mut values = Vec::new();
-        for name in references(settings) {
+        for name in references(&settings) {
             let value = self.value(&name).await;
             values.push(value.map_err(|message| OpenError(format!("{} {message}", place(config, T::STORE))))?);
         }
-        self.opening.open(with_values(settings, &values), &values).await
+        self.opening.open(with_values(&settings, &values), &values).await
     }
 
     async fn value(&self, name: &str) -> Result<String, String> {
@@ -225,7 +235,7 @@ fn undo<const N: usize>(error: OpenError, closed: [Result<(), DriverError>; N]) 
 
 async fn open_secure(opening: &Opening<'_>) -> Result<(Arc<dyn SecureStore>, Arc<Vault>), OpenError> {
     let config = opening.config;
-    let secure: Arc<dyn SecureStore> = opening.open(config.secure.settings.clone(), &[]).await?;
+    let secure: Arc<dyn SecureStore> = opening.open(opening.settings(Store::Secure), &[]).await?;
     match Vault::open(Arc::clone(&secure), &config.private_key, &config.directory).await {
         Ok(vault) => Ok((secure, Arc::new(vault))),
         Err(error) => {
@@ -236,7 +246,7 @@ async fn open_secure(opening: &Opening<'_>) -> Result<(Arc<dyn SecureStore>, Arc
 }
 
 async fn open<T: ?Sized + Pick>(opening: &Opening<'_>, vault: &Vault) -> Result<Arc<T>, OpenError> {
-    let (settings, secrets) = resolve(&table(opening.config, T::STORE).settings, vault)
+    let (settings, secrets) = resolve(&opening.settings(T::STORE), vault)
         .await
         .map_err(|message| OpenError(format!("{} {message}", place(opening.config, T::STORE))))?;
     opening.open(settings, &secrets).await
@@ -294,6 +304,11 @@ impl<'a> Opening<'a> {
         Ok(Opening { node, config, registry, meters: Arc::default() })
     }
 
+    /// The settings of a store, with the connections that they name.
+    fn settings(&self, store: Store) -> Map<String, Value> {
+        settings(&self.registry, self.config, store)
+    }
+
     /// Opens a store with these settings. `secrets` must not show in messages.
     async fn open<T: ?Sized + Pick>(
         &self,
@@ -316,7 +331,7 @@ impl<'a> Opening<'a> {
                 ErrorKind::Config => place(config, store),
                 _ => format!("{store} storage (driver `{}`):", table.driver),
             };
-            OpenError(redact(format!("{place} {error}"), secrets.iter().chain(&table.hidden)))
+            OpenError(redact(format!("{place} {error}"), secrets.iter().chain(connections::hidden(config, table))))
         })?;
         if let Some(what) = guard::unfit(&opened) {
             let error = OpenError(format!("{} the storage cannot be used: {what}", place(config, store)));

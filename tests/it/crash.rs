@@ -55,7 +55,8 @@ fn nothing_is_lost_on_files() {
 fn nothing_is_lost_in_a_driver_host() {
     let mut host = Some(DriverHost::start());
     let url = host.as_ref().map(DriverHost::url).unwrap_or_default();
-    let tables = stores(|_| format!("driver = 'remote'\nurl = '{url}'\nencoding = 'protobuf'"));
+    let connection = format!("[connections.host]\ndriver = 'remote'\nurl = '{url}'\nencoding = 'protobuf'\n");
+    let tables = connection + &stores(|_| "driver = 'remote'\nconnection = 'host'".to_owned());
     kill(8, &tables, |round| {
         if round % 2 == 1 {
             host = host.take().map(|host| host.kill().restart());

@@ -35,6 +35,7 @@ pub const DRIVER: Driver = Driver {
         Setting::with_default("state", SettingKind::Text, config::STATE_EXPECTED, "\"data/crud\""),
         Setting::with_default("timeout", SettingKind::Number, config::TIMEOUT_EXPECTED, "30"),
     ],
+    connection: &[],
     secure: None,
     event: None,
     model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {

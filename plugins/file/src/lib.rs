@@ -34,6 +34,7 @@ pub use secure::FileSecureStore;
 pub const DRIVER: Driver = Driver {
     name: "file",
     settings: &[Setting::required("path", SettingKind::Text, config::PATH_EXPECTED)],
+    connection: &[],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),

@@ -29,6 +29,7 @@ pub const DRIVER: Driver = Driver {
         Setting::with_default("batch", SettingKind::Number, config::BATCH_EXPECTED, "100"),
         Setting::with_default("timeout", SettingKind::Number, config::TIMEOUT_EXPECTED, "30"),
     ],
+    connection: &[],
     secure: None,
     event: None,
     model: None,

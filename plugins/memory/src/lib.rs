@@ -24,6 +24,7 @@ pub use secure::MemorySecureStore;
 pub const DRIVER: Driver = Driver {
     name: "memory",
     settings: &[],
+    connection: &[],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move { MemoryConfig::check(&context).map(|()| Arc::new(MemorySecureStore::default()) as _) })
     }),

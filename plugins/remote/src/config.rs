@@ -1,7 +1,7 @@
 //! The driver's settings.
 
 use serde::Deserialize;
-use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_driver::{Connection, DriverError, ErrorKind, Result};
 use url::Url;
 
 use crate::encoding::Encoding;
@@ -10,7 +10,42 @@ pub(crate) const URL_EXPECTED: &str = "the address of a driver's host such as `h
 pub(crate) const ENCODING_EXPECTED: &str = "`json` or `protobuf`";
 pub(crate) const TOKEN_EXPECTED: &str = "the token that the host asks for";
 
-/// What stands below `driver = 'remote'`.
+/// What stands below `driver = 'remote'` in the table of a store: a host, or the connection that says where it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    connection: Option<Connection>,
+    url: Option<String>,
+    encoding: Option<Encoding>,
+    token: Option<String>,
+}
+
+/// The two forms of a [`StoreConfig`].
+pub(crate) enum Place {
+    Own(RemoteConfig),
+    Shared(Connection),
+}
+
+impl StoreConfig {
+    pub(crate) fn place(self) -> Result<Place> {
+        let fault = |message: &str| Err(DriverError::new(ErrorKind::Config, "open", message));
+        match (self.connection, self.url) {
+            (Some(connection), None) if self.encoding.is_none() && self.token.is_none() => {
+                Ok(Place::Shared(connection))
+            }
+            (Some(_), _) => {
+                fault("`connection` says where the host is; `url`, `encoding` and `token` belong into its table")
+            }
+            (None, Some(url)) => {
+                let encoding = self.encoding.unwrap_or_default();
+                Ok(Place::Own(RemoteConfig { url, encoding, token: self.token }))
+            }
+            (None, None) => fault(&format!("`url` is missing, expected {URL_EXPECTED}, or a `connection` that has it")),
+        }
+    }
+}
+
+/// Where a host is and how it is spoken to: what stands in `[connections.NAME]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {

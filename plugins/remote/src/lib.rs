@@ -12,15 +12,27 @@ mod transport;
 use std::sync::Arc;
 
 use snaphook_driver::wire::{Client, Opened};
-use snaphook_driver::{Driver, OpenContext, OpenFuture, Result, Setting, SettingKind, Store};
+use snaphook_driver::{Connections, Driver, OpenContext, OpenFuture, Result, Setting, SettingKind, Store};
+
+use config::{Place, StoreConfig};
+use transport::HttpTransport;
 
 pub use config::RemoteConfig;
 pub use encoding::Encoding;
+
+/// Hosts that several stores share.
+static HOSTS: Connections<HttpTransport> = Connections::new();
 
 /// The driver `remote`.
 pub const DRIVER: Driver = Driver {
     name: "remote",
     settings: &[
+        Setting::optional("connection", SettingKind::Connection, "the name of a connection of this driver"),
+        Setting::optional("url", SettingKind::Text, config::URL_EXPECTED),
+        Setting::with_default("encoding", SettingKind::Text, config::ENCODING_EXPECTED, "\"json\""),
+        Setting::optional("token", SettingKind::Secret, config::TOKEN_EXPECTED),
+    ],
+    connection: &[
         Setting::required("url", SettingKind::Text, config::URL_EXPECTED),
         Setting::with_default("encoding", SettingKind::Text, config::ENCODING_EXPECTED, "\"json\""),
         Setting::optional("token", SettingKind::Secret, config::TOKEN_EXPECTED),
@@ -45,7 +57,14 @@ pub async fn connect(store: Store, context: &OpenContext) -> Result<Opened> {
 }
 
 async fn open(store: Store, context: &OpenContext) -> Result<Client> {
-    let config: RemoteConfig = context.settings()?;
-    let (transport, opened) = transport::HttpTransport::open(&config, store, &context.node).await?;
+    let config: StoreConfig = context.settings()?;
+    let transport = match config.place()? {
+        Place::Own(config) => HttpTransport::new(&config)?,
+        Place::Shared(connection) => {
+            let open = async || HttpTransport::new(&connection.settings::<RemoteConfig>()?);
+            HOSTS.open(&connection, open).await?.as_ref().clone()
+        }
+    };
+    let opened = transport.open(store, &context.node).await?;
     Ok(Client::new(Arc::new(transport), opened))
 }

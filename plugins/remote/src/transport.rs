@@ -24,7 +24,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// that is just being closed has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Calls to one store of a host.
+/// Calls to the stores of a host. Clones share its connections.
+#[derive(Clone)]
 pub(crate) struct HttpTransport {
     client: Client,
     base: String,
@@ -33,8 +34,8 @@ pub(crate) struct HttpTransport {
 }
 
 impl HttpTransport {
-    /// Connects to a host and opens its store of that kind.
-    pub(crate) async fn open(config: &RemoteConfig, store: Store, node: &str) -> Result<(HttpTransport, OpenResponse)> {
+    /// Connects when it is first used.
+    pub(crate) fn new(config: &RemoteConfig) -> Result<HttpTransport> {
         let fault = |message: String| DriverError::new(ErrorKind::Config, "open", message);
         let authorization = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         let mut authorization = authorization
@@ -57,11 +58,15 @@ impl HttpTransport {
         // A machine without any certificate can still speak plain HTTP.
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         let client = client.map_err(|error| fault("the HTTP client cannot start".into()).because(error))?;
-        let transport = HttpTransport { client, base: config.base()?, encoding: config.encoding, authorization };
+        Ok(HttpTransport { client, base: config.base()?, encoding: config.encoding, authorization })
+    }
+
+    /// Opens the host's store of that kind.
+    pub(crate) async fn open(&self, store: Store, node: &str) -> Result<OpenResponse> {
         let request =
             OpenRequest { store: proto::Store::from(store).into(), node: node.to_owned(), ..OpenRequest::default() };
         let path = format!("{store}/open");
-        let response = transport.post(&path, "OpenRequest", "OpenResponse", encode(&request), CALL_TIME).await;
+        let response = self.post(&path, "OpenRequest", "OpenResponse", encode(&request), CALL_TIME).await;
         // Opening changes nothing.
         let response = response.map_err(|error| match error.kind() {
             ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
@@ -75,7 +80,7 @@ impl HttpTransport {
                 bytes => bytes.min(BATCH_BYTES_MAX),
             };
         }
-        Ok((transport, opened))
+        Ok(opened)
     }
 
     /// One request. Both messages are Protobuf here. `operation` is the last part of the path.

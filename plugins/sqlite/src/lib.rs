@@ -32,6 +32,7 @@ pub use model::SqliteModelStore;
 pub const DRIVER: Driver = Driver {
     name: "sqlite",
     settings: &[Setting::required("path", SettingKind::Text, config::PATH_EXPECTED)],
+    connection: &[],
     secure: None,
     event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
         Box::pin(async move { Ok(Arc::new(SqliteEventStore::open(&SqliteConfig::path(&context)?)?) as _) })

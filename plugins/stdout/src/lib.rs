@@ -14,6 +14,7 @@ pub use error::StdoutErrorStore;
 pub const DRIVER: Driver = Driver {
     name: "stdout",
     settings: &[],
+    connection: &[],
     secure: None,
     event: None,
     model: None,

@@ -23,6 +23,8 @@ pub struct Driver {
     pub name: &'static str,
     /// The keys of its tables besides `driver`; the server refuses others before anything is opened.
     pub settings: &'static [Setting],
+    /// The keys of `[connections.NAME]` with `driver` its name, beside that; empty if it knows no connections.
+    pub connection: &'static [Setting],
     pub secure: Option<OpenFn<dyn SecureStore>>,
     pub event: Option<OpenFn<dyn EventStore>>,
     pub model: Option<OpenFn<dyn ModelStore>>,
@@ -93,6 +95,9 @@ pub enum SettingKind {
     Table,
     /// Text that is never shown.
     Secret,
+    /// The name of one of the driver's own connections; the driver gets a [`Connection`](crate::Connection). A table that names one
+    /// has none of the connection's settings itself; one that may name one and does not has those that a connection must have.
+    Connection,
 }
 
 impl Setting {

@@ -40,7 +40,8 @@ pub async fn restore(
     let part = |read: u64| read as f64 / size as f64;
     archive::verify(open()?, |read| progress("check", part(read)))?;
 
-    let sealed = Sealed::InBackup(sealed(&secrets_of_settings(config), open()?)?);
+    let names = secrets_of_settings(config).map_err(|error| BackupError::Refused(error.to_string()))?;
+    let sealed = Sealed::InBackup(sealed(&names, open()?)?);
     let stores = BareStores::open(config, sealed).await.map_err(|error| BackupError::Refused(error.to_string()))?;
     let restored = fill(&stores, open()?, |word, read| progress(word, part(read))).await;
     stores.close().await;

@@ -18,6 +18,8 @@ pub struct DriverDescription {
     pub name: String,
     pub stores: Vec<Store>,
     pub settings: Vec<Setting>,
+    /// Those of its connections.
+    pub connection: Vec<Setting>,
 }
 
 impl From<&Driver> for DriverDescription {
@@ -26,6 +28,7 @@ impl From<&Driver> for DriverDescription {
             name: driver.name.to_owned(),
             stores: driver.stores().collect(),
             settings: driver.settings.to_vec(),
+            connection: driver.connection.to_vec(),
         }
     }
 }
@@ -68,6 +71,7 @@ impl From<&DriverDescription> for proto::Driver {
             name: driver.name.clone(),
             stores: driver.stores.iter().map(|store| proto::Store::from(*store).into()).collect(),
             settings: driver.settings.iter().map(proto::Setting::from).collect(),
+            connection: driver.connection.iter().map(proto::Setting::from).collect(),
         }
     }
 }
@@ -83,8 +87,11 @@ impl TryFrom<proto::Driver> for DriverDescription {
             )));
         }
         let stores = driver.stores().map(Store::try_from).collect::<Result<_, _>>()?;
-        let settings = driver.settings.into_iter().map(Setting::try_from).collect::<Result<_, _>>()?;
-        Ok(DriverDescription { name: driver.name, stores, settings })
+        let settings = |settings: Vec<proto::Setting>| {
+            settings.into_iter().map(Setting::try_from).collect::<Result<Vec<_>, Malformed>>()
+        };
+        let (connection, settings) = (settings(driver.connection)?, settings(driver.settings)?);
+        Ok(DriverDescription { name: driver.name, stores, settings, connection })
     }
 }
 
@@ -113,13 +120,14 @@ impl TryFrom<proto::Store> for Store {
     }
 }
 
-const SETTING_KINDS: [(SettingKind, proto::SettingKind); 6] = [
+const SETTING_KINDS: [(SettingKind, proto::SettingKind); 7] = [
     (SettingKind::Text, proto::SettingKind::Text),
     (SettingKind::Number, proto::SettingKind::Number),
     (SettingKind::Bool, proto::SettingKind::Bool),
     (SettingKind::List, proto::SettingKind::List),
     (SettingKind::Table, proto::SettingKind::Table),
     (SettingKind::Secret, proto::SettingKind::Secret),
+    (SettingKind::Connection, proto::SettingKind::Connection),
 ];
 
 impl From<&Setting> for proto::Setting {

@@ -48,6 +48,9 @@ pub struct Driver {
     pub stores: ::prost::alloc::vec::Vec<i32>,
     #[prost(message, repeated, tag = "3")]
     pub settings: ::prost::alloc::vec::Vec<Setting>,
+    /// The keys of a connection of the driver, `\[connections.NAME\]`; none if it knows no connections.
+    #[prost(message, repeated, tag = "4")]
+    pub connection: ::prost::alloc::vec::Vec<Setting>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Setting {
@@ -1161,6 +1164,8 @@ pub enum SettingKind {
     Table = 4,
     /// A text that is never shown.
     Secret = 5,
+    /// The name of a connection in the configuration. In `settings_json`, a table with its `name` and its `settings`.
+    Connection = 6,
 }
 impl SettingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1175,6 +1180,7 @@ impl SettingKind {
             Self::List => "SETTING_KIND_LIST",
             Self::Table => "SETTING_KIND_TABLE",
             Self::Secret => "SETTING_KIND_SECRET",
+            Self::Connection => "SETTING_KIND_CONNECTION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1186,6 +1192,7 @@ impl SettingKind {
             "SETTING_KIND_LIST" => Some(Self::List),
             "SETTING_KIND_TABLE" => Some(Self::Table),
             "SETTING_KIND_SECRET" => Some(Self::Secret),
+            "SETTING_KIND_CONNECTION" => Some(Self::Connection),
             _ => None,
         }
     }

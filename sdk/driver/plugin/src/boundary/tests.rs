@@ -88,6 +88,7 @@ impl SecureStore for Odd {
 static DRIVER: Driver = Driver {
     name: "odd",
     settings: &[],
+    connection: &[],
     secure: Some(|context: OpenContext| -> OpenFuture<dyn SecureStore> {
         Box::pin(async move {
             assert!(context.settings.is_empty(), "it takes no settings");
