@@ -5,7 +5,6 @@
 //! every line of them.
 
 mod at;
-mod batch;
 mod blobs;
 mod claims;
 mod groups;
@@ -27,9 +26,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use snaphook_driver::files::FileLock;
+use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail, judge};
+use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, Event, EventPage, EventQuery, EventStore, Group, Holder,
-    LogExport, LogRecord, Position, Result, Stream, new_log_identity,
+    LogExport, LogRecord, Position, Result, Stream, StreamRef, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -73,11 +74,47 @@ struct Shared {
 struct Log {
     index: Index,
     claims: Claims,
+    /// See [`LogEnd`].
+    next_removal: Millis,
 }
 
 impl Log {
     fn new() -> Log {
-        Log { index: Index::new(), claims: Claims::default() }
+        Log { index: Index::new(), claims: Claims::default(), next_removal: LogEnd::EMPTY.next_removal }
+    }
+
+    fn end(&self) -> LogEnd {
+        LogEnd { position: self.index.head(), time: self.index.time, next_removal: self.next_removal }
+    }
+
+    /// Makes a batch whose lines are written part of what is read.
+    fn commit(&mut self, judged: &Judged<'_>, spans: &[writer::Span]) {
+        for (row, span) in judged.accepted.iter().zip(spans) {
+            row.append.releases.iter().for_each(|key| self.claims.remove(key));
+            row.claims().for_each(|(key, holder)| self.claims.put(key, holder.to_holder()));
+            let StreamRef { model, instance } = row.stream();
+            self.index.time = row.appended.time;
+            self.index.push(row.appended.position, row.append.event.kind, (model, instance), *span);
+        }
+        if let Some(time) = judged.removal {
+            let mut end = judged.end;
+            end.removed(self.claims.remove_expired(time));
+            self.next_removal = end.next_removal;
+        }
+    }
+}
+
+impl LogState for &Log {
+    fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
+        Ok(self.index.tail(stream))
+    }
+
+    fn last_of_instances(&mut self, model: &str, _since: Position) -> Result<Position> {
+        Ok(self.index.last_of_instances(model))
+    }
+
+    fn holder(&mut self, key: &str) -> Result<Option<Holder>> {
+        Ok(self.claims.get(key).map(|holder| Holder::clone(holder)))
     }
 }
 
@@ -104,19 +141,15 @@ impl Shared {
 
     fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         self.writing("append", |writer| {
-            let time = batch.iter().map(|append| append.event.time).max();
-            let due = time.filter(|time| self.log().claims.is_removal_due(*time));
-            if let Some(time) = due {
-                self.log_mut().claims.remove_expired(time);
+            let log = self.log();
+            let judged = judge(log.end(), batch, atomic, &mut &*log)?;
+            drop(log);
+            if !judged.accepted.is_empty() {
+                let spans = self.write(writer, "append", judged.accepted.iter().map(Body::of).collect())?;
+                self.log_mut().commit(&judged, &spans);
+                self.publish(judged.end.position);
             }
-            let (rows, answers) = batch::check(&self.log(), batch, atomic);
-            if !rows.is_empty() {
-                let bodies = rows.iter().map(batch::Row::body).collect();
-                let spans = self.write(writer, "append", bodies)?;
-                self.log_mut().commit(rows, &spans);
-                self.publish(self.log().index.head());
-            }
-            Ok(answers)
+            Ok(judged.answers)
         })
     }
 

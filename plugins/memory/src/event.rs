@@ -4,16 +4,17 @@
 
 mod transfer;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail, judge};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Appended, Capabilities, Claim, Conflict, Delivery, DriverError, ErrorKind, Event, EventFilter, EventPage,
-    EventQuery, EventStore, Expected, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position,
-    Result, SCAN_MAX, Stream, new_log_identity,
+    Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventFilter, EventPage,
+    EventQuery, EventStore, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position, Result,
+    SCAN_MAX, Stream, StreamRef, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -51,12 +52,9 @@ struct Log {
     models: HashMap<String, Vec<Position>>,
     definitions: Vec<Position>,
     claims: BTreeMap<String, Holder>,
-    /// When claims that have ended are looked for again.
+    /// See [`LogEnd`].
     next_removal: Millis,
 }
-
-/// Time between two searches for claims that have ended.
-const REMOVAL_MILLIS: Millis = 60_000;
 
 struct Member {
     filter: EventFilter,
@@ -83,19 +81,12 @@ impl EventStore for MemoryEventStore {
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         let mut log = locked(&self.log);
-        if let Some(time) = batch.iter().map(|append| append.event.time).max() {
-            log.remove_expired(time);
-        }
-        let answers = if atomic {
-            // Tried on the real thing, and taken back: a copy of the log would cost its whole length.
-            log.append_all(batch)
-        } else {
-            batch.iter().map(|append| log.append(append).map(|(appended, _)| appended)).collect()
-        };
+        let judged = judge(log.end(), batch, atomic, &mut &*log)?;
+        log.write(&judged);
         let head = log.head();
         drop(log);
         self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
-        Ok(answers)
+        Ok(judged.answers)
     }
 
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
@@ -343,9 +334,6 @@ impl Member {
     }
 }
 
-/// What an append changed in the claims: key and former holder, oldest change first.
-type Undo = Vec<(String, Option<Holder>)>;
-
 impl Log {
     fn head(&self) -> Position {
         self.events.len() as Position
@@ -414,126 +402,57 @@ impl Log {
         places[start..].iter().filter_map(|position| self.at(*position))
     }
 
-    /// The last position of a stream (0: no event), and whether that ended it.
-    fn tail(&self, stream: &Stream) -> (Position, bool) {
-        let last = self.streams.get(stream).and_then(|places| places.last());
-        last.and_then(|position| self.at(*position))
-            .map_or((0, false), |event| (event.position, event.kind.ends_stream()))
+    fn end(&self) -> LogEnd {
+        let time = self.events.last().map_or(LogEnd::EMPTY.time, |last| last.time);
+        LogEnd { position: self.head(), time, next_removal: self.next_removal }
     }
 
-    /// Claims that have ended by now, at most once a minute of the events' time.
-    fn remove_expired(&mut self, time: Millis) {
-        if time >= self.next_removal {
-            self.claims.retain(|_, holder| !holder.has_expired(time));
-            self.next_removal = time + REMOVAL_MILLIS;
+    fn write(&mut self, judged: &Judged<'_>) {
+        for row in &judged.accepted {
+            let Appended { position, time, .. } = row.appended;
+            self.push(Event { position, time, ..row.append.event.clone() });
         }
-    }
-
-    fn append_all(&mut self, batch: &[Append]) -> Vec<Result<Appended, Conflict>> {
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut undo: Vec<Undo> = Vec::with_capacity(batch.len());
-        for (index, append) in batch.iter().enumerate() {
-            match self.append(append) {
-                Ok((appended, changes)) => {
-                    answers.push(Ok(appended));
-                    undo.push(changes);
-                }
-                Err(conflict) => {
-                    for changes in undo.into_iter().rev() {
-                        self.take_back(changes);
-                    }
-                    answers.clear();
-                    answers.resize(batch.len(), Err(Conflict::Batch));
-                    answers[index] = Err(conflict);
-                    break;
-                }
+        for (key, holder) in &judged.claims {
+            match holder {
+                Some(holder) => drop(self.claims.insert((*key).to_owned(), holder.to_holder())),
+                None => drop(self.claims.remove(*key)),
             }
         }
-        answers
+        if let Some(time) = judged.removal {
+            // All that there are: nothing here waits for a disk.
+            self.claims.retain(|_, holder| !holder.has_expired(time));
+            let mut end = judged.end;
+            end.removed(0);
+            self.next_removal = end.next_removal;
+        }
     }
 
-    fn append(&mut self, append: &Append) -> Result<(Appended, Undo), Conflict> {
-        let stream = append.event.stream();
-        let after = self.head();
-        let time = self.at(after).map_or(append.event.time, |last| last.time.max(append.event.time));
-        self.check(append, &stream, time)?;
-        let position = after + 1;
-        let mut undo = Undo::new();
-        for key in &append.releases {
-            undo.push((key.clone(), self.claims.remove(key)));
-        }
-        for Claim { key, holder, expires, value, .. } in &append.claims {
-            let holder = Holder {
-                stream: holder.clone().unwrap_or_else(|| stream.clone()),
-                position,
-                expires: *expires,
-                value: value.clone(),
-            };
-            undo.push((key.clone(), self.claims.insert(key.clone(), holder)));
-        }
-        let event = Event { position, time, ..append.event.clone() };
+    /// Adds the event that follows.
+    fn push(&mut self, event: Event) {
+        let position = event.position;
         self.models.entry(event.model.clone()).or_default().push(position);
         if event.instance.is_none() {
             self.definitions.push(position);
         }
-        self.streams.entry(stream).or_default().push(position);
+        self.streams.entry(event.stream()).or_default().push(position);
         self.events.push(Arc::new(event));
-        Ok((Appended { position, time, after }, undo))
+    }
+}
+
+impl LogState for &Log {
+    fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
+        let last = self.streams.get(&stream.to_stream()).and_then(|places| self.at(*places.last()?));
+        Ok(last.map_or(Tail::NONE, |event| Tail { position: event.position, ended: event.kind.ends_stream() }))
     }
 
-    fn check(&self, append: &Append, stream: &Stream, time: Millis) -> Result<(), Conflict> {
-        let (last, ended) = self.tail(stream);
-        let holds = match append.expected {
-            Expected::Any => true,
-            Expected::New => last == 0 || ended,
-            Expected::At(position) => last == position && !ended,
-        };
-        if !holds {
-            return Err(Conflict::Stream { last, ended });
-        }
-        for require in &append.requires {
-            let (last, _) = self.tail(&require.stream);
-            if last != require.position {
-                return Err(Conflict::Required { stream: require.stream.clone(), last });
-            }
-        }
-        if let Some(quiet) = &append.quiet {
-            let places = self.models.get(&quiet.model).map_or(&[][..], Vec::as_slice);
-            let later = places.iter().rev().take_while(|position| **position > quiet.since);
-            let is_instance = |position: &&Position| self.at(**position).is_some_and(|event| event.instance.is_some());
-            if let Some(last) = later.copied().find(|position| is_instance(&position)) {
-                return Err(Conflict::NotQuiet { last });
-            }
-        }
-        let released: HashSet<&String> = append.releases.iter().collect();
-        let mut taken: HashMap<&String, &Stream> = HashMap::new();
-        for Claim { key, holder, replaces, .. } in &append.claims {
-            let wanted = holder.as_ref().unwrap_or(stream);
-            let current = match taken.insert(key, wanted) {
-                Some(earlier) => Some(Holder::new(earlier.clone(), self.head() + 1)),
-                None if released.contains(key) => None,
-                None => self.claims.get(key).filter(|holder| !holder.has_expired(time)).cloned(),
-            };
-            let gives_way = |current: &Holder| current.stream == *wanted || *replaces == Some(current.position);
-            if let Some(holder) = current.filter(|current| !gives_way(current)) {
-                return Err(Conflict::Claimed { key: key.clone(), holder });
-            }
-        }
-        Ok(())
+    fn last_of_instances(&mut self, model: &str, since: Position) -> Result<Position> {
+        let places = self.models.get(model).map_or(&[][..], Vec::as_slice);
+        let later = places.iter().rev().take_while(|position| **position > since);
+        let is_instance = |position: &Position| self.at(*position).is_some_and(|event| event.instance.is_some());
+        Ok(later.copied().find(is_instance).unwrap_or(0))
     }
 
-    /// Undoes the last append.
-    fn take_back(&mut self, undo: Undo) {
-        let Some(event) = self.events.pop() else { return };
-        let (stream, position) = (event.stream(), event.position);
-        for list in [self.streams.get_mut(&stream), self.models.get_mut(&event.model), Some(&mut self.definitions)] {
-            list.map(|places| places.pop_if(|last| *last == position));
-        }
-        for (key, holder) in undo.into_iter().rev() {
-            match holder {
-                Some(holder) => self.claims.insert(key, holder),
-                None => self.claims.remove(&key),
-            };
-        }
+    fn holder(&mut self, key: &str) -> Result<Option<Holder>> {
+        Ok(self.claims.get(key).cloned())
     }
 }

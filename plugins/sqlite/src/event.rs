@@ -2,6 +2,7 @@
 
 mod append;
 mod groups;
+mod kind;
 mod names;
 mod read;
 mod reserve;

@@ -126,6 +126,31 @@ impl fmt::Display for Stream {
     }
 }
 
+/// A [`Stream`] that somebody else owns; in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamRef<'a> {
+    pub model: &'a str,
+    pub instance: Option<&'a str>,
+}
+
+impl<'a> StreamRef<'a> {
+    /// The stream that an event belongs to.
+    pub fn of(event: &'a Event) -> Self {
+        StreamRef { model: &event.model, instance: event.instance.as_deref() }
+    }
+
+    /// A stream of its own.
+    pub fn to_stream(self) -> Stream {
+        Stream { model: self.model.to_owned(), instance: self.instance.map(str::to_owned) }
+    }
+}
+
+impl<'a> From<&'a Stream> for StreamRef<'a> {
+    fn from(stream: &'a Stream) -> Self {
+        StreamRef { model: &stream.model, instance: stream.instance.as_deref() }
+    }
+}
+
 /// Why an event was written by a hook rather than by a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {

@@ -21,6 +21,7 @@ pub mod files;
 mod group_state;
 mod instances;
 pub mod json;
+pub mod judge;
 mod like;
 pub mod limits;
 mod model_store;
@@ -38,7 +39,7 @@ pub use cursor::{CURSOR_KEY_BYTES_MAX, Cursor};
 pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting, SettingKind, Store};
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
-pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, new_log_identity};
+pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, StreamRef, new_log_identity};
 pub use event_store::{
     Append, Appended, Claim, Conflict, Delivery, EventFilter, EventPage, EventQuery, EventStore, Expected, Group,
     Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,

@@ -4,20 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use snaphook_driver::Holder;
+use snaphook_driver::judge::REMOVALS_MAX;
 use snaphook_driver::time::Millis;
-
-/// Time between two looks for claims that have ended.
-const REMOVAL_MILLIS: Millis = 60_000;
-
-/// Claims that one removal takes away: an append waits for it.
-const REMOVALS_MAX: usize = 256;
 
 #[derive(Clone, Default)]
 pub(super) struct Claims {
     holders: BTreeMap<Arc<str>, Arc<Holder>>,
     /// Those that end, by their ends.
     expiring: BTreeSet<(Millis, Arc<str>)>,
-    next_removal: Millis,
 }
 
 impl Claims {
@@ -58,27 +52,17 @@ impl Claims {
         }
     }
 
-    /// Removes claims that have ended, at most once a minute of the events' time. It is not written: who reads the log
-    /// again removes them again.
-    pub(super) fn remove_expired(&mut self, time: Millis) {
-        if time < self.next_removal {
-            return;
+    /// Removes claims that have ended, those first that ended first, and returns how many. It is not written: who reads
+    /// the log again removes them again.
+    pub(super) fn remove_expired(&mut self, time: Millis) -> usize {
+        let mut count = 0;
+        while count < REMOVALS_MAX
+            && self.expiring.first().is_some_and(|(expires, _)| *expires <= time)
+            && let Some((_, key)) = self.expiring.pop_first()
+        {
+            self.holders.remove(&key);
+            count += 1;
         }
-        for _ in 0..REMOVALS_MAX {
-            let Some((expires, _)) = self.expiring.first() else { break };
-            if *expires > time {
-                break;
-            }
-            if let Some((_, key)) = self.expiring.pop_first() {
-                self.holders.remove(&key);
-            }
-        }
-        let more = self.expiring.first().is_some_and(|(expires, _)| *expires <= time);
-        self.next_removal = if more { time } else { time + REMOVAL_MILLIS };
-    }
-
-    /// Whether [`Claims::remove_expired`] would look.
-    pub(super) fn is_removal_due(&self, time: Millis) -> bool {
-        time >= self.next_removal
+        count
     }
 }

@@ -9,8 +9,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use snaphook_driver::judge::Tail;
 use snaphook_driver::time::Millis;
-use snaphook_driver::{EventFilter, EventKind, Position, Stream};
+use snaphook_driver::{EventFilter, EventKind, Position, Stream, StreamRef};
 
 /// Everything that is known of the events without reading them.
 #[derive(Default)]
@@ -79,14 +80,6 @@ pub(super) struct Place {
     pub(super) offset: u64,
     pub(super) length: usize,
     pub(super) position: Position,
-}
-
-/// The end of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Tail {
-    /// 0: no event.
-    pub(super) position: Position,
-    pub(super) ended: bool,
 }
 
 impl Index {
@@ -214,10 +207,10 @@ impl Index {
         find().unwrap_or_default()
     }
 
-    pub(super) fn tail(&self, stream: &Stream) -> Tail {
-        let last = self.places(&stream.model, stream.instance.as_deref()).last();
+    pub(super) fn tail(&self, stream: StreamRef<'_>) -> Tail {
+        let last = self.places(stream.model, stream.instance).last();
         let entry = last.and_then(|ordinal| self.entry(*ordinal));
-        entry.map_or(Tail::default(), |entry| Tail { position: entry.position, ended: entry.kind.ends_stream() })
+        entry.map_or(Tail::NONE, |entry| Tail { position: entry.position, ended: entry.kind.ends_stream() })
     }
 
     /// Position of the last event of a model's instances; 0 if there is none.

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use snaphook_driver::judge::{Accepted, HolderRef};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, json};
+use snaphook_driver::{Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, StreamRef, json};
 
 use crate::text::{join, present, split};
 
@@ -43,6 +44,16 @@ pub(super) enum Body<'a> {
     Forgotten {
         forgotten: &'a [String],
     },
+}
+
+impl<'a> Body<'a> {
+    /// What a row of a batch becomes.
+    pub(super) fn of(row: &Accepted<'a>) -> Self {
+        let stream = row.stream();
+        let claims = row.claims().map(|(key, holder)| Held::by_event(key, holder, Some(stream))).collect();
+        let event = EventOut::new(&row.append.event, row.appended.position, row.appended.time);
+        Body::Event { event, claims, releases: &row.append.releases }
+    }
 }
 
 /// The first line of a segment.
@@ -125,19 +136,19 @@ pub(super) struct Held<'a> {
 impl<'a> Held<'a> {
     /// A claim with everything.
     pub(super) fn of(key: &'a str, holder: &'a Holder) -> Self {
-        Held { position: Some(holder.position), ..Held::by_event(key, holder, None) }
+        Held { position: Some(holder.position), ..Held::by_event(key, holder.into(), None) }
     }
 
     /// A claim that an event takes, whose stream need not be repeated.
-    pub(super) fn by_event(key: &'a str, holder: &'a Holder, stream: Option<&Stream>) -> Self {
-        let other = stream != Some(&holder.stream);
+    fn by_event(key: &'a str, holder: HolderRef<'a>, stream: Option<StreamRef<'_>>) -> Self {
+        let other = stream != Some(holder.stream);
         Held {
             key: key.into(),
-            model: other.then(|| holder.stream.model.as_str().into()),
-            instance: holder.stream.instance.as_deref().filter(|_| other).map(Cow::from),
+            model: other.then(|| holder.stream.model.into()),
+            instance: holder.stream.instance.filter(|_| other).map(Cow::from),
             position: None,
             expires: holder.expires,
-            value: holder.value.as_deref().map(Cow::from),
+            value: holder.value.map(Cow::from),
         }
     }
 

@@ -6,11 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use snaphook_driver::{DriverError, ErrorKind, Holder, Position, Result, Stream};
+use snaphook_driver::{DriverError, ErrorKind, Holder, Position, Result};
 
-use super::Log;
 use super::at::write_all_at;
-use super::batch::Row;
 use super::record::{Body, Held, LineOut};
 use super::segment::{self, Tail};
 use crate::fault::{fault, unwritable};
@@ -189,19 +187,4 @@ fn lines(tail: &Tail, waiting: &[Change], bodies: Vec<Body<'_>>) -> serde_json::
         spans.push((offset, u32::try_from(bytes.len() - 1 - start).map_err(too_long)?));
     }
     Ok((bytes, spans))
-}
-
-impl Log {
-    /// Makes written rows part of what is read.
-    pub(super) fn commit(&mut self, rows: Vec<Row<'_>>, spans: &[Span]) {
-        for (row, span) in rows.into_iter().zip(spans) {
-            row.append.releases.iter().for_each(|key| self.claims.remove(key));
-            for (key, holder) in row.held {
-                self.claims.put(key, holder);
-            }
-            let Stream { model, instance } = &row.stream;
-            self.index.time = row.appended.time;
-            self.index.push(row.appended.position, row.append.event.kind, (model, instance.as_deref()), *span);
-        }
-    }
 }

@@ -114,12 +114,7 @@ impl Log {
             let message = format!("an event at {} after {}, and this store has no gaps", event.position, self.head());
             return Err(DriverError::new(ErrorKind::Unsupported, "import", message));
         }
-        self.models.entry(event.model.clone()).or_default().push(event.position);
-        if event.instance.is_none() {
-            self.definitions.push(event.position);
-        }
-        self.streams.entry(event.stream()).or_default().push(event.position);
-        self.events.push(Arc::new(event.clone()));
+        self.push(event.clone());
         Ok(())
     }
 }

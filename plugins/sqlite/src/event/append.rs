@@ -1,21 +1,20 @@
 //! The one writer of the log.
 //!
-//! A batch is one transaction with one fsync. Each row is checked before anything of it is written, so a row that
-//! conflicts leaves no trace and needs no savepoint.
+//! A batch is one transaction with one fsync. The SDK's judge decides it as a whole before anything of it is written, so
+//! rows that conflict need no savepoint, and what is known of the log changes only once the batch is committed.
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use snaphook_driver::judge::{Accepted, HolderRef, Judged, LogEnd, LogState, REMOVALS_MAX, Tail, judge};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
-    Append, Appended, Claim, Conflict, DriverError, ErrorKind, Event, EventKind, Expected, Holder, LogRecord, Position,
-    Quiet, Result, Stream,
+    Append, Appended, Conflict, DriverError, ErrorKind, Event, Holder, LogRecord, Position, Result, Stream, StreamRef,
 };
 
 use super::names::Names;
-use super::tails::{Tail, Tails};
+use super::tails::Tails;
 use super::transfer;
 use crate::checkpoint::Checkpointer;
 use crate::database::{Format, open_writer};
@@ -42,21 +41,12 @@ enum State {
     Unknown,
 }
 
-/// The log as the transaction that runs leaves it.
+/// What is known of the log, as committed.
 struct Log {
-    head: Position,
-    /// Time of the last event.
-    time: Millis,
+    end: LogEnd,
     names: Arc<Names>,
     tails: Tails,
-    /// When claims that have ended are looked for again.
-    next_removal: Millis,
 }
-
-/// Time between two looks for claims that have ended.
-const REMOVAL_MILLIS: Millis = 60_000;
-/// Claims that one batch removes, so that it does not wait for many.
-const REMOVALS_MAX: usize = 256;
 
 /// Prepared once for each batch.
 const INSERT: &str = "INSERT INTO events(position, model, instance, kind, model_version, revision, time, id, \
@@ -75,7 +65,8 @@ impl Writer {
             .map_err(fault("open"))?
             .unwrap_or((0, Millis::MIN));
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        let log = Log { head: head as Position, time, names, tails: Tails::default(), next_removal: 0 };
+        let end = LogEnd { position: head as Position, time, ..LogEnd::EMPTY };
+        let log = Log { end, names, tails: Tails::default() };
         Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
     }
 
@@ -104,7 +95,7 @@ impl Writer {
 
     /// Position of the last committed event.
     pub(super) fn head(&self) -> Position {
-        self.log.head
+        self.log.end.position
     }
 
     /// Runs one statement outside of `append`, in a transaction of its own.
@@ -132,18 +123,12 @@ impl Writer {
             self.recover()?;
             *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         }
-        let (head, time, names) = (self.log.head, self.log.time, Arc::clone(&self.log.names));
         // Stays if the work panics.
         self.state = State::Unknown;
+        let names = Arc::clone(&self.log.names);
         let result = self.transaction(batch, atomic);
-        if matches!(result, Ok((_, true))) {
-            self.log.tails.committed();
-            if !Arc::ptr_eq(&self.log.names, &names) {
-                *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
-            }
-        } else {
-            (self.log.head, self.log.time, self.log.names) = (head, time, names);
-            self.log.tails.rolled_back();
+        if !Arc::ptr_eq(&self.log.names, &names) {
+            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         }
         self.checkpointer.after_commit(&self.connection);
         self.state = match &result {
@@ -151,13 +136,13 @@ impl Writer {
             Err(error) if error.kind() == ErrorKind::Uncertain => State::Unknown,
             Err(_) => State::Failed,
         };
-        result.map(|(answers, _)| answers)
+        result
     }
 
     /// Puts records of an export into the log; see [`snaphook_driver::EventStore::import`].
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
-        let (head, time, names) = (self.log.head, self.log.time, Arc::clone(&self.log.names));
+        let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let put = transfer::begin_import(&self.connection)
             .and_then(|()| self.log.import(&self.connection, records))
             .and_then(|()| self.execute("COMMIT").map_err(fault("import")));
@@ -165,7 +150,7 @@ impl Writer {
         self.log.tails = Tails::default();
         if let Err(error) = put {
             let _ = self.execute("ROLLBACK");
-            (self.log.head, self.log.time, self.log.names) = (head, time, names);
+            (self.log.end, self.log.names) = (end, names);
             return Err(error);
         }
         *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
@@ -173,21 +158,24 @@ impl Writer {
         Ok(())
     }
 
-    /// The answers, and whether anything was committed.
-    fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<(Vec<Result<Appended, Conflict>>, bool)> {
+    fn transaction(&mut self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
-        let answers = match self.log.rows(&self.connection, batch, atomic) {
-            Ok(answers) => answers,
+        let mut names = Arc::clone(&self.log.names);
+        let written = self.log.judge(&self.connection, batch, atomic).and_then(|judged| {
+            let end = write(&self.connection, &judged, &mut names)?;
+            Ok((judged, end))
+        });
+        let (judged, end) = match written {
+            Ok(written) => written,
             Err(error) => {
                 // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
                 let _ = self.execute("ROLLBACK");
                 return Err(error);
             }
         };
-        let failed = answers.iter().filter(|answer| answer.is_err()).count();
-        if failed == answers.len() || (atomic && failed > 0) {
+        if judged.accepted.is_empty() {
             self.execute("ROLLBACK").map_err(fault("append"))?;
-            return Ok((answers, false));
+            return Ok(judged.answers);
         }
         if let Err(error) = self.execute("COMMIT") {
             let _ = self.execute("ROLLBACK");
@@ -198,7 +186,8 @@ impl Writer {
                 false => fault("append")(error),
             });
         }
-        Ok((answers, true))
+        self.log.committed(&judged, end, names);
+        Ok(judged.answers)
     }
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
@@ -207,32 +196,18 @@ impl Writer {
 }
 
 impl Log {
-    fn rows(
-        &mut self,
-        connection: &Connection,
-        batch: &[Append],
-        atomic: bool,
-    ) -> Result<Vec<Result<Appended, Conflict>>> {
-        if let Some(time) = batch.iter().map(|append| append.event.time).max()
-            && time >= self.next_removal
-        {
-            let more = remove_expired(connection, time).map_err(fault("append"))?;
-            self.next_removal = if more { time } else { time + REMOVAL_MILLIS };
-        }
-        let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
-        let mut answers = Vec::with_capacity(batch.len());
-        for append in batch {
-            let answer = self.row(connection, &mut insert, append)?;
-            if atomic && answer.is_err() {
-                let failed = answers.len();
-                answers.clear();
-                answers.resize(batch.len(), Err(Conflict::Batch));
-                answers[failed] = answer;
-                break;
+    fn judge<'a>(&mut self, connection: &Connection, batch: &'a [Append], atomic: bool) -> Result<Judged<'a>> {
+        let mut state = Lookup { connection, names: &self.names, tails: &mut self.tails };
+        judge(self.end, batch, atomic, &mut state)
+    }
+
+    fn committed(&mut self, judged: &Judged<'_>, end: LogEnd, names: Arc<Names>) {
+        (self.end, self.names) = (end, names);
+        for (stream, tail) in &judged.tails {
+            if let Some(model) = self.names.number(stream.model) {
+                self.tails.moved(model, stream.instance, *tail);
             }
-            answers.push(answer);
         }
-        Ok(answers)
     }
 
     fn import(&mut self, connection: &Connection, records: &[LogRecord]) -> Result<()> {
@@ -243,8 +218,8 @@ impl Log {
                 continue;
             };
             let position = event.position;
-            if position <= self.head {
-                let message = format!("an event at {position} after the one at {}", self.head);
+            if position <= self.end.position {
+                let message = format!("an event at {position} after the one at {}", self.end.position);
                 return Err(DriverError::new(ErrorKind::Conflict, "import", message));
             }
             let number = match self.names.number(&event.model) {
@@ -253,128 +228,82 @@ impl Log {
             };
             let instance = event.instance.as_deref().map(Key::new);
             insert_event(&mut insert, event, number, instance.as_ref(), position, event.time)?;
-            (self.head, self.time) = (position, event.time);
+            (self.end.position, self.end.time) = (position, event.time);
         }
         Ok(())
-    }
-
-    fn row(
-        &mut self,
-        connection: &Connection,
-        insert: &mut CachedStatement<'_>,
-        append: &Append,
-    ) -> Result<Result<Appended, Conflict>> {
-        let event = &append.event;
-        let instance = event.instance.as_deref().map(Key::new);
-        let known = self.names.number(&event.model);
-        let time = event.time.max(self.time);
-        if let Err(conflict) = self.check(connection, append, known, instance.as_ref(), time)? {
-            return Ok(Err(conflict));
-        }
-        let number = match known {
-            Some(number) => number,
-            None => Arc::make_mut(&mut self.names).add(connection, &event.model).map_err(fault("append"))?,
-        };
-        let after = self.head;
-        let position = after + 1;
-        self.tails.moved(connection, number, instance.as_ref(), Tail { position, ended: event.kind.ends_stream() })?;
-        write(connection, insert, append, number, instance.as_ref(), position, time)?;
-        (self.head, self.time) = (position, time);
-        Ok(Ok(Appended { position, time, after }))
-    }
-
-    fn check(
-        &mut self,
-        connection: &Connection,
-        append: &Append,
-        known: Option<i64>,
-        instance: Option<&Key<'_>>,
-        time: Millis,
-    ) -> Result<Result<(), Conflict>> {
-        if append.expected != Expected::Any {
-            let tail = self.tails.find(connection, known, instance)?;
-            let holds = match append.expected {
-                Expected::Any => true,
-                Expected::New => tail.position == 0 || tail.ended,
-                Expected::At(position) => tail.position == position && !tail.ended,
-            };
-            if !holds {
-                return Ok(Err(Conflict::Stream { last: tail.position, ended: tail.ended }));
-            }
-        }
-        for require in &append.requires {
-            let number = self.names.number(&require.stream.model);
-            let instance = require.stream.instance.as_deref().map(Key::new);
-            let tail = self.tails.find(connection, number, instance.as_ref())?;
-            if tail.position != require.position {
-                return Ok(Err(Conflict::Required { stream: require.stream.clone(), last: tail.position }));
-            }
-        }
-        if let Some(quiet) = &append.quiet
-            && let Some(last) = self.last_of_instances(connection, quiet).map_err(fault("append"))?
-        {
-            return Ok(Err(Conflict::NotQuiet { last }));
-        }
-        if append.claims.is_empty() { Ok(Ok(())) } else { self.check_claims(connection, append, time) }
-    }
-
-    /// Position of the last event of a model's instances that came since.
-    fn last_of_instances(&self, connection: &Connection, quiet: &Quiet) -> rusqlite::Result<Option<Position>> {
-        let Some(number) = self.names.number(&quiet.model) else { return Ok(None) };
-        let last = connection
-            .prepare_cached(
-                "SELECT position FROM events INDEXED BY events_model
-                 WHERE model = ?1 AND position > ?2 AND instance IS NOT NULL ORDER BY position DESC LIMIT 1",
-            )?
-            .query_row(params![number, i64::try_from(quiet.since).unwrap_or(i64::MAX)], |row| row.get::<_, i64>(0))
-            .optional()?;
-        Ok(last.map(|last| last as Position))
-    }
-
-    fn check_claims(&self, connection: &Connection, append: &Append, time: Millis) -> Result<Result<(), Conflict>> {
-        let own = append.event.stream();
-        let released: HashSet<&str> = append.releases.iter().map(String::as_str).collect();
-        let mut taken: HashMap<&str, &Stream> = HashMap::with_capacity(append.claims.len());
-        for Claim { key, holder, replaces, .. } in &append.claims {
-            let stream = holder.as_ref().unwrap_or(&own);
-            let current = match taken.insert(key, stream) {
-                Some(earlier) => Some(Holder::new(earlier.clone(), self.head + 1)),
-                None if released.contains(key.as_str()) => None,
-                None => holder_of(connection, key).map_err(fault("append"))?.filter(|holder| !holder.has_expired(time)),
-            };
-            let gives_way = |current: &Holder| current.stream == *stream || *replaces == Some(current.position);
-            if let Some(holder) = current.filter(|current| !gives_way(current)) {
-                return Ok(Err(Conflict::Claimed { key: key.clone(), holder }));
-            }
-        }
-        Ok(Ok(()))
     }
 }
 
-fn write(
-    connection: &Connection,
-    insert: &mut CachedStatement<'_>,
-    append: &Append,
-    number: i64,
-    instance: Option<&Key<'_>>,
-    position: Position,
-    time: Millis,
-) -> Result<()> {
-    let event = &append.event;
-    let claims = || -> rusqlite::Result<()> {
-        if !append.releases.is_empty() {
-            let mut delete = connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
-            for key in &append.releases {
-                delete.execute([key])?;
-            }
+/// The log before a batch, in the batch's transaction.
+struct Lookup<'l> {
+    connection: &'l Connection,
+    names: &'l Names,
+    tails: &'l mut Tails,
+}
+
+impl LogState for Lookup<'_> {
+    fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
+        // A model without a number has no event.
+        let Some(number) = self.names.number(stream.model) else { return Ok(Tail::NONE) };
+        self.tails.find(self.connection, number, stream.instance.map(Key::new))
+    }
+
+    fn last_of_instances(&mut self, model: &str, since: Position) -> Result<Position> {
+        let Some(number) = self.names.number(model) else { return Ok(0) };
+        self.connection
+            .prepare_cached(
+                "SELECT position FROM events INDEXED BY events_model
+                 WHERE model = ?1 AND position > ?2 AND instance IS NOT NULL ORDER BY position DESC LIMIT 1",
+            )
+            .and_then(|mut statement| {
+                let since = i64::try_from(since).unwrap_or(i64::MAX);
+                statement.query_row(params![number, since], |row| row.get::<_, i64>(0)).optional()
+            })
+            .map(|last| last.unwrap_or(0) as Position)
+            .map_err(fault("append"))
+    }
+
+    fn holder(&mut self, key: &str) -> Result<Option<Holder>> {
+        holder_of(self.connection, key).map_err(fault("append"))
+    }
+}
+
+/// Writes what a batch changes; models that are new get their numbers. Returns where the log ends then.
+fn write(connection: &Connection, judged: &Judged<'_>, names: &mut Arc<Names>) -> Result<LogEnd> {
+    let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
+    for row in &judged.accepted {
+        let (event, Appended { position, time, .. }) = (&row.append.event, row.appended);
+        let number = match names.number(&event.model) {
+            Some(number) => number,
+            None => Arc::make_mut(names).add(connection, &event.model).map_err(fault("append"))?,
+        };
+        write_claims(connection, row).map_err(fault("append"))?;
+        insert_event(&mut insert, event, number, event.instance.as_deref().map(Key::new).as_ref(), position, time)?;
+    }
+    let mut end = judged.end;
+    if let Some(time) = judged.removal {
+        end.removed(remove_expired(connection, time).map_err(fault("append"))?);
+    }
+    Ok(end)
+}
+
+fn write_claims(connection: &Connection, row: &Accepted<'_>) -> rusqlite::Result<()> {
+    if !row.append.releases.is_empty() {
+        let mut delete = connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
+        for key in &row.append.releases {
+            delete.execute([key])?;
         }
-        if !append.claims.is_empty() {
-            take_claims(connection, event, &append.claims, position)?;
+    }
+    if !row.append.claims.is_empty() {
+        let mut put = connection.prepare_cached(
+            "INSERT INTO claims(key, model, instance, position, expires, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4, expires = ?5, value = ?6",
+        )?;
+        for (key, HolderRef { stream: StreamRef { model, instance }, position, expires, value }) in row.claims() {
+            put.execute(params![key, model, instance, position as i64, expires, value])?;
         }
-        Ok(())
-    };
-    claims().map_err(fault("append"))?;
-    insert_event(insert, event, number, instance, position, time)
+    }
+    Ok(())
 }
 
 fn insert_event(
@@ -410,30 +339,14 @@ fn insert_event(
         .map_err(fault("append"))
 }
 
-fn take_claims(connection: &Connection, event: &Event, claims: &[Claim], position: Position) -> rusqlite::Result<()> {
-    let mut put = connection.prepare_cached(
-        "INSERT INTO claims(key, model, instance, position, expires, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT(key) DO UPDATE SET model = ?2, instance = ?3, position = ?4, expires = ?5, value = ?6",
-    )?;
-    for Claim { key, holder, expires, value, .. } in claims {
-        let (model, instance) = match holder {
-            Some(stream) => (&stream.model, &stream.instance),
-            None => (&event.model, &event.instance),
-        };
-        put.execute(params![key, model, instance, position as i64, expires, value])?;
-    }
-    Ok(())
-}
-
-/// Removes claims that have ended by `time`. Returns whether there are more.
-fn remove_expired(connection: &Connection, time: Millis) -> rusqlite::Result<bool> {
-    let removed = connection
+/// Removes claims that have expired by `time`, as [`Judged::removal`] has it. Returns how many.
+fn remove_expired(connection: &Connection, time: Millis) -> rusqlite::Result<usize> {
+    connection
         .prepare_cached(
             "DELETE FROM claims WHERE key IN (
-                SELECT key FROM claims WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2)",
+                SELECT key FROM claims WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires, key LIMIT ?2)",
         )?
-        .execute(params![time, REMOVALS_MAX as i64])?;
-    Ok(removed >= REMOVALS_MAX)
+        .execute(params![time, REMOVALS_MAX as i64])
 }
 
 /// Who holds a claim.
@@ -446,9 +359,4 @@ pub(super) fn holder_of(connection: &Connection, key: &str) -> rusqlite::Result<
             Ok(Holder { stream, position, expires: row.get(3)?, value: row.get(4)? })
         })
         .optional()
-}
-
-/// The kind with that number, which is its place in [`EventKind::ALL`] and part of the file format.
-pub(super) fn kind_of(number: i64) -> Option<EventKind> {
-    usize::try_from(number).ok().and_then(|index| EventKind::ALL.get(index)).copied()
 }

@@ -6,7 +6,7 @@ use snaphook_driver::{
     SCAN_MAX, Stream,
 };
 
-use super::append::kind_of;
+use super::kind::kind_of;
 use super::names::Names;
 use super::{Shared, names};
 use crate::fault::{corrupt, fault};

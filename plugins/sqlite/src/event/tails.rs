@@ -4,58 +4,33 @@
 //! ones rise (UUIDs of version 7 begin with the time), so one beyond all others of its model has no event, and nobody
 //! needs to look.
 //!
-//! Only this process writes, so what is known here is right until a rollback, which takes back what came since.
+//! Only this process writes, so what is known here stays right: it changes with every batch that is committed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::judge::Tail;
 use snaphook_driver::{Position, Result};
 
-use super::append::kind_of;
+use super::kind::kind_of;
 use crate::fault::{corrupt, fault};
 use crate::key::Key;
-
-/// The last event of a stream; position 0 if there is none.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Tail {
-    pub(super) position: Position,
-    pub(super) ended: bool,
-}
-
-impl Tail {
-    pub(super) const NONE: Tail = Tail { position: 0, ended: false };
-}
 
 #[derive(Default)]
 pub(super) struct Tails {
     /// By model number, as this and the other.
     definitions: HashMap<i64, Tail>,
-    newest: HashMap<i64, Newest>,
-    /// Models with something in `added`: a commit costs nothing for all the others.
-    touched: Vec<i64>,
-}
-
-/// What is known of a model's instances whose ids are UUIDs.
-struct Newest {
-    /// None that is committed is greater; `None`: there is none.
-    committed: Option<[u8; 16]>,
-    /// Those of the transaction.
-    added: HashSet<[u8; 16]>,
+    /// None of a model's instances whose ids are UUIDs is greater; `None`: there is none.
+    newest: HashMap<i64, Option<[u8; 16]>>,
 }
 
 impl Tails {
-    /// The last event of a stream; `model` is `None` for a model without any event.
-    pub(super) fn find(
-        &mut self,
-        connection: &Connection,
-        model: Option<i64>,
-        instance: Option<&Key<'_>>,
-    ) -> Result<Tail> {
-        let Some(model) = model else { return Ok(Tail::NONE) };
+    /// The last committed event of a stream.
+    pub(super) fn find(&mut self, connection: &Connection, model: i64, instance: Option<Key<'_>>) -> Result<Tail> {
         match instance {
             None => self.of_definition(connection, model),
-            Some(Key::Uuid(id)) if self.newest(connection, model)?.is_new(id) => Ok(Tail::NONE),
+            Some(Key::Uuid(id)) if self.newest(connection, model)?.is_none_or(|newest| id > newest) => Ok(Tail::NONE),
             Some(key) => {
                 let row = connection
                     .prepare_cached(
@@ -68,45 +43,16 @@ impl Tails {
         }
     }
 
-    /// Takes note of an event that is written.
-    pub(super) fn moved(
-        &mut self,
-        connection: &Connection,
-        model: i64,
-        instance: Option<&Key<'_>>,
-        tail: Tail,
-    ) -> Result<()> {
-        match instance {
-            None => {
-                self.definitions.insert(model, tail);
-            }
+    /// Takes note of the end of a stream that was committed.
+    pub(super) fn moved(&mut self, model: i64, instance: Option<&str>, tail: Tail) {
+        match instance.map(Key::new) {
+            None => drop(self.definitions.insert(model, tail)),
             Some(Key::Uuid(id)) => {
-                let newest = self.newest(connection, model)?;
-                let is_first = newest.added.is_empty();
-                newest.added.insert(*id);
-                if is_first {
-                    self.touched.push(model);
+                if let Some(newest) = self.newest.get_mut(&model) {
+                    *newest = Some(id).max(*newest);
                 }
             }
             Some(Key::Text(_)) => {}
-        }
-        Ok(())
-    }
-
-    pub(super) fn committed(&mut self) {
-        for model in self.touched.drain(..) {
-            if let Some(newest) = self.newest.get_mut(&model) {
-                newest.committed = newest.added.drain().max().max(newest.committed);
-            }
-        }
-    }
-
-    pub(super) fn rolled_back(&mut self) {
-        self.definitions.clear();
-        for model in self.touched.drain(..) {
-            if let Some(newest) = self.newest.get_mut(&model) {
-                newest.added.clear();
-            }
         }
     }
 
@@ -125,26 +71,18 @@ impl Tails {
         Ok(tail)
     }
 
-    fn newest(&mut self, connection: &Connection, model: i64) -> Result<&mut Newest> {
-        use std::collections::hash_map::Entry;
-        match self.newest.entry(model) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let committed = greatest(connection, model).map_err(fault("append"))?;
-                Ok(entry.insert(Newest { committed, added: HashSet::new() }))
-            }
+    fn newest(&mut self, connection: &Connection, model: i64) -> Result<Option<[u8; 16]>> {
+        if let Some(newest) = self.newest.get(&model) {
+            return Ok(*newest);
         }
-    }
-}
-
-impl Newest {
-    fn is_new(&self, id: &[u8; 16]) -> bool {
-        self.committed.is_none_or(|greatest| *id > greatest) && !self.added.contains(id)
+        let newest = greatest(connection, model).map_err(fault("append"))?;
+        self.newest.insert(model, newest);
+        Ok(newest)
     }
 }
 
 /// The greatest UUID among a model's instances, from the end of the index: SQLite puts blobs after texts and compares
-/// them byte by byte. Called before the first event of the transaction is written, or counts it in.
+/// them byte by byte.
 fn greatest(connection: &Connection, model: i64) -> rusqlite::Result<Option<[u8; 16]>> {
     connection
         .prepare_cached(

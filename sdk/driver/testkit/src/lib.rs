@@ -12,6 +12,7 @@
 //! them says is whether a closed store is there again when it is opened: for one that keeps nothing, the word `volatile`
 //! follows as a third argument.
 
+pub mod appends;
 pub mod bounds;
 pub mod claims;
 pub mod error;
@@ -23,6 +24,7 @@ pub mod json;
 pub mod kill;
 pub mod limits;
 pub mod model;
+pub mod naive;
 pub mod names;
 pub mod nodes;
 mod opener;
@@ -91,6 +93,7 @@ macro_rules! event_suite {
                 event::claims_move_and_are_released,
                 event::claims_expire,
                 event::claims_within_one_batch,
+                appends::random_appends,
                 claims::claims_ahead_of_their_event,
                 claims::claims_are_forgotten_by_prefix,
                 event::filters_and_pages,

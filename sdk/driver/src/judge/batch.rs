@@ -1,0 +1,199 @@
+//! Judging one batch.
+//!
+//! Each row is checked against the log and against what the rows before it change. A row that conflicts leaves no trace,
+//! so nothing ever has to be taken back.
+
+use std::collections::BTreeMap;
+
+use super::state::{HolderRef, LogEnd, LogState, Tail};
+use crate::error::Result;
+use crate::event::{Position, StreamRef};
+use crate::event_store::{Append, Appended, Claim, Conflict, Expected, Quiet};
+use crate::time::Millis;
+
+/// What became of a batch. The store writes it as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged<'a> {
+    /// One for each append.
+    pub answers: Vec<Result<Appended, Conflict>>,
+    /// The rows to write, in order.
+    pub accepted: Vec<Accepted<'a>>,
+    /// The ends of all streams with a new event.
+    pub tails: BTreeMap<StreamRef<'a>, Tail>,
+    /// All keys whose holders change, as the rows together leave them; `None`: nobody holds it.
+    pub claims: BTreeMap<&'a str, Option<HolderRef<'a>>>,
+    /// Behind the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX) that
+    /// expired first, by key where times are equal. The store then tells the end how many there were
+    /// ([`LogEnd::removed`]). No answer depends on a removal, only what can be seen of the claims.
+    pub removal: Option<Millis>,
+    /// Where the log ends with the batch.
+    pub end: LogEnd,
+}
+
+/// A row without a conflict. What it changes follows from the append and from where it stands: first it gives its
+/// [releases](Append::releases) back, then it takes its claims, then its event is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accepted<'a> {
+    pub append: &'a Append,
+    pub appended: Appended,
+}
+
+impl<'a> Accepted<'a> {
+    /// The stream of the event.
+    pub fn stream(&self) -> StreamRef<'a> {
+        StreamRef::of(&self.append.event)
+    }
+
+    /// The end of that stream from now on.
+    pub fn tail(&self) -> Tail {
+        Tail { position: self.appended.position, ended: self.append.event.kind.ends_stream() }
+    }
+
+    /// The keys that the row takes, in order, with their new holders. The last one of a key counts.
+    pub fn claims(&self) -> impl Iterator<Item = (&'a str, HolderRef<'a>)> + use<'a> {
+        let (stream, position) = (self.stream(), self.appended.position);
+        self.append.claims.iter().map(move |claim| (claim.key.as_str(), holder(claim, stream, position)))
+    }
+}
+
+/// Judges a batch of appends to a log that ends at `end`. With `atomic`, nothing is written if one append has a conflict.
+/// Fails only if the state does.
+pub fn judge<'a>(end: LogEnd, batch: &'a [Append], atomic: bool, log: &mut impl LogState) -> Result<Judged<'a>> {
+    let mut judge = Judge { log, end, instances: BTreeMap::new(), tails: BTreeMap::new(), claims: BTreeMap::new() };
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut accepted = Vec::with_capacity(batch.len());
+    for append in batch {
+        let answer = judge.row(append)?;
+        if atomic && answer.is_err() {
+            let failed = answers.len();
+            answers.clear();
+            answers.resize(batch.len(), Err(Conflict::Batch));
+            answers[failed] = answer;
+            return Ok(Judged {
+                answers,
+                accepted: Vec::new(),
+                tails: BTreeMap::new(),
+                claims: BTreeMap::new(),
+                removal: None,
+                end,
+            });
+        }
+        accepted.extend(answer.as_ref().ok().map(|appended| Accepted { append, appended: *appended }));
+        answers.push(answer);
+    }
+    let Judge { end, tails, claims, .. } = judge;
+    let is_due = !accepted.is_empty() && end.time >= end.next_removal;
+    Ok(Judged { answers, accepted, tails, claims, removal: is_due.then_some(end.time), end })
+}
+
+/// The log, and what the rows up to now change.
+struct Judge<'l, 'a, L> {
+    log: &'l mut L,
+    end: LogEnd,
+    tails: BTreeMap<StreamRef<'a>, Tail>,
+    claims: BTreeMap<&'a str, Option<HolderRef<'a>>>,
+    /// Position of the last event of a model's instances among the rows.
+    instances: BTreeMap<&'a str, Position>,
+}
+
+impl<'a, L: LogState> Judge<'_, 'a, L> {
+    fn row(&mut self, append: &'a Append) -> Result<Result<Appended, Conflict>> {
+        let (event, stream) = (&append.event, StreamRef::of(&append.event));
+        let after = self.end.position;
+        let appended = Appended { position: after + 1, time: event.time.max(self.end.time), after };
+        if let Err(conflict) = self.check(append, stream)? {
+            return Ok(Err(conflict));
+        }
+        if !(append.claims.is_empty() && append.releases.is_empty()) {
+            match self.claims_of(append, stream, &appended)? {
+                Ok(mut claims) => self.claims.append(&mut claims),
+                Err(conflict) => return Ok(Err(conflict)),
+            }
+        }
+        self.tails.insert(stream, Accepted { append, appended }.tail());
+        if event.instance.is_some() {
+            self.instances.insert(&event.model, appended.position);
+        }
+        (self.end.position, self.end.time) = (appended.position, appended.time);
+        Ok(Ok(appended))
+    }
+
+    /// `expected`, `requires` and `quiet`.
+    fn check(&mut self, append: &'a Append, stream: StreamRef<'a>) -> Result<Result<(), Conflict>> {
+        if append.expected != Expected::Any {
+            let Tail { position: last, ended } = self.tail(stream)?;
+            let holds = match append.expected {
+                Expected::Any => true,
+                Expected::New => last == 0 || ended,
+                Expected::At(position) => last == position && !ended,
+            };
+            if !holds {
+                return Ok(Err(Conflict::Stream { last, ended }));
+            }
+        }
+        for require in &append.requires {
+            let last = self.tail(StreamRef::from(&require.stream))?.position;
+            if last != require.position {
+                return Ok(Err(Conflict::Required { stream: require.stream.clone(), last }));
+            }
+        }
+        if let Some(quiet) = &append.quiet {
+            let last = self.last_of_instances(quiet)?;
+            if last > quiet.since {
+                return Ok(Err(Conflict::NotQuiet { last }));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// What becomes of the keys that a row releases and takes.
+    fn claims_of(
+        &mut self,
+        append: &'a Append,
+        stream: StreamRef<'a>,
+        appended: &Appended,
+    ) -> Result<Result<BTreeMap<&'a str, Option<HolderRef<'a>>>, Conflict>> {
+        let mut changed: BTreeMap<&str, Option<HolderRef<'_>>> =
+            append.releases.iter().map(|key| (key.as_str(), None)).collect();
+        for claim in &append.claims {
+            let key = claim.key.as_str();
+            let wanted = holder(claim, stream, appended.position);
+            let stored;
+            let current = match changed.get(key).or_else(|| self.claims.get(key)) {
+                Some(current) => *current,
+                None => {
+                    stored = self.log.holder(key)?;
+                    stored.as_ref().map(HolderRef::from)
+                }
+            };
+            if let Some(current) = current {
+                let has_expired = current.expires.is_some_and(|expires| expires <= appended.time);
+                let gives_way = current.stream == wanted.stream || claim.replaces == Some(current.position);
+                if !has_expired && !gives_way {
+                    return Ok(Err(Conflict::Claimed { key: key.to_owned(), holder: current.to_holder() }));
+                }
+            }
+            changed.insert(key, Some(wanted));
+        }
+        Ok(Ok(changed))
+    }
+
+    fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
+        match self.tails.get(&stream) {
+            Some(tail) => Ok(*tail),
+            None => self.log.tail(stream),
+        }
+    }
+
+    fn last_of_instances(&mut self, quiet: &Quiet) -> Result<Position> {
+        match self.instances.get(quiet.model.as_str()) {
+            Some(last) => Ok(*last),
+            None => self.log.last_of_instances(&quiet.model, quiet.since),
+        }
+    }
+}
+
+fn holder<'a>(claim: &'a Claim, stream: StreamRef<'a>, position: Position) -> HolderRef<'a> {
+    let stream = claim.holder.as_ref().map_or(stream, StreamRef::from);
+    HolderRef { stream, position, expires: claim.expires, value: claim.value.as_deref() }
+}
