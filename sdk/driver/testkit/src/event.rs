@@ -7,6 +7,7 @@ use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
     PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
 };
+use snaphook_driver::limits::MODEL_ID_BYTES_MAX;
 
 use crate::Subject;
 use crate::sample::{any, append, append_all, append_one, create, event, try_append, uuid};
@@ -499,7 +500,7 @@ pub async fn odd_names(subject: &Subject) {
         uuid,
         &uuid.to_uppercase(),
         &uuid.replace('-', ""),
-        &"x".repeat(1000),
+        &"x".repeat(MODEL_ID_BYTES_MAX),
     ];
     for model in names {
         for id in names {

@@ -102,9 +102,9 @@ pub async fn properties(subject: &Subject) {
         let columns: Vec<(&str, ColumnKind)> = order.iter().map(|index| (names[*index].as_str(), kind)).collect();
         let mut shape = shape("m", version, &columns, &[]);
         let indexed = order.iter().filter(|index| **index % 2 == odd);
-        let key =
-            |index: &usize| vec![SortKey { path: vec![names[*index].clone()], descending: index.is_multiple_of(3) }];
-        shape.indexes = indexed.map(key).collect();
+        let key = |index: &usize| SortKey { path: vec![names[*index].clone()], descending: index.is_multiple_of(3) };
+        // Two in each: a model has no more than so many indexes.
+        shape.indexes = indexed.map(key).collect::<Vec<_>>().chunks(2).map(<[SortKey]>::to_vec).collect();
         shape
     };
     let forwards: Vec<usize> = (0..names.len()).collect();
