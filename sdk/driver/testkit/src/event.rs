@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use snaphook_driver::limits::MODEL_ID_BYTES_MAX;
 use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
     PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
 };
-use snaphook_driver::limits::MODEL_ID_BYTES_MAX;
 
 use crate::Subject;
 use crate::sample::{any, append, append_all, append_one, create, event, try_append, uuid};

@@ -14,6 +14,7 @@
 
 pub mod bounds;
 pub mod claims;
+pub mod cut;
 pub mod error;
 pub mod event;
 pub mod export;
@@ -22,6 +23,7 @@ pub mod hostile;
 pub mod json;
 pub mod kill;
 pub mod limits;
+pub mod lost;
 pub mod model;
 pub mod names;
 pub mod nodes;
