@@ -17,5 +17,6 @@ pub(crate) use guard::Faults;
 pub use node::node_id;
 pub use plugins::{DriverInfo, INSPECT_COMMAND, PluginInfo};
 pub use registry::{check, plugins};
+pub use snaphook_driver::limits::is_secret_name;
 pub use stores::{HostedStores, OpenError, Stores};
-pub use vault::{SECRET_BYTES_MAX, Secret, Vault, VaultError, is_secret_name};
+pub use vault::{SECRET_BYTES_MAX, Secret, Vault, VaultError};

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::{ExposeSecret, SecretSlice};
 use age::x25519::{Identity, Recipient};
+use snaphook_driver::limits::is_secret_name;
 use snaphook_driver::{DriverError, SecureStore};
 
 /// Largest secret. A certificate chain with its key is some ten kilobytes.
@@ -78,13 +79,6 @@ impl From<DriverError> for VaultError {
     fn from(error: DriverError) -> Self {
         VaultError::Store(error)
     }
-}
-
-/// Whether a secret may have that name: `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`.
-pub fn is_secret_name(name: &str) -> bool {
-    name.len() <= 128
-        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 impl Vault {

@@ -19,8 +19,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test [-- ARGS]   find or install what the tests need, build the guests, tidy, then run every test;
-                   ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped
+  test [--long] [-- ARGS]
+                   find or install what the tests need, build the guests, tidy, then run every test;
+                   ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped; `--long` also tries
+                   what takes minutes
   ci               everything that must hold before a change lands: format, test, clippy; prints how long each part took
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`

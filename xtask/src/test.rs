@@ -1,4 +1,5 @@
-//! `cargo xtask test`: everything that must hold, in one run.
+//! `cargo xtask test`: everything that must hold, in one run. `--long` also tries what takes minutes: a connection that is cut
+//! after each single byte.
 
 use std::path::PathBuf;
 
@@ -13,6 +14,10 @@ const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 const FILMS: &str = "../shared/data/movies.json";
 
 pub(crate) fn run(args: &[String]) -> Result {
+    let (is_long, args) = match args.split_first() {
+        Some((first, rest)) if first == "--long" => (true, rest),
+        _ => (false, args),
+    };
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut skipped: Vec<String> = Vec::new();
     let mut without: Vec<&str> = Vec::new();
@@ -91,6 +96,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 
     let mut environment: Vec<(&str, PathBuf)> = vec![("SNAPHOOK_PLUGINS", plugins)];
+    if is_long {
+        environment.push(("SNAPHOOK_TEST_LONG", "1".into()));
+    }
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use snaphook_driver::limits::is_secret_name;
 use snaphook_driver::{Capabilities, DriverError, ErrorKind, Result, Sealed, SecureStore};
 
 use crate::names::{from_old_stem, from_stem, stem};
@@ -94,12 +95,12 @@ impl SecureStore for FileSecureStore {
     }
 
     async fn get(&self, name: &str) -> Result<Option<Sealed>> {
-        let name = name.to_owned();
+        let name = checked("get", name)?;
         self.with("get", move |folder| folder.read("get", &name)).await
     }
 
     async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64> {
-        let (name, bytes) = (name.to_owned(), bytes.to_owned());
+        let (name, bytes) = (checked("put", name)?, bytes.to_owned());
         self.with("put", move |folder| {
             let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let found = folder.read("put", &name)?.map_or(0, |sealed| sealed.version);
@@ -118,7 +119,7 @@ impl SecureStore for FileSecureStore {
     }
 
     async fn delete(&self, name: &str) -> Result<bool> {
-        let name = name.to_owned();
+        let name = checked("delete", name)?;
         self.with("delete", move |folder| {
             let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
             match fs::remove_file(folder.place(&name)) {
@@ -197,6 +198,15 @@ impl Folder {
         };
         DriverError::new(kind, operation, message).with("path", self.path.display()).because(error)
     }
+}
+
+/// The name of a secret, which becomes that of a file.
+fn checked(operation: &'static str, name: &str) -> Result<String> {
+    if is_secret_name(name) {
+        return Ok(name.to_owned());
+    }
+    let message = format!("expected a name of letters, digits, `.`, `_` and `-`, found `{}`", name.escape_debug());
+    Err(DriverError::new(ErrorKind::Invalid, operation, message))
 }
 
 #[cfg(unix)]

@@ -3,9 +3,9 @@
 use snaphook_memory::DRIVER;
 
 snaphook_driver_testkit::event_suite!(DRIVER, {});
-snaphook_driver_testkit::model_suite!(DRIVER, {}, volatile);
-snaphook_driver_testkit::error_suite!(DRIVER, {}, volatile);
-snaphook_driver_testkit::secure_suite!(DRIVER, {}, volatile);
+snaphook_driver_testkit::model_suite!(DRIVER, {});
+snaphook_driver_testkit::error_suite!(DRIVER, {});
+snaphook_driver_testkit::secure_suite!(DRIVER, {});
 
 /// Over the messages that libraries and remote drivers get.
 mod messages {
@@ -14,9 +14,9 @@ mod messages {
     use super::DRIVER;
 
     snaphook_driver_testkit::event_suite!(OverMessages(DRIVER), {});
-    snaphook_driver_testkit::model_suite!(OverMessages(DRIVER), {}, volatile);
-    snaphook_driver_testkit::error_suite!(OverMessages(DRIVER), {}, volatile);
-    snaphook_driver_testkit::secure_suite!(OverMessages(DRIVER), {}, volatile);
+    snaphook_driver_testkit::model_suite!(OverMessages(DRIVER), {});
+    snaphook_driver_testkit::error_suite!(OverMessages(DRIVER), {});
+    snaphook_driver_testkit::secure_suite!(OverMessages(DRIVER), {});
 }
 
 /// Over the JSON form of the messages.
@@ -26,7 +26,7 @@ mod json {
     use super::DRIVER;
 
     snaphook_driver_testkit::event_suite!(OverJson(DRIVER), {});
-    snaphook_driver_testkit::model_suite!(OverJson(DRIVER), {}, volatile);
-    snaphook_driver_testkit::error_suite!(OverJson(DRIVER), {}, volatile);
-    snaphook_driver_testkit::secure_suite!(OverJson(DRIVER), {}, volatile);
+    snaphook_driver_testkit::model_suite!(OverJson(DRIVER), {});
+    snaphook_driver_testkit::error_suite!(OverJson(DRIVER), {});
+    snaphook_driver_testkit::secure_suite!(OverJson(DRIVER), {});
 }

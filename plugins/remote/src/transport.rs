@@ -1,5 +1,6 @@
 //! Carries calls by HTTP. What a host sends is bounded in size and time, and is never trusted.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -98,6 +99,11 @@ impl HttpTransport {
         let body = body.map_err(|error| {
             DriverError::new(ErrorKind::Invalid, operation.clone(), "the request cannot be written").because(error)
         })?;
+        // A host may close the connection before it has read all of it, and then nobody would know what became of it.
+        if body.len() > BODY_BYTES_MAX {
+            let message = format!("the request has {} bytes, at most {BODY_BYTES_MAX} are allowed", body.len());
+            return Err(DriverError::new(ErrorKind::Invalid, operation, message));
+        }
         let mut post = self.client.post(&url).timeout(time).header(CONTENT_TYPE, self.encoding.media_type()).body(body);
         if let Some(authorization) = &self.authorization {
             post = post.header(AUTHORIZATION, authorization.clone());
@@ -108,6 +114,11 @@ impl HttpTransport {
         let encoding = encoding.and_then(Encoding::from_media_type);
         let bytes = whole(&operation, &url, response).await?;
         if status.is_success() {
+            // A page of something between is no response, also where its text could be read as one.
+            if encoding != Some(self.encoding) {
+                let message = format!("the response is no `{}`", self.encoding.media_type());
+                return Err(DriverError::new(ErrorKind::Uncertain, operation, message).with("url", url));
+            }
             let message = self.encoding.read(response_message, bytes);
             return message.map_err(|error| garbage(&operation, ErrorKind::Uncertain, &error));
         }
@@ -170,7 +181,13 @@ fn broken(operation: &str, url: &str, error: reqwest::Error) -> DriverError {
     } else {
         (ErrorKind::Uncertain, "the connection broke")
     };
-    DriverError::new(kind, operation.to_owned(), message).with("url", url).because(error.without_url())
+    DriverError::new(kind, operation.to_owned(), message).with("url", url).because(causes(&error))
+}
+
+/// What went wrong. The error itself only says that sending failed.
+fn causes(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn garbage(operation: &str, kind: ErrorKind, error: &dyn std::error::Error) -> DriverError {

@@ -28,6 +28,10 @@ impl Opener for Remote {
         let serde_json::Value::Object(settings) = settings else { unreachable!("it is an object") };
         connect(store, &OpenContext::new(settings, "")).await
     }
+
+    fn tries_transport_only(&self) -> bool {
+        true
+    }
 }
 
 const MEMORY: Remote = Remote { driver: snaphook_memory::DRIVER, encoding: "json" };
@@ -37,9 +41,9 @@ mod memory_as_json {
     use super::MEMORY;
 
     snaphook_driver_testkit::event_suite!(MEMORY, {});
-    snaphook_driver_testkit::model_suite!(MEMORY, {}, volatile);
-    snaphook_driver_testkit::error_suite!(MEMORY, {}, volatile);
-    snaphook_driver_testkit::secure_suite!(MEMORY, {}, volatile);
+    snaphook_driver_testkit::model_suite!(MEMORY, {});
+    snaphook_driver_testkit::error_suite!(MEMORY, {});
+    snaphook_driver_testkit::secure_suite!(MEMORY, {});
 }
 
 mod sqlite_as_protobuf {

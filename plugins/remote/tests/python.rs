@@ -1,7 +1,8 @@
-//! A driver that is not written in Rust: the example in Python passes the suite of its store.
+//! A driver that is not written in Rust: the example in Python passes the suite of its store, and the messages in Python pass
+//! the vectors of the repository.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use async_trait::async_trait;
@@ -9,6 +10,11 @@ use snaphook_driver::wire::Opened;
 use snaphook_driver::{OpenContext, Result, Store};
 use snaphook_driver_testkit::Opener;
 use snaphook_remote::connect;
+
+/// A file of the SDK.
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/driver").join(name)
+}
 
 /// The example, which runs as long as this is there.
 struct Python {
@@ -18,9 +24,9 @@ struct Python {
 
 impl Python {
     fn start() -> Python {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/driver/examples/secure_store.py");
-        let mut process =
-            Command::new("python3").arg(example).stdout(Stdio::piped()).spawn().expect("`python3` is installed");
+        let mut command = Command::new("python3");
+        command.arg(file("examples/secure_store.py")).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("`python3` is installed");
         let mut url = String::new();
         let output = process.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut url).expect("it prints its address");
@@ -45,4 +51,26 @@ impl Opener for Python {
     }
 }
 
-snaphook_driver_testkit::secure_suite!(Python::start(), {}, volatile);
+snaphook_driver_testkit::secure_suite!(Python::start(), {});
+
+/// What the messages in Python make of a file of vectors: what is printed, and whether all of them pass.
+fn convert(vectors: &Path) -> (bool, String) {
+    let output = Command::new("python3").arg(file("examples/messages.py")).arg(vectors).output();
+    let output = output.expect("`python3` is installed");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).trim().to_owned())
+}
+
+#[test]
+fn messages_in_python_pass_the_vectors() {
+    let vectors = file("proto/messages.json");
+    let text = std::fs::read_to_string(&vectors).unwrap();
+    let count = snaphook_driver::json::parse(&text).unwrap().as_array().unwrap().len();
+    assert_eq!(convert(&vectors), (true, format!("{count} vectors")));
+    // One that says something else does not.
+    let folder = tempfile::tempdir().unwrap();
+    let changed = folder.path().join("messages.json");
+    std::fs::write(&changed, text.replacen("the disk is full", "the disk is empty", 1)).unwrap();
+    let (is_right, printed) = convert(&changed);
+    assert!(!is_right && printed.starts_with("Error as Protobuf is"), "{printed}");
+}

@@ -31,6 +31,18 @@ pub const INSTANCE_ID_BYTES_MAX: usize = 128;
 pub const LISTS_MAX: usize = 32;
 pub const LIST_LENGTH_MAX: usize = 8;
 
+/// Whether a secret may have that name: `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`.
+pub fn is_secret_name(name: &str) -> bool {
+    name.len() <= 128
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Whether a text is a SHA-256 as stores name blobs by it: 64 hexadecimal digits in lower case.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// What exceeds a limit, as a clause without a full stop: `data is nested 200 deep, at most 120 levels are allowed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exceeded(String);

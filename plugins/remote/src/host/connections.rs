@@ -17,20 +17,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once; further ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 1024;
-
-/// From the first byte of a request's head to its last; also how long a connection may be idle.
-const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+use super::limits::HostLimits;
+use super::stalling::StallingStream;
 
 const HEADERS_MAX: usize = 64;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// A handshake that takes longer is given up.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
 /// After the stop, requests that are under way get this long.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long to wait after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -39,10 +33,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    limits: HostLimits,
     router: Router,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -59,7 +54,7 @@ pub(super) async fn serve(
         };
         match accepted {
             (Ok((stream, _)), permit) => {
-                let connection = connection(stream, tls.clone(), router.clone(), graceful.watcher());
+                let connection = connection(stream, tls.clone(), limits, router.clone(), graceful.watcher());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -77,21 +72,27 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, limits: HostLimits, router: Router, watcher: Watcher) {
     // Without it each response may wait for an acknowledgement; where it fails, it is only slower.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return serve_stream(stream, router, watcher).await };
-    match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve_stream(stream, router, watcher).await,
+    let stream = StallingStream::new(stream, limits.write_time);
+    let Some(tls) = tls else { return serve_stream(stream, limits, router, watcher).await };
+    match tokio::time::timeout(limits.handshake_time, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve_stream(stream, limits, router, watcher).await,
         Ok(Err(error)) => tracing::debug!("a connection without TLS: {error}"),
         Err(_) => tracing::debug!("a connection without TLS in time"),
     }
 }
 
-async fn serve_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, watcher: Watcher) {
+async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    limits: HostLimits,
+    router: Router,
+    watcher: Watcher,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_MAX)
+        .header_read_timeout(limits.head_time)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -24,8 +24,32 @@ const LEAST_BYTES: usize = HELD_BYTES_MAX / REQUESTS_MAX;
 
 const UNIT: usize = 1024;
 
-/// A body that has not come whole after this long is given up.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many connections a host has, and how long it waits for the other side of each.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLimits {
+    /// Connections at once; further ones wait in the system's queue.
+    pub connections: usize,
+    /// A TLS handshake that takes longer is given up.
+    pub handshake_time: Duration,
+    /// From the first byte of a request's head to its last; also how long a connection may be idle.
+    pub head_time: Duration,
+    /// A body that has not come whole after this long is given up.
+    pub body_time: Duration,
+    /// A connection on which nothing can be written for this long is closed.
+    pub write_time: Duration,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        HostLimits {
+            connections: 1024,
+            handshake_time: Duration::from_secs(10),
+            head_time: Duration::from_secs(60),
+            body_time: Duration::from_secs(30),
+            write_time: Duration::from_secs(30),
+        }
+    }
+}
 
 /// The memory for bodies.
 pub(super) struct BodyBudget(Arc<Semaphore>);
@@ -43,7 +67,12 @@ impl Default for BodyBudget {
 
 impl BodyBudget {
     /// The body of a request, and its lease. Waits until there is room.
-    pub(super) async fn read(&self, operation: &str, body: Body) -> Result<(Lease, Vec<u8>), DriverError> {
+    pub(super) async fn read(
+        &self,
+        operation: &str,
+        body: Body,
+        time: Duration,
+    ) -> Result<(Lease, Vec<u8>), DriverError> {
         let fault = |kind, message: String| DriverError::new(kind, operation.to_owned(), message);
         // Known where the head says it, and where there is no body.
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
@@ -56,8 +85,8 @@ impl BodyBudget {
         }
         let lease = self.lease(length).await;
         let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host is closing".into()))?;
-        let bytes = tokio::time::timeout(BODY_TIME_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
-        let late = |_| fault(ErrorKind::Invalid, format!("the request did not come within {BODY_TIME_MAX:?}"));
+        let bytes = tokio::time::timeout(time, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
+        let late = |_| fault(ErrorKind::Invalid, format!("the request did not come within {time:?}"));
         let broken = |error| fault(ErrorKind::Invalid, format!("the request broke off: {error}"));
         Ok((lease, bytes.map_err(late)?.map_err(broken)?.into()))
     }

@@ -4,6 +4,7 @@ mod browser;
 mod connections;
 mod limits;
 mod served;
+mod stalling;
 mod tls;
 mod token;
 
@@ -23,6 +24,7 @@ use snaphook_driver::wire::{Method, Opened, encode, encode_error};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::net::TcpListener;
 
+pub use self::limits::HostLimits;
 use self::limits::{BodyBudget, Lease};
 use self::served::Served;
 pub use self::tls::TlsError;
@@ -45,13 +47,14 @@ pub struct HostOptions {
 pub struct Host {
     listener: TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 struct Shared {
     services: HashMap<&'static str, Arc<Served>>,
     token: Option<Token>,
     closes: bool,
+    limits: HostLimits,
     bodies: BodyBudget,
 }
 
@@ -61,20 +64,36 @@ impl Host {
         let tls = options.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
         let services = stores.into_iter().map(|opened| (opened.store().as_str(), Served::new(opened))).collect();
         let token = options.token.as_deref().map(Token::new);
-        let shared = Shared { services, token, closes: options.closes, bodies: BodyBudget::default() };
-        Ok(Host { listener, tls, shared: Arc::new(shared) })
+        let (limits, bodies) = (HostLimits::default(), BodyBudget::default());
+        let shared = Shared { services, token, closes: options.closes, limits, bodies };
+        Ok(Host { listener, tls, shared })
     }
 
-    /// Serves until `stop` is done.
+    /// The same with other limits than the usual ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: HostLimits) -> Host {
+        self.shared.limits = limits;
+        self
+    }
+
+    /// Serves until `stop` is done. Then no append is under way, unless one takes longer than a few seconds.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let shared = Arc::new(self.shared);
         let router = Router::new()
             .route("/{store}/{method}", post(serve))
             .fallback(no_such_address)
             .method_not_allowed_fallback(no_such_address)
             // `limits` bounds what is read.
             .layer(DefaultBodyLimit::disable())
-            .with_state(self.shared);
-        connections::serve(self.listener, self.tls, router, stop).await
+            .with_state(Arc::clone(&shared));
+        connections::serve(self.listener, self.tls, shared.limits, router, stop).await?;
+        let settled = async {
+            for served in shared.services.values() {
+                served.settled().await;
+            }
+        };
+        let _ = tokio::time::timeout(connections::GRACE, settled).await;
+        Ok(())
     }
 }
 
@@ -124,7 +143,7 @@ async fn answer(
     let Some(served) = shared.services.get(store) else {
         return Err(invalid(format!("no {store} storage is served here")));
     };
-    let (lease, request) = shared.bodies.read(name, body).await?;
+    let (lease, request) = shared.bodies.read(name, body, shared.limits.body_time).await?;
     let unreadable = |error| invalid(format!("the request cannot be read: {error}"));
     let unwritable = |error| {
         DriverError::new(ErrorKind::Unexpected, name.to_owned(), format!("the response cannot be written: {error}"))

@@ -18,6 +18,11 @@ impl Served {
         Arc::new(Served { service: Service::new(opened), appends: RwLock::default() })
     }
 
+    /// Waits until the appends that began before have ended.
+    pub(super) async fn settled(&self) {
+        drop(self.appends.write().await);
+    }
+
     pub(super) async fn call(self: &Arc<Self>, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
         match method {
             Method::EventAppend => {
@@ -32,7 +37,7 @@ impl Served {
                 })
             }
             Method::EventHealth => {
-                drop(self.appends.write().await);
+                self.settled().await;
                 self.service.call(method, &request).await
             }
             _ => self.service.call(method, &request).await,

@@ -8,9 +8,9 @@ mod memory {
     use super::library;
 
     snaphook_driver_testkit::event_suite!(library("memory"), {});
-    snaphook_driver_testkit::model_suite!(library("memory"), {}, volatile);
-    snaphook_driver_testkit::error_suite!(library("memory"), {}, volatile);
-    snaphook_driver_testkit::secure_suite!(library("memory"), {}, volatile);
+    snaphook_driver_testkit::model_suite!(library("memory"), {});
+    snaphook_driver_testkit::error_suite!(library("memory"), {});
+    snaphook_driver_testkit::secure_suite!(library("memory"), {});
 }
 
 mod sqlite {
@@ -36,5 +36,5 @@ mod stdout {
 mod in_c {
     use super::library_in_c;
 
-    snaphook_driver_testkit::secure_suite!(library_in_c(), {}, volatile);
+    snaphook_driver_testkit::secure_suite!(library_in_c(), {});
 }

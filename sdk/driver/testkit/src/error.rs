@@ -4,6 +4,7 @@ use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, EventKind, Json, PAGE
 
 use crate::Subject;
 use crate::sample::event;
+use crate::subject::{NOT_DURABLE, NOT_READABLE};
 
 pub(crate) fn record(id: &str, model: &str, hook: &str) -> ErrorRecord {
     let mut event = event(EventKind::InstanceCreated, &Stream::of_instance(model, "ü"), Some(r#"{"n": 1.50}"#));
@@ -72,7 +73,7 @@ pub async fn records_are_kept(subject: &Subject) {
 pub async fn records_are_listed(subject: &Subject) {
     let store = subject.error().await;
     if !store.capabilities().readable {
-        return;
+        return subject.skip(NOT_READABLE);
     }
     for (id, model, hook) in [("d", "m", "h"), ("a", "m", "i"), ("c", "n", "h"), ("b", "m", "h")] {
         store.record(&record(id, model, hook)).await.unwrap();
@@ -104,7 +105,7 @@ pub async fn records_are_listed(subject: &Subject) {
 pub async fn pages_end_early(subject: &Subject) {
     let store = subject.error().await;
     if !store.capabilities().readable {
-        return;
+        return subject.skip(NOT_READABLE);
     }
     for number in 0..10 {
         let mut large = record(&number.to_string(), "m", "h");
@@ -136,8 +137,11 @@ pub async fn pages_end_early(subject: &Subject) {
 
 pub async fn survives_reopening(subject: &Subject) {
     let store = subject.error().await;
-    if !store.capabilities().readable || !subject.is_kept() {
-        return;
+    if !store.capabilities().readable {
+        return subject.skip(NOT_READABLE);
+    }
+    if !store.capabilities().durable {
+        return subject.skip(NOT_DURABLE);
     }
     let kept = record("a", "m", "h");
     store.record(&kept).await.unwrap();

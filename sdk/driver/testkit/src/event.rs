@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use snaphook_driver::limits::MODEL_ID_BYTES_MAX;
 use snaphook_driver::{
     Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
     PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
@@ -10,6 +11,7 @@ use snaphook_driver::{
 
 use crate::Subject;
 use crate::sample::{any, append, append_all, append_one, create, event, try_append, uuid};
+use crate::subject::NOT_DURABLE;
 
 /// Longer than anything that is waited for takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -165,7 +167,7 @@ pub async fn atomic_batches_are_all_or_nothing(subject: &Subject) {
     if !store.capabilities().atomic_batch {
         let error = store.append(&[create("m", "a", "{}")], true).await.unwrap_err();
         assert_eq!(error.kind(), snaphook_driver::ErrorKind::Unsupported);
-        return;
+        return subject.skip("the store has no atomic batches (capability `atomic_batch`)");
     }
     let first = append_one(&*store, create("m", "a", "{}")).await;
     let mut claiming = create("new", "b", "{}");
@@ -499,7 +501,7 @@ pub async fn odd_names(subject: &Subject) {
         uuid,
         &uuid.to_uppercase(),
         &uuid.replace('-', ""),
-        &"x".repeat(1000),
+        &"x".repeat(MODEL_ID_BYTES_MAX),
     ];
     for model in names {
         for id in names {
@@ -550,9 +552,9 @@ pub async fn large_events(subject: &Subject) {
 }
 
 pub async fn many_events(subject: &Subject) {
-    const COUNT: usize = 100_000;
+    let count = subject.share(100_000);
     let store = subject.event().await;
-    for start in (0..COUNT).step_by(1000) {
+    for start in (0..count).step_by(1000) {
         let batch: Vec<Append> = (start..start + 1000)
             .map(|number| create(&format!("m{}", number % 10), &uuid(), &format!("{{\"n\":{number}}}")))
             .collect();
@@ -569,7 +571,7 @@ pub async fn many_events(subject: &Subject) {
             found += 1;
         }
     }
-    assert_eq!(found, COUNT / 10);
+    assert_eq!(found, count / 10);
     store.close().await.unwrap();
 }
 
@@ -630,7 +632,7 @@ pub async fn blobs(subject: &Subject) {
 pub async fn survives_reopening(subject: &Subject) {
     let store = subject.event().await;
     if !store.capabilities().durable {
-        return;
+        return subject.skip(NOT_DURABLE);
     }
     let (mut positions, blob) = (BTreeSet::new(), "ef".repeat(32));
     for round in 0..3 {

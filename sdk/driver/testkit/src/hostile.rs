@@ -225,8 +225,9 @@ pub fn properties() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    // Names that differ only behind a length at which something may cut them.
-    for length in [63, 64, 255, 1024, 65_535] {
+    // Names that differ only behind a length at which something may cut them. The longest is within the limit of names where
+    // each of its characters is written as an escape.
+    for length in [63, 64, 255, 1024, 10_921] {
         names.push("n".repeat(length));
         names.push(format!("{}m", "n".repeat(length)));
     }

@@ -14,6 +14,7 @@ use snaphook_driver::{Append, Budget, Claim, EventFilter, EventQuery, InstanceQu
 use crate::Subject;
 use crate::model::define;
 use crate::sample::{Random, any, created, shape};
+use crate::subject::NOT_DURABLE;
 
 /// Set in the environment of a process that is to be killed: the folder of its store.
 pub(crate) const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
@@ -24,11 +25,15 @@ const MARK: &str = "snaphook-testkit:";
 /// Longest life of a process that nobody kills.
 const LIFE: Duration = Duration::from_secs(60);
 
-const ROUNDS: u64 = 5;
+/// How often a process is killed.
+const ROUNDS: usize = 5;
+
+/// Why a case of this module is skipped.
+const NO_TEST: &str = "it kills a process of a test binary, and this is none";
 
 /// Runs one case of this module in another process and kills that after `lines` lines; answers what it printed.
 fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> Vec<u64> {
-    let module = subject.module.split_once("::").map_or("", |(_, module)| module);
+    let module = subject.module.and_then(|module| module.split_once("::")).map_or("", |(_, module)| module);
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("{module}::{case}"), "--nocapture"])
         .env(FOLDER_VARIABLE, folder)
@@ -59,6 +64,14 @@ fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> V
     numbers
 }
 
+/// Whether a model store is there again when it is opened again.
+async fn is_durable(subject: &Subject) -> bool {
+    let other = subject.another();
+    let store = other.model().await;
+    store.close().await.unwrap();
+    store.capabilities().durable
+}
+
 fn is_child() -> bool {
     std::env::var_os(FOLDER_VARIABLE).is_some()
 }
@@ -68,16 +81,19 @@ pub async fn appended_events_survive_a_kill(subject: &Subject) {
     if is_child() {
         return;
     }
+    if subject.module.is_none() {
+        return subject.skip(NO_TEST);
+    }
     let store = subject.event().await;
     let durable = store.capabilities().durable;
     store.close().await.unwrap();
     drop(store);
     if !durable {
-        return;
+        return subject.skip(NOT_DURABLE);
     }
     let mut random = Random::new(std::process::id().into());
     let mut answered: Vec<Position> = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..subject.share(ROUNDS) {
         let lines = 1 + random.below(400);
         answered.extend(run_and_kill(subject, "append_until_killed", subject.folder(), lines));
         let store = subject.event().await;
@@ -144,11 +160,17 @@ pub async fn append_until_killed(subject: &Subject) {
 
 /// The instances are exactly those of the events up to the checkpoint.
 pub async fn the_checkpoint_fits_the_instances(subject: &Subject) {
-    if is_child() || !subject.is_kept() {
+    if is_child() {
         return;
     }
+    if subject.module.is_none() {
+        return subject.skip(NO_TEST);
+    }
+    if !is_durable(subject).await {
+        return subject.skip(NOT_DURABLE);
+    }
     let mut random = Random::new(std::process::id().into());
-    for round in 0..ROUNDS {
+    for round in 0..subject.share(ROUNDS) {
         let lines = 1 + random.below(200);
         let printed = run_and_kill(subject, "apply_until_killed", subject.folder(), lines);
         let store = subject.model().await;
@@ -200,11 +222,17 @@ fn turn(version: u64) -> (&'static str, snaphook_driver::ModelShape) {
 
 /// A change is in use as a whole or not at all, whatever of it was prepared.
 pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
-    if is_child() || !subject.is_kept() {
+    if is_child() {
         return;
     }
+    if subject.module.is_none() {
+        return subject.skip(NO_TEST);
+    }
+    if !is_durable(subject).await {
+        return subject.skip(NOT_DURABLE);
+    }
     let mut random = Random::new(std::process::id().into());
-    for round in 0..ROUNDS {
+    for round in 0..subject.share(ROUNDS) {
         run_and_kill(subject, "change_until_killed", subject.folder(), 1 + random.below(60));
         let store = subject.model().await;
         let definitions = store.definitions().await.unwrap();

@@ -92,10 +92,10 @@ pub async fn what_is_at_a_limit_is_taken(subject: &Subject) {
 
 /// Random data with everything that JSON has.
 pub async fn random_data_is_taken(subject: &Subject) {
-    const COUNT: usize = 1500;
+    let count = subject.share(1500);
     let store = open(subject).await;
     let names = hostile::properties();
-    for number in 0..COUNT {
+    for number in 0..count {
         let mut random = Random::new(number as u64 + 1);
         let mut text = String::from("{");
         for (place, name) in NAMES.iter().enumerate() {
@@ -113,7 +113,7 @@ pub async fn random_data_is_taken(subject: &Subject) {
         text.push('}');
         apply(&*store, number as Position + 2, &text, &format!("seed {}", number + 1)).await;
     }
-    can_be_asked(&*store, COUNT).await;
+    can_be_asked(&*store, count).await;
     store.close().await.unwrap();
 }
 

@@ -8,6 +8,7 @@ use snaphook_driver::{
 
 use crate::Subject;
 use crate::sample::{change, created, event, shape};
+use crate::subject::NOT_DURABLE;
 
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
 
@@ -288,7 +289,7 @@ pub async fn a_store_knows_its_log(subject: &Subject) {
     define(&*store, &shape("m", 1, &[], &[]), 3).await;
     store.apply(0, &[], 7).await.unwrap();
     assert_eq!((store.log().await.unwrap().as_deref(), store.checkpoint().await.unwrap()), (Some("one"), 7));
-    let store = if subject.is_kept() {
+    let store = if store.capabilities().durable {
         store.close().await.unwrap();
         drop(store);
         let store = subject.model().await;
@@ -377,19 +378,19 @@ pub async fn large_instances(subject: &Subject) {
 }
 
 pub async fn many_instances(subject: &Subject) {
-    const COUNT: usize = 100_000;
+    let count = subject.share(100_000);
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("n", Integer)], &[&["-n"]]), 1).await;
-    for start in (0..COUNT).step_by(5000) {
+    for start in (0..count).step_by(5000) {
         let events: Vec<_> = (start..start + 5000)
             .map(|number| created(number as Position + 2, "m", &format!("i{number:06}"), &json!({"n": number % 1000})))
             .collect();
         store.apply(0, &events, events.last().unwrap().position).await.unwrap();
     }
-    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), COUNT as u64);
+    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), count as u64);
     assert_eq!(
         store.count("m", &[condition(&["n"], Operator::Gte(json!(990)))], &Budget::unlimited()).await.unwrap(),
-        COUNT as u64 / 100
+        count as u64 / 100
     );
     let query = InstanceQuery {
         filter: vec![condition(&["n"], Operator::Lt(json!(500)))],
@@ -404,11 +405,11 @@ pub async fn many_instances(subject: &Subject) {
 }
 
 pub async fn survives_reopening(subject: &Subject) {
-    if !subject.is_kept() {
-        return;
-    }
     let mut shapes = vec![shape("m", 1, &[("a", Integer)], &[&["a"]])];
     let store = subject.model().await;
+    if !store.capabilities().durable {
+        return subject.skip(NOT_DURABLE);
+    }
     define(&*store, &shapes[0], 1).await;
     store.apply(0, &[created(2, "m", "x", &json!({"a": 1}))], 2).await.unwrap();
     store.close().await.unwrap();

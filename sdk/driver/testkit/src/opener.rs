@@ -15,6 +15,12 @@ pub trait Opener: Send + Sync {
     fn is_linked(&self) -> bool {
         false
     }
+
+    /// Whether the same driver runs the whole suite linked in: then what tries the driver alone is done a tenth as often, and
+    /// what the way to it cannot change is skipped.
+    fn tries_transport_only(&self) -> bool {
+        false
+    }
 }
 
 #[async_trait]
@@ -39,12 +45,20 @@ impl Opener for OverMessages {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened> {
         Ok(served(Opened::open(&self.0, store, context).await?, false))
     }
+
+    fn tries_transport_only(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]
 impl Opener for OverJson {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened> {
         Ok(served(Opened::open(&self.0, store, context).await?, true))
+    }
+
+    fn tries_transport_only(&self) -> bool {
+        true
     }
 }
 

@@ -320,7 +320,7 @@ async fn agree(subject: &Subject, seed: u64) {
             rows.iter().enumerate().map(|(index, (id, data))| created(index as Position + 2, "m", id, data)).collect();
         store.apply(0, &events, 1000).await.unwrap();
         let paths: [&[&str]; 5] = [&["t"], &["n"], &["b"], &["a"], &["d", "x"]];
-        for _ in 0..200 {
+        for _ in 0..subject.share(200) {
             let filter: Vec<Condition> = (0..random.below(3))
                 .map(|_| {
                     let path = *random.pick(&paths);

@@ -1,8 +1,10 @@
 //! The store under test, and how a case is run.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 use snaphook_driver::wire::Opened;
@@ -16,10 +18,17 @@ pub struct Subject {
     opener: Arc<dyn Opener>,
     settings: Map<String, Value>,
     folder: Folder,
-    volatile: bool,
-    /// Path of the module that holds the tests, for cases that start their own process.
-    pub(crate) module: &'static str,
+    /// Path of the module that holds the tests, for cases that start their own process; `None` in a program that is none.
+    pub(crate) module: Option<&'static str>,
+    case: &'static str,
 }
+
+/// Cases that were skipped in this process.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Why cases are skipped.
+pub(crate) const NOT_DURABLE: &str = "the store keeps nothing once it is closed (capability `durable`)";
+pub(crate) const NOT_READABLE: &str = "the store only forwards (capability `readable`)";
 
 enum Folder {
     Own(TempDir),
@@ -27,15 +36,20 @@ enum Folder {
 }
 
 impl Subject {
-    /// `settings` is the driver's table of the configuration, `volatile` whether what was stored is gone once the store
-    /// is closed, `module` what `module_path!()` gives in the test.
-    pub fn new(opener: impl Opener + 'static, settings: Value, volatile: bool, module: &'static str) -> Self {
+    /// `settings` is the driver's table of the configuration, `module` what `module_path!()` gives in the test, `case` the
+    /// name of the case.
+    pub fn new(
+        opener: impl Opener + 'static,
+        settings: Value,
+        module: Option<&'static str>,
+        case: &'static str,
+    ) -> Self {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
             None => Folder::Own(TempDir::new().unwrap()),
         };
-        Subject { opener: Arc::new(opener), settings, folder, volatile, module }
+        Subject { opener: Arc::new(opener), settings, folder, module, case }
     }
 
     /// The same driver in another folder of its own.
@@ -44,8 +58,8 @@ impl Subject {
             opener: Arc::clone(&self.opener),
             settings: self.settings.clone(),
             folder: Folder::Own(TempDir::new().unwrap()),
-            volatile: self.volatile,
             module: self.module,
+            case: self.case,
         }
     }
 
@@ -99,10 +113,29 @@ impl Subject {
         self.opener.is_linked()
     }
 
-    /// Whether what is stored is still there when the store is opened again.
-    pub fn is_kept(&self) -> bool {
-        !self.volatile
+    /// As [`Opener::tries_transport_only`].
+    pub fn tries_transport_only(&self) -> bool {
+        self.opener.tries_transport_only()
     }
+
+    /// How often to do what tries the store rather than the way to it.
+    pub fn share(&self, count: usize) -> usize {
+        if self.tries_transport_only() { count.div_ceil(10) } else { count }
+    }
+
+    /// Says that the case, or what follows of it, does not apply to this store: one line, also where the output of tests is
+    /// captured.
+    pub fn skip(&self, why: &str) {
+        SKIPPED.fetch_add(1, Ordering::Relaxed);
+        let module = self.module.map_or(String::new(), |module| format!("{module}::"));
+        // A test binary whose standard error is closed has nobody to tell.
+        let _ = writeln!(std::io::stderr(), "skipped: {module}{}: {why}", self.case);
+    }
+}
+
+/// How many cases were skipped in this process.
+pub fn skipped() -> usize {
+    SKIPPED.load(Ordering::Relaxed)
 }
 
 /// Runs one case to its end.

@@ -21,24 +21,32 @@ const DRIVERS: [&str; 4] = ["memory", "sqlite", "file", "stdout"];
 const IN_CHILD: &str = "SNAPHOOK_TESTKIT_FOLDER";
 
 /// A driver as a library, for the suites of the testkit.
-pub(crate) struct Library(Plugin);
+pub(crate) struct Library {
+    plugin: Plugin,
+    /// Whether the same driver runs the suites linked in.
+    is_linked_too: bool,
+}
 
 #[async_trait]
 impl Opener for Library {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened> {
-        self.0.open(0, store, context).await
+        self.plugin.open(0, store, context).await
+    }
+
+    fn tries_transport_only(&self) -> bool {
+        self.is_linked_too
     }
 }
 
 /// The driver of that name in `plugins/`.
 pub(crate) fn library(name: &'static str) -> Library {
-    Library(loaded(&driver_file(name)))
+    Library { plugin: loaded(&driver_file(name)), is_linked_too: true }
 }
 
 /// The example in C, which brings secure storage.
 pub(crate) fn library_in_c() -> Library {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../c/examples/secure.c");
-    Library(loaded(&compiled("secure", &source, &[])))
+    Library { plugin: loaded(&compiled("secure", &source, &[])), is_linked_too: false }
 }
 
 /// The file of the driver of that name: of `SNAPHOOK_PLUGINS`, which `cargo xtask plugins` fills, or built here.

@@ -1,5 +1,6 @@
 //! Serves an opened store to callers that only have bytes.
 
+mod checks;
 mod error;
 mod event;
 mod model;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use self::checks::Checked;
 use self::event::Exports;
 use super::{Malformed, Method, decode, proto};
 use crate::capabilities::Capabilities;
@@ -101,9 +103,11 @@ impl Service {
     }
 }
 
-/// The request of a method.
-fn read<M: Message + Default>(method: Method, bytes: &[u8]) -> Result<M> {
-    decode(bytes).map_err(refuse(method))
+/// The request of a method, whose values are such as the method takes.
+fn read<M: Message + Default + Checked>(method: Method, bytes: &[u8]) -> Result<M> {
+    let request: M = decode(bytes).map_err(refuse(method))?;
+    request.check().map_err(|fault| DriverError::new(ErrorKind::Invalid, method.name(), fault))?;
+    Ok(request)
 }
 
 /// A request that cannot be read.

@@ -1,0 +1,115 @@
+//! A client that leaves in the middle of an append, or a host that is stopped there: the append goes to its end, and who asks
+//! for the store's health hears nothing before.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use snaphook_driver::wire::{Client, Method, Opened, Service, Transport, encode, proto};
+use snaphook_driver::{EventStore, Position, Result, Store};
+use snaphook_driver_testkit::run;
+use snaphook_driver_testkit::sample::any;
+use snaphook_remote::host::{Host, HostLimits, HostOptions};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::support::{DEADLINE, in_memory, open, serve};
+
+/// A log in memory whose appends wait until they are let through.
+struct Gate {
+    service: Service,
+    arrived: Semaphore,
+    passing: Semaphore,
+}
+
+impl Gate {
+    async fn new() -> (Arc<Gate>, Opened) {
+        let service = Service::new(in_memory(Store::Event).await);
+        let description = service.describe(1);
+        let gate = Arc::new(Gate { service, arrived: Semaphore::new(0), passing: Semaphore::new(0) });
+        let store = Client::new(Arc::new(Gated(Arc::clone(&gate))), description).into_opened(Store::Event);
+        (gate, store)
+    }
+
+    async fn arrival(&self) {
+        tokio::time::timeout(DEADLINE, self.arrived.acquire()).await.expect("an append comes").unwrap().forget();
+    }
+}
+
+struct Gated(Arc<Gate>);
+
+#[async_trait]
+impl Transport for Gated {
+    async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>> {
+        if method == Method::EventAppend {
+            self.0.arrived.add_permits(1);
+            self.0.passing.acquire().await.unwrap().forget();
+        }
+        self.0.service.call(method, &request).await
+    }
+}
+
+/// An append of one event, as bytes.
+fn request() -> Vec<u8> {
+    let body = encode(&proto::EventAppendRequest { appends: vec![(&any("m", "a")).into()], atomic: false });
+    let head = "POST /event/append HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n";
+    [format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
+}
+
+async fn head(store: &dyn EventStore) -> Position {
+    store.head().await.unwrap()
+}
+
+#[test]
+fn an_append_goes_on_without_its_client() {
+    run(async {
+        let (gate, store) = Gate::new().await;
+        let address = serve(store, HostOptions::default(), HostLimits::default()).await;
+        let Opened::Event(store) = open(&format!("http://{address}"), "protobuf", None, Store::Event).await.unwrap()
+        else {
+            panic!("it was asked for")
+        };
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(&request()).await.unwrap();
+        gate.arrival().await;
+        drop(client);
+        let health = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.health().await }
+        });
+        // Reads go on meanwhile.
+        for _ in 0..50 {
+            assert_eq!(head(&*store).await, 0);
+        }
+        assert!(!health.is_finished(), "the store is said to be settled while an append is under way");
+        gate.passing.add_permits(1);
+        tokio::time::timeout(DEADLINE, health).await.expect("health answers").unwrap().unwrap();
+        assert_eq!(head(&*store).await, 1);
+    });
+}
+
+#[test]
+fn a_host_that_stops_leaves_no_append_behind() {
+    run(async {
+        let (gate, store) = Gate::new().await;
+        let Opened::Event(behind) = store.clone() else { panic!("it was asked for") };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let host = Host::new(listener, vec![store], HostOptions::default()).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(host.serve(async move { stopped.await.unwrap_or_default() }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(&request()).await.unwrap();
+        gate.arrival().await;
+        drop(client);
+        stop.send(()).unwrap();
+        // Nobody is served any more, and the host still runs.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!serving.is_finished(), "the host ends while an append is under way");
+        gate.passing.add_permits(1);
+        tokio::time::timeout(DEADLINE, serving).await.expect("the host ends").unwrap().unwrap();
+        assert_eq!(head(&*behind).await, 1);
+    });
+}

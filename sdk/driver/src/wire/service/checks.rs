@@ -1,0 +1,300 @@
+//! What the server checks before it calls a store, checked again here: over a wire, the caller may be anybody. A request that
+//! passes keeps to its method's contract, as far as that can be told without the store.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::event::EventKind;
+use crate::event_store::NOTE_BYTES_MAX;
+use crate::limits::{
+    self, INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, is_digest, is_secret_name,
+};
+use crate::wire::{WHOLE_TIME, proto};
+
+/// What one page may ask for. The server asks for 1,000 at most.
+const ITEMS_MAX: u64 = 10_000;
+
+const CLAIM_KEY_BYTES_MAX: usize = 64 * 1024;
+const CLAIM_VALUE_BYTES_MAX: usize = 256;
+const CLAIM_PREFIX_BYTES_MAX: usize = 64;
+const GROUP_BYTES_MAX: usize = 128;
+
+/// Longest identity of a log, and id of a record.
+const ID_BYTES_MAX: usize = 128;
+
+/// Longest lease, and delay of an event: later times are none that a store must be able to write down.
+const LEASE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Positions are signed in most databases.
+const POSITIONS: RangeInclusive<u64> = 1..=i64::MAX as u64;
+
+/// What is wrong with a request, as a clause without a full stop.
+pub(super) type Check = Result<(), String>;
+
+/// A request whose values can be checked.
+pub(super) trait Checked {
+    fn check(&self) -> Check;
+}
+
+macro_rules! checked {
+    ($($request:ident: $self:ident => $check:expr;)*) => {
+        $(
+            impl Checked for proto::$request {
+                fn check(&$self) -> Check {
+                    $check
+                }
+            }
+        )*
+    };
+}
+
+checked! {
+    SecureGetRequest: self => secret(&self.name);
+    SecurePutRequest: self => secret(&self.name);
+    SecureDeleteRequest: self => secret(&self.name);
+    // Names are 128 bytes at most, and so are their beginnings.
+    SecureListRequest: self => length("prefix", &self.prefix, 0..=128);
+
+    EventAppendRequest: self => all(&self.appends, append);
+    EventReadRequest: self => {
+        items(self.limit)?;
+        maybe(&self.filter, filter)?;
+        number("wait_ms", self.wait_ms.unwrap_or(0), 0..=milliseconds(WHOLE_TIME))
+    };
+    EventLastRequest: self => maybe(&self.stream, stream);
+    EventReserveRequest: self => all(&self.keys, |reservation| {
+        key(&reservation.key)?;
+        maybe(&reservation.stream, stream)
+    });
+    EventForgetClaimsRequest: self => {
+        items(self.limit)?;
+        length("prefix", &self.prefix, 1..=CLAIM_PREFIX_BYTES_MAX)
+    };
+    // The one after a key is that key and one byte more.
+    EventNextClaimRequest: self => length("from", &self.from, 0..=CLAIM_KEY_BYTES_MAX + 1);
+    EventHolderRequest: self => key(&self.key);
+    EventCreateGroupRequest: self => maybe(&self.group, new_group);
+    EventDropGroupRequest: self => group(&self.name);
+    EventClaimRequest: self => {
+        group(&self.group)?;
+        items(self.limit)?;
+        number("lease_ms", self.lease_ms, 1..=milliseconds(LEASE_MAX))
+    };
+    EventAckRequest: self => group(&self.group);
+    EventReleaseRequest: self => {
+        group(&self.group)?;
+        maybe(&self.note, |note| length("note", note, 0..=NOTE_BYTES_MAX))?;
+        number("delay_ms", self.delay_ms, 0..=milliseconds(LEASE_MAX))
+    };
+    EventRenewRequest: self => {
+        group(&self.group)?;
+        maybe(&self.note, |note| length("note", note, 0..=NOTE_BYTES_MAX))?;
+        number("lease_ms", self.lease_ms, 1..=milliseconds(LEASE_MAX))
+    };
+    EventIsDoneRequest: self => {
+        group(&self.group)?;
+        maybe(&self.stream, stream)
+    };
+    EventLagRequest: self => group(&self.group);
+    EventPutBlobRequest: self => digest(&self.sha256);
+    EventGetBlobRequest: self => digest(&self.sha256);
+    // The service keeps the numbers of exports itself.
+    EventExportNextRequest: self => Ok(());
+    EventExportCloseRequest: self => Ok(());
+    EventImportRequest: self => all(&self.records, record);
+
+    ModelDefineRequest: self => {
+        maybe(&self.old, shape)?;
+        maybe(&self.new, shape)?;
+        number("position", self.position, POSITIONS)
+    };
+    ModelPrepareRequest: self => maybe(&self.new, shape);
+    ModelDiscardRequest: self => model(&self.model);
+    ModelDropModelRequest: self => {
+        model(&self.model)?;
+        number("position", self.position, POSITIONS)
+    };
+    ModelApplyRequest: self => apply(self);
+    ModelGetRequest: self => {
+        model(&self.model)?;
+        instance(&self.id)
+    };
+    ModelQueryRequest: self => {
+        model(&self.model)?;
+        items(self.limit)?;
+        all(&self.sort, |key| path("sort", &key.path))
+    };
+    ModelCountRequest: self => model(&self.model);
+    ModelResetRequest: self => length("log", &self.log, 1..=ID_BYTES_MAX);
+
+    ErrorRecordRequest: self => maybe(&self.record, |record| {
+        length("id", &record.id, 1..=ID_BYTES_MAX)?;
+        maybe(&record.event, event)
+    });
+    ErrorListRequest: self => items(self.query.as_ref().map_or(0, |query| query.limit));
+    // Neither the limit nor the place of a page matters.
+    ErrorCountRequest: self => Ok(());
+    ErrorGetRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
+    ErrorRemoveRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
+}
+
+fn all<T>(items: &[T], check: impl Fn(&T) -> Check) -> Check {
+    items.iter().try_for_each(check)
+}
+
+/// Whether something that is missing is an error is found when the request is read.
+fn maybe<T>(value: &Option<T>, check: impl Fn(&T) -> Check) -> Check {
+    value.as_ref().map_or(Ok(()), check)
+}
+
+fn number(what: &str, found: u64, expected: RangeInclusive<u64>) -> Check {
+    match expected.contains(&found) {
+        true => Ok(()),
+        false => Err(format!("`{what}` is {found}, expected {} to {}", expected.start(), expected.end())),
+    }
+}
+
+fn length(what: &str, text: &str, expected: RangeInclusive<usize>) -> Check {
+    match expected.contains(&text.len()) {
+        true => Ok(()),
+        false => {
+            let (least, most) = (expected.start(), expected.end());
+            Err(format!("`{what}` has {} bytes, expected {least} to {most}", text.len()))
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+/// A value as it can be shown, whatever it is.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect::<String>().escape_debug().to_string()
+}
+
+fn items(limit: u32) -> Check {
+    number("limit", limit.into(), 1..=ITEMS_MAX)
+}
+
+fn secret(name: &str) -> Check {
+    match is_secret_name(name) {
+        true => Ok(()),
+        false => {
+            Err(format!("`{}` is no name of a secret, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`", shown(name)))
+        }
+    }
+}
+
+fn digest(sha256: &str) -> Check {
+    match is_digest(sha256) {
+        true => Ok(()),
+        false => Err(format!("`{}` is no SHA-256, expected 64 hexadecimal digits in lower case", shown(sha256))),
+    }
+}
+
+fn model(id: &str) -> Check {
+    length("model", id, 1..=MODEL_ID_BYTES_MAX)
+}
+
+fn instance(id: &str) -> Check {
+    length("instance", id, 1..=INSTANCE_ID_BYTES_MAX)
+}
+
+fn key(key: &str) -> Check {
+    length("key", key, 0..=CLAIM_KEY_BYTES_MAX)
+}
+
+fn group(name: &str) -> Check {
+    length("group", name, 0..=GROUP_BYTES_MAX)
+}
+
+fn stream(stream: &proto::Stream) -> Check {
+    model(&stream.model)?;
+    maybe(&stream.instance, |id| instance(id))
+}
+
+fn event(event: &proto::Event) -> Check {
+    model(&event.model)?;
+    maybe(&event.instance, |id| instance(id))?;
+    let Some(kind) = EventKind::from_name(&event.r#type) else {
+        return Err(format!("`{}` is no type of event", shown(&event.r#type)));
+    };
+    if kind.is_instance() != event.instance.is_some() {
+        let belongs = if kind.is_instance() { "an instance" } else { "a model's definition" };
+        return Err(format!("`{kind}` belongs to {belongs}, and the event to another stream"));
+    }
+    match (&event.instance, &event.data_json) {
+        (Some(_), Some(data)) => limits::check_data(data).map_err(|exceeded| exceeded.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn append(append: &proto::Append) -> Check {
+    maybe(&append.event, event)?;
+    all(&append.requires, |require| maybe(&require.stream, stream))?;
+    maybe(&append.quiet, |quiet| model(&quiet.model))?;
+    all(&append.releases, |released| key(released))?;
+    all(&append.claims, |claim| {
+        key(&claim.key)?;
+        maybe(&claim.holder, stream)?;
+        maybe(&claim.value, |value| length("value", value, 0..=CLAIM_VALUE_BYTES_MAX))
+    })
+}
+
+fn filter(filter: &proto::EventFilter) -> Check {
+    maybe(&filter.model, |id| model(id))?;
+    maybe(&filter.instance, |id| instance(id))?;
+    match (&filter.model, &filter.instance) {
+        (None, Some(_)) => Err("`instance` is in a filter without `model`".into()),
+        _ => Ok(()),
+    }
+}
+
+fn new_group(new: &proto::Group) -> Check {
+    group(&new.name)?;
+    maybe(&new.filter, filter)
+}
+
+/// A log may have been written when less was allowed, so what its events hold is left to the store.
+fn record(record: &proto::LogRecord) -> Check {
+    use proto::log_record::Record;
+    match &record.record {
+        Some(Record::Event(event)) => number("position", event.position, POSITIONS),
+        Some(Record::Claim(claim)) => key(&claim.key),
+        Some(Record::Blob(blob)) => digest(&blob.sha256),
+        Some(Record::Group(record)) => maybe(&record.group, new_group),
+        Some(Record::Pending(pending)) => group(&pending.group),
+        None => Ok(()),
+    }
+}
+
+fn path(what: &str, path: &[String]) -> Check {
+    if path.is_empty() { Err(format!("a path in `{what}` has no names, expected one at least")) } else { Ok(()) }
+}
+
+fn shape(shape: &proto::ModelShape) -> Check {
+    model(&shape.model)?;
+    for (what, lists) in [("indexes", shape.indexes.len()), ("unique", shape.unique.len())] {
+        number(what, lists as u64, 0..=LISTS_MAX as u64)?;
+    }
+    all(&shape.indexes, |index| {
+        number("keys of an index", index.keys.len() as u64, 1..=LIST_LENGTH_MAX as u64)?;
+        all(&index.keys, |key| path("indexes", &key.path))
+    })?;
+    all(&shape.unique, |list| number("names in `unique`", list.names.len() as u64, 1..=LIST_LENGTH_MAX as u64))
+}
+
+fn apply(request: &proto::ModelApplyRequest) -> Check {
+    number("to", request.to, POSITIONS)?;
+    let mut before = 0;
+    for applied in &request.events {
+        event(applied)?;
+        if applied.position <= before || applied.position > request.to {
+            let (found, to) = (applied.position, request.to);
+            return Err(format!("an event at {found} cannot follow one at {before} in a step to {to}"));
+        }
+        before = applied.position;
+    }
+    Ok(())
+}
