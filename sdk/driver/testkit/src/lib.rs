@@ -29,6 +29,7 @@ mod opener;
 pub mod peer;
 pub mod prepare;
 pub mod query;
+pub mod rest;
 pub mod sample;
 pub mod secure;
 mod subject;
@@ -36,8 +37,8 @@ mod subject;
 pub use opener::{Opener, OverJson, OverMessages};
 pub use subject::{Subject, run};
 
-/// One test per case of a module of this crate.
-#[doc(hidden)]
+/// One test per case of a module of this crate: what the suites are made of, and for a driver that runs chosen cases once more
+/// behind a transport. It stands in a module named like the store.
 #[macro_export]
 macro_rules! cases {
     ($driver:expr, $settings:tt, $volatile:tt, $($module:ident::$case:ident),* $(,)?) => {

@@ -33,7 +33,7 @@ impl Subject {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
-            None => Folder::Own(TempDir::new().unwrap()),
+            None => own_folder(&opener),
         };
         Subject { opener: Arc::new(opener), settings, folder, volatile, module }
     }
@@ -43,7 +43,7 @@ impl Subject {
         Subject {
             opener: Arc::clone(&self.opener),
             settings: self.settings.clone(),
-            folder: Folder::Own(TempDir::new().unwrap()),
+            folder: own_folder(&*self.opener),
             volatile: self.volatile,
             module: self.module,
         }
@@ -103,6 +103,12 @@ impl Subject {
     pub fn is_kept(&self) -> bool {
         !self.volatile
     }
+}
+
+fn own_folder(opener: &dyn Opener) -> Folder {
+    let folder = TempDir::new().unwrap();
+    opener.prepare(folder.path());
+    Folder::Own(folder)
 }
 
 /// Runs one case to its end.
