@@ -37,7 +37,6 @@ pub struct CrudModelStore {
     instances: Arc<Mutex<Instances>>,
     work: tokio::sync::Mutex<Work>,
     path: PathBuf,
-    _lock: FileLock,
 }
 
 /// What the calls that write need, one at a time.
@@ -47,6 +46,8 @@ struct Work {
     /// Owed, but the peer rejected them: sent again with the next change of them, and at the end of a replay.
     rejected: BTreeSet<Key>,
     is_replay: bool,
+    /// Of the folder, until the store is closed: whoever holds the store longer keeps nobody from opening it again.
+    lock: Option<FileLock>,
 }
 
 /// What becomes of a record that the peer rejects.
@@ -78,10 +79,10 @@ impl CrudModelStore {
         if let Some(error) = damage {
             return Err(error.with("path", path.display()));
         }
-        let work = Work { journal, owed, rejected: BTreeSet::new(), is_replay: false };
+        let work = Work { journal, owed, rejected: BTreeSet::new(), is_replay: false, lock: Some(lock) };
         let instances = Arc::new(Mutex::new(instances));
         let courier = Courier::new(remote, Arc::clone(&instances));
-        Ok(CrudModelStore { courier, instances, work: tokio::sync::Mutex::new(work), path, _lock: lock })
+        Ok(CrudModelStore { courier, instances, work: tokio::sync::Mutex::new(work), path })
     }
 
     fn instances(&self) -> MutexGuard<'_, Instances> {
@@ -154,26 +155,28 @@ impl CrudModelStore {
             work.journal.append(&[touch], true).map_err(file_fault(operation, &self.path))?;
             work.owed.extend(touched.into_iter().map(|key| (key, true)));
         }
-        let mut aside = Aside::default();
+        let (mut aside, mut complaints) = (BTreeSet::new(), Complaints::default());
         let done = |key, sent: Result<()>| match sent {
             Err(error) if rejected == Rejected::IsPutAside => {
-                aside.put(key, error);
+                complaints.add(&key, error);
+                aside.insert(key);
                 Ok(())
             }
             sent => sent,
         };
         self.courier.deliver(operation, deliveries, done).await?;
-        Ok(aside.into_parts().0)
+        complaints.log();
+        Ok(aside)
     }
 
-    /// Sends what is owed of the records that `wanted` names. What the peer rejects is put aside; returns a reason for each
-    /// model.
+    /// Sends what is owed of the records that `wanted` names. What the peer rejects is put aside; returns what it said of
+    /// that.
     async fn pay(
         &self,
         work: &mut Work,
         operation: &'static str,
         wanted: impl Fn(&Key) -> bool + Send,
-    ) -> Result<Reasons> {
+    ) -> Result<Complaints> {
         let deliveries: Vec<Delivery> = {
             let now = Snapshot::of(&self.instances, work.owed.keys());
             let owed = work.owed.iter_mut().filter(|(key, _)| wanted(key));
@@ -186,22 +189,22 @@ impl CrudModelStore {
             .collect()
         };
         if deliveries.is_empty() {
-            return Ok(Reasons::new());
+            return Ok(Complaints::default());
         }
         // In a replay, the journal says who is owed without a sync.
         work.journal.sync().map_err(file_fault(operation, &self.path))?;
-        let (owed, mut aside) = (&mut work.owed, Aside::default());
+        let (Work { owed, rejected, .. }, mut complaints) = (work, Complaints::default());
         let done = |key, sent| {
             owed.remove(&key);
             if let Err(error) = sent {
-                aside.put(key, error);
+                complaints.add(&key, error);
+                rejected.insert(key);
             }
             Ok(())
         };
-        let paid = self.courier.deliver(operation, deliveries, done).await;
-        let (keys, reasons) = aside.into_parts();
-        work.rejected.extend(keys);
-        paid.map(|()| reasons)
+        self.courier.deliver(operation, deliveries, done).await?;
+        complaints.log();
+        Ok(complaints)
     }
 
     /// Removes what a lost state, or another log, left at the peer of a model that is new. A list may show a part at a time.
@@ -247,28 +250,24 @@ impl CrudModelStore {
     }
 }
 
-/// Why the peer rejects a record of a model, by model.
-type Reasons = BTreeMap<String, DriverError>;
-
-/// Records that the peer rejects, and that stay as they are there.
+/// What the peer said of records that it rejects, and that stay as they are there.
 #[derive(Default)]
-struct Aside {
-    keys: BTreeSet<Key>,
-    /// Of the first of each model.
-    reasons: Reasons,
+struct Complaints {
+    count: usize,
+    /// Of the first record of each model.
+    first: BTreeMap<String, DriverError>,
 }
 
-impl Aside {
-    fn put(&mut self, key: Key, error: DriverError) {
-        self.reasons.entry(key.0.clone()).or_insert(error);
-        self.keys.insert(key);
+impl Complaints {
+    fn add(&mut self, (model, _): &Key, error: DriverError) {
+        self.count += 1;
+        self.first.entry(model.clone()).or_insert(error);
     }
 
-    fn into_parts(self) -> (BTreeSet<Key>, Reasons) {
-        if let Some(error) = self.reasons.values().next() {
-            tracing::warn!(count = self.keys.len(), %error, "the peer rejects records, which stay as they are there");
+    fn log(&self) {
+        if let Some(error) = self.first.values().next() {
+            tracing::warn!(count = self.count, %error, "the peer rejects records, which stay as they are there");
         }
-        (self.keys, self.reasons)
     }
 }
 
@@ -284,7 +283,10 @@ impl ModelStore for CrudModelStore {
 
     async fn close(&self) -> Result<()> {
         let _ = tokio::time::timeout(CLOSE_WAIT, self.courier.idle()).await;
-        self.work.lock().await.journal.sync().map_err(file_fault("close", &self.path))
+        let work = &mut *self.work.lock().await;
+        let synced = work.journal.sync().map_err(file_fault("close", &self.path));
+        work.lock = None;
+        synced
     }
 
     async fn define(
@@ -347,7 +349,7 @@ impl ModelStore for CrudModelStore {
         if work.owed.is_empty() {
             return Ok(Vec::new());
         }
-        let mut reasons = self.pay(work, "end_replay", |_| true).await?;
+        let mut complaints = self.pay(work, "end_replay", |_| true).await?;
         if work.rejected.is_empty() {
             work.journal.append(&[Entry::Clean], false).map_err(file_fault("end_replay", &self.path))?;
         }
@@ -360,7 +362,7 @@ impl ModelStore for CrudModelStore {
         let failed = |(model, count): (&str, usize)| {
             let error = DriverError::new(ErrorKind::Invalid, "end_replay", "the peer rejects records of it");
             let error = error.with("count", count);
-            let error = match reasons.remove(model) {
+            let error = match complaints.first.remove(model) {
                 Some(reason) => error.because(reason),
                 None => error,
             };

@@ -173,8 +173,12 @@ fn postgrest(all: &Tables) -> Peer {
         let sent = body(request);
         match (request.method.as_str(), id) {
             ("GET", None) => {
-                let rows: Vec<Value> =
-                    rows.values().map(|row| json!({"id": row["id"], "_position": row["_position"]})).collect();
+                assert_eq!((query["select"], query["_position"]), ("id,_position", "not.is.null"));
+                let rows: Vec<Value> = rows
+                    .values()
+                    .filter(|row| !row["_position"].is_null())
+                    .map(|row| json!({"id": row["id"], "_position": row["_position"]}))
+                    .collect();
                 Reply::json(200, serde_json::to_string(&rows).unwrap())
             }
             ("POST", None) => {
@@ -212,7 +216,7 @@ fn postgrest_settings() -> Value {
             "create": "/{model}",
             "update": "/{model}?id=eq.{id}",
             "delete": "/{model}?id=eq.{id}",
-            "list": "/{model}?select=id,_position",
+            "list": "/{model}?select=id,_position&_position=not.is.null",
         },
         "fields": {"data": "data"},
     })

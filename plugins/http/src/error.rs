@@ -89,6 +89,7 @@ impl ErrorStore for HttpErrorStore {
             sending.abort();
             let _ = sending.await;
         }
+        self.buffer.close();
         Ok(())
     }
 
