@@ -1,31 +1,34 @@
 //! The driver's settings.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
-use snaphook_driver_peer::Method;
+use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result, Store};
+use snaphook_driver_peer::{Method, Peer, Timeout};
 
-use crate::record::Fields;
-use crate::template::Template;
+use crate::template::{Id, Template};
 
 pub(crate) const URL_EXPECTED: &str = "the address that all paths follow, such as `https://api.example.com/v1`";
-pub(crate) const PATHS_EXPECTED: &str = "a table of paths such as `create = '/{model}'`, `update = '/{model}/{id}'`, `delete = '/{model}/{id}'`, `list = '/{model}'`";
+pub(crate) const PATHS_EXPECTED: &str = "a table of paths such as `create = '/{model}'`, `update = '/{model}/{id}'`, `delete = '/{model}/{id}'`, `list = '/{model}'`, each with `{model}`";
 pub(crate) const METHODS_EXPECTED: &str =
     "a table of methods such as `create = 'POST'`, `update = 'PUT'`, `delete = 'DELETE'`";
+pub(crate) const HEADERS_EXPECTED: &str = "a table of headers for every request, such as `Prefer = 'return=minimal'`";
 pub(crate) const ID_EXPECTED: &str = "the name of the field that contains the id";
+pub(crate) const ID_IN_UPDATES_EXPECTED: &str = "`false` if the peer takes no id in the body of an update";
 pub(crate) const FIELDS_EXPECTED: &str = "a table of field names such as `revision = 'version'`, for model_version, revision, position, created_at, updated_at, data";
 pub(crate) const STATE_EXPECTED: &str = "the path of a folder such as `data/crud`";
-pub(crate) const TIMEOUT_EXPECTED: &str = "a number of seconds from 1 to 600";
 
 /// What stands below `driver = 'crud'`.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrudConfig {
     /// All paths follow this address.
     pub url: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
+    /// Sent with every request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     #[serde(default)]
     pub paths: PathsConfig,
     #[serde(default)]
@@ -33,6 +36,9 @@ pub struct CrudConfig {
     /// The field that contains the id.
     #[serde(default = "id")]
     pub id: String,
+    /// Whether the body of an update has the id, which its path has anyway.
+    #[serde(rename = "id-in-updates", default = "id_in_updates")]
+    pub id_in_updates: bool,
     /// Names of the other fields in the peer's records.
     #[serde(default)]
     pub fields: FieldsConfig,
@@ -40,11 +46,11 @@ pub struct CrudConfig {
     #[serde(default = "state")]
     pub state: String,
     /// Seconds that one request may take.
-    #[serde(default = "timeout")]
-    pub timeout: u64,
+    #[serde(default)]
+    pub timeout: Timeout,
 }
 
-/// Paths with `{model}` and `{id}` in them.
+/// Paths with `{model}` and `{id}` in them. That of `create` may have the id, that of `list` has none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PathsConfig {
@@ -108,8 +114,8 @@ fn state() -> String {
     "data/crud".into()
 }
 
-fn timeout() -> u64 {
-    snaphook_driver_peer::TIMEOUT_DEFAULT.as_secs()
+fn id_in_updates() -> bool {
+    true
 }
 
 /// One request: its method and its path.
@@ -135,41 +141,35 @@ impl CrudConfig {
         if config.state.is_empty() {
             return Err(wrong(format!("`state` is empty, expected {STATE_EXPECTED}")));
         }
-        if !(1..=600).contains(&config.timeout) {
-            return Err(wrong(format!("`timeout` is {}, expected {TIMEOUT_EXPECTED}", config.timeout)));
-        }
         Ok(config)
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+    pub(crate) fn peer(&self) -> Result<Peer> {
+        Peer::open(Store::Model, &self.url, self.token.as_deref(), self.timeout)?.with_headers(&self.headers)
     }
 
     pub(crate) fn calls(&self) -> Result<Calls> {
         let CrudConfig { paths, methods, .. } = self;
-        let call = |name: &str, method: &str, path: &str, has_id: bool| -> Result<Call> {
+        let call = |name: &str, method: &str, path: &str, id: Id| -> Result<Call> {
             let is_word = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
             let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| is_word);
             let method = method.ok_or_else(|| wrong(format!("`methods.{name}` is no method such as `POST`")))?;
-            let path = Template::parse(path, has_id).map_err(|reason| wrong(format!("`paths.{name}` {reason}")))?;
+            let path = Template::parse(path, id).map_err(|reason| wrong(format!("`paths.{name}` {reason}")))?;
             Ok(Call { method, path })
         };
         Ok(Calls {
-            create: call("create", &methods.create, &paths.create, false)?,
-            update: call("update", &methods.update, &paths.update, true)?,
-            delete: call("delete", &methods.delete, &paths.delete, true)?,
+            create: call("create", &methods.create, &paths.create, Id::May)?,
+            update: call("update", &methods.update, &paths.update, Id::Must)?,
+            delete: call("delete", &methods.delete, &paths.delete, Id::Must)?,
             list: match paths.list.as_str() {
                 "" => None,
-                path => Some(call("list", &methods.list, path, false)?),
+                path => Some(call("list", &methods.list, path, Id::Never)?),
             },
         })
     }
-
-    pub(crate) fn fields(&self) -> Result<Fields> {
-        Fields::new(&self.id, &self.fields).map_err(wrong)
-    }
 }
 
-fn wrong(message: String) -> DriverError {
+/// A fault of the settings.
+pub(crate) fn wrong(message: String) -> DriverError {
     DriverError::new(ErrorKind::Config, "open", message)
 }

@@ -9,15 +9,18 @@
 //! instance's last state is sent; different instances are sent at once.
 
 mod config;
+mod delivery;
 mod journal;
 mod model;
 mod record;
 mod remote;
+mod state;
 mod template;
 
 use std::sync::Arc;
 
 use snaphook_driver::{Driver, ModelStore, OpenContext, OpenFuture, Setting, SettingKind};
+use snaphook_driver_peer::{TIMEOUT, TOKEN};
 
 pub use config::{CrudConfig, FieldsConfig, MethodsConfig, PathsConfig};
 pub use model::CrudModelStore;
@@ -27,13 +30,15 @@ pub const DRIVER: Driver = Driver {
     name: "crud",
     settings: &[
         Setting::required("url", SettingKind::Text, config::URL_EXPECTED),
-        Setting::optional("token", SettingKind::Secret, "a token, sent as `Authorization: Bearer`"),
+        TOKEN,
+        Setting::optional("headers", SettingKind::Table, config::HEADERS_EXPECTED),
         Setting::optional("paths", SettingKind::Table, config::PATHS_EXPECTED),
         Setting::optional("methods", SettingKind::Table, config::METHODS_EXPECTED),
         Setting::with_default("id", SettingKind::Text, config::ID_EXPECTED, "\"id\""),
+        Setting::with_default("id-in-updates", SettingKind::Bool, config::ID_IN_UPDATES_EXPECTED, "true"),
         Setting::optional("fields", SettingKind::Table, config::FIELDS_EXPECTED),
         Setting::with_default("state", SettingKind::Text, config::STATE_EXPECTED, "\"data/crud\""),
-        Setting::with_default("timeout", SettingKind::Number, config::TIMEOUT_EXPECTED, "30"),
+        TIMEOUT,
     ],
     connection: &[],
     secure: None,

@@ -6,33 +6,37 @@
 //! that they touch is owed until the end, so a record is sent once however many events it has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use snaphook_driver::files::{FileLock, file_fault, unusable_file};
 use snaphook_driver::{
     Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
-    Instances, ModelShape, ModelStore, OpenContext, Position, Result, Row, count_rows, moves_checkpoint,
-    prepare_instances, query_rows,
+    Instances, ModelShape, ModelStore, OpenContext, Position, Result, count_rows, moves_checkpoint, prepare_instances,
+    query_rows,
 };
-use snaphook_driver_peer::Peer;
 
-use crate::config::CrudConfig;
+use crate::config::{CrudConfig, wrong};
+use crate::delivery::{Courier, Delivery};
 use crate::journal::{Entry, Journal, Key};
+use crate::record::Fields;
 use crate::remote::Remote;
+use crate::state::{Owed, Snapshot, Targets, applied, carried, keys, locked, owe, take_up};
 
-/// Records that are sent at once. Of one record, only one request is under way.
-const TOGETHER: usize = 16;
+/// How long `close` waits for requests of a call that was dropped.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Records of an earlier state that are deleted for a new model: what a peer's lists show has an end.
+const SWEPT_MAX: usize = 10_000_000;
 
 /// See the crate's documentation.
 pub struct CrudModelStore {
-    remote: Remote,
-    instances: Mutex<Instances>,
+    courier: Courier,
+    instances: Arc<Mutex<Instances>>,
     work: tokio::sync::Mutex<Work>,
-    path: std::path::PathBuf,
-    _lock: FileLock,
+    path: PathBuf,
 }
 
 /// What the calls that write need, one at a time.
@@ -42,31 +46,26 @@ struct Work {
     /// Owed, but the peer rejected them: sent again with the next change of them, and at the end of a replay.
     rejected: BTreeSet<Key>,
     is_replay: bool,
+    /// Of the folder, until the store is closed: whoever holds the store longer keeps nobody from opening it again.
+    lock: Option<FileLock>,
 }
 
-/// Records that may differ from what is in memory, and whether the peer may have one at all.
-type Owed = BTreeMap<Key, bool>;
-
-/// What the peer should have; `None`: no record.
-type Targets = BTreeMap<Key, Option<Arc<Row>>>;
-
-/// One record to send.
-struct Delivery {
-    key: Key,
-    row: Option<Arc<Row>>,
-    /// The peer may have a record.
-    is_known: bool,
+/// What becomes of a record that the peer rejects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rejected {
+    /// The call fails.
+    Fails,
+    /// It is put aside: the call only deletes, and must not wait for a peer that keeps a record.
+    IsPutAside,
 }
 
 impl CrudModelStore {
     /// Reads the local state; the peer is not asked.
     pub(crate) fn open(context: &OpenContext) -> Result<CrudModelStore> {
         let config = CrudConfig::new(context)?;
-        let (calls, fields) = (config.calls()?, config.fields()?);
-        let peer = Peer::new(&config.url, config.token.as_deref(), config.timeout())?;
-        if config.token.is_some() && peer.is_open() {
-            tracing::warn!("the token of the model storage crosses the network in the clear, use `https`");
-        }
+        let (calls, id_in_updates) = (config.calls()?, config.id_in_updates);
+        let fields = Fields::new(&config.id, &config.fields).map_err(wrong)?;
+        let remote = Remote { peer: config.peer()?, calls, fields, id_in_updates };
         let folder = context.path(&config.state);
         let lock = FileLock::take(&folder.join("lock"), &folder)?;
         let path = folder.join("journal");
@@ -80,13 +79,14 @@ impl CrudModelStore {
         if let Some(error) = damage {
             return Err(error.with("path", path.display()));
         }
-        let work = Work { journal, owed, rejected: BTreeSet::new(), is_replay: false };
-        let (remote, instances) = (Remote { peer, calls, fields }, Mutex::new(instances));
-        Ok(CrudModelStore { remote, instances, work: tokio::sync::Mutex::new(work), path, _lock: lock })
+        let work = Work { journal, owed, rejected: BTreeSet::new(), is_replay: false, lock: Some(lock) };
+        let instances = Arc::new(Mutex::new(instances));
+        let courier = Courier::new(remote, Arc::clone(&instances));
+        Ok(CrudModelStore { courier, instances, work: tokio::sync::Mutex::new(work), path })
     }
 
     fn instances(&self) -> MutexGuard<'_, Instances> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.instances)
     }
 
     /// Carries out a call: `targets` is what it changes at the peer, `entry` what the journal says of it, `make` what it
@@ -96,15 +96,19 @@ impl CrudModelStore {
         work: &mut Work,
         operation: &'static str,
         targets: Targets,
+        rejected: Rejected,
         entry: Entry,
         make: impl FnOnce(&mut Instances),
     ) -> Result<()> {
         let failed = file_fault(operation, &self.path);
-        if !work.is_replay {
-            self.bring(work, operation, &targets).await?;
-        }
+        let aside = match work.is_replay {
+            true => BTreeSet::new(),
+            false => self.bring(work, operation, &targets, rejected).await?,
+        };
         // What is owed before and after, but for what is there now.
-        let is_clean = !work.is_replay && work.owed.keys().chain(&work.rejected).all(|key| targets.contains_key(key));
+        let is_clean = !work.is_replay
+            && aside.is_empty()
+            && work.owed.keys().chain(&work.rejected).all(|key| targets.contains_key(key));
         let mut entries = vec![entry];
         entries.extend(is_clean.then_some(Entry::Clean));
         work.journal.append(&entries, false).map_err(failed)?;
@@ -118,6 +122,7 @@ impl CrudModelStore {
         }
         make(&mut instances);
         drop(instances);
+        work.rejected.extend(aside);
         if work.journal.is_long()
             && let Err(error) = self.shorten(work)
         {
@@ -127,90 +132,86 @@ impl CrudModelStore {
         Ok(())
     }
 
-    /// Brings what a call changes to the peer. Whatever of it fails, all of it is owed then.
-    async fn bring(&self, work: &mut Work, operation: &'static str, targets: &Targets) -> Result<()> {
+    /// Brings what a call changes to the peer, and returns what is put aside of it. If it fails, all of it is owed.
+    async fn bring(
+        &self,
+        work: &mut Work,
+        operation: &'static str,
+        targets: &Targets,
+        rejected: Rejected,
+    ) -> Result<BTreeSet<Key>> {
         self.pay(work, operation, |key| !targets.contains_key(key)).await?;
-        let deliveries: Vec<Delivery> = targets
-            .iter()
-            .map(|(key, row)| {
+        let deliveries: Vec<Delivery> = {
+            let now = Snapshot::of(&self.instances, targets.keys());
+            let delivery = |(key, row): (&Key, &Option<_>)| {
                 let is_owed = work.owed.get(key) == Some(&true) || work.rejected.contains(key);
-                let is_known = is_owed || self.instances().row(&key.0, &key.1).is_some();
-                Delivery { key: key.clone(), row: row.clone(), is_known }
-            })
-            .collect();
+                Delivery { key: key.clone(), row: row.clone(), is_known: is_owed || now.row(key).is_some() }
+            };
+            targets.iter().map(delivery).collect()
+        };
         let touched: Vec<Key> = targets.keys().filter(|key| work.owed.get(*key) != Some(&true)).cloned().collect();
         if !touched.is_empty() {
             let touch = Entry::Touch(touched.clone());
             work.journal.append(&[touch], true).map_err(file_fault(operation, &self.path))?;
             work.owed.extend(touched.into_iter().map(|key| (key, true)));
         }
-        self.deliver(operation, deliveries, |_, result| result).await
+        let (mut aside, mut complaints) = (BTreeSet::new(), Complaints::default());
+        let done = |key, sent: Result<()>| match sent {
+            Err(error) if rejected == Rejected::IsPutAside => {
+                complaints.add(&key, error);
+                aside.insert(key);
+                Ok(())
+            }
+            sent => sent,
+        };
+        self.courier.deliver(operation, deliveries, done).await?;
+        complaints.log();
+        Ok(aside)
     }
 
-    /// Sends what is owed of the records that `wanted` names. What the peer rejects is put aside.
-    async fn pay(&self, work: &mut Work, operation: &'static str, wanted: impl Fn(&Key) -> bool + Send) -> Result<()> {
+    /// Sends what is owed of the records that `wanted` names. What the peer rejects is put aside; returns what it said of
+    /// that.
+    async fn pay(
+        &self,
+        work: &mut Work,
+        operation: &'static str,
+        wanted: impl Fn(&Key) -> bool + Send,
+    ) -> Result<Complaints> {
         let deliveries: Vec<Delivery> = {
-            let instances = self.instances();
+            let now = Snapshot::of(&self.instances, work.owed.keys());
             let owed = work.owed.iter_mut().filter(|(key, _)| wanted(key));
             owed.map(|(key, is_known)| Delivery {
                 key: key.clone(),
-                row: instances.row(&key.0, &key.1).cloned(),
+                row: now.row(key).cloned(),
                 // From now on it may.
                 is_known: std::mem::replace(is_known, true),
             })
             .collect()
         };
         if deliveries.is_empty() {
-            return Ok(());
+            return Ok(Complaints::default());
         }
         // In a replay, the journal says who is owed without a sync.
         work.journal.sync().map_err(file_fault(operation, &self.path))?;
-        let Work { owed, rejected, .. } = work;
-        self.deliver(operation, deliveries, |key, result| {
-            owed.remove(key);
-            if let Err(error) = result {
-                tracing::warn!(%error, "the peer rejects a record, which stays as it is there");
-                rejected.insert(key.clone());
+        let (Work { owed, rejected, .. }, mut complaints) = (work, Complaints::default());
+        let done = |key, sent| {
+            owed.remove(&key);
+            if let Err(error) = sent {
+                complaints.add(&key, error);
+                rejected.insert(key);
             }
             Ok(())
-        })
-        .await
-    }
-
-    /// Sends records, some at once. Stops at a failure of the peer; `done` decides about each result that is none.
-    async fn deliver(
-        &self,
-        operation: &'static str,
-        deliveries: Vec<Delivery>,
-        mut done: impl FnMut(&Key, Result<()>) -> Result<()> + Send,
-    ) -> Result<()> {
-        let mut deliveries = deliveries.into_iter();
-        let mut under_way: FuturesUnordered<_> =
-            deliveries.by_ref().take(TOGETHER).map(|delivery| self.send(operation, delivery)).collect();
-        while let Some((key, result)) = under_way.next().await {
-            match result {
-                Err(error) if error.kind() != ErrorKind::Invalid => return Err(error),
-                result => done(&key, result)?,
-            }
-            under_way.extend(deliveries.next().map(|delivery| self.send(operation, delivery)));
-        }
-        Ok(())
-    }
-
-    async fn send(&self, operation: &'static str, delivery: Delivery) -> (Key, Result<()>) {
-        let Delivery { key, row, is_known } = delivery;
-        let sent = match &row {
-            Some(row) => self.remote.put(operation, row, is_known).await,
-            None => self.remote.delete(operation, &key.0, &key.1).await,
         };
-        (key, sent)
+        self.courier.deliver(operation, deliveries, done).await?;
+        complaints.log();
+        Ok(complaints)
     }
 
     /// Removes what a lost state, or another log, left at the peer of a model that is new. A list may show a part at a time.
     async fn sweep(&self, work: &mut Work, model: &str) -> Result<()> {
         let mut seen = BTreeSet::new();
         loop {
-            let found = self.remote.ours("define", model).await?;
+            let found = self.courier.remote.ours("define", model).await?;
             let left: Targets = found
                 .into_iter()
                 .filter(|id| seen.insert(id.clone()))
@@ -219,19 +220,28 @@ impl CrudModelStore {
             if left.is_empty() {
                 return Ok(());
             }
+            if seen.len() > SWEPT_MAX {
+                let message =
+                    format!("the peer's lists of the new model show more than {SWEPT_MAX} records of an earlier state");
+                return Err(DriverError::new(ErrorKind::Unavailable, "define", message).with("model", model));
+            }
             tracing::warn!(model, count = left.len(), "records that an earlier state left at the peer are deleted");
-            self.bring(work, "define", &left).await?;
+            let aside = self.bring(work, "define", &left, Rejected::IsPutAside).await?;
             work.owed.retain(|key, _| !left.contains_key(key));
+            work.rejected.extend(aside);
         }
     }
 
     /// Writes the journal anew, with a copy of what is in memory.
     fn shorten(&self, work: &mut Work) -> std::io::Result<()> {
-        let instances = self.instances();
-        let begin = Entry::Begin { log: instances.log().map(str::to_owned), checkpoint: instances.checkpoint() };
-        let models = instances.definitions().flat_map(|shape| {
-            let rows = instances.rows(&shape.model).unwrap_or_default();
-            let rows: Vec<Entry> = rows.values().map(|row| Entry::Row(row.instance().clone())).collect();
+        let (begin, shapes) = {
+            let instances = self.instances();
+            let begin = Entry::Begin { log: instances.log().map(str::to_owned), checkpoint: instances.checkpoint() };
+            (begin, instances.definitions().cloned().collect::<Vec<_>>())
+        };
+        let now = Snapshot::of_all(&self.instances);
+        let models = shapes.iter().flat_map(|shape| {
+            let rows = now.rows(&shape.model).map(|row| Entry::Row(row.instance().clone()));
             std::iter::once(Entry::Model(shape.clone())).chain(rows)
         });
         let owed: Vec<Key> = work.owed.keys().chain(&work.rejected).cloned().collect();
@@ -240,88 +250,25 @@ impl CrudModelStore {
     }
 }
 
-/// What a model's instances are when they are carried over, as far as they change.
-fn carried(instances: &Instances, new: &ModelShape, carry: &CarryOver) -> Targets {
-    let Some(rows) = instances.rows(&new.model).filter(|_| !carry.is_empty()) else { return Targets::new() };
-    let change = |(id, row): (&Arc<str>, &Arc<Row>)| {
-        let mut after = Row::clone(row);
-        after.carry(carry, new.version);
-        (after.instance() != row.instance()).then(|| ((new.model.clone(), id.to_string()), Some(Arc::new(after))))
-    };
-    rows.iter().filter_map(change).collect()
+/// What the peer said of records that it rejects, and that stay as they are there.
+#[derive(Default)]
+struct Complaints {
+    count: usize,
+    /// Of the first record of each model.
+    first: BTreeMap<String, DriverError>,
 }
 
-/// What events make of the instances that they concern. They are tried on a copy of those alone.
-fn applied(instances: &Instances, events: &[Event], to: Position) -> Result<Targets> {
-    let keys: BTreeSet<Key> = instances
-        .changes(events, to)?
-        .events()
-        .filter_map(|event| Some((event.model.clone(), event.instance.clone()?)))
-        .collect();
-    let mut copy = Instances::new(None, instances.checkpoint());
-    let models: BTreeSet<&str> = keys.iter().map(|(model, _)| model.as_str()).collect();
-    instances.definitions().filter(|shape| models.contains(shape.model.as_str())).for_each(|shape| {
-        copy.put_model(shape.clone());
-    });
-    keys.iter().filter_map(|(model, id)| instances.row(model, id)).for_each(|row| copy.put_row(Row::clone(row)));
-    let changes = copy.changes(events, to)?;
-    copy.apply(changes);
-    let target = |key: Key| {
-        let row = copy.row(&key.0, &key.1).cloned();
-        (key, row)
-    };
-    Ok(keys.into_iter().map(target).collect())
-}
-
-/// The records of one model, or of all.
-fn keys(instances: &Instances, model: Option<&str>) -> BTreeSet<Key> {
-    let models =
-        instances.definitions().map(|shape| &shape.model).filter(|found| model.is_none_or(|model| model == *found));
-    models
-        .flat_map(|model| {
-            let rows = instances.rows(model).unwrap_or_default();
-            rows.keys().map(|id| (model.clone(), id.to_string())).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// A call that is not made in memory yet owes a record. What was owed before says what the peer has.
-fn owe(owed: &mut Owed, instances: &Instances, key: Key, is_known: bool) {
-    let is_known = is_known || instances.row(&key.0, &key.1).is_some();
-    owed.entry(key).or_insert(is_known);
-}
-
-/// Does again what an entry of the journal says.
-fn take_up(entry: Entry, instances: &mut Instances, owed: &mut Owed) -> Result<()> {
-    let damaged = |message: &str| DriverError::new(ErrorKind::Corrupt, "open", message.to_owned());
-    match entry {
-        Entry::Begin { log, checkpoint } => *instances = Instances::new(log, checkpoint),
-        Entry::Model(shape) => instances.put_model(shape),
-        Entry::Row(instance) => {
-            let row = Row::new(instance).map_err(|error| damaged("an instance is no JSON").because(error))?;
-            instances.put_row(row);
-        }
-        Entry::Define { new, carry, position } => {
-            carried(instances, &new, &carry).into_keys().for_each(|key| owe(owed, instances, key, false));
-            instances.define(&new, &carry, position);
-        }
-        Entry::DropModel { model, position } => {
-            keys(instances, Some(&model)).into_iter().for_each(|key| owe(owed, instances, key, false));
-            instances.drop_model(&model, position);
-        }
-        Entry::Apply { events, to } => {
-            let changes = instances.changes(&events, to)?;
-            for event in changes.events() {
-                if let Some(id) = &event.instance {
-                    owe(owed, instances, (event.model.clone(), id.clone()), false);
-                }
-            }
-            instances.apply(changes);
-        }
-        Entry::Touch(keys) => owed.extend(keys.into_iter().map(|key| (key, true))),
-        Entry::Clean => owed.clear(),
+impl Complaints {
+    fn add(&mut self, (model, _): &Key, error: DriverError) {
+        self.count += 1;
+        self.first.entry(model.clone()).or_insert(error);
     }
-    Ok(())
+
+    fn log(&self) {
+        if let Some(error) = self.first.values().next() {
+            tracing::warn!(count = self.count, %error, "the peer rejects records, which stay as they are there");
+        }
+    }
 }
 
 #[async_trait]
@@ -331,11 +278,15 @@ impl ModelStore for CrudModelStore {
     }
 
     async fn health(&self) -> Result<()> {
-        self.remote.health().await
+        self.courier.remote.health().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.work.lock().await.journal.sync().map_err(file_fault("close", &self.path))
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.courier.idle()).await;
+        let work = &mut *self.work.lock().await;
+        let synced = work.journal.sync().map_err(file_fault("close", &self.path));
+        work.lock = None;
+        synced
     }
 
     async fn define(
@@ -347,21 +298,34 @@ impl ModelStore for CrudModelStore {
         position: Position,
     ) -> Result<()> {
         let work = &mut *self.work.lock().await;
-        let (is_new, targets) = {
+        let rows = {
             let instances = self.instances();
             if !moves_checkpoint("define", instances.checkpoint(), after, position)? {
                 return Ok(());
             }
-            (instances.rows(&new.model).is_none(), carried(&instances, new, carry))
+            instances.rows(&new.model)
         };
-        if is_new {
-            self.sweep(work, &new.model).await?;
-        }
+        let targets = match &rows {
+            Some(rows) => carried(rows, new, carry),
+            None => {
+                self.sweep(work, &new.model).await?;
+                Targets::new()
+            }
+        };
+        // What is prepared is only put in place, and what it replaces is taken apart later: readers wait for neither. A
+        // replay has none.
+        let held = rows.filter(|_| !work.is_replay);
+        let is_long = held.is_some() && !carry.is_empty();
+        let ticket = if is_long { prepare_instances(&self.instances, new, carry).await } else { 0 };
         let entry = Entry::Define { new: new.clone(), carry: carry.clone(), position };
-        self.change(work, "define", targets, entry, |instances| {
+        let changed = self.change(work, "define", targets, Rejected::Fails, entry, |instances| {
             instances.define(new, carry, position);
-        })
-        .await
+        });
+        let changed = changed.await;
+        if changed.is_err() {
+            self.instances().discard(&new.model, ticket);
+        }
+        changed
     }
 
     async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
@@ -385,49 +349,59 @@ impl ModelStore for CrudModelStore {
         if work.owed.is_empty() {
             return Ok(Vec::new());
         }
-        self.pay(work, "end_replay", |_| true).await?;
+        let mut complaints = self.pay(work, "end_replay", |_| true).await?;
         if work.rejected.is_empty() {
             work.journal.append(&[Entry::Clean], false).map_err(file_fault("end_replay", &self.path))?;
         }
-        let mut models: BTreeMap<&str, usize> = BTreeMap::new();
-        work.rejected.iter().for_each(|(model, _)| *models.entry(model).or_default() += 1);
+        let now = Snapshot::of(&self.instances, work.rejected.iter());
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        // A record that the peer only does not give away makes no instance wrong.
+        for (model, _) in work.rejected.iter().filter(|key| now.row(key).is_some()) {
+            *counts.entry(model).or_default() += 1;
+        }
         let failed = |(model, count): (&str, usize)| {
-            let message = format!("the peer rejects {count} of its records");
-            (model.to_owned(), DriverError::new(ErrorKind::Invalid, "end_replay", message))
+            let error = DriverError::new(ErrorKind::Invalid, "end_replay", "the peer rejects records of it");
+            let error = error.with("count", count);
+            let error = match complaints.first.remove(model) {
+                Some(reason) => error.because(reason),
+                None => error,
+            };
+            (model.to_owned(), error)
         };
-        Ok(models.into_iter().map(failed).collect())
+        Ok(counts.into_iter().map(failed).collect())
     }
 
     async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         let work = &mut *self.work.lock().await;
-        let targets = {
+        // Held to the end, so that nothing is taken apart while readers wait.
+        let rows = {
             let instances = self.instances();
             if !moves_checkpoint("drop_model", instances.checkpoint(), after, position)? {
                 return Ok(());
             }
-            keys(&instances, Some(model)).into_iter().map(|key| (key, None)).collect()
+            instances.rows(model).unwrap_or_default()
         };
+        let targets = keys(model, &rows).map(|key| (key, None)).collect();
         let entry = Entry::DropModel { model: model.to_owned(), position };
-        self.change(work, "drop_model", targets, entry, |instances| instances.drop_model(model, position)).await
+        self.change(work, "drop_model", targets, Rejected::IsPutAside, entry, |instances| {
+            instances.drop_model(model, position);
+        })
+        .await
     }
 
     async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         let work = &mut *self.work.lock().await;
-        let (changes, targets) = {
-            let instances = self.instances();
-            let Some(changes) = instances.check(after, events, to)? else { return Ok(()) };
-            let mut targets = applied(&instances, events, to)?;
-            // Created and deleted at once: the peer need not know.
-            targets.retain(|key, row| {
-                row.is_some()
-                    || instances.row(&key.0, &key.1).is_some()
-                    || work.owed.contains_key(key)
-                    || work.rejected.contains(key)
-            });
-            (changes, targets)
-        };
+        let Some((changes, mut targets)) = applied(&self.instances, after, events, to)? else { return Ok(()) };
+        // Created and deleted at once: the peer need not know.
+        targets.retain(|key, row| {
+            row.is_some()
+                || self.instances().row(&key.0, &key.1).is_some()
+                || work.owed.contains_key(key)
+                || work.rejected.contains(key)
+        });
         let entry = Entry::Apply { events: changes.events().cloned().collect(), to };
-        self.change(work, "apply", targets, entry, |instances| instances.apply(changes)).await
+        let make = |instances: &mut Instances| instances.apply(changes);
+        self.change(work, "apply", targets, Rejected::Fails, entry, make).await
     }
 
     async fn log(&self) -> Result<Option<String>> {
@@ -459,15 +433,18 @@ impl ModelStore for CrudModelStore {
     async fn reset(&self, log: &str) -> Result<()> {
         let work = &mut *self.work.lock().await;
         work.is_replay = false;
-        let mut all = keys(&self.instances(), None);
-        all.extend(work.owed.keys().chain(&work.rejected).cloned());
-        let targets = all.into_iter().map(|key| (key, None)).collect();
-        self.bring(work, "reset", &targets).await?;
+        // Held to the end, so that nothing is taken apart while readers wait.
+        let now = Snapshot::of_all(&self.instances);
+        let owed = work.owed.keys().chain(&work.rejected).cloned();
+        let targets = now.keys().chain(owed).map(|key| (key, None)).collect();
+        let aside = self.bring(work, "reset", &targets, Rejected::IsPutAside).await?;
         let begin = Entry::Begin { log: Some(log.to_owned()), checkpoint: 0 };
-        work.journal.replace(std::iter::once(begin)).map_err(file_fault("reset", &self.path))?;
+        let touch = (!aside.is_empty()).then(|| Entry::Touch(aside.iter().cloned().collect()));
+        let entries = std::iter::once(begin).chain(touch);
+        work.journal.replace(entries).map_err(file_fault("reset", &self.path))?;
         self.instances().reset(log);
         work.owed.clear();
-        work.rejected.clear();
+        work.rejected = aside;
         Ok(())
     }
 }

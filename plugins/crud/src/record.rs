@@ -55,8 +55,8 @@ impl Fields {
         })
     }
 
-    /// The record of an instance, as JSON.
-    pub(crate) fn record(&self, instance: &Instance, data: &Value) -> String {
+    /// The record of an instance, as JSON; `has_id`: with its id.
+    pub(crate) fn record(&self, instance: &Instance, data: &Value, has_id: bool) -> String {
         let mut record = Map::new();
         record.insert(self.id.clone(), instance.id.as_str().into());
         let own = [
@@ -80,11 +80,18 @@ impl Fields {
             }
             (None, data) => drop(record.insert(OVERFLOW.to_owned(), data.clone())),
         }
+        if !has_id {
+            record.shift_remove(&self.id);
+        }
         Value::Object(record).to_string()
     }
 
-    /// The id that a record has: as text, also where the peer made a number of it.
+    /// The id that a record has: as text, also where the peer made a number of it. A list of one record counts as that.
     pub(crate) fn id_of(&self, record: &Value) -> Option<String> {
+        let record = match record.as_array().map(Vec::as_slice) {
+            Some([record]) => record,
+            _ => record,
+        };
         match record.get(&self.id)? {
             Value::String(id) => Some(id.clone()),
             Value::Number(id) => Some(id.to_string()),
@@ -122,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    fn record(id: &str, config: &FieldsConfig, data: &str) -> String {
+    fn record(id: &str, config: &FieldsConfig, data: &str, has_id: bool) -> String {
         let data = Json::trusted(data);
         let instance = Instance {
             id: "a".into(),
@@ -134,20 +141,22 @@ mod tests {
             updated_at: 1,
             data: data.clone(),
         };
-        Fields::new(id, config).unwrap().record(&instance, &data.to_value().unwrap())
+        Fields::new(id, config).unwrap().record(&instance, &data.to_value().unwrap(), has_id)
     }
 
     #[test]
     fn data_is_spread_and_nothing_of_it_is_lost() {
         let own = r#""id":"a","_model_version":2,"_revision":3,"_position":4,"_created_at":"1970-01-01T00:00:00.000Z","_updated_at":"1970-01-01T00:00:00.001Z""#;
         let check = |data: &str, rest: &str| {
-            assert_eq!(record("id", &FieldsConfig::default(), data), format!("{{{own}{rest}}}"), "{data}");
+            assert_eq!(record("id", &FieldsConfig::default(), data, true), format!("{{{own}{rest}}}"), "{data}");
         };
         check(r#"{"n":1.50,"t":"x"}"#, r#","n":1.50,"t":"x""#);
         check(r#"{"id":7,"t":1,"_position":2}"#, r#","t":1,"_data":{"id":7,"_position":2}"#);
         check(r#"{"_data":1}"#, r#","_data":{"_data":1}"#);
         check("[1]", r#","_data":[1]"#);
         check("{}", "");
+        let without = record("id", &FieldsConfig::default(), r#"{"id":7,"t":1}"#, false);
+        assert_eq!(without, format!("{{{}{}}}", &own[r#""id":"a","#.len()..], r#","t":1,"_data":{"id":7}"#));
     }
 
     #[test]
@@ -156,12 +165,16 @@ mod tests {
         for name in [&mut config.model_version, &mut config.revision, &mut config.created_at, &mut config.updated_at] {
             name.clear();
         }
-        let text = record("key", &config, r#"{"key":1,"at":2}"#);
+        let text = record("key", &config, r#"{"key":1,"at":2}"#, true);
         assert_eq!(text, r#"{"key":"a","at":4,"data":{"key":1,"at":2}}"#);
         let fields = Fields::new("key", &config).unwrap();
-        for (text, id, is_ours) in
-            [(text.as_str(), Some("a"), true), (r#"{"key":12}"#, Some("12"), false), ("7", None, false)]
-        {
+        for (text, id, is_ours) in [
+            (text.as_str(), Some("a"), true),
+            (r#"{"key":12}"#, Some("12"), false),
+            (r#"[{"key":"b"}]"#, Some("b"), false),
+            ("[]", None, false),
+            ("7", None, false),
+        ] {
             let value = json::parse(text).unwrap();
             assert_eq!(fields.id_of(&value).as_deref(), id);
             assert_eq!(fields.id_of_ours(&value).is_some(), is_ours, "{text}");

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use snaphook_driver::{DriverError, ErrorKind, Result, Row};
-use snaphook_driver_peer::{Backoff, Method, Peer, Response};
+use serde_json::Value;
+use snaphook_driver::{DriverError, ErrorKind, Instance, Result, Row, json};
+use snaphook_driver_peer::{Backoff, Method, Peer, Response, Verdict};
+use tokio::sync::watch;
 
 use crate::config::{Call, Calls};
 use crate::record::Fields;
@@ -27,6 +29,20 @@ pub(crate) struct Remote {
     pub(crate) peer: Peer,
     pub(crate) calls: Calls,
     pub(crate) fields: Fields,
+    /// The body of an update has the id.
+    pub(crate) id_in_updates: bool,
+}
+
+/// Closed when nobody waits for a request any more: the attempt that is under way is the last one then.
+pub(crate) type Over = watch::Receiver<()>;
+
+/// What is written to the peer.
+struct Write<'a> {
+    operation: &'static str,
+    instance: &'a Instance,
+    data: &'a Value,
+    is_taken: &'a (dyn Fn(&str) -> bool + Sync),
+    over: &'a Over,
 }
 
 /// Why a request did not do what it should.
@@ -37,27 +53,37 @@ enum Fault {
     Peer(String),
     /// The peer does not take this record.
     Record(String),
+    /// The peer says that the record is there, and that it is not. What stays so is a fault of the record.
+    Contradiction(String),
 }
 
 impl Remote {
-    /// Makes the peer's record that of an instance; `is_known`: the peer may have one already.
-    pub(crate) async fn put(&self, operation: &'static str, row: &Row, is_known: bool) -> Result<()> {
+    /// Makes the peer's record that of an instance; `is_known`: the peer may have one already. `is_taken` says of an id
+    /// whether it is that of an instance.
+    pub(crate) async fn put(
+        &self,
+        operation: &'static str,
+        row: &Row,
+        is_known: bool,
+        is_taken: impl Fn(&str) -> bool + Sync,
+        over: &Over,
+    ) -> Result<()> {
         let instance = row.instance();
         let data = instance.data.to_value().map_err(|error| {
             DriverError::new(ErrorKind::Corrupt, operation, "the data of an instance cannot be read").because(error)
         })?;
-        let record = self.fields.record(instance, &data);
-        let (model, id) = (&instance.model, &instance.id);
+        let write = Write { operation, instance, data: &data, is_taken: &is_taken, over };
         // After a failure the record may be there.
-        self.retried(operation, model, id, |attempt| self.upsert(model, id, &record, is_known || attempt > 1)).await
+        let request = |attempt| self.upsert(&write, is_known || attempt > 1);
+        self.retried(operation, &instance.model, &instance.id, over, request).await
     }
 
     /// Removes the peer's record; not an error if there is none.
-    pub(crate) async fn delete(&self, operation: &'static str, model: &str, id: &str) -> Result<()> {
-        self.retried(operation, model, id, |_| async {
+    pub(crate) async fn delete(&self, operation: &'static str, model: &str, id: &str, over: &Over) -> Result<()> {
+        self.retried(operation, model, id, over, |_| async {
             let response = self.send(&self.calls.delete, model, id, None).await?;
-            match response.status {
-                404 | 410 => Ok(()),
+            match response.verdict() {
+                Verdict::Absent => Ok(()),
                 _ => success(&response),
             }
         })
@@ -67,10 +93,12 @@ impl Remote {
     /// Ids of the records that this driver left at the peer for a model, as far as one list shows them.
     pub(crate) async fn ours(&self, operation: &'static str, model: &str) -> Result<Vec<String>> {
         let Some(call) = &self.calls.list else { return Ok(Vec::new()) };
-        self.retried(operation, model, "", |_| async {
-            let sent = self.peer.send(call.method.clone(), &call.path.fill(model, ""), None, LIST_BYTES_MAX).await;
+        let Some(path) = call.path.fill(model, "") else { return Ok(Vec::new()) };
+        let (_waiting, over) = watch::channel(());
+        self.retried(operation, model, "", &over, |_| async {
+            let sent = self.peer.send(call.method.clone(), &path, None, LIST_BYTES_MAX).await;
             let response = sent.map_err(|failure| Fault::Passing(failure.to_string(), None))?;
-            if matches!(response.status, 404 | 410) {
+            if response.verdict() == Verdict::Absent {
                 return Ok(Vec::new());
             }
             success(&response)?;
@@ -98,57 +126,84 @@ impl Remote {
     }
 
     /// Creates or updates, whichever the peer's answer asks for.
-    async fn upsert(&self, model: &str, id: &str, record: &str, update_first: bool) -> Result<(), Fault> {
+    async fn upsert(&self, write: &Write<'_>, update_first: bool) -> Result<(), Fault> {
+        let Instance { model, id, .. } = write.instance;
         let mut complaint = String::new();
         for is_update in [update_first, !update_first] {
             let call = if is_update { &self.calls.update } else { &self.calls.create };
+            let record = self.fields.record(write.instance, write.data, !is_update || self.id_in_updates);
             let response = self.send(call, model, id, Some(record)).await?;
-            match (is_update, response.status) {
-                (true, 404 | 410) | (false, 409) => complaint = response.complaint(),
-                (true, _) => return success(&response),
-                (false, _) => return success(&response).and_then(|()| self.check_id(id, &response)),
+            match response.verdict() {
+                Verdict::Absent if is_update => complaint = response.complaint(),
+                Verdict::Done if is_update && is_empty_list(&response) => complaint = response.complaint(),
+                Verdict::Refused if !is_update && response.status == 409 => complaint = response.complaint(),
+                Verdict::Done if !is_update => return self.check_id(write, &response).await,
+                _ => return success(&response),
             }
         }
         let what = if update_first { "neither updated nor created" } else { "neither created nor updated" };
-        Err(Fault::Peer(format!("a record is {what}: {complaint}")))
+        Err(Fault::Contradiction(format!("a record can be {what}: {complaint}")))
     }
 
-    /// A peer that gives a record an id of its own would get another record with each event.
-    fn check_id(&self, id: &str, response: &Response) -> Result<(), Fault> {
-        let record = snaphook_driver::json::parse_bytes(&response.body).ok();
-        match record.and_then(|record| self.fields.id_of(&record)) {
-            Some(found) if found != id => Err(Fault::Peer(format!(
-                "the peer created `{found}` instead of `{id}`; it must take the ids that it is given"
-            ))),
-            _ => Ok(()),
-        }
+    /// A peer that gives a record an id of its own would get another record with each event. So the one that it made goes
+    /// again, unless it is that of another instance.
+    async fn check_id(&self, write: &Write<'_>, response: &Response) -> Result<(), Fault> {
+        let Instance { model, id, .. } = write.instance;
+        let record = json::parse_bytes(&response.body).ok();
+        let Some(found) = record.and_then(|record| self.fields.id_of(&record)).filter(|found| found != id) else {
+            return Ok(());
+        };
+        let became = match (write.is_taken)(&found) {
+            true => "which is the record of another instance".to_owned(),
+            false => match self.delete(write.operation, model, &found, write.over).await {
+                Ok(()) => "which was deleted again".to_owned(),
+                Err(error) => format!("which could not be deleted again ({})", error.message()),
+            },
+        };
+        Err(Fault::Record(format!(
+            "the peer created the record `{}` instead of `{id}`, {became}; it must keep the ids that it is given: `id` names \
+             their field, and `paths.create` may contain `{{id}}`",
+            response.quoted(&found)
+        )))
     }
 
-    async fn send(&self, call: &Call, model: &str, id: &str, record: Option<&str>) -> Result<Response, Fault> {
-        let body = record.map(|record| record.to_owned().into());
-        let sent = self.peer.send(call.method.clone(), &call.path.fill(model, id), body, RESPONSE_BYTES_MAX).await;
+    async fn send(&self, call: &Call, model: &str, id: &str, record: Option<String>) -> Result<Response, Fault> {
+        let path = call.path.fill(model, id);
+        let path = path.ok_or_else(|| Fault::Record("the id cannot be part of an address".into()))?;
+        let sent = self.peer.send(call.method.clone(), &path, record.map(Into::into), RESPONSE_BYTES_MAX).await;
         sent.map_err(|failure| Fault::Passing(failure.to_string(), None))
     }
 
-    /// Tries a request until it succeeds or has failed too often; the attempts count from 1.
+    /// Tries a request until it succeeds, has failed too often, or is over; the attempts count from 1.
     async fn retried<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         operation: &'static str,
         model: &str,
         id: &str,
+        over: &Over,
         request: impl Fn(u32) -> F,
     ) -> Result<T> {
-        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+        let (mut backoff, mut over) = (Backoff::new(PAUSE_FIRST, PAUSE_MAX), over.clone());
         let mut attempt = 1;
         let (kind, message) = loop {
-            match request(attempt).await {
+            let fault = match request(attempt).await {
                 Ok(done) => return Ok(done),
-                Err(Fault::Passing(_, asked)) if attempt < ATTEMPTS && asked.unwrap_or_default() <= RETRY_AFTER_MAX => {
-                    attempt += 1;
-                    tokio::time::sleep(backoff.next_pause().max(asked.unwrap_or_default())).await;
-                }
-                Err(Fault::Passing(message, _) | Fault::Peer(message)) => break (ErrorKind::Unavailable, message),
-                Err(Fault::Record(message)) => break (ErrorKind::Invalid, message),
+                Err(fault) => fault,
+            };
+            let (message, asked) = match fault {
+                Fault::Peer(message) => break (ErrorKind::Unavailable, message),
+                Fault::Record(message) => break (ErrorKind::Invalid, message),
+                Fault::Contradiction(message) if attempt == ATTEMPTS => break (ErrorKind::Invalid, message),
+                Fault::Contradiction(message) => (message, None),
+                Fault::Passing(message, asked) => (message, asked),
+            };
+            let asked = asked.unwrap_or_default();
+            if attempt == ATTEMPTS || asked > RETRY_AFTER_MAX {
+                break (ErrorKind::Unavailable, message);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_pause().max(asked)) => attempt += 1,
+                _ = over.changed() => break (ErrorKind::Unavailable, message),
             }
         };
         let error = DriverError::new(kind, operation, message).with("model", model);
@@ -156,16 +211,18 @@ impl Remote {
     }
 }
 
-/// What a status means that nothing else is known of.
+/// What a response means that nothing else is known of.
 fn success(response: &Response) -> Result<(), Fault> {
-    let is_page = || response.content_type.as_deref().is_some_and(|text| text.starts_with("text/html"));
-    match response.status {
-        200..300 if is_page() && !response.body.trim_ascii().is_empty() => {
-            Err(Fault::Peer("the peer answered with a web page; is `url` the address of its API?".into()))
-        }
-        200..300 => Ok(()),
-        408 | 425 | 429 | 500.. => Err(Fault::Passing(response.complaint(), response.retry_after)),
-        400 | 409 | 413 | 422 => Err(Fault::Record(response.complaint())),
-        _ => Err(Fault::Peer(response.complaint())),
+    match response.verdict() {
+        Verdict::Done => Ok(()),
+        Verdict::Passing => Err(Fault::Passing(response.complaint(), response.retry_after)),
+        Verdict::Absent | Verdict::Refused => Err(Fault::Record(response.complaint())),
+        Verdict::Unusable => Err(Fault::Peer(response.complaint())),
     }
+}
+
+/// Peers that answer with the records that they changed say so that there was none.
+fn is_empty_list(response: &Response) -> bool {
+    let body = response.body.trim_ascii();
+    body.starts_with(b"[") && json::parse_bytes(body).is_ok_and(|value| value.as_array().is_some_and(Vec::is_empty))
 }

@@ -1,4 +1,6 @@
-//! Paths with `{model}` and `{id}` in them.
+//! Paths with `{model}` and `{id}` in them, which give each model, and each of its instances, an address of its own.
+
+use snaphook_driver_peer::escape;
 
 /// A path, ready to be filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,54 +13,71 @@ enum Part {
     Id,
 }
 
+/// Whether a path has the id of an instance in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Id {
+    Never,
+    May,
+    Must,
+}
+
 impl Template {
-    /// Reads a path; `has_id`: it is that of one record. An error says what is wrong with it.
-    pub(crate) fn parse(text: &str, has_id: bool) -> Result<Template, String> {
+    /// Reads a path. An error says what is wrong with it.
+    pub(crate) fn parse(text: &str, id: Id) -> Result<Template, String> {
         if !text.starts_with('/') {
             return Err("does not begin with `/`".into());
         }
-        if let Some(char) = text.chars().find(|char| !char.is_ascii_graphic() || *char == '#') {
+        if let Some(char) = text.chars().find(|char| !char.is_ascii_graphic() || matches!(char, '#' | '\\')) {
             return Err(format!("contains {char:?}"));
         }
         let (mut parts, mut rest) = (Vec::new(), text);
         while let Some((before, behind)) = rest.split_once('{') {
             let (name, behind) = behind.split_once('}').ok_or("has `{` without `}`")?;
+            if !parts.is_empty() && !before.bytes().any(separates) {
+                return Err(format!("has nothing like `/` before `{{{name}}}`, so different ids may give one address"));
+            }
             parts.push(Part::Text(before.to_owned()));
             parts.push(match name {
                 "model" => Part::Model,
-                "id" if has_id => Part::Id,
+                "id" if id != Id::Never => Part::Id,
                 _ => return Err(format!("contains `{{{name}}}`, which has no meaning there")),
             });
             rest = behind;
         }
         parts.push(Part::Text(rest.to_owned()));
-        if has_id && !parts.contains(&Part::Id) {
-            return Err("lacks `{id}`".into());
+        if !parts.contains(&Part::Model) {
+            return Err("lacks `{model}`, so models would share an address".into());
         }
-        Ok(Template(parts))
+        if id == Id::Must && !parts.contains(&Part::Id) {
+            return Err("lacks `{id}`, so instances would share an address".into());
+        }
+        let template = Template(parts);
+        match template.fill("m", "i") {
+            Some(_) => Ok(template),
+            None => Err("contains a segment `.` or `..`".into()),
+        }
     }
 
-    /// The path of a model's records, or of one.
-    pub(crate) fn fill(&self, model: &str, id: &str) -> String {
-        self.0.iter().fold(String::new(), |mut path, part| {
-            match part {
-                Part::Text(text) => path.push_str(text),
-                Part::Model => escape(model, &mut path),
-                Part::Id => escape(id, &mut path),
-            }
-            path
-        })
+    /// The path of a model's records, or of one. `None`: no path can have it, since `.` and `..` mean other folders.
+    pub(crate) fn fill(&self, model: &str, id: &str) -> Option<String> {
+        let path: String = self
+            .0
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => text.clone(),
+                Part::Model => escape(model),
+                Part::Id => escape(id),
+            })
+            .collect();
+        let folders = path.split('?').next().unwrap_or_default();
+        let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+        (!folders.split('/').any(is_dots)).then_some(path)
     }
 }
 
-/// Only what means nothing in a URL stays as it is.
-fn escape(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
+/// Whether no id has such a character, once it is escaped.
+fn separates(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && !b"-._~%".contains(&byte)
 }
 
 #[cfg(test)]
@@ -67,24 +86,38 @@ mod tests {
 
     #[test]
     fn paths_are_filled_in_and_escaped() {
-        for (template, expected) in [
-            ("/{model}/{id}", "/m-1/a%2F..%3Fx"),
-            ("/x/{id}", "/x/a%2F..%3Fx"),
-            ("/rows?table={model}&id={id}", "/rows?table=m-1&id=a%2F..%3Fx"),
+        for (template, id, expected) in [
+            ("/{model}/{id}", Id::Must, "/m-1/a%2F..%3Fx"),
+            ("/x/{model}", Id::Never, "/x/m-1"),
+            ("/x/{model}", Id::May, "/x/m-1"),
+            ("/rows?table={model}&id=eq.{id}", Id::Must, "/rows?table=m-1&id=eq.a%2F..%3Fx"),
+            ("/{id}:{model}/{id}", Id::May, "/a%2F..%3Fx:m-1/a%2F..%3Fx"),
         ] {
-            assert_eq!(Template::parse(template, true).unwrap().fill("m-1", "a/..?x"), expected);
+            assert_eq!(Template::parse(template, id).unwrap().fill("m-1", "a/..?x").as_deref(), Some(expected));
         }
-        for (template, has_id, reason) in [
-            ("", false, "begin"),
-            ("{model}", false, "begin"),
-            ("/{model}", true, "lacks"),
-            ("/{id}", false, "`{id}`"),
-            ("/{other}", true, "`{other}`"),
-            ("/{model", false, "without"),
-            ("/a b", false, "' '"),
-            ("/a#b", false, "'#'"),
+        let template = Template::parse("/{model}/{id}", Id::Must).unwrap();
+        for id in [".", ".."] {
+            assert_eq!(template.fill("m", id), None);
+        }
+        for (template, id, reason) in [
+            ("", Id::Must, "begin"),
+            ("{model}", Id::Never, "begin"),
+            ("/x", Id::Never, "`{model}`"),
+            ("/x/{id}", Id::Must, "`{model}`"),
+            ("/{model}", Id::Must, "`{id}`, so instances"),
+            ("/{model}/{id}", Id::Never, "`{id}`, which"),
+            ("/{model}/{other}", Id::Must, "`{other}`"),
+            ("/{model", Id::Never, "without"),
+            ("/{model}{id}", Id::Must, "before `{id}`"),
+            ("/{model}-{id}", Id::Must, "before `{id}`"),
+            ("/{id}%2F{model}", Id::Must, "before `{model}`"),
+            ("/{model}/../{id}", Id::Must, "`..`"),
+            ("/{model}/%2E./{id}", Id::Must, "`..`"),
+            ("/a b{model}", Id::Never, "' '"),
+            ("/a#{model}", Id::Never, "'#'"),
+            ("/{model}\\{id}", Id::Must, r"'\\'"),
         ] {
-            let error = Template::parse(template, has_id).unwrap_err();
+            let error = Template::parse(template, id).unwrap_err();
             assert!(error.contains(reason), "{template}: {error}");
         }
     }

@@ -65,6 +65,21 @@ impl JsonServer {
         self.process.wait().unwrap();
     }
 
+    /// Waits until its file has what it answers: it writes that a moment later.
+    async fn written(&self) {
+        let started = Instant::now();
+        let parse = |bytes: &[u8]| snaphook_driver::json::parse_bytes(bytes).ok();
+        loop {
+            let response = self.peer.send(Method::GET, "/db", None, 10 << 20).await.unwrap();
+            let file = std::fs::read(self.folder.path().join("db.json")).unwrap();
+            if parse(&file).is_some_and(|file| Some(file) == parse(&response.body)) {
+                return;
+            }
+            assert!(started.elapsed() < DEADLINE, "json-server does not write its file");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn wait(&self) {
         let started = Instant::now();
         while self.peer.send(Method::GET, "/db", None, 0).await.is_err() {
@@ -146,6 +161,7 @@ async fn a_life_in_json_server() {
     assert_eq!(server.records("film").await, films);
 
     // The peer goes and comes back: the same call succeeds.
+    server.written().await;
     server.kill();
     let events =
         [created(11, "film", "d", &json!({"n": 4})), change(EventKind::InstanceDeleted, 12, "film", "c", None)];

@@ -3,66 +3,17 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::Records;
-use serde_json::{Value, json};
-use snaphook_crud::DRIVER;
-use snaphook_driver::{
-    Budget, CarryOver, ColumnKind, DriverError, ErrorKind, Event, EventKind, InstanceQuery, ModelStore, OpenContext,
-};
+use common::{define, instances, line, open, recording, records, try_open};
+use serde_json::json;
+use snaphook_driver::{CarryOver, ErrorKind, Event, EventKind};
 use snaphook_driver_testkit::peer::{Peer, Reply, Request};
+use snaphook_driver_testkit::rest::Records;
 use snaphook_driver_testkit::sample::{Random, change, created, shape};
 use tempfile::TempDir;
-
-async fn try_open(folder: &Path, url: String, more: Value) -> Result<Arc<dyn ModelStore>, DriverError> {
-    let Value::Object(mut settings) = json!({ "state": "state", "url": url }) else { unreachable!() };
-    settings.extend(more.as_object().cloned().unwrap_or_default());
-    DRIVER.model.unwrap()(OpenContext::new(settings, folder)).await
-}
-
-async fn open(folder: &Path, url: String) -> Arc<dyn ModelStore> {
-    try_open(folder, url, json!({})).await.unwrap()
-}
-
-async fn define(store: &dyn ModelStore, model: &str, position: u64) {
-    let shape = shape(model, position, &[("n", ColumnKind::Integer)], &[]);
-    store.define(0, None, &shape, &CarryOver::default(), position).await.unwrap();
-}
-
-/// What the store has of a model: ids, with the data.
-async fn instances(store: &dyn ModelStore, model: &str) -> BTreeMap<String, Value> {
-    let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
-    let page = store.query(model, &query, &Budget::unlimited()).await.unwrap();
-    page.items.into_iter().map(|instance| (instance.id, instance.data.to_value().unwrap())).collect()
-}
-
-/// What the peer has, without the fields that are not data.
-fn records(records: &Records, collection: &str) -> BTreeMap<String, Value> {
-    let all = records.all();
-    let found = all.get(collection).into_iter().flatten();
-    found
-        .map(|(id, body)| {
-            let Value::Object(mut record) = snaphook_driver::json::parse_bytes(body).unwrap() else { panic!() };
-            record.retain(|name, _| name != "id" && !name.starts_with('_'));
-            (id.clone(), Value::Object(record))
-        })
-        .collect()
-}
-
-fn line(request: &Request) -> String {
-    let body = String::from_utf8_lossy(&request.body);
-    format!("{} {} {body}", request.method, request.path).trim_end().to_owned()
-}
-
-fn recording(records: &Records) -> Peer {
-    let records = records.clone();
-    Peer::start(move |request| records.answer(request))
-}
 
 #[tokio::test]
 async fn records_look_natural() {
@@ -103,22 +54,25 @@ async fn requests_follow_the_settings() {
     let folder = TempDir::new().unwrap();
     let peer = Peer::start(|_| Reply::status(200));
     let settings = json!({
-        "paths": {"create": "/rows?table={model}", "update": "/rows/{id}/{model}", "delete": "/remove/{id}", "list": ""},
+        "paths": {"create": "/rows/{id}?table={model}", "update": "/rows/{id}/{model}", "delete": "/remove/{model}/{id}", "list": ""},
         "methods": {"create": "PUT", "update": "PATCH", "delete": "POST"},
         "id": "key",
+        "id-in-updates": false,
+        "headers": {"Prefer": "return=minimal"},
         "fields": {"model_version": "", "revision": "rev", "position": "", "created_at": "", "updated_at": "", "data": "value"},
     });
-    let store = try_open(folder.path(), peer.url(""), settings).await.unwrap();
+    let store = try_open(folder.path(), peer.url("?v=1"), settings).await.unwrap();
     define(&*store, "film", 1).await;
     store.apply(0, &[created(2, "film", "a", &json!({"n": 1}))], 2).await.unwrap();
     store.apply(0, &[change(EventKind::InstanceUpdated, 3, "film", "a", Some("{}"))], 3).await.unwrap();
     store.drop_model(0, "film", 4).await.unwrap();
     let expected = [
-        r#"PUT /rows?table=film {"key":"a","rev":1,"value":{"n":1}}"#,
-        r#"PATCH /rows/a/film {"key":"a","rev":1,"value":{}}"#,
-        "POST /remove/a",
+        r#"PUT /rows/a?v=1&table=film {"key":"a","rev":1,"value":{"n":1}}"#,
+        r#"PATCH /rows/a/film?v=1 {"rev":1,"value":{}}"#,
+        "POST /remove/film/a?v=1",
     ];
     assert_eq!(peer.requests().iter().map(line).collect::<Vec<_>>(), expected);
+    assert!(peer.requests().iter().all(|request| request.header("prefer") == Some("return=minimal")));
 }
 
 /// A peer that fails at random, before or after it did what it was asked for, ends up with exactly the instances.
@@ -363,12 +317,16 @@ async fn hostile_peers_are_errors() {
             Reply::Response(308, vec![("location", "http://other.example/".into())], vec![]),
             "not followed",
         ),
-        ("a page", Reply::Response(200, vec![("content-type", "text/html".into())], b"<p>".to_vec()), "a web page"),
-        ("another id", Reply::json(201, r#"{"id":12}"#), "created `12` instead of `a`"),
+        (
+            "a page",
+            Reply::Response(200, vec![("content-type", "text/html".into())], b"<p>".to_vec()),
+            "answered 200 with `text/html` instead of JSON",
+        ),
+        ("a gateway", Reply::Response(413, vec![("content-type", "text/html".into())], b"<p>".to_vec()), "gateway"),
         ("no access", Reply::json(401, "who are you"), "the peer answered 401: who are you"),
         ("not modified", Reply::status(304), "the peer answered 304"),
         ("endless", Reply::Endless(head("500 x\r\n\r\nx")), "the peer answered 500"),
-        ("no such thing", Reply::status(404), "the peer answered 404"),
+        ("no such method", Reply::status(405), "the peer answered 405"),
         ("a long pause", Reply::Response(429, vec![("retry-after", "86400".into())], vec![]), "the peer answered 429"),
     ] {
         let folder = TempDir::new().unwrap();
@@ -405,7 +363,13 @@ async fn settings_are_checked() {
     for (settings, word) in [
         (json!({"url": "x"}), "`url`"),
         (json!({"paths": {"create": "x"}}), "`paths.create`"),
-        (json!({"paths": {"update": "/x"}}), "`paths.update`"),
+        (json!({"paths": {"create": "/x"}}), "`paths.create` lacks `{model}`"),
+        (json!({"paths": {"update": "/{model}"}}), "`paths.update` lacks `{id}`"),
+        (json!({"paths": {"update": "/{model}-{id}"}}), "`paths.update`"),
+        (json!({"paths": {"delete": "/x/{id}"}}), "`paths.delete` lacks `{model}`"),
+        (json!({"paths": {"list": "/x"}}), "`paths.list` lacks `{model}`"),
+        (json!({"headers": {"a b": "x"}}), "`headers.a b`"),
+        (json!({"id-in-updates": 1}), "invalid type"),
         (json!({"paths": {"read": "/x"}}), "`read`"),
         (json!({"methods": {"delete": "delete"}}), "`methods.delete`"),
         (json!({"id": ""}), "`id`"),

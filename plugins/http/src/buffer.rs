@@ -23,7 +23,7 @@ pub(crate) struct Buffer {
     folder: PathBuf,
     bytes_max: u64,
     state: Mutex<State>,
-    _lock: FileLock,
+    lock: Mutex<Option<FileLock>>,
 }
 
 /// Invariant: there is at least one file, and `sent` is at the beginning of a line of the first.
@@ -60,7 +60,7 @@ impl Buffer {
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Buffer> {
         let lock = FileLock::take(&folder.join("lock"), folder)?;
         let state = load(folder).map_err(unusable_file(folder))?;
-        Ok(Buffer { folder: folder.to_owned(), bytes_max, state: Mutex::new(state), _lock: lock })
+        Ok(Buffer { folder: folder.to_owned(), bytes_max, state: Mutex::new(state), lock: Mutex::new(Some(lock)) })
     }
 
     /// Writes records and syncs them, in one go; the result of each. Called by one thread.
@@ -148,6 +148,11 @@ impl Buffer {
         let temporary = self.folder.join("sent.new");
         fs::write(&temporary, format!("{} {}\n", next.file, next.offset))?;
         fs::rename(&temporary, self.folder.join("sent"))
+    }
+
+    /// Nothing is written or sent any more: others may open the folder.
+    pub(crate) fn close(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Bytes of records that wait.

@@ -2,18 +2,18 @@
 
 use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
+use snaphook_driver_peer::Timeout;
 
 pub(crate) const URL_EXPECTED: &str = "the address that records are sent to, such as `https://logs.example.com/errors`";
 pub(crate) const BUFFER_EXPECTED: &str = "the path of a folder such as `data/errors-http`";
 pub(crate) const BUFFER_BYTES_EXPECTED: &str = "a number of bytes from 16777216";
 pub(crate) const BATCH_EXPECTED: &str = "a number of records from 1 to 10000";
-pub(crate) const TIMEOUT_EXPECTED: &str = "a number of seconds from 1 to 600";
 
 /// The largest record, with room for its log.
 const BUFFER_BYTES_MIN: u64 = 16 << 20;
 
 /// What stands below `driver = 'http'`.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HttpConfig {
     /// Each batch is one POST to this address.
@@ -30,8 +30,8 @@ pub struct HttpConfig {
     #[serde(default = "batch")]
     pub batch: usize,
     /// Seconds that one request may take.
-    #[serde(default = "timeout")]
-    pub timeout: u64,
+    #[serde(default)]
+    pub timeout: Timeout,
 }
 
 fn buffer() -> String {
@@ -46,10 +46,6 @@ fn batch() -> usize {
     100
 }
 
-fn timeout() -> u64 {
-    snaphook_driver_peer::TIMEOUT_DEFAULT.as_secs()
-}
-
 impl HttpConfig {
     /// Reads and checks the settings.
     pub(crate) fn new(context: &OpenContext) -> Result<HttpConfig> {
@@ -58,7 +54,6 @@ impl HttpConfig {
             ("buffer", !config.buffer.is_empty(), BUFFER_EXPECTED),
             ("buffer-bytes", config.buffer_bytes >= BUFFER_BYTES_MIN, BUFFER_BYTES_EXPECTED),
             ("batch", (1..=10_000).contains(&config.batch), BATCH_EXPECTED),
-            ("timeout", (1..=600).contains(&config.timeout), TIMEOUT_EXPECTED),
         ];
         match checks.into_iter().find(|(_, is_good, _)| !is_good) {
             Some((name, _, expected)) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use snaphook_driver::{
-    Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, OpenContext, Result,
+    Capabilities, DriverError, ErrorKind, ErrorPage, ErrorQuery, ErrorRecord, ErrorStore, OpenContext, Result, Store,
 };
 use snaphook_driver_peer::Peer;
 use tokio::sync::{Notify, watch};
@@ -35,10 +35,7 @@ impl HttpErrorStore {
     /// Opens the buffer and begins to deliver what waits in it.
     pub(crate) fn open(context: &OpenContext) -> Result<HttpErrorStore> {
         let config = HttpConfig::new(context)?;
-        let peer = Peer::new(&config.url, config.token.as_deref(), Duration::from_secs(config.timeout))?;
-        if config.token.is_some() && peer.is_open() {
-            tracing::warn!("the token of the error storage crosses the network in the clear, use `https`");
-        }
+        let peer = Peer::open(Store::Error, &config.url, config.token.as_deref(), config.timeout)?;
         let buffer = Arc::new(Buffer::open(&context.path(&config.buffer), config.buffer_bytes)?);
         let (written, outage) = (Arc::<Notify>::default(), Arc::<Outage>::default());
         let (closing, is_closing) = watch::channel(false);
@@ -92,6 +89,7 @@ impl ErrorStore for HttpErrorStore {
             sending.abort();
             let _ = sending.await;
         }
+        self.buffer.close();
         Ok(())
     }
 

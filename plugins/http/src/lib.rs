@@ -14,6 +14,7 @@ mod writer;
 use std::sync::Arc;
 
 use snaphook_driver::{Driver, ErrorStore, OpenContext, OpenFuture, Setting, SettingKind};
+use snaphook_driver_peer::{TIMEOUT, TOKEN};
 
 pub use config::HttpConfig;
 pub use error::HttpErrorStore;
@@ -23,11 +24,11 @@ pub const DRIVER: Driver = Driver {
     name: "http",
     settings: &[
         Setting::required("url", SettingKind::Text, config::URL_EXPECTED),
-        Setting::optional("token", SettingKind::Secret, "a token, sent as `Authorization: Bearer`"),
+        TOKEN,
         Setting::with_default("buffer", SettingKind::Text, config::BUFFER_EXPECTED, "\"data/errors-http\""),
         Setting::with_default("buffer-bytes", SettingKind::Number, config::BUFFER_BYTES_EXPECTED, "268435456"),
         Setting::with_default("batch", SettingKind::Number, config::BATCH_EXPECTED, "100"),
-        Setting::with_default("timeout", SettingKind::Number, config::TIMEOUT_EXPECTED, "30"),
+        TIMEOUT,
     ],
     connection: &[],
     secure: None,

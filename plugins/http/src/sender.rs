@@ -2,12 +2,12 @@
 //!
 //! A collector that fails is retried with exponential backoff. A record that it rejects goes to the dead letters; of a
 //! rejected batch each record is sent alone, so that one bad record takes no others with it. Statuses that are about the
-//! address or the token (401, 403, 404, …) and redirects count as failures, since every record would meet them.
+//! address or the token (401, 403, 404, …), redirects and web pages count as failures, since every record would meet them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver_peer::{Backoff, Method, Peer};
+use snaphook_driver_peer::{Backoff, Method, Peer, Verdict};
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
@@ -137,9 +137,11 @@ impl Sender {
             Ok(response) => response,
             Err(failure) => return Outcome::Failed(failure.to_string(), None),
         };
-        match response.status {
-            200..300 => Outcome::Taken,
-            400 | 409 | 413 | 422 => Outcome::Rejected(response.complaint()),
+        match response.verdict() {
+            Verdict::Done => Outcome::Taken,
+            Verdict::Refused => Outcome::Rejected(response.complaint()),
+            // A gateway's limit, which the records may not meet one by one.
+            _ if response.status == 413 && batch.records.len() > 1 => Outcome::Rejected(response.complaint()),
             _ => Outcome::Failed(response.complaint(), response.retry_after.map(|pause| pause.min(RETRY_AFTER_MAX))),
         }
     }

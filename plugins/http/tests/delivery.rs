@@ -151,6 +151,38 @@ async fn a_rejected_record_is_kept_and_takes_no_other_with_it() {
     assert_eq!(rejected[0]["reason"], "the peer answered 400:  [31mno such field");
 }
 
+/// A gateway that takes less than a batch, and for a while nothing, in front of a collector that rejects nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_says_is_not_about_a_record() {
+    let folder = TempDir::new().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let page = |status| Reply::Response(status, vec![("content-type", "text/html".into())], b"<html>no".to_vec());
+    let collector = Peer::start({
+        let count = Arc::clone(&count);
+        move |request| match count.fetch_add(1, Ordering::SeqCst) {
+            _ if ids(request).len() > 1 => page(413),
+            1 => page(400),
+            2 => page(413),
+            3 => page(200),
+            _ => Reply::status(200),
+        }
+    });
+    {
+        // They wait together.
+        let down = open(folder.path(), "http://127.0.0.1:1".into(), json!({})).await.unwrap();
+        for id in ["a", "b", "c"] {
+            down.record(&record(id, "{}")).await.unwrap();
+        }
+        down.close().await.unwrap();
+    }
+    let store = open(folder.path(), collector.url(""), json!({})).await.unwrap();
+    until("all records are taken", || count.load(Ordering::SeqCst) >= 7).await;
+    store.close().await.unwrap();
+    let sent: Vec<String> = collector.requests().iter().map(|request| ids(request).concat()).collect();
+    assert_eq!(sent, ["abc", "a", "a", "a", "a", "b", "c"]);
+    assert!(!folder.path().join("buffer/rejected.ndjson").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_buffer_says_so_and_empties_when_the_collector_is_back() {
     let folder = TempDir::new().unwrap();
@@ -198,7 +230,7 @@ async fn closing_is_bounded() {
     let started = Instant::now();
     store.close().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
-    drop(store);
+    // Whoever still holds the store, as a host may, keeps nobody from opening it again.
     let collector = Peer::start(|_| Reply::status(200));
     open(folder.path(), collector.url(""), json!({})).await.unwrap().close().await.unwrap();
     assert_eq!(ids(&collector.requests()[0]), ["a"]);

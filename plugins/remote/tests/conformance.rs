@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use snaphook_driver::wire::Opened;
 use snaphook_driver::{Driver, OpenContext, Result, Store};
 use snaphook_driver_testkit::Opener;
+use snaphook_driver_testkit::rest::{WithCollector, WithRecords};
 use snaphook_remote::connect;
 use snaphook_remote::host::{Host, HostOptions};
 use tokio::net::TcpListener;
@@ -44,6 +45,38 @@ mod memory_as_json {
     snaphook_driver_testkit::model_suite!(MEMORY, {});
     snaphook_driver_testkit::error_suite!(MEMORY, {});
     snaphook_driver_testkit::secure_suite!(MEMORY, {});
+}
+
+/// Drivers whose own store is another server: what crosses is the same, so the cases are those of each kind of call.
+mod crud_as_protobuf {
+    use super::{Remote, WithRecords};
+
+    const CRUD: WithRecords<Remote> = WithRecords(Remote { driver: snaphook_crud::DRIVER, encoding: "protobuf" });
+
+    mod model {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [CRUD, { "state": "state" }]
+            model::instances_follow_their_events,
+            model::nothing_is_missed,
+            model::data_is_carried_over,
+            model::a_dropped_model_is_gone,
+            model::reset_removes_everything,
+            model::survives_reopening,
+            prepare::a_replay_survives_reopening,
+            query::filters,
+            query::pages_do_not_shift,
+        }
+    }
+}
+
+mod http_as_json {
+    use super::{Remote, WithCollector};
+
+    const HTTP: WithCollector<Remote> = WithCollector(Remote { driver: snaphook_http::DRIVER, encoding: "json" });
+
+    snaphook_driver_testkit::error_suite!(HTTP, {});
 }
 
 mod sqlite_as_protobuf {

@@ -1,58 +1,59 @@
-//! A REST API in memory: collections of records by id, as simple as they come.
+//! What the files of tests share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#![allow(dead_code, reason = "each file of tests uses a part of this")]
 
-use snaphook_driver::json;
-use snaphook_driver_testkit::peer::{Reply, Request};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
-/// Records by id.
-type Collection = BTreeMap<String, Vec<u8>>;
+use serde_json::{Value, json};
+use snaphook_crud::DRIVER;
+use snaphook_driver::{Budget, CarryOver, ColumnKind, DriverError, InstanceQuery, ModelStore, OpenContext};
+use snaphook_driver_testkit::peer::{Peer, Request};
+use snaphook_driver_testkit::rest::Records;
+use snaphook_driver_testkit::sample::shape;
 
-/// Collections, named by everything in the path but the id.
-#[derive(Clone, Default)]
-pub(crate) struct Records(Arc<Mutex<HashMap<String, Collection>>>);
+pub(crate) async fn try_open(folder: &Path, url: String, more: Value) -> Result<Arc<dyn ModelStore>, DriverError> {
+    let Value::Object(mut settings) = json!({ "state": "state", "url": url }) else { unreachable!() };
+    settings.extend(more.as_object().cloned().unwrap_or_default());
+    DRIVER.model.unwrap()(OpenContext::new(settings, folder)).await
+}
 
-impl Records {
-    /// What an ordinary API answers: 409 for a record that is there, 404 for one that is not.
-    pub(crate) fn answer(&self, request: &Request) -> Reply {
-        let mut all = self.all();
-        let (folder, last) = request.path.rsplit_once('/').unwrap();
-        match request.method.as_str() {
-            "GET" => {
-                let records = all.get(&request.path).into_iter().flat_map(BTreeMap::values);
-                Reply::json(
-                    200,
-                    [b"[".as_slice(), &records.cloned().collect::<Vec<_>>().join(&b","[..]), b"]"].concat(),
-                )
-            }
-            "POST" => {
-                let record = json::parse_bytes(&request.body).unwrap();
-                let id = record["id"].as_str().unwrap().to_owned();
-                let collection = all.entry(request.path.clone()).or_default();
-                if collection.contains_key(&id) {
-                    return Reply::json(409, r#"{"error":"it is there"}"#);
-                }
-                collection.insert(id, request.body.clone());
-                Reply::status(201)
-            }
-            "PUT" => match all.get_mut(folder).and_then(|collection| collection.get_mut(last)) {
-                Some(record) => {
-                    record.clone_from(&request.body);
-                    Reply::status(200)
-                }
-                None => Reply::status(404),
-            },
-            "DELETE" => match all.get_mut(folder).and_then(|collection| collection.remove(last)) {
-                Some(_) => Reply::status(204),
-                None => Reply::status(404),
-            },
-            _ => Reply::status(405),
-        }
-    }
+pub(crate) async fn open(folder: &Path, url: String) -> Arc<dyn ModelStore> {
+    try_open(folder, url, json!({})).await.unwrap()
+}
 
-    #[allow(dead_code, reason = "each test file uses its part of this")]
-    pub(crate) fn all(&self) -> MutexGuard<'_, HashMap<String, Collection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+pub(crate) async fn define(store: &dyn ModelStore, model: &str, position: u64) {
+    let shape = shape(model, position, &[("n", ColumnKind::Integer)], &[]);
+    store.define(0, None, &shape, &CarryOver::default(), position).await.unwrap();
+}
+
+/// What the store has of a model: ids, with the data.
+pub(crate) async fn instances(store: &dyn ModelStore, model: &str) -> BTreeMap<String, Value> {
+    let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
+    let page = store.query(model, &query, &Budget::unlimited()).await.unwrap();
+    page.items.into_iter().map(|instance| (instance.id, instance.data.to_value().unwrap())).collect()
+}
+
+/// What the peer has, without the fields that are not data.
+pub(crate) fn records(records: &Records, collection: &str) -> BTreeMap<String, Value> {
+    let all = records.all();
+    let found = all.get(collection).into_iter().flatten();
+    found
+        .map(|(id, body)| {
+            let Value::Object(mut record) = snaphook_driver::json::parse_bytes(body).unwrap() else { panic!() };
+            record.retain(|name, _| name != "id" && !name.starts_with('_'));
+            (id.clone(), Value::Object(record))
+        })
+        .collect()
+}
+
+pub(crate) fn line(request: &Request) -> String {
+    let body = String::from_utf8_lossy(&request.body);
+    format!("{} {} {body}", request.method, request.path).trim_end().to_owned()
+}
+
+pub(crate) fn recording(records: &Records) -> Peer {
+    let records = records.clone();
+    Peer::start(move |request| records.answer(request))
 }

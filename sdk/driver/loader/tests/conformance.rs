@@ -2,6 +2,7 @@
 
 mod support;
 
+use snaphook_driver_testkit::rest::{WithCollector, WithRecords};
 use support::{library, library_in_c};
 
 mod memory {
@@ -31,6 +32,34 @@ mod stdout {
     use super::library;
 
     snaphook_driver_testkit::error_suite!(library("stdout"), {});
+}
+
+/// The cases of each kind of call.
+mod crud {
+    use super::{WithRecords, library};
+
+    mod model {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [WithRecords(library("crud")), { "state": "state" }]
+            model::instances_follow_their_events,
+            model::data_is_carried_over,
+            model::a_dropped_model_is_gone,
+            model::reset_removes_everything,
+            model::survives_reopening,
+            prepare::a_replay_survives_reopening,
+            query::filters,
+            kill::the_checkpoint_fits_the_instances,
+            kill::apply_until_killed,
+        }
+    }
+}
+
+mod http {
+    use super::{WithCollector, library};
+
+    snaphook_driver_testkit::error_suite!(WithCollector(library("http")), {});
 }
 
 mod in_c {

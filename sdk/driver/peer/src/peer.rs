@@ -1,19 +1,20 @@
 //! One peer and the requests to it.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Url, redirect};
-use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_driver::{DriverError, ErrorKind, Result, Store};
 
+use crate::response::Response;
+use crate::secrets::Secrets;
+use crate::settings::Timeout;
 use crate::tls;
-
-/// How long one request may take, where the settings do not say.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -24,30 +25,23 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// record, and a little more.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 
-/// Characters of a response that a message quotes.
-const QUOTED_CHARS: usize = 200;
+/// Headers that belong to the connection and its messages, not to the settings.
+const HEADERS_OF_MESSAGES: [&str; 4] = ["connection", "content-length", "host", "transfer-encoding"];
+
+/// Headers whose values are no secrets, and help to understand a message.
+const HEADERS_SHOWN: [&str; 3] = ["accept", "content-type", "prefer"];
+
+/// Characters from which on a value of the settings is a secret. Shorter ones, such as a version, stay readable in messages.
+const SECRET_CHARS_MIN: usize = 6;
 
 /// Another server: its address, the token, and the connections to it.
 pub struct Peer {
     client: Client,
-    /// Without a slash at the end, unless nothing else is in its path.
     base: Url,
+    /// Of every request.
+    headers: HeaderMap,
     timeout: Duration,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub content_type: Option<String>,
-    /// Where a redirect, which is not followed, leads.
-    pub location: Option<String>,
-    /// How long the peer asks to be left alone.
-    pub retry_after: Option<Duration>,
-    /// The beginning of the body.
-    pub body: Vec<u8>,
-    /// `body` is all of it.
-    pub is_whole: bool,
+    secrets: Secrets,
 }
 
 /// Why no response came: the request may have been carried out all the same.
@@ -63,9 +57,18 @@ impl fmt::Display for Failure {
 impl StdError for Failure {}
 
 impl Peer {
-    /// `url` is the address that all paths follow, `token` what goes into `Authorization: Bearer`.
+    /// The peer of a store. Warns if the token would cross a network in the clear.
+    pub fn open(store: Store, url: &str, token: Option<&str>, timeout: Timeout) -> Result<Peer> {
+        let peer = Peer::new(url, token, timeout.get())?;
+        if token.is_some() && peer.is_open() {
+            tracing::warn!("the token of the {store} storage crosses the network in the clear, use `https`");
+        }
+        Ok(peer)
+    }
+
+    /// `url` is the address that all paths follow, `token` what goes into `Authorization: Bearer`. A query of the address
+    /// is part of every request.
     pub fn new(url: &str, token: Option<&str>, timeout: Duration) -> Result<Peer> {
-        let wrong = |message: String| DriverError::new(ErrorKind::Config, "open", message);
         // No message quotes the address: it may contain a password by mistake.
         let base = Url::parse(url).map_err(|error| wrong(format!("`url` is no address: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
@@ -79,16 +82,13 @@ impl Peer {
         }
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
-            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| wrong("`token` contains characters that no header may have".into()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            let value = header_value(&format!("Bearer {token}"));
+            headers.insert(AUTHORIZATION, value.map_err(|reason| wrong(format!("`token` {reason}")))?);
         }
         let failed = |error: &dyn StdError| wrong(format!("the HTTP client cannot start: {}", causes(error)));
         let tls = tls::config(base.scheme() == "https").map_err(|error| failed(&error))?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
-            .default_headers(headers)
             .no_proxy()
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -97,7 +97,36 @@ impl Peer {
             .user_agent(concat!("snaphook/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| failed(&error))?;
-        Ok(Peer { client, base, timeout })
+        let as_written =
+            base.query().unwrap_or("").split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+        let values = base.query_pairs().map(|(_, value)| value.into_owned()).chain(as_written);
+        let values = values.filter(|value| value.len() >= SECRET_CHARS_MIN);
+        let secrets = Secrets::default().and(values.chain(token.map(str::to_owned)));
+        Ok(Peer { client, base, headers, timeout, secrets })
+    }
+
+    /// The same peer, with more headers in each request; they replace what the driver sends itself.
+    pub fn with_headers(mut self, headers: &BTreeMap<String, String>) -> Result<Peer> {
+        for (name, value) in headers {
+            let fault = |reason: &str| wrong(format!("`headers.{name}` {reason}"));
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| fault("is no name of a header"))?;
+            if HEADERS_OF_MESSAGES.contains(&name.as_str()) {
+                return Err(fault("belongs to the connection and cannot be set"));
+            }
+            let value = header_value(value).map_err(fault)?;
+            if self.headers.insert(&name, value).is_some() {
+                return Err(fault(match name == AUTHORIZATION {
+                    true => "and `token` are the same header, use one of them",
+                    false => "is there twice",
+                }));
+            }
+        }
+        let may_be_secret =
+            headers.iter().filter(|(name, _)| !HEADERS_SHOWN.contains(&name.to_ascii_lowercase().as_str()));
+        // Of `Basic …`, what follows may be echoed alone.
+        let values = may_be_secret.flat_map(|(_, value)| value.split_ascii_whitespace().chain([value.as_str()]));
+        self.secrets = self.secrets.and(values.filter(|value| value.len() >= SECRET_CHARS_MIN).map(str::to_owned));
+        Ok(self)
     }
 
     /// Whether the token would cross a network in the clear.
@@ -121,11 +150,12 @@ impl Peer {
         body: Option<Bytes>,
         body_max: usize,
     ) -> Result<Response, Failure> {
-        let url = self.url(path)?;
+        let url = self.url(path);
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
+        let request = request.headers(self.headers.clone());
         let deadline = tokio::time::Instant::now() + self.timeout;
         let late = |_| Failure(format!("no response within {:.1} s", self.timeout.as_secs_f64()));
         let sent = tokio::time::timeout_at(deadline, request.send()).await.map_err(late)?;
@@ -141,6 +171,7 @@ impl Peer {
             retry_after: header(RETRY_AFTER).and_then(|text| retry_after(&text)),
             body: Vec::new(),
             is_whole: false,
+            secrets: self.secrets.clone(),
         };
         // The status says what happened, whatever becomes of the body.
         let body = &mut found.body;
@@ -160,46 +191,30 @@ impl Peer {
         Ok(found)
     }
 
-    fn url(&self, path: &str) -> Result<Url, Failure> {
-        if path.is_empty() {
-            return Ok(self.base.clone());
-        }
+    fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
+        if path.is_empty() {
+            return url;
+        }
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         if let Some(query) = query {
-            url.set_query(Some(query));
+            let both = self.base.query().filter(|own| !own.is_empty()).map(|own| format!("{own}&{query}"));
+            url.set_query(Some(both.as_deref().unwrap_or(query)));
         }
-        Ok(url)
+        url
     }
 }
 
-impl Response {
-    /// What a driver says of a response that it did not expect, such as `the peer answered 400: {"error": …}`.
-    pub fn complaint(&self) -> String {
-        if let (300..400, Some(location)) = (self.status, &self.location) {
-            return format!(
-                "the peer answered {} and redirects to {}, which is not followed; `url` must be the final address",
-                self.status,
-                quoted(location)
-            );
-        }
-        let text = String::from_utf8_lossy(&self.body);
-        match text.trim() {
-            "" => format!("the peer answered {}", self.status),
-            text => format!("the peer answered {}: {}", self.status, quoted(text)),
-        }
-    }
+fn wrong(message: String) -> DriverError {
+    DriverError::new(ErrorKind::Config, "open", message)
 }
 
-/// The beginning of a text, without characters that a terminal obeys.
-fn quoted(text: &str) -> String {
-    let mut shown: String =
-        text.chars().take(QUOTED_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect();
-    if text.chars().nth(QUOTED_CHARS).is_some() {
-        shown.push('…');
-    }
-    shown
+/// A value that no log shows.
+fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
+    let mut value = HeaderValue::try_from(text).map_err(|_| "contains characters that no header may have")?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Seconds, or a date.

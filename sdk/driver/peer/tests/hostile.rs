@@ -1,5 +1,6 @@
 //! Peers that are broken, slow or hostile cost one request, bounded in time and memory.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use snaphook_driver::ErrorKind;
@@ -25,6 +26,74 @@ async fn a_request_carries_token_path_and_json() {
     assert_eq!(request.header("authorization"), Some("Bearer t"));
     assert_eq!(request.header("content-type"), Some("application/json"));
     assert_eq!(request.body, b"{}");
+}
+
+#[tokio::test]
+async fn the_query_of_the_address_is_part_of_every_request() {
+    let server = Server::start(|_| Reply::status(200));
+    for (url, path, expected) in [
+        ("/base?api-version=1", "", "/base?api-version=1"),
+        ("/base/?api-version=1", "/m", "/base/m?api-version=1"),
+        ("/?api-version=1&b=%26", "/m?id=a%2F", "/m?api-version=1&b=%26&id=a%2F"),
+        ("/base?", "/m?x=1", "/base/m?x=1"),
+        ("/base", "/m?x=1", "/base/m?x=1"),
+    ] {
+        let peer = Peer::new(&server.url(url), None, LONG).unwrap();
+        peer.send(Method::GET, path, None, 0).await.unwrap();
+        assert_eq!(server.requests().last().unwrap().path, expected, "{url} {path}");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_settings_are_sent() {
+    let server = Server::start(|_| Reply::status(200));
+    let headers = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let peer = || Peer::new(&server.url(""), Some("token"), LONG).unwrap();
+    let set = headers(&[("Prefer", "return=minimal"), ("content-type", "application/merge-patch+json")]);
+    peer().with_headers(&set).unwrap().send(Method::PATCH, "/x", Some("{}".into()), 0).await.unwrap();
+    let request = &server.requests()[0];
+    assert_eq!(request.header("prefer"), Some("return=minimal"));
+    assert_eq!(request.header("authorization"), Some("Bearer token"));
+    let types = request.headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
+    assert_eq!(types.collect::<Vec<_>>(), ["application/merge-patch+json"]);
+    for (name, value, reason) in [
+        ("a b", "x", "no name"),
+        ("x", "hid\nden", "characters"),
+        ("Content-Length", "1", "connection"),
+        ("Authorization", "Basic hidden", "`token`"),
+    ] {
+        let error = peer().with_headers(&headers(&[(name, value)])).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Config, "{name}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("`headers.{name}`")) && text.contains(reason), "{text}");
+        assert!(!text.contains("hid"), "{text}");
+    }
+}
+
+/// A peer that sends back what it got: in its body, and where it redirects to.
+#[tokio::test]
+async fn echoes_of_secrets_are_not_shown() {
+    let server = Server::start(|request| {
+        let mut lines: Vec<String> = request.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        lines.retain(|line| line.starts_with("authorization") || line.starts_with("x-key"));
+        let echo = format!("{} {}", request.path, lines.join(" "));
+        match request.method.as_str() {
+            "GET" => Reply::Response(302, vec![("location", format!("http://x{}", request.path))], Vec::new()),
+            _ => Reply::Response(400, Vec::new(), echo.into()),
+        }
+    });
+    let url = server.url("/base?sig=hidden%2Bone&v=1");
+    let headers = BTreeMap::from([("x-key".to_owned(), "Basic hidden-two".to_owned())]);
+    let peer = Peer::new(&url, Some("hidden/three"), LONG).unwrap().with_headers(&headers).unwrap();
+    for (method, body_max, is_seen) in
+        [(Method::GET, 100, "&v=1"), (Method::PUT, 1000, "&v=1"), (Method::PUT, 20, "400")]
+    {
+        let response = peer.send(method, "/x", None, body_max).await.unwrap();
+        let complaint = response.complaint();
+        assert!(!complaint.contains("hid") && complaint.contains(is_seen), "{complaint}");
+    }
 }
 
 #[tokio::test]

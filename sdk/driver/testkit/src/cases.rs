@@ -39,8 +39,8 @@ macro_rules! listed {
     };
 }
 
-/// Cases as tests.
-#[doc(hidden)]
+/// Cases as tests: what the suites are made of, and for a driver that runs chosen cases once more behind a transport. It stands
+/// in a module named like the store.
 #[macro_export]
 macro_rules! tests {
     ([$driver:expr, $settings:tt] $($module:ident::$case:ident),* $(,)?) => {

@@ -36,6 +36,7 @@ mod opener;
 pub mod peer;
 pub mod prepare;
 pub mod query;
+pub mod rest;
 pub mod sample;
 pub mod secure;
 mod subject;

@@ -1,5 +1,6 @@
 //! How a case gets at the store under test: a driver that is linked in, or the same driver behind a transport.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +22,9 @@ pub trait Opener: Send + Sync {
     fn tries_transport_only(&self) -> bool {
         false
     }
+
+    /// Called with each new folder before anything is opened in it, by the process that made the folder.
+    fn prepare(&self, _folder: &Path) {}
 }
 
 #[async_trait]

@@ -47,7 +47,7 @@ impl Subject {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
         let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
-            None => Folder::Own(TempDir::new().unwrap()),
+            None => own_folder(&opener),
         };
         Subject { opener: Arc::new(opener), settings, folder, module, case }
     }
@@ -57,7 +57,7 @@ impl Subject {
         Subject {
             opener: Arc::clone(&self.opener),
             settings: self.settings.clone(),
-            folder: Folder::Own(TempDir::new().unwrap()),
+            folder: own_folder(&*self.opener),
             module: self.module,
             case: self.case,
         }
@@ -136,6 +136,12 @@ impl Subject {
 /// How many cases were skipped in this process.
 pub fn skipped() -> usize {
     SKIPPED.load(Ordering::Relaxed)
+}
+
+fn own_folder(opener: &dyn Opener) -> Folder {
+    let folder = TempDir::new().unwrap();
+    opener.prepare(folder.path());
+    Folder::Own(folder)
 }
 
 /// Runs one case to its end.
