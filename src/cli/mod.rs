@@ -7,6 +7,7 @@ mod apply;
 mod backup;
 mod check;
 mod client;
+mod copy;
 mod dev;
 mod driver_host;
 mod errors;
@@ -82,6 +83,7 @@ enum Command {
     Rebuild,
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Copy(copy::Copy),
     Events(events::Events),
     #[command(subcommand)]
     Errors(errors::Errors),
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Rebuild => block_on(rebuild::rebuild(&global)),
         Command::Backup(command) => block_on(command.run(&global)),
         Command::Restore(command) => block_on(command.run(&global)),
+        Command::Copy(command) => block_on(command.run(&global)),
         Command::Events(command) => block_on(command.run(&global)),
         Command::Errors(command) => block_on(command.run(&global)),
         Command::Secret(command) => block_on(command.run(&global)),

@@ -110,7 +110,16 @@ pub(super) struct BareStores {
 
 impl BareStores {
     pub(super) async fn open(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
-        let opening = Opening::new("", config)?;
+        BareStores::open_with(Opening::new("", config)?, sealed).await
+    }
+
+    /// For a copy, which an earlier try may have begun.
+    pub(super) async fn open_to_fill(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
+        let opening = Opening { resumes_import: true, ..Opening::new("", config)? };
+        BareStores::open_with(opening, sealed).await
+    }
+
+    async fn open_with(opening: Opening<'_>, sealed: Sealed) -> Result<BareStores, OpenError> {
         let secure: Arc<dyn SecureStore> = opening.open(opening.settings(Store::Secure), &[]).await?;
         let sealed = SealedSettings { opening: &opening, secure: Arc::clone(&secure), sealed };
         let event = match sealed.open::<dyn EventStore>().await {
@@ -294,6 +303,8 @@ struct Opening<'a> {
     config: &'a Config,
     registry: Arc<Registry>,
     meters: Arc<Meters>,
+    /// As [`OpenContext::resumes_import`].
+    resumes_import: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -301,7 +312,7 @@ impl<'a> Opening<'a> {
     fn new(node: &'a str, config: &'a Config) -> Result<Self, OpenError> {
         let registry = Registry::of(config).map_err(|errors| OpenError(errors.to_string()))?;
         registry.load_plugins().map_err(OpenError)?;
-        Ok(Opening { node, config, registry, meters: Arc::default() })
+        Ok(Opening { node, config, registry, meters: Arc::default(), resumes_import: false })
     }
 
     /// The settings of a store, with the connections that they name.
@@ -324,7 +335,11 @@ impl<'a> Opening<'a> {
             ));
         };
         let start = Instant::now();
-        let context = OpenContext { settings, directory: config.directory.clone(), node: self.node.to_owned() };
+        let context = OpenContext {
+            resumes_import: self.resumes_import,
+            node: self.node.to_owned(),
+            ..OpenContext::new(settings, &config.directory)
+        };
         let opened = driver.open(store, context).await.map_err(|error| {
             // Only a fault of the settings is one of the file.
             let place = match error.kind() {

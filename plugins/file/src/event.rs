@@ -231,10 +231,15 @@ impl Shared {
 impl FileEventStore {
     /// Opens the log in a folder, or makes it.
     pub fn open(folder: &Path) -> Result<Self> {
-        FileEventStore::open_with(folder, SEGMENT_BYTES)
+        FileEventStore::open_as(folder, false)
     }
 
-    fn open_with(folder: &Path, segment_bytes: u64) -> Result<Self> {
+    /// As [`OpenContext::resumes_import`](snaphook_driver::OpenContext::resumes_import) says.
+    pub fn open_as(folder: &Path, resumes_import: bool) -> Result<Self> {
+        FileEventStore::open_with(folder, SEGMENT_BYTES, resumes_import)
+    }
+
+    fn open_with(folder: &Path, segment_bytes: u64, resumes_import: bool) -> Result<Self> {
         let lock = FileLock::take(&folder.join(LOCK), folder)?;
         let marker = match marker::read(folder, STORE)? {
             Some(marker) => marker,
@@ -243,7 +248,9 @@ impl FileEventStore {
         };
         let identity = marker.identity.unwrap_or_default();
         clear(folder).map_err(unusable(folder))?;
-        transfer::check_whole(folder)?;
+        if !resumes_import {
+            transfer::check_whole(folder)?;
+        }
         let (log, tail) = segment::open(folder, &identity)?;
         let head = log.index.head();
         let shared = Arc::new(Shared {

@@ -39,7 +39,9 @@ pub const DRIVER: Driver = Driver {
         Box::pin(async move { Ok(Arc::new(FileSecureStore::open(&FileConfig::folder(&context)?)?) as _) })
     }),
     event: Some(|context: OpenContext| -> OpenFuture<dyn EventStore> {
-        Box::pin(async move { Ok(Arc::new(FileEventStore::open(&FileConfig::folder(&context)?)?) as _) })
+        Box::pin(async move {
+            Ok(Arc::new(FileEventStore::open_as(&FileConfig::folder(&context)?, context.resumes_import)?) as _)
+        })
     }),
     model: Some(|context: OpenContext| -> OpenFuture<dyn ModelStore> {
         Box::pin(async move { Ok(Arc::new(FileModelStore::open(&FileConfig::folder(&context)?)?) as _) })

@@ -124,13 +124,19 @@ impl Shared {
 impl SqliteEventStore {
     /// Opens the log at `path`, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
+        SqliteEventStore::open_as(path, false)
+    }
+
+    /// As [`OpenContext::resumes_import`](snaphook_driver::OpenContext::resumes_import) says.
+    pub fn open_as(path: &Path, resumes_import: bool) -> Result<Self> {
         let lock = lock(path)?;
         let mut writer = Writer::open(path, &FORMAT)?;
         writer.with(add_expiry).map_err(fault("open"))?;
-        writer
-            .with(|connection| Ok(transfer::check_whole(connection)))
-            .map_err(fault("open"))?
-            .map_err(|error| error.with("path", path.display()))?;
+        let is_whole = writer.with(|connection| Ok(transfer::check_whole(connection))).map_err(fault("open"))?;
+        let is_part = is_whole.is_err();
+        if !resumes_import {
+            is_whole.map_err(|error| error.with("path", path.display()))?;
+        }
         let identity = writer.with(identity).map_err(fault("open"))?;
         let (head, names) = (writer.head(), Arc::clone(writer.names()));
         let shared = Arc::new(Shared {
@@ -142,6 +148,9 @@ impl SqliteEventStore {
             scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         });
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
+        if is_part {
+            groups.set_aside();
+        }
         Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
     }
 }
@@ -382,6 +391,12 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn finish_import(&self) -> Result<()> {
+        let is_part = self.shared.writing("finish_import", |writer| {
+            writer.with(|connection| Ok(transfer::check_whole(connection).is_err())).map_err(fault("finish_import"))
+        })?;
+        if !is_part {
+            return Ok(());
+        }
         self.groups.reload()?;
         self.shared
             .writing("finish_import", |writer| writer.with(transfer::finish_import).map_err(fault("finish_import")))

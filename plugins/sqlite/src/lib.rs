@@ -35,7 +35,9 @@ pub const DRIVER: Driver = Driver {
     connection: &[],
     secure: None,
     event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
-        Box::pin(async move { Ok(Arc::new(SqliteEventStore::open(&SqliteConfig::path(&context)?)?) as _) })
+        Box::pin(async move {
+            Ok(Arc::new(SqliteEventStore::open_as(&SqliteConfig::path(&context)?, context.resumes_import)?) as _)
+        })
     }),
     model: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ModelStore> {
         Box::pin(async move { Ok(Arc::new(SqliteModelStore::open(&SqliteConfig::path(&context)?)?) as _) })

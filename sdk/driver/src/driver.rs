@@ -148,12 +148,15 @@ pub struct OpenContext {
     /// The node that opens the store: constant over its life, and different for each node that shares a store; empty where
     /// it shares none.
     pub node: String,
+    /// Whether an import into the event store may go on that was interrupted. Without it a store that holds part of a log
+    /// refuses to open.
+    pub resumes_import: bool,
 }
 
 impl OpenContext {
     /// For a node that shares nothing.
     pub fn new(settings: Map<String, Value>, directory: impl Into<PathBuf>) -> OpenContext {
-        OpenContext { settings, directory: directory.into(), node: String::new() }
+        OpenContext { settings, directory: directory.into(), node: String::new(), resumes_import: false }
     }
 
     /// The settings as the driver's own type. Give that type `#[serde(deny_unknown_fields)]`, so that a key which

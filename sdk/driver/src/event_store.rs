@@ -344,7 +344,9 @@ pub trait EventStore: Send + Sync {
     /// Puts records into a log, in the order of an export ([`LogRecord`]), over as many calls as the caller likes.
     /// Durable when it returns. `ErrorKind::Conflict` if the log held anything before the first call. Positions, times
     /// and holders are kept; the log keeps its own identity. Until [`EventStore::finish_import`] nothing but the
-    /// methods of export and import is called, and a store that is opened again then refuses to: part of a log is no log.
+    /// methods of export and import is called, and a store that is opened again then refuses to: part of a log is no log. With
+    /// [`OpenContext::resumes_import`](crate::OpenContext::resumes_import) it opens, and the import goes on: with the events after
+    /// those that an export shows, then with all other records again.
     async fn import(&self, records: &[LogRecord]) -> Result<()>;
 
     /// Ends an import: from here on the log is like any other. No effect if there was none.

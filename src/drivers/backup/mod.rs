@@ -1,11 +1,13 @@
 //! Backups: everything that nothing else can give back, in one file that does not depend on the drivers.
 //!
-//! [`export`] reads the stores while a server works on them, [`archive`] is the file, [`restore`] fills empty stores. The
+//! [`export`] reads the stores while a server works on them, [`archive`] is the file, [`restore`] fills empty stores,
+//! [`transfer`] does it without a file. The
 //! model store is not part of it (the log gives it back), nor is the private key of the secrets, which stay encrypted.
 
 mod archive;
 mod export;
 mod restore;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use snaphook_driver::{DriverError, ErrorRecord, LogRecord};
 pub use archive::{Damage, Header, Scanner, verify};
 pub use export::{Piece, export, export_stored};
 pub use restore::{Restored, restore};
+pub use transfer::{ComparedModel, Transfer, Transferred};
 
 /// How many records of each kind there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +86,10 @@ pub enum BackupError {
     Memory,
     /// What the restored stores hold is not what the file says.
     Different(String),
-    /// The stores are not as a restore needs them.
+    /// The stores are not as a restore or a copy needs them.
     Refused(String),
+    /// The log that records were to go into holds data.
+    NotEmpty(DriverError),
 }
 
 impl fmt::Display for BackupError {
@@ -95,6 +100,9 @@ impl fmt::Display for BackupError {
             BackupError::File(error) => write!(f, "the file cannot be read or written: {error}"),
             BackupError::Unread => f.write_str("nobody reads the backup any more"),
             BackupError::Memory => f.write_str("requests held all of `server.limits.memory` for a minute"),
+            BackupError::NotEmpty(error) => {
+                write!(f, "{error}; records go into empty stores only: move the data away, or name other places")
+            }
             BackupError::Different(message) | BackupError::Refused(message) => f.write_str(message),
         }
     }

@@ -71,7 +71,7 @@ async fn fill(
     mut progress: impl FnMut(&'static str, u64),
 ) -> Result<Restored, BackupError> {
     check_empty(stores).await?;
-    let mut target = Target { stores, batch: Vec::new(), bytes: 0 };
+    let mut target = Target::new(stores);
     // The blocks come from a file, which needs no runtime; the stores do.
     let mut records = archive::Records::open(file)?;
     while let Some(record) = records.next()? {
@@ -129,14 +129,31 @@ async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
 }
 
 /// Where records go: those of the log many at a time.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     stores: &'a BareStores,
     batch: Vec<LogRecord>,
     bytes: usize,
 }
 
-impl Target<'_> {
-    async fn take(&mut self, record: Record) -> Result<(), BackupError> {
+impl<'a> Target<'a> {
+    pub(super) fn new(stores: &'a BareStores) -> Self {
+        Target { stores, batch: Vec::new(), bytes: 0 }
+    }
+
+    pub(super) async fn has_error(&self, id: &str) -> Result<bool, BackupError> {
+        if !self.stores.error.capabilities().readable {
+            return Ok(false);
+        }
+        let found = self.stores.error.get(id).await;
+        found.map(|found| found.is_some()).map_err(|error| BackupError::Store("error", error))
+    }
+
+    pub(super) async fn has_secret(&self, name: &str, bytes: &[u8]) -> Result<bool, BackupError> {
+        let found = self.stores.secure.get(name).await.map_err(|error| BackupError::Store("secure", error))?;
+        Ok(found.is_some_and(|found| found.bytes == bytes))
+    }
+
+    pub(super) async fn take(&mut self, record: Record) -> Result<(), BackupError> {
         match record {
             Record::Log(record) => {
                 self.bytes += match &record {
@@ -153,8 +170,8 @@ impl Target<'_> {
             Record::Error(record) => {
                 self.flush().await?;
                 if !self.stores.error.capabilities().readable {
-                    let message = "the backup has recorded errors, and the error storage that the configuration names only \
-                                   forwards them; name one that keeps them, such as driver `sqlite`";
+                    let message = "there are recorded errors, and the error storage that they are to go to only forwards them; \
+                                   name one that keeps them, such as driver `sqlite`";
                     return Err(BackupError::Refused(message.to_owned()));
                 }
                 self.stores.error.record(&record).await.map_err(|error| BackupError::Store("error", error))
@@ -167,16 +184,14 @@ impl Target<'_> {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), BackupError> {
+    pub(super) async fn flush(&mut self) -> Result<(), BackupError> {
         if self.batch.is_empty() {
             return Ok(());
         }
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         self.stores.event.import(&batch).await.map_err(|error| match error.kind() {
-            ErrorKind::Conflict => BackupError::Refused(format!(
-                "{error}; a backup is restored into empty stores only: move the data away, or name other places"
-            )),
+            ErrorKind::Conflict => BackupError::NotEmpty(error),
             _ => BackupError::Store("event", error),
         })
     }

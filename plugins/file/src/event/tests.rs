@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 
 fn open(folder: &Path) -> Result<FileEventStore> {
-    FileEventStore::open_with(folder, 2000)
+    FileEventStore::open_with(folder, 2000, false)
 }
 
 async fn positions(store: &FileEventStore, filter: EventFilter) -> Vec<Position> {

@@ -173,8 +173,8 @@ pub(super) fn check_whole(folder: &Path) -> Result<()> {
     Err(DriverError::new(
         ErrorKind::Config,
         "open",
-        "the folder holds part of a log: a restore was interrupted; remove the files of this store and of the others that \
-         the configuration names, and restore again",
+        "the folder holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
+         of this store and of the others that the configuration names, and restore again",
     )
     .with("path", folder.display()))
 }

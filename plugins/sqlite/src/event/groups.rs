@@ -114,12 +114,15 @@ impl Groups {
         self.writing("import", |file| transfer::put_groups(file, records))
     }
 
+    /// While an import goes on the groups are in the file only.
+    pub(super) fn set_aside(&self) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Takes the groups from the file again.
     pub(super) fn reload(&self) -> Result<()> {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        if groups.is_empty()
-            && let Some(file) = &*locked(&self.file)
-        {
+        if let Some(file) = &*locked(&self.file) {
             *groups = load(&file.connection, &self.shared)?;
         }
         Ok(())

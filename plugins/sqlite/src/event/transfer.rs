@@ -203,7 +203,8 @@ pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Resu
         LogRecord::Claim { key, holder } => {
             connection
                 .prepare_cached(
-                    "INSERT INTO claims(key, model, instance, position, expires, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT OR REPLACE INTO claims(key, model, instance, position, expires, value)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
                 .execute(params![
                     key,
@@ -229,6 +230,11 @@ pub(super) fn put_groups(connection: &Connection, records: &[LogRecord]) -> rusq
             LogRecord::Group { group, cursor } => {
                 let filter = serde_json::to_string(&group.filter)
                     .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                // What an interrupted import brought of it.
+                transaction
+                    .prepare_cached("DELETE FROM pending WHERE number = (SELECT number FROM groups WHERE name = ?1)")?
+                    .execute([&group.name])?;
+                transaction.prepare_cached("DELETE FROM groups WHERE name = ?1")?.execute([&group.name])?;
                 transaction
                     .prepare_cached("INSERT INTO groups(name, filter, cursor) VALUES (?1, ?2, ?3)")?
                     .execute(params![group.name, filter, *cursor as i64])?;
@@ -285,7 +291,7 @@ pub(super) fn check_whole(connection: &Connection) -> Result<()> {
     Err(DriverError::new(
         ErrorKind::Config,
         "open",
-        "the file holds part of a log: a restore was interrupted; remove the files of this store and of the others that \
-         the configuration names, and restore again",
+        "the file holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
+         of this store and of the others that the configuration names, and restore again",
     ))
 }

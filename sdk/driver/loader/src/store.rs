@@ -38,6 +38,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         settings_json: Value::Object(context.settings).to_string(),
         directory: directory.to_owned(),
         node: context.node,
+        resumes_import: context.resumes_import,
     };
     let time = plugin.deadlines.whole;
     let outcome = start(plugin, Target::Open, request.encode_to_vec(), time, None)?.outcome().await;

@@ -132,7 +132,12 @@ impl Stores {
             Ok(_) => return Err(refuse("the settings are no object".to_owned())),
             Err(fault) => return Err(refuse(format!("the settings are no JSON: {fault}"))),
         };
-        let context = OpenContext { settings, directory: request.directory.into(), node: request.node };
+        let context = OpenContext {
+            settings,
+            directory: request.directory.into(),
+            node: request.node,
+            resumes_import: request.resumes_import,
+        };
         Ok((driver, store, context))
     }
 

@@ -83,6 +83,9 @@ pub struct OpenRequest {
     /// The node that opens the store: constant over its life, different for each node.
     #[prost(string, tag = "5")]
     pub node: ::prost::alloc::string::String,
+    /// Whether an import into the event store may go on that was interrupted.
+    #[prost(bool, tag = "6")]
+    pub resumes_import: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenResponse {

@@ -91,6 +91,7 @@ macro_rules! event_cases {
             export::a_copy_is_of_one_moment,
             export::only_an_empty_log_takes_a_copy,
             export::part_of_a_log_does_not_open,
+            export::an_interrupted_import_goes_on,
             bounds::scans_are_bounded,
             bounds::streams_are_read_backwards,
             groups::streams_are_delivered_in_order,

@@ -26,6 +26,16 @@ async fn records(store: &dyn EventStore) -> Vec<LogRecord> {
     }
 }
 
+/// Without the times of delayed events, which are kept to about a second.
+fn undelayed(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
+    for record in &mut records {
+        if let LogRecord::Pending { events, .. } = record {
+            events.iter_mut().for_each(|event| event.due = 0);
+        }
+    }
+    records
+}
+
 /// Imports them a few at a time.
 async fn import(store: &dyn EventStore, records: &[LogRecord]) {
     for part in records.chunks(7) {
@@ -227,5 +237,33 @@ pub async fn part_of_a_log_does_not_open(subject: &Subject) {
     // The one that it came from is as it was.
     let page = store.read(&EventQuery { after: 0, limit: 100, filter: EventFilter::default() }, None).await.unwrap();
     assert_eq!(page.events.len(), 10);
+    store.close().await.unwrap();
+}
+
+pub async fn an_interrupted_import_goes_on(subject: &Subject) {
+    let store = subject.event().await;
+    if !store.capabilities().durable {
+        return subject.skip(NOT_DURABLE);
+    }
+    fill(&*store).await;
+    let copied = records(&*store).await;
+    // Among the events, the claims, the blobs and the groups.
+    for cut in [1, 30, 50, copied.len() - 4, copied.len() - 1, copied.len()] {
+        let other = subject.another();
+        let part = other.event().await;
+        part.import(&copied[..cut]).await.unwrap();
+        part.close().await.unwrap();
+        drop(part);
+        let part = other.resumed_event().await;
+        let head = part.export().await.unwrap().head();
+        let is_left = |record: &&LogRecord| !matches!(record, LogRecord::Event(event) if event.position <= head);
+        let left: Vec<_> = copied.iter().filter(is_left).cloned().collect();
+        import(&*part, &left).await;
+        part.close().await.unwrap();
+        drop(part);
+        let whole = other.event().await;
+        assert_eq!(undelayed(records(&*whole).await), undelayed(copied.clone()), "after {cut} records");
+        whole.close().await.unwrap();
+    }
     store.close().await.unwrap();
 }

@@ -71,12 +71,25 @@ impl Subject {
         }
     }
 
+    fn context(&self) -> OpenContext {
+        OpenContext::new(self.settings.clone(), self.folder())
+    }
+
     async fn open(&self, store: Store) -> Result<Opened> {
-        self.opener.open(store, OpenContext::new(self.settings.clone(), self.folder())).await
+        self.opener.open(store, self.context()).await
     }
 
     pub async fn event(&self) -> Arc<dyn EventStore> {
         self.try_event().await.unwrap()
+    }
+
+    /// An event store whose import was interrupted.
+    pub async fn resumed_event(&self) -> Arc<dyn EventStore> {
+        let context = OpenContext { resumes_import: true, ..self.context() };
+        match self.opener.open(Store::Event, context).await.unwrap() {
+            Opened::Event(store) => store,
+            other => panic!("{} storage was opened instead of event storage", other.store()),
+        }
     }
 
     /// For a store that may refuse to open.

@@ -1,0 +1,111 @@
+//! `snaphook copy`: everything from the stores of one configuration to those of another.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
+use super::rebuild::{show, warn_of};
+use crate::config::{Config, Purpose};
+use crate::drivers;
+use crate::drivers::backup::{BackupError, ComparedModel, Transfer};
+use crate::engine::replay::{self, Progress};
+
+/// Steps of a progress bar.
+const STEPS: f64 = 1000.0;
+
+/// Change the storage: copy everything to the empty stores of another configuration
+///
+/// The log, recorded errors and secrets (encrypted) are copied; the models are made there from the log. Then both sides are
+/// compared, and a report says what there is. No server may run on the stores. If this is interrupted, run it again: it goes on
+/// where it stopped. The log keeps its positions, but is another one: positions that clients kept are refused.
+///
+/// Example: snaphook copy --to postgres.toml
+#[derive(Args, Debug)]
+pub(super) struct Copy {
+    /// The configuration whose stores are filled
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+impl Copy {
+    pub(super) async fn run(self, global: &Global) -> Result<()> {
+        let from = global.stores_config()?;
+        let to = Config::load_with(Some(&self.to), Purpose::Stores, drivers::check)?;
+        let transfer = Transfer::open(&from, &to).await.map_err(failure)?;
+        let copied = copy(&transfer).await;
+        transfer.close().await;
+        let report = copied?;
+        report.print(&to)
+    }
+}
+
+struct Report {
+    transferred: drivers::backup::Transferred,
+    models: Vec<ComparedModel>,
+}
+
+async fn copy(transfer: &Transfer) -> Result<Report> {
+    let bar = output::progress_bar("copy");
+    bar.set_length(STEPS as u64);
+    let transferred = transfer
+        .copy(|word, part| {
+            bar.set_message(word);
+            bar.set_position((part * STEPS) as u64);
+        })
+        .await;
+    bar.finish_and_clear();
+    let transferred = transferred.map_err(failure)?;
+
+    let ((from_events, from_models), (to_events, to_models)) = (transfer.from(), transfer.to());
+    // What the last stop of the server may have left to do.
+    replay::run(from_events, from_models, &Progress::default()).await.map_err(unapplied)?;
+    let progress = Arc::new(Progress::default());
+    let bar = show(&progress, "models");
+    let replayed = replay::run(to_events, to_models, &progress).await;
+    bar.finish().await;
+    warn_of(&replayed.map_err(unapplied)?.stuck);
+
+    let bar = output::progress_bar("compare");
+    let models = transfer
+        .compare_models(|model, instances| {
+            bar.set_message(format!("`{model}`, {instances} instances"));
+            bar.tick();
+        })
+        .await;
+    bar.finish_and_clear();
+    Ok(Report { transferred, models: models.map_err(failure)? })
+}
+
+impl Report {
+    fn print(self, to: &Config) -> Result<()> {
+        let Report { transferred, models } = self;
+        if transferred.resumed > 0 {
+            output::line(format!("an earlier copy had reached position {}", transferred.resumed))?;
+        }
+        output::line(format!("{}; up to position {}", transferred.counts, transferred.head))?;
+        let rows: Vec<_> = models
+            .into_iter()
+            .map(|ComparedModel { model, version, instances }| vec![model, version.to_string(), instances.to_string()])
+            .collect();
+        if !rows.is_empty() {
+            output::table(&["model", "version", "instances"], &rows)?;
+        }
+        output::line(format!("the stores of {} hold the same", to.name()))?;
+        if transferred.counts.secrets > 0 {
+            output::warn("the private key of the secrets is not copied; the new configuration needs the same one");
+        }
+        Ok(())
+    }
+}
+
+fn failure(error: BackupError) -> Failure {
+    Failure::new(error.to_string())
+}
+
+fn unapplied(error: crate::engine::Error) -> Failure {
+    Failure::new(format!("the models cannot be made from the log: {error}; run this again"))
+}

@@ -1,0 +1,289 @@
+//! From the stores of one configuration to those of another: the log, the recorded errors and the secrets, compared at the end.
+//!
+//! The copy of the log is one import. If it is interrupted, the log that it goes to is marked as part of one, and the next try
+//! goes on behind the last event that is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use snaphook_driver::{
+    Budget, ErrorQuery, Event, EventStore, InstanceQuery, LogExport, LogRecord, ModelShape, ModelStore, Position,
+    Result as DriverResult,
+};
+
+use super::archive::PROGRESS_MAX;
+use super::export::{Digest, Sink, Sources, copy};
+use super::restore::Target;
+use super::{BackupError, Counts, Record};
+use crate::config::Config;
+use crate::drivers::OpenError;
+use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
+
+/// Instances that are compared at once.
+const PAGE: u32 = 500;
+
+/// The stores of a copy, open: those that it reads and those that it fills.
+pub struct Transfer {
+    from: BareStores,
+    to: BareStores,
+}
+
+/// What was copied.
+#[derive(Clone, Debug)]
+pub struct Transferred {
+    pub counts: Counts,
+    /// Events that an earlier try had copied.
+    pub resumed: u64,
+    /// Position of the last event.
+    pub head: Position,
+}
+
+/// A model of which both model stores hold the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComparedModel {
+    pub model: String,
+    pub version: u64,
+    pub instances: u64,
+}
+
+impl Transfer {
+    /// Opens both. A server that has one of them open keeps this from happening.
+    pub async fn open(from: &Config, to: &Config) -> Result<Transfer, BackupError> {
+        let refused = |config: &Config| {
+            let name = config.name();
+            move |error: OpenError| BackupError::Refused(format!("the stores of {name}: {error}"))
+        };
+        let source = BareStores::open(from, Sealed::Stored).await.map_err(refused(from))?;
+        let target = async {
+            // What settings refer to may not be there yet.
+            let mut sealed = HashMap::new();
+            for name in secrets_of_settings(to).map_err(refused(to))? {
+                let found = source.secure.get(&name).await.map_err(|error| BackupError::Store("secure", error))?;
+                sealed.extend(found.map(|found| (name, found.bytes)));
+            }
+            BareStores::open_to_fill(to, Sealed::InBackup(sealed)).await.map_err(refused(to))
+        };
+        match target.await {
+            Ok(target) => Ok(Transfer { from: source, to: target }),
+            Err(error) => {
+                source.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub async fn close(&self) {
+        self.to.close().await;
+        self.from.close().await;
+    }
+
+    /// The stores that are read.
+    pub fn from(&self) -> (&Arc<dyn EventStore>, &Arc<dyn ModelStore>) {
+        (&self.from.event, &self.from.model)
+    }
+
+    /// The stores that are filled.
+    pub fn to(&self) -> (&Arc<dyn EventStore>, &Arc<dyn ModelStore>) {
+        (&self.to.event, &self.to.model)
+    }
+
+    /// Copies what the model stores do not hold, and compares it. `progress` gets a word and how much of it is done, from 0 to 1.
+    pub async fn copy(&self, mut progress: impl FnMut(&'static str, f64) + Send) -> Result<Transferred, BackupError> {
+        let failed = |error| BackupError::Store("event", error);
+        let there = self.to.event.export().await.map_err(failed)?;
+        let resumed = there.head();
+        self.check_target(resumed, there).await?;
+        let mut fill = Fill {
+            target: Target::new(&self.to),
+            digest: Digest::default(),
+            there: resumed,
+            is_whole: false,
+            progress: &mut progress,
+        };
+        let log = self.from.event.export().await.map_err(failed)?;
+        let head = log.head();
+        copy(log, &sources(&self.from), &mut fill).await?;
+        fill.flush().await?;
+        let expected = fill.digest.end();
+
+        progress("compare", 0.0);
+        let mut found = Compare { digest: Digest::default(), progress: &mut progress };
+        copy(self.to.event.export().await.map_err(failed)?, &sources(&self.to), &mut found).await?;
+        let found = found.digest.end();
+        if found != expected {
+            return Err(BackupError::Different(format!(
+                "the stores do not hold the same: {} instead of {}; do not use those that were filled",
+                found.counts, expected.counts
+            )));
+        }
+        self.to.event.finish_import().await.map_err(failed)?;
+        Ok(Transferred { counts: expected.counts, resumed: resumed.min(head), head })
+    }
+
+    /// Compares the model stores, which are both at the end of their logs.
+    pub async fn compare_models(&self, mut progress: impl FnMut(&str, u64)) -> Result<Vec<ComparedModel>, BackupError> {
+        let failed = |error| BackupError::Store("model", error);
+        let (from, to) = (&*self.from.model, &*self.to.model);
+        let (expected, found) = (shapes(from).await.map_err(failed)?, shapes(to).await.map_err(failed)?);
+        let ids = |shapes: &[ModelShape]| shapes.iter().map(|shape| shape.model.clone()).collect::<Vec<_>>().join(", ");
+        if expected != found {
+            let (expected, found) = (ids(&expected), ids(&found));
+            return Err(BackupError::Different(format!(
+                "the model stores differ in their models: {found} instead of {expected}"
+            )));
+        }
+        let mut compared = Vec::new();
+        for shape in expected {
+            let mut instances = 0;
+            let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+            loop {
+                let budget = Budget::unlimited();
+                let (expected, found) =
+                    (from.query(&shape.model, &query, &budget), to.query(&shape.model, &query, &budget));
+                let (expected, found) = (expected.await.map_err(failed)?, found.await.map_err(failed)?);
+                if expected.items != found.items {
+                    let differs = expected.items.iter().zip(&found.items).find(|(left, right)| left != right);
+                    let at = differs.map_or_else(String::new, |(left, _)| format!(", at `{}`", left.id));
+                    let model = &shape.model;
+                    return Err(BackupError::Different(format!(
+                        "the model stores differ in the instances of `{model}`{at}"
+                    )));
+                }
+                instances += expected.items.len() as u64;
+                progress(&shape.model, instances);
+                match expected.next {
+                    Some(next) => query.cursor = Some(next),
+                    None => break,
+                }
+            }
+            compared.push(ComparedModel { model: shape.model, version: shape.version, instances });
+        }
+        Ok(compared)
+    }
+
+    /// Only empty stores are filled, and those that an earlier try began to fill.
+    async fn check_target(&self, resumed: Position, mut there: Box<dyn LogExport>) -> Result<(), BackupError> {
+        let failed = |error| BackupError::Store("event", error);
+        if !self.to.event.capabilities().durable {
+            let message = "the event storage to copy to keeps nothing when this command ends; name another driver";
+            return Err(BackupError::Refused(message.to_owned()));
+        }
+        if resumed > 0 {
+            let mut from = self.from.event.export().await.map_err(failed)?;
+            let first = |records: Vec<LogRecord>| records.into_iter().find_map(event);
+            let (expected, found) = (from.next().await.map_err(failed)?, there.next().await.map_err(failed)?);
+            if first(expected) == first(found) {
+                return Ok(());
+            }
+            let message = "the event storage to copy to holds another log; name an empty place";
+            return Err(BackupError::Refused(message.to_owned()));
+        }
+        let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
+        let mut full = Vec::new();
+        if self.to.model.checkpoint().await.map_err(|error| BackupError::Store("model", error))? > 0 {
+            full.push("model");
+        }
+        if self.to.error.capabilities().readable
+            && !self.to.error.list(&query).await.map_err(|error| BackupError::Store("error", error))?.records.is_empty()
+        {
+            full.push("error");
+        }
+        if !self.to.secure.list("").await.map_err(|error| BackupError::Store("secure", error))?.is_empty() {
+            full.push("secure");
+        }
+        if full.is_empty() {
+            return Ok(());
+        }
+        let full = full.join(" and the ");
+        Err(BackupError::Refused(format!("the {full} storage to copy to holds data; name an empty place")))
+    }
+}
+
+fn event(record: LogRecord) -> Option<Event> {
+    match record {
+        LogRecord::Event(event) => Some(event),
+        _ => None,
+    }
+}
+
+async fn shapes(store: &dyn ModelStore) -> DriverResult<Vec<ModelShape>> {
+    let mut shapes = store.definitions().await?;
+    shapes.sort_by(|left, right| left.model.cmp(&right.model));
+    Ok(shapes)
+}
+
+fn sources(stores: &BareStores) -> Sources {
+    Sources { error: stores.error.clone(), secure: stores.secure.clone() }
+}
+
+/// Fills the stores with what is not there yet.
+struct Fill<'a, P> {
+    target: Target<'a>,
+    digest: Digest,
+    /// Position up to which events are there.
+    there: Position,
+    /// The import was finished by an earlier try.
+    is_whole: bool,
+    progress: &'a mut P,
+}
+
+impl<P: FnMut(&'static str, f64) + Send> Fill<'_, P> {
+    async fn put(&mut self, record: Record) -> Result<(), BackupError> {
+        match &record {
+            Record::Log(LogRecord::Event(event)) if event.position <= self.there => return Ok(()),
+            Record::Log(_) if self.is_whole => return Ok(()),
+            Record::Log(_) => {}
+            Record::Error(error) => {
+                self.flush().await?;
+                if self.target.has_error(&error.id).await? {
+                    return Ok(());
+                }
+            }
+            Record::Secret { name, bytes } => {
+                self.flush().await?;
+                if self.target.has_secret(name, bytes).await? {
+                    return Ok(());
+                }
+            }
+        }
+        let put = self.target.take(record).await;
+        self.unless_whole(put)
+    }
+
+    async fn flush(&mut self) -> Result<(), BackupError> {
+        let flushed = self.target.flush().await;
+        self.unless_whole(flushed)
+    }
+
+    /// A log that has its events and takes no more of the rest was finished; the comparison says whether it is the same.
+    fn unless_whole(&mut self, put: Result<(), BackupError>) -> Result<(), BackupError> {
+        match put {
+            Err(BackupError::NotEmpty(_)) if self.there > 0 => {
+                self.is_whole = true;
+                Ok(())
+            }
+            put => put,
+        }
+    }
+}
+
+impl<P: FnMut(&'static str, f64) + Send> Sink for Fill<'_, P> {
+    async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError> {
+        (self.progress)("copy", f64::from(progress) / f64::from(PROGRESS_MAX));
+        self.digest.take(record.clone(), progress).await?;
+        self.put(record).await
+    }
+}
+
+/// Reads the filled stores back.
+struct Compare<'a, P> {
+    digest: Digest,
+    progress: &'a mut P,
+}
+
+impl<P: FnMut(&'static str, f64) + Send> Sink for Compare<'_, P> {
+    async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError> {
+        (self.progress)("compare", f64::from(progress) / f64::from(PROGRESS_MAX));
+        self.digest.take(record, progress).await
+    }
+}
