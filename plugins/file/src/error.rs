@@ -89,7 +89,7 @@ impl FileErrorStore {
         if marker::read(folder, STORE)?.is_none() {
             marker::write(folder, STORE, None)?;
         }
-        clear(folder).map_err(unusable(folder))?;
+        clear(folder, |name| name == marker::FILE || name.ends_with(SUFFIX)).map_err(unusable(folder))?;
         let mut index = BTreeMap::new();
         for name in names_in(folder).map_err(unusable(folder))?.iter().filter(|name| name.ends_with(SUFFIX)) {
             let path = folder.join(name);

@@ -247,7 +247,8 @@ impl FileEventStore {
             None => marker::write(folder, STORE, Some(new_log_identity()))?,
         };
         let identity = marker.identity.unwrap_or_default();
-        clear(folder).map_err(unusable(folder))?;
+        let files = [marker::FILE, progress::FILE, transfer::IMPORTING, writer::PROBE];
+        clear(folder, |name| files.contains(&name)).map_err(unusable(folder))?;
         if !resumes_import {
             transfer::check_whole(folder)?;
         }

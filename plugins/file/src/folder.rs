@@ -44,9 +44,9 @@ pub(crate) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes what a crash left half written in a folder.
-pub(crate) fn clear(folder: &Path) -> io::Result<()> {
-    for name in names_in(folder)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
+/// Removes what a crash left half written of the files whose names `is_ours` knows. Others may keep theirs in the folder.
+pub(crate) fn clear(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<()> {
+    for name in names_in(folder)?.into_iter().filter(|name| name.strip_suffix(TEMPORARY).is_some_and(&is_ours)) {
         remove_if_there(&folder.join(name))?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result, json};
 use crate::fault::{fault, unusable, unwritable};
 use crate::folder::write_durably;
 
-const FILE: &str = "store.json";
+pub(crate) const FILE: &str = "store.json";
 
 /// Raised when the files of a store change.
 const FORMAT: u32 = 1;

@@ -6,19 +6,20 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use snaphook_driver::files::FileLock;
 use snaphook_driver::limits::is_secret_name;
 use snaphook_driver::{Capabilities, DriverError, ErrorKind, Result, Sealed, SecureStore};
 
+use crate::fault::closed;
+use crate::folder::{LOCK, TEMPORARY, clear};
 use crate::names::{from_old_stem, from_stem, stem};
+use crate::task::locked;
 
 /// End of the names of files that hold secrets.
 const SUFFIX: &str = ".sealed";
-
-/// End of the names of files that are being written.
-const TEMPORARY: &str = ".new";
 
 /// Bytes of version at the head of a file.
 const HEAD: usize = 8;
@@ -30,8 +31,8 @@ pub struct FileSecureStore {
 
 struct Folder {
     path: PathBuf,
-    /// Held by `put` and `delete`, so that a version is checked and written in one step.
-    writing: Mutex<()>,
+    /// Held by `put` and `delete`, so that a version is checked and written in one step; `None` once closed.
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl FileSecureStore {
@@ -42,19 +43,17 @@ impl FileSecureStore {
                 DriverError::new(ErrorKind::Config, "open", message).with("path", path.display()).because(error)
             }
         };
-        fs::create_dir_all(path).map_err(told("the folder cannot be made"))?;
+        let lock = FileLock::take(&path.join(LOCK), path)?;
         private_folder(path).map_err(told("the folder cannot be made private"))?;
         // What a crash left half written was never answered.
+        clear(path, |name| from_stem(name).is_some()).map_err(told("the folder cannot be written"))?;
         let mut old = Vec::new();
         for entry in fs::read_dir(path).map_err(told("the folder cannot be read"))?.flatten() {
             let file = entry.file_name();
             let Some(file) = file.to_str() else { continue };
-            if file.ends_with(TEMPORARY) {
-                fs::remove_file(entry.path()).map_err(told("the folder cannot be written"))?;
-            }
             old.extend(file.strip_suffix(SUFFIX).and_then(from_old_stem).map(|name| (entry.path(), name)));
         }
-        let folder = Folder { path: path.to_owned(), writing: Mutex::new(()) };
+        let folder = Folder { path: path.to_owned(), lock: Mutex::new(Some(lock)) };
         for (file, name) in old {
             fs::rename(file, folder.place(&name)).map_err(told("the file of a secret cannot be renamed"))?;
         }
@@ -91,7 +90,11 @@ impl SecureStore for FileSecureStore {
     }
 
     async fn close(&self) -> Result<()> {
-        Ok(())
+        self.with("close", |folder| {
+            locked(&folder.lock).take();
+            Ok(())
+        })
+        .await
     }
 
     async fn get(&self, name: &str) -> Result<Option<Sealed>> {
@@ -102,7 +105,7 @@ impl SecureStore for FileSecureStore {
     async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64> {
         let (name, bytes) = (checked("put", name)?, bytes.to_owned());
         self.with("put", move |folder| {
-            let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = folder.writing("put")?;
             let found = folder.read("put", &name)?.map_or(0, |sealed| sealed.version);
             if let Some(expected) = expected.filter(|expected| *expected != found) {
                 return Err(DriverError::new(
@@ -121,7 +124,7 @@ impl SecureStore for FileSecureStore {
     async fn delete(&self, name: &str) -> Result<bool> {
         let name = checked("delete", name)?;
         self.with("delete", move |folder| {
-            let _writing = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = folder.writing("delete")?;
             match fs::remove_file(folder.place(&name)) {
                 Ok(()) => {
                     folder.sync().map_err(|error| folder.fault("delete", error))?;
@@ -154,6 +157,10 @@ impl SecureStore for FileSecureStore {
 impl Folder {
     fn place(&self, name: &str) -> PathBuf {
         self.path.join(format!("{}{SUFFIX}", stem(name)))
+    }
+
+    fn writing(&self, operation: &'static str) -> Result<MutexGuard<'_, Option<FileLock>>> {
+        Some(locked(&self.lock)).filter(|lock| lock.is_some()).ok_or_else(|| closed(operation))
     }
 
     fn read(&self, operation: &'static str, name: &str) -> Result<Option<Sealed>> {

@@ -412,10 +412,10 @@ impl Log {
             let Appended { position, time, .. } = row.appended;
             self.push(Event { position, time, ..row.append.event.clone() });
         }
-        for (key, holder) in &judged.claims {
+        for (key, holder) in judged.claims() {
             match holder {
-                Some(holder) => drop(self.claims.insert((*key).to_owned(), holder.to_holder())),
-                None => drop(self.claims.remove(*key)),
+                Some(holder) => drop(self.claims.insert(key.to_owned(), holder.to_holder())),
+                None => drop(self.claims.remove(key)),
             }
         }
         if let Some(time) = judged.removal {

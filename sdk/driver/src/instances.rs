@@ -5,7 +5,6 @@
 //! write between them what is about to happen.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -30,8 +29,7 @@ pub struct Instances {
 #[derive(Debug)]
 struct Model {
     shape: ModelShape,
-    /// Replaced rather than changed while a read looks at them.
-    rows: Arc<Rows>,
+    rows: Rows,
     /// The next version, if one is prepared; events are applied to it too.
     next: Option<Prepared>,
 }
@@ -95,8 +93,8 @@ impl Instances {
     }
 
     /// The instances of a model, as they are now; `None` if it is not there.
-    pub fn rows(&self, model: &str) -> Option<Arc<Rows>> {
-        self.models.get(model).map(|model| Arc::clone(&model.rows))
+    pub fn rows(&self, model: &str) -> Option<Rows> {
+        self.models.get(model).map(|model| model.rows.clone())
     }
 
     pub fn row(&self, model: &str, id: &str) -> Option<&Arc<Row>> {
@@ -106,8 +104,7 @@ impl Instances {
     /// Up to that many rows of a model whose ids are greater than one.
     pub fn rows_after(&self, model: &str, id: &str, count: usize) -> Vec<Arc<Row>> {
         let Some(model) = self.models.get(model) else { return Vec::new() };
-        let rows = model.rows.range::<str, _>((Bound::Excluded(id), Bound::Unbounded));
-        rows.take(count).map(|(_, row)| Arc::clone(row)).collect()
+        model.rows.after(id).take(count).map(|(_, row)| Arc::clone(row)).collect()
     }
 
     /// What events would do; `None` if the checkpoint is there already. See [`crate::ModelStore::apply`].
@@ -134,7 +131,7 @@ impl Instances {
     pub fn apply(&mut self, changes: Changes<'_>) {
         for (event, change) in changes.changes {
             if let Some(model) = self.models.get_mut(&event.model) {
-                change.make(event, Arc::make_mut(&mut model.rows));
+                change.make(event, &mut model.rows);
                 model.follow(event);
             }
         }
@@ -155,11 +152,10 @@ impl Instances {
             return false;
         }
         match model.next.take() {
-            Some(next) if next.is_for(new, carry) => model.rows = Arc::new(next.rows),
+            Some(next) if next.is_for(new, carry) => model.rows = next.rows,
             _ if carry.is_empty() => {}
             _ => {
-                let rows = Arc::make_mut(&mut model.rows).values_mut();
-                rows.for_each(|row| Arc::make_mut(row).carry(carry, new.version));
+                model.rows.values_mut().for_each(|row| Arc::make_mut(row).carry(carry, new.version));
             }
         }
         !carry.is_empty()
@@ -179,14 +175,14 @@ impl Instances {
 
     /// Adds a model without instances, or replaces it, whatever the checkpoint.
     pub fn put_model(&mut self, shape: ModelShape) {
-        self.models.insert(shape.model.clone(), Model { shape, rows: Arc::default(), next: None });
+        self.models.insert(shape.model.clone(), Model { shape, rows: Rows::default(), next: None });
     }
 
     /// Adds or replaces a row of a model that is there, whatever the checkpoint.
     pub fn put_row(&mut self, row: Row) {
         let Instance { id, model, .. } = row.instance();
         if let Some(model) = self.models.get_mut(model) {
-            Arc::make_mut(&mut model.rows).insert(id.as_str().into(), Arc::new(row));
+            model.rows.insert(id.as_str().into(), Arc::new(row));
         }
     }
 
@@ -202,7 +198,7 @@ impl Instances {
         let ticket = self.tickets;
         let model = self.models.get_mut(&new.model)?;
         let (shape, carry) = (new.clone(), carry.clone());
-        model.next = Some(Prepared { ticket, shape, carry, rows: Rows::new(), complete: false });
+        model.next = Some(Prepared { ticket, shape, carry, rows: Rows::default(), complete: false });
         Some(ticket)
     }
 
@@ -210,7 +206,7 @@ impl Instances {
     fn prepare_some(&mut self, model: &str, ticket: u64, after: &str) -> Option<Arc<str>> {
         let model = self.models.get_mut(model)?;
         let next = model.next.as_mut().filter(|next| next.ticket == ticket)?;
-        let rows = model.rows.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).take(ROWS_AT_ONCE);
+        let rows = model.rows.after(after).take(ROWS_AT_ONCE);
         let mut last = None;
         for (id, row) in rows {
             let mut row = Arc::clone(row);

@@ -28,6 +28,7 @@ mod model_store;
 mod number;
 mod rows;
 mod secure_store;
+mod shared_map;
 pub mod time;
 pub mod wire;
 
@@ -54,6 +55,7 @@ pub use model_store::{
 };
 pub use rows::{Row, Rows, count_rows, query_rows};
 pub use secure_store::{Sealed, SecureStore};
+pub use shared_map::SharedMap;
 
 pub use limits::PAYLOAD_BYTES_MAX;
 

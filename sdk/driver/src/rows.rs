@@ -2,7 +2,6 @@
 //! their budget.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,10 +15,11 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::json::{Json, JsonError};
 use crate::model_store::{Condition, Instance, InstancePage, InstanceQuery};
+use crate::shared_map::SharedMap;
 use crate::{Exceeded, PAGE_BYTES_MAX};
 
-/// The instances of one model, by id.
-pub type Rows = BTreeMap<Arc<str>, Arc<Row>>;
+/// The instances of one model, by id. A read looks at a copy while events change them.
+pub type Rows = SharedMap<Arc<Row>>;
 
 /// One instance. Its data is kept as text and, parsed, beside it: filters and sorts look at the tree, clients get the
 /// text.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use sha2::{Digest as _, Sha256};
 use snaphook_driver::files::{make_folder, sync_folder};
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
@@ -20,25 +21,32 @@ pub(super) struct Blobs {
 impl Blobs {
     pub(super) fn open(log: &Path) -> Result<Blobs> {
         let path = log.join("blobs");
-        make_folder(&path).and_then(|()| clear(&path)).map_err(unusable(&path))?;
+        make_folder(&path).and_then(|()| clear(&path, is_digest)).map_err(unusable(&path))?;
         Ok(Blobs { path, writing: Mutex::default() })
     }
 
     pub(super) fn put(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path("put_blob", sha256)?;
         let _writing = locked(&self.writing);
-        // One that is there may be left by a write that failed at its last step.
-        let put = if path.exists() { sync_folder(&self.path) } else { write_durably(&path, bytes) };
+        // One that is there may be left by a write that failed at its last step, or be damaged.
+        let is_there = matches!(self.get("put_blob", sha256), Ok(Some(_)));
+        let put = if is_there { sync_folder(&self.path) } else { write_durably(&path, bytes) };
         put.map_err(fault("put_blob", &path))
     }
 
     pub(super) fn get(&self, operation: &'static str, sha256: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path(operation, sha256)?;
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(fault(operation, &path)(error)),
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fault(operation, &path)(error)),
+        };
+        let found = format!("{:x}", Sha256::digest(&bytes));
+        if found != sha256 {
+            let message = format!("the file is damaged: expected the SHA-256 that is its name, found {found}");
+            return Err(DriverError::new(ErrorKind::Corrupt, operation, message).with("path", path.display()));
         }
+        Ok(Some(bytes))
     }
 
     /// Digests of all blobs, sorted.

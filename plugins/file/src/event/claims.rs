@@ -1,15 +1,15 @@
 //! Who holds which key: all of it in memory, made from the lines of the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use snaphook_driver::Holder;
 use snaphook_driver::judge::REMOVALS_MAX;
 use snaphook_driver::time::Millis;
+use snaphook_driver::{Holder, SharedMap};
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Claims {
-    holders: BTreeMap<Arc<str>, Arc<Holder>>,
+    holders: SharedMap<Arc<Holder>>,
     /// Those that end, by their ends.
     expiring: BTreeSet<(Millis, Arc<str>)>,
 }
@@ -23,32 +23,31 @@ impl Claims {
         self.holders.is_empty()
     }
 
-    /// All of them, by key.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Holder>)> {
-        self.holders.iter()
+    /// All of them as they are now.
+    pub(super) fn holders(&self) -> SharedMap<Arc<Holder>> {
+        self.holders.clone()
     }
 
     /// Keys from one on, in the order of bytes.
     pub(super) fn from(&self, key: &str) -> impl Iterator<Item = &str> {
-        self.holders
-            .range::<str, _>((std::ops::Bound::Included(key), std::ops::Bound::Unbounded))
-            .map(|(key, _)| &**key)
+        self.holders.at_or_after(key).map(|(key, _)| &**key)
     }
 
     pub(super) fn put(&mut self, key: &str, holder: Holder) {
-        self.remove(key);
         let key = Arc::<str>::from(key);
-        if let Some(expires) = holder.expires {
-            self.expiring.insert((expires, Arc::clone(&key)));
+        let expires = holder.expires;
+        let before = self.holders.insert(Arc::clone(&key), Arc::new(holder)).and_then(|before| before.expires);
+        if let Some(before) = before {
+            self.expiring.remove(&(before, Arc::clone(&key)));
         }
-        self.holders.insert(key, Arc::new(holder));
+        if let Some(expires) = expires {
+            self.expiring.insert((expires, key));
+        }
     }
 
     pub(super) fn remove(&mut self, key: &str) {
-        if let Some((key, holder)) = self.holders.remove_entry(key)
-            && let Some(expires) = holder.expires
-        {
-            self.expiring.remove(&(expires, key));
+        if let Some(expires) = self.holders.remove(key).and_then(|holder| holder.expires) {
+            self.expiring.remove(&(expires, key.into()));
         }
     }
 

@@ -19,7 +19,7 @@ use super::{Log, Shared};
 use crate::fault::closed;
 use crate::task::locked;
 
-/// Events that one claim looks at before it lets others have the group.
+/// Events that are looked at before others may have the group and the log.
 const SCAN_MAX: usize = 4096;
 
 /// A backlog up to this is looked through on the caller's thread.
@@ -245,18 +245,38 @@ impl Groups {
 
     pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
         let member = self.member("lag", name)?;
-        let state = locked(&member.state);
-        let log = self.shared.log();
-        let cursor = state.group.cursor();
-        let mut count = matching(&log, &state.filter, cursor).count();
-        for (position, stream, more) in state.group.active() {
-            count += 1;
-            if more {
-                count += of_stream(&log, &state.filter, stream, position, cursor).count();
+        // As of this moment; what is counted after it needs none of the locks that claims and appends wait for.
+        let (filter, cursor, floor, active) = {
+            let state = locked(&member.state);
+            let active = state.group.active().map(|(position, stream, more)| (position, more.then(|| stream.clone())));
+            (state.filter.clone(), state.group.cursor(), state.group.floor(), active.collect::<Vec<_>>())
+        };
+        let head = self.shared.head();
+        let mut count = active.len() as u64 + self.count(&filter, &filter, cursor, head);
+        for (position, stream) in active {
+            if let Some(stream) = stream {
+                count += self.count(&only(&stream), &filter, position, cursor);
             }
         }
         // All that match are acknowledged: then up to the end of the log.
-        Ok((count as u64, if count == 0 { log.index.head() } else { state.group.floor() }))
+        Ok((count, if count == 0 { head } else { floor }))
+    }
+
+    /// How many events after one position and up to another pass two filters. The log is locked for some at a time.
+    fn count(&self, within: &EventFilter, filter: &EventFilter, mut after: Position, until: Position) -> u64 {
+        let mut count = 0;
+        loop {
+            let log = self.shared.log();
+            let some = log.index.candidates(within, after).map(|(_, entry)| entry).take(SCAN_MAX);
+            let mut passed = 0;
+            for entry in some.take_while(|entry| entry.position <= until) {
+                (after, passed) = (entry.position, passed + 1);
+                count += u64::from(log.index.matches(filter, entry));
+            }
+            if passed < SCAN_MAX {
+                return count;
+            }
+        }
     }
 
     /// Whether the file should be written anew, which [`Groups::compact`] does.
@@ -387,23 +407,22 @@ fn of_stream<'a>(
     after: Position,
     until: Position,
 ) -> impl Iterator<Item = Position> + 'a {
-    let within = EventFilter {
-        model: Some(stream.model.clone()),
-        instance: stream.instance.clone(),
-        definitions_only: stream.instance.is_none(),
-        kinds: Vec::new(),
-    };
     log.index
-        .candidates(&within, after)
+        .candidates(&only(stream), after)
         .map(|(_, entry)| entry)
         .take_while(move |entry| entry.position <= until)
         .filter(|entry| log.index.matches(filter, entry))
         .map(|entry| entry.position)
 }
 
-fn matching<'a>(log: &'a Log, filter: &'a EventFilter, after: Position) -> impl Iterator<Item = Position> + 'a {
-    let candidates = log.index.candidates(filter, after).map(|(_, entry)| entry);
-    candidates.filter(|entry| log.index.matches(filter, entry)).map(|entry| entry.position)
+/// The events of a stream.
+fn only(stream: &Stream) -> EventFilter {
+    EventFilter {
+        model: Some(stream.model.clone()),
+        instance: stream.instance.clone(),
+        definitions_only: stream.instance.is_none(),
+        kinds: Vec::new(),
+    }
 }
 
 fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Member>> {
@@ -435,10 +454,28 @@ mod tests {
     use std::time::Duration;
 
     use snaphook_driver::{EventStore as _, Group};
-    use snaphook_driver_testkit::sample::{any, append_one};
+    use snaphook_driver_testkit::sample::{any, append_all, append_one};
 
     use super::super::FileEventStore;
     use super::*;
+
+    /// More events than are counted at once.
+    #[tokio::test]
+    async fn a_long_lag_is_counted_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileEventStore::open(folder.path()).unwrap();
+        let filter = EventFilter { model: Some("m".into()), ..EventFilter::default() };
+        store.create_group(&Group { name: "g".into(), filter }, 0).await.unwrap();
+        let events = 2 * SCAN_MAX as u64 + 1;
+        let batch: Vec<_> = (0..events).flat_map(|_| [any("m", "i"), any("other", "i")]).collect();
+        append_all(&store, &batch, false).await;
+        assert_eq!(store.lag("g").await.unwrap(), (events, 0));
+        // The rest of the one stream, up to where the group has looked, and what is after that.
+        let claimed = store.claim("g", 10, Duration::from_secs(60)).await.unwrap();
+        assert_eq!((claimed.len(), store.lag("g").await.unwrap()), (1, (events, 0)));
+        store.ack("g", &[(claimed[0].event.position, claimed[0].token)]).await.unwrap();
+        assert_eq!(store.lag("g").await.unwrap(), (events - 1, 2));
+    }
 
     /// What a claim has looked at, and not written yet, is written by the next one although writing all anew failed.
     #[tokio::test]

@@ -21,7 +21,7 @@ use crate::folder::{remove_if_there, temporary, write_durably};
 use crate::line::{self, Tail};
 
 /// Its name in the folder of the log.
-const FILE: &str = "groups.jsonl";
+pub(super) const FILE: &str = "groups.jsonl";
 
 /// A file up to this length is not written anew.
 const SHORT_BYTES: u64 = 1 << 20;

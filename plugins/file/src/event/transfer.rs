@@ -19,7 +19,7 @@ use crate::folder::{remove_if_there, write_durably};
 use crate::task::off_thread;
 
 /// A file that is there while an import is under way.
-const IMPORTING: &str = "importing";
+pub(super) const IMPORTING: &str = "importing";
 
 /// Events that one step reads at most.
 const EVENTS_MAX: u32 = 4096;
@@ -43,11 +43,14 @@ struct Snapshot {
 impl Export {
     pub(super) fn begin(shared: Arc<Shared>, groups: &Groups) -> Result<Export> {
         let (groups, (log, blobs)) = groups.export(|| {
-            let log = shared.log();
-            let claims = log.claims.iter().map(|(key, holder)| (Arc::clone(key), Arc::clone(holder))).collect();
-            Ok(((log.index.head(), log.index.count(), claims), shared.blobs.names("export")?))
+            let log = {
+                let log = shared.log();
+                (log.index.head(), log.index.count(), log.claims.holders())
+            };
+            Ok((log, shared.blobs.names("export")?))
         })?;
-        let (head, end, claims) = log;
+        let (head, end, holders) = log;
+        let claims = holders.iter().map(|(key, holder)| (Arc::clone(key), Arc::clone(holder))).collect();
         let copy = Snapshot { shared, next: 0, end, claims, blobs: blobs.into(), groups: groups.into() };
         Ok(Export { head, copy: Some(copy) })
     }

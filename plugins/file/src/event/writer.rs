@@ -49,6 +49,9 @@ pub(super) type Span = (u32, u32);
 /// Bytes of waiting changes that are written without waiting for a batch.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
+/// The file that is written to find out whether there is room, and removed.
+pub(super) const PROBE: &str = "probe";
+
 /// Room that must be there before the store counts as working again.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
@@ -164,7 +167,7 @@ impl Writer {
 
     /// Whether that many bytes can be written.
     fn probe(&self, bytes: usize) -> Result<()> {
-        let path = self.folder.join(format!("probe{TEMPORARY}"));
+        let path = self.folder.join(format!("{PROBE}{TEMPORARY}"));
         let written = std::fs::write(&path, vec![b' '; bytes]).and_then(|()| std::fs::File::open(&path)?.sync_all());
         let removed = remove_if_there(&path);
         written.and(removed.map(drop)).map_err(fault("health", &path))

@@ -144,7 +144,7 @@ impl Redo {
         if !folder.exists() {
             return Ok(());
         }
-        folder::clear(folder).map_err(unusable(folder))?;
+        folder::clear(folder, files::is_instance).map_err(unusable(folder))?;
         let applied = self.applied.entry(model.to_owned()).or_default();
         for name in folder::names_in(folder).map_err(unusable(folder))?.iter().filter(|name| files::is_instance(name)) {
             let path = folder.join(name);

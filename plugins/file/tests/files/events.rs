@@ -7,7 +7,7 @@ use serde_json::Value;
 use snaphook_driver::{
     Claim, ErrorKind, Event, EventFilter, EventQuery, EventStore, Expected, Group, Json, Stream, json,
 };
-use snaphook_driver_testkit::sample::{any, append_all, append_one, create};
+use snaphook_driver_testkit::sample::{any, append_all, append_one, create, digest};
 use tempfile::TempDir;
 
 use super::{copy, file, flips, names, open_event, refused, tiny_disk};
@@ -124,10 +124,28 @@ async fn damage_is_named_with_its_place() {
 }
 
 #[tokio::test]
+async fn a_damaged_blob_is_found_and_written_again() {
+    let folder = TempDir::new().unwrap();
+    let store = open_event(folder.path()).await.unwrap();
+    let name = digest(b"code");
+    store.put_blob(&name, b"code").await.unwrap();
+    let path = folder.path().join("blobs").join(&name);
+    for damaged in [&b"cod"[..], b"", b"code\0"] {
+        std::fs::write(&path, damaged).unwrap();
+        refused(store.get_blob(&name).await, ErrorKind::Corrupt, &[&name, &digest(damaged)]);
+        store.put_blob(&name, b"code").await.unwrap();
+        assert_eq!(store.get_blob(&name).await.unwrap().as_deref(), Some(&b"code"[..]));
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn files_of_others_stay_and_are_no_part_of_the_log() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("README"), "mine").unwrap();
     std::fs::write(folder.path().join("1.jsonl"), "mine").unwrap();
+    std::fs::write(folder.path().join("report.new"), "mine").unwrap();
+    std::fs::write(folder.path().join("groups.jsonl.new"), "half").unwrap();
     fill(folder.path()).await;
     std::fs::write(folder.path().join("blobs/README"), "mine").unwrap();
     std::fs::write(folder.path().join("blobs/ab.new"), "half").unwrap();
@@ -137,6 +155,7 @@ async fn files_of_others_stay_and_are_no_part_of_the_log() {
     drop(store);
     assert_eq!(names(&folder.path().join("blobs")), ["README"]);
     assert!(folder.path().join("README").exists() && folder.path().join("1.jsonl").exists());
+    assert!(folder.path().join("report.new").exists() && !folder.path().join("groups.jsonl.new").exists());
     // Segments of another log, and those whose mark is gone.
     let other = TempDir::new().unwrap();
     fill(other.path()).await;

@@ -13,8 +13,8 @@ async fn open(folder: &Path, settings: Value) -> Result<std::sync::Arc<dyn Secur
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "lock").collect();
     names.sort();
     names
 }
@@ -53,12 +53,26 @@ async fn what_was_half_written_is_cleared_and_strangers_stay() {
     let store = open(folder.path(), json!({"path": "."})).await.unwrap();
     store.put("a", b"whole", None).await.unwrap();
     drop(store);
-    std::fs::write(folder.path().join("a.new"), "half").unwrap();
+    std::fs::write(folder.path().join("0=a.new"), "half").unwrap();
     std::fs::write(folder.path().join("README"), "mine").unwrap();
+    std::fs::write(folder.path().join("report.new"), "mine").unwrap();
     let store = open(folder.path(), json!({"path": "."})).await.unwrap();
-    assert_eq!(files(folder.path()), ["0=a.sealed", "README"]);
+    assert_eq!(files(folder.path()), ["0=a.sealed", "README", "report.new"]);
     assert_eq!(store.list("").await.unwrap(), ["a"]);
     assert_eq!(store.get("a").await.unwrap().unwrap().bytes, b"whole");
+}
+
+#[tokio::test]
+async fn one_store_has_the_folder() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), json!({"path": "."})).await.unwrap();
+    let error = open(folder.path(), json!({"path": "."})).await.err().unwrap();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("in use"), "{error}");
+    store.put("a", b"1", None).await.unwrap();
+    store.close().await.unwrap();
+    let next = open(folder.path(), json!({"path": "."})).await.unwrap();
+    assert_eq!(store.put("a", b"2", None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(next.put("a", b"3", Some(1)).await.unwrap(), 2);
 }
 
 #[tokio::test]

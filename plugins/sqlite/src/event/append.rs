@@ -162,10 +162,10 @@ impl Writer {
         self.execute("BEGIN IMMEDIATE").map_err(fault("append"))?;
         let mut names = Arc::clone(&self.log.names);
         let written = self.log.judge(&self.connection, batch, atomic).and_then(|judged| {
-            let end = write(&self.connection, &judged, &mut names)?;
-            Ok((judged, end))
+            let written = write(&self.connection, &judged, &mut names)?;
+            Ok((judged, written))
         });
-        let (judged, end) = match written {
+        let (judged, Written { end, tails }) = match written {
             Ok(written) => written,
             Err(error) => {
                 // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
@@ -186,7 +186,8 @@ impl Writer {
                 false => fault("append")(error),
             });
         }
-        self.log.committed(&judged, end, names);
+        (self.log.end, self.log.names) = (end, names);
+        tails.iter().for_each(|(model, instance, tail)| self.log.tails.moved(*model, instance.as_ref(), *tail));
         Ok(judged.answers)
     }
 
@@ -199,15 +200,6 @@ impl Log {
     fn judge<'a>(&mut self, connection: &Connection, batch: &'a [Append], atomic: bool) -> Result<Judged<'a>> {
         let mut state = Lookup { connection, names: &self.names, tails: &mut self.tails };
         judge(self.end, batch, atomic, &mut state)
-    }
-
-    fn committed(&mut self, judged: &Judged<'_>, end: LogEnd, names: Arc<Names>) {
-        (self.end, self.names) = (end, names);
-        for (stream, tail) in &judged.tails {
-            if let Some(model) = self.names.number(stream.model) {
-                self.tails.moved(model, stream.instance, *tail);
-            }
-        }
     }
 
     fn import(&mut self, connection: &Connection, records: &[LogRecord]) -> Result<()> {
@@ -268,8 +260,16 @@ impl LogState for Lookup<'_> {
     }
 }
 
-/// Writes what a batch changes; models that are new get their numbers. Returns where the log ends then.
-fn write(connection: &Connection, judged: &Judged<'_>, names: &mut Arc<Names>) -> Result<LogEnd> {
+/// What is known of the log once a batch is committed.
+struct Written<'a> {
+    end: LogEnd,
+    /// By model number and instance, in order.
+    tails: Vec<(i64, Option<Key<'a>>, Tail)>,
+}
+
+/// Writes what a batch changes; models that are new get their numbers.
+fn write<'a>(connection: &Connection, judged: &Judged<'a>, names: &mut Arc<Names>) -> Result<Written<'a>> {
+    let mut tails = Vec::with_capacity(judged.accepted.len());
     let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
     for row in &judged.accepted {
         let (event, Appended { position, time, .. }) = (&row.append.event, row.appended);
@@ -278,13 +278,15 @@ fn write(connection: &Connection, judged: &Judged<'_>, names: &mut Arc<Names>) -
             None => Arc::make_mut(names).add(connection, &event.model).map_err(fault("append"))?,
         };
         write_claims(connection, row).map_err(fault("append"))?;
-        insert_event(&mut insert, event, number, event.instance.as_deref().map(Key::new).as_ref(), position, time)?;
+        let instance = event.instance.as_deref().map(Key::new);
+        insert_event(&mut insert, event, number, instance.as_ref(), position, time)?;
+        tails.push((number, instance, row.tail()));
     }
     let mut end = judged.end;
     if let Some(time) = judged.removal {
         end.removed(remove_expired(connection, time).map_err(fault("append"))?);
     }
-    Ok(end)
+    Ok(Written { end, tails })
 }
 
 fn write_claims(connection: &Connection, row: &Accepted<'_>) -> rusqlite::Result<()> {

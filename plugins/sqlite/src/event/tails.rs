@@ -44,12 +44,12 @@ impl Tails {
     }
 
     /// Takes note of the end of a stream that was committed.
-    pub(super) fn moved(&mut self, model: i64, instance: Option<&str>, tail: Tail) {
-        match instance.map(Key::new) {
+    pub(super) fn moved(&mut self, model: i64, instance: Option<&Key<'_>>, tail: Tail) {
+        match instance {
             None => drop(self.definitions.insert(model, tail)),
             Some(Key::Uuid(id)) => {
                 if let Some(newest) = self.newest.get_mut(&model) {
-                    *newest = Some(id).max(*newest);
+                    *newest = Some(*id).max(*newest);
                 }
             }
             Some(Key::Text(_)) => {}

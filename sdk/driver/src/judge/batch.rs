@@ -1,9 +1,9 @@
 //! Judging one batch.
 //!
 //! Each row is checked against the log and against what the rows before it change. A row that conflicts leaves no trace,
-//! so nothing ever has to be taken back.
+//! so nothing ever has to be taken back. The order of hash maps is never looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::state::{HolderRef, LogEnd, LogState, Tail};
 use crate::error::Result;
@@ -18,16 +18,24 @@ pub struct Judged<'a> {
     pub answers: Vec<Result<Appended, Conflict>>,
     /// The rows to write, in order.
     pub accepted: Vec<Accepted<'a>>,
-    /// The ends of all streams with a new event.
-    pub tails: BTreeMap<StreamRef<'a>, Tail>,
-    /// All keys whose holders change, as the rows together leave them; `None`: nobody holds it.
-    pub claims: BTreeMap<&'a str, Option<HolderRef<'a>>>,
     /// Behind the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX) that
     /// expired first, by key where times are equal. The store then tells the end how many there were
     /// ([`LogEnd::removed`]). No answer depends on a removal, only what can be seen of the claims.
     pub removal: Option<Millis>,
     /// Where the log ends with the batch.
     pub end: LogEnd,
+}
+
+impl<'a> Judged<'a> {
+    /// The ends of all streams with a new event, for stores that write all rows at once.
+    pub fn tails(&self) -> BTreeMap<StreamRef<'a>, Tail> {
+        self.accepted.iter().map(|row| (row.stream(), row.tail())).collect()
+    }
+
+    /// All keys whose holders change, as the rows together leave them; `None`: nobody holds it.
+    pub fn claims(&self) -> BTreeMap<&'a str, Option<HolderRef<'a>>> {
+        self.accepted.iter().flat_map(Accepted::keys).collect()
+    }
 }
 
 /// A row without a conflict. What it changes follows from the append and from where it stands: first it gives its
@@ -49,6 +57,12 @@ impl<'a> Accepted<'a> {
         Tail { position: self.appended.position, ended: self.append.event.kind.ends_stream() }
     }
 
+    /// The keys that the row changes, in order, with their new holders. The last one of a key counts.
+    fn keys(&self) -> impl Iterator<Item = (&'a str, Option<HolderRef<'a>>)> + use<'a> {
+        let released = self.append.releases.iter().map(|key| (key.as_str(), None));
+        released.chain(self.claims().map(|(key, holder)| (key, Some(holder))))
+    }
+
     /// The keys that the row takes, in order, with their new holders. The last one of a key counts.
     pub fn claims(&self) -> impl Iterator<Item = (&'a str, HolderRef<'a>)> + use<'a> {
         let (stream, position) = (self.stream(), self.appended.position);
@@ -59,7 +73,8 @@ impl<'a> Accepted<'a> {
 /// Judges a batch of appends to a log that ends at `end`. With `atomic`, nothing is written if one append has a conflict.
 /// Fails only if the state does.
 pub fn judge<'a>(end: LogEnd, batch: &'a [Append], atomic: bool, log: &mut impl LogState) -> Result<Judged<'a>> {
-    let mut judge = Judge { log, end, instances: BTreeMap::new(), tails: BTreeMap::new(), claims: BTreeMap::new() };
+    let tails = HashMap::with_capacity(batch.len());
+    let mut judge = Judge { log, end, tails, claims: HashMap::new(), instances: BTreeMap::new() };
     let mut answers = Vec::with_capacity(batch.len());
     let mut accepted = Vec::with_capacity(batch.len());
     for append in batch {
@@ -69,29 +84,22 @@ pub fn judge<'a>(end: LogEnd, batch: &'a [Append], atomic: bool, log: &mut impl 
             answers.clear();
             answers.resize(batch.len(), Err(Conflict::Batch));
             answers[failed] = answer;
-            return Ok(Judged {
-                answers,
-                accepted: Vec::new(),
-                tails: BTreeMap::new(),
-                claims: BTreeMap::new(),
-                removal: None,
-                end,
-            });
+            return Ok(Judged { answers, accepted: Vec::new(), removal: None, end });
         }
         accepted.extend(answer.as_ref().ok().map(|appended| Accepted { append, appended: *appended }));
         answers.push(answer);
     }
-    let Judge { end, tails, claims, .. } = judge;
+    let end = judge.end;
     let is_due = !accepted.is_empty() && end.time >= end.next_removal;
-    Ok(Judged { answers, accepted, tails, claims, removal: is_due.then_some(end.time), end })
+    Ok(Judged { answers, accepted, removal: is_due.then_some(end.time), end })
 }
 
 /// The log, and what the rows up to now change.
 struct Judge<'l, 'a, L> {
     log: &'l mut L,
     end: LogEnd,
-    tails: BTreeMap<StreamRef<'a>, Tail>,
-    claims: BTreeMap<&'a str, Option<HolderRef<'a>>>,
+    tails: HashMap<StreamRef<'a>, Tail>,
+    claims: HashMap<&'a str, Option<HolderRef<'a>>>,
     /// Position of the last event of a model's instances among the rows.
     instances: BTreeMap<&'a str, Position>,
 }
@@ -106,7 +114,7 @@ impl<'a, L: LogState> Judge<'_, 'a, L> {
         }
         if !(append.claims.is_empty() && append.releases.is_empty()) {
             match self.claims_of(append, stream, &appended)? {
-                Ok(mut claims) => self.claims.append(&mut claims),
+                Ok(changed) => self.claims.extend(changed),
                 Err(conflict) => return Ok(Err(conflict)),
             }
         }

@@ -10,7 +10,7 @@ use snaphook_driver::{
 };
 
 use crate::Subject;
-use crate::sample::{any, append, append_all, append_one, create, event, try_append, uuid};
+use crate::sample::{any, append, append_all, append_one, create, digest, event, try_append, uuid};
 use crate::subject::NOT_DURABLE;
 
 /// Longer than anything that is waited for takes.
@@ -617,9 +617,9 @@ pub async fn a_reader_misses_nothing(subject: &Subject) {
 
 pub async fn blobs(subject: &Subject) {
     let store = subject.event().await;
-    let (first, second) = ("ab".repeat(32), "cd".repeat(32));
-    assert_eq!(store.get_blob(&first).await.unwrap(), None);
     let bytes: Vec<u8> = (0..PAYLOAD_BYTES_MAX).map(|index| (index % 251) as u8).collect();
+    let (first, second) = (digest(&bytes), digest(b""));
+    assert_eq!(store.get_blob(&first).await.unwrap(), None);
     store.put_blob(&first, &bytes).await.unwrap();
     store.put_blob(&second, b"").await.unwrap();
     store.put_blob(&first, &bytes).await.unwrap();
@@ -634,7 +634,7 @@ pub async fn survives_reopening(subject: &Subject) {
     if !store.capabilities().durable {
         return subject.skip(NOT_DURABLE);
     }
-    let (mut positions, blob) = (BTreeSet::new(), "ef".repeat(32));
+    let (mut positions, blob) = (BTreeSet::new(), digest(b"bytes"));
     for round in 0..3 {
         let store = if round == 0 { store.clone() } else { subject.event().await };
         assert_eq!(store.head().await.unwrap(), positions.last().copied().unwrap_or(0));

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use snaphook_driver::{
     Append, Column, ColumnKind, Conflict, Event, EventKind, EventStore, Expected, Json, ModelShape, Position,
     Provenance, SortKey, Stream,
@@ -14,6 +15,11 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub fn uuid() -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("01920000-{:04x}-7000-8000-{:012x}", number >> 48, number & 0xffff_ffff_ffff)
+}
+
+/// The name of a blob.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// An event without anything that may be left out.

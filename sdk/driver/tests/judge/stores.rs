@@ -91,11 +91,11 @@ impl ByNet {
 
     pub(crate) fn write(&mut self, judged: &Judged<'_>) {
         self.end = judged.end;
-        self.tails.extend(judged.tails.iter().map(|(stream, tail)| (stream.to_stream(), *tail)));
-        for (key, holder) in &judged.claims {
+        self.tails.extend(judged.tails().into_iter().map(|(stream, tail)| (stream.to_stream(), tail)));
+        for (key, holder) in judged.claims() {
             match holder {
-                Some(holder) => drop(self.holders.insert((*key).to_owned(), holder.to_holder())),
-                None => drop(self.holders.remove(*key)),
+                Some(holder) => drop(self.holders.insert(key.to_owned(), holder.to_holder())),
+                None => drop(self.holders.remove(key)),
             }
         }
         if judged.removal.is_some() {
