@@ -246,7 +246,7 @@ async fn a_call_waits_for_requests_of_one_that_was_dropped() {
         () = arrived => {}
     }
     store.apply(1, &events, 2).await.unwrap();
-    let times = times.lock().unwrap();
+    let times = times.lock().unwrap().clone();
     let pause = times[1].duration_since(times[0]);
     assert!(pause >= Duration::from_millis(900), "the request of before was still under way: {pause:?}");
     assert_eq!(records(&all, "/m"), instances(&*store, "m").await);

@@ -73,6 +73,7 @@ async fn a_batch_is_one_post_of_records() {
     let collector = Peer::start(|_| Reply::status(204));
     let store = open(folder.path(), collector.url("/errors?x=1"), json!({"token": "t"})).await.unwrap();
     store.record(&record("a", "{\n  \"n\": 1.50,\r\n \"t\":\"\\n\"}")).await.unwrap();
+    until("the record arrives", || !collector.requests().is_empty()).await;
     store.close().await.unwrap();
     let request = &collector.requests()[0];
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/errors?x=1"));
