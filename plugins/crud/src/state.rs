@@ -23,7 +23,7 @@ pub(crate) fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> 
 }
 
 /// The rows of some models as they are at a moment. While one is held, a change of their instances copies the list.
-pub(crate) struct Snapshot(BTreeMap<String, Arc<Rows>>);
+pub(crate) struct Snapshot(BTreeMap<String, Rows>);
 
 impl Snapshot {
     pub(crate) fn of<'a>(instances: &Mutex<Instances>, keys: impl Iterator<Item = &'a Key>) -> Snapshot {

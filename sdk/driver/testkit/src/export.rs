@@ -48,11 +48,6 @@ fn group(name: &str) -> Group {
     Group { name: name.into(), filter: EventFilter { model: Some("m".into()), ..EventFilter::default() } }
 }
 
-/// A digest that begins so.
-fn digest(pair: &str) -> String {
-    pair.repeat(32)
-}
-
 /// A log with something of everything: groups in each state, claims that moved, blobs, odd names.
 async fn fill(store: &dyn EventStore) {
     append_one(store, append(event(EventKind::ModelCreated, &Stream::of_model("m"), Some(r#"{"n": 1.50}"#)))).await;
