@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Server, ServerOptions, eventually};
 
 /// A post hook of `task` may write to `log`.
-fn options() -> ServerOptions {
+pub(crate) fn options() -> ServerOptions {
     let tables = "[[grants]]\nmodel = 'task'\nphase = 'postCreate'\nwrite = ['log']\n";
     ServerOptions { tables: tables.into(), hooks: "max-attempts = 1".into(), ..ServerOptions::default() }
 }
@@ -23,7 +23,7 @@ const LOGGER: &str = r#"
     };"#;
 
 /// A server with unique names, a hook, secrets, and a recorded error.
-fn start() -> Server {
+pub(crate) fn start() -> Server {
     let server = Server::start_with(options());
     let api = server.client();
     let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}});
@@ -35,7 +35,7 @@ fn start() -> Server {
 }
 
 #[track_caller]
-fn create(api: &Client, id: &str) -> Value {
+pub(crate) fn create(api: &Client, id: &str) -> Value {
     api.post("/models/task/instances", &json!({"id": id, "data": {"name": id}})).expect(201).json()
 }
 
@@ -46,7 +46,7 @@ fn count(api: &Client, model: &str) -> u64 {
 }
 
 #[track_caller]
-fn wait_for(api: &Client, model: &str, wanted: u64) {
+pub(crate) fn wait_for(api: &Client, model: &str, wanted: u64) {
     eventually(&format!("{wanted} of `{model}`"), || {
         let found = count(api, model);
         assert!(found <= wanted, "{found} of `{model}`, expected {wanted}");
@@ -54,20 +54,20 @@ fn wait_for(api: &Client, model: &str, wanted: u64) {
     });
 }
 
-struct Ended {
+pub(crate) struct Ended {
     code: Option<i32>,
     said: String,
 }
 
 impl Ended {
     #[track_caller]
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.said);
         self.said
     }
 
     #[track_caller]
-    fn fails(self, words: &[&str]) {
+    pub(crate) fn fails(self, words: &[&str]) {
         assert_eq!(self.code, Some(1), "{}", self.said);
         for word in words {
             assert!(self.said.contains(word), "`{word}` is missing: {}", self.said);
@@ -75,7 +75,7 @@ impl Ended {
     }
 }
 
-fn snaphook(directory: &Path, args: &[&str]) -> Ended {
+pub(crate) fn snaphook(directory: &Path, args: &[&str]) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
     command.args(args).current_dir(directory).stdin(Stdio::null());
     for name in ["SNAPHOOK_CONFIG", "SNAPHOOK_LOG", "SNAPHOOK_URL"] {
@@ -118,7 +118,7 @@ fn file() -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
-fn all(api: &Client, path: &str) -> Value {
+pub(crate) fn all(api: &Client, path: &str) -> Value {
     api.get(&format!("{path}?limit=1000")).expect(200).json()["items"].take()
 }
 

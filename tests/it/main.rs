@@ -5,6 +5,7 @@ mod bad_input;
 mod chance;
 mod cli;
 mod concurrency;
+mod copy;
 mod crash;
 mod definition_changes;
 mod demo;

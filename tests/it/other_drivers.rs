@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{DriverHost, Server, ServerOptions, create_orders, eventually, list};
+use crate::support::{Client, DriverHost, Server, ServerOptions, create_orders, eventually, list};
 
 const INSTANCES: &str = "/models/order/instances";
 
@@ -68,6 +68,42 @@ fn a_driver_host_that_dies_and_comes_back() {
     eventually("it is ready", || (api.get("/readyz").status == 200).then_some(()));
     let ids: Vec<_> = list(&api, "order").iter().map(|instance| instance["id"].clone()).collect();
     assert_eq!(ids, ["after", "before"], "{}", answer.text());
+}
+
+/// The settings of the page on drivers.
+#[test]
+fn instances_in_another_snaphook() {
+    let peer = start("");
+    create_orders(&peer.client(), "order");
+    let address = peer.address().to_string();
+    let paths = "create = '/models/{model}/instances'\nupdate = '/models/{model}/instances/{id}'\n\
+                 delete = '/models/{model}/instances/{id}'\nlist = ''\n";
+    let fields = "model_version = ''\nrevision = ''\nposition = ''\ncreated_at = ''\nupdated_at = ''\ndata = 'data'\n";
+    let server = start(&format!(
+        "[driver-model-storage]\ndriver = 'crud'\nurl = 'http://{address}'\nid-in-updates = false\n\
+         [driver-model-storage.paths]\n{paths}[driver-model-storage.fields]\n{fields}"
+    ));
+    let api = server.client();
+    create_orders(&api, "order");
+    for name in ["a", "b", "c"] {
+        api.post(INSTANCES, &json!({"id": name, "data": {"name": name}})).expect(201);
+    }
+    api.put(&format!("{INSTANCES}/b"), &json!({"data": {"name": "changed"}})).expect(200);
+    api.delete(&format!("{INSTANCES}/c")).expect(204);
+    let seen = |api: &Client| -> Vec<Value> {
+        list(api, "order").iter().map(|instance| json!([instance["id"], instance["data"]])).collect()
+    };
+    let order = |id: &str, name: &str| json!([id, {"name": name, "status": "open"}]);
+    let expected = [order("a", "a"), order("b", "changed")];
+    assert_eq!(seen(&api), expected);
+    assert_eq!(seen(&peer.client()), expected);
+    // What the peer refuses costs that model; a peer that is gone costs time.
+    api.post("/rebuild", &json!({})).expect(202);
+    eventually("the store is rebuilt", || (api.get("/rebuild").expect(200).json()["state"] == "done").then_some(()));
+    assert_eq!(seen(&peer.client()), expected);
+    let peer = peer.restart();
+    assert_ne!(peer.address().to_string(), address, "the peer is somewhere else now");
+    assert_eq!(api.post(INSTANCES, &json!({"id": "d", "data": {"name": "d"}})).status, 503);
 }
 
 #[test]

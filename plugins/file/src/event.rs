@@ -423,9 +423,16 @@ impl EventStore for FileEventStore {
     }
 
     async fn export(&self) -> Result<Box<dyn LogExport>> {
-        let groups = Arc::clone(&self.groups);
+        let (groups, identity) = (Arc::clone(&self.groups), self.identity.clone());
         let shared = Arc::clone(&self.shared);
-        off_thread("export", move || Ok(Box::new(transfer::Export::begin(shared, &groups)?) as _)).await
+        off_thread("export", move || {
+            // What an import brings is in the file only.
+            if transfer::is_part(&shared.folder).map_err(fault("export", &shared.folder))? {
+                groups.reload(&shared.folder, &identity)?;
+            }
+            Ok(Box::new(transfer::Export::begin(shared, &groups)?) as _)
+        })
+        .await
     }
 
     async fn import(&self, records: &[LogRecord]) -> Result<()> {

@@ -81,6 +81,11 @@ impl Server {
     }
 
     /// Where its config and data are.
+    /// The folder, for another server in it.
+    pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
+        Arc::clone(&self.directory)
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -3,6 +3,7 @@
 //! The log only grows, so a copy is its length at one moment; claims, names of blobs and groups are taken then.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -161,16 +162,21 @@ pub(super) fn import(shared: &Shared, groups: &Groups, records: &[LogRecord]) ->
 /// Ends an import, once what it brought is in use; no effect if there was none.
 pub(super) fn finish(folder: &Path, bring_in: impl FnOnce() -> Result<()>) -> Result<()> {
     let mark = folder.join(IMPORTING);
-    if !mark.try_exists().map_err(fault("finish_import", &mark))? {
+    if !is_part(folder).map_err(fault("finish_import", &mark))? {
         return Ok(());
     }
     bring_in()?;
     remove_if_there(&mark).and_then(|_| sync_folder(folder)).map_err(fault("finish_import", &mark))
 }
 
+/// Whether the folder holds part of a log.
+pub(super) fn is_part(folder: &Path) -> io::Result<bool> {
+    folder.join(IMPORTING).try_exists()
+}
+
 /// Part of a log is no log.
 pub(super) fn check_whole(folder: &Path) -> Result<()> {
-    if !folder.join(IMPORTING).try_exists().map_err(unusable(folder))? {
+    if !is_part(folder).map_err(unusable(folder))? {
         return Ok(());
     }
     Err(DriverError::new(

@@ -36,11 +36,12 @@ fn undelayed(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
     records
 }
 
-/// Imports them a few at a time.
-async fn import(store: &dyn EventStore, records: &[LogRecord]) {
-    for part in records.chunks(7) {
+/// Imports them a few at a time. Before the end everything is there to be compared.
+async fn import(store: &dyn EventStore, left: &[LogRecord], expected: &[LogRecord]) {
+    for part in left.chunks(7) {
         store.import(part).await.unwrap();
     }
+    assert_eq!(undelayed(records(store).await), undelayed(expected.to_vec()));
     store.finish_import().await.unwrap();
 }
 
@@ -108,7 +109,7 @@ pub async fn a_copy_has_everything(subject: &Subject) {
 
     let other = subject.another();
     let restored = other.event().await;
-    import(&*restored, &copied).await;
+    import(&*restored, &copied, &copied).await;
     assert_ne!(restored.identity(), store.identity());
     let check = async |restored: &dyn EventStore| {
         // Delays are kept to the millisecond, others exactly.
@@ -253,7 +254,7 @@ pub async fn an_interrupted_import_goes_on(subject: &Subject) {
         let head = part.export().await.unwrap().head();
         let is_left = |record: &&LogRecord| !matches!(record, LogRecord::Event(event) if event.position <= head);
         let left: Vec<_> = copied.iter().filter(is_left).cloned().collect();
-        import(&*part, &left).await;
+        import(&*part, &left, &copied).await;
         part.close().await.unwrap();
         drop(part);
         let whole = other.event().await;
