@@ -101,7 +101,7 @@ impl Registry {
         let is_replaced = |name: &String| {
             drivers.iter().any(|driver| driver.description.name == *name && matches!(driver.code, Code::Library(..)))
         };
-        for name in config.replace.iter().filter(|name| !is_replaced(*name)) {
+        for name in config.replace.iter().filter(|name| !is_replaced(name)) {
             faults.push(format!("`plugins.replace` names the driver `{name}`, which no library of the folder brings"));
         }
         if faults.is_empty() { Ok(Registry { drivers, plugins, is_whole: true }) } else { Err(faults) }

@@ -14,7 +14,7 @@ pub(crate) const TOKEN_EXPECTED: &str = "the token that the host asks for";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
-    connection: Option<Connection>,
+    connection: Option<Connection<RemoteConfig>>,
     url: Option<String>,
     encoding: Option<Encoding>,
     token: Option<String>,
@@ -23,7 +23,7 @@ pub(crate) struct StoreConfig {
 /// The two forms of a [`StoreConfig`].
 pub(crate) enum Place {
     Own(RemoteConfig),
-    Shared(Connection),
+    Shared(Connection<RemoteConfig>),
 }
 
 impl StoreConfig {
@@ -46,7 +46,7 @@ impl StoreConfig {
 }
 
 /// Where a host is and how it is spoken to: what stands in `[connections.NAME]`.
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {
     /// Where `/{store}/{method}` is added.

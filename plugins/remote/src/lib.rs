@@ -21,7 +21,7 @@ pub use config::RemoteConfig;
 pub use encoding::Encoding;
 
 /// Hosts that several stores share.
-static HOSTS: Connections<HttpTransport> = Connections::new();
+static HOSTS: Connections<RemoteConfig, HttpTransport> = Connections::new();
 
 /// The driver `remote`.
 pub const DRIVER: Driver = Driver {
@@ -61,7 +61,7 @@ async fn open(store: Store, context: &OpenContext) -> Result<Client> {
     let transport = match config.place()? {
         Place::Own(config) => HttpTransport::new(&config)?,
         Place::Shared(connection) => {
-            let open = async || HttpTransport::new(&connection.settings::<RemoteConfig>()?);
+            let open = async || HttpTransport::new(&connection.settings);
             HOSTS.open(&connection, open).await?.as_ref().clone()
         }
     };

@@ -1,75 +1,65 @@
 //! What several stores of one plugin share: `[connections.NAME]` of the configuration, opened once.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::error::{DriverError, ErrorKind, Result};
-use crate::json;
+use crate::error::Result;
 
 /// The value of a setting of the kind [`Connection`](crate::SettingKind::Connection): the table that it names.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Connection {
+pub struct Connection<S> {
     /// The name after `connections.`.
     pub name: String,
-    /// The table without `driver`; references are resolved.
-    pub settings: Map<String, Value>,
+    /// The table without `driver`, as the driver's own type; references are resolved.
+    pub settings: S,
 }
 
-impl Connection {
-    /// The settings as the driver's own type.
-    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
-        json::from_tree(Value::Object(self.settings.clone())).map_err(|error| {
-            let message = format!("`connections.{}`: {error}", self.name);
-            DriverError::new(ErrorKind::Config, "open", message)
-        })
-    }
-}
-
-/// The connections of one plugin that are open. Each is a `static` of it:
+/// The connections of one plugin that are open. Each kind is a `static` of it:
 ///
 /// ```
 /// use snaphook_driver::{Connection, Connections, Result};
 ///
+/// #[derive(Clone, PartialEq, serde::Deserialize)]
+/// struct Settings {
+///     url: String,
+/// }
+///
 /// struct Pool;
 ///
-/// static POOLS: Connections<Pool> = Connections::new();
+/// static POOLS: Connections<Settings, Pool> = Connections::new();
 ///
-/// async fn pool(connection: &Connection) -> Result<std::sync::Arc<Pool>> {
+/// async fn pool(connection: &Connection<Settings>) -> Result<std::sync::Arc<Pool>> {
 ///     POOLS.open(connection, async || Ok(Pool)).await
 /// }
 /// ```
-pub struct Connections<T> {
+pub struct Connections<S, T> {
     /// By name and settings: one process may serve several configurations.
-    open: Mutex<Option<HashMap<String, Weak<T>>>>,
+    open: Mutex<Vec<(Connection<S>, Weak<T>)>>,
 }
 
-impl<T> Connections<T> {
+impl<S: Clone + PartialEq, T> Connections<S, T> {
     #[allow(clippy::new_without_default, reason = "it is made in statics")]
-    pub const fn new() -> Connections<T> {
-        Connections { open: Mutex::const_new(None) }
+    pub const fn new() -> Self {
+        Connections { open: Mutex::const_new(Vec::new()) }
     }
 
     /// The connection: the one that is open, or a new one. It is closed with the last store that has it.
-    pub async fn open<F>(&self, connection: &Connection, open: impl FnOnce() -> F) -> Result<Arc<T>>
+    pub async fn open<F>(&self, connection: &Connection<S>, open: impl FnOnce() -> F) -> Result<Arc<T>>
     where
         F: Future<Output = Result<T>>,
     {
-        let key = format!("{}\n{}", connection.name, Value::Object(connection.settings.clone()));
         let mut connections = self.open.lock().await;
-        let connections = connections.get_or_insert_default();
-        connections.retain(|_, connection| connection.strong_count() > 0);
-        if let Some(shared) = connections.get(&key).and_then(Weak::upgrade) {
+        connections.retain(|(_, shared)| shared.strong_count() > 0);
+        let known = connections.iter().find(|(known, _)| known == connection);
+        if let Some(shared) = known.and_then(|(_, shared)| shared.upgrade()) {
             return Ok(shared);
         }
         let shared = Arc::new(open().await?);
-        connections.insert(key, Arc::downgrade(&shared));
+        connections.push((connection.clone(), Arc::downgrade(&shared)));
         Ok(shared)
     }
 }
@@ -79,18 +69,19 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::error::{DriverError, ErrorKind};
 
-    fn connection(name: &str, url: &str) -> Connection {
-        Connection { name: name.to_owned(), settings: Map::from_iter([("url".to_owned(), url.into())]) }
+    fn connection(name: &str, settings: &'static str) -> Connection<&'static str> {
+        Connection { name: name.to_owned(), settings }
     }
 
     #[tokio::test]
     async fn a_connection_is_opened_once_and_ends_with_its_last_store() {
-        static OPEN: Connections<usize> = Connections::new();
+        static OPEN: Connections<&str, usize> = Connections::new();
         static OPENED: AtomicUsize = AtomicUsize::new(0);
-        let open = async |name: &str, url: &str| {
+        let open = async |name: &str, settings: &'static str| {
             let open = async || Ok(OPENED.fetch_add(1, Ordering::SeqCst));
-            OPEN.open(&connection(name, url), open).await.unwrap()
+            OPEN.open(&connection(name, settings), open).await.unwrap()
         };
         let (first, again) = (open("a", "x").await, open("a", "x").await);
         assert!(Arc::ptr_eq(&first, &again));
@@ -103,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_to_open_is_tried_again() {
-        static OPEN: Connections<()> = Connections::new();
+        static OPEN: Connections<&str, ()> = Connections::new();
         let connection = connection("a", "x");
         let failed = OPEN.open(&connection, async || Err(DriverError::new(ErrorKind::Unavailable, "open", "no"))).await;
         failed.unwrap_err();

@@ -14,10 +14,7 @@ use snaphook_driver::{Append, Budget, Claim, EventFilter, EventQuery, InstanceQu
 use crate::Subject;
 use crate::model::define;
 use crate::sample::{Random, any, created, shape};
-use crate::subject::NOT_DURABLE;
-
-/// Set in the environment of a process that is to be killed: the folder of its store.
-pub(crate) const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
+use crate::subject::{FOLDER_VARIABLE, NOT_DURABLE};
 
 /// Marks lines of that process that are meant for its parent.
 const MARK: &str = "snaphook-testkit:";

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use crate::Opener;
 
+/// Set in the environment of a process that is to be killed: the folder of its store.
+pub(crate) const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
+
 /// A driver with its settings and a folder of its own.
 pub struct Subject {
     opener: Arc<dyn Opener>,
@@ -45,7 +48,7 @@ impl Subject {
         case: &'static str,
     ) -> Self {
         let Value::Object(settings) = settings else { panic!("settings are a table, found `{settings}`") };
-        let folder = match std::env::var_os(crate::kill::FOLDER_VARIABLE) {
+        let folder = match std::env::var_os(FOLDER_VARIABLE) {
             Some(folder) => Folder::Given(folder.into()),
             None => own_folder(&opener),
         };
