@@ -21,6 +21,7 @@ mod output;
 mod plugin;
 mod rebuild;
 mod runtime;
+mod sdk;
 mod secret;
 mod serve;
 mod skip;

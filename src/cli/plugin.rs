@@ -1,18 +1,32 @@
 //! `snaphook plugin`: the libraries with drivers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use snaphook_driver::json;
 
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::output;
+use super::{output, sdk, templates};
 use crate::drivers::{self, PluginInfo};
 
-/// List the libraries with drivers that the plugins folder holds
+/// Begin a library with drivers, or list those of the plugins folder
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
+    /// Make a folder with a plugin to begin with: a driver for secrets
+    ///
+    /// The SDK is in the folder: it needs no package of Snaphook's.
+    ///
+    /// Example: snaphook plugin new my-store --language rust
+    New {
+        /// Its name, that of its driver, and that of the folder
+        name: String,
+        #[arg(long)]
+        language: Language,
+        /// Where the folder is made [default: here]
+        #[arg(long, value_name = "DIR")]
+        r#in: Option<PathBuf>,
+    },
     /// Print file, name, version, drivers and digest of each
     ///
     /// Inspects each file of the folder that the configuration names, in a process of its own; needs no server.
@@ -23,19 +37,72 @@ pub(super) enum Plugin {
     },
 }
 
+/// Languages that there is a template for. Any other works behind `driver = 'remote'`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Language {
+    Rust,
+    C,
+}
+
 impl Plugin {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let Plugin::List { json } = self;
-        let plugins = drivers::plugins(&global.config()?)?;
-        if *json {
-            let items = json::to_tree(&plugins).map_err(|error| Failure::new(error.to_string()))?;
-            return output::line(serde_json::json!({"items": items}));
+        match self {
+            Plugin::New { name, language, r#in } => {
+                let parent = r#in.as_deref().unwrap_or(Path::new(""));
+                new(name, *language, &parent.join(name))
+            }
+            Plugin::List { json } => list(&drivers::plugins(&global.config()?)?, *json),
         }
-        if plugins.is_empty() {
-            return output::line("no plugins");
-        }
-        plugins.iter().try_for_each(|plugin| output::line(line(plugin)))
     }
+}
+
+fn new(name: &str, language: Language, directory: &Path) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.len() > 63 || !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(plain) {
+        return Err(Failure::new(format!(
+            "`{}` is no name for a driver, expected a letter `a` to `z` and up to 62 of `a` to `z`, `0` to `9` and `-`",
+            name.escape_debug()
+        )));
+    }
+    let values = [("name", name)];
+    let (mut files, next) = match language {
+        Language::Rust => {
+            let files = templates::write("plugin-rust", directory, &values)?;
+            sdk::write(&directory.join("snaphook"))?;
+            (files, "cargo build --release")
+        }
+        Language::C => {
+            let mut files = templates::write("plugin-c", directory, &values)?;
+            // What it says of the checkout is not so here.
+            let source = sdk::EXAMPLE.split_once("*/").map_or(sdk::EXAMPLE, |(_, source)| source);
+            let head =
+                format!("/* The driver `{name}`: secrets in memory, to begin with. `make` builds its library. */");
+            let source = format!("{head}{}", source.replace("\"memory-c\"", &format!("{name:?}")));
+            let more =
+                [("driver.c", source.as_str()), ("protobuf.h", sdk::PROTOBUF), ("snaphook_driver.h", sdk::HEADER)];
+            for (file, text) in more {
+                sdk::write_file(&directory.join(file), text.as_bytes())?;
+                files.push(file.to_owned());
+            }
+            (files, "make")
+        }
+    };
+    files.sort();
+    for file in files {
+        output::line(format!("created {}", directory.join(file).display()))?;
+    }
+    output::line(format!("next: cd {} && {next}", directory.display()))
+}
+
+fn list(plugins: &[PluginInfo], json: bool) -> Result<()> {
+    if json {
+        let items = json::to_tree(&plugins).map_err(|error| Failure::new(error.to_string()))?;
+        return output::line(serde_json::json!({"items": items}));
+    }
+    if plugins.is_empty() {
+        return output::line("no plugins");
+    }
+    plugins.iter().try_for_each(|plugin| output::line(line(plugin)))
 }
 
 fn line(plugin: &PluginInfo) -> String {

@@ -1,4 +1,4 @@
-//! What `snaphook init` and `snaphook hook new` write: the folders of `sdk/templates`, kept in the binary.
+//! What `snaphook init`, `snaphook hook new` and `snaphook plugin new` write: the folders of `sdk/templates`, kept in the binary.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn every_template_is_filled_in_whole() {
-        let templates = ["js", "ts", "rust", "c", "python", "project"];
+        let templates = ["js", "ts", "rust", "c", "python", "project", "plugin-rust", "plugin-c"];
         let values = [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc")];
         for template in
             templates.iter().filter(|name| Templates::iter().any(|path| path.starts_with(&format!("{name}/"))))

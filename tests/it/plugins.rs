@@ -127,3 +127,48 @@ fn plugins_are_listed_without_a_server() {
     let json: serde_json::Value = serde_json::from_str(&list(&["--json"])).expect("JSON");
     assert_eq!((&json["items"][0]["file"], &json["items"][0]["abi"]), (&json!("libsnaphook_stdout.so"), &json!(1)));
 }
+
+/// From nothing to a driver that a server uses.
+#[test]
+fn a_plugin_in_c_from_its_template() {
+    let folder = begun("c");
+    let built = Command::new("make").current_dir(folder.path().join("my-store")).output().expect("make runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    serves(&folder.path().join("my-store/libmy-store.so"));
+}
+
+/// A folder in which `snaphook plugin new` was run.
+pub(crate) fn begun(language: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let new = |name: &str| {
+        Command::new(env!("CARGO_BIN_EXE_snaphook"))
+            .args(["plugin", "new", name, "--language", language])
+            .current_dir(folder.path())
+            .output()
+            .expect("the binary runs")
+    };
+    let made = new("my-store");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(String::from_utf8_lossy(&made.stdout).contains("next: cd my-store && "));
+    for (name, fault) in
+        [("my-store", "is there already"), ("../x", "no name for a driver"), ("-x", "unexpected argument")]
+    {
+        let refused = new(name);
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(fault), "{name}");
+    }
+    folder
+}
+
+/// Starts a server whose secrets are in the driver `my-store` of a library.
+#[track_caller]
+pub(crate) fn serves(library: &Path) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(library, folder.path().join(library.file_name().expect("a name"))).expect("a library");
+    let tables =
+        format!("[plugins]\ndirectory = '{}'\n[driver-secure-storage]\ndriver = 'my-store'\n", folder.path().display());
+    let server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
+    let api = server.client();
+    api.request("PUT", "/secrets/key").body("text/plain", "value").send().expect(204);
+    assert_eq!(api.get("/secrets").expect(200).json()["items"], json!(["key"]));
+    assert_eq!(api.get("/plugins").expect(200).json()["items"][0]["drivers"][0]["name"], "my-store");
+}

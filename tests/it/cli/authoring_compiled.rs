@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::dev::{Dev, project};
 use super::{Ended, ask, command, folder, replay, run, write};
 use crate::docs::needs;
+use crate::plugins;
 use crate::support::{Server, create_orders, guest, skip};
 
 /// A component with CPython inside is 18 MB: it is made in ten seconds and compiled in twenty, more on a busy machine.
@@ -198,4 +199,23 @@ fn dev_binds_while_another_hook_compiles() {
     assert!(!dev.printed().contains(bound), "the component took no time: {}", dev.printed());
     dev.says_within(COMPILING, bound);
     assert_eq!((dev.count(&announced), dev.count("preDelete.js")), (1, 1), "{}", dev.printed());
+}
+
+/// The SDK in the folder is all that it needs of Snaphook.
+#[test]
+fn a_plugin_in_rust() {
+    if !has("cargo") {
+        return;
+    }
+    let folder = plugins::begun("rust");
+    // What its dependencies compile to is kept from one run to the next.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new");
+    let built = std::process::Command::new("cargo")
+        .arg("build")
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(folder.path().join("my-store"))
+        .output()
+        .expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    plugins::serves(&target.join("debug/libmy_store.so"));
 }
