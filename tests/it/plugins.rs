@@ -7,18 +7,28 @@ use serde_json::json;
 
 use crate::support::{Server, ServerOptions, create_orders, skip};
 
+/// Where the libraries are.
+const BUILT: &str = "SNAPHOOK_PLUGINS";
+
 /// A folder with the libraries of these drivers. `None`: there are no libraries here, which is said.
 pub(crate) fn folder(drivers: &[&str]) -> Option<tempfile::TempDir> {
-    let Some(built) = std::env::var_os("SNAPHOOK_PLUGINS").map(PathBuf::from) else {
+    if std::env::var_os(BUILT).is_none() {
         skip("drivers as libraries", "SNAPHOOK_PLUGINS is not set; `cargo xtask plugins` builds them");
         return None;
-    };
+    }
     let folder = tempfile::tempdir().expect("a folder");
+    put(drivers, folder.path());
+    Some(folder)
+}
+
+/// Puts the libraries of these drivers into a folder.
+pub(crate) fn put(drivers: &[&str], folder: &Path) {
+    let built = PathBuf::from(std::env::var_os(BUILT).expect("`cargo xtask plugins` builds the libraries"));
+    std::fs::create_dir_all(folder).expect("a folder");
     for driver in drivers {
         let file = format!("{}snaphook_{driver}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        std::fs::copy(built.join(driver).join(&file), folder.path().join(&file)).expect("it was built");
+        std::fs::copy(built.join(driver).join(&file), folder.join(&file)).expect("it was built");
     }
-    Some(folder)
 }
 
 /// The table that puts libraries in the place of the linked drivers.

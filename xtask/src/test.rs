@@ -10,6 +10,13 @@ use crate::{guests, native, needs, plugins, tidy};
 /// Tests that start compilers. They run by themselves: others measure how calm a server stays, on the same cores.
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 
+/// Tests of hostile input that also run on other stores than the default ones; with `--long` those of hostile hooks as well.
+const HOSTILE: [&str; 4] = ["bad_input", "json_values", "too_complex", "hostile::"];
+const HOSTILE_IN_SHORT: usize = 3;
+
+/// Those stores, as the tests call them.
+const OTHER_STORES: [&str; 2] = ["file", "library"];
+
 /// Where the shared test data is, seen from the checkout.
 const FILMS: &str = "../shared/data/movies.json";
 
@@ -109,11 +116,12 @@ pub(crate) fn run(args: &[String]) -> Result {
     if let Some(wasm) = wasm_environment {
         environment.push(("SNAPHOOK_WASM_ENVIRONMENT", wasm.into()));
     }
-    let run_tests = |what: &[&str], names: &[&str], skip: &[&str]| {
+    let run_tests = |what: &[&str], names: &[&str], skip: &[&str], stores: Option<&str>| {
         let mut command = cargo();
         command.arg("test").args(what).arg("--no-fail-fast").args(args).current_dir(root.clone());
         command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] }).args(names);
         command.args(skip.iter().flat_map(|name| ["--skip", name])).envs(environment.iter().cloned());
+        command.envs(stores.map(|stores| ("SNAPHOOK_TEST_STORES", stores)));
         run_command(&mut command)
     };
     if args.is_empty() {
@@ -125,15 +133,25 @@ pub(crate) fn run(args: &[String]) -> Result {
     if args.is_empty() {
         without.extend(COMPILING);
     }
-    let tested = run_tests(&["--workspace"], &[], &without);
+    let tested = run_tests(&["--workspace"], &[], &without, None);
     section("tests that start compilers");
     // The whole workspace again: for one package alone cargo would choose other features, and build dependencies once more.
     let tested_alone =
-        if args.is_empty() { run_tests(&["--workspace", "--test", "it"], &COMPILING, &[]) } else { Ok(()) };
+        if args.is_empty() { run_tests(&["--workspace", "--test", "it"], &COMPILING, &[], None) } else { Ok(()) };
+    let mut tested_elsewhere = Ok(());
+    if args.is_empty() {
+        section("hostile input on other stores");
+        let names = if is_long { &HOSTILE[..] } else { &HOSTILE[..HOSTILE_IN_SHORT] };
+        for stores in OTHER_STORES {
+            println!("on {stores}");
+            let tested = run_tests(&["--workspace", "--test", "it"], names, &[], Some(stores));
+            tested_elsewhere = tested_elsewhere.and(tested);
+        }
+    }
 
     if !skipped.is_empty() {
         section("not run");
         skipped.iter().for_each(|what| println!("{what}"));
     }
-    tested.and(tested_alone).and(tidied)
+    tested.and(tested_alone).and(tested_elsewhere).and(tidied)
 }

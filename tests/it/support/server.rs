@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use super::{PATIENCE, eventually};
+use crate::plugins;
 
 /// How a server is started. The default is the embedded one on a free port.
 #[derive(Clone, Debug)]
@@ -195,8 +196,9 @@ impl Server {
             "[server]\nmount-address = '127.0.0.1:0'\nmount-path = '{mount_path}'\n{server}\n\
              [auth]\nmode = 'open'\n\
              [hooks]\ncache = '{}'\n{hooks}\n\
-             {tables}\n",
-            cache.display()
+             {tables}\n{}",
+            cache.display(),
+            other_stores(directory.path(), tables)
         );
         std::fs::write(directory.path().join("config.toml"), config).expect("a config");
         let line: Vec<&str> = [by, &[env!("CARGO_BIN_EXE_snaphook"), "serve"][..]].concat();
@@ -256,5 +258,25 @@ impl Drop for Server {
         } else {
             self.check_log();
         }
+    }
+}
+
+/// With `SNAPHOOK_TEST_STORES`, tests that do not care keep their data elsewhere: in files (`file`), or in the default stores as
+/// libraries (`library`).
+fn other_stores(directory: &Path, tables: &str) -> String {
+    let wanted = std::env::var("SNAPHOOK_TEST_STORES").unwrap_or_default();
+    if wanted.is_empty() || tables.contains("[driver-") || tables.contains("[plugins]") {
+        return String::new();
+    }
+    match wanted.as_str() {
+        "file" => ["event", "model", "error"]
+            .map(|store| format!("[driver-{store}-storage]\ndriver = 'file'\npath = 'data/{store}s'\n"))
+            .concat(),
+        "library" => {
+            let folder = directory.join("drivers");
+            plugins::put(&["sqlite", "file"], &folder);
+            plugins::table(&folder)
+        }
+        other => panic!("SNAPHOOK_TEST_STORES is `{other}`, expected `file` or `library`"),
     }
 }
