@@ -80,7 +80,7 @@ pub struct SqliteEventStore {
 
 /// What work on other threads needs.
 struct Shared {
-    /// `None` once closed. Only `append`, `put_blob` and `close` take it.
+    /// `None` once closed. Readers never take it.
     writer: Mutex<Option<Writer>>,
     readers: Readers,
     /// As committed; replaced as a whole when an event is the first of its model.
@@ -105,17 +105,28 @@ impl Shared {
     /// See [`Writer::recover`].
     fn recover(&self) -> Result<()> {
         self.writing("health", |writer| {
-            writer.recover()?;
-            *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
-            self.publish(writer.head());
+            self.recover_with(writer)?;
             self.failed.store(false, Ordering::Release);
             Ok(())
         })
     }
 
+    fn recover_with(&self, writer: &mut Writer) -> Result<()> {
+        let recovered = writer.recover();
+        // Also if it failed: what the file holds may be known again.
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
+        self.publish(writer.head());
+        recovered
+    }
+
     fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         match locked(&self.writer).as_mut() {
-            Some(writer) => work(writer),
+            Some(writer) => {
+                if writer.is_unknown() {
+                    self.recover_with(writer)?;
+                }
+                work(writer)
+            }
             None => Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed")),
         }
     }
@@ -265,7 +276,7 @@ impl EventStore for SqliteEventStore {
         off_thread("reserve", move || {
             shared.writing("reserve", |writer| {
                 let head = writer.head();
-                writer.with(|connection| reserve::reserve(connection, &keys, head)).map_err(fault("reserve"))
+                writer.unsynced(|connection| reserve::reserve(connection, &keys, head)).map_err(fault("reserve"))
             })
         })
         .await
@@ -275,7 +286,9 @@ impl EventStore for SqliteEventStore {
         let (shared, prefix) = (Arc::clone(&self.shared), prefix.to_owned());
         off_thread("forget_claims", move || {
             shared.writing("forget_claims", |writer| {
-                writer.with(|connection| reserve::forget(connection, &prefix, limit)).map_err(fault("forget_claims"))
+                writer
+                    .unsynced(|connection| reserve::forget(connection, &prefix, limit))
+                    .map_err(fault("forget_claims"))
             })
         })
         .await

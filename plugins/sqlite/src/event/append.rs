@@ -41,7 +41,7 @@ enum State {
     Unknown,
 }
 
-/// What is known of the log, as committed.
+/// What is known of the log, as committed; while an import writes, as it will be.
 struct Log {
     end: LogEnd,
     names: Arc<Names>,
@@ -93,6 +93,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether nothing can be written before [`Writer::recover`].
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state == State::Unknown
+    }
+
     /// Position of the last committed event.
     pub(super) fn head(&self) -> Position {
         self.log.end.position
@@ -101,6 +106,26 @@ impl Writer {
     /// Runs one statement outside of `append`, in a transaction of its own.
     pub(super) fn with<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let result = work(&self.connection);
+        self.checkpointer.after_commit(&self.connection);
+        result
+    }
+
+    /// The same without an fsync, which the next batch of the log makes up for.
+    pub(super) fn unsynced<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let result = begun
+            .and_then(|()| work(&self.connection))
+            .and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        if result.is_err() {
+            // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        // Before anything else can be appended; a file that is opened again has it from the start.
+        if let Err(error) = self.connection.execute_batch("PRAGMA synchronous = FULL") {
+            self.state = State::Unknown;
+            return Err(error);
+        }
         self.checkpointer.after_commit(&self.connection);
         result
     }
@@ -119,10 +144,6 @@ impl Writer {
         atomic: bool,
         published: &RwLock<Arc<Names>>,
     ) -> Result<Vec<Result<Appended, Conflict>>> {
-        if self.state == State::Unknown {
-            self.recover()?;
-            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
-        }
         // Stays if the work panics.
         self.state = State::Unknown;
         let names = Arc::clone(&self.log.names);
@@ -142,6 +163,8 @@ impl Writer {
     /// Puts records of an export into the log; see [`snaphook_driver::EventStore::import`].
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
+        // Stays if the work panics.
+        self.state = State::Unknown;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let put = transfer::begin_import(&self.connection)
             .and_then(|()| self.log.import(&self.connection, records))
@@ -149,10 +172,14 @@ impl Writer {
         // Nothing was appended, and nothing that is remembered of the log's end is so any more.
         self.log.tails = Tails::default();
         if let Err(error) = put {
-            let _ = self.execute("ROLLBACK");
+            // If it was the commit that failed, the file is opened again before the next write.
+            if self.execute("ROLLBACK").is_ok() {
+                self.state = State::Failed;
+            }
             (self.log.end, self.log.names) = (end, names);
             return Err(error);
         }
+        self.state = State::Works;
         *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         self.checkpointer.after_commit(&self.connection);
         Ok(())

@@ -14,43 +14,26 @@ pub(super) fn reserve(
     keys: &[(String, Stream)],
     head: Position,
 ) -> rusqlite::Result<Vec<(usize, Holder)>> {
-    unsynced(connection, || {
-        let mut put = connection.prepare_cached(
-            "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(key) DO UPDATE
-             SET position = ?4 WHERE model = ?2 AND instance IS ?3",
-        )?;
-        let mut taken = Vec::new();
-        for (index, (key, stream)) in keys.iter().enumerate() {
-            if put.execute(params![key, stream.model, stream.instance, head as i64])? == 0
-                && let Some(holder) = holder_of(connection, key)?
-            {
-                taken.push((index, holder));
-            }
+    let mut put = connection.prepare_cached(
+        "INSERT INTO claims(key, model, instance, position) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(key) DO UPDATE
+             SET position = ?4, expires = NULL, value = NULL WHERE model = ?2 AND instance IS ?3",
+    )?;
+    let mut taken = Vec::new();
+    for (index, (key, stream)) in keys.iter().enumerate() {
+        if put.execute(params![key, stream.model, stream.instance, head as i64])? == 0
+            && let Some(holder) = holder_of(connection, key)?
+        {
+            taken.push((index, holder));
         }
-        Ok(taken)
-    })
+    }
+    Ok(taken)
 }
 
 /// See [`snaphook_driver::EventStore::forget_claims`].
 pub(super) fn forget(connection: &Connection, prefix: &str, limit: u32) -> rusqlite::Result<u64> {
-    unsynced(connection, || {
-        let mut delete = connection.prepare_cached(
-            "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3)",
-        )?;
-        // No key of the server goes on with the last of all characters.
-        delete.execute(params![prefix, format!("{prefix}\u{10ffff}"), limit]).map(|count| count as u64)
-    })
-}
-
-/// Runs work in a transaction without an fsync.
-fn unsynced<T>(connection: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")?;
-    let result = work().and_then(|value| connection.execute_batch("COMMIT").map(|()| value));
-    if result.is_err() {
-        // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    // Before anything else can be appended.
-    let synced = connection.execute_batch("PRAGMA synchronous = FULL");
-    result.and_then(|value| synced.map(|()| value))
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3)",
+    )?;
+    // No key of the server goes on with the last of all characters.
+    delete.execute(params![prefix, format!("{prefix}\u{10ffff}"), limit]).map(|count| count as u64)
 }

@@ -19,9 +19,9 @@ use crate::key::Key;
 
 #[derive(Default)]
 pub(super) struct Tails {
-    /// By model number, as this and the other.
+    /// By model number, as in `newest`.
     definitions: HashMap<i64, Tail>,
-    /// None of a model's instances whose ids are UUIDs is greater; `None`: there is none.
+    /// The greatest UUID among the ids of a model's instances; `None`: no id is a UUID.
     newest: HashMap<i64, Option<[u8; 16]>>,
 }
 

@@ -18,23 +18,28 @@ pub struct Judged<'a> {
     pub answers: Vec<Result<Appended, Conflict>>,
     /// The rows to write, in order.
     pub accepted: Vec<Accepted<'a>>,
-    /// Behind the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX) that
+    /// After the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX) that
     /// expired first, by key where times are equal. The store then tells the end how many there were
     /// ([`LogEnd::removed`]). No answer depends on a removal, only what can be seen of the claims.
     pub removal: Option<Millis>,
-    /// Where the log ends with the batch.
+    /// Where the log ends with the batch. The time of its next removal is the old one until [`LogEnd::removed`] is called.
     pub end: LogEnd,
 }
 
 impl<'a> Judged<'a> {
     /// The ends of all streams with a new event, for stores that write all rows at once.
     pub fn tails(&self) -> BTreeMap<StreamRef<'a>, Tail> {
-        self.accepted.iter().map(|row| (row.stream(), row.tail())).collect()
+        let mut tails = BTreeMap::new();
+        // In order, so that the last one of a stream stays.
+        tails.extend(self.accepted.iter().map(|row| (row.stream(), row.tail())));
+        tails
     }
 
     /// All keys whose holders change, as the rows together leave them; `None`: nobody holds it.
     pub fn claims(&self) -> BTreeMap<&'a str, Option<HolderRef<'a>>> {
-        self.accepted.iter().flat_map(Accepted::keys).collect()
+        let mut claims = BTreeMap::new();
+        claims.extend(self.accepted.iter().flat_map(Accepted::keys));
+        claims
     }
 }
 

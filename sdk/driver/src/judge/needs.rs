@@ -37,12 +37,12 @@ impl<'a> Needs<'a> {
     }
 }
 
-/// A [`LogState`] that was looked up before. What is not in it is not in the log.
+/// A [`LogState`] that was looked up before, as [`Needs`] says. What is not in it is not in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known<'a> {
     pub tails: BTreeMap<StreamRef<'a>, Tail>,
     pub holders: BTreeMap<&'a str, Holder>,
-    /// Position of the last instance event of each model.
+    /// Position of the last instance event of each model; only those of [`Needs::quiet`] are asked for.
     pub instances: BTreeMap<&'a str, Position>,
 }
 

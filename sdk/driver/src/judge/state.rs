@@ -77,7 +77,7 @@ pub struct LogEnd {
     pub position: Position,
     /// Of the last event.
     pub time: Millis,
-    /// The first event that is not before it removes claims that have expired.
+    /// The first batch that ends at or after it removes claims that have expired. It has to be stored where several nodes judge.
     pub next_removal: Millis,
 }
 
