@@ -35,7 +35,8 @@ impl Global {
 
     /// The configuration for who opens no store: libraries of the plugins folder are left alone.
     pub(super) fn config_without_drivers(&self) -> Result<Config> {
-        Ok(Config::load(self.config.as_deref())?)
+        // Faults are told all at once, those of drivers among them.
+        Config::load(self.config.as_deref()).or_else(|_| self.config())
     }
 
     pub(super) fn client(&self) -> Result<Client> {

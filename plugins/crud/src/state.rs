@@ -22,7 +22,7 @@ pub(crate) fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> 
     instances.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The rows of some models as they are at a moment. While one is held, a change of their instances copies the list.
+/// The rows of some models as they are at a moment. While one is held, a change of their instances copies what it changes.
 pub(crate) struct Snapshot(BTreeMap<String, Rows>);
 
 impl Snapshot {

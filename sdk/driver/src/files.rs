@@ -72,13 +72,18 @@ impl FileLock {
                 .with("file", path.display())
                 .because(error)
         };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unwritable)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        // Who may not read what is stored need not see that it is in use either.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(unwritable)?;
         match file.try_lock() {
             Ok(()) => Ok(FileLock { file }),
             Err(TryLockError::WouldBlock) => Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
-                "the store is in use, by another process or by another store of this one; give each its own `path`",
+                "the store is in use, by another process or by another store of this one; give each its own place",
             )
             .with("path", store.display())),
             Err(TryLockError::Error(error)) => Err(unwritable(error)),

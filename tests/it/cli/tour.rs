@@ -118,7 +118,7 @@ fn a_step_that_fails_stops_the_start() {
 fn one_server_per_folder() {
     let server = Server::start();
     let error = run(server.directory(), &["serve", "--log", "error"]).fails();
-    assert!(error.contains("`driver-event-storage`") && error.contains("in use"), "{error}");
+    assert!(error.contains("`driver-secure-storage`") && error.contains("in use"), "{error}");
     // The first one is none the worse for it.
     server.client().get("/readyz").expect(200);
 }
