@@ -93,7 +93,8 @@ impl Fields {
             _ => record,
         };
         match record.get(&self.id)? {
-            Value::String(id) => Some(id.clone()),
+            // An empty one would make an address of the collection.
+            Value::String(id) => Some(id.clone()).filter(|id| !id.is_empty()),
             Value::Number(id) => Some(id.to_string()),
             _ => None,
         }

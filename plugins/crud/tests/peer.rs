@@ -322,7 +322,7 @@ async fn hostile_peers_are_errors() {
             Reply::Response(200, vec![("content-type", "text/html".into())], b"<p>".to_vec()),
             "answered 200 with `text/html` instead of JSON",
         ),
-        ("a gateway", Reply::Response(413, vec![("content-type", "text/html".into())], b"<p>".to_vec()), "gateway"),
+        ("a gateway", Reply::Response(400, vec![("content-type", "text/html".into())], b"<p>".to_vec()), "gateway"),
         ("no access", Reply::json(401, "who are you"), "the peer answered 401: who are you"),
         ("not modified", Reply::status(304), "the peer answered 304"),
         ("endless", Reply::Endless(head("500 x\r\n\r\nx")), "the peer answered 500"),

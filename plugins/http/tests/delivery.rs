@@ -163,7 +163,7 @@ async fn what_a_gateway_says_is_not_about_a_record() {
         move |request| match count.fetch_add(1, Ordering::SeqCst) {
             _ if ids(request).len() > 1 => page(413),
             1 => page(400),
-            2 => page(413),
+            2 => page(404),
             3 => page(200),
             _ => Reply::status(200),
         }

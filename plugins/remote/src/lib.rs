@@ -59,12 +59,12 @@ pub async fn connect(store: Store, context: &OpenContext) -> Result<Opened> {
 async fn open(store: Store, context: &OpenContext) -> Result<Client> {
     let config: StoreConfig = context.settings()?;
     let transport = match config.place()? {
-        Place::Own(config) => HttpTransport::new(&config)?,
+        Place::Own(config) => Arc::new(HttpTransport::new(&config)?),
         Place::Shared(connection) => {
             let open = async || HttpTransport::new(&connection.settings);
-            HOSTS.open(&connection, open).await?.as_ref().clone()
+            HOSTS.open(&connection, open).await?
         }
     };
     let opened = transport.open(store, &context.node).await?;
-    Ok(Client::new(Arc::new(transport), opened))
+    Ok(Client::new(transport, opened))
 }

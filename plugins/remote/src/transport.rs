@@ -25,8 +25,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// that is just being closed has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Calls to the stores of a host. Clones share its connections.
-#[derive(Clone)]
+/// Calls to the stores of a host.
 pub(crate) struct HttpTransport {
     client: Client,
     base: String,
@@ -127,7 +126,7 @@ impl HttpTransport {
         let error = error.and_then(|bytes| decode::<proto::Error>(&bytes).ok());
         let error = error.filter(|error| !error.operation.is_empty());
         Err(match (status, error) {
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+            (StatusCode::UNAUTHORIZED, _) | (StatusCode::FORBIDDEN, None) => {
                 let message = "the host refuses the token; set `token` to the one that it was started with";
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
@@ -135,6 +134,10 @@ impl HttpTransport {
             // Something between answered, or what stands there is no host. Whether it passed the request on is unknown.
             (status, None) if status.is_server_error() || is_passing(status) => {
                 DriverError::new(ErrorKind::Uncertain, operation, format!("the response is {status}")).with("url", url)
+            }
+            (StatusCode::PAYLOAD_TOO_LARGE, None) => {
+                let message = format!("something before the host refuses so much; let it pass {BODY_BYTES_MAX} bytes");
+                DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
             (status, None) => {
                 let message =

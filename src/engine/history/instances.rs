@@ -5,6 +5,7 @@ use std::time::Duration;
 use snaphook_driver::{Budget, Instance, InstancePage, Limits};
 
 use super::History;
+use crate::catalog::is_instance_id;
 use crate::catalog::query::{self, QueryInput};
 use crate::engine::error::{Error, Result};
 
@@ -21,7 +22,9 @@ impl History {
     /// One instance, as it is now.
     pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
         self.core.availability.check_model(model)?;
-        match self.core.stores.model.get(model, id).await? {
+        // Hooks ask for what they like, and no store has what cannot be an id.
+        let found = if is_instance_id(id) { self.core.stores.model.get(model, id).await? } else { None };
+        match found {
             Some(instance) => Ok(instance),
             None => {
                 self.core.models.require(model)?;

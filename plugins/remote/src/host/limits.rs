@@ -1,13 +1,9 @@
 //! How much of requests and responses a host holds at once.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use http_body_util::Full;
-use hyper::body::{Frame, SizeHint};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -56,7 +52,7 @@ pub(super) struct BodyBudget(Arc<Semaphore>);
 
 /// A part of it, free again when this is dropped.
 pub(super) struct Lease {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Default for BodyBudget {
@@ -84,48 +80,52 @@ impl BodyBudget {
             return Err(fault(ErrorKind::Invalid, message));
         }
         let lease = self.lease(length).await;
-        let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host is closing".into()))?;
+        let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host takes no requests any more".into()))?;
         let bytes = tokio::time::timeout(time, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
-        let late = |_| fault(ErrorKind::Invalid, format!("the request did not come within {time:?}"));
-        let broken = |error| fault(ErrorKind::Invalid, format!("the request broke off: {error}"));
+        // Nothing was done, and nothing is wrong with what was to come.
+        let late = |_| fault(ErrorKind::Unavailable, format!("the request did not come within {time:?}"));
+        let broken = |error| fault(ErrorKind::Unavailable, format!("the request broke off: {error}"));
         Ok((lease, bytes.map_err(late)?.map_err(broken)?.into()))
     }
 
-    /// A response as a body that holds its lease until it is written or dropped. The request's is given back first: two
-    /// that wait for each other's would wait for ever.
-    pub(super) async fn respond(&self, request: Lease, response: Vec<u8>) -> Body {
-        drop(request);
-        let lease = self.lease(response.len()).await;
-        Body::new(LeasedBody { body: Full::new(response.into()), _lease: lease })
+    /// A response as a body. What it needs beyond the lease of its request must be free now: many that wait for more while they
+    /// are in memory already would be what the budget is to prevent. The response of a change, which is small, always goes out.
+    pub(super) fn respond(
+        &self,
+        operation: &str,
+        mut lease: Lease,
+        response: Vec<u8>,
+        is_change: bool,
+    ) -> Result<Body, DriverError> {
+        let more = units(response.len()).saturating_sub(lease.permit.num_permits());
+        match Arc::clone(&self.0).try_acquire_many_owned(more as u32) {
+            Ok(permit) => lease.permit.merge(permit),
+            Err(_) if is_change => {}
+            Err(_) => {
+                let message = "the host has no memory free for the response; try again";
+                return Err(DriverError::new(ErrorKind::Overloaded, operation.to_owned(), message));
+            }
+        }
+        Ok(Body::from(Bytes::from_owner(Leased { bytes: response, _lease: lease })))
     }
 
     async fn lease(&self, bytes: usize) -> Option<Lease> {
-        let units = bytes.clamp(LEAST_BYTES, HELD_BYTES_MAX).div_ceil(UNIT) as u32;
-        Arc::clone(&self.0).acquire_many_owned(units).await.ok().map(|permit| Lease { _permit: permit })
+        Arc::clone(&self.0).acquire_many_owned(units(bytes) as u32).await.ok().map(|permit| Lease { permit })
     }
 }
 
-struct LeasedBody {
-    body: Full<Bytes>,
-    _lease: Option<Lease>,
+fn units(bytes: usize) -> usize {
+    bytes.clamp(LEAST_BYTES, HELD_BYTES_MAX).div_ceil(UNIT)
 }
 
-impl HttpBody for LeasedBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
+/// The bytes of a response. They hold its lease until they are written or dropped.
+struct Leased {
+    bytes: Vec<u8>,
+    _lease: Lease,
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }

@@ -32,7 +32,7 @@ use self::token::Token;
 use crate::encoding::Encoding;
 
 /// How a host serves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct HostOptions {
     /// What requests must carry in `Authorization: Bearer`; `None`: every program of this machine is served, and no page in
     /// a browser.
@@ -105,7 +105,7 @@ async fn serve(
 ) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(token) = &shared.token
-        && !text(AUTHORIZATION).is_some_and(|value| token.is_carried_by(value))
+        && !headers.get(AUTHORIZATION).is_some_and(|value| token.is_carried_by(value.as_bytes()))
     {
         let error = DriverError::new(ErrorKind::Config, method, "the token is missing or is another one");
         let response = failure(Encoding::Json, &error);
@@ -123,25 +123,21 @@ async fn serve(
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, failure(Encoding::Json, &error)).into_response();
     };
     match answer(&shared, &store, &method, encoding, body).await {
-        Ok((request, response)) => {
-            let body = shared.bodies.respond(request, response).await;
-            ([(CONTENT_TYPE, encoding.media_type())], body).into_response()
-        }
+        Ok(body) => ([(CONTENT_TYPE, encoding.media_type())], body).into_response(),
         Err(error) => failure(encoding, &error),
     }
 }
 
-/// The bytes of a response, and the lease of its request.
-async fn answer(
-    shared: &Shared,
-    store: &str,
-    name: &str,
-    encoding: Encoding,
-    body: Body,
-) -> Result<(Lease, Vec<u8>), DriverError> {
+/// The body of a response.
+async fn answer(shared: &Shared, store: &str, name: &str, encoding: Encoding, body: Body) -> Result<Body, DriverError> {
     let invalid = |message: String| DriverError::new(ErrorKind::Invalid, name.to_owned(), message);
     let Some(served) = shared.services.get(store) else {
         return Err(invalid(format!("no {store} storage is served here")));
+    };
+    let method = Method::from_path(store, name);
+    let under_way = match method {
+        Some(method) => served.begin(method).await,
+        None => None,
     };
     let (lease, request) = shared.bodies.read(name, body, shared.limits.body_time).await?;
     let unreadable = |error| invalid(format!("the request cannot be read: {error}"));
@@ -151,18 +147,19 @@ async fn answer(
     if name == "open" {
         encoding.read("OpenRequest", request).map_err(unreadable)?;
         let response = encoding.write("OpenResponse", encode(&served.service.describe(1))).map_err(unwritable)?;
-        return Ok((lease, response));
+        return shared.bodies.respond(name, lease, response, true);
     }
-    let Some(method) = Method::from_path(store, name) else {
+    let Some(method) = method else {
         return Err(invalid(format!("{store} storage has no method `{name}`")));
     };
     let is_close = matches!(method, Method::SecureClose | Method::EventClose | Method::ModelClose | Method::ErrorClose);
     if is_close && !shared.closes {
-        return Ok((lease, encoding.write("Empty", Vec::new()).map_err(unwritable)?));
+        return shared.bodies.respond(name, lease, encoding.write("Empty", Vec::new()).map_err(unwritable)?, true);
     }
     let request = encoding.read(&method.request(), request).map_err(unreadable)?;
-    let response = served.call(method, request).await?;
-    Ok((lease, encoding.write(&method.response(), response).map_err(unwritable)?))
+    let (response, (lease, _)) = served.call(method, request, (lease, under_way)).await?;
+    let response = encoding.write(&method.response(), response).map_err(unwritable)?;
+    shared.bodies.respond(name, lease, response, method.changes())
 }
 
 async fn no_such_address() -> Response {

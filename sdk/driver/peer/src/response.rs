@@ -36,15 +36,17 @@ pub enum Verdict {
 }
 
 impl Response {
-    /// Statuses that are about the record (400, 409, 413, 422) or about what is at its address (404, 410) count only
-    /// if they are the API's own: gateways and firewalls have them too, for every record, and then with a web page.
+    /// Statuses that are about the record (400, 409, 422) or about what is at its address (404, 410) count only if they are
+    /// the API's own: gateways and firewalls have them too, for every record, and then with a web page. 413 is about the
+    /// record whoever says it.
     pub fn verdict(&self) -> Verdict {
         match self.status {
             200..300 if self.is_page() => Verdict::Unusable,
             200..300 => Verdict::Done,
             408 | 425 | 429 | 500.. => Verdict::Passing,
             404 | 410 if self.is_of_api() => Verdict::Absent,
-            400 | 409 | 413 | 422 if self.is_of_api() => Verdict::Refused,
+            413 => Verdict::Refused,
+            400 | 409 | 422 if self.is_of_api() => Verdict::Refused,
             _ => Verdict::Unusable,
         }
     }
@@ -142,8 +144,8 @@ mod tests {
             (400, "text/html", "{\"error\":1}", Refused),
             (414, "", "", Unusable),
             (400, "text/html", "<html>", Unusable),
-            (413, "text/html; charset=utf-8", "too large", Unusable),
-            (413, "", " <html>", Unusable),
+            (413, "text/html; charset=utf-8", "too large", Refused),
+            (413, "", " <html>", Refused),
             (400, "text/plain", "<html>", Unusable),
             (422, "application/xml", "<Error/>", Unusable),
             (404, "application/json", "{}", Absent),

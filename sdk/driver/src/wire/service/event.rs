@@ -184,13 +184,15 @@ async fn copy(store: &dyn EventStore, exports: &Exports, method: Method, request
 impl Exports {
     /// The number of a new export, and the head of its log.
     async fn begin(&self, store: &dyn EventStore) -> Result<(u64, u64)> {
+        let check = |open: usize| {
+            let message = || format!("{EXPORTS_MAX} exports are under way, which is the most at once");
+            if open < EXPORTS_MAX { Ok(()) } else { Err(DriverError::new(ErrorKind::Overloaded, "export", message())) }
+        };
+        check(self.locked().len())?;
         let export = store.export().await?;
         let head = export.head();
         let mut open = self.locked();
-        if open.len() >= EXPORTS_MAX {
-            let message = format!("{EXPORTS_MAX} exports are under way, which is the most at once");
-            return Err(DriverError::new(ErrorKind::Overloaded, "export", message));
-        }
+        check(open.len())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         open.insert(number, Export { export: Arc::new(tokio::sync::Mutex::new(export)), used: Instant::now() });
         Ok((number, head))
