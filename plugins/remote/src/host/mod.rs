@@ -24,8 +24,8 @@ use snaphook_driver::wire::{Method, Opened, encode, encode_error};
 use snaphook_driver::{DriverError, ErrorKind};
 use tokio::net::TcpListener;
 
+use self::limits::BodyBudget;
 pub use self::limits::HostLimits;
-use self::limits::{BodyBudget, Lease};
 use self::served::Served;
 pub use self::tls::TlsError;
 use self::token::Token;
