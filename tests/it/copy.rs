@@ -94,7 +94,7 @@ fn only_empty_stores_are_filled() {
     snaphook(folder, &["copy", "--to", "memory.toml"]).fails(&["keeps nothing"]);
     snaphook(folder, &["copy", "--to", "nowhere.toml"]).fails(&["nowhere.toml"]);
     // Nothing was changed there.
-    assert_eq!(all(&other.restart().client(), "/models/task/instances")[0]["id"], "x");
+    assert_eq!(all(&other.restart_ended().client(), "/models/task/instances")[0]["id"], "x");
 }
 
 /// Killed at any time, it goes on where it was.
