@@ -81,7 +81,7 @@ fn a_library_is_bound_runs_and_is_told_to_be_without_a_sandbox() {
     // It is there again after a restart, and the log says what is loaded.
     server = server.restart();
     let told = |line: &String| line.contains("native library `check.so`") && line.contains("not sandboxed");
-    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+    eventually("the log says it", || server.log().iter().any(told).then_some(()));
     assert_eq!(create(&server, 2e6).0, 422);
 }
 
@@ -107,7 +107,7 @@ fn a_dry_run_tells_that_it_loaded_the_library() {
     let metrics = api.get("/metrics").expect(200).text();
     assert!(metrics.contains("snaphook_libraries_loaded{library=\"tells.so\"} 1\n"), "{metrics}");
     let told = |line: &String| line.contains("a dry run has a lasting effect") && line.contains(warning);
-    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+    eventually("the log says it", || server.log().iter().any(told).then_some(()));
 
     // Another content is bound: what was only tried is still there.
     assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=two"]));
@@ -121,7 +121,7 @@ fn a_dry_run_tells_that_it_loaded_the_library() {
     // What is refused was loaded all the same.
     api.put("/models/order/hooks/postCreate", &binding("tells.so")).expect_problem(422, "invalid");
     let told = |line: &String| line.contains("was refused, but stays loaded") && line.contains("not sandboxed");
-    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+    eventually("the log says it", || server.log().iter().any(told).then_some(()));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     let list = list(&server);
     assert!(list.contains("native (not sandboxed, 2 more still loaded)"), "{list}");
     let told = |line: &String| line.contains("not sandboxed") && line.contains("2 other contents of this file stay");
-    assert!(server.log().iter().any(told), "{}", server.log().join("\n"));
+    eventually("the log says it", || server.log().iter().any(told).then_some(()));
     assert_eq!(now["position"], first["position"], "nothing was bound anew");
     let metrics = api.get("/metrics").expect(200).text();
     assert!(metrics.contains("snaphook_libraries_loaded{library=\"tells.so\"} 3\n"), "{metrics}");

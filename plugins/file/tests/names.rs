@@ -109,7 +109,7 @@ fn requests() -> Vec<(Method, Value, &'static str)> {
         (EventLast, json!({"stream": {}}), "`model` has 0 bytes"),
         (EventReserve, json!({"keys": [{"key": "k"}]}), "`stream` is missing"),
         (EventReserve, json!({"keys": [{"key": "x".repeat(65537), "stream": stream}]}), "`key` has 65537 bytes"),
-        (EventForgetClaims, json!({"limit": 1}), "`prefix` has 0 bytes, expected 1 to 64"),
+        (EventForgetClaims, json!({"limit": 1}), "`prefix` has 0 bytes, expected 1 to 1024"),
         (EventForgetClaims, json!({"prefix": "x".repeat(65), "limit": 1}), "`prefix` has 65 bytes"),
         (EventForgetClaims, json!({"prefix": "x"}), "`limit` is 0"),
         (EventNextClaim, json!({"from": "x".repeat(65538)}), "`from` has 65538 bytes"),

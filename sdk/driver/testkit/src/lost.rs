@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::cut::{Cut, Direction, Proxy};
 use crate::model::define;
-use crate::sample::{create, created, shape};
+use crate::sample::{create, created, digest, shape};
 
 /// Set in the environment: every place is tried. `cargo xtask test --long` sets it.
 pub const LONG_VARIABLE: &str = "SNAPHOOK_TEST_LONG";
@@ -277,7 +277,8 @@ pub async fn put_blob(connector: &dyn Connector) {
     let line = Line::open(connector, Store::Event).await;
     let store = line.event();
     line.at_every_cut(async |number| {
-        let (digest, bytes) = (format!("{number:064x}"), [7; 100]);
+        let bytes = [number.to_le_bytes(); 20].concat();
+        let digest = digest(&bytes);
         if line.during(store.put_blob(&digest, &bytes)).await.is_err() {
             store.put_blob(&digest, &bytes).await.unwrap();
         }

@@ -61,7 +61,7 @@ impl SecureStore for Odd {
 
     async fn get(&self, name: &str) -> Result<Option<Sealed>> {
         match name {
-            "at once" => panic!("it is {name}"),
+            "at-once" => panic!("it is {name}"),
             "later" => {
                 tokio::task::yield_now().await;
                 panic!("{}", "it is later");
@@ -139,9 +139,10 @@ fn assert_fails(result: Result<impl Sized>, kind: ErrorKind, message: &str) {
 fn panics_are_errors() {
     assert_fails(opened(r#"{"a": 1}"#), ErrorKind::Unexpected, "the driver panicked: it takes no settings");
     let handle = opened("{}").unwrap();
-    assert_fails(answer(get(handle, "at once")), ErrorKind::Unexpected, "the driver panicked: it is at once");
+    assert_fails(answer(get(handle, "at-once")), ErrorKind::Unexpected, "the driver panicked: it is at-once");
     assert_fails(answer(get(handle, "later")), ErrorKind::Unexpected, "the driver panicked: it is later");
-    let delete = call(handle, Method::SecureDelete.number(), &[]);
+    let request = proto::SecureDeleteRequest { name: "a".into() };
+    let delete = call(handle, Method::SecureDelete.number(), &request.encode_to_vec());
     assert_fails(answer(delete), ErrorKind::Uncertain, "the driver panicked: without a message");
     answer(get(handle, "fine")).unwrap();
 }
@@ -149,7 +150,8 @@ fn panics_are_errors() {
 #[test]
 fn calls_that_wait_end_in_the_runtime() {
     let handle = opened("{}").unwrap();
-    let response = answer(call(handle, Method::SecurePut.number(), &[])).unwrap();
+    let request = proto::SecurePutRequest { name: "a".into(), ..Default::default() };
+    let response = answer(call(handle, Method::SecurePut.number(), &request.encode_to_vec())).unwrap();
     assert_eq!(decode::<proto::SecurePutResponse>(&response).unwrap().version, 7);
 }
 

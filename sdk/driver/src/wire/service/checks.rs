@@ -128,8 +128,8 @@ checked! {
     ModelResetRequest: self => length("log", &self.log, 1..=ID_BYTES_MAX);
 
     ErrorRecordRequest: self => maybe(&self.record, |record| {
-        // Its event is in the log, which may have been written when more was allowed.
-        length("id", &record.id, 1..=ID_BYTES_MAX)
+        length("id", &record.id, 1..=ID_BYTES_MAX)?;
+        maybe(&record.event, stored_event)
     });
     ErrorListRequest: self => items(self.query.as_ref().map_or(0, |query| query.limit));
     // Neither the limit nor the place of a page matters.
@@ -215,6 +215,15 @@ fn stream(stream: &proto::Stream) -> Check {
 }
 
 fn event(event: &proto::Event) -> Check {
+    stored_event(event)?;
+    match (&event.instance, &event.data_json) {
+        (Some(_), Some(data)) => limits::check_data(data).map_err(|exceeded| exceeded.to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// One that is in the log already, which may have been written when its data could be more.
+fn stored_event(event: &proto::Event) -> Check {
     model(&event.model)?;
     maybe(&event.instance, |id| instance(id))?;
     let Some(kind) = EventKind::from_name(&event.r#type) else {
@@ -224,10 +233,7 @@ fn event(event: &proto::Event) -> Check {
         let belongs = if kind.is_instance() { "an instance" } else { "a model's definition" };
         return Err(format!("`{kind}` belongs to {belongs}, and the event to another stream"));
     }
-    match (&event.instance, &event.data_json) {
-        (Some(_), Some(data)) => limits::check_data(data).map_err(|exceeded| exceeded.to_string()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn append(append: &proto::Append) -> Check {
