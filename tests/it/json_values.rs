@@ -229,6 +229,26 @@ fn models(api: &Client, has_v8: bool) -> Vec<(&'static str, bool)> {
     models
 }
 
+/// Names that begin alike as they are written, beside each other: an engine that compares what is written mixes them up.
+#[test]
+fn names_with_escapes_are_told_apart() {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
+    let has_v8 = plugins.join("v8/libmini_racer.so").is_file();
+    let tables = format!("[plugins]\ndirectory = '{}'\n{GRANTS}", plugins.display());
+    let server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
+    let api = server.client();
+    let names = ["\\", "\"", "\n", "a\\", "a\"", "a\u{1}", "\\\\", "\"\\", "__proto__", "7", "", " x:{\"[,"];
+    for (model, hooked) in models(&api, has_v8) {
+        for (index, (first, second)) in names.iter().flat_map(|name| names.map(|other| (*name, other))).enumerate() {
+            let member = |name: &str| json!({ name: "\\n \"" });
+            let data = json!({"v": member(first), "w": member(second), "x": [member(second), member(first)]});
+            let made = create(&api, model, &format!("i{index}"), &data.to_string()).expect(201);
+            let expected = expected(&Tree::of(&data), hooked);
+            same(&format!("{model} {first:?} {second:?}"), data_of(&tree(&made)), &expected);
+        }
+    }
+}
+
 #[test]
 fn random_values_are_the_same_on_every_way() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");

@@ -36,6 +36,7 @@ use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 
 /// Before and after the scripts: together they are one expression, whose value is what the worker works with.
 const HOST: &str = include_str!("host.js");
+const PARSE: &str = include_str!("parse.js");
 const TURNS: &str = include_str!("turns.js");
 
 /// In the environment: no memory is to be restored.
@@ -183,7 +184,7 @@ fn make(
     v8.set_host_function(global, "__snaphook");
     // The scripts are a module elsewhere; here they are the body of a function.
     let scripts = SCRIPTS.replace("\nexport function ", "\nfunction ");
-    v8.eval(&format!("{HOST}{scripts}{TURNS}"), SCRIPT);
+    v8.eval(&format!("{HOST}{PARSE}{scripts}{TURNS}"), SCRIPT);
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
