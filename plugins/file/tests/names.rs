@@ -110,7 +110,7 @@ fn requests() -> Vec<(Method, Value, &'static str)> {
         (EventReserve, json!({"keys": [{"key": "k"}]}), "`stream` is missing"),
         (EventReserve, json!({"keys": [{"key": "x".repeat(65537), "stream": stream}]}), "`key` has 65537 bytes"),
         (EventForgetClaims, json!({"limit": 1}), "`prefix` has 0 bytes, expected 1 to 1024"),
-        (EventForgetClaims, json!({"prefix": "x".repeat(65), "limit": 1}), "`prefix` has 65 bytes"),
+        (EventForgetClaims, json!({"prefix": "x".repeat(1025), "limit": 1}), "`prefix` has 1025 bytes"),
         (EventForgetClaims, json!({"prefix": "x"}), "`limit` is 0"),
         (EventNextClaim, json!({"from": "x".repeat(65538)}), "`from` has 65538 bytes"),
         (EventHolder, json!({"key": "x".repeat(65537)}), "`key` has 65537 bytes"),
