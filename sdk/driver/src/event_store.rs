@@ -274,7 +274,7 @@ pub trait EventStore: Send + Sync {
     /// Durable no later than the next append that succeeds.
     async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>>;
 
-    /// Gives back up to `limit` claims whose keys begin with `prefix` (1 to 64 bytes), whoever holds them. Returns how
+    /// Gives back up to `limit` claims whose keys begin with `prefix` (1 to 1024 bytes), whoever holds them. Returns how
     /// many; fewer than `limit` only if none is left. No more durable than [`EventStore::reserve`].
     async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64>;
 
