@@ -23,7 +23,7 @@ const STEPS: f64 = 1000.0;
 /// compared, and a report says what there is. No server may run on the stores. If this is interrupted, run it again: it goes on
 /// where it stopped. The log keeps its positions, but is another one: positions that clients kept are refused.
 ///
-/// Example: snaphook copy --to postgres.toml
+/// Example: snaphook copy --to new.toml
 #[derive(Args, Debug)]
 pub(super) struct Copy {
     /// The configuration whose stores are filled
