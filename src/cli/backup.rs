@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::drivers::backup::{self, Counts, Header, Scanner};
 
 /// Steps of a progress bar.
-const STEPS: u64 = 1000;
+pub(super) const STEPS: u64 = 1000;
 
 /// Keep everything in one file: events, hooks' code, their progress, recorded errors, secrets (encrypted)
 ///
@@ -155,7 +155,7 @@ impl Restore {
 }
 
 /// Where the configuration's address answers, a server may be about to open the stores, or use some that have no lock.
-async fn refuse_if_served(config: &Config) -> Result<()> {
+pub(super) async fn refuse_if_served(config: &Config) -> Result<()> {
     let client = Client::new(&config.url(), false)?;
     match client.find("/healthz").await {
         Err(Failure::NoServer(_)) => Ok(()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::backup::{STEPS, refuse_if_served};
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::output;
@@ -13,9 +14,6 @@ use crate::config::{Config, Purpose};
 use crate::drivers;
 use crate::drivers::backup::{BackupError, ComparedModel, Transfer};
 use crate::engine::replay::{self, Progress};
-
-/// Steps of a progress bar.
-const STEPS: f64 = 1000.0;
 
 /// Change the storage: copy everything to the empty stores of another configuration
 ///
@@ -35,6 +33,9 @@ impl Copy {
     pub(super) async fn run(self, global: &Global) -> Result<()> {
         let from = global.stores_config()?;
         let to = Config::load_with(Some(&self.to), Purpose::Stores, drivers::check)?;
+        for config in [&from, &to] {
+            refuse_if_served(config).await?;
+        }
         let transfer = Transfer::open(&from, &to).await.map_err(failure)?;
         let copied = copy(&transfer).await;
         transfer.close().await;
@@ -50,11 +51,11 @@ struct Report {
 
 async fn copy(transfer: &Transfer) -> Result<Report> {
     let bar = output::progress_bar("copy");
-    bar.set_length(STEPS as u64);
+    bar.set_length(STEPS);
     let transferred = transfer
         .copy(|word, part| {
-            bar.set_message(word);
-            bar.set_position((part * STEPS) as u64);
+            bar.set_prefix(word);
+            bar.set_position((part * STEPS as f64) as u64);
         })
         .await;
     bar.finish_and_clear();
@@ -96,7 +97,10 @@ impl Report {
         }
         output::line(format!("the stores of {} hold the same", to.name()))?;
         if transferred.counts.secrets > 0 {
-            output::warn("the private key of the secrets is not copied; the new configuration needs the same one");
+            output::warn(format!(
+                "the secrets need their private key, which is not copied: put it where `{}` says before the start",
+                to.private_key
+            ));
         }
         Ok(())
     }

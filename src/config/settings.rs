@@ -124,6 +124,13 @@ pub struct DriverConfig {
     pub hidden: Vec<String>,
 }
 
+impl DriverConfig {
+    /// Where a setting stands, or the table if it is not there.
+    pub fn line_of(&self, setting: &str) -> Option<usize> {
+        self.lines.get(setting).copied().or(self.line)
+    }
+}
+
 /// Names the settings without their values, which may be secrets.
 impl fmt::Debug for DriverConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use snaphook_driver::wire::DriverDescription;
 use snaphook_driver::{Setting, SettingKind, Store};
 
+use super::references::references;
 use super::settings;
 use crate::config::{Config, ConfigError, DriverConfig, closest};
 
@@ -42,7 +43,7 @@ pub(super) fn faults_of_store(
     driver: &DriverDescription,
 ) -> Vec<ConfigError> {
     let fault = |(key, name): (&str, &str)| {
-        let line = store_config.lines.get(key).copied().or(store_config.line);
+        let line = store_config.line_of(key);
         let fault = |message: String| Some(ConfigError::new(line, format!("`{table}.{key}`: {message}")));
         let Some(connection) = config.connections.get(name) else {
             let hint = match closest(name, config.connections.keys().map(String::as_str)) {
@@ -57,7 +58,7 @@ pub(super) fn faults_of_store(
                 connection.driver, driver.name
             ));
         }
-        if store == Store::Secure && connection.settings.values().any(refers_to_secret) {
+        if store == Store::Secure && !references(&connection.settings).is_empty() {
             return fault(format!(
                 "the connection `{name}` has a `secret:` reference, and the secure storage, where secrets are, needs it \
                  first; expected an `env:` reference there"
@@ -68,7 +69,7 @@ pub(super) fn faults_of_store(
     let misplaced = named(store_config, driver).flat_map(|(key, name)| {
         let settings = driver.connection.iter().filter(|setting| store_config.settings.contains_key(&*setting.name));
         settings.map(move |setting| {
-            let line = store_config.lines.get(&*setting.name).copied().or(store_config.line);
+            let line = store_config.line_of(&setting.name);
             let message =
                 format!("`{table}.{}` stands beside `{key}`, expected it in `[connections.{name}]`", setting.name);
             ConfigError::new(line, message)
@@ -109,13 +110,4 @@ pub(super) fn hidden<'a>(config: &'a Config, table: &'a DriverConfig) -> impl It
 fn named<'a>(table: &'a DriverConfig, driver: &'a DriverDescription) -> impl Iterator<Item = (&'a str, &'a str)> {
     let connections = driver.settings.iter().filter(|setting| setting.kind == SettingKind::Connection);
     connections.filter_map(|setting| Some((&*setting.name, table.settings.get(&*setting.name)?.as_str()?)))
-}
-
-fn refers_to_secret(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.starts_with("secret:"),
-        Value::Array(items) => items.iter().any(refers_to_secret),
-        Value::Object(members) => members.values().any(refers_to_secret),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }

@@ -8,11 +8,10 @@ use crate::config::{ConfigError, DriverConfig, closest};
 /// What is wrong with a table: keys that the driver does not know, settings that are missing or something else than they
 /// should be. Values are not shown: they may be secrets.
 pub(super) fn faults(table: &str, driver: &str, settings: &[Setting], config: &DriverConfig) -> Vec<ConfigError> {
-    let line = |key: &str| config.lines.get(key).copied().or(config.line);
     let known = |key: &&String| settings.iter().any(|setting| setting.name == key.as_str());
     let unknown = config.settings.keys().filter(|key| !known(key)).map(|key| {
         let hint = hint(table, driver, settings, key);
-        ConfigError::new(line(key), format!("unknown key `{table}.{key}`, {hint}"))
+        ConfigError::new(config.line_of(key), format!("unknown key `{table}.{key}`, {hint}"))
     });
     let wrong = settings.iter().filter_map(|setting| {
         let found = match config.settings.get(&*setting.name) {
@@ -21,7 +20,7 @@ pub(super) fn faults(table: &str, driver: &str, settings: &[Setting], config: &D
             None => "is missing",
         };
         let (name, expected) = (&setting.name, &setting.expected);
-        Some(ConfigError::new(line(name), format!("`{table}.{name}` {found}, expected {expected}")))
+        Some(ConfigError::new(config.line_of(name), format!("`{table}.{name}` {found}, expected {expected}")))
     });
     unknown.chain(wrong).collect()
 }

@@ -12,6 +12,7 @@ use snaphook_driver::{DriverError, ErrorKind, ErrorStore, EventStore, ModelStore
 use super::connections;
 use super::guard::{self, Meters};
 use super::plugins::PluginInfo;
+use super::references::{references, with_values};
 use super::registry::{Registry, table, table_name};
 use super::vault::{Secret, Vault, VaultError, unseal};
 use crate::config::Config;
@@ -392,44 +393,9 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
     Ok((with_values(settings, &values), values))
 }
 
-/// The names of the secrets that settings refer to, as often as they do.
-fn references(settings: &Map<String, Value>) -> Vec<String> {
-    let mut settings = Value::Object(settings.clone());
-    let mut names = Vec::new();
-    each_string(&mut settings, &mut |text| names.extend(text.strip_prefix("secret:").map(str::to_owned)));
-    names
-}
-
-/// The settings with the values of their [`references`], in that order.
-fn with_values(settings: &Map<String, Value>, values: &[String]) -> Map<String, Value> {
-    let mut settings = Value::Object(settings.clone());
-    let mut next = values.iter();
-    each_string(&mut settings, &mut |text| {
-        if text.starts_with("secret:")
-            && let Some(value) = next.next()
-        {
-            value.clone_into(text);
-        }
-    });
-    match settings {
-        Value::Object(settings) => settings,
-        _ => Map::new(),
-    }
-}
-
 fn text(name: &str, secret: &Secret) -> Result<String, String> {
     String::from_utf8(secret.expose().to_vec())
         .map_err(|_| format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings"))
-}
-
-/// Visits the strings of a tree, always in the same order.
-fn each_string(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| each_string(item, visit)),
-        Value::Object(entries) => entries.values_mut().for_each(|entry| each_string(entry, visit)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }
 
 #[cfg(test)]

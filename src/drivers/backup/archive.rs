@@ -87,7 +87,7 @@ impl Tally {
 }
 
 /// The head of a record; its bytes, if it has any, follow it.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "one record at a time is held")]
 enum Head {
     Log(LogRecord),
@@ -95,15 +95,23 @@ enum Head {
     Secret { name: String },
 }
 
+/// The same to be written.
+#[derive(Serialize)]
+#[serde(rename = "Head")]
+enum HeadRef<'a> {
+    Log(&'a LogRecord),
+    Error(&'a ErrorRecord),
+    Secret { name: &'a str },
+}
+
 /// Appends a record.
-pub(super) fn write_record(out: &mut Vec<u8>, record: Record) -> serde_json::Result<()> {
-    let (head, body) = match record {
-        Record::Log(LogRecord::Blob { sha256, bytes }) => {
-            (Head::Log(LogRecord::Blob { sha256, bytes: Vec::new() }), bytes)
-        }
-        Record::Log(record) => (Head::Log(record), Vec::new()),
-        Record::Error(record) => (Head::Error(record), Vec::new()),
-        Record::Secret { name, bytes } => (Head::Secret { name }, bytes),
+pub(super) fn write_record(out: &mut Vec<u8>, record: &Record) -> serde_json::Result<()> {
+    let (head, body): (_, &[u8]) = match record {
+        // Without its bytes, which are no part of its JSON.
+        Record::Log(blob @ LogRecord::Blob { bytes, .. }) => (HeadRef::Log(blob), bytes),
+        Record::Log(record) => (HeadRef::Log(record), &[]),
+        Record::Error(record) => (HeadRef::Error(record), &[]),
+        Record::Secret { name, bytes } => (HeadRef::Secret { name }, bytes),
     };
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
@@ -111,7 +119,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, record: Record) -> serde_json::Res
     let length = out.len() - start - 8;
     out[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&body);
+    out.extend_from_slice(body);
     Ok(())
 }
 

@@ -153,7 +153,7 @@ struct Blocks {
 
 impl Sink for Blocks {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError> {
-        tally(&mut self.tally, &mut self.raw, record)?;
+        tally(&mut self.tally, &mut self.raw, &record)?;
         if archive::is_block(self.raw.len()) {
             let raw = std::mem::take(&mut self.raw);
             self.send(Kind::Data, progress, &raw).await?;
@@ -221,6 +221,11 @@ pub(super) struct Digest {
 }
 
 impl Digest {
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), BackupError> {
+        self.buffer.clear();
+        tally(&mut self.tally, &mut self.buffer, record)
+    }
+
     pub(super) fn end(self) -> End {
         self.tally.end()
     }
@@ -228,14 +233,13 @@ impl Digest {
 
 impl Sink for Digest {
     async fn take(&mut self, record: Record, _progress: u32) -> Result<(), BackupError> {
-        self.buffer.clear();
-        tally(&mut self.tally, &mut self.buffer, record)
+        self.add(&record)
     }
 }
 
-fn tally(tally: &mut Tally, out: &mut Vec<u8>, record: Record) -> Result<(), BackupError> {
+fn tally(tally: &mut Tally, out: &mut Vec<u8>, record: &Record) -> Result<(), BackupError> {
     let start = out.len();
-    tally.count(&record);
+    tally.count(record);
     archive::write_record(out, record).map_err(unwritable)?;
     tally.digest(&out[start..]);
     Ok(())

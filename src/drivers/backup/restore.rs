@@ -106,18 +106,10 @@ async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
             "the event storage keeps nothing when this command ends; name another driver in the configuration";
         return Err(BackupError::Refused(message.to_owned()));
     }
-    let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
-    let mut full = Vec::new();
-    let mut look = |store: &'static str, holds_data: Result<bool, DriverError>| -> Result<(), BackupError> {
-        if holds_data.map_err(|error| BackupError::Store(store, error))? {
-            full.push(store);
-        }
-        Ok(())
-    };
-    look("event", stores.event.head().await.map(|head| head > 0))?;
-    look("model", stores.model.checkpoint().await.map(|checkpoint| checkpoint > 0))?;
-    look("error", stores.error.list(&query).await.map(|page| !page.records.is_empty()))?;
-    look("secure", stores.secure.list("").await.map(|names| !names.is_empty()))?;
+    let mut full = with_data(stores).await?;
+    if stores.event.head().await.map_err(|error| BackupError::Store("event", error))? > 0 {
+        full.insert(0, "event");
+    }
     if full.is_empty() {
         return Ok(());
     }
@@ -126,6 +118,22 @@ async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
          away, or name other places",
         full.join(" and the ")
     )))
+}
+
+/// Those of the stores beside the log that hold data.
+pub(super) async fn with_data(stores: &BareStores) -> Result<Vec<&'static str>, BackupError> {
+    let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
+    let mut full = Vec::new();
+    let mut look = |store: &'static str, holds_data: Result<bool, DriverError>| -> Result<(), BackupError> {
+        if holds_data.map_err(|error| BackupError::Store(store, error))? {
+            full.push(store);
+        }
+        Ok(())
+    };
+    look("model", stores.model.checkpoint().await.map(|checkpoint| checkpoint > 0))?;
+    look("error", stores.error.list(&query).await.map(|page| !page.records.is_empty()))?;
+    look("secure", stores.secure.list("").await.map(|names| !names.is_empty()))?;
+    Ok(full)
 }
 
 /// Where records go: those of the log many at a time.

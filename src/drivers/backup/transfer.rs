@@ -7,19 +7,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use snaphook_driver::{
-    Budget, ErrorQuery, Event, EventStore, InstanceQuery, LogExport, LogRecord, ModelShape, ModelStore, Position,
+    Budget, Event, EventStore, Instance, InstanceQuery, LogExport, LogRecord, ModelShape, ModelStore, Position,
     Result as DriverResult,
 };
 
 use super::archive::PROGRESS_MAX;
 use super::export::{Digest, Sink, Sources, copy};
-use super::restore::Target;
+use super::restore::{Target, with_data};
 use super::{BackupError, Counts, Record};
 use crate::config::Config;
 use crate::drivers::OpenError;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
 
-/// Instances that are compared at once.
+/// Instances that are read at once.
 const PAGE: u32 = 500;
 
 /// The stores of a copy, open: those that it reads and those that it fills.
@@ -87,7 +87,7 @@ impl Transfer {
         (&self.to.event, &self.to.model)
     }
 
-    /// Copies what the model stores do not hold, and compares it. `progress` gets a word and how much of it is done, from 0 to 1.
+    /// Copies the log, the recorded errors and the secrets, and compares them. `progress` gets a word and how much of it is done, from 0 to 1.
     pub async fn copy(&self, mut progress: impl FnMut(&'static str, f64) + Send) -> Result<Transferred, BackupError> {
         let failed = |error| BackupError::Store("event", error);
         let there = self.to.event.export().await.map_err(failed)?;
@@ -112,7 +112,7 @@ impl Transfer {
         let found = found.digest.end();
         if found != expected {
             return Err(BackupError::Different(format!(
-                "the stores do not hold the same: {} instead of {}; do not use those that were filled",
+                "the stores do not hold the same: {} instead of {}; empty those that were filled, and copy again",
                 found.counts, expected.counts
             )));
         }
@@ -125,38 +125,26 @@ impl Transfer {
         let failed = |error| BackupError::Store("model", error);
         let (from, to) = (&*self.from.model, &*self.to.model);
         let (expected, found) = (shapes(from).await.map_err(failed)?, shapes(to).await.map_err(failed)?);
-        let ids = |shapes: &[ModelShape]| shapes.iter().map(|shape| shape.model.clone()).collect::<Vec<_>>().join(", ");
-        if expected != found {
-            let (expected, found) = (ids(&expected), ids(&found));
-            return Err(BackupError::Different(format!(
-                "the model stores differ in their models: {found} instead of {expected}"
-            )));
+        if let Some(model) = first_difference(&expected, &found) {
+            return Err(BackupError::Different(format!("the model stores differ in the definition of `{model}`")));
         }
         let mut compared = Vec::new();
-        for shape in expected {
+        for ModelShape { model, version, .. } in expected {
+            let (mut expected, mut found) = (Instances::of(from, &model), Instances::of(to, &model));
             let mut instances = 0;
-            let mut query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
             loop {
-                let budget = Budget::unlimited();
-                let (expected, found) =
-                    (from.query(&shape.model, &query, &budget), to.query(&shape.model, &query, &budget));
-                let (expected, found) = (expected.await.map_err(failed)?, found.await.map_err(failed)?);
-                if expected.items != found.items {
-                    let differs = expected.items.iter().zip(&found.items).find(|(left, right)| left != right);
-                    let at = differs.map_or_else(String::new, |(left, _)| format!(", at `{}`", left.id));
-                    let model = &shape.model;
-                    return Err(BackupError::Different(format!(
-                        "the model stores differ in the instances of `{model}`{at}"
-                    )));
+                let (expected, found) = (expected.next().await.map_err(failed)?, found.next().await.map_err(failed)?);
+                if expected != found {
+                    let at = expected.or(found).map(|instance| instance.id).unwrap_or_default();
+                    return Err(BackupError::Different(format!("the model stores differ at `{model}/{at}`")));
                 }
-                instances += expected.items.len() as u64;
-                progress(&shape.model, instances);
-                match expected.next {
-                    Some(next) => query.cursor = Some(next),
-                    None => break,
+                if expected.is_none() {
+                    break;
                 }
+                instances += 1;
+                progress(&model, instances);
             }
-            compared.push(ComparedModel { model: shape.model, version: shape.version, instances });
+            compared.push(ComparedModel { model, version, instances });
         }
         Ok(compared)
     }
@@ -178,19 +166,7 @@ impl Transfer {
             let message = "the event storage to copy to holds another log; name an empty place";
             return Err(BackupError::Refused(message.to_owned()));
         }
-        let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
-        let mut full = Vec::new();
-        if self.to.model.checkpoint().await.map_err(|error| BackupError::Store("model", error))? > 0 {
-            full.push("model");
-        }
-        if self.to.error.capabilities().readable
-            && !self.to.error.list(&query).await.map_err(|error| BackupError::Store("error", error))?.records.is_empty()
-        {
-            full.push("error");
-        }
-        if !self.to.secure.list("").await.map_err(|error| BackupError::Store("secure", error))?.is_empty() {
-            full.push("secure");
-        }
+        let full = with_data(&self.to).await?;
         if full.is_empty() {
             return Ok(());
         }
@@ -210,6 +186,44 @@ async fn shapes(store: &dyn ModelStore) -> DriverResult<Vec<ModelShape>> {
     let mut shapes = store.definitions().await?;
     shapes.sort_by(|left, right| left.model.cmp(&right.model));
     Ok(shapes)
+}
+
+/// The first model that is not the same in both, by id.
+fn first_difference<'a>(expected: &'a [ModelShape], found: &'a [ModelShape]) -> Option<&'a str> {
+    let shorter = expected.len().min(found.len());
+    let differs = |index: &usize| expected.get(*index) != found.get(*index);
+    let index = (0..shorter).find(differs).or((expected.len() != found.len()).then_some(shorter))?;
+    expected.get(index).or(found.get(index)).map(|shape| shape.model.as_str())
+}
+
+/// The instances of a model, by id. Each store is read by its own pages and cursors, which are nobody else's to understand.
+struct Instances<'a> {
+    store: &'a dyn ModelStore,
+    model: &'a str,
+    query: InstanceQuery,
+    page: std::vec::IntoIter<Instance>,
+    is_last: bool,
+}
+
+impl<'a> Instances<'a> {
+    fn of(store: &'a dyn ModelStore, model: &'a str) -> Self {
+        let query = InstanceQuery { limit: PAGE, ..InstanceQuery::default() };
+        Instances { store, model, query, page: Vec::new().into_iter(), is_last: false }
+    }
+
+    async fn next(&mut self) -> DriverResult<Option<Instance>> {
+        loop {
+            if let Some(instance) = self.page.next() {
+                return Ok(Some(instance));
+            }
+            if self.is_last {
+                return Ok(None);
+            }
+            let page = self.store.query(self.model, &self.query, &Budget::unlimited()).await?;
+            (self.page, self.is_last) = (page.items.into_iter(), page.next.is_none());
+            self.query.cursor = page.next;
+        }
+    }
 }
 
 fn sources(stores: &BareStores) -> Sources {
@@ -270,7 +284,7 @@ impl<P: FnMut(&'static str, f64) + Send> Fill<'_, P> {
 impl<P: FnMut(&'static str, f64) + Send> Sink for Fill<'_, P> {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError> {
         (self.progress)("copy", f64::from(progress) / f64::from(PROGRESS_MAX));
-        self.digest.take(record.clone(), progress).await?;
+        self.digest.add(&record)?;
         self.put(record).await
     }
 }
@@ -284,6 +298,6 @@ struct Compare<'a, P> {
 impl<P: FnMut(&'static str, f64) + Send> Sink for Compare<'_, P> {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError> {
         (self.progress)("compare", f64::from(progress) / f64::from(PROGRESS_MAX));
-        self.digest.take(record, progress).await
+        self.digest.add(&record)
     }
 }

@@ -9,7 +9,7 @@ use snaphook_driver::{EventStore, Position, Result, Store};
 use snaphook_driver_testkit::run;
 use snaphook_driver_testkit::sample::any;
 use snaphook_remote::host::{Host, HostLimits, HostOptions};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -82,6 +82,41 @@ fn an_append_goes_on_without_its_client() {
             assert_eq!(head(&*store).await, 0);
         }
         assert!(!health.is_finished(), "the store is said to be settled while an append is under way");
+        gate.passing.add_permits(1);
+        tokio::time::timeout(DEADLINE, health).await.expect("health answers").unwrap().unwrap();
+        assert_eq!(head(&*store).await, 1);
+    });
+}
+
+/// The host knows of an append from its head on: who asks for health then must not be told that nothing is on its way.
+#[test]
+fn health_waits_for_an_append_that_is_still_coming() {
+    run(async {
+        let (gate, store) = Gate::new().await;
+        let address = serve(store, HostOptions::default(), HostLimits::default()).await;
+        let Opened::Event(store) = open(&format!("http://{address}"), "protobuf", None, Store::Event).await.unwrap()
+        else {
+            panic!("it was asked for")
+        };
+        let request = request();
+        let end = request.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 2;
+        let (head_lines, body) = request.split_at(end);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(head_lines).await.unwrap();
+        client.write_all(b"Expect: 100-continue\r\n\r\n").await.unwrap();
+        let mut line = [0; 12];
+        tokio::time::timeout(DEADLINE, client.read_exact(&mut line)).await.expect("the host asks for it").unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100");
+        let health = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.health().await }
+        });
+        for _ in 0..50 {
+            assert_eq!(head(&*store).await, 0);
+        }
+        assert!(!health.is_finished(), "the store is said to be settled while an append is coming");
+        // Behind the empty line.
+        client.write_all(&body[2..]).await.unwrap();
         gate.passing.add_permits(1);
         tokio::time::timeout(DEADLINE, health).await.expect("health answers").unwrap().unwrap();
         assert_eq!(head(&*store).await, 1);

@@ -4,5 +4,6 @@ mod access;
 mod gateway;
 mod leaving;
 mod patience;
+mod sharing;
 mod support;
 mod tls;

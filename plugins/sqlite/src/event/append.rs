@@ -389,3 +389,30 @@ pub(super) fn holder_of(connection: &Connection, key: &str) -> rusqlite::Result<
         })
         .optional()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{FORMAT, reserve};
+
+    /// What is appended after it would else be acknowledged and not on the disk.
+    #[test]
+    fn a_reservation_that_fails_leaves_the_log_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.db");
+        let mut writer = Writer::open(&path, &FORMAT).unwrap();
+        let synchronous = |writer: &Writer| {
+            writer.connection.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let full = synchronous(&writer);
+        writer.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let keys = [("k".to_owned(), snaphook_driver::Stream::of_instance("m", "i"))];
+        writer.unsynced(|connection| reserve::reserve(connection, &keys, 0)).unwrap_err();
+        assert_eq!(synchronous(&writer), full);
+        other.execute_batch("ROLLBACK").unwrap();
+        assert!(writer.unsynced(|connection| reserve::reserve(connection, &keys, 0)).unwrap().is_empty());
+        assert_eq!((synchronous(&writer), full), (2, 2), "FULL");
+    }
+}

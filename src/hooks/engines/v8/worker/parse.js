@@ -27,12 +27,13 @@ setOwn(JSON, "parse", {
 });
 
 function hasEscapedName(text) {
+  let backslash = -1;
   for (let at = 0; at < text.length; at++) {
     if (charCodeAt(text, at) !== QUOTE) continue;
-    const start = at;
-    at = endOfText(text, at) - 1;
-    const backslash = findText(text, "\\", start);
+    // The next one is looked for once, however many texts are before it.
+    if (backslash < at) backslash = findText(text, "\\", at);
     if (backslash < 0) return false;
+    at = endOfText(text, at) - 1;
     if (backslash < at && charCodeAt(text, afterSpace(text, at + 1)) === COLON) return true;
   }
   return false;
