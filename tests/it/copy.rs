@@ -56,6 +56,18 @@ fn another_storage_holds_the_same() {
     let again = snaphook(&folder, &["copy", "--to", "files.toml"]).ok();
     assert!(again.contains("an earlier copy had reached position"), "{again}");
     snaphook(&folder, &["--config", "files.toml", "copy", "--to", "back.toml"]).ok();
+    // Somebody changes an instance there, and changes it back.
+    let models = folder.join("back/model.db");
+    let whole = std::fs::read(&models).expect("a database");
+    let mut changed = whole.clone();
+    let (name, other) = (br#"{"name":"t05"}"#, br#"{"name":"t55"}"#);
+    let place = whole.windows(name.len()).position(|part| part == name).expect("an instance");
+    changed[place..place + name.len()].copy_from_slice(other);
+    std::fs::write(&models, changed).expect("a database");
+    let again = ["--config", "files.toml", "copy", "--to", "back.toml"];
+    snaphook(&folder, &again).fails(&["the model stores differ at `task/t05`"]);
+    std::fs::write(&models, whole).expect("a database");
+    snaphook(&folder, &again).ok();
 
     let options = ServerOptions { tables: options().tables + &tables("sqlite", "back"), ..options() };
     let copied = Server::start_in(server.folder(), options);
