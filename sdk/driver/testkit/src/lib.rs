@@ -39,6 +39,7 @@ pub mod query;
 pub mod rest;
 pub mod sample;
 pub mod secure;
+pub mod servers;
 mod subject;
 
 pub use cases::{Case, cases};
