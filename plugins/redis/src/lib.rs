@@ -15,6 +15,7 @@ mod pool;
 mod secure;
 mod target;
 mod tls;
+mod verify;
 
 use std::sync::Arc;
 

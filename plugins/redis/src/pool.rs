@@ -12,11 +12,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::RedisConfig;
 use crate::deadline::{COMMAND, CONNECT, Deadline};
-use crate::durability::{Durability, Verdict, verify};
+use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::link::Link;
 use crate::target::Target;
 use crate::tls;
+use crate::verify::{Verdict, verify};
 
 /// Connections that are open at once; further calls wait.
 const LINKS_MAX: usize = 8;
