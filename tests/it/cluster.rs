@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::backend::Backend;
 use self::listener::Listener;
@@ -87,8 +87,7 @@ fn write(
     let seen = nodes.head();
     let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
-            let servers =
-                Servers::Cluster { nodes: nodes.clients(), at: number, seen, ends: Arc::clone(&ends) };
+            let servers = Servers::Cluster { nodes: nodes.clients(), at: number, seen, ends: Arc::clone(&ends) };
             let writer = Writer::new(number, round, ledger, servers, chance.fork(), &acknowledged);
             std::thread::spawn(move || writer.run())
         })

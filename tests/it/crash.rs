@@ -17,10 +17,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use self::ledger::{Attempt, Ledger, What, events_after};
-use self::writer::{Servers, Writer, code, counter, create_keyed, outcome_of};
+use self::writer::{Servers, Writer, counter, outcome_of};
 use crate::chance::Chance;
 use crate::plugins;
-use crate::support::{Client, DriverHost, PATIENCE, Response, Server, ServerOptions, eventually, list};
+use crate::support::{Client, DriverHost, PATIENCE, Server, ServerOptions, eventually, list};
 
 pub(crate) const WRITERS: usize = 16;
 pub(crate) const MODEL: &str = "account";

@@ -18,7 +18,8 @@ pub(super) struct Backend {
 impl Backend {
     /// Events and errors in PostgreSQL, secrets in Redis; instances in PostgreSQL too, or in a file of each node.
     pub(super) fn postgres(shares_models: bool) -> Backend {
-        let (server, secrets) = (postgres::start(&[]), redis::start(&["--appendonly", "yes", "--appendfsync", "always"]));
+        let (server, secrets) =
+            (postgres::start(&[]), redis::start(&["--appendonly", "yes", "--appendfsync", "always"]));
         let models = match shares_models {
             true => "driver = 'postgres'\nconnection = 'main'",
             false => "driver = 'sqlite'\npath = 'data/models.db'",

@@ -17,7 +17,8 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn start(addresses: Vec<SocketAddr>, chance: Chance) -> Listener {
-        let (heard, ends): (Arc<Mutex<Vec<u64>>>, Arc<AtomicBool>) = Arc::default();
+        let heard: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let ends: Arc<AtomicBool> = Arc::default();
         let follower = Follower { addresses, chance, heard: Arc::clone(&heard), last: None };
         let thread = std::thread::spawn({
             let ends = Arc::clone(&ends);

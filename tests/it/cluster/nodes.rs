@@ -27,7 +27,8 @@ impl Nodes {
     pub(super) fn start(count: usize, backend: &Backend) -> Nodes {
         let start = |_| {
             let tables = format!("{}{GRANT}", backend.tables());
-            let options = ServerOptions { tables, by: backend.environment(), port: free_port(), ..ServerOptions::default() };
+            let options =
+                ServerOptions { tables, by: backend.environment(), port: free_port(), ..ServerOptions::default() };
             Server::start_with(options)
         };
         let servers: Vec<Server> = (0..count).map(start).collect();

@@ -303,4 +303,3 @@ impl Writer {
         failed.map(drop)
     }
 }
-
