@@ -5,13 +5,22 @@
 
 mod config;
 mod connection;
+mod error;
+mod event;
 mod fault;
+mod heads;
 mod migrate;
 mod session;
 mod sql;
+mod text;
 mod tls;
 
-use snaphook_driver::Driver;
+use std::sync::Arc;
+
+use snaphook_driver::{Driver, OpenContext, OpenFuture};
+
+pub use error::PostgresErrorStore;
+pub use event::PostgresEventStore;
 
 /// The driver `postgres`.
 pub const DRIVER: Driver = Driver {
@@ -19,7 +28,11 @@ pub const DRIVER: Driver = Driver {
     settings: config::SETTINGS,
     connection: config::CONNECTION,
     secure: None,
-    event: None,
+    event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresEventStore::open(&context).await?) as _) })
+    }),
     model: None,
-    error: None,
+    error: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresErrorStore::open(&context).await?) as _) })
+    }),
 };
