@@ -12,13 +12,12 @@ use super::{File, Finding};
 const FOLDERS: [&str; 3] = ["src/", "sdk/", "plugins/"];
 
 /// Folders whose files still import each other in circles. They pass until they are put in order; then they go from here.
-const NOT_YET: [&str; 7] = [
+const NOT_YET: [&str; 6] = [
     "plugins/file/src/",
     "plugins/sqlite/src/",
     "sdk/driver/loader/src/",
     "sdk/driver/plugin/src/",
     "sdk/driver/src/",
-    "sdk/hook/src/",
     "src/drivers/backup/",
 ];
 
@@ -404,8 +403,8 @@ mod tests {
 
     #[test]
     fn known_circles_pass_until_they_are_gone() {
-        let (a, b) = (("sdk/hook/src/a.rs", "use crate::b::B;"), "sdk/hook/src/b.rs");
-        assert!(found(&[a, (b, "use crate::a::A;")]).is_empty());
+        let (a, b) = (("src/drivers/backup/a.rs", "use super::b::B;"), "src/drivers/backup/b.rs");
+        assert!(found(&[a, (b, "use super::a::A;")]).is_empty());
         assert_eq!(found(&[a, (b, "")]).len(), 1);
     }
 }
