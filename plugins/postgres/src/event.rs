@@ -6,6 +6,7 @@ mod deliveries;
 mod export;
 mod groups;
 mod import;
+mod nodes;
 mod plan;
 mod read;
 mod row;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, OpenContext, Position, Result, Stream, new_log_identity,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, Position, Result, Stream, new_log_identity,
 };
 use tokio_postgres::types::Type;
 
@@ -33,6 +34,7 @@ use deliveries::Deliveries;
 use export::Export;
 use groups::Groups;
 use import::Import;
+use nodes::Nodes;
 use read::Reader;
 
 const PUT_BLOB: &str = "INSERT INTO @.blobs(sha256, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -47,6 +49,7 @@ pub struct PostgresEventStore {
     groups: Groups,
     deliveries: Deliveries,
     import: Import,
+    nodes: Nodes,
     put_blob: Sql,
     get_blob: Sql,
     /// The last append failed.
@@ -82,6 +85,7 @@ impl PostgresEventStore {
             groups: Groups::new(&database),
             deliveries: Deliveries::new(&database, owner),
             import: Import::new(&database, &claims),
+            nodes: Nodes::new(&database),
             put_blob: database.sql(PUT_BLOB, &[Type::TEXT, Type::BYTEA]),
             get_blob: database.sql("SELECT bytes FROM @.blobs WHERE sha256 = $1", &[Type::TEXT]),
             failed: AtomicBool::new(false),
@@ -206,6 +210,14 @@ impl EventStore for PostgresEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         self.groups.names().await
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.nodes.all().await
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
