@@ -1,6 +1,7 @@
 //! Secrets and failed runs of hooks, as messages.
 
-use super::{Malformed, proto, required};
+use super::message::{Malformed, required};
+use super::proto;
 use crate::error_store::{ErrorQuery, ErrorRecord};
 use crate::secure_store::Sealed;
 
