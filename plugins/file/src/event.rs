@@ -9,41 +9,39 @@ mod blobs;
 mod claims;
 mod groups;
 mod index;
+mod log;
 mod progress;
 mod read;
 mod record;
 mod segment;
+mod shared;
 mod transfer;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use snaphook_driver::files::FileLock;
-use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail, judge};
-use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, Event, EventPage, EventQuery, EventStore, Group, Holder,
-    LogExport, LogRecord, Node, Nodes, Position, Result, Stream, StreamRef, new_log_identity,
+    LogExport, LogRecord, Node, Nodes, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::watch;
 
-use crate::fault::{closed, fault, unusable};
+use crate::fault::{fault, unusable};
 use crate::folder::{LOCK, clear};
 use crate::marker;
 use crate::task::{locked, off_thread};
 use blobs::Blobs;
-use claims::Claims;
 use groups::Groups;
-use index::Index;
-use record::Body;
 use segment::SEGMENT_BYTES;
+use shared::Shared;
 use writer::Writer;
 
 /// What the marker of the folder says.
@@ -56,177 +54,6 @@ pub struct FileEventStore {
     groups: Arc<Groups>,
     nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
-}
-
-/// What work on other threads needs.
-struct Shared {
-    folder: PathBuf,
-    /// `None` once closed. Taken before `log`.
-    writer: Mutex<Option<Writer>>,
-    log: RwLock<Log>,
-    blobs: Blobs,
-    /// Position of the last event that is durable; changes wake those that wait.
-    head: watch::Sender<Position>,
-    /// An append runs, or the last one failed.
-    failed: AtomicBool,
-}
-
-/// The log as it is written, without the events' data.
-struct Log {
-    index: Index,
-    claims: Claims,
-    /// See [`LogEnd`].
-    next_removal: Millis,
-}
-
-impl Log {
-    fn new() -> Log {
-        Log { index: Index::new(), claims: Claims::default(), next_removal: LogEnd::EMPTY.next_removal }
-    }
-
-    fn end(&self) -> LogEnd {
-        LogEnd { position: self.index.head(), time: self.index.time, next_removal: self.next_removal }
-    }
-
-    /// Makes a batch whose lines are written part of what is read.
-    fn commit(&mut self, judged: &Judged<'_>, spans: &[writer::Span]) {
-        for (row, span) in judged.accepted.iter().zip(spans) {
-            row.append.releases.iter().for_each(|key| self.claims.remove(key));
-            row.claims().for_each(|(key, holder)| self.claims.put(key, holder.to_holder()));
-            let StreamRef { model, instance } = row.stream();
-            self.index.time = row.appended.time;
-            self.index.push(row.appended.position, row.append.event.kind, (model, instance), *span);
-        }
-        if let Some(time) = judged.removal {
-            let mut end = judged.end;
-            end.removed(self.claims.remove_expired(time));
-            self.next_removal = end.next_removal;
-        }
-    }
-}
-
-impl LogState for &Log {
-    fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
-        Ok(self.index.tail(stream))
-    }
-
-    fn last_of_instances(&mut self, model: &str, _since: Position) -> Result<Position> {
-        Ok(self.index.last_of_instances(model))
-    }
-
-    fn holder(&mut self, key: &str) -> Result<Option<Holder>> {
-        Ok(self.claims.get(key).map(|holder| Holder::clone(holder)))
-    }
-}
-
-impl Shared {
-    fn head(&self) -> Position {
-        *self.head.borrow()
-    }
-
-    fn publish(&self, head: Position) {
-        self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
-    }
-
-    fn log(&self) -> RwLockReadGuard<'_, Log> {
-        self.log.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log_mut(&self) -> RwLockWriteGuard<'_, Log> {
-        self.log.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
-        locked(&self.writer).as_mut().map_or_else(|| Err(closed(operation)), work)
-    }
-
-    fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
-        self.writing("append", |writer| {
-            let log = self.log();
-            let judged = judge(log.end(), batch, atomic, &mut &*log)?;
-            drop(log);
-            if !judged.accepted.is_empty() {
-                let spans = self.write(writer, "append", judged.accepted.iter().map(Body::of).collect())?;
-                self.log_mut().commit(&judged, &spans);
-                self.publish(judged.end.position);
-            }
-            Ok(judged.answers)
-        })
-    }
-
-    fn write(&self, writer: &mut Writer, operation: &'static str, bodies: Vec<Body<'_>>) -> Result<Vec<writer::Span>> {
-        let after = self.head();
-        writer.write(operation, after, bodies, |tail| self.begin(tail))
-    }
-
-    /// Writes what waits for a batch without one, if that is much.
-    fn flush(&self, writer: &mut Writer, operation: &'static str) -> Result<()> {
-        if writer.is_full() { writer.flush(operation, self.head(), |tail| self.begin(tail)) } else { Ok(()) }
-    }
-
-    fn begin(&self, tail: &segment::Tail) {
-        let mut log = self.log_mut();
-        let first = log.index.count();
-        log.index.add_segment(first, tail.path.clone(), Some(Arc::clone(&tail.file)));
-    }
-
-    fn reserve(&self, keys: Vec<(String, Stream)>) -> Result<Vec<(usize, Holder)>> {
-        self.writing("reserve", |writer| {
-            let (mut taken, mut held) = (Vec::new(), Vec::new());
-            let mut log = self.log_mut();
-            let position = log.index.head();
-            for (index, (key, stream)) in keys.into_iter().enumerate() {
-                match log.claims.get(&key) {
-                    Some(holder) if holder.stream != stream => taken.push((index, Holder::clone(holder))),
-                    _ => {
-                        let holder = Holder::new(stream, position);
-                        log.claims.put(&key, holder.clone());
-                        held.push((key, holder));
-                    }
-                }
-            }
-            drop(log);
-            if !held.is_empty() {
-                writer.hold(held);
-            }
-            self.flush(writer, "reserve")?;
-            Ok(taken)
-        })
-    }
-
-    fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
-        self.writing("forget_claims", |writer| {
-            let mut log = self.log_mut();
-            let keys = log.claims.from(prefix).take_while(|key| key.starts_with(prefix)).take(limit as usize);
-            let keys: Vec<String> = keys.map(str::to_owned).collect();
-            keys.iter().for_each(|key| log.claims.remove(key));
-            drop(log);
-            let count = keys.len() as u64;
-            if count > 0 {
-                writer.forget(keys);
-            }
-            self.flush(writer, "forget_claims")?;
-            Ok(count)
-        })
-    }
-
-    fn health(&self) -> Result<()> {
-        std::fs::metadata(&self.folder).map_err(fault("health", &self.folder))?;
-        if self.failed.load(Ordering::Acquire) {
-            // Under the lock of the writer: an append that fails after this says so after this.
-            self.writing("health", |writer| {
-                writer.recover()?;
-                self.failed.store(false, Ordering::Release);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    fn close(&self) -> Result<()> {
-        let Some(mut writer) = locked(&self.writer).take() else { return Ok(()) };
-        writer.flush("close", self.head(), |tail| self.begin(tail))
-    }
 }
 
 impl FileEventStore {

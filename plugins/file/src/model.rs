@@ -5,14 +5,18 @@
 //! ([`flush`]). Nothing is synced. Opening the store reads the files and what the journal says beyond them ([`load`]).
 //! The data is in memory as text and, parsed, beside it, as in the memory driver: about ten times the size of the text.
 
+mod dirty;
 mod files;
 mod flush;
+mod folders;
+mod garbage;
 mod journal;
 mod load;
+mod shared;
 mod state;
+mod writer;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -28,11 +32,11 @@ use snaphook_driver::{
 use crate::fault::{closed, fault};
 use crate::folder::LOCK;
 use crate::marker;
-use crate::names::stem_of_any;
 use crate::task::{locked, off_thread};
-use flush::{Cycle, Dirty, Garbage};
-use journal::Journal;
-use state::State;
+use flush::Cycle;
+use folders::{folder_name, number_of};
+use shared::Shared;
+use writer::Writer;
 
 /// What the marker of the folder says.
 const STORE: &str = "model store";
@@ -42,62 +46,6 @@ pub struct FileModelStore {
     shared: Arc<Shared>,
     flusher: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<FileLock>>,
-}
-
-/// What work on other threads needs.
-struct Shared {
-    folder: PathBuf,
-    /// Never locked while a file is written.
-    instances: Mutex<Instances>,
-    /// `None` once closed. Taken before `instances`.
-    writer: Mutex<Option<Writer>>,
-    garbage: Mutex<Garbage>,
-    /// Tells the thread that writes files that there is something to do.
-    work: Condvar,
-    /// That thread is to end.
-    stopping: AtomicBool,
-    /// What is left is written by whoever closes the store, until then.
-    closing: OnceLock<Instant>,
-}
-
-/// What the calls that change something have for themselves.
-struct Writer {
-    folder: PathBuf,
-    journal: Journal,
-    dirty: Dirty,
-    /// The folder of each model.
-    folders: BTreeMap<String, String>,
-    next_folder: u64,
-}
-
-impl Writer {
-    /// The state up to the beginning of the journal.
-    fn state(&self, instances: &Instances) -> State {
-        let folder = |model: &str| self.folders.get(model).cloned().unwrap_or_default();
-        State {
-            log: instances.log().map(str::to_owned),
-            checkpoint: instances.checkpoint(),
-            journal: self.journal.number,
-            models: instances.definitions().map(|shape| (shape.clone(), folder(&shape.model))).collect(),
-            next_folder: self.next_folder,
-            closed: None,
-            boot: state::boot(),
-        }
-    }
-}
-
-/// The name of a folder that no model had: files of a model that was dropped are never those of the next one.
-fn folder_name(model: &str, number: u64) -> String {
-    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    match !model.is_empty() && model.len() <= 128 && model.bytes().all(is_plain) {
-        true => format!("{model}={number}"),
-        false => format!("{}={number}", stem_of_any(model)),
-    }
-}
-
-/// The number in the name of a folder.
-fn number_of(folder: &str) -> u64 {
-    folder.rsplit_once('=').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 impl FileModelStore {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod condition;
+mod definitions;
 mod garbage;
 mod migrate;
 mod names;
@@ -9,6 +10,7 @@ mod order;
 mod pace;
 #[cfg(test)]
 mod plan_tests;
+mod prepare;
 mod query;
 mod replay;
 mod rows;
@@ -22,11 +24,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::OptionalExtension as _;
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
-    ModelShape, ModelStore, Position, Result, json,
+    Budget, Capabilities, CarryOver, Condition, DriverError, Event, Instance, InstancePage, InstanceQuery, ModelShape,
+    ModelStore, Position, Result,
 };
 
 use crate::checkpoint::Checkpointer;
@@ -34,13 +36,12 @@ use crate::database::{Format, Readers, Turn, locked, off_thread, open_writer};
 use crate::fault::fault;
 use crate::lanes::Lanes;
 use crate::lock::lock;
-use names::Names;
-use replay::Pending;
+use definitions::save;
 use rows::Steps;
 use shared::{Publish, Shared, State, Tables, Writer};
 use table::Table;
 
-/// `_models` holds the shapes and their [`Names`], both as JSON; `_state.names` is the last number of a name that was
+/// `_models` holds the shapes and their [`Names`](names::Names), both as JSON; `_state.names` is the last number of a name that was
 /// given out.
 ///
 /// The log can give everything here back, so commits are not synced. But they are in order: after a power failure
@@ -81,7 +82,7 @@ impl SqliteModelStore {
         let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
         connection.execute_batch(LOG).map_err(fault("open"))?;
         let state = State::load(&connection).map_err(fault("open"))?;
-        let tables: Tables = definitions(&connection, "open")?
+        let tables: Tables = definitions::all(&connection, "open")?
             .into_iter()
             .map(|(shape, names)| (shape.model.clone(), Arc::new(Table::restore(&shape, names))))
             .collect();
@@ -192,7 +193,7 @@ impl ModelStore for SqliteModelStore {
         let abandoned = Arc::new(AtomicBool::new(false));
         let mut caller = Caller { abandoned: Arc::clone(&abandoned), waits: true };
         let (shared, new, carry) = (Arc::clone(&self.shared), new.clone(), carry.clone());
-        let built = off_thread("prepare", move || shadow::build(&shared, &new, &carry, &abandoned)).await;
+        let built = off_thread("prepare", move || prepare::build(&shared, &new, &carry, &abandoned)).await;
         caller.waits = false;
         built
     }
@@ -201,7 +202,7 @@ impl ModelStore for SqliteModelStore {
         if ticket != 0 {
             let (shared, model) = (Arc::clone(&self.shared), model.to_owned());
             off_thread("discard", move || {
-                shadow::discard(&shared, &model, Some(ticket));
+                prepare::discard(&shared, &model, Some(ticket));
                 Ok(())
             })
             .await?;
@@ -237,7 +238,7 @@ impl ModelStore for SqliteModelStore {
                 tables.remove(&model);
             })))
         })?;
-        shadow::discard(&self.shared, model, None);
+        prepare::discard(&self.shared, model, None);
         garbage::clear(&self.shared, garbage);
         Ok(())
     }
@@ -252,7 +253,7 @@ impl ModelStore for SqliteModelStore {
                 || events.iter().filter(move |event| event.position > checkpoint && event.kind.is_instance());
             writer.apply(instances(), &tables)?;
             if !writer.shadows.is_empty() {
-                self.shared.follow(writer, instances());
+                prepare::follow(&self.shared, writer, instances());
             }
             Ok(None)
         })
@@ -274,7 +275,7 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn definitions(&self) -> Result<Vec<ModelShape>> {
-        let definitions = self.shared.readers.with(|connection| definitions(connection, "definitions"))?;
+        let definitions = self.shared.readers.with(|connection| definitions::all(connection, "definitions"))?;
         Ok(definitions.into_iter().map(|(shape, _)| shape).collect())
     }
 
@@ -354,42 +355,4 @@ fn publish(table: Table) -> Publish {
     Box::new(move |tables: &mut Tables| {
         tables.insert(table.model.clone(), Arc::new(table));
     })
-}
-
-/// Writes down a model's definition.
-fn save(connection: &Connection, shape: &ModelShape, names: &Names, pending: Option<&Pending>) -> Result<()> {
-    let json = |error: serde_json::Error| {
-        DriverError::new(ErrorKind::Invalid, "define", "the shape cannot be written as JSON").because(error)
-    };
-    let pending = pending.map(serde_json::to_string).transpose().map_err(json)?;
-    let (text, names) = (serde_json::to_string(shape).map_err(json)?, serde_json::to_string(names).map_err(json)?);
-    connection
-        .execute(
-            "INSERT INTO _models(id, names, shape, pending) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET names = ?2, shape = ?3, pending = ?4",
-            params![shape.model, names, text, pending],
-        )
-        .map(drop)
-        .map_err(fault("define"))
-}
-
-fn definitions(connection: &Connection, operation: &'static str) -> Result<Vec<(ModelShape, Names)>> {
-    let read = || -> rusqlite::Result<Vec<(String, String, String)>> {
-        connection
-            .prepare("SELECT id, shape, names FROM _models ORDER BY id")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-            .collect()
-    };
-    read()
-        .map_err(fault(operation))?
-        .into_iter()
-        .map(|(id, shape, names)| {
-            let parsed = json::typed(&shape).and_then(|shape| Ok((shape, json::typed(&names)?)));
-            parsed.map_err(|error| {
-                DriverError::new(ErrorKind::Corrupt, operation, "a model's shape cannot be read back")
-                    .with("model", id)
-                    .because(error)
-            })
-        })
-        .collect()
 }

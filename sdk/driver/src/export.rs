@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::append::Holder;
 use crate::error::Result;
 use crate::event::{Event, Position};
-use crate::event_store::{Group, Holder};
+use crate::group::Group;
 use crate::time::Millis;
 
 /// Bytes at which a driver ends a part of an export; one record always fits.

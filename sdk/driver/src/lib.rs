@@ -5,6 +5,7 @@
 //! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
+mod append;
 mod budget;
 mod capabilities;
 mod carry_over;
@@ -15,9 +16,11 @@ mod driver;
 mod error;
 mod error_store;
 mod event;
+mod event_query;
 mod event_store;
 mod export;
 pub mod files;
+mod group;
 mod group_state;
 mod instances;
 pub mod json;
@@ -33,6 +36,7 @@ mod shared_map;
 pub mod time;
 pub mod wire;
 
+pub use append::{Append, Appended, Claim, Conflict, Expected, Holder, Quiet, Require};
 pub use budget::{Budget, CancelOnDrop, Exceeded, Limits, STEP_BYTES};
 pub use capabilities::Capabilities;
 pub use carry_over::{CarryOver, CarryOvers};
@@ -42,11 +46,10 @@ pub use driver::{Driver, OpenContext, OpenFn, OpenFuture, Setting, SettingKind, 
 pub use error::{DriverError, ErrorKind, Result};
 pub use error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, StreamRef, new_log_identity};
-pub use event_store::{
-    Append, Appended, Claim, Conflict, Delivery, EventFilter, EventPage, EventQuery, EventStore, Expected, Group,
-    Holder, NOTE_BYTES_MAX, Quiet, Require, SCAN_MAX,
-};
+pub use event_query::{EventFilter, EventPage, EventQuery, SCAN_MAX};
+pub use event_store::EventStore;
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
+pub use group::{Delivery, Group, NOTE_BYTES_MAX};
 pub use group_state::{GroupState, Kept, Progress, Taken};
 pub use instances::{Changes, Instances, prepare_instances};
 pub use json::Json;

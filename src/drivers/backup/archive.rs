@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{ErrorRecord, LogRecord, Position};
 
-use super::{Counts, Record};
+use super::record::{Counts, Record};
 
 const MAGIC: &[u8; 16] = b"snaphook backup\n";
 /// Raised when older programs cannot read what newer ones write.

@@ -10,7 +10,8 @@ use snaphook_driver::{ErrorQuery, ErrorStore, Event, EventStore, LogExport, LogR
 use tokio::sync::mpsc;
 
 use super::archive::{self, End, Header, Kind, PROGRESS_MAX, Tally, Writer};
-use super::{BackupError, Record};
+use super::error::BackupError;
+use super::record::Record;
 use crate::config::Config;
 use crate::drivers::stores::{BareStores, Sealed};
 use crate::memory::{Lease, MemoryBudget, Share};

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use snaphook_driver::{DriverError, ErrorKind, ErrorQuery, LogRecord};
 
-use super::archive;
+use super::archive::{self, Header};
+use super::error::BackupError;
 use super::export::{Digest, Sources, copy};
-use super::{BackupError, Counts, Header, Record};
+use super::record::{Counts, Record};
 use crate::config::Config;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
 

@@ -12,9 +12,10 @@ use snaphook_driver::{
 };
 
 use super::archive::PROGRESS_MAX;
+use super::error::BackupError;
 use super::export::{Digest, Sink, Sources, copy};
+use super::record::{Counts, Record};
 use super::restore::{Target, with_data};
-use super::{BackupError, Counts, Record};
 use crate::config::Config;
 use crate::drivers::OpenError;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};

@@ -12,7 +12,7 @@ use super::{File, Finding};
 const FOLDERS: [&str; 3] = ["src/", "sdk/", "plugins/"];
 
 /// Folders whose files still import each other in circles. They pass until they are put in order; then they go from here.
-const NOT_YET: [&str; 4] = ["plugins/file/src/", "plugins/sqlite/src/", "sdk/driver/src/", "src/drivers/backup/"];
+const NOT_YET: [&str; 1] = ["plugins/sqlite/src/event"];
 
 /// The folder of a crate, such as `plugins/file/src/`, and the names of a module in it.
 type Module = (String, Vec<String>);
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn known_circles_pass_until_they_are_gone() {
-        let (a, b) = (("src/drivers/backup/a.rs", "use super::b::B;"), "src/drivers/backup/b.rs");
+        let (a, b) = (("plugins/sqlite/src/event/a.rs", "use super::b::B;"), "plugins/sqlite/src/event/b.rs");
         assert!(found(&[a, (b, "use super::a::A;")]).is_empty());
         assert_eq!(found(&[a, (b, "")]).len(), 1);
     }

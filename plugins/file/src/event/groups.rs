@@ -13,9 +13,10 @@ use snaphook_driver::{
     Stream, time,
 };
 
+use super::log::Log;
 use super::progress::{Change, ProgressFile, Stored, kept_of, pending_of};
 use super::read::Lines;
-use super::{Log, Shared};
+use super::shared::Shared;
 use crate::fault::closed;
 use crate::task::locked;
 

@@ -13,6 +13,9 @@ use snaphook_driver::judge::Tail;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{EventFilter, EventKind, Position, Stream, StreamRef};
 
+/// Where the line of a body was written: offset and length.
+pub(super) type Span = (u32, u32);
+
 /// Everything that is known of the events without reading them.
 #[derive(Default)]
 pub(super) struct Index {

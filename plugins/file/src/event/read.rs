@@ -9,8 +9,9 @@ use snaphook_driver::{
 
 use super::at::read_exact_at;
 use super::index::{Index, Place, Segment};
+use super::log::Log;
 use super::record::read_event;
-use super::{Log, Shared};
+use super::shared::Shared;
 use crate::fault::fault;
 use crate::line;
 

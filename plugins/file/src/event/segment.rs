@@ -13,8 +13,8 @@ use std::sync::Arc;
 use snaphook_driver::files::sync_folder;
 use snaphook_driver::{DriverError, ErrorKind, Position, Result, json, time};
 
-use super::Log;
 use super::at::write_all_at;
+use super::log::Log;
 use super::record::{Body, Head, LineOut, Scanned, Segment};
 use crate::fault::{fault, unusable, unwritable};
 use crate::folder::names_in;

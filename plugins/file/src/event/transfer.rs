@@ -12,9 +12,11 @@ use snaphook_driver::files::sync_folder;
 use snaphook_driver::{DriverError, EXPORT_BYTES, ErrorKind, Holder, LogExport, LogRecord, Position, Result};
 
 use super::groups::Groups;
+use super::index::Span;
+use super::log::Log;
 use super::read::Lines;
 use super::record::{Body, EventOut, Held};
-use super::{Log, Shared};
+use super::shared::Shared;
 use crate::fault::{fault, unusable};
 use crate::folder::{remove_if_there, write_durably};
 use crate::task::off_thread;
@@ -189,7 +191,7 @@ pub(super) fn check_whole(folder: &Path) -> Result<()> {
 }
 
 impl Log {
-    fn take_in(&mut self, record: &LogRecord, span: super::writer::Span) {
+    fn take_in(&mut self, record: &LogRecord, span: Span) {
         match record {
             LogRecord::Event(event) => {
                 self.index.time = event.time;

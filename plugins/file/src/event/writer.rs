@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use snaphook_driver::{DriverError, ErrorKind, Holder, Position, Result};
 
 use super::at::write_all_at;
+use super::index::Span;
 use super::record::{Body, Held, LineOut};
 use super::segment::{self, Tail};
 use crate::fault::{fault, unwritable};
@@ -42,9 +43,6 @@ enum Change {
     Held(Vec<(String, Holder)>),
     Forgotten(Vec<String>),
 }
-
-/// Where the line of a body was written: offset and length.
-pub(super) type Span = (u32, u32);
 
 /// Bytes of waiting changes that are written without waiting for a batch.
 const WAITING_BYTES_MAX: usize = 1 << 20;

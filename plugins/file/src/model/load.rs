@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 
 use snaphook_driver::{ErrorKind, Event, Instances, Position, Result, Row};
 
-use super::flush::{Dirty, Garbage, folder_of};
+use super::dirty::Dirty;
+use super::files;
+use super::folders::{folder_of, number_of};
+use super::garbage::Garbage;
 use super::journal::{self, Entry, Journal};
 use super::state::{self, State, Summary};
-use super::{Writer, files};
+use super::writer::Writer;
 use crate::fault::unusable;
 use crate::folder;
 
@@ -182,7 +185,7 @@ impl Redo {
                 instances.apply(changes);
             }
             Entry::Define { shape, folder, carry, position } => {
-                *next_folder = (*next_folder).max(super::number_of(&folder) + 1);
+                *next_folder = (*next_folder).max(number_of(&folder) + 1);
                 folders.entry(shape.model.clone()).or_insert(folder);
                 let newer: Vec<Row> = applied
                     .get(&shape.model)

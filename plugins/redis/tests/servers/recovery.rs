@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 use snaphook_driver::{ErrorKind, SecureStore};
 use snaphook_driver_testkit::run;
-use snaphook_driver_testkit::servers::Signal;
 use snaphook_driver_testkit::servers::redis::{DURABLE, start};
+use snaphook_driver_testkit::servers::{Signal, free_port};
 use tokio::time::Instant;
 
-use crate::support::{eventually, open, open_at};
+use crate::support::{ask, eventually, open, open_at};
 
 const WRITERS: usize = 4;
 const KILLS: usize = 5;
@@ -114,5 +114,40 @@ fn a_server_that_is_gone_is_told_at_once() {
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         server.restart();
         assert_eq!(eventually(async || store.put("a", b"2", None).await).await, 2);
+    });
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_is_told_apart() {
+    run(async {
+        let server = start(DURABLE);
+        let store = open_at(&server, "replica").await.unwrap();
+        assert_eq!(store.put("a", b"1", None).await.unwrap(), 1);
+        let port = free_port().to_string();
+        ask(&server, &["REPLICAOF", "127.0.0.1", &port]).await.unwrap();
+        let error = store.put("a", b"2", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.message(), "the server is a replica, expected the primary");
+        ask(&server, &["REPLICAOF", "NO", "ONE"]).await.unwrap();
+        assert_eq!(store.put("a", b"2", None).await.unwrap(), 2);
+    });
+}
+
+/// Scripts may only use keys of one node.
+#[test]
+fn a_cluster_keeps_all_keys_on_one_node() {
+    run(async {
+        let port: &'static str = free_port().to_string().leak();
+        let own: &[&str] = &["--cluster-enabled", "yes", "--cluster-port", port];
+        let server = start([DURABLE, own].concat().leak());
+        let error = open_at(&server, "cluster").await.unwrap().put("a", b"1", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        ask(&server, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await.unwrap();
+        let store = open_at(&server, "cluster").await.unwrap();
+        assert_eq!(eventually(async || store.put("a", b"1", None).await).await, 1);
+        assert_eq!(store.put("b", b"2", Some(0)).await.unwrap(), 1);
+        assert_eq!(store.list("").await.unwrap(), ["a", "b"]);
+        assert!(store.delete("a").await.unwrap());
+        assert_eq!(store.get("b").await.unwrap().unwrap().bytes, b"2");
     });
 }

@@ -57,11 +57,8 @@ fn a_password_that_the_server_does_not_have() {
 fn users_need_few_permissions() {
     run(async {
         let server = start(DURABLE);
-        let user = |rules: &'static [&'static str]| {
-            let server = &server;
-            async move {
-                ask(server, &[&["ACL", "SETUSER", "app", "reset", "on", ">secret-1"], rules].concat()).await.unwrap()
-            }
+        let user = async |rules: &[&str]| {
+            ask(&server, &[&["ACL", "SETUSER", "app", "reset", "on", ">secret-1"], rules].concat()).await.unwrap()
         };
         let settings = json!({"url": url(&server), "user": "app", "password": "secret-1", "prefix": "acl"});
         // What the documentation of the driver names.
@@ -93,6 +90,13 @@ fn users_need_few_permissions() {
         assert!(error.to_string().contains("NOPERM") && !error.to_string().contains("secret-1"), "{error}");
         user(needed).await;
         assert_eq!(store.put("a", b"x", None).await.unwrap(), 1);
+        // Without these nobody verifies what the server promises.
+        ask(&server, &["CONFIG", "SET", "appendfsync", "everysec"]).await.unwrap();
+        store.health().await.unwrap();
+        user(&[needed, &["+config|get", "+info"]].concat()).await;
+        assert_eq!(store.health().await.unwrap_err().kind(), ErrorKind::Config);
+        ask(&server, &["CONFIG", "SET", "appendfsync", "always"]).await.unwrap();
+        store.health().await.unwrap();
     });
 }
 
@@ -114,6 +118,33 @@ fn servers_that_are_none() {
         });
         let error = refused(json!({"url": format!("redis://{address}")})).await;
         assert!(error.contains("open: unavailable"), "{error}");
+    });
+}
+
+/// What a server sends is never held without bound.
+#[test]
+fn a_response_without_end_is_cut_off() {
+    run(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        for beginning in ["$9999999999\r\n", "+", "*1000000000\r\n$1\r\n"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let serving = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_u8().await.unwrap();
+                stream.write_all(beginning.as_bytes()).await.unwrap();
+                let (piece, mut sent) = (vec![b'x'; 64 * 1024], 0);
+                while stream.write_all(&piece).await.is_ok() {
+                    sent += piece.len();
+                }
+                sent
+            });
+            let error = refused(json!({"url": format!("redis://{address}")})).await;
+            assert!(error.starts_with("open: unavailable: "), "{error}");
+            // The driver's bound, and what the system buffers.
+            let sent = serving.await.unwrap();
+            assert!(sent < 32 * 1024 * 1024, "{beginning:?}: {sent}");
+        }
     });
 }
 

@@ -6,7 +6,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 use snaphook_driver::compare::number_key;
-use snaphook_driver::{ColumnKind, Condition, Operator, SortKey};
+use snaphook_driver::{ColumnKind, Condition, InstanceQuery, Operator, SortKey};
 
 use super::table::{Operand, Table};
 
@@ -52,6 +52,12 @@ impl Statement {
     pub(super) fn clause(&self) -> String {
         if self.conditions.is_empty() { String::new() } else { format!(" WHERE {}", self.conditions) }
     }
+}
+
+/// Paths that the filter compares with one value.
+pub(super) fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a [String]> {
+    let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
+    query.filter.iter().filter(fixes).map(|condition| condition.path.as_slice()).collect()
 }
 
 /// The conditions of a filter. `bounded` are sort keys that a cursor bounds from the side on which the rows begin: a

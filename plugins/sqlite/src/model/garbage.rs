@@ -10,7 +10,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::pace::{Pace, Rest};
-use super::{Shared, Tables};
+use super::shared::{Shared, Tables};
 
 /// All tables of models in the file, whether a model has them or not.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {

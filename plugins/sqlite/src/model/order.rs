@@ -11,8 +11,7 @@ use rusqlite::types::Value as Sql;
 use serde_json::Value;
 use snaphook_driver::{Cursor, DriverError, ErrorKind, InstanceQuery, Result, SortKey};
 
-use super::condition::{Fixed, Statement, fixed_by};
-use super::query::fixed_paths;
+use super::condition::{Fixed, Statement, fixed_by, fixed_paths};
 use super::table::{Operand, Table};
 
 /// A sort order.

@@ -17,8 +17,8 @@ use super::condition::where_clause;
 use super::migrate;
 use super::names::Counter;
 use super::order::{Order, pack};
-use super::query::{COLUMNS, is_short};
-use super::table::Table;
+use super::query::is_short;
+use super::table::{COLUMNS, Table};
 use crate::functions;
 
 fn key(text: &str) -> SortKey {

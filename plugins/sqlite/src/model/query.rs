@@ -7,13 +7,10 @@ use snaphook_driver::{
     Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, PAGE_BYTES_MAX, Result,
 };
 
-use super::condition::{Fixed, Statement, fixed_by, where_clause};
+use super::condition::{Statement, fixed_paths, where_clause};
 use super::order::{Order, pack};
-use super::table::Table;
+use super::table::{COLUMNS, Table};
 use crate::fault::fault;
-
-/// Columns of an instance in the order that [`decode`] expects.
-pub(super) const COLUMNS: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
 
 /// Pages up to this size that an index gives are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 100;
@@ -32,12 +29,6 @@ fn is_served(table: &Table, query: &InstanceQuery) -> bool {
     fixed.dedup();
     fixed.len() == query.filter.len()
         && table.given(&fixed, &query.sort).is_some_and(|given| given.whole && given.by_id && given.lead == fixed.len())
-}
-
-/// Paths that the filter compares with one value.
-pub(super) fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a [String]> {
-    let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
-    query.filter.iter().filter(fixes).map(|condition| condition.path.as_slice()).collect()
 }
 
 /// One page; see [`snaphook_driver::ModelStore::query`].

@@ -3,24 +3,16 @@
 //! Until then a model's rows stay in the table that they are in, without indexes if it is new, each row with the version
 //! under which it was written. What is due is written down with the checkpoint, so a crash in between forgets nothing.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::{Deserialize, Serialize};
-use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result};
+use rusqlite::Connection;
+use snaphook_driver::{CarryOver, ModelShape, Result};
 
+use super::definitions::{Pending, load, save};
+use super::migrate;
 use super::names::Counter;
 use super::rows::Steps;
+use super::shared::{Publish, Tables, Writer};
 use super::table::Table;
-use super::{Publish, Tables, Writer, migrate, save};
 use crate::fault::fault;
-
-/// What is due to a model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Pending {
-    /// Versions and the steps that lead to them.
-    steps: Vec<(u64, CarryOver)>,
-    /// The table is not that of the shape: a new one takes its rows.
-    refill: bool,
-}
 
 /// Whether two shapes make the same table.
 fn same_layout(a: &ModelShape, b: &ModelShape) -> bool {
@@ -82,20 +74,4 @@ pub(super) fn settle(writer: &mut Writer, tables: &Tables, model: &str) -> Resul
     Ok(Some(Box::new(move |tables: &mut Tables| {
         tables.insert(table.model.clone(), std::sync::Arc::new(table));
     })))
-}
-
-fn load(connection: &Connection, model: &str) -> Result<(ModelShape, Option<Pending>)> {
-    let row: Option<(String, Option<String>)> = connection
-        .query_row("SELECT shape, pending FROM _models WHERE id = ?1", params![model], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()
-        .map_err(fault("define"))?;
-    let corrupt =
-        |message: &str| DriverError::new(ErrorKind::Corrupt, "define", message.to_owned()).with("model", model);
-    let (shape, pending) = row.ok_or_else(|| corrupt("a model with a table has no definition"))?;
-    let read = || -> serde_json::Result<(ModelShape, Option<Pending>)> {
-        Ok((snaphook_driver::json::typed(&shape)?, pending.as_deref().map(snaphook_driver::json::typed).transpose()?))
-    };
-    read().map_err(|error| corrupt("a model's definition cannot be read back").because(error))
 }

@@ -1,35 +1,25 @@
-//! The next table of a model, built beside the one that is read.
-//!
-//! Rows are copied in small transactions. An event that is applied meanwhile is written to both tables, so the new one
-//! is right from the moment in which the last row is copied. `define` then only writes down that it is the model's table.
-//! Nothing else names it until then, so whatever ends the work leaves a table that nobody knows, for
-//! [`garbage`](super::garbage).
+//! The next table of a model, beside the one that is read; [`prepare`](super::prepare) builds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, ModelShape, Result};
+use snaphook_driver::{CarryOver, Event, ModelShape};
 
-use super::pace::{Pace, Rest};
 use super::rows::{self, Steps};
 use super::table::Table;
-use super::{Shared, garbage, migrate};
-use crate::database::locked;
-use crate::fault::fault;
 
 /// A table that is being built, or is complete.
 pub(super) struct Shadow {
-    from: Arc<Table>,
+    pub(super) from: Arc<Table>,
     pub(super) to: Arc<Table>,
-    steps: Steps,
+    pub(super) steps: Steps,
     /// What it was prepared for.
-    shape: ModelShape,
-    carry: CarryOver,
-    complete: bool,
+    pub(super) shape: ModelShape,
+    pub(super) carry: CarryOver,
+    pub(super) complete: bool,
     /// Set when the caller of `prepare` is gone.
-    abandoned: Arc<AtomicBool>,
+    pub(super) abandoned: Arc<AtomicBool>,
 }
 
 impl Shadow {
@@ -51,130 +41,5 @@ impl Shadow {
         }
         let followed = rows::mirror(connection, &self.from, &self.to, id, &mut self.steps);
         followed.inspect_err(|error| tracing::warn!("a prepared table is given up: {error}")).is_ok()
-    }
-}
-
-/// Builds the next table of a model; returns its ticket, or 0 if the change needs none.
-pub(super) fn build(
-    shared: &Arc<Shared>,
-    new: &ModelShape,
-    carry: &CarryOver,
-    abandoned: &Arc<AtomicBool>,
-) -> Result<u64> {
-    let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone");
-    // Looked at under the writer's lock, here and below: whoever prepares after this caller was given up comes later, and
-    // what that one builds must stay.
-    if !discard_unless(shared, &new.model, abandoned) {
-        return Err(gone());
-    }
-    let Some(from) = shared.table(&new.model) else { return Ok(0) };
-    if migrate::is_in_place(&from, new, carry) {
-        return Ok(0);
-    }
-    let mut made = None;
-    let begun = shared.transaction("prepare", |writer| {
-        if abandoned.load(Ordering::Relaxed) {
-            return Err(gone());
-        }
-        let to = Arc::new(Table::follow(None, new, &mut writer.state.names));
-        migrate::create(&writer.connection, &to)?;
-        writer.save_names("prepare")?;
-        let shadow = Shadow {
-            from: Arc::clone(&from),
-            to: Arc::clone(&to),
-            steps: Steps::one(carry, new.version),
-            shape: new.clone(),
-            carry: carry.clone(),
-            complete: false,
-            abandoned: Arc::clone(abandoned),
-        };
-        writer.shadows.insert(new.model.clone(), shadow);
-        made = Some(to);
-        Ok(None)
-    });
-    let filled = begun.and_then(|()| match &made {
-        Some(to) => fill(shared, &from, to, Steps::one(carry, new.version), abandoned).map(|()| to.names().table),
-        None => Ok(0),
-    });
-    let own = made.as_ref().map(|to| to.names().table);
-    let ticket = filled.inspect_err(|_| {
-        if own.is_some() {
-            discard(shared, &new.model, own);
-        }
-    })?;
-    let mut writer = locked(&shared.writer);
-    match writer.as_mut().and_then(|writer| writer.shadows.get_mut(&new.model)) {
-        Some(shadow) if shadow.ticket() == ticket => {
-            shadow.complete = true;
-            Ok(ticket)
-        }
-        // The store was reset or closed, or the table could not follow.
-        _ => Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")),
-    }
-}
-
-fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: &AtomicBool) -> Result<()> {
-    let mut pace = Pace::new(&shared.writes, Rest::Change);
-    let mut after = i64::MIN;
-    loop {
-        if abandoned.load(Ordering::Relaxed) {
-            return Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone"));
-        }
-        let began = Instant::now();
-        let mut held = Duration::ZERO;
-        let mut last = None;
-        if steps.is_empty() {
-            held = shared.step("prepare", |connection| {
-                last = rows::copy(connection, from, to, after, pace.rows)?;
-                Ok(())
-            })?;
-        } else if let Some((rows, end)) =
-            // Read and carried over without the writer; who changes one of them meanwhile changes both tables.
-            shared
-                .readers
-                .with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
-        {
-            held = shared.step("prepare", |connection| rows::put(connection, from, to, &rows))?;
-            last = Some(end);
-        }
-        match last {
-            Some(last) => after = last,
-            None => return Ok(()),
-        }
-        pace.rest(began, held);
-    }
-}
-
-/// Gives up whatever is prepared for a model, for a caller that prepares another one; `false` if that caller is gone.
-fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> bool {
-    let mut writer = locked(&shared.writer);
-    if abandoned.load(Ordering::Relaxed) {
-        return false;
-    }
-    if let Some(shadow) = writer.as_mut().and_then(|writer| writer.shadows.remove(model)) {
-        garbage::clear(shared, vec![shadow.to.name.clone()]);
-    }
-    true
-}
-
-/// Gives up the table that is prepared for a model: the one with this ticket, or any.
-pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
-    let mut writer = locked(&shared.writer);
-    let Some(writer) = writer.as_mut() else { return };
-    if writer.shadows.get(model).is_some_and(|shadow| ticket.is_none_or(|ticket| ticket == shadow.ticket()))
-        && let Some(shadow) = writer.shadows.remove(model)
-    {
-        garbage::clear(shared, vec![shadow.to.name.clone()]);
-    }
-}
-
-impl super::Writer {
-    /// Writes down the last number that was given out.
-    pub(super) fn save_names(&self, operation: &'static str) -> Result<()> {
-        self.connection
-            .prepare_cached("UPDATE _state SET names = ?1")
-            .and_then(|mut statement| statement.execute([self.state.names.0 as i64]))
-            .map(drop)
-            .map_err(fault(operation))
     }
 }

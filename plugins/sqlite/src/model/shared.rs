@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use snaphook_driver::{Budget, DriverError, ErrorKind, Event, Position, Result, moves_checkpoint};
+use snaphook_driver::{Budget, DriverError, ErrorKind, Position, Result, moves_checkpoint};
 
-use super::garbage;
 use super::names::Counter;
 use super::shadow::Shadow;
 use super::table::Table;
@@ -189,18 +188,6 @@ impl Shared {
         }
     }
 
-    /// Brings what events did over to the tables that are prepared.
-    pub(super) fn follow<'a>(self: &Arc<Self>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
-        for event in events {
-            let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };
-            if !shadow.follow(&writer.connection, event)
-                && let Some(shadow) = writer.shadows.remove(&event.model)
-            {
-                garbage::clear(self, vec![shadow.to.name.clone()]);
-            }
-        }
-    }
-
     pub(super) fn set_replaying(&self, replaying: bool) {
         if let Some(writer) = locked(&self.writer).as_mut() {
             writer.replaying = replaying;
@@ -209,6 +196,15 @@ impl Shared {
 }
 
 impl Writer {
+    /// Writes down the last number that was given out.
+    pub(super) fn save_names(&self, operation: &'static str) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE _state SET names = ?1")
+            .and_then(|mut statement| statement.execute([self.state.names.0 as i64]))
+            .map(drop)
+            .map_err(fault(operation))
+    }
+
     pub(super) fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }

@@ -15,7 +15,9 @@ use std::collections::HashMap;
 use snaphook_driver::{ColumnKind, ModelShape, SortKey};
 
 use super::names::{Counter, Names};
-use super::query::COLUMNS;
+
+/// Columns of an instance in the order that [`super::query::decode`] expects.
+pub(super) const COLUMNS: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
 
 /// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
 /// they were made.

@@ -18,17 +18,13 @@ use std::sync::Arc;
 
 use checked::Checked;
 pub use error::{Fault, JsonError};
-pub use reader::{Build, Limits, Shape, read};
+pub use reader::{Build, DEPTH_MAX, Limits, Shape, read};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tree::Trees;
-
-/// Deepest nesting of lists and objects in any text that becomes a tree. Data is allowed less, see the server's
-/// catalog; what wraps data adds a few levels.
-pub const DEPTH_MAX: usize = 256;
 
 /// Reads one JSON text into a tree: nothing may follow it, no name may stand twice in one object, and numbers keep
 /// their digits.

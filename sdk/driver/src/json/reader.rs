@@ -5,8 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::DEPTH_MAX;
 use super::error::{Fault, JsonError};
+
+/// Deepest nesting of lists and objects in any text that becomes a tree. Data is allowed less, see the server's
+/// catalog; what wraps data adds a few levels.
+pub const DEPTH_MAX: usize = 256;
 
 /// Digits of an exponent without leading zeros: comparisons, unique keys and the validator calculate with 64 bits.
 const EXPONENT_DIGITS_MAX: usize = 15;

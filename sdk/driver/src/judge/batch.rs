@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::state::{HolderRef, LogEnd, LogState, Tail};
+use crate::append::{Append, Appended, Claim, Conflict, Expected, Quiet};
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
-use crate::event_store::{Append, Appended, Claim, Conflict, Expected, Quiet};
 use crate::time::Millis;
 
 /// What became of a batch. The store writes it as a whole.

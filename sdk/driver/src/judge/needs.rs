@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::{LogState, Tail};
+use crate::append::{Append, Expected, Holder};
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
-use crate::event_store::{Append, Expected, Holder};
 
 /// Everything that [`judge`](super::judge) may ask a [`LogState`] about a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the judge knows of a log.
 
+use crate::append::Holder;
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
-use crate::event_store::Holder;
 use crate::time::Millis;
 
 /// Answers the judge's questions about the log before the batch. What the rows of the batch change the judge keeps track

@@ -1,6 +1,7 @@
 //! What plugins and stores say of themselves, as messages.
 
-use super::{Malformed, proto, required};
+use super::message::{Malformed, json, required};
+use super::proto;
 use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Setting, SettingKind, Store};
 
@@ -154,7 +155,7 @@ impl TryFrom<proto::Setting> for Setting {
             return Err(Malformed::missing("settings.name"));
         }
         if let Some(default) = &setting.default_json {
-            super::json("settings.default_json", default.clone())?;
+            json("settings.default_json", default.clone())?;
         }
         Ok(Setting {
             name: setting.name.into(),

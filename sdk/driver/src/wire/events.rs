@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Malformed, json, proto, required};
+use super::message::{Malformed, json, required};
+use super::proto;
+use crate::append::{Append, Appended, Claim, Conflict, Expected, Holder, Quiet, Require};
 use crate::event::{Cause, Event, EventKind, Provenance, Stream};
-use crate::event_store::{
-    Append, Appended, Claim, Conflict, Delivery, EventFilter, EventPage, EventQuery, Expected, Group, Holder, Quiet,
-    Require,
-};
+use crate::event_query::{EventFilter, EventPage, EventQuery};
 use crate::export::{LogRecord, PendingEvent};
+use crate::group::{Delivery, Group};
 
 /// A duration in whole milliseconds, the longest where it is longer.
 pub(super) fn to_ms(duration: Duration) -> u64 {

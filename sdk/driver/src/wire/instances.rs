@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::events::{each, to_ms};
-use super::{Malformed, json, proto, required};
+use super::message::{Malformed, json, required};
+use super::proto;
 use crate::budget::{Budget, Limits};
 use crate::carry_over::CarryOver;
 use crate::model_store::{

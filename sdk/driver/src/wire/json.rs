@@ -10,7 +10,7 @@ use serde::de::{self, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-use super::Method;
+use super::method::Method;
 use crate::json::Limits;
 
 /// Values in one message: more than any needs, since data is text in it. Each becomes many times its length in memory.

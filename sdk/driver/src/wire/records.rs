@@ -1,6 +1,7 @@
 //! Secrets, failed runs of hooks, and nodes, as messages.
 
-use super::{Malformed, proto, required};
+use super::message::{Malformed, required};
+use super::proto;
 use crate::error_store::{ErrorQuery, ErrorRecord};
 use crate::nodes::Node;
 use crate::secure_store::Sealed;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Method, decode, proto};
+use super::message::decode;
+use super::method::Method;
+use super::proto;
 
 /// A call whose work does not grow with the store.
 pub const CALL_TIME: Duration = Duration::from_secs(30);

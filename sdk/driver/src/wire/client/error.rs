@@ -7,7 +7,8 @@ use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::error_store::{ErrorPage, ErrorQuery, ErrorRecord, ErrorStore};
 use crate::wire::events::each;
-use crate::wire::{Method, proto};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 #[async_trait]
 impl ErrorStore for Client {

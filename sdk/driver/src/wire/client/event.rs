@@ -7,14 +7,19 @@ use async_trait::async_trait;
 use prost::Message as _;
 
 use super::{Client, Transport, garbage};
+use crate::append::{Append, Appended, Conflict, Holder};
 use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::event::{Event, Position, Stream};
-use crate::event_store::{Append, Appended, Conflict, Delivery, EventPage, EventQuery, EventStore, Group, Holder};
+use crate::event_query::{EventPage, EventQuery};
+use crate::event_store::EventStore;
 use crate::export::{LogExport, LogRecord};
+use crate::group::{Delivery, Group};
 use crate::nodes::Node;
 use crate::wire::events::{each, outcome, read_request, to_ms};
-use crate::wire::{Malformed, Method, proto, required};
+use crate::wire::message::{Malformed, required};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 #[async_trait]
 impl EventStore for Client {

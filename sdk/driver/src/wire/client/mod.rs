@@ -10,8 +10,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use prost::Message;
 
-use super::service::Opened;
-use super::{Malformed, Method, decode, proto};
+use super::message::{Malformed, decode};
+use super::method::Method;
+use super::opened::Opened;
+use super::proto;
 use crate::capabilities::Capabilities;
 use crate::driver::Store;
 use crate::error::{DriverError, ErrorKind, Result};

@@ -11,7 +11,9 @@ use crate::event::{Event, Position};
 use crate::model_store::{Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore};
 use crate::wire::events::each;
 use crate::wire::instances::{conditions, query_request};
-use crate::wire::{Malformed, Method, proto, required};
+use crate::wire::message::{Malformed, required};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 #[async_trait]
 impl ModelStore for Client {

@@ -6,7 +6,8 @@ use super::Client;
 use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::secure_store::{Sealed, SecureStore};
-use crate::wire::{Method, proto};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 #[async_trait]
 impl SecureStore for Client {

@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::event::EventKind;
-use crate::event_store::NOTE_BYTES_MAX;
+use crate::group::NOTE_BYTES_MAX;
 use crate::limits::{
     self, INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, is_digest, is_secret_name,
 };
 use crate::nodes::NODE_TEXT_BYTES_MAX;
-use crate::wire::{WHOLE_TIME, proto};
+use crate::wire::proto;
+use crate::wire::time::WHOLE_TIME;
 
 /// What one page may ask for. The server asks for a few thousand at most.
 const ITEMS_MAX: u64 = 10_000;

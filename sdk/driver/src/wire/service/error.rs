@@ -1,10 +1,12 @@
 //! Calls of an error store.
 
-use super::{foreign, nothing, proto, read, refuse, write};
+use super::request::{foreign, nothing, read, refuse, write};
 use crate::driver::Store;
 use crate::error::Result;
 use crate::error_store::{ErrorQuery, ErrorStore};
-use crate::wire::{Method, required};
+use crate::wire::message::required;
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 pub(super) async fn call(store: &dyn ErrorStore, method: Method, request: &[u8]) -> Result<Vec<u8>> {
     match method {

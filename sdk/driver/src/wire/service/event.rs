@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{foreign, nothing, proto, read, refuse, write};
+use super::request::{foreign, nothing, read, refuse, write};
+use crate::append::Holder;
 use crate::driver::Store;
 use crate::error::{DriverError, ErrorKind, Result};
-use crate::event_store::{EventStore, Holder};
+use crate::event_store::EventStore;
 use crate::export::{LogExport, LogRecord};
 use crate::wire::events::{each, read_query, stream};
-use crate::wire::{Malformed, Method, required};
+use crate::wire::message::{Malformed, required};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 /// Exports at once. Each keeps the store from letting go of what others overwrite.
 const EXPORTS_MAX: usize = 4;

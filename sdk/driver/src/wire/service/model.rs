@@ -1,6 +1,6 @@
 //! Calls of a model store.
 
-use super::{foreign, nothing, proto, read, refuse, write};
+use super::request::{foreign, nothing, read, refuse, write};
 use crate::budget::Budget;
 use crate::carry_over::CarryOver;
 use crate::driver::Store;
@@ -9,7 +9,9 @@ use crate::event::Event;
 use crate::model_store::{Condition, ModelShape, ModelStore};
 use crate::wire::events::each;
 use crate::wire::instances::query;
-use crate::wire::{Malformed, Method, required};
+use crate::wire::message::{Malformed, required};
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 pub(super) async fn call(store: &dyn ModelStore, method: Method, request: &[u8]) -> Result<Vec<u8>> {
     match method {

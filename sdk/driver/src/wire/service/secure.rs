@@ -1,10 +1,11 @@
 //! Calls of a secure store.
 
-use super::{foreign, nothing, proto, read, write};
+use super::request::{foreign, nothing, read, write};
 use crate::driver::Store;
 use crate::error::Result;
 use crate::secure_store::SecureStore;
-use crate::wire::Method;
+use crate::wire::method::Method;
+use crate::wire::proto;
 
 pub(super) async fn call(store: &dyn SecureStore, method: Method, request: &[u8]) -> Result<Vec<u8>> {
     match method {

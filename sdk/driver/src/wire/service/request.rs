@@ -1,0 +1,35 @@
+//! What all kinds of store do with requests and responses.
+
+use prost::Message;
+
+use super::checks::Checked;
+use crate::driver::Store;
+use crate::error::{DriverError, ErrorKind, Result};
+use crate::wire::message::{Malformed, decode};
+use crate::wire::method::Method;
+
+/// The request of a method, whose values are such as the method takes.
+pub(super) fn read<M: Message + Default + Checked>(method: Method, bytes: &[u8]) -> Result<M> {
+    let request: M = decode(bytes).map_err(refuse(method))?;
+    request.check().map_err(|fault| DriverError::new(ErrorKind::Invalid, method.name(), fault))?;
+    Ok(request)
+}
+
+/// A request that cannot be read.
+pub(super) fn refuse(method: Method) -> impl Fn(Malformed) -> DriverError {
+    move |fault| DriverError::new(ErrorKind::Invalid, method.name(), format!("the request cannot be read: {fault}"))
+}
+
+/// A method of another kind of store.
+pub(super) fn foreign(method: Method, store: Store) -> DriverError {
+    let message = format!("`{}/{}` was called on {store} storage", method.store(), method.name());
+    DriverError::new(ErrorKind::Invalid, method.name(), message)
+}
+
+pub(super) fn write(message: &impl Message) -> Result<Vec<u8>> {
+    Ok(message.encode_to_vec())
+}
+
+pub(super) fn nothing((): ()) -> Vec<u8> {
+    Vec::new()
+}
