@@ -7,6 +7,8 @@ mod export;
 mod groups;
 mod import;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod read;
 mod row;
 mod tables;

@@ -22,12 +22,12 @@ const PART: u64 = 1000;
 pub(super) struct Reader {
     database: Arc<Database>,
     head: Sql,
-    last_but: Sql,
+    pub(super) last_but: Sql,
 }
 
 /// A statement that reads a part of a page.
 pub(super) struct PartOf {
-    sql: Sql,
+    pub(super) sql: Sql,
     end: Sql,
 }
 
