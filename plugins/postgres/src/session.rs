@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
-use crate::connection::Link;
 use crate::fault::fault;
+use crate::link::Link;
 use crate::sql::Sql;
 
 /// How long asking the server to give up may take.

@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::look::{Look, Looked};
 use self::outcome::Outcome;
-pub(super) use self::write::streams;
 use self::write::{Write, Written};
 use super::claims::Claims;
 use crate::connection::Database;

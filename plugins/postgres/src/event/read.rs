@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use super::plan::Plan;
 use super::row::{COLUMNS, columns_of, decode, signed};
 use crate::connection::Database;
+use crate::listener::subscribe;
 use crate::session::{Parameter, Session};
 use crate::sql::Sql;
 use crate::text::{escape, instance};
@@ -73,7 +74,7 @@ impl Reader {
         let Some(wait) = wait else { return self.page(query).await };
         let deadline = Instant::now() + wait;
         // Before the first look, so that nothing is missed.
-        let mut heads = self.database.heads().subscribe(&self.database);
+        let mut heads = subscribe(&self.database);
         let mut query = query.clone();
         loop {
             let page = self.page(&query).await?;

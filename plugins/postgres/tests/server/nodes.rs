@@ -200,7 +200,7 @@ fn members_on_several_nodes_share_a_group() {
         for member in members {
             member.await.unwrap();
         }
-        let done = done.lock().unwrap();
+        let done = done.lock().unwrap().clone();
         assert_eq!((done.len(), done.values().map(Vec::len).sum::<usize>()), (STREAMS, EVENTS));
         assert!(done.values().all(|positions| positions.is_sorted_by(|one, next| one < next)), "{done:?}");
         assert_eq!(stores[1].lag("g").await.unwrap(), (0, EVENTS as Position));

@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 
 use super::super::claims::{Claims, Taken, digest};
 use super::super::row::{self, Rows, signed};
+use super::super::tails::{self, Tails};
 use crate::connection::Database;
 use crate::session::{Parameter, Session, send};
 use crate::sql::Sql;
-use crate::text::{escape, instance};
 
 pub(super) struct Write {
     events: Sql,
@@ -35,7 +35,7 @@ impl Write {
     pub(super) fn new(database: &Database, claims: &Claims) -> Write {
         Write {
             events: database.sql(&row::insert(), row::TYPES),
-            streams: streams(database),
+            streams: tails::write(database),
             take: claims.take.clone(),
             give_back: claims.give_back.clone(),
             end: database.sql("UPDATE @.log SET head = $1, time = $2", &[Type::INT8, Type::INT8]),
@@ -72,11 +72,7 @@ impl Write {
         for accepted in &judged.accepted {
             events.add(&accepted.append.event, accepted.appended.position, accepted.appended.time)?;
         }
-        let tails = judged.tails();
-        let models: Vec<_> = tails.keys().map(|stream| escape(stream.model)).collect();
-        let instances: Vec<_> = tails.keys().map(|stream| instance(*stream)).collect();
-        let positions: Vec<_> = tails.values().map(|tail| signed(tail.position)).collect();
-        let ended: Vec<_> = tails.values().map(|tail| tail.ended).collect();
+        let tails = Tails::new(&judged.tails());
         let (mut taken, mut given_back) = (Taken::default(), Vec::new());
         for (key, holder) in judged.claims() {
             match holder {
@@ -101,7 +97,7 @@ impl Write {
         session.sending();
         let client = session.client()?;
         let event_values = events.parameters();
-        let stream_values: [Parameter<'_>; 4] = [&models, &instances, &positions, &ended];
+        let stream_values = tails.parameters();
         let (take_values, back_values): (_, [Parameter<'_>; 1]) = (taken.parameters(), [&given_back]);
         let tell_values: [Parameter<'_>; 2] = [&self.channel, &head];
         let sent = async {
@@ -137,15 +133,6 @@ impl Write {
             (Some(error), _) | (None, Err(error)) => Written::Unknown(session.fault(error)),
         })
     }
-}
-
-/// Writes the ends of streams.
-pub(in crate::event) fn streams(database: &Database) -> Sql {
-    database.sql(
-        "INSERT INTO @.streams(model, instance, position, ended) SELECT * FROM unnest($1, $2, $3, $4)
-         ON CONFLICT (model, instance) DO UPDATE SET position = excluded.position, ended = excluded.ended",
-        &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY, Type::BOOL_ARRAY],
-    )
 }
 
 fn next_removal(mut end: LogEnd, removed: usize) -> i64 {
