@@ -7,6 +7,7 @@ mod deliveries;
 mod export;
 mod groups;
 mod import;
+mod nodes;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, OpenContext, Position, Result, Stream, new_log_identity,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, Position, Result, Stream, new_log_identity,
 };
 use tokio_postgres::types::Type;
 
@@ -37,6 +38,7 @@ use deliveries::Deliveries;
 use export::Export;
 use groups::Groups;
 use import::Import;
+use nodes::Nodes;
 use read::Reader;
 
 /// See the crate's documentation.
@@ -50,6 +52,7 @@ pub struct PostgresEventStore {
     deliveries: Deliveries,
     import: Import,
     blobs: Blobs,
+    nodes: Nodes,
     /// The last append failed.
     failed: AtomicBool,
     closed: AtomicBool,
@@ -84,6 +87,7 @@ impl PostgresEventStore {
             deliveries: Deliveries::new(&database, owner),
             import: Import::new(&database, &claims),
             blobs: Blobs::new(&database),
+            nodes: Nodes::new(&database),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             claims,
@@ -206,6 +210,14 @@ impl EventStore for PostgresEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         self.groups.names().await
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.nodes.all().await
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
