@@ -3,18 +3,20 @@
 use std::sync::{Arc, OnceLock};
 
 use snaphook_driver::Position;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// Ends with the last store that has it.
 pub(crate) struct Heads {
     head: watch::Sender<Position>,
+    /// Told when somebody begins to wait.
+    wanted: Arc<Notify>,
     follower: OnceLock<JoinHandle<()>>,
 }
 
 impl Heads {
     pub(crate) fn new() -> Arc<Heads> {
-        Arc::new(Heads { head: watch::Sender::new(0), follower: OnceLock::new() })
+        Arc::new(Heads { head: watch::Sender::new(0), wanted: Arc::default(), follower: OnceLock::new() })
     }
 
     /// The log goes at least up to there.
@@ -30,7 +32,12 @@ impl Heads {
     pub(crate) fn subscribe(&self, start: impl FnOnce() -> JoinHandle<()>) -> watch::Receiver<Position> {
         let receiver = self.head.subscribe();
         self.follower.get_or_init(start);
+        self.wanted.notify_one();
         receiver
+    }
+
+    pub(crate) fn wanted(&self) -> Arc<Notify> {
+        Arc::clone(&self.wanted)
     }
 
     pub(crate) fn is_waited_for(&self) -> bool {

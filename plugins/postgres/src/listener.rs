@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use snaphook_driver::{DriverError, ErrorKind, Position, Result};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 
@@ -31,43 +31,54 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// For somebody who waits for more of the log in that database.
 pub(crate) fn subscribe(database: &Arc<Database>) -> watch::Receiver<Position> {
     database.heads().subscribe(|| {
-        let (heads, database) = (Arc::downgrade(database.heads()), Arc::downgrade(database));
-        tokio::spawn(follow(heads, database))
+        let waiters = Waiters { heads: Arc::downgrade(database.heads()), wanted: database.heads().wanted() };
+        tokio::spawn(follow(waiters, Arc::downgrade(database)))
     })
 }
 
-async fn somebody_waits(heads: &Weak<Heads>) -> bool {
-    loop {
-        match heads.upgrade() {
-            Some(heads) if heads.is_waited_for() => return true,
-            Some(_) => {}
-            None => return false,
+/// Those who wait; they do not live for what follows the log.
+struct Waiters {
+    heads: Weak<Heads>,
+    wanted: Arc<Notify>,
+}
+
+impl Waiters {
+    /// Until somebody waits; `false` if nobody ever will.
+    async fn some(&self) -> bool {
+        loop {
+            match self.heads.upgrade() {
+                Some(heads) if heads.is_waited_for() => return true,
+                Some(_) => {}
+                None => return false,
+            }
+            self.wanted.notified().await;
         }
-        sleep(LOOK_ALONE).await;
+    }
+
+    fn publish(&self, head: i64) {
+        self.heads.upgrade().iter().for_each(|heads| heads.publish(Position::try_from(head).unwrap_or(0)));
     }
 }
 
 /// Until there are no stores.
-async fn follow(heads: Weak<Heads>, database: Weak<Database>) {
+async fn follow(waiters: Waiters, database: Weak<Database>) {
     let mut pause = Duration::ZERO;
-    while somebody_waits(&heads).await {
+    while waiters.some().await {
         sleep(pause).await;
         let Some(strong) = database.upgrade() else { return };
         let head = strong.sql("SELECT head FROM @.log", &[]);
         let followed = if strong.pgbouncer() {
-            look(&heads, &strong, &head).await
+            look(&waiters, &strong, &head).await
         } else {
             let channel = strong.channel();
             let connected = strong.listener().await;
             drop(strong);
             match connected {
                 Ok((client, wire)) => {
-                    let told = tokio::spawn(hear(wire, heads.clone()));
-                    let listened = listen(&heads, &client, &channel, &head).await;
-                    // The listener may be ended here, too: then the client's end ends it.
-                    drop(client);
-                    told.abort();
-                    listened
+                    // Ends with the client.
+                    let told = Arc::new(Notify::new());
+                    tokio::spawn(hear(wire, Arc::clone(&told)));
+                    listen(&waiters, &client, &channel, &head, &told).await
                 }
                 Err(error) => Err(error),
             }
@@ -83,14 +94,14 @@ async fn follow(heads: Weak<Heads>, database: Weak<Database>) {
 }
 
 /// One look without listening.
-async fn look(heads: &Weak<Heads>, database: &Database, head: &Sql) -> Result<()> {
+async fn look(waiters: &Waiters, database: &Database, head: &Sql) -> Result<()> {
     let row = database.session_within("listen", LOOK_TIME).await?.one(head, &[]).await?;
-    publish(heads, row.get(0));
+    waiters.publish(row.get(0));
     Ok(())
 }
 
 /// Listens and looks, until the connection fails.
-async fn listen(heads: &Weak<Heads>, client: &Client, channel: &str, head: &Sql) -> Result<()> {
+async fn listen(waiters: &Waiters, client: &Client, channel: &str, head: &Sql, told: &Notify) -> Result<()> {
     let late = |_| {
         let message = "PostgreSQL did not answer in time";
         DriverError::new(ErrorKind::Unavailable, "listen", message)
@@ -99,32 +110,26 @@ async fn listen(heads: &Weak<Heads>, client: &Client, channel: &str, head: &Sql)
     timeout(LOOK_TIME, client.batch_execute(&listening)).await.map_err(late)?.map_err(fault("listen"))?;
     loop {
         let row = timeout(LOOK_TIME, client.query_typed_one(&head.text, &[])).await.map_err(late)?;
-        publish(heads, row.map_err(fault("listen"))?.get(0));
-        sleep(LOOK).await;
-        if !somebody_waits(heads).await {
+        waiters.publish(row.map_err(fault("listen"))?.get(0));
+        // What is told while the listener looks is kept.
+        let _ = timeout(LOOK, told.notified()).await;
+        if !waiters.some().await {
             return Ok(());
         }
     }
 }
 
-/// Moves the connection on, and passes on what is told.
-async fn hear(mut wire: Wire, heads: Weak<Heads>) {
+/// Moves the connection on, and says when something was told. Anybody may tell anything: it is a reason to look.
+async fn hear(mut wire: Wire, told: Arc<Notify>) {
     loop {
         let message = match &mut wire {
             Wire::Plain(wire) => poll_fn(|context| wire.poll_message(context)).await,
             Wire::Encrypted(wire) => poll_fn(|context| wire.poll_message(context)).await,
         };
         match message {
-            Some(Ok(AsyncMessage::Notification(told))) => {
-                // What others tell on this channel is at most a reason to look.
-                publish(&heads, told.payload().parse().unwrap_or(0));
-            }
+            Some(Ok(AsyncMessage::Notification(_))) => told.notify_one(),
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
         }
     }
-}
-
-fn publish(heads: &Weak<Heads>, head: i64) {
-    heads.upgrade().iter().for_each(|heads| heads.publish(Position::try_from(head).unwrap_or(0)));
 }

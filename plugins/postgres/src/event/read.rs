@@ -77,6 +77,7 @@ impl Reader {
         let mut heads = subscribe(&self.database);
         let mut query = query.clone();
         loop {
+            heads.borrow_and_update();
             let page = self.page(&query).await?;
             if !page.events.is_empty() {
                 return Ok(page);
@@ -86,8 +87,7 @@ impl Reader {
             if page.next().is_some() {
                 continue;
             }
-            let news = heads.wait_for(|head| *head > query.after);
-            if !matches!(timeout_at(deadline, news).await, Ok(Ok(_))) {
+            if !matches!(timeout_at(deadline, heads.changed()).await, Ok(Ok(()))) {
                 return Ok(page);
             }
         }

@@ -21,6 +21,7 @@ pub(super) struct Write {
     end_with_removal: Sql,
     tell: Sql,
     channel: String,
+    commit: &'static str,
 }
 
 /// What became of the transaction.
@@ -46,8 +47,10 @@ impl Write {
                  next_removal = CASE WHEN (SELECT count(*) FROM gone) < $3 THEN $4 ELSE $5 END",
                 &[Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8],
             ),
-            tell: database.sql("SELECT pg_notify($1, $2)", &[Type::TEXT, Type::TEXT]),
+            tell: database.sql("SELECT pg_notify($1, '')", &[Type::TEXT]),
             channel: database.channel(),
+            // A commit that is ended while it waits for a standby counts as done.
+            commit: if database.pgbouncer() { "SET LOCAL statement_timeout = 0; COMMIT" } else { "COMMIT" },
         }
     }
 
@@ -88,7 +91,6 @@ impl Write {
             Some(_) => (&self.end_with_removal, &with_removal[..]),
             None => (&self.end, &with_removal[..2]),
         };
-        let head = position.to_string();
 
         let (events_ready, streams_ready) = (session.ready(&self.events).await?, session.ready(&self.streams).await?);
         let take_ready = if taken.is_empty() { None } else { Some(session.ready(&self.take).await?) };
@@ -99,7 +101,7 @@ impl Write {
         let event_values = events.parameters();
         let stream_values = tails.parameters();
         let (take_values, back_values): (_, [Parameter<'_>; 1]) = (taken.parameters(), [&given_back]);
-        let tell_values: [Parameter<'_>; 2] = [&self.channel, &head];
+        let tell_values: [Parameter<'_>; 1] = [&self.channel];
         let sent = async {
             let (events, streams, back, taken, end, told, committed) = tokio::join!(
                 biased;
@@ -109,8 +111,7 @@ impl Write {
                 async { if let Some(ready) = &take_ready { send(client, ready, &take_values).await } else { Ok(Vec::new()) } },
                 send(client, &end_ready, end_values),
                 send(client, &tell_ready, &tell_values),
-                // A commit that is ended while it waits for a standby counts as done.
-                client.batch_execute("SET LOCAL statement_timeout = 0; COMMIT"),
+                client.batch_execute(self.commit),
             );
             let written = [events, streams, back, taken, end, told].into_iter().find_map(Result::err);
             Ok((written, committed))
