@@ -1,6 +1,7 @@
 //! The event store: the log, its claims, blobs and consumer groups, in tables that several nodes share.
 
 mod append;
+mod blobs;
 mod claims;
 mod deliveries;
 mod export;
@@ -8,9 +9,12 @@ mod groups;
 mod import;
 mod nodes;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod read;
 mod row;
 mod tables;
+mod tails;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +31,8 @@ use crate::config::Durability;
 use crate::connection::Database;
 use crate::migrate::migrate;
 use crate::session::{Begin, Session};
-use crate::sql::Sql;
 use append::Appender;
+use blobs::Blobs;
 use claims::Claims;
 use deliveries::Deliveries;
 use export::Export;
@@ -36,8 +40,6 @@ use groups::Groups;
 use import::Import;
 use nodes::Nodes;
 use read::Reader;
-
-const PUT_BLOB: &str = "INSERT INTO @.blobs(sha256, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 /// See the crate's documentation.
 pub struct PostgresEventStore {
@@ -49,9 +51,8 @@ pub struct PostgresEventStore {
     groups: Groups,
     deliveries: Deliveries,
     import: Import,
+    blobs: Blobs,
     nodes: Nodes,
-    put_blob: Sql,
-    get_blob: Sql,
     /// The last append failed.
     failed: AtomicBool,
     closed: AtomicBool,
@@ -85,9 +86,8 @@ impl PostgresEventStore {
             groups: Groups::new(&database),
             deliveries: Deliveries::new(&database, owner),
             import: Import::new(&database, &claims),
+            blobs: Blobs::new(&database),
             nodes: Nodes::new(&database),
-            put_blob: database.sql(PUT_BLOB, &[Type::TEXT, Type::BYTEA]),
-            get_blob: database.sql("SELECT bytes FROM @.blobs WHERE sha256 = $1", &[Type::TEXT]),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             claims,
@@ -260,15 +260,11 @@ impl EventStore for PostgresEventStore {
     }
 
     async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
-        let mut session = self.database.session("put_blob").await?;
-        session.begin(Begin::DURABLE).await?;
-        session.execute(&self.put_blob, &[&sha256, &bytes]).await?;
-        session.commit().await
+        self.blobs.put(sha256, bytes).await
     }
 
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
-        let rows = self.database.session("get_blob").await?.query(&self.get_blob, &[&sha256]).await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        self.blobs.get(sha256).await
     }
 
     async fn export(&self) -> Result<Box<dyn LogExport>> {
