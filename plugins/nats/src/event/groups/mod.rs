@@ -450,10 +450,13 @@ impl Groups {
                 return Ok(Turn::Done);
             }
             let found = self.read(operation, &member.key).await?;
-            let Some((record, revision)) = found.filter(|(record, _)| record.owner == self.session.id) else {
+            if !found.as_ref().is_some_and(|(record, _)| record.owner == self.session.id) {
                 locked(&member.state).owned = None;
+            }
+            let Some((record, revision)) = found else { return Err(unknown(operation, &member.name)) };
+            if record.owner != self.session.id {
                 return Ok(Turn::Lost);
-            };
+            }
             // Another node gave the group another filter, or an earlier write of this one succeeded after all.
             let filter = record.filter()?;
             let taken = self.on_owned(operation, member, move |log, owned| {
