@@ -74,7 +74,7 @@ async fn small_payloads_are_refused_and_the_default_is_enough() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn durability_is_verified_by_monitoring() {
-    for (sync_interval, works) in [("always", true), ("2m", false)] {
+    for (sync_interval, works) in [("always", true), ("\"2m\"", false)] {
         let port = free_port();
         let server = nats::start_with(sync_interval, format!("http: 127.0.0.1:{port}"));
         let monitor = format!("http://127.0.0.1:{port}");
