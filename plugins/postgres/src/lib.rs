@@ -1,7 +1,38 @@
-//! TODO head.
+//! Stores in PostgreSQL, for one node or several: events, models and errors in one schema of a database.
+//!
+//! All stores that name the same `[connections.NAME]` share a pool of connections (`connection.rs`); a call has one of them
+//! for itself, with a deadline (`session.rs`).
 
-use snaphook_driver::Driver;
+mod config;
+mod connection;
+mod error;
+mod event;
+mod fault;
+mod heads;
+mod migrate;
+mod session;
+mod sql;
+mod text;
+mod tls;
+
+use std::sync::Arc;
+
+use snaphook_driver::{Driver, OpenContext, OpenFuture};
+
+pub use error::PostgresErrorStore;
+pub use event::PostgresEventStore;
 
 /// The driver `postgres`.
-pub const DRIVER: Driver =
-    Driver { name: "postgres", settings: &[], connection: &[], secure: None, event: None, model: None, error: None };
+pub const DRIVER: Driver = Driver {
+    name: "postgres",
+    settings: config::SETTINGS,
+    connection: config::CONNECTION,
+    secure: None,
+    event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresEventStore::open(&context).await?) as _) })
+    }),
+    model: None,
+    error: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresErrorStore::open(&context).await?) as _) })
+    }),
+};

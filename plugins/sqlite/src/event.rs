@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, Nodes, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -79,6 +79,7 @@ pub struct SqliteEventStore {
     identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
+    nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
 }
 
@@ -166,7 +167,7 @@ impl SqliteEventStore {
         if is_part {
             groups.set_aside();
         }
-        Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
+        Ok(SqliteEventStore { identity, shared, groups, nodes: Nodes::default(), lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -294,6 +295,15 @@ impl EventStore for SqliteEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         Ok(self.groups.names())
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.nodes.all())
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {

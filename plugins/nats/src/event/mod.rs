@@ -5,6 +5,7 @@ mod groups;
 mod lanes;
 mod log;
 mod message;
+mod nodes;
 mod transfer;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, OpenContext, PAGE_BYTES_MAX, Position, Result, Stream,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, PAGE_BYTES_MAX, Position, Result, Stream,
     new_log_identity,
 };
 use snaphook_sqlite::replica::{Change, Outcome, Replica};
@@ -24,6 +25,7 @@ use self::follower::{Follower, shorter};
 use self::groups::Groups;
 use self::lanes::Lane;
 use self::log::Log;
+use self::nodes::Nodes;
 use crate::config::StoreConfig;
 use crate::connection::Link;
 use crate::parts::Parts;
@@ -41,6 +43,7 @@ pub(crate) struct NatsEventStore {
     appends: Arc<Lane>,
     others: Arc<Lane>,
     groups: Groups,
+    nodes: Nodes,
     /// The last append failed.
     has_failed: AtomicBool,
     is_closed: AtomicBool,
@@ -94,16 +97,17 @@ impl NatsEventStore {
                 DriverError::new(ErrorKind::Corrupt, "open", "the stream does not begin with a log's identity")
             })?;
             let groups = Groups::open(link, log, &identity).await?;
-            Ok((identity, groups))
+            Ok((identity, groups, Nodes::open(link).await?))
         };
         match opened.await {
-            Ok((identity, groups)) => Ok(NatsEventStore {
+            Ok((identity, groups, nodes)) => Ok(NatsEventStore {
                 identity,
                 log: Arc::clone(log),
                 follower,
                 appends,
                 others,
                 groups,
+                nodes,
                 has_failed: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
             }),
@@ -284,6 +288,15 @@ impl EventStore for NatsEventStore {
     async fn groups(&self) -> Result<Vec<String>> {
         self.check("groups")?;
         self.groups.names().await
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.check("nodes")?;
+        self.nodes.all().await
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
