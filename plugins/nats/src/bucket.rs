@@ -14,7 +14,7 @@ use futures::TryStreamExt as _;
 use snaphook_driver::{DriverError, ErrorKind, Result};
 use tokio::time::Instant;
 
-use crate::connection::{Link, Unstored};
+use crate::connection::{Link, READ_TRIES, Unstored};
 use crate::fault::unavailable;
 use crate::streams::{self, Kind};
 
@@ -68,13 +68,22 @@ impl Bucket {
 
     /// The last value of a key; revision 0 if it never had one.
     pub(crate) async fn get(&self, operation: &'static str, key: &str) -> Result<Value> {
-        match self.stream.get_last_raw_message_by_subject(&format!("{}.{key}", self.subject)).await {
-            Ok(message) => Ok(Value {
-                bytes: message.headers.get(OPERATION).is_none().then_some(message.payload),
-                revision: message.sequence,
-            }),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(Value { bytes: None, revision: 0 }),
-            Err(error) => Err(unavailable(operation, "the bucket")(error)),
+        let subject = format!("{}.{key}", self.subject);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => {
+                    let is_there = message.headers.get(OPERATION).is_none();
+                    return Ok(Value { bytes: is_there.then_some(message.payload), revision: message.sequence });
+                }
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    return Ok(Value { bytes: None, revision: 0 });
+                }
+                Err(error) if tries == READ_TRIES => return Err(unavailable(operation, "the bucket")(error)),
+                // An answer that went with its connection never comes.
+                Err(_) => self.link.connected(operation).await?,
+            }
         }
     }
 

@@ -15,10 +15,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::{LinkConfig, StoreConfig, Tls};
 use crate::fault::{Refusal, unavailable};
 use crate::monitor;
-use crate::parts::PART_BYTES;
 
 /// The first server whose configuration has `sync_interval`.
 const VERSION_LEAST: (u64, u64) = (2, 9);
+
+/// Bytes of data in one message, where a value is kept in parts. Fits with room to spare into what every server takes.
+pub(crate) const PART_BYTES: usize = 128 * 1024;
 
 /// What a message may need beside a part of the data: subject, headers, the frame.
 const FRAME_BYTES: usize = 16 * 1024;
@@ -28,6 +30,9 @@ pub(crate) const PAYLOAD_LEAST: usize = 2 * PART_BYTES + FRAME_BYTES;
 
 /// How long a request to the server may take. A new leader of a cluster takes longer; then the request is made again.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(3);
+
+/// How often something is read, before a call says that it cannot be.
+pub(crate) const READ_TRIES: u32 = 2;
 
 /// How long a connection may be gone before a call says so.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -205,19 +210,28 @@ async fn connect(config: &LinkConfig) -> Result<Link> {
                 .because(error)
         })?;
     }
-    if let Some(token) = &config.token {
-        options = options.token(token.clone());
-    }
-    if let (Some(user), Some(password)) = (&config.user, &config.password) {
-        options = options.user_and_password(user.clone(), password.clone());
-    }
+    // The client leaves out what stands in an address.
+    let addresses = config.addresses()?;
+    let within = addresses.iter().find_map(|address| Some((text(address.username()?), address.password().map(text))));
+    options = match (&config.token, &config.user, &config.password, within) {
+        (Some(token), ..) => options.token(token.clone()),
+        (None, Some(user), Some(password), _) => options.user_and_password(user.clone(), password.clone()),
+        (None, _, _, Some((user, Some(password)))) => options.user_and_password(user, password),
+        (None, _, _, Some((token, None))) => options.token(token),
+        _ => options,
+    };
     if let Some(path) = &config.ca {
         options = options.add_root_certificates(path.clone());
     }
     options = options.require_tls(config.tls == Tls::Require);
-    let connected = options.connect(config.addresses()?).await;
+    let connected = options.connect(addresses).await;
     let client = connected.map_err(unavailable("open", "NATS"))?;
     let mut jetstream = jetstream::new(client.clone());
     jetstream.set_timeout(REQUEST_TIME);
     Ok(Link { client, jetstream, config: config.clone(), is_connected })
+}
+
+/// A part of an address, whose special characters are escaped.
+fn text(part: &str) -> String {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }

@@ -15,12 +15,9 @@ use sha2::{Digest as _, Sha256};
 use snaphook_driver::{DriverError, ErrorKind, Result, new_log_identity};
 use tokio::time::Instant;
 
-use crate::connection::{Link, Unstored};
+use crate::connection::{Link, PART_BYTES, READ_TRIES, Unstored};
 use crate::fault::{corrupt, unavailable};
 use crate::streams;
-
-/// Bytes of one part. Fits with room to spare into the payload of every server.
-pub(crate) const PART_BYTES: usize = 128 * 1024;
 
 /// Largest value: more than any batch, page or blob has.
 pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
@@ -128,12 +125,18 @@ impl Parts {
     }
 
     async fn get_part(&self, operation: &'static str, subject: String) -> Result<Bytes> {
-        match self.stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(message.payload),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                Err(corrupt(operation, "a part of a value is missing").with("subject", subject))
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => return Ok(message.payload),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    return Err(corrupt(operation, "a part of a value is missing").with("subject", subject));
+                }
+                Err(error) if tries == READ_TRIES => return Err(unavailable(operation, "a part of a value")(error)),
+                // An answer that went with its connection never comes.
+                Err(_) => self.link.connected(operation).await?,
             }
-            Err(error) => Err(unavailable(operation, "a part of a value")(error)),
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use snaphook_driver::{Delivery, Event, EventFilter, GroupState, Kept, Position, Result, Stream, time};
 use snaphook_sqlite::replica::Replica;
 
+use super::kept::Notes;
 use super::record::{NOTE_INLINE_BYTES, Pending, Record};
-use crate::parts::Reference;
 
 /// Events that one step of a claim looks at.
 const SCAN_MAX: usize = 512;
@@ -24,17 +24,12 @@ pub(super) struct Owned {
     /// [`GroupState::changes`] as of that value.
     pub(super) written: u64,
     /// Where long notes are kept.
-    pub(super) notes: BTreeMap<Position, (Arc<str>, Reference)>,
+    pub(super) notes: Notes,
 }
 
 impl Owned {
     /// A group as it is kept. The long notes of its pending events are given.
-    pub(super) fn restore(
-        replica: &Replica,
-        record: &Record,
-        mut notes: BTreeMap<Position, (Arc<str>, Reference)>,
-        revision: u64,
-    ) -> Result<Owned> {
+    pub(super) fn restore(replica: &Replica, record: &Record, mut notes: Notes, revision: u64) -> Result<Owned> {
         let filter = record.filter()?;
         // Tokens of this owner are greater than those of all before: a revision is given once.
         let mut group = GroupState::new(record.cursor, (revision & 0xffff_ffff) << 32);

@@ -57,7 +57,7 @@ pub(super) struct Pending {
 
 /// The record as it is in its message.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Kept {
+pub(super) struct Wrapped {
     #[prost(oneof = "Place", tags = "1, 2")]
     pub(super) place: Option<Place>,
 }
@@ -87,9 +87,9 @@ impl Record {
     }
 }
 
-impl Kept {
+impl Wrapped {
     pub(super) fn read(bytes: Bytes) -> Result<Place> {
-        let kept = Kept::decode(bytes).ok().and_then(|kept| kept.place);
+        let kept = Wrapped::decode(bytes).ok().and_then(|kept| kept.place);
         kept.ok_or_else(|| corrupt("claim", "a group cannot be read back"))
     }
 }

@@ -1,0 +1,160 @@
+//! Groups as they are kept: a value each in a bucket, and beside it what is too large for one message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use snaphook_driver::{DriverError, ErrorKind, Position, Result};
+use tokio::time::Instant;
+
+use super::record::{INLINE_BYTES, Pending, Place, Record, Wrapped};
+use crate::bucket::{Bucket, WRITE_TIME, Written};
+use crate::connection::Link;
+use crate::fault::corrupt;
+use crate::parts::{Parts, Reference};
+use crate::streams::Kind;
+
+/// Lost races after which a call gives up.
+pub(super) const LOST_MAX: usize = 100;
+
+/// The values of all groups of one log.
+pub(super) struct Kept {
+    bucket: Bucket,
+    parts: Parts,
+    /// The log's.
+    identity: String,
+    name: String,
+}
+
+/// Notes that are kept beside their group, with where they are.
+pub(super) type Notes = BTreeMap<Position, (Arc<str>, Reference)>;
+
+impl Kept {
+    pub(super) async fn open(link: &Arc<Link>, identity: &str) -> Result<Kept> {
+        let bucket = Bucket::open(link, "groups", Kind::Bucket).await?;
+        let parts = Parts::open(link, "group_parts", Kind::Parts).await?;
+        Ok(Kept { bucket, parts, identity: identity.to_owned(), name: link.config.name.clone() })
+    }
+
+    /// The log's identity.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The value of a group, and its revision.
+    pub(super) async fn value(&self, operation: &'static str, key: &str) -> Result<(Option<Record>, u64)> {
+        // A value in parts may be replaced while it is read.
+        for _ in 0..3 {
+            let value = self.bucket.get(operation, key).await?;
+            let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
+            let record = match Wrapped::read(bytes)? {
+                Place::Here(record) => record,
+                Place::Parts(parts) => match self.parts.get(operation, &parts).await {
+                    Ok(bytes) => Record::decode(bytes)
+                        .map_err(|error| corrupt(operation, "a group cannot be read back").because(error))?,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            if record.log != self.identity {
+                return Err(DriverError::new(
+                    ErrorKind::Config,
+                    operation,
+                    format!(
+                        "the bucket `{}_groups` holds the progress of groups of the log `{}`, expected those of `{}`; remove the \
+                         bucket, then the post hooks of all events run again",
+                        self.name, record.log, self.identity
+                    ),
+                ));
+            }
+            return Ok((Some(record), value.revision));
+        }
+        Err(corrupt(operation, "the parts of a group's progress are missing"))
+    }
+
+    pub(super) async fn read(&self, operation: &'static str, key: &str) -> Result<Option<(Record, u64)>> {
+        let (record, revision) = self.value(operation, key).await?;
+        Ok(record.map(|record| (record, revision)))
+    }
+
+    /// Writes the value of a group.
+    pub(super) async fn set(
+        &self,
+        operation: &'static str,
+        key: &str,
+        record: &Record,
+        revision: u64,
+    ) -> Result<Written> {
+        let mut place = Place::Here(record.clone());
+        if record.encoded_len() > INLINE_BYTES {
+            let deadline = Instant::now() + WRITE_TIME;
+            place = Place::Parts(self.parts.put(operation, record.encode_to_vec().into(), deadline).await?);
+        }
+        let kept = Wrapped { place: Some(place) }.encode_to_vec();
+        self.bucket.set(operation, key, Some(kept.into()), revision).await
+    }
+
+    pub(super) async fn remove(&self, operation: &'static str, key: &str, revision: u64) -> Result<Written> {
+        self.bucket.set(operation, key, None, revision).await
+    }
+
+    /// All groups, by name.
+    pub(super) async fn records(&self, operation: &'static str) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for key in self.bucket.keys(operation).await? {
+            records.extend(self.value(operation, &key).await?.0);
+        }
+        records.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(records)
+    }
+
+    /// Pending events with their long notes, which are kept beside them.
+    pub(super) async fn with_notes(
+        &self,
+        operation: &'static str,
+        mut pending: Vec<Pending>,
+        long: &BTreeMap<Position, Arc<str>>,
+        known: &Notes,
+    ) -> Result<(Vec<Pending>, Notes)> {
+        let mut notes = BTreeMap::new();
+        for pending in &mut pending {
+            let Some(note) = long.get(&pending.position) else { continue };
+            let parts = match known.get(&pending.position) {
+                Some((kept, parts)) if kept == note => parts.clone(),
+                _ => self.put_note(operation, note).await?,
+            };
+            pending.note_parts = Some(parts.clone());
+            notes.insert(pending.position, (Arc::clone(note), parts));
+        }
+        Ok((pending, notes))
+    }
+
+    pub(super) async fn put_note(&self, operation: &'static str, note: &str) -> Result<Reference> {
+        let deadline = Instant::now() + WRITE_TIME;
+        self.parts.put(operation, note.as_bytes().to_vec().into(), deadline).await
+    }
+
+    pub(super) async fn note(&self, operation: &'static str, parts: &Reference) -> Result<Arc<str>> {
+        let bytes = self.parts.get(operation, parts).await?;
+        match std::str::from_utf8(&bytes) {
+            Ok(note) => Ok(note.into()),
+            Err(error) => Err(corrupt(operation, "a note cannot be read back").because(error)),
+        }
+    }
+
+    pub(super) async fn forget_notes(&self, notes: impl Iterator<Item = Reference>) {
+        for note in notes {
+            self.parts.remove(&note.id).await;
+        }
+    }
+}
+
+/// A key that every name can have.
+pub(super) fn key(name: &str) -> String {
+    format!("{:x}", Sha256::digest(name))
+}
+
+pub(super) fn contended(operation: &'static str) -> DriverError {
+    DriverError::new(ErrorKind::Unavailable, operation, "other nodes change the same group all the time")
+}

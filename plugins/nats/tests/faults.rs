@@ -1,0 +1,240 @@
+//! Servers that are killed, paused or cut off, and what nodes make of it.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{ErrorKind, EventStore, Position};
+use snaphook_driver_testkit::cut::{Cut, Direction, Proxy};
+use snaphook_driver_testkit::sample::{Random, any, append_one};
+use snaphook_driver_testkit::servers::{Signal, nats};
+use support::{DEADLINE, Node, batch, check_answers, reaches, records, until};
+
+/// What one node did.
+#[derive(Default)]
+struct Done {
+    answered: Vec<(String, Position)>,
+    failed: usize,
+    uncertain: usize,
+}
+
+/// Waits until a store works again.
+async fn recovers(store: &dyn EventStore) {
+    let started = Instant::now();
+    while let Err(error) = store.health().await {
+        assert!(started.elapsed() < DEADLINE, "the store does not recover: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Appends until it is told to stop, as the server does it: after an error it waits until the store is well again.
+async fn write(name: String, store: Arc<dyn EventStore>, stop: Arc<AtomicBool>) -> Done {
+    let mut random = Random::new(name.bytes().map(u64::from).sum());
+    let (mut done, mut number) = (Done::default(), 0);
+    while !stop.load(Ordering::Acquire) {
+        number += 1;
+        let batch = batch(&name, number, &mut random);
+        match store.append(&batch, number % 4 == 0).await {
+            Ok(answers) => {
+                for (append, answer) in batch.iter().zip(answers) {
+                    done.answered.extend(answer.ok().map(|appended| (append.event.id.clone(), appended.position)));
+                }
+            }
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Uncertain), "{error}");
+                done.failed += 1;
+                done.uncertain += usize::from(error.kind() == ErrorKind::Uncertain);
+                recovers(&*store).await;
+                let is_there = |records: &[snaphook_driver::LogRecord]| {
+                    records.iter().any(|record| {
+                        matches!(record, snaphook_driver::LogRecord::Event(event)
+                            if batch.iter().any(|append| append.event.id == event.id))
+                    })
+                };
+                let found = is_there(&records(&*store).await);
+                // An error that says so means that nothing is stored, now and later.
+                assert!(!found || error.kind() == ErrorKind::Uncertain, "{error}");
+            }
+        }
+    }
+    done
+}
+
+/// Nodes write while something happens to their server; in the end they agree, and with a node that is new.
+async fn agree_after(log: &str, urls: Vec<String>, happens: impl AsyncFnOnce()) {
+    let nodes: Vec<Node> = urls.iter().zip(["a", "b", "c"]).map(|(url, name)| Node::new(name, url, log)).collect();
+    let stores = futures::future::join_all(nodes.iter().map(Node::open)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing: Vec<_> = nodes
+        .iter()
+        .zip(&stores)
+        .map(|(node, store)| tokio::spawn(write(node.name.clone(), store.clone(), Arc::clone(&stop))))
+        .collect();
+    happens().await;
+    stop.store(true, Ordering::Release);
+    let (mut answered, mut failed, mut uncertain) = (Vec::new(), 0, 0);
+    for done in futures::future::join_all(writing).await {
+        let done = done.unwrap();
+        answered.extend(done.answered);
+        failed += done.failed;
+        uncertain += done.uncertain;
+    }
+    eprintln!("{log}: {} answered, {failed} calls failed, {uncertain} of them uncertain", answered.len());
+    assert!(answered.len() > 50);
+    let mut last = 0;
+    for store in &stores {
+        last = append_one(&**store, any("m", "last")).await;
+    }
+    let mut found = Vec::new();
+    for store in &stores {
+        reaches(&**store, last).await;
+        found.push(records(&**store).await);
+    }
+    let node = Node::new("fresh", &urls[0], log);
+    let fresh = node.open().await;
+    let expected = records(&*fresh).await;
+    found.iter().for_each(|found| assert!(*found == expected, "nodes differ"));
+    check_answers(&expected, &answered);
+    for store in stores.into_iter().chain([fresh]) {
+        store.close().await.unwrap();
+    }
+}
+
+/// Lets them write for a moment. It is no time that anything waits for.
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed() {
+    let mut server = nats::start("always");
+    let urls = vec![nats::url(&server); 2];
+    agree_after("killed", urls, async || {
+        for _ in 0..4 {
+            a_moment().await;
+            server.end(Signal::Kill);
+            a_moment().await;
+            server.restart();
+            a_moment().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_paused() {
+    let server = nats::start("always");
+    let urls = vec![nats::url(&server); 2];
+    agree_after("paused", urls, async || {
+        for seconds in [1, 5] {
+            a_moment().await;
+            server.pause();
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            server.resume();
+            a_moment().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stays_away_is_an_error_in_time() {
+    let mut server = nats::start("always");
+    let node = Node::new("a", &nats::url(&server), "away");
+    let store = node.open().await;
+    let first = append_one(&*store, any("m", "a")).await;
+    server.pause();
+    let started = Instant::now();
+    let error = store.append(&[any("m", "b")], false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(store.health().await.is_err());
+    // What it has can be read.
+    assert_eq!(store.head().await.unwrap(), first);
+    server.resume();
+    recovers(&*store).await;
+    // Now it is known: the event is there or it never will be.
+    let head = store.head().await.unwrap();
+    assert_eq!(append_one(&*store, any("m", "c")).await, head + 1);
+    server.end(Signal::Kill);
+    let error = store.append(&[any("m", "d")], false).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Uncertain), "{error}");
+    // Once the connection is known to be gone, nothing is sent.
+    until("the loss is not noticed", async || {
+        store.append(&[any("m", "d")], false).await.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+    })
+    .await;
+    server.restart();
+    recovers(&*store).await;
+    append_one(&*store, any("m", "e")).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_cut() {
+    let server = nats::start("always");
+    let proxies = [Proxy::start(server.address()).await, Proxy::start(server.address()).await];
+    let urls = proxies.iter().map(|proxy| format!("nats://{}", proxy.address())).collect();
+    agree_after("cut", urls, async || {
+        let mut random = Random::new(7);
+        for round in 0..24 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let direction = if round % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
+            let after = 1 + random.below(3000);
+            proxies[random.below(2)].arm(Some(Cut { direction, after }));
+        }
+        for proxy in &proxies {
+            proxy.disarm();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_survive_kills_and_cuts() {
+    let mut server = nats::start("always");
+    let proxy = Proxy::start(server.address()).await;
+    let settings =
+        serde_json::json!({"connection": {"name": "s", "settings": {"url": format!("nats://{}", proxy.address())}}});
+    let serde_json::Value::Object(settings) = settings else { unreachable!() };
+    let context = snaphook_driver::OpenContext::new(settings, ".");
+    let Opened::Secure(store) =
+        Opened::open(&snaphook_nats::DRIVER, snaphook_driver::Store::Secure, context).await.unwrap()
+    else {
+        unreachable!()
+    };
+    let mut version = 0;
+    for round in 0..12_usize {
+        let value = vec![round as u8; if round % 3 == 0 { 300_000 } else { 100 }];
+        if round == 6 {
+            server.end(Signal::Kill);
+            server.restart();
+        } else {
+            let direction = if round % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
+            proxy.arm(Some(Cut { direction, after: 40 + 37 * round }));
+        }
+        // A put that failed may be there; then it counts once.
+        let put = store.put("a", &value, Some(version)).await;
+        proxy.disarm();
+        let mut kept = None;
+        until("the secret cannot be read", async || {
+            kept = store.get("a").await.unwrap_or_default();
+            kept.is_some() || version == 0
+        })
+        .await;
+        match put {
+            Ok(put) => assert_eq!(put, version + 1),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Uncertain), "{error}");
+            }
+        }
+        if let Some(kept) = kept {
+            assert!(kept.version == version || (kept.version == version + 1 && kept.bytes == value), "{round}");
+            version = kept.version;
+        }
+    }
+    assert!(version > 6, "{version}");
+}
