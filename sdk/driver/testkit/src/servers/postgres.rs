@@ -1,14 +1,21 @@
 //! PostgreSQL, as the system has it, with a new cluster of databases for each server.
 
 use std::fs::Permissions;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use async_trait::async_trait;
+use serde_json::json;
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{OpenContext, Result, Store};
 use tempfile::TempDir;
 
 use super::{Server, program};
+use crate::Opener;
 
 /// Who may connect, without a password: the server listens on the loopback interface only.
 pub const USER: &str = "snaphook";
@@ -74,4 +81,38 @@ fn user(name: &str) -> (u32, u32) {
         String::from_utf8(id.stdout).unwrap().trim().parse().unwrap()
     };
     (number("-u"), number("-g"))
+}
+
+/// A driver whose tables name a connection to PostgreSQL. One server serves a process with all its cases, and the processes
+/// that it starts and kills: a file in the folder of a case has the address, and each folder has a schema of its own.
+pub struct WithPostgres<O>(pub O);
+
+const ADDRESS_FILE: &str = "address-of-postgres";
+
+#[async_trait]
+impl<O: Opener> Opener for WithPostgres<O> {
+    async fn open(&self, store: Store, mut context: OpenContext) -> Result<Opened> {
+        let url = std::fs::read_to_string(context.directory.join(ADDRESS_FILE)).unwrap();
+        let mut hasher = DefaultHasher::new();
+        context.directory.hash(&mut hasher);
+        let schema = format!("case_{:016x}", hasher.finish());
+        let connection = json!({"name": "main", "settings": {"url": url, "schema": schema, "pool": 4}});
+        context.settings.insert("connection".into(), connection);
+        self.0.open(store, context).await
+    }
+
+    fn is_linked(&self) -> bool {
+        self.0.is_linked()
+    }
+
+    fn tries_transport_only(&self) -> bool {
+        self.0.tries_transport_only()
+    }
+
+    fn prepare(&self, folder: &Path) {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        let server = SERVER.get_or_init(|| start(&[]));
+        std::fs::write(folder.join(ADDRESS_FILE), url(server)).unwrap();
+        self.0.prepare(folder);
+    }
 }

@@ -1,0 +1,197 @@
+//! A server and a schema in it: the pool of connections that all stores share which name it.
+//!
+//! Each connection gets the same settings when it is made. Behind PgBouncer they would reach whichever server connection
+//! serves next, so there each transaction sets what it needs, statements are not prepared, and nobody listens.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Object, Pool, PoolError, Runtime, Timeouts};
+use snaphook_driver::{Connections, DriverError, ErrorKind, OpenContext, Result};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{self, CONNECT_TIME, Durability, PostgresConfig};
+use crate::fault::fault;
+use crate::session::{Held, Session};
+use crate::sql::Sql;
+use crate::tls::{Tls, Wire};
+
+/// How long a call may take whose work does not grow with the store: less than those who call wait for.
+pub(crate) const CALL_TIME: Duration = Duration::from_secs(25);
+
+/// The same for work on everything that is stored.
+pub(crate) const WHOLE_TIME: Duration = Duration::from_secs(55 * 60);
+
+/// How long a call waits for a connection while all are in use.
+const POOL_TIME: Duration = Duration::from_secs(10);
+
+/// The oldest server that is tried.
+const VERSION_MIN: i32 = 130_000;
+
+/// How connections of a pool are set up. Names are qualified everywhere, so the path is for operators and functions only.
+/// Plans that are made once for all parameters are those of empty tables.
+const SETUP: &str = "SET search_path = pg_catalog; SET plan_cache_mode = force_custom_plan; SET jit = off; \
+     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
+     SET statement_timeout = '25s'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '30s'; \
+     SELECT set_config('synchronous_commit', 'on', false) \
+     WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+
+static DATABASES: Connections<PostgresConfig, Database> = Connections::new();
+
+/// The part of a server's database that one `[connections.NAME]` names.
+pub(crate) struct Database {
+    pool: Pool,
+    client: tokio_postgres::Config,
+    link: Arc<Link>,
+    schema: String,
+    durability: Durability,
+}
+
+/// What a session needs to know of its way to the server.
+pub(crate) struct Link {
+    pub(crate) tls: Tls,
+    pub(crate) pgbouncer: bool,
+}
+
+impl Database {
+    /// The database of the connection that a store's table names.
+    pub(crate) async fn open(context: &OpenContext) -> Result<Arc<Database>> {
+        let connection = config::connection(context)?;
+        let open = async || Database::connect(&connection.settings, &context.directory).await;
+        DATABASES.open(&connection, open).await
+    }
+
+    async fn connect(config: &PostgresConfig, directory: &Path) -> Result<Database> {
+        let client = config.client()?;
+        let tls = config.tls(&client, directory)?;
+        let mut builder = Pool::builder(tls.manager(client.clone())).max_size(config.pool()).runtime(Runtime::Tokio1);
+        if !config.pgbouncer() {
+            builder = builder.post_create(Hook::async_fn(|client: &mut ClientWrapper, _| {
+                Box::pin(async move { client.batch_execute(SETUP).await.map_err(HookError::Backend) })
+            }));
+        }
+        let pool = builder.build().map_err(|error| {
+            DriverError::new(ErrorKind::Unexpected, "open", "the pool cannot be made").because(error)
+        })?;
+        let database = Database {
+            pool,
+            client,
+            link: Arc::new(Link { tls, pgbouncer: config.pgbouncer() }),
+            schema: config.schema().to_owned(),
+            durability: config.durability(),
+        };
+        database.check().await?;
+        Ok(database)
+    }
+
+    /// A connection of the pool for one call.
+    pub(crate) async fn session(&self, operation: &'static str) -> Result<Session> {
+        self.session_within(operation, CALL_TIME).await
+    }
+
+    /// The same with another deadline.
+    pub(crate) async fn session_within(&self, operation: &'static str, time: Duration) -> Result<Session> {
+        let deadline = Instant::now() + time;
+        let object = self.object(operation, deadline).await?;
+        Ok(Session::new(Held::Pooled(object), &self.link, operation, deadline))
+    }
+
+    /// A connection that the pool makes and forgets. The session gives it back with [`Session::into_own`].
+    pub(crate) async fn own_session(&self, operation: &'static str, time: Duration) -> Result<Session> {
+        let deadline = Instant::now() + time;
+        let client = Object::take(self.object(operation, deadline).await?);
+        Ok(Session::new(Held::Own(client), &self.link, operation, deadline))
+    }
+
+    /// A call on a connection of the caller's own.
+    pub(crate) fn session_of(&self, client: ClientWrapper, operation: &'static str, time: Duration) -> Session {
+        Session::new(Held::Own(client), &self.link, operation, Instant::now() + time)
+    }
+
+    async fn object(&self, operation: &'static str, deadline: Instant) -> Result<Object> {
+        let timeouts = Timeouts { wait: Some(POOL_TIME), create: Some(2 * CONNECT_TIME), recycle: Some(CONNECT_TIME) };
+        let late = |message: String| DriverError::new(ErrorKind::Unavailable, operation, message);
+        match timeout_at(deadline, self.pool.timeout_get(&timeouts)).await {
+            Ok(Ok(object)) => Ok(object),
+            Ok(Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)))) => {
+                Err(fault(operation)(error))
+            }
+            Ok(Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait))) => Err(late(format!(
+                "none of the {} connections became free within {} s; PostgreSQL is slow, or `pool` is too small",
+                self.pool.status().max_size,
+                POOL_TIME.as_secs()
+            ))),
+            Ok(Err(PoolError::Timeout(_))) | Err(_) => {
+                Err(late("PostgreSQL does not accept connections in time".into()))
+            }
+            Ok(Err(error)) => Err(late("the pool gives no connection".into()).because(error)),
+        }
+    }
+
+    /// A connection beside the pool, for listening.
+    pub(crate) async fn listener(&self) -> Result<(tokio_postgres::Client, Wire)> {
+        let connect = self.link.tls.connect(&self.client);
+        match tokio::time::timeout(2 * CONNECT_TIME, connect).await {
+            Ok(connected) => connected.map_err(fault("listen")),
+            Err(_) => {
+                let message = "PostgreSQL does not accept connections in time";
+                Err(DriverError::new(ErrorKind::Unavailable, "listen", message))
+            }
+        }
+    }
+
+    /// A statement; `@.` in it stands for the schema.
+    pub(crate) fn sql(&self, text: &str, types: &[tokio_postgres::types::Type]) -> Sql {
+        Sql::new(self.qualified(text), types)
+    }
+
+    /// The same for what is not prepared.
+    pub(crate) fn qualified(&self, text: &str) -> String {
+        text.replace("@.", &format!("{}.", self.schema_quoted()))
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// As it stands in SQL. The name has no quote in it.
+    pub(crate) fn schema_quoted(&self) -> String {
+        format!("\"{}\"", self.schema)
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Whether sessions pass a pooler that gives each transaction another one.
+    pub(crate) fn pgbouncer(&self) -> bool {
+        self.link.pgbouncer
+    }
+
+    async fn check(&self) -> Result<()> {
+        let sql = Sql::new(
+            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
+             current_setting('server_encoding'), pg_is_in_recovery(), current_database()::text"
+                .into(),
+            &[],
+        );
+        let row = self.session("open").await?.one(&sql, &[]).await?;
+        let (number, version, encoding, is_standby, name): (i32, String, String, bool, String) =
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+        let wrong = |message: String| Err(DriverError::new(ErrorKind::Config, "open", message));
+        if number < VERSION_MIN {
+            return wrong(format!("the server is PostgreSQL {version}, expected 13 or later"));
+        }
+        if encoding != "UTF8" {
+            return wrong(format!(
+                "the database `{name}` is encoded in {encoding}, expected UTF8; make one with \
+                 `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+            ));
+        }
+        if is_standby {
+            return wrong("the server is a standby, which cannot be written to; connect to the primary".into());
+        }
+        Ok(())
+    }
+}

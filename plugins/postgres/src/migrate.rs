@@ -1,0 +1,68 @@
+//! Makes the schema and the tables of a store, and brings older ones up to date; whoever of several nodes comes first.
+
+use sha2::{Digest as _, Sha256};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use tokio_postgres::types::Type;
+
+use crate::connection::Database;
+use crate::session::{Begin, Session};
+
+/// The tables of one store, by version.
+pub(crate) struct Tables {
+    /// Stands in the table of versions.
+    pub(crate) store: &'static str,
+    /// What makes version n from n - 1, from the first; `@.` stands for the schema.
+    pub(crate) steps: &'static [&'static str],
+}
+
+/// Makes what is missing.
+pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> {
+    let mut session = database.session("open").await?;
+    session.begin(Begin::DURABLE).await?;
+    lock(database, &mut session).await?;
+    let exists = database.sql("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", &[Type::TEXT]);
+    let exists: bool = session.one(&exists, &[&database.schema()]).await?.get(0);
+    if !exists {
+        session.batch(&format!("CREATE SCHEMA {}", database.schema_quoted())).await?;
+    }
+    session
+        .batch(&database.qualified(
+            "CREATE TABLE IF NOT EXISTS @.versions(store text COLLATE \"C\" PRIMARY KEY, version int4 NOT NULL)",
+        ))
+        .await?;
+    let found = database.sql("SELECT version FROM @.versions WHERE store = $1", &[Type::TEXT]);
+    let found = session.query(&found, &[&tables.store]).await?.first().map_or(0, |row| row.get::<_, i32>(0));
+    let known = tables.steps.len();
+    let done = usize::try_from(found).ok().filter(|done| *done <= known).ok_or_else(|| {
+        DriverError::new(
+            ErrorKind::Config,
+            "open",
+            format!(
+                "the {} tables in the schema `{}` have version {found}, which is newer than {known}, the last one that this \
+                 program knows; run a newer one, or name another `schema`",
+                tables.store,
+                database.schema()
+            ),
+        )
+    })?;
+    if done == known {
+        return session.commit().await;
+    }
+    for step in &tables.steps[done..] {
+        session.batch(&database.qualified(step)).await?;
+    }
+    let write = database.sql(
+        "INSERT INTO @.versions(store, version) VALUES ($1, $2) ON CONFLICT (store) DO UPDATE SET version = $2",
+        &[Type::TEXT, Type::INT4],
+    );
+    session.execute(&write, &[&tables.store, &i32::try_from(known).unwrap_or(i32::MAX)]).await?;
+    session.commit().await
+}
+
+/// One node at a time, until the end of the transaction.
+async fn lock(database: &Database, session: &mut Session) -> Result<()> {
+    let digest: [u8; 32] = Sha256::digest(format!("snaphook schema {}", database.schema())).into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    let sql = database.sql("SELECT pg_advisory_xact_lock($1)", &[Type::INT8]);
+    session.query(&sql, &[&i64::from_be_bytes([a, b, c, d, e, f, g, h])]).await.map(drop)
+}

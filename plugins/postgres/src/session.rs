@@ -1,0 +1,272 @@
+//! One connection for one call: its deadline, its transaction, and what becomes of it afterwards.
+//!
+//! A connection goes back to its owner only if it is known to wait for the next statement. If a call fails or is dropped in
+//! the middle of a statement or a transaction, the connection is closed, which takes the transaction back; the server is
+//! asked to give up what it was at.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Object};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Error, Row, Statement};
+
+use crate::connection::Link;
+use crate::fault::fault;
+use crate::sql::Sql;
+
+/// How long asking the server to give up may take.
+const CANCEL_TIME: Duration = Duration::from_secs(2);
+
+pub(crate) type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// See the head of the file.
+pub(crate) struct Session {
+    /// `None` once it is given back or closed.
+    held: Option<Held>,
+    link: Arc<Link>,
+    operation: &'static str,
+    deadline: Instant,
+    state: State,
+}
+
+/// Who gets the connection afterwards.
+pub(crate) enum Held {
+    Pooled(Object),
+    Own(ClientWrapper),
+}
+
+impl Deref for Held {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        match self {
+            Held::Pooled(object) => object,
+            Held::Own(client) => client,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    /// In a transaction, between statements.
+    Open,
+    /// A statement is under way, or the connection failed.
+    Busy,
+}
+
+/// How a transaction is begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begin {
+    /// Whether its commit waits for the disk.
+    pub(crate) durable: bool,
+    /// One moment for all its statements, and nothing is written.
+    pub(crate) snapshot: bool,
+    /// How long it may wait for the next statement before the server ends it: this is how long a node that stands still
+    /// holds up the others.
+    pub(crate) idle: Duration,
+}
+
+impl Begin {
+    pub(crate) const DURABLE: Begin = Begin { durable: true, snapshot: false, idle: Duration::from_secs(10) };
+    pub(crate) const LAZY: Begin = Begin { durable: false, ..Begin::DURABLE };
+    pub(crate) const SNAPSHOT: Begin = Begin { snapshot: true, idle: Duration::from_secs(30 * 60), ..Begin::LAZY };
+
+    /// The statements, for a call that must end within that time.
+    pub(crate) fn text(self, time: Duration) -> String {
+        let begin = if self.snapshot { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
+        let commit = match (self.snapshot, self.durable) {
+            (true, _) => "",
+            (false, false) => "; SET LOCAL synchronous_commit = off",
+            (false, true) => {
+                "; SELECT set_config('synchronous_commit', 'on', true) \
+                 WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+            }
+        };
+        format!(
+            "{begin}; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}{commit}",
+            time.as_millis().max(1),
+            time.as_millis().clamp(1, 20_000),
+            self.idle.as_millis(),
+        )
+    }
+}
+
+/// A statement that can be sent at once.
+pub(crate) enum Ready<'s> {
+    Prepared(Statement),
+    Typed(&'s Sql),
+}
+
+impl Session {
+    pub(crate) fn new(held: Held, link: &Arc<Link>, operation: &'static str, deadline: Instant) -> Session {
+        Session { held: Some(held), link: Arc::clone(link), operation, deadline, state: State::Idle }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The connection itself, for statements that are sent without waiting for each other; between
+    /// [`Session::sending`] and [`Session::sent`].
+    pub(crate) fn client(&self) -> Result<&ClientWrapper> {
+        match &self.held {
+            Some(held) => Ok(held),
+            None => Err(DriverError::new(ErrorKind::Unavailable, self.operation, "the connection was given up")),
+        }
+    }
+
+    /// Prepares a statement, or finds that it was.
+    pub(crate) async fn ready<'s>(&mut self, sql: &'s Sql) -> Result<Ready<'s>> {
+        if self.link.pgbouncer {
+            return Ok(Ready::Typed(sql));
+        }
+        let before = self.state;
+        self.state = State::Busy;
+        let client = self.client()?;
+        let prepared = timeout_at(self.deadline, client.prepare_typed_cached(&sql.text, &sql.types)).await;
+        self.ended(before, prepared).map(Ready::Prepared)
+    }
+
+    pub(crate) async fn query(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        let ready = self.ready(sql).await?;
+        let before = self.state;
+        self.state = State::Busy;
+        let rows = timeout_at(self.deadline, send(self.client()?, &ready, parameters)).await;
+        self.ended(before, rows)
+    }
+
+    /// The only row; every statement that this is used for has one.
+    pub(crate) async fn one(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<Row> {
+        let row = self.query(sql, parameters).await?.pop();
+        row.ok_or_else(|| {
+            let message = "something removed a row of Snaphook from the database; restore it from a backup";
+            DriverError::new(ErrorKind::Corrupt, self.operation, message)
+        })
+    }
+
+    /// How many rows a statement changed.
+    pub(crate) async fn execute(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<u64> {
+        let ready = self.ready(sql).await?;
+        let before = self.state;
+        self.state = State::Busy;
+        let client = self.client()?;
+        let work = async {
+            match &ready {
+                Ready::Prepared(statement) => client.execute(statement, parameters).await,
+                Ready::Typed(sql) => client.execute_typed(&sql.text, &typed(sql, parameters)).await,
+            }
+        };
+        let count = timeout_at(self.deadline, work).await;
+        self.ended(before, count)
+    }
+
+    /// Statements without parameters and without rows that matter.
+    pub(crate) async fn batch(&mut self, text: &str) -> Result<()> {
+        let before = self.state;
+        self.state = State::Busy;
+        let done = timeout_at(self.deadline, self.client()?.batch_execute(text)).await;
+        self.ended(before, done)
+    }
+
+    pub(crate) async fn begin(&mut self, begin: Begin) -> Result<()> {
+        let text = begin.text(self.deadline.saturating_duration_since(Instant::now()));
+        self.batch(&text).await?;
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// If this fails, it is unknown whether the transaction was carried out, unless the server said so.
+    pub(crate) async fn commit(&mut self) -> Result<()> {
+        self.batch("COMMIT").await?;
+        self.state = State::Idle;
+        Ok(())
+    }
+
+    pub(crate) async fn rollback(&mut self) -> Result<()> {
+        self.batch("ROLLBACK").await?;
+        self.state = State::Idle;
+        Ok(())
+    }
+
+    /// The caller sends statements by itself; if it never says [`Session::sent`], the connection is closed.
+    pub(crate) fn sending(&mut self) {
+        self.state = State::Busy;
+    }
+
+    /// All statements were answered; `is_open`: in a transaction.
+    pub(crate) fn sent(&mut self, is_open: bool) {
+        self.state = if is_open { State::Open } else { State::Idle };
+    }
+
+    /// The connection of [`Held::Own`], if it can be used again.
+    pub(crate) fn into_own(mut self) -> Option<ClientWrapper> {
+        match self.held.take() {
+            Some(Held::Own(client)) if self.state == State::Idle && !client.is_closed() => Some(client),
+            held => {
+                self.held = held;
+                None
+            }
+        }
+    }
+
+    fn ended<T>(&mut self, before: State, result: Result<Result<T, Error>, tokio::time::error::Elapsed>) -> Result<T> {
+        match result {
+            Ok(Ok(value)) => {
+                self.state = before;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                // A transaction that failed, and a connection that fails in other ways than by what the server says.
+                if before == State::Idle && error.as_db_error().is_some() && !error.is_closed() {
+                    self.state = before;
+                }
+                Err(fault(self.operation)(error))
+            }
+            Err(_) => {
+                let message = "PostgreSQL did not answer in time";
+                Err(DriverError::new(ErrorKind::Unavailable, self.operation, message))
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        if self.state == State::Idle {
+            return;
+        }
+        if self.state == State::Busy
+            && !held.is_closed()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (token, link) = (held.cancel_token(), Arc::clone(&self.link));
+            runtime.spawn(async move { drop(timeout(CANCEL_TIME, link.tls.cancel(token)).await) });
+        }
+        if let Held::Pooled(object) = held {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Sends a statement and reads its rows.
+pub(crate) async fn send(
+    client: &ClientWrapper,
+    ready: &Ready<'_>,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Error> {
+    match ready {
+        Ready::Prepared(statement) => client.query(statement, parameters).await,
+        Ready::Typed(sql) => client.query_typed(&sql.text, &typed(sql, parameters)).await,
+    }
+}
+
+fn typed<'a>(sql: &Sql, parameters: &[Parameter<'a>]) -> Vec<(Parameter<'a>, Type)> {
+    parameters.iter().copied().zip(sql.types.iter().cloned()).collect()
+}
