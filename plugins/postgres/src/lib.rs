@@ -7,10 +7,14 @@ mod config;
 mod connection;
 mod fault;
 mod migrate;
+mod model;
 mod session;
 mod sql;
 mod tls;
 
+use std::sync::Arc;
+
+use model::PostgresModelStore;
 use snaphook_driver::Driver;
 
 /// The driver `postgres`.
@@ -20,6 +24,6 @@ pub const DRIVER: Driver = Driver {
     connection: config::CONNECTION,
     secure: None,
     event: None,
-    model: None,
+    model: Some(|context| Box::pin(async { Ok(Arc::new(PostgresModelStore::open(context).await?) as _) })),
     error: None,
 };

@@ -71,6 +71,28 @@ pub(super) fn text_of(key: &[u8], descending: bool) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// The key of the same value in the other direction; `None` if it is no key. `descending` is the direction of `key`.
+pub(super) fn turned(key: &[u8], descending: bool) -> Option<Vec<u8>> {
+    match key {
+        [BOOLEAN, value] => Some(vec![BOOLEAN, value ^ 1]),
+        [NUMBER, number @ ..] => Some([&[NUMBER], negated(number)?.as_slice()].concat()),
+        [TEXT, ..] => text_of(key, descending).map(|text| text_key(&text, !descending)),
+        other => Some(other.to_vec()),
+    }
+}
+
+/// What [`number_key`] gives for the negated number. Zero's key is 128, and keys of negative numbers are those of positive ones
+/// turned over, with 255 at the end.
+fn negated(number: &[u8]) -> Option<Vec<u8>> {
+    let invert = |bytes: &[u8]| bytes.iter().map(|byte| !byte).collect::<Vec<u8>>();
+    match number {
+        [128] => Some(vec![128]),
+        [first, ..] if *first > 128 => Some([invert(number).as_slice(), &[0xff]].concat()),
+        [_, .., 0xff] => Some(invert(&number[..number.len() - 1])),
+        _ => None,
+    }
+}
+
 fn text_key(text: &str, descending: bool) -> Vec<u8> {
     let mut key = text_bytes(text.as_bytes(), descending);
     if descending {
@@ -163,6 +185,8 @@ mod tests {
                 let whole = key(value.as_ref(), descending);
                 assert_eq!(stored_key(value.as_ref(), descending), stored(&whole), "{value:?}");
                 let text = value.as_ref().and_then(Value::as_str);
+                let other = key(value.as_ref(), !descending);
+                assert_eq!(turned(&whole, descending), Some(other), "{value:?}");
                 assert_eq!(text_of(&whole, descending).as_deref(), text);
                 if let Some(text) = text {
                     assert!(whole.starts_with(&prefix_key(&text[..0], descending)));

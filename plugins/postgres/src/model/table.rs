@@ -84,7 +84,7 @@ impl Table {
         let keys: String =
             (0..self.layout.columns.len()).map(|place| format!(", k{place} bytea NOT NULL")).collect();
         format!(
-            "CREATE TABLE {}(id bytea PRIMARY KEY, model_version bigint NOT NULL, revision bigint NOT NULL, \
+            "CREATE TABLE @.{}(id bytea PRIMARY KEY, model_version bigint NOT NULL, revision bigint NOT NULL, \
              position bigint NOT NULL, created_at bigint NOT NULL, updated_at bigint NOT NULL, data text NOT NULL{keys})",
             self.name()
         )
@@ -94,7 +94,7 @@ impl Table {
     pub(super) fn create_indexes(&self) -> Vec<String> {
         let statement = |(number, places): (usize, &Vec<usize>)| {
             let columns: String = places.iter().map(|place| format!("k{place}, ")).collect();
-            format!("CREATE INDEX i{}_{number} ON {}({columns}id)", self.number, self.name())
+            format!("CREATE INDEX i{}_{number} ON @.{}({columns}id)", self.number, self.name())
         };
         self.layout.indexes.iter().enumerate().map(statement).collect()
     }
