@@ -55,7 +55,7 @@ pub(crate) fn connection(context: &OpenContext) -> Result<Connection<PostgresCon
 /// A server and a schema in one of its databases. Holds a password, so it is never shown.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct PostgresConfig {
+pub(crate) struct PostgresConfig {
     url: Option<String>,
     host: Option<String>,
     port: Option<u16>,
@@ -151,11 +151,11 @@ impl PostgresConfig {
             }
             None => {
                 let mut client = tokio_postgres::Config::new();
-                self.host.iter().for_each(|host| drop(client.host(host)));
-                self.port.iter().for_each(|port| drop(client.port(*port)));
-                self.user.iter().for_each(|user| drop(client.user(user)));
-                self.password.iter().for_each(|password| drop(client.password(password)));
-                self.database.iter().for_each(|database| drop(client.dbname(database)));
+                self.host.iter().for_each(|host| _ = client.host(host));
+                self.port.iter().for_each(|port| _ = client.port(*port));
+                self.user.iter().for_each(|user| _ = client.user(user));
+                self.password.iter().for_each(|password| _ = client.password(password));
+                self.database.iter().for_each(|database| _ = client.dbname(database));
                 client
             }
         };

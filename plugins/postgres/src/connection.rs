@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Hook, HookError, Object, Pool, PoolError, Runtime, Timeouts};
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Object, Pool, PoolError, Runtime, TimeoutType, Timeouts};
 use snaphook_driver::{Connections, DriverError, ErrorKind, OpenContext, Result};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::{self, CONNECT_TIME, Durability, PostgresConfig};
 use crate::fault::fault;
+use crate::heads::Heads;
 use crate::session::{Held, Session};
 use crate::sql::Sql;
 use crate::tls::{Tls, Wire};
@@ -25,6 +26,11 @@ pub(crate) const WHOLE_TIME: Duration = Duration::from_secs(55 * 60);
 
 /// How long a call waits for a connection while all are in use.
 const POOL_TIME: Duration = Duration::from_secs(10);
+
+/// Between two tries to connect to a server that starts.
+const START_PAUSE: Duration = Duration::from_millis(100);
+
+const LATE: &str = "PostgreSQL does not accept connections in time";
 
 /// The oldest server that is tried.
 const VERSION_MIN: i32 = 130_000;
@@ -46,6 +52,7 @@ pub(crate) struct Database {
     link: Arc<Link>,
     schema: String,
     durability: Durability,
+    heads: Arc<Heads>,
 }
 
 /// What a session needs to know of its way to the server.
@@ -80,6 +87,7 @@ impl Database {
             link: Arc::new(Link { tls, pgbouncer: config.pgbouncer() }),
             schema: config.schema().to_owned(),
             durability: config.durability(),
+            heads: Heads::new(),
         };
         database.check().await?;
         Ok(database)
@@ -109,7 +117,20 @@ impl Database {
         Session::new(Held::Own(client), &self.link, operation, Instant::now() + time)
     }
 
+    /// A server that starts, also after a crash, is waited for.
     async fn object(&self, operation: &'static str, deadline: Instant) -> Result<Object> {
+        let patience = deadline.min(Instant::now() + POOL_TIME);
+        loop {
+            match self.pooled(operation, deadline).await {
+                Err(error) if is_starting(&error) && Instant::now() + START_PAUSE < patience => {
+                    sleep(START_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn pooled(&self, operation: &'static str, deadline: Instant) -> Result<Object> {
         let timeouts = Timeouts { wait: Some(POOL_TIME), create: Some(2 * CONNECT_TIME), recycle: Some(CONNECT_TIME) };
         let late = |message: String| DriverError::new(ErrorKind::Unavailable, operation, message);
         match timeout_at(deadline, self.pool.timeout_get(&timeouts)).await {
@@ -117,14 +138,12 @@ impl Database {
             Ok(Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)))) => {
                 Err(fault(operation)(error))
             }
-            Ok(Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait))) => Err(late(format!(
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => Err(late(format!(
                 "none of the {} connections became free within {} s; PostgreSQL is slow, or `pool` is too small",
                 self.pool.status().max_size,
                 POOL_TIME.as_secs()
             ))),
-            Ok(Err(PoolError::Timeout(_))) | Err(_) => {
-                Err(late("PostgreSQL does not accept connections in time".into()))
-            }
+            Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(late(LATE.into())),
             Ok(Err(error)) => Err(late("the pool gives no connection".into()).because(error)),
         }
     }
@@ -134,10 +153,7 @@ impl Database {
         let connect = self.link.tls.connect(&self.client);
         match tokio::time::timeout(2 * CONNECT_TIME, connect).await {
             Ok(connected) => connected.map_err(fault("listen")),
-            Err(_) => {
-                let message = "PostgreSQL does not accept connections in time";
-                Err(DriverError::new(ErrorKind::Unavailable, "listen", message))
-            }
+            Err(_) => Err(DriverError::new(ErrorKind::Unavailable, "listen", LATE)),
         }
     }
 
@@ -158,6 +174,20 @@ impl Database {
     /// As it stands in SQL. The name has no quote in it.
     pub(crate) fn schema_quoted(&self) -> String {
         format!("\"{}\"", self.schema)
+    }
+
+    /// What appends tell on.
+    pub(crate) fn channel(&self) -> String {
+        // Names have 63 bytes at most.
+        match self.schema.len() {
+            ..=54 => format!("snaphook_{}", self.schema),
+            _ => format!("snaphook:{}", &self.schema[9..]),
+        }
+    }
+
+    /// Who waits for the log of this schema.
+    pub(crate) fn heads(&self) -> &Arc<Heads> {
+        &self.heads
     }
 
     pub(crate) fn durability(&self) -> Durability {
@@ -199,4 +229,9 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Whether the server says that it is not there yet, or not there any more.
+fn is_starting(error: &DriverError) -> bool {
+    error.context().any(|fact| fact == ("SQLSTATE", "57P03"))
 }

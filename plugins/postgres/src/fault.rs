@@ -14,12 +14,15 @@ pub(crate) fn fault(operation: &'static str) -> impl Fn(Error) -> DriverError {
             DriverError::new(ErrorKind::Unavailable, operation, "the connection to PostgreSQL was closed")
         }
         None => {
-            let kind = if is_lost(&error) { ErrorKind::Unavailable } else { ErrorKind::Unexpected };
-            let message = match kind {
-                ErrorKind::Unavailable => "PostgreSQL cannot be reached",
-                _ => "PostgreSQL sent what cannot be read",
+            let causes = causes(&error);
+            let (kind, message) = if causes.contains("does not support TLS") {
+                (ErrorKind::Config, "the server offers no TLS; turn it on there, or set `tls = 'off'`")
+            } else if is_lost(&error) {
+                (ErrorKind::Unavailable, "PostgreSQL cannot be reached")
+            } else {
+                (ErrorKind::Unexpected, "PostgreSQL sent what cannot be read")
             };
-            DriverError::new(kind, operation, message).because(causes(&error))
+            DriverError::new(kind, operation, message).because(causes)
         }
     }
 }
@@ -65,7 +68,9 @@ pub(crate) fn is_lost(error: &Error) -> bool {
     let is_io = std::iter::successors(error.source(), |&cause| cause.source())
         .any(|cause| cause.is::<std::io::Error>() || cause.is::<rustls::Error>());
     // What cannot be reached has no cause but a text in some cases.
-    error.is_closed() || is_io || error.to_string().starts_with("error connecting") || error.code().is_some_and(is_end)
+    let text = error.to_string();
+    let is_before = ["error connecting", "error performing TLS handshake"].iter().any(|start| text.starts_with(start));
+    error.is_closed() || is_io || is_before || error.code().is_some_and(is_end)
 }
 
 /// Codes with which the server ends a connection.

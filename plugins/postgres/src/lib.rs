@@ -5,17 +5,24 @@
 
 mod config;
 mod connection;
+mod error;
+mod event;
 mod fault;
+mod heads;
 mod migrate;
 mod model;
 mod session;
 mod sql;
+mod text;
 mod tls;
 
 use std::sync::Arc;
 
-use model::PostgresModelStore;
-use snaphook_driver::Driver;
+use snaphook_driver::{Driver, OpenContext, OpenFuture};
+
+pub use error::PostgresErrorStore;
+pub use event::PostgresEventStore;
+pub use model::PostgresModelStore;
 
 /// The driver `postgres`.
 pub const DRIVER: Driver = Driver {
@@ -23,7 +30,13 @@ pub const DRIVER: Driver = Driver {
     settings: config::SETTINGS,
     connection: config::CONNECTION,
     secure: None,
-    event: None,
-    model: Some(|context| Box::pin(async { Ok(Arc::new(PostgresModelStore::open(context).await?) as _) })),
-    error: None,
+    event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresEventStore::open(&context).await?) as _) })
+    }),
+    model: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ModelStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresModelStore::open(&context).await?) as _) })
+    }),
+    error: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ErrorStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresErrorStore::open(&context).await?) as _) })
+    }),
 };

@@ -48,13 +48,14 @@ const APPLY_TIME: std::time::Duration = std::time::Duration::from_secs(120);
 const RETRIES: usize = 20;
 
 /// See the crate's documentation.
-pub(crate) struct PostgresModelStore {
+pub struct PostgresModelStore {
     shared: Arc<Shared>,
 }
 
 impl PostgresModelStore {
-    pub(crate) async fn open(context: OpenContext) -> Result<PostgresModelStore> {
-        let database = Database::open(&context).await?;
+    /// Opens the store, and makes its tables if they are missing.
+    pub async fn open(context: &OpenContext) -> Result<PostgresModelStore> {
+        let database = Database::open(context).await?;
         migrate(&database, &registry::TABLES).await?;
         let shared = Shared::new(database);
         garbage::forget_abandoned(&shared).await?;

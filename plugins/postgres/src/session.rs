@@ -31,6 +31,8 @@ pub(crate) struct Session {
     operation: &'static str,
     deadline: Instant,
     state: State,
+    /// Whether the server is asked to give up what is under way when the session ends.
+    cancels: bool,
 }
 
 /// Who gets the connection afterwards.
@@ -105,7 +107,23 @@ pub(crate) enum Ready<'s> {
 
 impl Session {
     pub(crate) fn new(held: Held, link: &Arc<Link>, operation: &'static str, deadline: Instant) -> Session {
-        Session { held: Some(held), link: Arc::clone(link), operation, deadline, state: State::Idle }
+        Session { held: Some(held), link: Arc::clone(link), operation, deadline, state: State::Idle, cancels: true }
+    }
+
+    /// What is under way when the session ends goes on to its end.
+    pub(crate) fn uncancelled(mut self) -> Session {
+        self.cancels = false;
+        self
+    }
+
+    /// From now on it may take so long.
+    pub(crate) fn extend(&mut self, operation: &'static str, time: Duration) {
+        (self.operation, self.deadline) = (operation, Instant::now() + time);
+    }
+
+    /// Whether the connection itself is of no more use.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| held.is_closed())
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -143,11 +161,38 @@ impl Session {
 
     /// The only row; every statement that this is used for has one.
     pub(crate) async fn one(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<Row> {
-        let row = self.query(sql, parameters).await?.pop();
-        row.ok_or_else(|| {
+        let rows = self.query(sql, parameters).await?;
+        self.only(rows)
+    }
+
+    /// The same of rows that are there.
+    pub(crate) fn only(&self, mut rows: Vec<Row>) -> Result<Row> {
+        rows.pop().ok_or_else(|| {
             let message = "something removed a row of Snaphook from the database; restore it from a backup";
             DriverError::new(ErrorKind::Corrupt, self.operation, message)
         })
+    }
+
+    /// Two statements in one round trip.
+    pub(crate) async fn both(
+        &mut self,
+        (first, first_values): (&Sql, &[Parameter<'_>]),
+        (second, second_values): (&Sql, &[Parameter<'_>]),
+    ) -> Result<(Vec<Row>, Vec<Row>)> {
+        let (first, second) = (self.ready(first).await?, self.ready(second).await?);
+        let before = self.state;
+        self.state = State::Busy;
+        let client = self.client()?;
+        let sent = async {
+            let (first, second) = tokio::join!(
+                biased;
+                send(client, &first, first_values),
+                send(client, &second, second_values),
+            );
+            Ok((first?, second?))
+        };
+        let rows = timeout_at(self.deadline, sent).await;
+        self.ended(before, rows)
     }
 
     /// How many rows a statement changed.
@@ -204,6 +249,29 @@ impl Session {
         self.state = if is_open { State::Open } else { State::Idle };
     }
 
+    /// Waits for what was sent, until the deadline.
+    pub(crate) async fn within<T>(&self, sent: impl Future<Output = Result<T, Error>>) -> Result<T> {
+        match timeout_at(self.deadline, sent).await {
+            Ok(answer) => answer.map_err(fault(self.operation)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Takes what [`Session::within`] gave; `is_open`: in a transaction, if it succeeded.
+    pub(crate) fn answered<T>(&mut self, answer: Result<T>, is_open: bool) -> Result<T> {
+        let value = answer?;
+        self.sent(is_open);
+        Ok(value)
+    }
+
+    pub(crate) fn fault(&self, error: Error) -> DriverError {
+        fault(self.operation)(error)
+    }
+
+    fn late(&self) -> DriverError {
+        DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not answer in time")
+    }
+
     /// The connection of [`Held::Own`], if it can be used again.
     pub(crate) fn into_own(mut self) -> Option<ClientWrapper> {
         match self.held.take() {
@@ -228,10 +296,7 @@ impl Session {
                 }
                 Err(fault(self.operation)(error))
             }
-            Err(_) => {
-                let message = "PostgreSQL did not answer in time";
-                Err(DriverError::new(ErrorKind::Unavailable, self.operation, message))
-            }
+            Err(_) => Err(self.late()),
         }
     }
 }
@@ -242,7 +307,8 @@ impl Drop for Session {
         if self.state == State::Idle {
             return;
         }
-        if self.state == State::Busy
+        if self.cancels
+            && self.state == State::Busy
             && !held.is_closed()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

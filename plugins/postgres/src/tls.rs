@@ -23,7 +23,7 @@ pub(crate) enum Tls {
 
 /// The two kinds of connections; each must be polled for its client to work.
 pub(crate) enum Wire {
-    Plain(Connection<Socket, NoTlsStream>),
+    Plain(Box<Connection<Socket, NoTlsStream>>),
     Encrypted(Box<Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>>),
 }
 
@@ -58,7 +58,7 @@ impl Tls {
     /// One connection outside of a pool.
     pub(crate) async fn connect(&self, config: &Config) -> Result<(Client, Wire), tokio_postgres::Error> {
         match self.clone() {
-            Tls::Off => config.connect(NoTls).await.map(|(client, wire)| (client, Wire::Plain(wire))),
+            Tls::Off => config.connect(NoTls).await.map(|(client, wire)| (client, Wire::Plain(Box::new(wire)))),
             Tls::On(tls) => config.connect(tls).await.map(|(client, wire)| (client, Wire::Encrypted(Box::new(wire)))),
         }
     }

@@ -1,0 +1,62 @@
+//! What became of a batch whose commit was not answered.
+//!
+//! The transaction of the batch holds the lock on the log's row until it has ended, however it ends and whoever it was that
+//! the connection broke for. So the lock is taken first, then the batch is looked for where it would be.
+
+use std::time::Duration;
+
+use snaphook_driver::{DriverError, ErrorKind, Position, Result};
+use tokio_postgres::types::Type;
+
+use super::super::row::signed;
+use crate::connection::Database;
+use crate::session::{Begin, Session};
+use crate::sql::Sql;
+use crate::text::unescape;
+
+pub(super) struct Outcome {
+    lock: Sql,
+    at: Sql,
+    touch: Sql,
+}
+
+/// One try: to connect, to get the lock, and to look.
+const TIME: Duration = Duration::from_secs(20);
+
+impl Outcome {
+    pub(super) fn new(database: &Database) -> Outcome {
+        Outcome {
+            lock: database.sql("SELECT head, identity FROM @.log FOR UPDATE", &[]),
+            at: database.sql("SELECT id FROM @.events WHERE position = $1", &[Type::INT8]),
+            touch: database.sql("UPDATE @.log SET head = head", &[]),
+        }
+    }
+
+    /// Whether that event is at that position of the log.
+    pub(super) async fn find(&self, database: &Database, position: Position, id: &str, log: &str) -> Result<bool> {
+        let (mut session, _, identity) = self.locked(database, "append").await?;
+        if identity != log {
+            let message = "the schema holds another log than when it was opened; start Snaphook again";
+            return Err(DriverError::new(ErrorKind::Config, "append", message));
+        }
+        let rows = session.query(&self.at, &[&signed(position)]).await?;
+        let is_there = rows.first().is_some_and(|row| unescape(row.get(0)) == id);
+        // What is known stays known.
+        let _ = session.rollback().await;
+        Ok(is_there)
+    }
+
+    pub(super) async fn probe(&self, database: &Database) -> Result<Position> {
+        let (mut session, head, _) = self.locked(database, "health").await?;
+        session.execute(&self.touch, &[]).await?;
+        session.commit().await?;
+        Ok(head)
+    }
+
+    async fn locked(&self, database: &Database, operation: &'static str) -> Result<(Session, Position, String)> {
+        let mut session = database.session_within(operation, TIME).await?;
+        session.begin(Begin::DURABLE).await?;
+        let row = session.one(&self.lock, &[]).await?;
+        Ok((session, row.get::<_, i64>(0) as Position, row.get(1)))
+    }
+}

@@ -1,0 +1,117 @@
+//! A server that is killed while several nodes append: what was answered is there, once, and nothing else that was refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{ErrorKind, Position};
+use snaphook_driver_testkit::run;
+use snaphook_driver_testkit::sample::any;
+use snaphook_driver_testkit::servers::{Signal, postgres};
+
+use crate::common::{DEADLINE, all, client, eventually, open};
+
+const NODES: usize = 3;
+const ROUNDS: usize = 4;
+
+/// What a node was told.
+#[derive(Default)]
+struct Told {
+    /// Position by id.
+    stored: BTreeMap<String, Position>,
+    refused: BTreeSet<String>,
+    uncertain: BTreeSet<String>,
+}
+
+#[test]
+fn what_was_answered_survives_the_server() {
+    run(async {
+        let mut server = postgres::start(&[]);
+        let url = postgres::url(&server);
+        let mut stores = Vec::new();
+        for node in 0..NODES {
+            stores.push(open(&format!("killed{node}"), &url, "s").await);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let nodes: Vec<_> = stores
+            .iter()
+            .cloned()
+            .enumerate()
+            .map(|(node, store)| {
+                let stop = Arc::clone(&stop);
+                tokio::spawn(async move {
+                    let (mut told, mut round) = (Told::default(), 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        round += 1;
+                        let batch: Vec<_> = (0..1 + round % 20).map(|row| any("m", &format!("{node}-{row}"))).collect();
+                        let ids = batch.iter().map(|append| append.event.id.clone());
+                        match store.append(&batch, false).await {
+                            Ok(answers) => {
+                                told.stored.extend(ids.zip(answers.iter().map(|a| a.as_ref().unwrap().position)))
+                            }
+                            Err(error) if error.kind() == ErrorKind::Uncertain => told.uncertain.extend(ids),
+                            Err(error) => {
+                                assert!(error.is_temporary(), "{error}");
+                                told.refused.extend(ids);
+                                eventually(|| store.health()).await;
+                            }
+                        }
+                    }
+                    told
+                })
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            // In the middle of the work.
+            let head = eventually(|| stores[0].head()).await;
+            let started = Instant::now();
+            while eventually(|| stores[0].head()).await < head + 300 {
+                assert!(started.elapsed() < DEADLINE, "nothing is appended");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if round % 2 == 0 {
+                server.end(Signal::Quit);
+                server.restart();
+            } else {
+                // One process of the server is killed: it ends the others and starts again.
+                let process = client(&url).await;
+                let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'snaphook' AND state <> 'idle'
+                           UNION ALL SELECT pg_backend_pid()";
+                let process: i32 = process.query(sql, &[]).await.unwrap()[0].get(0);
+                Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+            }
+        }
+        eventually(|| stores[0].health()).await;
+        stop.store(true, Ordering::Relaxed);
+        let events = {
+            let mut told = Vec::new();
+            for node in nodes {
+                told.push(node.await.unwrap());
+            }
+            let events = all(&*stores[0]).await;
+            let found: BTreeMap<String, Position> =
+                events.iter().map(|event| (event.id.clone(), event.position)).collect();
+            assert_eq!(found.len(), events.len(), "an event is there twice");
+            let mut counts = (0, 0, 0);
+            for told in &told {
+                for (id, position) in &told.stored {
+                    assert_eq!(found.get(id), Some(position), "answered and not there");
+                }
+                for id in &told.refused {
+                    assert_eq!(found.get(id), None, "refused and there");
+                }
+                counts.0 += told.stored.len();
+                counts.1 += told.refused.len();
+                counts.2 += told.uncertain.len();
+            }
+            eprintln!("stored, refused, uncertain: {counts:?}");
+            assert_eq!(counts.2, 0, "the server came back: every outcome can be found out");
+            assert_eq!(counts.0, events.len());
+            events
+        };
+        assert!(events.iter().map(|event| event.position).eq(1..=events.len() as Position));
+        drop(server);
+    });
+}
