@@ -88,18 +88,6 @@ impl<'a> Plan<'a> {
         self.served.is_some()
     }
 
-    /// Whether an index gives these rows in this order.
-    pub(super) fn is_short(&self) -> bool {
-        !self.narrows && self.served.as_ref().is_some_and(|served| served.whole)
-            && self.filter.iter().all(|condition| {
-                let columns = self.served.as_ref().and_then(|served| served.index);
-                let index = columns.map(|index| &self.table.layout.indexes[index]);
-                index.is_some_and(|index| {
-                    index.iter().any(|column| self.table.layout.columns[*column].path == condition.path)
-                })
-            })
-    }
-
     /// All rows that meet the filter, in any order; `None` if there are none.
     pub(super) fn unordered(&self) -> Option<Stream> {
         let (rows, residual) = self.rows(None)?;
