@@ -9,6 +9,7 @@ mod define;
 mod garbage;
 mod key;
 mod lanes;
+mod page;
 mod place;
 mod plan;
 #[cfg(test)]
@@ -78,10 +79,8 @@ impl PostgresModelStore {
         loop {
             let Some((changes, known)) = self.shared.model(model, "get").await? else { return Ok(None) };
             let own: String = OWN.split(", ").map(|column| format!(", m.{column}")).collect();
-            let sql = format!(
-                "SELECT s.changes{own} FROM @.model_state s LEFT JOIN @.{} m ON m.id = $1",
-                known.table.name()
-            );
+            let sql =
+                format!("SELECT s.changes{own} FROM @.model_state s LEFT JOIN @.{} m ON m.id = $1", known.table.name());
             let sql = self.shared.database.sql(&sql, &[Type::BYTEA]);
             let row = self.shared.database.session("get").await?.one(&sql, &[&id.as_bytes()]).await?;
             if get::<i64>(&row, 0, "get")? != changes {
@@ -162,8 +161,7 @@ impl ModelStore for PostgresModelStore {
         if !moves_checkpoint("apply", writing.state.checkpoint, after, to)? {
             return writing.session.rollback().await;
         }
-        let commands =
-            apply::commands(&self.shared.database, &writing.registry, events, writing.state.checkpoint)?;
+        let commands = apply::commands(&self.shared.database, &writing.registry, events, writing.state.checkpoint)?;
         writing.commit(&commands, Some(to)).await
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, EventKind, Json, Position, Result, json};
 use snaphook_driver::time::Millis;
+use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, EventKind, Json, Position, Result, json};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::registry::{Prepared, Registry};
@@ -21,7 +21,12 @@ const ROWS_MAX: usize = 5_000;
 enum Outcome<'a> {
     Deleted,
     /// `created` counts if the row is new: always for one that the batch created.
-    There { event: &'a Event, data: &'a str, is_new: bool, created: Millis },
+    There {
+        event: &'a Event,
+        data: &'a str,
+        is_new: bool,
+        created: Millis,
+    },
 }
 
 /// The last outcome of each instance of a model, in the order in which they come up.
@@ -159,18 +164,9 @@ impl<'a> Rows<'a> {
         Rows { ids: Vec::new(), numbers: Default::default(), data: Vec::new(), keys, bytes: 0 }
     }
 
-    fn add(
-        &mut self,
-        id: &'a str,
-        event: &Event,
-        created: Millis,
-        data: &'a str,
-        table: &Table,
-        tree: Option<&Value>,
-    ) {
+    fn add(&mut self, id: &'a str, event: &Event, created: Millis, data: &'a str, table: &Table, tree: Option<&Value>) {
         self.ids.push(id.as_bytes());
-        let numbers =
-            [event.model_version as i64, event.revision as i64, event.position as i64, created, event.time];
+        let numbers = [event.model_version as i64, event.revision as i64, event.position as i64, created, event.time];
         self.numbers.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
         self.data.push(data);
         let keys = tree.into_iter().flat_map(|tree| table.layout.keys(tree));
@@ -272,12 +268,8 @@ impl<'t> Carried<'t> {
         types.extend(vec![Type::BYTEA_ARRAY; count]);
         let sql = database.sql(&text, &types);
         let command = |part: Part| {
-            let mut parameters: Vec<Box<dyn ToSql + Sync + Send>> = vec![
-                Box::new(part.ids),
-                Box::new(part.positions),
-                Box::new(part.versions),
-                Box::new(part.data),
-            ];
+            let mut parameters: Vec<Box<dyn ToSql + Sync + Send>> =
+                vec![Box::new(part.ids), Box::new(part.positions), Box::new(part.versions), Box::new(part.data)];
             parameters.extend(part.keys.into_iter().map(|column| Box::new(column) as Box<dyn ToSql + Sync + Send>));
             Command { sql: sql.clone(), parameters }
         };

@@ -54,11 +54,14 @@ impl Where {
     }
 
     pub(super) fn typed(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
-        let typed = |parameter| match parameter {
-            &Parameter::Key(ref key) => (key as &(dyn ToSql + Sync), Type::BYTEA),
-            &Parameter::Keys(ref keys) => (keys as &(dyn ToSql + Sync), Type::BYTEA_ARRAY),
-        };
-        self.parameters.iter().map(typed).collect()
+        let mut typed: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(self.parameters.len());
+        for parameter in &self.parameters {
+            typed.push(match parameter {
+                Parameter::Key(key) => (key, Type::BYTEA),
+                Parameter::Keys(keys) => (keys, Type::BYTEA_ARRAY),
+            });
+        }
+        typed
     }
 }
 
@@ -83,7 +86,13 @@ pub(super) fn narrows(operator: &Operator) -> bool {
 
 /// Adds a condition on a column. `from` is a key that a cursor bounds the column by from below: an interval that begins before it
 /// is written without its beginning, so that the index is read from the cursor on.
-pub(super) fn add(sql: &mut Where, column: &str, descending: bool, operator: &Operator, from: Option<&[u8]>) -> Verdict {
+pub(super) fn add(
+    sql: &mut Where,
+    column: &str,
+    descending: bool,
+    operator: &Operator,
+    from: Option<&[u8]>,
+) -> Verdict {
     let interval = |sql: &mut Where, first: Vec<u8>, first_too: bool, last: Vec<u8>, last_too: bool| {
         if from.is_none_or(|from| from < first.as_slice() || (from == first && !first_too)) {
             sql.compare(column, if first_too { ">=" } else { ">" }, &first);

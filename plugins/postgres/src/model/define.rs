@@ -39,9 +39,7 @@ pub(super) async fn define(
             finish_table(&mut writing, &table).await?;
             table
         }
-        (Some(_), Some(prepared))
-            if prepared.complete && prepared.shape.is_like(new) && prepared.carry == *carry =>
-        {
+        (Some(_), Some(prepared)) if prepared.complete && prepared.shape.is_like(new) && prepared.carry == *carry => {
             prepared.table.clone()
         }
         (Some(old), _) if is_in_place(old, new, carry) => old.table.clone(),
@@ -113,15 +111,7 @@ pub(super) async fn save(
              shape = excluded.shape, carry = excluded.carry, complete = excluded.complete, owner = excluded.owner, \
              touched = excluded.touched",
             &[Type::BYTEA, Type::BOOL, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT],
-            &[
-                &shape.model.as_bytes(),
-                &purpose.is_some(),
-                &(table.number as i64),
-                &layout,
-                &json,
-                &carry,
-                &owner,
-            ],
+            &[&shape.model.as_bytes(), &purpose.is_some(), &(table.number as i64), &layout, &json, &carry, &owner],
         )
         .await
         .map(drop)
@@ -149,8 +139,7 @@ async fn refill(
     version: u64,
 ) -> Result<()> {
     let mut after = Vec::new();
-    while let Some((rows, last)) =
-        read(&shared.database, &mut writing.session, old, &after, ROWS_MAX, "define").await?
+    while let Some((rows, last)) = read(&shared.database, &mut writing.session, old, &after, ROWS_MAX, "define").await?
     {
         for command in carried(&rows, new, carry, version, "define")?.commands(&shared.database, old, false) {
             writing.run(&command).await?;

@@ -141,13 +141,31 @@ mod tests {
     fn values() -> Vec<Option<Value>> {
         let long = "x".repeat(STORED_MAX - 1);
         let mut values: Vec<Value> = [
-            "false", "true", "0", "-0.0", "1", "1.0", "-1", "1.5", "10", "-10", "1e400", "-1e400", "1e-400",
-            "9007199254740993", "9007199254740992", "18446744073709551617", "[1]", "{}", "null",
+            "false",
+            "true",
+            "0",
+            "-0.0",
+            "1",
+            "1.0",
+            "-1",
+            "1.5",
+            "10",
+            "-10",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "9007199254740993",
+            "9007199254740992",
+            "18446744073709551617",
+            "[1]",
+            "{}",
+            "null",
         ]
         .iter()
         .map(|text| parse(text).unwrap())
         .collect();
-        for text in ["", "\0", "\0\0", "a", "a\0", "a\0b", "ab", "a\u{1}", "b", "é", "日本", "\u{10ffff}", "\u{7f}"] {
+        for text in ["", "\0", "\0\0", "a", "a\0", "a\0b", "ab", "a\u{1}", "b", "é", "日本", "\u{10ffff}", "\u{7f}"]
+        {
             values.push(text.into());
             values.push(format!("{long}{text}").into());
         }

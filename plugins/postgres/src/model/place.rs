@@ -60,4 +60,3 @@ fn unpack(packed: &Value, descending: bool) -> Option<Vec<u8>> {
     };
     is_key.then_some(bytes)
 }
-

@@ -186,13 +186,8 @@ impl<'a> Plan<'a> {
 
 /// What an index gives of this order among rows that are the same in the paths `fixed`.
 fn served(layout: &Layout, fixed: &[&[String]], sort: &[SortKey]) -> Option<Served> {
-    let ids = sort.is_empty().then_some(Served {
-        columns: Vec::new(),
-        whole: true,
-        backwards: false,
-        lead: 0,
-        index: None,
-    });
+    let ids =
+        sort.is_empty().then_some(Served { columns: Vec::new(), whole: true, backwards: false, lead: 0, index: None });
     let indexes = layout.indexes.iter().enumerate().filter_map(|(index, places)| {
         let is_fixed = |place: &usize| fixed.contains(&layout.columns[*place].path.as_slice());
         let lead = places.iter().take_while(|place| is_fixed(place)).count();

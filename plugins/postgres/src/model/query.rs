@@ -5,11 +5,12 @@ use snaphook_driver::{
 };
 
 use super::lanes::{Halt, Meter};
+use super::page::Entry;
 use super::place::Place;
 use super::plan::{Plan, Stream};
 use super::reader::Reader;
 use super::row::{self, get};
-use super::scan::{self, Entry, PROBE};
+use super::scan::{PROBE, Scan};
 use super::shared::{Shared, is_gone};
 use super::table::Table;
 
@@ -113,19 +114,19 @@ async fn page_of(
     let cursor = Place::decode(&table.model, query, &plan.sort)?;
     let limit = query.limit.max(1) as usize;
     // One more than the page tells whether there is a next one.
-    let wanted = Some(limit + 1);
+    let scan = Scan { table, sort: &plan.sort, cursor: cursor.as_ref(), wanted: Some(limit + 1), meter };
     let mut found = None;
     if !plan.is_ordered() || plan.narrows {
         // If many rows meet the condition that an index serves, the next ones in their order are found sooner.
         let most = plan.is_ordered().then_some(PROBE);
         found = match plan.unordered() {
-            Some(stream) => scan::read(reader, table, stream, &plan.sort, cursor.as_ref(), wanted, most, meter).await?,
+            Some(stream) => scan.read(reader, stream, most).await?,
             None => Some((Vec::new(), 0)),
         };
     }
     if found.is_none() {
         found = match plan.ordered(cursor.as_ref()) {
-            Some(stream) => scan::read(reader, table, stream, &plan.sort, cursor.as_ref(), wanted, None, meter).await?,
+            Some(stream) => scan.read(reader, stream, None).await?,
             None => None,
         };
     }
@@ -156,11 +157,8 @@ async fn fill(reader: &mut Reader<'_>, table: &Table, entries: &mut [Entry], met
     }
     let ids: Vec<&[u8]> = ids.iter().map(Vec::as_slice).collect();
     let rows = reader.instances(table, &ids).await?;
-    let places: std::collections::HashMap<Vec<u8>, usize> = entries
-        .iter()
-        .enumerate()
-        .map(|(place, entry)| (entry.place.id.as_bytes().to_vec(), place))
-        .collect();
+    let places: std::collections::HashMap<Vec<u8>, usize> =
+        entries.iter().enumerate().map(|(place, entry)| (entry.place.id.as_bytes().to_vec(), place)).collect();
     for row in &rows {
         if let Some(place) = places.get(get::<&[u8]>(row, 0, meter.operation())?) {
             entries[*place].instance = Some(row::instance(row, 0, &table.model, meter.operation())?);
@@ -169,12 +167,7 @@ async fn fill(reader: &mut Reader<'_>, table: &Table, entries: &mut [Entry], met
     Ok(())
 }
 
-async fn count_of(
-    reader: &mut Reader<'_>,
-    table: &Table,
-    filter: &[Condition],
-    meter: &Meter,
-) -> Result<u64, Halt> {
+async fn count_of(reader: &mut Reader<'_>, table: &Table, filter: &[Condition], meter: &Meter) -> Result<u64, Halt> {
     let plan = Plan::new(table, filter, &[]);
     let Some(stream) = plan.unordered() else { return Ok(0) };
     if let Stream { residual, parts, .. } = &stream
@@ -188,6 +181,7 @@ async fn count_of(
         meter.budget.charge(count).map_err(|limit| limit.into_error(meter.operation()))?;
         return Ok(count);
     }
-    let found = scan::read(reader, table, stream, &[], None, None, None, meter).await?;
+    let scan = Scan { table, sort: &[], cursor: None, wanted: None, meter };
+    let found = scan.read(reader, stream, None).await?;
     Ok(found.map_or(0, |(_, matched)| matched))
 }

@@ -109,11 +109,8 @@ impl<'a> Reader<'a> {
 
     /// How many rows there are; counts no further than `most`.
     pub(super) async fn count(&mut self, table: &Table, rows: &Where, most: i64) -> Result<i64, Halt> {
-        let count = format!(
-            "SELECT count(*) FROM (SELECT FROM @.{}{} LIMIT {most}) AS rows",
-            table.name(),
-            rows.clause()
-        );
+        let count =
+            format!("SELECT count(*) FROM (SELECT FROM @.{}{} LIMIT {most}) AS rows", table.name(), rows.clause());
         let count = self.shared.database.qualified(&count);
         let found = self.query(&count, &rows.typed()).await?;
         Ok(found.first().map_or(Ok(0), |row| get(row, 0, self.meter.operation()))?)

@@ -1,7 +1,7 @@
 //! Instances as rows of their model's table.
 
-use snaphook_driver::{DriverError, ErrorKind, Instance, Json, Result};
 use snaphook_driver::time::Millis;
+use snaphook_driver::{DriverError, ErrorKind, Instance, Json, Result};
 use tokio_postgres::Row;
 
 /// Reads an instance from the first columns of a row, which are [`super::table::OWN`].

@@ -1,15 +1,15 @@
 //! The driver's part of a read: conditions that PostgreSQL does not decide, the order that no index gives, and the end of a page.
 
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use serde_json::Value;
 use snaphook_driver::compare::{lookup, matches_within};
-use snaphook_driver::{Condition, DriverError, ErrorKind, Instance, Result, SortKey, json};
+use snaphook_driver::{Condition, DriverError, ErrorKind, Result, SortKey, json};
 use tokio_postgres::Row;
 
 use super::key::{is_exact, key};
 use super::lanes::{Halt, Meter};
+use super::page::{Entry, Page};
 use super::place::Place;
 use super::plan::Stream;
 use super::reader::{KEYS_FROM, Reader};
@@ -25,16 +25,6 @@ const BYTES_MAX: usize = 16 << 20;
 /// Rows that a read which may be better off with another plan looks at first.
 pub(super) const PROBE: usize = 2_000;
 
-/// A row that matches.
-pub(super) struct Entry {
-    /// Rows with the same run are put in order here. Empty at the end of no run: the row stands alone.
-    run: Vec<u8>,
-    is_alone: bool,
-    pub(super) place: Place,
-    pub(super) size: usize,
-    pub(super) instance: Option<Instance>,
-}
-
 /// What is asked of each row.
 struct Question {
     table: Table,
@@ -48,63 +38,69 @@ struct Question {
     meter: Meter,
 }
 
-/// Reads of a stream what a page needs: `wanted` rows, in order; of all rows if `wanted` is `None`, to count them. `None`: there
-/// are more than `most` rows.
-pub(super) async fn read(
-    reader: &mut Reader<'_>,
-    table: &Table,
-    stream: Stream,
-    sort: &[SortKey],
-    cursor: Option<&Place>,
-    wanted: Option<usize>,
-    most: Option<usize>,
-    meter: &Meter,
-) -> Result<Option<(Vec<Entry>, u64)>, Halt> {
-    let Stream { parts, given, whole, residual } = stream;
-    let question = Arc::new(Question {
-        table: table.clone(),
-        residual,
-        sort: sort.to_vec(),
-        given: given.len(),
-        whole,
-        cursor: cursor.cloned(),
-        keeps: wanted.is_some(),
-        meter: meter.clone(),
-    });
-    let mut page = Page { wanted: wanted.unwrap_or(0), ..Page::default() };
-    let mut seen = 0;
-    for part in &parts {
-        let with_data = question.wants_data();
-        let mut rows =
-            reader.open(table, &part.rows, &part.order, &given, with_data, question.step(page.left())).await?;
-        while !rows.is_empty() {
-            seen += rows.len();
-            if most.is_some_and(|most| seen > most) {
-                return Ok(None);
-            }
-            for entry in question.answer(reader, rows).await? {
-                page.matched += 1;
-                if wanted.is_some() {
-                    page.push(entry, meter)?;
+/// A read of a stream.
+pub(super) struct Scan<'a> {
+    pub(super) table: &'a Table,
+    /// The keys that tell rows apart.
+    pub(super) sort: &'a [SortKey],
+    pub(super) cursor: Option<&'a Place>,
+    /// How many rows, in order; `None`: all are counted.
+    pub(super) wanted: Option<usize>,
+    pub(super) meter: &'a Meter,
+}
+
+impl Scan<'_> {
+    /// The rows that a page needs, or how many there are; `None` if more than `most` rows would be looked at.
+    pub(super) async fn read(
+        &self,
+        reader: &mut Reader<'_>,
+        stream: Stream,
+        most: Option<usize>,
+    ) -> Result<Option<(Vec<Entry>, u64)>, Halt> {
+        let Stream { parts, given, whole, residual } = stream;
+        let question = Arc::new(Question {
+            table: self.table.clone(),
+            residual,
+            sort: self.sort.to_vec(),
+            given: given.len(),
+            whole,
+            cursor: self.cursor.cloned(),
+            keeps: self.wanted.is_some(),
+            meter: self.meter.clone(),
+        });
+        let mut page = Page::new(self.wanted);
+        let mut seen = 0;
+        for part in &parts {
+            let (with_data, step) = (question.wants_data(), question.step(page.left()));
+            let mut rows = reader.open(self.table, &part.rows, &part.order, &given, with_data, step).await?;
+            while !rows.is_empty() {
+                seen += rows.len();
+                if most.is_some_and(|most| seen > most) {
+                    return Ok(None);
                 }
+                for entry in question.answer(reader, rows).await? {
+                    page.push(entry, self.meter)?;
+                }
+                if page.is_full() {
+                    break;
+                }
+                rows = reader.next(question.step(page.left())).await?;
             }
-            if wanted.is_some() && page.is_full() {
+            page.flush();
+            if page.is_full() {
                 break;
             }
-            rows = reader.next(question.step(page.left())).await?;
         }
-        page.flush();
-        if wanted.is_some() && page.is_full() {
-            break;
-        }
+        Ok(Some(page.end()))
     }
-    Ok(Some((page.entries, page.matched)))
 }
 
 impl Question {
     /// Whether most rows are looked at, or returned.
     fn wants_data(&self) -> bool {
-        !self.residual.is_empty() || (!self.whole && !self.sort.is_empty()) || (self.keeps && self.given > 0)
+        !self.residual.is_empty()
+            || (!self.whole && !self.sort.is_empty())
+            || (self.keeps && self.given > 0)
             || (self.keeps && self.whole)
     }
 
@@ -116,7 +112,7 @@ impl Question {
     /// Whether the columns do not tell what is to be known of a row.
     fn needs_data(&self, row: &Row) -> Result<bool> {
         Ok(!self.residual.is_empty()
-            || (self.keeps && (!self.whole && !self.sort.is_empty() || !self.inexact(row)?.is_none())))
+            || (self.keeps && (!self.whole && !self.sort.is_empty() || self.inexact(row)?.is_some())))
     }
 
     /// The place of the first key that its column does not hold whole.
@@ -191,8 +187,8 @@ impl Question {
         match tokio::task::spawn_blocking(move || question.judge_all(rows)).await {
             Ok(found) => found,
             Err(error) => {
-                let error = DriverError::new(ErrorKind::Unexpected, self.meter.operation(), "a read broke off")
-                    .because(error);
+                let error =
+                    DriverError::new(ErrorKind::Unexpected, self.meter.operation(), "a read broke off").because(error);
                 Err(Halt::Failed(error))
             }
         }
@@ -261,96 +257,4 @@ impl Question {
 /// Bytes of a row's data.
 fn size(row: &Row, operation: &'static str) -> Result<usize> {
     get::<i32>(row, 7, operation).map(|size| usize::try_from(size).unwrap_or(0))
-}
-
-/// Rows of a page, as they come into their order.
-#[derive(Default)]
-struct Page {
-    wanted: usize,
-    entries: Vec<Entry>,
-    bytes: usize,
-    run: Vec<u8>,
-    /// The first rows of the run that is open.
-    heap: BinaryHeap<Entry>,
-    /// Bytes of the heap, and the most that it had.
-    held: (usize, usize),
-    matched: u64,
-}
-
-impl Page {
-    fn left(&self) -> usize {
-        self.wanted.saturating_sub(self.entries.len())
-    }
-
-    fn is_full(&self) -> bool {
-        self.left() == 0 || (self.bytes > snaphook_driver::PAGE_BYTES_MAX && self.entries.len() > 1)
-    }
-
-    fn push(&mut self, entry: Entry, meter: &Meter) -> Result<(), Halt> {
-        if entry.is_alone {
-            self.flush();
-            self.take(entry);
-            return Ok(());
-        }
-        if self.run != entry.run {
-            self.flush();
-            self.run.clone_from(&entry.run);
-        }
-        if self.left() == 0 {
-            return Ok(());
-        }
-        self.held.0 += entry.bytes();
-        self.heap.push(entry);
-        if self.heap.len() > self.left()
-            && let Some(last) = self.heap.pop()
-        {
-            self.held.0 -= last.bytes();
-        }
-        if self.held.0 > self.held.1 {
-            meter.look(meter.budget.hold(self.held.0 - self.held.1))?;
-            self.held.1 = self.held.0;
-        }
-        Ok(())
-    }
-
-    /// The run is at its end.
-    fn flush(&mut self) {
-        self.held.0 = 0;
-        for entry in std::mem::take(&mut self.heap).into_sorted_vec() {
-            self.take(entry);
-        }
-    }
-
-    fn take(&mut self, entry: Entry) {
-        if !self.is_full() {
-            self.bytes += entry.size;
-            self.entries.push(entry);
-        }
-    }
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        self.place.keys.iter().map(Vec::len).sum::<usize>() + self.place.id.len() + size_of::<Entry>()
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (&self.place.keys, &self.place.id).cmp(&(&other.place.keys, &other.place.id))
-    }
 }

@@ -99,6 +99,5 @@ impl Shared {
 
 /// Whether a read met a table that is there no more: its model was changed meanwhile.
 pub(super) fn is_gone(error: &DriverError) -> bool {
-    error.kind() == ErrorKind::Corrupt
-        && error.context().any(|(key, value)| key == "SQLSTATE" && value == "42P01")
+    error.kind() == ErrorKind::Corrupt && error.context().any(|(key, value)| key == "SQLSTATE" && value == "42P01")
 }

@@ -81,8 +81,7 @@ impl Table {
 
     /// The statement that makes the table, without its indexes.
     pub(super) fn create(&self) -> String {
-        let keys: String =
-            (0..self.layout.columns.len()).map(|place| format!(", k{place} bytea NOT NULL")).collect();
+        let keys: String = (0..self.layout.columns.len()).map(|place| format!(", k{place} bytea NOT NULL")).collect();
         format!(
             "CREATE TABLE @.{}(id bytea PRIMARY KEY, model_version bigint NOT NULL, revision bigint NOT NULL, \
              position bigint NOT NULL, created_at bigint NOT NULL, updated_at bigint NOT NULL, data text NOT NULL{keys})",
