@@ -180,7 +180,12 @@ async fn serve_at(
     let config = handle.current();
     let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
     let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
+    let address = listener.local_addr().unwrap_or(config.server.mount_address).to_string();
     announce(&config, &listener, start)?;
+    let announcing = tokio::spawn({
+        let (engine, address) = (Arc::clone(engine), address.clone());
+        async move { engine.operations.keep_announcing(&address).await }
+    });
     if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
         // Whoever asked may have gone.
         let _ = ready.send(address);
@@ -192,6 +197,8 @@ async fn serve_at(
     let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
+    announcing.abort();
+    engine.operations.leave(&address).await;
     served.map_err(|error| Failure::new(format!("the server failed: {error}")))
 }
 

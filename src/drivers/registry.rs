@@ -20,6 +20,9 @@ const LINKED: &[Driver] = &[
     snaphook_remote::DRIVER,
     snaphook_http::DRIVER,
     snaphook_crud::DRIVER,
+    snaphook_postgres::DRIVER,
+    snaphook_redis::DRIVER,
+    snaphook_nats::DRIVER,
 ];
 
 /// All drivers that a configuration may name.

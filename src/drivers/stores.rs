@@ -30,6 +30,8 @@ pub struct Stores {
     pub meters: Arc<Meters>,
     /// The libraries with drivers that are loaded.
     pub plugins: Arc<[PluginInfo]>,
+    /// The node that opened them; empty for work that is no node's.
+    pub node: String,
 }
 
 /// Why the stores could not be opened: one message, which names the line if the configuration is at fault.
@@ -67,7 +69,7 @@ impl Stores {
             Err(error) => return Err(undo(error, [model.close().await, event.close().await, secure.close().await])),
         };
         let plugins = opening.registry.plugins().into();
-        Ok(Stores { secure, vault, event, model, error, meters: opening.meters, plugins })
+        Ok(Stores { secure, vault, event, model, error, meters: opening.meters, plugins, node: node.to_owned() })
     }
 
     /// The same stores, whose calls fail as the faults say.

@@ -74,6 +74,7 @@ pub use self::error::{Error, ErrorKind, Result};
 use self::history::History;
 pub use self::jobs::JobInfo;
 use self::operations::Operations;
+pub use self::operations::nodes::NodeInfo;
 pub use self::operations::readiness::{Readiness, StoreFault};
 use self::operations::rebuild as rebuilding;
 pub use self::stuck::Stuck;

@@ -535,6 +535,12 @@ impl EventStore for WatchedEvents {
     async fn drop_group(&self, name: &str) -> Result<()> {
         self.inner.drop_group(name).await
     }
+    async fn announce(&self, node: &snaphook_driver::Node, keep: Duration) -> Result<()> {
+        self.inner.announce(node, keep).await
+    }
+    async fn nodes(&self) -> Result<Vec<snaphook_driver::Node>> {
+        self.inner.nodes().await
+    }
     async fn groups(&self) -> Result<Vec<String>> {
         self.inner.groups().await
     }

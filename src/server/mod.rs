@@ -25,6 +25,7 @@ mod json;
 mod list;
 mod metrics;
 mod models;
+mod nodes;
 mod peer;
 mod place;
 mod plugins;

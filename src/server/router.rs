@@ -21,8 +21,8 @@ use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{
-    backup, errors, event, events, health, hooks, import, instances, jobs, models, plugins, problem_document, rebuild,
-    secrets, seen, sites,
+    backup, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem_document,
+    rebuild, secrets, seen, sites,
 };
 use crate::memory::allocator;
 
@@ -181,6 +181,7 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["secrets"] => (Route::Secrets, Box::pin(secrets::collection(call))),
         ["secrets", name] => (Route::Secret, Box::pin(secrets::one(call, name, body))),
         ["backup"] => (Route::Backup, Box::pin(backup::backup(call))),
+        ["nodes"] => (Route::Nodes, Box::pin(nodes::list(call))),
         ["plugins"] => (Route::Plugins, Box::pin(plugins::list(call))),
         ["rebuild"] => (Route::Rebuild, Box::pin(rebuild::rebuild(call))),
         ["healthz"] => (Route::Healthz, Box::pin(health::healthz(call))),

@@ -1,5 +1,5 @@
-//! How far a node has applied the log, between a client's writes and its reads: writes answer it, and a read may ask for at
-//! least as much, so that whoever wrote on one node reads it on every other.
+//! How far a node has applied the log, between a client's writes and its reads: writes answer it, and a request may ask for
+//! at least as much, so that whoever wrote on one node reads it on every other.
 
 use hyper::header::{HeaderName, HeaderValue};
 
@@ -12,19 +12,17 @@ use super::request::{Call, Verb};
 const POSITION: HeaderName = HeaderName::from_static("snaphook-position");
 const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position");
 
-/// Before a read is answered: waits until this node has applied what the client asks for; 503 if that takes long, 410 for
-/// what the log does not have.
+/// Before a request is answered: waits until this node has applied what the client asks for; 503 if that takes long, 410 for
+/// what the log does not have. A change may ask as well: it is then decided by what the client has seen.
 pub(super) async fn wait(call: &Call) -> Result<()> {
-    if call.verb() != Verb::Get {
-        return Ok(());
-    }
     let header = match call.headers().contains_key(&MIN_POSITION) {
         true => call.header(&MIN_POSITION)?.map(|text| Place::parse(MIN_POSITION.as_str(), text)).transpose()?,
         false => None,
     };
     let text = call.head.uri.query().unwrap_or_default();
     // For those who cannot set a header. An escape may hide the name.
-    let parameter = match text.contains(query::MIN_POSITION) || text.contains('%') {
+    let may_have = call.verb() == Verb::Get && (text.contains(query::MIN_POSITION) || text.contains('%'));
+    let parameter = match may_have {
         true => Query::parse(text)?.take(query::MIN_POSITION)?,
         false => None,
     };

@@ -4,7 +4,8 @@
 //! restart the log must hold what was acknowledged, once, and of what was not answered all or nothing; the model store
 //! must be what the log adds up to. At the end every post hook must have run, in order.
 
-mod ledger;
+pub(crate) mod ledger;
+pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -15,25 +16,26 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use self::ledger::{Attempt, Ledger, Outcome, What, events_after};
+use self::ledger::{Attempt, Ledger, What, events_after};
+use self::writer::{Servers, Writer, counter, outcome_of};
 use crate::chance::Chance;
 use crate::plugins;
-use crate::support::{Client, DriverHost, PATIENCE, Response, Server, ServerOptions, eventually, list};
+use crate::support::{Client, DriverHost, PATIENCE, Server, ServerOptions, eventually, list};
 
-const WRITERS: usize = 16;
-const MODEL: &str = "account";
+pub(crate) const WRITERS: usize = 16;
+pub(crate) const MODEL: &str = "account";
 /// Instances that all writers count up.
-const COUNTERS: usize = 4;
+pub(crate) const COUNTERS: usize = 4;
 /// Values that are fought for.
-const CODES: usize = 600;
+pub(crate) const CODES: usize = 600;
 
 /// Appends what it sees to the model `log`.
-const HOOK: &str = r#"
+pub(crate) const HOOK: &str = r#"
     export default async function ({ phase, id, event, attempt, write }) {
       await write.create("log", { instance: id, position: event.position, phase, attempt });
     }"#;
 
-const GRANT: &str = "
+pub(crate) const GRANT: &str = "
     [[grants]]
     model = 'account'
     phase = ['postCreate', 'postUpdate', 'postDelete']
@@ -90,15 +92,8 @@ fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
-                let writer = Writer {
-                    name: format!("w{number}-"),
-                    round,
-                    own: ledger.instances_of(&format!("w{number}-")),
-                    api: server.client(),
-                    chance: chance.fork(),
-                    acknowledged: Arc::clone(&acknowledged),
-                    attempts: Vec::new(),
-                };
+                let servers = Servers::One(server.client());
+                let writer = Writer::new(number, round, &ledger, servers, chance.fork(), &acknowledged);
                 std::thread::spawn(move || writer.run())
             })
             .collect();
@@ -136,15 +131,7 @@ fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
     check_rebuild(server);
 }
 
-fn code(number: usize) -> String {
-    format!("c{number}")
-}
-
-fn counter(number: usize) -> String {
-    format!("counter-{number}")
-}
-
-fn definition(index: &str) -> Value {
+pub(crate) fn definition(index: &str) -> Value {
     json!({
         "schema": {
             "type": "object",
@@ -162,7 +149,7 @@ fn definition(index: &str) -> Value {
 }
 
 /// Models, hooks and counters.
-fn prepare(api: &Client) -> Vec<Attempt> {
+pub(crate) fn prepare(api: &Client) -> Vec<Attempt> {
     let mut account = definition("n");
     account["id"] = json!(MODEL);
     api.post("/models", &account).expect(201);
@@ -202,198 +189,9 @@ fn change_model(api: &Client, acknowledged: &AtomicUsize) {
     }
 }
 
-fn create_keyed(api: &Client, key: &str, data: &Value) -> std::io::Result<Response> {
-    let path = format!("/models/{MODEL}/instances");
-    api.request("POST", &path).header("Idempotency-Key", key).json(&json!({"data": data})).try_send()
-}
-
-/// What an answer says about a write.
+/// Waits until the hooks saw every event, then looks at the order in which they did. Returns how many runs were repetitions.
 #[track_caller]
-fn outcome_of(response: &Response) -> Outcome {
-    match response.status {
-        200 | 201 => {
-            let answer = response.json();
-            let id = answer["id"].as_str().expect("an id").to_owned();
-            Outcome::Acknowledged { id, position: answer["position"].as_u64() }
-        }
-        409 | 412 => Outcome::Refused,
-        status => panic!("{status}: {}", response.text()),
-    }
-}
-
-/// Writes at random until the server is gone.
-struct Writer {
-    name: String,
-    round: usize,
-    /// Its instances that are there.
-    own: Vec<String>,
-    api: Client,
-    chance: Chance,
-    acknowledged: Arc<AtomicUsize>,
-    attempts: Vec<Attempt>,
-}
-
-impl Writer {
-    fn run(mut self) -> Vec<Attempt> {
-        for number in 0.. {
-            let mark = format!("{}r{}-{number}", self.name, self.round);
-            let choice = self.chance.below(100);
-            let alive = match choice {
-                0..35 => self.create(mark),
-                35..45 => self.create_keyed(mark),
-                45..65 => self.patch(mark),
-                65..75 => self.replace(mark),
-                75..85 => self.delete(),
-                85..95 => self.count(mark),
-                _ => self.import(&mark),
-            };
-            if alive.is_none() {
-                break;
-            }
-        }
-        self.attempts
-    }
-
-    /// Keeps the attempt; `None` if the server did not answer.
-    fn note(&mut self, mark: String, what: What, response: std::io::Result<Response>) -> Option<Outcome> {
-        let outcome = match &response {
-            Err(_) => Outcome::Unknown,
-            Ok(response) => match (&what, response.status) {
-                (What::Delete { id }, 204) => Outcome::Acknowledged { id: id.clone(), position: None },
-                _ => outcome_of(response),
-            },
-        };
-        if let Outcome::Acknowledged { .. } = outcome {
-            self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        }
-        self.attempts.push(Attempt { mark, what, outcome: outcome.clone() });
-        (outcome != Outcome::Unknown).then_some(outcome)
-    }
-
-    fn data(&mut self, mark: &str) -> Value {
-        let mut data = json!({"mark": mark, "n": self.chance.below(1000)});
-        if self.chance.one_in(2) {
-            data["code"] = json!(code(self.chance.below(CODES)));
-        }
-        if self.chance.one_in(4) {
-            data["pad"] = json!("x".repeat(self.chance.below(3000)));
-        }
-        data
-    }
-
-    fn instance(id: &str) -> String {
-        format!("/models/{MODEL}/instances/{id}")
-    }
-
-    fn some_own(&mut self) -> Option<String> {
-        (!self.own.is_empty()).then(|| self.own[self.chance.below(self.own.len())].clone())
-    }
-
-    fn create(&mut self, mark: String) -> Option<()> {
-        let data = self.data(&mark);
-        let body = json!({"id": mark, "data": data});
-        let response = self.api.request("POST", &format!("/models/{MODEL}/instances")).json(&body).try_send();
-        let what = What::Create { id: Some(mark.clone()), data };
-        if let Outcome::Acknowledged { id, .. } = self.note(mark, what, response)? {
-            self.own.push(id);
-        }
-        Some(())
-    }
-
-    fn create_keyed(&mut self, mark: String) -> Option<()> {
-        let data = self.data(&mark);
-        let response = create_keyed(&self.api, &mark, &data);
-        self.note(mark, What::Create { id: None, data }, response).map(drop)
-    }
-
-    fn patch(&mut self, mark: String) -> Option<()> {
-        let Some(id) = self.some_own() else { return Some(()) };
-        let mut patch = json!({"mark": mark, "n": self.chance.below(1000)});
-        match self.chance.below(4) {
-            0 => patch["code"] = json!(code(self.chance.below(CODES))),
-            1 => patch["code"] = Value::Null,
-            _ => {}
-        }
-        let request = self.api.request("PATCH", &Self::instance(&id));
-        let response = request.body("application/merge-patch+json", patch.to_string()).try_send();
-        self.note(mark, What::Patch { id, patch }, response).map(drop)
-    }
-
-    fn replace(&mut self, mark: String) -> Option<()> {
-        let Some(id) = self.some_own() else { return Some(()) };
-        let data = self.data(&mark);
-        let response = self.api.request("PUT", &Self::instance(&id)).json(&json!({"data": data})).try_send();
-        self.note(mark, What::Replace { id, data }, response).map(drop)
-    }
-
-    fn delete(&mut self) -> Option<()> {
-        let Some(id) = self.some_own() else { return Some(()) };
-        let response = self.api.request("DELETE", &Self::instance(&id)).try_send();
-        let mark = format!("delete {id}");
-        if let Outcome::Acknowledged { id, .. } = self.note(mark, What::Delete { id }, response)? {
-            self.own.retain(|own| *own != id);
-        } else {
-            // Nobody else writes to it, but the model may have changed too often under it; it must not be deleted
-            // under the same mark again.
-            let refused = self.attempts.pop();
-            assert!(matches!(refused, Some(Attempt { outcome: Outcome::Refused, .. })), "{refused:?}");
-        }
-        Some(())
-    }
-
-    /// Reads a counter and writes one more, if nobody was faster.
-    fn count(&mut self, mark: String) -> Option<()> {
-        let id = counter(self.chance.below(COUNTERS));
-        let read = self.api.request("GET", &Self::instance(&id)).try_send().ok()?.expect(200);
-        let etag = read.header("etag").expect("an ETag").to_owned();
-        let n = read.json()["data"]["n"].as_u64().expect("a number");
-        let data = json!({"mark": mark, "n": n + 1});
-        let request = self.api.request("PUT", &Self::instance(&id)).header("If-Match", &etag);
-        let response = request.json(&json!({"data": data})).try_send();
-        self.note(mark, What::Replace { id, data }, response).map(drop)
-    }
-
-    fn import(&mut self, mark: &str) -> Option<()> {
-        let lines: Vec<(String, Value)> = (0..self.chance.within(2..30))
-            .map(|line| {
-                let mark = format!("{mark}-{line}");
-                (mark.clone(), self.data(&mark))
-            })
-            .collect();
-        let body: String = lines.iter().map(|(id, data)| format!("{}\n", json!({"id": id, "data": data}))).collect();
-        let request = self.api.request("POST", &format!("/models/{MODEL}/import"));
-        let response = request.body("application/x-ndjson", body).try_send();
-        let failed: Option<BTreeSet<usize>> = response.ok().map(|response| {
-            let answer = response.expect(200).json();
-            let failed: BTreeSet<usize> = answer["errors"]
-                .as_array()
-                .expect("errors")
-                .iter()
-                .map(|error| error["line"].as_u64().expect("a line") as usize - 1)
-                .collect();
-            assert_eq!(answer["failed"], failed.len(), "{answer}");
-            assert_eq!(answer["created"], lines.len() - failed.len(), "{answer}");
-            failed
-        });
-        for (line, (id, data)) in lines.into_iter().enumerate() {
-            let outcome = match &failed {
-                None => Outcome::Unknown,
-                Some(failed) if failed.contains(&line) => Outcome::Refused,
-                Some(_) => {
-                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
-                    self.own.push(id.clone());
-                    Outcome::Acknowledged { id: id.clone(), position: None }
-                }
-            };
-            self.attempts.push(Attempt { mark: id.clone(), what: What::Create { id: Some(id), data }, outcome });
-        }
-        failed.map(drop)
-    }
-}
-
-/// Waits until the hooks saw every event, then looks at the order in which they did.
-#[track_caller]
-fn check_hooks(api: &Client, ledger: &Ledger) {
+pub(crate) fn check_hooks(api: &Client, ledger: &Ledger) -> usize {
     let kinds: BTreeMap<u64, (&str, &str)> = ledger
         .history
         .iter()
@@ -432,6 +230,7 @@ fn check_hooks(api: &Client, ledger: &Ledger) {
     println!("{} runs of hooks, {repeated} of them again", seen.len() + repeated);
     let errors = api.get("/errors").expect(200).json();
     assert_eq!(errors["items"], json!([]), "a hook failed");
+    repeated
 }
 
 /// The model store is what a rebuild makes of the log, while the server runs and from the command line.

@@ -4,6 +4,7 @@ mod backup;
 mod bad_input;
 mod chance;
 mod cli;
+mod cluster;
 mod concurrency;
 mod copy;
 mod crash;

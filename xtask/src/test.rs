@@ -10,6 +10,10 @@ use crate::{guests, native, needs, plugins, tidy};
 /// Tests that start compilers. They run by themselves: others measure how calm a server stays, on the same cores.
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 
+/// Tests that start servers of other projects: by their names, and those of whole packages.
+const ON_SERVERS: &str = "cluster::";
+const ON_SERVERS_PACKAGES: [&str; 3] = ["snaphook-postgres", "snaphook-redis", "snaphook-nats"];
+
 /// Tests of hostile input that also run on other stores than the default ones; with `--long` those of hostile hooks as well.
 const HOSTILE: [&str; 4] = ["bad_input", "json_values", "too_complex", "hostile::"];
 const HOSTILE_IN_SHORT: usize = 3;
@@ -28,6 +32,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut skipped: Vec<String> = Vec::new();
     let mut without: Vec<&str> = Vec::new();
+    let mut packages = vec!["--workspace"];
 
     section("guests: WebAssembly hooks for the tests");
     let mut wasm_environment = None;
@@ -71,6 +76,17 @@ pub(crate) fn run(args: &[String]) -> Result {
         skipped.push(format!("some tests of the capabilities http and process: {reason}"));
     }
 
+    section("servers that stores are on");
+    let mut nats = None;
+    match needs::servers() {
+        Ok(folder) => nats = Some(folder),
+        Err(reason) => {
+            skipped.push(format!("tests of the drivers postgres, redis and nats, and of clusters: {reason}"));
+            without.push(ON_SERVERS);
+            packages.extend(ON_SERVERS_PACKAGES.iter().flat_map(|package| ["--exclude", package]));
+        }
+    }
+
     section("v8: the library of the engine");
     match crate::v8::fetch() {
         Ok(folder) => println!("V8 is in {}", folder.display()),
@@ -106,6 +122,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if is_long {
         environment.push(("SNAPHOOK_TEST_LONG", "1".into()));
     }
+    environment.extend(nats.map(|folder| ("SNAPHOOK_NATS", folder)));
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));
@@ -133,7 +150,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if args.is_empty() {
         without.extend(COMPILING);
     }
-    let tested = run_tests(&["--workspace"], &[], &without, None);
+    let tested = run_tests(&packages, &[], &without, None);
     section("tests that start compilers");
     // The whole workspace again: for one package alone cargo would choose other features, and build dependencies once more.
     let tested_alone =

@@ -30,7 +30,7 @@ use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail, judge};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, Event, EventPage, EventQuery, EventStore, Group, Holder,
-    LogExport, LogRecord, Position, Result, Stream, StreamRef, new_log_identity,
+    LogExport, LogRecord, Node, Nodes, Position, Result, Stream, StreamRef, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -54,6 +54,7 @@ pub struct FileEventStore {
     identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
+    nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
 }
 
@@ -263,7 +264,7 @@ impl FileEventStore {
             failed: AtomicBool::new(false),
         });
         let groups = Arc::new(Groups::open(folder, &identity, &shared)?);
-        Ok(FileEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
+        Ok(FileEventStore { identity, shared, groups, nodes: Nodes::default(), lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -361,6 +362,15 @@ impl EventStore for FileEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         Ok(self.groups.names())
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.nodes.all())
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {

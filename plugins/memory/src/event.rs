@@ -13,8 +13,8 @@ use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail, judge};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventFilter, EventPage,
-    EventQuery, EventStore, Group, GroupState, Holder, LogExport, LogRecord, PAGE_BYTES_MAX, Position, Result,
-    SCAN_MAX, Stream, StreamRef, new_log_identity,
+    EventQuery, EventStore, Group, GroupState, Holder, LogExport, LogRecord, Node, Nodes, PAGE_BYTES_MAX, Position,
+    Result, SCAN_MAX, Stream, StreamRef, new_log_identity,
 };
 use tokio::sync::watch;
 
@@ -28,6 +28,7 @@ pub struct MemoryEventStore {
     groups: Mutex<BTreeMap<String, Member>>,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     importing: Mutex<bool>,
+    nodes: Nodes,
     /// Position of the last event; changes wake those that wait.
     head: watch::Sender<Position>,
 }
@@ -40,6 +41,7 @@ impl Default for MemoryEventStore {
             groups: Mutex::default(),
             blobs: Mutex::default(),
             importing: Mutex::default(),
+            nodes: Nodes::default(),
             head: watch::Sender::new(0),
         }
     }
@@ -178,6 +180,15 @@ impl EventStore for MemoryEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         Ok(locked(&self.groups).keys().cloned().collect())
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.nodes.all())
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {

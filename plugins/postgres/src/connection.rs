@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::config::{self, CONNECT_TIME, Durability, PostgresConfig};
 use crate::fault::fault;
 use crate::heads::Heads;
+use crate::link::Link;
 use crate::session::{Held, Session};
 use crate::sql::Sql;
-use crate::tls::{Tls, Wire};
+use crate::tls::Wire;
 
 /// How long a call may take whose work does not grow with the store: less than those who call wait for.
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(25);
@@ -53,12 +54,6 @@ pub(crate) struct Database {
     schema: String,
     durability: Durability,
     heads: Arc<Heads>,
-}
-
-/// What a session needs to know of its way to the server.
-pub(crate) struct Link {
-    pub(crate) tls: Tls,
-    pub(crate) pgbouncer: bool,
 }
 
 impl Database {

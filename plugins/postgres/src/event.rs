@@ -1,17 +1,20 @@
 //! The event store: the log, its claims, blobs and consumer groups, in tables that several nodes share.
 
 mod append;
+mod blobs;
 mod claims;
 mod deliveries;
 mod export;
 mod groups;
 mod import;
+mod nodes;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod read;
 mod row;
 mod tables;
+mod tails;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, OpenContext, Position, Result, Stream, new_log_identity,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, Position, Result, Stream, new_log_identity,
 };
 use tokio_postgres::types::Type;
 
@@ -28,16 +31,15 @@ use crate::config::Durability;
 use crate::connection::Database;
 use crate::migrate::migrate;
 use crate::session::{Begin, Session};
-use crate::sql::Sql;
 use append::Appender;
+use blobs::Blobs;
 use claims::Claims;
 use deliveries::Deliveries;
 use export::Export;
 use groups::Groups;
 use import::Import;
+use nodes::Nodes;
 use read::Reader;
-
-const PUT_BLOB: &str = "INSERT INTO @.blobs(sha256, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 /// See the crate's documentation.
 pub struct PostgresEventStore {
@@ -49,8 +51,8 @@ pub struct PostgresEventStore {
     groups: Groups,
     deliveries: Deliveries,
     import: Import,
-    put_blob: Sql,
-    get_blob: Sql,
+    blobs: Blobs,
+    nodes: Nodes,
     /// The last append failed.
     failed: AtomicBool,
     closed: AtomicBool,
@@ -84,8 +86,8 @@ impl PostgresEventStore {
             groups: Groups::new(&database),
             deliveries: Deliveries::new(&database, owner),
             import: Import::new(&database, &claims),
-            put_blob: database.sql(PUT_BLOB, &[Type::TEXT, Type::BYTEA]),
-            get_blob: database.sql("SELECT bytes FROM @.blobs WHERE sha256 = $1", &[Type::TEXT]),
+            blobs: Blobs::new(&database),
+            nodes: Nodes::new(&database),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             claims,
@@ -210,6 +212,14 @@ impl EventStore for PostgresEventStore {
         self.groups.names().await
     }
 
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.nodes.all().await
+    }
+
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
         self.check_open("claim")?;
         self.deliveries.claim(group, limit, lease).await
@@ -250,15 +260,11 @@ impl EventStore for PostgresEventStore {
     }
 
     async fn put_blob(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
-        let mut session = self.database.session("put_blob").await?;
-        session.begin(Begin::DURABLE).await?;
-        session.execute(&self.put_blob, &[&sha256, &bytes]).await?;
-        session.commit().await
+        self.blobs.put(sha256, bytes).await
     }
 
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
-        let rows = self.database.session("get_blob").await?.query(&self.get_blob, &[&sha256]).await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        self.blobs.get(sha256).await
     }
 
     async fn export(&self) -> Result<Box<dyn LogExport>> {

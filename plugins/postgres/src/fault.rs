@@ -73,6 +73,11 @@ pub(crate) fn is_lost(error: &Error) -> bool {
     error.is_closed() || is_io || is_before || error.code().is_some_and(is_end)
 }
 
+/// Whether a statement that was prepared is of no more use on its connection: tables changed, or it is not there any more.
+pub(crate) fn is_stale(error: &Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code(), "0A000" | "26000" | "42P05"))
+}
+
 /// Codes with which the server ends a connection.
 fn is_end(code: &SqlState) -> bool {
     code.code().starts_with("57P") || code.code().starts_with("08") || code.code() == "25P03"

@@ -9,6 +9,8 @@ mod error;
 mod event;
 mod fault;
 mod heads;
+mod link;
+mod listener;
 mod migrate;
 mod model;
 mod session;

@@ -20,16 +20,21 @@ pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> 
     let mut session = database.session("open").await?;
     session.begin(Begin::DURABLE).await?;
     lock(database, &mut session).await?;
-    let exists = database.sql("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", &[Type::TEXT]);
-    let exists: bool = session.one(&exists, &[&database.schema()]).await?.get(0);
-    if !exists {
+    // What is there may belong to somebody who lets this role write rows only.
+    let exists = database.sql(
+        "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
+         EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                 WHERE nspname = $1 AND relname = 'versions')",
+        &[Type::TEXT],
+    );
+    let exists = session.one(&exists, &[&database.schema()]).await?;
+    if !exists.get::<_, bool>(0) {
         session.batch(&format!("CREATE SCHEMA {}", database.schema_quoted())).await?;
     }
-    session
-        .batch(&database.qualified(
-            "CREATE TABLE IF NOT EXISTS @.versions(store text COLLATE \"C\" PRIMARY KEY, version int4 NOT NULL)",
-        ))
-        .await?;
+    if !exists.get::<_, bool>(1) {
+        let versions = "CREATE TABLE @.versions(store text COLLATE \"C\" PRIMARY KEY, version int4 NOT NULL)";
+        session.batch(&database.qualified(versions)).await?;
+    }
     let found = database.sql("SELECT version FROM @.versions WHERE store = $1", &[Type::TEXT]);
     let found = session.query(&found, &[&tables.store]).await?.first().map_or(0, |row| row.get::<_, i32>(0));
     let known = tables.steps.len();

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
-use crate::connection::Link;
-use crate::fault::fault;
+use crate::fault::{fault, is_stale};
+use crate::link::Link;
 use crate::sql::Sql;
 
 /// How long asking the server to give up may take.
@@ -111,9 +111,8 @@ impl Session {
     }
 
     /// What is under way when the session ends goes on to its end.
-    pub(crate) fn uncancelled(mut self) -> Session {
+    pub(crate) fn uncancelled(&mut self) {
         self.cancels = false;
-        self
     }
 
     /// From now on it may take so long.
@@ -290,8 +289,9 @@ impl Session {
                 Ok(value)
             }
             Ok(Err(error)) => {
-                // A transaction that failed, and a connection that fails in other ways than by what the server says.
-                if before == State::Idle && error.as_db_error().is_some() && !error.is_closed() {
+                // Not in a transaction, and not if the connection fails in other ways than by what the server says.
+                let is_usable = error.as_db_error().is_some() && !error.is_closed() && !is_stale(&error);
+                if before == State::Idle && is_usable {
                     self.state = before;
                 }
                 Err(fault(self.operation)(error))

@@ -34,11 +34,12 @@ pub(crate) fn unescape(text: String) -> String {
 
 /// The column `instance` of a stream.
 pub(crate) fn instance<'a>(stream: StreamRef<'a>) -> Cow<'a, str> {
-    match stream.instance {
-        None => Cow::Borrowed(""),
-        Some("") => Cow::Borrowed(EMPTY),
-        Some(id) => escape(id),
-    }
+    stream.instance.map_or(Cow::Borrowed(""), instance_id)
+}
+
+/// The same of an instance by its id.
+pub(crate) fn instance_id(id: &str) -> Cow<'_, str> {
+    if id.is_empty() { Cow::Borrowed(EMPTY) } else { escape(id) }
 }
 
 /// What a column `instance` says.

@@ -78,7 +78,7 @@ pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
 }
 
 /// Removes a database with the files that SQLite keeps beside it.
-fn remove(path: &Path) -> std::io::Result<()> {
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
     // The database last: without it the others mean nothing, but not the other way round.
     for path in [beside(path, "-wal"), beside(path, "-shm"), path.to_owned()] {
         match std::fs::remove_file(path) {

@@ -5,6 +5,8 @@ mod groups;
 mod kind;
 mod names;
 mod read;
+pub(crate) mod replica;
+mod replicate;
 mod reserve;
 mod tails;
 mod transfer;
@@ -19,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream, new_log_identity,
+    EventStore, Group, Holder, LogExport, LogRecord, Node, Nodes, Position, Result, Stream, new_log_identity,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -41,32 +43,34 @@ const FORMAT: Format = Format {
     name: "event log",
     id: 0x534e_4845, // "SNHE"
     version: 1,
-    schema: "
-        CREATE TABLE models(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-        CREATE TABLE events(
-            position INTEGER PRIMARY KEY,
-            model INTEGER NOT NULL,
-            instance,
-            kind INTEGER NOT NULL,
-            model_version INTEGER NOT NULL,
-            revision INTEGER NOT NULL,
-            time INTEGER NOT NULL,
-            id NOT NULL,
-            request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT);
-        CREATE INDEX events_stream ON events(model, instance);
-        CREATE INDEX events_model ON events(model);
-        CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;
-        CREATE TABLE claims(
-            key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL,
-            expires INTEGER, value TEXT) WITHOUT ROWID;
-        CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
-        CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);",
+    schema: EVENTS,
     synchronous: "FULL",
     cache_kib: 16 * 1024,
     log_pages: 16384,
     settles: false,
     derived: false,
 };
+
+const EVENTS: &str = "
+    CREATE TABLE models(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE events(
+        position INTEGER PRIMARY KEY,
+        model INTEGER NOT NULL,
+        instance,
+        kind INTEGER NOT NULL,
+        model_version INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        id NOT NULL,
+        request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT);
+    CREATE INDEX events_stream ON events(model, instance);
+    CREATE INDEX events_model ON events(model);
+    CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;
+    CREATE TABLE claims(
+        key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL,
+        expires INTEGER, value TEXT) WITHOUT ROWID;
+    CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
+    CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);";
 
 const LOG: &str = "CREATE TABLE IF NOT EXISTS log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
 
@@ -75,6 +79,7 @@ pub struct SqliteEventStore {
     identity: String,
     shared: Arc<Shared>,
     groups: Arc<Groups>,
+    nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
 }
 
@@ -162,7 +167,7 @@ impl SqliteEventStore {
         if is_part {
             groups.set_aside();
         }
-        Ok(SqliteEventStore { identity, shared, groups, lock: Mutex::new(Some(lock)) })
+        Ok(SqliteEventStore { identity, shared, groups, nodes: Nodes::default(), lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -234,25 +239,7 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
-        let Some(wait) = wait else { return self.page(query.clone()).await };
-        let deadline = tokio::time::Instant::now() + wait;
-        let mut heads = self.shared.head.subscribe();
-        let mut query = query.clone();
-        loop {
-            let page = self.page(query.clone()).await?;
-            if !page.events.is_empty() {
-                return Ok(page);
-            }
-            // Nothing up to there matched, so it is not looked at again.
-            query.after = query.after.max(page.reached);
-            if page.next().is_some() {
-                continue;
-            }
-            let news = heads.wait_for(|head| *head > query.after);
-            if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
-                return Ok(page);
-            }
-        }
+        self.shared.read(query, wait).await
     }
 
     async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
@@ -260,11 +247,7 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn last_but(&self, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
-        if skip <= SKIP_INLINE_MAX {
-            return read::last_but(&self.shared, stream, at_most, skip);
-        }
-        let (shared, stream) = (Arc::clone(&self.shared), stream.clone());
-        off_thread("last_but", move || read::last_but(&shared, &stream, at_most, skip)).await
+        self.shared.last_but(stream, at_most, skip).await
     }
 
     async fn head(&self) -> Result<Position> {
@@ -295,16 +278,11 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn next_claim(&self, from: &str) -> Result<Option<String>> {
-        self.shared.readers.with(|connection| {
-            connection
-                .prepare_cached("SELECT key FROM claims WHERE key >= ?1 ORDER BY key LIMIT 1")
-                .and_then(|mut statement| statement.query_row([from], |row| row.get(0)).optional())
-                .map_err(fault("next_claim"))
-        })
+        self.shared.next_claim(from)
     }
 
     async fn holder(&self, key: &str) -> Result<Option<Holder>> {
-        self.shared.readers.with(|connection| append::holder_of(connection, key).map_err(fault("holder")))
+        self.shared.holder(key)
     }
 
     async fn create_group(&self, group: &Group, start: Position) -> Result<()> {
@@ -317,6 +295,15 @@ impl EventStore for SqliteEventStore {
 
     async fn groups(&self) -> Result<Vec<String>> {
         Ok(self.groups.names())
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.nodes.announce(node, keep);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.nodes.all())
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
@@ -374,21 +361,12 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
-        let (shared, sha256) = (Arc::clone(&self.shared), sha256.to_owned());
-        off_thread("get_blob", move || {
-            shared.readers.with(|connection| {
-                connection
-                    .query_row("SELECT bytes FROM blobs WHERE sha256 = ?1", [&sha256], |row| row.get(0))
-                    .optional()
-                    .map_err(fault("get_blob"))
-            })
-        })
-        .await
+        self.shared.get_blob(sha256).await
     }
 
     async fn export(&self) -> Result<Box<dyn LogExport>> {
         let (shared, groups) = (Arc::clone(&self.shared), Arc::clone(&self.groups));
-        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, &groups)?) as _)).await
+        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, Some(&groups))?) as _)).await
     }
 
     async fn import(&self, records: &[LogRecord]) -> Result<()> {
@@ -422,16 +400,77 @@ const PAGE_INLINE_MAX: u32 = 128;
 /// Events of a stream that are passed over on the caller's thread.
 const SKIP_INLINE_MAX: u64 = 2000;
 
-impl SqliteEventStore {
-    async fn page(&self, query: EventQuery) -> Result<EventPage> {
-        let head = self.shared.head();
+impl Shared {
+    /// See [`EventStore::read`].
+    async fn read(self: &Arc<Self>, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
+        let Some(wait) = wait else { return self.page(query.clone()).await };
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut heads = self.head.subscribe();
+        let mut query = query.clone();
+        loop {
+            let page = self.page(query.clone()).await?;
+            if !page.events.is_empty() {
+                return Ok(page);
+            }
+            // Nothing up to there matched, so it is not looked at again.
+            query.after = query.after.max(page.reached);
+            if page.next().is_some() {
+                continue;
+            }
+            let news = heads.wait_for(|head| *head > query.after);
+            if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// See [`EventStore::last_but`].
+    async fn last_but(self: &Arc<Self>, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+        if skip <= SKIP_INLINE_MAX {
+            return read::last_but(self, stream, at_most, skip);
+        }
+        let (shared, stream) = (Arc::clone(self), stream.clone());
+        off_thread("last_but", move || read::last_but(&shared, &stream, at_most, skip)).await
+    }
+
+    /// See [`EventStore::next_claim`].
+    fn next_claim(&self, from: &str) -> Result<Option<String>> {
+        self.readers.with(|connection| {
+            connection
+                .prepare_cached("SELECT key FROM claims WHERE key >= ?1 ORDER BY key LIMIT 1")
+                .and_then(|mut statement| statement.query_row([from], |row| row.get(0)).optional())
+                .map_err(fault("next_claim"))
+        })
+    }
+
+    /// See [`EventStore::holder`].
+    fn holder(&self, key: &str) -> Result<Option<Holder>> {
+        self.readers.with(|connection| append::holder_of(connection, key).map_err(fault("holder")))
+    }
+
+    /// See [`EventStore::get_blob`].
+    async fn get_blob(self: &Arc<Self>, sha256: &str) -> Result<Option<Vec<u8>>> {
+        let (shared, sha256) = (Arc::clone(self), sha256.to_owned());
+        off_thread("get_blob", move || {
+            shared.readers.with(|connection| {
+                connection
+                    .query_row("SELECT bytes FROM blobs WHERE sha256 = ?1", [&sha256], |row| row.get(0))
+                    .optional()
+                    .map_err(fault("get_blob"))
+            })
+        })
+        .await
+    }
+
+    async fn page(self: &Arc<Self>, query: EventQuery) -> Result<EventPage> {
+        let head = self.head();
         let short = query.limit <= PAGE_INLINE_MAX && query.filter.kinds.is_empty();
         if short || head.saturating_sub(query.after) <= u64::from(PAGE_INLINE_MAX) {
-            return read::page(&self.shared, &query);
+            return read::page(self, &query);
         }
         // Never closed.
-        let place = Arc::clone(&self.shared.scans).acquire_owned().await;
-        let shared = Arc::clone(&self.shared);
+        let place = Arc::clone(&self.scans).acquire_owned().await;
+        let shared = Arc::clone(self);
         off_thread("read", move || {
             let _place = place;
             read::page(&shared, &query)

@@ -28,6 +28,11 @@ pub use error::SqliteErrorStore;
 pub use event::SqliteEventStore;
 pub use model::SqliteModelStore;
 
+/// For drivers whose log is elsewhere: a node's own copy of it.
+pub mod replica {
+    pub use crate::event::replica::{Change, Entry, Outcome, Replica};
+}
+
 /// The driver `sqlite`.
 pub const DRIVER: Driver = Driver {
     name: "sqlite",

@@ -9,6 +9,7 @@ use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::event::{Event, EventKind, Position, Stream};
 use crate::export::{LogExport, LogRecord};
+use crate::nodes::Node;
 use crate::time::Millis;
 
 /// What must be true of a stream for an append to it to succeed.
@@ -335,6 +336,13 @@ pub trait EventStore: Send + Sync {
 
     /// The bytes; `None` if they are not there.
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Takes note of what a node says of itself, for the time `keep`; with a time of zero the node is forgotten. Need not
+    /// survive a restart of the store: nodes say it again every few seconds.
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()>;
+
+    /// The nodes that announced themselves and whose time has not passed, by id.
+    async fn nodes(&self) -> Result<Vec<Node>>;
 
     /// A copy of everything as it is at one moment, events, claims, blobs and the progress of groups, while others go
     /// on reading and writing. It is what a crash at that moment would leave: whatever was acknowledged in a group is

@@ -25,6 +25,7 @@ pub mod judge;
 mod like;
 pub mod limits;
 mod model_store;
+mod nodes;
 mod number;
 mod rows;
 mod secure_store;
@@ -53,6 +54,7 @@ pub use model_store::{
     Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator, Path,
     SortKey, moves_checkpoint,
 };
+pub use nodes::{NODE_TEXT_BYTES_MAX, NODES_MAX, Node, Nodes};
 pub use rows::{Row, Rows, count_rows, query_rows};
 pub use secure_store::{Sealed, SecureStore};
 pub use shared_map::SharedMap;

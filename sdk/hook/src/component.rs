@@ -64,10 +64,8 @@ pub mod post {
 
 use self::snaphook::hook::types;
 use self::snaphook::hook::{http, log as log_import, process, read, secret, write};
-use crate::access::{AccessError, RawInstance};
 use crate::change::{Event, Phase, Raw};
-use crate::http::{Redirect, Request, Response};
-use crate::process::{Command, Output};
+use crate::exchange::{AccessError, Command, Output, RawInstance, Redirect, Request, Response};
 
 impl From<types::AccessError> for AccessError {
     fn from(error: types::AccessError) -> Self {

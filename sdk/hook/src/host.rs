@@ -3,10 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::AccessError;
-use crate::access::RawInstance;
-use crate::http::{Request, Response};
-use crate::process::{Command, Output};
+use crate::exchange::{AccessError, Command, Output, RawInstance, Request, Response};
 
 /// What a host does.
 pub(crate) trait Host {

@@ -47,6 +47,7 @@ compile_error!(
 mod access;
 mod change;
 mod data;
+mod exchange;
 mod run;
 mod verdict;
 
@@ -62,8 +63,9 @@ mod native;
 
 pub use serde_json::value::RawValue;
 
-pub use crate::access::{AccessError, Instance, http, log, process, read, secret, write};
+pub use crate::access::{http, log, process, read, secret, write};
 pub use crate::change::{Amend, Change, Event, Phase};
+pub use crate::exchange::{AccessError, Instance};
 pub use crate::verdict::{Error, Reject, Result, Verdict};
 
 /// A hook. One of the two functions is enough; then [`export!`] names it, so that a server refuses to bind the hook to the

@@ -24,12 +24,10 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use crate::access::RawInstance;
 use crate::change::{Event, Raw};
+use crate::exchange::{AccessError, Command, Output, RawInstance, Request, Response};
 use crate::host::{self, Host};
-use crate::http::{Request, Response};
-use crate::process::{Command, Output};
-use crate::{AccessError, Hook, Phase, Result, Verdict};
+use crate::{Hook, Phase, Result, Verdict};
 
 /// Answers a request or runs a command, in a test.
 type Answer<Q, A> = Rc<dyn Fn(&Q) -> std::result::Result<A, AccessError>>;

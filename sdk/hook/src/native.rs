@@ -15,12 +15,10 @@ use snaphook_hook_abi::{
     STATUS_ERROR, STATUS_NONE, STATUS_OK, Text,
 };
 
-use crate::access::RawInstance;
 use crate::change::{Event, Phase, Raw};
+use crate::exchange::{AccessError, Command, Instance, Output, RawInstance, Redirect, Request, Response};
 use crate::host::{self, Host};
-use crate::http::{Redirect, Request, Response};
-use crate::process::{Command, Output};
-use crate::{AccessError, Error, Hook, Instance, Reject, Verdict};
+use crate::{Error, Hook, Reject, Verdict};
 
 /// The descriptor of a library that is one hook, with those of its functions that are there: the server binds it to their
 /// phases alone.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::AccessError;
+use crate::exchange::AccessError;
 
 /// What `check` and `react` give.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

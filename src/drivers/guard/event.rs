@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use snaphook_driver::wire::Method;
 use snaphook_driver::{
     Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, Position, Result, Stream,
+    EventStore, Group, Holder, LogExport, LogRecord, NODE_TEXT_BYTES_MAX, NODES_MAX, Node, Position, Result, Stream,
 };
 
 use super::Guarded;
@@ -104,6 +104,20 @@ impl EventStore for Guarded<dyn EventStore> {
 
     async fn groups(&self) -> Result<Vec<String>> {
         self.guard.read(Method::EventGroups, || self.inner.groups()).await
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        self.guard.call(Method::EventAnnounce, Duration::ZERO, self.inner.announce(node, keep)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        let nodes = self.guard.read(Method::EventNodes, || self.inner.nodes()).await?;
+        let texts = nodes.iter().flat_map(|node| [&node.id, &node.address, &node.version]);
+        if nodes.len() > NODES_MAX || texts.into_iter().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
+            let what = "it tells of more nodes, or longer names, than it was told".to_owned();
+            return Err(self.guard.wrong(Method::EventNodes, what));
+        }
+        Ok(nodes)
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {

@@ -16,6 +16,10 @@ impl Operations {
         let mut out = String::new();
         self.core.metrics.write(&mut out);
         metrics::gauge(&mut out, "snaphook_log_head", "Position of the last event", self.core.tail.head());
+        if let Some(lag) = self.lag().await {
+            let help = "From what this node has applied to the head of the log, in positions";
+            metrics::gauge(&mut out, "snaphook_node_lag", help, lag);
+        }
         metrics::gauge(
             &mut out,
             "snaphook_commit_queue_length",

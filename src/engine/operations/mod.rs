@@ -1,9 +1,10 @@
-//! Operations: what an admin asks for. Whether everything works, numbers, rebuild, backup, jobs, secrets, events that cannot be
-//! applied.
+//! Operations: what an admin asks for. Whether everything works, numbers, rebuild, backup, jobs, secrets, nodes, events that cannot
+//! be applied.
 
 mod backup;
 mod jobs;
 mod metrics;
+pub(super) mod nodes;
 pub(super) mod readiness;
 pub(super) mod rebuild;
 mod secrets;

@@ -7,19 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{COUNTERS, MODEL, counter};
+use super::writer::{code, counter};
+use super::{COUNTERS, MODEL};
 use crate::support::{Client, list};
 
 /// One write that a writer tried.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt {
-    pub(super) mark: String,
-    pub(super) what: What,
-    pub(super) outcome: Outcome,
+pub(crate) struct Attempt {
+    pub(crate) mark: String,
+    pub(crate) what: What,
+    pub(crate) outcome: Outcome,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(crate) enum What {
     /// Without an id the server chooses one; the mark is the idempotency key then.
     Create {
         id: Option<String>,
@@ -39,7 +40,7 @@ pub(super) enum What {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The answer said that it is stored, and where, as far as such an answer tells.
     Acknowledged { id: String, position: Option<u64> },
     /// The answer said that it is not.
@@ -60,28 +61,28 @@ struct Folded {
 
 /// All that is known of the model `account`.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// Position of the last event that was looked at.
     position: u64,
     instances: BTreeMap<String, Folded>,
     /// Every instance event: position, instance, type.
-    pub(super) history: Vec<(u64, String, String)>,
-    pub(super) acknowledged: usize,
+    pub(crate) history: Vec<(u64, String, String)>,
+    pub(crate) acknowledged: usize,
     /// Writes without an answer that were stored all the same.
-    pub(super) surfaced: usize,
-    pub(super) unanswered: usize,
+    pub(crate) surfaced: usize,
+    pub(crate) unanswered: usize,
 }
 
 impl Ledger {
     /// Instances that are there, of one writer.
-    pub(super) fn instances_of(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn instances_of(&self, prefix: &str) -> Vec<String> {
         self.instances.keys().filter(|id| id.starts_with(prefix)).cloned().collect()
     }
 
     /// Holds what the server has now against the attempts since the last time. Gives attempts of its own that the
     /// next settlement is to look at.
     #[track_caller]
-    pub(super) fn settle(&mut self, api: &Client, attempts: Vec<Attempt>) -> Vec<Attempt> {
+    pub(crate) fn settle(&mut self, api: &Client, attempts: Vec<Attempt>) -> Vec<Attempt> {
         let mut open: BTreeMap<String, Attempt> = BTreeMap::new();
         for attempt in attempts {
             self.acknowledged += usize::from(matches!(attempt.outcome, Outcome::Acknowledged { .. }));
@@ -183,8 +184,8 @@ impl Ledger {
     /// A request with a key that was used before: the first answer again if there was one. Otherwise it is a new
     /// attempt.
     fn repeat(&self, api: &Client, key: String, data: Value, event: Option<&Value>) -> Option<Attempt> {
-        let response = super::create_keyed(api, &key, &data).expect("an answer");
-        let outcome = super::outcome_of(&response);
+        let response = super::writer::create_keyed(api, &key, &data).expect("an answer");
+        let outcome = super::writer::outcome_of(&response);
         let Some(event) = event else {
             let what = What::Create { id: None, data };
             return Some(Attempt { mark: key, what, outcome });
@@ -197,11 +198,11 @@ impl Ledger {
 
     /// Codes of instances that are there hold; those that nobody has are free.
     #[track_caller]
-    pub(super) fn check_claims(&self, api: &Client, codes: usize) {
+    pub(crate) fn check_claims(&self, api: &Client, codes: usize) {
         let held: BTreeSet<&str> =
             self.instances.values().filter_map(|instance| instance.data["code"].as_str()).collect();
         assert!(!held.is_empty() && held.len() < codes, "the test did not mix: {} of {codes} are held", held.len());
-        for code in (0..codes).map(super::code) {
+        for code in (0..codes).map(code) {
             let body = json!({"data": {"mark": "claims", "code": code}});
             let response = api.post(&format!("/models/{MODEL}/instances?dry-run=true"), &body);
             match held.contains(code.as_str()) {
@@ -214,7 +215,7 @@ impl Ledger {
 
 /// Every instance event of a model after a position.
 #[track_caller]
-pub(super) fn events_after(api: &Client, mut after: u64, model: &str) -> Vec<Value> {
+pub(crate) fn events_after(api: &Client, mut after: u64, model: &str) -> Vec<Value> {
     let mut events = Vec::new();
     loop {
         let page = api

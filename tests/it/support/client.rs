@@ -84,12 +84,17 @@ impl Client {
     /// Opens an event stream on a connection of its own.
     #[track_caller]
     pub(crate) fn stream(&self, path: &str, headers: &[(&str, &str)]) -> EventStream {
+        self.try_stream(path, headers).expect("the server listens and answers")
+    }
+
+    /// For servers that may be gone.
+    pub(crate) fn try_stream(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<EventStream> {
         let mut request = self.request("GET", path).header("Accept", "text/event-stream");
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let mut stream = self.connect().expect("the server listens");
-        stream.get_mut().write_all(request.wire().as_slice()).expect("the server reads");
+        let mut stream = self.connect()?;
+        stream.get_mut().write_all(request.wire().as_slice())?;
         EventStream::new(stream)
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use client::{Client, Response};
+pub(crate) use client::{Client, Request, Response};
 pub(crate) use driver_host::DriverHost;
 pub(crate) use server::{Server, ServerOptions};
 

@@ -23,6 +23,8 @@ pub(crate) struct ServerOptions {
     pub(crate) hooks: String,
     /// Whole tables, such as `[[grants]]`.
     pub(crate) tables: String,
+    /// Where it listens, on the loopback interface; 0: at a free port.
+    pub(crate) port: u16,
     /// The path that the API is mounted at.
     pub(crate) mount_path: &'static str,
     /// Where compiled code is kept; `None`: where all tests keep it.
@@ -39,6 +41,7 @@ impl Default for ServerOptions {
             server: String::new(),
             hooks: String::new(),
             tables: String::new(),
+            port: 0,
             mount_path: "/",
             cache: None,
             panics_allowed: false,
@@ -189,11 +192,11 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
-        let ServerOptions { server, hooks, tables, mount_path, cache, by, .. } = &options;
+        let ServerOptions { server, hooks, tables, port, mount_path, cache, by, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
-            "[server]\nmount-address = '127.0.0.1:0'\nmount-path = '{mount_path}'\n{server}\n\
+            "[server]\nmount-address = '127.0.0.1:{port}'\nmount-path = '{mount_path}'\n{server}\n\
              [auth]\nmode = 'open'\n\
              [hooks]\ncache = '{}'\n{hooks}\n\
              {tables}\n{}",

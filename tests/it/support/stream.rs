@@ -40,10 +40,10 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    #[track_caller]
-    pub(super) fn new(mut connection: BufReader<TcpStream>) -> EventStream {
-        let (status, headers) = read_head(&mut connection).expect("a head");
-        EventStream { connection, status, headers, text: String::new(), frames: VecDeque::new(), comments: 0 }
+    pub(super) fn new(mut connection: BufReader<TcpStream>) -> io::Result<EventStream> {
+        let (status, headers) = read_head(&mut connection)?;
+        let (text, frames) = (String::new(), VecDeque::new());
+        Ok(EventStream { connection, status, headers, text, frames, comments: 0 })
     }
 
     pub(crate) fn status(&self) -> u16 {

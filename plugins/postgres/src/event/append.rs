@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::look::{Look, Looked};
 use self::outcome::Outcome;
-pub(super) use self::write::streams;
 use self::write::{Write, Written};
 use super::claims::Claims;
 use crate::connection::Database;
@@ -36,6 +35,11 @@ pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// How long a node that stands still between the two round trips holds up the others.
 const BEGIN: Begin = Begin { idle: Duration::from_secs(5), ..Begin::DURABLE };
+
+/// The same for a connection that appends as long as it lasts, so that its transactions need not say it. A statement ends
+/// with the connection; a commit that is ended while it waits for a standby would count as done.
+const SETUP: &str =
+    "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'; SET statement_timeout = 0";
 
 /// The one who appends.
 pub(super) struct Appender {
@@ -114,12 +118,19 @@ impl Appender {
     }
 
     async fn session(&self, kept: Option<ClientWrapper>) -> Result<Session> {
-        let session = match kept {
+        let mut session = match kept {
             Some(client) => self.database.session_of(client, "append", ATTEMPT_TIME),
-            None => self.database.own_session("append", ATTEMPT_TIME).await?,
+            None => {
+                let mut session = self.database.own_session("append", ATTEMPT_TIME).await?;
+                if !self.database.pgbouncer() {
+                    session.batch(SETUP).await?;
+                }
+                session
+            }
         };
-        // A commit that waits for a standby must not be ended, or it counts as done.
-        Ok(session.uncancelled())
+        // As the server's own limit of time would do.
+        session.uncancelled();
+        Ok(session)
     }
 
     async fn attempt(
@@ -153,7 +164,10 @@ impl Appender {
         atomic: bool,
     ) -> Result<(Judged<'a>, Position)> {
         self.write.prepare(session).await?;
-        let begin = BEGIN.text(session.deadline().saturating_duration_since(Instant::now()));
+        let begin = match self.database.pgbouncer() {
+            true => BEGIN.text(session.deadline().saturating_duration_since(Instant::now())),
+            false => "BEGIN".to_owned(),
+        };
         let Looked { end, identity, importing, mut known } = self.look.run(session, &begin, batch).await?;
         if identity != self.identity {
             let message = "the schema holds another log than when it was opened; start Snaphook again";

@@ -15,7 +15,7 @@ use crate::connection::{Database, WHOLE_TIME};
 use crate::fault::corrupt;
 use crate::session::{Begin, Parameter};
 use crate::sql::Sql;
-use crate::text::{escape, instance, unescape};
+use crate::text::{escape, instance, instance_id, unescape};
 
 pub(super) struct Groups {
     database: Arc<Database>,
@@ -102,7 +102,7 @@ impl Groups {
         let row = session.one(&self.create, &[&name, &filter, &kinds, &signed(start)]).await?;
         let number: i64 = row.get(0);
         let model = group.filter.model.as_deref().map(escape);
-        let id = group.filter.instance.as_deref().map(|id| instance(StreamRef { model: "", instance: Some(id) }));
+        let id = group.filter.instance.as_deref().map(instance_id);
         session.execute(&self.refilter, &[&number, &model, &id, &group.filter.definitions_only, &kinds]).await?;
         session.commit().await
     }

@@ -8,14 +8,15 @@ use snaphook_driver::judge::{HolderRef, Tail};
 use snaphook_driver::{DriverError, ErrorKind, Event, Group, LogRecord, PendingEvent, Position, Result, StreamRef};
 use tokio_postgres::types::Type;
 
-use super::append;
+use super::blobs;
 use super::claims::{Claims, Taken};
 use super::groups::kinds;
 use super::row::{self, Rows, signed};
+use super::tails::{self, Tails};
 use crate::connection::{Database, WHOLE_TIME};
 use crate::session::{Begin, Session};
 use crate::sql::Sql;
-use crate::text::{escape, instance};
+use crate::text::escape;
 
 pub(super) struct Import {
     database: Arc<Database>,
@@ -57,10 +58,10 @@ impl Import {
             mark: sql("UPDATE @.log SET importing = true", &[]),
             unmark: sql("UPDATE @.log SET importing = false WHERE importing", &[]),
             events: sql(&row::insert(), row::TYPES),
-            streams: append::streams(database),
+            streams: tails::write(database),
             end: sql("UPDATE @.log SET head = $1, time = $2", &[Type::INT8, Type::INT8]),
             claims: claims.take.clone(),
-            blob: sql(super::PUT_BLOB, &[Type::TEXT, Type::BYTEA]),
+            blob: blobs::put(database),
             remove_group: sql("DELETE FROM @.groups WHERE name = $1", &[Type::TEXT]),
             group: sql(
                 "INSERT INTO @.groups(name, filter, kinds, cursor) VALUES ($1, $2, $3, $4)",
@@ -131,11 +132,7 @@ impl Import {
             (last, time) = (position, event.time);
         }
         session.execute(&self.events, &rows.parameters()).await?;
-        let models: Vec<_> = tails.keys().map(|stream| escape(stream.model)).collect();
-        let instances: Vec<_> = tails.keys().map(|stream| instance(*stream)).collect();
-        let positions: Vec<_> = tails.values().map(|tail| signed(tail.position)).collect();
-        let ended: Vec<_> = tails.values().map(|tail| tail.ended).collect();
-        session.execute(&self.streams, &[&models, &instances, &positions, &ended]).await?;
+        session.execute(&self.streams, &Tails::new(&tails).parameters()).await?;
         session.execute(&self.end, &[&last, &time]).await?;
         Ok(last)
     }

@@ -4,7 +4,7 @@ use snaphook_driver::EventFilter;
 use tokio_postgres::types::Type;
 
 use crate::session::Parameter;
-use crate::text::escape;
+use crate::text::{escape, instance_id};
 
 /// See the head of the file.
 pub(super) struct Plan {
@@ -34,9 +34,7 @@ impl Plan {
             conditions: String::new(),
             rest: String::new(),
             model: filter.model.as_deref().map(|model| escape(model).into_owned()),
-            instance: filter.instance.as_deref().map(|id| {
-                crate::text::instance(snaphook_driver::StreamRef { model: "", instance: Some(id) }).into_owned()
-            }),
+            instance: filter.instance.as_deref().map(|id| instance_id(id).into_owned()),
             kinds: filter.kinds.iter().map(|kind| *kind as i16).collect(),
             is_sparse: !filter.kinds.is_empty(),
         };

@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use super::plan::Plan;
 use super::row::{COLUMNS, columns_of, decode, signed};
 use crate::connection::Database;
+use crate::listener::subscribe;
 use crate::session::{Parameter, Session};
 use crate::sql::Sql;
 use crate::text::{escape, instance};
@@ -73,9 +74,10 @@ impl Reader {
         let Some(wait) = wait else { return self.page(query).await };
         let deadline = Instant::now() + wait;
         // Before the first look, so that nothing is missed.
-        let mut heads = self.database.heads().subscribe(&self.database);
+        let mut heads = subscribe(&self.database);
         let mut query = query.clone();
         loop {
+            heads.borrow_and_update();
             let page = self.page(&query).await?;
             if !page.events.is_empty() {
                 return Ok(page);
@@ -85,8 +87,7 @@ impl Reader {
             if page.next().is_some() {
                 continue;
             }
-            let news = heads.wait_for(|head| *head > query.after);
-            if !matches!(timeout_at(deadline, news).await, Ok(Ok(_))) {
+            if !matches!(timeout_at(deadline, heads.changed()).await, Ok(Ok(()))) {
                 return Ok(page);
             }
         }

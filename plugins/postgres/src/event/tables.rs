@@ -57,6 +57,13 @@ pub(super) const TABLES: Tables = Tables {
     CREATE INDEX claims_expires ON @.claims(expires) WHERE expires IS NOT NULL;
     CREATE TABLE @.blobs(sha256 text COLLATE \"C\" PRIMARY KEY, bytes bytea NOT NULL);
     ALTER TABLE @.blobs ALTER COLUMN bytes SET STORAGE EXTERNAL;
+    CREATE UNLOGGED TABLE @.nodes(
+        id text COLLATE \"C\" PRIMARY KEY,
+        address text COLLATE \"C\" NOT NULL,
+        version text COLLATE \"C\" NOT NULL,
+        position int8 NOT NULL,
+        head int8 NOT NULL,
+        kept timestamptz NOT NULL);
     CREATE SEQUENCE @.tokens;
     CREATE TABLE @.groups(
         number int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

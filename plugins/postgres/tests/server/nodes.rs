@@ -148,6 +148,33 @@ fn a_waiting_reader_wakes_when_another_node_appends() {
     });
 }
 
+/// Anybody who may log in may tell anything.
+#[test]
+fn what_strangers_tell_disturbs_nobody() {
+    run(async {
+        let (url, schema) = (url(), schema());
+        let store = open("told", &url, &schema).await;
+        append_one(&*store, any("m", "i")).await;
+        let waiting = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move {
+                let query = EventQuery { after: 1, limit: 10, filter: EventFilter::default() };
+                store.read(&query, Some(DEADLINE)).await.unwrap().events[0].position
+            }
+        });
+        let client = client(&url).await;
+        for told in ["", "x", "9223372036854775807", "-1"] {
+            client.batch_execute(&format!("NOTIFY snaphook_{schema}, '{told}'")).await.unwrap();
+        }
+        let query = EventQuery { after: 1, limit: 10, filter: EventFilter::default() };
+        let page = store.read(&query, Some(Duration::from_millis(100))).await.unwrap();
+        assert_eq!((page.events.len(), page.head), (0, 1));
+        assert!(!waiting.is_finished());
+        append_one(&*store, any("m", "i")).await;
+        assert_eq!(waiting.await.unwrap(), 2);
+    });
+}
+
 /// Nobody gets an event before those of its stream that come earlier, and nobody gets what another one has.
 #[test]
 fn members_on_several_nodes_share_a_group() {
@@ -200,7 +227,7 @@ fn members_on_several_nodes_share_a_group() {
         for member in members {
             member.await.unwrap();
         }
-        let done = done.lock().unwrap();
+        let done = done.lock().unwrap().clone();
         assert_eq!((done.len(), done.values().map(Vec::len).sum::<usize>()), (STREAMS, EVENTS));
         assert!(done.values().all(|positions| positions.is_sorted_by(|one, next| one < next)), "{done:?}");
         assert_eq!(stores[1].lag("g").await.unwrap(), (0, EVENTS as Position));

@@ -14,6 +14,7 @@ use snaphook_driver::{
 };
 
 use super::names::Names;
+use super::replicate;
 use super::tails::Tails;
 use super::transfer;
 use crate::checkpoint::Checkpointer;
@@ -25,15 +26,15 @@ use crate::key::Key;
 pub(super) struct Writer {
     path: PathBuf,
     format: &'static Format,
-    connection: Connection,
-    checkpointer: Checkpointer,
-    log: Log,
-    state: State,
+    pub(super) connection: Connection,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) log: Log,
+    pub(super) state: State,
 }
 
 /// What the last write left behind.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+pub(super) enum State {
     Works,
     /// The write failed and nothing of it is there.
     Failed,
@@ -42,10 +43,10 @@ enum State {
 }
 
 /// What is known of the log, as committed; while an import writes, as it will be.
-struct Log {
-    end: LogEnd,
-    names: Arc<Names>,
-    tails: Tails,
+pub(super) struct Log {
+    pub(super) end: LogEnd,
+    pub(super) names: Arc<Names>,
+    pub(super) tails: Tails,
 }
 
 /// Prepared once for each batch.
@@ -65,7 +66,8 @@ impl Writer {
             .map_err(fault("open"))?
             .unwrap_or((0, Millis::MIN));
         let checkpointer = Checkpointer::start(path, &mut connection, format)?;
-        let end = LogEnd { position: head as Position, time, ..LogEnd::EMPTY };
+        let next_removal = replicate::next_removal(&connection).map_err(fault("open"))?;
+        let end = LogEnd { position: head as Position, time, next_removal };
         let log = Log { end, names, tails: Tails::default() };
         Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
     }
@@ -218,18 +220,23 @@ impl Writer {
         Ok(judged.answers)
     }
 
-    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+    pub(super) fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 }
 
 impl Log {
-    fn judge<'a>(&mut self, connection: &Connection, batch: &'a [Append], atomic: bool) -> Result<Judged<'a>> {
+    pub(super) fn judge<'a>(
+        &mut self,
+        connection: &Connection,
+        batch: &'a [Append],
+        atomic: bool,
+    ) -> Result<Judged<'a>> {
         let mut state = Lookup { connection, names: &self.names, tails: &mut self.tails };
         judge(self.end, batch, atomic, &mut state)
     }
 
-    fn import(&mut self, connection: &Connection, records: &[LogRecord]) -> Result<()> {
+    pub(super) fn import(&mut self, connection: &Connection, records: &[LogRecord]) -> Result<()> {
         let mut insert = connection.prepare_cached(INSERT).map_err(fault("import"))?;
         for record in records {
             let LogRecord::Event(event) = record else {
@@ -288,14 +295,14 @@ impl LogState for Lookup<'_> {
 }
 
 /// What is known of the log once a batch is committed.
-struct Written<'a> {
-    end: LogEnd,
+pub(super) struct Written<'a> {
+    pub(super) end: LogEnd,
     /// By model number and instance, in order.
-    tails: Vec<(i64, Option<Key<'a>>, Tail)>,
+    pub(super) tails: Vec<(i64, Option<Key<'a>>, Tail)>,
 }
 
 /// Writes what a batch changes; models that are new get their numbers.
-fn write<'a>(connection: &Connection, judged: &Judged<'a>, names: &mut Arc<Names>) -> Result<Written<'a>> {
+pub(super) fn write<'a>(connection: &Connection, judged: &Judged<'a>, names: &mut Arc<Names>) -> Result<Written<'a>> {
     let mut tails = Vec::with_capacity(judged.accepted.len());
     let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;
     for row in &judged.accepted {

@@ -33,7 +33,8 @@ pub(super) struct Export {
 struct Snapshot {
     shared: Arc<Shared>,
     log: Connection,
-    groups: Connection,
+    /// `None` where others keep the groups.
+    groups: Option<Connection>,
     next: Next,
 }
 
@@ -48,18 +49,25 @@ enum Next {
 }
 
 impl Export {
-    pub(super) fn begin(shared: &Arc<Shared>, groups: &Groups) -> Result<Export> {
+    pub(super) fn begin(shared: &Arc<Shared>, groups: Option<&Groups>) -> Result<Export> {
         let begin = |connection: &Connection, sql: &str| -> Result<i64> {
             connection.execute_batch("BEGIN").map_err(fault("export"))?;
             // A transaction begins with its first read.
             connection.query_row(sql, [], |row| row.get(0)).map_err(fault("export"))
         };
         let log = open_reader(shared.readers.path())?;
-        let progress = open_reader(groups.path())?;
-        let head = groups.halted("export", || {
-            begin(&progress, "SELECT count(*) FROM groups")?;
-            begin(&log, "SELECT coalesce(max(position), 0) FROM events")
-        })?;
+        let events = "SELECT coalesce(max(position), 0) FROM events";
+        let (head, progress) = match groups {
+            None => (begin(&log, events)?, None),
+            Some(groups) => {
+                let progress = open_reader(groups.path())?;
+                let head = groups.halted("export", || {
+                    begin(&progress, "SELECT count(*) FROM groups")?;
+                    begin(&log, events)
+                })?;
+                (head, Some(progress))
+            }
+        };
         let copy = Snapshot { shared: Arc::clone(shared), log, groups: progress, next: Next::Events(0) };
         Ok(Export { head: head as Position, copy: Some(copy) })
     }
@@ -148,7 +156,7 @@ impl Snapshot {
             .query_row([after], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((sha256, bytes)) = blob else {
-            self.next = Next::Groups(None);
+            self.next = if self.groups.is_some() { Next::Groups(None) } else { Next::End };
             return Ok(Vec::new());
         };
         self.next = Next::Blobs(Some(sha256.clone()));
@@ -156,8 +164,8 @@ impl Snapshot {
     }
 
     fn group(&mut self, after: Option<String>) -> Result<Vec<LogRecord>> {
-        let found: Option<(i64, String, String, i64)> = self
-            .groups
+        let Some(groups) = &self.groups else { return Ok(Vec::new()) };
+        let found: Option<(i64, String, String, i64)> = groups
             .prepare_cached(
                 "SELECT number, name, filter, cursor FROM groups WHERE ?1 IS NULL OR name > ?1 ORDER BY name LIMIT 1",
             )
@@ -177,8 +185,8 @@ impl Snapshot {
     }
 
     fn pending(&mut self, number: i64, name: String, after: i64) -> rusqlite::Result<Vec<LogRecord>> {
-        let events: Vec<PendingEvent> = self
-            .groups
+        let Some(groups) = &self.groups else { return Ok(Vec::new()) };
+        let events: Vec<PendingEvent> = groups
             .prepare_cached(
                 "SELECT position, attempt, due, note FROM pending WHERE number = ?1 AND position > ?2
                  ORDER BY position LIMIT ?3",

@@ -6,8 +6,8 @@ use snaphook_driver::wire::{Method, decode, proto};
 use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{ERROR, OK};
 
-use crate::calls::{Answer, Outcome, Stage};
-use crate::plugin::Loaded;
+use crate::loaded::Loaded;
+use crate::outcome::{Answer, Outcome, Stage};
 use crate::threads::ALL_MAX;
 
 /// The call that an outcome is of.

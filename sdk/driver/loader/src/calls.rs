@@ -11,15 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::plugin::Loaded;
-use crate::store::{Ending, Outstanding};
-use crate::watch;
-
-/// Calls of one plugin that were not answered, given up ones included, before further ones are refused.
-pub(crate) const UNANSWERED_MAX: usize = 65_536;
-
-/// The upper bits of a call's number say whose it is.
-pub(crate) const NUMBER_BITS: u32 = 48;
+use crate::loaded::Loaded;
+use crate::outcome::{Answer, Outcome, Stage};
+use crate::outstanding::{Ending, Outstanding};
 
 const SHARDS: usize = 16;
 
@@ -50,33 +44,6 @@ struct Call {
     late: Option<Ending>,
 }
 
-/// How far a call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// The library's function was not called yet.
-    Queued,
-    /// It was called.
-    Running,
-    /// It returned.
-    Returned,
-}
-
-/// How a call ended, for who waits.
-pub(crate) enum Outcome {
-    Answered(Answer),
-    /// The library's function panicked or threw something.
-    Thrown,
-    /// The time was over, at this stage.
-    Late(Stage),
-}
-
-/// What a library answered.
-pub(crate) struct Answer {
-    pub(crate) status: u32,
-    /// Or what is wrong with them.
-    pub(crate) bytes: Result<Vec<u8>, String>,
-}
-
 /// Puts a new call into the table; `None` if the plugin has too many.
 pub(crate) fn begin(
     plugin: &Arc<Loaded>,
@@ -101,7 +68,6 @@ pub(crate) fn begin(
     };
     shard(number).get_or_insert_default().insert(number, call);
     COUNT.fetch_add(1, Ordering::SeqCst);
-    watch::wake();
     Some((number, receiver))
 }
 

@@ -13,9 +13,9 @@ use snaphook_driver::wire::{PluginDescription, decode, proto};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
+use crate::description::describe;
 use crate::fault::{Fault, LoadError};
 use crate::library::Library;
-use crate::plugin::describe;
 
 /// The head of an answer: what it is, and its length as four bytes, little endian.
 const DESCRIPTION: u8 = b'+';

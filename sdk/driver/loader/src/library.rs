@@ -9,7 +9,6 @@ use std::path::Path;
 
 use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, Descriptor, Entry, SYMBOL, Text};
 
-use crate::calls;
 use crate::fault::Fault;
 
 /// Longest name or version.
@@ -17,9 +16,6 @@ const TEXT_BYTES_MAX: usize = 200;
 
 /// Longest description.
 const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
-
-/// Longest response: some times the largest page of a store.
-const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
 type OpenFn = extern "C-unwind" fn(Bytes, Completion);
 type CallFn = extern "C-unwind" fn(u64, u32, Bytes, Completion);
@@ -80,13 +76,13 @@ impl Library {
     }
 
     /// Starts to open a store, on this thread, for as long as the library takes to return.
-    pub(crate) fn open(&self, request: &[u8], call: u64) -> Result<(), Thrown> {
-        guarded(&mut || (self.open)(bytes(request), Completion { call, complete }))
+    pub(crate) fn open(&self, request: &[u8], completion: Completion) -> Result<(), Thrown> {
+        guarded(&mut || (self.open)(bytes(request), completion))
     }
 
     /// Starts a call of a method, as [`Library::open`].
-    pub(crate) fn call(&self, handle: u64, method: u32, request: &[u8], call: u64) -> Result<(), Thrown> {
-        guarded(&mut || (self.call)(handle, method, bytes(request), Completion { call, complete }))
+    pub(crate) fn call(&self, handle: u64, method: u32, request: &[u8], completion: Completion) -> Result<(), Thrown> {
+        guarded(&mut || (self.call)(handle, method, bytes(request), completion))
     }
 
     pub(crate) fn can_cancel(&self) -> bool {
@@ -100,16 +96,6 @@ impl Library {
             None => Ok(()),
         }
     }
-}
-
-/// What libraries call to complete a call. Its number may be anything.
-extern "C" fn complete(call: u64, status: u32, response: Bytes) {
-    let copy = || {
-        // SAFETY: as the header says, a response is there until this function returns. It is looked at only if the call
-        // is one that waits for a response.
-        unsafe { copy(response, RESPONSE_BYTES_MAX) }
-    };
-    calls::complete(call, status, copy);
 }
 
 fn bytes(bytes: &[u8]) -> Bytes {
@@ -179,7 +165,7 @@ unsafe fn read_text(field: &'static str, text: Text) -> Result<String, Fault> {
 /// # Safety
 ///
 /// If `ptr` is not null, `len` bytes are there, unless that is more than `max`.
-unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
+pub(crate) unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
     let Bytes { ptr, len } = bytes;
     match len {
         0 => Ok(Vec::new()),

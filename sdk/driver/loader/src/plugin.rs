@@ -1,69 +1,25 @@
-//! A library with drivers, loaded.
+//! A library with drivers, as the server has it.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::Arc;
 
-use snaphook_driver::wire::{Opened, PluginDescription, decode, proto};
+use snaphook_driver::wire::{Opened, PluginDescription};
 use snaphook_driver::{OpenContext, Result, Store};
 
-use crate::calls::{NUMBER_BITS, UNANSWERED_MAX};
 use crate::deadline::Deadlines;
-use crate::fault::{Fault, LoadError};
-use crate::library::Library;
+use crate::fault::LoadError;
+use crate::loaded::{Faults, Loaded};
 use crate::store;
-use crate::threads::Threads;
-
-/// Calls of one plugin that are to be cancelled; further ones are not.
-const CANCELS_MAX: usize = 1024;
 
 /// A library with drivers. It stays loaded until the process ends.
 #[derive(Clone)]
 pub struct Plugin(Arc<Loaded>);
 
-/// What a plugin did against the rules of the interface. Each costs at most the call that it concerns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Answers to calls that were answered before, or to no call.
-    pub answered_none: u64,
-    /// Calls that were given up because their time was over.
-    pub given_up: u64,
-    /// Answers to calls that had been given up.
-    pub answered_late: u64,
-    /// Functions that panicked or threw an exception.
-    pub thrown: u64,
-    /// Answers that could not be read.
-    pub garbage: u64,
-    /// Calls that were not answered yet, given up ones included.
-    pub unanswered: usize,
-    /// Functions whose time is over and that did not return yet; each has a thread.
-    pub stuck: usize,
-}
-
 impl Plugin {
     /// Loads a library into this process, which runs its initialisers: see [`crate::inspect_in_child`].
     pub fn load(file: &Path, deadlines: Deadlines) -> Result<Plugin, LoadError> {
-        let refuse = |fault| LoadError::new(file, fault);
-        let library = Library::load(file).map_err(refuse)?;
-        let description = describe(&library).map_err(refuse)?;
-        let mut plugins = PLUGINS.write().unwrap_or_else(PoisonError::into_inner);
-        let loaded = Arc::new(Loaded {
-            number: plugins.len() as u64,
-            file: file.to_owned(),
-            library,
-            description,
-            deadlines,
-            threads: Threads::default(),
-            cancels: OnceLock::new(),
-            counts: Counts::default(),
-            calls: AtomicU64::new(0),
-            unanswered: AtomicUsize::new(0),
-        });
-        plugins.push(Arc::clone(&loaded));
-        Ok(Plugin(loaded))
+        Loaded::load(file, deadlines).map(Plugin)
     }
 
     /// What the library says of itself and of its drivers.
@@ -72,7 +28,7 @@ impl Plugin {
     }
 
     pub fn file(&self) -> &Path {
-        &self.0.file
+        self.0.file()
     }
 
     /// Opens a store of a driver, which is an index of the description's drivers. The store is closed when it is dropped,
@@ -83,166 +39,12 @@ impl Plugin {
 
     /// What it did against the rules so far.
     pub fn faults(&self) -> Faults {
-        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { answered_none, given_up, answered_late, thrown, garbage } = &self.0.counts;
-        Faults {
-            answered_none: count(answered_none),
-            given_up: count(given_up),
-            answered_late: count(answered_late),
-            thrown: count(thrown),
-            garbage: count(garbage),
-            unanswered: self.0.unanswered.load(Ordering::Relaxed),
-            stuck: self.0.threads.lost_count(),
-        }
+        self.0.counted()
     }
 }
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("file", &self.0.file).field("description", &self.0.description).finish()
+        f.debug_struct("Plugin").field("file", &self.0.file()).field("description", &self.0.description).finish()
     }
-}
-
-/// All plugins of this process, by number. They are never removed: an answer may come at any time.
-static PLUGINS: RwLock<Vec<Arc<Loaded>>> = RwLock::new(Vec::new());
-
-/// A loaded library and the state of its calls.
-pub(crate) struct Loaded {
-    number: u64,
-    file: PathBuf,
-    pub(crate) library: Library,
-    pub(crate) description: PluginDescription,
-    pub(crate) deadlines: Deadlines,
-    threads: Threads,
-    cancels: OnceLock<SyncSender<u64>>,
-    counts: Counts,
-    calls: AtomicU64,
-    unanswered: AtomicUsize,
-}
-
-#[derive(Default)]
-pub(crate) struct Counts {
-    answered_none: AtomicU64,
-    given_up: AtomicU64,
-    answered_late: AtomicU64,
-    thrown: AtomicU64,
-    garbage: AtomicU64,
-}
-
-impl Counts {
-    pub(crate) fn gave_up(&self, plugin: &Loaded) {
-        plugin.count(&self.given_up, "does not answer in time");
-    }
-
-    pub(crate) fn answered_late(&self, plugin: &Loaded) {
-        plugin.count(&self.answered_late, "answered a call that had been given up");
-    }
-
-    pub(crate) fn thrown(&self, plugin: &Loaded) {
-        plugin.count(&self.thrown, "panicked or threw an exception");
-    }
-
-    pub(crate) fn garbage(&self, plugin: &Loaded) {
-        plugin.count(&self.garbage, "gave an answer that cannot be read");
-    }
-}
-
-impl Loaded {
-    pub(crate) fn name(&self) -> &str {
-        &self.description.name
-    }
-
-    pub(crate) fn threads(&self) -> &Threads {
-        &self.threads
-    }
-
-    pub(crate) fn faults(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// The number of a new call; `None` if too many were not answered.
-    pub(crate) fn next_call(&self) -> Option<u64> {
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= UNANSWERED_MAX {
-            self.call_ended();
-            return None;
-        }
-        let call = self.calls.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER_BITS) - 1);
-        Some(self.number << NUMBER_BITS | call)
-    }
-
-    pub(crate) fn call_ended(&self) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Tells the library that nobody waits for a call: on a thread for that alone, so that a library which does not return from
-    /// it loses no other. What the thread has no room for goes on, and nobody waits for it.
-    pub(crate) fn cancel(self: &Arc<Self>, call: u64) {
-        if self.library.can_cancel() {
-            let _ = self.cancels.get_or_init(|| self.start_canceller()).try_send(call);
-        }
-    }
-
-    fn start_canceller(self: &Arc<Self>) -> SyncSender<u64> {
-        let (sender, calls) = sync_channel(CANCELS_MAX);
-        // Plugins are never unloaded.
-        let plugin = Arc::clone(self);
-        let cancel = move || {
-            for call in calls {
-                if plugin.library.cancel(call).is_err() {
-                    plugin.counts.thrown(&plugin);
-                }
-            }
-        };
-        // Without a thread nothing is cancelled.
-        let _ = std::thread::Builder::new().name("plugin-cancel".into()).spawn(cancel);
-        sender
-    }
-
-    /// Some plugin answered a number that is no call's any more, or never was.
-    pub(crate) fn answered_none(number: u64) {
-        let plugins = PLUGINS.read().unwrap_or_else(PoisonError::into_inner);
-        let plugin = usize::try_from(number >> NUMBER_BITS).ok().and_then(|number| plugins.get(number)).cloned();
-        drop(plugins);
-        match plugin {
-            Some(plugin) => {
-                plugin.count(&plugin.counts.answered_none, "answered a call twice, or one that does not exist")
-            }
-            None => tracing::warn!("a plugin answered call {number:#x}, which does not exist"),
-        }
-    }
-
-    /// Counts a fault; the first one of its kind is logged.
-    fn count(&self, count: &AtomicU64, what: &str) {
-        if count.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!("plugin `{}` ({}) {what}; further cases are only counted", self.name(), self.file.display());
-        }
-    }
-}
-
-/// Reads and checks the description of a library.
-pub(crate) fn describe(library: &Library) -> Result<PluginDescription, Fault> {
-    let refuse = |fault: String| Fault::Description(fault);
-    let message: proto::Plugin = decode(&library.description).map_err(|fault| refuse(fault.to_string()))?;
-    let description = PluginDescription::try_from(message).map_err(|fault| refuse(fault.to_string()))?;
-    for (what, found, expected) in
-        [("name", &description.name, &library.name), ("version", &description.version, &library.version)]
-    {
-        if found != expected {
-            return Err(refuse(format!("its {what} is `{found}`, that of the descriptor `{expected}`")));
-        }
-    }
-    if description.drivers.is_empty() {
-        return Err(refuse("it has no drivers".to_owned()));
-    }
-    let mut names = HashSet::new();
-    for driver in &description.drivers {
-        let name = &driver.name;
-        if !names.insert(name) {
-            return Err(refuse(format!("two of its drivers are named `{name}`")));
-        }
-        if driver.stores.is_empty() {
-            return Err(refuse(format!("its driver `{name}` brings no stores")));
-        }
-    }
-    Ok(description)
 }

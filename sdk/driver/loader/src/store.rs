@@ -1,8 +1,7 @@
 //! A store that a library opened, and how a call gets to it.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,13 +9,15 @@ use prost::Message as _;
 use serde_json::Value;
 use snaphook_driver::wire::{Client, Method, Opened, Transport, decode, proto};
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result, Store};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::answer::{self, Operation};
-use crate::calls::{self, Outcome, Stage};
 use crate::inline::{Paces, Permit};
-use crate::plugin::Loaded;
+use crate::loaded::Loaded;
+use crate::outcome::{Outcome, Stage};
+use crate::outstanding::Outstanding;
 use crate::threads::NoThread;
+use crate::{calls, completion, watch};
 
 /// Opens a store of the driver with that index.
 pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, context: OpenContext) -> Result<Opened> {
@@ -78,41 +79,6 @@ struct LibraryStore {
     is_closed: AtomicBool,
 }
 
-/// Calls of one store that nobody waits for any more and that did not end yet.
-#[derive(Default)]
-pub(crate) struct Outstanding {
-    count: AtomicUsize,
-    ended: Notify,
-}
-
-impl Outstanding {
-    pub(crate) fn add(self: &Arc<Self>) -> Ending {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        Ending(Arc::clone(self))
-    }
-
-    async fn ended(&self) {
-        while self.count.load(Ordering::SeqCst) > 0 {
-            let mut ended = pin!(self.ended.notified());
-            // Before the second look, so that no end is missed.
-            ended.as_mut().enable();
-            if self.count.load(Ordering::SeqCst) > 0 {
-                ended.await;
-            }
-        }
-    }
-}
-
-/// Such a call ends when this is dropped.
-pub(crate) struct Ending(Arc<Outstanding>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::SeqCst);
-        self.0.ended.notify_waiters();
-    }
-}
-
 impl LibraryStore {
     fn target(&self, method: Method) -> Target {
         Target::Method { handle: self.handle, method, paces: Arc::clone(&self.paces) }
@@ -140,7 +106,7 @@ impl Transport for LibraryStore {
             self.is_closed.store(true, Ordering::Relaxed);
         } else if method.changes() && tokio::time::timeout(time, self.dropped.ended()).await.is_err() {
             return Err(unavailable("an earlier change that was given up does not end"));
-        } else if method == Method::EventHealth && self.overdue.count.load(Ordering::SeqCst) > 0 {
+        } else if method == Method::EventHealth && !self.overdue.is_empty() {
             return Err(unavailable("an append whose time is over has not ended"));
         }
         let overdue = (method == Method::EventAppend).then(|| Arc::clone(&self.overdue));
@@ -201,6 +167,7 @@ fn start(
         let message = format!("the plugin `{}` has too many calls that it did not answer", plugin.name());
         return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
     };
+    watch::wake();
     let started = Started { plugin: Arc::clone(plugin), number, receiver, dropped: None, is_over: false };
     let permit = if target.is_quick() { Permit::take() } else { None };
     let work = Work { plugin: Arc::clone(plugin), number, target, request };
@@ -266,11 +233,12 @@ impl Work {
         if !calls::enter(number) {
             return;
         }
+        let completion = completion::of(number);
         let result = match target {
-            Target::Open => plugin.library.open(&request, number),
+            Target::Open => plugin.library.open(&request, completion),
             Target::Method { handle, method, paces } => {
                 let started = Instant::now();
-                let result = plugin.library.call(handle, method.number(), &request, number);
+                let result = plugin.library.call(handle, method.number(), &request, completion);
                 match result {
                     Ok(()) => paces.took(method, started.elapsed()),
                     Err(_) => paces.never_again(method),

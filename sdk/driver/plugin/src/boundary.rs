@@ -1,17 +1,17 @@
-//! The boundary to the server: the descriptor, the functions in it, and the completion of calls.
+//! The boundary to the server: the descriptor, and the functions in it.
 #![expect(unsafe_code, reason = "reads the memory that the server passes through the C ABI")]
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use prost::Message as _;
-use snaphook_driver::wire::{DriverDescription, Method, PluginDescription, encode_error, proto};
-use snaphook_driver::{Driver, DriverError, ErrorKind, Result};
-use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, ERROR, OK, Text};
+use snaphook_driver::Driver;
+use snaphook_driver::wire::{DriverDescription, PluginDescription, proto};
+use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, Text};
 
 pub use snaphook_driver_abi::Descriptor;
 
+use crate::answer::Answer;
 use crate::stores::Stores;
 
 /// Exports the symbol that makes this library a plugin: the plugin's name, then its drivers. Once per library.
@@ -98,63 +98,6 @@ unsafe fn copy(bytes: Bytes) -> Vec<u8> {
         0 => Vec::new(),
         // SAFETY: as the header says, so many bytes are there.
         len => unsafe { std::slice::from_raw_parts(bytes.ptr, len) }.to_vec(),
-    }
-}
-
-/// What a call is owed. One that is dropped says that the call was cancelled.
-pub(crate) struct Answer {
-    /// `None` once it was given.
-    completion: Option<Completion>,
-    /// The kind of an error that says nothing of what was done.
-    lost: ErrorKind,
-}
-
-impl Answer {
-    fn new(completion: Completion) -> Answer {
-        Answer { completion: Some(completion), lost: ErrorKind::Unexpected }
-    }
-
-    /// To a call of that method: where it changes something and does not come to its end, the outcome is not known.
-    pub(crate) fn to(self, method: Method) -> Answer {
-        let mut answer = self;
-        answer.lost = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
-        answer
-    }
-
-    /// The number of the call.
-    pub(crate) fn call(&self) -> u64 {
-        self.completion.map_or(0, |completion| completion.call)
-    }
-
-    pub(crate) fn send(mut self, result: Result<Vec<u8>>) {
-        self.complete(result);
-    }
-
-    /// After a panic with this payload.
-    pub(crate) fn panicked(self, payload: &(dyn Any + Send)) {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
-        let error = DriverError::new(self.lost, "call", format!("the driver panicked: {text}"));
-        self.send(Err(error));
-    }
-
-    fn complete(&mut self, result: Result<Vec<u8>>) {
-        let Some(Completion { call, complete }) = self.completion.take() else { return };
-        let (status, bytes) = match result {
-            Ok(bytes) => (OK, bytes),
-            Err(error) => (ERROR, encode_error(&error)),
-        };
-        complete(call, status, Bytes { ptr: bytes.as_ptr(), len: bytes.len() });
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        let message = match std::thread::panicking() {
-            true => "the plugin panicked",
-            false => "the call was cancelled",
-        };
-        self.complete(Err(DriverError::new(self.lost, "call", message)));
     }
 }
 

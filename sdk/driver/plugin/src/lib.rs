@@ -10,6 +10,7 @@
 //! Stores are served with [`snaphook_driver::wire::Service`] (stores.rs). A call runs where the server makes it until the
 //! driver waits for the first time, and then goes on in a runtime of the library's own (serving.rs).
 
+mod answer;
 mod boundary;
 mod serving;
 mod stores;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use snaphook_driver::Result;
 
-use crate::boundary::Answer;
+use crate::answer::Answer;
 
 /// Work of a driver and the answer that it is for.
 pub(crate) struct Serving {

@@ -14,7 +14,7 @@ use snaphook_driver::{Driver, DriverError, ErrorKind, OpenContext, Result, Store
 use tokio::runtime::{self, Handle};
 use tokio::task::AbortHandle;
 
-use crate::boundary::Answer;
+use crate::answer::Answer;
 use crate::serving::Serving;
 
 /// Threads of the runtime.

@@ -87,6 +87,8 @@ methods! {
     EventExportClose = 124 Event "export-close" changes;
     EventImport = 125 Event "import" changes;
     EventFinishImport = 126 Event "finish-import" changes;
+    EventAnnounce = 127 Event "announce" changes;
+    EventNodes = 128 Event "nodes" reads;
 
     ModelHealth = 201 Model "health" reads;
     ModelClose = 202 Model "close" changes;

@@ -427,6 +427,33 @@ pub struct EventHeadResponse {
     #[prost(uint64, tag = "1")]
     pub head: u64,
 }
+/// A node that shares the store, as it says of itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Node {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub position: u64,
+    #[prost(uint64, tag = "5")]
+    pub head: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventAnnounceRequest {
+    #[prost(message, optional, tag = "1")]
+    pub node: ::core::option::Option<Node>,
+    /// Zero: the node is forgotten.
+    #[prost(uint64, tag = "2")]
+    pub keep_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventNodesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<Node>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventReserveRequest {
     #[prost(message, repeated, tag = "1")]

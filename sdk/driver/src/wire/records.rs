@@ -1,7 +1,8 @@
-//! Secrets and failed runs of hooks, as messages.
+//! Secrets, failed runs of hooks, and nodes, as messages.
 
 use super::{Malformed, proto, required};
 use crate::error_store::{ErrorQuery, ErrorRecord};
+use crate::nodes::Node;
 use crate::secure_store::Sealed;
 
 impl From<Sealed> for proto::Sealed {
@@ -13,6 +14,20 @@ impl From<Sealed> for proto::Sealed {
 impl From<proto::Sealed> for Sealed {
     fn from(sealed: proto::Sealed) -> Self {
         Sealed { bytes: sealed.bytes, version: sealed.version }
+    }
+}
+
+impl From<&Node> for proto::Node {
+    fn from(node: &Node) -> Self {
+        let Node { id, address, version, position, head } = node.clone();
+        proto::Node { id, address, version, position, head }
+    }
+}
+
+impl From<proto::Node> for Node {
+    fn from(node: proto::Node) -> Self {
+        let proto::Node { id, address, version, position, head } = node;
+        Node { id, address, version, position, head }
     }
 }
 

@@ -71,6 +71,7 @@ macro_rules! event_cases {
             event::required_streams_must_not_have_moved,
             nodes::quiet_models,
             nodes::times_never_go_back,
+            nodes::nodes_know_of_each_other,
             event::claims_are_exclusive,
             event::claims_move_and_are_released,
             event::claims_expire,

@@ -1,6 +1,11 @@
-//! Cases of what nodes that share a log rely on: conditions that hold whoever writes, and times that are in order.
+//! Cases of what nodes that share a log rely on: conditions that hold whoever writes, times that are in order, and that they
+//! hear of each other.
 
-use snaphook_driver::{Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream};
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{
+    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Node, Position, Quiet, Stream,
+};
 
 use crate::Subject;
 use crate::sample::{any, append, append_all, append_one, event, try_append};
@@ -61,6 +66,39 @@ pub async fn times_never_go_back(subject: &Subject) {
     let store = subject.event().await;
     if store.capabilities().durable {
         assert_eq!(store.append(&[at(3)], false).await.unwrap()[0].as_ref().unwrap().time, 7000);
+    }
+    store.close().await.unwrap();
+}
+
+pub async fn nodes_know_of_each_other(subject: &Subject) {
+    let store = subject.event().await;
+    assert_eq!(store.nodes().await.unwrap(), []);
+    let node = |id: &str, position| Node {
+        id: id.into(),
+        address: "127.0.0.1:1337".into(),
+        version: "1.2.3-\u{e4}".into(),
+        position,
+        head: 9,
+    };
+    let long = Duration::from_secs(600);
+    store.announce(&node("b", 1), long).await.unwrap();
+    store.announce(&node("a", 2), long).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [node("a", 2), node("b", 1)]);
+    // What was said last counts.
+    let moved = Node { address: "[::1]:80".into(), ..node("b", 7) };
+    store.announce(&moved, long).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [node("a", 2), moved.clone()]);
+    // One that says nothing for its time is gone, and so is one that takes its leave.
+    store.announce(&node("a", 3), Duration::from_millis(1)).await.unwrap();
+    let started = Instant::now();
+    while store.nodes().await.unwrap().len() == 2 {
+        assert!(started.elapsed() < Duration::from_secs(10), "a node that says nothing is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.nodes().await.unwrap(), [moved.clone()]);
+    for _ in 0..2 {
+        store.announce(&moved, Duration::ZERO).await.unwrap();
+        assert_eq!(store.nodes().await.unwrap(), []);
     }
     store.close().await.unwrap();
 }

@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 
 use super::super::claims::{Claims, Taken, digest};
 use super::super::row::{self, Rows, signed};
+use super::super::tails::{self, Tails};
 use crate::connection::Database;
 use crate::session::{Parameter, Session, send};
 use crate::sql::Sql;
-use crate::text::{escape, instance};
 
 pub(super) struct Write {
     events: Sql,
@@ -21,6 +21,7 @@ pub(super) struct Write {
     end_with_removal: Sql,
     tell: Sql,
     channel: String,
+    commit: &'static str,
 }
 
 /// What became of the transaction.
@@ -35,7 +36,7 @@ impl Write {
     pub(super) fn new(database: &Database, claims: &Claims) -> Write {
         Write {
             events: database.sql(&row::insert(), row::TYPES),
-            streams: streams(database),
+            streams: tails::write(database),
             take: claims.take.clone(),
             give_back: claims.give_back.clone(),
             end: database.sql("UPDATE @.log SET head = $1, time = $2", &[Type::INT8, Type::INT8]),
@@ -46,8 +47,10 @@ impl Write {
                  next_removal = CASE WHEN (SELECT count(*) FROM gone) < $3 THEN $4 ELSE $5 END",
                 &[Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8],
             ),
-            tell: database.sql("SELECT pg_notify($1, $2)", &[Type::TEXT, Type::TEXT]),
+            tell: database.sql("SELECT pg_notify($1, '')", &[Type::TEXT]),
             channel: database.channel(),
+            // A commit that is ended while it waits for a standby counts as done.
+            commit: if database.pgbouncer() { "SET LOCAL statement_timeout = 0; COMMIT" } else { "COMMIT" },
         }
     }
 
@@ -72,11 +75,7 @@ impl Write {
         for accepted in &judged.accepted {
             events.add(&accepted.append.event, accepted.appended.position, accepted.appended.time)?;
         }
-        let tails = judged.tails();
-        let models: Vec<_> = tails.keys().map(|stream| escape(stream.model)).collect();
-        let instances: Vec<_> = tails.keys().map(|stream| instance(*stream)).collect();
-        let positions: Vec<_> = tails.values().map(|tail| signed(tail.position)).collect();
-        let ended: Vec<_> = tails.values().map(|tail| tail.ended).collect();
+        let tails = Tails::new(&judged.tails());
         let (mut taken, mut given_back) = (Taken::default(), Vec::new());
         for (key, holder) in judged.claims() {
             match holder {
@@ -92,7 +91,6 @@ impl Write {
             Some(_) => (&self.end_with_removal, &with_removal[..]),
             None => (&self.end, &with_removal[..2]),
         };
-        let head = position.to_string();
 
         let (events_ready, streams_ready) = (session.ready(&self.events).await?, session.ready(&self.streams).await?);
         let take_ready = if taken.is_empty() { None } else { Some(session.ready(&self.take).await?) };
@@ -101,9 +99,9 @@ impl Write {
         session.sending();
         let client = session.client()?;
         let event_values = events.parameters();
-        let stream_values: [Parameter<'_>; 4] = [&models, &instances, &positions, &ended];
+        let stream_values = tails.parameters();
         let (take_values, back_values): (_, [Parameter<'_>; 1]) = (taken.parameters(), [&given_back]);
-        let tell_values: [Parameter<'_>; 2] = [&self.channel, &head];
+        let tell_values: [Parameter<'_>; 1] = [&self.channel];
         let sent = async {
             let (events, streams, back, taken, end, told, committed) = tokio::join!(
                 biased;
@@ -113,8 +111,7 @@ impl Write {
                 async { if let Some(ready) = &take_ready { send(client, ready, &take_values).await } else { Ok(Vec::new()) } },
                 send(client, &end_ready, end_values),
                 send(client, &tell_ready, &tell_values),
-                // A commit that is ended while it waits for a standby counts as done.
-                client.batch_execute("SET LOCAL statement_timeout = 0; COMMIT"),
+                client.batch_execute(self.commit),
             );
             let written = [events, streams, back, taken, end, told].into_iter().find_map(Result::err);
             Ok((written, committed))
@@ -137,15 +134,6 @@ impl Write {
             (Some(error), _) | (None, Err(error)) => Written::Unknown(session.fault(error)),
         })
     }
-}
-
-/// Writes the ends of streams.
-pub(in crate::event) fn streams(database: &Database) -> Sql {
-    database.sql(
-        "INSERT INTO @.streams(model, instance, position, ended) SELECT * FROM unnest($1, $2, $3, $4)
-         ON CONFLICT (model, instance) DO UPDATE SET position = excluded.position, ended = excluded.ended",
-        &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY, Type::BOOL_ARRAY],
-    )
 }
 
 fn next_removal(mut end: LogEnd, removed: usize) -> i64 {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use snaphook_driver::wire::{Method, decode, decode_error};
-use snaphook_driver::{Capabilities, OpenContext, OpenFuture, Sealed, SecureStore};
+use snaphook_driver::{Capabilities, ErrorKind, OpenContext, OpenFuture, Result, Sealed, SecureStore};
+use snaphook_driver_abi::OK;
 
 use super::*;
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::event::{Event, Position, Stream};
 use crate::event_store::{Append, Appended, Conflict, Delivery, EventPage, EventQuery, EventStore, Group, Holder};
 use crate::export::{LogExport, LogRecord};
+use crate::nodes::Node;
 use crate::wire::events::{each, outcome, read_request, to_ms};
 use crate::wire::{Malformed, Method, proto, required};
 
@@ -108,6 +109,16 @@ impl EventStore for Client {
     async fn groups(&self) -> Result<Vec<String>> {
         let response: proto::EventGroupsResponse = self.call(Method::EventGroups, &proto::Empty {}).await?;
         Ok(response.names)
+    }
+
+    async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
+        let request = proto::EventAnnounceRequest { node: Some(node.into()), keep_ms: to_ms(keep) };
+        self.tell(Method::EventAnnounce, &request).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        let response: proto::EventNodesResponse = self.call(Method::EventNodes, &proto::Empty {}).await?;
+        Ok(response.nodes.into_iter().map(Into::into).collect())
     }
 
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {

@@ -9,6 +9,7 @@ use crate::event_store::NOTE_BYTES_MAX;
 use crate::limits::{
     self, INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, is_digest, is_secret_name,
 };
+use crate::nodes::NODE_TEXT_BYTES_MAX;
 use crate::wire::{WHOLE_TIME, proto};
 
 /// What one page may ask for. The server asks for a few thousand at most.
@@ -90,6 +91,10 @@ checked! {
         group(&self.group)?;
         maybe(&self.note, |note| length("note", note, 0..=NOTE_BYTES_MAX))?;
         number("lease_ms", self.lease_ms, 1..=milliseconds(LEASE_MAX))
+    };
+    EventAnnounceRequest: self => {
+        maybe(&self.node, node)?;
+        number("keep_ms", self.keep_ms, 0..=milliseconds(LEASE_MAX))
     };
     EventIsDoneRequest: self => {
         group(&self.group)?;
@@ -184,6 +189,12 @@ fn secret(name: &str) -> Check {
             Err(format!("`{}` is no name of a secret, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`", shown(name)))
         }
     }
+}
+
+fn node(node: &proto::Node) -> Check {
+    length("id", &node.id, 1..=NODE_TEXT_BYTES_MAX)?;
+    length("address", &node.address, 0..=NODE_TEXT_BYTES_MAX)?;
+    length("version", &node.version, 0..=NODE_TEXT_BYTES_MAX)
 }
 
 fn digest(sha256: &str) -> Check {

@@ -85,6 +85,15 @@ pub(super) async fn call(store: &dyn EventStore, exports: &Exports, method: Meth
             let holder = store.holder(&request.key).await?;
             write(&proto::EventHolderResponse { holder: holder.as_ref().map(Into::into) })
         }
+        Method::EventAnnounce => {
+            let request: proto::EventAnnounceRequest = read(method, request)?;
+            let node = required("node", request.node).map_err(refuse)?;
+            store.announce(&node.into(), Duration::from_millis(request.keep_ms)).await.map(nothing)
+        }
+        Method::EventNodes => {
+            let nodes = store.nodes().await?;
+            write(&proto::EventNodesResponse { nodes: nodes.iter().map(Into::into).collect() })
+        }
         Method::EventPutBlob => {
             let request: proto::EventPutBlobRequest = read(method, request)?;
             store.put_blob(&request.sha256, &request.bytes).await.map(nothing)

@@ -41,11 +41,13 @@ impl Signal {
     }
 }
 
+/// Makes the command that starts a server in that folder, at that port.
+type Start = dyn Fn(&Path, u16) -> Command + Send + Sync;
+
 /// A server that runs until it is dropped, or until this process ends, however it ends.
 pub struct Server {
     name: &'static str,
-    /// Makes the command that starts it, in its folder, at its port.
-    command: Box<dyn Fn(&Path, u16) -> Command + Send + Sync>,
+    command: Box<Start>,
     port: u16,
     child: Option<Child>,
     /// Ends what is left when its standard input is closed, which it is when this process ends.

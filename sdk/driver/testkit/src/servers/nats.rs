@@ -1,11 +1,17 @@
 //! NATS with JetStream: one server, or some that are a cluster.
 
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use async_trait::async_trait;
+use snaphook_driver::wire::Opened;
+use snaphook_driver::{OpenContext, Result, Store};
 use tempfile::TempDir;
 
 use super::{Server, program};
+use crate::Opener;
 
 /// Names the folder of the program where it is not in `PATH`: `cargo xtask test` puts it below the target folder.
 pub const FOLDER: &str = "SNAPHOOK_NATS";
@@ -38,4 +44,43 @@ pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
 /// The address of a server as the driver's setting `url`.
 pub fn url(server: &Server) -> String {
     format!("nats://{}", server.address())
+}
+
+/// A driver with a server that all cases of a process share, and of which each case has streams of its own. Processes that
+/// a case starts and kills find the server by a file in the folder of the case.
+pub struct WithNats<O>(pub O);
+
+const ADDRESS_FILE: &str = "address-of-nats";
+
+/// The settings of a connection whose streams nobody else has that uses another folder.
+pub fn connection(url: &str, folder: &Path) -> serde_json::Value {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    let name = format!("case-{:016x}", hasher.finish());
+    serde_json::json!({"name": "test", "settings": {"url": url, "name": name}})
+}
+
+#[async_trait]
+impl<O: Opener> Opener for WithNats<O> {
+    async fn open(&self, store: Store, mut context: OpenContext) -> Result<Opened> {
+        let url = std::fs::read_to_string(context.directory.join(ADDRESS_FILE)).unwrap();
+        let connection = connection(&url, &context.directory);
+        context.settings.insert("connection".into(), connection);
+        self.0.open(store, context).await
+    }
+
+    fn is_linked(&self) -> bool {
+        self.0.is_linked()
+    }
+
+    fn tries_transport_only(&self) -> bool {
+        self.0.tries_transport_only()
+    }
+
+    fn prepare(&self, folder: &Path) {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        let server = SERVER.get_or_init(|| start("always"));
+        std::fs::write(folder.join(ADDRESS_FILE), url(server)).unwrap();
+        self.0.prepare(folder);
+    }
 }

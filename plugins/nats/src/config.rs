@@ -1,0 +1,192 @@
+//! The driver's settings, and those of its connections.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use async_nats::ServerAddr;
+use serde::Deserialize;
+use snaphook_driver::{Connection, DriverError, ErrorKind, OpenContext, Result, Setting, SettingKind};
+
+/// What `path` holds.
+pub(crate) const PATH_EXPECTED: &str = "the path of a database file such as `data/nats.db`";
+
+/// Streams and buckets are named by it, so they are not longer than the server allows.
+const NAME_BYTES_MAX: usize = 64;
+
+/// As many as a server accepts.
+const REPLICAS_MAX: u64 = 5;
+
+/// The keys of `[connections.NAME]`.
+pub(crate) const CONNECTION: &[Setting] = &[
+    Setting::required("url", SettingKind::Secret, "addresses such as `nats://a:4222,nats://b:4222`"),
+    Setting::with_default("name", SettingKind::Text, "how the names of streams and buckets begin", "\"snaphook\""),
+    Setting::with_default("replicas", SettingKind::Number, "how many servers keep each stream, 1 to 5", "1"),
+    Setting::with_default(
+        "durability",
+        SettingKind::Text,
+        "`fsync`, `replicated` or `lazy`: when a write counts as kept",
+        "\"fsync\"",
+    ),
+    Setting::optional("monitor", SettingKind::Text, "addresses of monitoring, such as `http://a:8222`"),
+    Setting::with_default("tls", SettingKind::Text, "`off` or `require`", "\"off\""),
+    Setting::optional("ca", SettingKind::Text, "the path of a file with certificates (PEM)"),
+    Setting::optional("credentials", SettingKind::Text, "the path of a `.creds` file"),
+    Setting::optional("token", SettingKind::Secret, "a token"),
+    Setting::optional("user", SettingKind::Text, "the name of a user"),
+    Setting::optional("password", SettingKind::Secret, "the user's password"),
+];
+
+/// What stands below `driver = 'nats'`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    pub(crate) connection: Connection<LinkConfig>,
+    #[serde(default = "path")]
+    path: String,
+    #[serde(default = "snapshots")]
+    pub(crate) snapshots: u64,
+}
+
+/// What stands in `[connections.NAME]`.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LinkConfig {
+    url: String,
+    #[serde(default = "name")]
+    pub(crate) name: String,
+    #[serde(default = "replicas")]
+    replicas: u64,
+    #[serde(default)]
+    pub(crate) durability: Durability,
+    monitor: Option<String>,
+    #[serde(default)]
+    pub(crate) tls: Tls,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) credentials: Option<PathBuf>,
+    pub(crate) token: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+/// When a write counts as kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Durability {
+    /// It is on the disks of those servers that acknowledged it.
+    #[default]
+    Fsync,
+    /// Most of the replicas have it in memory; their disks get it a little later.
+    Replicated,
+    /// A server has it; a power failure may lose it.
+    Lazy,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Fsync => "fsync",
+            Durability::Replicated => "replicated",
+            Durability::Lazy => "lazy",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Tls {
+    #[default]
+    Off,
+    Require,
+}
+
+fn path() -> String {
+    "data/nats.db".to_owned()
+}
+
+fn name() -> String {
+    "snaphook".to_owned()
+}
+
+const fn replicas() -> u64 {
+    1
+}
+
+const fn snapshots() -> u64 {
+    100_000
+}
+
+impl StoreConfig {
+    /// The settings of a store, checked; paths are absolute.
+    pub(crate) fn of(context: &OpenContext) -> Result<StoreConfig> {
+        let mut config: StoreConfig = context.settings()?;
+        if config.path.is_empty() {
+            return Err(fault(format!("`path` is empty, expected {PATH_EXPECTED}")));
+        }
+        let link = &mut config.connection.settings;
+        let paths = [&mut link.ca, &mut link.credentials].into_iter().flatten();
+        paths.for_each(|path| *path = context.directory.join(&path));
+        link.check()?;
+        Ok(config)
+    }
+
+    /// The file of the event store.
+    pub(crate) fn path(&self, context: &OpenContext) -> PathBuf {
+        context.path(&self.path)
+    }
+}
+
+impl LinkConfig {
+    fn check(&self) -> Result<()> {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.bytes().all(is_of_name) {
+            return Err(fault(format!(
+                "`name` is `{}`, expected 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`",
+                self.name.escape_debug()
+            )));
+        }
+        if !(1..=REPLICAS_MAX).contains(&self.replicas) {
+            return Err(fault(format!("`replicas` is {}, expected 1 to {REPLICAS_MAX}", self.replicas)));
+        }
+        if self.durability == Durability::Replicated && self.replicas < 3 {
+            return Err(fault(format!(
+                "`durability` is `replicated` with {} replicas, which needs 3 at least; raise `replicas` or use `fsync`",
+                self.replicas
+            )));
+        }
+        if self.user.is_some() != self.password.is_some() {
+            return Err(fault("`user` and `password` are given together or not at all".to_owned()));
+        }
+        let ways = [self.credentials.is_some(), self.token.is_some(), self.user.is_some()];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return Err(fault("more than one of `credentials`, `token` and `user` is given, expected one".to_owned()));
+        }
+        self.addresses().map(drop)
+    }
+
+    pub(crate) fn replicas(&self) -> usize {
+        self.replicas as usize
+    }
+
+    /// The servers. No part of them may be shown: they may hold passwords.
+    pub(crate) fn addresses(&self) -> Result<Vec<ServerAddr>> {
+        let addresses = self.url.split(',').map(str::trim).enumerate();
+        addresses
+            .map(|(index, address)| {
+                address.parse().map_err(|_| {
+                    let message =
+                        format!("address {} in `url` is none, expected one like `nats://host:4222`", index + 1);
+                    fault(message)
+                })
+            })
+            .collect()
+    }
+
+    /// Addresses of monitoring.
+    pub(crate) fn monitors(&self) -> impl Iterator<Item = &str> {
+        self.monitor.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|address| !address.is_empty())
+    }
+}
+
+fn fault(message: String) -> DriverError {
+    DriverError::new(ErrorKind::Config, "open", message)
+}

@@ -1,0 +1,262 @@
+//! Follows the stream of the log and judges what comes, in its order.
+//!
+//! Messages come by a consumer that is made anew, from the place where this node is, whenever anything about it is odd:
+//! an error, a silence without heartbeats, a gap. Before that the stream itself is looked at: it must still be the same
+//! log, and not shorter than what this node has judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_sqlite::replica::Entry;
+use tokio::task::JoinHandle;
+
+use super::log::{Log, Stop, locked, read_frame};
+use super::message::{Content, Operation};
+use crate::fault::unavailable;
+
+/// Messages that are asked for at once.
+const AHEAD: usize = 256;
+
+/// Messages and bytes that are judged in one step.
+const STEP_MESSAGES: usize = 256;
+const STEP_BYTES: usize = 8 << 20;
+
+/// The server says that often that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How long one request for messages stands.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+/// The server forgets a consumer that nobody asks for so long.
+const FORGET: Duration = Duration::from_secs(60);
+
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A task that follows the log until it is dropped or closed.
+pub(crate) struct Follower {
+    task: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How following ends.
+enum End {
+    /// It begins again.
+    Again(DriverError),
+    /// For good.
+    Stop(Stop),
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        End::Stop(stop)
+    }
+}
+
+impl From<DriverError> for End {
+    fn from(error: DriverError) -> Self {
+        // What a node's own file cannot take now it may take later.
+        match error.kind() {
+            ErrorKind::Corrupt => {
+                End::Stop(Stop::new(ErrorKind::Corrupt, format!("{error}; see what is said of the log or the file")))
+            }
+            _ => End::Again(error),
+        }
+    }
+}
+
+impl Follower {
+    pub(crate) fn start(log: &Arc<Log>) -> Follower {
+        Follower { task: std::sync::Mutex::new(Some(tokio::spawn(run(Arc::clone(log))))) }
+    }
+
+    /// Ends the task, and waits for it.
+    pub(crate) async fn close(&self) {
+        let task = locked(&self.task).take();
+        if let Some(task) = task {
+            task.abort();
+            // Its end is all that matters.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(task) = locked(&self.task).take() {
+            task.abort();
+        }
+    }
+}
+
+async fn run(log: Arc<Log>) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let before = log.replica.sequence();
+        match follow(&log).await {
+            End::Stop(stop) => return log.stop(stop),
+            End::Again(error) => {
+                tracing::debug!(%error, "nats: the log is followed anew");
+                log.set_trouble(Some(error.to_string()));
+            }
+        }
+        pause = if log.replica.sequence() > before { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Follows until something is odd.
+async fn follow(log: &Arc<Log>) -> End {
+    match follow_from(log).await {
+        Ok(()) => End::Again(DriverError::new(ErrorKind::Unavailable, "follow", "messages are missing or late")),
+        Err(end) => end,
+    }
+}
+
+async fn follow_from(log: &Arc<Log>) -> Result<(), End> {
+    check_stream(log).await?;
+    let next = log.replica.sequence() + 1;
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next },
+        ack_policy: AckPolicy::None,
+        replay_policy: ReplayPolicy::Instant,
+        inactive_threshold: FORGET,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = log.stream.create_consumer(config).await.map_err(unavailable("follow", "the stream of the log"))?;
+    let messages = consumer.stream().max_messages_per_batch(AHEAD).heartbeat(HEARTBEAT).expires(EXPIRES).messages();
+    let mut messages = messages.await.map_err(unavailable("follow", "the stream of the log"))?;
+    log.set_trouble(None);
+    let mut kicks = 0;
+    loop {
+        let first = tokio::select! {
+            message = messages.next() => message,
+            () = log.kick.notified() => {
+                // The first may come from the time before; a message that is late twice is not on its way.
+                kicks += 1;
+                if kicks > 1 { return Ok(()) }
+                continue;
+            }
+        };
+        let Some(first) = first else { return Ok(()) };
+        let first = first.map_err(unavailable("follow", "the stream of the log"))?;
+        kicks = 0;
+        let (mut step, mut bytes) = (vec![first], 0);
+        while step.len() < STEP_MESSAGES && bytes < STEP_BYTES {
+            match messages.next().now_or_never() {
+                Some(Some(Ok(message))) => {
+                    bytes += message.payload.len();
+                    step.push(message);
+                }
+                // What is wrong shows again with the next.
+                _ => break,
+            }
+        }
+        if !judge(log, &step).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the stream still is the log that this node knows.
+async fn check_stream(log: &Log) -> Result<(), End> {
+    let last = log.last_sequence("follow").await?;
+    let sequence = log.replica.sequence();
+    if last < sequence {
+        return Err(shorter(last, sequence).into());
+    }
+    if let (Some(known), true) = (log.replica.identity(), last > 0) {
+        let found = log.identity_in_stream("follow").await?;
+        if found != known {
+            let message = format!("the stream holds the log `{found}` now, this node has judged `{known}`");
+            return Err(Stop::new(ErrorKind::Corrupt, message).into());
+        }
+    }
+    Ok(())
+}
+
+/// A stream that lost what this node has judged.
+pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
+    Stop::new(
+        ErrorKind::Corrupt,
+        format!(
+            "the stream ends with message {last}, but this node has judged {sequence}: messages that were acknowledged are lost, \
+             or it is another stream. To go on with what the stream has, stop all nodes and remove their files in `path`"
+        ),
+    )
+}
+
+/// Judges messages; `false` if one before them is missing.
+async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<bool, End> {
+    let mut last = log.replica.sequence();
+    let mut changes = Vec::with_capacity(messages.len());
+    let mut is_whole = true;
+    for message in messages {
+        let info = message.info().map_err(|error| {
+            DriverError::new(ErrorKind::Unavailable, "follow", format!("a message has no place in the stream: {error}"))
+        })?;
+        let sequence = info.stream_sequence;
+        if sequence <= last {
+            continue;
+        }
+        if sequence != last + 1 {
+            is_whole = false;
+            break;
+        }
+        last = sequence;
+        let frame = match read_frame(&message.payload) {
+            Ok(frame) => frame,
+            Err(stop) if changes.is_empty() => return Err(stop.into()),
+            // What is before it is judged first.
+            Err(_) => break,
+        };
+        let content = content(log, &frame.writer, frame.counter, frame.content).await?;
+        let operation = Operation::decode(&content).map_err(|error| {
+            Stop::new(ErrorKind::Corrupt, format!("message {sequence} of the log cannot be read: {error}"))
+        })?;
+        changes.push((sequence, frame.writer, frame.counter, operation));
+    }
+    if changes.is_empty() {
+        return Ok(is_whole);
+    }
+    let own = Arc::clone(log);
+    let judged = tokio::task::spawn_blocking(move || -> Result<()> {
+        let entries: Vec<Entry<'_>> = changes
+            .iter()
+            .map(|(sequence, writer, counter, operation)| Entry {
+                sequence: *sequence,
+                writer,
+                counter: *counter,
+                change: operation.change(),
+            })
+            .collect();
+        let outcomes = own.replica.apply(&entries)?;
+        for ((_, writer, counter, _), outcome) in changes.iter().zip(outcomes) {
+            own.answer(writer, *counter, outcome);
+        }
+        Ok(())
+    });
+    judged.await.map_err(|error| {
+        DriverError::new(ErrorKind::Unavailable, "follow", "judging was broken off").because(error)
+    })??;
+    log.judged.send_replace(log.replica.sequence());
+    Ok(is_whole)
+}
+
+/// The content of a message. This node still has that of its own.
+async fn content(log: &Log, writer: &str, counter: u64, content: Option<Content>) -> Result<Bytes, End> {
+    match content {
+        Some(Content::Here(content)) => Ok(content),
+        Some(Content::Parts(parts)) => match log.own_content(writer, counter) {
+            Some(content) => Ok(content),
+            None => Ok(log.parts.get("follow", &parts).await?),
+        },
+        None => Err(Stop::new(ErrorKind::Corrupt, "a message of the log has no content").into()),
+    }
+}

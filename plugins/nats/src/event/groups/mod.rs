@@ -1,0 +1,624 @@
+//! Consumer groups: one owner at a time, progress in one value per group.
+//!
+//! The value names the session that owns the group. Another node takes it over when that session gave it back, or its
+//! lease ended. The owner has the group's state in memory and writes the value, if nobody else wrote it meanwhile, before
+//! it answers: so an owner that was replaced without noticing hands out nothing and acknowledges nothing.
+
+mod owned;
+mod record;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use snaphook_driver::{
+    Delivery, DriverError, ErrorKind, Group, LogRecord, PENDING_MAX, PendingEvent, Position, Result, Stream,
+};
+
+use self::owned::Owned;
+use self::record::{INLINE_BYTES, Kept, NOTE_INLINE_BYTES, Pending, Place, Record};
+use self::session::{LEASE, Session};
+use super::log::{Log, locked};
+use crate::bucket::{Bucket, WRITE_TIME, Written};
+use crate::connection::Link;
+use crate::fault::corrupt;
+use crate::parts::{Parts, Reference};
+use crate::streams::Kind;
+
+/// Lost races after which a call gives up.
+const LOST_MAX: usize = 100;
+
+/// How long this node's copy may be behind what another one has handed out.
+const BEHIND_TIME: Duration = Duration::from_secs(10);
+
+pub(crate) struct Groups {
+    log: Arc<Log>,
+    identity: String,
+    bucket: Bucket,
+    parts: Parts,
+    session: Arc<Session>,
+    members: Mutex<HashMap<String, Arc<Member>>>,
+}
+
+/// One group.
+struct Member {
+    name: String,
+    key: String,
+    /// What this node knows of it.
+    state: Mutex<State>,
+    /// One writes at a time, for all that wait.
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    owned: Option<Owned>,
+    /// The value as somebody else wrote it, for those that only look.
+    viewed: Option<Arc<Owned>>,
+}
+
+/// What became of a write by the owner.
+enum Turn {
+    Done,
+    /// Somebody else owns the group.
+    Lost,
+}
+
+impl Groups {
+    pub(crate) async fn open(link: &Arc<Link>, log: &Arc<Log>, identity: &str) -> Result<Groups> {
+        let bucket = Bucket::open(link, "groups", Kind::Bucket).await?;
+        let parts = Parts::open(link, "group_parts", Kind::Parts).await?;
+        let leases = Bucket::open(link, "leases", Kind::Leases(LEASE)).await?;
+        Ok(Groups {
+            log: Arc::clone(log),
+            identity: identity.to_owned(),
+            bucket,
+            parts,
+            session: Arc::new(Session::new(leases)),
+            members: Mutex::default(),
+        })
+    }
+
+    /// Gives all groups back.
+    pub(crate) async fn close(&self) {
+        let members: Vec<Arc<Member>> = locked(&self.members).drain().map(|(_, member)| member).collect();
+        for member in members {
+            let _turn = member.writing.lock().await;
+            let Some(owned) = locked(&member.state).owned.take() else { continue };
+            // What fails is taken over a little later.
+            if let Err(error) = self.give_back(&member, &owned).await {
+                tracing::debug!(%error, "nats: a group was not given back");
+            }
+        }
+        self.session.close().await;
+    }
+
+    async fn give_back(&self, member: &Member, owned: &Owned) -> Result<()> {
+        let Some((mut record, revision)) = self.read("close", &member.key).await? else { return Ok(()) };
+        if record.owner != self.session.id {
+            return Ok(());
+        }
+        record.owner.clear();
+        record.cursor = owned.group.cursor();
+        let (pending, long) = owned.pending();
+        record.pending = self.with_notes("close", pending, &long, &owned.notes).await?.0;
+        self.set("close", &member.key, &record, revision).await.map(drop)
+    }
+
+    pub(crate) async fn create(&self, group: &Group, start: Position) -> Result<()> {
+        let key = key(&group.name);
+        for _ in 0..LOST_MAX {
+            let (record, revision) = match self.value("create_group", &key).await? {
+                (Some(record), revision) => (record, revision),
+                (None, revision) => {
+                    let record = Record::new(&self.identity, &group.name, &group.filter, start);
+                    match self.set("create_group", &key, &record, revision).await? {
+                        Written::At(_) => return Ok(()),
+                        Written::Conflict => continue,
+                    }
+                }
+            };
+            if record.filter()? == group.filter {
+                return Ok(());
+            }
+            let mut changed = record;
+            changed.set_filter(&group.filter);
+            if let Written::At(_) = self.set("create_group", &key, &changed, revision).await? {
+                // The owner learns of it with its next write; if it is this node, now.
+                let member = self.member(&group.name);
+                let is_owned = locked(&member.state).owned.is_some();
+                return if is_owned { self.write("create_group", &member, true).await.map(drop) } else { Ok(()) };
+            }
+        }
+        Err(contended("create_group"))
+    }
+
+    pub(crate) async fn remove(&self, name: &str) -> Result<()> {
+        let key = key(name);
+        for _ in 0..LOST_MAX {
+            let (record, revision) = self.value("drop_group", &key).await?;
+            let Some(record) = record else {
+                locked(&self.members).remove(name);
+                return Ok(());
+            };
+            if let Written::At(_) = self.bucket.set("drop_group", &key, None, revision).await? {
+                locked(&self.members).remove(name);
+                self.forget_notes(record.pending.into_iter().filter_map(|pending| pending.note_parts)).await;
+                return Ok(());
+            }
+        }
+        Err(contended("drop_group"))
+    }
+
+    pub(crate) async fn names(&self) -> Result<Vec<String>> {
+        Ok(self.records("groups").await?.into_iter().map(|record| record.name).collect())
+    }
+
+    pub(crate) async fn claim(&self, name: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
+        let member = self.member(name);
+        if !self.acquire("claim", name, &member).await? {
+            return Ok(Vec::new());
+        }
+        let claimed =
+            self.on_owned("claim", &member, move |log, owned| owned.claim(&log.replica, limit as usize, lease));
+        let Some(deliveries) = claimed.await? else { return Ok(Vec::new()) };
+        if deliveries.is_empty() {
+            return Ok(deliveries);
+        }
+        match self.write("claim", &member, false).await {
+            Ok(Turn::Done) => Ok(deliveries),
+            Ok(Turn::Lost) => Ok(Vec::new()),
+            Err(error) => {
+                // Nobody has them; they are handed out again at once.
+                if let Some(owned) = &mut locked(&member.state).owned {
+                    for delivery in &deliveries {
+                        let (position, now) = (delivery.event.position, Instant::now());
+                        owned.group.release(position, delivery.token, now, Duration::ZERO, None);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn ack(&self, name: &str, done: &[(Position, u64)]) -> Result<()> {
+        let (member, done) = (self.owner_of("ack", name).await?, done.to_owned());
+        let Some(member) = member else { return Ok(()) };
+        let acknowledged = self.on_owned("ack", &member, move |log, owned| owned.ack(&log.replica, &done)).await?;
+        if acknowledged.is_some() { self.write("ack", &member, false).await.map(drop) } else { Ok(()) }
+    }
+
+    pub(crate) async fn release(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        delay: Duration,
+        note: Option<&str>,
+    ) -> Result<()> {
+        let Some(member) = self.owner_of("release", name).await? else { return Ok(()) };
+        if let Some(owned) = &mut locked(&member.state).owned {
+            owned.group.release(position, token, Instant::now(), delay, note);
+        }
+        self.write("release", &member, false).await.map(drop)
+    }
+
+    pub(crate) async fn renew(
+        &self,
+        name: &str,
+        position: Position,
+        token: u64,
+        lease: Duration,
+        note: Option<&str>,
+    ) -> Result<bool> {
+        let Some(member) = self.owner_of("renew", name).await? else { return Ok(false) };
+        let is_renewed = match &mut locked(&member.state).owned {
+            Some(owned) => owned.group.renew(position, token, Instant::now(), lease, note),
+            None => false,
+        };
+        if is_renewed && note.is_some() {
+            return Ok(matches!(self.write("renew", &member, false).await?, Turn::Done));
+        }
+        Ok(is_renewed)
+    }
+
+    pub(crate) async fn is_done(&self, name: &str, stream: &Stream, position: Position) -> Result<bool> {
+        let stream = stream.clone();
+        self.look("is_done", name, move |_, owned| Ok(owned.group.is_done(&stream, position))).await
+    }
+
+    pub(crate) async fn lag(&self, name: &str) -> Result<(u64, Position)> {
+        self.look("lag", name, |log, owned| owned.lag(&log.replica)).await
+    }
+
+    /// All groups as they are kept, by name, as records of an export, and the position up to which the log must be there.
+    pub(crate) async fn export(&self) -> Result<(Vec<LogRecord>, Position)> {
+        let (mut records, mut reached) = (Vec::new(), 0);
+        for record in self.records("export").await? {
+            let group = Group { name: record.name.clone(), filter: record.filter()? };
+            reached = reached.max(record.cursor);
+            records.push(LogRecord::Group { group, cursor: record.cursor });
+            let mut events = Vec::new();
+            for Pending { position, attempt, due, note, note_parts } in record.pending {
+                let note = match note_parts {
+                    Some(parts) => Some(self.note("export", &parts).await?.to_string()),
+                    None => note,
+                };
+                events.push(PendingEvent { position, attempt, due, note });
+            }
+            records.extend(
+                events
+                    .chunks(PENDING_MAX)
+                    .map(|events| LogRecord::Pending { group: record.name.clone(), events: events.to_vec() }),
+            );
+        }
+        Ok((records, reached))
+    }
+
+    /// Whether there is any group.
+    pub(crate) async fn is_empty(&self) -> Result<bool> {
+        Ok(self.records("import").await?.is_empty())
+    }
+
+    /// Puts the groups of an export.
+    pub(crate) async fn import(&self, records: &[LogRecord]) -> Result<()> {
+        for record in records {
+            match record {
+                LogRecord::Group { group, cursor } => {
+                    self.import_with(&group.name, |record| {
+                        *record = Record::new(&self.identity, &group.name, &group.filter, *cursor);
+                        Ok(())
+                    })
+                    .await?;
+                }
+                LogRecord::Pending { group, events } => {
+                    let mut pending = Vec::with_capacity(events.len());
+                    for event in events {
+                        let long = event.note.as_deref().filter(|note| note.len() > NOTE_INLINE_BYTES);
+                        let note_parts = match long {
+                            Some(note) => Some(self.put_note("import", note).await?),
+                            None => None,
+                        };
+                        let note = event.note.clone().filter(|_| note_parts.is_none());
+                        let PendingEvent { position, attempt, due, .. } = *event;
+                        pending.push(Pending { position, attempt, due, note, note_parts });
+                    }
+                    self.import_with(group, |record| {
+                        if record.name.is_empty() {
+                            let message = format!("pending events come before their group `{group}`");
+                            return Err(DriverError::new(ErrorKind::Invalid, "import", message));
+                        }
+                        // A record that is imported again after an interruption is there once.
+                        let first = pending.first().map_or(0, |pending| pending.position);
+                        record.pending.retain(|kept| kept.position < first);
+                        record.pending.extend(pending.iter().cloned());
+                        Ok(())
+                    })
+                    .await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn import_with(&self, name: &str, change: impl Fn(&mut Record) -> Result<()>) -> Result<()> {
+        let key = key(name);
+        for _ in 0..LOST_MAX {
+            let (record, revision) = self.value("import", &key).await?;
+            let mut record = record.unwrap_or_default();
+            change(&mut record)?;
+            if let Written::At(_) = self.set("import", &key, &record, revision).await? {
+                return Ok(());
+            }
+        }
+        Err(contended("import"))
+    }
+
+    /// Makes this node the owner of a group, if nobody else is.
+    async fn acquire(&self, operation: &'static str, name: &str, member: &Member) -> Result<bool> {
+        if self.session.is_live() && locked(&member.state).owned.is_some() {
+            return Ok(true);
+        }
+        self.session.hold(operation).await?;
+        if locked(&member.state).owned.is_some() {
+            return Ok(true);
+        }
+        let _turn = member.writing.lock().await;
+        if locked(&member.state).owned.is_some() {
+            return Ok(true);
+        }
+        let Some((mut record, revision)) = self.read(operation, &member.key).await? else {
+            return Err(unknown(operation, name));
+        };
+        let copy = self.log.replica.id();
+        let is_free = record.owner.is_empty() || record.owner == self.session.id || record.copy == copy;
+        if !is_free && self.session.is_held(operation, &record.owner).await? {
+            return Ok(false);
+        }
+        record.owner.clone_from(&self.session.id);
+        copy.clone_into(&mut record.copy);
+        let Written::At(revision) = self.set(operation, &member.key, &record, revision).await? else {
+            return Ok(false);
+        };
+        let owned = self.restore(operation, record, revision).await?;
+        locked(&member.state).owned = Some(owned);
+        Ok(true)
+    }
+
+    /// The group if this node owns it. An error if there is no such group.
+    async fn owner_of(&self, operation: &'static str, name: &str) -> Result<Option<Arc<Member>>> {
+        let member = self.member(name);
+        if locked(&member.state).owned.is_some() {
+            return Ok(Some(member));
+        }
+        match self.read(operation, &member.key).await? {
+            Some(_) => Ok(None),
+            None => Err(unknown(operation, name)),
+        }
+    }
+
+    /// Looks at a group, whoever owns it.
+    async fn look<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        look: impl Fn(&Log, &Owned) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let (member, look) = (self.member(name), Arc::new(look));
+        if self.session.is_live() {
+            let own = Arc::clone(&look);
+            if let Some(seen) = self.on_owned(operation, &member, move |log, owned| own(log, owned)).await? {
+                return Ok(seen);
+            }
+        }
+        let Some((record, revision)) = self.read(operation, &member.key).await? else {
+            return Err(unknown(operation, name));
+        };
+        let known = locked(&member.state).viewed.clone().filter(|viewed| viewed.revision == revision);
+        let viewed = match known {
+            Some(viewed) => viewed,
+            None => {
+                let viewed = Arc::new(self.restore(operation, record, revision).await?);
+                locked(&member.state).viewed = Some(Arc::clone(&viewed));
+                viewed
+            }
+        };
+        let log = Arc::clone(&self.log);
+        blocking(operation, move || look(&log, &viewed)).await
+    }
+
+    /// Works with the state of a group that this node owns; `None` if it does not. Reads of the log may take a while.
+    async fn on_owned<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        member: &Arc<Member>,
+        work: impl FnOnce(&Log, &mut Owned) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let (log, member) = (Arc::clone(&self.log), Arc::clone(member));
+        blocking(operation, move || match &mut locked(&member.state).owned {
+            Some(owned) => work(&log, owned).map(Some),
+            None => Ok(None),
+        })
+        .await
+    }
+
+    /// Keeps what changed in a group that this node owns, unless another caller kept it meanwhile. `is_forced`: the value
+    /// was changed by this node otherwise.
+    async fn write(&self, operation: &'static str, member: &Arc<Member>, is_forced: bool) -> Result<Turn> {
+        let Some(wanted) = locked(&member.state).owned.as_ref().map(|owned| owned.group.changes()) else {
+            return Ok(Turn::Lost);
+        };
+        let _turn = member.writing.lock().await;
+        let mut is_forced = is_forced;
+        for _ in 0..LOST_MAX {
+            let (pending, long, notes, changes, cursor, filter, revision) = match &locked(&member.state).owned {
+                None => return Ok(Turn::Lost),
+                Some(owned) if owned.written >= wanted && !is_forced => return Ok(Turn::Done),
+                Some(owned) => {
+                    let (pending, long) = owned.pending();
+                    let changes = owned.group.changes();
+                    let known = owned.notes.clone();
+                    (pending, long, known, changes, owned.group.cursor(), owned.filter.clone(), owned.revision)
+                }
+            };
+            let (pending, kept_notes) = self.with_notes(operation, pending, &long, &notes).await?;
+            let mut record = Record::new(&self.identity, &member.name, &filter, cursor);
+            record.owner.clone_from(&self.session.id);
+            self.log.replica.id().clone_into(&mut record.copy);
+            record.pending = pending;
+            let written = self.set(operation, &member.key, &record, revision).await;
+            // Nobody waits to learn whether it happens later: what comes of it shows with the next write.
+            let written = written.map_err(|error| match error.kind() {
+                ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
+                _ => error,
+            })?;
+            if let Written::At(revision) = written {
+                let old = {
+                    let mut state = locked(&member.state);
+                    let Some(owned) = &mut state.owned else { return Ok(Turn::Lost) };
+                    (owned.revision, owned.written) = (revision, changes);
+                    std::mem::replace(&mut owned.notes, kept_notes.clone())
+                };
+                let gone = old.into_iter().filter(|(position, (_, parts))| {
+                    kept_notes.get(position).is_none_or(|(_, kept)| kept.id != parts.id)
+                });
+                self.forget_notes(gone.map(|(_, (_, parts))| parts)).await;
+                return Ok(Turn::Done);
+            }
+            let found = self.read(operation, &member.key).await?;
+            let Some((record, revision)) = found.filter(|(record, _)| record.owner == self.session.id) else {
+                locked(&member.state).owned = None;
+                return Ok(Turn::Lost);
+            };
+            // Another node gave the group another filter, or an earlier write of this one succeeded after all.
+            let filter = record.filter()?;
+            let taken = self.on_owned(operation, member, move |log, owned| {
+                owned.revision = revision;
+                if owned.filter != filter {
+                    owned.refilter(&log.replica, &filter)?;
+                }
+                Ok(())
+            });
+            if taken.await?.is_none() {
+                return Ok(Turn::Lost);
+            }
+            is_forced = true;
+        }
+        Err(contended(operation))
+    }
+
+    /// Pending events with their long notes, which are kept beside them.
+    async fn with_notes(
+        &self,
+        operation: &'static str,
+        mut pending: Vec<Pending>,
+        long: &BTreeMap<Position, Arc<str>>,
+        known: &BTreeMap<Position, (Arc<str>, Reference)>,
+    ) -> Result<(Vec<Pending>, BTreeMap<Position, (Arc<str>, Reference)>)> {
+        let mut notes = BTreeMap::new();
+        for pending in &mut pending {
+            let Some(note) = long.get(&pending.position) else { continue };
+            let parts = match known.get(&pending.position) {
+                Some((kept, parts)) if kept == note => parts.clone(),
+                _ => self.put_note(operation, note).await?,
+            };
+            pending.note_parts = Some(parts.clone());
+            notes.insert(pending.position, (Arc::clone(note), parts));
+        }
+        Ok((pending, notes))
+    }
+
+    async fn put_note(&self, operation: &'static str, note: &str) -> Result<Reference> {
+        let deadline = tokio::time::Instant::now() + WRITE_TIME;
+        self.parts.put(operation, note.as_bytes().to_vec().into(), deadline).await
+    }
+
+    async fn note(&self, operation: &'static str, parts: &Reference) -> Result<Arc<str>> {
+        let bytes = self.parts.get(operation, parts).await?;
+        match std::str::from_utf8(&bytes) {
+            Ok(note) => Ok(note.into()),
+            Err(error) => Err(corrupt(operation, "a note cannot be read back").because(error)),
+        }
+    }
+
+    async fn forget_notes(&self, notes: impl Iterator<Item = Reference>) {
+        for note in notes {
+            self.parts.remove(&note.id).await;
+        }
+    }
+
+    /// A group in memory, made of its value.
+    async fn restore(&self, operation: &'static str, record: Record, revision: u64) -> Result<Owned> {
+        let reached = self.log.replica.reached(record.cursor);
+        if tokio::time::timeout(BEHIND_TIME, reached).await.is_err() {
+            let message = format!("this node does not have the log up to event {} yet", record.cursor);
+            return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
+        }
+        let mut notes = BTreeMap::new();
+        for pending in &record.pending {
+            if let Some(parts) = &pending.note_parts {
+                notes.insert(pending.position, (self.note(operation, parts).await?, parts.clone()));
+            }
+        }
+        let log = Arc::clone(&self.log);
+        blocking(operation, move || Owned::restore(&log.replica, &record, notes, revision)).await
+    }
+
+    /// The value of a group, and its revision.
+    async fn value(&self, operation: &'static str, key: &str) -> Result<(Option<Record>, u64)> {
+        // A value in parts may be replaced while it is read.
+        for _ in 0..3 {
+            let value = self.bucket.get(operation, key).await?;
+            let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
+            let record = match Kept::read(bytes)? {
+                Place::Here(record) => record,
+                Place::Parts(parts) => match self.parts.get(operation, &parts).await {
+                    Ok(bytes) => Record::decode(bytes)
+                        .map_err(|error| corrupt(operation, "a group cannot be read back").because(error))?,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            if record.log != self.identity {
+                return Err(DriverError::new(
+                    ErrorKind::Config,
+                    operation,
+                    format!(
+                        "the bucket `{}_groups` holds the progress of groups of the log `{}`, expected those of `{}`; remove the \
+                         bucket, then the post hooks of all events run again",
+                        self.log.link.config.name, record.log, self.identity
+                    ),
+                ));
+            }
+            return Ok((Some(record), value.revision));
+        }
+        Err(corrupt(operation, "the parts of a group's progress are missing"))
+    }
+
+    async fn read(&self, operation: &'static str, key: &str) -> Result<Option<(Record, u64)>> {
+        let (record, revision) = self.value(operation, key).await?;
+        Ok(record.map(|record| (record, revision)))
+    }
+
+    /// Writes the value of a group.
+    async fn set(&self, operation: &'static str, key: &str, record: &Record, revision: u64) -> Result<Written> {
+        let mut place = Place::Here(record.clone());
+        if record.encoded_len() > INLINE_BYTES {
+            let deadline = tokio::time::Instant::now() + WRITE_TIME;
+            place = Place::Parts(self.parts.put(operation, record.encode_to_vec().into(), deadline).await?);
+        }
+        let kept = Kept { place: Some(place) }.encode_to_vec();
+        self.bucket.set(operation, key, Some(kept.into()), revision).await
+    }
+
+    /// All groups, by name.
+    async fn records(&self, operation: &'static str) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for key in self.bucket.keys(operation).await? {
+            records.extend(self.value(operation, &key).await?.0);
+        }
+        records.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(records)
+    }
+
+    fn member(&self, name: &str) -> Arc<Member> {
+        let mut members = locked(&self.members);
+        if let Some(member) = members.get(name) {
+            return Arc::clone(member);
+        }
+        let member = Arc::new(Member {
+            name: name.to_owned(),
+            key: key(name),
+            state: Mutex::default(),
+            writing: tokio::sync::Mutex::new(()),
+        });
+        members.insert(name.to_owned(), Arc::clone(&member));
+        member
+    }
+}
+
+/// A key that every name can have.
+fn key(name: &str) -> String {
+    format!("{:x}", Sha256::digest(name))
+}
+
+fn unknown(operation: &'static str, name: &str) -> DriverError {
+    DriverError::new(ErrorKind::Invalid, operation, format!("there is no group `{name}`, create it first"))
+}
+
+fn contended(operation: &'static str) -> DriverError {
+    DriverError::new(ErrorKind::Unavailable, operation, "other nodes change the same group all the time")
+}
+
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error))
+    })
+}

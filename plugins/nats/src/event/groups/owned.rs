@@ -1,0 +1,188 @@
+//! A group in memory, as its owner has it or as others look at it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{Delivery, Event, EventFilter, GroupState, Kept, Position, Result, Stream, time};
+use snaphook_sqlite::replica::Replica;
+
+use super::record::{NOTE_INLINE_BYTES, Pending, Record};
+use crate::parts::Reference;
+
+/// Events that one step of a claim looks at.
+const SCAN_MAX: usize = 512;
+
+/// Streams with an unacknowledged event beyond which no further ones are begun: each is part of the value that is kept.
+const PENDING_MAX: usize = 1000;
+
+pub(super) struct Owned {
+    pub(super) filter: EventFilter,
+    pub(super) group: GroupState,
+    /// Of the value that is kept.
+    pub(super) revision: u64,
+    /// [`GroupState::changes`] as of that value.
+    pub(super) written: u64,
+    /// Where long notes are kept.
+    pub(super) notes: BTreeMap<Position, (Arc<str>, Reference)>,
+}
+
+impl Owned {
+    /// A group as it is kept. The long notes of its pending events are given.
+    pub(super) fn restore(
+        replica: &Replica,
+        record: &Record,
+        mut notes: BTreeMap<Position, (Arc<str>, Reference)>,
+        revision: u64,
+    ) -> Result<Owned> {
+        let filter = record.filter()?;
+        // Tokens of this owner are greater than those of all before: a revision is given once.
+        let mut group = GroupState::new(record.cursor, (revision & 0xffff_ffff) << 32);
+        let now = time::now();
+        for pending in &record.pending {
+            let Some(event) = replica.at(pending.position)?.filter(|event| event.position <= record.cursor) else {
+                continue;
+            };
+            let note = match notes.get(&pending.position) {
+                Some((note, _)) => Some(Arc::clone(note)),
+                None => pending.note.as_deref().map(Arc::from),
+            };
+            let delay = Duration::from_millis(pending.due.saturating_sub(now).max(0).unsigned_abs());
+            group.restore(event.stream(), Kept { position: pending.position, attempt: pending.attempt, delay, note });
+        }
+        notes.retain(|position, _| record.pending.iter().any(|pending| pending.position == *position));
+        let mut owned = Owned { filter: filter.clone(), group, revision, written: 0, notes };
+        owned.written = owned.group.changes();
+        owned.refilter(replica, &filter)?;
+        Ok(owned)
+    }
+
+    /// The pending events as they are kept, but for long notes.
+    pub(super) fn pending(&self) -> (Vec<Pending>, BTreeMap<Position, Arc<str>>) {
+        let (now, mut long) = (time::now(), BTreeMap::new());
+        let pending = self.group.pending(Instant::now()).map(|kept| {
+            let due = if kept.delay.is_zero() { 0 } else { now.saturating_add(kept.delay.as_millis() as i64) };
+            let mut pending = Pending { position: kept.position, attempt: kept.attempt, due, ..Pending::default() };
+            match kept.note {
+                Some(note) if note.len() > NOTE_INLINE_BYTES => drop(long.insert(kept.position, note)),
+                note => pending.note = note.map(|note| note.to_string()),
+            }
+            pending
+        });
+        (pending.collect(), long)
+    }
+
+    /// See [`EventStore::claim`](snaphook_driver::EventStore::claim).
+    pub(super) fn claim(&mut self, replica: &Replica, limit: usize, lease: Duration) -> Result<Vec<Delivery>> {
+        let head = replica.head();
+        let mut deliveries = Vec::new();
+        loop {
+            let now = Instant::now();
+            self.group.expire(now);
+            let wanted = limit - deliveries.len();
+            let places = PENDING_MAX.saturating_sub(self.group.active().count());
+            let has_place = places > 0;
+            let mut fresh = HashMap::new();
+            if self.group.ready_count() < wanted && self.group.cursor() < head && has_place {
+                fresh = self.scan(replica, wanted.min(self.group.ready_count() + places), head)?;
+            }
+            for taken in self.group.take(wanted, now, lease) {
+                let event = match fresh.remove(&taken.position) {
+                    Some(event) => Some(event),
+                    None => replica.at(taken.position)?,
+                };
+                match event {
+                    Some(event) => {
+                        let note = taken.note.as_deref().map(str::to_owned);
+                        deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
+                    }
+                    // Only if somebody changed the file by hand.
+                    None => drop(self.group.forget(taken.position)),
+                }
+            }
+            if deliveries.len() == limit || self.group.cursor() >= head || !has_place {
+                return Ok(deliveries);
+            }
+        }
+    }
+
+    /// Looks at the next events of the log; answers those that may be handed out.
+    fn scan(&mut self, replica: &Replica, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
+        let Owned { filter, group, .. } = self;
+        let mut fresh = HashMap::new();
+        let (mut seen, after) = (0, group.cursor());
+        replica.scan(filter, after, head, SCAN_MAX, |event| {
+            seen += 1;
+            if group.offer(event.position, event.stream()) {
+                fresh.insert(event.position, event);
+            }
+            group.ready_count() < wanted
+        })?;
+        // Neither stopped by enough nor by the limit: nothing else matches.
+        if seen < SCAN_MAX && group.ready_count() < wanted {
+            group.advance(head);
+        }
+        Ok(fresh)
+    }
+
+    /// See [`EventStore::ack`](snaphook_driver::EventStore::ack).
+    pub(super) fn ack(&mut self, replica: &Replica, done: &[(Position, u64)]) -> Result<()> {
+        for (position, token) in done {
+            if let Some(stream) = self.group.ack(*position, *token) {
+                self.follow(replica, *position, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`EventStore::lag`](snaphook_driver::EventStore::lag).
+    pub(super) fn lag(&self, replica: &Replica) -> Result<(u64, Position)> {
+        let (cursor, head) = (self.group.cursor(), replica.head());
+        let mut count = replica.count(&self.filter, cursor, head)?;
+        for (position, stream, more) in self.group.active() {
+            count += 1;
+            if more {
+                count += replica.count(&within(&self.filter, stream), position, cursor)?;
+            }
+        }
+        // All that match are acknowledged: then up to the end of the log.
+        Ok((count, if count == 0 { head } else { self.group.floor() }))
+    }
+
+    /// Drops what a new filter does not want.
+    pub(super) fn refilter(&mut self, replica: &Replica, filter: &EventFilter) -> Result<()> {
+        self.filter = filter.clone();
+        let active: Vec<Position> = self.group.active().map(|(position, ..)| position).collect();
+        for position in active {
+            let is_wanted = replica.at(position)?.is_some_and(|event| filter.matches(&event));
+            if !is_wanted && let Some(stream) = self.group.forget(position) {
+                self.follow(replica, position, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    fn follow(&mut self, replica: &Replica, after: Position, stream: Stream) -> Result<()> {
+        let filter = within(&self.filter, &stream);
+        let mut next = None;
+        replica.scan(&filter, after, self.group.cursor(), 1, |event| {
+            next = Some(event.position);
+            false
+        })?;
+        if let Some(position) = next {
+            self.group.follow(position, stream);
+        }
+        Ok(())
+    }
+}
+
+/// A group's filter, for one stream only.
+fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
+    EventFilter {
+        model: Some(stream.model.clone()),
+        instance: stream.instance.clone(),
+        definitions_only: stream.instance.is_none(),
+        kinds: filter.kinds.clone(),
+    }
+}

@@ -1,0 +1,95 @@
+//! What is kept of a group: one value, with its owner and its progress.
+
+use bytes::Bytes;
+use prost::Message as _;
+use snaphook_driver::wire::proto;
+use snaphook_driver::{EventFilter, Position, Result};
+
+use crate::fault::corrupt;
+use crate::parts::Reference;
+
+/// Values up to this size are in their message.
+pub(super) const INLINE_BYTES: usize = 128 * 1024;
+
+/// Notes up to this size are in the value.
+pub(super) const NOTE_INLINE_BYTES: usize = 200;
+
+/// A group.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Record {
+    /// Its log's identity.
+    #[prost(string, tag = "1")]
+    pub(super) log: String,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "3")]
+    filter: Option<proto::EventFilter>,
+    #[prost(uint64, tag = "4")]
+    pub(super) cursor: Position,
+    /// The session that hands out its events; empty: nobody does.
+    #[prost(string, tag = "5")]
+    pub(super) owner: String,
+    /// The node's copy of the log that the session belongs to. A copy is open once at a time, so another session of the
+    /// same one is over.
+    #[prost(string, tag = "6")]
+    pub(super) copy: String,
+    /// By position.
+    #[prost(message, repeated, tag = "7")]
+    pub(super) pending: Vec<Pending>,
+}
+
+/// The oldest unacknowledged event of a stream.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Pending {
+    #[prost(uint64, tag = "1")]
+    pub(super) position: Position,
+    #[prost(uint32, tag = "2")]
+    pub(super) attempt: u32,
+    /// Not delivered before this time, in milliseconds; 0: at once.
+    #[prost(int64, tag = "3")]
+    pub(super) due: i64,
+    #[prost(string, optional, tag = "4")]
+    pub(super) note: Option<String>,
+    /// Where a long note is.
+    #[prost(message, optional, tag = "5")]
+    pub(super) note_parts: Option<Reference>,
+}
+
+/// The record as it is in its message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Kept {
+    #[prost(oneof = "Place", tags = "1, 2")]
+    pub(super) place: Option<Place>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Place {
+    #[prost(message, tag = "1")]
+    Here(Record),
+    #[prost(message, tag = "2")]
+    Parts(Reference),
+}
+
+impl Record {
+    pub(super) fn new(log: &str, name: &str, filter: &EventFilter, cursor: Position) -> Record {
+        Record { log: log.to_owned(), name: name.to_owned(), filter: Some(filter.into()), cursor, ..Record::default() }
+    }
+
+    pub(super) fn filter(&self) -> Result<EventFilter> {
+        let filter = self.filter.clone().unwrap_or_default();
+        EventFilter::try_from(filter).map_err(|error| {
+            corrupt("claim", "a group's filter cannot be read back").with("group", &self.name).because(error)
+        })
+    }
+
+    pub(super) fn set_filter(&mut self, filter: &EventFilter) {
+        self.filter = Some(filter.into());
+    }
+}
+
+impl Kept {
+    pub(super) fn read(bytes: Bytes) -> Result<Place> {
+        let kept = Kept::decode(bytes).ok().and_then(|kept| kept.place);
+        kept.ok_or_else(|| corrupt("claim", "a group cannot be read back"))
+    }
+}

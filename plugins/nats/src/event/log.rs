@@ -1,0 +1,199 @@
+//! The shared log as one node sees it: its stream, the node's copy, and who waits for what.
+//!
+//! The [`follower`](super::follower) applies messages, the [`lanes`](super::lanes) send them; here is what both need.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Stream;
+use bytes::Bytes;
+use prost::Message as _;
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_sqlite::replica::{Outcome, Replica};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::message::{FORMAT, Frame, Operation};
+use crate::connection::Link;
+use crate::fault::{corrupt, unavailable};
+use crate::parts::Parts;
+
+pub(crate) struct Log {
+    pub(crate) link: Arc<Link>,
+    pub(crate) stream: Stream<()>,
+    /// Where messages of the log are published.
+    pub(crate) subject: String,
+    pub(crate) parts: Parts,
+    pub(crate) replica: Replica,
+    /// The place of the last message that was judged.
+    pub(crate) judged: watch::Sender<u64>,
+    /// Why this node can judge no more, for good.
+    stopped: Mutex<Option<Stop>>,
+    /// What keeps this node from judging at the moment.
+    trouble: Mutex<Option<String>>,
+    /// Those who wait for a change of theirs, by writer and counter.
+    waiting: Mutex<HashMap<(String, u64), Waiting>>,
+    /// A message is in the stream, or should be, that was not seen.
+    pub(crate) kick: Notify,
+}
+
+struct Waiting {
+    answer: oneshot::Sender<Outcome>,
+    content: Bytes,
+}
+
+/// Why a node stops.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Stop {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Stop {
+        Stop { kind, message: message.into() }
+    }
+
+    pub(crate) fn error(&self, operation: &'static str) -> DriverError {
+        DriverError::new(self.kind, operation, self.message.clone()).temporary(false)
+    }
+}
+
+impl Log {
+    pub(crate) fn new(link: Arc<Link>, stream: Stream<()>, subject: String, parts: Parts, replica: Replica) -> Log {
+        let judged = watch::Sender::new(replica.sequence());
+        Log {
+            link,
+            stream,
+            subject,
+            parts,
+            replica,
+            judged,
+            stopped: Mutex::default(),
+            trouble: Mutex::default(),
+            waiting: Mutex::default(),
+            kick: Notify::new(),
+        }
+    }
+
+    /// An error if this node has stopped.
+    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
+        match &*locked(&self.stopped) {
+            Some(stop) => Err(stop.error(operation)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn stop(&self, stop: Stop) {
+        if stop.kind != ErrorKind::Unexpected {
+            tracing::error!("nats: this node no longer follows the log: {}", stop.message);
+        }
+        *locked(&self.stopped) = Some(stop);
+        // Nobody is answered any more; whoever waits finds out now.
+        locked(&self.waiting).clear();
+        self.judged.send_modify(|_| {});
+    }
+
+    /// What keeps this node from judging, if anything does.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        locked(&self.trouble).clone()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *locked(&self.trouble) = trouble;
+    }
+
+    /// The answer to a change, once it is judged.
+    pub(crate) fn wait_for(&self, writer: &str, counter: u64, content: Bytes) -> oneshot::Receiver<Outcome> {
+        let (answer, receiver) = oneshot::channel();
+        locked(&self.waiting).insert((writer.to_owned(), counter), Waiting { answer, content });
+        receiver
+    }
+
+    pub(crate) fn give_up(&self, writer: &str, counter: u64) {
+        locked(&self.waiting).remove(&(writer.to_owned(), counter));
+    }
+
+    pub(crate) fn answer(&self, writer: &str, counter: u64, outcome: Outcome) {
+        if outcome == Outcome::Repeated {
+            return;
+        }
+        if let Some(waiting) = locked(&self.waiting).remove(&(writer.to_owned(), counter)) {
+            // Whoever gave up waiting needs no answer.
+            let _ = waiting.answer.send(outcome);
+        }
+    }
+
+    /// The content of a change that this node sent itself.
+    pub(crate) fn own_content(&self, writer: &str, counter: u64) -> Option<Bytes> {
+        locked(&self.waiting).get(&(writer.to_owned(), counter)).map(|waiting| waiting.content.clone())
+    }
+
+    /// The last message of the stream, as its leader knows.
+    pub(crate) async fn last_sequence(&self, operation: &'static str) -> Result<u64> {
+        let info = self.stream.get_info().await.map_err(unavailable(operation, "the stream of the log"))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// The identity of the log in the stream: its first message has it.
+    pub(crate) async fn identity_in_stream(&self, operation: &'static str) -> Result<String> {
+        let fault = unavailable(operation, "the first message of the log");
+        let first = self.stream.get_raw_message(1).await.map_err(fault)?;
+        let frame = read_frame(&first.payload).map_err(|stop| stop.error(operation))?;
+        let content = match frame.content {
+            Some(super::message::Content::Here(content)) => content,
+            _ => Bytes::new(),
+        };
+        match Operation::decode(&content) {
+            Ok(Operation::Begin(identity)) => Ok(identity),
+            _ => Err(corrupt(operation, "the first message of the stream does not begin a log; give another `name`")),
+        }
+    }
+
+    /// Returns once everything up to that place is judged; an error if the node stops or nothing happens for so long.
+    pub(crate) async fn judged_up_to(&self, operation: &'static str, sequence: u64, patience: Duration) -> Result<()> {
+        let mut judged = self.judged.subscribe();
+        loop {
+            self.check(operation)?;
+            if *judged.borrow_and_update() >= sequence {
+                return Ok(());
+            }
+            // The sender lives as long as this.
+            if tokio::time::timeout(patience, judged.changed()).await.is_err() {
+                let why = self.trouble().unwrap_or_else(|| "no message comes".to_owned());
+                let message =
+                    format!("the log is judged up to message {} of {sequence}: {why}", self.replica.sequence());
+                return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
+            }
+        }
+    }
+}
+
+/// Reads a message, or says why this node must not go on.
+pub(crate) fn read_frame(payload: &[u8]) -> Result<Frame, Stop> {
+    let rules = snaphook_driver::judge::VERSION;
+    let frame = Frame::decode(payload)
+        .map_err(|error| Stop::new(ErrorKind::Corrupt, format!("a message of the log cannot be read: {error}")))?;
+    if frame.format > FORMAT || frame.rules > rules {
+        return Err(Stop::new(
+            ErrorKind::Unavailable,
+            format!(
+                "a node wrote with rules {}.{}, this snaphook knows {FORMAT}.{rules}: update this node to the version of the node `{}`",
+                frame.format,
+                frame.rules,
+                frame.node.escape_debug()
+            ),
+        ));
+    }
+    if frame.format != FORMAT || frame.rules != rules {
+        // There was none before.
+        let message = format!("a message of the log has rules {}.{}, which never were", frame.format, frame.rules);
+        return Err(Stop::new(ErrorKind::Corrupt, message));
+    }
+    Ok(frame)
+}
+
+/// A panic of an earlier holder leaves nothing half done.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,189 @@
+//! What the messages of the log say.
+//!
+//! A message is a frame around one change. The frame can be read by every version of this driver: who wrote it, with
+//! which rules it is to be judged, and where its content is. The content is the change; a large one is kept in parts.
+
+use bytes::Bytes;
+use prost::Message as _;
+use snaphook_driver::wire::{decode, proto};
+use snaphook_driver::{Append, LogRecord, Stream};
+use snaphook_sqlite::replica::Change;
+
+use crate::parts::Reference;
+
+/// How contents are written. Raised when older versions of the driver would misread them.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Contents up to this size are in their message.
+pub(crate) const INLINE_BYTES: usize = 128 * 1024;
+
+/// A message of the log.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Frame {
+    #[prost(uint32, tag = "1")]
+    pub(crate) format: u32,
+    /// The rules of the judge, [`snaphook_driver::judge::VERSION`].
+    #[prost(uint32, tag = "2")]
+    pub(crate) rules: u32,
+    /// The node, for people.
+    #[prost(string, tag = "3")]
+    pub(crate) node: String,
+    /// A sender of a node that was opened; different for each.
+    #[prost(string, tag = "4")]
+    pub(crate) writer: String,
+    /// Rises with each change of the writer.
+    #[prost(uint64, tag = "5")]
+    pub(crate) counter: u64,
+    #[prost(oneof = "Content", tags = "6, 7")]
+    pub(crate) content: Option<Content>,
+}
+
+/// Where a change is.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Content {
+    #[prost(bytes = "bytes", tag = "6")]
+    Here(Bytes),
+    #[prost(message, tag = "7")]
+    Parts(Reference),
+}
+
+/// A change as it is written.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Written {
+    #[prost(oneof = "What", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    what: Option<What>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum What {
+    #[prost(message, tag = "1")]
+    Nothing(Empty),
+    /// The log's identity.
+    #[prost(string, tag = "2")]
+    Begin(String),
+    #[prost(message, tag = "3")]
+    Append(Appends),
+    #[prost(message, tag = "4")]
+    Reserve(Keys),
+    #[prost(message, tag = "5")]
+    Forget(Prefix),
+    #[prost(message, tag = "6")]
+    Blob(proto::BlobRecord),
+    #[prost(message, tag = "7")]
+    Import(Records),
+    #[prost(message, tag = "8")]
+    FinishImport(Empty),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Empty {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Appends {
+    #[prost(message, repeated, tag = "1")]
+    appends: Vec<proto::Append>,
+    #[prost(bool, tag = "2")]
+    atomic: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Keys {
+    #[prost(message, repeated, tag = "1")]
+    keys: Vec<Key>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Key {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(message, optional, tag = "2")]
+    stream: Option<proto::Stream>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Prefix {
+    #[prost(string, tag = "1")]
+    prefix: String,
+    #[prost(uint32, tag = "2")]
+    limit: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Records {
+    #[prost(message, repeated, tag = "1")]
+    records: Vec<proto::LogRecord>,
+}
+
+/// A change that was read.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Nothing,
+    Begin(String),
+    Append { batch: Vec<Append>, atomic: bool },
+    Reserve(Vec<(String, Stream)>),
+    Forget { prefix: String, limit: u32 },
+    Blob { sha256: String, bytes: Vec<u8> },
+    Import(Vec<LogRecord>),
+    FinishImport,
+}
+
+/// A change as the content of a message.
+pub(crate) fn encode(change: Change<'_>) -> Bytes {
+    let what = match change {
+        Change::Nothing => What::Nothing(Empty {}),
+        Change::Begin { identity } => What::Begin(identity.to_owned()),
+        Change::Append { batch, atomic } => {
+            What::Append(Appends { appends: batch.iter().map(Into::into).collect(), atomic })
+        }
+        Change::Reserve { keys } => What::Reserve(Keys {
+            keys: keys.iter().map(|(key, stream)| Key { key: key.clone(), stream: Some(stream.into()) }).collect(),
+        }),
+        Change::Forget { prefix, limit } => What::Forget(Prefix { prefix: prefix.to_owned(), limit }),
+        Change::Blob { sha256, bytes } => {
+            What::Blob(proto::BlobRecord { sha256: sha256.to_owned(), bytes: bytes.to_owned() })
+        }
+        Change::Import { records } => What::Import(Records { records: records.iter().map(Into::into).collect() }),
+        Change::FinishImport => What::FinishImport(Empty {}),
+    };
+    Written { what: Some(what) }.encode_to_vec().into()
+}
+
+impl Operation {
+    /// The change in a content. An error says what is wrong with it.
+    pub(crate) fn decode(content: &[u8]) -> Result<Operation, String> {
+        fn each<A, B: TryFrom<A>>(items: Vec<A>) -> Result<Vec<B>, String>
+        where
+            B::Error: ToString,
+        {
+            items.into_iter().map(|item| B::try_from(item).map_err(|error| error.to_string())).collect()
+        }
+        let written: Written = decode(content).map_err(|error| error.to_string())?;
+        Ok(match written.what.ok_or("it says nothing that is known")? {
+            What::Nothing(_) => Operation::Nothing,
+            What::Begin(identity) => Operation::Begin(identity),
+            What::Append(Appends { appends, atomic }) => Operation::Append { batch: each(appends)?, atomic },
+            What::Reserve(Keys { keys }) => Operation::Reserve(
+                keys.into_iter()
+                    .map(|key| Ok((key.key, key.stream.ok_or("a key without a stream")?.into())))
+                    .collect::<Result<_, String>>()?,
+            ),
+            What::Forget(Prefix { prefix, limit }) => Operation::Forget { prefix, limit },
+            What::Blob(proto::BlobRecord { sha256, bytes }) => Operation::Blob { sha256, bytes },
+            What::Import(Records { records }) => Operation::Import(each(records)?),
+            What::FinishImport(_) => Operation::FinishImport,
+        })
+    }
+
+    pub(crate) fn change(&self) -> Change<'_> {
+        match self {
+            Operation::Nothing => Change::Nothing,
+            Operation::Begin(identity) => Change::Begin { identity },
+            Operation::Append { batch, atomic } => Change::Append { batch, atomic: *atomic },
+            Operation::Reserve(keys) => Change::Reserve { keys },
+            Operation::Forget { prefix, limit } => Change::Forget { prefix, limit: *limit },
+            Operation::Blob { sha256, bytes } => Change::Blob { sha256, bytes },
+            Operation::Import(records) => Change::Import { records },
+            Operation::FinishImport => Change::FinishImport,
+        }
+    }
+}

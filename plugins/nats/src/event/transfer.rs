@@ -1,0 +1,66 @@
+//! Copies of the log, and logs made of copies.
+//!
+//! The progress of groups is read first and the log after it, so every event that was written before an acknowledgement
+//! is in the copy.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use snaphook_driver::{DriverError, ErrorKind, LogExport, LogRecord, Position, Result};
+use snaphook_sqlite::replica::{Change, Outcome};
+use std::sync::Arc;
+
+use super::groups::Groups;
+use super::lanes::Lane;
+use super::log::Log;
+
+/// How long this node's copy of the log may be behind the groups.
+const BEHIND_TIME: Duration = Duration::from_secs(30);
+
+pub(super) struct Export {
+    log: Box<dyn LogExport>,
+    is_log_over: bool,
+    groups: Vec<LogRecord>,
+}
+
+impl Export {
+    pub(super) async fn begin(log: &Log, groups: &Groups) -> Result<Export> {
+        let (groups, reached) = groups.export().await?;
+        if tokio::time::timeout(BEHIND_TIME, log.replica.reached(reached)).await.is_err() {
+            let message = format!("this node does not have the log up to event {reached} yet");
+            return Err(DriverError::new(ErrorKind::Unavailable, "export", message));
+        }
+        Ok(Export { log: log.replica.export().await?, is_log_over: false, groups })
+    }
+}
+
+#[async_trait]
+impl LogExport for Export {
+    fn head(&self) -> Position {
+        self.log.head()
+    }
+
+    async fn next(&mut self) -> Result<Vec<LogRecord>> {
+        if !self.is_log_over {
+            let records = self.log.next().await?;
+            if !records.is_empty() {
+                return Ok(records);
+            }
+            self.is_log_over = true;
+        }
+        Ok(std::mem::take(&mut self.groups))
+    }
+}
+
+/// See [`EventStore::import`](snaphook_driver::EventStore::import).
+pub(super) async fn import(log: &Log, lane: &Arc<Lane>, groups: &Groups, records: &[LogRecord]) -> Result<()> {
+    if !log.replica.is_importing()? && !groups.is_empty().await? {
+        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log has consumer groups already"));
+    }
+    let is_of_log = |record: &&LogRecord| !matches!(record, LogRecord::Group { .. } | LogRecord::Pending { .. });
+    let of_log: Vec<LogRecord> = records.iter().filter(is_of_log).cloned().collect();
+    match lane.change("import", Change::Import { records: &of_log }).await? {
+        Outcome::Refused(why) => Err(DriverError::new(ErrorKind::Conflict, "import", why)),
+        _ => groups.import(records).await,
+    }
+}

@@ -1,0 +1,91 @@
+//! What only a server's monitoring says: whether a write is on its disk before it is acknowledged.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use snaphook_driver::{DriverError, ErrorKind, Result};
+
+use crate::config::{Durability, LinkConfig};
+
+/// How long monitoring may take to answer.
+const TIME: Duration = Duration::from_secs(5);
+
+/// More than it says.
+const BYTES_MAX: usize = 4 << 20;
+
+#[derive(Deserialize)]
+struct Report {
+    config: Option<JetStream>,
+}
+
+#[derive(Deserialize)]
+struct JetStream {
+    #[serde(default)]
+    sync_always: bool,
+    /// In nanoseconds.
+    #[serde(default)]
+    sync_interval: u64,
+}
+
+/// Refuses servers that keep writes less well than configured. Without monitoring, nobody knows: a warning says so.
+pub(crate) async fn check(config: &LinkConfig) -> Result<()> {
+    if config.durability != Durability::Fsync {
+        return Ok(());
+    }
+    let mut is_known = false;
+    for address in config.monitors() {
+        is_known = true;
+        let found = ask(address).await.map_err(|error| error.with("monitor", shown(address)))?;
+        if !found.sync_always {
+            return Err(DriverError::new(
+                ErrorKind::Config,
+                "open",
+                format!(
+                    "the server writes to its disk every {} s only, but `durability` is `fsync`; set `sync_interval: always` in \
+                     its configuration, or another `durability`",
+                    found.sync_interval / 1_000_000_000
+                ),
+            )
+            .with("monitor", shown(address)));
+        }
+    }
+    if !is_known {
+        tracing::warn!(
+            "nats: whether the server writes to its disk before it acknowledges could not be verified: `monitor` is not given; \
+             `durability` is `fsync`, for which its configuration must have `sync_interval: always`"
+        );
+    }
+    Ok(())
+}
+
+/// Without what may be a password.
+fn shown(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, host)| host)
+}
+
+async fn ask(address: &str) -> Result<JetStream> {
+    let fault = |message: &str| DriverError::new(ErrorKind::Unavailable, "open", message.to_owned());
+    // The only choice of a TLS implementation in this process; if it was made already, so much the better.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || reqwest::Client::builder().timeout(TIME).no_proxy();
+    // A machine without any certificate can still speak plain HTTP.
+    let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+    let client = client.map_err(|_| fault("the HTTP client cannot start"))?;
+    let response = client.get(format!("{}/jsz", address.trim_end_matches('/'))).send().await;
+    let mut response = response.map_err(|error| fault("monitoring cannot be reached").because(error.without_url()))?;
+    if !response.status().is_success() {
+        return Err(fault("monitoring does not answer").with("status", response.status()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| fault("monitoring cannot be reached").because(error.without_url()))?
+    {
+        body.extend_from_slice(&chunk);
+        if body.len() > BYTES_MAX {
+            return Err(fault("monitoring answers too much"));
+        }
+    }
+    let report: Report = snaphook_driver::json::typed_bytes(&body)
+        .map_err(|error| fault("what monitoring says cannot be read").because(error))?;
+    report.config.ok_or_else(|| fault("monitoring says nothing of JetStream; it is off at that server"))
+}

@@ -1,0 +1,148 @@
+//! What is too large for one message, in parts: a message each, which are put together again by their number.
+//!
+//! The first part says how large the whole is and is written last, so what has a first part is complete. Whoever keeps
+//! the [`Reference`] knows the digest too, so what comes back is what was put.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::Stream;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _};
+use sha2::{Digest as _, Sha256};
+use snaphook_driver::{DriverError, ErrorKind, Result, new_log_identity};
+use tokio::time::Instant;
+
+use crate::connection::{Link, Unstored};
+use crate::fault::{corrupt, unavailable};
+use crate::streams;
+
+/// Bytes of one part. Fits with room to spare into the payload of every server.
+pub(crate) const PART_BYTES: usize = 128 * 1024;
+
+/// Largest value: more than any batch, page or blob has.
+pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
+
+/// Parts that are on their way at once.
+const AT_ONCE: usize = 8;
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a value is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Reference {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) size: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) sha256: Vec<u8>,
+}
+
+/// A stream of parts.
+pub(crate) struct Parts {
+    link: Arc<Link>,
+    stream: Stream<()>,
+    subject: String,
+}
+
+impl Parts {
+    /// The stream of that name, made where it is missing.
+    pub(crate) async fn open(link: &Arc<Link>, name: &str, kind: streams::Kind) -> Result<Parts> {
+        let subject = format!("{}.{name}", link.config.name);
+        let stream = format!("{}_{name}", link.config.name);
+        let config = streams::config(link, &stream, &format!("{subject}.>"), kind);
+        Ok(Parts { link: Arc::clone(link), stream: streams::ensure(link, &config).await?, subject })
+    }
+
+    /// Keeps a value; durable when it returns. An error means that nobody can have the reference.
+    pub(crate) async fn put(&self, operation: &'static str, bytes: Bytes, deadline: Instant) -> Result<Reference> {
+        if bytes.len() > VALUE_BYTES_MAX {
+            return Err(DriverError::new(
+                ErrorKind::Invalid,
+                operation,
+                format!("{} bytes are too many for one call, at most {VALUE_BYTES_MAX} are possible", bytes.len()),
+            ));
+        }
+        let id = new_log_identity();
+        let reference = Reference { id, size: bytes.len() as u64, sha256: Sha256::digest(&bytes).to_vec() };
+        let count = count(reference.size);
+        let put = |index: usize| {
+            let part = bytes.slice(index * PART_BYTES..bytes.len().min((index + 1) * PART_BYTES));
+            self.put_part(operation, self.subject_of(&reference.id, index), part, deadline)
+        };
+        futures::stream::iter(1..count).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        put(0).await?;
+        Ok(reference)
+    }
+
+    /// The value; it is there, as its reference was made after it.
+    pub(crate) async fn get(&self, operation: &'static str, reference: &Reference) -> Result<Bytes> {
+        if reference.size > VALUE_BYTES_MAX as u64 {
+            return Err(corrupt(operation, "a value has more bytes than possible").with("bytes", reference.size));
+        }
+        let parts = futures::stream::iter(0..count(reference.size))
+            .map(|index| self.get_part(operation, self.subject_of(&reference.id, index)))
+            .buffered(AT_ONCE);
+        let bytes = parts
+            .try_fold(BytesMut::new(), async |mut bytes, part| {
+                bytes.extend_from_slice(&part);
+                Ok(bytes)
+            })
+            .await?
+            .freeze();
+        if bytes.len() as u64 != reference.size || Sha256::digest(&bytes)[..] != reference.sha256[..] {
+            return Err(
+                corrupt(operation, "the parts of a value do not give what was put together").with("id", &reference.id)
+            );
+        }
+        Ok(bytes)
+    }
+
+    /// Removes a value that nobody refers to any more. What fails stays, without harm.
+    pub(crate) async fn remove(&self, id: &str) {
+        let removed = self.stream.purge().filter(format!("{}.{id}.*", self.subject)).await;
+        if let Err(error) = removed {
+            tracing::debug!(%error, id, "nats: the parts of a value that is no longer used stay");
+        }
+    }
+
+    async fn put_part(&self, operation: &'static str, subject: String, part: Bytes, deadline: Instant) -> Result<()> {
+        loop {
+            match self.link.publish(subject.clone(), HeaderMap::new(), part.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(fault) if Instant::now() >= deadline => return Err(fault.into_error(operation)),
+                // What is stored twice is the same.
+                Err(Unstored::Refused(refusal)) => {
+                    let error = refusal.into_error(operation);
+                    if error.kind() == ErrorKind::Full {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(Unstored::Nobody | Unstored::Unknown) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn get_part(&self, operation: &'static str, subject: String) -> Result<Bytes> {
+        match self.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(message.payload),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                Err(corrupt(operation, "a part of a value is missing").with("subject", subject))
+            }
+            Err(error) => Err(unavailable(operation, "a part of a value")(error)),
+        }
+    }
+
+    fn subject_of(&self, id: &str, index: usize) -> String {
+        format!("{}.{id}.{index}", self.subject)
+    }
+}
+
+/// How many parts a value of that size has; an empty one has one.
+fn count(size: u64) -> usize {
+    (size as usize).div_ceil(PART_BYTES).max(1)
+}

@@ -1,0 +1,109 @@
+//! Changes whose outcome is known although connections break.
+//!
+//! A script that changes something also writes down, under the id of the change, what came of it. If no response comes, the
+//! driver asks for that record on another connection; where there is none, the same step writes that the change is void, so
+//! that it has no effect if the server gets it later. Then it is safe to try again.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value, cmd, from_redis_value};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use crate::deadline::{COMMAND, Deadline};
+use crate::failure::Failure;
+use crate::pool::Pool;
+
+/// How long the server remembers a change: far longer than a command can be on its way.
+pub(crate) const REMEMBERED_SECONDS: u64 = 3600;
+
+/// Between two tries to learn what became of a change.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What the record of a void change says, and what a script returns that meets it.
+const VOID: &str = "void";
+
+/// `KEYS`: the record. `ARGV`: how long it is kept, in seconds.
+const RESOLVE: &str = r"
+local done = redis.call('GET', KEYS[1])
+if done then return done end
+redis.call('SET', KEYS[1], 'void', 'EX', ARGV[1])
+return 'void'
+";
+
+/// Runs a script that changes something. `script` makes the command for the id of a change; the script returns what
+/// it wrote down, or begins with something else if it changed nothing.
+pub(crate) async fn change(
+    pool: &Pool,
+    operation: &'static str,
+    record: impl Fn(&str) -> String,
+    script: impl Fn(&str) -> Cmd,
+) -> Result<String> {
+    let deadline = Deadline::new();
+    loop {
+        let id = Uuid::now_v7().simple().to_string();
+        let mut held = pool.take(operation, deadline).await?;
+        pool.refuse_weak(operation, &mut held, deadline).await?;
+        let lost = match held.call(&script(&id), deadline.step(COMMAND)).await {
+            Ok(value) => {
+                let result = text(pool, operation, value);
+                held.give_back();
+                return result;
+            }
+            Err(Failure::Lost(reason)) => reason,
+            Err(failure) => return Err(held.fail(operation, failure)),
+        };
+        // Its connection is closed before anybody asks, and its permit free.
+        drop(held);
+        match resolve(pool, operation, &record(&id), deadline).await {
+            Ok(outcome) if outcome != VOID => return Ok(outcome),
+            Ok(_) if deadline.is_over() => {
+                let message = format!("nothing was changed: {lost}");
+                return Err(pool.error(operation, ErrorKind::Unavailable, message));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("nobody knows whether the server made this change: {lost}; read it again");
+                return Err(pool.error(operation, ErrorKind::Uncertain, message).because(error));
+            }
+        }
+    }
+}
+
+/// What became of a change, asked until the deadline.
+async fn resolve(pool: &Pool, operation: &'static str, record: &str, deadline: Deadline) -> Result<String> {
+    let mut command = cmd("EVAL");
+    command.arg(RESOLVE).arg(1).arg(record).arg(REMEMBERED_SECONDS);
+    let mut pause = PAUSE_MIN;
+    loop {
+        let error = match resolve_once(pool, operation, &command, deadline).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if Instant::now() + pause >= deadline.end() {
+            return Err(error);
+        }
+        sleep_until(Instant::now() + pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn resolve_once(pool: &Pool, operation: &'static str, command: &Cmd, deadline: Deadline) -> Result<String> {
+    let mut held = pool.take(operation, deadline).await?;
+    match held.call(command, deadline.step(COMMAND)).await {
+        Ok(value) => {
+            held.give_back();
+            text(pool, operation, value)
+        }
+        Err(failure) => Err(held.fail(operation, failure)),
+    }
+}
+
+/// What a script returned.
+fn text(pool: &Pool, operation: &'static str, value: Value) -> Result<String, DriverError> {
+    from_redis_value(value).map_err(|_| {
+        pool.error(operation, ErrorKind::Unexpected, "the server's response is not what the driver's script returns")
+    })
+}

@@ -1,0 +1,39 @@
+//! How long a call may take, and each of its steps.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Reaching the server, with TLS, authentication and the check of its configuration.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+
+/// One command: its bytes there, the server's fsync, the response back.
+pub(crate) const COMMAND: Duration = Duration::from_secs(5);
+
+/// One call of the store with everything that it tries: below the 30 s after which the server gives a call up.
+pub(crate) const CALL: Duration = Duration::from_secs(12);
+
+/// When a call ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline of a call that begins now.
+    pub(crate) fn new() -> Deadline {
+        Deadline(Instant::now() + CALL)
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        self.0 <= Instant::now()
+    }
+
+    /// When a step ends that begins now.
+    pub(crate) fn step(self, most: Duration) -> Instant {
+        self.0.min(Instant::now() + most)
+    }
+
+    /// When the call ends.
+    pub(crate) fn end(self) -> Instant {
+        self.0
+    }
+}

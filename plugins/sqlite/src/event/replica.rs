@@ -1,0 +1,317 @@
+//! A copy of a log that several nodes share, for drivers whose store only puts changes in order: each node applies the
+//! same changes to a file of its own and answers all reads from there.
+//!
+//! The file can be made again from the shared log, so nothing waits for the disk. What a node does with a change is
+//! decided here, by the SDK's judge, and by nothing but the changes before it: all nodes have the same file contents.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rusqlite::OptionalExtension as _;
+use snaphook_driver::files::FileLock;
+use snaphook_driver::{
+    Append, Appended, Conflict, ErrorKind, Event, EventFilter, EventPage, EventQuery, Holder, LogExport, LogRecord,
+    Position, Result, Stream, new_log_identity,
+};
+use tokio::sync::{Semaphore, watch};
+
+use super::append::Writer;
+use super::{EVENTS, Shared, read, replicate, transfer};
+use crate::database::{Format, Readers, locked, off_thread, remove};
+use crate::fault::fault;
+use crate::lock::lock;
+
+/// Tables of the log as in a file of the driver `sqlite`, the log's identity, and how far the file is.
+fn format() -> &'static Format {
+    static FORMAT: std::sync::OnceLock<Format> = std::sync::OnceLock::new();
+    static SCHEMA: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    FORMAT.get_or_init(|| Format {
+        name: "copy of a shared event log",
+        id: 0x534e_484e, // "SNHN"
+        version: 1,
+        schema: SCHEMA.get_or_init(|| format!("{EVENTS}{};{}", super::LOG, replicate::TABLES)),
+        // The shared log has all of it; the file is older after a power failure, but whole.
+        synchronous: "NORMAL",
+        cache_kib: 16 * 1024,
+        log_pages: 16384,
+        settles: false,
+        derived: true,
+    })
+}
+
+/// A change at its place in the shared log.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its place; the entries of a call rise, and follow what was applied before.
+    pub sequence: u64,
+    /// Who wrote it. Of each writer only changes with a rising counter have an effect.
+    pub writer: &'a str,
+    pub counter: u64,
+    pub change: Change<'a>,
+}
+
+/// What happens to a log.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Whatever its writer sent before and is not there yet comes too late.
+    Nothing,
+    /// Gives the log its identity, if it has none.
+    Begin {
+        identity: &'a str,
+    },
+    Append {
+        batch: &'a [Append],
+        atomic: bool,
+    },
+    Reserve {
+        keys: &'a [(String, Stream)],
+    },
+    Forget {
+        prefix: &'a str,
+        limit: u32,
+    },
+    Blob {
+        sha256: &'a str,
+        bytes: &'a [u8],
+    },
+    Import {
+        records: &'a [LogRecord],
+    },
+    FinishImport,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It was there before, or a later one of its writer was: it has no effect.
+    Repeated,
+    Done,
+    Appended(Vec<Result<Appended, Conflict>>),
+    Reserved(Vec<(usize, Holder)>),
+    Forgotten(u64),
+    /// Why the log does not take the import.
+    Refused(String),
+}
+
+/// One node's copy. Reads answer what [`Replica::apply`] has written.
+pub struct Replica {
+    shared: Arc<Shared>,
+    id: String,
+    identity: RwLock<Option<String>>,
+    sequence: AtomicU64,
+    is_closed: AtomicBool,
+    lock: Mutex<Option<FileLock>>,
+}
+
+impl Replica {
+    /// Opens the copy at `path`, or makes an empty one. `ErrorKind::Corrupt` if it is damaged: then it can be
+    /// [made anew](Replica::remake).
+    pub fn open(path: &Path) -> Result<Replica> {
+        Replica::open_locked(path, lock(path)?)
+    }
+
+    /// Removes the copy at `path` and makes an empty one.
+    pub fn remake(path: &Path) -> Result<Replica> {
+        let lock = lock(path)?;
+        remove(path).map_err(snaphook_driver::files::unusable_file(path))?;
+        Replica::open_locked(path, lock)
+    }
+
+    /// Puts a file that [`Replica::copy_to`] made in the place of the copy at `path`, and opens it. It is as if another
+    /// node had judged everything up to there.
+    pub fn adopt(path: &Path, copy: &Path) -> Result<Replica> {
+        let lock = lock(path)?;
+        let unusable = snaphook_driver::files::unusable_file(path);
+        remove(path).and_then(|()| std::fs::rename(copy, path)).map_err(unusable)?;
+        let replica = Replica::open_locked(path, lock)?;
+        let id = new_log_identity();
+        replica.shared.writing("open", |writer| {
+            writer.with(|connection| connection.execute("UPDATE replica SET id = ?1", [&id])).map_err(fault("open"))
+        })?;
+        Ok(Replica { id, ..replica })
+    }
+
+    fn open_locked(path: &Path, lock: FileLock) -> Result<Replica> {
+        let mut writer = Writer::open(path, format())?;
+        let open = |connection: &rusqlite::Connection| -> rusqlite::Result<(String, u64, Option<String>)> {
+            connection.execute(
+                "INSERT INTO replica(one, id, sequence, next_removal) VALUES (1, ?1, 0, ?2) ON CONFLICT DO NOTHING",
+                rusqlite::params![new_log_identity(), i64::MIN],
+            )?;
+            let (id, sequence) = connection.query_row("SELECT id, sequence FROM replica", [], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+            })?;
+            Ok((id, sequence, identity(connection)?))
+        };
+        let (id, sequence, identity) =
+            writer.with(open).map_err(fault("open")).map_err(|error| error.with("path", path.display()))?;
+        let (head, names) = (writer.head(), Arc::clone(writer.names()));
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(Some(writer)),
+            readers: Readers::new(path),
+            names: RwLock::new(names),
+            head: watch::Sender::new(head),
+            failed: AtomicBool::new(false),
+            scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        });
+        Ok(Replica {
+            shared,
+            id,
+            identity: RwLock::new(identity),
+            sequence: AtomicU64::new(sequence),
+            is_closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// Tells this file from all other copies; constant over its life.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The log's identity, once [`Change::Begin`] was applied.
+    pub fn identity(&self) -> Option<String> {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The place of the last change that was applied; 0 before the first.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Applies changes, all of them or, if it fails, none. Blocks.
+    pub fn apply(&self, entries: &[Entry<'_>]) -> Result<Vec<Outcome>> {
+        let shared = &self.shared;
+        let outcomes = shared.writing("apply", |writer| {
+            let outcomes = writer.replicate(entries, &shared.names)?;
+            if entries.iter().any(|entry| matches!(entry.change, Change::Begin { .. })) {
+                let identity = writer.with(identity).map_err(fault("apply"))?;
+                *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+            }
+            shared.publish(writer.head());
+            Ok(outcomes)
+        })?;
+        if let Some(last) = entries.last() {
+            self.sequence.store(last.sequence, Ordering::Release);
+        }
+        Ok(outcomes)
+    }
+
+    /// An error if the log is part of one, as an import began and did not end.
+    pub fn check_whole(&self) -> Result<()> {
+        self.shared.readers.with(transfer::check_whole)
+    }
+
+    /// Whether an import is under way.
+    pub fn is_importing(&self) -> Result<bool> {
+        match self.check_whole() {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Config => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// See [`EventStore::read`](snaphook_driver::EventStore::read).
+    pub async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
+        self.shared.read(query, wait).await
+    }
+
+    /// See [`EventStore::last`](snaphook_driver::EventStore::last).
+    pub fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+        read::last(&self.shared, stream, at_most)
+    }
+
+    /// See [`EventStore::last_but`](snaphook_driver::EventStore::last_but).
+    pub async fn last_but(&self, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+        self.shared.last_but(stream, at_most, skip).await
+    }
+
+    /// Position of the last event; 0 if there is none.
+    pub fn head(&self) -> Position {
+        self.shared.head()
+    }
+
+    /// Waits until the log has an event at that position or beyond.
+    pub async fn reached(&self, position: Position) {
+        // The sender lives as long as this.
+        let _ = self.shared.head.subscribe().wait_for(|head| *head >= position).await;
+    }
+
+    /// See [`EventStore::next_claim`](snaphook_driver::EventStore::next_claim).
+    pub fn next_claim(&self, from: &str) -> Result<Option<String>> {
+        self.shared.next_claim(from)
+    }
+
+    /// See [`EventStore::holder`](snaphook_driver::EventStore::holder).
+    pub fn holder(&self, key: &str) -> Result<Option<Holder>> {
+        self.shared.holder(key)
+    }
+
+    /// See [`EventStore::get_blob`](snaphook_driver::EventStore::get_blob).
+    pub async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
+        self.shared.get_blob(sha256).await
+    }
+
+    /// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says `false`.
+    pub fn scan(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        until: Position,
+        limit: usize,
+        each: impl FnMut(Event) -> bool,
+    ) -> Result<()> {
+        read::scan(&self.shared, filter, after, until, limit, each)
+    }
+
+    /// How many events match after `after`, up to `until`.
+    pub fn count(&self, filter: &EventFilter, after: Position, until: Position) -> Result<u64> {
+        read::count(&self.shared, filter, after, until)
+    }
+
+    /// One event by its position.
+    pub fn at(&self, position: Position) -> Result<Option<Event>> {
+        read::at(&self.shared, position)
+    }
+
+    /// Events, claims and blobs as they are at this moment; groups are none of them.
+    pub async fn export(&self) -> Result<Box<dyn LogExport>> {
+        let shared = Arc::clone(&self.shared);
+        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, None)?) as _)).await
+    }
+
+    /// Writes the copy as it is at this moment into a new file. Returns the place up to which it has everything. Blocks;
+    /// changes are applied meanwhile.
+    pub fn copy_to(&self, path: &Path) -> Result<u64> {
+        let connection = crate::database::open_reader(self.shared.readers.path())?;
+        let name = path.to_string_lossy();
+        connection
+            .execute("VACUUM INTO ?1", [&name])
+            .and_then(|_| rusqlite::Connection::open(path))
+            .and_then(|copy| copy.query_row("SELECT sequence FROM replica", [], |row| row.get::<_, i64>(0)))
+            .map(|sequence| sequence as u64)
+            .map_err(fault("copy"))
+    }
+
+    /// Ends all use of the file. Called once, last.
+    pub async fn close(&self) -> Result<()> {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let closed = off_thread("close", move || {
+            let writer = locked(&shared.writer).take();
+            shared.readers.close();
+            writer.map_or(Ok(()), Writer::close)
+        })
+        .await;
+        locked(&self.lock).take();
+        closed
+    }
+}
+
+fn identity(connection: &rusqlite::Connection) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT identity FROM log", [], |row| row.get(0)).optional()
+}

@@ -1,0 +1,157 @@
+//! Writing what others have put in order: the changes of a log that several nodes share, each with its place there.
+//!
+//! Every node judges the same changes with the same rules, so nothing here may depend on anything but the changes and
+//! what the file holds. How far the file is, and the last counter of each writer, change in the same transaction, so a
+//! file is always right for some place of the log, and goes on from there.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use snaphook_driver::judge::LogEnd;
+use snaphook_driver::time::Millis;
+use snaphook_driver::{ErrorKind, LogRecord, Result};
+
+use super::append::{State, Writer, Written, write};
+use super::names::Names;
+use super::replica::{Change, Entry, Outcome};
+use super::tails::Tails;
+use super::{put_blob, reserve, transfer};
+use crate::fault::fault;
+
+/// How far the file is: the place of the last change, and when expired claims are removed next.
+pub(super) const TABLES: &str = "
+    CREATE TABLE replica(one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, sequence INTEGER NOT NULL,
+        next_removal INTEGER NOT NULL);
+    CREATE TABLE writers(name TEXT PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// When expired claims are removed next; at once where the file does not say.
+pub(super) fn next_removal(connection: &Connection) -> rusqlite::Result<Millis> {
+    let is_replica: bool =
+        connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'replica')", [], |row| row.get(0))?;
+    if !is_replica {
+        return Ok(LogEnd::EMPTY.next_removal);
+    }
+    let kept = connection.query_row("SELECT next_removal FROM replica", [], |row| row.get(0)).optional()?;
+    Ok(kept.unwrap_or(LogEnd::EMPTY.next_removal))
+}
+
+impl Writer {
+    /// Judges and writes changes, in their order, all in one transaction. One outcome for each.
+    pub(super) fn replicate(&mut self, entries: &[Entry<'_>], published: &RwLock<Arc<Names>>) -> Result<Vec<Outcome>> {
+        self.execute("BEGIN IMMEDIATE").map_err(fault("replicate"))?;
+        // Stays if the work panics.
+        self.state = State::Unknown;
+        let (end, names) = (self.log.end, Arc::clone(&self.log.names));
+        let written = self.changes(entries).and_then(|outcomes| {
+            self.execute("COMMIT").map_err(fault("replicate"))?;
+            Ok(outcomes)
+        });
+        match written {
+            Ok(outcomes) => {
+                self.state = State::Works;
+                if !Arc::ptr_eq(&self.log.names, &names) {
+                    *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
+                }
+                self.checkpointer.after_commit(&self.connection);
+                Ok(outcomes)
+            }
+            Err(error) => {
+                // If it was the commit that failed, the file is opened again before the next write.
+                if self.execute("ROLLBACK").is_ok() {
+                    self.state = State::Failed;
+                }
+                (self.log.end, self.log.names, self.log.tails) = (end, names, Tails::default());
+                Err(error)
+            }
+        }
+    }
+
+    fn changes(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(match self.counts(entry)? {
+                true => self.change(&entry.change)?,
+                false => Outcome::Repeated,
+            });
+        }
+        if let Some(last) = entries.last() {
+            self.connection
+                .prepare_cached("UPDATE replica SET sequence = ?1, next_removal = ?2")
+                .and_then(|mut update| update.execute(params![last.sequence as i64, self.log.end.next_removal]))
+                .map_err(fault("replicate"))?;
+        }
+        Ok(outcomes)
+    }
+
+    /// Whether a change is the next one of its writer; one that comes again or too late is not, for nobody.
+    fn counts(&self, entry: &Entry<'_>) -> Result<bool> {
+        let counter = i64::try_from(entry.counter).unwrap_or(i64::MAX);
+        let changed = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO writers(name, counter) VALUES (?1, ?2)
+                 ON CONFLICT(name) DO UPDATE SET counter = ?2 WHERE counter < ?2",
+            )
+            .and_then(|mut put| put.execute(params![entry.writer, counter]))
+            .map_err(fault("replicate"))?;
+        Ok(changed > 0)
+    }
+
+    fn change(&mut self, change: &Change<'_>) -> Result<Outcome> {
+        let connection = &self.connection;
+        match change {
+            Change::Nothing => Ok(Outcome::Done),
+            Change::Begin { identity } => {
+                connection
+                    .execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [identity])
+                    .map_err(fault("replicate"))?;
+                Ok(Outcome::Done)
+            }
+            Change::Append { batch, atomic } => {
+                let judged = self.log.judge(connection, batch, *atomic)?;
+                if !judged.accepted.is_empty() {
+                    let mut names = Arc::clone(&self.log.names);
+                    let Written { end, tails } = write(connection, &judged, &mut names)?;
+                    (self.log.end, self.log.names) = (end, names);
+                    tails
+                        .iter()
+                        .for_each(|(model, instance, tail)| self.log.tails.moved(*model, instance.as_ref(), *tail));
+                }
+                Ok(Outcome::Appended(judged.answers))
+            }
+            Change::Reserve { keys } => reserve::reserve(connection, keys, self.log.end.position)
+                .map(Outcome::Reserved)
+                .map_err(fault("replicate")),
+            Change::Forget { prefix, limit } => {
+                reserve::forget(connection, prefix, *limit).map(Outcome::Forgotten).map_err(fault("replicate"))
+            }
+            Change::Blob { sha256, bytes } => {
+                put_blob(connection, sha256, bytes).map(|()| Outcome::Done).map_err(fault("replicate"))
+            }
+            Change::Import { records } => self.import_part(records),
+            Change::FinishImport => {
+                transfer::finish_import(connection).map(|()| Outcome::Done).map_err(fault("replicate"))
+            }
+        }
+    }
+
+    /// An import that is refused is refused by all, and leaves nothing.
+    fn import_part(&mut self, records: &[LogRecord]) -> Result<Outcome> {
+        self.execute("SAVEPOINT import").map_err(fault("replicate"))?;
+        let (end, names) = (self.log.end, Arc::clone(&self.log.names));
+        self.log.tails = Tails::default();
+        let put = transfer::begin_import(&self.connection).and_then(|()| self.log.import(&self.connection, records));
+        let outcome = match put {
+            Ok(()) => Outcome::Done,
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.execute("ROLLBACK TO import").map_err(fault("replicate"))?;
+                (self.log.end, self.log.names) = (end, names);
+                Outcome::Refused(error.message().to_owned())
+            }
+            Err(error) => return Err(error),
+        };
+        self.execute("RELEASE import").map_err(fault("replicate"))?;
+        Ok(outcome)
+    }
+}

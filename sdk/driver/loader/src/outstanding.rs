@@ -1,0 +1,47 @@
+//! Calls that go on although nobody waits for them.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Calls of one store that nobody waits for any more and that did not end yet.
+#[derive(Default)]
+pub(crate) struct Outstanding {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl Outstanding {
+    pub(crate) fn add(self: &Arc<Self>) -> Ending {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Ending(Arc::clone(self))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn ended(&self) {
+        while !self.is_empty() {
+            let mut ended = pin!(self.ended.notified());
+            // Before the second look, so that no end is missed.
+            ended.as_mut().enable();
+            if !self.is_empty() {
+                ended.await;
+            }
+        }
+    }
+}
+
+/// Such a call ends when this is dropped.
+pub(crate) struct Ending(Arc<Outstanding>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_waiters();
+    }
+}

@@ -1,0 +1,64 @@
+//! The completion of a call.
+
+use std::any::Any;
+
+use snaphook_driver::wire::{Method, encode_error};
+use snaphook_driver::{DriverError, ErrorKind, Result};
+use snaphook_driver_abi::{Bytes, Completion, ERROR, OK};
+
+/// What a call is owed. One that is dropped says that the call was cancelled.
+pub(crate) struct Answer {
+    /// `None` once it was given.
+    completion: Option<Completion>,
+    /// The kind of an error that says nothing of what was done.
+    lost: ErrorKind,
+}
+
+impl Answer {
+    pub(crate) fn new(completion: Completion) -> Answer {
+        Answer { completion: Some(completion), lost: ErrorKind::Unexpected }
+    }
+
+    /// To a call of that method: where it changes something and does not come to its end, the outcome is not known.
+    pub(crate) fn to(self, method: Method) -> Answer {
+        let mut answer = self;
+        answer.lost = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
+        answer
+    }
+
+    /// The number of the call.
+    pub(crate) fn call(&self) -> u64 {
+        self.completion.map_or(0, |completion| completion.call)
+    }
+
+    pub(crate) fn send(mut self, result: Result<Vec<u8>>) {
+        self.complete(result);
+    }
+
+    /// After a panic with this payload.
+    pub(crate) fn panicked(self, payload: &(dyn Any + Send)) {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+        let error = DriverError::new(self.lost, "call", format!("the driver panicked: {text}"));
+        self.send(Err(error));
+    }
+
+    fn complete(&mut self, result: Result<Vec<u8>>) {
+        let Some(Completion { call, complete }) = self.completion.take() else { return };
+        let (status, bytes) = match result {
+            Ok(bytes) => (OK, bytes),
+            Err(error) => (ERROR, encode_error(&error)),
+        };
+        complete(call, status, Bytes { ptr: bytes.as_ptr(), len: bytes.len() });
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let message = match std::thread::panicking() {
+            true => "the plugin panicked",
+            false => "the call was cancelled",
+        };
+        self.complete(Err(DriverError::new(self.lost, "call", message)));
+    }
+}

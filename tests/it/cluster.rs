@@ -1,0 +1,197 @@
+//! Several nodes on one log: written to and read from all of them, while nodes and the servers of their stores are killed and
+//! paused. Whatever happens, nothing that was acknowledged is lost or there twice, all nodes agree, listeners that go from one
+//! node to another miss nothing and see nothing twice, and post hooks run in order.
+
+mod backend;
+mod listener;
+mod nodes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use self::backend::Backend;
+use self::listener::Listener;
+use self::nodes::Nodes;
+use crate::chance::Chance;
+use crate::crash::ledger::{Attempt, Ledger, events_after};
+use crate::crash::writer::{Servers, Writer};
+use crate::crash::{self, CODES, MODEL, WRITERS};
+use crate::support::{Client, eventually, list};
+
+/// Rounds with faults; `cargo xtask test --long` has more.
+const ROUNDS: usize = 3;
+const ROUNDS_LONG: usize = 20;
+
+fn rounds() -> usize {
+    if std::env::var_os("SNAPHOOK_TEST_LONG").is_some() { ROUNDS_LONG } else { ROUNDS }
+}
+
+/// What a round does to the cluster while it is written to.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillNode,
+    StopNode,
+    PauseNode,
+    KillStore,
+    PauseStore,
+}
+
+const FAULTS: [Fault; 5] = [Fault::KillNode, Fault::StopNode, Fault::PauseNode, Fault::KillStore, Fault::PauseStore];
+
+/// Rounds of writes to all nodes of a new cluster: the first one without faults.
+fn run(mut backend: Backend) {
+    let mut chance = Chance::new();
+    let mut nodes = Nodes::start(3, &backend);
+    let mut ledger = Ledger::default();
+    let attempts = crash::prepare(&nodes.client(0));
+    let mut attempts = ledger.settle(&nodes.client(0), attempts);
+    let listeners: Vec<_> = (0..3).map(|_| Listener::start(nodes.addresses(), chance.fork())).collect();
+    for round in 0..=rounds() {
+        let faults = if round == 0 { 0 } else { chance.within(1..4) };
+        attempts.extend(write(&mut nodes, &mut backend, &ledger, &mut chance, round, faults));
+        nodes.mend();
+        attempts = ledger.settle(&nodes.client(round % 3), attempts);
+        agree(&nodes, &listeners);
+        if round == 0 {
+            let repeated = crash::check_hooks(&nodes.client(0), &ledger);
+            assert_eq!(repeated, 0, "without faults each post hook runs once");
+        }
+    }
+    ledger.settle(&nodes.client(0), attempts);
+    println!(
+        "{} events, {} writes acknowledged, {} without an answer, {} of those stored",
+        ledger.history.len(),
+        ledger.acknowledged,
+        ledger.unanswered,
+        ledger.surfaced
+    );
+    crash::check_hooks(&nodes.client(1), &ledger);
+    ledger.check_claims(&nodes.client(2), CODES);
+    check_rebuilds(&nodes);
+    listeners.into_iter().for_each(Listener::end);
+}
+
+/// Sixteen writers, each at all nodes in turn, and one that changes the model, while that many faults happen.
+fn write(
+    nodes: &mut Nodes,
+    backend: &mut Backend,
+    ledger: &Ledger,
+    chance: &mut Chance,
+    round: usize,
+    faults: usize,
+) -> Vec<Attempt> {
+    let (acknowledged, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let seen = nodes.head();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| {
+            let servers = Servers::Cluster { nodes: nodes.clients(), at: number, seen, ends: Arc::clone(&ends) };
+            let writer = Writer::new(number, round, ledger, servers, chance.fork(), &acknowledged);
+            std::thread::spawn(move || writer.run())
+        })
+        .collect();
+    let definer = std::thread::spawn({
+        let (clients, ends) = (nodes.clients(), Arc::clone(&ends));
+        move || change_model(&clients, &ends)
+    });
+    let written = |more: usize| {
+        let enough = acknowledged.load(Ordering::Relaxed) + more;
+        eventually("the cluster is written to", || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(()));
+    };
+    written(chance.within(100..400));
+    for _ in 0..faults {
+        let (fault, node) = (FAULTS[chance.below(FAULTS.len())], chance.below(3));
+        let pause = Duration::from_millis(chance.within(100..3000) as u64);
+        println!("round {round}: {fault:?}, node {node}, {} ms", pause.as_millis());
+        match fault {
+            Fault::KillNode => nodes.kill(node),
+            Fault::StopNode => nodes.stop(node),
+            Fault::PauseNode => nodes.pause(node, pause),
+            Fault::KillStore => backend.kill(pause),
+            Fault::PauseStore => backend.pause(pause),
+        }
+        // It goes on with what is left.
+        written(chance.within(20..200));
+        nodes.mend();
+        written(chance.within(20..100));
+    }
+    ends.store(true, Ordering::Relaxed);
+    definer.join().expect("the one that changes the model");
+    writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+}
+
+/// Gives the model one index after the other, at one node after the other.
+fn change_model(nodes: &[Client], ends: &AtomicBool) {
+    for (number, index) in ["pad", "n"].into_iter().cycle().enumerate() {
+        if ends.load(Ordering::Relaxed) {
+            return;
+        }
+        let body = crash::definition(index);
+        let request = nodes[number % nodes.len()].request("PUT", &format!("/models/{MODEL}")).json(&body);
+        // A node that is gone does not answer, and one of two changes at once is refused.
+        if let Ok(response) = request.try_send() {
+            assert!(matches!(response.status, 200 | 409 | 503), "{}: {}", response.status, response.text());
+        }
+        // Not to wait for anything: the writers are to get somewhere in between.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// All nodes have the same log and the same instances, and the listeners heard it all.
+#[track_caller]
+fn agree(nodes: &Nodes, listeners: &[Listener]) {
+    let of = |node: usize, head: u64| {
+        nodes.reach(node, head);
+        let api = nodes.client(node);
+        (nodes.log(node), [MODEL, "log"].map(|model| list(&api, model)))
+    };
+    // Post hooks may still write.
+    let all = eventually("nothing is written any more", || {
+        let head = nodes.head();
+        let all: Vec<_> = (0..3).map(|node| of(node, head)).collect();
+        (nodes.head() == head).then_some(all)
+    });
+    for (node, (log, instances)) in all.iter().enumerate().skip(1) {
+        assert!(*log == all[0].0, "node {node} has another log than node 0");
+        assert!(*instances == all[0].1, "node {node} has other instances than node 0");
+    }
+    let positions: Vec<u64> = all[0].0.iter().map(position).collect();
+    listeners.iter().for_each(|listener| listener.check(&positions));
+}
+
+fn position(event: &Value) -> u64 {
+    event["position"].as_u64().expect("a position")
+}
+
+/// Every node's model store is what a rebuild makes of the log; the others go on meanwhile.
+#[track_caller]
+fn check_rebuilds(nodes: &Nodes) {
+    for node in 0..3 {
+        let api = nodes.client(node);
+        let before = [MODEL, "log"].map(|model| list(&api, model));
+        api.request("POST", "/rebuild").send().expect(202);
+        let other = nodes.client((node + 1) % 3);
+        eventually("the rebuild is done", || {
+            other.get(&format!("/models/{MODEL}/instances?limit=1")).expect(200);
+            let progress = api.get("/rebuild").expect(200).json();
+            assert_ne!(progress["state"], "failed", "{progress}");
+            (progress["state"] == "done").then_some(())
+        });
+        let after = [MODEL, "log"].map(|model| list(&api, model));
+        assert!(after == before, "a rebuild of node {node} makes another model store");
+    }
+    let events = events_after(&nodes.client(0), 0, MODEL);
+    assert_eq!(events_after(&nodes.client(2), 0, MODEL), events);
+}
+
+#[test]
+fn nodes_on_postgres_with_models_of_their_own() {
+    run(Backend::postgres(false));
+}
+
+#[test]
+fn nodes_on_postgres_that_share_their_models() {
+    run(Backend::postgres(true));
+}
