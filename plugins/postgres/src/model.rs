@@ -6,6 +6,7 @@
 mod apply;
 mod condition;
 mod define;
+mod entries;
 mod garbage;
 mod key;
 mod lanes;
@@ -147,8 +148,8 @@ impl ModelStore for PostgresModelStore {
             return writing.session.rollback().await;
         }
         if writing.registry.models.contains_key(model) {
-            define::forget(&mut writing, model, false).await?;
-            define::forget(&mut writing, model, true).await?;
+            entries::forget(&mut writing, model, false).await?;
+            entries::forget(&mut writing, model, true).await?;
             writing.changed();
         }
         writing.commit(&[], Some(position)).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use snaphook_driver::Result;
 use tokio_postgres::types::Type;
 
-use super::define::forget;
+use super::entries::forget;
 use super::row::get;
 use super::shared::Shared;
 use super::writing::Writing;

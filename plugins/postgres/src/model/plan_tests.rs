@@ -54,7 +54,7 @@ fn pages_are_read_from_indexes() {
             let event = |row: u64| {
                 let data = json!({
                     "status": format!("s{}", row % 5), "total": row % 997, "deep": {"name": format!("n{row}")},
-                    "any": if row % 2 == 0 { json!(row) } else { json!(format!("{row}")) }, "x": "y".repeat(200),
+                    "any": if row.is_multiple_of(2) { json!(row) } else { json!(format!("{row}")) }, "x": "y".repeat(200),
                 });
                 created(row + 2, "m", &format!("i{row:05}"), &data)
             };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result};
 use tokio_postgres::types::Type;
 
-use super::define::{self, Purpose, begin_table, carried, finish_table, forget, is_in_place, save};
+use super::define::{self, begin_table, carried, finish_table, is_in_place};
+use super::entries::{Purpose, forget, save};
 use super::garbage;
 use super::shared::Shared;
 use super::table::Table;
