@@ -189,6 +189,11 @@ impl Database {
         self.durability
     }
 
+    /// Connections that calls share.
+    pub(crate) fn pool_size(&self) -> usize {
+        self.pool.status().max_size
+    }
+
     /// Whether sessions pass a pooler that gives each transaction another one.
     pub(crate) fn pgbouncer(&self) -> bool {
         self.link.pgbouncer

@@ -12,6 +12,7 @@ mod heads;
 mod link;
 mod listener;
 mod migrate;
+mod model;
 mod session;
 mod sql;
 mod text;
@@ -23,6 +24,7 @@ use snaphook_driver::{Driver, OpenContext, OpenFuture};
 
 pub use error::PostgresErrorStore;
 pub use event::PostgresEventStore;
+pub use model::PostgresModelStore;
 
 /// The driver `postgres`.
 pub const DRIVER: Driver = Driver {
@@ -33,7 +35,9 @@ pub const DRIVER: Driver = Driver {
     event: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::EventStore> {
         Box::pin(async move { Ok(Arc::new(PostgresEventStore::open(&context).await?) as _) })
     }),
-    model: None,
+    model: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ModelStore> {
+        Box::pin(async move { Ok(Arc::new(PostgresModelStore::open(&context).await?) as _) })
+    }),
     error: Some(|context: OpenContext| -> OpenFuture<dyn snaphook_driver::ErrorStore> {
         Box::pin(async move { Ok(Arc::new(PostgresErrorStore::open(&context).await?) as _) })
     }),

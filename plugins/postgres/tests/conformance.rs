@@ -5,3 +5,4 @@ use snaphook_postgres::DRIVER;
 
 snaphook_driver_testkit::event_suite!(WithPostgres(DRIVER), {});
 snaphook_driver_testkit::error_suite!(WithPostgres(DRIVER), {});
+snaphook_driver_testkit::model_suite!(WithPostgres(DRIVER), {});

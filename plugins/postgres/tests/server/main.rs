@@ -5,6 +5,7 @@ mod configuration;
 mod cuts;
 mod kills;
 mod locks;
+mod models;
 mod nodes;
 mod pauses;
 mod pooler;

@@ -1,0 +1,219 @@
+//! The model store: one table per model, and the checkpoint up to which the log is in them. Several nodes may share it.
+//!
+//! The log can give everything here back, so commits do not wait for the disk. Rows and checkpoint change in one transaction:
+//! after a crash of the server the store is at some earlier checkpoint, never torn.
+
+mod apply;
+mod condition;
+mod define;
+mod entries;
+mod garbage;
+mod key;
+mod lanes;
+mod page;
+mod place;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod prepare;
+mod query;
+mod reader;
+mod registry;
+mod row;
+mod scan;
+mod shared;
+mod table;
+mod writing;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use snaphook_driver::{
+    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    ModelShape, ModelStore, OpenContext, Position, Result, moves_checkpoint,
+};
+use tokio_postgres::types::Type;
+
+use crate::connection::{CALL_TIME, Database};
+use crate::migrate::migrate;
+use query::Read;
+use registry::State;
+use row::get;
+use shared::{Shared, is_gone};
+use table::OWN;
+use writing::Writing;
+
+/// How long applying a batch may take; it may have to wait for another node's change of a model.
+const APPLY_TIME: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// How often a read is done again whose model was changed meanwhile.
+const RETRIES: usize = 20;
+
+/// See the crate's documentation.
+pub struct PostgresModelStore {
+    shared: Arc<Shared>,
+}
+
+impl PostgresModelStore {
+    /// Opens the store, and makes its tables if they are missing.
+    pub async fn open(context: &OpenContext) -> Result<PostgresModelStore> {
+        let database = Database::open(context).await?;
+        migrate(&database, &registry::TABLES).await?;
+        let shared = Shared::new(database);
+        garbage::forget_abandoned(&shared).await?;
+        garbage::start(&shared);
+        Ok(PostgresModelStore { shared })
+    }
+
+    async fn state(&self, operation: &'static str) -> Result<State> {
+        let sql = self.shared.database.sql("SELECT checkpoint, changes, numbers FROM @.model_state", &[]);
+        let mut session = self.shared.database.session(operation).await?;
+        State::read(&session.query(&sql, &[]).await?, operation)
+    }
+
+    fn read<'a>(&'a self, model: &'a str, budget: &'a Budget) -> Read<'a> {
+        Read { shared: &self.shared, model, budget }
+    }
+
+    /// One instance; fails with [`is_gone`] if its model's table is no more.
+    async fn find(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        loop {
+            let Some((changes, known)) = self.shared.model(model, "get").await? else { return Ok(None) };
+            let own: String = OWN.split(", ").map(|column| format!(", m.{column}")).collect();
+            let sql =
+                format!("SELECT s.changes{own} FROM @.model_state s LEFT JOIN @.{} m ON m.id = $1", known.table.name());
+            let sql = self.shared.database.sql(&sql, &[Type::BYTEA]);
+            let row = self.shared.database.session("get").await?.one(&sql, &[&id.as_bytes()]).await?;
+            if get::<i64>(&row, 0, "get")? != changes {
+                let registry = self.shared.reload("get").await?;
+                // Another model was changed.
+                if registry.models.get(model).is_none_or(|now| now.table != known.table) {
+                    continue;
+                }
+            }
+            return match get::<Option<&[u8]>>(&row, 1, "get")? {
+                Some(_) => row::instance(&row, 1, model, "get").map(Some),
+                None => Ok(None),
+            };
+        }
+    }
+}
+
+#[async_trait]
+impl ModelStore for PostgresModelStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, shared: true, ..Capabilities::LEAST }
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.state("health").await.map(drop)
+    }
+
+    async fn close(&self) -> Result<()> {
+        let registry = self.shared.registry();
+        for (model, known) in &registry.models {
+            if known.prepared.as_ref().is_some_and(|prepared| prepared.owner == self.shared.owner) {
+                prepare::discard(&self.shared, model, None).await?;
+            }
+        }
+        self.shared.stop().await;
+        Ok(())
+    }
+
+    async fn define(
+        &self,
+        after: Position,
+        old: Option<&ModelShape>,
+        new: &ModelShape,
+        carry: &CarryOver,
+        position: Position,
+    ) -> Result<()> {
+        define::define(&self.shared, after, old, new, carry, position).await
+    }
+
+    async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+        prepare::prepare(&self.shared, new, carry).await
+    }
+
+    async fn discard(&self, model: &str, ticket: u64) -> Result<()> {
+        if ticket != 0 {
+            prepare::discard(&self.shared, model, Some(ticket)).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
+        let mut writing = Writing::begin(&self.shared, "drop_model", CALL_TIME).await?;
+        if !moves_checkpoint("drop_model", writing.state.checkpoint, after, position)? {
+            return writing.session.rollback().await;
+        }
+        if writing.registry.models.contains_key(model) {
+            entries::forget(&mut writing, model, false).await?;
+            entries::forget(&mut writing, model, true).await?;
+            writing.changed();
+        }
+        writing.commit(&[], Some(position)).await?;
+        garbage::start(&self.shared);
+        Ok(())
+    }
+
+    async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
+        let mut writing = Writing::begin(&self.shared, "apply", APPLY_TIME).await?;
+        if !moves_checkpoint("apply", writing.state.checkpoint, after, to)? {
+            return writing.session.rollback().await;
+        }
+        let commands = apply::commands(&self.shared.database, &writing.registry, events, writing.state.checkpoint)?;
+        writing.commit(&commands, Some(to)).await
+    }
+
+    async fn log(&self) -> Result<Option<String>> {
+        let sql = self.shared.database.sql("SELECT log FROM @.model_state", &[]);
+        let row = self.shared.database.session("log").await?.one(&sql, &[]).await?;
+        get(&row, 0, "log")
+    }
+
+    async fn checkpoint(&self) -> Result<Position> {
+        Ok(self.state("checkpoint").await?.checkpoint)
+    }
+
+    async fn definitions(&self) -> Result<Vec<ModelShape>> {
+        let registry = self.shared.reload("definitions").await?;
+        let mut shapes: Vec<ModelShape> = registry.models.values().map(|model| model.shape.clone()).collect();
+        shapes.sort_by(|left, right| left.model.cmp(&right.model));
+        Ok(shapes)
+    }
+
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>> {
+        let mut retries = 0;
+        loop {
+            match self.find(model, id).await {
+                Err(error) if retries < RETRIES && is_gone(&error) => {
+                    retries += 1;
+                    self.shared.reload("get").await?;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
+        self.read(model, budget).page(query).await
+    }
+
+    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+        self.read(model, budget).count(filter).await
+    }
+
+    async fn reset(&self, log: &str) -> Result<()> {
+        if log.contains('\0') {
+            return Err(DriverError::new(ErrorKind::Invalid, "reset", "a log's identity holds no U+0000"));
+        }
+        let mut writing = Writing::begin(&self.shared, "reset", CALL_TIME).await?;
+        writing.batch("DELETE FROM @.model_tables").await?;
+        writing.execute("UPDATE @.model_state SET log = $1", &[Type::TEXT], &[&log]).await?;
+        writing.changed();
+        writing.commit(&[], Some(0)).await?;
+        garbage::start(&self.shared);
+        Ok(())
+    }
+}

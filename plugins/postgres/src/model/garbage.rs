@@ -1,0 +1,89 @@
+//! Tables that no model has any more, and what was prepared by a process that is gone.
+//!
+//! PostgreSQL drops a table only when nobody reads it, and holds up later readers while it waits. Nobody begins to read these, and
+//! the wait is short; what is still in use goes the next time.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use snaphook_driver::Result;
+use tokio_postgres::types::Type;
+
+use super::entries::forget;
+use super::row::get;
+use super::shared::Shared;
+use super::writing::Writing;
+use crate::connection::{CALL_TIME, Database};
+
+/// How long what is being prepared may stand still before others take it for abandoned; and what is complete but not used.
+const BUILDING_SECONDS: f64 = 60.0;
+const COMPLETE_SECONDS: f64 = 30.0 * 60.0;
+
+/// How long after the last change tables are removed, and how often that is tried.
+const DELAY: Duration = Duration::from_millis(200);
+const TRIES: usize = 20;
+
+/// Removes tables in the background.
+pub(super) fn start(shared: &Shared) {
+    let Some(shared) = shared.this() else { return };
+    if shared.clears() {
+        let weak = Arc::downgrade(&shared);
+        shared.spawn(async move { clear(&weak).await });
+    }
+}
+
+async fn clear(shared: &Weak<Shared>) {
+    for attempt in 1..=TRIES {
+        // Changes come together; readers end.
+        tokio::time::sleep(DELAY * attempt as u32).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if attempt == 1 {
+            shared.cleared();
+        }
+        if let Ok(0) = drop_all(&shared.database).await {
+            return;
+        }
+    }
+}
+
+/// Drops what no model has; returns how many tables are left.
+async fn drop_all(database: &Database) -> Result<usize> {
+    let unused = database.sql(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^m[0-9]+$' \
+         AND NOT EXISTS (SELECT FROM @.model_tables t WHERE c.relname = 'm' || t.number)",
+        &[Type::TEXT],
+    );
+    let rows = database.session("clear").await?.query(&unused, &[&database.schema()]).await?;
+    let mut left = 0;
+    for row in &rows {
+        let name: &str = get(row, 0, "clear")?;
+        let drop = database.qualified(&format!("DROP TABLE IF EXISTS @.{name}"));
+        let text = format!("BEGIN; SET LOCAL lock_timeout = '100ms'; {drop}; COMMIT");
+        let mut session = database.session("clear").await?;
+        if session.batch(&text).await.is_err() {
+            left += 1;
+            let _ = session.batch("ROLLBACK").await;
+        }
+    }
+    Ok(left)
+}
+
+/// Forgets what was prepared by processes that are gone.
+pub(super) async fn forget_abandoned(shared: &Shared) -> Result<()> {
+    let registry = shared.reload("open").await?;
+    for (model, known) in &registry.models {
+        let Some(prepared) = &known.prepared else { continue };
+        let most = if prepared.complete { COMPLETE_SECONDS } else { BUILDING_SECONDS };
+        if prepared.idle > most {
+            let mut writing = Writing::begin(shared, "open", CALL_TIME).await?;
+            let now = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
+            if now.is_some_and(|now| now.table.number == prepared.table.number) {
+                forget(&mut writing, model, true).await?;
+                writing.changed();
+            }
+            writing.commit(&[], None).await?;
+        }
+    }
+    Ok(())
+}

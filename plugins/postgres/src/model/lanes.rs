@@ -1,0 +1,148 @@
+//! Turns of reads that may take long, so that they never hold all connections of the pool.
+//!
+//! A read first gets a short turn among several; what does not end in that starts again among the few long ones. Reads that are
+//! known to be short take no turn at all.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use snaphook_driver::{Budget, DriverError, ErrorKind, Exceeded, Result};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Steps of a short turn: some milliseconds.
+pub(super) const SHORT_STEPS: u64 = 50_000;
+
+/// Reads that wait for a turn of one kind at most.
+const WAITING_MAX: usize = 128;
+
+/// How often a read that waits for the server looks at its budget.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why a read stopped.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// It is longer than its turn.
+    Turn,
+    Failed(DriverError),
+}
+
+impl From<DriverError> for Halt {
+    fn from(error: DriverError) -> Halt {
+        Halt::Failed(error)
+    }
+}
+
+/// What one turn of a read may cost.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    pub(super) budget: Budget,
+    operation: &'static str,
+    began: u64,
+    is_short: bool,
+}
+
+impl Meter {
+    pub(super) fn new(budget: &Budget, operation: &'static str, is_short: bool) -> Meter {
+        budget.start();
+        Meter { budget: budget.clone(), operation, began: budget.steps(), is_short }
+    }
+
+    pub(super) fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    pub(super) fn charge(&self, steps: u64) -> Result<(), Halt> {
+        self.look(self.budget.charge(steps))
+    }
+
+    /// What charging the budget said.
+    pub(super) fn look<T>(&self, charged: Result<T, Exceeded>) -> Result<T, Halt> {
+        let value = charged.map_err(|limit| limit.into_error(self.operation))?;
+        if self.is_short && self.budget.steps().saturating_sub(self.began) > SHORT_STEPS {
+            return Err(Halt::Turn);
+        }
+        Ok(value)
+    }
+
+    /// Waits for the server; ends with the budget.
+    pub(super) async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Halt> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.look(self.budget.check())?;
+            if let Ok(value) = tokio::time::timeout(LOOK, work.as_mut()).await {
+                return Ok(value);
+            }
+        }
+    }
+}
+
+pub(super) struct Lanes {
+    short: Lane,
+    long: Lane,
+}
+
+struct Lane {
+    places: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Lanes {
+    /// Leaves connections for writers and for reads that take no turn.
+    pub(super) fn new(connections: usize) -> Lanes {
+        Lanes { short: Lane::new((connections / 2).max(1)), long: Lane::new((connections / 4).max(1)) }
+    }
+
+    /// A place for a short turn, or for a long one.
+    pub(super) async fn place(
+        &self,
+        budget: &Budget,
+        operation: &'static str,
+        is_short: bool,
+    ) -> Result<Option<SemaphorePermit<'_>>> {
+        let lane = if is_short { &self.short } else { &self.long };
+        lane.place(budget, operation).await
+    }
+}
+
+impl Lane {
+    fn new(places: usize) -> Lane {
+        Lane { places: Semaphore::new(places), waiting: AtomicUsize::new(0) }
+    }
+
+    async fn place(&self, budget: &Budget, operation: &'static str) -> Result<Option<SemaphorePermit<'_>>> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(Some(place));
+        }
+        let overloaded =
+            |why: String| DriverError::new(ErrorKind::Overloaded, operation, format!("{why}; try again in a moment"));
+        let _waiting = Waiting::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
+            return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
+        }
+        // Far beyond what a clock can count there is no end.
+        let wait = budget.wait_left().min(Duration::from_secs(24 * 60 * 60));
+        match tokio::time::timeout(wait, self.places.acquire()).await {
+            Ok(place) => Ok(place.ok()),
+            Err(_) => Err(overloaded(format!(
+                "the query did not get its turn within {:.1} s, too many others run",
+                budget.limits().wait.as_secs_f64()
+            ))),
+        }
+    }
+}
+
+/// One of those that wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,128 @@
+//! The rows of a page, put in order as far as no index has done that.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use snaphook_driver::{Instance, PAGE_BYTES_MAX};
+
+use super::lanes::{Halt, Meter};
+use super::place::Place;
+
+/// A row that matches.
+pub(super) struct Entry {
+    /// Rows with the same run are next to each other, and are put in order here.
+    pub(super) run: Vec<u8>,
+    /// The row is where it belongs.
+    pub(super) is_alone: bool,
+    pub(super) place: Place,
+    pub(super) size: usize,
+    pub(super) instance: Option<Instance>,
+}
+
+/// Rows of a page, as they come into their order.
+#[derive(Default)]
+pub(super) struct Page {
+    /// `None`: rows are counted.
+    wanted: Option<usize>,
+    entries: Vec<Entry>,
+    bytes: usize,
+    run: Vec<u8>,
+    /// The first rows of the run that is open.
+    heap: BinaryHeap<Entry>,
+    /// Bytes of the heap, and the most that it had.
+    held: (usize, usize),
+    matched: u64,
+}
+
+impl Page {
+    pub(super) fn new(wanted: Option<usize>) -> Page {
+        Page { wanted, ..Page::default() }
+    }
+
+    /// The rows in order, and how many matched.
+    pub(super) fn end(self) -> (Vec<Entry>, u64) {
+        (self.entries, self.matched)
+    }
+
+    /// Rows that are still wanted.
+    pub(super) fn left(&self) -> usize {
+        self.wanted.map_or(usize::MAX, |wanted| wanted.saturating_sub(self.entries.len()))
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.left() == 0 || (self.bytes > PAGE_BYTES_MAX && self.entries.len() > 1)
+    }
+
+    /// Takes a row that matches.
+    pub(super) fn push(&mut self, entry: Entry, meter: &Meter) -> Result<(), Halt> {
+        self.matched += 1;
+        if self.wanted.is_none() {
+            return Ok(());
+        }
+        if entry.is_alone {
+            self.flush();
+            self.take(entry);
+            return Ok(());
+        }
+        if self.run != entry.run {
+            self.flush();
+            self.run.clone_from(&entry.run);
+        }
+        if self.left() == 0 {
+            return Ok(());
+        }
+        self.held.0 += entry.bytes();
+        self.heap.push(entry);
+        if self.heap.len() > self.left()
+            && let Some(last) = self.heap.pop()
+        {
+            self.held.0 -= last.bytes();
+        }
+        if self.held.0 > self.held.1 {
+            meter.look(meter.budget.hold(self.held.0 - self.held.1))?;
+            self.held.1 = self.held.0;
+        }
+        Ok(())
+    }
+
+    /// The run is at its end.
+    pub(super) fn flush(&mut self) {
+        self.held.0 = 0;
+        for entry in std::mem::take(&mut self.heap).into_sorted_vec() {
+            self.take(entry);
+        }
+    }
+
+    fn take(&mut self, entry: Entry) {
+        if !self.is_full() {
+            self.bytes += entry.size;
+            self.entries.push(entry);
+        }
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.place.keys.iter().map(Vec::len).sum::<usize>() + self.place.id.len() + size_of::<Entry>()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        (&self.place.keys, &self.place.id).cmp(&(&other.place.keys, &other.place.id))
+    }
+}

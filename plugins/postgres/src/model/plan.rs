@@ -1,0 +1,210 @@
+//! How a query is answered: which index gives the order, what PostgreSQL filters, what the driver does.
+//!
+//! PostgreSQL never sorts. Rows come in the order of an index as far as one has the order that is asked for, and rows that are equal
+//! so far are put in order by the driver, as are all rows if no index has it. Keys are ascending in both directions, so the rows
+//! behind a cursor are one comparison of rows, which an index starts from.
+
+use snaphook_driver::{Condition, SortKey};
+
+use super::condition::{self, Verdict, Where};
+use super::key::{ABSENT, BOOLEAN, is_exact, stored};
+use super::place::Place;
+use super::table::{Layout, Table};
+
+/// A query with what its table can do for it.
+pub(super) struct Plan<'a> {
+    table: &'a Table,
+    filter: &'a [Condition],
+    /// Sort keys that tell rows apart: those that the filter does not fix, each path once.
+    pub(super) sort: Vec<SortKey>,
+    served: Option<Served>,
+    /// Whether the rows that meet some condition are together in another index than the one that gives the order.
+    pub(super) narrows: bool,
+}
+
+/// How an index gives an order.
+#[derive(Clone, Debug, PartialEq)]
+struct Served {
+    /// Columns that the rows come in the order of.
+    columns: Vec<usize>,
+    /// Whether these are all sort keys, and the id follows.
+    whole: bool,
+    /// The one column is read from its end, one class after the other.
+    backwards: bool,
+    /// How many columns of the index come before, which the filter fixes.
+    lead: usize,
+    /// The index; `None`: that of the ids.
+    index: Option<usize>,
+}
+
+/// One statement, whose rows come before those of the next one.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The rows that it gives.
+    pub(super) rows: Where,
+    /// What follows `ORDER BY`; empty: any order.
+    pub(super) order: String,
+}
+
+/// Statements that give the rows, and what is left to do.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) parts: Vec<Part>,
+    /// Columns whose keys the statements give, in whose order the rows come.
+    pub(super) given: Vec<usize>,
+    /// Whether rows that are equal in these come by id.
+    pub(super) whole: bool,
+    /// Conditions that the driver looks at.
+    pub(super) residual: Vec<Condition>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(table: &'a Table, filter: &'a [Condition], sort: &[SortKey]) -> Plan<'a> {
+        let fixed: Vec<&[String]> = filter
+            .iter()
+            .filter(|condition| condition::fixes(&condition.operator))
+            .map(|condition| condition.path.as_slice())
+            .collect();
+        let mut free: Vec<SortKey> = Vec::new();
+        for key in sort {
+            if !fixed.contains(&key.path.as_slice()) && free.iter().all(|other| other.path != key.path) {
+                free.push(key.clone());
+            }
+        }
+        let served = served(&table.layout, &fixed, &free);
+        // The first column of the index that gives the order is covered.
+        let covered = served.as_ref().and_then(|served| served.index).map(|index| table.layout.indexes[index][0]);
+        let covered = covered.map(|column| table.layout.columns[column].path.as_slice());
+        let leads = |condition: &Condition| {
+            condition::narrows(&condition.operator)
+                && table.layout.indexes.iter().any(|index| table.layout.columns[index[0]].path == condition.path)
+        };
+        let mut leading = filter.iter().filter(|condition| leads(condition)).peekable();
+        let narrows = leading.peek().is_some() && !leading.any(|condition| Some(condition.path.as_slice()) == covered);
+        Plan { table, filter, sort: free, served, narrows }
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
+        self.served.is_some()
+    }
+
+    /// All rows that meet the filter, in any order; `None` if there are none.
+    pub(super) fn unordered(&self) -> Option<Stream> {
+        let (rows, residual) = self.rows(None)?;
+        let parts = vec![Part { rows, order: String::new() }];
+        Some(Stream { parts, given: Vec::new(), whole: false, residual })
+    }
+
+    /// The rows behind the cursor that meet the filter, in the order of an index; `None` if there are none.
+    pub(super) fn ordered(&self, cursor: Option<&Place>) -> Option<Stream> {
+        let served = self.served.as_ref()?;
+        if served.backwards {
+            return self.backwards(served, cursor);
+        }
+        let mut bound: Option<(Vec<usize>, &Place)> = None;
+        let mut from = None;
+        if let Some(place) = cursor {
+            // Up to a key that the column does not hold whole.
+            let exact = place.keys.iter().take(served.columns.len()).take_while(|key| is_exact(key)).count();
+            let columns = served.columns[..served.columns.len().min(exact + 1)].to_vec();
+            from = columns.first().map(|column| (*column, stored(&place.keys[0])));
+            bound = Some((columns, place));
+        }
+        let (mut rows, residual) = self.rows(from)?;
+        if let Some((columns, place)) = bound {
+            let exact = place.keys.iter().take(served.columns.len()).all(|key| is_exact(key));
+            let strict = served.whole && exact;
+            let mut names: Vec<String> = columns.iter().map(|column| format!("k{column}")).collect();
+            let mut places: Vec<String> = place.keys[..columns.len()]
+                .iter()
+                .map(|key| rows.bind(condition::Parameter::Key(stored(key).to_vec())))
+                .collect();
+            if strict {
+                names.push("id".into());
+                places.push(rows.bind(condition::Parameter::Key(place.id.as_bytes().to_vec())));
+            }
+            if !names.is_empty() {
+                let operator = if strict { ">" } else { ">=" };
+                rows.and(format!("({}) {operator} ({})", names.join(", "), places.join(", ")));
+            }
+        }
+        let columns = served.columns.iter().map(|column| format!("k{column}"));
+        let order: Vec<String> = columns.chain(served.whole.then(|| "id".to_owned())).collect();
+        let parts = vec![Part { rows, order: order.join(", ") }];
+        Some(Stream { parts, given: served.columns.clone(), whole: served.whole, residual })
+    }
+
+    /// One column from its end, one class after the other: that is the other direction.
+    fn backwards(&self, served: &Served, cursor: Option<&Place>) -> Option<Stream> {
+        let (rows, residual) = self.rows(None)?;
+        let column = *served.columns.first()?;
+        let name = format!("k{column}");
+        let start = cursor.and_then(|place| place.keys.first());
+        let first = start.map_or(BOOLEAN, |key| key[0]);
+        let parts = (first..=ABSENT).map(|class| {
+            let mut rows = rows.clone();
+            rows.compare(&name, ">=", &[class]);
+            match start.filter(|key| key[0] == class) {
+                // The cursor has the key of its own direction.
+                Some(key) => match super::key::turned(key, !self.table.layout.columns[column].descending) {
+                    Some(turned) => rows.compare(&name, "<=", stored(&turned)),
+                    None => rows.compare(&name, "<", &[class + 1]),
+                },
+                None => rows.compare(&name, "<", &[class + 1]),
+            }
+            Part { rows, order: format!("{name} DESC") }
+        });
+        Some(Stream { parts: parts.collect(), given: served.columns.clone(), whole: false, residual })
+    }
+
+    /// The conditions as SQL, and those that the driver looks at again. `from`: a column, and the key from which it is read.
+    fn rows(&self, from: Option<(usize, &[u8])>) -> Option<(Where, Vec<Condition>)> {
+        let layout = &self.table.layout;
+        let preferred = self.served.as_ref().and_then(|served| served.index).map(|index| &layout.indexes[index]);
+        let mut rows = Where::default();
+        let mut residual = Vec::new();
+        for condition in self.filter {
+            let is_of = |column: &usize| layout.columns[*column].path == condition.path;
+            let column = preferred.and_then(|columns| columns.iter().copied().find(is_of));
+            let verdict = match column.or_else(|| (0..layout.columns.len()).find(|column| is_of(column))) {
+                None => Verdict::Recheck,
+                Some(column) => {
+                    let from = from.filter(|(bounded, _)| *bounded == column).map(|(_, key)| key);
+                    let descending = layout.columns[column].descending;
+                    condition::add(&mut rows, &format!("k{column}"), descending, &condition.operator, from)
+                }
+            };
+            match verdict {
+                Verdict::Exact => {}
+                Verdict::Recheck => residual.push(condition.clone()),
+                Verdict::Never => return None,
+            }
+        }
+        Some((rows, residual))
+    }
+}
+
+/// What an index gives of this order among rows that are the same in the paths `fixed`.
+fn served(layout: &Layout, fixed: &[&[String]], sort: &[SortKey]) -> Option<Served> {
+    let ids =
+        sort.is_empty().then_some(Served { columns: Vec::new(), whole: true, backwards: false, lead: 0, index: None });
+    let indexes = layout.indexes.iter().enumerate().filter_map(|(index, places)| {
+        let is_fixed = |place: &usize| fixed.contains(&layout.columns[*place].path.as_slice());
+        let lead = places.iter().take_while(|place| is_fixed(place)).count();
+        let rest: Vec<usize> = places.iter().copied().filter(|place| !is_fixed(place)).collect();
+        let forwards = rest.iter().zip(sort).take_while(|(place, wanted)| layout.columns[**place] == **wanted).count();
+        let turned = match (sort.first(), rest.first().map(|place| &layout.columns[*place])) {
+            (Some(wanted), Some(column)) => wanted.path == column.path && wanted.descending != column.descending,
+            _ => false,
+        };
+        // Read from the end, only what comes right behind the fixed columns is in order.
+        let turned = turned && places.get(lead) == rest.first();
+        let count = if turned { 1 } else { forwards };
+        let whole = !turned && count == sort.len() && count == rest.len();
+        let serves = whole || count > 0;
+        serves.then(|| Served { columns: rest[..count].to_vec(), whole, backwards: turned, lead, index: Some(index) })
+    });
+    ids.into_iter()
+        .chain(indexes)
+        .max_by_key(|served| (served.lead, served.columns.len(), served.whole, !served.backwards))
+}

@@ -1,0 +1,169 @@
+//! The next table of a model, built beside the one that is read.
+//!
+//! Rows are copied in small transactions. Whoever applies events meanwhile, on whichever node, writes them to both tables, so the
+//! new one is right from the moment in which the last row is copied. `define` then only writes down that it is the model's table.
+
+use std::time::{Duration, Instant};
+
+use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result};
+use tokio_postgres::types::Type;
+
+use super::define::{self, begin_table, carried, finish_table, is_in_place};
+use super::entries::{Purpose, forget, save};
+use super::garbage;
+use super::shared::Shared;
+use super::table::Table;
+use super::writing::Writing;
+use crate::connection::CALL_TIME;
+
+/// How long one step may keep other writers waiting.
+const STEP: Duration = Duration::from_millis(2);
+const ROWS_FIRST: usize = 16;
+const ROWS_MAX: usize = 2000;
+
+/// How often a node looks whether another one has prepared what it wants, and after how many seconds without progress it does that
+/// itself.
+const LOOK: Duration = Duration::from_millis(100);
+const STALLED_SECONDS: f64 = 10.0;
+
+/// Removes what is prepared if the caller does not wait for it to its end.
+struct Guard<'a> {
+    shared: &'a Shared,
+    table: Option<Table>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let (Some(table), Some(shared)) = (self.table.take(), self.shared.this()) {
+            let work = shared.clone();
+            shared.spawn(async move {
+                let _ = discard(&work, &table.model, Some(table.number)).await;
+            });
+        }
+    }
+}
+
+/// See [`snaphook_driver::ModelStore::prepare`].
+pub(super) async fn prepare(shared: &Shared, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+    let (from, to) = loop {
+        let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
+        let Some(known) = writing.registry.models.get(&new.model).cloned() else {
+            writing.session.rollback().await?;
+            return Ok(0);
+        };
+        if let Some(prepared) = &known.prepared {
+            let is_same = prepared.shape.is_like(new) && prepared.carry == *carry && prepared.owner != shared.owner;
+            if is_same && prepared.complete {
+                writing.session.rollback().await?;
+                return Ok(prepared.table.number);
+            }
+            // Another node is at it.
+            if is_same && idle(&mut writing, prepared.table.number).await? < STALLED_SECONDS {
+                writing.session.rollback().await?;
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            forget(&mut writing, &new.model, true).await?;
+            writing.changed();
+        }
+        if is_in_place(&known, new, carry) {
+            writing.commit(&[], None).await?;
+            garbage::start(shared);
+            return Ok(0);
+        }
+        let to = begin_table(&mut writing, new).await?;
+        finish_table(&mut writing, &to).await?;
+        save(&mut writing, &to, new, Some(Purpose { carry, owner: &shared.owner })).await?;
+        writing.changed();
+        let from = known.table.clone();
+        // From here on it is there, whether the answer arrives or not.
+        let mut guard = Guard { shared, table: Some(to.clone()) };
+        writing.commit(&[], None).await?;
+        break (from, guard.table.take().unwrap_or(to));
+    };
+    let mut guard = Guard { shared, table: Some(to.clone()) };
+    fill(shared, &from, &to, carry, new.version).await?;
+    let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
+    if touch(&mut writing, &to, true).await? {
+        writing.changed();
+        writing.commit(&[], None).await?;
+        guard.table = None;
+        return Ok(to.number);
+    }
+    Err(gone())
+}
+
+async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, version: u64) -> Result<()> {
+    let database = &shared.database;
+    let (mut after, mut count, mut checkpoint) = (Vec::new(), ROWS_FIRST, 0);
+    loop {
+        let began = Instant::now();
+        // Read and carried over without the lock; who changes one of them meanwhile changes both tables.
+        let mut session = database.session("prepare").await?;
+        let Some((rows, last)) = define::read(database, &mut session, from, &after, count, "prepare").await? else {
+            return Ok(());
+        };
+        drop(session);
+        let commands = carried(&rows, to, carry, version, "prepare")?.commands(database, from, false);
+        let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
+        let held = Instant::now();
+        if !touch(&mut writing, to, false).await? {
+            return Err(gone());
+        }
+        let others = std::mem::replace(&mut checkpoint, writing.state.checkpoint) != writing.state.checkpoint;
+        writing.commit(&commands, None).await?;
+        let held = held.elapsed();
+        if held > STEP {
+            count = (count / 2).max(1);
+        } else if held < STEP / 2 {
+            count = (count * 2).min(ROWS_MAX);
+        }
+        after = last;
+        // Half of the time is for others, if there are any.
+        if others {
+            tokio::time::sleep(began.elapsed()).await;
+        }
+    }
+}
+
+/// See [`snaphook_driver::ModelStore::discard`]; `None`: whatever is prepared.
+pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -> Result<()> {
+    let mut writing = Writing::begin(shared, "discard", CALL_TIME).await?;
+    let prepared = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
+    if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number)) {
+        return writing.session.rollback().await;
+    }
+    forget(&mut writing, model, true).await?;
+    writing.changed();
+    writing.commit(&[], None).await?;
+    garbage::start(shared);
+    Ok(())
+}
+
+/// Says that the work goes on; `false` if somebody else has removed the table.
+async fn touch(writing: &mut Writing<'_>, table: &Table, complete: bool) -> Result<bool> {
+    let touched = writing
+        .execute(
+            "UPDATE @.model_tables SET touched = clock_timestamp(), complete = $2 WHERE number = $1 AND prepared",
+            &[Type::INT8, Type::BOOL],
+            &[&(table.number as i64), &complete],
+        )
+        .await?;
+    Ok(touched > 0)
+}
+
+/// Seconds since somebody last worked on a table.
+async fn idle(writing: &mut Writing<'_>, number: u64) -> Result<f64> {
+    let rows = writing
+        .query(
+            "SELECT extract(epoch FROM clock_timestamp() - touched)::float8 FROM @.model_tables WHERE number = $1",
+            &[Type::INT8],
+            &[&(number as i64)],
+        )
+        .await?;
+    rows.first().map_or(Ok(f64::MAX), |row| super::row::get(row, 0, "prepare"))
+}
+
+fn gone() -> DriverError {
+    DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")
+}

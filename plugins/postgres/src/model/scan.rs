@@ -1,0 +1,260 @@
+//! The driver's part of a read: conditions that PostgreSQL does not decide, the order that no index gives, and the end of a page.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use snaphook_driver::compare::{lookup, matches_within};
+use snaphook_driver::{Condition, DriverError, ErrorKind, Result, SortKey, json};
+use tokio_postgres::Row;
+
+use super::key::{is_exact, key};
+use super::lanes::{Halt, Meter};
+use super::page::{Entry, Page};
+use super::place::Place;
+use super::plan::Stream;
+use super::reader::{KEYS_FROM, Reader};
+use super::row::{self, get};
+use super::table::Table;
+
+/// Rows that are fetched at once.
+const ROWS: usize = 256;
+
+/// Bytes of large data that is held at once.
+const BYTES_MAX: usize = 16 << 20;
+
+/// Rows that a read which may be better off with another plan looks at first.
+pub(super) const PROBE: usize = 2_000;
+
+/// What is asked of each row.
+struct Question {
+    table: Table,
+    residual: Vec<Condition>,
+    sort: Vec<SortKey>,
+    given: usize,
+    whole: bool,
+    cursor: Option<Place>,
+    /// Whether the instances are wanted, not only their number.
+    keeps: bool,
+    meter: Meter,
+}
+
+/// A read of a stream.
+pub(super) struct Scan<'a> {
+    pub(super) table: &'a Table,
+    /// The keys that tell rows apart.
+    pub(super) sort: &'a [SortKey],
+    pub(super) cursor: Option<&'a Place>,
+    /// How many rows, in order; `None`: all are counted.
+    pub(super) wanted: Option<usize>,
+    pub(super) meter: &'a Meter,
+}
+
+impl Scan<'_> {
+    /// The rows that a page needs, or how many there are; `None` if more than `most` rows would be looked at.
+    pub(super) async fn read(
+        &self,
+        reader: &mut Reader<'_>,
+        stream: Stream,
+        most: Option<usize>,
+    ) -> Result<Option<(Vec<Entry>, u64)>, Halt> {
+        let Stream { parts, given, whole, residual } = stream;
+        let question = Arc::new(Question {
+            table: self.table.clone(),
+            residual,
+            sort: self.sort.to_vec(),
+            given: given.len(),
+            whole,
+            cursor: self.cursor.cloned(),
+            keeps: self.wanted.is_some(),
+            meter: self.meter.clone(),
+        });
+        let mut page = Page::new(self.wanted);
+        let mut seen = 0;
+        for part in &parts {
+            let (with_data, step) = (question.wants_data(), question.step(page.left()));
+            let mut rows = reader.open(self.table, &part.rows, &part.order, &given, with_data, step).await?;
+            while !rows.is_empty() {
+                seen += rows.len();
+                if most.is_some_and(|most| seen > most) {
+                    return Ok(None);
+                }
+                for entry in question.answer(reader, rows).await? {
+                    page.push(entry, self.meter)?;
+                }
+                if page.is_full() {
+                    break;
+                }
+                rows = reader.next(question.step(page.left())).await?;
+            }
+            page.flush();
+            if page.is_full() {
+                break;
+            }
+        }
+        Ok(Some(page.end()))
+    }
+}
+
+impl Question {
+    /// Whether most rows are looked at, or returned.
+    fn wants_data(&self) -> bool {
+        !self.residual.is_empty()
+            || (!self.whole && !self.sort.is_empty())
+            || (self.keeps && self.given > 0)
+            || (self.keeps && self.whole)
+    }
+
+    /// How many rows to fetch.
+    fn step(&self, left: usize) -> usize {
+        if self.whole && self.residual.is_empty() && self.keeps { left.clamp(1, ROWS) } else { ROWS }
+    }
+
+    /// Whether the columns do not tell what is to be known of a row.
+    fn needs_data(&self, row: &Row) -> Result<bool> {
+        Ok(!self.residual.is_empty()
+            || (self.keeps && (!self.whole && !self.sort.is_empty() || self.inexact(row)?.is_some())))
+    }
+
+    /// The place of the first key that its column does not hold whole.
+    fn inexact(&self, row: &Row) -> Result<Option<usize>> {
+        for place in 0..self.given {
+            if !is_exact(self.stored(row, place)?) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    fn stored<'a>(&self, row: &'a Row, place: usize) -> Result<&'a [u8]> {
+        get(row, KEYS_FROM + place, self.meter.operation())
+    }
+
+    /// The rows that match.
+    async fn answer(self: &Arc<Self>, reader: &mut Reader<'_>, rows: Vec<Row>) -> Result<Vec<Entry>, Halt> {
+        let mut found = Vec::new();
+        let mut together: Vec<(Row, Option<String>)> = Vec::new();
+        let (mut large, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            if self.needs_data(&row)? && get::<Option<&str>>(&row, 6, self.meter.operation())?.is_none() {
+                let size = size(&row, self.meter.operation())?;
+                if bytes > 0 && bytes + size > BYTES_MAX {
+                    self.fetch(reader, &mut together, &large).await?;
+                    found.extend(self.judge(std::mem::take(&mut together)).await?);
+                    (large, bytes) = (Vec::new(), 0);
+                }
+                bytes += size;
+                large.push(together.len());
+            }
+            together.push((row, None));
+        }
+        self.fetch(reader, &mut together, &large).await?;
+        found.extend(self.judge(together).await?);
+        Ok(found)
+    }
+
+    /// Fetches the data that did not come with its row.
+    async fn fetch(
+        &self,
+        reader: &mut Reader<'_>,
+        rows: &mut [(Row, Option<String>)],
+        large: &[usize],
+    ) -> Result<(), Halt> {
+        if large.is_empty() {
+            return Ok(());
+        }
+        let operation = self.meter.operation();
+        let ids = large.iter().map(|at| get::<&[u8]>(&rows[*at].0, 0, operation)).collect::<Result<Vec<_>>>()?;
+        let found = reader.instances(&self.table, &ids).await?;
+        for row in &found {
+            let id: &[u8] = get(row, 0, operation)?;
+            let data: String = get(row, 6, operation)?;
+            for at in large {
+                if get::<&[u8]>(&rows[*at].0, 0, operation)? == id {
+                    rows[*at].1 = Some(data);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at rows; on another thread if that takes more than to look at their keys.
+    async fn judge(self: &Arc<Self>, rows: Vec<(Row, Option<String>)>) -> Result<Vec<Entry>, Halt> {
+        if self.residual.is_empty() && (self.whole || self.sort.is_empty()) {
+            return self.judge_all(rows);
+        }
+        let question = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || question.judge_all(rows)).await {
+            Ok(found) => found,
+            Err(error) => {
+                let error =
+                    DriverError::new(ErrorKind::Unexpected, self.meter.operation(), "a read broke off").because(error);
+                Err(Halt::Failed(error))
+            }
+        }
+    }
+
+    fn judge_all(&self, rows: Vec<(Row, Option<String>)>) -> Result<Vec<Entry>, Halt> {
+        let mut found = Vec::new();
+        for (row, data) in rows {
+            found.extend(self.judge_one(&row, data.as_deref())?);
+        }
+        Ok(found)
+    }
+
+    fn judge_one(&self, row: &Row, large: Option<&str>) -> Result<Option<Entry>, Halt> {
+        let operation = self.meter.operation();
+        self.meter.charge(1)?;
+        let id = row::id(get(row, 0, operation)?, operation)?;
+        let inline: Option<&str> = get(row, 6, operation)?;
+        let mut tree = None;
+        if self.needs_data(row)? {
+            let text = large.or(inline).unwrap_or_default();
+            self.meter.look(self.meter.budget.charge_text(text.len()))?;
+            tree = Some(json::parse(text).map_err(|error| {
+                DriverError::new(ErrorKind::Corrupt, operation, "an instance's data is no JSON")
+                    .with("instance", format!("{}/{id}", self.table.model))
+                    .because(error)
+            })?);
+        }
+        if let Some(tree) = &tree
+            && !self.meter.look(matches_within(tree, &self.residual, &self.meter.budget))?
+        {
+            return Ok(None);
+        }
+        if !self.keeps {
+            let place = Place { keys: Vec::new(), id };
+            return Ok(Some(Entry { run: Vec::new(), is_alone: true, place, size: 0, instance: None }));
+        }
+        let place = Place { keys: self.keys(row, tree.as_ref())?, id };
+        if self.cursor.as_ref().is_some_and(|cursor| (&place.keys, &place.id) <= (&cursor.keys, &cursor.id)) {
+            return Ok(None);
+        }
+        let inexact = self.inexact(row)?;
+        let is_alone = self.whole && inexact.is_none();
+        let run_of = if self.whole { inexact.map_or(0, |place| place + 1) } else { self.given };
+        let mut run = Vec::new();
+        for place in 0..if is_alone { 0 } else { run_of } {
+            let stored = self.stored(row, place)?;
+            run.extend_from_slice(&(stored.len() as u32).to_be_bytes());
+            run.extend_from_slice(stored);
+        }
+        let size = size(row, operation)?;
+        let instance = (is_alone && inline.is_some()).then(|| row::instance(row, 0, &self.table.model, operation));
+        Ok(Some(Entry { run, is_alone, place, size, instance: instance.transpose()? }))
+    }
+
+    /// The whole sort keys of a row.
+    fn keys(&self, row: &Row, tree: Option<&Value>) -> Result<Vec<Vec<u8>>> {
+        let key = |(place, wanted): (usize, &SortKey)| match tree {
+            Some(tree) => Ok(key(lookup(tree, &wanted.path), wanted.descending)),
+            None => self.stored(row, place).map(<[u8]>::to_vec),
+        };
+        self.sort.iter().enumerate().map(key).collect()
+    }
+}
+
+/// Bytes of a row's data.
+fn size(row: &Row, operation: &'static str) -> Result<usize> {
+    get::<i32>(row, 7, operation).map(|size| usize::try_from(size).unwrap_or(0))
+}

@@ -1,0 +1,304 @@
+//! A model store that several nodes bring up to date, and a server that dies meanwhile: what comes out is what one node makes of the
+//! log.
+
+use std::cmp::Ordering;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use snaphook_driver::compare::{matches, order};
+use snaphook_driver::{
+    Budget, CarryOver, ColumnKind, Condition, ErrorKind, Event, EventKind, Instance, InstanceQuery, ModelStore,
+    Operator, Position, SortKey,
+};
+use snaphook_driver_testkit::run;
+use snaphook_driver_testkit::sample::{Random, change, created, shape, sort_key};
+use snaphook_driver_testkit::servers::{Signal, postgres};
+use snaphook_postgres::DRIVER;
+
+use crate::common::{DEADLINE, client, context, eventually, schema, url};
+
+async fn open(name: &str, url: &str, schema: &str) -> Arc<dyn ModelStore> {
+    let settings = json!({"url": url, "schema": schema, "pool": 4});
+    DRIVER.model.unwrap()(context(name, settings)).await.unwrap()
+}
+
+async fn all(store: &dyn ModelStore) -> Vec<Instance> {
+    let mut query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
+        found.extend(page.items);
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            return found;
+        }
+    }
+}
+
+/// What happens to a model, step by step.
+enum Step {
+    Define(u64),
+    Apply(Vec<Event>),
+}
+
+/// Definitions that rename `a` to `b` and back, and events between them.
+fn history(seed: u64, versions: u64) -> Vec<(Position, Step)> {
+    let mut random = Random::new(seed);
+    let (mut position, mut steps) = (0, Vec::new());
+    for version in 1..=versions {
+        position += 1;
+        steps.push((position, Step::Define(version)));
+        for _ in 0..1 + random.below(8) {
+            let events = (0..1 + random.below(40)).map(|_| {
+                position += 1;
+                let id = format!("i{:03}", random.below(200));
+                let data = json!({turn(version): random.below(1000), "x": "y".repeat(random.below(50))});
+                match random.below(6) {
+                    0 => change(EventKind::InstanceDeleted, position, "m", &id, None),
+                    1 | 2 => created(position, "m", &id, &data),
+                    _ => change(EventKind::InstanceUpdated, position, "m", &id, Some(&data.to_string())),
+                }
+            });
+            let events = events.collect();
+            steps.push((position, Step::Apply(events)));
+        }
+    }
+    steps
+}
+
+fn turn(version: u64) -> &'static str {
+    if version % 2 == 1 { "a" } else { "b" }
+}
+
+fn definition(version: u64) -> (snaphook_driver::ModelShape, CarryOver) {
+    let shape = shape("m", version, &[(turn(version), ColumnKind::Integer)], &[&[turn(version)]]);
+    let renames = if version > 1 { vec![(turn(version - 1).to_owned(), turn(version).to_owned())] } else { Vec::new() };
+    (shape, CarryOver { renames, defaults: Vec::new() })
+}
+
+/// One node's way through the log: from the checkpoint, wherever others have brought it.
+async fn follow(store: &dyn ModelStore, steps: &[(Position, Step)], prepares: bool) {
+    let mut after = 0;
+    for (to, step) in steps {
+        match step {
+            Step::Apply(events) => eventually(|| store.apply(after, events, *to)).await,
+            Step::Define(version) => {
+                let (new, carry) = definition(*version);
+                if prepares && let Err(error) = store.prepare(&new, &carry).await {
+                    assert!(error.is_temporary(), "{error}");
+                }
+                eventually(|| store.define(after, None, &new, &carry, *to)).await;
+            }
+        }
+        after = *to;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn nodes_that_apply_the_same_log_make_what_one_makes() {
+    run(async {
+        let (url, steps) = (url(), Arc::new(history(3, 6)));
+        let alone = open("alone", &url, &schema()).await;
+        follow(&*alone, &steps, false).await;
+        let shared = schema();
+        let mut nodes = Vec::new();
+        for node in 0..3 {
+            let (store, steps) = (open(&format!("model{node}"), &url, &shared).await, Arc::clone(&steps));
+            nodes.push(tokio::spawn(async move {
+                follow(&*store, &steps, node > 0).await;
+                store
+            }));
+        }
+        for node in nodes {
+            let store = node.await.unwrap();
+            assert_eq!(store.checkpoint().await.unwrap(), alone.checkpoint().await.unwrap());
+            assert_eq!(store.definitions().await.unwrap(), alone.definitions().await.unwrap());
+            assert_eq!(all(&*store).await, all(&*alone).await);
+            let filter = [Condition { path: vec!["b".into()], operator: Operator::Gte(json!(0)) }];
+            let count = store.count("m", &filter, &Budget::unlimited()).await.unwrap();
+            assert_eq!(count, alone.count("m", &filter, &Budget::unlimited()).await.unwrap());
+            store.close().await.unwrap();
+        }
+        alone.close().await.unwrap();
+    });
+}
+
+#[test]
+fn what_one_node_prepares_serves_another() {
+    run(async {
+        let (url, shared) = (url(), schema());
+        let (first, second) = (open("prepares", &url, &shared).await, open("defines", &url, &shared).await);
+        let (old, none) = definition(1);
+        first.define(0, None, &old, &none, 1).await.unwrap();
+        let events: Vec<_> = (2..5000).map(|n| created(n, "m", &format!("i{n}"), &json!({"a": n}))).collect();
+        first.apply(1, &events, 5000).await.unwrap();
+        let (new, carry) = definition(2);
+        let tickets = tokio::join!(first.prepare(&new, &carry), second.prepare(&new, &carry));
+        assert!(tickets.0.is_ok() || tickets.1.is_ok(), "{tickets:?}");
+        // Events of both reach what is prepared.
+        first.apply(5000, &[created(5001, "m", "x", &json!({"a": 1}))], 5001).await.unwrap();
+        second.apply(5001, &[change(EventKind::InstanceDeleted, 5002, "m", "i7", None)], 5002).await.unwrap();
+        second.define(5002, Some(&old), &new, &carry, 5003).await.unwrap();
+        for store in [&first, &second] {
+            assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&new));
+            let found = all(&**store).await;
+            assert_eq!(found.len(), 4998);
+            assert!(found.iter().all(|instance| instance.data.as_str().starts_with("{\"b\":")));
+            assert_eq!(store.get("m", "i7").await.unwrap(), None);
+            assert_eq!(store.get("m", "i8").await.unwrap().unwrap().data.as_str(), "{\"b\":8}");
+        }
+        first.close().await.unwrap();
+        second.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_dies_takes_no_more_than_the_end() {
+    run(async {
+        let mut server = postgres::start(&[]);
+        let url = postgres::url(&server);
+        let steps = Arc::new(history(5, 8));
+        let store = open("dies", &url, "s").await;
+        let alone = open("stays", &crate::common::url(), &schema()).await;
+        follow(&*alone, &steps, false).await;
+        for round in 1..=4 {
+            let work = {
+                let (store, steps) = (Arc::clone(&store), Arc::clone(&steps));
+                tokio::spawn(async move {
+                    let mut after = 0;
+                    for (to, step) in steps.iter() {
+                        let done = match step {
+                            Step::Apply(events) => store.apply(after, events, *to).await,
+                            Step::Define(version) => {
+                                let (new, carry) = definition(*version);
+                                store.define(after, None, &new, &carry, *to).await
+                            }
+                        };
+                        if let Err(error) = done {
+                            // The server that starts again may be at an earlier place.
+                            assert!(error.is_temporary() || error.kind() == ErrorKind::Conflict, "{error}");
+                            return;
+                        }
+                        after = *to;
+                    }
+                })
+            };
+            let last = steps.last().unwrap().0;
+            while !work.is_finished() {
+                let checkpoint = store.checkpoint().await.unwrap();
+                if checkpoint >= last * round / 5 {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            if round % 2 == 0 {
+                server.end(Signal::Quit);
+                work.await.unwrap();
+                server.restart();
+            } else {
+                // One process of the server is killed: it ends the others and starts again.
+                let witness = client(&url).await;
+                let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'snaphook' AND state <> 'idle'
+                           UNION ALL SELECT pg_backend_pid()";
+                let process: i32 = witness.query(sql, &[]).await.unwrap()[0].get(0);
+                Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+                work.await.unwrap();
+                let killed = Instant::now();
+                while !witness.is_closed() {
+                    assert!(killed.elapsed() < DEADLINE, "the server goes on");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            // What is there is what the log makes up to there.
+            let checkpoint = eventually(|| store.checkpoint()).await;
+            let part: Vec<_> = history(5, 8).into_iter().filter(|(to, _)| *to <= checkpoint).collect();
+            assert_eq!(part.last().map_or(0, |(to, _)| *to), checkpoint, "a batch is whole");
+            let same = open("part", &crate::common::url(), &schema()).await;
+            follow(&*same, &part, false).await;
+            assert_eq!(store.definitions().await.unwrap(), same.definitions().await.unwrap());
+            assert!(all(&*store).await == all(&*same).await, "round {round}, checkpoint {checkpoint}");
+            same.close().await.unwrap();
+        }
+        follow(&*store, &steps, false).await;
+        assert_eq!(all(&*store).await, all(&*alone).await);
+        store.close().await.unwrap();
+        alone.close().await.unwrap();
+    });
+}
+
+/// Columns hold only the beginning of long values; nobody sees that.
+#[test]
+fn long_values_compare_as_wholes() {
+    run(async {
+        let store = open("long", &url(), &schema()).await;
+        let long = "x".repeat(297);
+        let texts: Vec<Value> = ["", "a", "b", "ba", "\0", "é"]
+            .iter()
+            .flat_map(|end| {
+                [format!("{long}{end}"), format!("{long}xx{end}"), format!("{long}xxx{end}"), (*end).into()]
+            })
+            .map(Value::from)
+            .chain([json!(5), json!(true), Value::Null, json!([1])])
+            .collect();
+        let mut random = Random::new(9);
+        let rows: Vec<(String, Value)> = (0..150)
+            .map(|row| {
+                let (t, u) = (random.pick(&texts).clone(), random.pick(&texts).clone());
+                (format!("i{row:03}"), json!({"t": t, "u": u}))
+            })
+            .collect();
+        let indexes: [&[&[&str]]; 3] = [&[&["t", "-u"]], &[&["-t"], &["u"]], &[&["-t", "u"], &["-u", "t"]]];
+        for indexes in indexes {
+            store.reset("log").await.unwrap();
+            let columns = [("t", ColumnKind::Any), ("u", ColumnKind::Any)];
+            store.define(0, None, &shape("m", 1, &columns, indexes), &CarryOver::default(), 1).await.unwrap();
+            let events: Vec<_> =
+                rows.iter().zip(2..).map(|((id, data), position)| created(position, "m", id, data)).collect();
+            store.apply(1, &events, 1000).await.unwrap();
+            for _ in 0..100 {
+                let value = random.pick(&texts).clone();
+                let operator = match random.below(10) {
+                    0 => Operator::Eq(value),
+                    1 => Operator::Ne(value),
+                    2 => Operator::Lt(value),
+                    3 => Operator::Lte(value),
+                    4 => Operator::Gt(value),
+                    5 => Operator::Gte(value),
+                    6 => Operator::In(vec![value, random.pick(&texts).clone()]),
+                    7 => Operator::Nin(vec![value, random.pick(&texts).clone()]),
+                    8 => Operator::Like(format!("{}%", value.as_str().unwrap_or("x"))),
+                    _ => Operator::Like(format!("{long}x%a")),
+                };
+                let path = vec![(*random.pick(&["t", "u"])).to_owned()];
+                let filter = if random.below(3) > 0 { vec![Condition { path, operator }] } else { Vec::new() };
+                let sorts: [&[&str]; 7] = [&[], &["t"], &["-t"], &["t", "-u"], &["-t", "u"], &["u", "t"], &["-u"]];
+                let sort: Vec<SortKey> = random.pick(&sorts).iter().map(|text| sort_key(text)).collect();
+                let mut expected: Vec<&(String, Value)> =
+                    rows.iter().filter(|(_, data)| matches(data, &filter)).collect();
+                expected.sort_by(|left, right| match order(&left.1, &right.1, &sort) {
+                    Ordering::Equal => left.0.cmp(&right.0),
+                    other => other,
+                });
+                let expected: Vec<&str> = expected.iter().map(|(id, _)| id.as_str()).collect();
+                let limit = [7, 40, 1000][random.below(3)];
+                let mut query = InstanceQuery { filter: filter.clone(), sort, limit, cursor: None };
+                let mut found = Vec::new();
+                loop {
+                    let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
+                    found.extend(page.items.into_iter().map(|instance| instance.id));
+                    query.cursor = page.next;
+                    if query.cursor.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{query:?} with indexes {indexes:?}");
+                let count = store.count("m", &filter, &Budget::unlimited()).await.unwrap();
+                assert_eq!(count as usize, found.len());
+            }
+        }
+        store.close().await.unwrap();
+    });
+}
