@@ -23,7 +23,7 @@ use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, R
 use crate::hooks::host::BoundHook;
 
 /// How long a delivery is this node's before another may take it, unless it is renewed.
-pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 120_000 });
+pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);

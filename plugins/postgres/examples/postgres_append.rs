@@ -1,6 +1,6 @@
 //! Measures appends to PostgreSQL: durable batches by one or several nodes, then how fast the log is read.
 //!
-//! `cargo run --release -p snaphook-postgres --example append [URL] [SECONDS] [NODES]` prints one line per measurement.
+//! `cargo run --release -p snaphook-postgres --example postgres_append [URL] [SECONDS] [NODES]` prints one line per measurement.
 //! Without URL (or with `-`) it starts a server of its own, as the tests do. To compare: `pgbench` with 64 clients that insert
 //! single rows of the same size, on the same server.
 
