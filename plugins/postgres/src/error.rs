@@ -125,7 +125,10 @@ impl ErrorStore for PostgresErrorStore {
 
     async fn remove(&self, id: &str) -> Result<bool> {
         let mut session = self.database.session("remove").await?;
-        Ok(session.execute(&self.remove, &[&escape(id)]).await? > 0)
+        session.begin(Begin::DURABLE).await?;
+        let count = session.execute(&self.remove, &[&escape(id)]).await?;
+        session.commit().await?;
+        Ok(count > 0)
     }
 }
 

@@ -51,7 +51,8 @@ pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> 
         )
     })?;
     if done == known {
-        return session.commit().await;
+        session.end().await;
+        return Ok(());
     }
     for step in &tables.steps[done..] {
         session.batch(&database.qualified(step)).await?;

@@ -225,14 +225,22 @@ impl Session {
         Ok(())
     }
 
-    /// If this fails, it is unknown whether the transaction was carried out, unless the server said so.
+    /// A commit that is not answered may have been carried out.
     pub(crate) async fn commit(&mut self) -> Result<()> {
-        self.batch("COMMIT").await?;
+        if let Err(error) = self.batch("COMMIT").await {
+            let is_known = error.kind() != ErrorKind::Unavailable;
+            return Err(if is_known { error } else { error.as_kind(ErrorKind::Uncertain) });
+        }
         self.state = State::Idle;
         Ok(())
     }
 
-    pub(crate) async fn rollback(&mut self) -> Result<()> {
+    /// Ends a transaction that only read. If that fails, the connection is closed.
+    pub(crate) async fn end(&mut self) {
+        let _ = self.rollback().await;
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
         self.batch("ROLLBACK").await?;
         self.state = State::Idle;
         Ok(())

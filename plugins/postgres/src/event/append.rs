@@ -141,8 +141,7 @@ impl Appender {
     ) -> Result<Vec<Result<Appended, Conflict>>, Failed> {
         let (judged, head) = self.judge(session, batch, atomic).await.map_err(Failed::Before)?;
         if judged.accepted.is_empty() {
-            // The connection is closed if this fails; the answer is right whatever happens to it.
-            let _ = session.rollback().await;
+            session.end().await;
             self.heads.publish(head);
             return Ok(judged.answers);
         }

@@ -121,8 +121,7 @@ impl LogExport for Export {
             let (records, next) = self.sql.step(&mut session, &self.next).await?;
             self.next = next;
             if matches!(self.next, Next::End) {
-                // Everything was read.
-                let _ = session.commit().await;
+                session.end().await;
                 return Ok(records);
             }
             if !records.is_empty() {

@@ -148,7 +148,7 @@ impl Groups {
             let values: Vec<_> = values.into_iter().chain(plan.parameters(true)).collect();
             count += session.one(&self.database.sql(&text, &types), &values).await?.get::<_, i64>(0);
         }
-        session.commit().await?;
+        session.end().await;
         let floor = match (count, oldest) {
             // All that match are acknowledged: then up to the end of the log.
             (0, _) => head,

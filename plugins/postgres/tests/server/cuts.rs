@@ -1,12 +1,13 @@
 //! A connection that breaks at any byte of an append: nothing is lost, nothing is there twice, and the answer is right.
 
 use serde_json::json;
-use snaphook_driver::{Append, Claim, ErrorKind};
+use snaphook_driver::{Append, Claim, ErrorKind, ErrorRecord, Result, Stream};
 use snaphook_driver_testkit::cut::{Cut, Direction, Proxy};
 use snaphook_driver_testkit::run;
-use snaphook_driver_testkit::sample::{any, append_one, create};
+use snaphook_driver_testkit::sample::{any, append_one, create, digest};
+use snaphook_postgres::DRIVER;
 
-use crate::common::{all, eventually, open, schema, try_open, url};
+use crate::common::{all, context, eventually, open, schema, try_open, url};
 
 fn batch(round: usize) -> Vec<Append> {
     (0..3)
@@ -68,6 +69,78 @@ fn an_append_is_whole_wherever_its_connection_is_cut() {
         assert!(events.iter().map(|event| event.position).eq(1..=events.len() as u64));
         eprintln!("{round} cuts, {stored} of them after the commit");
     });
+}
+
+/// Whoever is not answered knows that, and does it again.
+#[test]
+fn other_changes_say_when_their_outcome_is_unknown() {
+    run(async {
+        let (url, schema) = (url(), schema());
+        let host = url.rsplit_once('@').unwrap().1.split('/').next().unwrap().parse().unwrap();
+        let proxy = Proxy::start(host).await;
+        let through = url.replace(&format!("@{host}"), &format!("@{}", proxy.address()));
+        let settings = json!({"url": through, "schema": schema, "pool": 2});
+        let store = try_open("cut others", settings.clone()).await.unwrap();
+        let errors = DRIVER.error.unwrap()(context("cut others", settings)).await.unwrap();
+        let mut outcomes = [0; 3];
+        for round in 0..120_usize {
+            let direction = if round % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
+            // Established, so that the cut is in the change.
+            eventually(|| store.head()).await;
+            let bytes = round.to_le_bytes();
+            let name = digest(&bytes);
+            proxy.arm(Some(Cut { direction, after: 1 + round * 7 }));
+            let put = store.put_blob(&name, &bytes).await;
+            proxy.disarm();
+            let is_there = eventually(|| store.get_blob(&name)).await.is_some();
+            check(&put, is_there, &mut outcomes);
+            let record = failure(&format!("e{round}"));
+            proxy.arm(Some(Cut { direction, after: 1 + round * 17 }));
+            let recorded = errors.record(&record).await;
+            proxy.disarm();
+            let is_there = eventually(|| errors.get(&record.id)).await.is_some();
+            check(&recorded, is_there, &mut outcomes);
+            let key = (format!("k{round}"), Stream::of_instance("m", "i"));
+            proxy.arm(Some(Cut { direction, after: 1 + round * 11 }));
+            let reserved = store.reserve(std::slice::from_ref(&key)).await.map(drop);
+            proxy.disarm();
+            let is_there = eventually(|| store.holder(&key.0)).await.is_some();
+            check(&reserved, is_there, &mut outcomes);
+        }
+        eprintln!("done, not done, unknown: {outcomes:?}");
+        assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
+    });
+}
+
+fn failure(id: &str) -> ErrorRecord {
+    ErrorRecord {
+        id: id.into(),
+        time: 0,
+        model: "m".into(),
+        phase: "postCreate".into(),
+        hook: "h".into(),
+        engine: "quickjs".into(),
+        artifact: "sha256:ab".into(),
+        event: any("m", "i").event,
+        attempts: 1,
+        cause: "trap".into(),
+        message: String::new(),
+        limit: None,
+        log: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn check(outcome: &Result<()>, is_there: bool, outcomes: &mut [usize; 3]) {
+    let kind = outcome.as_ref().err().map(snaphook_driver::DriverError::kind);
+    let place = match kind {
+        None => 0,
+        Some(ErrorKind::Unavailable) => 1,
+        Some(ErrorKind::Uncertain) => 2,
+        _ => panic!("{outcome:?}"),
+    };
+    outcomes[place] += 1;
+    assert!(place == 2 || is_there == (place == 0), "{outcome:?}, and there: {is_there}");
 }
 
 /// The calls of groups, too: what was answered is so, and the group goes on.

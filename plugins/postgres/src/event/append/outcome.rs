@@ -41,15 +41,15 @@ impl Outcome {
         }
         let rows = session.query(&self.at, &[&signed(position)]).await?;
         let is_there = rows.first().is_some_and(|row| unescape(row.get(0)) == id);
-        // What is known stays known.
-        let _ = session.rollback().await;
+        session.end().await;
         Ok(is_there)
     }
 
     pub(super) async fn probe(&self, database: &Database) -> Result<Position> {
         let (mut session, head, _) = self.locked(database, "health").await?;
         session.execute(&self.touch, &[]).await?;
-        session.commit().await?;
+        // It changed nothing.
+        session.commit().await.map_err(|error| error.as_kind(ErrorKind::Unavailable))?;
         Ok(head)
     }
 
