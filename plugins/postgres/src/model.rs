@@ -163,7 +163,12 @@ impl ModelStore for PostgresModelStore {
             return writing.session.rollback().await;
         }
         let commands = apply::commands(&self.shared.database, &writing.registry, events, writing.state.checkpoint)?;
-        writing.commit(&commands, Some(to)).await
+        let prepares = writing.registry.models.values().any(|known| known.prepared.is_some());
+        writing.commit(&commands, Some(to)).await?;
+        if prepares {
+            garbage::look(&self.shared);
+        }
+        Ok(())
     }
 
     async fn log(&self) -> Result<Option<String>> {

@@ -240,7 +240,7 @@ impl Session {
         let _ = self.rollback().await;
     }
 
-    async fn rollback(&mut self) -> Result<()> {
+    pub(crate) async fn rollback(&mut self) -> Result<()> {
         self.batch("ROLLBACK").await?;
         self.state = State::Idle;
         Ok(())

@@ -23,6 +23,9 @@ const COMPLETE_SECONDS: f64 = 30.0 * 60.0;
 const DELAY: Duration = Duration::from_millis(200);
 const TRIES: usize = 20;
 
+/// How often that is looked for while there is something that was prepared.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// Removes tables in the background.
 pub(super) fn start(shared: &Shared) {
     let Some(shared) = shared.this() else { return };
@@ -67,6 +70,20 @@ async fn drop_all(database: &Database) -> Result<usize> {
         }
     }
     Ok(left)
+}
+
+/// Looks for abandoned tables now and then, in the background: whoever applies events writes to them too.
+pub(super) fn look(shared: &Shared) {
+    if let Some(shared) = shared.this().filter(|shared| shared.looks(LOOK)) {
+        let work = Arc::downgrade(&shared);
+        shared.spawn(async move {
+            if let Some(shared) = work.upgrade()
+                && forget_abandoned(&shared).await.is_ok()
+            {
+                start(&shared);
+            }
+        });
+    }
 }
 
 /// Forgets what was prepared by processes that are gone.

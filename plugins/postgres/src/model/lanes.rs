@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use snaphook_driver::{Budget, DriverError, ErrorKind, Exceeded, Result};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// Steps of a short turn: some milliseconds.
 pub(super) const SHORT_STEPS: u64 = 50_000;
@@ -65,10 +66,14 @@ impl Meter {
     }
 
     /// Waits for the server; ends with the budget.
-    pub(super) async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Halt> {
+    pub(super) async fn wait<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, Halt> {
         let mut work = std::pin::pin!(work);
         loop {
             self.look(self.budget.check())?;
+            if Instant::now() > deadline {
+                let message = "PostgreSQL did not answer in time";
+                return Err(DriverError::new(ErrorKind::Unavailable, self.operation, message).into());
+            }
             if let Ok(value) = tokio::time::timeout(LOOK, work.as_mut()).await {
                 return Ok(value);
             }

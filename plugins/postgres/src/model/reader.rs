@@ -12,7 +12,8 @@ use super::registry::{Model, Registry};
 use super::row::get;
 use super::shared::Shared;
 use super::table::{OWN, Table};
-use crate::connection::WHOLE_TIME;
+use super::writing::within;
+use crate::connection::{CALL_TIME, WHOLE_TIME};
 use crate::fault::fault;
 use crate::session::{Begin, Session};
 
@@ -33,13 +34,13 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) async fn begin(shared: &'a Shared, meter: &'a Meter) -> Result<Reader<'a>, Halt> {
         let operation = meter.operation();
-        let mut session = meter.wait(shared.database.session_within(operation, WHOLE_TIME)).await??;
+        let mut session = shared.database.session_within(operation, WHOLE_TIME).await?;
         let begin = Begin::SNAPSHOT.text(session.deadline().saturating_duration_since(Instant::now()));
         let changes = shared.database.qualified("SELECT changes FROM @.model_state");
         session.sending();
         let client = session.client()?;
         let both = async { tokio::join!(client.batch_execute(&begin), client.query_typed(&changes, &[])) };
-        let (begun, rows) = meter.wait(both).await?;
+        let (begun, rows) = within(Instant::now() + CALL_TIME, operation, both).await?;
         begun.map_err(fault(operation))?;
         let rows = rows.map_err(fault(operation))?;
         let changes: i64 = rows.first().map_or(Ok(-1), |row| get(row, 0, operation))?;
@@ -82,7 +83,7 @@ impl<'a> Reader<'a> {
                 client.query_typed(&fetch, &[])
             )
         };
-        let (set, declared, found) = self.meter.wait(all).await?;
+        let (set, declared, found) = self.meter.wait(self.session.deadline(), all).await?;
         set.map_err(fault(operation))?;
         declared.map_err(fault(operation))?;
         let found = found.map_err(fault(operation))?;
@@ -122,7 +123,8 @@ impl<'a> Reader<'a> {
         parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, Halt> {
         self.session.sending();
-        let found = self.meter.wait(self.session.client()?.query_typed(sql, parameters)).await?;
+        let found =
+            self.meter.wait(self.session.deadline(), self.session.client()?.query_typed(sql, parameters)).await?;
         let found = found.map_err(fault(self.meter.operation()))?;
         self.session.sent(true);
         Ok(found)

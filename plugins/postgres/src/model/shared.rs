@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use snaphook_driver::{DriverError, ErrorKind, Result};
 use tokio::task::JoinSet;
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) owner: String,
     /// Work that nobody waits for; ends when the store is closed.
     background: Mutex<JoinSet<()>>,
+    /// When it was last looked for what is abandoned.
+    looked: Mutex<Instant>,
     /// Whether tables are about to be removed.
     clearing: AtomicBool,
     this: Weak<Shared>,
@@ -32,6 +35,7 @@ impl Shared {
             registry: RwLock::new(Arc::new(Registry::unknown())),
             owner: snaphook_driver::new_log_identity(),
             background: Mutex::default(),
+            looked: Mutex::new(Instant::now()),
             clearing: AtomicBool::new(false),
             this: Weak::clone(this),
         })
@@ -40,6 +44,16 @@ impl Shared {
     /// Itself, for work in the background.
     pub(super) fn this(&self) -> Option<Arc<Shared>> {
         self.this.upgrade()
+    }
+
+    /// Whether it is time to look for what is abandoned.
+    pub(super) fn looks(&self, every: Duration) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.elapsed() > every;
+        if due {
+            *looked = Instant::now();
+        }
+        due
     }
 
     /// Whether nobody else is about to remove tables.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use snaphook_driver::compare::{matches, order};
 use snaphook_driver::{
-    Budget, CarryOver, ColumnKind, Condition, ErrorKind, Event, EventKind, Instance, InstanceQuery, ModelStore,
+    Budget, CarryOver, ColumnKind, Condition, ErrorKind, Event, EventKind, Instance, InstanceQuery, Limits, ModelStore,
     Operator, Position, SortKey,
 };
 use snaphook_driver_testkit::run;
@@ -298,6 +298,49 @@ fn long_values_compare_as_wholes() {
                 let count = store.count("m", &filter, &Budget::unlimited()).await.unwrap();
                 assert_eq!(count as usize, found.len());
             }
+        }
+        store.close().await.unwrap();
+    });
+}
+
+/// Long reads have their own few places; short ones are answered meanwhile, and what waits too long is told so.
+#[test]
+fn long_reads_do_not_hold_up_short_ones() {
+    const GENEROUS: Limits =
+        Limits { steps: u64::MAX, time: Duration::from_secs(3600), memory: 64 << 20, wait: Duration::from_secs(3600) };
+    run(async {
+        let store = open("lanes", &url(), &schema()).await;
+        store.define(0, None, &definition(1).0, &CarryOver::default(), 1).await.unwrap();
+        let text = "a".repeat(100_000);
+        let events: Vec<_> =
+            (2..7).map(|row| created(row, "m", &format!("i{row}"), &json!({"a": row, "t": text}))).collect();
+        store.apply(1, &events, 10).await.unwrap();
+        let like = Operator::Like(format!("%{}_b%", "a".repeat(400)));
+        let slow = vec![Condition { path: vec!["t".into()], operator: like }];
+        let budget = Budget::new(GENEROUS);
+        let long: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, slow, budget) = (Arc::clone(&store), slow.clone(), budget.clone());
+                tokio::spawn(async move { store.count("m", &slow, &budget).await })
+            })
+            .collect();
+        while budget.steps() < 1_000_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(store.get("m", "i3").await.unwrap().is_some());
+        for path in ["a", "x"] {
+            let filter = [Condition { path: vec![path.into()], operator: Operator::Exists(true) }];
+            let found = store.count("m", &filter, &Budget::new(GENEROUS)).await.unwrap();
+            assert_eq!(found, if path == "a" { 5 } else { 0 });
+        }
+        store.apply(10, &[created(11, "m", "late", &json!({"a": 1}))], 11).await.unwrap();
+        assert!(long.iter().all(|task| !task.is_finished()), "the test needs long reads that still run");
+        let impatient = Budget::new(Limits { wait: Duration::from_millis(20), ..GENEROUS });
+        let error = store.count("m", &slow, &impatient).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        budget.cancel();
+        for task in long {
+            assert!(task.await.unwrap().is_err());
         }
         store.close().await.unwrap();
     });
