@@ -3,6 +3,7 @@
 //! The first part says how large the whole is and is written last, so what has a first part is complete. Whoever keeps
 //! the [`Reference`] knows the digest too, so what comes back is what was put.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,13 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::stream::Stream;
 use bytes::{Bytes, BytesMut};
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
+use snaphook_driver::files::file_fault;
 use snaphook_driver::{DriverError, ErrorKind, Result, new_log_identity};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use crate::connection::{Link, PART_BYTES, READ_TRIES, Unstored};
@@ -24,6 +29,9 @@ pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
 
 /// Parts that are on their way at once.
 const AT_ONCE: usize = 8;
+
+/// How long one part of a file is tried.
+const PART_TIME: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -96,6 +104,52 @@ impl Parts {
             );
         }
         Ok(bytes)
+    }
+
+    /// Keeps a file, of any size, like a value.
+    pub(crate) async fn put_file(&self, operation: &'static str, path: &Path) -> Result<Reference> {
+        let fault = file_fault(operation, path);
+        let mut file = File::open(path).await.map_err(&fault)?;
+        let size = file.metadata().await.map_err(&fault)?.len();
+        let mut reference = Reference { id: new_log_identity(), size, sha256: Vec::new() };
+        let (mut digest, mut index, mut left) = (Sha256::new(), 0, size);
+        let mut sending = FuturesUnordered::new();
+        while left > 0 {
+            let mut part = vec![0; left.min(PART_BYTES as u64) as usize];
+            file.read_exact(&mut part).await.map_err(&fault)?;
+            digest.update(&part);
+            left -= part.len() as u64;
+            let deadline = Instant::now() + PART_TIME;
+            sending.push(self.put_part(operation, self.subject_of(&reference.id, index), part.into(), deadline));
+            index += 1;
+            if sending.len() == AT_ONCE {
+                sending.next().await.unwrap_or(Ok(()))?;
+            }
+        }
+        sending.try_collect::<()>().await?;
+        reference.sha256 = digest.finalize().to_vec();
+        Ok(reference)
+    }
+
+    /// Writes a file as it was kept.
+    pub(crate) async fn get_file(&self, operation: &'static str, reference: &Reference, path: &Path) -> Result<()> {
+        let fault = file_fault(operation, path);
+        let mut file = File::create(path).await.map_err(&fault)?;
+        let mut digest = Sha256::new();
+        let mut parts = std::pin::pin!(
+            futures::stream::iter(0..reference.size.div_ceil(PART_BYTES as u64) as usize)
+                .map(|index| self.get_part(operation, self.subject_of(&reference.id, index)))
+                .buffered(AT_ONCE)
+        );
+        while let Some(part) = parts.try_next().await? {
+            digest.update(&part);
+            file.write_all(&part).await.map_err(&fault)?;
+        }
+        file.flush().await.map_err(&fault)?;
+        match digest.finalize()[..] == reference.sha256[..] {
+            true => Ok(()),
+            false => Err(corrupt(operation, "the parts of a file do not give what was put together")),
+        }
     }
 
     /// Removes a value that nobody refers to any more. What fails stays, without harm.

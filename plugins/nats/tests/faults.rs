@@ -65,7 +65,17 @@ async fn write(name: String, store: Arc<dyn EventStore>, stop: Arc<AtomicBool>) 
 
 /// Nodes write while something happens to their server; in the end they agree, and with a node that is new.
 async fn agree_after(log: &str, urls: Vec<String>, happens: impl AsyncFnOnce()) {
-    let nodes: Vec<Node> = urls.iter().zip(["a", "b", "c"]).map(|(url, name)| Node::new(name, url, log)).collect();
+    agree_with(urls.iter().map(|url| serde_json::json!({"url": url, "name": log})).collect(), happens).await;
+}
+
+/// The same with these connections.
+async fn agree_with(connections: Vec<serde_json::Value>, happens: impl AsyncFnOnce()) {
+    let log = connections[0]["name"].as_str().unwrap().to_owned();
+    let nodes: Vec<Node> = connections
+        .iter()
+        .zip(["a", "b", "c"])
+        .map(|(connection, name)| Node::with(name, connection.clone()))
+        .collect();
     let stores = futures::future::join_all(nodes.iter().map(Node::open)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let writing: Vec<_> = nodes
@@ -93,7 +103,7 @@ async fn agree_after(log: &str, urls: Vec<String>, happens: impl AsyncFnOnce()) 
         reaches(&**store, last).await;
         found.push(records(&**store).await);
     }
-    let node = Node::new("fresh", &urls[0], log);
+    let node = Node::with("fresh", connections[0].clone());
     let fresh = node.open().await;
     let expected = records(&*fresh).await;
     found.iter().for_each(|found| assert!(*found == expected, "nodes differ"));
@@ -237,4 +247,37 @@ async fn secrets_survive_kills_and_cuts() {
         }
     }
     assert!(version > 6, "{version}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_of_a_cluster_that_are_killed() {
+    let mut servers = nats::cluster(3, "always");
+    let urls: Vec<String> = servers.iter().map(nats::url).collect();
+    let connection = serde_json::json!({"url": urls.join(","), "name": "cluster", "replicas": 3});
+    let addresses: Vec<async_nats::ServerAddr> = urls.iter().map(|url| url.parse().unwrap()).collect();
+    let leader = async || {
+        let client = async_nats::connect(addresses.clone()).await.ok()?;
+        let jetstream = async_nats::jetstream::new(client);
+        let info = jetstream.get_stream("cluster_log").await.ok()?.get_info().await.ok()?;
+        info.cluster?.leader?.strip_prefix('n')?.parse::<usize>().ok()
+    };
+    agree_with(vec![connection; 3], async || {
+        for _ in 0..2 {
+            a_moment().await;
+            let mut killed = None;
+            until("the stream has no leader", async || {
+                killed = leader().await;
+                killed.is_some()
+            })
+            .await;
+            let server = &mut servers[killed.unwrap()];
+            server.end(Signal::Kill);
+            // The others choose a new one.
+            until("no new leader", async || leader().await.is_some()).await;
+            a_moment().await;
+            servers[killed.unwrap()].restart();
+            a_moment().await;
+        }
+    })
+    .await;
 }

@@ -337,3 +337,35 @@ async fn an_empty_stream_has_the_expected_kind() {
     assert!(store.capabilities().shared && store.capabilities().atomic_batch);
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_begins_with_a_snapshot() {
+    let old = Node { snapshots: 100, ..Node::new("a", server(), "snapshots") };
+    let store = old.open().await;
+    store.put_blob(&digest(b"x"), b"x").await.unwrap();
+    for number in 0..250 {
+        let claims = vec![Claim::new(format!("k{}", number % 50))];
+        append_one(&*store, Append { claims, ..any("m", &format!("i{}", number % 50)) }).await;
+    }
+    let jetstream = async_nats::jetstream::new(async_nats::connect(server()).await.unwrap());
+    let newest = jetstream.get_key_value("snapshots_snapshots").await.unwrap();
+    until("no snapshot is made", async || newest.get("newest").await.unwrap().is_some()).await;
+    let expected = records(&*store).await;
+    let node = Node::new("b", server(), "snapshots");
+    let begun = node.open().await;
+    assert_eq!(records(&*begun).await, expected);
+    assert_eq!(begun.identity(), store.identity());
+    // It is a node of its own: both write and agree.
+    append_one(&*begun, any("m", "new")).await;
+    append_one(&*store, any("m", "new")).await;
+    reaches(&*begun, 252).await;
+    assert_eq!(records(&*begun).await, records(&*store).await);
+    begun.close().await.unwrap();
+    // One whose parts are gone is not used, and nothing is lost by that.
+    jetstream.get_stream("snapshots_snapshot_parts").await.unwrap().purge().await.unwrap();
+    let last = Node::new("c", server(), "snapshots");
+    let read = last.open().await;
+    assert_eq!(records(&*read).await, records(&*store).await);
+    read.close().await.unwrap();
+    store.close().await.unwrap();
+}

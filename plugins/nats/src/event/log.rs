@@ -13,7 +13,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_sqlite::replica::{Outcome, Replica};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::message::{FORMAT, Frame, Operation};
+use super::message::{Content, FORMAT, Frame, Operation};
 use crate::connection::Link;
 use crate::fault::{corrupt, unavailable};
 use crate::parts::Parts;
@@ -135,19 +135,9 @@ impl Log {
         Ok(info.state.last_sequence)
     }
 
-    /// The identity of the log in the stream: its first message has it.
+    /// The identity of the log in the stream.
     pub(crate) async fn identity_in_stream(&self, operation: &'static str) -> Result<String> {
-        let fault = unavailable(operation, "the first message of the log");
-        let first = self.stream.get_raw_message(1).await.map_err(fault)?;
-        let frame = read_frame(&first.payload).map_err(|stop| stop.error(operation))?;
-        let content = match frame.content {
-            Some(super::message::Content::Here(content)) => content,
-            _ => Bytes::new(),
-        };
-        match Operation::decode(&content) {
-            Ok(Operation::Begin(identity)) => Ok(identity),
-            _ => Err(corrupt(operation, "the first message of the stream does not begin a log; give another `name`")),
-        }
+        identity_of(&self.stream, operation).await
     }
 
     /// Returns once everything up to that place is judged; an error if the node stops or nothing happens for so long.
@@ -166,6 +156,21 @@ impl Log {
                 return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
             }
         }
+    }
+}
+
+/// The identity of the log in a stream: its first message has it.
+pub(crate) async fn identity_of(stream: &Stream<()>, operation: &'static str) -> Result<String> {
+    let fault = unavailable(operation, "the first message of the log");
+    let first = stream.get_raw_message(1).await.map_err(fault)?;
+    let frame = read_frame(&first.payload).map_err(|stop| stop.error(operation))?;
+    let content = match frame.content {
+        Some(Content::Here(content)) => content,
+        _ => Bytes::new(),
+    };
+    match Operation::decode(&content) {
+        Ok(Operation::Begin(identity)) => Ok(identity),
+        _ => Err(corrupt(operation, "the first message of the stream does not begin a log; give another `name`")),
     }
 }
 

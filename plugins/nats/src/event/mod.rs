@@ -6,6 +6,7 @@ mod lanes;
 mod log;
 mod message;
 mod nodes;
+mod snapshots;
 mod transfer;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ use self::groups::Groups;
 use self::lanes::Lane;
 use self::log::Log;
 use self::nodes::Nodes;
+use self::snapshots::{Making, Snapshots};
 use crate::config::StoreConfig;
 use crate::connection::Link;
 use crate::parts::Parts;
@@ -44,6 +46,7 @@ pub(crate) struct NatsEventStore {
     others: Arc<Lane>,
     groups: Groups,
     nodes: Nodes,
+    making: Option<Making>,
     /// The last append failed.
     has_failed: AtomicBool,
     is_closed: AtomicBool,
@@ -57,10 +60,16 @@ impl NatsEventStore {
         let subject = format!("{}.log", link.config.name);
         let stream = streams::ensure(&link, &streams::config(&link, &name, &subject, Kind::Log)).await?;
         let parts = Parts::open(&link, "data", Kind::Log).await?;
-        let replica = open_replica(&config.path(context)).await?;
+        let path = config.path(context);
+        let replica = open_replica(&path).await?;
+        let snapshots = Snapshots::open(&link, &path).await?;
+        let replica = snapshots.begin_with(&stream, replica).await?;
         let log = Arc::new(Log::new(Arc::clone(&link), stream, subject, parts, replica));
         match NatsEventStore::begin(context, &link, &log).await {
-            Ok(store) => Ok(store),
+            Ok(mut store) => {
+                store.making = Some(snapshots.keep_making(&log, config.snapshots));
+                Ok(store)
+            }
             Err(error) => {
                 // Else the file would stay in use.
                 let _ = log.replica.close().await;
@@ -108,6 +117,7 @@ impl NatsEventStore {
                 others,
                 groups,
                 nodes,
+                making: None,
                 has_failed: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
             }),
@@ -203,6 +213,9 @@ impl EventStore for NatsEventStore {
     async fn close(&self) -> Result<()> {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());
+        }
+        if let Some(making) = &self.making {
+            making.close().await;
         }
         self.groups.close().await;
         self.follower.close().await;

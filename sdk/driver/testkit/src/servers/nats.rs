@@ -10,7 +10,7 @@ use snaphook_driver::wire::Opened;
 use snaphook_driver::{OpenContext, Result, Store};
 use tempfile::TempDir;
 
-use super::{Server, program};
+use super::{Server, free_port, program};
 use crate::Opener;
 
 /// Names the folder of the program where it is not in `PATH`: `cargo xtask test` puts it below the target folder.
@@ -39,6 +39,18 @@ pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
         command.arg("-c").arg(file);
         command
     })
+}
+
+/// Starts servers that are one cluster, named `n0`, `n1` and so on.
+pub fn cluster(count: usize, sync_interval: &'static str) -> Vec<Server> {
+    let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+    let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+    let lines = |(index, port): (usize, &u16)| {
+        format!(
+            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1 }}"
+        )
+    };
+    ports.iter().enumerate().map(|server| start_with(sync_interval, lines(server))).collect()
 }
 
 /// The address of a server as the driver's setting `url`.
