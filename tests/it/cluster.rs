@@ -103,14 +103,15 @@ fn write(
     written(chance.within(100..400));
     for _ in 0..faults {
         let (fault, node) = (FAULTS[chance.below(FAULTS.len())], chance.below(3));
+        let server = chance.below(backend.servers());
         let pause = Duration::from_millis(chance.within(100..3000) as u64);
-        println!("round {round}: {fault:?}, node {node}, {} ms", pause.as_millis());
+        println!("round {round}: {fault:?}, node {node}, server {server}, {} ms", pause.as_millis());
         match fault {
             Fault::KillNode => nodes.kill(node),
             Fault::StopNode => nodes.stop(node),
             Fault::PauseNode => nodes.pause(node, pause),
-            Fault::KillStore => backend.kill(pause),
-            Fault::PauseStore => backend.pause(pause),
+            Fault::KillStore => backend.kill(server, pause),
+            Fault::PauseStore => backend.pause(server, pause),
         }
         // It goes on with what is left.
         written(chance.within(20..200));
@@ -194,4 +195,9 @@ fn nodes_on_postgres_with_models_of_their_own() {
 #[test]
 fn nodes_on_postgres_that_share_their_models() {
     run(Backend::postgres(true));
+}
+
+#[test]
+fn nodes_on_three_nats_servers() {
+    run(Backend::nats());
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use snaphook_driver_testkit::servers::{Server, Signal, postgres, redis};
+use snaphook_driver_testkit::servers::{Server, Signal, nats, postgres, redis};
 
 /// Every node must have the same private key.
 const KEY: &str = "SNAPHOOK_KEY=AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
 
 pub(super) struct Backend {
     tables: String,
-    /// What is killed and paused.
-    server: Server,
+    /// What is killed and paused, one at a time.
+    servers: Vec<Server>,
     /// What ends with the cluster.
     _others: Vec<Server>,
 }
@@ -34,7 +34,24 @@ impl Backend {
             postgres::url(&server),
             redis::url(&secrets),
         );
-        Backend { tables, server, _others: vec![secrets] }
+        Backend { tables, servers: vec![server], _others: vec![secrets] }
+    }
+
+    /// Events and secrets in three NATS servers, of which each has everything; instances and errors in files of each node.
+    pub(super) fn nats() -> Backend {
+        let servers = nats::cluster(3, "always");
+        let urls: Vec<String> = servers.iter().map(nats::url).collect();
+        let tables = format!(
+            "[connections.bus]\ndriver = 'nats'\nurl = '{}'\nreplicas = 3\n\
+             [driver-event-storage]\ndriver = 'nats'\nconnection = 'bus'\npath = 'data/nats.db'\n\
+             [driver-secure-storage]\ndriver = 'nats'\nconnection = 'bus'\nprivate-key = 'env:SNAPHOOK_KEY'\n",
+            urls.join(","),
+        );
+        Backend { tables, servers, _others: Vec::new() }
+    }
+
+    pub(super) fn servers(&self) -> usize {
+        self.servers.len()
     }
 
     /// The tables of the configuration of each node.
@@ -47,17 +64,17 @@ impl Backend {
         &["env", KEY]
     }
 
-    /// The server dies, and is started again after that time.
-    pub(super) fn kill(&mut self, away: Duration) {
-        self.server.end(Signal::Quit);
+    /// A server dies, and is started again after that time.
+    pub(super) fn kill(&mut self, server: usize, away: Duration) {
+        self.servers[server].end(Signal::Quit);
         std::thread::sleep(away);
-        self.server.restart();
+        self.servers[server].restart();
     }
 
-    /// The server stands still for that time.
-    pub(super) fn pause(&mut self, time: Duration) {
-        self.server.pause();
+    /// A server stands still for that time.
+    pub(super) fn pause(&mut self, server: usize, time: Duration) {
+        self.servers[server].pause();
         std::thread::sleep(time);
-        self.server.resume();
+        self.servers[server].resume();
     }
 }
