@@ -145,7 +145,8 @@ impl ModelStore for PostgresModelStore {
     async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         let mut writing = Writing::begin(&self.shared, "drop_model", CALL_TIME).await?;
         if !moves_checkpoint("drop_model", writing.state.checkpoint, after, position)? {
-            return writing.session.rollback().await;
+            writing.leave().await;
+            return Ok(());
         }
         if writing.registry.models.contains_key(model) {
             entries::forget(&mut writing, model, false).await?;
@@ -158,9 +159,10 @@ impl ModelStore for PostgresModelStore {
     }
 
     async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
-        let mut writing = Writing::begin(&self.shared, "apply", APPLY_TIME).await?;
+        let writing = Writing::begin(&self.shared, "apply", APPLY_TIME).await?;
         if !moves_checkpoint("apply", writing.state.checkpoint, after, to)? {
-            return writing.session.rollback().await;
+            writing.leave().await;
+            return Ok(());
         }
         let commands = apply::commands(&self.shared.database, &writing.registry, events, writing.state.checkpoint)?;
         let prepares = writing.registry.models.values().any(|known| known.prepared.is_some());

@@ -29,7 +29,8 @@ pub(super) async fn define(
 ) -> Result<()> {
     let mut writing = Writing::begin(shared, "define", WHOLE_TIME).await?;
     if !moves_checkpoint("define", writing.state.checkpoint, after, position)? {
-        return writing.session.rollback().await;
+        writing.leave().await;
+        return Ok(());
     }
     // What is there decides, not what the caller remembers: they differ only after a crash.
     let old = writing.registry.models.get(&new.model).cloned();

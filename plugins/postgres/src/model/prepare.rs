@@ -48,18 +48,18 @@ pub(super) async fn prepare(shared: &Shared, new: &ModelShape, carry: &CarryOver
     let (from, to) = loop {
         let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
         let Some(known) = writing.registry.models.get(&new.model).cloned() else {
-            writing.session.rollback().await?;
+            writing.leave().await;
             return Ok(0);
         };
         if let Some(prepared) = &known.prepared {
             let is_same = prepared.shape.is_like(new) && prepared.carry == *carry && prepared.owner != shared.owner;
             if is_same && prepared.complete {
-                writing.session.rollback().await?;
+                writing.leave().await;
                 return Ok(prepared.table.number);
             }
             // Another node is at it.
             if is_same && idle(&mut writing, prepared.table.number).await? < STALLED_SECONDS {
-                writing.session.rollback().await?;
+                writing.leave().await;
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
@@ -131,7 +131,8 @@ pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -
     let mut writing = Writing::begin(shared, "discard", CALL_TIME).await?;
     let prepared = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
     if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number)) {
-        return writing.session.rollback().await;
+        writing.leave().await;
+        return Ok(());
     }
     forget(&mut writing, model, true).await?;
     writing.changed();

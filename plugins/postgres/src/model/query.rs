@@ -92,7 +92,7 @@ impl Read<'_> {
                 Ask::Count(filter) => answer.count = count_of(&mut reader, &known.table, filter, meter).await?,
             }
         }
-        reader.end().await?;
+        reader.end().await;
         Ok(answer)
     }
 }

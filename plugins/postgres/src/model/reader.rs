@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::Result;
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
@@ -131,8 +130,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Gives the connection back.
-    pub(super) async fn end(mut self) -> Result<()> {
-        self.session.rollback().await
+    pub(super) async fn end(mut self) {
+        self.session.end().await;
     }
 }
 

@@ -93,6 +93,11 @@ impl<'a> Writing<'a> {
         self.session.execute(&command.sql, &parameters).await
     }
 
+    /// Ends the transaction without a change.
+    pub(super) async fn leave(mut self) {
+        self.session.end().await;
+    }
+
     /// Sends the commands, the state and the commit, without waiting in between.
     pub(super) async fn commit(mut self, commands: &[Command<'_>], checkpoint: Option<Position>) -> Result<()> {
         if let Some(checkpoint) = checkpoint {
