@@ -365,7 +365,7 @@ impl Groups {
                 return Ok(Turn::Done);
             }
             let found = self.kept.read(operation, &member.key).await?;
-            if !found.as_ref().is_some_and(|(record, _)| record.owner == self.session.id) {
+            if found.as_ref().is_none_or(|(record, _)| record.owner != self.session.id) {
                 locked(&member.state).owned = None;
             }
             let Some((record, revision)) = found else { return Err(unknown(operation, &member.name)) };
