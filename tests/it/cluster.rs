@@ -2,6 +2,7 @@
 //! paused. Whatever happens, nothing that was acknowledged is lost or there twice, all nodes agree, listeners that go from one
 //! node to another miss nothing and see nothing twice, and post hooks run in order.
 
+mod across;
 mod backend;
 mod listener;
 mod nodes;

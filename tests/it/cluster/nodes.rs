@@ -1,12 +1,15 @@
 //! The nodes of a cluster: each a server with a folder of its own.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use snaphook_driver_testkit::servers::free_port;
 
+use super::across;
 use super::backend::Backend;
 use crate::crash::GRANT;
 use crate::support::{Client, Server, ServerOptions, eventually};
@@ -15,6 +18,8 @@ pub(super) struct Nodes {
     /// In order; one that has ended is started again by [`Nodes::mend`].
     servers: Vec<Node>,
     addresses: Vec<SocketAddr>,
+    /// The command that starts one begins with this.
+    environment: &'static [&'static str],
 }
 
 enum Node {
@@ -26,14 +31,14 @@ impl Nodes {
     /// Starts so many on the stores of the backend, one after the other.
     pub(super) fn start(count: usize, backend: &Backend) -> Nodes {
         let start = |_| {
-            let tables = format!("{}{GRANT}", backend.tables());
+            let tables = format!("{}{GRANT}{}", backend.tables(), across::GRANT);
             let options =
                 ServerOptions { tables, by: backend.environment(), port: free_port(), ..ServerOptions::default() };
             Server::start_with(options)
         };
         let servers: Vec<Server> = (0..count).map(start).collect();
         let addresses = servers.iter().map(Server::address).collect();
-        Nodes { servers: servers.into_iter().map(Node::Runs).collect(), addresses }
+        Nodes { servers: servers.into_iter().map(Node::Runs).collect(), addresses, environment: backend.environment() }
     }
 
     /// They stay the same when a node is started again.
@@ -84,6 +89,27 @@ impl Nodes {
                 None => return events,
             }
         }
+    }
+
+    /// Where a node's configuration and data are.
+    pub(super) fn directory(&self, node: usize) -> &Path {
+        match &self.servers[node] {
+            Node::Runs(server) | Node::Ended(server) => server.directory(),
+        }
+    }
+
+    /// What a node that has ended says when it does not start.
+    #[track_caller]
+    pub(super) fn refusal(&self, node: usize) -> String {
+        let environment = self.environment;
+        let output = Command::new(environment[0])
+            .args(&environment[1..])
+            .args([env!("CARGO_BIN_EXE_snaphook"), "serve"])
+            .current_dir(self.directory(node))
+            .output()
+            .expect("the binary starts");
+        assert!(!output.status.success(), "it started");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     pub(super) fn kill(&mut self, node: usize) {
