@@ -32,6 +32,9 @@ impl History {
                 ),
             ));
         }
+        if position <= self.core.tail.head() {
+            return Ok(position);
+        }
         let head = self.core.stores.event.head().await?;
         if position > head {
             return Err(Error::new(

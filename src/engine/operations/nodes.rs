@@ -65,10 +65,10 @@ impl Operations {
         }
     }
 
-    /// From what this node has applied to the head of the log; `None` if the event store does not say.
+    /// From what this node has applied to the head of the log; `None` if the event store does not say in time.
     pub(super) async fn lag(&self) -> Option<u64> {
         let position = self.core.tail.head();
-        let head = self.core.stores.event.head().await.ok()?;
+        let head = tokio::time::timeout(EVERY, self.core.stores.event.head()).await.ok()?.ok()?;
         Some(head.saturating_sub(position))
     }
 

@@ -36,6 +36,9 @@ use crate::streams::{self, Kind};
 /// How long nothing may come while a node that is opened reads what it missed.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long nothing may come while a node judges what it is asked to tell of.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// See the crate's documentation.
 pub(crate) struct NatsEventStore {
     identity: String,
@@ -256,6 +259,9 @@ impl EventStore for NatsEventStore {
 
     async fn head(&self) -> Result<Position> {
         self.check("head")?;
+        // The log's, not that of this node's copy: who comes from another node may have seen more.
+        let last = self.log.last_sequence("head").await?;
+        self.log.judged_up_to("head", last, HEAD_PATIENCE).await?;
         Ok(self.log.replica.head())
     }
 
