@@ -67,6 +67,9 @@ pub(crate) fn servers() -> Result<PathBuf> {
     if !is_postgres_there() {
         install_debian(&["postgresql"]).map_err(|reason| format!("no PostgreSQL ({reason}); install it"))?;
     }
+    if !Path::new("/usr/sbin/pgbouncer").is_file() && find_program("pgbouncer").is_none() {
+        install_debian(&["pgbouncer"]).map_err(|reason| format!("no PgBouncer ({reason}); install it"))?;
+    }
     if find_program("redis-server").is_none() {
         install_debian(&["redis-server"]).map_err(|reason| format!("no Redis ({reason}); install it"))?;
     }

@@ -6,18 +6,24 @@ use serde_json::{Map, Value, json};
 use snaphook_driver::wire::{Opened, Service};
 use snaphook_driver::{Capabilities, Driver, OpenContext, Store};
 use snaphook_driver_testkit::peer::{Peer, Reply};
-use snaphook_driver_testkit::run;
+use snaphook_driver_testkit::servers::nats::WithNats;
+use snaphook_driver_testkit::servers::postgres::WithPostgres;
+use snaphook_driver_testkit::servers::redis::WithRedis;
+use snaphook_driver_testkit::{Opener, run};
 use snaphook_remote::connect;
 use snaphook_remote::host::{Host, HostOptions};
 use tokio::net::TcpListener;
 
-const DRIVERS: [(Driver, &[Store]); 6] = [
+const DRIVERS: [(Driver, &[Store]); 9] = [
     (snaphook_sqlite::DRIVER, &[Store::Event, Store::Model, Store::Error]),
     (snaphook_file::DRIVER, &[Store::Event, Store::Model, Store::Error, Store::Secure]),
     (snaphook_memory::DRIVER, &[Store::Event, Store::Model, Store::Error, Store::Secure]),
     (snaphook_crud::DRIVER, &[Store::Model]),
     (snaphook_http::DRIVER, &[Store::Error]),
     (snaphook_stdout::DRIVER, &[Store::Error]),
+    (snaphook_postgres::DRIVER, &[Store::Event, Store::Model, Store::Error]),
+    (snaphook_nats::DRIVER, &[Store::Event, Store::Secure]),
+    (snaphook_redis::DRIVER, &[Store::Secure]),
 ];
 
 /// Stands above the table.
@@ -34,7 +40,18 @@ async fn open(driver: &Driver, store: Store, peer: &str, folder: &Path) -> Opene
         "http" => json!({"url": peer, "buffer": "http"}),
         _ => json!({}),
     };
-    Opened::open(driver, store, OpenContext::new(table(settings), folder)).await.unwrap()
+    let context = OpenContext::new(table(settings), folder);
+    match driver.name {
+        "postgres" => on_server(&WithPostgres(*driver), store, context).await,
+        "nats" => on_server(&WithNats(*driver), store, context).await,
+        "redis" => on_server(&WithRedis(*driver), store, context).await,
+        _ => Opened::open(driver, store, context).await.unwrap(),
+    }
+}
+
+async fn on_server(opener: &dyn Opener, store: Store, context: OpenContext) -> Opened {
+    opener.prepare(&context.directory);
+    opener.open(store, context).await.unwrap()
 }
 
 /// What is said to whoever opens the store.

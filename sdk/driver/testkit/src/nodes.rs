@@ -95,7 +95,7 @@ pub async fn nodes_know_of_each_other(subject: &Subject) {
         assert!(started.elapsed() < Duration::from_secs(10), "a node that says nothing is still there");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(store.nodes().await.unwrap(), [moved.clone()]);
+    assert_eq!(store.nodes().await.unwrap(), std::slice::from_ref(&moved));
     for _ in 0..2 {
         store.announce(&moved, Duration::ZERO).await.unwrap();
         assert_eq!(store.nodes().await.unwrap(), []);
