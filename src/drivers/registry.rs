@@ -238,9 +238,10 @@ mod tests {
             [
                 "config.toml:6: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: \
                  `memory` (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, \
-                 error), `stdout` (error), `remote` (secure, event, model, error), `http` (error), `crud` (model)",
+                 error), `stdout` (error), `remote` (secure, event, model, error), `http` (error), `crud` (model), \
+                 `postgres` (event, model, error), `redis` (secure), `nats` (secure, event)",
                 "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
-                 `memory`, `file`, `sqlite`, `remote`, `crud`",
+                 `memory`, `file`, `sqlite`, `remote`, `crud`, `postgres`",
             ]
         );
     }

@@ -31,6 +31,7 @@ use super::hanging::{self, Appending, hanging};
 use super::metrics::Metrics;
 use super::projection::{Hint, Hints};
 use super::projector::{Own, Projector};
+use super::tail::Tail;
 use super::troubles::{Part, Troubles, guarded, panic_message};
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
@@ -135,6 +136,7 @@ pub(super) struct Writer {
     pub(super) availability: Arc<Availability>,
     pub(super) troubles: Arc<Troubles>,
     pub(super) appending: Arc<Appending>,
+    pub(super) tail: Arc<Tail>,
     pub(super) runtime: Handle,
     /// What is known of definitions that are appended.
     pub(super) hints: Arc<Hints>,
@@ -494,6 +496,7 @@ impl Writer {
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
         self.project(appends, &results, &mut callers);
+        results.iter().flatten().for_each(|appended| self.tail.acknowledge(appended.position));
         for (caller, result) in callers.into_iter().zip(results) {
             let _ = caller.answer.send(Ok(result.map(Committed::from)));
         }
@@ -585,6 +588,7 @@ impl Writer {
         self.appending.end();
         self.troubles.works(Part::Append);
         for (answer, committed) in answers {
+            committed.iter().for_each(|committed| self.tail.acknowledge(committed.position));
             let _ = answer.send(match committed {
                 Some(committed) => Ok(Ok(committed)),
                 None => Err(Error::new(

@@ -91,6 +91,7 @@ impl Core {
             metrics: Arc::clone(&metrics),
             availability: Arc::clone(&availability),
             troubles: Arc::clone(&troubles),
+            tail: Arc::clone(&tail),
             appending: Arc::default(),
             runtime: Handle::current(),
             hints,

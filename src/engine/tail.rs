@@ -1,6 +1,7 @@
 //! The newest events, in memory, for listeners that keep up; the log answers the others.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const EVENT_BYTES: usize = 512;
 pub(super) struct Tail {
     ring: Mutex<Ring>,
     head: watch::Sender<Position>,
+    /// The last event that a client was told of.
+    acknowledged: AtomicU64,
 }
 
 struct Ring {
@@ -36,6 +39,7 @@ impl Tail {
         Tail {
             ring: Mutex::new(Ring { events: VecDeque::new(), bytes: 0, floor: head }),
             head: watch::Sender::new(head),
+            acknowledged: AtomicU64::new(head),
         }
     }
 
@@ -71,6 +75,16 @@ impl Tail {
     /// Position of the last event.
     pub(super) fn head(&self) -> Position {
         *self.head.borrow()
+    }
+
+    /// A client is about to be told that this event is stored.
+    pub(super) fn acknowledge(&self, position: Position) {
+        self.acknowledged.fetch_max(position, Ordering::Release);
+    }
+
+    /// The last event that is published or acknowledged.
+    pub(super) fn told(&self) -> Position {
+        self.head().max(self.acknowledged.load(Ordering::Acquire))
     }
 
     /// Waits until the event at a position is published, and so applied to the model store.

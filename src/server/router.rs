@@ -39,6 +39,7 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
+    let is_told = seen::is_told(&method, &head.headers);
     let memory = RequestMemory::of(peer);
     let call = Call { app: Arc::clone(&app), head, request_id: request_id.clone(), memory };
 
@@ -56,8 +57,8 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
         }
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    if matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
-        seen::tell(&mut response, app.engine.history.head());
+    if is_told {
+        seen::tell(&mut response, app.engine.history.told());
     }
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response

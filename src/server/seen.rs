@@ -1,7 +1,8 @@
 //! How far a node has applied the log, between a client's writes and its reads: writes answer it, and a request may ask for
 //! at least as much, so that whoever wrote on one node reads it on every other.
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::place::Place;
 use super::problem::Result;
@@ -34,7 +35,13 @@ pub(super) async fn wait(call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// After a write.
+/// Whether the response says how far this node has applied the log: to a write, and to a read that asks how far it has.
+pub(super) fn is_told(method: &Method, headers: &HeaderMap) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
+        || headers.contains_key(&MIN_POSITION)
+}
+
+/// After the request was carried out.
 pub(super) fn tell(response: &mut Response, position: u64) {
     response.headers_mut().insert(POSITION, HeaderValue::from(position));
 }

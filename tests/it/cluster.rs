@@ -4,6 +4,8 @@
 
 mod across;
 mod backend;
+mod histories;
+mod linear;
 mod listener;
 mod nodes;
 

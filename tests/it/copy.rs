@@ -126,12 +126,12 @@ fn an_interrupted_copy_goes_on() {
         configure(&server, "to.toml", &tables(driver, name));
         let mut kills = 0;
         // Later each time, until it is done before it is killed.
-        let ended = (1..100).find_map(|round| {
+        let ended = (1..40).find_map(|round| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
             command.args(["copy", "--to", "to.toml"]).current_dir(server.directory());
             let mut copy =
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
-            std::thread::sleep(Duration::from_millis(round * 40));
+            std::thread::sleep(Duration::from_millis(10).mul_f64(1.3_f64.powi(round)));
             match copy.try_wait().expect("a process") {
                 Some(status) => Some(status),
                 None => {

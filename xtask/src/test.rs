@@ -11,7 +11,7 @@ use crate::{guests, native, needs, plugins, tidy};
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 
 /// Tests that start servers of other projects: by their names, and those of whole packages.
-const ON_SERVERS: [&str; 2] = ["cluster::", "the_page_has_what_the_drivers_say"];
+const ON_SERVERS: [&str; 5] = ["cluster::", "the_page_has_what_the_drivers_say", "postgres", "nats", "redis"];
 const ON_SERVERS_PACKAGES: [&str; 3] = ["snaphook-postgres", "snaphook-redis", "snaphook-nats"];
 
 /// Tests of hostile input that also run on other stores than the default ones; with `--long` those of hostile hooks as well.

@@ -188,6 +188,12 @@ fn requests() -> Vec<(Method, Value, &'static str)> {
         (ErrorList, json!({}), "`limit` is 0"),
         (ErrorList, json!({"query": {"limit": u32::MAX}}), "`limit` is 4294967295"),
         (ErrorGet, json!({}), "`id` has 0 bytes"),
+        (EventAnnounce, json!({"node": {"id": "", "address": "a", "version": "1"}, "keepMs": 1}), "`id` has 0 bytes"),
+        (
+            EventAnnounce,
+            json!({"node": {"id": "a", "address": "x".repeat(300), "version": "1"}, "keepMs": 1}),
+            "`address` has 300 bytes",
+        ),
         (ErrorRemove, json!({"id": long}), "`id` has 129 bytes"),
     ]
 }
@@ -203,6 +209,7 @@ fn has_no_values(method: Method) -> bool {
             | EventClose
             | EventHead
             | EventGroups
+            | EventNodes
             | EventExport
             | EventExportClose
             | EventFinishImport

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use snaphook_driver::wire::Opened;
-use snaphook_driver::{ErrorKind, EventStore, Position};
+use snaphook_driver::{ErrorKind, EventStore, Position, Stream};
 use snaphook_driver_testkit::cut::{Cut, Direction, Proxy};
 use snaphook_driver_testkit::sample::{Random, any, append_one};
 use snaphook_driver_testkit::servers::{Signal, nats};
@@ -162,8 +162,9 @@ async fn a_server_that_stays_away_is_an_error_in_time() {
     assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
     assert!(started.elapsed() < Duration::from_secs(30));
     assert!(store.health().await.is_err());
-    // What it has can be read.
-    assert_eq!(store.head().await.unwrap(), first);
+    // What it has can be read; where the log ends, only the log can say.
+    assert_eq!(store.last(&Stream::of_instance("m", "a"), u64::MAX).await.unwrap().unwrap().position, first);
+    assert_eq!(store.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
     server.resume();
     recovers(&*store).await;
     // Now it is known: the event is there or it never will be.

@@ -5,6 +5,9 @@ use snaphook_driver::wire::Opened;
 use snaphook_driver::{Driver, OpenContext, Result, Store};
 use snaphook_driver_testkit::Opener;
 use snaphook_driver_testkit::rest::{WithCollector, WithRecords};
+use snaphook_driver_testkit::servers::nats::WithNats;
+use snaphook_driver_testkit::servers::postgres::WithPostgres;
+use snaphook_driver_testkit::servers::redis::WithRedis;
 use snaphook_remote::connect;
 use snaphook_remote::host::{Host, HostOptions};
 use tokio::net::TcpListener;
@@ -36,6 +39,9 @@ impl Opener for Remote {
 }
 
 const MEMORY: Remote = Remote { driver: snaphook_memory::DRIVER, encoding: "json" };
+const POSTGRES: WithPostgres<Remote> = WithPostgres(Remote { driver: snaphook_postgres::DRIVER, encoding: "protobuf" });
+const NATS: WithNats<Remote> = WithNats(Remote { driver: snaphook_nats::DRIVER, encoding: "json" });
+const REDIS: WithRedis<Remote> = WithRedis(Remote { driver: snaphook_redis::DRIVER, encoding: "json" });
 const SQLITE: Remote = Remote { driver: snaphook_sqlite::DRIVER, encoding: "protobuf" };
 
 mod memory_as_json {
@@ -85,4 +91,80 @@ mod sqlite_as_protobuf {
     snaphook_driver_testkit::event_suite!(SQLITE, { "path": "data/events.db" });
     snaphook_driver_testkit::model_suite!(SQLITE, { "path": "data/models.db" });
     snaphook_driver_testkit::error_suite!(SQLITE, { "path": "data/errors.db" });
+}
+
+mod postgres_as_protobuf {
+    use super::POSTGRES;
+
+    mod event {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [POSTGRES, {}]
+            event::a_log_has_an_identity,
+            event::events_come_back_as_they_were,
+            event::rows_fail_for_themselves,
+            event::claims_are_exclusive,
+            event::waiting_ends_with_a_matching_event,
+            event::large_events,
+            event::blobs,
+            event::survives_reopening,
+            nodes::nodes_know_of_each_other,
+            export::a_copy_has_everything,
+            groups::streams_are_delivered_in_order,
+            groups::leases_end_and_tokens_grow_old,
+            groups::progress_survives_reopening,
+            names::streams_claims_and_groups,
+        }
+    }
+
+    mod model {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [POSTGRES, {}]
+            model::instances_follow_their_events,
+            model::nothing_is_missed,
+            model::data_is_carried_over,
+            model::survives_reopening,
+            query::filters,
+            query::pages_do_not_shift,
+        }
+    }
+
+    snaphook_driver_testkit::error_suite!(POSTGRES, {});
+}
+
+mod nats_as_json {
+    use super::NATS;
+
+    mod event {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [NATS, { "path": "nats.db" }]
+            event::a_log_has_an_identity,
+            event::events_come_back_as_they_were,
+            event::rows_fail_for_themselves,
+            event::claims_are_exclusive,
+            event::waiting_ends_with_a_matching_event,
+            event::large_events,
+            event::blobs,
+            event::survives_reopening,
+            nodes::nodes_know_of_each_other,
+            export::a_copy_has_everything,
+            groups::streams_are_delivered_in_order,
+            groups::leases_end_and_tokens_grow_old,
+            groups::progress_survives_reopening,
+            names::streams_claims_and_groups,
+        }
+    }
+
+    snaphook_driver_testkit::secure_suite!(NATS, {});
+}
+
+mod redis_as_json {
+    use super::REDIS;
+
+    snaphook_driver_testkit::secure_suite!(REDIS, {});
 }

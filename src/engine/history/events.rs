@@ -60,6 +60,12 @@ impl History {
         self.core.tail.head()
     }
 
+    /// What a client must ask for to see all that this node has told of: how far it has applied the log, or the last write that
+    /// it acknowledged, if the model store failed before that was applied.
+    pub fn told(&self) -> Position {
+        self.core.tail.told()
+    }
+
     /// Waits until this node has applied the log up to there; `unavailable` if that takes long.
     pub async fn reached(&self, position: Position) -> Result<()> {
         self.core.tail.reached_soon(position).await

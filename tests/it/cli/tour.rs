@@ -50,7 +50,8 @@ fn check_tells_all_faults_at_once() {
         "config.toml:7: unknown key `hooks.memry`, did you mean `hooks.memory`?",
         "config.toml:9: `driver-event-storage.driver`: there is no driver `sqlit`, did you mean `sqlite`?; registered: `memory` \
          (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, error), `stdout` \
-         (error), `remote` (secure, event, model, error), `http` (error), `crud` (model)",
+         (error), `remote` (secure, event, model, error), `http` (error), `crud` (model), `postgres` (event, model, error), \
+         `redis` (secure), `nats` (secure, event)",
         "config.toml:13: `grants.http` can never be used by `preCreate`: only post phases have it",
     ];
     for arguments in [&["check"][..], &["serve"], &[], &["rebuild"], &["secret", "list"]] {

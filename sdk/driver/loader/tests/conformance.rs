@@ -3,6 +3,9 @@
 mod support;
 
 use snaphook_driver_testkit::rest::{WithCollector, WithRecords};
+use snaphook_driver_testkit::servers::nats::WithNats;
+use snaphook_driver_testkit::servers::postgres::WithPostgres;
+use snaphook_driver_testkit::servers::redis::WithRedis;
 use support::{library, library_in_c};
 
 mod memory {
@@ -66,4 +69,81 @@ mod in_c {
     use super::library_in_c;
 
     snaphook_driver_testkit::secure_suite!(library_in_c(), {});
+}
+
+/// Drivers whose own store is another server: what crosses is the same, so the cases are those of each kind of call.
+mod postgres {
+    use super::{WithPostgres, library};
+
+    mod event {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [WithPostgres(library("postgres")), {}]
+            event::a_log_has_an_identity,
+            event::events_come_back_as_they_were,
+            event::rows_fail_for_themselves,
+            event::claims_are_exclusive,
+            event::waiting_ends_with_a_matching_event,
+            event::large_events,
+            event::blobs,
+            event::survives_reopening,
+            nodes::nodes_know_of_each_other,
+            export::a_copy_has_everything,
+            groups::streams_are_delivered_in_order,
+            groups::leases_end_and_tokens_grow_old,
+            groups::progress_survives_reopening,
+            names::streams_claims_and_groups,
+        }
+    }
+
+    mod model {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [WithPostgres(library("postgres")), {}]
+            model::instances_follow_their_events,
+            model::nothing_is_missed,
+            model::data_is_carried_over,
+            model::survives_reopening,
+            query::filters,
+            query::pages_do_not_shift,
+        }
+    }
+
+    snaphook_driver_testkit::error_suite!(WithPostgres(library("postgres")), {});
+}
+
+mod nats {
+    use super::{WithNats, library};
+
+    mod event {
+        use super::*;
+
+        snaphook_driver_testkit::tests! {
+            [WithNats(library("nats")), { "path": "nats.db" }]
+            event::a_log_has_an_identity,
+            event::events_come_back_as_they_were,
+            event::rows_fail_for_themselves,
+            event::claims_are_exclusive,
+            event::waiting_ends_with_a_matching_event,
+            event::large_events,
+            event::blobs,
+            event::survives_reopening,
+            nodes::nodes_know_of_each_other,
+            export::a_copy_has_everything,
+            groups::streams_are_delivered_in_order,
+            groups::leases_end_and_tokens_grow_old,
+            groups::progress_survives_reopening,
+            names::streams_claims_and_groups,
+        }
+    }
+
+    snaphook_driver_testkit::secure_suite!(WithNats(library("nats")), {});
+}
+
+mod redis {
+    use super::{WithRedis, library};
+
+    snaphook_driver_testkit::secure_suite!(WithRedis(library("redis")), {});
 }

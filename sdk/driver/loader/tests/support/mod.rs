@@ -15,7 +15,7 @@ use snaphook_driver_loader::{Deadlines, Plugin};
 use snaphook_driver_testkit::Opener;
 
 /// The drivers that are built as libraries here.
-const DRIVERS: [&str; 6] = ["memory", "sqlite", "file", "stdout", "crud", "http"];
+const DRIVERS: [&str; 9] = ["memory", "sqlite", "file", "stdout", "crud", "http", "postgres", "nats", "redis"];
 
 /// Set in processes that a case of the testkit starts: what they load was built before.
 const IN_CHILD: &str = "SNAPHOOK_TESTKIT_FOLDER";

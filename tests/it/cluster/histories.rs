@@ -1,0 +1,158 @@
+//! Clients that write, replace, delete and read a few instances at all nodes at once, while nodes and a store's server die; what they were
+//! answered must be linearizable. A read asks for the position that the client, or one that it heard of, has seen.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::backend::Backend;
+use super::linear::{Operation, Recorded, is_linearizable};
+use super::nodes::Nodes;
+use super::rounds;
+use crate::chance::Chance;
+use crate::support::{Client, Response};
+
+const CLIENTS: usize = 6;
+const INSTANCES: usize = 3;
+/// Of each client in each round; together fewer than the checker takes.
+const OPERATIONS: usize = 40;
+
+#[test]
+fn histories_on_postgres_are_linearizable() {
+    run(Backend::postgres(false));
+}
+
+#[test]
+fn histories_on_nats_are_linearizable() {
+    run(Backend::nats());
+}
+
+fn run(mut backend: Backend) {
+    let mut chance = Chance::new();
+    let mut nodes = Nodes::start(3, &backend);
+    nodes.client(0).post("/models", &json!({"id": "cell", "schema": {"type": "object"}})).expect(201);
+    for node in 1..3 {
+        nodes.reach(node, nodes.head());
+    }
+    let shared = Shared { clock: AtomicU64::new(1), seen: AtomicU64::new(nodes.head()), values: AtomicU64::new(1) };
+    for round in 0..3 * rounds() {
+        let histories: Vec<Mutex<Vec<Recorded>>> = (0..INSTANCES).map(|_| Mutex::default()).collect();
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (clients, chance) = (nodes.clients(), chance.fork());
+                let (shared, histories) = (&shared, &histories);
+                scope.spawn(move || Cells { clients, at: client, chance, round, shared, histories }.run());
+            }
+            let pause = Duration::from_millis(chance.within(10..300) as u64);
+            match round % 3 {
+                0 => {}
+                1 => nodes.kill(chance.below(3)),
+                _ => backend.kill(0, pause),
+            }
+        });
+        nodes.mend();
+        for (instance, history) in histories.into_iter().enumerate() {
+            let mut history = history.into_inner().expect("no panic while locked");
+            // Reads without an answer say nothing.
+            history.retain(|recorded| recorded.end.is_some() || !matches!(recorded.operation, Operation::Read(_)));
+            assert!(is_linearizable(&history), "round {round}, instance {instance}: {history:#?}");
+        }
+    }
+}
+
+/// What all clients share.
+struct Shared {
+    clock: AtomicU64,
+    /// The last position that anybody was told of.
+    seen: AtomicU64,
+    values: AtomicU64,
+}
+
+struct Cells<'a> {
+    clients: Vec<Client>,
+    at: usize,
+    chance: Chance,
+    round: usize,
+    shared: &'a Shared,
+    histories: &'a [Mutex<Vec<Recorded>>],
+}
+
+/// What a client is about to do.
+enum Plan {
+    Put,
+    /// Where this tag and value are there.
+    Replace(String, u64),
+    Delete,
+    Read,
+}
+
+impl Cells<'_> {
+    fn run(mut self) {
+        // The last tag and value that this client saw of each instance.
+        let mut known: Vec<Option<(String, u64)>> = vec![None; INSTANCES];
+        for _ in 0..OPERATIONS {
+            self.at += 1;
+            let instance = self.chance.below(INSTANCES);
+            let plan = match (self.chance.below(10), &known[instance]) {
+                (0..2, _) => Plan::Put,
+                (2..5, Some((tag, value))) => Plan::Replace(tag.clone(), *value),
+                (5, _) => Plan::Delete,
+                _ => Plan::Read,
+            };
+            let value = self.shared.values.fetch_add(1, Ordering::Relaxed);
+            let start = self.now();
+            let answer = match self.send(&plan, instance, value) {
+                // Nobody was there, or somebody was faster too often: nothing was done.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
+                Ok(answer) if answer.status == 409 => continue,
+                Err(_) => None,
+                Ok(answer) if answer.status == 503 => None,
+                Ok(answer) => Some(answer),
+            };
+            if let Some(answer) = &answer {
+                let is_right = matches!(answer.status, 200 | 201 | 204 | 404 | 412);
+                assert!(is_right, "{}: {}", answer.status, answer.text());
+                let position = answer.header("snaphook-position").expect("a position").parse().expect("a number");
+                self.shared.seen.fetch_max(position, Ordering::SeqCst);
+            }
+            let end = answer.is_some().then(|| self.now());
+            let is_done = |status| answer.as_ref().is_some_and(|answer| answer.status == status);
+            let operation = match plan {
+                Plan::Put => Operation::Put(value),
+                Plan::Replace(_, before) => Operation::Replace(before, value, is_done(200)),
+                Plan::Delete => Operation::Delete(is_done(204)),
+                Plan::Read => {
+                    known[instance] = answer.as_ref().filter(|answer| answer.status == 200).map(|answer| {
+                        let value = answer.json()["data"]["value"].as_u64().expect("a value");
+                        (answer.header("etag").expect("a tag").to_owned(), value)
+                    });
+                    Operation::Read(known[instance].as_ref().map(|(_, value)| *value))
+                }
+            };
+            self.histories[instance].lock().expect("no panic while locked").push(Recorded { operation, start, end });
+        }
+    }
+
+    fn send(&self, plan: &Plan, instance: usize, value: u64) -> std::io::Result<Response> {
+        let path = format!("/models/cell/instances/r{}-{instance}", self.round);
+        let seen = self.shared.seen.load(Ordering::SeqCst).to_string();
+        let client = &self.clients[self.at % self.clients.len()];
+        let request = |method: &str| client.request(method, &path).header("Snaphook-Min-Position", &seen);
+        let body = json!({"data": {"value": value}});
+        match plan {
+            Plan::Put => request("PUT").json(&body).try_send(),
+            Plan::Replace(tag, _) => request("PUT").header("If-Match", tag).json(&body).try_send(),
+            Plan::Delete => request("DELETE").try_send(),
+            Plan::Read => request("GET").try_send(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.shared.clock.fetch_add(1, Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether a recorded history of one instance is linearizable: there is an order of its operations, each at one moment between its
+//! start and its end, in which every answer is right (Wing and Gong's search, with Lowe's memory of what was tried).
+
+use std::collections::HashSet;
+
+/// What the instance is: the value that it has, if it is there. Every write has a value of its own.
+type State = Option<u64>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// Writes, whatever is there.
+    Put(u64),
+    /// Writes the second where the first is there; whether it was.
+    Replace(u64, u64, bool),
+    /// Removes; whether there was anything.
+    Delete(bool),
+    Read(State),
+}
+
+/// An operation of a history, with moments of one clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recorded {
+    pub(super) operation: Operation,
+    pub(super) start: u64,
+    /// `None`: nobody knows whether it happened, or when.
+    pub(super) end: Option<u64>,
+}
+
+/// What the operation makes of a state; `None` if its answer would be wrong there. Of one without an answer nothing is wrong.
+fn step(recorded: &Recorded, state: State) -> Option<State> {
+    let is_known = recorded.end.is_some();
+    match recorded.operation {
+        Operation::Put(value) => Some(Some(value)),
+        Operation::Replace(before, after, done) => match (state == Some(before), is_known.then_some(done)) {
+            (true, Some(true) | None) => Some(Some(after)),
+            (false, Some(false) | None) => Some(state),
+            _ => None,
+        },
+        Operation::Delete(done) => match is_known.then_some(done) {
+            Some(done) => (state.is_some() == done).then_some(None),
+            None => Some(None),
+        },
+        Operation::Read(found) => (found == state).then_some(state),
+    }
+}
+
+/// Whether there is such an order, beginning with nothing. At most 128 operations.
+pub(super) fn is_linearizable(history: &[Recorded]) -> bool {
+    assert!(history.len() <= 128, "the history is too long");
+    let all = history.iter().enumerate().filter(|(_, recorded)| recorded.end.is_some());
+    let answered: u128 = all.fold(0, |set, (index, _)| set | 1 << index);
+    let mut tried: HashSet<(u128, State)> = HashSet::new();
+    let mut open: Vec<(u128, State)> = vec![(0, None)];
+    while let Some((done, state)) = open.pop() {
+        if done & answered == answered {
+            return true;
+        }
+        if !tried.insert((done, state)) {
+            continue;
+        }
+        let left = || history.iter().enumerate().filter(|(index, _)| done & (1 << index) == 0);
+        // Nothing that began after another one's end comes before it.
+        let first_end = left().filter_map(|(_, recorded)| recorded.end).min().unwrap_or(u64::MAX);
+        let mut next: Vec<_> = left().filter(|(_, recorded)| recorded.start <= first_end).collect();
+        // Tried first: what ended first, and what has no end last.
+        next.sort_by_key(|(_, recorded)| std::cmp::Reverse(recorded.end.unwrap_or(u64::MAX)));
+        for (index, recorded) in next {
+            open.extend(step(recorded, state).map(|state| (done | 1 << index, state)));
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Operation::{Delete, Put, Read, Replace};
+    use super::*;
+
+    fn history(operations: &[(Operation, u64, u64)]) -> Vec<Recorded> {
+        let recorded = |&(operation, start, end): &(Operation, u64, u64)| Recorded {
+            operation,
+            start,
+            end: (end > 0).then_some(end),
+        };
+        operations.iter().map(recorded).collect()
+    }
+
+    #[test]
+    fn histories() {
+        for (expected, operations) in [
+            (true, vec![]),
+            (true, vec![(Put(1), 1, 2), (Read(Some(1)), 3, 4)]),
+            // A read that does not see what was acknowledged before it.
+            (false, vec![(Put(1), 1, 2), (Read(None), 3, 4)]),
+            (true, vec![(Put(1), 1, 4), (Read(None), 2, 3)]),
+            // A later read sees less than an earlier one.
+            (false, vec![(Put(1), 1, 9), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
+            // Of two that replace the same, one does.
+            (true, vec![(Put(1), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, false), 4, 6)]),
+            (false, vec![(Put(1), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, true), 4, 6)]),
+            // What was not answered may have happened, also later, or not.
+            (true, vec![(Put(1), 1, 0), (Read(None), 2, 3), (Read(Some(1)), 4, 5)]),
+            (true, vec![(Put(1), 1, 0), (Read(None), 2, 3)]),
+            (false, vec![(Put(1), 1, 0), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
+            (true, vec![(Put(1), 1, 2), (Delete(true), 3, 4), (Delete(false), 5, 6), (Read(None), 7, 8)]),
+            (false, vec![(Put(1), 1, 2), (Delete(true), 3, 4), (Delete(true), 5, 6)]),
+        ] {
+            assert_eq!(is_linearizable(&history(&operations)), expected, "{operations:?}");
+        }
+    }
+}
