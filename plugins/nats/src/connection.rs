@@ -134,7 +134,14 @@ impl Link {
         let acknowledgement: Acknowledgement =
             snaphook_driver::json::typed_bytes(&reply.payload).map_err(|_| Unstored::Unknown)?;
         match acknowledgement {
-            Acknowledgement { error: Some(error), .. } => Err(Unstored::Refused(error.into())),
+            Acknowledgement { error: Some(error), .. } => {
+                let refusal = Refusal::from(error);
+                Err(if refusal.is_certain(self.config.replicas()) {
+                    Unstored::Refused(refusal)
+                } else {
+                    Unstored::Unknown
+                })
+            }
             Acknowledgement { seq: Some(sequence), .. } => Ok(sequence),
             _ => Err(Unstored::Unknown),
         }

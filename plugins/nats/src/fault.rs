@@ -20,6 +20,9 @@ pub(crate) fn corrupt(operation: &'static str, message: impl Into<String>) -> Dr
 /// Codes of errors after which there is no room.
 const NO_ROOM: [u64; 6] = [10002, 10023, 10028, 10047, 10077, 10122];
 
+/// Codes of what is refused before other servers get it; 0: by the client.
+const BEFORE_REPLICATION: [u64; 6] = [0, 10002, 10028, 10047, WRONG_LAST, 10122];
+
 /// A condition on the last sequence does not hold. Beside it there is one that says that others are about to write, after
 /// which one may try again.
 const WRONG_LAST: u64 = 10071;
@@ -35,6 +38,12 @@ impl Refusal {
     /// The message's condition does not hold.
     pub(crate) fn is_conflict(&self) -> bool {
         self.code == WRONG_LAST
+    }
+
+    /// Whether no server has stored it. With replicas, some of these answers come from a leader that could not store what the others
+    /// may have: then only those are certain that a server gives before it asks the others.
+    pub(crate) fn is_certain(&self, replicas: usize) -> bool {
+        replicas <= 1 || BEFORE_REPLICATION.contains(&self.code)
     }
 
     pub(crate) fn into_error(self, operation: &'static str) -> DriverError {

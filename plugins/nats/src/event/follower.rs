@@ -11,6 +11,7 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
+use snaphook_driver::time::Millis;
 use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_sqlite::replica::Entry;
 use tokio::task::JoinHandle;
@@ -217,9 +218,10 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<bool, End> {
             Err(_) => break,
         };
         let content = content(log, &frame.writer, frame.counter, frame.content).await?;
-        let operation = Operation::decode(&content).map_err(|error| {
+        let mut operation = Operation::decode(&content).map_err(|error| {
             Stop::new(ErrorKind::Corrupt, format!("message {sequence} of the log cannot be read: {error}"))
         })?;
+        operation.bound_times((info.published.unix_timestamp_nanos() / 1_000_000) as Millis);
         changes.push((sequence, frame.writer, frame.counter, operation));
     }
     if changes.is_empty() {

@@ -5,11 +5,15 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use snaphook_driver::time::Millis;
 use snaphook_driver::wire::{decode, proto};
 use snaphook_driver::{Append, LogRecord, Stream};
 use snaphook_sqlite::replica::Change;
 
 use crate::parts::Reference;
+
+/// How far a node's clock may be ahead of the server's, in milliseconds, before its times are cut.
+const CLOCKS_DIFFER: Millis = 5_000;
 
 /// How contents are written. Raised when older versions of the driver would misread them.
 pub(crate) const FORMAT: u32 = 1;
@@ -125,6 +129,18 @@ pub(crate) enum Operation {
     Blob { sha256: String, bytes: Vec<u8> },
     Import(Vec<LogRecord>),
     FinishImport,
+}
+
+impl Operation {
+    /// Events are no later than the server that took their message says, but for a little: times never go back in a log, so one
+    /// node with a clock that is ahead would decide the times of all others from then on. The server's time is in the stream, so
+    /// every node bounds alike.
+    pub(crate) fn bound_times(&mut self, published: Millis) {
+        if let Operation::Append { batch, .. } = self {
+            let latest = published.saturating_add(CLOCKS_DIFFER);
+            batch.iter_mut().for_each(|append| append.event.time = append.event.time.min(latest));
+        }
+    }
 }
 
 /// A change as the content of a message.

@@ -36,6 +36,9 @@ use crate::streams::{self, Kind};
 /// How long nothing may come while a node that is opened reads what it missed.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for a node that is asked whether it works.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long nothing may come while a node judges what it is asked to tell of.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -210,7 +213,8 @@ impl EventStore for NatsEventStore {
             self.appends.change("health", Change::Nothing).await?;
             self.has_failed.store(false, Ordering::Release);
         }
-        self.log.last_sequence("health").await.map(drop)
+        let last = self.log.last_sequence("health").await?;
+        self.log.judged_up_to("health", last, HEALTH_PATIENCE).await
     }
 
     async fn close(&self) -> Result<()> {

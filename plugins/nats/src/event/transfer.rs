@@ -30,6 +30,9 @@ impl Export {
             let message = format!("this node does not have the log up to event {reached} yet");
             return Err(DriverError::new(ErrorKind::Unavailable, "export", message));
         }
+        // Also what nobody has acknowledged in a group.
+        let last = log.last_sequence("export").await?;
+        log.judged_up_to("export", last, BEHIND_TIME).await?;
         Ok(Export { log: log.replica.export().await?, is_log_over: false, groups })
     }
 }

@@ -199,6 +199,10 @@ impl Groups {
         note: Option<&str>,
     ) -> Result<bool> {
         let Some(member) = self.owner_of("renew", name).await? else { return Ok(false) };
+        // Another node may have the event by now.
+        if !self.acquire("renew", name, &member).await? {
+            return Ok(false);
+        }
         let is_renewed = match &mut locked(&member.state).owned {
             Some(owned) => owned.group.renew(position, token, Instant::now(), lease, note),
             None => false,
@@ -235,20 +239,34 @@ impl Groups {
 
     /// Makes this node the owner of a group, if nobody else is.
     async fn acquire(&self, operation: &'static str, name: &str, member: &Member) -> Result<bool> {
-        if self.session.is_live() && locked(&member.state).owned.is_some() {
+        let is_owned = || {
+            let owned = |owned: &Owned| owned.gaps == self.session.gaps();
+            locked(&member.state).owned.as_ref().is_some_and(owned)
+        };
+        if self.session.is_live() && is_owned() {
             return Ok(true);
         }
         self.session.hold(operation).await?;
-        if locked(&member.state).owned.is_some() {
+        if is_owned() {
             return Ok(true);
         }
         let _turn = member.writing.lock().await;
-        if locked(&member.state).owned.is_some() {
+        if is_owned() {
             return Ok(true);
         }
+        let gaps = self.session.gaps();
         let Some((mut record, revision)) = self.kept.read(operation, &member.key).await? else {
             return Err(unknown(operation, name));
         };
+        if let Some(owned) = &mut locked(&member.state).owned
+            && record.owner == self.session.id
+            && owned.revision == revision
+        {
+            // Nobody had it while the lease was away.
+            owned.gaps = gaps;
+            return Ok(true);
+        }
+        locked(&member.state).owned = None;
         let copy = self.log.replica.id();
         let is_free = record.owner.is_empty() || record.owner == self.session.id || record.copy == copy;
         if !is_free && self.session.is_held(operation, &record.owner).await? {
@@ -259,7 +277,7 @@ impl Groups {
         let Written::At(revision) = self.kept.set(operation, &member.key, &record, revision).await? else {
             return Ok(false);
         };
-        let owned = self.restore(operation, record, revision).await?;
+        let owned = Owned { gaps, ..self.restore(operation, record, revision).await? };
         locked(&member.state).owned = Some(owned);
         Ok(true)
     }
@@ -356,6 +374,8 @@ impl Groups {
                     let mut state = locked(&member.state);
                     let Some(owned) = &mut state.owned else { return Ok(Turn::Lost) };
                     (owned.revision, owned.written) = (revision, changes);
+                    // The whole group is kept: what changed since the last time is not asked for.
+                    let _ = owned.group.progress(Instant::now());
                     std::mem::replace(&mut owned.notes, kept_notes.clone())
                 };
                 let gone = old.into_iter().filter(|(position, (_, parts))| {

@@ -23,6 +23,8 @@ pub(super) struct Owned {
     pub(super) revision: u64,
     /// [`GroupState::changes`] as of that value.
     pub(super) written: u64,
+    /// The session's gaps when it was last known that no other node owns it.
+    pub(super) gaps: u64,
     /// Where long notes are kept.
     pub(super) notes: Notes,
 }
@@ -46,7 +48,7 @@ impl Owned {
             group.restore(event.stream(), Kept { position: pending.position, attempt: pending.attempt, delay, note });
         }
         notes.retain(|position, _| record.pending.iter().any(|pending| pending.position == *position));
-        let mut owned = Owned { filter: filter.clone(), group, revision, written: 0, notes };
+        let mut owned = Owned { filter: filter.clone(), group, revision, written: 0, gaps: 0, notes };
         owned.written = owned.group.changes();
         owned.refilter(replica, &filter)?;
         Ok(owned)

@@ -1,5 +1,6 @@
 //! The lease by which a node owns its groups: one key for all of them, which the server removes unless it is renewed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,12 +24,20 @@ pub(super) struct Session {
     leases: Bucket,
     /// When the request of the last renewal that succeeded was sent.
     renewed: Mutex<Option<Instant>>,
+    /// How often the lease may have ended meanwhile, so that another node may have taken what this one owns.
+    gaps: AtomicU64,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Session {
     pub(super) fn new(leases: Bucket) -> Session {
-        Session { id: new_log_identity(), leases, renewed: Mutex::default(), task: Mutex::default() }
+        Session {
+            id: new_log_identity(),
+            leases,
+            renewed: Mutex::default(),
+            gaps: AtomicU64::new(0),
+            task: Mutex::default(),
+        }
     }
 
     /// Whether others let this session's groups alone for a while.
@@ -61,8 +70,16 @@ impl Session {
         let started = Instant::now();
         self.leases.put(operation, &self.id, "held".into()).await?;
         let mut renewed = locked(&self.renewed);
+        if renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE - MARGIN) {
+            self.gaps.fetch_add(1, Ordering::AcqRel);
+        }
         *renewed = (*renewed).max(Some(started));
         Ok(())
+    }
+
+    /// What was owned at another count may be another node's now.
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Acquire)
     }
 
     /// Whether another session still holds its lease.
