@@ -81,6 +81,7 @@ struct Cells<'a> {
 
 /// What a client is about to do.
 enum Plan {
+    Create,
     Put,
     /// Where this tag and value are there.
     Replace(String, u64),
@@ -96,9 +97,10 @@ impl Cells<'_> {
             self.at += 1;
             let instance = self.chance.below(INSTANCES);
             let plan = match (self.chance.below(10), &known[instance]) {
-                (0..2, _) => Plan::Put,
-                (2..5, Some((tag, value))) => Plan::Replace(tag.clone(), *value),
-                (5, _) => Plan::Delete,
+                (0..2, _) => Plan::Create,
+                (2, _) => Plan::Put,
+                (3..5, Some((tag, value))) => Plan::Replace(tag.clone(), *value),
+                (5, Some(_)) => Plan::Delete,
                 _ => Plan::Read,
             };
             let value = self.shared.values.fetch_add(1, Ordering::Relaxed);
@@ -109,13 +111,13 @@ impl Cells<'_> {
                     std::thread::sleep(Duration::from_millis(2));
                     continue;
                 }
-                Ok(answer) if answer.status == 409 => continue,
+                Ok(answer) if answer.status == 409 && !answer.text().contains("/problems/exists") => continue,
                 Err(_) => None,
                 Ok(answer) if answer.status == 503 => None,
                 Ok(answer) => Some(answer),
             };
             if let Some(answer) = &answer {
-                let is_right = matches!(answer.status, 200 | 201 | 204 | 404 | 412);
+                let is_right = matches!(answer.status, 200 | 201 | 204 | 404 | 409 | 412);
                 assert!(is_right, "{}: {}", answer.status, answer.text());
                 let position = answer.header("snaphook-position").expect("a position").parse().expect("a number");
                 self.shared.seen.fetch_max(position, Ordering::SeqCst);
@@ -123,7 +125,8 @@ impl Cells<'_> {
             let end = answer.is_some().then(|| self.now());
             let is_done = |status| answer.as_ref().is_some_and(|answer| answer.status == status);
             let operation = match plan {
-                Plan::Put => Operation::Put(value),
+                Plan::Create => Operation::Create(value, is_done(201)),
+                Plan::Put => Operation::Put(value, is_done(200)),
                 Plan::Replace(_, before) => Operation::Replace(before, value, is_done(200)),
                 Plan::Delete => Operation::Delete(is_done(204)),
                 Plan::Read => {
@@ -139,16 +142,18 @@ impl Cells<'_> {
     }
 
     fn send(&self, plan: &Plan, instance: usize, value: u64) -> std::io::Result<Response> {
-        let path = format!("/models/cell/instances/r{}-{instance}", self.round);
+        let id = format!("r{}-{instance}", self.round);
+        let (all, path) = ("/models/cell/instances", format!("/models/cell/instances/{id}"));
         let seen = self.shared.seen.load(Ordering::SeqCst).to_string();
         let client = &self.clients[self.at % self.clients.len()];
-        let request = |method: &str| client.request(method, &path).header("Snaphook-Min-Position", &seen);
+        let request = |method: &str, path: &str| client.request(method, path).header("Snaphook-Min-Position", &seen);
         let body = json!({"data": {"value": value}});
         match plan {
-            Plan::Put => request("PUT").json(&body).try_send(),
-            Plan::Replace(tag, _) => request("PUT").header("If-Match", tag).json(&body).try_send(),
-            Plan::Delete => request("DELETE").try_send(),
-            Plan::Read => request("GET").try_send(),
+            Plan::Create => request("POST", all).json(&json!({"id": id, "data": {"value": value}})).try_send(),
+            Plan::Put => request("PUT", &path).json(&body).try_send(),
+            Plan::Replace(tag, _) => request("PUT", &path).header("If-Match", tag).json(&body).try_send(),
+            Plan::Delete => request("DELETE", &path).try_send(),
+            Plan::Read => request("GET", &path).try_send(),
         }
     }
 

@@ -8,8 +8,10 @@ type State = Option<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// Writes, whatever is there.
-    Put(u64),
+    /// Makes it with this value; whether it was not there.
+    Create(u64, bool),
+    /// Writes the value; whether it was there.
+    Put(u64, bool),
     /// Writes the second where the first is there; whether it was.
     Replace(u64, u64, bool),
     /// Removes; whether there was anything.
@@ -30,7 +32,16 @@ pub(super) struct Recorded {
 fn step(recorded: &Recorded, state: State) -> Option<State> {
     let is_known = recorded.end.is_some();
     match recorded.operation {
-        Operation::Put(value) => Some(Some(value)),
+        Operation::Create(value, done) => match (state, is_known.then_some(done)) {
+            (None, Some(true) | None) => Some(Some(value)),
+            (Some(_), Some(false) | None) => Some(state),
+            _ => None,
+        },
+        Operation::Put(value, done) => match (state, is_known.then_some(done)) {
+            (Some(_), Some(true) | None) => Some(Some(value)),
+            (None, Some(false) | None) => Some(None),
+            _ => None,
+        },
         Operation::Replace(before, after, done) => match (state == Some(before), is_known.then_some(done)) {
             (true, Some(true) | None) => Some(Some(after)),
             (false, Some(false) | None) => Some(state),
@@ -73,7 +84,7 @@ pub(super) fn is_linearizable(history: &[Recorded]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Operation::{Delete, Put, Read, Replace};
+    use super::Operation::{Create, Delete, Put, Read, Replace};
     use super::*;
 
     fn history(operations: &[(Operation, u64, u64)]) -> Vec<Recorded> {
@@ -89,21 +100,27 @@ mod tests {
     fn histories() {
         for (expected, operations) in [
             (true, vec![]),
-            (true, vec![(Put(1), 1, 2), (Read(Some(1)), 3, 4)]),
+            (true, vec![(Create(1, true), 1, 2), (Read(Some(1)), 3, 4)]),
             // A read that does not see what was acknowledged before it.
-            (false, vec![(Put(1), 1, 2), (Read(None), 3, 4)]),
-            (true, vec![(Put(1), 1, 4), (Read(None), 2, 3)]),
+            (false, vec![(Create(1, true), 1, 2), (Read(None), 3, 4)]),
+            (true, vec![(Create(1, true), 1, 4), (Read(None), 2, 3)]),
             // A later read sees less than an earlier one.
-            (false, vec![(Put(1), 1, 9), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
+            (false, vec![(Create(1, true), 1, 9), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
             // Of two that replace the same, one does.
-            (true, vec![(Put(1), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, false), 4, 6)]),
-            (false, vec![(Put(1), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, true), 4, 6)]),
+            (true, vec![(Create(1, true), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, false), 4, 6)]),
+            (false, vec![(Create(1, true), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, true), 4, 6)]),
             // What was not answered may have happened, also later, or not.
-            (true, vec![(Put(1), 1, 0), (Read(None), 2, 3), (Read(Some(1)), 4, 5)]),
-            (true, vec![(Put(1), 1, 0), (Read(None), 2, 3)]),
-            (false, vec![(Put(1), 1, 0), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
-            (true, vec![(Put(1), 1, 2), (Delete(true), 3, 4), (Delete(false), 5, 6), (Read(None), 7, 8)]),
-            (false, vec![(Put(1), 1, 2), (Delete(true), 3, 4), (Delete(true), 5, 6)]),
+            (true, vec![(Create(1, true), 1, 0), (Read(None), 2, 3), (Read(Some(1)), 4, 5)]),
+            (true, vec![(Create(1, true), 1, 0), (Read(None), 2, 3)]),
+            (false, vec![(Create(1, true), 1, 0), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
+            (true, vec![(Create(1, true), 1, 2), (Delete(true), 3, 4), (Delete(false), 5, 6), (Read(None), 7, 8)]),
+            (false, vec![(Create(1, true), 1, 2), (Delete(true), 3, 4), (Delete(true), 5, 6)]),
+            (
+                true,
+                vec![(Put(1, false), 1, 2), (Create(2, true), 3, 4), (Put(3, true), 5, 6), (Create(4, false), 7, 8)],
+            ),
+            (false, vec![(Put(1, true), 1, 2)]),
+            (false, vec![(Create(1, true), 1, 2), (Create(2, true), 3, 4)]),
         ] {
             assert_eq!(is_linearizable(&history(&operations)), expected, "{operations:?}");
         }
