@@ -221,6 +221,11 @@ impl Projection {
         if self.store.checkpoint().await? == self.at { Ok(()) } else { self.load().await }
     }
 
+    /// Whether the store has less than was applied: one that nodes share may have lost it, or another node makes it again.
+    pub(super) async fn went_back(&self) -> Result<bool> {
+        Ok(self.store.capabilities().shared && self.store.checkpoint().await? < self.at)
+    }
+
     /// Where this node puts what it knows of definitions before it appends them.
     pub(super) fn hints(&self) -> &Arc<Hints> {
         &self.hints

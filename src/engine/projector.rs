@@ -131,6 +131,15 @@ impl Projector {
         self.end_replay(replayed).await
     }
 
+    /// Nobody may ask a model store that has gone back until it has caught up. While events come, the next one tells.
+    async fn look_back(&mut self) {
+        // A store that cannot be asked says so when it is used.
+        if !self.is_behind && unpanicked(self.projection.went_back()).await.unwrap_or(false) {
+            tracing::warn!("the model store has less than this node has applied; it catches up");
+            self.fall_behind();
+        }
+    }
+
     /// Makes the model store again; what is in use stays in use until it is there.
     pub(super) async fn rebuild(&mut self, progress: &Progress) -> Result<()> {
         let projection = &mut self.projection;
@@ -306,6 +315,7 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
             Ok(page) if page.events.is_empty() => {
                 troubles.works(Part::Follow);
                 after = after.max(page.reached);
+                projector.lock().await.look_back().await;
             }
             Ok(_) => {
                 troubles.works(Part::Follow);

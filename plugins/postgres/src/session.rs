@@ -220,9 +220,10 @@ impl Session {
 
     pub(crate) async fn begin(&mut self, begin: Begin) -> Result<()> {
         let text = begin.text(self.deadline.saturating_duration_since(Instant::now()));
-        self.batch(&text).await?;
-        self.state = State::Open;
-        Ok(())
+        let begun = self.batch(&text).await;
+        // If it failed after the first of its statements, the connection is in a transaction that failed.
+        self.state = if begun.is_ok() { State::Open } else { State::Busy };
+        begun
     }
 
     /// A commit that is not answered may have been carried out.

@@ -11,6 +11,8 @@ pub(super) struct Backend {
     tables: String,
     /// What is killed and paused, one at a time.
     servers: Vec<Server>,
+    /// Whether the nodes keep instances in one place.
+    shares_models: bool,
     /// What ends with the cluster.
     _others: Vec<Server>,
 }
@@ -34,7 +36,7 @@ impl Backend {
             postgres::url(&server),
             redis::url(&secrets),
         );
-        Backend { tables, servers: vec![server], _others: vec![secrets] }
+        Backend { tables, servers: vec![server], shares_models, _others: vec![secrets] }
     }
 
     /// Events and secrets in three NATS servers, of which each has everything; instances and errors in files of each node.
@@ -47,7 +49,11 @@ impl Backend {
              [driver-secure-storage]\ndriver = 'nats'\nconnection = 'bus'\nprivate-key = 'env:SNAPHOOK_KEY'\n",
             urls.join(","),
         );
-        Backend { tables, servers, _others: Vec::new() }
+        Backend { tables, servers, shares_models: false, _others: Vec::new() }
+    }
+
+    pub(super) fn shares_models(&self) -> bool {
+        self.shares_models
     }
 
     pub(super) fn servers(&self) -> usize {

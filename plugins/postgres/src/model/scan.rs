@@ -232,7 +232,8 @@ impl Question {
         }
         let inexact = self.inexact(row)?;
         let is_alone = self.whole && inexact.is_none();
-        let run_of = if self.whole { inexact.map_or(0, |place| place + 1) } else { self.given };
+        // A run ends with the first key that is not whole: what is equal there is sorted by the whole keys.
+        let run_of = inexact.map_or(if self.whole { 0 } else { self.given }, |place| place + 1);
         let mut run = Vec::new();
         for place in 0..if is_alone { 0 } else { run_of } {
             let stored = self.stored(row, place)?;

@@ -30,6 +30,9 @@ pub(super) struct Writing<'a> {
     operation: &'static str,
     pub(super) state: State,
     pub(super) registry: Arc<Registry>,
+    /// Whether the commit waits for the disk. What nodes know of definitions must not be lost in a crash, or their numbers would be
+    /// given again for something else.
+    is_durable: bool,
 }
 
 /// Rows are found by their ids, however many there are.
@@ -40,7 +43,8 @@ impl<'a> Writing<'a> {
         let database = &shared.database;
         let mut session = database.session_within(operation, time).await?;
         let left = session.deadline().saturating_duration_since(Instant::now());
-        let begin = Begin::LAZY.text(left) + JOINS;
+        // A change of a model by another node may take long.
+        let begin = format!("{}{JOINS}; SET LOCAL lock_timeout = {}", Begin::LAZY.text(left), left.as_millis().max(1));
         let lock = database.qualified("SELECT checkpoint, changes, numbers FROM @.model_state FOR UPDATE");
         session.sending();
         let client = session.client()?;
@@ -49,7 +53,7 @@ impl<'a> Writing<'a> {
         begun.map_err(fault(operation))?;
         let state = State::read(&rows.map_err(fault(operation))?, operation)?;
         session.sent(true);
-        let mut writing = Writing { shared, session, operation, state, registry: shared.registry() };
+        let mut writing = Writing { shared, session, operation, state, registry: shared.registry(), is_durable: false };
         if writing.registry.changes != state.changes {
             let registry = Registry::load(database, &mut writing.session, operation).await?;
             writing.registry = shared.publish(registry);
@@ -66,6 +70,7 @@ impl<'a> Writing<'a> {
     /// The definitions have changed.
     pub(super) fn changed(&mut self) {
         self.state.changes += 1;
+        self.is_durable = true;
     }
 
     pub(super) async fn execute(&mut self, text: &str, types: &[Type], parameters: &[Parameter<'_>]) -> Result<u64> {
@@ -123,7 +128,8 @@ impl<'a> Writing<'a> {
         for (statement, parameters) in &ready {
             all.push(Box::pin(async move { crate::session::send(client, statement, parameters).await.map(drop) }));
         }
-        all.push(Box::pin(client.batch_execute("COMMIT")));
+        let commit = if self.is_durable { "SET LOCAL synchronous_commit = on; COMMIT" } else { "COMMIT" };
+        all.push(Box::pin(client.batch_execute(commit)));
         within(self.session.deadline(), self.operation, together(all)).await?.map_err(fault(self.operation))?;
         drop(ready);
         self.session.sent(false);

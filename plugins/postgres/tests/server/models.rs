@@ -250,10 +250,11 @@ fn long_values_compare_as_wholes() {
                 (format!("i{row:03}"), json!({"t": t, "u": u}))
             })
             .collect();
-        let indexes: [&[&[&str]]; 3] = [&[&["t", "-u"]], &[&["-t"], &["u"]], &[&["-t", "u"], &["-u", "t"]]];
+        let indexes: [&[&[&str]]; 4] =
+            [&[&["t", "-u", "v"]], &[&["t", "-u"]], &[&["-t"], &["u"]], &[&["-t", "u"], &["-u", "t"]]];
         for indexes in indexes {
             store.reset("log").await.unwrap();
-            let columns = [("t", ColumnKind::Any), ("u", ColumnKind::Any)];
+            let columns = [("t", ColumnKind::Any), ("u", ColumnKind::Any), ("v", ColumnKind::Any)];
             store.define(0, None, &shape("m", 1, &columns, indexes), &CarryOver::default(), 1).await.unwrap();
             let events: Vec<_> =
                 rows.iter().zip(2..).map(|((id, data), position)| created(position, "m", id, data)).collect();
