@@ -95,28 +95,28 @@ impl Deliveries {
                     "WITH g AS (SELECT number, cursor, kinds FROM @.groups WHERE name = $1),
                      done AS (DELETE FROM @.pending p USING g, unnest($2, $3) AS ack(position, token)
                          WHERE p.group_number = g.number AND p.position = ack.position
-                           AND p.token = ack.token AND p.owner = $4
+                           AND p.token = ack.token AND ack.token <> 0
                          RETURNING p.model, p.instance, p.position),
                      next AS (SELECT g.number, done.model, done.instance, {FOLLOWING} AS position FROM done, g)
                      INSERT INTO @.pending(group_number, position, due, token, owner, attempt, model, instance)
                      SELECT number, position, statement_timestamp(), 0, 0, 0, model, instance FROM next
                      WHERE position IS NOT NULL"
                 ),
-                &[Type::TEXT, Type::INT8_ARRAY, Type::INT8_ARRAY, Type::INT8],
+                &[Type::TEXT, Type::INT8_ARRAY, Type::INT8_ARRAY],
             ),
             release: sql(
                 "UPDATE @.pending SET token = 0, owner = 0, note = coalesce($4, note),
                      due = statement_timestamp() + $5 * interval '1 microsecond'
                  WHERE group_number = (SELECT number FROM @.groups WHERE name = $1)
-                   AND position = $2 AND token = $3 AND owner = $6",
-                &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8, Type::INT8],
+                   AND position = $2 AND token = $3 AND token <> 0",
+                &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8],
             ),
             renew: sql(
                 "UPDATE @.pending SET note = coalesce($4, note),
                      due = statement_timestamp() + $5 * interval '1 microsecond'
                  WHERE group_number = (SELECT number FROM @.groups WHERE name = $1)
-                   AND position = $2 AND token = $3 AND owner = $6 AND due > statement_timestamp()",
-                &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8, Type::INT8],
+                   AND position = $2 AND token = $3 AND token <> 0 AND due > statement_timestamp()",
+                &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8],
             ),
             give_back: sql(
                 "UPDATE @.pending SET token = 0, owner = 0, due = statement_timestamp() WHERE owner = $1",
@@ -234,7 +234,7 @@ impl Deliveries {
         session.begin(Begin::LAZY).await?;
         let rows = session.query(&self.lock, &[&name_kept]).await?;
         rows.first().ok_or_else(|| unknown("ack", name))?;
-        session.execute(&self.ack, &[&name_kept, &positions, &tokens, &self.owner]).await?;
+        session.execute(&self.ack, &[&name_kept, &positions, &tokens]).await?;
         session.commit().await
     }
 
@@ -279,8 +279,7 @@ impl Deliveries {
         session.begin(Begin::LAZY).await?;
         let rows = session.query(&self.lock, &[&name_kept]).await?;
         rows.first().ok_or_else(|| unknown(operation, name))?;
-        let values: [Parameter<'_>; 6] =
-            [&name_kept, &signed(position), &token.cast_signed(), &note, &micros(time), &self.owner];
+        let values: [Parameter<'_>; 5] = [&name_kept, &signed(position), &token.cast_signed(), &note, &micros(time)];
         let count = session.execute(sql, &values).await?;
         session.commit().await?;
         Ok(count > 0)
