@@ -496,7 +496,7 @@ impl Writer {
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
         self.project(appends, &results, &mut callers);
-        results.iter().flatten().for_each(|appended| self.tail.acknowledge(appended.position));
+        results.iter().flatten().for_each(|appended| self.tail.becomes_visible(appended.position));
         for (caller, result) in callers.into_iter().zip(results) {
             let _ = caller.answer.send(Ok(result.map(Committed::from)));
         }
@@ -588,7 +588,7 @@ impl Writer {
         self.appending.end();
         self.troubles.works(Part::Append);
         for (answer, committed) in answers {
-            committed.iter().for_each(|committed| self.tail.acknowledge(committed.position));
+            committed.iter().for_each(|committed| self.tail.becomes_visible(committed.position));
             let _ = answer.send(match committed {
                 Some(committed) => Ok(Ok(committed)),
                 None => Err(Error::new(

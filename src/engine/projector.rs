@@ -184,6 +184,8 @@ impl Projector {
     }
 
     async fn step(&mut self, page: Page) -> Result<()> {
+        // Requests may see what is applied before the listeners are told.
+        page.events.last().iter().for_each(|event| self.derived.tail.becomes_visible(event.position));
         if let Err(error) = unpanicked(self.projection.step(&page)).await {
             self.derived.troubles.failed(Part::Apply, &error);
             self.fall_behind();

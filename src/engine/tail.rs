@@ -23,8 +23,8 @@ const EVENT_BYTES: usize = 512;
 pub(super) struct Tail {
     ring: Mutex<Ring>,
     head: watch::Sender<Position>,
-    /// The last event that a client was told of.
-    acknowledged: AtomicU64,
+    /// The last event that a client may know of, though it is not published yet.
+    visible: AtomicU64,
 }
 
 struct Ring {
@@ -39,7 +39,7 @@ impl Tail {
         Tail {
             ring: Mutex::new(Ring { events: VecDeque::new(), bytes: 0, floor: head }),
             head: watch::Sender::new(head),
-            acknowledged: AtomicU64::new(head),
+            visible: AtomicU64::new(head),
         }
     }
 
@@ -77,14 +77,14 @@ impl Tail {
         *self.head.borrow()
     }
 
-    /// A client is about to be told that this event is stored.
-    pub(super) fn acknowledge(&self, position: Position) {
-        self.acknowledged.fetch_max(position, Ordering::Release);
+    /// From now on clients may know of this event: they are told that it is stored, or the model store is about to apply it.
+    pub(super) fn becomes_visible(&self, position: Position) {
+        self.visible.fetch_max(position, Ordering::Release);
     }
 
-    /// The last event that is published or acknowledged.
-    pub(super) fn told(&self) -> Position {
-        self.head().max(self.acknowledged.load(Ordering::Acquire))
+    /// The last event that a client may know of from this node.
+    pub(super) fn visible(&self) -> Position {
+        self.head().max(self.visible.load(Ordering::Acquire))
     }
 
     /// Waits until the event at a position is published, and so applied to the model store.

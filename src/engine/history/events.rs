@@ -60,10 +60,10 @@ impl History {
         self.core.tail.head()
     }
 
-    /// What a client must ask for to see all that this node has told of: how far it has applied the log, or the last write that
-    /// it acknowledged, if the model store failed before that was applied.
-    pub fn told(&self) -> Position {
-        self.core.tail.told()
+    /// What a client must ask another node for to see at least what it saw here: the last event that is applied, or just being
+    /// applied, or was acknowledged before it could be.
+    pub fn visible(&self) -> Position {
+        self.core.tail.visible()
     }
 
     /// Waits until this node has applied the log up to there; `unavailable` if that takes long.
