@@ -112,7 +112,10 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
         |what: &str| corrupt(operation, format!("an event's {what} cannot be read back")).with("position", position);
     let text = |column: usize| row.get::<_, Option<String>>(first + column).map(unescape);
     let kind: i16 = row.get(first + 4);
-    let kind = usize::try_from(kind).ok().and_then(|kind| EventKind::ALL.get(kind)).ok_or_else(|| broken("kind"))?;
+    let kind = usize::try_from(kind).ok().and_then(|kind| EventKind::ALL.get(kind)).ok_or_else(|| {
+        let message = format!("kind {kind} of an event is not known here: a later version wrote it; update this node");
+        corrupt(operation, message).with("position", position)
+    })?;
     let mut event = Event {
         position,
         id: text(7).unwrap_or_default(),
