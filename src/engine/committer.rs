@@ -496,7 +496,11 @@ impl Writer {
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
         self.project(appends, &results, &mut callers);
-        results.iter().flatten().for_each(|appended| self.tail.becomes_visible(appended.position));
+        for result in &results {
+            // Also of what was in the way a client may be told, before this node has applied it.
+            let position = result.as_ref().map_or_else(Conflict::position, |appended| appended.position);
+            self.tail.becomes_visible(position);
+        }
         for (caller, result) in callers.into_iter().zip(results) {
             let _ = caller.answer.send(Ok(result.map(Committed::from)));
         }

@@ -58,7 +58,7 @@ pub(super) async fn answer(app: Arc<App>, peer: PeerRef, request: Request<Incomi
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     if is_told {
-        seen::tell(&mut response, app.engine.history.visible());
+        seen::tell(&mut response, &method, &app.engine.history).await;
     }
     app.metrics.record(route, &method, response.status(), started.elapsed());
     response

@@ -9,6 +9,7 @@ use super::problem::Result;
 use super::query::{self, Query};
 use super::reply::Response;
 use super::request::{Call, Verb};
+use crate::engine::History;
 
 const POSITION: HeaderName = HeaderName::from_static("snaphook-position");
 const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position");
@@ -41,7 +42,9 @@ pub(super) fn is_told(method: &Method, headers: &HeaderMap) -> bool {
         || headers.contains_key(&MIN_POSITION)
 }
 
-/// After the request was carried out.
-pub(super) fn tell(response: &mut Response, position: u64) {
+/// After the request was carried out. A write that succeeded is no older than what it was decided by.
+pub(super) async fn tell(response: &mut Response, method: &Method, history: &History) {
+    let shows_more = matches!(*method, Method::GET | Method::HEAD) || response.status().is_client_error();
+    let position = if shows_more { history.visible_in_store().await } else { history.visible() };
     response.headers_mut().insert(POSITION, HeaderValue::from(position));
 }

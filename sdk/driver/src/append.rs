@@ -106,6 +106,17 @@ pub enum Conflict {
     Batch,
 }
 
+impl Conflict {
+    /// Position of the event that was in the way; 0 if it is not known.
+    pub fn position(&self) -> Position {
+        match self {
+            Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
+            Conflict::Claimed { holder, .. } => holder.position,
+            Conflict::Batch => 0,
+        }
+    }
+}
+
 /// Who holds a claim, since which event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {

@@ -66,6 +66,16 @@ impl History {
         self.core.tail.visible()
     }
 
+    /// The same after an answer that shows what the model store has: one that nodes share may be ahead of this node.
+    pub async fn visible_in_store(&self) -> Position {
+        let (visible, store) = (self.visible(), &self.core.stores.model);
+        if !store.capabilities().shared {
+            return visible;
+        }
+        // A store that does not answer now showed nothing either.
+        store.checkpoint().await.map_or(visible, |checkpoint| checkpoint.max(visible))
+    }
+
     /// Waits until this node has applied the log up to there; `unavailable` if that takes long.
     pub async fn reached(&self, position: Position) -> Result<()> {
         self.core.tail.reached_soon(position).await

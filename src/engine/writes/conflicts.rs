@@ -1,18 +1,9 @@
 //! Conflicts of a change with what is there, and the errors that report them.
 
-use snaphook_driver::{Conflict, Holder, Position};
+use snaphook_driver::Holder;
 
 use crate::catalog::{FieldError, ModelRecord, unique};
 use crate::engine::error::{Error, ErrorKind};
-
-/// The event that was in the way; 0 if it is not known.
-pub(super) fn position_of(conflict: &Conflict) -> Position {
-    match conflict {
-        Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
-        Conflict::Claimed { holder, .. } => holder.position,
-        Conflict::Batch => 0,
-    }
-}
 
 pub(super) fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))

@@ -6,7 +6,7 @@ use snaphook_driver::{Conflict, Position};
 use tokio::sync::oneshot;
 
 use super::Writes;
-use super::conflicts::{exists, not_unique, position_of};
+use super::conflicts::{exists, not_unique};
 use super::steps::{Command, Prepared, Sent, Submitted};
 use crate::engine::command::{Change, Precondition, WriteOptions, Written};
 use crate::engine::committer::{Answer, Pending, lost_answer};
@@ -61,7 +61,7 @@ impl Writes {
             Err(conflict) => conflict,
         };
         let model = &submitted.instance.model;
-        let seen = position_of(&conflict);
+        let seen = conflict.position();
         match conflict {
             Conflict::Claimed { key, holder } if is_key(&key) => {
                 if let Some(key) = &submitted.key

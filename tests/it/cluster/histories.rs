@@ -20,6 +20,16 @@ const INSTANCES: usize = 3;
 const OPERATIONS: usize = 40;
 
 #[test]
+fn histories_on_postgres_are_linearizable() {
+    run(Backend::postgres(false));
+}
+
+#[test]
+fn histories_on_one_model_store_are_linearizable() {
+    run(Backend::postgres(true));
+}
+
+#[test]
 fn histories_on_nats_are_linearizable() {
     run(Backend::nats());
 }
