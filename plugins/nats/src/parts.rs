@@ -78,9 +78,17 @@ impl Parts {
             let part = bytes.slice(index * PART_BYTES..bytes.len().min((index + 1) * PART_BYTES));
             self.put_part(operation, self.subject_of(&reference.id, index), part, deadline)
         };
-        futures::stream::iter(1..count).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        put(0).await?;
-        Ok(reference)
+        let sent = async {
+            futures::stream::iter(1..count).map(put).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            put(0).await
+        };
+        match sent.await {
+            Ok(()) => Ok(reference),
+            Err(error) => {
+                self.remove(&reference.id).await;
+                Err(error)
+            }
+        }
     }
 
     /// The value; it is there, as its reference was made after it.
@@ -108,10 +116,19 @@ impl Parts {
 
     /// Keeps a file, of any size, like a value.
     pub(crate) async fn put_file(&self, operation: &'static str, path: &Path) -> Result<Reference> {
+        let id = new_log_identity();
+        let put = self.put_file_as(&id, operation, path).await;
+        if put.is_err() {
+            self.remove(&id).await;
+        }
+        put
+    }
+
+    async fn put_file_as(&self, id: &str, operation: &'static str, path: &Path) -> Result<Reference> {
         let fault = file_fault(operation, path);
         let mut file = File::open(path).await.map_err(&fault)?;
         let size = file.metadata().await.map_err(&fault)?.len();
-        let mut reference = Reference { id: new_log_identity(), size, sha256: Vec::new() };
+        let mut reference = Reference { id: id.to_owned(), size, sha256: Vec::new() };
         let (mut digest, mut index, mut left) = (Sha256::new(), 0, size);
         let mut sending = FuturesUnordered::new();
         while left > 0 {
@@ -145,7 +162,8 @@ impl Parts {
             digest.update(&part);
             file.write_all(&part).await.map_err(&fault)?;
         }
-        file.flush().await.map_err(&fault)?;
+        // It takes the place of another file.
+        file.sync_all().await.map_err(&fault)?;
         match digest.finalize()[..] == reference.sha256[..] {
             true => Ok(()),
             false => Err(corrupt(operation, "the parts of a file do not give what was put together")),

@@ -282,3 +282,47 @@ async fn leaders_of_a_cluster_that_are_killed() {
     })
     .await;
 }
+
+/// What the servers lost shows, also where others have written in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_lost_its_end_and_grew_again_is_refused() {
+    let mut server = nats::start("always");
+    let node = |name: &str| Node::new(name, &nats::url(&server), "regrown");
+    let (ahead, behind) = (node("ahead"), node("behind"));
+    for node in [&ahead, &behind] {
+        let store = node.open().await;
+        append_one(&*store, any("m", "both")).await;
+        store.close().await.unwrap();
+    }
+    let data = server.folder().join("data");
+    let kept = server.folder().join("kept");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let _ = std::fs::remove_dir_all(to);
+        let copied = std::process::Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    server.end(Signal::Terminate);
+    copy(&data, &kept);
+    server.restart();
+    let store = ahead.open().await;
+    append_one(&*store, any("m", "lost")).await;
+    store.close().await.unwrap();
+    server.end(Signal::Terminate);
+    copy(&kept, &data);
+    server.restart();
+    let error = ahead.refused().await;
+    assert!(error.to_string().contains("messages that were acknowledged are lost"), "{error}");
+    // As many as before, and others.
+    let store = behind.open().await;
+    for _ in 0..5 {
+        append_one(&*store, any("m", "other")).await;
+    }
+    store.close().await.unwrap();
+    let error = ahead.refused().await;
+    assert!(error.to_string().contains("is not the one that this node has judged"), "{error}");
+    // Without its file it begins with what the stream has.
+    std::fs::remove_file(ahead.file()).unwrap();
+    let store = ahead.open().await;
+    assert!(store.last(&Stream::of_instance("m", "lost"), u64::MAX).await.unwrap().is_none());
+    store.close().await.unwrap();
+}

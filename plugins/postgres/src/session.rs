@@ -236,9 +236,11 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a transaction that only read. If that fails, the connection is closed.
+    /// Ends a transaction that only read. If that fails, or a statement is still under way, the connection is closed.
     pub(crate) async fn end(&mut self) {
-        let _ = self.rollback().await;
+        if self.state == State::Open {
+            let _ = self.rollback().await;
+        }
     }
 
     pub(crate) async fn rollback(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@
 //! log, and not shorter than what this node has judged.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
@@ -35,6 +35,9 @@ const EXPIRES: Duration = Duration::from_secs(30);
 
 /// The server forgets a consumer that nobody asks for so long.
 const FORGET: Duration = Duration::from_secs(60);
+
+/// How long a stream may seem shorter than it was.
+const LEADERS_CHANGE: Duration = Duration::from_secs(30);
 
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -159,18 +162,28 @@ async fn follow_from(log: &Arc<Log>) -> Result<(), End> {
                 _ => break,
             }
         }
-        if !judge(log, &step).await? {
-            return Ok(());
+        let mut rest = &step[..];
+        while !rest.is_empty() {
+            match judge(log, rest).await? {
+                Some(count) => rest = &rest[count..],
+                None => return Ok(()),
+            }
         }
     }
 }
 
 /// Whether the stream still is the log that this node knows.
 async fn check_stream(log: &Log) -> Result<(), End> {
-    let last = log.last_sequence("follow").await?;
     let sequence = log.replica.sequence();
-    if last < sequence {
-        return Err(shorter(last, sequence).into());
+    let mut last = log.last_sequence("follow").await?;
+    let first_look = Instant::now();
+    // A server that was the leader, or is about to be, may not know all that was acknowledged.
+    while last < sequence {
+        if first_look.elapsed() > LEADERS_CHANGE {
+            return Err(shorter(last, sequence).into());
+        }
+        tokio::time::sleep(PAUSE_MAX).await;
+        last = log.last_sequence("follow").await?;
     }
     if let (Some(known), true) = (log.replica.identity(), last > 0) {
         let found = log.identity_in_stream("follow").await?;
@@ -179,7 +192,21 @@ async fn check_stream(log: &Log) -> Result<(), End> {
             return Err(Stop::new(ErrorKind::Corrupt, message).into());
         }
     }
+    if !log.has_last("follow").await? {
+        return Err(parted(sequence).into());
+    }
     Ok(())
+}
+
+/// A stream that lost what this node has judged, and has something else in its place.
+pub(crate) fn parted(sequence: u64) -> Stop {
+    Stop::new(
+        ErrorKind::Corrupt,
+        format!(
+            "message {sequence} of the stream is not the one that this node has judged: messages that were acknowledged are lost. To \
+             go on with what the stream has, stop all nodes and remove their files in `path`"
+        ),
+    )
 }
 
 /// A stream that lost what this node has judged.
@@ -193,17 +220,22 @@ pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
     )
 }
 
-/// Judges messages; `false` if one before them is missing.
-async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<bool, End> {
+/// Judges the first of these messages, as far as their contents go into one step, and answers how many; `None` if one before
+/// them is missing.
+async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, End> {
     let mut last = log.replica.sequence();
     let mut changes = Vec::with_capacity(messages.len());
-    let mut is_whole = true;
+    let (mut is_whole, mut count, mut bytes) = (true, 0, 0);
     for message in messages {
+        if bytes >= STEP_BYTES {
+            break;
+        }
         let info = message.info().map_err(|error| {
             DriverError::new(ErrorKind::Unavailable, "follow", format!("a message has no place in the stream: {error}"))
         })?;
         let sequence = info.stream_sequence;
         if sequence <= last {
+            count += 1;
             continue;
         }
         if sequence != last + 1 {
@@ -218,14 +250,17 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<bool, End> {
             Err(_) => break,
         };
         let content = content(log, &frame.writer, frame.counter, frame.content).await?;
+        bytes += content.len();
+        count += 1;
         let mut operation = Operation::decode(&content).map_err(|error| {
             Stop::new(ErrorKind::Corrupt, format!("message {sequence} of the log cannot be read: {error}"))
         })?;
         operation.bound_times((info.published.unix_timestamp_nanos() / 1_000_000) as Millis);
         changes.push((sequence, frame.writer, frame.counter, operation));
     }
+    let done = is_whole.then_some(count);
     if changes.is_empty() {
-        return Ok(is_whole);
+        return Ok(done);
     }
     let own = Arc::clone(log);
     let judged = tokio::task::spawn_blocking(move || -> Result<()> {
@@ -248,7 +283,7 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<bool, End> {
         DriverError::new(ErrorKind::Unavailable, "follow", "judging was broken off").because(error)
     })??;
     log.judged.send_replace(log.replica.sequence());
-    Ok(is_whole)
+    Ok(done)
 }
 
 /// The content of a message. This node still has that of its own.

@@ -135,6 +135,11 @@ impl Log {
         Ok(info.state.last_sequence)
     }
 
+    /// See [`has_last_of`].
+    pub(crate) async fn has_last(&self, operation: &'static str) -> Result<bool> {
+        has_last_of(&self.stream, &self.replica, operation).await
+    }
+
     /// The identity of the log in the stream.
     pub(crate) async fn identity_in_stream(&self, operation: &'static str) -> Result<String> {
         identity_of(&self.stream, operation).await
@@ -157,6 +162,19 @@ impl Log {
             }
         }
     }
+}
+
+/// Whether a stream still has the last message that was judged into a copy. One that lost it and has grown again has
+/// another there.
+pub(crate) async fn has_last_of(stream: &Stream<()>, replica: &Replica, operation: &'static str) -> Result<bool> {
+    let sequence = replica.sequence();
+    if sequence == 0 {
+        return Ok(true);
+    }
+    let message =
+        stream.get_raw_message(sequence).await.map_err(unavailable(operation, "the last message that was judged"))?;
+    let frame = read_frame(&message.payload).map_err(|stop| stop.error(operation))?;
+    Ok((frame.writer, frame.counter) == replica.last_change()?)
 }
 
 /// The identity of the log in a stream: its first message has it.

@@ -22,7 +22,7 @@ use snaphook_driver::{
 };
 use snaphook_sqlite::replica::{Change, Outcome, Replica};
 
-use self::follower::{Follower, shorter};
+use self::follower::{Follower, parted, shorter};
 use self::groups::Groups;
 use self::lanes::Lane;
 use self::log::Log;
@@ -35,6 +35,9 @@ use crate::streams::{self, Kind};
 
 /// How long nothing may come while a node that is opened reads what it missed.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a node that is closed tries to give its groups back.
+const GIVE_BACK_TIME: Duration = Duration::from_secs(5);
 
 /// The same for a node that is asked whether it works.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
@@ -181,6 +184,9 @@ async fn check_same(log: &Log, last: u64) -> Result<()> {
             ),
         ));
     }
+    if !log.has_last("open").await? {
+        return Err(parted(log.replica.sequence()).error("open").as_kind(ErrorKind::Config));
+    }
     Ok(())
 }
 
@@ -224,7 +230,8 @@ impl EventStore for NatsEventStore {
         if let Some(making) = &self.making {
             making.close().await;
         }
-        self.groups.close().await;
+        // What is not given back in time is taken over a little later.
+        let _ = tokio::time::timeout(GIVE_BACK_TIME, self.groups.close()).await;
         self.follower.close().await;
         self.log.stop(log::Stop::new(ErrorKind::Unavailable, "the store is closed"));
         self.log.replica.close().await

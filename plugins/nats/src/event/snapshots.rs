@@ -14,7 +14,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result, judge};
 use snaphook_sqlite::replica::Replica;
 use tokio::task::JoinHandle;
 
-use super::log::{Log, identity_of, locked};
+use super::log::{Log, has_last_of, identity_of, locked};
 use super::message::FORMAT;
 use crate::bucket::{Bucket, Written};
 use crate::connection::Link;
@@ -96,7 +96,15 @@ impl Snapshots {
                 Replica::remake(&path)
             }
         };
-        let replica = blocking(adopt).await?;
+        let mut replica = blocking(adopt).await?;
+        if !has_last_of(stream, &replica, "open").await? {
+            tracing::warn!(
+                "nats: the newest snapshot is of messages that the stream has lost; the log is read from its start"
+            );
+            replica.close().await?;
+            let path = self.path.clone();
+            replica = blocking(move || Replica::remake(&path)).await?;
+        }
         tracing::info!(sequence = replica.sequence(), "nats: this node begins with a snapshot");
         Ok(replica)
     }

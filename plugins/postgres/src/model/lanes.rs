@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// Steps of a short turn: some milliseconds.
 pub(super) const SHORT_STEPS: u64 = 50_000;
 
+/// How long a short turn may take, whatever it costs.
+const SHORT_TIME: Duration = Duration::from_secs(1);
+
 /// Reads that wait for a turn of one kind at most.
 const WAITING_MAX: usize = 128;
 
@@ -39,13 +42,14 @@ pub(super) struct Meter {
     pub(super) budget: Budget,
     operation: &'static str,
     began: u64,
+    since: Instant,
     is_short: bool,
 }
 
 impl Meter {
     pub(super) fn new(budget: &Budget, operation: &'static str, is_short: bool) -> Meter {
         budget.start();
-        Meter { budget: budget.clone(), operation, began: budget.steps(), is_short }
+        Meter { budget: budget.clone(), operation, began: budget.steps(), since: Instant::now(), is_short }
     }
 
     pub(super) fn operation(&self) -> &'static str {
@@ -59,7 +63,9 @@ impl Meter {
     /// What charging the budget said.
     pub(super) fn look<T>(&self, charged: Result<T, Exceeded>) -> Result<T, Halt> {
         let value = charged.map_err(|limit| limit.into_error(self.operation))?;
-        if self.is_short && self.budget.steps().saturating_sub(self.began) > SHORT_STEPS {
+        // What PostgreSQL passes over by itself takes time and no steps.
+        let is_over = self.budget.steps().saturating_sub(self.began) > SHORT_STEPS || self.since.elapsed() > SHORT_TIME;
+        if self.is_short && is_over {
             return Err(Halt::Turn);
         }
         Ok(value)

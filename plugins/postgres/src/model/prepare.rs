@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use super::define::{self, begin_table, carried, finish_table, is_in_place};
 use super::entries::{Purpose, forget, save};
 use super::garbage;
+use super::registry::Prepared;
 use super::shared::Shared;
 use super::table::Table;
 use super::writing::Writing;
@@ -130,7 +131,10 @@ async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, vers
 pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -> Result<()> {
     let mut writing = Writing::begin(shared, "discard", CALL_TIME).await?;
     let prepared = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
-    if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number)) {
+    // What another node prepared is that node's to forget.
+    let is_own = |prepared: &Prepared| prepared.owner == shared.owner;
+    if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number || !is_own(prepared)))
+    {
         writing.leave().await;
         return Ok(());
     }

@@ -85,14 +85,20 @@ impl Read<'_> {
 
     async fn once(&self, meter: &Meter, ask: Ask<'_>) -> Result<Answer, Halt> {
         let mut reader = Reader::begin(self.shared, meter).await?;
+        let answer = self.answer(&mut reader, meter, ask).await;
+        // Whatever came of it: a client that asks for what is refused must not cost a connection.
+        reader.end().await;
+        answer
+    }
+
+    async fn answer(&self, reader: &mut Reader<'_>, meter: &Meter, ask: Ask<'_>) -> Result<Answer, Halt> {
         let mut answer = Answer { page: InstancePage { items: Vec::new(), next: None }, count: 0 };
         if let Some(known) = reader.model(self.model) {
             match ask {
-                Ask::Page(query) => answer.page = page_of(&mut reader, &known.table, query, meter).await?,
-                Ask::Count(filter) => answer.count = count_of(&mut reader, &known.table, filter, meter).await?,
+                Ask::Page(query) => answer.page = page_of(reader, &known.table, query, meter).await?,
+                Ask::Count(filter) => answer.count = count_of(reader, &known.table, filter, meter).await?,
             }
         }
-        reader.end().await;
         Ok(answer)
     }
 }

@@ -125,19 +125,15 @@ impl Replica {
         let lock = lock(path)?;
         let unusable = snaphook_driver::files::unusable_file(path);
         remove(path).and_then(|()| std::fs::rename(copy, path)).map_err(unusable)?;
-        let replica = Replica::open_locked(path, lock)?;
-        let id = new_log_identity();
-        replica.shared.writing("open", |writer| {
-            writer.with(|connection| connection.execute("UPDATE replica SET id = ?1", [&id])).map_err(fault("open"))
-        })?;
-        Ok(Replica { id, ..replica })
+        Replica::open_locked(path, lock)
     }
 
     fn open_locked(path: &Path, lock: FileLock) -> Result<Replica> {
         let mut writer = Writer::open(path, format())?;
         let open = |connection: &rusqlite::Connection| -> rusqlite::Result<(String, u64, Option<String>)> {
             connection.execute(
-                "INSERT INTO replica(one, id, sequence, next_removal) VALUES (1, ?1, 0, ?2) ON CONFLICT DO NOTHING",
+                "INSERT INTO replica(one, id, sequence, writer, counter, next_removal) VALUES (1, ?1, 0, '', 0, ?2)
+                 ON CONFLICT DO UPDATE SET id = ?1 WHERE id = ''",
                 rusqlite::params![new_log_identity(), i64::MIN],
             )?;
             let (id, sequence) = connection.query_row("SELECT id, sequence FROM replica", [], |row| {
@@ -179,6 +175,17 @@ impl Replica {
     /// The place of the last change that was applied; 0 before the first.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Who wrote the last change that was applied, and its counter there: no two changes of a log have both in common.
+    pub fn last_change(&self) -> Result<(String, u64)> {
+        self.shared.readers.with(|connection| {
+            connection
+                .query_row("SELECT writer, counter FROM replica", [], |row| {
+                    Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+                })
+                .map_err(fault("last_change"))
+        })
     }
 
     /// Applies changes, all of them or, if it fails, none. Blocks.
@@ -291,7 +298,10 @@ impl Replica {
         connection
             .execute("VACUUM INTO ?1", [&name])
             .and_then(|_| rusqlite::Connection::open(path))
-            .and_then(|copy| copy.query_row("SELECT sequence FROM replica", [], |row| row.get::<_, i64>(0)))
+            // The copy is another file, and gets an id of its own when it is opened.
+            .and_then(|copy| {
+                copy.query_row("UPDATE replica SET id = '' RETURNING sequence", [], |row| row.get::<_, i64>(0))
+            })
             .map(|sequence| sequence as u64)
             .map_err(fault("copy"))
     }

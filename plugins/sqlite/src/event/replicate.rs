@@ -18,10 +18,10 @@ use super::tails::Tails;
 use super::{put_blob, reserve, transfer};
 use crate::fault::fault;
 
-/// How far the file is: the place of the last change, and when expired claims are removed next.
+/// How far the file is: the place of the last change, who wrote it with which counter, and when expired claims are removed next.
 pub(super) const TABLES: &str = "
     CREATE TABLE replica(one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, sequence INTEGER NOT NULL,
-        next_removal INTEGER NOT NULL);
+        writer TEXT NOT NULL, counter INTEGER NOT NULL, next_removal INTEGER NOT NULL);
     CREATE TABLE writers(name TEXT PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// When expired claims are removed next; at once where the file does not say.
@@ -34,6 +34,11 @@ pub(super) fn next_removal(connection: &Connection) -> rusqlite::Result<Millis> 
     }
     let kept = connection.query_row("SELECT next_removal FROM replica", [], |row| row.get(0)).optional()?;
     Ok(kept.unwrap_or(LogEnd::EMPTY.next_removal))
+}
+
+/// As the file keeps it.
+fn counter_of(entry: &Entry<'_>) -> i64 {
+    i64::try_from(entry.counter).unwrap_or(i64::MAX)
 }
 
 impl Writer {
@@ -77,8 +82,11 @@ impl Writer {
         }
         if let Some(last) = entries.last() {
             self.connection
-                .prepare_cached("UPDATE replica SET sequence = ?1, next_removal = ?2")
-                .and_then(|mut update| update.execute(params![last.sequence as i64, self.log.end.next_removal]))
+                .prepare_cached("UPDATE replica SET sequence = ?1, writer = ?2, counter = ?3, next_removal = ?4")
+                .and_then(|mut update| {
+                    let counter = counter_of(last);
+                    update.execute(params![last.sequence as i64, last.writer, counter, self.log.end.next_removal])
+                })
                 .map_err(fault("replicate"))?;
         }
         Ok(outcomes)
@@ -86,7 +94,7 @@ impl Writer {
 
     /// Whether a change is the next one of its writer; one that comes again or too late is not, for nobody.
     fn counts(&self, entry: &Entry<'_>) -> Result<bool> {
-        let counter = i64::try_from(entry.counter).unwrap_or(i64::MAX);
+        let counter = counter_of(entry);
         let changed = self
             .connection
             .prepare_cached(

@@ -1,7 +1,7 @@
 //! Groups as they are kept: a value each in a bucket, and beside it what is too large for one message.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::record::{INLINE_BYTES, Pending, Place, Record, Wrapped};
 use crate::bucket::{Bucket, WRITE_TIME, Written};
 use crate::connection::Link;
+use crate::event::log::locked;
 use crate::fault::corrupt;
 use crate::parts::{Parts, Reference};
 use crate::streams::Kind;
@@ -25,6 +26,8 @@ pub(super) struct Kept {
     /// The log's.
     identity: String,
     name: String,
+    /// By key, the parts that its value is in.
+    places: Mutex<HashMap<String, String>>,
 }
 
 /// Notes that are kept beside their group, with where they are.
@@ -34,7 +37,8 @@ impl Kept {
     pub(super) async fn open(link: &Arc<Link>, identity: &str) -> Result<Kept> {
         let bucket = Bucket::open(link, "groups", Kind::Bucket).await?;
         let parts = Parts::open(link, "group_parts", Kind::Parts).await?;
-        Ok(Kept { bucket, parts, identity: identity.to_owned(), name: link.config.name.clone() })
+        let (identity, name) = (identity.to_owned(), link.config.name.clone());
+        Ok(Kept { bucket, parts, identity, name, places: Mutex::default() })
     }
 
     /// The log's identity.
@@ -49,10 +53,16 @@ impl Kept {
             let value = self.bucket.get(operation, key).await?;
             let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
             let record = match Wrapped::read(bytes)? {
-                Place::Here(record) => record,
+                Place::Here(record) => {
+                    self.note_place(key, None);
+                    record
+                }
                 Place::Parts(parts) => match self.parts.get(operation, &parts).await {
-                    Ok(bytes) => Record::decode(bytes)
-                        .map_err(|error| corrupt(operation, "a group cannot be read back").because(error))?,
+                    Ok(bytes) => {
+                        self.note_place(key, Some(parts.id));
+                        Record::decode(bytes)
+                            .map_err(|error| corrupt(operation, "a group cannot be read back").because(error))?
+                    }
                     Err(error) if error.kind() == ErrorKind::Corrupt => continue,
                     Err(error) => return Err(error),
                 },
@@ -73,6 +83,15 @@ impl Kept {
         Err(corrupt(operation, "the parts of a group's progress are missing"))
     }
 
+    /// The parts that a group's value is in now, if it is in parts; gives those that it was in.
+    fn note_place(&self, key: &str, id: Option<String>) -> Option<String> {
+        let mut places = locked(&self.places);
+        match id {
+            Some(id) => places.insert(key.to_owned(), id),
+            None => places.remove(key),
+        }
+    }
+
     pub(super) async fn read(&self, operation: &'static str, key: &str) -> Result<Option<(Record, u64)>> {
         let (record, revision) = self.value(operation, key).await?;
         Ok(record.map(|record| (record, revision)))
@@ -86,13 +105,25 @@ impl Kept {
         record: &Record,
         revision: u64,
     ) -> Result<Written> {
-        let mut place = Place::Here(record.clone());
+        let mut parts = None;
         if record.encoded_len() > INLINE_BYTES {
             let deadline = Instant::now() + WRITE_TIME;
-            place = Place::Parts(self.parts.put(operation, record.encode_to_vec().into(), deadline).await?);
+            parts = Some(self.parts.put(operation, record.encode_to_vec().into(), deadline).await?);
         }
+        let place = parts.clone().map_or_else(|| Place::Here(record.clone()), Place::Parts);
         let kept = Wrapped { place: Some(place) }.encode_to_vec();
-        self.bucket.set(operation, key, Some(kept.into()), revision).await
+        let written = self.bucket.set(operation, key, Some(kept.into()), revision).await;
+        let id = parts.map(|parts| parts.id);
+        let obsolete = match &written {
+            Ok(Written::At(_)) => self.note_place(key, id),
+            Ok(Written::Conflict) => id,
+            // It may be written, or be written later.
+            Err(_) => None,
+        };
+        if let Some(id) = obsolete {
+            self.parts.remove(&id).await;
+        }
+        written
     }
 
     pub(super) async fn remove(&self, operation: &'static str, key: &str, revision: u64) -> Result<Written> {
