@@ -96,70 +96,15 @@ mod sqlite_as_protobuf {
 mod postgres_as_protobuf {
     use super::POSTGRES;
 
-    mod event {
-        use super::*;
-
-        snaphook_driver_testkit::tests! {
-            [POSTGRES, {}]
-            event::a_log_has_an_identity,
-            event::events_come_back_as_they_were,
-            event::rows_fail_for_themselves,
-            event::claims_are_exclusive,
-            event::waiting_ends_with_a_matching_event,
-            event::large_events,
-            event::blobs,
-            event::survives_reopening,
-            nodes::nodes_know_of_each_other,
-            export::a_copy_has_everything,
-            groups::streams_are_delivered_in_order,
-            groups::leases_end_and_tokens_grow_old,
-            groups::progress_survives_reopening,
-            names::streams_claims_and_groups,
-        }
-    }
-
-    mod model {
-        use super::*;
-
-        snaphook_driver_testkit::tests! {
-            [POSTGRES, {}]
-            model::instances_follow_their_events,
-            model::nothing_is_missed,
-            model::data_is_carried_over,
-            model::survives_reopening,
-            query::filters,
-            query::pages_do_not_shift,
-        }
-    }
-
+    snaphook_driver_testkit::event_calls!(POSTGRES, {});
+    snaphook_driver_testkit::model_calls!(POSTGRES, {});
     snaphook_driver_testkit::error_suite!(POSTGRES, {});
 }
 
 mod nats_as_json {
     use super::NATS;
 
-    mod event {
-        use super::*;
-
-        snaphook_driver_testkit::tests! {
-            [NATS, { "path": "nats.db" }]
-            event::a_log_has_an_identity,
-            event::events_come_back_as_they_were,
-            event::rows_fail_for_themselves,
-            event::claims_are_exclusive,
-            event::waiting_ends_with_a_matching_event,
-            event::large_events,
-            event::blobs,
-            event::survives_reopening,
-            nodes::nodes_know_of_each_other,
-            export::a_copy_has_everything,
-            groups::streams_are_delivered_in_order,
-            groups::leases_end_and_tokens_grow_old,
-            groups::progress_survives_reopening,
-            names::streams_claims_and_groups,
-        }
-    }
-
+    snaphook_driver_testkit::event_calls!(NATS, { "path": "nats.db" });
     snaphook_driver_testkit::secure_suite!(NATS, {});
 }
 

@@ -84,12 +84,12 @@ impl Server {
         self.address
     }
 
-    /// Where its config and data are.
     /// The folder, for another server in it.
     pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
         Arc::clone(&self.directory)
     }
 
+    /// Where its config and data are.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -37,7 +37,7 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const FORGET: Duration = Duration::from_secs(60);
 
 /// How long a stream may seem shorter than it was.
-const LEADERS_CHANGE: Duration = Duration::from_secs(30);
+const LEADERS_CHANGE: Duration = Duration::from_secs(15);
 
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

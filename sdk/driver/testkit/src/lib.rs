@@ -96,3 +96,52 @@ macro_rules! secure_suite {
         }
     };
 }
+
+/// Tests of each kind of call of an event store, for one that runs its whole suite elsewhere: what crosses a transport is the same
+/// for all drivers.
+#[macro_export]
+macro_rules! event_calls {
+    ($driver:expr, $settings:tt) => {
+        mod event {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::tests! {
+                [$driver, $settings]
+                event::a_log_has_an_identity,
+                event::events_come_back_as_they_were,
+                event::rows_fail_for_themselves,
+                event::claims_are_exclusive,
+                event::waiting_ends_with_a_matching_event,
+                event::large_events,
+                event::blobs,
+                event::survives_reopening,
+                nodes::nodes_know_of_each_other,
+                export::a_copy_has_everything,
+                groups::streams_are_delivered_in_order,
+                groups::leases_end_and_tokens_grow_old,
+                groups::progress_survives_reopening,
+                names::streams_claims_and_groups,
+            }
+        }
+    };
+}
+
+/// The same for a model store.
+#[macro_export]
+macro_rules! model_calls {
+    ($driver:expr, $settings:tt) => {
+        mod model {
+            #[allow(unused_imports, reason = "the driver may be named from the parent module")]
+            use super::*;
+            $crate::tests! {
+                [$driver, $settings]
+                model::instances_follow_their_events,
+                model::nothing_is_missed,
+                model::data_is_carried_over,
+                model::survives_reopening,
+                query::filters,
+                query::pages_do_not_shift,
+            }
+        }
+    };
+}
