@@ -496,11 +496,12 @@ impl Writer {
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
         self.project(appends, &results, &mut callers);
-        for result in &results {
-            // Also of what was in the way a client may be told, before this node has applied it.
-            let position = result.as_ref().map_or_else(Conflict::position, |appended| appended.position);
-            self.tail.becomes_visible(position);
-        }
+        // Also of what was in the way a client may be told, before this node has applied it.
+        let told = |result: &std::result::Result<Appended, Conflict>| match result {
+            Ok(appended) => appended.position,
+            Err(conflict) => conflict.position(),
+        };
+        results.iter().map(told).max().iter().for_each(|position| self.tail.becomes_visible(*position));
         for (caller, result) in callers.into_iter().zip(results) {
             let _ = caller.answer.send(Ok(result.map(Committed::from)));
         }

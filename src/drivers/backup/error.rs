@@ -6,7 +6,7 @@ use snaphook_driver::DriverError;
 
 use super::archive::Damage;
 
-/// See the head of this file.
+/// What went wrong, and in which store.
 #[derive(Debug)]
 pub enum BackupError {
     Store(&'static str, DriverError),

@@ -146,9 +146,22 @@ impl Groups {
         if !self.acquire("claim", name, &member).await? {
             return Ok(Vec::new());
         }
-        let claimed =
-            self.on_owned("claim", &member, move |log, owned| owned.claim(&log.replica, limit as usize, lease));
-        let Some(deliveries) = claimed.await? else { return Ok(Vec::new()) };
+        let (limit, mut deliveries, mut may_follow) = (limit as usize, Vec::new(), true);
+        // In steps, between which others get at the group.
+        while may_follow {
+            let wanted = limit - deliveries.len();
+            let claimed = self.on_owned("claim", &member, move |log, owned| owned.claim(&log.replica, wanted, lease));
+            match claimed.await {
+                Ok(Some((taken, more))) => {
+                    deliveries.extend(taken);
+                    may_follow = more;
+                }
+                Ok(None) => return Ok(Vec::new()),
+                Err(error) if deliveries.is_empty() => return Err(error),
+                // What is taken is handed out; the fault shows with the next claim.
+                Err(_) => may_follow = false,
+            }
+        }
         if deliveries.is_empty() {
             return Ok(deliveries);
         }
@@ -215,11 +228,13 @@ impl Groups {
 
     pub(crate) async fn is_done(&self, name: &str, stream: &Stream, position: Position) -> Result<bool> {
         let stream = stream.clone();
-        self.look("is_done", name, move |_, owned| Ok(owned.group.is_done(&stream, position))).await
+        self.look("is_done", name, move |owned| owned.group.is_done(&stream, position)).await
     }
 
     pub(crate) async fn lag(&self, name: &str) -> Result<(u64, Position)> {
-        self.look("lag", name, |log, owned| owned.lag(&log.replica)).await
+        let backlog = self.look("lag", name, Owned::backlog).await?;
+        let log = Arc::clone(&self.log);
+        blocking("lag", move || backlog.count(&log.replica)).await
     }
 
     /// All groups as records of an export, and the position up to which the log must be there.
@@ -299,12 +314,12 @@ impl Groups {
         &self,
         operation: &'static str,
         name: &str,
-        look: impl Fn(&Log, &Owned) -> Result<T> + Send + Sync + 'static,
+        look: impl Fn(&Owned) -> T + Send + Sync + 'static,
     ) -> Result<T> {
         let (member, look) = (self.member(name), Arc::new(look));
         if self.session.is_live() {
             let own = Arc::clone(&look);
-            if let Some(seen) = self.on_owned(operation, &member, move |log, owned| own(log, owned)).await? {
+            if let Some(seen) = self.on_owned(operation, &member, move |_, owned| Ok(own(owned))).await? {
                 return Ok(seen);
             }
         }
@@ -320,8 +335,7 @@ impl Groups {
                 viewed
             }
         };
-        let log = Arc::clone(&self.log);
-        blocking(operation, move || look(&log, &viewed)).await
+        Ok(look(&viewed))
     }
 
     /// Works with the state of a group that this node owns; `None` if it does not. Reads of the log may take a while.

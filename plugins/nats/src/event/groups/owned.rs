@@ -69,38 +69,34 @@ impl Owned {
         (pending.collect(), long)
     }
 
-    /// See [`EventStore::claim`](snaphook_driver::EventStore::claim).
-    pub(super) fn claim(&mut self, replica: &Replica, limit: usize, lease: Duration) -> Result<Vec<Delivery>> {
-        let head = replica.head();
+    /// One step of [`EventStore::claim`](snaphook_driver::EventStore::claim), which looks at so many events at most: what it takes,
+    /// and whether there may be more.
+    pub(super) fn claim(&mut self, replica: &Replica, wanted: usize, lease: Duration) -> Result<(Vec<Delivery>, bool)> {
+        let (head, now) = (replica.head(), Instant::now());
+        self.group.expire(now);
+        let places = PENDING_MAX.saturating_sub(self.group.active().count());
+        let has_place = places > 0;
+        let mut fresh = HashMap::new();
+        if self.group.ready_count() < wanted && self.group.cursor() < head && has_place {
+            fresh = self.scan(replica, wanted.min(self.group.ready_count() + places), head)?;
+        }
         let mut deliveries = Vec::new();
-        loop {
-            let now = Instant::now();
-            self.group.expire(now);
-            let wanted = limit - deliveries.len();
-            let places = PENDING_MAX.saturating_sub(self.group.active().count());
-            let has_place = places > 0;
-            let mut fresh = HashMap::new();
-            if self.group.ready_count() < wanted && self.group.cursor() < head && has_place {
-                fresh = self.scan(replica, wanted.min(self.group.ready_count() + places), head)?;
-            }
-            for taken in self.group.take(wanted, now, lease) {
-                let event = match fresh.remove(&taken.position) {
-                    Some(event) => Some(event),
-                    None => replica.at(taken.position)?,
-                };
-                match event {
-                    Some(event) => {
-                        let note = taken.note.as_deref().map(str::to_owned);
-                        deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
-                    }
-                    // Only if somebody changed the file by hand.
-                    None => drop(self.group.forget(taken.position)),
+        for taken in self.group.take(wanted, now, lease) {
+            let event = match fresh.remove(&taken.position) {
+                Some(event) => Some(event),
+                None => replica.at(taken.position)?,
+            };
+            match event {
+                Some(event) => {
+                    let note = taken.note.as_deref().map(str::to_owned);
+                    deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
                 }
-            }
-            if deliveries.len() == limit || self.group.cursor() >= head || !has_place {
-                return Ok(deliveries);
+                // Only if somebody changed the file by hand.
+                None => drop(self.group.forget(taken.position)),
             }
         }
+        let may_follow = deliveries.len() < wanted && self.group.cursor() < head && has_place;
+        Ok((deliveries, may_follow))
     }
 
     /// Looks at the next events of the log; answers those that may be handed out.
@@ -132,18 +128,15 @@ impl Owned {
         Ok(())
     }
 
-    /// See [`EventStore::lag`](snaphook_driver::EventStore::lag).
-    pub(super) fn lag(&self, replica: &Replica) -> Result<(u64, Position)> {
-        let (cursor, head) = (self.group.cursor(), replica.head());
-        let mut count = replica.count(&self.filter, cursor, head)?;
-        for (position, stream, more) in self.group.active() {
-            count += 1;
-            if more {
-                count += replica.count(&within(&self.filter, stream), position, cursor)?;
-            }
+    /// What there is to count of a group that is behind.
+    pub(super) fn backlog(&self) -> Backlog {
+        let active = self.group.active().map(|(position, stream, more)| (position, more.then(|| stream.clone())));
+        Backlog {
+            filter: self.filter.clone(),
+            cursor: self.group.cursor(),
+            floor: self.group.floor(),
+            active: active.collect(),
         }
-        // All that match are acknowledged: then up to the end of the log.
-        Ok((count, if count == 0 { head } else { self.group.floor() }))
     }
 
     /// Drops what a new filter does not want.
@@ -171,6 +164,30 @@ impl Owned {
             self.group.follow(position, stream);
         }
         Ok(())
+    }
+}
+
+/// How far a group is, apart from its state: counting may take a while.
+pub(super) struct Backlog {
+    filter: EventFilter,
+    cursor: Position,
+    floor: Position,
+    /// The oldest unacknowledged event of each stream, and the stream if later ones may follow before the cursor.
+    active: Vec<(Position, Option<Stream>)>,
+}
+
+impl Backlog {
+    /// See [`EventStore::lag`](snaphook_driver::EventStore::lag).
+    pub(super) fn count(&self, replica: &Replica) -> Result<(u64, Position)> {
+        let head = replica.head();
+        let mut count = replica.count(&self.filter, self.cursor, head)? + self.active.len() as u64;
+        for (position, stream) in &self.active {
+            if let Some(stream) = stream {
+                count += replica.count(&within(&self.filter, stream), *position, self.cursor)?;
+            }
+        }
+        // All that match are acknowledged: then up to the end of the log.
+        Ok((count, if count == 0 { head } else { self.floor }))
     }
 }
 
