@@ -4,15 +4,12 @@ use bytes::Bytes;
 use futures::stream;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::reply::{Body, Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 
 /// A POST though it changes nothing: a page of another site must not be able to start one.
 pub(super) async fn backup(call: &Call) -> Result<Response> {
-    if call.verb() != Verb::Post {
-        return Err(Problem::method_not_allowed("POST"));
-    }
     call.no_query()?;
     let pieces = call.engine().operations.backup().await?;
     let pieces = stream::unfold(pieces, |mut pieces| async move {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, Stream, stream};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body as _, Frame};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use tokio::time::{sleep, timeout};
 
@@ -17,6 +17,9 @@ use super::request::Call;
 use crate::engine::{self, Error, Line};
 use crate::hooks::engines::CODE_BYTES_MAX;
 use crate::memory::{Lease, Share, tree_bytes};
+
+/// The body of a request, as handlers get it.
+pub(super) type RequestBody = axum::body::Body;
 
 /// How long a body, or a line of one, may be waited for, and what it must bring for each further second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,7 +85,7 @@ pub(super) fn unsupported(found: &str, expected: &str) -> Problem {
 
 /// Reads a body that must be JSON, and holds the memory that its data and their tree will take. A client that does not say
 /// what it sends is taken to mean JSON.
-pub(super) async fn json(call: &Call, body: Incoming) -> Result<Bytes> {
+pub(super) async fn json(call: &Call, body: RequestBody) -> Result<Bytes> {
     match media_type(call.headers())?.as_deref() {
         None | Some(JSON) => {}
         // Other JSON types are fine, but not those that mean a change rather than a value.
@@ -93,14 +96,14 @@ pub(super) async fn json(call: &Call, body: Incoming) -> Result<Bytes> {
 }
 
 /// The same of exactly one type.
-pub(super) async fn json_of_type(call: &Call, body: Incoming, expected: &str) -> Result<Bytes> {
+pub(super) async fn json_of_type(call: &Call, body: RequestBody, expected: &str) -> Result<Bytes> {
     match media_type(call.headers())? {
         Some(found) if found == expected => document(call, body).await,
         found => Err(unsupported(found.as_deref().unwrap_or("missing"), expected)),
     }
 }
 
-async fn document(call: &Call, body: Incoming) -> Result<Bytes> {
+async fn document(call: &Call, body: RequestBody) -> Result<Bytes> {
     read_within(call, body, call.app.max_body_bytes(), too_large, document_bytes).await
 }
 
@@ -110,12 +113,12 @@ fn document_bytes(body: &[u8]) -> usize {
 }
 
 /// Reads a body of at most `max-body` bytes. It counts twice: whoever takes it has a copy.
-pub(super) async fn read(call: &Call, body: Incoming) -> Result<Bytes> {
+pub(super) async fn read(call: &Call, body: RequestBody) -> Result<Bytes> {
     read_within(call, body, call.app.max_body_bytes(), too_large, <[u8]>::len).await
 }
 
 /// Reads WebAssembly, which may be larger than any document: an interpreter may be in it.
-pub(super) async fn read_component(call: &Call, body: Incoming) -> Result<Bytes> {
+pub(super) async fn read_component(call: &Call, body: RequestBody) -> Result<Bytes> {
     let max = CODE_BYTES_MAX.max(call.app.max_body_bytes());
     let too_large = |max| {
         Problem::new(
@@ -129,7 +132,7 @@ pub(super) async fn read_component(call: &Call, body: Incoming) -> Result<Bytes>
 /// `made_of`: bytes that will be held besides the body.
 async fn read_within(
     call: &Call,
-    mut body: Incoming,
+    mut body: RequestBody,
     max: usize,
     too_large: impl Fn(usize) -> Problem,
     made_of: impl Fn(&[u8]) -> usize,
@@ -186,7 +189,7 @@ fn too_large(max: usize) -> Problem {
 /// it takes until it is written; the next one waits until there is enough.
 pub(super) fn lines(
     call: &Call,
-    body: Incoming,
+    body: RequestBody,
     line_bytes_max: usize,
 ) -> Result<impl Stream<Item = engine::Result<Line>> + Send> {
     // Not of the connection's share: a line may take more than that, if it is alone there.
@@ -199,7 +202,7 @@ pub(super) fn lines(
         loop {
             if let Some(line) = state.splitter.line(state.body.is_none()) {
                 state.pace = Pace::default();
-                let line = state.held(line).await;
+                let line = held(&state.peer, line).await;
                 return Some((Ok(line), state));
             }
             match state.pace.next(state.body.as_mut()?).await {
@@ -216,7 +219,7 @@ pub(super) fn lines(
 }
 
 struct Lines {
-    body: Option<Incoming>,
+    body: Option<RequestBody>,
     splitter: Splitter,
     pace: Pace,
     peer: PeerRef,
@@ -235,26 +238,24 @@ impl AsRef<[u8]> for HeldLine {
     }
 }
 
-impl Lines {
-    async fn held(&self, line: Line) -> Line {
-        let line = match line {
-            Line::Whole(line) if line.len() > SHORT_LINE_BYTES => line,
-            line => return line,
-        };
-        let memory = RequestMemory::of(self.peer.clone());
-        let bytes = line.len() + document_bytes(&line);
-        let mut pauses = 0;
-        while let Err(shortage) = memory.grow(bytes) {
-            if !shortage.can_fit() || pauses == MEMORY_PAUSES_MAX {
-                return Line::TooLarge(shortage);
-            }
-            pauses += 1;
-            sleep(MEMORY_PAUSE).await;
+/// A line with the memory that it takes, when there is enough.
+async fn held(peer: &PeerRef, line: Line) -> Line {
+    let line = match line {
+        Line::Whole(line) if line.len() > SHORT_LINE_BYTES => line,
+        line => return line,
+    };
+    let memory = RequestMemory::of(peer.clone());
+    let bytes = line.len() + document_bytes(&line);
+    let mut pauses = 0;
+    while let Err(shortage) = memory.grow(bytes) {
+        if !shortage.can_fit() || pauses == MEMORY_PAUSES_MAX {
+            return Line::TooLarge(shortage);
         }
-        Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))
+        pauses += 1;
+        sleep(MEMORY_PAUSE).await;
     }
+    Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))
 }
-
 /// How long a client was waited for, and how much came.
 #[derive(Default)]
 struct Pace {
@@ -271,7 +272,7 @@ impl Pace {
     }
 
     /// The next piece of a body; `None` at its end.
-    async fn next(&mut self, body: &mut Incoming) -> Result<Option<Bytes>> {
+    async fn next(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>> {
         loop {
             if body.is_end_stream() {
                 return Ok(None);
@@ -298,7 +299,7 @@ impl Pace {
     }
 
     /// Waits for what is not there yet.
-    async fn wait(&mut self, body: &mut Incoming) -> Result<Option<hyper::Result<Frame<Bytes>>>> {
+    async fn wait(&mut self, body: &mut RequestBody) -> Result<Option<Result<Frame<Bytes>, axum::Error>>> {
         let started = Instant::now();
         let frame = timeout(self.left(), body.frame()).await;
         self.waited += started.elapsed();
@@ -315,7 +316,7 @@ impl Pace {
     }
 }
 
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: RequestBody) {
     let drained = timeout(DRAIN_MAX, async {
         let (mut taken, mut pace) = (0, Pace::default());
         while let Ok(Some(piece)) = pace.next(&mut body).await {

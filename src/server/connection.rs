@@ -1,12 +1,14 @@
 //! Sockets: accepting, serving one connection, stopping.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -14,12 +16,12 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tower_service::Service as _;
 
 use super::app::App;
 use super::io::GuardedStream;
 use super::peer::{Peer, TICK};
 use super::prompt::Prompt;
-use super::router;
 
 /// How long requests may go on after the server was told to stop.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -42,6 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn serve(
     listener: TcpListener,
     app: Arc<App>,
+    router: Router,
     connections_max: usize,
     stop: watch::Sender<bool>,
     shutdown: impl Future<Output = ()>,
@@ -64,7 +67,8 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, place)) => {
-                let connection = connection(stream, builder.clone(), Arc::clone(&app), graceful.watcher());
+                let connection =
+                    connection(stream, builder.clone(), Arc::clone(&app), router.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -122,7 +126,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, app: Arc<App>, watcher: Watcher) {
+async fn connection(
+    stream: TcpStream,
+    builder: auto::Builder<TokioExecutor>,
+    app: Arc<App>,
+    router: Router,
+    watcher: Watcher,
+) {
     // Answers are small and complete: waiting to fill a packet only costs time.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -130,13 +140,15 @@ async fn connection(stream: TcpStream, builder: auto::Builder<TokioExecutor>, ap
     let peer = Peer::of_connection(app.engine.memory());
     let service = service_fn({
         let peer = peer.clone();
-        move |request| {
+        move |mut request: Request<Incoming>| {
             peer.0.begin_request();
-            let (app, peer) = (Arc::clone(&app), peer.clone());
+            request.extensions_mut().insert(peer.clone());
+            let (mut router, peer) = (router.clone(), peer.clone());
             async move {
-                let response = router::answer(app, peer.clone(), request).await;
+                // It is always ready.
+                let response = router.call(request).await;
                 peer.0.end_request();
-                Ok::<_, Infallible>(response)
+                response
             }
         }
     });

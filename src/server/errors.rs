@@ -4,22 +4,19 @@ use hyper::StatusCode;
 use serde::Serialize;
 use snaphook_driver::{ErrorQuery, ErrorRecord};
 
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::query::{DRY_RUN, Query};
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 use super::{id, list};
 
 /// `GET /errors`
-pub(super) async fn collection(call: &Call) -> Result<Response> {
+pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
     struct Page {
         items: Vec<ErrorRecord>,
         /// What to ask for as `after` to go on, if the page is full.
         next: Option<String>,
-    }
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     let mut query = call.query()?;
     let mut wanted = selection(&mut query)?;
@@ -33,21 +30,25 @@ pub(super) async fn collection(call: &Call) -> Result<Response> {
     Reply::ok().serialize(&Page { items: page.records, next })
 }
 
-/// `GET` and `DELETE /errors/{id}`
-pub(super) async fn one(call: &Call, id: &str) -> Result<Response> {
+/// `GET /errors/{id}`
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let id = error_id(call)?;
+    call.no_query()?;
+    Reply::ok().serialize(&call.engine().deliveries.error(id).await?)
+}
+
+/// `DELETE /errors/{id}`
+pub(super) async fn delete(call: &Call) -> Result<Response> {
+    let id = error_id(call)?;
+    call.no_query()?;
+    call.engine().deliveries.drop_error(id).await?;
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+fn error_id(call: &Call) -> Result<&str> {
+    let id = call.param("id");
     id::error(id)?;
-    match call.verb() {
-        Verb::Get => {
-            call.no_query()?;
-            Reply::ok().serialize(&call.engine().deliveries.error(id).await?)
-        }
-        Verb::Delete => {
-            call.no_query()?;
-            call.engine().deliveries.drop_error(id).await?;
-            Ok(Reply::new(StatusCode::NO_CONTENT).empty())
-        }
-        _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
-    }
+    Ok(id)
 }
 
 #[derive(Serialize)]
@@ -64,7 +65,7 @@ struct Started {
 }
 
 /// `POST /errors/{id}/retry`
-pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
+pub(super) async fn retry(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
     struct One {
         #[serde(flatten)]
@@ -73,10 +74,7 @@ pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<ErrorRecord>,
     }
-    id::error(id)?;
-    if call.verb() != Verb::Post {
-        return Err(Problem::method_not_allowed("POST"));
-    }
+    let id = error_id(call)?;
     let mut query = call.query()?;
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
@@ -92,9 +90,6 @@ pub(super) async fn retry(call: &Call, id: &str) -> Result<Response> {
 
 /// `POST /errors/retry`: a job, since it may take long, and goes on whether its client waits or not.
 pub(super) async fn retry_all(call: &Call) -> Result<Response> {
-    if call.verb() != Verb::Post {
-        return Err(Problem::method_not_allowed("POST"));
-    }
     let mut query = call.query()?;
     let wanted = selection(&mut query)?;
     let dry_run = query.flag(DRY_RUN)?;

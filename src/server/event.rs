@@ -1,31 +1,25 @@
 //! `/events/{position}`: one event, and the skip of one that cannot be applied.
 
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use snaphook_driver::Position;
 
-use super::body;
+use super::body::{self, RequestBody};
 use super::problem::{Problem, Result};
 use super::query::shorten;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 use crate::engine::input;
 
 /// `GET /events/{position}`
-pub(super) async fn one(call: &Call, text: &str) -> Result<Response> {
-    let position = position(text)?;
-    match call.verb() {
-        Verb::Get => {
-            call.no_query()?;
-            Reply::ok().serialize(&call.engine().operations.inspect(position).await?)
-        }
-        _ => Err(Problem::method_not_allowed("GET, HEAD")),
-    }
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let position = position(call.param("position"))?;
+    call.no_query()?;
+    Reply::ok().serialize(&call.engine().operations.inspect(position).await?)
 }
 
 /// `POST /events/{position}/skip`
-pub(super) async fn skip(call: &Call, text: &str, incoming: Incoming) -> Result<Response> {
+pub(super) async fn skip(call: &Call, body: RequestBody) -> Result<Response> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Skip {
@@ -36,12 +30,9 @@ pub(super) async fn skip(call: &Call, text: &str, incoming: Incoming) -> Result<
         /// Of the event that skips the other.
         position: Position,
     }
-    let of = position(text)?;
-    if call.verb() != Verb::Post {
-        return Err(Problem::method_not_allowed("POST"));
-    }
+    let of = position(call.param("position"))?;
     call.no_query()?;
-    let bytes = body::json(call, incoming).await?;
+    let bytes = body::json(call, body).await?;
     let Skip { reason } = input::body(&bytes)?;
     let position = call.engine().operations.skip_event(of, &reason, &call.origin()).await?;
     Reply::new(StatusCode::ACCEPTED).serialize(&Skipped { position })

@@ -9,14 +9,13 @@ use super::place::Place;
 use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
-use super::request::{Call, Verb};
+use super::request::Call;
 use super::{id, list, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /events`
 pub(super) async fn list(call: &Call) -> Result<Response> {
-    only_get(call)?;
     let mut query = call.query()?;
     let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
@@ -28,10 +27,8 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
 }
 
 /// `GET /models/{model}/instances/{id}/events`
-pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Response> {
-    id::model(model)?;
-    id::instance(id)?;
-    only_get(call)?;
+pub(super) async fn history(call: &Call) -> Result<Response> {
+    let (model, id) = (call.model()?, call.instance()?);
     let mut query = call.query()?;
     let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
@@ -42,7 +39,6 @@ pub(super) async fn history(call: &Call, model: &str, id: &str) -> Result<Respon
 
 /// `GET /events/stream`
 pub(super) async fn stream(call: &Call) -> Result<Response> {
-    only_get(call)?;
     let mut query = call.query()?;
     let after = query.take("after")?.map(|after| Place::parse("after", &after)).transpose()?;
     let filter = filter(&mut query)?;
@@ -82,13 +78,6 @@ async fn check_model(call: &Call, filter: &EventFilter) -> Result<()> {
     match &filter.model {
         Some(model) => Ok(call.engine().history.check_in_log(model).await?),
         None => Ok(()),
-    }
-}
-
-fn only_get(call: &Call) -> Result<()> {
-    match call.verb() {
-        Verb::Get => Ok(()),
-        _ => Err(Problem::method_not_allowed("GET, HEAD")),
     }
 }
 

@@ -5,18 +5,18 @@ use hyper::header::CONTENT_TYPE;
 
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 use crate::engine::Readiness;
 
 /// Whether the process answers.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
-    only_get(call)?;
+    call.no_query()?;
     Ok(Reply::ok().json(br#"{"status":"ok"}"#.to_vec()))
 }
 
 /// Whether every store works, every model can be used, and the server is not about to stop.
 pub(super) async fn readyz(call: &Call) -> Result<Response> {
-    only_get(call)?;
+    call.no_query()?;
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
@@ -33,18 +33,11 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
 
 /// Prometheus text.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
-    only_get(call)?;
+    call.no_query()?;
     let mut text = call.engine().operations.metrics().await;
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     call.app.metrics.write(&mut text);
     Ok(Reply::ok().fixed(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").bytes(text))
-}
-
-fn only_get(call: &Call) -> Result<()> {
-    match call.verb() {
-        Verb::Get => call.no_query(),
-        _ => Err(Problem::method_not_allowed("GET, HEAD")),
-    }
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 
+use super::body::{self, RequestBody};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
-use super::{accept, body, id, sse};
+use super::request::Call;
+use super::{accept, sse};
 use crate::catalog::SourceLanguage;
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
@@ -26,11 +26,8 @@ const COMPONENT: &str = "component";
 const ENGINE_DEFAULT: &str = "quickjs";
 
 /// `GET /models/{model}/hooks`
-pub(super) async fn all(call: &Call, model: &str) -> Result<Response> {
-    id::model(model)?;
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
+pub(super) async fn all(call: &Call) -> Result<Response> {
+    let model = call.model()?;
     call.no_query()?;
     let found = call.engine().definitions.get(model)?;
     call.engine().definitions.look_at_libraries(&found).await;
@@ -39,25 +36,9 @@ pub(super) async fn all(call: &Call, model: &str) -> Result<Response> {
     Reply::ok().serialize(&phases)
 }
 
-/// `GET`, `PUT` and `DELETE /models/{model}/hooks/{phase}`
-pub(super) async fn phase(call: &Call, model: &str, phase: &str, body: Incoming) -> Result<Response> {
-    id::model(model)?;
-    let phase = id::phase(phase)?;
-    match call.verb() {
-        Verb::Get => get(call, model, phase).await,
-        Verb::Put => put(call, model, phase, body).await,
-        Verb::Delete => delete(call, model, phase).await,
-        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
-    }
-}
-
 /// `GET /models/{model}/hooks/{phase}/log`
-pub(super) async fn log(call: &Call, model: &str, phase: &str) -> Result<Response> {
-    id::model(model)?;
-    let phase = id::phase(phase)?;
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
+pub(super) async fn log(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
     call.no_query()?;
     if accept::prefers(call.headers().get_all(ACCEPT), &[sse::MEDIA_TYPE]).is_some() {
         let lines = call.engine().deliveries.follow_hook_log(model, phase)?;
@@ -73,12 +54,8 @@ pub(super) async fn log(call: &Call, model: &str, phase: &str) -> Result<Respons
 }
 
 /// `GET /models/{model}/hooks/{phase}/stats`
-pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Response> {
-    id::model(model)?;
-    let phase = id::phase(phase)?;
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
+pub(super) async fn stats(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
     call.no_query()?;
     Reply::ok().serialize(&Items { items: call.engine().deliveries.hook_stats(model, phase)? })
 }
@@ -86,9 +63,6 @@ pub(super) async fn stats(call: &Call, model: &str, phase: &str) -> Result<Respo
 /// `GET /hooks/runs`: every run of every hook from now on, as server-sent events; between them each native library that is
 /// loaded or cannot be (`library`), and how many events a client missed that did not keep up (`missed`).
 pub(super) async fn runs(call: &Call) -> Result<Response> {
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
     call.no_query()?;
     let frames = call.engine().deliveries.follow_hooks().map(|told| {
         sse::frame(None, told.name(), |out| {
@@ -104,7 +78,9 @@ struct Items<T> {
     items: Vec<T>,
 }
 
-async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
+/// `GET /models/{model}/hooks/{phase}`
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
     call.no_query()?;
     // TypeScript is kept as it came, and JavaScript is TypeScript too.
     let code_types = [WASM, JAVASCRIPT, "application/javascript", TYPESCRIPT];
@@ -123,7 +99,9 @@ async fn get(call: &Call, model: &str, phase: Phase) -> Result<Response> {
     Reply::ok().serialize(&call.engine().definitions.hook_infos(&found, phase))
 }
 
-async fn put(call: &Call, model: &str, phase: Phase, body: Incoming) -> Result<Response> {
+/// `PUT /models/{model}/hooks/{phase}`
+pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
     let media_type = body::media_type(call.headers())?;
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
@@ -208,7 +186,9 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         .collect()
 }
 
-async fn delete(call: &Call, model: &str, phase: Phase) -> Result<Response> {
+/// `DELETE /models/{model}/hooks/{phase}`
+pub(super) async fn delete(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
     query.finish()?;

@@ -1,22 +1,17 @@
 //! `POST /models/{model}/import`: many creations, or with `upsert=true` replacements, in one request.
 
-use hyper::body::Incoming;
-
+use super::body::{self, RequestBody};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
-use super::{body, id};
+use super::request::Call;
 use crate::engine::command::Precondition;
 
 const NDJSON: &str = "application/x-ndjson";
 
 /// The body may be of any length, since it is never held as a whole; each of its lines may have `max-body` bytes.
-pub(super) async fn import(call: &Call, model: &str, body: Incoming) -> Result<Response> {
-    id::model(model)?;
-    if call.verb() != Verb::Post {
-        return Err(Problem::method_not_allowed("POST"));
-    }
+pub(super) async fn import(call: &Call, body: RequestBody) -> Result<Response> {
+    let model = call.model()?;
     let mut query = call.query()?;
     // With a key, each line is remembered for itself.
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), true)?;

@@ -1,11 +1,12 @@
 //! `/models/{model}/instances`: the data itself.
 
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use snaphook_driver::Instance;
 use snaphook_driver::time::{self, Millis};
 
+use super::body::{self, RequestBody};
 use super::etag::EntityTag;
+use super::json;
 use super::list::{self, ListInput};
 use super::place::Place;
 use super::precondition::{self, Read};
@@ -13,35 +14,13 @@ use super::prefer::Prefer;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
-use super::{body, id, json};
+use super::request::Call;
 use crate::engine::command::{Change, Precondition, Written};
 use crate::engine::{At, input};
 
-/// `GET` and `POST /models/{model}/instances`
-pub(super) async fn collection(call: &Call, model: &str, body: Incoming) -> Result<Response> {
-    id::model(model)?;
-    match call.verb() {
-        Verb::Get => page(call, model).await,
-        Verb::Post => create(call, model, body).await,
-        _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
-    }
-}
-
-/// `GET`, `PUT`, `PATCH` and `DELETE /models/{model}/instances/{id}`
-pub(super) async fn one(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
-    id::model(model)?;
-    id::instance(id)?;
-    match call.verb() {
-        Verb::Get => get(call, model, id).await,
-        Verb::Put => replace(call, model, id, body).await,
-        Verb::Patch => patch(call, model, id, body).await,
-        Verb::Delete => write(call, model, Change::Delete { id: id.to_owned() }).await,
-        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, PATCH, DELETE")),
-    }
-}
-
-async fn page(call: &Call, model: &str) -> Result<Response> {
+/// `GET /models/{model}/instances`
+pub(super) async fn list(call: &Call) -> Result<Response> {
+    let model = call.model()?;
     let mut query = call.query()?;
     let input = ListInput::take(&mut query)?;
     query.finish()?;
@@ -58,7 +37,9 @@ async fn page(call: &Call, model: &str) -> Result<Response> {
     list::instances(call, &page, input.projection.as_ref(), count)
 }
 
-async fn get(call: &Call, model: &str, id: &str) -> Result<Response> {
+/// `GET /models/{model}/instances/{id}`
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let (model, id) = (call.model()?, call.instance()?);
     let mut query = call.query()?;
     let at = query.text("at")?;
     query.finish()?;
@@ -108,23 +89,35 @@ fn time_or_place(text: &str) -> Result<Moment> {
     })
 }
 
-async fn create(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+/// `POST /models/{model}/instances`
+pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
+    let model = call.model()?;
     let bytes = body::json(call, body).await?;
     let input::NewInstance { id, data } = input::new_instance(&bytes)?;
     write(call, model, Change::Create { id, data }).await
 }
 
-async fn replace(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
+/// `PUT /models/{model}/instances/{id}`
+pub(super) async fn replace(call: &Call, body: RequestBody) -> Result<Response> {
+    let (model, id) = (call.model()?, call.instance()?);
     let bytes = body::json(call, body).await?;
     let data = input::replacement(&bytes)?;
     let create = precondition::of_write(call.headers(), call.app.log)? == Precondition::Absent;
     write(call, model, Change::Replace { id: id.to_owned(), data, create }).await
 }
 
-async fn patch(call: &Call, model: &str, id: &str, body: Incoming) -> Result<Response> {
+/// `PATCH /models/{model}/instances/{id}`
+pub(super) async fn patch(call: &Call, body: RequestBody) -> Result<Response> {
+    let (model, id) = (call.model()?, call.instance()?);
     let bytes = body::json_of_type(call, body, body::MERGE_PATCH).await?;
     let patch = input::value(&bytes)?;
     write(call, model, Change::Patch { id: id.to_owned(), patch }).await
+}
+
+/// `DELETE /models/{model}/instances/{id}`
+pub(super) async fn delete(call: &Call) -> Result<Response> {
+    let (model, id) = (call.model()?, call.instance()?);
+    write(call, model, Change::Delete { id: id.to_owned() }).await
 }
 
 async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {

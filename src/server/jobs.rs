@@ -3,23 +3,27 @@
 use hyper::StatusCode;
 
 use super::id;
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 
-/// `GET` and `DELETE /jobs/{id}`
-pub(super) async fn one(call: &Call, id: &str) -> Result<Response> {
+/// `GET /jobs/{id}`
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let id = job_id(call)?;
+    call.no_query()?;
+    Reply::ok().serialize(&call.engine().operations.job(id)?)
+}
+
+/// `DELETE /jobs/{id}`
+pub(super) async fn cancel(call: &Call) -> Result<Response> {
+    let id = job_id(call)?;
+    call.no_query()?;
+    call.engine().operations.cancel_job(id)?;
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+fn job_id(call: &Call) -> Result<&str> {
+    let id = call.param("id");
     id::job(id)?;
-    match call.verb() {
-        Verb::Get => {
-            call.no_query()?;
-            Reply::ok().serialize(&call.engine().operations.job(id)?)
-        }
-        Verb::Delete => {
-            call.no_query()?;
-            call.engine().operations.cancel_job(id)?;
-            Ok(Reply::new(StatusCode::NO_CONTENT).empty())
-        }
-        _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
-    }
+    Ok(id)
 }

@@ -1,116 +1,43 @@
 //! Requests, counted: by route, method and status, and how long they took. Plain atomics, no lock and no lookup.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-/// Routes as metrics name them: by their template, so that ids do not make series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    Models,
-    Model,
-    Hooks,
-    HooksPhase,
-    HooksLog,
-    HooksStats,
-    HooksRuns,
-    Instances,
-    Instance,
-    InstanceEvents,
-    Import,
-    Events,
-    EventsStream,
-    Event,
-    EventSkip,
-    Errors,
-    ErrorsRetry,
-    Error,
-    ErrorRetry,
-    Job,
-    Secrets,
-    Secret,
-    Backup,
-    Plugins,
-    Nodes,
-    Rebuild,
-    Healthz,
-    Readyz,
-    Metrics,
-    Unknown,
-}
-
-/// In the order of [`Route`].
-const TEMPLATES: [&str; ROUTES] = [
-    "/models",
-    "/models/{model}",
-    "/models/{model}/hooks",
-    "/models/{model}/hooks/{phase}",
-    "/models/{model}/hooks/{phase}/log",
-    "/models/{model}/hooks/{phase}/stats",
-    "/hooks/runs",
-    "/models/{model}/instances",
-    "/models/{model}/instances/{id}",
-    "/models/{model}/instances/{id}/events",
-    "/models/{model}/import",
-    "/events",
-    "/events/stream",
-    "/events/{position}",
-    "/events/{position}/skip",
-    "/errors",
-    "/errors/retry",
-    "/errors/{id}",
-    "/errors/{id}/retry",
-    "/jobs/{id}",
-    "/secrets",
-    "/secrets/{name}",
-    "/backup",
-    "/plugins",
-    "/nodes",
-    "/rebuild",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "unknown",
-];
-const ROUTES: usize = Route::Unknown as usize + 1;
-
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "other"];
-const STATUSES: [u16; 19] =
-    [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500, 502, 503, 0];
+const STATUSES: [u16; 26] = [
+    200, 201, 202, 204, 206, 304, 308, 400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 416, 422, 429, 500, 501, 502,
+    503, 504, 0,
+];
 
 /// Upper bounds of the histogram's buckets, in microseconds.
 const BOUNDS_MICROS: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
 
+/// All routes, by their template.
 pub(super) struct RequestMetrics {
-    requests: [[[AtomicU64; STATUSES.len()]; METHODS.len()]; ROUTES],
-    latencies: [Histogram; ROUTES],
+    routes: Vec<(&'static str, Arc<RouteMetrics>)>,
 }
 
+/// One route.
+#[derive(Default)]
+pub(super) struct RouteMetrics {
+    requests: [[AtomicU64; STATUSES.len()]; METHODS.len()],
+    latency: Histogram,
+}
+
+#[derive(Default)]
 struct Histogram {
     /// The last one: longer than every bound.
     buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
 
-impl Default for RequestMetrics {
-    fn default() -> Self {
-        RequestMetrics {
-            requests: [const { [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; METHODS.len()] }; ROUTES],
-            latencies: [const {
-                Histogram {
-                    buckets: [const { AtomicU64::new(0) }; BOUNDS_MICROS.len() + 1],
-                    sum_micros: AtomicU64::new(0),
-                }
-            }; ROUTES],
-        }
-    }
-}
-
-impl RequestMetrics {
-    pub(super) fn record(&self, route: Route, method: &Method, status: StatusCode, elapsed: Duration) {
+impl RouteMetrics {
+    pub(super) fn record(&self, method: &Method, status: StatusCode, elapsed: Duration) {
         let method = match *method {
             Method::GET | Method::HEAD => 0,
             Method::POST => 1,
@@ -120,20 +47,32 @@ impl RequestMetrics {
             _ => 5,
         };
         let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len() - 1);
-        self.requests[route as usize][method][status].fetch_add(1, Ordering::Relaxed);
+        self.requests[method][status].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_MICROS.len());
-        let latency = &self.latencies[route as usize];
-        latency.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        latency.sum_micros.fetch_add(micros, Ordering::Relaxed);
+        self.latency.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.latency.sum_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl RequestMetrics {
+    /// Of these routes, and of what is none.
+    pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
+        RequestMetrics { routes: routes.chain([("unknown", Arc::default())]).collect() }
+    }
+
+    /// Of paths that are no route.
+    pub(super) fn unknown(&self) -> &Arc<RouteMetrics> {
+        // `new` puts it there.
+        &self.routes[self.routes.len() - 1].1
     }
 
     /// Appends Prometheus text. What never happened is left out.
     pub(super) fn write(&self, out: &mut String) {
         out.push_str("# HELP snaphook_http_requests_total Requests that were answered.\n");
         out.push_str("# TYPE snaphook_http_requests_total counter\n");
-        for (methods, route) in self.requests.iter().zip(TEMPLATES) {
-            for (statuses, method) in methods.iter().zip(METHODS) {
+        for (route, metrics) in &self.routes {
+            for (statuses, method) in metrics.requests.iter().zip(METHODS) {
                 for (count, status) in statuses.iter().zip(STATUSES) {
                     let count = count.load(Ordering::Relaxed);
                     let status = if status == 0 { "other".to_owned() } else { status.to_string() };
@@ -150,7 +89,8 @@ impl RequestMetrics {
         let name = "snaphook_http_request_duration_seconds";
         let _ = writeln!(out, "# HELP {name} From the head of a request to the head of its answer.");
         let _ = writeln!(out, "# TYPE {name} histogram");
-        for (latency, route) in self.latencies.iter().zip(TEMPLATES) {
+        for (route, metrics) in &self.routes {
+            let latency = &metrics.latency;
             let counts: Vec<u64> = latency.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             let total: u64 = counts.iter().sum();
             if total == 0 {
@@ -176,11 +116,15 @@ mod tests {
 
     #[test]
     fn counts_and_writes() {
-        let metrics = RequestMetrics::default();
+        let instance = Arc::new(RouteMetrics::default());
+        let metrics = RequestMetrics::new(
+            [("/models/{model}/instances/{id}", Arc::clone(&instance)), ("/rebuild", Arc::default())].into_iter(),
+        );
         let micros = Duration::from_micros;
-        metrics.record(Route::Instance, &Method::GET, StatusCode::OK, micros(60));
-        metrics.record(Route::Instance, &Method::HEAD, StatusCode::OK, micros(240));
-        metrics.record(Route::Instance, &Method::PUT, StatusCode::IM_A_TEAPOT, micros(20_000_000));
+        instance.record(&Method::GET, StatusCode::OK, micros(60));
+        instance.record(&Method::HEAD, StatusCode::OK, micros(240));
+        instance.record(&Method::PUT, StatusCode::IM_A_TEAPOT, micros(20_000_000));
+        metrics.unknown().record(&Method::GET, StatusCode::NOT_FOUND, micros(1));
         let mut text = String::new();
         metrics.write(&mut text);
         let instance = r#"route="/models/{model}/instances/{id}""#;
@@ -192,6 +136,7 @@ mod tests {
             format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="10"}} 2"#),
             format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="+Inf"}} 3"#),
             format!(r#"snaphook_http_request_duration_seconds_sum{{{instance}}} 20.0003"#),
+            r#"snaphook_http_requests_total{route="unknown",method="GET",status="404"} 1"#.to_owned(),
         ] {
             assert!(text.lines().any(|written| written == line), "{line}\nis not in\n{text}");
         }

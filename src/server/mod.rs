@@ -1,7 +1,7 @@
 //! The REST API: HTTP/1.1 and HTTP/2 on one plain socket, events over SSE, metrics.
 //!
-//! A request's way: [`connection`] (sockets, timeouts, shutdown) → [`router`] (one table of routes; panics end there) →
-//! one file per resource → the engine. Whatever goes wrong becomes a [`problem::Problem`], and only there a status.
+//! A request's way: [`connection`] (sockets, timeouts, shutdown) → axum's router, made of one table ([`routes`]) →
+//! [`endpoint`] (what holds for every operation; panics end there) → one file per resource → the engine. Whatever goes wrong becomes a [`problem::Problem`], and only there a status.
 //! Only this layer knows HTTP.
 
 mod accept;
@@ -10,6 +10,7 @@ mod backup;
 mod body;
 mod connection;
 mod descriptors;
+mod endpoint;
 mod errors;
 mod etag;
 mod event;
@@ -40,7 +41,7 @@ mod rebuild;
 mod reply;
 mod request;
 mod request_id;
-mod router;
+mod routes;
 mod secrets;
 mod seen;
 mod sites;
@@ -67,15 +68,17 @@ pub async fn run(
 ) -> std_io::Result<()> {
     let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
+    let table = routes::table();
     let app = Arc::new(App {
         log: etag::LogMark::of(engine.history.log()),
         engine,
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),
-        metrics: metrics::RequestMetrics::default(),
+        metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
         stopping,
     });
-    connection::serve(listener, app, connections_max, stop, shutdown).await
+    let router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
+    connection::serve(listener, app, router, connections_max, stop, shutdown).await
 }

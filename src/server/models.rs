@@ -6,46 +6,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, PAGE_BYTES_MAX, Position};
 
+use super::body::{self, RequestBody};
 use super::etag::EntityTag;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::reply::{Body, Reply, Response};
-use super::request::{Call, Verb};
-use super::{body, id, list};
+use super::request::Call;
+use super::{id, list};
 use crate::catalog::{Model, ModelRecord};
 use crate::config::Phase;
 use crate::engine::command::{Defined, ModelInput};
 use crate::engine::input::{self, Renames};
 
-/// `GET /models`, `POST /models`
-pub(super) async fn collection(call: &Call, body: Incoming) -> Result<Response> {
-    match call.verb() {
-        Verb::Get => list(call),
-        Verb::Post => create(call, body).await,
-        _ => Err(Problem::method_not_allowed("GET, HEAD, POST")),
-    }
-}
-
-/// `GET`, `PUT` and `DELETE /models/{model}`
-pub(super) async fn one(call: &Call, model: &str, body: Incoming) -> Result<Response> {
-    id::model(model)?;
-    match call.verb() {
-        Verb::Get => get(call, model).await,
-        Verb::Put => update(call, model, body).await,
-        Verb::Delete => delete(call, model).await,
-        _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
-    }
-}
-
-fn list(call: &Call) -> Result<Response> {
+/// `GET /models`
+pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(serde::Serialize)]
     struct Page<'a> {
         items: Vec<View<'a>>,
@@ -73,7 +54,8 @@ fn pieces(models: Vec<Arc<Model>>) -> impl Stream<Item = Bytes> + Send {
     stream::iter([start].into_iter().chain(items).chain([end]))
 }
 
-async fn create(call: &Call, body: Incoming) -> Result<Response> {
+/// `POST /models`
+pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Create<'a> {
@@ -103,7 +85,9 @@ async fn create(call: &Call, body: Incoming) -> Result<Response> {
     }
 }
 
-async fn get(call: &Call, model: &str) -> Result<Response> {
+/// `GET /models/{model}`
+pub(super) async fn get(call: &Call) -> Result<Response> {
+    let model = call.model()?;
     let mut query = call.query()?;
     let version = query.number("version", 1, u64::MAX)?;
     query.finish()?;
@@ -127,7 +111,8 @@ fn send(call: &Call, record: &ModelRecord) -> Result<Response> {
     }
 }
 
-async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
+/// `PUT /models/{model}`
+pub(super) async fn update(call: &Call, body: RequestBody) -> Result<Response> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Update<'a> {
@@ -140,6 +125,7 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
         #[serde(default)]
         renames: Renames,
     }
+    let model = call.model()?;
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &prefer, false)?;
@@ -158,7 +144,9 @@ async fn update(call: &Call, model: &str, body: Incoming) -> Result<Response> {
     }
 }
 
-async fn delete(call: &Call, model: &str) -> Result<Response> {
+/// `DELETE /models/{model}`
+pub(super) async fn delete(call: &Call) -> Result<Response> {
+    let model = call.model()?;
     let mut query = call.query()?;
     let cascade = query.flag("cascade")?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 use crate::engine::NodeInfo;
 
 #[derive(Serialize)]
@@ -15,9 +15,6 @@ struct Nodes {
 
 /// `GET /nodes`
 pub(super) async fn list(call: &Call) -> Result<Response> {
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
     call.no_query()?;
     Reply::ok().serialize(&Nodes { items: call.engine().operations.nodes().await?, next: None })
 }

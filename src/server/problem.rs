@@ -18,6 +18,7 @@ pub(super) enum ProblemType {
     BadRequest,
     Forbidden,
     NotFound,
+    MethodNotAllowed,
     Exists,
     NotUnique,
     Conflict,
@@ -47,6 +48,7 @@ impl ProblemType {
             T::BadRequest => ("bad-request", "Bad request", StatusCode::BAD_REQUEST),
             T::Forbidden => ("forbidden", "Forbidden", StatusCode::FORBIDDEN),
             T::NotFound => ("not-found", "Not found", StatusCode::NOT_FOUND),
+            T::MethodNotAllowed => ("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED),
             T::Exists => ("exists", "Exists already", StatusCode::CONFLICT),
             T::NotUnique => ("not-unique", "Not unique", StatusCode::CONFLICT),
             T::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
@@ -128,8 +130,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     pub(super) errors: Vec<FieldError>,
     pub(super) hook: Option<String>,
-    /// Methods that the route has: makes it a 405.
-    pub(super) allow: Option<&'static str>,
+    /// Of a 405: the methods that the route has.
+    pub(super) allow: Option<String>,
 }
 
 impl Problem {
@@ -145,10 +147,10 @@ impl Problem {
         Problem::new(ProblemType::NotFound, detail)
     }
 
-    /// 405: the route is there, the method is not.
-    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+    /// The route is there, the method is not.
+    pub(super) fn method_not_allowed(allow: String) -> Self {
         let detail = format!("this path does not answer that method, only {allow}");
-        Problem { allow: Some(allow), ..Problem::bad_request(detail) }
+        Problem { allow: Some(allow), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
     }
 
     pub(super) fn detail(&self) -> &str {

@@ -1,6 +1,5 @@
 //! Problem documents: what a client gets of a problem.
 
-use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
@@ -11,8 +10,8 @@ use crate::hooks::context::FieldError;
 /// Seconds after which a client that met a full queue, or a model that is catching up, may try again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// The document. `mount_path` has no `/` at its end.
-pub(super) fn response(problem: &Problem, mount_path: &str, request_id: &HeaderValue) -> Response {
+/// The document. Its type is the same wherever the API is mounted.
+pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response {
     #[derive(Serialize)]
     struct Document<'a> {
         r#type: String,
@@ -26,14 +25,10 @@ pub(super) fn response(problem: &Problem, mount_path: &str, request_id: &HeaderV
         request_id: &'a str,
     }
     let (suffix, title, status) = problem.kind.describe();
-    let (title, status) = match problem.allow {
-        Some(_) => ("Method not allowed", StatusCode::METHOD_NOT_ALLOWED),
-        None => (title, status),
-    };
     let document = Document {
         r#type: match problem.kind {
             ProblemType::Internal => "about:blank".to_owned(),
-            _ => format!("{mount_path}/problems/{suffix}"),
+            _ => format!("/problems/{suffix}"),
         },
         title,
         status: status.as_u16(),
@@ -46,8 +41,9 @@ pub(super) fn response(problem: &Problem, mount_path: &str, request_id: &HeaderV
     let mut response = Reply::new(status).bytes(serde_json::to_vec(&document).unwrap_or_default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(allow) = problem.allow {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    // Names of methods are always a header's value.
+    if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+        headers.insert(ALLOW, allow);
     }
     if matches!(problem.kind, ProblemType::Overloaded | ProblemType::Unavailable) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -61,8 +57,8 @@ mod tests {
     use crate::engine::{Error, ErrorKind};
     use http_body_util::BodyExt;
 
-    async fn document(problem: Problem, mount_path: &str) -> (Response, serde_json::Value) {
-        let mut response = response(&problem, mount_path, &HeaderValue::from_static("id-1"));
+    async fn document(problem: Problem) -> (Response, serde_json::Value) {
+        let mut response = response(&problem, &HeaderValue::from_static("id-1"));
         let body = std::mem::take(response.body_mut()).collect().await.expect("a body").to_bytes();
         (response, snaphook_driver::json::parse_bytes(&body).expect("JSON"))
     }
@@ -72,13 +68,13 @@ mod tests {
         let error = Error::new(ErrorKind::Rejected, "no")
             .with_errors(vec![FieldError { pointer: "/data/a".into(), message: "bad".into() }])
             .with_hook("check");
-        let (response, body) = document(error.into(), "/api").await;
+        let (response, body) = document(error.into()).await;
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(
             body,
             serde_json::json!({
-                "type": "/api/problems/rejected", "title": "Rejected by a hook", "status": 422, "detail": "no",
+                "type": "/problems/rejected", "title": "Rejected by a hook", "status": 422, "detail": "no",
                 "errors": [{"pointer": "/data/a", "message": "bad"}], "hook": "check", "request_id": "id-1",
             })
         );
@@ -86,14 +82,14 @@ mod tests {
 
     #[tokio::test]
     async fn headers_that_tell_what_to_do() {
-        let (response, body) = document(Problem::new(ProblemType::Overloaded, "full"), "").await;
+        let (response, body) = document(Problem::new(ProblemType::Overloaded, "full")).await;
         assert_eq!(
             (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
             (503, &HeaderValue::from_static("1"))
         );
         assert_eq!(body["type"], "/problems/overloaded");
-        let (response, body) = document(Problem::method_not_allowed("GET"), "").await;
+        let (response, body) = document(Problem::method_not_allowed("GET".to_owned())).await;
         assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("GET")));
-        assert_eq!((&body["type"], &body["status"]), (&"/problems/bad-request".into(), &405.into()));
+        assert_eq!((&body["type"], &body["status"]), (&"/problems/method-not-allowed".into(), &405.into()));
     }
 }

@@ -2,20 +2,19 @@
 
 use hyper::StatusCode;
 
-use super::problem::{Problem, Result};
+use super::problem::Result;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
+use super::request::Call;
 
-/// `GET` and `POST /rebuild`
-pub(super) async fn rebuild(call: &Call) -> Result<Response> {
-    let status = match call.verb() {
-        Verb::Get => StatusCode::OK,
-        Verb::Post => StatusCode::ACCEPTED,
-        _ => return Err(Problem::method_not_allowed("GET, HEAD, POST")),
-    };
+/// `GET /rebuild`
+pub(super) async fn progress(call: &Call) -> Result<Response> {
     call.no_query()?;
-    if status == StatusCode::ACCEPTED {
-        call.engine().operations.start_rebuild().await?;
-    }
-    Reply::new(status).serialize(&call.engine().operations.rebuild_progress())
+    Reply::ok().serialize(&call.engine().operations.rebuild_progress())
+}
+
+/// `POST /rebuild`
+pub(super) async fn start(call: &Call) -> Result<Response> {
+    call.no_query()?;
+    call.engine().operations.start_rebuild().await?;
+    Reply::new(StatusCode::ACCEPTED).serialize(&call.engine().operations.rebuild_progress())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::RawPathParams;
 use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
@@ -10,10 +11,11 @@ use snaphook_driver::Position;
 use super::app::App;
 use super::peer::RequestMemory;
 use super::place::Place;
-use super::precondition;
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::query::{DRY_RUN, MIN_POSITION, Query};
+use super::{id, precondition};
+use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
 
@@ -38,6 +40,8 @@ pub(super) enum Verb {
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) head: Parts,
+    /// What the path names; `None` where it could not be read.
+    pub(super) params: Option<RawPathParams>,
     pub(super) request_id: HeaderValue,
     /// What the request holds in memory; its response takes it over.
     pub(super) memory: RequestMemory,
@@ -55,7 +59,7 @@ impl Call {
 
     pub(super) fn verb(&self) -> Verb {
         match self.head.method {
-            // hyper sends no body to a HEAD; the router sees to the length.
+            // axum drops the body of a HEAD and keeps its length.
             Method::GET | Method::HEAD => Verb::Get,
             Method::POST => Verb::Post,
             Method::PUT => Verb::Put,
@@ -63,6 +67,31 @@ impl Call {
             Method::DELETE => Verb::Delete,
             _ => Verb::Other,
         }
+    }
+
+    /// What stands for `{name}` in the path; empty if the route has no such place.
+    pub(super) fn param(&self, name: &str) -> &str {
+        let mut params = self.params.iter().flatten();
+        params.find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+
+    /// `{model}`, an id that a model may have.
+    pub(super) fn model(&self) -> Result<&str> {
+        let model = self.param("model");
+        id::model(model)?;
+        Ok(model)
+    }
+
+    /// `{id}`, an id that an instance may have.
+    pub(super) fn instance(&self) -> Result<&str> {
+        let instance = self.param("id");
+        id::instance(instance)?;
+        Ok(instance)
+    }
+
+    /// `{phase}`
+    pub(super) fn phase(&self) -> Result<Phase> {
+        id::phase(self.param("phase"))
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {

@@ -1,43 +1,44 @@
 //! `/secrets`: values that hooks may be granted. They go in and never come out.
 
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::problem::{Problem, Result};
+use super::body::{self, RequestBody};
+use super::id;
+use super::problem::Result;
 use super::reply::{Reply, Response};
-use super::request::{Call, Verb};
-use super::{body, id};
+use super::request::Call;
 
 /// `GET /secrets`
-pub(super) async fn collection(call: &Call) -> Result<Response> {
+pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
     struct Page {
         items: Vec<String>,
         next: Option<String>,
     }
-    if call.verb() != Verb::Get {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
     call.no_query()?;
     Reply::ok().serialize(&Page { items: call.engine().operations.secrets().await?, next: None })
 }
 
-/// `PUT` and `DELETE /secrets/{name}`
-pub(super) async fn one(call: &Call, name: &str, body: Incoming) -> Result<Response> {
-    id::secret(name)?;
-    match call.verb() {
-        // The body is the value, byte by byte, whatever its type is said to be.
-        Verb::Put => {
-            call.no_query()?;
-            let value = body::read(call, body).await?;
-            call.engine().operations.put_secret(name, &value).await?;
-        }
-        Verb::Delete => {
-            call.no_query()?;
-            call.engine().operations.delete_secret(name).await?;
-        }
-        _ => return Err(Problem::method_not_allowed("PUT, DELETE")),
-    }
+/// `PUT /secrets/{name}`: the body is the value, byte by byte, whatever its type is said to be.
+pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
+    let name = name(call)?;
+    call.no_query()?;
+    let value = body::read(call, body).await?;
+    call.engine().operations.put_secret(name, &value).await?;
     Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+/// `DELETE /secrets/{name}`
+pub(super) async fn delete(call: &Call) -> Result<Response> {
+    let name = name(call)?;
+    call.no_query()?;
+    call.engine().operations.delete_secret(name).await?;
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+fn name(call: &Call) -> Result<&str> {
+    let name = call.param("name");
+    id::secret(name)?;
+    Ok(name)
 }

@@ -540,7 +540,7 @@ fn what_it_holds_counts_in_the_memory_budget() {
 fn only_a_post_of_our_own_starts_one() {
     let server = start();
     let api = server.client();
-    api.get("/backup").expect_problem(405, "bad-request");
+    api.get("/backup").expect_problem(405, "method-not-allowed");
     api.request("POST", "/backup?x=1").send().expect_problem(400, "bad-request");
     let foreign = api.request("POST", "/backup").header("Sec-Fetch-Site", "cross-site").send();
     foreign.expect_problem(403, "forbidden");

@@ -121,7 +121,7 @@ fn secrets_go_in_and_never_come_out() {
     let listed = api.get("/secrets").expect(200);
     assert_eq!(listed.json()["items"], json!(["a.b_c", "mail-key"]));
     assert!(!listed.text().contains("hunter"));
-    api.get("/secrets/mail-key").expect_problem(405, "bad-request");
+    api.get("/secrets/mail-key").expect_problem(405, "method-not-allowed");
     for bad in [".a", "a%20b", "a%2Fb", "%C3%A9", &"x".repeat(129)] {
         put(bad, "x").expect_problem(400, "bad-request");
     }
@@ -211,7 +211,7 @@ fn a_node_tells_of_itself() {
     assert_eq!(node["id"], id.trim());
     assert_eq!(node["address"], server.address().to_string());
     assert_eq!((&node["version"], &node["lag"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(0)));
-    api.post("/nodes", &json!({})).expect_problem(405, "bad-request");
+    api.post("/nodes", &json!({})).expect_problem(405, "method-not-allowed");
     let metrics = api.get("/metrics").expect(200).text();
     assert!(metrics.contains("\nsnaphook_node_lag 0\n"), "{metrics}");
 }

@@ -1,0 +1,244 @@
+//! One operation of the API as axum calls it, and the middleware around each: its id, its memory, its metrics, the end of
+//! panics, problems as documents.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{FromRequestParts as _, RawPathParams, Request, State};
+use axum::response::Response as Sent;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use futures::FutureExt;
+use hyper::header::ALLOW;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, Version};
+
+use super::app::App;
+use super::body::RequestBody;
+use super::metrics::RouteMetrics;
+use super::peer::{Peer, PeerRef, RequestMemory};
+use super::problem::{Problem, ProblemType, Result};
+use super::reply::{Reply, Response, hand_over};
+use super::request::{Call, Verb};
+use super::request_id::X_REQUEST_ID;
+use super::{problem_document, seen, sites};
+use crate::memory::allocator;
+
+/// Bytes of a head that are not counted: two hundred of them are what one large document is.
+const HEAD_FREE_BYTES: usize = 4 * 1024;
+
+/// What holds for all methods of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// Its changes look at many instances, or compile.
+    Large,
+    /// What says how the server is must come through when it is full.
+    Vital,
+}
+
+/// A path of the API with its operations.
+pub(super) struct Path {
+    route: Arc<Route>,
+    methods: MethodRouter<Arc<App>>,
+    allow: Vec<&'static str>,
+}
+
+struct Route {
+    template: &'static str,
+    kind: Kind,
+    metrics: Arc<RouteMetrics>,
+}
+
+impl Path {
+    pub(super) fn new(template: &'static str) -> Path {
+        Path::of(template, Kind::Plain)
+    }
+
+    /// One whose changes take much memory.
+    pub(super) fn large(template: &'static str) -> Path {
+        Path::of(template, Kind::Large)
+    }
+
+    /// One that is answered also when memory is short.
+    pub(super) fn vital(template: &'static str) -> Path {
+        Path::of(template, Kind::Vital)
+    }
+
+    fn of(template: &'static str, kind: Kind) -> Path {
+        let route = Arc::new(Route { template, kind, metrics: Arc::default() });
+        Path { route, methods: MethodRouter::new(), allow: Vec::new() }
+    }
+
+    pub(super) fn get<F: Run>(mut self, run: F) -> Path {
+        self.allow.push("GET");
+        self.on(MethodFilter::GET, "HEAD", run)
+    }
+
+    pub(super) fn post<F: Run>(self, run: F) -> Path {
+        self.on(MethodFilter::POST, "POST", run)
+    }
+
+    pub(super) fn put<F: Run>(self, run: F) -> Path {
+        self.on(MethodFilter::PUT, "PUT", run)
+    }
+
+    pub(super) fn patch<F: Run>(self, run: F) -> Path {
+        self.on(MethodFilter::PATCH, "PATCH", run)
+    }
+
+    pub(super) fn delete<F: Run>(self, run: F) -> Path {
+        self.on(MethodFilter::DELETE, "DELETE", run)
+    }
+
+    /// As in metrics: ids do not make series.
+    pub(super) fn template(&self) -> &'static str {
+        self.route.template
+    }
+
+    pub(super) fn metrics(&self) -> Arc<RouteMetrics> {
+        Arc::clone(&self.route.metrics)
+    }
+
+    /// Its operations, and the answer to every other method.
+    pub(super) fn into_methods(self) -> MethodRouter<Arc<App>> {
+        let allow = self.allow.join(", ");
+        let route = self.route;
+        self.methods.fallback(move |State(app): State<Arc<App>>, request: Request| {
+            let allow = allow.clone();
+            let run = |call: Call, _| async move {
+                let outcome = match call.head.method {
+                    Method::OPTIONS => Ok(Reply::new(StatusCode::NO_CONTENT).header(ALLOW, &allow).empty()),
+                    _ => Err(Problem::method_not_allowed(allow)),
+                };
+                (call, outcome)
+            };
+            answer(app, Some(route), request, run)
+        })
+    }
+
+    fn on<F: Run>(mut self, filter: MethodFilter, name: &'static str, run: F) -> Path {
+        self.allow.push(name);
+        let route = Arc::clone(&self.route);
+        let handler = move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), request, run);
+        self.methods = self.methods.merge(on(filter, handler));
+        self
+    }
+}
+
+/// The handler of an operation. It gives the call back, since the response needs its memory.
+pub(super) trait Run: Clone + Send + Sync + 'static {
+    fn run(self, call: Call, body: RequestBody) -> impl Future<Output = (Call, Result<Response>)> + Send;
+}
+
+impl<F, A> Run for F
+where
+    F: FnOnce(Call, RequestBody) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = (Call, Result<Response>)> + Send,
+{
+    fn run(self, call: Call, body: RequestBody) -> impl Future<Output = (Call, Result<Response>)> + Send {
+        self(call, body)
+    }
+}
+
+/// What answers a path that is none.
+pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
+    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| answer(app, None, request, run))
+}
+
+/// Answers one request. Never panics. A client that goes away drops it where it stands: the engine sees to it that nothing
+/// is left half done.
+async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, request: Request, run: F) -> Sent {
+    let started = Instant::now();
+    let (mut head, body) = request.into_parts();
+    let method = head.method.clone();
+    let request_id = app.request_ids.of(&head.headers);
+    let is_told = seen::is_told(&method, &head.headers);
+    let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| Peer::of_connection(app.engine.memory()));
+    let params = match RawPathParams::from_request_parts(&mut head, &()).await {
+        Ok(params) => Ok(params),
+        Err(_) => Err(Problem::bad_request("the path does not decode to UTF-8")),
+    };
+    let memory = RequestMemory::of(peer);
+    let (params, fault) = match params {
+        Ok(params) => (Some(params), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let call = Call { app: Arc::clone(&app), head, params, request_id: request_id.clone(), memory };
+
+    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
+    let outcome = AssertUnwindSafe(async {
+        let admitted = match fault {
+            None => admit(&call).await,
+            Some(problem) => Err(problem),
+        };
+        let (call, outcome) = match admitted {
+            Ok(()) => {
+                let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
+                run.run(call, body).await
+            }
+            Err(problem) => (call, Err(problem)),
+        };
+        send(call, outcome, kind)
+    });
+    let mut response = outcome.catch_unwind().await.unwrap_or_else(|panic| {
+        tracing::error!("a handler panicked: {}", message(&*panic));
+        let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
+        problem_document::response(&problem, &request_id)
+    });
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if is_told {
+        seen::tell(&mut response, &method, &app.engine.history).await;
+    }
+    let metrics = route.as_ref().map_or(app.metrics.unknown(), |route| &route.metrics);
+    metrics.record(&method, response.status(), started.elapsed());
+    // axum would say that a body of which nothing is sent has no bytes.
+    if response.status() == StatusCode::NOT_MODIFIED {
+        return response.map(|_| RequestBody::from_stream(futures::stream::empty::<std::io::Result<Vec<u8>>>()));
+    }
+    response.map(RequestBody::new)
+}
+
+/// What comes before every operation.
+async fn admit(call: &Call) -> Result<()> {
+    let head_bytes = head_bytes(&call.head);
+    if head_bytes > HEAD_FREE_BYTES {
+        call.hold(head_bytes)?;
+    }
+    sites::refuse_others(call)?;
+    seen::wait(call).await
+}
+
+/// The response with the memory that it takes, or a document that says why there is none.
+fn send(call: Call, outcome: Result<Response>, kind: Kind) -> Response {
+    let may_fail = call.verb() == Verb::Get && kind != Kind::Vital;
+    let Call { head, request_id, memory, .. } = call;
+    let alone = head.version < Version::HTTP_2;
+    let peer = memory.share().clone();
+    let document = |problem: &Problem| problem_document::response(problem, &request_id);
+    let sent = outcome.and_then(|response| hand_over(response, memory, may_fail, alone));
+    sent.or_else(|problem| hand_over(document(&problem), RequestMemory::of(peer), false, alone))
+        // What must not be refused is not.
+        .unwrap_or_else(|problem: Problem| document(&problem))
+}
+
+/// The bytes of a head, as it came.
+fn head_bytes(head: &Parts) -> usize {
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    lines + head.uri.path().len() + head.uri.query().map_or(0, str::len)
+}
+
+/// Tells the allocator when large work ends, also with its client.
+struct LargeWork;
+
+impl Drop for LargeWork {
+    fn drop(&mut self) {
+        allocator::large_work_done();
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
