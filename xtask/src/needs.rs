@@ -29,15 +29,16 @@ impl WasmToolchain {
     }
 }
 
-/// Packages of npm that the tests need: those of `sdk/js`, those that are bundled into hooks, and a REST API for the driver
-/// `crud`. Installed as the lock files say.
+/// Packages of npm that the tests need: those of `sdk/js`, those that are bundled into hooks, a REST API for the driver `crud`,
+/// and an issuer of tokens. Installed as the lock files say.
 pub(crate) fn javascript_packages() -> Result {
     for program in ["node", "npm"] {
         if find_program(program).is_none() {
             install_debian(&["nodejs", "npm"]).map_err(|reason| format!("no {program} ({reason}); install Node.js"))?;
         }
     }
-    ["sdk/js", "tests/packages", "plugins/crud/tests/json-server"].into_iter().try_for_each(|directory| {
+    let directories = ["sdk/js", "tests/packages", "plugins/crud/tests/json-server", "identity/tests/oidc-provider"];
+    directories.into_iter().try_for_each(|directory| {
         let directory = crate::repository::root().join(directory);
         run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
     })

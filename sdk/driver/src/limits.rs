@@ -38,6 +38,13 @@ pub fn is_secret_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
+/// Whether the server keeps that name of the secure store for itself, as it does for its tokens. A driver treats such a name
+/// like any other; no secret may have one. Case does not count: some file systems ignore it.
+pub fn is_reserved_name(name: &str) -> bool {
+    const PREFIX: &str = "snaphook.";
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
 /// Whether a text is a SHA-256 as stores name blobs by it: 64 hexadecimal digits in lower case.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -142,6 +149,15 @@ fn end_of_string(text: &[u8], mut at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_keeps_names_with_its_own_prefix() {
+        let rows = [("snaphook.tokens", true), ("SnapHook.x", true), ("snaphook.", true)];
+        let others = [("snaphook", false), ("snaphook-tokens", false), ("mail.snaphook.key", false), ("", false)];
+        for (name, expected) in rows.into_iter().chain(others) {
+            assert_eq!(is_reserved_name(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn each_limit_lets_its_value_pass_and_no_more() {

@@ -1,4 +1,4 @@
-//! Secrets, as bytes that were encrypted before they came here.
+//! Secrets, as bytes that were encrypted before they came here, and the server's own records, which contain digests only.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 /// One stored secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Ciphertext. A driver never sees the plain value.
+    /// Ciphertext, or digests. A driver never sees a plain value.
     pub bytes: Vec<u8>,
     /// Counts the puts of this name, from 1; starts again at 1 after a deletion.
     pub version: u64,

@@ -1,0 +1,136 @@
+//! The issuer's keys in memory, and the one task that fetches them.
+//!
+//! Requests never fetch themselves: they ask the task and wait for what becomes of it, so a client that goes away stops
+//! nothing, and however many ask, the issuer gets one request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use super::discovery::Discovery;
+use super::jwk::KeySet;
+
+/// How often keys are fetched: a key that the issuer withdrew is refused this late at most.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// The pause between two requests to the issuer, whoever asks and whatever it answers.
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
+/// How long keys stay in use while the issuer does not answer.
+pub const KEYS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// How long a request waits for the task: two responses of the issuer, and a little more.
+const WAIT_MAX: Duration = Duration::from_secs(12);
+
+pub(super) struct Keys {
+    current: ArcSwap<Current>,
+    wanted: Notify,
+    attempts: watch::Sender<Attempt>,
+    issuer: String,
+}
+
+/// Keys, and when the issuer last said that they are these.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    pub(super) set: KeySet,
+    /// Changes when the set does.
+    pub(super) generation: u64,
+    confirmed: Option<Instant>,
+}
+
+impl Current {
+    pub(super) fn is_usable(&self) -> bool {
+        self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < KEYS_AGE_MAX)
+    }
+}
+
+/// The last attempt to fetch.
+#[derive(Clone, Debug, Default)]
+struct Attempt {
+    ended: Option<Instant>,
+    failed: bool,
+}
+
+/// What asking the issuer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It answered a moment ago: what is not among its keys now is none of them.
+    Answered,
+    Unavailable,
+}
+
+impl Keys {
+    pub(super) fn new(issuer: &str) -> Keys {
+        let current = ArcSwap::from_pointee(Current::default());
+        Keys { current, wanted: Notify::new(), attempts: watch::Sender::default(), issuer: issuer.to_owned() }
+    }
+
+    pub(super) fn current(&self) -> arc_swap::Guard<Arc<Current>> {
+        self.current.load()
+    }
+
+    /// Has the issuer asked, unless that was done within [`PAUSE`].
+    pub(super) async fn ask(&self) -> Asked {
+        let mut attempts = self.attempts.subscribe();
+        let outcome = |attempt: &Attempt| match attempt.failed {
+            true => Asked::Unavailable,
+            false => Asked::Answered,
+        };
+        let last = attempts.borrow_and_update().clone();
+        if last.ended.is_some_and(|ended| ended.elapsed() < PAUSE) {
+            return outcome(&last);
+        }
+        self.wanted.notify_one();
+        match timeout(WAIT_MAX, attempts.changed()).await {
+            Ok(Ok(())) => outcome(&attempts.borrow()),
+            _ => Asked::Unavailable,
+        }
+    }
+
+    /// Until it is aborted.
+    pub(super) async fn follow(&self, mut discovery: Discovery) {
+        loop {
+            let failed = match discovery.fetch().await {
+                Ok(set) => {
+                    self.confirm(set);
+                    false
+                }
+                Err(reason) => {
+                    self.report(&reason);
+                    true
+                }
+            };
+            self.attempts.send_replace(Attempt { ended: Some(Instant::now()), failed });
+            tokio::time::sleep(PAUSE).await;
+            if !failed {
+                // Whoever wants newer keys than these ends the wait.
+                let _ = timeout(REFRESH_INTERVAL - PAUSE, self.wanted.notified()).await;
+            }
+        }
+    }
+
+    fn confirm(&self, set: KeySet) {
+        let before = self.current.load();
+        if self.attempts.borrow().failed {
+            tracing::info!("the issuer `{}` answers again", self.issuer);
+        }
+        let is_new = before.set != set;
+        if is_new && before.confirmed.is_some() {
+            tracing::info!("the issuer `{}` has other keys than before", self.issuer);
+        }
+        let generation = before.generation + u64::from(is_new);
+        self.current.store(Arc::new(Current { set, generation, confirmed: Some(Instant::now()) }));
+    }
+
+    /// One line when it begins to fail.
+    fn report(&self, reason: &str) {
+        if self.attempts.borrow().failed {
+            return;
+        }
+        let consequence = match self.current.load().confirmed {
+            Some(_) => "the keys that are known stay in use for up to six hours",
+            None => "its tokens cannot be verified until it answers",
+        };
+        tracing::warn!("the keys of the issuer `{}` cannot be fetched: {reason}; {consequence}", self.issuer);
+    }
+}

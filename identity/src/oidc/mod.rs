@@ -1,0 +1,163 @@
+//! Callers with a token of an OpenID Connect issuer: a JWT that the issuer signed for this server.
+//!
+//! The issuer is asked for its keys in the background, and at most every 10 s when a token has a key that is not known. While
+//! it does not answer, the known keys stay in use for up to [`KEYS_AGE_MAX`]. A token that was verified is not looked at
+//! again for [`VERIFIED_FOR`], unless it expires or the issuer's keys change sooner.
+
+mod cache;
+mod discovery;
+mod jwk;
+mod jwt;
+mod keys;
+mod mapping;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest as hash};
+use snaphook_driver::time::Millis;
+use tokio::task::AbortHandle;
+
+pub use jwt::CLAIMS_BYTES_MAX;
+pub(crate) use jwt::TOKEN_BYTES_MAX;
+pub use keys::KEYS_AGE_MAX;
+
+use crate::caller::{Actor, ActorKind, Caller};
+use crate::denied::{Denied, DeniedKind};
+use cache::{Cache, Known};
+use discovery::Discovery;
+use jwt::Refusal;
+use keys::{Asked, Current, Keys};
+use mapping::Mapping;
+
+/// How long a verified token is not looked at again.
+pub const VERIFIED_FOR: Duration = Duration::from_secs(180);
+
+/// `[auth.oidc]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcSettings {
+    /// As the issuer itself writes it, in `iss` and in its description.
+    pub issuer: String,
+    /// What must be in `aud`.
+    pub audience: String,
+    /// The path of the claim with the role, such as `claims.role`.
+    pub role: String,
+    /// The path of the claim with the models; `None`: all models.
+    pub models: Option<String>,
+}
+
+/// One issuer.
+pub struct Oidc {
+    issuer: String,
+    audience: String,
+    mapping: Mapping,
+    keys: Arc<Keys>,
+    cache: Cache,
+    following: AbortHandle,
+}
+
+impl Oidc {
+    /// Begins to fetch the keys, without waiting for them. Needs a Tokio runtime. An error names the setting that cannot
+    /// work.
+    pub fn new(settings: &OidcSettings) -> Result<Oidc, String> {
+        let OidcSettings { issuer, audience, role, models } = settings.clone();
+        if audience.is_empty() {
+            return Err("`audience` is empty, expected what the issuer's tokens have as `aud`".to_owned());
+        }
+        let mapping = Mapping::new(&role, models.as_deref())?;
+        let discovery = Discovery::new(&issuer)?;
+        let keys = Arc::new(Keys::new(&issuer));
+        let following = tokio::spawn({
+            let keys = Arc::clone(&keys);
+            async move { keys.follow(discovery).await }
+        });
+        let following = following.abort_handle();
+        Ok(Oidc { issuer, audience, mapping, keys, cache: Cache::default(), following })
+    }
+
+    /// Checks the settings alone: for a configuration that is not used yet.
+    pub fn check(settings: &OidcSettings) -> Result<(), String> {
+        Mapping::new(&settings.role, settings.models.as_deref())?;
+        Discovery::new(&settings.issuer).map(drop)
+    }
+
+    /// Whether a text may be a token of an issuer.
+    pub(crate) fn is_jwt(token: &[u8]) -> bool {
+        jwt::has_form(token)
+    }
+
+    /// Whose token it is, if it was verified a short while ago. Neither waits nor allocates.
+    pub fn known(&self, token: &[u8], now: Millis) -> Option<Arc<Caller>> {
+        let current = self.keys.current();
+        current.is_usable().then(|| self.cache.get(&digest(token), current.generation, now)).flatten()
+    }
+
+    /// Whose token it is. Waits for the issuer only if the token has a key that is not known.
+    pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Caller>, Denied> {
+        let current = self.keys.current().clone();
+        let first = match current.is_usable() {
+            true => self.check_token(token, &current, now),
+            false => None,
+        };
+        if let Some(result) = first {
+            return result;
+        }
+        let asked = self.keys.ask().await;
+        let current = self.keys.current().clone();
+        let again = match current.is_usable() {
+            true => self.check_token(token, &current, now),
+            false => None,
+        };
+        again.unwrap_or_else(|| {
+            Err(match asked {
+                Asked::Answered => {
+                    Denied::new(DeniedKind::Refused, "the token of the issuer: its key is none of the issuer's")
+                }
+                Asked::Unavailable => Denied::new(
+                    DeniedKind::Unavailable,
+                    "the token of the issuer: its key is not known, and the issuer does not answer",
+                ),
+            })
+        })
+    }
+
+    /// `None`: its key is not among these.
+    fn check_token(&self, token: &str, current: &Current, now: Millis) -> Option<Result<Arc<Caller>, Denied>> {
+        let refused = |reason: &str| Denied::new(DeniedKind::Refused, format!("the token of the issuer: {reason}"));
+        let verified = match jwt::verify(token, &current.set, &self.issuer, &self.audience, now) {
+            Ok(verified) => verified,
+            Err(Refusal::UnknownKey) => return None,
+            Err(Refusal::Malformed(reason)) => return Some(Err(Denied::new(DeniedKind::Malformed, reason))),
+            Err(Refusal::Refused(reason)) => return Some(Err(refused(&reason))),
+        };
+        let (role, models) = match self.mapping.apply(&verified.claims) {
+            Ok(rights) => rights,
+            Err(reason) => return Some(Err(refused(&reason))),
+        };
+        let actor = Actor { id: verified.subject, kind: ActorKind::Oidc, claims: Some(verified.claims) };
+        let caller = Arc::new(Caller::new(actor, role, models));
+        let until = verified.expires_at.min(now.saturating_add(VERIFIED_FOR.as_millis() as Millis));
+        let known = Known { caller: Arc::clone(&caller), until, keys: current.generation };
+        self.cache.put(digest(token.as_bytes()), known);
+        Some(Ok(caller))
+    }
+}
+
+impl Drop for Oidc {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl fmt::Debug for Oidc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oidc").field("issuer", &self.issuer).field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+fn digest(token: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash(&SHA256, token).as_ref());
+    bytes
+}

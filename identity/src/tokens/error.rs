@@ -1,0 +1,50 @@
+//! Why tokens could not be made, listed or revoked.
+
+use std::fmt;
+
+use snaphook_driver::DriverError;
+
+/// What callers decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenErrorKind {
+    /// A token of that name is there.
+    Exists,
+    /// No token of that name is there.
+    NotFound,
+    /// What was asked for cannot be.
+    Invalid,
+    /// The secure store failed, holds what is no list of tokens, or the file for the first token cannot be written.
+    Store,
+}
+
+#[derive(Debug)]
+pub struct TokenError {
+    kind: TokenErrorKind,
+    message: String,
+}
+
+impl TokenError {
+    pub(super) fn new(kind: TokenErrorKind, message: impl Into<String>) -> TokenError {
+        TokenError { kind, message: message.into() }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> TokenError {
+        TokenError::new(TokenErrorKind::Invalid, message)
+    }
+
+    pub(super) fn store(what: &str, error: &DriverError) -> TokenError {
+        TokenError::new(TokenErrorKind::Store, format!("{what}: {error}"))
+    }
+
+    pub fn kind(&self) -> TokenErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for TokenError {}

@@ -1,0 +1,46 @@
+//! The task behind the tokens: reads what other nodes changed, and writes last uses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::error::TokenError;
+use super::shared::Shared;
+
+/// How often the list of tokens is read.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often last uses are written; a crash loses no more than these.
+pub const USAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut ticks = interval(REFRESH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut reading, mut writing) = (Trouble::default(), Trouble::default());
+    let mut written = Instant::now();
+    loop {
+        ticks.tick().await;
+        let consequence = "the tokens that were read last stay in force, also those that another node revoked since";
+        reading.report(shared.refresh().await, consequence);
+        if written.elapsed() >= USAGE_INTERVAL {
+            writing.report(shared.write_uses().await, "the last use of tokens is known to this node only");
+            written = Instant::now();
+        }
+    }
+}
+
+/// Whether the last try failed: the log has a line when that changes.
+#[derive(Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    fn report(&mut self, result: Result<(), TokenError>, consequence: &str) {
+        match result {
+            Ok(()) if self.0 => tracing::info!("the tokens in the secure storage can be used again"),
+            Err(ref error) if !self.0 => tracing::warn!("{error}; {consequence}"),
+            _ => {}
+        }
+        self.0 = result.is_err();
+    }
+}
