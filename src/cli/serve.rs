@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use snaphook_driver::time;
+use snaphook_identity::{TokenError, Tokens};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 
@@ -13,7 +15,7 @@ use super::failure::{Failure, Result};
 use super::global::Global;
 use super::{output, rebuild};
 use crate::catalog::files::read_what_is_whole;
-use crate::config::{self, Config, ConfigHandle};
+use crate::config::{self, AuthMode, Config, ConfigHandle};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
@@ -86,8 +88,15 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
         }
     };
     let handle = ConfigHandle::new(config);
+    let tokens = match open_tokens(&handle.load(), &stores).await {
+        Ok(tokens) => tokens,
+        Err(error) => {
+            stores.close().await;
+            return Err(error);
+        }
+    };
     if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &handle, &engine, socket, options).await?;
+        serve_until(stop, start, &handle, &engine, Arc::clone(&tokens), socket, options).await?;
     }
     tracing::info!("stopped");
     Ok(())
@@ -112,6 +121,19 @@ async fn unless_stopped<T>(stop: &mut watch::Receiver<Option<Instant>>, work: im
         done = work => Some(done),
         _ = stop.wait_for(Option::is_some) => None,
     }
+}
+
+/// The tokens of the secure store; where tokens are asked for and there is none, the first one is made.
+async fn open_tokens(config: &Config, stores: &Stores) -> Result<Arc<Tokens>> {
+    let failed = |error: TokenError| Failure::new(format!("the tokens cannot be used: {error}"));
+    let tokens = Tokens::open(Arc::clone(&stores.secure)).await.map_err(failed)?;
+    if config.auth.mode == AuthMode::Tokens {
+        let file = &config.auth.admin_token;
+        if tokens.ensure_admin(file, time::now()).await.map_err(failed)? {
+            tracing::info!("made the first token, of an admin: it is in `{}`", file.display());
+        }
+    }
+    Ok(Arc::new(tokens))
 }
 
 /// The engine, with the model store caught up; `None` if a signal came first: the next start goes on from where the replay
@@ -151,6 +173,7 @@ async fn serve_until(
     start: Instant,
     handle: &Arc<ConfigHandle>,
     engine: &Arc<Engine>,
+    tokens: Arc<Tokens>,
     socket: TcpSocket,
     options: Options,
 ) -> Result<()> {
@@ -159,10 +182,13 @@ async fn serve_until(
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match socket.listen(BACKLOG) {
-            Ok(listener) => serve_at(listener, stop.clone(), start, handle, engine, options).await,
+            Ok(listener) => serve_at(listener, stop.clone(), start, handle, engine, Arc::clone(&tokens), options).await,
             Err(error) => Err(unbound(config.server.mount_address, &error)),
         },
     };
+    if let Err(error) = tokens.close().await {
+        tracing::warn!("when tokens were last used cannot be kept: {error}");
+    }
     let asked = *stop.borrow_and_update();
     engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
     served
@@ -175,6 +201,7 @@ async fn serve_at(
     start: Instant,
     handle: &Arc<ConfigHandle>,
     engine: &Arc<Engine>,
+    tokens: Arc<Tokens>,
     options: Options,
 ) -> Result<()> {
     let config = handle.current();
@@ -194,7 +221,7 @@ async fn serve_at(
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listener, Arc::clone(engine), handle, shutdown).await;
+    let served = server::run(listener, Arc::clone(engine), tokens, handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

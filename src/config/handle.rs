@@ -116,7 +116,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
         ("server.workers", old.server.workers != new.server.workers),
-        ("auth.mode", old.auth != new.auth),
+        ("auth", old.auth != new.auth),
         ("plugins", old.plugins != new.plugins),
         ("connections", connections_differ),
         ("hooks.directory", old.hooks.directory != new.hooks.directory),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::auth::AuthMode;
 use super::document::{Document, Section};
 use super::error::{ConfigError, ConfigErrors};
-use super::settings::{AuthMode, Config, FILE_DEFAULT};
+use super::settings::{Config, FILE_DEFAULT};
 use super::{grants, sections};
 
 /// What a configuration is read for.
@@ -68,7 +69,7 @@ impl Config {
         let mut root = Section::root(&document, &table);
         let (mut config, _) = sections::config(&document, &mut root, directory, None);
         config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        config.auth = AuthMode::Open;
+        config.auth.mode = AuthMode::Open;
         config
     }
 

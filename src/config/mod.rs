@@ -4,6 +4,7 @@
 //! `document` (text to keys, with lines), then `sections` and `grants` (keys to meaning); all faults of a file are told
 //! at once. [`ConfigHandle`] holds the configuration in force and loads it again while the server runs.
 
+mod auth;
 mod document;
 mod error;
 mod grants;
@@ -22,6 +23,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{AuthConfig, AuthMode};
 pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
@@ -30,7 +32,7 @@ pub use load::Purpose;
 pub use phase::Phase;
 pub use regular::read_regular;
 pub use settings::{
-    AuthMode, Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
+    Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
     ServerConfig, V8Reset,
 };
 pub use suggest::closest;

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::Map;
 
+use super::auth::{AuthConfig, AuthMode, auth};
 use super::document::{Document, Section, Text};
 use super::error::ConfigError;
 use super::grants::{self, strings};
 use super::limits::{memory, timeout};
 use super::settings::{
-    AuthMode, Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig,
-    V8Reset,
+    Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
 };
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
@@ -46,12 +46,14 @@ pub(super) fn config(
     }
     server.finish();
 
-    let (auth, exposed) = auth(root, &address);
+    let (auth, mode_line) = auth(root, directory);
+    let exposed = auth.as_ref().and_then(|auth| mode_fault(auth.mode, mode_line, address.value, address.line));
     let config = Config {
         directory: directory.to_owned(),
         file: file.map(Path::to_owned),
         server: server_config,
-        auth,
+        // A mode that cannot be read was reported: nothing is served.
+        auth: auth.unwrap_or_else(|| AuthConfig::open(directory)),
         plugins: plugins(document, root, directory),
         connections: connections(root),
         hooks: hooks(root, directory),
@@ -108,21 +110,6 @@ fn mount_path(server: &mut Section<'_>) -> String {
     .unwrap_or_else(|| "/".to_owned())
 }
 
-/// The mode, and why nothing may be served in it.
-fn auth(root: &mut Section<'_>, address: &Address) -> (AuthMode, Option<ConfigError>) {
-    let mut auth = root.section("auth");
-    let mode = auth.string("mode");
-    let line = mode.as_ref().map(|text| text.place.line).or(auth.line);
-    let mode = match mode {
-        // A word that is none was reported; nothing follows from it.
-        Some(text) => text.word(&[("tokens", AuthMode::Tokens), ("open", AuthMode::Open)]),
-        None => Some(AuthMode::Tokens),
-    };
-    auth.finish();
-    let fault = mode.and_then(|mode| mode_fault(mode, line, address.value, address.line));
-    (mode.unwrap_or(AuthMode::Open), fault)
-}
-
 /// Why a server may not start with this mode on this address.
 fn mode_fault(
     mode: AuthMode,
@@ -131,16 +118,7 @@ fn mode_fault(
     address_line: Option<usize>,
 ) -> Option<ConfigError> {
     match mode {
-        AuthMode::Tokens => {
-            let default = if mode_line.is_none() { " (the default)" } else { "" };
-            Some(ConfigError::new(
-                mode_line,
-                format!(
-                    "`auth.mode` is 'tokens'{default}, which is not in this version yet; write `mode = 'open'` under \
-                     `[auth]` and `mount-address = '127.0.0.1:1337'` under `[server]`"
-                ),
-            ))
-        }
+        AuthMode::Tokens => None,
         AuthMode::Open if !address.ip().to_canonical().is_loopback() => {
             let default = if address_line.is_none() { " (the default)" } else { "" };
             Some(ConfigError::new(

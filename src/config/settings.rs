@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::AuthConfig;
 use super::phase::Phase;
 
 /// The file that is read from the working directory.
@@ -21,7 +22,7 @@ pub struct Config {
     /// The file it came from; `None`: the built-in defaults.
     pub file: Option<PathBuf>,
     pub server: ServerConfig,
-    pub auth: AuthMode,
+    pub auth: AuthConfig,
     pub plugins: PluginsConfig,
     /// What several stores share, by name.
     pub connections: BTreeMap<String, DriverConfig>,
@@ -59,13 +60,6 @@ pub struct ServerConfig {
     pub workers: usize,
     /// `limits.memory`: what requests may hold together.
     pub memory_bytes: usize,
-}
-
-/// `[auth] mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMode {
-    Tokens,
-    Open,
 }
 
 /// `[hooks]`.

@@ -60,7 +60,7 @@ fn defaults() {
     assert_eq!(config.server.mount_path, "/");
     assert_eq!(config.server.max_body_bytes, 8 << 20);
     assert!(config.server.workers >= 1);
-    assert_eq!(config.auth, AuthMode::Open);
+    assert_eq!(config.auth.mode, AuthMode::Open);
     assert_eq!(config.plugins.directory, Path::new("/srv/plugins"));
     assert_eq!(config.hooks.directory, Path::new("/srv/hooks"));
     assert!(!config.hooks.apply);

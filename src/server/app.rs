@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use snaphook_identity::{Identity, Tokens};
 use tokio::sync::watch;
 
 use super::etag::LogMark;
@@ -14,6 +15,8 @@ use crate::engine::Engine;
 /// One server.
 pub(super) struct App {
     pub(super) engine: Arc<Engine>,
+    pub(super) identity: Identity,
+    pub(super) tokens: Arc<Tokens>,
     /// Without the `/` at its end: empty if the API is mounted at the root.
     pub(super) mount_path: String,
     pub(super) config: Arc<ConfigHandle>,

@@ -137,7 +137,8 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let peer = Peer::of_connection(app.engine.memory());
+    let peer =
+        Peer::of_connection(app.engine.memory(), stream.peer_addr().ok().map(|address| address.ip().to_canonical()));
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {

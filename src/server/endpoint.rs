@@ -17,6 +17,7 @@ use hyper::{Method, StatusCode, Version};
 
 use super::app::App;
 use super::body::RequestBody;
+use super::identify::{self, Needs};
 use super::metrics::RouteMetrics;
 use super::peer::{Peer, PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
@@ -72,25 +73,25 @@ impl Path {
         Path { route, methods: MethodRouter::new(), allow: Vec::new() }
     }
 
-    pub(super) fn get<F: Run>(mut self, run: F) -> Path {
+    pub(super) fn get<F: Run>(mut self, needs: Needs, run: F) -> Path {
         self.allow.push("GET");
-        self.on(MethodFilter::GET, "HEAD", run)
+        self.on(MethodFilter::GET, "HEAD", needs, run)
     }
 
-    pub(super) fn post<F: Run>(self, run: F) -> Path {
-        self.on(MethodFilter::POST, "POST", run)
+    pub(super) fn post<F: Run>(self, needs: Needs, run: F) -> Path {
+        self.on(MethodFilter::POST, "POST", needs, run)
     }
 
-    pub(super) fn put<F: Run>(self, run: F) -> Path {
-        self.on(MethodFilter::PUT, "PUT", run)
+    pub(super) fn put<F: Run>(self, needs: Needs, run: F) -> Path {
+        self.on(MethodFilter::PUT, "PUT", needs, run)
     }
 
-    pub(super) fn patch<F: Run>(self, run: F) -> Path {
-        self.on(MethodFilter::PATCH, "PATCH", run)
+    pub(super) fn patch<F: Run>(self, needs: Needs, run: F) -> Path {
+        self.on(MethodFilter::PATCH, "PATCH", needs, run)
     }
 
-    pub(super) fn delete<F: Run>(self, run: F) -> Path {
-        self.on(MethodFilter::DELETE, "DELETE", run)
+    pub(super) fn delete<F: Run>(self, needs: Needs, run: F) -> Path {
+        self.on(MethodFilter::DELETE, "DELETE", needs, run)
     }
 
     /// As in metrics: ids do not make series.
@@ -115,14 +116,15 @@ impl Path {
                 };
                 (call, outcome)
             };
-            answer(app, Some(route), request, run)
+            answer(app, Some(route), Needs::Anyone, request, run)
         })
     }
 
-    fn on<F: Run>(mut self, filter: MethodFilter, name: &'static str, run: F) -> Path {
+    fn on<F: Run>(mut self, filter: MethodFilter, name: &'static str, needs: Needs, run: F) -> Path {
         self.allow.push(name);
         let route = Arc::clone(&self.route);
-        let handler = move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), request, run);
+        let handler =
+            move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), needs, request, run);
         self.methods = self.methods.merge(on(filter, handler));
         self
     }
@@ -145,18 +147,20 @@ where
 
 /// What answers a path that is none.
 pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
-    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| answer(app, None, request, run))
+    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| {
+        answer(app, None, Needs::Anyone, request, run)
+    })
 }
 
 /// Answers one request. Never panics. A client that goes away drops it where it stands: the engine sees to it that nothing
 /// is left half done.
-async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, request: Request, run: F) -> Sent {
+async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, request: Request, run: F) -> Sent {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
     let is_told = seen::is_told(&method, &head.headers);
-    let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| Peer::of_connection(app.engine.memory()));
+    let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| Peer::of_connection(app.engine.memory(), None));
     let params = match RawPathParams::from_request_parts(&mut head, &()).await {
         Ok(params) => Ok(params),
         Err(_) => Err(Problem::bad_request("the path does not decode to UTF-8")),
@@ -166,12 +170,12 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, request: Reque
         Ok(params) => (Some(params), None),
         Err(problem) => (None, Some(problem)),
     };
-    let call = Call { app: Arc::clone(&app), head, params, request_id: request_id.clone(), memory };
+    let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
         let admitted = match fault {
-            None => admit(&call).await,
+            None => admit(&mut call, needs).await,
             Some(problem) => Err(problem),
         };
         let (call, outcome) = match admitted {
@@ -202,12 +206,13 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, request: Reque
 }
 
 /// What comes before every operation.
-async fn admit(call: &Call) -> Result<()> {
+async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let head_bytes = head_bytes(&call.head);
     if head_bytes > HEAD_FREE_BYTES {
         call.hold(head_bytes)?;
     }
     sites::refuse_others(call)?;
+    identify::admit(call, needs).await?;
     seen::wait(call).await
 }
 

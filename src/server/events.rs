@@ -10,7 +10,7 @@ use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
 use super::request::Call;
-use super::{id, list, sse};
+use super::{id, identify, list, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -22,7 +22,8 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     let filter = filter(&mut query)?;
     query.finish()?;
     check_model(call, &filter).await?;
-    let page = call.engine().history.events(&EventQuery { after, limit, filter }).await?;
+    let mut page = call.engine().history.events(&EventQuery { after, limit, filter }).await?;
+    page.events.retain(|event| identify::may_read(call, &event.model));
     list::events(call, &page, call.engine().history.log())
 }
 
@@ -54,6 +55,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         None => call.engine().history.head(),
     };
     let app = Arc::clone(&call.app);
+    let caller = call.caller.clone();
     // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
     let start = sse::place(call.engine().history.log(), after);
     let events = call.engine().history.follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
@@ -65,7 +67,10 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
             }
             future::ready(event.is_ok())
         })
-        .filter_map(|event| future::ready(event.ok()))
+        .filter_map(move |event| {
+            let may_read = |model: &str| caller.as_ref().is_some_and(|caller| caller.may_read(model));
+            future::ready(event.ok().filter(|event| may_read(&event.model)))
+        })
         .then(move |event| {
             let app = Arc::clone(&app);
             async move { app.frames.of(&event, app.engine.history.log(), app.engine.memory()).await }
@@ -76,7 +81,10 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
 /// A name that the log has never seen is a mistake: nothing would ever come.
 async fn check_model(call: &Call, filter: &EventFilter) -> Result<()> {
     match &filter.model {
-        Some(model) => Ok(call.engine().history.check_in_log(model).await?),
+        Some(model) => {
+            identify::check_model(call, model)?;
+            Ok(call.engine().history.check_in_log(model).await?)
+        }
         None => Ok(()),
     }
 }

@@ -18,6 +18,7 @@ mod events;
 mod health;
 mod hooks;
 mod id;
+mod identify;
 mod import;
 mod instances;
 mod io;
@@ -46,16 +47,18 @@ mod secrets;
 mod seen;
 mod sites;
 mod sse;
+mod tokens;
 
 use std::future::Future;
 use std::io as std_io;
 use std::sync::Arc;
 
+use snaphook_identity::{Identity, Oidc, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::app::App;
-use crate::config::ConfigHandle;
+use crate::config::{AuthConfig, AuthMode, ConfigHandle};
 use crate::engine::Engine;
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
@@ -63,15 +66,19 @@ use crate::engine::Engine;
 pub async fn run(
     listener: TcpListener,
     engine: Arc<Engine>,
+    tokens: Arc<Tokens>,
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
     let connections_max = descriptors::raise_limit();
     let (stop, stopping) = watch::channel(false);
+    let identity = identity(&config.load().auth, &tokens).map_err(std_io::Error::other)?;
     let table = routes::table();
     let app = Arc::new(App {
         log: etag::LogMark::of(engine.history.log()),
         engine,
+        identity,
+        tokens,
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
@@ -81,4 +88,15 @@ pub async fn run(
     });
     let router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
     connection::serve(listener, app, router, connections_max, stop, shutdown).await
+}
+
+/// How callers are told apart, as `[auth]` says. An error names the setting that cannot work.
+fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String> {
+    match auth.mode {
+        AuthMode::Open => Ok(Identity::open()),
+        AuthMode::Tokens => {
+            let oidc = auth.oidc.as_ref().map(Oidc::new).transpose()?.map(Arc::new);
+            Ok(Identity::with_tokens(Arc::clone(tokens), oidc, Arc::default()))
+        }
+    }
 }

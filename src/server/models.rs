@@ -19,7 +19,7 @@ use super::prefer::Prefer;
 use super::problem::Result;
 use super::reply::{Body, Reply, Response};
 use super::request::Call;
-use super::{id, list};
+use super::{id, identify, list};
 use crate::catalog::{Model, ModelRecord};
 use crate::config::Phase;
 use crate::engine::command::{Defined, ModelInput};
@@ -34,7 +34,8 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
         next: Option<String>,
     }
     call.no_query()?;
-    let models = call.engine().definitions.all();
+    let mut models = call.engine().definitions.all();
+    models.retain(|model| identify::may_read(call, &model.record.id));
     if models.iter().map(|model| model.record.schema.len()).sum::<usize>() > PAGE_BYTES_MAX {
         return Ok(Reply::ok().fixed(CONTENT_TYPE, "application/json").body(Body::Stream(Box::pin(pieces(models)))));
     }

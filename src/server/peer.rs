@@ -5,6 +5,7 @@
 //! its heartbeats, so only one that nobody reads is late.
 
 use std::borrow::Borrow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +21,8 @@ const EPOCHS: u8 = 3;
 /// One connection.
 pub(super) struct Peer {
     share: Share,
+    /// `None` if it is not known.
+    address: Option<IpAddr>,
     /// Responses under way, by the tick in which something of them was taken last.
     waiting: [AtomicUsize; EPOCHS as usize],
     now: AtomicU8,
@@ -41,14 +44,19 @@ impl Borrow<Share> for PeerRef {
 pub(super) type RequestMemory = Lease<PeerRef>;
 
 impl Peer {
-    pub(super) fn of_connection(budget: &Arc<MemoryBudget>) -> PeerRef {
+    pub(super) fn of_connection(budget: &Arc<MemoryBudget>, address: Option<IpAddr>) -> PeerRef {
         PeerRef(Arc::new(Peer {
             share: budget.share(),
+            address,
             waiting: [const { AtomicUsize::new(0) }; EPOCHS as usize],
             now: AtomicU8::new(0),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
         }))
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// A request's head is complete.
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_response_is_late_when_nothing_is_taken_for_two_ticks() {
-        let peer = Peer::of_connection(&MemoryBudget::new(1 << 20));
+        let peer = Peer::of_connection(&MemoryBudget::new(1 << 20), None);
         let ticket = Ticket::new(&peer);
         assert_eq!([peer.0.tick(), peer.0.tick()], [false, false]);
         ticket.renew();

@@ -16,6 +16,7 @@ pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProblemType {
     BadRequest,
+    Unauthorized,
     Forbidden,
     NotFound,
     MethodNotAllowed,
@@ -46,6 +47,7 @@ impl ProblemType {
         use ProblemType as T;
         match self {
             T::BadRequest => ("bad-request", "Bad request", StatusCode::BAD_REQUEST),
+            T::Unauthorized => ("unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED),
             T::Forbidden => ("forbidden", "Forbidden", StatusCode::FORBIDDEN),
             T::NotFound => ("not-found", "Not found", StatusCode::NOT_FOUND),
             T::MethodNotAllowed => ("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED),

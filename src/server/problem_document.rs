@@ -1,6 +1,6 @@
 //! Problem documents: what a client gets of a problem.
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::problem::{Problem, ProblemType};
@@ -44,6 +44,9 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     // Names of methods are always a header's value.
     if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
+    }
+    if problem.kind == ProblemType::Unauthorized {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(problem.kind, ProblemType::Overloaded | ProblemType::Unavailable) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

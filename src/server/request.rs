@@ -7,6 +7,7 @@ use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 use snaphook_driver::Position;
+use snaphook_identity::{Actor, ActorKind, Caller};
 
 use super::app::App;
 use super::peer::RequestMemory;
@@ -18,9 +19,6 @@ use super::{id, precondition};
 use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
-
-/// Actor of a request while no token is asked for.
-const ANONYMOUS: &str = "anonymous";
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
@@ -42,6 +40,8 @@ pub(super) struct Call {
     pub(super) head: Parts,
     /// What the path names; `None` where it could not be read.
     pub(super) params: Option<RawPathParams>,
+    /// Who calls; `None` where nobody was asked.
+    pub(super) caller: Option<Arc<Caller>>,
     pub(super) request_id: HeaderValue,
     /// What the request holds in memory; its response takes it over.
     pub(super) memory: RequestMemory,
@@ -136,12 +136,18 @@ impl Call {
         self.query()?.finish()
     }
 
-    pub(super) fn origin(&self) -> Origin {
-        Origin {
-            actor: Some(ANONYMOUS.to_owned()),
-            request_id: self.request_id.to_str().ok().map(str::to_owned),
-            cause: None,
+    /// Who acts, as events have it: two kinds of actors may share a name.
+    pub(super) fn actor(&self) -> String {
+        match self.caller.as_ref().map(|caller| &*caller.actor) {
+            Some(Actor { id, kind: ActorKind::Token, .. }) => format!("token:{id}"),
+            Some(Actor { id, kind: ActorKind::Oidc, .. }) => format!("oidc:{id}"),
+            Some(Actor { id, .. }) => id.clone(),
+            None => "anonymous".to_owned(),
         }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin { actor: Some(self.actor()), request_id: self.request_id.to_str().ok().map(str::to_owned), cause: None }
     }
 
     /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.

@@ -7,13 +7,14 @@ use axum::Router;
 
 use super::app::App;
 use super::endpoint::{self, Path};
+use super::identify::Needs::{Admin, Anyone, Reader, Writer};
 use super::problem::Problem;
 use super::query::shorten;
 use super::reply::Response;
 use super::request::Call;
 use super::{
     backup, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem, rebuild,
-    secrets,
+    secrets, tokens,
 };
 
 /// An async function of a [`Call`], and of the body where it reads one, as the handler of an operation.
@@ -37,76 +38,81 @@ macro_rules! run {
 pub(super) fn table() -> Vec<Path> {
     vec![
         Path::large("/models")
-            .get(run!(models::list))
-            .post(run!(models::create, body)),
+            .get(Reader, run!(models::list))
+            .post(Admin, run!(models::create, body)),
         Path::large("/models/{model}")
-            .get(run!(models::get))
-            .put(run!(models::update, body))
-            .delete(run!(models::delete)),
+            .get(Reader, run!(models::get))
+            .put(Admin, run!(models::update, body))
+            .delete(Admin, run!(models::delete)),
         Path::new("/models/{model}/hooks")
-            .get(run!(hooks::all)),
+            .get(Admin, run!(hooks::all)),
         Path::large("/models/{model}/hooks/{phase}")
-            .get(run!(hooks::get))
-            .put(run!(hooks::put, body))
-            .delete(run!(hooks::delete)),
+            .get(Admin, run!(hooks::get))
+            .put(Admin, run!(hooks::put, body))
+            .delete(Admin, run!(hooks::delete)),
         Path::new("/models/{model}/hooks/{phase}/log")
-            .get(run!(hooks::log)),
+            .get(Admin, run!(hooks::log)),
         Path::new("/models/{model}/hooks/{phase}/stats")
-            .get(run!(hooks::stats)),
+            .get(Admin, run!(hooks::stats)),
         Path::new("/hooks/runs")
-            .get(run!(hooks::runs)),
+            .get(Admin, run!(hooks::runs)),
         Path::new("/models/{model}/instances")
-            .get(run!(instances::list))
-            .post(run!(instances::create, body)),
+            .get(Reader, run!(instances::list))
+            .post(Writer, run!(instances::create, body)),
         Path::new("/models/{model}/instances/{id}")
-            .get(run!(instances::get))
-            .put(run!(instances::replace, body))
-            .patch(run!(instances::patch, body))
-            .delete(run!(instances::delete)),
+            .get(Reader, run!(instances::get))
+            .put(Writer, run!(instances::replace, body))
+            .patch(Writer, run!(instances::patch, body))
+            .delete(Writer, run!(instances::delete)),
         Path::new("/models/{model}/instances/{id}/events")
-            .get(run!(events::history)),
+            .get(Reader, run!(events::history)),
         Path::large("/models/{model}/import")
-            .post(run!(import::import, body)),
+            .post(Writer, run!(import::import, body)),
         Path::new("/events")
-            .get(run!(events::list)),
+            .get(Reader, run!(events::list)),
         Path::new("/events/stream")
-            .get(run!(events::stream)),
+            .get(Reader, run!(events::stream)),
         Path::new("/events/{position}")
-            .get(run!(event::get)),
+            .get(Admin, run!(event::get)),
         Path::new("/events/{position}/skip")
-            .post(run!(event::skip, body)),
+            .post(Admin, run!(event::skip, body)),
         Path::new("/errors")
-            .get(run!(errors::list)),
+            .get(Admin, run!(errors::list)),
         Path::new("/errors/retry")
-            .post(run!(errors::retry_all)),
+            .post(Admin, run!(errors::retry_all)),
         Path::new("/errors/{id}")
-            .get(run!(errors::get))
-            .delete(run!(errors::delete)),
+            .get(Admin, run!(errors::get))
+            .delete(Admin, run!(errors::delete)),
         Path::new("/errors/{id}/retry")
-            .post(run!(errors::retry)),
+            .post(Admin, run!(errors::retry)),
         Path::new("/jobs/{id}")
-            .get(run!(jobs::get))
-            .delete(run!(jobs::cancel)),
+            .get(Admin, run!(jobs::get))
+            .delete(Admin, run!(jobs::cancel)),
         Path::new("/secrets")
-            .get(run!(secrets::list)),
+            .get(Admin, run!(secrets::list)),
         Path::new("/secrets/{name}")
-            .put(run!(secrets::put, body))
-            .delete(run!(secrets::delete)),
+            .put(Admin, run!(secrets::put, body))
+            .delete(Admin, run!(secrets::delete)),
         Path::new("/backup")
-            .post(run!(backup::backup)),
+            .post(Admin, run!(backup::backup)),
+        Path::new("/tokens")
+            .get(Admin, run!(tokens::list))
+            .post(Admin, run!(tokens::create, body)),
+        Path::new("/tokens/{name}")
+            .delete(Admin, run!(tokens::revoke)),
         Path::new("/nodes")
-            .get(run!(nodes::list)),
+            .get(Admin, run!(nodes::list)),
         Path::new("/plugins")
-            .get(run!(plugins::list)),
+            .get(Admin, run!(plugins::list)),
         Path::large("/rebuild")
-            .get(run!(rebuild::progress))
-            .post(run!(rebuild::start)),
+            .get(Admin, run!(rebuild::progress))
+            .post(Admin, run!(rebuild::start)),
         Path::vital("/healthz")
-            .get(run!(health::healthz)),
+            .get(Anyone, run!(health::healthz)),
         Path::vital("/readyz")
-            .get(run!(health::readyz)),
+            .get(Anyone, run!(health::readyz)),
         Path::vital("/metrics")
-            .get(run!(health::metrics)),
+            .get(Anyone, run!(health::metrics)),
     ]
 }
 

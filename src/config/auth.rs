@@ -1,0 +1,72 @@
+//! `[auth]`: who may call.
+
+use std::path::{Path, PathBuf};
+
+use snaphook_identity::{Oidc, OidcSettings};
+
+use super::document::Section;
+
+/// Where the first token is written.
+const ADMIN_TOKEN: &str = "data/admin.token";
+
+/// `[auth]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthConfig {
+    pub mode: AuthMode,
+    /// An issuer whose tokens are taken too, in [`AuthMode::Tokens`].
+    pub oidc: Option<OidcSettings>,
+    /// The file that the first token is written to; absolute.
+    pub admin_token: PathBuf,
+}
+
+impl AuthConfig {
+    /// No token is asked for.
+    pub(super) fn open(directory: &Path) -> AuthConfig {
+        AuthConfig { mode: AuthMode::Open, oidc: None, admin_token: directory.join(ADMIN_TOKEN) }
+    }
+}
+
+/// `[auth] mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    Tokens,
+    Open,
+}
+
+/// The table, and the line of the mode.
+pub(super) fn auth(root: &mut Section<'_>, directory: &Path) -> (Option<AuthConfig>, Option<usize>) {
+    let mut auth = root.section("auth");
+    let mode = auth.string("mode");
+    let line = mode.as_ref().map(|text| text.place.line).or(auth.line);
+    let mode = match mode {
+        // A word that is none was reported; nothing follows from it.
+        Some(text) => text.word(&[("tokens", AuthMode::Tokens), ("open", AuthMode::Open)]),
+        None => Some(AuthMode::Tokens),
+    };
+    let oidc = auth.was_there("oidc").then(|| oidc(&mut auth)).flatten();
+    auth.finish();
+    (mode.map(|mode| AuthConfig { mode, oidc, admin_token: directory.join(ADMIN_TOKEN) }), line)
+}
+
+fn oidc(auth: &mut Section<'_>) -> Option<OidcSettings> {
+    let mut section = auth.section("oidc");
+    let mut required = |key: &'static str, expected: &str| {
+        let text = section.string(key);
+        if !section.was_there(key) {
+            section.missing(key, expected);
+        }
+        text
+    };
+    let issuer = required("issuer", "the address of the issuer, as it writes it in `iss`");
+    let audience = required("audience", "what tokens for this server have in `aud`");
+    let role = required("role", "the path of the claim with the role, such as 'claims.role'");
+    let models = section.string("models").map(|text| text.value);
+    section.finish();
+    let issuer = issuer?;
+    let settings = OidcSettings { issuer: issuer.value.clone(), audience: audience?.value, role: role?.value, models };
+    if let Err(reason) = Oidc::check(&settings) {
+        issuer.place.error(format!("is no issuer that can be used: {reason}"));
+        return None;
+    }
+    Some(settings)
+}

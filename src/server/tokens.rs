@@ -1,0 +1,81 @@
+//! `/tokens`: who may call. A token is shown once, when it is made.
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use snaphook_driver::time;
+use snaphook_identity::{Role, TokenError, TokenErrorKind, TokenInfo, TokenRequest};
+
+use super::body::{self, RequestBody};
+use super::problem::{Problem, ProblemType, Result};
+use super::query::shorten;
+use super::reply::{Reply, Response};
+use super::request::Call;
+use crate::engine::input;
+
+/// `GET /tokens`
+pub(super) async fn list(call: &Call) -> Result<Response> {
+    #[derive(Serialize)]
+    struct Page {
+        items: Vec<TokenInfo>,
+        next: Option<String>,
+    }
+    call.no_query()?;
+    Reply::ok().serialize(&Page { items: call.app.tokens.list().await?, next: None })
+}
+
+/// `POST /tokens`
+pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Create {
+        name: String,
+        role: String,
+        models: Option<Vec<String>>,
+        expires_at: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Made<'a> {
+        #[serde(flatten)]
+        info: &'a TokenInfo,
+        token: &'a str,
+    }
+    call.no_query()?;
+    let bytes = body::json(call, body).await?;
+    let Create { name, role, models, expires_at } = input::body(&bytes)?;
+    let role: Role = role.parse().map_err(|error| Problem::bad_request(format!("`role`: {error}")))?;
+    let expires_at = match expires_at {
+        None => None,
+        Some(text) => Some(time::parse(&text).ok_or_else(|| {
+            Problem::bad_request(format!(
+                "`expires_at` is `{}`, expected a time such as 2026-01-31T12:00:00.000Z",
+                shorten(&text)
+            ))
+        })?),
+    };
+    let made = call.app.tokens.make(TokenRequest { name, role, models, expires_at }, time::now()).await?;
+    tracing::info!("token `{}` with the role `{}` is made by {}", made.info.name, made.info.role, call.actor());
+    Reply::new(StatusCode::CREATED)
+        .location(&call.location(&["tokens", &made.info.name]))
+        .serialize(&Made { info: &made.info, token: made.token.expose() })
+}
+
+/// `DELETE /tokens/{name}`
+pub(super) async fn revoke(call: &Call) -> Result<Response> {
+    call.no_query()?;
+    let name = call.param("name");
+    call.app.tokens.revoke(name).await?;
+    tracing::info!("token `{}` is revoked by {}", shorten(name), call.actor());
+    Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let kind = match error.kind() {
+            TokenErrorKind::Exists => ProblemType::Exists,
+            TokenErrorKind::NotFound => ProblemType::NotFound,
+            TokenErrorKind::Invalid => ProblemType::BadRequest,
+            TokenErrorKind::Store => ProblemType::Storage,
+        };
+        Problem::new(kind, error.to_string())
+    }
+}
