@@ -39,8 +39,8 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn is_usable(&self) -> bool {
-        self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < KEYS_AGE_MAX)
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        self.confirmed.is_some_and(|confirmed| now.saturating_duration_since(confirmed) < KEYS_AGE_MAX)
     }
 }
 
@@ -132,5 +132,37 @@ impl Keys {
             None => "its tokens cannot be verified until it answers",
         };
         tracing::warn!("the keys of the issuer `{}` cannot be fetched: {reason}; {consequence}", self.issuer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_used_for_six_hours_after_the_issuer_named_them() {
+        let now = Instant::now();
+        let mut current = Current::default();
+        assert!(!current.is_usable(now));
+        current.confirmed = Some(now);
+        assert!(current.is_usable(now + KEYS_AGE_MAX - Duration::from_secs(1)));
+        assert!(!current.is_usable(now + KEYS_AGE_MAX));
+    }
+
+    #[tokio::test]
+    async fn the_same_keys_again_are_no_new_generation() {
+        let keys = Keys::new("https://id.test");
+        let set = |x: char| {
+            let x = x.to_string().repeat(43);
+            KeySet::parse(format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#).as_bytes()).unwrap()
+        };
+        let generation = |set: KeySet| {
+            keys.confirm(set);
+            keys.current().generation
+        };
+        let first = generation(set('A'));
+        assert_eq!(generation(set('A')), first);
+        assert_ne!(generation(set('Q')), first);
+        assert_ne!(generation(set('A')), first);
     }
 }

@@ -13,7 +13,7 @@ mod mapping;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest as hash};
 use snaphook_driver::time::Millis;
@@ -61,12 +61,8 @@ impl Oidc {
     /// Begins to fetch the keys, without waiting for them. Needs a Tokio runtime. An error names the setting that cannot
     /// work.
     pub fn new(settings: &OidcSettings) -> Result<Oidc, String> {
-        let OidcSettings { issuer, audience, role, models } = settings.clone();
-        if audience.is_empty() {
-            return Err("`audience` is empty, expected what the issuer's tokens have as `aud`".to_owned());
-        }
-        let mapping = Mapping::new(&role, models.as_deref())?;
-        let discovery = Discovery::new(&issuer)?;
+        let (mapping, discovery) = read(settings)?;
+        let OidcSettings { issuer, audience, .. } = settings.clone();
         let keys = Arc::new(Keys::new(&issuer));
         let following = tokio::spawn({
             let keys = Arc::clone(&keys);
@@ -78,8 +74,7 @@ impl Oidc {
 
     /// Checks the settings alone: for a configuration that is not used yet.
     pub fn check(settings: &OidcSettings) -> Result<(), String> {
-        Mapping::new(&settings.role, settings.models.as_deref())?;
-        Discovery::new(&settings.issuer).map(drop)
+        read(settings).map(drop)
     }
 
     /// Whether a text may be a token of an issuer.
@@ -90,13 +85,13 @@ impl Oidc {
     /// Whose token it is, if it was verified a short while ago. Neither waits nor allocates.
     pub fn known(&self, token: &[u8], now: Millis) -> Option<Arc<Caller>> {
         let current = self.keys.current();
-        current.is_usable().then(|| self.cache.get(&digest(token), current.generation, now)).flatten()
+        current.is_usable(Instant::now()).then(|| self.cache.get(&digest(token), current.generation, now)).flatten()
     }
 
     /// Whose token it is. Waits for the issuer only if the token has a key that is not known.
     pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Caller>, Denied> {
         let current = self.keys.current().clone();
-        let first = match current.is_usable() {
+        let first = match current.is_usable(Instant::now()) {
             true => self.check_token(token, &current, now),
             false => None,
         };
@@ -105,7 +100,7 @@ impl Oidc {
         }
         let asked = self.keys.ask().await;
         let current = self.keys.current().clone();
-        let again = match current.is_usable() {
+        let again = match current.is_usable(Instant::now()) {
             true => self.check_token(token, &current, now),
             false => None,
         };
@@ -154,6 +149,13 @@ impl fmt::Debug for Oidc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Oidc").field("issuer", &self.issuer).field("audience", &self.audience).finish_non_exhaustive()
     }
+}
+
+fn read(settings: &OidcSettings) -> Result<(Mapping, Discovery), String> {
+    if settings.audience.is_empty() {
+        return Err("`audience` is empty, expected what the issuer's tokens have as `aud`".to_owned());
+    }
+    Ok((Mapping::new(&settings.role, settings.models.as_deref())?, Discovery::new(&settings.issuer)?))
 }
 
 fn digest(token: &[u8]) -> [u8; 32] {

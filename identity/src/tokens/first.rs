@@ -26,6 +26,7 @@ impl Tokens {
         let draft = draft(path);
         let drafted = std::fs::read_to_string(&draft).ok().is_some_and(|text| self.knows(text.trim_end().as_bytes()));
         if drafted {
+            // An earlier start ended before the file had its name.
             publish(&draft, path).map_err(|error| failed(path, "written", &error))?;
             return Ok(true);
         }

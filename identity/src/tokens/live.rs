@@ -8,7 +8,7 @@ use snaphook_driver::time::{self, Millis};
 use subtle::ConstantTimeEq as _;
 
 use super::document::Record;
-use super::error::TokenError;
+use super::error::{TokenError, TokenErrorKind};
 use super::text;
 use crate::caller::{Actor, ActorKind, Caller};
 use crate::denied::{Denied, DeniedKind};
@@ -79,7 +79,10 @@ impl Entry {
     fn new(record: Record) -> Result<Entry, TokenError> {
         let models = match record.role {
             Role::Admin => Scope::ALL,
-            _ => Scope::new(record.models.clone()).map_err(TokenError::invalid)?,
+            _ => Scope::new(record.models.clone()).map_err(|reason| {
+                let message = format!("the token `{}` in the secure storage cannot be used: {reason}", record.name);
+                TokenError::new(TokenErrorKind::Store, message)
+            })?,
         };
         let actor = Actor { id: record.name.clone(), kind: ActorKind::Token, claims: None };
         let caller = Arc::new(Caller::new(actor, record.role, models));

@@ -65,7 +65,8 @@ impl Tokens {
         let token = generate()?;
         let record = request.record(token.digest(), now)?;
         let info = TokenInfo::new(&record, None);
-        self.shared.add(record).await?;
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { shared.add(record).await }).await?;
         Ok(MadeToken { info, token })
     }
 
@@ -86,7 +87,8 @@ impl Tokens {
     /// Ends a token: here at once, on other nodes within 5 s.
     pub async fn revoke(&self, name: &str) -> Result<(), TokenError> {
         check_name(name)?;
-        self.shared.remove(name).await
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        to_its_end(async move { shared.remove(&name).await }).await
     }
 
     /// Writes the last uses that are not stored yet, and ends what runs in the background. For the end of the server,
@@ -107,6 +109,13 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("count", &self.shared.live.load().entries.len()).finish_non_exhaustive()
     }
+}
+
+/// Runs a change also when nobody waits for it any more: what the store has and what is in force here must not differ because
+/// a client left.
+async fn to_its_end(change: impl Future<Output = Result<(), TokenError>> + Send + 'static) -> Result<(), TokenError> {
+    let failed = |error| TokenError::new(TokenErrorKind::Store, format!("the tokens cannot be changed: {error}"));
+    tokio::spawn(change).await.unwrap_or_else(|error| Err(failed(error)))
 }
 
 fn generate() -> Result<TokenText, TokenError> {

@@ -17,7 +17,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn SecureStore>,
     pub(super) live: ArcSwap<Live>,
     /// Held while the list is read or changed, so that what was read earlier never replaces what was changed later.
-    turn: Mutex<()>,
+    pub(super) turn: Mutex<()>,
 }
 
 impl Shared {

@@ -152,6 +152,17 @@ async fn changes_of_many_at_once_are_all_kept() {
 }
 
 #[tokio::test]
+async fn a_change_whose_client_left_is_done_all_the_same() {
+    let tokens = Tokens::open(memory().await).await.unwrap();
+    let token = tokens.make(request("ci", Role::Writer), 0).await.unwrap().token;
+    let turn = tokens.shared.turn.lock().await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), tokens.revoke("ci")).await.is_err());
+    drop(turn);
+    let knows = || tokens.verify(token.expose().as_bytes(), 1).is_ok();
+    wait_until("the token is revoked", async || !knows()).await;
+}
+
+#[tokio::test]
 async fn last_uses_of_all_nodes_are_kept_and_bring_nothing_back() {
     let store = memory().await;
     let here = Tokens::open(Arc::clone(&store)).await.unwrap();

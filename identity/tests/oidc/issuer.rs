@@ -18,27 +18,27 @@ use tempfile::TempDir;
 
 use super::DEADLINE;
 
-pub fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Ends when it is dropped, or with this process.
-pub struct Issuer {
+pub(crate) struct Issuer {
     folder: TempDir,
     port: u16,
     process: Option<Child>,
 }
 
 /// An RSA key of the issuer, with its private half.
-pub struct Rsa {
-    pub kid: String,
-    pub modulus: Vec<u8>,
+pub(crate) struct Rsa {
+    pub(crate) kid: String,
+    pub(crate) modulus: Vec<u8>,
     pair: RsaKeyPair,
 }
 
 impl Issuer {
     /// `None`: it is not installed.
-    pub async fn start() -> Option<Issuer> {
+    pub(crate) async fn start() -> Option<Issuer> {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider");
         if !packages.join("node_modules/oidc-provider").is_dir() {
             assert!(std::env::var_os("CI").is_none(), "oidc-provider is not installed");
@@ -54,12 +54,12 @@ impl Issuer {
         Some(issuer)
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// A token for the resource `snaphook`, signed by that algorithm.
-    pub async fn token(&self, client: &str, algorithm: &str) -> String {
+    pub(crate) async fn token(&self, client: &str, algorithm: &str) -> String {
         let headers = BTreeMap::from([
             ("authorization".to_owned(), format!("Basic {}", STANDARD.encode(format!("{client}:secret")))),
             ("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned()),
@@ -71,7 +71,7 @@ impl Issuer {
         tree["access_token"].as_str().unwrap_or_else(|| panic!("{tree}")).to_owned()
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -79,7 +79,7 @@ impl Issuer {
     }
 
     /// With the keys that it had.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider/issuer.mjs");
         let mut command = Command::new("node");
@@ -95,12 +95,12 @@ impl Issuer {
     }
 
     /// With new keys.
-    pub async fn rotate(&mut self) {
+    pub(crate) async fn rotate(&mut self) {
         std::fs::remove_file(self.folder.path().join("keys.json")).unwrap();
         self.restart().await;
     }
 
-    pub fn rsa(&self, algorithm: &str) -> Rsa {
+    pub(crate) fn rsa(&self, algorithm: &str) -> Rsa {
         let file = std::fs::read(self.folder.path().join("keys.json")).unwrap();
         let tree = json::parse_bytes(&file).unwrap();
         let key = tree["keys"].as_array().unwrap().iter().find(|key| key["alg"] == algorithm).unwrap();
@@ -126,7 +126,7 @@ impl Drop for Issuer {
 }
 
 impl Rsa {
-    pub fn sign(&self, header: &Value, claims: &Value, encoding: &'static dyn RsaEncoding) -> String {
+    pub(crate) fn sign(&self, header: &Value, claims: &Value, encoding: &'static dyn RsaEncoding) -> String {
         let signed = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let mut signature = vec![0; self.pair.public().modulus_len()];
         self.pair.sign(encoding, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();

@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &str); 6] = [
 ];
 
 /// Code that handles data from outside. Tests from outside and tools read what they wrote.
-const FOLDERS: [&str; 3] = ["src/", "sdk/", "plugins/"];
+const FOLDERS: [&str; 4] = ["src/", "sdk/", "plugins/", "identity/"];
 
 /// Hooks of authors: they choose their own library.
 const FOREIGN: [&str; 2] = ["sdk/templates/", "sdk/c/"];
