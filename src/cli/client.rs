@@ -19,6 +19,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     /// The user named the address, so it must be right.
     named: bool,
+    /// Sent with every request.
+    token: Option<String>,
 }
 
 /// A body and its media type.
@@ -52,7 +54,12 @@ impl Client {
         // A machine without any certificate can still speak plain HTTP.
         let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         let http = http.map_err(|error| Failure::new(format!("the HTTP client cannot start: {error}")))?;
-        Ok(Client { base: url.trim_end_matches('/').to_owned(), http, named })
+        Ok(Client { base: url.trim_end_matches('/').to_owned(), http, named, token: None })
+    }
+
+    /// The same, with a token.
+    pub(super) fn with_token(self, token: Option<String>) -> Self {
+        Client { token, ..self }
     }
 
     /// Whether the user named the server. Then nothing else will do.
@@ -129,7 +136,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response> {

@@ -20,6 +20,9 @@ pub(super) struct Global {
     /// Address of a running server [default: the one that the configuration names]
     #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
     pub(super) url: Option<String>,
+    /// Token for the server [default: the first admin's, if its file can be read and `--url` is not given]
+    #[arg(long, global = true, value_name = "TOKEN", env = "SNAPHOOK_TOKEN", hide_env_values = true)]
+    pub(super) token: Option<String>,
 }
 
 impl Global {
@@ -41,8 +44,14 @@ impl Global {
 
     pub(super) fn client(&self) -> Result<Client> {
         match &self.url {
-            Some(url) => Client::new(url, true),
-            None => Client::new(&self.config_without_drivers()?.url(), false),
+            Some(url) => Ok(Client::new(url, true)?.with_token(self.token.clone())),
+            None => {
+                let config = self.config_without_drivers()?;
+                // The first token lies beside the data; who may read it may use it. It is for this server alone.
+                let first = || std::fs::read_to_string(&config.auth.admin_token).ok();
+                let token = self.token.clone().or_else(first).map(|token| token.trim_end().to_owned());
+                Ok(Client::new(&config.url(), false)?.with_token(token))
+            }
         }
     }
 }

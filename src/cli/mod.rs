@@ -26,6 +26,7 @@ mod secret;
 mod serve;
 mod skip;
 mod templates;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,6 +92,8 @@ enum Command {
     #[command(subcommand)]
     Secret(secret::Secret),
     #[command(subcommand)]
+    Token(token::Token),
+    #[command(subcommand)]
     Hook(hook::Hook),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Events(command) => block_on(command.run(&global)),
         Command::Errors(command) => block_on(command.run(&global)),
         Command::Secret(command) => block_on(command.run(&global)),
+        Command::Token(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
         Command::Plugin(command) => command.run(&global),
         Command::DriverHost(command) => command.run(&global),

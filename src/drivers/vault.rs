@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::{ExposeSecret, SecretSlice};
 use age::x25519::{Identity, Recipient};
-use snaphook_driver::limits::is_secret_name;
+use snaphook_driver::limits::{is_reserved_name, is_secret_name};
 use snaphook_driver::{DriverError, SecureStore};
 
 /// Largest secret. A certificate chain with its key is some ten kilobytes.
@@ -85,7 +85,7 @@ impl Vault {
     /// `private_key`: `file:PATH` (relative to `directory`; made if it is not there and nothing was encrypted yet) or
     /// `env:NAME`. Fails if the key cannot read what the store holds.
     pub async fn open(store: Arc<dyn SecureStore>, private_key: &str, directory: &Path) -> Result<Vault, VaultError> {
-        let names = store.list("").await?;
+        let names = secrets(&*store).await?;
         let identity = identity(private_key, directory, names.len())?;
         let recipient = identity.to_public();
         let vault = Vault { store, identity, recipient, key: private_key.to_owned(), cache: Mutex::default() };
@@ -140,7 +140,7 @@ impl Vault {
 
     /// All names, sorted.
     pub async fn list(&self) -> Result<Vec<String>, VaultError> {
-        Ok(self.store.list("").await?)
+        secrets(&*self.store).await
     }
 
     fn cached<T>(&self, work: impl FnOnce(&mut HashMap<String, (Vec<u8>, Secret)>) -> T) -> T {
@@ -155,7 +155,17 @@ impl fmt::Debug for Vault {
     }
 }
 
+/// The names of all secrets, sorted. What the server keeps beside them is not encrypted, and nobody's secret.
+async fn secrets(store: &dyn SecureStore) -> Result<Vec<String>, VaultError> {
+    let mut names = store.list("").await?;
+    names.retain(|name| !is_reserved_name(name));
+    Ok(names)
+}
+
 fn check_name(name: &str) -> Result<(), VaultError> {
+    if is_reserved_name(name) {
+        return Err(VaultError::Name(format!("`{name}`: names that begin with `snaphook.` are the server's own")));
+    }
     if is_secret_name(name) {
         return Ok(());
     }

@@ -19,6 +19,8 @@ use crate::plugins;
 pub(crate) struct ServerOptions {
     /// Keys of `[server]` besides the address.
     pub(crate) server: String,
+    /// Keys of `[auth]`.
+    pub(crate) auth: &'static str,
     /// Keys of `[hooks]` besides the cache.
     pub(crate) hooks: String,
     /// Whole tables, such as `[[grants]]`.
@@ -39,6 +41,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         ServerOptions {
             server: String::new(),
+            auth: "mode = 'open'",
             hooks: String::new(),
             tables: String::new(),
             port: 0,
@@ -197,7 +200,7 @@ impl Server {
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
             "[server]\nmount-address = '127.0.0.1:{port}'\nmount-path = '{mount_path}'\n{server}\n\
-             [auth]\nmode = 'open'\n\
+             [auth]\n{auth}\n\
              [hooks]\ncache = '{}'\n{hooks}\n\
              {tables}\n{}",
             cache.display(),

@@ -1,0 +1,180 @@
+//! `snaphook token`: who may call a server that asks for tokens.
+
+use std::sync::Arc;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use snaphook_driver::{SecureStore, time};
+use snaphook_identity::{TokenRequest, Tokens};
+
+use super::client::{Body, Client, path};
+use super::failure::{Failure, Result};
+use super::global::Global;
+use super::output;
+use crate::drivers::Stores;
+
+/// Make, list and revoke tokens: of a running server, or in its storage if none runs
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make a token and print it, this once
+    ///
+    /// Example: snaphook token create shop --role writer --models order --models 'audit-*'
+    Create {
+        name: String,
+        /// What it may do: `reader`, `writer` or `admin`
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+        /// Ids of models, or globs, that a reader or writer may use [default: all]
+        #[arg(long, value_name = "MODEL")]
+        models: Option<Vec<String>>,
+        /// From when on it is not valid any more, such as 2027-01-31T12:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<String>,
+    },
+    /// Print the tokens' names, roles, models and last use; tokens themselves never come out again
+    List,
+    /// Revoke tokens
+    Rm {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+/// Where the tokens are: behind a server, or in the storage itself.
+enum Place {
+    Server(Client),
+    Storage { store: Arc<dyn SecureStore>, tokens: Tokens },
+}
+
+impl Token {
+    pub(super) async fn run(&self, global: &Global) -> Result<()> {
+        let place = Place::find(global).await?;
+        let result = self.run_at(&place).await;
+        place.close().await;
+        result
+    }
+
+    async fn run_at(&self, place: &Place) -> Result<()> {
+        match self {
+            Token::Create { name, role, models, expires_at } => {
+                let token = place.create(name, role, models.as_deref(), expires_at.as_deref()).await?;
+                output::line(token)
+            }
+            Token::List => {
+                for token in place.list().await? {
+                    let text = |key: &str| token[key].as_str().unwrap_or("-").to_owned();
+                    let models: Vec<&str> = token["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    output::line(format!(
+                        "{:<24} {:<7} models {}, expires {}, last used {}",
+                        text("name"),
+                        text("role"),
+                        models.join(" "),
+                        text("expires_at"),
+                        text("last_used_at")
+                    ))?;
+                }
+                Ok(())
+            }
+            Token::Rm { names } => {
+                for name in names {
+                    place.revoke(name).await?;
+                    output::line(format!("token `{name}` is revoked"))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Place {
+    async fn find(global: &Global) -> Result<Self> {
+        let client = global.client()?;
+        match client.find("/healthz").await {
+            Err(Failure::NoServer(_)) if !client.is_named() => {
+                let config = global.config()?;
+                let failed = |message: String| Failure::new(message);
+                let (store, _) = Stores::open_vault(&config).await.map_err(|error| failed(error.to_string()))?;
+                match Tokens::open(Arc::clone(&store)).await {
+                    Ok(tokens) => Ok(Place::Storage { store, tokens }),
+                    Err(error) => {
+                        // The first fault is what is told.
+                        let _ = store.close().await;
+                        Err(failed(error.to_string()))
+                    }
+                }
+            }
+            Err(Failure::NoServer(message)) => Err(Failure::NoServer(message)),
+            // Whatever it says of its health: it is there.
+            _ => Ok(Place::Server(client)),
+        }
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        role: &str,
+        models: Option<&[String]>,
+        expires_at: Option<&str>,
+    ) -> Result<String> {
+        match self {
+            Place::Server(client) => {
+                let mut body = json!({ "name": name, "role": role });
+                if let Some(models) = models {
+                    body["models"] = json!(models);
+                }
+                if let Some(expires_at) = expires_at {
+                    body["expires_at"] = json!(expires_at);
+                }
+                let made = client.post("/tokens", Some(Body::json(&body))).await?;
+                made["token"].as_str().map(str::to_owned).ok_or_else(|| Failure::new("the server gave no token".to_owned()))
+            }
+            Place::Storage { tokens, .. } => {
+                let role = role.parse().map_err(|error| Failure::new(format!("`--role`: {error}")))?;
+                let expires_at = match expires_at {
+                    None => None,
+                    Some(text) => Some(time::parse(text).ok_or_else(|| {
+                        Failure::new(format!("`--expires-at` is `{text}`, expected such as `2027-01-31T12:00:00Z`"))
+                    })?),
+                };
+                let request = TokenRequest { name: name.to_owned(), role, models: models.map(<[String]>::to_vec), expires_at };
+                let made = tokens.make(request, time::now()).await.map_err(|error| Failure::new(error.to_string()))?;
+                Ok(made.token.expose().to_owned())
+            }
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Value>> {
+        match self {
+            Place::Server(client) => {
+                let mut page = client.get("/tokens").await?;
+                match page.get_mut("items").map(Value::take) {
+                    Some(Value::Array(items)) => Ok(items),
+                    _ => Ok(Vec::new()),
+                }
+            }
+            Place::Storage { tokens, .. } => {
+                let listed = tokens.list().await.map_err(|error| Failure::new(error.to_string()))?;
+                Ok(listed.iter().map(|info| json!(info)).collect())
+            }
+        }
+    }
+
+    async fn revoke(&self, name: &str) -> Result<()> {
+        match self {
+            Place::Server(client) => client.delete(&path(&["tokens", name])).await,
+            Place::Storage { tokens, .. } => {
+                tokens.revoke(name).await.map_err(|error| Failure::new(error.to_string()))
+            }
+        }
+    }
+
+    async fn close(self) {
+        if let Place::Storage { store, tokens } = self {
+            // Nothing was used: there is nothing to keep.
+            let _ = tokens.close().await;
+            if let Err(error) = store.close().await {
+                tracing::error!("secure storage: {error}");
+            }
+        }
+    }
+}
