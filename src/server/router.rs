@@ -123,7 +123,7 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
     }
     let path = call.head.uri.path();
     let Some(path) = path.strip_prefix(call.app.mount_path.as_str()).and_then(|path| path.strip_prefix('/')) else {
-        return (Route::Unknown, Err(unknown(call)));
+        return (Route::Unknown, nothing(call).await);
     };
     // Escapes are decoded per segment: `%2F` is part of an id, not a border.
     let decoded: Vec<_>;
@@ -141,16 +141,19 @@ async fn dispatch(call: &Call, body: Incoming) -> (Route, Result<Response>) {
     } else {
         for segment in path.split('/') {
             if length == SEGMENTS_MAX {
-                return (Route::Unknown, Err(unknown(call)));
+                return (Route::Unknown, nothing(call).await);
             }
             segments[length] = segment;
             length += 1;
         }
     }
     if segments[..length].contains(&"") {
-        return (Route::Unknown, Err(unknown(call)));
+        return (Route::Unknown, nothing(call).await);
     }
     let (route, answer) = route(call, &segments[..length], body);
+    if route == Route::Unknown {
+        return (route, nothing(call).await);
+    }
     let _large = changes_much(route, call.verb()).then(|| LargeWork);
     (route, answer.await)
 }
@@ -189,6 +192,14 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["readyz"] => (Route::Readyz, Box::pin(health::readyz(call))),
         ["metrics"] => (Route::Metrics, Box::pin(health::metrics(call))),
         _ => (Route::Unknown, Box::pin(async move { Err(unknown(call)) })),
+    }
+}
+
+/// What is no path of the API may be a file.
+async fn nothing(call: &Call) -> Result<Response> {
+    match &call.app.files {
+        Some(files) => files.answer(call.head.method.clone(), &call.head.uri, call.headers()).await,
+        None => Err(unknown(call)),
     }
 }
 
