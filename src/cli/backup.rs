@@ -156,7 +156,7 @@ impl Restore {
 
 /// Where the configuration's address answers, a server may be about to open the stores, or use some that have no lock.
 pub(super) async fn refuse_if_served(config: &Config) -> Result<()> {
-    let client = Client::new(&config.url(), false)?;
+    let client = Client::of(config, &config.server.mount_address, false)?;
     match client.find("/healthz").await {
         Err(Failure::NoServer(_)) => Ok(()),
         _ => Err(Failure::new(format!("a server runs at {}; stop it first", config.url()))),

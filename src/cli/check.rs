@@ -10,7 +10,7 @@ use super::global::Global;
 use super::runtime::block_on;
 use super::{apply, output};
 use crate::catalog::files;
-use crate::config::{Config, FILE_DEFAULT, Grant};
+use crate::config::{Config, FILE_DEFAULT, Grant, MountAddress};
 use crate::hooks::pattern::matches;
 
 pub(super) fn check(global: &Global) -> Result<()> {
@@ -36,7 +36,11 @@ pub(super) fn check(global: &Global) -> Result<()> {
         Some(_) => format!("{} is fine", config.name()),
         None => format!("no {FILE_DEFAULT} here, the defaults are fine"),
     };
-    output::line(format!("{what}: serves at {}, {grants}", config.url()))
+    let place = match &config.server.mount_address {
+        MountAddress::Tcp(_) => config.url(),
+        unix => unix.to_string(),
+    };
+    output::line(format!("{what}: serves at {place}, {grants}"))
 }
 
 /// What a server has that grants may name.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::failure::{Failure, Result};
+use crate::config::{Config, MountAddress};
 
 /// What stands in a path segment or a query as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -37,6 +38,29 @@ impl Body {
 
 impl Client {
     pub(super) fn new(url: &str, named: bool) -> Result<Self> {
+        Client::with(url, named, |builder| builder)
+    }
+
+    /// For the server of a configuration, at the address where it listens.
+    pub(super) fn of(config: &Config, address: &MountAddress, named: bool) -> Result<Self> {
+        let url = match address {
+            MountAddress::Tcp(address) if !address.ip().is_unspecified() => config.url_at(&address.to_string()),
+            _ => config.url(),
+        };
+        Client::with(&url, named, |builder| {
+            let builder = match super::pinned::client_config(config) {
+                Some(tls) => builder.tls_backend_preconfigured(tls),
+                None => builder,
+            };
+            match address {
+                #[cfg(unix)]
+                MountAddress::Unix(path) => builder.unix_socket(path.clone()),
+                _ => builder,
+            }
+        })
+    }
+
+    fn with(url: &str, named: bool, adapt: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Self> {
         let wrong = || Failure::new(format!("`--url` is `{url}`, expected such as `http://127.0.0.1:1337`"));
         let parsed = Url::parse(url).map_err(|_| wrong())?;
         if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
@@ -49,7 +73,7 @@ impl Client {
             let builder = reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(5))
                 .user_agent(concat!("snaphook/", env!("CARGO_PKG_VERSION")));
-            if local { builder.no_proxy() } else { builder }
+            adapt(if local { builder.no_proxy() } else { builder })
         };
         // A machine without any certificate can still speak plain HTTP.
         let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());

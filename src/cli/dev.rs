@@ -74,14 +74,14 @@ impl Dev {
 /// A server of its own, which ends with it.
 async fn serve_and_follow(config: crate::config::Config, directory: &Path, global: &Global) -> Result<()> {
     let (sender, ready) = oneshot::channel();
-    let mount_path = config.server.mount_path.clone();
+    let server_config = config.clone();
     let mut server =
         tokio::spawn(serve::run(config, serve::Options { ready: Some(sender), folder: Some(directory.to_owned()) }));
     let ended = |result: std::result::Result<Result<()>, tokio::task::JoinError>| {
         result.unwrap_or_else(|error| Err(Failure::new(format!("the server failed: {error}"))))
     };
     let Ok(address) = ready.await else { return ended(server.await) };
-    let client = Client::new(&format!("http://{address}{}", mount_path.trim_end_matches('/')), true)?;
+    let client = Client::of(&server_config, &address, true)?;
     tokio::select! {
         result = &mut server => ended(result),
         result = follow(Arc::new(client), directory, global) => result,

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::client::Client;
 use super::failure::Result;
-use crate::config::{Config, Purpose};
-use crate::drivers;
+use crate::config::{Config, ConfigErrors, Purpose};
+use crate::{drivers, server};
 
 #[derive(Args, Debug)]
 pub(super) struct Global {
@@ -25,10 +25,18 @@ pub(super) struct Global {
     pub(super) token: Option<String>,
 }
 
+/// What only the layers above the configuration know: drivers, the files of TLS, and the folder of static files.
+fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
+    let checks = [drivers::check(config), server::check_tls(config), server::check_static_files(config)];
+    let faults = checks.into_iter().filter_map(std::result::Result::err);
+    let faults: Vec<_> = faults.flat_map(|errors| errors.errors).collect();
+    if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
+}
+
 impl Global {
     /// The configuration, with its drivers checked.
     pub(super) fn config(&self) -> Result<Config> {
-        Ok(Config::load_with(self.config.as_deref(), Purpose::Api, drivers::check)?)
+        Ok(Config::load_with(self.config.as_deref(), Purpose::Api, check)?)
     }
 
     /// The configuration of stores that another program serves.
@@ -50,7 +58,7 @@ impl Global {
                 // The first token lies beside the data; who may read it may use it. It is for this server alone.
                 let first = || std::fs::read_to_string(&config.auth.admin_token).ok();
                 let token = self.token.clone().or_else(first).map(|token| token.trim_end().to_owned());
-                Ok(Client::new(&config.url(), false)?.with_token(token))
+                Ok(Client::of(&config, &config.server.mount_address, false)?.with_token(token))
             }
         }
     }

@@ -18,6 +18,7 @@ mod hook;
 mod init;
 mod log;
 mod output;
+mod pinned;
 mod plugin;
 mod rebuild;
 mod runtime;

@@ -1,35 +1,30 @@
 //! `snaphook serve`: opens everything in its order, serves, and closes everything in reverse.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snaphook_driver::time;
 use snaphook_identity::{TokenError, Tokens};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::{output, rebuild};
 use crate::catalog::files::read_what_is_whole;
-use crate::config::{self, AuthMode, Config, ConfigHandle};
+use crate::config::{self, AuthMode, Config, ConfigHandle, MountAddress};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
 use crate::memory::allocator;
-use crate::server;
+use crate::server::{self, BoundSockets, Listeners, Tls};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// Quick native hooks run on the server's threads: as much as a program's main thread has. Untouched, it costs nothing.
 const STACK_BYTES: usize = 8 << 20;
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// Who changes models and hooks at start.
 const ACTOR_APPLY: &str = "apply";
 
@@ -37,7 +32,7 @@ const ACTOR_APPLY: &str = "apply";
 #[derive(Default)]
 pub(super) struct Options {
     /// Told where it listens, once it does.
-    pub(super) ready: Option<oneshot::Sender<SocketAddr>>,
+    pub(super) ready: Option<oneshot::Sender<MountAddress>>,
     /// A folder whose models and hooks are applied before anybody is served, as far as they can be, whatever
     /// `hooks.apply` says.
     pub(super) folder: Option<PathBuf>,
@@ -80,11 +75,11 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
     let node = drivers::node_id(&config.directory).map_err(Failure::new)?;
     let stores = Stores::open_as(&node, &config).await.map_err(|error| Failure::new(error.to_string()))?;
     // Bound at once, so that a port that is in use is known before anything is done; opened when requests can be answered.
-    let socket = match bind(config.server.mount_address) {
-        Ok(socket) => socket,
-        Err(error) => {
+    let sockets = match server::bind(&config).await {
+        Ok(sockets) => sockets,
+        Err(message) => {
             stores.close().await;
-            return Err(unbound(config.server.mount_address, &error));
+            return Err(Failure::new(message));
         }
     };
     let handle = ConfigHandle::new(config);
@@ -96,23 +91,10 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
         }
     };
     if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &handle, &engine, Arc::clone(&tokens), socket, options).await?;
+        serve_until(stop, start, &handle, &engine, Arc::clone(&tokens), sockets, options).await?;
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that was just stopped leaves connections behind that would keep the port.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-fn unbound(address: SocketAddr, error: &io::Error) -> Failure {
-    Failure::new(format!("`server.mount-address` is `{address}`, which cannot be listened on: {error}"))
 }
 
 /// `None`: a signal came before the work was done, which ends where it waits.
@@ -174,16 +156,21 @@ async fn serve_until(
     handle: &Arc<ConfigHandle>,
     engine: &Arc<Engine>,
     tokens: Arc<Tokens>,
-    socket: TcpSocket,
+    sockets: BoundSockets,
     options: Options,
 ) -> Result<()> {
     let config = handle.current();
     let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(())) => match socket.listen(BACKLOG) {
-            Ok(listener) => serve_at(listener, stop.clone(), start, handle, engine, Arc::clone(&tokens), options).await,
-            Err(error) => Err(unbound(config.server.mount_address, &error)),
+        Some(Ok(())) => match Tls::open(&config, engine).await {
+            Ok(tls) => match sockets.listen() {
+                Ok(listeners) => {
+                    serve_at(listeners, tls, stop.clone(), start, handle, engine, Arc::clone(&tokens), options).await
+                }
+                Err(message) => Err(Failure::new(message)),
+            },
+            Err(faults) => Err(faults.into()),
         },
     };
     if let Err(error) = tokens.close().await {
@@ -196,7 +183,8 @@ async fn serve_until(
 
 /// From the open port to the signal that asks to stop.
 async fn serve_at(
-    listener: TcpListener,
+    listeners: Listeners,
+    tls: Option<Arc<Tls>>,
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
     handle: &Arc<ConfigHandle>,
@@ -207,21 +195,22 @@ async fn serve_at(
     let config = handle.current();
     let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
     let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
-    let address = listener.local_addr().unwrap_or(config.server.mount_address).to_string();
-    announce(&config, &listener, start)?;
+    let mount_address = listeners.address(&config);
+    let address = mount_address.to_string();
+    announce(&config, &mount_address, start)?;
     let announcing = tokio::spawn({
         let (engine, address) = (Arc::clone(engine), address.clone());
         async move { engine.operations.keep_announcing(&address).await }
     });
-    if let (Some(ready), Ok(address)) = (options.ready, listener.local_addr()) {
+    if let Some(ready) = options.ready {
         // Whoever asked may have gone.
-        let _ = ready.send(address);
+        let _ = ready.send(mount_address);
     }
     let shutdown = async move {
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listener, Arc::clone(engine), tokens, handle, shutdown).await;
+    let served = server::run(listeners, tls, Arc::clone(engine), tokens, handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();
@@ -271,11 +260,13 @@ async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> 
 }
 
 /// One line on stdout: the address, with the port that the system chose if the configuration asks for 0.
-fn announce(config: &Config, listener: &TcpListener, start: Instant) -> Result<()> {
-    let address = listener.local_addr().unwrap_or(config.server.mount_address);
-    let path = config.server.mount_path.trim_end_matches('/');
+fn announce(config: &Config, address: &MountAddress, start: Instant) -> Result<()> {
+    let place = match address {
+        MountAddress::Tcp(address) => config.url_at(&address.to_string()),
+        MountAddress::Unix(_) => address.to_string(),
+    };
     tracing::info!("started in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
-    match output::line(format!("snaphook serves at http://{address}{path}")) {
+    match output::line(format!("snaphook serves at {place}")) {
         // Nobody reads it; the log says where it serves, too.
         Err(Failure::OutputClosed) => Ok(()),
         result => result,

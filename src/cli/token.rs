@@ -63,7 +63,8 @@ impl Token {
             Token::List => {
                 for token in place.list().await? {
                     let text = |key: &str| token[key].as_str().unwrap_or("-").to_owned();
-                    let models: Vec<&str> = token["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    let models: Vec<&str> =
+                        token["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                     output::line(format!(
                         "{:<24} {:<7} models {}, expires {}, last used {}",
                         text("name"),
@@ -126,7 +127,10 @@ impl Place {
                     body["expires_at"] = json!(expires_at);
                 }
                 let made = client.post("/tokens", Some(Body::json(&body))).await?;
-                made["token"].as_str().map(str::to_owned).ok_or_else(|| Failure::new("the server gave no token".to_owned()))
+                made["token"]
+                    .as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| Failure::new("the server gave no token".to_owned()))
             }
             Place::Storage { tokens, .. } => {
                 let role = role.parse().map_err(|error| Failure::new(format!("`--role`: {error}")))?;
@@ -136,7 +140,8 @@ impl Place {
                         Failure::new(format!("`--expires-at` is `{text}`, expected such as `2027-01-31T12:00:00Z`"))
                     })?),
                 };
-                let request = TokenRequest { name: name.to_owned(), role, models: models.map(<[String]>::to_vec), expires_at };
+                let request =
+                    TokenRequest { name: name.to_owned(), role, models: models.map(<[String]>::to_vec), expires_at };
                 let made = tokens.make(request, time::now()).await.map_err(|error| Failure::new(error.to_string()))?;
                 Ok(made.token.expose().to_owned())
             }
@@ -162,9 +167,7 @@ impl Place {
     async fn revoke(&self, name: &str) -> Result<()> {
         match self {
             Place::Server(client) => client.delete(&path(&["tokens", name])).await,
-            Place::Storage { tokens, .. } => {
-                tokens.revoke(name).await.map_err(|error| Failure::new(error.to_string()))
-            }
+            Place::Storage { tokens, .. } => tokens.revoke(name).await.map_err(|error| Failure::new(error.to_string())),
         }
     }
 

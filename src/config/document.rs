@@ -145,6 +145,15 @@ impl<'a> Section<'a> {
         self.value(key)?.text("a string")
     }
 
+    /// A string that may be a reference to a secret; such a one is left as it stands.
+    pub(super) fn secret_string(&mut self, key: &'static str) -> Option<Text<'a>> {
+        let value = self.value(key)?;
+        match value.value {
+            DeValue::String(text) if text.starts_with("secret:") => value.raw_text(),
+            _ => value.text("a string"),
+        }
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         self.value(key)?.boolean()
     }
@@ -321,7 +330,8 @@ impl<'a> Value<'a> {
         };
         if text.starts_with("secret:") {
             self.error(
-                "is a `secret:` reference, which works only in the settings of the event, model and error storage",
+                "is a `secret:` reference, which works only in the settings of the event, model and error storage and in \
+                 `server.tls`",
             );
             return None;
         }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::error::ConfigErrors;
 use super::load::Purpose;
 use super::settings::{Config, DriverConfig, Grant};
+use super::static_files::StaticConfig;
 
 /// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
 pub struct ConfigHandle {
@@ -86,6 +87,7 @@ impl ConfigHandle {
         };
         take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
         take("server.limits.memory", old.server.memory_bytes != new.server.memory_bytes);
+        take("server.limits.trusted-proxies", old.server.trusted_proxies != new.server.trusted_proxies);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
@@ -93,6 +95,14 @@ impl ConfigHandle {
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
+        merged.server.trusted_proxies = new.server.trusted_proxies;
+        // Turning TLS on or off changes what the address is.
+        if let (Some(old), Some(new)) = (&old.server.tls, new.server.tls) {
+            if !old.is_same(&new) {
+                applied.push("server.tls");
+            }
+            merged.server.tls = Some(new);
+        }
         merged.hooks.limits = new.hooks.limits;
         merged.hooks.isolation = new.hooks.isolation;
         merged.hooks.concurrency = new.hooks.concurrency;
@@ -115,6 +125,10 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
+        ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
+        ("server.redirect-http", old.server.redirect_http != new.server.redirect_http),
+        ("server.static", !same_files(old, new)),
+        ("server.limits.connections", old.server.connections_max != new.server.connections_max),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth", old.auth != new.auth),
         ("plugins", old.plugins != new.plugins),
@@ -131,6 +145,12 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
+}
+
+/// Whether both serve the same files, wherever in the file they say so.
+fn same_files(old: &Config, new: &Config) -> bool {
+    let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
+    unplaced(old) == unplaced(new)
 }
 
 /// Whether both grant the same, wherever in the file.
@@ -193,7 +213,7 @@ mod tests {
         let reloaded = handle.reload(|_| Ok(())).unwrap();
         assert_eq!(reloaded.applied, ["server.max-body", "server.limits.memory", "hooks.memory"]);
         assert_eq!(reloaded.restart, ["server.mount-address", "hooks.apply", "driver-model-storage"]);
-        assert_eq!(handle.load().server.mount_address.port(), 1337);
+        assert_eq!(handle.load().server.mount_address.port(), Some(1337));
         assert_eq!(handle.load().model.settings["path"], "data/models.db");
     }
 

@@ -68,7 +68,7 @@ impl Config {
         let table = toml::de::DeTable::new();
         let mut root = Section::root(&document, &table);
         let (mut config, _) = sections::config(&document, &mut root, directory, None);
-        config.server.mount_address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        config.server.mount_address = config.server.mount_address.on_loopback();
         config.auth.mode = AuthMode::Open;
         config
     }

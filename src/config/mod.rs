@@ -4,6 +4,7 @@
 //! `document` (text to keys, with lines), then `sections` and `grants` (keys to meaning); all faults of a file are told
 //! at once. [`ConfigHandle`] holds the configuration in force and loads it again while the server runs.
 
+mod address;
 mod auth;
 mod document;
 mod error;
@@ -13,16 +14,20 @@ mod http_pattern;
 mod limits;
 mod load;
 mod phase;
+mod proxies;
 mod regular;
 mod sections;
 mod settings;
+mod static_files;
 mod suggest;
+mod tls;
 mod units;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use address::MountAddress;
 pub use auth::{AuthConfig, AuthMode};
 pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
@@ -30,11 +35,14 @@ pub use handle::{ConfigHandle, Reloaded};
 pub use http_pattern::HttpPattern;
 pub use load::Purpose;
 pub use phase::Phase;
+pub use proxies::TrustedProxies;
 pub use regular::read_regular;
 pub use settings::{
     Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
     ServerConfig, V8Reset,
 };
+pub use static_files::StaticConfig;
 pub use suggest::closest;
+pub use tls::{Pem, PemSource, TlsConfig};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
-pub use watch::watch;
+pub use watch::{Change, Changes, watch};

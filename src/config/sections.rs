@@ -1,26 +1,32 @@
 //! What each table of the file means, but for the grants: keys, defaults, what is possible.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Map;
 
+use super::address::{MountAddress, mount_address};
 use super::auth::{AuthConfig, AuthMode, auth};
 use super::document::{Document, Section, Text};
 use super::error::ConfigError;
 use super::grants::{self, strings};
 use super::limits::{memory, timeout};
+use super::proxies::{TrustedProxies, trusted_proxies};
 use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
 };
+use super::static_files::static_files;
+use super::tls::{redirect_http, tls};
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
 
 /// Least and most memory for requests: a few large documents, and more than any machine has.
 const REQUESTS_BYTES: (usize, usize) = (16 << 20, 1 << 40);
+
+/// Most connections at once; each is a file descriptor and may hold 64 KiB of what it sent.
+const CONNECTIONS_MAX: u64 = 32 * 1024;
 
 /// Reads the whole document; faults are noted in it. What is given beside it: why no API may be served with it.
 pub(super) fn config(
@@ -30,24 +36,29 @@ pub(super) fn config(
     file: Option<&Path>,
 ) -> (Config, Option<ConfigError>) {
     let mut server = root.section("server");
-    let address = address(&mut server);
+    let address = mount_address(&mut server, directory);
+    let tls = tls(&mut server, directory);
+    let (memory_bytes, connections_max, trusted_proxies) = server_limits(&mut server);
     let server_config = ServerConfig {
-        mount_address: address.value,
+        mount_address: address.value.clone(),
         mount_path: mount_path(&mut server),
         max_body_bytes: server.size("max-body", BODY_BYTES.0, BODY_BYTES.1).unwrap_or(8 << 20),
         workers: match server.integer("workers", 0..=1024).unwrap_or(0) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         },
-        memory_bytes: memory_bytes(&mut server),
+        memory_bytes,
+        connections_max,
+        trusted_proxies,
+        redirect_http: redirect_http(&mut server, &address, tls.is_some()),
+        tls,
+        static_files: static_files(&mut server, directory),
     };
-    for (key, why) in [("tls", ": it speaks plain HTTP only"), ("static", ""), ("modules", "")] {
-        server.not_yet(key, why);
-    }
+    server.not_yet("modules", "");
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);
-    let exposed = auth.as_ref().and_then(|auth| mode_fault(auth.mode, mode_line, address.value, address.line));
+    let exposed = auth.as_ref().and_then(|auth| mode_fault(auth.mode, mode_line, &address.value, address.line));
     let config = Config {
         directory: directory.to_owned(),
         file: file.map(Path::to_owned),
@@ -68,31 +79,13 @@ pub(super) fn config(
 }
 
 /// `[server.limits]`
-fn memory_bytes(server: &mut Section<'_>) -> usize {
+fn server_limits(server: &mut Section<'_>) -> (usize, usize, TrustedProxies) {
     let mut limits = server.section("limits");
     let bytes = limits.size("memory", REQUESTS_BYTES.0, REQUESTS_BYTES.1).unwrap_or(256 << 20);
+    let connections = limits.integer("connections", 1..=CONNECTIONS_MAX).unwrap_or(10_000) as usize;
+    let proxies = trusted_proxies(&mut limits);
     limits.finish();
-    bytes
-}
-
-/// A value and the line of the key that gave it.
-struct Address {
-    value: SocketAddr,
-    line: Option<usize>,
-}
-
-fn address(server: &mut Section<'_>) -> Address {
-    let default = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1337));
-    match server.string("mount-address") {
-        Some(text) => Address {
-            line: Some(text.place.line),
-            value: text
-                .parsed("an IP address and a port such as '127.0.0.1:1337'", |text| text.parse().ok())
-                // What cannot be read is no reason to say more about it.
-                .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1337))),
-        },
-        None => Address { value: default, line: None },
-    }
+    (bytes, connections, proxies)
 }
 
 fn mount_path(server: &mut Section<'_>) -> String {
@@ -114,20 +107,20 @@ fn mount_path(server: &mut Section<'_>) -> String {
 fn mode_fault(
     mode: AuthMode,
     mode_line: Option<usize>,
-    address: SocketAddr,
+    address: &MountAddress,
     address_line: Option<usize>,
 ) -> Option<ConfigError> {
     match mode {
         AuthMode::Tokens => None,
-        AuthMode::Open if !address.ip().to_canonical().is_loopback() => {
+        AuthMode::Open if !address.is_of_this_machine() => {
             let default = if address_line.is_none() { " (the default)" } else { "" };
             Some(ConfigError::new(
                 address_line.or(mode_line),
                 format!(
                     "`server.mount-address` is `{address}`{default} and `auth.mode` is 'open': whoever reaches that \
                      address could read and change everything; expected a loopback address, write \
-                     `mount-address = '127.0.0.1:{}'` under `[server]`",
-                    address.port()
+                     `mount-address = '{}'` under `[server]`",
+                    address.on_loopback()
                 ),
             ))
         }

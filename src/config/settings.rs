@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::MountAddress;
 use super::auth::AuthConfig;
 use super::phase::Phase;
+use super::proxies::TrustedProxies;
+use super::static_files::StaticConfig;
+use super::tls::TlsConfig;
 
 /// The file that is read from the working directory.
 pub const FILE_DEFAULT: &str = "config.toml";
@@ -52,7 +56,7 @@ pub struct PluginsConfig {
 /// `[server]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
-    pub mount_address: SocketAddr,
+    pub mount_address: MountAddress,
     /// Starts with `/`, does not end with one unless it is `/`.
     pub mount_path: String,
     pub max_body_bytes: usize,
@@ -60,6 +64,16 @@ pub struct ServerConfig {
     pub workers: usize,
     /// `limits.memory`: what requests may hold together.
     pub memory_bytes: usize,
+    /// `limits.connections`: how many may be open at once.
+    pub connections_max: usize,
+    /// `limits.trusted-proxies`.
+    pub trusted_proxies: TrustedProxies,
+    /// Where plain HTTP is answered with a redirect to https.
+    pub redirect_http: Option<SocketAddr>,
+    /// `None`: plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// `None`: no files.
+    pub static_files: Option<StaticConfig>,
 }
 
 /// `[hooks]`.
@@ -186,12 +200,22 @@ impl Config {
         }
     }
 
-    /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`.
+    /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`. Over a Unix socket the host only
+    /// fills its place.
     pub fn url(&self) -> String {
-        let mut address = self.server.mount_address;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        format!("http://{address}{}", self.server.mount_path.trim_end_matches('/'))
+        let host = match self.server.mount_address {
+            MountAddress::Tcp(address) if address.ip().is_unspecified() => {
+                SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, address.port())).to_string()
+            }
+            MountAddress::Tcp(address) => address.to_string(),
+            MountAddress::Unix(_) => "localhost".to_owned(),
+        };
+        self.url_at(&host)
+    }
+
+    /// The same for an address that is known better, such as the port that the system chose.
+    pub fn url_at(&self, host: &str) -> String {
+        let scheme = if self.server.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{host}{}", self.server.mount_path.trim_end_matches('/'))
     }
 }

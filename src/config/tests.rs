@@ -224,12 +224,12 @@ fn faults_of_the_server() {
         lines(text),
         [
             "config.toml:2: `server.mount-address` is `localhost:1337`, expected an IP address and a port such as \
-             '127.0.0.1:1337'",
+             '127.0.0.1:1337', or a Unix socket such as 'unix:data/api.sock'",
             "config.toml:3: `server.mount-path` is `api`, expected a path such as '/' or '/api', of letters, digits and \
              `-._~`",
             "config.toml:4: `server.max-body` is `0 B`, expected 1 KiB to 256 MiB, such as '8 MiB'",
             "config.toml:5: `server.workers` is 2000, expected 0 to 1024",
-            "config.toml:6: `server.tls` is not in this version yet: it speaks plain HTTP only; remove it",
+            "config.toml:6: `server.tls.private-key` is missing, expected a PEM file or 'secret:NAME'",
             "config.toml:9: `server.limits.memory` is `1 MiB`, expected 16 MiB to 1024 GiB, such as '8 MiB'",
             "config.toml:10: unknown key `server.limits.memroy`, did you mean `server.limits.memory`?",
             "config.toml:11: `server.modules` is not in this version yet; remove it",
@@ -423,5 +423,69 @@ fn nothing_of_the_environment_is_shown() {
     for key in ["mount-address", "mount-path", "max-body", "workers"] {
         let errors = parse(&format!("[server]\n{key} = 'env:TOKEN'\n")).unwrap_err().to_string();
         assert!(!errors.contains("hunter2"), "{errors}");
+    }
+}
+
+#[test]
+fn transport() {
+    let config = accept("");
+    assert_eq!((&config.server.tls, &config.server.static_files, config.server.redirect_http), (&None, &None, None));
+    assert_eq!((config.server.connections_max, config.server.trusted_proxies.is_empty()), (10_000, true));
+
+    let server = |text: &str| parse(&format!("[server]\n{text}\n[auth]\nmode = 'open'\n"));
+    let config = server(
+        "mount-address = '127.0.0.1:443'\nredirect-http = '127.0.0.1:80'\n\
+         limits = { connections = 7, trusted-proxies = ['::1', 'unix'] }\n\
+         tls = { certificate = 'tls/cert.pem', private-key = 'secret:key', client-ca = '/ca.pem' }\n\
+         static = { directory = 'public', fallback = 'app/index.html' }",
+    )
+    .unwrap();
+    let tls = config.server.tls.clone().unwrap();
+    assert_eq!(tls.certificate.source, PemSource::File("/srv/tls/cert.pem".into()));
+    assert_eq!(tls.private_key.source, PemSource::Secret("key".to_owned()));
+    assert_eq!(tls.files(), [Path::new("/srv/tls/cert.pem"), Path::new("/ca.pem")]);
+    assert!(!tls.has_pair_in_files());
+    let files = config.server.static_files.clone().unwrap();
+    assert_eq!((&*files.directory, files.fallback.as_deref()), (Path::new("/srv/public"), Some("app/index.html")));
+    assert_eq!((config.server.connections_max, config.server.trusted_proxies.trusts(None)), (7, true));
+    assert_eq!(config.url(), "https://127.0.0.1:443");
+
+    let config = server("mount-address = 'unix:data/api.sock'").unwrap();
+    assert_eq!(config.server.mount_address, MountAddress::Unix("/srv/data/api.sock".into()));
+    assert_eq!((config.url(), config.server.mount_address.port()), ("http://localhost".to_owned(), None));
+
+    let long = format!("mount-address = 'unix:{}'", "a".repeat(100));
+    let local = |text: &str| format!("mount-address = '127.0.0.1:1'\n{text}");
+    for (text, expected) in [
+        ("mount-address = 'unix:'".to_owned(), "2: `server.mount-address` is `unix:`, expected an IP address"),
+        (long, "2: `server.mount-address` is a Unix socket whose whole path has 105 bytes"),
+        (local("redirect-http = '127.0.0.1:80'"), "3: `server.redirect-http` redirects to https"),
+        (local("redirect-http = ':80'"), "3: `server.redirect-http` is `:80`, expected an IP address"),
+        (
+            "mount-address = 'unix:a'\nredirect-http = '127.0.0.1:80'\ntls = { certificate = 'a', private-key = 'b' }"
+                .to_owned(),
+            "3: `server.redirect-http` redirects to the port",
+        ),
+        (
+            local("tls = { certificate = '', private-key = 'b' }"),
+            "3: `server.tls.certificate` is ``, expected a PEM file",
+        ),
+        (
+            local("tls = { certificate = 'a', private-key = 'secret:' }"),
+            "3: `server.tls.private-key` is `secret:`, expected a PEM file or 'secret:NAME'",
+        ),
+        (local("tls = {}"), "3: `server.tls.certificate` is missing"),
+        (local("static = {}"), "3: `server.static.directory` is missing"),
+        (local("static = { directory = 'a', fallback = '../b' }"), "3: `server.static.fallback`"),
+        (local("static = { directory = 'a', fallback = '/b' }"), "3: `server.static.fallback`"),
+        (local("static = { directory = 'a', fallback = '.b' }"), "3: `server.static.fallback`"),
+        (local("limits.connections = 0"), "3: `server.limits.connections` is 0, expected 1 to 32768"),
+        (
+            local("limits.trusted-proxies = ['10.0.0.0/99']"),
+            "3: `server.limits.trusted-proxies` is `10.0.0.0/99`, expected an IP address, a network",
+        ),
+    ] {
+        let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
+        assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
     }
 }

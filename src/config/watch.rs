@@ -1,4 +1,4 @@
-//! Loads the configuration again on SIGHUP and when its file changes.
+//! Notices SIGHUP and changes of files; loads the configuration again on both.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,24 +21,13 @@ pub fn watch<C>(handle: Arc<ConfigHandle>, check: C) -> impl Future<Output = ()>
 where
     C: Fn(&Config) -> Result<(), ConfigErrors> + Clone + Send + 'static,
 {
-    let (sender, mut changes) = mpsc::channel(1);
-    let mut hangups = Hangups::new();
     let file = handle.load().file.clone();
     // The watcher first, then the look at the file, so that no change falls between the two.
-    let watcher = file.as_deref().and_then(|file| watch_file(file, sender));
+    let mut changes = Changes::of(file.as_slice());
     let mut seen = file.as_deref().and_then(|file| std::fs::read(file).ok());
     async move {
-        // Kept while this runs; without it nothing comes from `changes`.
-        let _watcher = watcher;
         loop {
-            let asked = tokio::select! {
-                () = hangups.next() => true,
-                Some(()) = changes.recv() => false,
-            };
-            if !asked {
-                tokio::time::sleep(SETTLE).await;
-                while changes.try_recv().is_ok() {}
-            }
+            let asked = changes.next().await == Change::Hangup;
             let now = file.as_deref().and_then(|file| std::fs::read(file).ok());
             // The folder is what is watched: most of its changes are not the file's. A file that is gone for a moment
             // is about to be replaced.
@@ -80,11 +69,48 @@ fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErr
     }
 }
 
-/// Watches the folder of the file, because an editor replaces the file and a mounted configuration replaces a link
+/// Why files may differ from what they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// SIGHUP.
+    Hangup,
+    /// Something happened in one of their folders.
+    Files,
+}
+
+/// SIGHUPs, and changes in the folders of some files.
+pub struct Changes {
+    hangups: Hangups,
+    files: mpsc::Receiver<()>,
+    /// Kept, since nothing comes from `files` without it.
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+impl Changes {
+    /// Listens from now on. Call it inside a runtime.
+    pub fn of(files: &[PathBuf]) -> Changes {
+        let (sender, receiver) = mpsc::channel(1);
+        let watcher = if files.is_empty() { None } else { watch_files(files, sender) };
+        Changes { hangups: Hangups::new(), files: receiver, _watcher: watcher }
+    }
+
+    /// The next one; changes that come together are one.
+    pub async fn next(&mut self) -> Change {
+        tokio::select! {
+            () = self.hangups.next() => return Change::Hangup,
+            Some(()) = self.files.recv() => {}
+        }
+        tokio::time::sleep(SETTLE).await;
+        while self.files.try_recv().is_ok() {}
+        Change::Files
+    }
+}
+
+/// Watches the folder of each file, because an editor replaces the file and a mounted configuration replaces a link
 /// beside it; and the folder of what a link leads to.
-fn watch_file(file: &Path, changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let failed =
-        |error: notify::Error| tracing::warn!("changes of the configuration are not seen ({error}); send SIGHUP");
+fn watch_files(files: &[PathBuf], changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let names = || files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    let failed = |error: notify::Error| tracing::warn!("changes of {} are not seen ({error}); send SIGHUP", names());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let only_read = matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
         if !only_read {
@@ -94,9 +120,9 @@ fn watch_file(file: &Path, changes: mpsc::Sender<()>) -> Option<notify::Recommen
     })
     .map_err(failed)
     .ok()?;
-    let real = file.canonicalize().ok();
+    let real = files.iter().filter_map(|file| file.canonicalize().ok());
     let folders: BTreeSet<PathBuf> =
-        [Some(file), real.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect();
+        real.chain(files.iter().cloned()).filter_map(|file| file.parent().map(Path::to_owned)).collect();
     for folder in folders {
         if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
             failed(error);

@@ -9,6 +9,7 @@ use super::etag::LogMark;
 use super::metrics::RequestMetrics;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
+use super::static_files::StaticFiles;
 use crate::config::ConfigHandle;
 use crate::engine::Engine;
 
@@ -23,6 +24,8 @@ pub(super) struct App {
     pub(super) metrics: RequestMetrics,
     pub(super) request_ids: RequestIds,
     pub(super) frames: FrameCache,
+    /// Served where the API has no path.
+    pub(super) files: Option<StaticFiles>,
     /// In entity tags.
     pub(super) log: LogMark,
     /// Becomes `true` when the server stops: what would go on for ever ends then.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +11,28 @@ use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower_service::Service as _;
 
 use super::app::App;
-use super::io::GuardedStream;
-use super::peer::{Peer, TICK};
+use super::io::{GuardedStream, MeteredStream, Transport};
+use super::listener::{Listener, Socket};
+use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
+use super::tls::Tls;
 
 /// How long requests may go on after the server was told to stop.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request's head to its last; also how long a connection may be idle.
 const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+
+/// From a connection to the end of its TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Header lines of one request.
 const HEADERS_MAX: usize = 100;
@@ -39,10 +44,11 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const STREAMS_MAX: u32 = 256;
 
 /// How long to wait after accepting failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
     app: Arc<App>,
     router: Router,
     connections_max: usize,
@@ -66,11 +72,14 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, place)) => {
-                let connection =
-                    connection(stream, builder.clone(), Arc::clone(&app), router.clone(), graceful.watcher());
+            Ok((socket, address, place)) => {
+                let stream = GuardedStream::new(socket);
+                let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
+                let watcher = graceful.watcher();
                 tokio::spawn(async move {
-                    connection.await;
+                    if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
+                        connection(stream, address, builder, app, router, watcher).await;
+                    }
                     drop(place);
                 });
             }
@@ -94,16 +103,16 @@ pub(super) async fn serve(
 
 /// The next connection. Beyond the bound they wait in the system's queue.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+) -> io::Result<(Socket, Option<IpAddr>, Option<OwnedSemaphorePermit>)> {
     // It is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok();
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (socket, address) = listener.accept().await?;
+    Ok((socket, address, place))
 }
 
-fn is_of_peer(error: &io::Error) -> bool {
+pub(super) fn is_of_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
@@ -126,19 +135,41 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// The stream that requests come from. `None`: there was no handshake, or the server stops before its end.
+async fn secure(
+    stream: GuardedStream<Socket>,
+    tls: Option<&Tls>,
+    app: &App,
+) -> Option<Transport<GuardedStream<Socket>>> {
+    let Some(tls) = tls else { return Some(Transport::Plain(stream)) };
+    let mut stopping = app.stopping.clone();
+    let handshake = tokio::select! {
+        handshake = timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)) => handshake,
+        _ = stopping.wait_for(|stopping| *stopping) => return None,
+    };
+    match handshake {
+        Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!("a TLS handshake failed: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake took longer than {HANDSHAKE_MAX:?} and is cut off");
+            None
+        }
+    }
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: Transport<GuardedStream<Socket>>,
+    address: Option<IpAddr>,
     builder: auto::Builder<TokioExecutor>,
     app: Arc<App>,
     router: Router,
     watcher: Watcher,
 ) {
-    // Answers are small and complete: waiting to fill a packet only costs time.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let peer =
-        Peer::of_connection(app.engine.memory(), stream.peer_addr().ok().map(|address| address.ip().to_canonical()));
+    let origin = ConnectionOrigin { address, is_secure: matches!(stream, Transport::Tls(_)) };
+    let peer = Peer::of_connection(app.engine.memory(), origin);
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {
@@ -153,7 +184,8 @@ async fn connection(
             }
         }
     });
-    let connection = builder.serve_connection(GuardedStream::new(stream, peer.clone()), service).into_owned();
+    let stream = TokioIo::new(MeteredStream::new(stream, peer.clone()));
+    let connection = builder.serve_connection(stream, service).into_owned();
     let connection = pin!(watcher.watch(connection));
     let mut connection = Prompt::new(connection);
     let started = Instant::now();

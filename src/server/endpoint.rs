@@ -19,7 +19,7 @@ use super::app::App;
 use super::body::RequestBody;
 use super::identify::{self, Needs};
 use super::metrics::RouteMetrics;
-use super::peer::{Peer, PeerRef, RequestMemory};
+use super::peer::{ConnectionOrigin, Peer, PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
@@ -160,7 +160,9 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);
     let is_told = seen::is_told(&method, &head.headers);
-    let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| Peer::of_connection(app.engine.memory(), None));
+    let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| {
+        Peer::of_connection(app.engine.memory(), ConnectionOrigin { address: None, is_secure: false })
+    });
     let params = match RawPathParams::from_request_parts(&mut head, &()).await {
         Ok(params) => Ok(params),
         Err(_) => Err(Problem::bad_request("the path does not decode to UTF-8")),

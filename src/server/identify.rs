@@ -6,6 +6,7 @@ use hyper::header::AUTHORIZATION;
 use snaphook_driver::time;
 use snaphook_identity::{DeniedKind, Role};
 
+use super::forwarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
@@ -34,8 +35,13 @@ impl Needs {
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let Some(role) = needs.role() else { return Ok(()) };
-    // Of a Unix socket there is none; all its clients count as one.
-    let address = call.memory.share().0.address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address = {
+        let config = call.app.config.load();
+        let connection = call.memory.share().0.origin().address;
+        let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
+        // Of a Unix socket there is none; all its clients count as one.
+        client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    };
     let mut headers = call.head.headers.get_all(AUTHORIZATION).iter();
     let header = headers.next();
     if headers.next().is_some() {

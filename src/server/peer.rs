@@ -21,13 +21,21 @@ const EPOCHS: u8 = 3;
 /// One connection.
 pub(super) struct Peer {
     share: Share,
-    /// `None` if it is not known.
-    address: Option<IpAddr>,
+    origin: ConnectionOrigin,
     /// Responses under way, by the tick in which something of them was taken last.
     waiting: [AtomicUsize; EPOCHS as usize],
     now: AtomicU8,
     started: AtomicU64,
     ended: AtomicU64,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionOrigin {
+    /// `None`: a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// Whether it is TLS.
+    pub(super) is_secure: bool,
 }
 
 /// A way to a connection that counts as a way to its share.
@@ -44,10 +52,10 @@ impl Borrow<Share> for PeerRef {
 pub(super) type RequestMemory = Lease<PeerRef>;
 
 impl Peer {
-    pub(super) fn of_connection(budget: &Arc<MemoryBudget>, address: Option<IpAddr>) -> PeerRef {
+    pub(super) fn of_connection(budget: &Arc<MemoryBudget>, origin: ConnectionOrigin) -> PeerRef {
         PeerRef(Arc::new(Peer {
             share: budget.share(),
-            address,
+            origin,
             waiting: [const { AtomicUsize::new(0) }; EPOCHS as usize],
             now: AtomicU8::new(0),
             started: AtomicU64::new(0),
@@ -55,8 +63,8 @@ impl Peer {
         }))
     }
 
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        self.address
+    pub(super) fn origin(&self) -> ConnectionOrigin {
+        self.origin
     }
 
     /// A request's head is complete.
@@ -121,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_response_is_late_when_nothing_is_taken_for_two_ticks() {
-        let peer = Peer::of_connection(&MemoryBudget::new(1 << 20), None);
+        let origin = ConnectionOrigin { address: None, is_secure: false };
+        let peer = Peer::of_connection(&MemoryBudget::new(1 << 20), origin);
         let ticket = Ticket::new(&peer);
         assert_eq!([peer.0.tick(), peer.0.tick()], [false, false]);
         ticket.renew();

@@ -1,7 +1,7 @@
 //! Responses: a body that is either whole or a stream and whose memory is counted until it is sent, and a builder for the
 //! headers that they share.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +22,9 @@ pub(super) type Response = hyper::Response<Body>;
 /// A large body goes out in pieces of that size.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// A file that is sent: a piece that was read, one that is written, and what compresses it.
+const FILE_BYTES: usize = 512 * 1024;
+
 /// Of a connection with one response at a time, a small one is not counted: that much a socket's buffers take anyway.
 const UNCOUNTED_BYTES: usize = 4 * 1024;
 
@@ -30,11 +33,19 @@ pub(super) enum Body {
     /// Empty once it was sent.
     Whole(Vec<u8>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// Of a file. A read that fails breaks the response off, so that nobody takes it as whole.
+    File(FileBody),
     /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
     /// out in pieces.
     Sending {
         rest: Bytes,
         sent: Option<Arc<Sent>>,
+    },
+    /// A file whose peer must take what comes.
+    SendingFile {
+        body: FileBody,
+        ticket: Ticket,
+        _memory: RequestMemory,
     },
     /// A stream whose peer must take what comes.
     Streaming {
@@ -43,6 +54,9 @@ pub(super) enum Body {
         _memory: RequestMemory,
     },
 }
+
+/// The content of a file, as it is read.
+pub(super) type FileBody = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = io::Error> + Send>>;
 
 /// The bytes of a response and what they count against.
 pub(super) struct Sent {
@@ -77,6 +91,7 @@ impl Body {
     fn size(&self) -> usize {
         match self {
             Body::Whole(bytes) => bytes.capacity(),
+            Body::File(_) => FILE_BYTES,
             _ => 0,
         }
     }
@@ -112,6 +127,7 @@ pub(super) fn hand_over(
             }
         }
         Body::Stream(stream) => Body::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory },
+        Body::File(body) => Body::SendingFile { body, ticket: Ticket::new(memory.share()), _memory: memory },
         body => body,
     };
     Ok(response)
@@ -119,9 +135,9 @@ pub(super) fn hand_over(
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
@@ -133,6 +149,14 @@ impl hyper::body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
             }
             Body::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
+            Body::File(body) => body.as_mut().poll_frame(cx),
+            Body::SendingFile { body, ticket, .. } => {
+                let next = body.as_mut().poll_frame(cx);
+                if next.is_ready() {
+                    ticket.renew();
+                }
+                next
+            }
             Body::Streaming { stream, ticket, .. } => {
                 let next = stream.as_mut().poll_next(cx);
                 if next.is_ready() {
@@ -155,6 +179,8 @@ impl hyper::body::Body for Body {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Sending { rest, .. } => SizeHint::with_exact(rest.len() as u64),
+            // The headers say what is known of a file: to HEAD its body is empty.
+            Body::File(_) | Body::SendingFile { .. } => SizeHint::default(),
             Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),
         }
     }

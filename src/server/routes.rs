@@ -125,8 +125,12 @@ pub(super) fn router(table: Vec<Path>, mount_path: &str) -> Router<Arc<App>> {
     router.fallback(endpoint::fallback(run!(unknown)))
 }
 
+/// What is no path of the API may be a file.
 async fn unknown(call: &Call) -> problem::Result<Response> {
-    Err(Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path()))))
+    match &call.app.files {
+        Some(files) => files.answer(call.head.method.clone(), &call.head.uri, call.headers()).await,
+        None => Err(Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path())))),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Pages in a browser on this machine that are not ours: while no token is asked for, they must be kept out here.
+//! Pages of other sites in a browser: they may not write here, and while no token is asked for, they must be kept out.
 //!
 //! A page of another site cannot read our responses, but it can send simple requests; browsers say where those come from, in
 //! `Origin` with every request that could write, and most of them in `Sec-Fetch-Site`. A page whose own name was made to resolve to this machine (DNS rebinding) counts as ours for the browser; it
@@ -8,17 +8,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::header::{HeaderValue, ORIGIN};
 
+use super::forwarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::{Call, Verb};
+use crate::config::AuthMode;
 
 /// Refuses what a page of another site asks.
 pub(super) fn refuse_others(call: &Call) -> Result<()> {
+    let config = call.app.config.load();
+    let origin = call.memory.share().0.origin();
+    let client = forwarded::client(origin.address, origin.is_secure, call.headers(), &config.server.trusted_proxies);
+    let result = check(call, &client, config.auth.mode == AuthMode::Open);
+    if result.is_err() {
+        let address = client.address.map_or("a Unix socket".to_owned(), |address| address.to_string());
+        tracing::debug!("refused a request of another site, from {address}");
+    }
+    result
+}
+
+fn check(call: &Call, client: &forwarded::Client<'_>, is_open: bool) -> Result<()> {
     let authority = match call.head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => call.header("host")?,
     };
     if let Some(authority) = authority
+        && is_open
         && !is_this_machine(authority)
     {
         return Err(forbidden(format!(
@@ -32,7 +47,12 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
     let site = call.headers().get("sec-fetch-site");
     let same_site = site.is_none_or(|site| site == "same-origin" || site == "none");
     let is_own = |origin: &HeaderValue| {
-        origin.to_str().is_ok_and(|origin| authority.is_some_and(|authority| is_origin_of(origin, authority)))
+        // A proxy that ends TLS says what the page's address is, and may ask for another name itself.
+        let authority = client.host.or(authority);
+        origin.to_str().is_ok_and(|origin| {
+            let is_downgraded = client.is_secure && origin.starts_with("http://");
+            !is_downgraded && authority.is_some_and(|authority| is_origin_of(origin, authority))
+        })
     };
     match same_site && call.headers().get_all(ORIGIN).iter().all(is_own) {
         true => Ok(()),

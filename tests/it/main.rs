@@ -44,5 +44,6 @@ mod rest_operations;
 mod retries;
 mod said;
 mod support;
+mod tokens;
 mod too_complex;
 mod workbench;

@@ -1,13 +1,18 @@
 //! Secrets: kept sealed, named, never shown.
 
 use super::Operations;
-use crate::drivers::VaultError;
+use crate::drivers::{Secret, VaultError};
 use crate::engine::error::{Error, ErrorKind, Result};
 
 impl Operations {
     pub async fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
         self.core.stores.vault.put(name, value).await?;
         Ok(())
+    }
+
+    /// The value, for the server's own use.
+    pub async fn secret(&self, name: &str) -> Result<Option<Secret>> {
+        Ok(self.core.stores.vault.get(name).await?)
     }
 
     /// Names only.

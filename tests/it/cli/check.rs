@@ -62,7 +62,7 @@ read = 7
 const FAULTS: [(usize, &str); 10] = [
     (2, "`server.mount-address` is `localhost:1337`"),
     (3, "`server.max-body` is `8 MB`"),
-    (4, "`server.tls` is not in this version yet"),
+    (4, "`server.tls.private-key` is missing"),
     (9, "`hooks.timeout` is `0 s`"),
     (10, "`hooks.isolation` is `process`, expected 'call' or 'reuse'"),
     (11, "unknown key `hooks.concurency`, did you mean `hooks.concurrency`?"),
