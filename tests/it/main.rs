@@ -45,4 +45,5 @@ mod retries;
 mod said;
 mod support;
 mod too_complex;
+mod transport;
 mod workbench;
