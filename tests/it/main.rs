@@ -46,4 +46,5 @@ mod said;
 mod support;
 mod tokens;
 mod too_complex;
+mod transport;
 mod workbench;

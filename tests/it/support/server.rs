@@ -237,7 +237,8 @@ impl Server {
             }
             assert!(started.elapsed() < PATIENCE, "no address in the log:\n{}", lines.join("\n"));
             lines.iter().find_map(|line| {
-                let (_, url) = line.split_once(" at http://")?;
+                let (_, url) = line.split_once(" at http")?;
+                let url = url.trim_start_matches('s').strip_prefix("://")?;
                 let end = url.find(|char: char| !char.is_ascii_digit() && char != '.' && char != ':');
                 url[..end.unwrap_or(url.len())].parse().ok()
             })
