@@ -87,14 +87,15 @@ impl<'a> From<&'a Value> for Found<'a> {
 }
 
 impl Found<'_> {
-    /// A scalar as JSON; null if it is none.
+    /// As JSON that compares like it: arrays and objects, which are all equal, become an empty array.
     pub fn to_value(self) -> Value {
         match self {
             Found::Bool(value) => Value::Bool(value),
             Found::Integer(number) => Value::from(number),
             Found::Number(number) => Value::Number(number.clone()),
             Found::Text(text) => Value::from(text),
-            Found::Array(_) | Found::Object | Found::Null => Value::Null,
+            Found::Array(_) | Found::Object => Value::Array(Vec::new()),
+            Found::Null => Value::Null,
         }
     }
 
