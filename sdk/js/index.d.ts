@@ -142,11 +142,19 @@ export type PostDelete<Data = Json> = (context: PostContext & Before<Data> & NoA
 /** Data as JSON has it. */
 export type Json = null | boolean | number | string | Json[] | { [property: string]: Json };
 
-/** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like` and `exists`, as in REST. */
+/** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like`, `ilike`, `has` and `exists`, as in REST. */
 export type Condition = { [operator: string]: Json };
 
+/** Conditions by path, of which all must match. `or`, `and` and `not` join filters, unless their value is a condition. */
+export type Filter = {
+  or?: Filter[] | Condition;
+  and?: Filter[] | Condition;
+  not?: Filter | Condition;
+  [path: string]: Condition | Filter | Filter[] | undefined;
+};
+
 export interface Query {
-  filter?: { [path: string]: Condition };
+  filter?: Filter;
   /** Such as `-total,name`. */
   sort?: string;
   /** 1 to 1000; 50 if absent. */

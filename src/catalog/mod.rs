@@ -4,6 +4,7 @@
 
 pub mod document;
 pub mod files;
+pub mod filter;
 pub mod plan;
 pub mod query;
 pub mod typescript;

@@ -138,10 +138,10 @@ impl Model {
     /// `name` or `-name`, looked up in the schema.
     pub fn sort_key(&self, name: &str) -> Option<SortKey> {
         if let Ok(Some(found)) = self.schema.find(name) {
-            return Some(SortKey { path: found.path, descending: false });
+            return Some(SortKey { path: found.path.into(), descending: false });
         }
         let found = self.schema.find(name.strip_prefix('-')?).ok()??;
-        Some(SortKey { path: found.path, descending: true })
+        Some(SortKey { path: found.path.into(), descending: true })
     }
 
     /// The hooks of a phase.

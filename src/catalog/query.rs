@@ -1,47 +1,25 @@
 //! Lists of instances as clients and hooks ask for them, checked against the schema.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
-use snaphook_driver::{Condition, InstanceQuery, Operator, SortKey, json};
+use snaphook_driver::{InstanceQuery, SortKey, json};
 use snaphook_schema::{Limits, within};
 
-use super::document::type_name;
+use super::filter::{self, FilterInput, Place, check_path, place, unknown_path};
 use super::model::Model;
-use super::schema::Found;
 
 /// Largest page.
 pub const LIMIT_MAX: u32 = 1000;
 /// Page when the caller does not say.
 pub const LIMIT_DEFAULT: u32 = 50;
-/// Conditions of one query.
-const CONDITIONS_MAX: usize = 64;
 /// Sort keys of one query. All of those that no index gives are kept for each row of the page.
 const SORT_KEYS_MAX: usize = 16;
-/// Values of one `in` or `nin`.
-const VALUES_MAX: usize = 1000;
-/// Values of all conditions together. Stores have limits of parameters: 32,766 here, 65,535 there.
-const ALL_VALUES_MAX: usize = 5000;
-/// Bytes of a path, and of a pattern of `like`.
-const PATH_BYTES_MAX: usize = 1024;
-const PATTERN_BYTES_MAX: usize = 1024;
-
 /// A page of a list, as asked for.
 #[derive(Clone, Debug, Default)]
 pub struct QueryInput {
-    /// Path (dotted), operator, value.
-    pub filter: Vec<(String, String, FilterValue)>,
+    pub filter: FilterInput,
     /// `-total,name`
     pub sort: Option<String>,
     pub limit: Option<u32>,
     pub cursor: Option<String>,
-}
-
-/// A value of a filter: text from a URL, read by the type that the schema says; or JSON from a hook.
-#[derive(Clone, Debug)]
-pub enum FilterValue {
-    Text(String),
-    Json(Value),
 }
 
 /// Steps that looking up the paths of one query in the schema may take: about a millisecond.
@@ -57,31 +35,23 @@ pub fn check(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String>
 }
 
 fn check_all(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String> {
-    if input.filter.len() > CONDITIONS_MAX {
-        return Err(format!("the filter has {} conditions, at most {CONDITIONS_MAX} are allowed", input.filter.len()));
-    }
     let limit = input.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(format!("limit is {limit}, expected 1 to {LIMIT_MAX}"));
     }
-    let filter: Vec<Condition> =
-        input.filter.iter().map(|(path, name, value)| condition(model, path, name, value)).collect::<Result<_, _>>()?;
-    let values: usize = filter.iter().map(|condition| count_values(&condition.operator)).sum();
-    if values > ALL_VALUES_MAX {
-        return Err(format!("the filter has {values} values, at most {ALL_VALUES_MAX} are allowed"));
-    }
+    let filter = filter::check(model, &input.filter)?;
     let mut sort = Vec::new();
     for key in input.sort.iter().flat_map(|sort| sort.split(',')) {
         if sort.len() == SORT_KEYS_MAX {
             return Err(format!("sort has more than {SORT_KEYS_MAX} keys"));
         }
-        check_path("sort", key)?;
         sort.push(sort_key(model, key)?);
     }
     Ok(InstanceQuery { filter, sort, limit, cursor: input.cursor.clone() })
 }
 
-/// Reads the query of a hook: `{filter?: {path: {op: value}}, sort?, limit?, cursor?}`.
+/// Reads the query of a hook: `{filter?: {path: {op: value}}, sort?, limit?, cursor?}`. Filters are joined by
+/// `{"or": [filter, …]}`, `{"and": [filter, …]}` and `{"not": filter}`.
 pub fn from_json(text: &str) -> Result<QueryInput, String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -93,22 +63,7 @@ pub fn from_json(text: &str) -> Result<QueryInput, String> {
     }
     let text = if text.trim().is_empty() { "{}" } else { text };
     let raw: Raw = json::typed(text).map_err(|error| format!("query cannot be read: {error}"))?;
-    let mut filter = Vec::new();
-    let members = match raw.filter.map(|tree| tree.0) {
-        None => serde_json::Map::new(),
-        Some(Value::Object(members)) => members,
-        Some(other) => {
-            return Err(format!("`filter` is {}, expected an object of paths", type_name(&other)));
-        }
-    };
-    for (path, operators) in members {
-        let Value::Object(operators) = operators else {
-            return Err(format!("filter `{path}` must be an object of operators, such as {{\"eq\": 1}}"));
-        };
-        for (operator, value) in operators {
-            filter.push((path.clone(), operator, FilterValue::Json(value)));
-        }
-    }
+    let filter = raw.filter.map(|tree| filter::from_json(tree.0)).transpose()?.unwrap_or_default();
     Ok(QueryInput { filter, sort: raw.sort, limit: raw.limit, cursor: raw.cursor })
 }
 
@@ -133,8 +88,24 @@ pub fn check_fields(model: &Model, paths: &[String]) -> Result<(), String> {
 
 /// Values are sorted by, but neither arrays nor objects.
 fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
-    let sort_key = model.sort_key(key).ok_or_else(|| unknown_path(model, "sort", key.trim_start_matches('-')))?;
-    let name = if sort_key.descending { &key[1..] } else { key };
+    check_path("sort", key)?;
+    let (name, sort_key) = match key.strip_prefix('-').unwrap_or(key) {
+        bare if bare.starts_with('$') => {
+            let descending = bare.len() < key.len();
+            match place("sort", bare)? {
+                Place::Meta(meta) => return Ok(SortKey { path: meta.into(), descending }),
+                Place::Dotted(dotted) => {
+                    let found = model.schema.find(dotted)?.ok_or_else(|| unknown_path(model, "sort", dotted))?;
+                    (dotted, SortKey { path: found.path.into(), descending })
+                }
+            }
+        }
+        bare => {
+            let sort_key =
+                model.sort_key(key).ok_or_else(|| unknown_path(model, "sort", bare.trim_start_matches('-')))?;
+            (if sort_key.descending { bare } else { key }, sort_key)
+        }
+    };
     let types = model.schema.find(name)?.map(|found| found.types).unwrap_or_default();
     let named: Vec<&str> = types.into_iter().filter(|name| *name != "null").collect();
     if !named.is_empty() && named.iter().all(|name| matches!(*name, "array" | "object")) {
@@ -146,164 +117,13 @@ fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
     Ok(sort_key)
 }
 
-fn unknown_path(model: &Model, what: &str, path: &str) -> String {
-    format!("{what}: the schema of `{}` has no property `{path}`", model.record.id)
-}
-
-fn count_values(operator: &Operator) -> usize {
-    match operator {
-        Operator::In(values) | Operator::Nin(values) => values.len(),
-        _ => 1,
-    }
-}
-
-fn check_path(what: &str, dotted: &str) -> Result<(), String> {
-    match dotted.len() {
-        0..=PATH_BYTES_MAX => Ok(()),
-        bytes => Err(format!("{what}: a path of {bytes} bytes, at most {PATH_BYTES_MAX} are allowed")),
-    }
-}
-
-fn condition(model: &Model, dotted: &str, name: &str, value: &FilterValue) -> Result<Condition, String> {
-    check_path("filter", dotted)?;
-    let Found { path, types } = model.schema.find(dotted)?.ok_or_else(|| unknown_path(model, "filter", dotted))?;
-    let place = format!("filter[{dotted}][{name}]");
-    let one = || scalar(&types, value, &place);
-    let operator = match name {
-        "eq" => match one()? {
-            Scalar::One(value) => Operator::Eq(value),
-            Scalar::Either(values) => Operator::In(values),
-        },
-        "ne" => match one()? {
-            Scalar::One(value) => Operator::Ne(value),
-            Scalar::Either(values) => Operator::Nin(values),
-        },
-        "lt" => Operator::Lt(one()?.first()),
-        "lte" => Operator::Lte(one()?.first()),
-        "gt" => Operator::Gt(one()?.first()),
-        "gte" => Operator::Gte(one()?.first()),
-        "in" => Operator::In(list(&types, value, &place)?),
-        "nin" => Operator::Nin(list(&types, value, &place)?),
-        "like" => match value {
-            FilterValue::Text(text) | FilterValue::Json(Value::String(text)) if text.len() > PATTERN_BYTES_MAX => {
-                let bytes = text.len();
-                return Err(format!("{place}: a pattern of {bytes} bytes, at most {PATTERN_BYTES_MAX} are allowed"));
-            }
-            FilterValue::Text(text) | FilterValue::Json(Value::String(text)) => Operator::Like(text.clone()),
-            FilterValue::Json(_) => return Err(format!("{place}: a string is expected")),
-        },
-        "exists" => match value {
-            FilterValue::Json(Value::Bool(exists)) => Operator::Exists(*exists),
-            FilterValue::Text(text) if text == "true" => Operator::Exists(true),
-            FilterValue::Text(text) if text == "false" => Operator::Exists(false),
-            _ => return Err(format!("{place}: `true` or `false` is expected")),
-        },
-        other => {
-            return Err(format!(
-                "filter[{dotted}]: unknown operator `{other}`, expected one of eq ne lt lte gt gte in nin like exists"
-            ));
-        }
-    };
-    Ok(Condition { path, operator })
-}
-
-/// A value from a URL may be meant as more than one type where the schema allows several.
-enum Scalar {
-    One(Value),
-    Either(Vec<Value>),
-}
-
-impl Scalar {
-    fn first(self) -> Value {
-        match self {
-            Scalar::One(value) => value,
-            Scalar::Either(values) => values.into_iter().next().unwrap_or(Value::Null),
-        }
-    }
-}
-
-fn scalar(types: &BTreeSet<&str>, value: &FilterValue, place: &str) -> Result<Scalar, String> {
-    match value {
-        FilterValue::Json(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
-            Ok(Scalar::One(value.clone()))
-        }
-        FilterValue::Json(_) => Err(format!("{place}: a string, number or boolean is expected")),
-        FilterValue::Text(text) => read(types, text, place),
-    }
-}
-
-/// Reads text as each type that the schema allows, numbers first.
-fn read(types: &BTreeSet<&str>, text: &str, place: &str) -> Result<Scalar, String> {
-    let any = types.is_empty();
-    let mut values = Vec::new();
-    if (any || types.contains("number") || types.contains("integer"))
-        && let Some(number) = number(text)
-    {
-        values.push(number);
-    }
-    if any || types.contains("boolean") {
-        match text {
-            "true" => values.push(Value::Bool(true)),
-            "false" => values.push(Value::Bool(false)),
-            _ => {}
-        }
-    }
-    if any || types.contains("string") {
-        values.push(Value::String(text.to_owned()));
-    }
-    match values.len() {
-        0 => {
-            let wanted: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
-            let wanted = wanted.join(" or ");
-            if matches!(wanted.as_str(), "object" | "array" | "array or object" | "") {
-                return Err(format!("{place}: the property is {wanted}, which can only be asked for with `exists`"));
-            }
-            Err(format!("{place}: `{text}` is not of type {wanted}"))
-        }
-        1 => Ok(Scalar::One(values.remove(0))),
-        _ => Ok(Scalar::Either(values)),
-    }
-}
-
-/// Digits stay as they are.
-fn number(text: &str) -> Option<Value> {
-    match json::parse(text) {
-        Ok(value @ Value::Number(_)) if !text.starts_with(char::is_whitespace) => Some(value),
-        _ => None,
-    }
-}
-
-fn list(types: &BTreeSet<&str>, value: &FilterValue, place: &str) -> Result<Vec<Value>, String> {
-    let mut values = Vec::new();
-    let mut add = |scalar| match scalar {
-        Scalar::One(value) => values.push(value),
-        Scalar::Either(all) => values.extend(all),
-    };
-    match value {
-        FilterValue::Text(text) => {
-            for part in text.split(',') {
-                add(read(types, part, place)?);
-            }
-        }
-        FilterValue::Json(Value::Array(items)) => {
-            for item in items {
-                add(scalar(types, &FilterValue::Json(item.clone()), place)?);
-            }
-        }
-        FilterValue::Json(_) => return Err(format!("{place}: a list is expected")),
-    }
-    if values.len() > VALUES_MAX {
-        return Err(format!("{place}: {} values, at most {VALUES_MAX} are allowed", values.len()));
-    }
-    Ok(values)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::filter::FilterValue;
     use crate::catalog::{Definition, ModelInput, ModelRecord};
-    use serde_json::json;
-    use snaphook_driver::Json;
+    use serde_json::{Value, json};
+    use snaphook_driver::{Condition, Filter, Json, Meta, Operator};
 
     fn model() -> Model {
         let schema = json!({"type": "object", "properties": {
@@ -328,10 +148,18 @@ mod tests {
         definition.model(record)
     }
 
+    fn term(path: &str, operator: &str, value: String) -> FilterInput {
+        let (path, operator) = (path.to_owned(), operator.to_owned());
+        FilterInput::Condition { path, operator, value: FilterValue::Text(value) }
+    }
+
     #[track_caller]
     fn text(path: &str, operator: &str, value: &str) -> Result<Operator, String> {
-        let filter = vec![(path.to_owned(), operator.to_owned(), FilterValue::Text(value.to_owned()))];
-        check(&model(), &QueryInput { filter, ..QueryInput::default() }).map(|query| query.filter[0].operator.clone())
+        let filter = term(path, operator, value.to_owned());
+        match check(&model(), &QueryInput { filter, ..QueryInput::default() })?.filter {
+            Filter::Condition(condition) => Ok(condition.operator),
+            other => panic!("{other:?} is no condition"),
+        }
     }
 
     #[test]
@@ -354,7 +182,14 @@ mod tests {
             ("ok", "eq", "yes", "is not of type boolean"),
             ("n", "is", "5", "unknown operator `is`"),
             ("n", "exists", "maybe", "`true` or `false`"),
-            ("tags", "eq", "a", "can only be asked for with `exists`"),
+            ("tags", "eq", "a", "can only be asked for with `has` and `exists`"),
+            ("map", "eq", "a", "can only be asked for with `exists`"),
+            ("name", "has", "a", "the property is none"),
+            ("n", "is", "5", "eq ne lt lte gt gte in nin like ilike has exists"),
+            ("$name", "eq", "5", "written `$$name`"),
+            ("$$name", "eq", "5", "no property `$name`"),
+            ("$created_at", "gt", "yesterday", "is no time"),
+            ("$revision", "gt", "x", "is not of type integer"),
         ] {
             let error = text(path, operator, value).unwrap_err();
             assert!(error.contains(message), "{error}");
@@ -383,11 +218,9 @@ mod tests {
     #[test]
     fn what_a_query_holds_is_bounded() {
         let many = |count: usize| vec!["a"; count].join(",");
-        let ask = |filter: Vec<(String, String, FilterValue)>, sort: Option<String>| {
+        let ask = |filter: Vec<FilterInput>, sort: Option<String>| {
+            let filter = FilterInput::And(filter);
             check(&model(), &QueryInput { filter, sort, ..QueryInput::default() }).map(|_| ())
-        };
-        let term = |path: &str, operator: &str, value: String| {
-            (path.to_owned(), operator.to_owned(), FilterValue::Text(value))
         };
         ask(vec![term("name", "in", many(1000)); 5], Some("n,name,ok".into())).unwrap();
         ask(vec![term("name", "like", "%".repeat(1024)); 64], None).unwrap();
@@ -410,9 +243,17 @@ mod tests {
     fn hooks_ask_with_json() {
         let input = from_json(r#"{"filter":{"n":{"gte":1,"lt":9007199254740993}},"sort":"-n","limit":3}"#).unwrap();
         let query = check(&model(), &input).unwrap();
-        assert_eq!(query.filter.len(), 2);
-        assert_eq!(query.filter[1].operator, Operator::Lt(json::parse("9007199254740993").unwrap()));
+        let parts = query.filter.conjuncts();
+        assert_eq!(parts.len(), 2);
+        let last = Operator::Lt(json::parse("9007199254740993").unwrap());
+        assert!(matches!(parts[1], Filter::Condition(condition) if condition.operator == last));
+        let meta =
+            from_json(r#"{"filter":{"not":{"$created_at":{"lt":"1970-01-01T00:00:01Z"}}},"sort":"-$id"}"#).unwrap();
+        let query = check(&model(), &meta).unwrap();
+        let condition = Condition { path: Meta::CreatedAt.into(), operator: Operator::Lt(Value::from(1000)) };
+        assert_eq!(query.filter, Filter::And(vec![Filter::Not(Box::new(Filter::And(vec![condition.into()])))]));
+        assert_eq!(query.sort, [SortKey { path: Meta::Id.into(), descending: true }]);
         assert!(from_json(r#"{"filters":{}}"#).unwrap_err().contains("filters"));
-        assert!(from_json("").unwrap().filter.is_empty());
+        assert_eq!(check(&model(), &from_json("").unwrap()).unwrap().filter, Filter::default());
     }
 }

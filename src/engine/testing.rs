@@ -12,8 +12,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
-    Append, Appended, Budget, Capabilities, CarryOver, Condition, Conflict, Delivery, DriverError, ErrorKind,
-    ErrorQuery, ErrorRecord, Event, EventPage, EventQuery, EventStore, Group, Holder, Instance, InstancePage,
+    Append, Appended, Budget, Capabilities, CarryOver, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery,
+    ErrorRecord, Event, EventPage, EventQuery, EventStore, Filter, Group, Holder, Instance, InstancePage,
     InstanceQuery, Json, LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
@@ -392,7 +392,7 @@ impl ModelStore for FaultyModels {
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
         self.inner.query(model, query, budget).await
     }
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         self.inner.count(model, filter, budget).await
     }
     async fn log(&self) -> Result<Option<String>> {

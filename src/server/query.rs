@@ -1,11 +1,12 @@
 //! The query of a URL, taken strictly: what nobody reads is an error, so that a typo does not widen an answer.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
 use super::problem::{Problem, Result};
-use crate::engine::FilterValue;
+use crate::engine::{FilterInput, FilterValue};
 
 /// The name of the parameter that asks what a write would do.
 pub(super) const DRY_RUN: &str = "dry-run";
@@ -74,20 +75,25 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Every `filter[path][op]=value`.
-    pub(super) fn filters(&mut self) -> Result<Vec<(String, String, FilterValue)>> {
+    /// Every `filter[path][op]=value`, and `filter[or][0][path][op]=value` for parts of which one must match.
+    pub(super) fn filters(&mut self) -> Result<FilterInput> {
         let (filters, rest) =
             std::mem::take(&mut self.pairs).into_iter().partition::<Vec<_>, _>(|(key, _)| key.starts_with("filter"));
         self.pairs = rest;
-        filters
-            .into_iter()
-            .map(|(key, value)| {
-                let (path, operator) = filter_key(&key).ok_or_else(|| {
-                    Problem::bad_request(format!("`{}` is no filter, expected `filter[path][op]=value`", shorten(&key)))
-                })?;
-                Ok((path.to_owned(), operator.to_owned(), FilterValue::Text(value.into_owned())))
-            })
-            .collect()
+        let mut group = Group::default();
+        for (key, value) in filters {
+            let wrong =
+                || Problem::bad_request(format!("`{}` is no filter, expected `filter[path][op]=value`", shorten(&key)));
+            let inner = key.strip_prefix("filter[").and_then(|key| key.strip_suffix(']')).ok_or_else(wrong)?;
+            let (target, inner) = group.find(inner, &key)?;
+            let (path, operator) = filter_key(inner).ok_or_else(wrong)?;
+            target.conditions.push(FilterInput::Condition {
+                path: path.to_owned(),
+                operator: operator.to_owned(),
+                value: FilterValue::Text(value.into_owned()),
+            });
+        }
+        Ok(group.into_filter())
     }
 
     /// Refuses what was not taken.
@@ -102,9 +108,56 @@ impl<'a> Query<'a> {
     }
 }
 
+/// How deep `or` may stand in `or`.
+const OR_DEPTH_MAX: usize = 3;
+
+/// Filters of which all must match.
+#[derive(Default)]
+struct Group {
+    conditions: Vec<FilterInput>,
+    /// Of these one must match, by the number that the client gave.
+    either: BTreeMap<u32, Group>,
+}
+
+impl Group {
+    /// Where a filter belongs: the group that its `or`s and their numbers lead to, and what follows them.
+    fn find<'k>(&mut self, inner: &'k str, key: &str) -> Result<(&mut Group, &'k str)> {
+        let (mut group, mut rest) = (self, inner);
+        for _ in 0..OR_DEPTH_MAX {
+            let Some((number, behind)) = or_number(rest) else { return Ok((group, rest)) };
+            let number = number.parse().map_err(|_| {
+                Problem::bad_request(format!("`{}`: `or` is numbered from 0 to {}", shorten(key), u32::MAX))
+            })?;
+            group = group.either.entry(number).or_default();
+            rest = behind;
+        }
+        match or_number(rest) {
+            None => Ok((group, rest)),
+            Some(_) => Err(Problem::bad_request(format!(
+                "`{}`: `or` may stand in `or` at most {OR_DEPTH_MAX} deep",
+                shorten(key)
+            ))),
+        }
+    }
+
+    fn into_filter(self) -> FilterInput {
+        let mut parts = self.conditions;
+        if !self.either.is_empty() {
+            parts.push(FilterInput::Or(self.either.into_values().map(Group::into_filter).collect()));
+        }
+        FilterInput::And(parts)
+    }
+}
+
+/// The number in `or][NUMBER][REST`, and the rest. Without a number it is a property of that name.
+fn or_number(text: &str) -> Option<(&str, &str)> {
+    let (number, rest) = text.strip_prefix("or][")?.split_once("][")?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some((number, rest))
+}
+
 /// The path may hold brackets: names of properties do. The operator is the last pair of them.
-fn filter_key(key: &str) -> Option<(&str, &str)> {
-    let (path, operator) = key.strip_prefix("filter[")?.strip_suffix(']')?.rsplit_once("][")?;
+fn filter_key(inner: &str) -> Option<(&str, &str)> {
+    let (path, operator) = inner.rsplit_once("][")?;
     let plain = !operator.is_empty() && operator.bytes().all(|byte| byte.is_ascii_lowercase());
     (plain && !path.is_empty()).then_some((path, operator))
 }
@@ -179,7 +232,12 @@ mod tests {
     #[test]
     fn filters() {
         let take = |text: &'static str| -> Result<Vec<(String, String)>> {
-            Ok(parse(text).filters()?.into_iter().map(|(path, operator, _)| (path, operator)).collect())
+            let FilterInput::And(parts) = parse(text).filters()? else { panic!("{text} is joined otherwise") };
+            let condition = |part| match part {
+                FilterInput::Condition { path, operator, .. } => (path, operator),
+                other => panic!("{other:?} is no condition"),
+            };
+            Ok(parts.into_iter().map(condition).collect())
         };
         let one = |path: &str, operator: &str| vec![(path.to_owned(), operator.to_owned())];
         assert_eq!(take("filter[a.b][eq]=1").expect("valid"), one("a.b", "eq"));
@@ -199,6 +257,31 @@ mod tests {
         ] {
             detail(take(bad), "expected `filter[path][op]=value`");
         }
+    }
+
+    #[test]
+    fn alternatives() {
+        fn shown(filter: &FilterInput) -> String {
+            let all = |parts: &[FilterInput]| parts.iter().map(shown).collect::<Vec<_>>().join(" ");
+            match filter {
+                FilterInput::Condition { path, operator, .. } => format!("{path}.{operator}"),
+                FilterInput::And(parts) => format!("({})", all(parts)),
+                FilterInput::Or(parts) => format!("or[{}]", all(parts)),
+                FilterInput::Not(part) => format!("not {}", shown(part)),
+            }
+        }
+        for (text, expected) in [
+            ("filter[or][0][a][eq]=1&filter[or][1][b][gt]=2", "(or[(a.eq) (b.gt)])"),
+            ("filter[or][7][a][eq]=1&filter[c][eq]=3&filter[or][7][b][eq]=2", "(c.eq or[(a.eq b.eq)])"),
+            ("filter[or][0][or][0][or][0][a][eq]=1", "(or[(or[(or[(a.eq)])])])"),
+            ("filter[or][eq]=1&filter[or][x][eq]=1", "(or.eq or][x.eq)"),
+            ("filter[or][0][or][eq]=1", "(or[(or.eq)])"),
+        ] {
+            assert_eq!(shown(&parse(text).filters().expect(text)), expected, "{text}");
+        }
+        detail(parse("filter[or][0][or][0][or][0][or][0][a][eq]=1").filters(), "at most 3 deep");
+        detail(parse("filter[or][99999999999][a][eq]=1").filters(), "numbered from 0");
+        detail(parse("filter[or][0][eq]=1").filters(), "expected `filter[path][op]=value`");
     }
 
     #[test]

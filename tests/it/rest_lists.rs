@@ -89,6 +89,71 @@ fn filters() {
 }
 
 #[test]
+fn filters_of_every_kind() {
+    let server = start();
+    let api = server.client();
+    api.post(LIST, &json!({"id": "f", "data": {"name": "x,y", "total": 1, "tags": ["red", 5, true]}})).expect(201);
+    api.put(&format!("{LIST}/b"), &json!({"data": {"name": "banana", "total": 9.5, "count": 2}})).expect(200);
+    let of = |id: &str, member: &str| {
+        let value = api.get(&format!("{LIST}/{id}")).expect(200).json()[member].clone();
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    };
+    for (query, expected) in [
+        ("filter[$id][in]=a,c,x".to_owned(), "ac"),
+        ("filter[$id][gte]=d&sort=-$id".to_owned(), "fed"),
+        ("filter[$revision][gt]=1".to_owned(), "b"),
+        (format!("filter[$position][lte]={}", of("c", "position")), "ac"),
+        (format!("filter[$position][gt]={}&sort=-$position", of("d", "position")), "bfe"),
+        (format!("filter[$updated_at][gte]={}&filter[$revision][eq]=2", of("b", "updated_at")), "b"),
+        ("filter[$created_at][lt]=2000-01-01T00:00:00Z".to_owned(), ""),
+        ("filter[$created_at][gte]=2000-01-01T01:00:00%2B01:00".to_owned(), "abcdef"),
+        ("filter[tags][has]=red".to_owned(), "f"),
+        ("filter[tags][has]=5".to_owned(), "f"),
+        ("filter[tags][has]=RED".to_owned(), ""),
+        ("filter[name][ilike]=APP%25".to_owned(), "a"),
+        ("filter[name][ilike]=%C3%84PFEL".to_owned(), "e"),
+        ("filter[name][in]=x%5C,y,Apple".to_owned(), "af"),
+        ("filter[or][0][total][eq]=10&filter[or][1][total][eq]=100".to_owned(), "ac"),
+        ("filter[or][0][total][eq]=10&filter[or][0][count][eq]=7&filter[or][1][$id][eq]=e".to_owned(), "e"),
+        ("filter[total][lt]=50&filter[or][3][or][0][$id][eq]=a&filter[or][3][or][1][$id][eq]=c".to_owned(), "a"),
+    ] {
+        assert_eq!(ids(&api, &query), expected, "{query}");
+        let counted = api.get(&format!("{LIST}?{query}&count=true&limit=1")).expect(200).json();
+        assert_eq!(counted["count"], expected.len(), "{query}");
+    }
+    // A page after the other gives what one page gives.
+    for query in ["sort=-$updated_at,$id", "sort=$revision,-$id", "filter[or][0][total][gt]=5&filter[or][1][$id][gt]=c"]
+    {
+        let (mut found, mut cursor) = (String::new(), String::new());
+        loop {
+            let page = api.get(&format!("{LIST}?{query}&limit=2{cursor}")).expect(200).json();
+            found.extend(
+                page["items"].as_array().expect("items").iter().map(|item| item["id"].as_str().expect("an id")),
+            );
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(found, ids(&api, query), "{query}");
+    }
+    for (query, message) in [
+        ("filter[name][is]=x", "eq ne lt lte gt gte in nin like ilike has exists"),
+        ("filter[$name][eq]=x", "written `$$name`"),
+        ("filter[$$name][eq]=x", "no property `$name`"),
+        ("filter[$created_at][gt]=yesterday", "is no time"),
+        ("filter[$position][gt]=x", "not of type integer"),
+        ("filter[name][has]=x", "the property is none"),
+        ("filter[or][0][or][0][or][0][or][0][name][eq]=x", "at most 3 deep"),
+        ("filter[or][0][name]=x", "expected `filter[path][op]=value`"),
+        ("filter[or][0][nothing][eq]=x", "no property `nothing`"),
+        ("sort=$name", "written `$$name`"),
+    ] {
+        let problem = api.get(&format!("{LIST}?{query}")).expect_problem(400, "bad-request");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(message), "{query}: {detail}");
+    }
+}
+
+#[test]
 fn filters_that_mean_nothing_are_refused() {
     let server = start();
     let api = server.client();

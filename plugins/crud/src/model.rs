@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::files::{FileLock, file_fault, unusable_file};
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    Budget, Capabilities, CarryOver, DriverError, ErrorKind, Event, Filter, Instance, InstancePage, InstanceQuery,
     Instances, ModelShape, ModelStore, OpenContext, Position, Result, count_rows, moves_checkpoint, prepare_instances,
     query_rows,
 };
@@ -425,7 +425,7 @@ impl ModelStore for CrudModelStore {
         query_rows(&rows, model, query, budget).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         let rows = self.instances().rows(model).unwrap_or_default();
         count_rows(&rows, filter, budget).await
     }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    Budget, Capabilities, CarryOver, DriverError, ErrorKind, Event, Filter, Instance, InstancePage, InstanceQuery,
     Instances, ModelShape, ModelStore, Position, Result, count_rows, moves_checkpoint, prepare_instances, query_rows,
 };
 
@@ -232,7 +232,7 @@ impl ModelStore for FileModelStore {
         query_rows(&rows, model, query, budget).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         let rows = locked(&self.shared.instances).rows(model).unwrap_or_default();
         count_rows(&rows, filter, budget).await
     }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, Event, Instance, InstancePage, InstanceQuery, Instances, ModelShape,
+    Budget, Capabilities, CarryOver, Event, Filter, Instance, InstancePage, InstanceQuery, Instances, ModelShape,
     ModelStore, Position, Result, count_rows, moves_checkpoint, prepare_instances, query_rows,
 };
 
@@ -92,7 +92,7 @@ impl ModelStore for MemoryModelStore {
         query_rows(&rows, model, query, budget).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         let rows = locked(&self.instances).rows(model).unwrap_or_default();
         count_rows(&rows, filter, budget).await
     }

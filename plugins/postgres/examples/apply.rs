@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use snaphook_driver::{
-    Budget, CarryOver, Column, ColumnKind, Condition, Event, EventKind, InstanceQuery, Json, ModelShape, ModelStore,
-    OpenContext, Operator, SortKey,
+    Budget, CarryOver, Column, ColumnKind, Condition, Event, EventKind, Filter, InstanceQuery, Json, ModelShape,
+    ModelStore, OpenContext, Operator, SortKey,
 };
 use snaphook_driver_testkit::servers::postgres;
 use snaphook_postgres::PostgresModelStore;
@@ -33,7 +33,7 @@ fn event(number: u64) -> Event {
 }
 
 fn key(property: &str) -> SortKey {
-    SortKey { path: vec![property.to_owned()], descending: false }
+    SortKey { path: vec![property.to_owned()].into(), descending: false }
 }
 
 async fn timed<T>(what: &str, work: impl Future<Output = snaphook_driver::Result<T>>) -> T {
@@ -77,14 +77,14 @@ async fn main() {
     let seconds = started.elapsed().as_secs_f64();
     println!("apply, batches of {batch}: {:.0} events/s", count as f64 / seconds);
     let unlimited = Budget::unlimited();
-    let filter = vec![Condition { path: vec!["year".into()], operator: Operator::Eq(json!(1950)) }];
+    let filter = Filter::from(Condition { path: vec!["year".to_owned()].into(), operator: Operator::Eq(json!(1950)) });
     let page = InstanceQuery { filter: filter.clone(), sort: vec![key("title")], limit: 20, cursor: None };
     let first = timed("page of 20 by an index", store.query("film", &page, &unlimited)).await;
     let next = InstanceQuery { cursor: first.next, ..page };
     timed("the next one", store.query("film", &next, &unlimited)).await;
     timed("count by an index", store.count("film", &filter, &unlimited)).await;
-    timed("count of all", store.count("film", &[], &unlimited)).await;
-    let text = vec![Condition { path: vec!["text".into()], operator: Operator::Eq(json!("none")) }];
+    timed("count of all", store.count("film", &Filter::default(), &unlimited)).await;
+    let text = Filter::from(Condition { path: vec!["text".to_owned()].into(), operator: Operator::Eq(json!("none")) });
     timed("count without an index", store.count("film", &text, &unlimited)).await;
     let sorted = InstanceQuery { sort: vec![key("text")], limit: 20, ..InstanceQuery::default() };
     timed("page of 20 without an index", store.query("film", &sorted, &unlimited)).await;

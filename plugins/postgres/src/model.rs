@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, ErrorKind, Event, Instance, InstancePage, InstanceQuery,
+    Budget, Capabilities, CarryOver, DriverError, ErrorKind, Event, Filter, Instance, InstancePage, InstanceQuery,
     ModelShape, ModelStore, OpenContext, Position, Result, moves_checkpoint,
 };
 use tokio_postgres::types::Type;
@@ -207,7 +207,7 @@ impl ModelStore for PostgresModelStore {
         self.read(model, budget).page(query).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         self.read(model, budget).count(filter).await
     }
 

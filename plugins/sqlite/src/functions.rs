@@ -3,14 +3,16 @@
 //! - `_class(data, name…)` and `_value(data, name…)`: class and value at a path. Indexes are over these, so what they
 //!   return for a text must never change without a new version of the file's format.
 //! - `_sorted(data, name…)`: the same as `_value`, for sort keys that SQLite keeps in memory.
-//! - `_like(value, pattern)`.
+//! - `_like(value, pattern)`, `_ilike(value, pattern)`.
+//! - `_has(scalar, data, name…)`: whether the array at a path has an element that equals a scalar, which is JSON.
+//! - `_number(integer)`: what `_value` is of that number.
 
 use std::sync::Arc;
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, Error, Result};
-use snaphook_driver::compare::Pattern;
+use snaphook_driver::compare::{Pattern, number_key};
 
 use crate::meter::{Meter, Stop};
 use crate::value;
@@ -24,15 +26,15 @@ const FLAGS: FunctionFlags =
 pub(crate) fn register(connection: &Connection, meter: &Arc<Meter>) -> Result<()> {
     let charged = Arc::clone(meter);
     connection.create_scalar_function("_class", -1, FLAGS, move |context| {
-        with_found(context, &charged, |found| Ok(value::class(found)))
+        with_found(context, 0, &charged, |found| Ok(value::class(found)))
     })?;
     let charged = Arc::clone(meter);
     connection.create_scalar_function("_value", -1, FLAGS, move |context| {
-        with_found(context, &charged, |found| Ok(value::value(found)))
+        with_found(context, 0, &charged, |found| Ok(value::value(found)))
     })?;
     let charged = Arc::clone(meter);
     connection.create_scalar_function("_sorted", -1, FLAGS, move |context| {
-        with_found(context, &charged, |found| {
+        with_found(context, 0, &charged, |found| {
             let value = value::value(found);
             match &value {
                 Sql::Text(text) if text.len() > SORTED_BYTES_FREE => charged.hold(text.len()).map_err(stopped)?,
@@ -42,25 +44,44 @@ pub(crate) fn register(connection: &Connection, meter: &Arc<Meter>) -> Result<()
             Ok(value)
         })
     })?;
-    let charged = Arc::clone(meter);
-    connection.create_scalar_function("_like", 2, FLAGS, move |context| {
-        let (ValueRef::Text(_), Some(text)) = (context.get_raw(0), text(context, 0)) else { return Ok(false) };
-        let pattern: Arc<Pattern> = context.get_or_create_aux(1, |pattern| {
-            pattern.as_str().map(Pattern::new).map_err(|error| Error::UserFunctionError(Box::new(error)))
+    let patterns: [(&str, fn(&str) -> Pattern); 2] = [("_like", Pattern::new), ("_ilike", Pattern::ignoring_case)];
+    for (name, pattern_of) in patterns {
+        let charged = Arc::clone(meter);
+        connection.create_scalar_function(name, 2, FLAGS, move |context| {
+            let (ValueRef::Text(_), Some(text)) = (context.get_raw(0), text(context, 0)) else { return Ok(false) };
+            let pattern: Arc<Pattern> = context.get_or_create_aux(1, |pattern| {
+                pattern.as_str().map(pattern_of).map_err(|error| Error::UserFunctionError(Box::new(error)))
+            })?;
+            pattern.matches_charged(text, &mut |steps| charged.charge(steps)).map_err(stopped)
         })?;
-        pattern.matches_charged(text, &mut |steps| charged.charge(steps)).map_err(stopped)
+    }
+    let charged = Arc::clone(meter);
+    connection.create_scalar_function("_has", -1, FLAGS, move |context| {
+        let wanted: Arc<(i64, Sql)> = context.get_or_create_aux(0, |scalar| {
+            let scalar = scalar.as_str().map_err(|error| Error::UserFunctionError(Box::new(error)))?;
+            Ok::<_, Error>((value::class(Some(scalar)), value::value(Some(scalar))))
+        })?;
+        with_found(context, 1, &charged, |found| Ok(found.is_some_and(|array| value::has(array, &wanted))))
+    })?;
+    connection.create_scalar_function("_number", 1, FLAGS, |context| {
+        Ok(Sql::Blob(number_key(&context.get::<i64>(0)?.to_string())))
     })
 }
 
-/// Runs `work` with the JSON text at the path that the arguments name.
-fn with_found<T>(context: &Context<'_>, meter: &Meter, work: impl FnOnce(Option<&str>) -> Result<T>) -> Result<T> {
-    let Some(data) = text(context, 0) else { return work(None) };
+/// Runs `work` with the JSON text at the path that the arguments name, from the data at `first` on.
+fn with_found<T>(
+    context: &Context<'_>,
+    first: usize,
+    meter: &Meter,
+    work: impl FnOnce(Option<&str>) -> Result<T>,
+) -> Result<T> {
+    let Some(data) = text(context, first) else { return work(None) };
     meter.charge_text(data.len()).map_err(stopped)?;
     // Most paths are one name long.
-    let found = match context.len() {
-        2 => text(context, 1).and_then(|name| value::find(data, &[name])),
+    let found = match context.len() - first {
+        2 => text(context, first + 1).and_then(|name| value::find(data, &[name])),
         count => {
-            let path: Option<Vec<&str>> = (1..count).map(|index| text(context, index)).collect();
+            let path: Option<Vec<&str>> = (1..count).map(|index| text(context, first + index)).collect();
             path.and_then(|path| value::find(data, &path))
         }
     };

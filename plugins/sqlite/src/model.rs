@@ -4,6 +4,7 @@ mod apply;
 mod condition;
 mod definitions;
 mod garbage;
+mod meta;
 mod migrate;
 mod names;
 mod order;
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 use rusqlite::OptionalExtension as _;
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, Event, Instance, InstancePage, InstanceQuery, ModelShape,
+    Budget, Capabilities, CarryOver, DriverError, Event, Filter, Instance, InstancePage, InstanceQuery, ModelShape,
     ModelStore, Position, Result,
 };
 
@@ -313,7 +314,7 @@ impl ModelStore for SqliteModelStore {
         self.shared.lanes.run("query", budget, work).await
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         let (shared, model, filter) = (Arc::clone(&self.shared), model.to_owned(), filter.to_owned());
         let work = move |budget: &Budget, steps| {
             shared.turn(

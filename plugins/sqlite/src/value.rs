@@ -20,6 +20,9 @@ use snaphook_driver::compare::number_key;
 /// Class of what is absent or null.
 pub(crate) const CLASS_ABSENT: i64 = 4;
 
+/// Class of arrays and objects.
+pub(crate) const CLASS_ARRAY: i64 = 3;
+
 /// The JSON text at a path; `None` if there is nothing. Of two members with one name the last counts.
 ///
 /// The data was checked before it was stored, so this only finds its way: each index asks twice for each row that is
@@ -108,7 +111,7 @@ pub(crate) fn class(found: Option<&str>) -> i64 {
         Some(b't' | b'f') => 0,
         Some(b'-' | b'0'..=b'9') => 1,
         Some(b'"') => 2,
-        Some(b'[' | b'{') => 3,
+        Some(b'[' | b'{') => CLASS_ARRAY,
         _ => CLASS_ABSENT,
     }
 }
@@ -121,6 +124,27 @@ pub(crate) fn value(found: Option<&str>) -> Sql {
         1 => Sql::Blob(number_key(text)),
         2 => string_text(text).map_or(Sql::Null, |text| Sql::Text(text.into_owned())),
         _ => Sql::Null,
+    }
+}
+
+/// Whether an array has an element with this class and value.
+pub(crate) fn has(array: &str, wanted: &(i64, Sql)) -> bool {
+    let bytes = array.as_bytes();
+    let mut at = if bytes.first() == Some(&b'[') { 1 } else { return false };
+    loop {
+        at = after_space(bytes, at);
+        match bytes.get(at) {
+            None | Some(b']') => return false,
+            Some(b',') => at += 1,
+            Some(_) => {
+                let Some(end) = after_value(bytes, at) else { return false };
+                let element = array.get(at..end);
+                if class(element) == wanted.0 && value(element) == wanted.1 {
+                    return true;
+                }
+                at = end;
+            }
+        }
     }
 }
 

@@ -248,8 +248,9 @@ async fn a_closed_store_is_one_file() {
                 tokio::spawn(async move {
                     let query = EventQuery { after: 0, limit: 1000, filter: EventFilter::default() };
                     while events.read(&query, None).await.is_ok()
-                        && models.count("m", &[], &Budget::unlimited()).await.is_ok()
-                    {}
+                        && models.count("m", &snaphook_driver::Filter::default(), &Budget::unlimited()).await.is_ok()
+                    {
+                    }
                 })
             })
             .collect();

@@ -3,88 +3,174 @@
 //! Drivers that evaluate in memory call this; drivers that hand queries to a database must agree with it, and the
 //! conformance suite checks that they do.
 //!
-//! Invariant: [`compare`] is a total order over what [`lookup`] can give: booleans, then numbers, then strings,
+//! Invariant: [`compare`] is a total order over what [`InstanceView::find`] can give: booleans, then numbers, then strings,
 //! then arrays and objects (all equal to each other here), then nothing.
 
 use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
-use crate::budget::{Budget, Exceeded};
+use crate::event::Position;
+use crate::filter::Operator;
+pub use crate::fold::{fold_case, fold_char};
 pub use crate::like::{Pattern, like};
-use crate::model_store::{Condition, Operator, SortKey};
+use crate::model_store::{Instance, SortKey};
 use crate::number::Decimal;
 pub use crate::number::number_key;
+use crate::path::{Meta, Path};
+use crate::time::Millis;
 
-/// The value at a path of property names; `None` if it is absent or null.
-pub fn lookup<'a>(data: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(data, |value, name| value.get(name.as_str())).filter(|value| !value.is_null())
+/// An instance as filters and sort orders see it.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceView<'a> {
+    pub id: &'a str,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+    pub revision: u64,
+    pub position: Position,
+    pub data: &'a Value,
 }
 
-/// Whether an instance's data meets every condition.
-pub fn matches(data: &Value, filter: &[Condition]) -> bool {
-    filter.iter().all(|condition| holds(lookup(data, &condition.path), &condition.operator))
+/// A value that a path leads to, wherever it is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    Bool(bool),
+    Integer(i64),
+    Number(&'a Number),
+    Text(&'a str),
+    Array(&'a [Value]),
+    Object,
+    /// As if it were absent.
+    Null,
 }
 
-/// The same within a budget: conditions, list items and the text that patterns look at are counted.
-pub fn matches_within(data: &Value, filter: &[Condition], budget: &Budget) -> Result<bool, Exceeded> {
-    for condition in filter {
-        let value = lookup(data, &condition.path);
-        budget.charge(1 + condition.path.len() as u64)?;
-        let holds = match (&condition.operator, value) {
-            (Operator::Like(pattern), Some(Value::String(text))) => {
-                Pattern::new(pattern).matches_within(text, budget)?
-            }
-            (Operator::In(operands) | Operator::Nin(operands), Some(_)) => {
-                budget.charge(operands.len() as u64)?;
-                holds(value, &condition.operator)
-            }
-            _ => holds(value, &condition.operator),
-        };
-        if !holds {
-            return Ok(false);
+impl<'a> InstanceView<'a> {
+    /// An instance with its data, parsed.
+    pub fn new(instance: &'a Instance, data: &'a Value) -> Self {
+        let Instance { id, created_at, updated_at, revision, position, .. } = instance;
+        InstanceView {
+            id,
+            created_at: *created_at,
+            updated_at: *updated_at,
+            revision: *revision,
+            position: *position,
+            data,
         }
     }
-    Ok(true)
+
+    /// The value at a path; `None` if it is absent or null.
+    pub fn find(&self, path: &Path) -> Option<Found<'a>> {
+        // No store has a number beyond.
+        let whole = |number: u64| Found::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+        match path {
+            Path::Data(names) => lookup(self.data, names).map(Found::from),
+            Path::Meta(Meta::Id) => Some(Found::Text(self.id)),
+            Path::Meta(Meta::CreatedAt) => Some(Found::Integer(self.created_at)),
+            Path::Meta(Meta::UpdatedAt) => Some(Found::Integer(self.updated_at)),
+            Path::Meta(Meta::Revision) => Some(whole(self.revision)),
+            Path::Meta(Meta::Position) => Some(whole(self.position)),
+        }
+    }
 }
 
-/// Order of two instances' data under sort keys; equal if no key tells them apart.
-pub fn order(left: &Value, right: &Value, sort: &[SortKey]) -> Ordering {
+impl<'a> From<&'a Value> for Found<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Found::Null,
+            Value::Bool(value) => Found::Bool(*value),
+            Value::Number(number) => Found::Number(number),
+            Value::String(text) => Found::Text(text),
+            Value::Array(items) => Found::Array(items),
+            Value::Object(_) => Found::Object,
+        }
+    }
+}
+
+impl Found<'_> {
+    /// As JSON that compares like it: arrays and objects, which are all equal, become an empty array.
+    pub fn to_value(self) -> Value {
+        match self {
+            Found::Bool(value) => Value::Bool(value),
+            Found::Integer(number) => Value::from(number),
+            Found::Number(number) => Value::Number(number.clone()),
+            Found::Text(text) => Value::from(text),
+            Found::Array(_) | Found::Object => Value::Array(Vec::new()),
+            Found::Null => Value::Null,
+        }
+    }
+
+    fn class(self) -> u8 {
+        match self {
+            Found::Bool(_) => 0,
+            Found::Integer(_) | Found::Number(_) => 1,
+            Found::Text(_) => 2,
+            Found::Array(_) | Found::Object => 3,
+            Found::Null => 4,
+        }
+    }
+
+    /// Order of two values of one class.
+    fn within_class(self, other: Found<'_>) -> Ordering {
+        match (self, other) {
+            (Found::Bool(left), Found::Bool(right)) => left.cmp(&right),
+            (Found::Integer(left), Found::Integer(right)) => left.cmp(&right),
+            (Found::Number(left), Found::Number(right)) => compare_numbers(left, right),
+            (Found::Integer(left), Found::Number(right)) => compare_whole(left, right),
+            (Found::Number(left), Found::Integer(right)) => compare_whole(right, left).reverse(),
+            // The bytes of UTF-8 order like its code points.
+            (Found::Text(left), Found::Text(right)) => left.cmp(right),
+            _ => Ordering::Equal,
+        }
+    }
+
+    /// Only scalars of one type compare; arrays and objects equal nothing.
+    fn is(self, operand: &Value, wanted: fn(Ordering) -> bool) -> bool {
+        let operand = Found::from(operand);
+        self.class() == operand.class() && self.class() < 3 && wanted(self.within_class(operand))
+    }
+}
+
+/// The value at a path of property names; `None` if it is absent or null.
+pub fn lookup<'a>(data: &'a Value, names: &[String]) -> Option<&'a Value> {
+    names.iter().try_fold(data, |value, name| value.get(name.as_str())).filter(|value| !value.is_null())
+}
+
+/// Order of two instances under sort keys; equal if no key tells them apart.
+pub fn order(left: &InstanceView<'_>, right: &InstanceView<'_>, sort: &[SortKey]) -> Ordering {
     sort.iter()
-        .map(|key| compare(lookup(left, &key.path), lookup(right, &key.path), key.descending))
+        .map(|key| compare(left.find(&key.path), right.find(&key.path), key.descending))
         .find(|ordering| ordering.is_ne())
         .unwrap_or(Ordering::Equal)
 }
 
 /// Order of two values under one sort key. Types keep their order and nothing comes last in either direction.
-pub fn compare(left: Option<&Value>, right: Option<&Value>, descending: bool) -> Ordering {
-    class(left).cmp(&class(right)).then_with(|| {
-        let ordering = match (left, right) {
-            (Some(left), Some(right)) => within_class(left, right),
-            _ => Ordering::Equal,
-        };
+pub fn compare(left: Option<Found<'_>>, right: Option<Found<'_>>, descending: bool) -> Ordering {
+    let (left, right) = (left.unwrap_or(Found::Null), right.unwrap_or(Found::Null));
+    left.class().cmp(&right.class()).then_with(|| {
+        let ordering = left.within_class(right);
         if descending { ordering.reverse() } else { ordering }
     })
 }
 
 /// Whether a value (`None`: absent or null) meets an operator.
-pub fn holds(value: Option<&Value>, operator: &Operator) -> bool {
+pub fn holds(value: Option<Found<'_>>, operator: &Operator) -> bool {
     let Some(value) = value else {
         return matches!(operator, Operator::Exists(false));
     };
-    let is = |operand: &Value, wanted: fn(Ordering) -> bool| {
-        comparable(value, operand) && wanted(within_class(value, operand))
-    };
     match operator {
-        Operator::Eq(operand) => is(operand, Ordering::is_eq),
-        Operator::Ne(operand) => !is(operand, Ordering::is_eq),
-        Operator::Lt(operand) => is(operand, Ordering::is_lt),
-        Operator::Lte(operand) => is(operand, Ordering::is_le),
-        Operator::Gt(operand) => is(operand, Ordering::is_gt),
-        Operator::Gte(operand) => is(operand, Ordering::is_ge),
-        Operator::In(operands) => operands.iter().any(|operand| is(operand, Ordering::is_eq)),
-        Operator::Nin(operands) => !operands.iter().any(|operand| is(operand, Ordering::is_eq)),
-        Operator::Like(pattern) => value.as_str().is_some_and(|text| like(pattern, text)),
+        Operator::Eq(operand) => value.is(operand, Ordering::is_eq),
+        Operator::Ne(operand) => !value.is(operand, Ordering::is_eq),
+        Operator::Lt(operand) => value.is(operand, Ordering::is_lt),
+        Operator::Lte(operand) => value.is(operand, Ordering::is_le),
+        Operator::Gt(operand) => value.is(operand, Ordering::is_gt),
+        Operator::Gte(operand) => value.is(operand, Ordering::is_ge),
+        Operator::In(operands) => operands.iter().any(|operand| value.is(operand, Ordering::is_eq)),
+        Operator::Nin(operands) => !operands.iter().any(|operand| value.is(operand, Ordering::is_eq)),
+        Operator::Like(pattern) => matches!(value, Found::Text(text) if like(pattern, text)),
+        Operator::Ilike(pattern) => matches!(value, Found::Text(text) if Pattern::ignoring_case(pattern).matches(text)),
+        Operator::Has(operand) => {
+            matches!(value, Found::Array(items) if items.iter().any(|item| Found::from(item).is(operand, Ordering::is_eq)))
+        }
         Operator::Exists(wanted) => *wanted,
     }
 }
@@ -94,31 +180,13 @@ pub fn compare_numbers(left: &Number, right: &Number) -> Ordering {
     if let (Some(left), Some(right)) = (left.as_i64(), right.as_i64()) {
         return left.cmp(&right);
     }
-    Decimal::parse(&left.to_string()).cmp(&Decimal::parse(&right.to_string()))
+    Decimal::parse(left.as_str()).cmp(&Decimal::parse(right.as_str()))
 }
 
-fn class(value: Option<&Value>) -> u8 {
-    match value {
-        Some(Value::Bool(_)) => 0,
-        Some(Value::Number(_)) => 1,
-        Some(Value::String(_)) => 2,
-        Some(Value::Array(_) | Value::Object(_)) => 3,
-        Some(Value::Null) | None => 4,
-    }
-}
-
-/// Only scalars of one type compare; arrays and objects equal nothing.
-fn comparable(left: &Value, right: &Value) -> bool {
-    class(Some(left)) == class(Some(right)) && class(Some(left)) < 3
-}
-
-fn within_class(left: &Value, right: &Value) -> Ordering {
-    match (left, right) {
-        (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
-        (Value::Number(left), Value::Number(right)) => compare_numbers(left, right),
-        // The bytes of UTF-8 order like its code points.
-        (Value::String(left), Value::String(right)) => left.cmp(right),
-        _ => Ordering::Equal,
+fn compare_whole(left: i64, right: &Number) -> Ordering {
+    match right.as_i64() {
+        Some(right) => left.cmp(&right),
+        None => Decimal::parse(&left.to_string()).cmp(&Decimal::parse(right.as_str())),
     }
 }
 

@@ -20,6 +20,8 @@ mod event_query;
 mod event_store;
 mod export;
 pub mod files;
+mod filter;
+mod fold;
 mod group;
 mod group_state;
 mod instances;
@@ -27,9 +29,11 @@ pub mod json;
 pub mod judge;
 mod like;
 pub mod limits;
+mod matching;
 mod model_store;
 mod nodes;
 mod number;
+mod path;
 mod rows;
 mod secure_store;
 mod shared_map;
@@ -49,15 +53,16 @@ pub use event::{Cause, Event, EventKind, Position, Provenance, Stream, StreamRef
 pub use event_query::{EventFilter, EventPage, EventQuery, SCAN_MAX};
 pub use event_store::EventStore;
 pub use export::{EXPORT_BYTES, LogExport, LogRecord, PENDING_MAX, PendingEvent};
+pub use filter::{Condition, FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, Filter, FilterSize, Operator};
 pub use group::{Delivery, Group, NOTE_BYTES_MAX};
 pub use group_state::{GroupState, Kept, Progress, Taken};
 pub use instances::{Changes, Instances, prepare_instances};
 pub use json::Json;
 pub use model_store::{
-    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, Operator, Path,
-    SortKey, moves_checkpoint,
+    Column, ColumnKind, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore, SortKey, moves_checkpoint,
 };
 pub use nodes::{NODE_TEXT_BYTES_MAX, NODES_MAX, Node, Nodes};
+pub use path::{Meta, Path};
 pub use rows::{Row, Rows, count_rows, query_rows};
 pub use secure_store::{Sealed, SecureStore};
 pub use shared_map::SharedMap;

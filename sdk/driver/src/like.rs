@@ -6,12 +6,15 @@
 //! which the budget counts.
 
 use crate::budget::{Budget, Exceeded, STEP_BYTES};
+use crate::fold::fold_case;
 
 /// A pattern, ready to be compared with many texts.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// Never empty; one segment: there is no `%`.
     segments: Vec<Segment>,
+    /// The pattern is without case, and so is the text that it is compared with.
+    folded: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -23,6 +26,9 @@ enum Segment {
 
 /// Comparisons of one character that count as one step.
 const CHARS_PER_STEP: usize = 8;
+
+/// Bytes of text that one step takes the case from.
+const FOLDED_BYTES_PER_STEP: usize = 4;
 
 /// Whether the whole of `text` fits `pattern` (a `\` at the very end is itself).
 pub fn like(pattern: &str, text: &str) -> bool {
@@ -47,7 +53,12 @@ impl Pattern {
                 segment.push(part);
             }
         }
-        Pattern { segments: segments.into_iter().map(Segment::new).collect() }
+        Pattern { segments: segments.into_iter().map(Segment::new).collect(), folded: false }
+    }
+
+    /// A pattern of `ilike`: case does not matter, as [`fold_case`] says.
+    pub fn ignoring_case(pattern: &str) -> Self {
+        Pattern { folded: true, ..Pattern::new(&fold_case(pattern)) }
     }
 
     /// Whether the whole of `text` fits.
@@ -63,6 +74,14 @@ impl Pattern {
     /// The same, with the steps given to `charge` as they are taken; its error ends the work.
     pub fn matches_charged<E>(&self, text: &str, charge: &mut impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
         charge((text.len() / STEP_BYTES) as u64 + 1)?;
+        if !self.folded {
+            return self.fits(text, charge);
+        }
+        charge((text.len() / FOLDED_BYTES_PER_STEP) as u64)?;
+        self.fits(&fold_case(text), charge)
+    }
+
+    fn fits<E>(&self, text: &str, charge: &mut impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
         let [first, middle @ .., last] = self.segments.as_slice() else {
             return Ok(self.segments[0].prefix_of(text) == Some(""));
         };
@@ -169,6 +188,23 @@ mod tests {
             ("a%%b", "ab", true),
         ] {
             assert_eq!(like(pattern, text), expected, "`{text}` like `{pattern}`");
+        }
+    }
+
+    #[test]
+    fn patterns_without_case() {
+        for (pattern, text, expected) in [
+            ("A%", "abc", true),
+            ("a%C", "ABc", true),
+            ("%Ä_%", "xäY", true),
+            (r"\A\%", "a%", true),
+            (r"\%", "A", false),
+            ("ς", "Σ", true),
+            ("ß", "SS", false),
+            ("_", "İ", true),
+            ("é", "E\u{301}", false),
+        ] {
+            assert_eq!(Pattern::ignoring_case(pattern).matches(text), expected, "`{text}` ilike `{pattern}`");
         }
     }
 

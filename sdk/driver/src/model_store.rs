@@ -2,14 +2,15 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::budget::Budget;
 use crate::capabilities::Capabilities;
 use crate::carry_over::CarryOver;
 use crate::error::{DriverError, ErrorKind, Result};
 use crate::event::{Event, Position};
+use crate::filter::Filter;
 use crate::json::Json;
+use crate::path::Path;
 use crate::time::{self, Millis};
 
 /// One entity of a model.
@@ -50,9 +51,6 @@ pub struct Column {
     pub kind: ColumnKind,
 }
 
-/// A path into an instance's data: property names from the outside in, never empty.
-pub type Path = Vec<String>;
-
 /// One key of a sort order or index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SortKey {
@@ -67,6 +65,7 @@ pub struct ModelShape {
     pub version: u64,
     /// Top-level scalar properties, in the order of the schema.
     pub columns: Vec<Column>,
+    /// Of paths into the data.
     pub indexes: Vec<Vec<SortKey>>,
     /// Lists of top-level properties; kept unique by claims in the event store, here only worth an index.
     pub unique: Vec<Vec<String>>,
@@ -83,41 +82,10 @@ impl ModelShape {
     }
 }
 
-/// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
-/// of different types is false, so that the value differs; arrays and objects differ from everything. A value that
-/// is absent or null matches only `Exists(false)`. [`crate::compare`] is the meaning in code.
-///
-/// Numbers compare exactly, however many digits they have; drivers whose database cannot do that store
-/// [`crate::compare::number_key`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Operator {
-    Eq(Value),
-    /// True for a value that is there and differs.
-    Ne(Value),
-    Lt(Value),
-    Lte(Value),
-    Gt(Value),
-    Gte(Value),
-    In(Vec<Value>),
-    /// True for a value that is there and is none of these.
-    Nin(Vec<Value>),
-    /// `%` is any text, `_` one character, `\` takes the next character literally; minds case; strings only.
-    Like(String),
-    Exists(bool),
-}
-
-/// One condition of a filter; conditions add up with "and".
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Condition {
-    pub path: Path,
-    pub operator: Operator,
-}
-
 /// Which instances, in which order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct InstanceQuery {
-    pub filter: Vec<Condition>,
+    pub filter: Filter,
     /// Then by id ascending, always. Absent and null values come last in either direction.
     pub sort: Vec<SortKey>,
     /// At most that many, from 1; fewer if their data would be more than [`crate::PAGE_BYTES_MAX`].
@@ -249,7 +217,7 @@ pub trait ModelStore: Send + Sync {
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage>;
 
     /// How many instances match. The budget as in [`ModelStore::query`].
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64>;
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64>;
 
     /// Removes everything; the checkpoint is 0, and from then on the store is a projection of the log with this
     /// identity. Where no log is named yet ([`ModelStore::log`] is `None`) and the checkpoint is 0, the server calls this

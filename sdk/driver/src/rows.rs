@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 
 use crate::budget::Budget;
 use crate::carry_over::CarryOver;
-use crate::compare::{compare, lookup, matches_within, order};
+use crate::compare::{Found, InstanceView, compare, order};
 use crate::cursor::Cursor;
 use crate::error::Result;
+use crate::filter::Filter;
 use crate::json::{Json, JsonError};
-use crate::model_store::{Condition, Instance, InstancePage, InstanceQuery};
+use crate::model_store::{Instance, InstancePage, InstanceQuery};
 use crate::shared_map::SharedMap;
 use crate::{Exceeded, PAGE_BYTES_MAX};
 
@@ -45,6 +46,11 @@ impl Row {
         &self.instance
     }
 
+    /// The instance as filters and sort orders see it.
+    pub fn view(&self) -> InstanceView<'_> {
+        InstanceView::new(&self.instance, &self.data)
+    }
+
     /// Brings the data over to a version of the model; nothing happens if it stays as it is.
     pub fn carry(&mut self, carry: &CarryOver, version: u64) {
         let Value::Object(data) = &*self.data else { return };
@@ -67,7 +73,7 @@ pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget:
     let comparisons = rows.len() as u64 * u64::from(rows.len().checked_ilog2().unwrap_or(0) + 1);
     budget.charge(comparisons * query.sort.len() as u64).map_err(over)?;
     // Rows come by id, and the sort keeps that order among equals.
-    rows.sort_by(|left, right| order(&left.data, &right.data, &query.sort));
+    rows.sort_by(|left, right| order(&left.view(), &right.view(), &query.sort));
     let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
     let limit = query.limit.max(1) as usize;
     let mut bytes = 0;
@@ -80,14 +86,15 @@ pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget:
     let more = end < rows.len();
     let page = &rows[start..end];
     let next = page.last().filter(|_| more).map(|row| {
-        let keys = query.sort.iter().map(|key| lookup(&row.data, &key.path).cloned().unwrap_or(Value::Null)).collect();
+        let keys =
+            query.sort.iter().map(|key| row.view().find(&key.path).map_or(Value::Null, Found::to_value)).collect();
         Cursor { keys, id: row.instance.id.clone() }.encode(model, query)
     });
     Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next: next.transpose()? })
 }
 
 /// How many rows match; see [`crate::ModelStore::count`].
-pub async fn count_rows(rows: &Rows, filter: &[Condition], budget: &Budget) -> Result<u64> {
+pub async fn count_rows(rows: &Rows, filter: &Filter, budget: &Budget) -> Result<u64> {
     let matching = matching(rows, filter, budget).await.map_err(|limit| limit.into_error("count"))?;
     Ok(matching.len() as u64)
 }
@@ -96,7 +103,7 @@ pub async fn count_rows(rows: &Rows, filter: &[Condition], budget: &Budget) -> R
 const STEPS_AT_ONCE: u64 = 50_000;
 
 /// Rows that match, by id.
-async fn matching(rows: &Rows, filter: &[Condition], budget: &Budget) -> Result<Vec<Arc<Row>>, Exceeded> {
+async fn matching(rows: &Rows, filter: &Filter, budget: &Budget) -> Result<Vec<Arc<Row>>, Exceeded> {
     budget.start();
     let mut matching = Vec::new();
     let mut yielded = budget.steps();
@@ -105,7 +112,7 @@ async fn matching(rows: &Rows, filter: &[Condition], budget: &Budget) -> Result<
             yielded = budget.steps();
             yield_now().await;
         }
-        if budget.charge(1).and_then(|()| matches_within(&row.data, filter, budget))? {
+        if budget.charge(1).and_then(|()| filter.matches_within(&row.view(), budget))? {
             budget.hold(size_of::<Arc<Row>>())?;
             matching.push(Arc::clone(row));
         }
@@ -131,9 +138,7 @@ fn is_at_or_before(row: &Row, cursor: &Cursor, query: &InstanceQuery) -> bool {
         .sort
         .iter()
         .zip(&cursor.keys)
-        .map(|(key, value)| {
-            compare(lookup(&row.data, &key.path), Some(value).filter(|value| !value.is_null()), key.descending)
-        })
+        .map(|(key, value)| compare(row.view().find(&key.path), Some(Found::from(value)), key.descending))
         .find(|ordering| ordering.is_ne())
         .unwrap_or_else(|| row.instance.id.cmp(&cursor.id))
         != Ordering::Greater

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use snaphook_driver::wire::{Malformed, from_json, proto, to_json};
 use snaphook_driver::{
     Append, Appended, CarryOver, Cause, Claim, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorRecord,
-    Event, EventFilter, EventKind, EventPage, Expected, Group, Holder, Instance, Json, LogRecord, ModelShape, Operator,
-    PendingEvent, Provenance, Quiet, Require, SortKey, Stream, json as text,
+    Event, EventFilter, EventKind, EventPage, Expected, Filter, Group, Holder, Instance, Json, LogRecord, Meta,
+    ModelShape, Operator, Path as Place, PendingEvent, Provenance, Quiet, Require, SortKey, Stream, json as text,
 };
 
 fn file(name: &str) -> PathBuf {
@@ -109,9 +109,10 @@ fn outcomes() -> Vec<Result<Appended, Conflict>> {
     ]
 }
 
-fn conditions() -> Vec<Condition> {
+fn conditions() -> Vec<Filter> {
     let value = || json!("x");
-    [
+    let is = |path: Place, operator| Filter::from(Condition { path, operator });
+    let compared: Vec<Filter> = [
         Operator::Eq(text::parse("1.10").unwrap()),
         Operator::Ne(value()),
         Operator::Lt(value()),
@@ -122,10 +123,21 @@ fn conditions() -> Vec<Condition> {
         Operator::Nin(Vec::new()),
         Operator::Like("%a_".into()),
         Operator::Exists(false),
+        Operator::Ilike("%a_".into()),
+        Operator::Has(json!(5)),
     ]
     .into_iter()
-    .map(|operator| Condition { path: vec!["customer".into(), "name".into()], operator })
-    .collect()
+    .map(|operator| is(vec!["customer".into(), "name".into()].into(), operator))
+    .collect();
+    let metas = Meta::ALL.map(|meta| is(meta.into(), Operator::Gt(json!(1_700_000_000_000_i64))));
+    let not = Filter::Not(Box::new(compared[0].clone()));
+    let joined = [
+        Filter::Or(vec![compared[1].clone(), Filter::And(vec![not.clone(), metas[0].clone()])]),
+        Filter::And(Vec::new()),
+        Filter::Or(Vec::new()),
+        not,
+    ];
+    compared.into_iter().chain(metas).chain(joined).collect()
 }
 
 fn records() -> Vec<LogRecord> {
@@ -154,7 +166,7 @@ fn vectors() -> Vec<Value> {
         model: "order".into(),
         version: 2,
         columns: Vec::new(),
-        indexes: vec![vec![SortKey { path: vec!["n".into()], descending: true }]],
+        indexes: vec![vec![SortKey { path: vec!["n".into()].into(), descending: true }]],
         unique: vec![vec!["email".into()]],
         record: Json::trusted("{}"),
     };
@@ -199,8 +211,7 @@ fn vectors() -> Vec<Value> {
     ];
     vectors.extend(appends().iter().map(|append| vector_of::<Append, proto::Append>("Append", append)));
     vectors.extend(outcomes().iter().map(|outcome| vector("AppendOutcome", &proto::AppendOutcome::from(outcome))));
-    vectors
-        .extend(conditions().iter().map(|condition| vector_of::<Condition, proto::Condition>("Condition", condition)));
+    vectors.extend(conditions().iter().map(|filter| vector_of::<Filter, proto::Condition>("Condition", filter)));
     vectors.extend(records().iter().map(|record| vector_of::<LogRecord, proto::LogRecord>("LogRecord", record)));
     vectors
 }

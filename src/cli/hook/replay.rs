@@ -15,9 +15,9 @@ use crate::cli::output;
 use crate::cli::rebuild::warn_of;
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
-use crate::engine::FilterValue;
 use crate::engine::backtest::{self, Change, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
 use crate::engine::replay::{self, Progress, Replayed};
+use crate::engine::{FilterInput, FilterValue, list_item};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::engines::{self, Candidate};
 use crate::hooks::grants::HookId;
@@ -223,12 +223,7 @@ impl Reads for Remote {
         let invalid = |message| AccessError::new(AccessCode::Invalid, message);
         let input = query::from_json(text).map_err(invalid)?;
         let mut keys = Vec::new();
-        for (path, operator, value) in &input.filter {
-            let value = value_text(value).map_err(|value| {
-                invalid(format!("`{value}` cannot be asked of a server: in a list of texts none may hold a comma"))
-            })?;
-            keys.push((format!("filter[{path}][{operator}]"), value));
-        }
+        add_filters(&input.filter, "filter", &mut keys).map_err(invalid)?;
         keys.extend(input.sort.map(|sort| ("sort".to_owned(), sort)));
         keys.extend(input.limit.map(|limit| ("limit".to_owned(), limit.to_string())));
         keys.extend(input.cursor.map(|cursor| ("cursor".to_owned(), cursor)));
@@ -254,22 +249,42 @@ impl Reads for Remote {
     }
 }
 
-/// A filter's value as it stands in a URL; the error is a text that cannot.
-fn value_text(value: &FilterValue) -> std::result::Result<String, String> {
+/// A filter as parameters of a URL; the error says what a URL cannot say.
+fn add_filters(filter: &FilterInput, place: &str, keys: &mut Vec<(String, String)>) -> std::result::Result<(), String> {
+    match filter {
+        FilterInput::Condition { path, operator, value } => {
+            keys.push((format!("{place}[{path}][{operator}]"), value_text(value)));
+            Ok(())
+        }
+        FilterInput::And(parts) => {
+            let count = |part: &FilterInput| usize::from(matches!(part, FilterInput::Or(_)));
+            if parts.iter().map(count).sum::<usize>() > 1 {
+                return Err("several `or` side by side cannot be asked of a server; put one into the other".to_owned());
+            }
+            parts.iter().try_for_each(|part| add_filters(part, place, keys))
+        }
+        FilterInput::Or(parts) => parts
+            .iter()
+            .enumerate()
+            .try_for_each(|(number, part)| add_filters(part, &format!("{place}[or][{number}]"), keys)),
+        FilterInput::Not(_) => {
+            Err("`not` cannot be asked of a server; stop it to try this hook on its stores".to_owned())
+        }
+    }
+}
+
+/// A filter's value as it stands in a URL.
+fn value_text(value: &FilterValue) -> String {
     let plain = |value: &Value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
     match value {
-        FilterValue::Text(text) => Ok(text.clone()),
+        FilterValue::Text(text) => text.clone(),
         FilterValue::Json(Value::Array(values)) => {
-            let texts: Vec<String> = values.iter().map(plain).collect();
-            match texts.iter().find(|text| text.contains(',')) {
-                Some(text) => Err(text.clone()),
-                None => Ok(texts.join(",")),
-            }
+            values.iter().map(|value| list_item(&plain(value))).collect::<Vec<_>>().join(",")
         }
-        FilterValue::Json(value) => Ok(plain(value)),
+        FilterValue::Json(value) => plain(value),
     }
 }
 
@@ -280,8 +295,8 @@ mod tests {
     #[test]
     fn values() {
         let text = |value| value_text(&FilterValue::Json(value));
-        assert_eq!(text(json!("a,b")).as_deref(), Ok("a,b"));
-        assert_eq!(text(json!([1, "x", true])).as_deref(), Ok("1,x,true"));
-        assert_eq!(text(json!(["a,b", "c"])), Err("a,b".to_owned()));
+        assert_eq!(text(json!("a,b")), "a,b");
+        assert_eq!(text(json!([1, "x", true])), "1,x,true");
+        assert_eq!(text(json!(["a,b", "c\\"])), r"a\,b,c\\");
     }
 }

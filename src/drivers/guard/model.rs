@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use snaphook_driver::wire::Method;
 use snaphook_driver::{
-    Budget, Capabilities, CarryOver, Condition, DriverError, Event, Instance, InstancePage, InstanceQuery, ModelShape,
+    Budget, Capabilities, CarryOver, DriverError, Event, Filter, Instance, InstancePage, InstanceQuery, ModelShape,
     ModelStore, Position, Result,
 };
 
@@ -94,7 +94,7 @@ impl ModelStore for Guarded<dyn ModelStore> {
         Ok(page)
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         let own = budget.wait_left().saturating_add(budget.limits().time);
         self.guard.call(Method::ModelCount, own, self.inner.count(model, filter, budget)).await
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use snaphook_driver::{Append, Budget, Conflict, Event, EventKind, Expected, Instance, InstanceQuery, Position, Quiet};
+use snaphook_driver::{
+    Append, Budget, Conflict, Event, EventKind, Expected, Filter, Instance, InstanceQuery, Position, Quiet,
+};
 
 use super::event::deletion;
 use super::faults::{changed, check_precondition, check_unused, written_on};
@@ -39,7 +41,7 @@ impl Definitions {
         check_precondition(&entry, &options.precondition)?;
         if !cascade {
             // Not on the committer's thread, which only has to know whether there is one.
-            check_unused(id, self.core.stores.model.count(id, &[], &Budget::unlimited()).await?)?;
+            check_unused(id, self.core.stores.model.count(id, &Filter::default(), &Budget::unlimited()).await?)?;
         }
         if options.dry_run {
             let append = deletion(&entry.model.record, entry.model.record.position, origin)?;
@@ -107,7 +109,10 @@ impl Definitions {
         let since = self.core.tail.head();
         let one = InstanceQuery { limit: 1, ..InstanceQuery::default() };
         if !self.core.stores.model.query(&record.id, &one, &Budget::unlimited()).await?.items.is_empty() {
-            check_unused(&record.id, self.core.stores.model.count(&record.id, &[], &Budget::unlimited()).await?)?;
+            check_unused(
+                &record.id,
+                self.core.stores.model.count(&record.id, &Filter::default(), &Budget::unlimited()).await?,
+            )?;
         }
         self.check_undisturbed(&record.id, outages)?;
         let quiet = Some(Quiet { model: record.id.clone(), since });

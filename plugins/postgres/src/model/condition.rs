@@ -7,7 +7,7 @@ use serde_json::Value;
 use snaphook_driver::Operator;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::key::{ABSENT, is_exact, key, prefix_key, stored};
+use super::key::{ABSENT, OTHER, TEXT, is_exact, key, prefix_key, stored};
 
 /// What the SQL of a condition says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) fn fixes(operator: &Operator) -> bool {
 /// Whether an index that begins with the property leads to the rows that meet the condition.
 pub(super) fn narrows(operator: &Operator) -> bool {
     match operator {
-        Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => false,
+        Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) | Operator::Ilike(_) | Operator::Has(_) => false,
         Operator::Like(pattern) => !literal_prefix(pattern).is_empty(),
         _ => true,
     }
@@ -128,6 +128,17 @@ pub(super) fn add(
             interval(sql, first, true, last, false);
             let is_prefix = pattern.strip_suffix('%').is_some_and(|rest| *rest == *prefix);
             exact_if(is_prefix && is_exact(&whole))
+        }
+        Operator::Ilike(_) => {
+            interval(sql, vec![TEXT], true, vec![TEXT + 1], false);
+            Verdict::Recheck
+        }
+        Operator::Has(value) => {
+            if !is_scalar(value) {
+                return Verdict::Never;
+            }
+            sql.compare(column, "=", &[OTHER]);
+            Verdict::Recheck
         }
         Operator::Exists(true) => {
             sql.compare(column, "<", &[ABSENT]);

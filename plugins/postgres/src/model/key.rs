@@ -17,7 +17,7 @@
 //! keys that differ order as the whole keys do; if they are equal and shorter than that, so are the whole keys.
 
 use serde_json::Value;
-use snaphook_driver::compare::number_key;
+use snaphook_driver::compare::{Found, number_key};
 
 pub(super) const BOOLEAN: u8 = 1;
 pub(super) const NUMBER: u8 = 2;
@@ -33,6 +33,15 @@ pub(super) fn key(value: Option<&Value>, descending: bool) -> Vec<u8> {
     match value {
         Some(Value::String(text)) => text_key(text, descending),
         other => short_key(other, descending),
+    }
+}
+
+/// The whole key of what a path leads to.
+pub(super) fn found_key(found: Option<Found<'_>>, descending: bool) -> Vec<u8> {
+    match found {
+        Some(Found::Array(_) | Found::Object) => vec![OTHER],
+        Some(found) => key(Some(&found.to_value()), descending),
+        None => vec![ABSENT],
     }
 }
 
@@ -185,7 +194,7 @@ mod tests {
             for right in &values {
                 for descending in [false, true] {
                     let (a, b) = (present(left), present(right));
-                    let expected = compare(a.as_ref(), b.as_ref(), descending);
+                    let expected = compare(a.as_ref().map(Found::from), b.as_ref().map(Found::from), descending);
                     let (a, b) = (key(a.as_ref(), descending), key(b.as_ref(), descending));
                     assert_eq!(a.cmp(&b), expected, "{left:?} to {right:?}, descending {descending}");
                     let ordering = stored(&a).cmp(stored(&b));

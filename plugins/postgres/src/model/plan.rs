@@ -4,7 +4,7 @@
 //! so far are put in order by the driver, as are all rows if no index has it. Keys are ascending in both directions, so the rows
 //! behind a cursor are one comparison of rows, which an index starts from.
 
-use snaphook_driver::{Condition, SortKey};
+use snaphook_driver::{Condition, Filter, Path, SortKey};
 
 use super::condition::{self, Verdict, Where};
 use super::key::{ABSENT, BOOLEAN, is_exact, stored};
@@ -14,7 +14,8 @@ use super::table::{Layout, Table};
 /// A query with what its table can do for it.
 pub(super) struct Plan<'a> {
     table: &'a Table,
-    filter: &'a [Condition],
+    /// The parts that must all match.
+    filter: Vec<&'a Filter>,
     /// Sort keys that tell rows apart: those that the filter does not fix, each path once.
     pub(super) sort: Vec<SortKey>,
     served: Option<Served>,
@@ -55,32 +56,38 @@ pub(super) struct Stream {
     /// Whether rows that are equal in these come by id.
     pub(super) whole: bool,
     /// Conditions that the driver looks at.
-    pub(super) residual: Vec<Condition>,
+    pub(super) residual: Vec<Filter>,
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(table: &'a Table, filter: &'a [Condition], sort: &[SortKey]) -> Plan<'a> {
-        let fixed: Vec<&[String]> = filter
+    pub(super) fn new(table: &'a Table, filter: &'a Filter, sort: &[SortKey]) -> Plan<'a> {
+        let filter = filter.conjuncts();
+        let conditions: Vec<&Condition> = filter
             .iter()
-            .filter(|condition| condition::fixes(&condition.operator))
-            .map(|condition| condition.path.as_slice())
+            .filter_map(|part| match part {
+                Filter::Condition(condition) => Some(condition),
+                _ => None,
+            })
             .collect();
+        // Of what an instance has besides its data there is no key.
+        let fixes = |condition: &&&Condition| condition::fixes(&condition.operator) && condition.path.names().is_some();
+        let fixed: Vec<&Path> = conditions.iter().filter(fixes).map(|condition| &condition.path).collect();
         let mut free: Vec<SortKey> = Vec::new();
         for key in sort {
-            if !fixed.contains(&key.path.as_slice()) && free.iter().all(|other| other.path != key.path) {
+            if !fixed.contains(&&key.path) && free.iter().all(|other| other.path != key.path) {
                 free.push(key.clone());
             }
         }
         let served = served(&table.layout, &fixed, &free);
         // The first column of the index that gives the order is covered.
         let covered = served.as_ref().and_then(|served| served.index).map(|index| table.layout.indexes[index][0]);
-        let covered = covered.map(|column| table.layout.columns[column].path.as_slice());
+        let covered = covered.map(|column| table.layout.columns[column].path.clone());
         let leads = |condition: &Condition| {
             condition::narrows(&condition.operator)
                 && table.layout.indexes.iter().any(|index| table.layout.columns[index[0]].path == condition.path)
         };
-        let mut leading = filter.iter().filter(|condition| leads(condition)).peekable();
-        let narrows = leading.peek().is_some() && !leading.any(|condition| Some(condition.path.as_slice()) == covered);
+        let mut leading = conditions.iter().filter(|condition| leads(condition)).peekable();
+        let narrows = leading.peek().is_some() && !leading.any(|condition| Some(&condition.path) == covered.as_ref());
         Plan { table, filter, sort: free, served, narrows }
     }
 
@@ -158,12 +165,20 @@ impl<'a> Plan<'a> {
     }
 
     /// The conditions as SQL, and those that the driver looks at again. `from`: a column, and the key from which it is read.
-    fn rows(&self, from: Option<(usize, &[u8])>) -> Option<(Where, Vec<Condition>)> {
+    fn rows(&self, from: Option<(usize, &[u8])>) -> Option<(Where, Vec<Filter>)> {
         let layout = &self.table.layout;
         let preferred = self.served.as_ref().and_then(|served| served.index).map(|index| &layout.indexes[index]);
         let mut rows = Where::default();
         let mut residual = Vec::new();
-        for condition in self.filter {
+        for part in &self.filter {
+            let condition = match part {
+                Filter::Condition(condition) => condition,
+                Filter::Or(parts) if parts.is_empty() => return None,
+                other => {
+                    residual.push((*other).clone());
+                    continue;
+                }
+            };
             let is_of = |column: &usize| layout.columns[*column].path == condition.path;
             let column = preferred.and_then(|columns| columns.iter().copied().find(is_of));
             let verdict = match column.or_else(|| (0..layout.columns.len()).find(|column| is_of(column))) {
@@ -176,7 +191,7 @@ impl<'a> Plan<'a> {
             };
             match verdict {
                 Verdict::Exact => {}
-                Verdict::Recheck => residual.push(condition.clone()),
+                Verdict::Recheck => residual.push(condition.clone().into()),
                 Verdict::Never => return None,
             }
         }
@@ -185,11 +200,11 @@ impl<'a> Plan<'a> {
 }
 
 /// What an index gives of this order among rows that are the same in the paths `fixed`.
-fn served(layout: &Layout, fixed: &[&[String]], sort: &[SortKey]) -> Option<Served> {
+fn served(layout: &Layout, fixed: &[&Path], sort: &[SortKey]) -> Option<Served> {
     let ids =
         sort.is_empty().then_some(Served { columns: Vec::new(), whole: true, backwards: false, lead: 0, index: None });
     let indexes = layout.indexes.iter().enumerate().filter_map(|(index, places)| {
-        let is_fixed = |place: &usize| fixed.contains(&layout.columns[*place].path.as_slice());
+        let is_fixed = |place: &usize| fixed.contains(&&layout.columns[*place].path);
         let lead = places.iter().take_while(|place| is_fixed(place)).count();
         let rest: Vec<usize> = places.iter().copied().filter(|place| !is_fixed(place)).collect();
         let forwards = rest.iter().zip(sort).take_while(|(place, wanted)| layout.columns[**place] == **wanted).count();

@@ -1,7 +1,7 @@
 //! Pages and counts.
 
 use snaphook_driver::{
-    Budget, Condition, DriverError, ErrorKind, InstancePage, InstanceQuery, Operator, PAGE_BYTES_MAX, Result,
+    Budget, DriverError, ErrorKind, Filter, InstancePage, InstanceQuery, Operator, PAGE_BYTES_MAX, Result,
 };
 
 use super::lanes::{Halt, Meter};
@@ -28,7 +28,7 @@ pub(super) struct Read<'a> {
 #[derive(Clone, Copy)]
 enum Ask<'a> {
     Page(&'a InstanceQuery),
-    Count(&'a [Condition]),
+    Count(&'a Filter),
 }
 
 /// What was asked: a page, or a number of instances.
@@ -44,7 +44,7 @@ impl Read<'_> {
     }
 
     /// See [`snaphook_driver::ModelStore::count`].
-    pub(super) async fn count(&self, filter: &[Condition]) -> Result<u64> {
+    pub(super) async fn count(&self, filter: &Filter) -> Result<u64> {
         self.run("count", Ask::Count(filter)).await.map(|answer| answer.count)
     }
 
@@ -104,9 +104,10 @@ impl Read<'_> {
 }
 
 /// Whether one row alone may take longer than a short turn.
-fn is_long(filter: &[Condition]) -> bool {
-    filter.iter().any(|condition| {
-        matches!(&condition.operator, Operator::Like(pattern) if pattern.contains('%') && pattern.contains('_'))
+fn is_long(filter: &Filter) -> bool {
+    filter.any(&|condition| {
+        matches!(&condition.operator, Operator::Like(pattern) | Operator::Ilike(pattern)
+            if pattern.contains('%') && pattern.contains('_'))
     })
 }
 
@@ -173,7 +174,7 @@ async fn fill(reader: &mut Reader<'_>, table: &Table, entries: &mut [Entry], met
     Ok(())
 }
 
-async fn count_of(reader: &mut Reader<'_>, table: &Table, filter: &[Condition], meter: &Meter) -> Result<u64, Halt> {
+async fn count_of(reader: &mut Reader<'_>, table: &Table, filter: &Filter, meter: &Meter) -> Result<u64, Halt> {
     let plan = Plan::new(table, filter, &[]);
     let Some(stream) = plan.unordered() else { return Ok(0) };
     if let Stream { residual, parts, .. } = &stream

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use snaphook_driver::compare::{lookup, matches_within};
-use snaphook_driver::{Condition, DriverError, ErrorKind, Result, SortKey, json};
+use snaphook_driver::compare::InstanceView;
+use snaphook_driver::{DriverError, ErrorKind, Filter, Result, SortKey, json};
 use tokio_postgres::Row;
 
-use super::key::{is_exact, key};
+use super::key::{found_key, is_exact};
 use super::lanes::{Halt, Meter};
 use super::page::{Entry, Page};
 use super::place::Place;
@@ -28,7 +28,7 @@ pub(super) const PROBE: usize = 2_000;
 /// What is asked of each row.
 struct Question {
     table: Table,
-    residual: Vec<Condition>,
+    residual: Filter,
     sort: Vec<SortKey>,
     given: usize,
     whole: bool,
@@ -60,7 +60,7 @@ impl Scan<'_> {
         let Stream { parts, given, whole, residual } = stream;
         let question = Arc::new(Question {
             table: self.table.clone(),
-            residual,
+            residual: Filter::And(residual),
             sort: self.sort.to_vec(),
             given: given.len(),
             whole,
@@ -98,21 +98,25 @@ impl Scan<'_> {
 impl Question {
     /// Whether most rows are looked at, or returned.
     fn wants_data(&self) -> bool {
-        !self.residual.is_empty()
+        !self.is_decided()
             || (!self.whole && !self.sort.is_empty())
             || (self.keeps && self.given > 0)
             || (self.keeps && self.whole)
     }
 
+    /// Whether PostgreSQL decides which rows match.
+    fn is_decided(&self) -> bool {
+        self.residual == Filter::default()
+    }
+
     /// How many rows to fetch.
     fn step(&self, left: usize) -> usize {
-        if self.whole && self.residual.is_empty() && self.keeps { left.clamp(1, ROWS) } else { ROWS }
+        if self.whole && self.is_decided() && self.keeps { left.clamp(1, ROWS) } else { ROWS }
     }
 
     /// Whether the columns do not tell what is to be known of a row.
     fn needs_data(&self, row: &Row) -> Result<bool> {
-        Ok(!self.residual.is_empty()
-            || (self.keeps && (!self.whole && !self.sort.is_empty() || self.inexact(row)?.is_some())))
+        Ok(!self.is_decided() || (self.keeps && (!self.whole && !self.sort.is_empty() || self.inexact(row)?.is_some())))
     }
 
     /// The place of the first key that its column does not hold whole.
@@ -180,7 +184,7 @@ impl Question {
 
     /// Looks at rows; on another thread if that takes more than to look at their keys.
     async fn judge(self: &Arc<Self>, rows: Vec<(Row, Option<String>)>) -> Result<Vec<Entry>, Halt> {
-        if self.residual.is_empty() && (self.whole || self.sort.is_empty()) {
+        if self.is_decided() && (self.whole || self.sort.is_empty()) {
             return self.judge_all(rows);
         }
         let question = Arc::clone(self);
@@ -217,8 +221,12 @@ impl Question {
                     .because(error)
             })?);
         }
-        if let Some(tree) = &tree
-            && !self.meter.look(matches_within(tree, &self.residual, &self.meter.budget))?
+        let view = match &tree {
+            Some(tree) => Some(view(row, &id, tree, operation)?),
+            None => None,
+        };
+        if let Some(view) = &view
+            && !self.meter.look(self.residual.matches_within(view, &self.meter.budget))?
         {
             return Ok(None);
         }
@@ -226,7 +234,8 @@ impl Question {
             let place = Place { keys: Vec::new(), id };
             return Ok(Some(Entry { run: Vec::new(), is_alone: true, place, size: 0, instance: None }));
         }
-        let place = Place { keys: self.keys(row, tree.as_ref())?, id };
+        let keys = self.keys(row, view.as_ref())?;
+        let place = Place { keys, id };
         if self.cursor.as_ref().is_some_and(|cursor| (&place.keys, &place.id) <= (&cursor.keys, &cursor.id)) {
             return Ok(None);
         }
@@ -246,13 +255,26 @@ impl Question {
     }
 
     /// The whole sort keys of a row.
-    fn keys(&self, row: &Row, tree: Option<&Value>) -> Result<Vec<Vec<u8>>> {
-        let key = |(place, wanted): (usize, &SortKey)| match tree {
-            Some(tree) => Ok(key(lookup(tree, &wanted.path), wanted.descending)),
+    fn keys(&self, row: &Row, view: Option<&InstanceView<'_>>) -> Result<Vec<Vec<u8>>> {
+        let key = |(place, wanted): (usize, &SortKey)| match view {
+            Some(view) => Ok(found_key(view.find(&wanted.path), wanted.descending)),
             None => self.stored(row, place).map(<[u8]>::to_vec),
         };
         self.sort.iter().enumerate().map(key).collect()
     }
+}
+
+/// A row as filters and sort orders see it.
+fn view<'a>(row: &Row, id: &'a str, data: &'a Value, operation: &'static str) -> Result<InstanceView<'a>> {
+    let number = |place: usize| get::<i64>(row, place, operation);
+    Ok(InstanceView {
+        id,
+        revision: number(2)? as u64,
+        position: number(3)? as u64,
+        created_at: number(4)?,
+        updated_at: number(5)?,
+        data,
+    })
 }
 
 /// Bytes of a row's data.

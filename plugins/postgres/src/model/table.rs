@@ -65,7 +65,9 @@ impl Layout {
 
     /// What the columns hold for an instance's data.
     pub(super) fn keys<'a>(&'a self, data: &'a Value) -> impl Iterator<Item = Vec<u8>> + 'a {
-        self.columns.iter().map(|column| stored_key(lookup(data, &column.path), column.descending))
+        self.columns
+            .iter()
+            .map(|column| stored_key(column.path.names().and_then(|names| lookup(data, names)), column.descending))
     }
 }
 
@@ -104,12 +106,14 @@ fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     let unique = shape.unique.iter().map(|properties| {
         properties
             .iter()
-            .map(|property| SortKey { path: vec![property.clone()], descending: false })
+            .map(|property| SortKey { path: vec![property.clone()].into(), descending: false })
             .collect::<Vec<_>>()
     });
     let mut indexes: Vec<Vec<SortKey>> = Vec::new();
     for mut index in shape.indexes.iter().cloned().chain(unique) {
         index.truncate(LIST_LENGTH_MAX);
+        // There are keys of data only.
+        index.retain(|key| key.path.names().is_some());
         if !index.is_empty() && !indexes.iter().any(|other| other.starts_with(&index)) {
             indexes.retain(|other| !index.starts_with(other));
             indexes.push(index);
@@ -125,8 +129,8 @@ pub(super) mod tests {
 
     /// Such as `-a.b`.
     pub(crate) fn sort_key(text: &str) -> SortKey {
-        let path = text.trim_start_matches('-').split('.').map(str::to_owned).collect();
-        SortKey { path, descending: text.starts_with('-') }
+        let path: Vec<String> = text.trim_start_matches('-').split('.').map(str::to_owned).collect();
+        SortKey { path: path.into(), descending: text.starts_with('-') }
     }
 
     pub(crate) fn shape(indexes: &[&[&str]]) -> ModelShape {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snaphook_driver::compare::{matches, order};
+use snaphook_driver::compare::order;
 use snaphook_driver::{
-    Budget, CarryOver, ColumnKind, Condition, ErrorKind, Event, EventKind, Instance, InstanceQuery, Limits, ModelStore,
-    Operator, Position, SortKey,
+    Budget, CarryOver, ColumnKind, Condition, ErrorKind, Event, EventKind, Filter, Instance, InstanceQuery, Limits,
+    ModelStore, Operator, Position, SortKey,
 };
 use snaphook_driver_testkit::run;
-use snaphook_driver_testkit::sample::{Random, change, created, shape, sort_key};
+use snaphook_driver_testkit::sample::{Random, bare, change, created, shape, sort_key};
 use snaphook_driver_testkit::servers::{Signal, postgres};
 use snaphook_postgres::DRIVER;
 
@@ -117,7 +117,7 @@ fn nodes_that_apply_the_same_log_make_what_one_makes() {
             assert_eq!(store.checkpoint().await.unwrap(), alone.checkpoint().await.unwrap());
             assert_eq!(store.definitions().await.unwrap(), alone.definitions().await.unwrap());
             assert_eq!(all(&*store).await, all(&*alone).await);
-            let filter = [Condition { path: vec!["b".into()], operator: Operator::Gte(json!(0)) }];
+            let filter = Condition { path: vec!["b".to_owned()].into(), operator: Operator::Gte(json!(0)) }.into();
             let count = store.count("m", &filter, &Budget::unlimited()).await.unwrap();
             assert_eq!(count, alone.count("m", &filter, &Budget::unlimited()).await.unwrap());
             store.close().await.unwrap();
@@ -273,13 +273,14 @@ fn long_values_compare_as_wholes() {
                     8 => Operator::Like(format!("{}%", value.as_str().unwrap_or("x"))),
                     _ => Operator::Like(format!("{long}x%a")),
                 };
-                let path = vec![(*random.pick(&["t", "u"])).to_owned()];
-                let filter = if random.below(3) > 0 { vec![Condition { path, operator }] } else { Vec::new() };
+                let path = vec![(*random.pick(&["t", "u"])).to_owned()].into();
+                let filter: Filter =
+                    if random.below(3) > 0 { Condition { path, operator }.into() } else { Filter::default() };
                 let sorts: [&[&str]; 7] = [&[], &["t"], &["-t"], &["t", "-u"], &["-t", "u"], &["u", "t"], &["-u"]];
                 let sort: Vec<SortKey> = random.pick(&sorts).iter().map(|text| sort_key(text)).collect();
                 let mut expected: Vec<&(String, Value)> =
-                    rows.iter().filter(|(_, data)| matches(data, &filter)).collect();
-                expected.sort_by(|left, right| match order(&left.1, &right.1, &sort) {
+                    rows.iter().filter(|(_, data)| filter.matches(&bare(data))).collect();
+                expected.sort_by(|left, right| match order(&bare(&left.1), &bare(&right.1), &sort) {
                     Ordering::Equal => left.0.cmp(&right.0),
                     other => other,
                 });
@@ -317,7 +318,7 @@ fn long_reads_do_not_hold_up_short_ones() {
             (2..7).map(|row| created(row, "m", &format!("i{row}"), &json!({"a": row, "t": text}))).collect();
         store.apply(1, &events, 10).await.unwrap();
         let like = Operator::Like(format!("%{}_b%", "a".repeat(400)));
-        let slow = vec![Condition { path: vec!["t".into()], operator: like }];
+        let slow: Filter = Condition { path: vec!["t".to_owned()].into(), operator: like }.into();
         let budget = Budget::new(GENEROUS);
         let long: Vec<_> = (0..8)
             .map(|_| {
@@ -330,7 +331,7 @@ fn long_reads_do_not_hold_up_short_ones() {
         }
         assert!(store.get("m", "i3").await.unwrap().is_some());
         for path in ["a", "x"] {
-            let filter = [Condition { path: vec![path.into()], operator: Operator::Exists(true) }];
+            let filter = Condition { path: vec![path.to_owned()].into(), operator: Operator::Exists(true) }.into();
             let found = store.count("m", &filter, &Budget::new(GENEROUS)).await.unwrap();
             assert_eq!(found, if path == "a" { 5 } else { 0 });
         }

@@ -6,9 +6,10 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 use snaphook_driver::compare::number_key;
-use snaphook_driver::{ColumnKind, Condition, InstanceQuery, Operator, SortKey};
+use snaphook_driver::{ColumnKind, Condition, Filter, InstanceQuery, Operator, Path, SortKey};
 
 use super::table::{Operand, Table};
+use crate::value::CLASS_ARRAY;
 
 /// What is the same in all rows that meet a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,23 +56,67 @@ impl Statement {
 }
 
 /// Paths that the filter compares with one value.
-pub(super) fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a [String]> {
+pub(super) fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a Path> {
     let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
-    query.filter.iter().filter(fixes).map(|condition| condition.path.as_slice()).collect()
+    conditions(&query.filter).into_iter().filter(fixes).map(|condition| &condition.path).collect()
+}
+
+/// The conditions that all rows of a filter meet.
+pub(super) fn conditions(filter: &Filter) -> Vec<&Condition> {
+    let conditions = filter.conjuncts().into_iter().map(|part| match part {
+        Filter::Condition(condition) => Some(condition),
+        _ => None,
+    });
+    conditions.flatten().collect()
 }
 
 /// The conditions of a filter. `bounded` are sort keys that a cursor bounds from the side on which the rows begin: a
 /// condition that bounds them from there too is written so that SQLite does not take it for the index instead.
-pub(super) fn where_clause(table: &Table, filter: &[Condition], bounded: &[SortKey]) -> Statement {
+pub(super) fn where_clause(table: &Table, filter: &Filter, bounded: &[SortKey]) -> Statement {
     let mut statement = Statement::default();
-    for condition in filter {
-        let key = bounded.iter().find(|key| key.path == condition.path);
-        statement.and(|sql| write_condition(sql, table, condition, key));
+    for part in filter.conjuncts() {
+        match part {
+            Filter::Condition(condition) => {
+                let key = bounded.iter().find(|key| key.path == condition.path);
+                statement.and(|sql| write_condition(sql, table, condition, key));
+            }
+            other => statement.and(|sql| write_filter(sql, table, other)),
+        }
     }
     statement
 }
 
+/// A filter in parentheses: true where it matches, else false or NULL.
+fn write_filter(sql: &mut Statement, table: &Table, filter: &Filter) {
+    let (parts, joint, none) = match filter {
+        Filter::Condition(condition) => {
+            sql.push("(");
+            write_condition(sql, table, condition, None);
+            return sql.push(")");
+        }
+        Filter::Not(part) => {
+            sql.push("(");
+            write_filter(sql, table, part);
+            return sql.push(" IS NOT TRUE)");
+        }
+        Filter::And(parts) => (parts, " AND ", "TRUE"),
+        Filter::Or(parts) => (parts, " OR ", "FALSE"),
+    };
+    if parts.is_empty() {
+        return sql.push(none);
+    }
+    sql.push("(");
+    for (index, part) in parts.iter().enumerate() {
+        sql.push(if index > 0 { joint } else { "" });
+        write_filter(sql, table, part);
+    }
+    sql.push(")");
+}
+
 fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bounded: Option<&SortKey>) {
+    if let Path::Meta(meta) = condition.path {
+        return super::meta::write_condition(sql, meta, &condition.operator);
+    }
     let mut operand = table.operand(&condition.path);
     let from_below = matches!(condition.operator, Operator::Gt(_) | Operator::Gte(_));
     let from_above = matches!(condition.operator, Operator::Lt(_) | Operator::Lte(_));
@@ -89,6 +134,8 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bo
         Operator::In(values) => any_of(sql, &operand, values),
         Operator::Nin(values) => none_of(sql, &operand, values),
         Operator::Like(pattern) => like(sql, &operand, pattern, bounded),
+        Operator::Ilike(pattern) => ilike(sql, &operand, pattern),
+        Operator::Has(value) => has(sql, &operand, value),
         Operator::Exists(true) => sql.push(&present(&operand)),
         // The second says nothing new, but with it an index gives these rows by id.
         Operator::Exists(false) => {
@@ -99,6 +146,10 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bo
 
 /// What [`write_condition`] makes the same in all rows.
 pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
+    // It has one class in any case, and no index is worth to know more.
+    if operand.is_meta {
+        return Fixed::Class;
+    }
     let comparable = |value: &Value| class_of(operand, value).is_some();
     let one_class = if operand.kind.is_some() { Fixed::Class } else { Fixed::Nothing };
     match operator {
@@ -113,7 +164,8 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
             [_] => Fixed::Class,
             _ => Fixed::Nothing,
         },
-        Operator::Like(_) if comparable(&Value::String(String::new())) => Fixed::Class,
+        Operator::Like(_) | Operator::Ilike(_) if comparable(&Value::String(String::new())) => Fixed::Class,
+        Operator::Has(_) if operand.kind.is_none() => Fixed::Class,
         Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => one_class,
         Operator::Exists(false) => Fixed::Value,
         // These match nothing.
@@ -122,7 +174,9 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
         | Operator::Lte(_)
         | Operator::Gt(_)
         | Operator::Gte(_)
-        | Operator::Like(_) => Fixed::Nothing,
+        | Operator::Like(_)
+        | Operator::Ilike(_)
+        | Operator::Has(_) => Fixed::Nothing,
     }
 }
 
@@ -238,6 +292,29 @@ fn like(sql: &mut Statement, operand: &Operand, pattern: &str, bounded: Option<&
         }
     }
     sql.push(")");
+}
+
+fn ilike(sql: &mut Statement, operand: &Operand, pattern: &str) {
+    let Some(class) = class_of(operand, &Value::String(String::new())) else {
+        return sql.push("FALSE");
+    };
+    if operand.indexed {
+        sql.push(&format!("({} = {class} AND ", operand.class));
+    }
+    sql.push(&format!("_ilike({}, ", operand.value));
+    sql.bind(Sql::Text(pattern.to_owned()));
+    sql.push(if operand.indexed { "))" } else { ")" });
+}
+
+/// The function looks at the data itself: what an index holds of an array is its class.
+fn has(sql: &mut Statement, operand: &Operand, value: &Value) {
+    let is_scalar = !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
+    if operand.kind.is_some() || !is_scalar {
+        return sql.push("FALSE");
+    }
+    sql.push(&format!("({} = {CLASS_ARRAY} AND _has(", operand.class));
+    sql.bind(Sql::Text(value.to_string()));
+    sql.push(&format!(", {}))", operand.arguments));
 }
 
 /// The least text that is greater than every text with that prefix.

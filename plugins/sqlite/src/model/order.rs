@@ -11,7 +11,7 @@ use rusqlite::types::Value as Sql;
 use serde_json::Value;
 use snaphook_driver::{Cursor, DriverError, ErrorKind, InstanceQuery, Result, SortKey};
 
-use super::condition::{Fixed, Statement, fixed_by, fixed_paths};
+use super::condition::{Fixed, Statement, conditions, fixed_by, fixed_paths};
 use super::table::{Operand, Table};
 
 /// A sort order.
@@ -43,11 +43,13 @@ type Place = (i64, Sql);
 
 impl Order {
     pub(super) fn new(table: &Table, query: &InstanceQuery) -> Self {
+        let conditions = conditions(&query.filter);
         let keys = query.sort.iter().map(|key| {
             let operand = table.operand(&key.path);
-            let conditions = query.filter.iter().filter(|condition| condition.path == key.path);
+            let conditions = conditions.iter().filter(|condition| condition.path == key.path);
             let fixed = conditions.map(|condition| fixed_by(&operand, &condition.operator)).max();
-            Key { operand, descending: key.descending, fixed: fixed.unwrap_or(Fixed::Nothing) }
+            let least = if operand.is_meta { Fixed::Class } else { Fixed::Nothing };
+            Key { operand, descending: key.descending, fixed: fixed.unwrap_or(least) }
         });
         let keys: Vec<Key> = keys.collect();
         let given = table.given(&fixed_paths(table, query), &query.sort);

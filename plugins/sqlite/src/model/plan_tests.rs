@@ -8,7 +8,7 @@ use rusqlite::{Connection, StatementStatus, params_from_iter};
 use serde_json::{Value, json};
 use snaphook_driver::compare::number_key;
 use snaphook_driver::{
-    Budget, CarryOver, Column, ColumnKind, Condition, Cursor, Event, EventKind, InstanceQuery, Json, Limits,
+    Budget, CarryOver, Column, ColumnKind, Condition, Cursor, Event, EventKind, Filter, InstanceQuery, Json, Limits,
     ModelShape, ModelStore, Operator, SortKey,
 };
 
@@ -23,7 +23,7 @@ use crate::functions;
 
 fn key(text: &str) -> SortKey {
     let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
-    SortKey { path: path.split('.').map(str::to_owned).collect(), descending }
+    SortKey { path: path.split('.').map(str::to_owned).collect::<Vec<_>>().into(), descending }
 }
 
 /// A table with these indexes, in memory.
@@ -58,7 +58,7 @@ fn first_page(filter: &[(&str, Operator)], sort: &[&str]) -> InstanceQuery {
     let condition =
         |(path, operator): &(&str, Operator)| Condition { path: key(path).path, operator: operator.clone() };
     InstanceQuery {
-        filter: filter.iter().map(condition).collect(),
+        filter: filter.iter().map(condition).collect::<Vec<_>>().into(),
         sort: sort.iter().map(|text| key(text)).collect(),
         limit: 10,
         cursor: None,
@@ -184,7 +184,8 @@ fn short_queries() {
                     let value = if *path == "total" { json!(1) } else { json!("a") };
                     Condition { path: key(path).path, operator: Operator::Eq(value) }
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             sort: sort.iter().map(|text| key(text)).collect(),
             limit: 10,
             cursor: None,
@@ -327,8 +328,8 @@ async fn filled(folder: &tempfile::TempDir, rows: u64, text: &str) -> SqliteMode
     store
 }
 
-fn like(pattern: &str) -> Vec<Condition> {
-    vec![Condition { path: vec!["t".into()], operator: Operator::Like(pattern.into()) }]
+fn like(pattern: &str) -> Filter {
+    Condition { path: vec!["t".to_owned()].into(), operator: Operator::Like(pattern.into()) }.into()
 }
 
 const GENEROUS: Limits =
@@ -352,8 +353,9 @@ async fn long_reads_do_not_hold_up_short_ones() {
     }
     let short = Budget::new(GENEROUS);
     assert!(store.get("m", "i000003").await.unwrap().is_some());
-    let found =
-        store.count("m", &[Condition { path: vec!["n".into()], operator: Operator::Eq(json!(3)) }], &short).await;
+    let found = store
+        .count("m", &Condition { path: vec!["n".to_owned()].into(), operator: Operator::Eq(json!(3)) }.into(), &short)
+        .await;
     assert_eq!(found.unwrap(), 1);
     assert!(long.iter().all(|task| !task.is_finished()), "the test needs long reads that still run");
     let impatient = Budget::new(Limits { wait: Duration::from_millis(20), ..GENEROUS });

@@ -4,7 +4,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 use snaphook_driver::{
-    Condition, Cursor, DriverError, ErrorKind, Instance, InstancePage, InstanceQuery, PAGE_BYTES_MAX, Result,
+    Cursor, DriverError, ErrorKind, Filter, Instance, InstancePage, InstanceQuery, PAGE_BYTES_MAX, Result,
 };
 
 use super::condition::{Statement, fixed_paths, where_clause};
@@ -27,7 +27,7 @@ pub(super) fn is_short(table: &Table, query: &InstanceQuery) -> bool {
 fn is_served(table: &Table, query: &InstanceQuery) -> bool {
     let mut fixed = fixed_paths(table, query);
     fixed.dedup();
-    fixed.len() == query.filter.len()
+    fixed.len() == query.filter.conjuncts().len()
         && table.given(&fixed, &query.sort).is_some_and(|given| given.whole && given.by_id && given.lead == fixed.len())
 }
 
@@ -72,7 +72,7 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
 }
 
 /// See [`snaphook_driver::ModelStore::count`].
-pub(super) fn count(connection: &Connection, table: &Table, filter: &[Condition]) -> Result<u64> {
+pub(super) fn count(connection: &Connection, table: &Table, filter: &Filter) -> Result<u64> {
     let statement = where_clause(table, filter, &[]);
     check_size("count", &statement)?;
     let sql = format!("SELECT count(*) FROM {}{}", table.name, statement.clause());

@@ -12,8 +12,9 @@
 
 use std::collections::HashMap;
 
-use snaphook_driver::{ColumnKind, ModelShape, SortKey};
+use snaphook_driver::{ColumnKind, ModelShape, Path, SortKey};
 
+use super::meta;
 use super::names::{Counter, Names};
 
 /// Columns of an instance in the order that [`super::query::decode`] expects.
@@ -49,6 +50,10 @@ pub(super) struct Operand {
     pub(super) kind: Option<ColumnKind>,
     /// Whether an index holds class and value. Else a condition names no more than it must: each costs a look at the data.
     pub(super) indexed: bool,
+    /// Whether it is a column of the table; `kind` says no more than that there is one class.
+    pub(super) is_meta: bool,
+    /// Of the functions that look for the path.
+    pub(super) arguments: String,
 }
 
 /// How an index gives an order; see [`Table::given`].
@@ -119,26 +124,43 @@ impl Table {
     }
 
     /// How a path into the data is compared.
-    pub(super) fn operand(&self, path: &[String]) -> Operand {
-        let kind = match path {
+    pub(super) fn operand(&self, path: &Path) -> Operand {
+        let names = match path {
+            Path::Data(names) => names.as_slice(),
+            Path::Meta(meta) => {
+                let column = meta::column(*meta);
+                return Operand {
+                    class: format!("({column} IS NULL)"),
+                    value: column.to_owned(),
+                    sorted: column.to_owned(),
+                    kind: Some(ColumnKind::Any),
+                    indexed: false,
+                    is_meta: true,
+                    arguments: String::new(),
+                };
+            }
+        };
+        let kind = match names {
             [property] => self.kinds.get(property).copied().filter(|kind| *kind != ColumnKind::Any),
             _ => None,
         };
-        let arguments = path.iter().fold(String::from("_data"), |text, name| text + ", " + &name_literal(name));
+        let arguments = names.iter().fold(String::from("_data"), |text, name| text + ", " + &name_literal(name));
         let value = format!("_value({arguments})");
         Operand {
             class: if kind.is_some() { format!("({value} IS NULL)") } else { format!("_class({arguments})") },
             value,
             sorted: format!("_sorted({arguments})"),
             kind,
-            indexed: self.names.indexes.iter().flat_map(|(keys, _)| keys).any(|key| key.path == path),
+            indexed: self.names.indexes.iter().flat_map(|(keys, _)| keys).any(|key| key.path == *path),
+            is_meta: false,
+            arguments,
         }
     }
 
     /// What an index gives of this order among rows that are the same in the paths `fixed`; `None` if no index gives
     /// even its first key.
-    pub(super) fn given(&self, fixed: &[&[String]], sort: &[SortKey]) -> Option<Given> {
-        let is_fixed = |key: &&SortKey| fixed.contains(&key.path.as_slice());
+    pub(super) fn given(&self, fixed: &[&Path], sort: &[SortKey]) -> Option<Given> {
+        let is_fixed = |key: &&SortKey| fixed.contains(&&key.path);
         let sort: Vec<&SortKey> = sort.iter().filter(|key| !is_fixed(key)).collect();
         // The index of the ids.
         let ids = (fixed.is_empty() && sort.is_empty()).then_some(Given {
@@ -198,7 +220,7 @@ fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     let unique = shape.unique.iter().map(|properties| {
         properties
             .iter()
-            .map(|property| SortKey { path: vec![property.clone()], descending: false })
+            .map(|property| SortKey { path: vec![property.clone()].into(), descending: false })
             .collect::<Vec<_>>()
     });
     let mut indexes: Vec<Vec<SortKey>> = Vec::new();

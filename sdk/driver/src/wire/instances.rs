@@ -5,13 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::events::{each, to_ms};
+use super::filters;
 use super::message::{Malformed, json, required};
 use super::proto;
 use crate::budget::{Budget, Limits};
 use crate::carry_over::CarryOver;
-use crate::model_store::{
-    Column, ColumnKind, Condition, Instance, InstancePage, InstanceQuery, ModelShape, Operator, SortKey,
-};
+use crate::model_store::{Column, ColumnKind, Instance, InstancePage, InstanceQuery, ModelShape, SortKey};
 
 const COLUMN_KINDS: [(ColumnKind, proto::ColumnKind); 5] = [
     (ColumnKind::Text, proto::ColumnKind::Text),
@@ -53,7 +52,7 @@ impl TryFrom<proto::ModelShape> for ModelShape {
             model: shape.model,
             version: shape.version,
             columns: shape.columns.into_iter().map(column).collect::<Result<_, Malformed>>()?,
-            indexes: shape.indexes.into_iter().map(|keys| keys.keys.into_iter().map(SortKey::from).collect()).collect(),
+            indexes: shape.indexes.into_iter().map(|keys| each(keys.keys)).collect::<Result<_, Malformed>>()?,
             unique: shape.unique.into_iter().map(|names| names.names).collect(),
             record: json("record_json", shape.record_json)?,
         })
@@ -61,12 +60,18 @@ impl TryFrom<proto::ModelShape> for ModelShape {
 }
 
 fn sort_keys(keys: &[SortKey]) -> Vec<proto::SortKey> {
-    keys.iter().map(|key| proto::SortKey { path: key.path.clone(), descending: key.descending }).collect()
+    let key = |key: &SortKey| {
+        let (path, meta) = filters::path_to_wire(&key.path);
+        proto::SortKey { path, descending: key.descending, meta }
+    };
+    keys.iter().map(key).collect()
 }
 
-impl From<proto::SortKey> for SortKey {
-    fn from(key: proto::SortKey) -> Self {
-        SortKey { path: key.path, descending: key.descending }
+impl TryFrom<proto::SortKey> for SortKey {
+    type Error = Malformed;
+
+    fn try_from(key: proto::SortKey) -> Result<Self, Malformed> {
+        Ok(SortKey { path: filters::path_from_wire(key.path, key.meta)?, descending: key.descending })
     }
 }
 
@@ -130,63 +135,10 @@ impl TryFrom<proto::Instance> for Instance {
     }
 }
 
-impl From<&Condition> for proto::Condition {
-    fn from(condition: &Condition) -> Self {
-        use proto::condition::Operator as Wire;
-        let values = |values: &[Value]| proto::Values { values: values.iter().map(Value::to_string).collect() };
-        proto::Condition {
-            path: condition.path.clone(),
-            operator: Some(match &condition.operator {
-                Operator::Eq(value) => Wire::Eq(value.to_string()),
-                Operator::Ne(value) => Wire::Ne(value.to_string()),
-                Operator::Lt(value) => Wire::Lt(value.to_string()),
-                Operator::Lte(value) => Wire::Lte(value.to_string()),
-                Operator::Gt(value) => Wire::Gt(value.to_string()),
-                Operator::Gte(value) => Wire::Gte(value.to_string()),
-                Operator::In(list) => Wire::In(values(list)),
-                Operator::Nin(list) => Wire::Nin(values(list)),
-                Operator::Like(pattern) => Wire::Like(pattern.clone()),
-                Operator::Exists(exists) => Wire::Exists(*exists),
-            }),
-        }
-    }
-}
-
-impl TryFrom<proto::Condition> for Condition {
-    type Error = Malformed;
-
-    fn try_from(condition: proto::Condition) -> Result<Self, Malformed> {
-        use proto::condition::Operator as Wire;
-        let values = |list: proto::Values| list.values.iter().map(|text| value(text)).collect::<Result<Vec<_>, _>>();
-        if condition.path.is_empty() {
-            return Err(Malformed::missing("path"));
-        }
-        Ok(Condition {
-            path: condition.path,
-            operator: match required("operator", condition.operator)? {
-                Wire::Eq(text) => Operator::Eq(value(&text)?),
-                Wire::Ne(text) => Operator::Ne(value(&text)?),
-                Wire::Lt(text) => Operator::Lt(value(&text)?),
-                Wire::Lte(text) => Operator::Lte(value(&text)?),
-                Wire::Gt(text) => Operator::Gt(value(&text)?),
-                Wire::Gte(text) => Operator::Gte(value(&text)?),
-                Wire::In(list) => Operator::In(values(list)?),
-                Wire::Nin(list) => Operator::Nin(values(list)?),
-                Wire::Like(pattern) => Operator::Like(pattern),
-                Wire::Exists(exists) => Operator::Exists(exists),
-            },
-        })
-    }
-}
-
-pub(super) fn conditions(filter: &[Condition]) -> Vec<proto::Condition> {
-    filter.iter().map(proto::Condition::from).collect()
-}
-
 pub(super) fn query_request(model: &str, query: &InstanceQuery, budget: &Budget) -> proto::ModelQueryRequest {
     proto::ModelQueryRequest {
         model: model.to_owned(),
-        filter: conditions(&query.filter),
+        filter: filters::to_wire(&query.filter),
         sort: sort_keys(&query.sort),
         limit: query.limit,
         cursor: query.cursor.clone(),
@@ -197,8 +149,8 @@ pub(super) fn query_request(model: &str, query: &InstanceQuery, budget: &Budget)
 /// The query of a request, with its model and budget.
 pub(super) fn query(request: proto::ModelQueryRequest) -> Result<(String, InstanceQuery, Budget), Malformed> {
     let query = InstanceQuery {
-        filter: each(request.filter)?,
-        sort: request.sort.into_iter().map(SortKey::from).collect(),
+        filter: filters::from_wire(request.filter)?,
+        sort: each(request.sort)?,
         limit: request.limit,
         cursor: request.cursor,
     };

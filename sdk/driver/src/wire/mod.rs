@@ -8,6 +8,7 @@ mod client;
 mod describe;
 mod error;
 mod events;
+mod filters;
 mod instances;
 mod json;
 mod message;

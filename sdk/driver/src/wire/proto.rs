@@ -767,10 +767,14 @@ pub struct SortKeys {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SortKey {
+    /// Names of properties from the outside in.
     #[prost(string, repeated, tag = "1")]
     pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "2")]
     pub descending: bool,
+    /// Instead of a path; in sort orders only. A driver rejects a key that has neither.
+    #[prost(enumeration = "Meta", optional, tag = "3")]
+    pub meta: ::core::option::Option<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Names {
@@ -908,16 +912,24 @@ pub struct ModelGetResponse {
     #[prost(message, optional, tag = "1")]
     pub instance: ::core::option::Option<Instance>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// A comparison, or several conditions joined. A list of conditions holds if all of them do. A driver rejects an operator that
+/// it does not know.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Condition {
+    /// Names of properties from the outside in; empty if `meta` is set, and for `and`, `or` and `not`.
     #[prost(string, repeated, tag = "1")]
     pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "condition::Operator", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(enumeration = "Meta", optional, tag = "12")]
+    pub meta: ::core::option::Option<i32>,
+    #[prost(
+        oneof = "condition::Operator",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17"
+    )]
     pub operator: ::core::option::Option<condition::Operator>,
 }
 /// Nested message and enum types in `Condition`.
 pub mod condition {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Operator {
         /// Values are JSON.
         #[prost(string, tag = "2")]
@@ -940,7 +952,26 @@ pub mod condition {
         Like(::prost::alloc::string::String),
         #[prost(bool, tag = "11")]
         Exists(bool),
+        /// A pattern as `like`, where case does not matter.
+        #[prost(string, tag = "13")]
+        Ilike(::prost::alloc::string::String),
+        /// An array has an element that equals this.
+        #[prost(string, tag = "14")]
+        Has(::prost::alloc::string::String),
+        #[prost(message, tag = "15")]
+        And(super::Conditions),
+        /// One of these holds at least.
+        #[prost(message, tag = "16")]
+        Or(super::Conditions),
+        /// The condition does not hold.
+        #[prost(message, tag = "17")]
+        Not(::prost::alloc::boxed::Box<super::Condition>),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Conditions {
+    #[prost(message, repeated, tag = "1")]
+    pub conditions: ::prost::alloc::vec::Vec<Condition>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Values {
@@ -1258,6 +1289,45 @@ impl ColumnKind {
             "COLUMN_KIND_INTEGER" => Some(Self::Integer),
             "COLUMN_KIND_NUMBER" => Some(Self::Number),
             "COLUMN_KIND_BOOLEAN" => Some(Self::Boolean),
+            _ => None,
+        }
+    }
+}
+/// What an instance has besides its data. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Meta {
+    Unspecified = 0,
+    Id = 1,
+    CreatedAt = 2,
+    UpdatedAt = 3,
+    Revision = 4,
+    Position = 5,
+}
+impl Meta {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "META_UNSPECIFIED",
+            Self::Id => "META_ID",
+            Self::CreatedAt => "META_CREATED_AT",
+            Self::UpdatedAt => "META_UPDATED_AT",
+            Self::Revision => "META_REVISION",
+            Self::Position => "META_POSITION",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "META_UNSPECIFIED" => Some(Self::Unspecified),
+            "META_ID" => Some(Self::Id),
+            "META_CREATED_AT" => Some(Self::CreatedAt),
+            "META_UPDATED_AT" => Some(Self::UpdatedAt),
+            "META_REVISION" => Some(Self::Revision),
+            "META_POSITION" => Some(Self::Position),
             _ => None,
         }
     }

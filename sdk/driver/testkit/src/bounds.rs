@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snaphook_driver::compare::{matches, order};
+use snaphook_driver::compare::order;
 use snaphook_driver::{
     Append, Budget, ColumnKind, Condition, ErrorKind, EventFilter, EventKind, EventQuery, InstanceQuery, Json, Limits,
     Operator, Position, SCAN_MAX, SortKey, Stream,
 };
 
 use crate::Subject;
-use crate::model::{condition, define, ids};
-use crate::sample::{append, append_one, change, create, created, event, shape, sort_key, uuid};
+use crate::model::{all, condition, define, ids, matches};
+use crate::sample::{append, append_one, bare, change, create, created, event, shape, sort_key, uuid};
 
 use ColumnKind::{Any, Integer, Number, Text};
 use Operator::{Eq, Gt, Gte, In, Like, Lt, Lte, Ne, Nin};
@@ -33,16 +33,16 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
         .collect();
     store.apply(0, &events, 30_000).await.unwrap();
     let slow = [condition(&["t"], Like("%a_b%".into()))];
-    assert_eq!(store.count("m", &slow, &Budget::new(GENEROUS)).await.unwrap(), 0);
+    assert_eq!(store.count("m", &all(&slow), &Budget::new(GENEROUS)).await.unwrap(), 0);
     for (limits, what) in [
         (Limits { steps: 50_000, ..GENEROUS }, "more than 50000 steps"),
         (Limits { time: Duration::ZERO, ..GENEROUS }, "longer than 0.0 s"),
     ] {
-        let error = store.count("m", &slow, &Budget::new(limits)).await.unwrap_err();
+        let error = store.count("m", &all(&slow), &Budget::new(limits)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooComplex, "{error}");
         assert!(error.message().contains(what), "{error}");
         for sort in [Vec::new(), vec![sort_key("t")], vec![sort_key("-n"), sort_key("t")]] {
-            let query = InstanceQuery { filter: slow.to_vec(), sort, limit: 10, cursor: None };
+            let query = InstanceQuery { filter: all(&slow), sort, limit: 10, cursor: None };
             let error = store.query("m", &query, &Budget::new(limits)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TooComplex, "{error}");
         }
@@ -50,11 +50,11 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
     // A cancelled budget is worth nothing, and both calls take from one budget.
     let budget = Budget::new(GENEROUS);
     budget.cancel();
-    assert!(store.count("m", &slow, &budget).await.is_err());
+    assert!(store.count("m", &all(&slow), &budget).await.is_err());
     let budget = Budget::new(GENEROUS);
-    store.count("m", &slow, &budget).await.unwrap();
+    store.count("m", &all(&slow), &budget).await.unwrap();
     let once = budget.steps();
-    store.count("m", &slow, &budget).await.unwrap();
+    store.count("m", &all(&slow), &budget).await.unwrap();
     assert!(once > 20_000 && budget.steps() > once + once / 2, "{once}, then {}", budget.steps());
     store.close().await.unwrap();
 }
@@ -72,7 +72,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
     let budget = Budget::new(GENEROUS);
     let read = tokio::spawn({
         let (store, filter, budget) = (Arc::clone(&store), filter, budget.clone());
-        async move { store.count("m", &filter, &budget).await }
+        async move { store.count("m", &all(&filter), &budget).await }
     });
     let started = Instant::now();
     // Behind a transport the steps show at the end only: then the read is dropped at some moment.
@@ -83,7 +83,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
     read.abort();
     assert!(read.await.unwrap_err().is_cancelled());
     let dropped = Instant::now();
-    assert_eq!(store.count("m", &[], &Budget::new(GENEROUS)).await.unwrap(), 2000);
+    assert_eq!(store.count("m", &all(&[]), &Budget::new(GENEROUS)).await.unwrap(), 2000);
     let mut steps = budget.steps();
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -171,9 +171,12 @@ pub async fn numbers_are_exact_whatever_their_digits(subject: &Subject) {
                 }
             }
             for descending in [false, true] {
-                let sort = vec![SortKey { path: path.iter().map(|name| (*name).to_owned()).collect(), descending }];
+                let sort = vec![SortKey {
+                    path: path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into(),
+                    descending,
+                }];
                 let mut expected: Vec<&(String, Value)> = rows.iter().collect();
-                expected.sort_by(|left, right| match order(&left.1, &right.1, &sort) {
+                expected.sort_by(|left, right| match order(&bare(&left.1), &bare(&right.1), &sort) {
                     Ordering::Equal => left.0.cmp(&right.0),
                     other => other,
                 });
@@ -216,7 +219,12 @@ pub async fn data_is_read_as_it_stands(subject: &Subject) {
     let mut indexed = shape("m", 1, &columns, &[]);
     indexed.indexes = paths
         .iter()
-        .map(|path| vec![SortKey { path: path.iter().map(|name| (*name).to_owned()).collect(), descending: false }])
+        .map(|path| {
+            vec![SortKey {
+                path: path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into(),
+                descending: false,
+            }]
+        })
         .collect();
     for shape in [shape("m", 1, &columns, &[]), indexed] {
         store.reset("log").await.unwrap();
@@ -257,10 +265,10 @@ pub async fn lists_of_any_length(subject: &Subject) {
         let values: Vec<Value> = (0..count).map(Value::from).collect();
         for operator in [In(values.clone()), Nin(values)] {
             let query =
-                InstanceQuery { filter: vec![condition(&["n"], operator)], limit: 10, ..InstanceQuery::default() };
+                InstanceQuery { filter: condition(&["n"], operator).into(), limit: 10, ..InstanceQuery::default() };
             match store.query("m", &query, &Budget::new(GENEROUS)).await {
                 Ok(page) => {
-                    let is_in = matches!(query.filter[0].operator, In(_));
+                    let is_in = query.filter.any(&|condition| matches!(condition.operator, In(_)));
                     assert_eq!(page.items.len(), usize::from(is_in == (count > 5)), "{count}");
                 }
                 Err(error) => {

@@ -142,6 +142,7 @@ macro_rules! model_cases {
             query::big_integers_are_exact,
             query::sorts,
             query::pages_agree_with_the_meaning,
+            filters::filters_agree_with_the_meaning,
             query::cursors_are_bound_to_their_query,
             query::pages_do_not_shift,
             limits::what_is_at_a_limit_is_taken,

@@ -22,6 +22,7 @@ pub mod cut;
 pub mod error;
 pub mod event;
 pub mod export;
+pub mod filters;
 pub mod groups;
 pub mod hostile;
 pub mod json;

@@ -22,7 +22,9 @@ async fn open(subject: &Subject) -> std::sync::Arc<dyn ModelStore> {
     let columns: Vec<(&str, ColumnKind)> = NAMES.iter().enumerate().map(|(at, name)| (*name, kinds[at % 5])).collect();
     let mut shape = shape("m", 1, &columns, &[]);
     let key = |number: usize, place: usize| SortKey {
-        path: vec![NAMES[(number + place) % NAMES.len()].to_owned(), place.to_string()][..1 + place % 2].to_vec(),
+        path: vec![NAMES[(number + place) % NAMES.len()].to_owned(), place.to_string()][..1 + place % 2]
+            .to_vec()
+            .into(),
         descending: number.is_multiple_of(2),
     };
     shape.indexes = (0..LISTS_MAX)
@@ -45,13 +47,13 @@ async fn apply(store: &dyn ModelStore, position: Position, text: &str, what: &st
 async fn can_be_asked(store: &dyn ModelStore, count: usize) {
     for name in NAMES {
         for descending in [false, true] {
-            let sort = vec![SortKey { path: vec![name.to_owned()], descending }];
+            let sort = vec![SortKey { path: vec![name.to_owned()].into(), descending }];
             let query = InstanceQuery { sort, limit: 1000, ..InstanceQuery::default() };
             assert!(!store.query("m", &query, &Budget::unlimited()).await.unwrap().items.is_empty());
         }
         let there = ids(store, "m", &[condition(&[name], Operator::Exists(true))]).await.len();
         let absent =
-            store.count("m", &[condition(&[name], Operator::Exists(false))], &Budget::unlimited()).await.unwrap()
+            store.count("m", &condition(&[name], Operator::Exists(false)).into(), &Budget::unlimited()).await.unwrap()
                 as usize;
         assert!(there == 1000 || there + absent == count, "{there} + {absent} of {count}");
     }

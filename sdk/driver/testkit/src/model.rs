@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use snaphook_driver::{
-    Budget, CarryOver, ColumnKind, Condition, ErrorKind, EventKind, Instance, InstanceQuery, Json, ModelShape,
-    ModelStore, Operator, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SortKey, Stream,
+    Budget, CarryOver, ColumnKind, Condition, ErrorKind, EventKind, Filter, Instance, InstanceQuery, Json, ModelShape,
+    ModelStore, Operator, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Stream,
 };
 
 use crate::Subject;
-use crate::sample::{change, created, event, shape};
+use crate::sample::{bare, change, created, event, shape, sort_key};
 use crate::subject::NOT_DURABLE;
 
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
@@ -19,7 +19,7 @@ pub(crate) async fn define(store: &dyn ModelStore, shape: &ModelShape, position:
 
 /// Ids of the instances that match, by id.
 pub(crate) async fn ids(store: &dyn ModelStore, model: &str, filter: &[Condition]) -> Vec<String> {
-    let query = InstanceQuery { filter: filter.to_vec(), limit: 1000, ..InstanceQuery::default() };
+    let query = InstanceQuery { filter: all(filter), limit: 1000, ..InstanceQuery::default() };
     store
         .query(model, &query, &Budget::unlimited())
         .await
@@ -30,8 +30,17 @@ pub(crate) async fn ids(store: &dyn ModelStore, model: &str, filter: &[Condition
         .collect()
 }
 
+/// All of the conditions.
+pub(crate) fn all(conditions: &[Condition]) -> Filter {
+    conditions.to_vec().into()
+}
+
+pub(crate) fn matches(data: &Value, filter: &[Condition]) -> bool {
+    all(filter).matches(&bare(data))
+}
+
 pub(crate) fn condition(path: &[&str], operator: Operator) -> Condition {
-    Condition { path: path.iter().map(|name| (*name).to_owned()).collect(), operator }
+    Condition { path: path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into(), operator }
 }
 
 async fn data(store: &dyn ModelStore, model: &str, id: &str) -> String {
@@ -157,7 +166,7 @@ pub async fn nothing_is_missed(subject: &Subject) {
 pub async fn what_is_not_there(subject: &Subject) {
     let store = subject.model().await;
     assert_eq!(store.get("m", "a").await.unwrap(), None);
-    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
+    assert_eq!(store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap(), 0);
     assert!(
         store
             .query("m", &InstanceQuery { limit: 10, ..InstanceQuery::default() }, &Budget::unlimited())
@@ -172,12 +181,12 @@ pub async fn what_is_not_there(subject: &Subject) {
     define(&*store, &shape("m", 1, &[], &[]), 2).await;
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     store.apply(0, &[change(EventKind::InstanceDeleted, 3, "m", "a", None)], 3).await.unwrap();
-    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
+    assert_eq!(store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap(), 0);
     // An event of a model that was never defined cannot be applied, and nothing of its batch is.
     let events = [created(4, "m", "a", &json!({})), created(5, "absent", "a", &json!({}))];
     assert_eq!(store.apply(0, &events, 5).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.checkpoint().await.unwrap(), 3);
-    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), 0);
+    assert_eq!(store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap(), 0);
     store.close().await.unwrap();
 }
 
@@ -269,7 +278,10 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     define(&*store, &crate::sample::shape("n", 1, &[], &[]), 2).await;
     store.apply(0, &[created(3, "m", "a", &json!({"a": 1})), created(4, "n", "a", &json!({}))], 4).await.unwrap();
     store.drop_model(0, "m", 5).await.unwrap();
-    assert_eq!((store.checkpoint().await.unwrap(), store.count("m", &[], &Budget::unlimited()).await.unwrap()), (5, 0));
+    assert_eq!(
+        (store.checkpoint().await.unwrap(), store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap()),
+        (5, 0)
+    );
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     assert_eq!(store.definitions().await.unwrap().len(), 1);
     assert_eq!(ids(&*store, "n", &[]).await, ["a"]);
@@ -360,7 +372,7 @@ pub async fn large_instances(subject: &Subject) {
         let event = change(EventKind::InstanceCreated, position, "m", &format!("more{number}"), Some(&text));
         store.apply(0, &[event], position).await.unwrap();
     }
-    for sort in [Vec::new(), vec![SortKey { path: vec!["small".into()], descending: false }]] {
+    for sort in [Vec::new(), vec![sort_key("small")]] {
         let (mut query, mut found) = (InstanceQuery { limit: 100, sort, ..InstanceQuery::default() }, 0);
         loop {
             let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
@@ -387,13 +399,13 @@ pub async fn many_instances(subject: &Subject) {
             .collect();
         store.apply(0, &events, events.last().unwrap().position).await.unwrap();
     }
-    assert_eq!(store.count("m", &[], &Budget::unlimited()).await.unwrap(), count as u64);
+    assert_eq!(store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap(), count as u64);
     assert_eq!(
-        store.count("m", &[condition(&["n"], Operator::Gte(json!(990)))], &Budget::unlimited()).await.unwrap(),
+        store.count("m", &condition(&["n"], Operator::Gte(json!(990))).into(), &Budget::unlimited()).await.unwrap(),
         count as u64 / 100
     );
     let query = InstanceQuery {
-        filter: vec![condition(&["n"], Operator::Lt(json!(500)))],
+        filter: condition(&["n"], Operator::Lt(json!(500))).into(),
         sort: vec![crate::sample::sort_key("-n")],
         limit: 3,
         cursor: None,

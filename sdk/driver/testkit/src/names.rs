@@ -47,7 +47,7 @@ pub async fn models_and_instances(subject: &Subject) {
             let data: Value = found.data.to_value().unwrap();
             assert_eq!(data, json!({"n": place, "model": number, "id": id}), "{model}/{id}");
         }
-        let sort = vec![SortKey { path: vec!["n".into()], descending: true }];
+        let sort = vec![SortKey { path: vec!["n".to_owned()].into(), descending: true }];
         let query = InstanceQuery { sort, limit: 2, ..InstanceQuery::default() };
         let page = store.query(model, &query, &Budget::unlimited()).await.unwrap();
         let top: Vec<&str> = page.items.iter().map(|instance| instance.id.as_str()).collect();
@@ -72,7 +72,11 @@ pub async fn models_and_instances(subject: &Subject) {
         for (number, model) in hostile::MODELS.iter().enumerate() {
             assert_eq!(defined.contains(*model), !is_gone(number), "{model} in round {round}");
             match is_gone(number) {
-                true => assert_eq!(store.count(model, &[], &Budget::unlimited()).await.unwrap(), 0, "{model}"),
+                true => assert_eq!(
+                    store.count(model, &snaphook_driver::Filter::default(), &Budget::unlimited()).await.unwrap(),
+                    0,
+                    "{model}"
+                ),
                 false => all_there(&*store, number).await,
             }
         }
@@ -102,7 +106,8 @@ pub async fn properties(subject: &Subject) {
         let columns: Vec<(&str, ColumnKind)> = order.iter().map(|index| (names[*index].as_str(), kind)).collect();
         let mut shape = shape("m", version, &columns, &[]);
         let indexed = order.iter().filter(|index| **index % 2 == odd);
-        let key = |index: &usize| SortKey { path: vec![names[*index].clone()], descending: index.is_multiple_of(3) };
+        let key =
+            |index: &usize| SortKey { path: vec![names[*index].clone()].into(), descending: index.is_multiple_of(3) };
         // Two in each: a model has no more than so many indexes.
         shape.indexes = indexed.map(key).collect::<Vec<_>>().chunks(2).map(<[SortKey]>::to_vec).collect();
         shape
@@ -146,7 +151,7 @@ pub async fn properties(subject: &Subject) {
             }
             let inner = condition(&["inner", name], Operator::Exists(true));
             assert_eq!(ids(&*store, "m", &[inner]).await, [format!("nested{index:03}")], "{shown:?} {when}");
-            let sort = vec![SortKey { path: vec![name.clone()], descending: false }];
+            let sort = vec![SortKey { path: vec![name.clone()].into(), descending: false }];
             let mut query = InstanceQuery { sort, limit: 2, ..InstanceQuery::default() };
             let mut found = Vec::new();
             for _ in 0..2 {
@@ -172,9 +177,9 @@ pub async fn properties(subject: &Subject) {
     store.define(0, Some(&after), &again, &carry, last + 2).await.unwrap();
     answers("after rows were carried over").await;
     let carried = condition(&["new\0"], Operator::Eq(json!(true)));
-    assert_eq!(store.count("m", &[carried], &Budget::unlimited()).await.unwrap(), events.len() as u64);
+    assert_eq!(store.count("m", &carried.into(), &Budget::unlimited()).await.unwrap(), events.len() as u64);
     assert_eq!(
-        store.count("m", &[condition(&["new"], Operator::Exists(true))], &Budget::unlimited()).await.unwrap(),
+        store.count("m", &condition(&["new"], Operator::Exists(true)).into(), &Budget::unlimited()).await.unwrap(),
         0
     );
     store.drop_model(0, "m", last + 3).await.unwrap();

@@ -163,7 +163,10 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     store.prepare(&shape("m", 3, &[("b", Integer)], &[&["b"]]), &renaming(&[("c", "b")], &[])).await.unwrap();
     store.drop_model(0, "m", 4003).await.unwrap();
     define(&*store, &before, 4004).await;
-    assert_eq!(store.count("m", &[], &snaphook_driver::Budget::unlimited()).await.unwrap(), 0);
+    assert_eq!(
+        store.count("m", &snaphook_driver::Filter::default(), &snaphook_driver::Budget::unlimited()).await.unwrap(),
+        0
+    );
     store.apply(0, &[created(4005, "m", "x", &json!({"a": 1}))], 4005).await.unwrap();
     store.prepare(&after, &carry).await.unwrap();
     let durable = store.capabilities().durable;

@@ -3,14 +3,15 @@
 use std::cmp::Ordering;
 
 use serde_json::{Value, json};
-use snaphook_driver::compare::{matches, order};
+use snaphook_driver::compare::order;
 use snaphook_driver::{
-    Budget, ColumnKind, Condition, ErrorKind, EventKind, InstanceQuery, ModelStore, Operator, Position, SortKey,
+    Budget, ColumnKind, Condition, ErrorKind, EventKind, Filter, InstanceQuery, ModelStore, Operator, Path, Position,
+    SortKey,
 };
 
 use crate::Subject;
-use crate::model::{condition, define, ids};
-use crate::sample::{Random, change, created, shape, sort_key};
+use crate::model::{all, condition, define, ids, matches};
+use crate::sample::{Random, bare, change, created, shape, sort_key};
 
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
 use Operator::{Eq, Exists, Gt, Gte, In, Like, Lt, Lte, Ne, Nin};
@@ -105,7 +106,7 @@ pub async fn filters(subject: &Subject) {
                 let found = ids(&*store, &shape.model, &filter).await;
                 assert_eq!(found.join(" "), *expected, "{path:?} {operator:?} in `{}`", shape.model);
                 assert_eq!(
-                    store.count(&shape.model, &filter, &Budget::unlimited()).await.unwrap() as usize,
+                    store.count(&shape.model, &all(&filter), &Budget::unlimited()).await.unwrap() as usize,
                     found.len()
                 );
             }
@@ -236,7 +237,7 @@ pub async fn sorts(subject: &Subject) {
 
 /// Ids of all pages, one after the other.
 async fn pages(store: &dyn ModelStore, filter: &[Condition], sort: &[SortKey], limit: u32) -> Vec<String> {
-    let mut query = InstanceQuery { filter: filter.to_vec(), sort: sort.to_vec(), limit, cursor: None };
+    let mut query = InstanceQuery { filter: all(filter), sort: sort.to_vec(), limit, cursor: None };
     let mut found = Vec::new();
     loop {
         let page = store.query("m", &query, &Budget::unlimited()).await.unwrap();
@@ -343,13 +344,13 @@ async fn agree(subject: &Subject, seed: u64) {
                 .collect();
             let mut sort: Vec<SortKey> = Vec::new();
             for _ in 0..random.below(4) {
-                let path: Vec<String> = random.pick(&paths).iter().map(|name| (*name).to_owned()).collect();
+                let path: Path = random.pick(&paths).iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into();
                 if sort.iter().all(|key| key.path != path) {
                     sort.push(SortKey { path, descending: random.below(2) == 0 });
                 }
             }
             let mut expected: Vec<&(String, Value)> = rows.iter().filter(|(_, data)| matches(data, &filter)).collect();
-            expected.sort_by(|left, right| match order(&left.1, &right.1, &sort) {
+            expected.sort_by(|left, right| match order(&bare(&left.1), &bare(&right.1), &sort) {
                 Ordering::Equal => left.0.cmp(&right.0),
                 other => other,
             });
@@ -361,7 +362,7 @@ async fn agree(subject: &Subject, seed: u64) {
                 expected,
                 "filter {filter:?}, sort {sort:?}, limit {limit}, indexes {indexes:?}, seed {seed}"
             );
-            assert_eq!(store.count("m", &filter, &Budget::unlimited()).await.unwrap() as usize, found.len());
+            assert_eq!(store.count("m", &all(&filter), &Budget::unlimited()).await.unwrap() as usize, found.len());
         }
     }
     store.close().await.unwrap();
@@ -375,7 +376,7 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
         (0..5).map(|number| created(3 + number, "m", &format!("i{number}"), &json!({"n": number}))).collect();
     store.apply(0, &events, 10).await.unwrap();
     let query = InstanceQuery {
-        filter: vec![condition(&["n"], Gte(json!(0)))],
+        filter: condition(&["n"], Gte(json!(0))).into(),
         sort: vec![sort_key("-n")],
         limit: 2,
         cursor: None,
@@ -390,8 +391,8 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
         3
     );
     let others = [
-        InstanceQuery { filter: Vec::new(), ..good.clone() },
-        InstanceQuery { filter: vec![condition(&["n"], Gte(json!(1)))], ..good.clone() },
+        InstanceQuery { filter: Filter::default(), ..good.clone() },
+        InstanceQuery { filter: condition(&["n"], Gte(json!(1))).into(), ..good.clone() },
         InstanceQuery { sort: vec![sort_key("n")], ..good.clone() },
         InstanceQuery { sort: Vec::new(), ..good.clone() },
     ];

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use snaphook_driver::compare::InstanceView;
 use snaphook_driver::{
     Append, Column, ColumnKind, Conflict, Event, EventKind, EventStore, Expected, Json, ModelShape, Position,
     Provenance, SortKey, Stream,
@@ -95,10 +96,15 @@ pub fn shape(model: &str, version: u64, columns: &[(&str, ColumnKind)], indexes:
     }
 }
 
+/// Data as filters and sort orders see it, of an instance without anything else.
+pub fn bare(data: &Value) -> InstanceView<'_> {
+    InstanceView { id: "", created_at: 0, updated_at: 0, revision: 0, position: 0, data }
+}
+
 /// `-a.b` is descending by the path `a`, `b`.
 pub fn sort_key(text: &str) -> SortKey {
     let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
-    SortKey { path: path.split('.').map(str::to_owned).collect(), descending }
+    SortKey { path: path.split('.').map(str::to_owned).collect::<Vec<_>>().into(), descending }
 }
 
 /// An instance event at a position.

@@ -8,9 +8,11 @@ use crate::capabilities::Capabilities;
 use crate::carry_over::CarryOver;
 use crate::error::{DriverError, Result};
 use crate::event::{Event, Position};
-use crate::model_store::{Condition, Instance, InstancePage, InstanceQuery, ModelShape, ModelStore};
+use crate::filter::Filter;
+use crate::model_store::{Instance, InstancePage, InstanceQuery, ModelShape, ModelStore};
 use crate::wire::events::each;
-use crate::wire::instances::{conditions, query_request};
+use crate::wire::filters;
+use crate::wire::instances::query_request;
 use crate::wire::message::{Malformed, required};
 use crate::wire::method::Method;
 use crate::wire::proto;
@@ -103,9 +105,9 @@ impl ModelStore for Client {
         response.try_into().map_err(garbage(Method::ModelQuery))
     }
 
-    async fn count(&self, model: &str, filter: &[Condition], budget: &Budget) -> Result<u64> {
+    async fn count(&self, model: &str, filter: &Filter, budget: &Budget) -> Result<u64> {
         budget.check().map_err(|exceeded| exceeded.into_error("count"))?;
-        let (model, filter) = (model.to_owned(), conditions(filter));
+        let (model, filter) = (model.to_owned(), filters::to_wire(filter));
         let request = proto::ModelCountRequest { model, filter, budget: Some(budget.into()) };
         let response: proto::ModelCountResponse = self.call(Method::ModelCount, &request).await?;
         let _ = budget.charge(response.steps);

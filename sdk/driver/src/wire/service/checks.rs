@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::event::EventKind;
+use crate::filter::{FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX};
 use crate::group::NOTE_BYTES_MAX;
 use crate::limits::{
     self, INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, is_digest, is_secret_name,
@@ -128,9 +129,15 @@ checked! {
     ModelQueryRequest: self => {
         model(&self.model)?;
         items(self.limit)?;
-        all(&self.sort, |key| path("sort", &key.path))
+        all(&self.filter, |part| condition(part, FILTER_DEPTH_MAX))?;
+        conditions(&self.filter)?;
+        all(&self.sort, |key| if key.meta.is_some() { Ok(()) } else { path("sort", &key.path) })
     };
-    ModelCountRequest: self => model(&self.model);
+    ModelCountRequest: self => {
+        model(&self.model)?;
+        all(&self.filter, |part| condition(part, FILTER_DEPTH_MAX))?;
+        conditions(&self.filter)
+    };
     ModelResetRequest: self => length("log", &self.log, 1..=ID_BYTES_MAX);
 
     ErrorRecordRequest: self => maybe(&self.record, |record| {
@@ -289,6 +296,35 @@ fn record(record: &proto::LogRecord) -> Check {
 
 fn path(what: &str, path: &[String]) -> Check {
     if path.is_empty() { Err(format!("a path in `{what}` has no names, expected one at least")) } else { Ok(()) }
+}
+
+/// `depth` is how many levels may stand in each other from here on.
+fn condition(condition: &proto::Condition, depth: usize) -> Check {
+    use proto::condition::Operator::{And, Not, Or};
+    let deeper = |parts: &[proto::Condition]| {
+        let depth = depth.checked_sub(1).ok_or_else(|| {
+            format!("conditions of `filter` stand in each other more than {FILTER_DEPTH_MAX} levels deep")
+        })?;
+        all(parts, |part| self::condition(part, depth))
+    };
+    match &condition.operator {
+        Some(And(parts) | Or(parts)) => deeper(&parts.conditions),
+        Some(Not(part)) => deeper(std::slice::from_ref(&**part)),
+        _ => Ok(()),
+    }
+}
+
+fn conditions(filter: &[proto::Condition]) -> Check {
+    fn count(part: &proto::Condition) -> usize {
+        use proto::condition::Operator::{And, Not, Or};
+        match &part.operator {
+            Some(And(parts) | Or(parts)) => parts.conditions.iter().map(count).sum(),
+            Some(Not(part)) => count(part),
+            _ => 1,
+        }
+    }
+    let found: usize = filter.iter().map(count).sum();
+    number("conditions of `filter`", found as u64, 0..=FILTER_CONDITIONS_MAX as u64)
 }
 
 fn shape(shape: &proto::ModelShape) -> Check {

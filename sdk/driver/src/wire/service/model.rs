@@ -6,8 +6,9 @@ use crate::carry_over::CarryOver;
 use crate::driver::Store;
 use crate::error::{DriverError, Result};
 use crate::event::Event;
-use crate::model_store::{Condition, ModelShape, ModelStore};
+use crate::model_store::{ModelShape, ModelStore};
 use crate::wire::events::each;
+use crate::wire::filters;
 use crate::wire::instances::query;
 use crate::wire::message::{Malformed, required};
 use crate::wire::method::Method;
@@ -50,7 +51,7 @@ async fn instances(store: &dyn ModelStore, method: Method, request: &[u8]) -> Re
         }
         _ => {
             let request: proto::ModelCountRequest = read(method, request)?;
-            let filter: Vec<Condition> = each(request.filter).map_err(&refuse)?;
+            let filter = filters::from_wire(request.filter).map_err(&refuse)?;
             let budget: Budget = required("budget", request.budget).map_err(&refuse)?.into();
             let _cancel = budget.cancel_on_drop();
             let count = store.count(&request.model, &filter, &budget).await?;
