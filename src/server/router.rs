@@ -21,8 +21,8 @@ use super::reply::{Body, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
 use super::{
-    backup, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem_document,
-    rebuild, secrets, seen, sites,
+    backup, batch, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins,
+    problem_document, rebuild, secrets, seen, sites,
 };
 use crate::memory::allocator;
 
@@ -170,6 +170,7 @@ fn route<'a>(call: &'a Call, segments: &[&'a str], body: Incoming) -> (Route, Bo
         ["models", model, "instances", id] => (Route::Instance, Box::pin(instances::one(call, model, id, body))),
         ["models", model, "instances", id, "events"] => (Route::InstanceEvents, Box::pin(events::history(call, model, id))),
         ["models", model, "import"] => (Route::Import, Box::pin(import::import(call, model, body))),
+        ["batch"] => (Route::Batch, Box::pin(batch::batch(call, body))),
         ["events"] => (Route::Events, Box::pin(events::list(call))),
         ["events", "stream"] => (Route::EventsStream, Box::pin(events::stream(call))),
         ["events", position] => (Route::Event, Box::pin(event::one(call, position))),
