@@ -52,6 +52,8 @@ mod waiters;
 mod workers;
 
 #[cfg(test)]
+mod batch_tests;
+#[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
 mod committer_tests;
