@@ -38,6 +38,13 @@ pub(super) struct Options {
     pub(super) folder: Option<PathBuf>,
 }
 
+/// What is open while requests are served.
+struct Node {
+    handle: Arc<ConfigHandle>,
+    engine: Arc<Engine>,
+    tokens: Arc<Tokens>,
+}
+
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
     match &config.file {
@@ -91,7 +98,7 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
         }
     };
     if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &handle, &engine, Arc::clone(&tokens), sockets, options).await?;
+        serve_until(stop, start, &Node { handle, engine, tokens }, sockets, options).await?;
     }
     tracing::info!("stopped");
     Ok(())
@@ -153,21 +160,18 @@ async fn open_engine(
 async fn serve_until(
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
-    handle: &Arc<ConfigHandle>,
-    engine: &Arc<Engine>,
-    tokens: Arc<Tokens>,
+    node: &Node,
     sockets: BoundSockets,
     options: Options,
 ) -> Result<()> {
+    let Node { handle, engine, tokens } = node;
     let config = handle.current();
     let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match Tls::open(&config, engine).await {
             Ok(tls) => match sockets.listen() {
-                Ok(listeners) => {
-                    serve_at(listeners, tls, stop.clone(), start, handle, engine, Arc::clone(&tokens), options).await
-                }
+                Ok(listeners) => serve_at(listeners, tls, stop.clone(), start, node, options).await,
                 Err(message) => Err(Failure::new(message)),
             },
             Err(faults) => Err(faults.into()),
@@ -187,11 +191,10 @@ async fn serve_at(
     tls: Option<Arc<Tls>>,
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
-    handle: &Arc<ConfigHandle>,
-    engine: &Arc<Engine>,
-    tokens: Arc<Tokens>,
+    node: &Node,
     options: Options,
 ) -> Result<()> {
+    let Node { handle, engine, tokens } = node;
     let config = handle.current();
     let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
     let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
@@ -210,7 +213,7 @@ async fn serve_at(
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listeners, tls, Arc::clone(engine), tokens, handle, shutdown).await;
+    let served = server::run(listeners, tls, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

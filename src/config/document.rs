@@ -447,6 +447,13 @@ impl Text<'_> {
     }
 }
 
+/// A list of texts that pass the check.
+pub(super) fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Option<String>) -> Vec<String> {
+    let expected = format!("a list of {of}");
+    let items = value.and_then(|value| value.items(&expected)).unwrap_or_default();
+    items.into_iter().filter_map(|item| check(item.text(&expected)?)).collect()
+}
+
 /// `` `a`, `b`, `c` ``.
 pub(super) fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")

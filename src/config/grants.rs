@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::document::{Section, Text, Value, list};
+use super::document::{Section, Text, Value, list, strings};
 use super::error::ConfigError;
 use super::http_pattern::HttpPattern;
 use super::phase::Phase;
@@ -125,13 +125,6 @@ fn phase(text: &Text<'_>) -> Option<Phase> {
         text.place.error(format!("is {}: {expected}", text.shown()));
     }
     phase
-}
-
-/// A list of texts that pass the check.
-pub(super) fn strings(value: Option<Value<'_>>, of: &str, check: impl Fn(Text<'_>) -> Option<String>) -> Vec<String> {
-    let expected = format!("a list of {of}");
-    let items = value.and_then(|value| value.items(&expected)).unwrap_or_default();
-    items.into_iter().filter_map(|item| check(item.text(&expected)?)).collect()
 }
 
 /// A name in which `*` stands for any text. Nothing else is special, so what other tools take as a pattern is a

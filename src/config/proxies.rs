@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::document::Section;
-use super::grants::strings;
+use super::document::{Section, strings};
 
 /// Stands for whoever connects over the Unix socket.
 const UNIX: &str = "unix";

@@ -8,9 +8,9 @@ use serde_json::Map;
 
 use super::address::{MountAddress, mount_address};
 use super::auth::{AuthConfig, AuthMode, auth};
-use super::document::{Document, Section, Text};
+use super::document::{Document, Section, Text, strings};
 use super::error::ConfigError;
-use super::grants::{self, strings};
+use super::grants;
 use super::limits::{memory, timeout};
 use super::proxies::{TrustedProxies, trusted_proxies};
 use super::settings::{

@@ -10,6 +10,7 @@ use super::command::{Change, DEPTH_MAX, Origin, Precondition, Seen, WriteOptions
 use super::core::Core;
 use super::error::{Error, ErrorKind};
 use super::history::{History, check_data};
+use super::reads;
 use super::writes::Writes;
 use crate::catalog::query;
 use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
@@ -72,12 +73,7 @@ impl EngineAccess {
 #[async_trait]
 impl Access for EngineAccess {
     async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
-        let history = self.history()?;
-        match history.get(model, id).await {
-            Ok(instance) => Ok(Some(instance)),
-            Err(error) if error.kind == ErrorKind::NotFound && history.core.models.get(model).is_some() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(reads::find(&*self.core()?, model, id).await?)
     }
 
     async fn query(&self, model: &str, text: &str) -> Result<InstancePage, AccessError> {
@@ -164,9 +160,11 @@ impl From<Error> for AccessError {
             }
             ErrorKind::Rejected => AccessCode::Rejected,
             ErrorKind::TooLarge => AccessCode::TooLarge,
-            ErrorKind::HookFailed | ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::Storage => {
-                AccessCode::Failed
-            }
+            ErrorKind::HookFailed
+            | ErrorKind::NotSupported
+            | ErrorKind::Overloaded
+            | ErrorKind::Unavailable
+            | ErrorKind::Storage => AccessCode::Failed,
         };
         let mut message = error.detail;
         for field in error.errors.iter().take(5) {

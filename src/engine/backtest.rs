@@ -149,6 +149,7 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
             event: None,
             attempt: 1,
             depth: 0,
+            ahead: None,
         };
         let run = host.runs.checked(hook, &context, |run| {
             if let Outcome::Amend(data) = &run.outcome

@@ -91,7 +91,7 @@ impl Seen {
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
     pub precondition: Precondition,
-    /// Only for creations, lines of an import and new models.
+    /// Only for creations, batches, lines of an import and new models.
     pub idempotency_key: Option<String>,
     pub dry_run: bool,
     /// Answer only after the post hooks of the event ended, at most that long.
@@ -127,6 +127,23 @@ impl DryRun {
     pub(super) const fn unhooked(event: Option<Event>) -> DryRun {
         DryRun { event, hooks: Vec::new(), post_hooks: Vec::new(), warnings: Vec::new() }
     }
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub model: String,
+    pub change: Change,
+    pub precondition: Precondition,
+}
+
+/// Answer to a batch.
+#[derive(Clone, Debug)]
+pub enum Batched {
+    /// One result for each operation (`None`: a deletion), and the position of the last event.
+    Done { results: Vec<Option<Instance>>, position: Position },
+    /// One for each operation. After one that a pre hook would stop there are no more.
+    DryRun(Vec<DryRun>),
 }
 
 /// Answer to a change of a definition: a model or its hooks.

@@ -8,6 +8,9 @@
 //! outcome is unknown, it is learned from the log before anything else is written, and before the callers are answered
 //! ([`Writer::learn`]).
 
+mod callers;
+mod whole;
+
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use snaphook_driver::time::{self, Millis};
+use snaphook_driver::time;
 use snaphook_driver::{
     Append, Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, EventFilter, EventQuery, EventStore,
     Position,
@@ -24,6 +27,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+pub(super) use self::callers::{Answer, Committed, Whole, WholeAnswer};
+use self::callers::{Caller, Callers};
 use super::availability::Availability;
 use super::error::{Error, ErrorKind, Result, stopped};
 use super::gate::Gate;
@@ -54,16 +59,6 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Events that are read at once to learn which of a batch are in the log.
 const PAGE: u32 = 1000;
 
-/// What the caller of an append learns.
-pub(super) type Answer = Result<std::result::Result<Committed, Conflict>>;
-
-/// An event that is durable.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Committed {
-    pub(super) position: Position,
-    pub(super) time: Millis,
-}
-
 /// An append that waits.
 pub(super) struct Pending {
     pub(super) append: Append,
@@ -79,6 +74,8 @@ pub(super) struct Pending {
 #[expect(clippy::large_enum_variant, reason = "nearly every job is an append: boxing it would cost each commit")]
 enum Job {
     Append(Pending),
+    /// Appends that are written together or not at all.
+    Whole(Whole),
     /// Told when everything before it is written and applied.
     Barrier(oneshot::Sender<Result<()>>),
 }
@@ -86,6 +83,8 @@ enum Job {
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
+    /// Appends beyond one for each job.
+    more: usize,
     bytes: usize,
     closed: bool,
     /// The thread waits for more appends.
@@ -148,15 +147,10 @@ pub(super) struct Writer {
 pub(super) struct Unknown {
     /// Everything up to here was in the log before it.
     after: Position,
-    /// Ids of its events, with their callers. Empty after a panic.
-    waiting: Vec<(String, Caller)>,
+    /// Of its events, in order. Empty after a panic.
+    ids: Vec<String>,
+    callers: Callers,
     reason: String,
-}
-
-/// Who waits for an append.
-struct Caller {
-    answer: oneshot::Sender<Answer>,
-    settled: Option<oneshot::Sender<()>>,
 }
 
 impl Committer {
@@ -186,13 +180,7 @@ impl Committer {
         if !gate.is_open() {
             return Ok(false);
         }
-        if queue.jobs.len() >= QUEUE_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
-            return Err(Error::new(
-                ErrorKind::Overloaded,
-                format!("{} changes wait to be written already; try again in a second", queue.jobs.len()),
-            ));
-        }
-        queue.bytes += bytes;
+        queue.take(1, bytes)?;
         queue.jobs.push(Job::Append(pending));
         let is_awaited = queue.jobs.len() == 1 || queue.gathering && !self.shared.gathers(&queue);
         drop(queue);
@@ -280,6 +268,22 @@ impl Committer {
     }
 }
 
+impl Queue {
+    /// Makes room for a job of so many appends and bytes of data.
+    fn take(&mut self, appends: usize, bytes: usize) -> Result<()> {
+        let waiting = self.jobs.len() + self.more;
+        if waiting + appends > QUEUE_MAX || self.bytes + bytes > QUEUE_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::Overloaded,
+                format!("{waiting} changes wait to be written already; try again in a second"),
+            ));
+        }
+        self.bytes += bytes;
+        self.more += appends - 1;
+        Ok(())
+    }
+}
+
 impl Shared {
     fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> Shared {
         Shared { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
@@ -325,7 +329,7 @@ impl Drop for Committer {
 
 fn run(shared: &Shared, mut writer: Writer) {
     let mut jobs = Vec::new();
-    let mut batch = Vec::new();
+    let (mut batch, mut wholes) = (Vec::new(), Vec::new());
     let mut delay = RETRY_FIRST;
     let mut last = 0;
     loop {
@@ -360,7 +364,7 @@ fn run(shared: &Shared, mut writer: Writer) {
                 queue.gathering = false;
             }
             std::mem::swap(&mut queue.jobs, &mut jobs);
-            queue.bytes = 0;
+            (queue.bytes, queue.more) = (0, 0);
         }
         last = jobs.len();
         for job in jobs.drain(..) {
@@ -371,13 +375,17 @@ fn run(shared: &Shared, mut writer: Writer) {
                         writer.commit_guarded(&mut batch);
                     }
                 }
+                // After the others, which share one append whatever stands between them.
+                Job::Whole(whole) => wholes.push(whole),
                 Job::Barrier(told) => {
                     writer.commit_guarded(&mut batch);
+                    wholes.drain(..).for_each(|whole| writer.guarded(|writer| writer.commit_whole(whole)));
                     writer.guarded(|writer| drop(told.send(writer.ready().map(drop))));
                 }
             }
         }
         writer.commit_guarded(&mut batch);
+        wholes.drain(..).for_each(|whole| writer.guarded(|writer| writer.commit_whole(whole)));
     }
 }
 
@@ -396,7 +404,8 @@ impl Writer {
             let message = panic_message(&*panic);
             tracing::error!("the committer panicked, it goes on after reading the log again: {message}");
             let after = self.runtime.block_on(async { self.projector.lock().await.at() });
-            self.unknown = Some(Unknown { after, waiting: Vec::new(), reason: message.to_owned() });
+            let callers = Callers::Each(Vec::new());
+            self.unknown = Some(Unknown { after, ids: Vec::new(), callers, reason: message.to_owned() });
         }
     }
 
@@ -488,14 +497,14 @@ impl Writer {
                 let (found, expected) = (results.len(), appends.len());
                 let message = format!("the driver returned {found} results for {expected} events");
                 let error = DriverError::new(DriverErrorKind::Uncertain, "append", message);
-                return self.append_failed(&error, known, appends, callers);
+                return self.append_failed(&error, known, appends, Callers::Each(callers));
             }
-            Err(error) => return self.append_failed(&error, known, appends, callers),
+            Err(error) => return self.append_failed(&error, known, appends, Callers::Each(callers)),
         };
         self.appending.end();
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
-        self.project(appends, &results, &mut callers);
+        self.project(appends, &results, callers.iter_mut().map(|caller| caller.settled.take()));
         // Also of what was in the way a client may be told, before this node has applied it.
         let told = |result: &std::result::Result<Appended, Conflict>| match result {
             Ok(appended) => appended.position,
@@ -512,11 +521,11 @@ impl Writer {
         &mut self,
         appends: Vec<Append>,
         results: &[std::result::Result<Appended, Conflict>],
-        callers: &mut [Caller],
+        settled: impl Iterator<Item = Option<oneshot::Sender<()>>>,
     ) {
         let mut own = Own { events: Vec::with_capacity(appends.len()), ..Own::default() };
         let (mut last, mut definitions) = (None, Vec::new());
-        for ((append, result), caller) in appends.into_iter().zip(results).zip(callers) {
+        for ((append, result), settled) in appends.into_iter().zip(results).zip(settled) {
             let Ok(Appended { position, time, after }) = *result else {
                 self.forget_hint(&append);
                 continue;
@@ -534,7 +543,7 @@ impl Writer {
                 definitions.push(event.id.clone());
             }
             own.events.push(event);
-            own.settled.extend(caller.settled.take().map(|settled| (position, settled)));
+            own.settled.extend(settled.map(|settled| (position, settled)));
         }
         if own.events.is_empty() {
             return;
@@ -551,20 +560,17 @@ impl Writer {
         }
     }
 
-    fn append_failed(&mut self, error: &DriverError, known: Position, appends: Vec<Append>, callers: Vec<Caller>) {
+    fn append_failed(&mut self, error: &DriverError, known: Position, appends: Vec<Append>, callers: Callers) {
         self.troubles.failed(Part::Append, error);
         if !matches!(error.kind(), DriverErrorKind::Uncertain | DriverErrorKind::Unexpected) {
             self.appending.end();
-            let detail = format!("the event store failed, nothing was written: {error}");
             appends.iter().for_each(|append| self.forget_hint(append));
-            for caller in callers {
-                let _ = caller.answer.send(Err(Error::new(ErrorKind::Storage, detail.clone())));
-            }
+            callers.fail(&format!("the event store failed, nothing was written: {error}"));
             return;
         }
         // To its callers it goes on until its outcome is known.
-        let waiting = appends.into_iter().map(|append| append.event.id).zip(callers).collect();
-        self.unknown = Some(Unknown { after: known, waiting, reason: error.to_string() });
+        let ids = appends.into_iter().map(|append| append.event.id).collect();
+        self.unknown = Some(Unknown { after: known, ids, callers, reason: error.to_string() });
         // If it cannot be learned now it is tried again.
         let _ = self.learn();
     }
@@ -573,53 +579,32 @@ impl Writer {
     fn learn(&mut self) -> Result<()> {
         // From here on the log says what the append came to.
         self.check_events()?;
-        let Some(Unknown { after, waiting, .. }) = &self.unknown else { return Ok(()) };
-        let mut found = self.runtime.block_on(find(&*self.events, *after, waiting))?;
-        let Some(Unknown { waiting, reason, .. }) = self.unknown.take() else { return Ok(()) };
-        let (mut settled, mut answers) = (Vec::new(), Vec::with_capacity(waiting.len()));
-        let mut ids = Vec::with_capacity(waiting.len());
-        for (id, caller) in waiting {
-            let committed = found.remove(&id);
-            if let Some(Committed { position, .. }) = committed {
-                settled.extend(caller.settled.map(|settled| (position, settled)));
-            }
-            answers.push((caller.answer, committed));
-            ids.push(id);
-        }
-        let own = Own { settled, ..Own::default() };
+        let Some(Unknown { after, ids, .. }) = &self.unknown else { return Ok(()) };
+        let mut found = self.runtime.block_on(find(&*self.events, *after, ids))?;
+        let Some(Unknown { ids, mut callers, reason, .. }) = self.unknown.take() else { return Ok(()) };
+        let committed: Vec<_> = ids.iter().map(|id| found.remove(id)).collect();
+        let settled = callers.settled();
+        let settled = committed.iter().zip(settled).filter_map(|(committed, settled)| {
+            let Committed { position, .. } = (*committed)?;
+            Some((position, settled?))
+        });
+        let own = Own { settled: settled.collect(), ..Own::default() };
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
         // Of what was not written, and of models that are stuck, nobody took them.
         ids.iter().for_each(|id| drop(self.hints.take(id)));
         self.appending.end();
         self.troubles.works(Part::Append);
-        for (answer, committed) in answers {
-            committed.iter().for_each(|committed| self.tail.becomes_visible(committed.position));
-            let _ = answer.send(match committed {
-                Some(committed) => Ok(Ok(committed)),
-                None => Err(Error::new(
-                    ErrorKind::Storage,
-                    format!("the event store failed, nothing was written: {reason}"),
-                )),
-            });
-        }
+        let last = committed.iter().flatten().map(|committed| committed.position).max();
+        last.iter().for_each(|position| self.tail.becomes_visible(*position));
+        callers.learned(&committed, &format!("the event store failed, nothing was written: {reason}"));
         Ok(())
     }
 }
 
-impl From<Appended> for Committed {
-    fn from(appended: Appended) -> Self {
-        Committed { position: appended.position, time: appended.time }
-    }
-}
-
 /// Which of these events the log has after a position, by their ids.
-async fn find(
-    events: &dyn EventStore,
-    after: Position,
-    wanted: &[(String, Caller)],
-) -> Result<HashMap<String, Committed>> {
+async fn find(events: &dyn EventStore, after: Position, wanted: &[String]) -> Result<HashMap<String, Committed>> {
     let mut query = EventQuery { after, limit: PAGE, filter: EventFilter::default() };
-    let ids: HashSet<&str> = wanted.iter().map(|(id, _)| &**id).collect();
+    let ids: HashSet<&str> = wanted.iter().map(String::as_str).collect();
     let mut found = HashMap::new();
     while found.len() < ids.len() {
         let page = events.read(&query, None).await?;

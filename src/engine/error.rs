@@ -35,6 +35,8 @@ pub enum ErrorKind {
     /// A position beyond the end of this log, or of another log.
     PositionUnknown,
     HookFailed,
+    /// The store cannot do it.
+    NotSupported,
     Overloaded,
     /// A store, or one model, is catching up or out of service.
     Unavailable,
@@ -60,6 +62,7 @@ impl ErrorKind {
             ErrorKind::KeyReused => "idempotency-key-reused",
             ErrorKind::PositionUnknown => "position-unknown",
             ErrorKind::HookFailed => "hook-failed",
+            ErrorKind::NotSupported => "not-supported",
             ErrorKind::Overloaded => "overloaded",
             ErrorKind::Unavailable => "unavailable",
             ErrorKind::Storage => "storage",

@@ -4,11 +4,13 @@
 //! once only one is written. The claim's value is a digest of the request and its actor, and it expires after 24 hours;
 //! the store then removes it.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, EventStore, Holder, Instance, Position};
 
-use super::command::{Change, ModelInput, Origin, Written};
+use super::command::{Change, ModelInput, Origin, Precondition, Written};
 use super::error::{Error, ErrorKind, Result};
 use super::tail::Tail;
 
@@ -28,16 +30,30 @@ pub(super) struct IdempotencyKey {
 impl IdempotencyKey {
     /// Of a change of an instance. `id`: what the client has named it, if it has.
     pub(super) fn of_change(model: &str, key: &str, id: Option<&str>, change: &Change, origin: &Origin) -> Self {
-        let (operation, data) = match change {
-            Change::Create { data, .. } => ("create", &**data),
-            Change::Replace { data, .. } => ("replace", &**data),
-            Change::Patch { patch, .. } => ("patch", &**patch),
-            Change::Delete { .. } => ("delete", ""),
-        };
+        let (operation, data) = parts(change);
         IdempotencyKey {
             claim: format!("{PREFIX}{model} {key}"),
             digest: digest(origin, &[operation, id.unwrap_or_default(), data]),
         }
+    }
+
+    /// Of a batch: what it does, in order, each with what the client named it and with its precondition. No model has such an
+    /// id, so its claim is nobody else's.
+    pub(super) fn of_batch<'a>(
+        key: &str,
+        operations: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Change, &'a Precondition)>,
+        origin: &Origin,
+    ) -> Self {
+        let mut all = vec![Cow::Borrowed("batch")];
+        for (model, id, change, precondition) in operations {
+            let (operation, data) = parts(change);
+            all.extend([model, operation, id.unwrap_or_default(), data].map(Cow::Borrowed));
+            all.push(match precondition {
+                Precondition::None => Cow::Borrowed(""),
+                other => Cow::Owned(format!("{other:?}")),
+            });
+        }
+        IdempotencyKey { claim: format!("{PREFIX}/batch {key}"), digest: digest(origin, &all) }
     }
 
     /// Of a request that makes a model. No model has an empty id, so its claim is nobody else's.
@@ -124,11 +140,21 @@ pub(super) fn first_answer(event: Event) -> Option<Written> {
     Some(if kind == EventKind::InstanceCreated { Written::Created(instance) } else { Written::Updated(instance) })
 }
 
+/// What a change does, and with which data.
+fn parts(change: &Change) -> (&'static str, &str) {
+    match change {
+        Change::Create { data, .. } => ("create", data),
+        Change::Replace { data, .. } => ("replace", data),
+        Change::Patch { patch, .. } => ("patch", patch),
+        Change::Delete { .. } => ("delete", ""),
+    }
+}
+
 /// In hexadecimal. Each part is preceded by its length, so that no two lists of parts are the same bytes.
-fn digest(origin: &Origin, parts: &[&str]) -> String {
+fn digest(origin: &Origin, parts: &[impl AsRef<str>]) -> String {
     let mut digest = Sha256::new();
     let actor = origin.actor.as_ref().map_or_else(|| "-".to_owned(), |actor| format!("+{actor}"));
-    for part in std::iter::once(actor.as_str()).chain(parts.iter().copied()) {
+    for part in std::iter::once(actor.as_str()).chain(parts.iter().map(AsRef::as_ref)) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part.as_bytes());
     }

@@ -7,6 +7,7 @@
 //! alone; models in use, model store, tail and consumer groups are derived from it.
 
 pub mod backtest;
+pub mod batch_input;
 pub mod command;
 pub mod error;
 pub mod input;
@@ -20,6 +21,7 @@ mod operations;
 mod writes;
 
 mod access;
+mod ahead;
 mod amended;
 mod availability;
 mod carried;
@@ -38,7 +40,9 @@ mod metrics;
 mod models;
 mod projection;
 mod projector;
+mod reads;
 mod rebuild;
+mod revisions;
 mod stopping;
 mod stuck;
 mod tail;
@@ -47,6 +51,8 @@ mod unstoppable;
 mod waiters;
 mod workers;
 
+#[cfg(test)]
+mod batch_tests;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What hooks may do to the rest of the server, as seen from the hook host: implemented by the engine above.
 
+use std::fmt::Debug;
+
 use async_trait::async_trait;
 use snaphook_driver::{Cause, Event, Instance, InstancePage, Position};
 
@@ -102,4 +104,13 @@ pub trait Access: Send + Sync {
 
     /// A secret's plain value; `None` if there is none.
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError>;
+}
+
+/// Instances as a call sees them that is part of several changes: what those before it will have made of them, and for the
+/// rest what is stored. What is not written yet is at position 0. Both methods are those of [`Access`].
+#[async_trait]
+pub trait Ahead: Debug + Send + Sync {
+    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError>;
+
+    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError>;
 }

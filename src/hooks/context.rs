@@ -6,6 +6,7 @@ use std::time::Duration;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, Position};
 
+use super::access::Ahead;
 use super::grants::HookId;
 pub use crate::catalog::FieldError;
 use crate::config::Phase;
@@ -31,6 +32,8 @@ pub struct Context {
     pub attempt: u32,
     /// Length of the chain of causes that led here; writes of this call are at `depth + 1`.
     pub depth: u32,
+    /// What the call reads instead of instances as they are stored.
+    pub ahead: Option<Arc<dyn Ahead>>,
 }
 
 /// The event that a post hook reacts to.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
-use super::access::{Access, AccessCode, AccessError, Expected, Writer};
+use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
 use super::capabilities::http::client::HttpClient;
 use super::capabilities::process::run::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
@@ -69,6 +69,7 @@ pub struct Session {
     event_position: Position,
     depth: u32,
     request_id: Option<String>,
+    pub(super) ahead: Option<Arc<dyn Ahead>>,
     /// For all host calls of the run together.
     host_time_max: Duration,
     calls: AtomicU32,
@@ -93,6 +94,7 @@ impl Session {
             event_position: context.event.as_ref().map_or(0, |event| event.position),
             depth: context.depth,
             request_id: context.request_id.clone(),
+            ahead: context.ahead.clone(),
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
             notes: Mutex::default(),

@@ -243,6 +243,7 @@ pub(crate) fn context(model: &str, phase: Phase) -> Context {
         event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned() }),
         attempt: 1,
         depth: 2,
+        ahead: None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod accept;
 mod app;
 mod backup;
+mod batch;
 mod body;
 mod connection;
 mod descriptors;

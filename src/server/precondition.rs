@@ -20,18 +20,32 @@ pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition
     match (tags(headers, IF_MATCH)?, tags(headers, IF_NONE_MATCH)?) {
         (None, None) => Ok(Precondition::None),
         (Some(Tags::Any), None) => Ok(Precondition::Exists),
-        // A weak tag never matches here, nor does one of another log.
-        (Some(Tags::List(tags)), None) => {
-            let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.entity);
-            let seen = |entity: EntityTag| Seen { position: entity.position, version: entity.version };
-            Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect()))
-        }
+        (Some(Tags::List(tags)), None) => Ok(one_of(&tags, log)),
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
         (None, Some(Tags::List(_))) => {
             Err(Problem::bad_request("`If-None-Match` of a write can only be `*`: that the target does not exist yet"))
         }
         (Some(_), Some(_)) => Err(Problem::bad_request("`If-Match` and `If-None-Match` exclude each other in a write")),
     }
+}
+
+/// The same of the text that stands in one operation of a batch.
+pub(super) fn of_operation(if_match: &str, log: LogMark) -> Result<Precondition> {
+    match parse(if_match.as_bytes()) {
+        Some(Tags::Any) => Ok(Precondition::Exists),
+        Some(Tags::List(tags)) => Ok(one_of(&tags, log)),
+        None => Err(Problem::bad_request(format!(
+            "`if_match` is `{}`, expected an entity tag in quotes, such as the `ETag` of an answer",
+            shorten(if_match)
+        ))),
+    }
+}
+
+/// A weak tag never matches in a write, nor does one of another log.
+fn one_of(tags: &[Tag], log: LogMark) -> Precondition {
+    let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.entity);
+    let seen = |entity: EntityTag| Seen { position: entity.position, version: entity.version };
+    Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect())
 }
 
 /// Whether to send what has this tag.

@@ -13,8 +13,8 @@ use super::query::shorten;
 use super::reply::Response;
 use super::request::Call;
 use super::{
-    backup, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem, rebuild,
-    secrets, tokens,
+    backup, batch, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem,
+    rebuild, secrets, tokens,
 };
 
 /// An async function of a [`Call`], and of the body where it reads one, as the handler of an operation.
@@ -68,6 +68,8 @@ pub(super) fn table() -> Vec<Path> {
             .get(Reader, run!(events::history)),
         Path::large("/models/{model}/import")
             .post(Writer, run!(import::import, body)),
+        Path::new("/batch")
+            .post(Writer, run!(batch::batch, body)),
         Path::new("/events")
             .get(Reader, run!(events::list)),
         Path::new("/events/stream")

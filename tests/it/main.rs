@@ -32,6 +32,7 @@ mod other_drivers;
 mod peer;
 mod plugins;
 mod query_bounds;
+mod rest_batch;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;

@@ -20,8 +20,8 @@ fn unknown_routes_are_problems() {
         "/models/a/instances/b/c",
         "/a/b/c/d/e/f/g/h/i/j",
         "//models",
-        "/batch",
-        "/tokens",
+        "/batches",
+        "/tokens/",
         "/openapi.json",
         "/console/",
     ] {

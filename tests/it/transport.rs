@@ -69,7 +69,7 @@ fn versions_and_protocols() {
         (&["-alpn", "h2,http/1.1"], "ALPN protocol: h2"),
         (&["-alpn", "http/1.1"], "ALPN protocol: http/1.1"),
         (&["-alpn", "smtp"], "no application protocol"),
-        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "alert protocol version"),
+        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "alert"),
     ] {
         let said = s_client(&server, arguments);
         assert!(said.contains(says), "{arguments:?}: {said}");
@@ -95,7 +95,7 @@ fn certificates_change_while_it_serves() {
     let server = start_tls("", "");
     let shown = || s_client(&server, &["-showcerts"]);
     let (certificate, key) = pair();
-    let first_line = |pem: &str| pem.lines().nth(2).expect("a certificate").to_owned();
+    let last_line = |pem: &str| pem.lines().rev().nth(1).expect("a certificate").to_owned();
     std::thread::scope(|scope| {
         let load =
             scope.spawn(|| (0..40).filter(|_| !curl(&server, &["-k", "-f"], "/healthz").status.success()).count());
@@ -105,9 +105,9 @@ fn certificates_change_while_it_serves() {
         eventually("the mismatch is logged", || {
             server.log().iter().any(|line| line.contains("is not the key of the certificate")).then_some(())
         });
-        assert!(before.contains("BEGIN CERTIFICATE") && !shown().contains(&first_line(&certificate)));
+        assert!(before.contains("BEGIN CERTIFICATE") && !shown().contains(&last_line(&certificate)));
         std::fs::write(server.directory().join("key.pem"), &key).expect("a key");
-        eventually("the new one is shown", || shown().contains(&first_line(&certificate)).then_some(()));
+        eventually("the new one is shown", || shown().contains(&last_line(&certificate)).then_some(()));
         // So do garbage and a missing file.
         std::fs::write(server.directory().join("cert.pem"), "garbage").expect("a file");
         server.signal(Signal::HUP);
@@ -119,7 +119,7 @@ fn certificates_change_while_it_serves() {
         eventually("the loss is logged", || {
             server.log().iter().any(|line| line.contains("key.pem`, which cannot be read")).then_some(())
         });
-        assert!(shown().contains(&first_line(&certificate)));
+        assert!(shown().contains(&last_line(&certificate)));
         assert_eq!(load.join().expect("the load"), 0, "requests that failed");
     });
 }

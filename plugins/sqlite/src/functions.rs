@@ -44,8 +44,8 @@ pub(crate) fn register(connection: &Connection, meter: &Arc<Meter>) -> Result<()
             Ok(value)
         })
     })?;
-    let patterns: [(&str, fn(&str) -> Pattern); 2] = [("_like", Pattern::new), ("_ilike", Pattern::ignoring_case)];
-    for (name, pattern_of) in patterns {
+    type PatternOf = fn(&str) -> Pattern;
+    for (name, pattern_of) in [("_like", Pattern::new as PatternOf), ("_ilike", Pattern::ignoring_case)] {
         let charged = Arc::clone(meter);
         connection.create_scalar_function(name, 2, FLAGS, move |context| {
             let (ValueRef::Text(_), Some(text)) = (context.get_raw(0), text(context, 0)) else { return Ok(false) };

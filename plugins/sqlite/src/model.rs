@@ -17,6 +17,7 @@ mod replay;
 mod rows;
 mod shadow;
 mod shared;
+mod statement;
 mod table;
 
 use std::collections::HashMap;

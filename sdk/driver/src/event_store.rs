@@ -36,7 +36,8 @@ pub trait EventStore: Send + Sync {
 
     /// Appends in the order given; what was appended is durable when this returns. The answer has one row per
     /// append: where it stands in the log, or its conflict; each row succeeds or fails for itself, and a row sees the effects
-    /// of the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]).
+    /// of the rows before it. With `atomic` all rows succeed, or none (the others answer [`Conflict::Batch`]), and no event of
+    /// another caller comes between them: a row may expect anything of a stream that an earlier row has checked.
     ///
     /// An `Err` means that nothing of the batch is stored, unless it is of kind
     /// [`ErrorKind::Uncertain`](crate::ErrorKind). A driver with a network between must find out before it answers, by the

@@ -125,6 +125,7 @@ impl Test {
             event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned() }),
             attempt: 1,
             depth: 0,
+            ahead: None,
         })
     }
 }

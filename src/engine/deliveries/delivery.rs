@@ -327,6 +327,7 @@ fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>
         event: Some(EventRef { position: event.position, id: event.id.clone() }),
         attempt,
         depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
+        ahead: None,
     }
 }
 

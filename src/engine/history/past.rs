@@ -1,13 +1,14 @@
 //! What was: older versions of models, instances as they were.
 
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Event, EventFilter, EventKind, EventQuery, Instance, Position, Stream};
+use snaphook_driver::{EventFilter, EventQuery, Instance, Position, Stream};
 
 use super::{History, check_data};
 use crate::catalog::ModelRecord;
 use crate::engine::change::{DefinitionChange, changes_definition};
 use crate::engine::command::At;
 use crate::engine::error::{Error, Result};
+use crate::engine::revisions;
 
 impl History {
     /// An older version of a model, from the log.
@@ -18,7 +19,7 @@ impl History {
         }
         let stream = Stream::of_model(id);
         let mut event = match self.core.stores.event.last(&stream, Position::MAX).await? {
-            Some(last) => self.at_revision(&stream, last, version).await?,
+            Some(last) => revisions::at(&*self.core.stores.event, &stream, last, version).await?,
             None => None,
         };
         while let Some(found) = event.take_if(|event| !changes_definition(event.kind)) {
@@ -43,48 +44,8 @@ impl History {
         let absent = || Error::not_found(format!("there was no `{model}/{id}` then"));
         let last = self.core.stores.event.last(&stream, at_most).await?.filter(|event| !event.kind.ends_stream());
         let last = last.ok_or_else(absent)?;
-        let created_at = match last.kind {
-            EventKind::InstanceCreated => last.time,
-            _ => match self.created_of_living(&last, id).await {
-                Some(created_at) => created_at,
-                None => {
-                    let created = self.at_revision(&stream, last.clone(), 1).await?;
-                    created.map_or(last.time, |created| created.time)
-                }
-            },
-        };
         check_data(&last)?;
-        Ok(Instance {
-            id: id.to_owned(),
-            model: last.model,
-            model_version: last.model_version,
-            revision: last.revision,
-            position: last.position,
-            created_at,
-            updated_at: last.time,
-            data: last.data.ok_or_else(absent)?,
-        })
-    }
-
-    /// When the instance of an event was created, if it is the one that lives now: so the way back through all of its
-    /// revisions is spared. The log's times never go back, so what was created before the event is no later life.
-    async fn created_of_living(&self, event: &Event, id: &str) -> Option<Millis> {
-        let instance = self.core.stores.model.get(&event.model, id).await.ok().flatten()?;
-        (instance.position >= event.position && instance.created_at < event.time).then_some(instance.created_at)
-    }
-
-    /// The event of a stream that led to a revision, looked for backwards from a later event. Each event raises the
-    /// revision by one, or leaves it.
-    async fn at_revision(&self, stream: &Stream, later: Event, revision: u64) -> Result<Option<Event>> {
-        let mut event = later;
-        while event.revision > revision {
-            let skip = event.revision - revision;
-            match self.core.stores.event.last_but(stream, event.position, skip).await? {
-                Some(earlier) if earlier.revision <= event.revision => event = earlier,
-                _ => return Ok(None),
-            }
-        }
-        Ok((event.revision == revision).then_some(event))
+        revisions::left_by(&self.core, last).await?.ok_or_else(absent)
     }
 
     /// Position of the last event at or before a time; 0 if there is none. The log's times never go back, so this halves

@@ -1,9 +1,42 @@
 //! Conflicts of a change with what is there, and the errors that report them.
 
-use snaphook_driver::Holder;
+use snaphook_driver::{Conflict, Holder};
 
+use super::steps::{Command, Submitted};
 use crate::catalog::{FieldError, ModelRecord, unique};
+use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
+use crate::engine::idempotency::is_key;
+
+/// What the client is told of a conflict; `None` if the change may be tried again. `has_key`: it came with an idempotency
+/// key.
+pub(super) fn refusal(
+    submitted: &Submitted,
+    conflict: &Conflict,
+    command: &Command,
+    precondition: &Precondition,
+    has_key: bool,
+) -> Option<Error> {
+    let (model, id) = (&submitted.instance.model, &command.id);
+    let failed = |detail: String| Some(Error::new(ErrorKind::PreconditionFailed, detail));
+    match conflict {
+        Conflict::Claimed { key, holder } if !is_key(key) => {
+            Some(not_unique(&submitted.entry.model.record, key, holder))
+        }
+        // With a key it may have been the same request, whose answer is then found in the next round.
+        Conflict::Stream { .. } if has_key => None,
+        Conflict::Stream { ended: false, .. } if *precondition == Precondition::Absent => {
+            failed(format!("`{model}/{id}` was made by somebody else meanwhile"))
+        }
+        Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
+            Some(exists(model, id))
+        }
+        Conflict::Stream { .. } if *precondition != Precondition::None => {
+            failed(format!("`{model}/{id}` was changed by somebody else meanwhile; read it again"))
+        }
+        _ => None,
+    }
+}
 
 pub(super) fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))

@@ -8,17 +8,35 @@ use tokio::time::Instant;
 use super::Writes;
 use super::conflicts::{exists, not_unique};
 use super::prehooks::Decided;
-use super::steps::{Command, Prepared, Step};
+use super::steps::{Command, Drafted, Prepared, Step};
 use crate::catalog::document::{Document, merge_patch};
 use crate::catalog::{ModelRecord, unique};
-use crate::engine::command::{Change, DryRun, Origin, Precondition, Seen, WriteOptions, Written, phases};
+use crate::engine::ahead::Ahead;
+use crate::engine::command::{Change, DryRun, HookDecision, Origin, Precondition, Seen, WriteOptions, Written, phases};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::fit::{Fitting, fit};
 use crate::engine::gate;
 use crate::engine::idempotency::{IdempotencyKey, first_answer, first_event, is_key};
 use crate::engine::models::Entry;
+use crate::hooks::access;
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
+
+/// What a change is made of, besides its model and the instance as it is.
+pub(super) struct Draft<'a> {
+    pub(super) command: &'a Command,
+    pub(super) precondition: &'a Precondition,
+    pub(super) origin: &'a Origin,
+    /// What the pointers of errors begin with.
+    pub(super) prefix: &'static str,
+    /// Whether what pre hooks decide is told.
+    pub(super) collect: bool,
+    pub(super) trees: &'a Lease<&'a Share>,
+    /// What pre hooks see that is not stored yet.
+    pub(super) ahead: Option<&'a Arc<Ahead>>,
+    /// A claim besides those of its values.
+    pub(super) claim: Option<Claim>,
+}
 
 impl Writes {
     /// Steps 1 to 3: everything before the event exists.
@@ -50,24 +68,54 @@ impl Writes {
                 None => replaces = Some(holder.position),
             }
         }
-        let kind = check_presence(&entry.model.record, command, current.as_ref(), &options.precondition)?;
         // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
         let trees = self.core.own_memory.lease();
+        let draft = Draft {
+            command,
+            precondition: &options.precondition,
+            origin,
+            prefix: if matches!(change, Change::Patch { .. }) { "" } else { "/data" },
+            collect: options.dry_run,
+            trees: &trees,
+            ahead: None,
+            // First, so that of two with the same key the second meets the key and not a unique value of the first.
+            claim: key.clone().map(|key| key.claim(replaces)),
+        };
+        let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
+            Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
+            Drafted::Stop { decisions, .. } if options.dry_run => {
+                let answer = DryRun { hooks: decisions, ..DryRun::unhooked(None) };
+                return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+            }
+            Drafted::Stop { error, .. } => return Err(error),
+        };
+        if options.dry_run {
+            self.check_claims(&entry, &append).await?;
+            return Ok(Step::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
+        }
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
+    }
+
+    /// Steps 2 and 3 for an instance that is as `current`: data, schema, pre hooks.
+    pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
+        let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim } = draft;
+        let Command { id, change, .. } = command;
+        let model = &entry.model.record.id;
+        let kind = check_presence(&entry.model.record, command, current.as_ref(), precondition)?;
 
         let mut document = match change {
             Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
-            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, &trees)?),
+            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, trees)?),
             Change::Delete { .. } => None,
         };
         let is_patch = matches!(change, Change::Patch { .. });
-        let prefix = if is_patch { "" } else { "/data" };
         if let Some(unchecked) = document.take() {
             let fitting = Fitting { prefix, defaults: !is_patch };
             let checked = fit(&self.core.workers, model, &entry.model.schema, unchecked, fitting).await;
-            document = Some(checked.map_err(|misfit| misfit.into_error(&entry))?);
+            document = Some(checked.map_err(|misfit| misfit.into_error(entry))?);
         }
 
-        let (pre, post) = phases(kind).ok_or_else(stopped)?;
+        let (pre, _) = phases(kind).ok_or_else(stopped)?;
         let chain = entry.chain(pre);
         let mut provenance = Vec::new();
         let mut decisions = Vec::new();
@@ -85,20 +133,15 @@ impl Writes {
                 event: None,
                 attempt: 1,
                 depth: origin.cause.as_ref().map_or(0, |cause| cause.depth),
+                ahead: ahead.map(|ahead| Arc::clone(ahead) as Arc<dyn access::Ahead>),
             };
-            match self.decide(&entry, chain, context, document, prefix, options.dry_run, &trees).await {
+            match self.decide(entry, chain, context, document, prefix, collect, trees).await {
                 Decided::Pass { document: decided, provenance: passed, decisions: made } => {
                     document = decided;
                     provenance = passed;
                     decisions = made;
                 }
-                Decided::Stop { error, decisions } => {
-                    if options.dry_run {
-                        let answer = DryRun { hooks: decisions, ..DryRun::unhooked(None) };
-                        return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
-                    }
-                    return Err(error);
-                }
+                Decided::Stop { error, decisions } => return Ok(Drafted::Stop { error, decisions }),
             }
         }
 
@@ -119,21 +162,19 @@ impl Writes {
             request_id: origin.request_id.clone(),
             time: time::now(),
         };
-        let expected = current.as_ref().map_or(Expected::New, |current| Expected::At(current.position));
+        let expected = match &current {
+            None => Expected::New,
+            // Written by an operation before this one, at a position that nobody knows yet, and nothing comes between.
+            Some(current) if current.position == 0 => Expected::Any,
+            Some(current) => Expected::At(current.position),
+        };
         let mut append = Append::new(event, expected);
         append.requires.push(Require { stream: Stream::of_model(model), position: record.position });
-        // First, so that of two with the same key the second meets the key and not a unique value of the first.
-        append.claims.extend(key.clone().map(|key| key.claim(replaces)));
-        self.claim_unique(&entry, &mut append, current.as_ref(), document.as_ref(), &trees)?;
-        if options.dry_run {
-            self.check_claims(&entry, &append).await?;
-            let post_hooks = entry.chain(post).iter().map(|hook| hook.binding().id.name.clone()).collect();
-            let answer = DryRun { hooks: decisions, post_hooks, ..DryRun::unhooked(Some(append.event)) };
-            return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
-        }
+        append.claims.extend(claim);
+        self.claim_unique(entry, &mut append, current.as_ref(), document.as_ref(), trees)?;
         let now = append.event.time;
-        let instance = match (&current, document) {
-            (Some(current), None) => current.clone(),
+        let instance = match (current, document) {
+            (Some(current), None) => current,
             (current, document) => Instance {
                 id: id.to_owned(),
                 model: model.to_owned(),
@@ -145,11 +186,11 @@ impl Writes {
                 data: document.map_or_else(|| Json::trusted("{}"), |document| document.text),
             },
         };
-        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
+        Ok(Drafted::Pass { append, instance, decisions })
     }
 
     /// The model, once it takes writes; waits for a change of the model that is about to be put in use.
-    async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
+    pub(super) async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
         let mut deadline = None;
         loop {
             let entry = self.core.models.require(model)?;
@@ -196,6 +237,13 @@ impl Writes {
         }
         Ok(())
     }
+}
+
+/// What is told of a change that would be written.
+pub(super) fn dry_run(entry: &Entry, event: Event, hooks: Vec<HookDecision>) -> DryRun {
+    let post = phases(event.kind).map_or(&[][..], |(_, post)| entry.chain(post));
+    let post_hooks = post.iter().map(|hook| hook.binding().id.name.clone()).collect();
+    DryRun { hooks, post_hooks, ..DryRun::unhooked(Some(event)) }
 }
 
 fn parse(data: &Json) -> Result<Document> {

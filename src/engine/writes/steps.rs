@@ -6,7 +6,7 @@ use snaphook_driver::{Append, EventKind, Instance};
 use tokio::sync::oneshot;
 
 use crate::catalog::is_instance_id;
-use crate::engine::command::{Change, Written};
+use crate::engine::command::{Change, HookDecision, Precondition, Written};
 use crate::engine::committer::{Answer, Committed};
 use crate::engine::error::{Error, Result};
 use crate::engine::idempotency::IdempotencyKey;
@@ -51,6 +51,28 @@ pub(super) struct Prepared {
     pub(super) instance: Instance,
     pub(super) entry: Arc<Entry>,
     pub(super) key: Option<IdempotencyKey>,
+}
+
+/// An operation whose instance has an id.
+pub(super) struct One {
+    pub(super) model: String,
+    pub(super) command: Command,
+    pub(super) precondition: Precondition,
+}
+
+/// What a change that is not written yet is to be.
+#[expect(clippy::large_enum_variant, reason = "nearly every draft passes: boxing it would cost each change")]
+pub(super) enum Drafted {
+    Pass {
+        append: Append,
+        instance: Instance,
+        decisions: Vec<HookDecision>,
+    },
+    /// A pre hook refused it, or failed.
+    Stop {
+        error: Error,
+        decisions: Vec<HookDecision>,
+    },
 }
 
 /// What a change came to before it was written.

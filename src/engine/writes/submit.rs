@@ -6,9 +6,9 @@ use snaphook_driver::{Conflict, Position};
 use tokio::sync::oneshot;
 
 use super::Writes;
-use super::conflicts::{exists, not_unique};
+use super::conflicts::refusal;
 use super::steps::{Command, Prepared, Sent, Submitted};
-use crate::engine::command::{Change, Precondition, WriteOptions, Written};
+use crate::engine::command::{WriteOptions, Written};
 use crate::engine::committer::{Answer, Pending, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
@@ -60,47 +60,33 @@ impl Writes {
             Ok(committed) => return Ok(Some(submitted.written(committed))),
             Err(conflict) => conflict,
         };
-        let model = &submitted.instance.model;
-        let seen = conflict.position();
-        match conflict {
-            Conflict::Claimed { key, holder } if is_key(&key) => {
-                if let Some(key) = &submitted.key
-                    && let Some(answer) = first_event(&*self.core.stores.event, &self.core.tail, key, &holder)
-                        .await?
-                        .and_then(first_answer)
-                {
-                    return Ok(Some(answer));
-                }
-            }
-            Conflict::Claimed { key, holder } => return Err(not_unique(&submitted.entry.model.record, &key, &holder)),
-            // With a key it may have been the same request, whose answer is then found in the next round.
-            Conflict::Stream { .. } if options.idempotency_key.is_some() => {}
-            Conflict::Stream { ended: false, .. } if options.precondition == Precondition::Absent => {
-                return Err(Error::new(
-                    ErrorKind::PreconditionFailed,
-                    format!("`{model}/{}` was made by somebody else meanwhile", command.id),
-                ));
-            }
-            Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
-                return Err(exists(model, &command.id));
-            }
-            Conflict::Stream { .. } if options.precondition != Precondition::None => {
-                return Err(Error::new(
-                    ErrorKind::PreconditionFailed,
-                    format!("`{model}/{}` was changed by somebody else meanwhile; read it again", command.id),
-                ));
-            }
-            Conflict::Stream { .. } | Conflict::Required { .. } | Conflict::NotQuiet { .. } | Conflict::Batch => {}
+        if let (Conflict::Claimed { key: claim, holder }, Some(key)) = (&conflict, &submitted.key)
+            && is_key(claim)
+            && let Some(answer) =
+                first_event(&*self.core.stores.event, &self.core.tail, key, holder).await?.and_then(first_answer)
+        {
+            return Ok(Some(answer));
         }
-        self.core.seen(seen).await;
+        let has_key = options.idempotency_key.is_some();
+        if let Some(error) = refusal(&submitted, &conflict, command, &options.precondition, has_key) {
+            return Err(error);
+        }
+        self.try_again(&submitted, &conflict, lost).await?;
+        Ok(None)
+    }
+
+    /// Waits until the next try sees what was in the way; an error if too many were lost.
+    pub(super) async fn try_again(&self, submitted: &Submitted, conflict: &Conflict, lost: &mut u32) -> Result<()> {
+        self.core.seen(conflict.position()).await;
         *lost += 1;
         self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
         if *lost > RETRIES_MAX {
+            let Submitted { instance, .. } = submitted;
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("`{model}/{}` was changed by others {lost} times meanwhile; try again", command.id),
+                format!("`{}/{}` was changed by others {lost} times meanwhile; try again", instance.model, instance.id),
             ));
         }
-        Ok(None)
+        Ok(())
     }
 }

@@ -37,9 +37,11 @@ impl Session {
         check_name("the id of an instance", id)?;
         self.check_read(model)?;
         let what = format_args!("read of `{model}/{id}`").to_string();
-        let Some(instance) = self.within(READ_DEADLINE, &what, self.services.access.get(model, id)).await? else {
-            return Ok(None);
+        let get = match &self.ahead {
+            Some(ahead) => ahead.get(model, id),
+            None => self.services.access.get(model, id),
         };
+        let Some(instance) = self.within(READ_DEADLINE, &what, get).await? else { return Ok(None) };
         self.saw([&instance]);
         let _held = self.hold(2 * instance.data.len())?;
         to_text(&instance, &what).map(Some)
@@ -64,7 +66,13 @@ impl Session {
     /// A page of at most what an answer may hold; it ends earlier than asked, with a cursor, if more does not fit. A large
     /// page is read in parts, so that little is read of what does not fit.
     async fn page(&self, model: &str, query: &str, what: &str, held: &mut Held<'_>) -> Result<InstancePage, HostError> {
-        let ask = async |query: &str| self.within(READ_DEADLINE, &what, self.services.access.query(model, query)).await;
+        let ask = async |query: &str| {
+            let found = match &self.ahead {
+                Some(ahead) => ahead.query(model, query),
+                None => self.services.access.query(model, query),
+            };
+            self.within(READ_DEADLINE, &what, found).await
+        };
         let Some((mut fields, limit)) = large(query) else {
             let page = ask(query).await?;
             held.grow(bytes_of(&page))?;

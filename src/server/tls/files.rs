@@ -19,7 +19,7 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
         PemSource::Secret(_) => None,
     };
     let (certificate, key) = (read(&tls.certificate), read(&tls.private_key));
-    let client_ca = tls.client_ca.as_ref().map(|pem| read(pem));
+    let client_ca = tls.client_ca.as_ref().map(read);
     if let (Some(certificate), Some(key)) = (certificate, key)
         && tls.has_pair_in_files()
         && client_ca.as_ref().is_none_or(Option::is_some)

@@ -195,7 +195,7 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
-        let ServerOptions { server, hooks, tables, port, mount_path, cache, by, .. } = &options;
+        let ServerOptions { server, auth, hooks, tables, port, mount_path, cache, by, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(

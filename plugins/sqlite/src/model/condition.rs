@@ -8,6 +8,8 @@ use serde_json::Value;
 use snaphook_driver::compare::number_key;
 use snaphook_driver::{ColumnKind, Condition, Filter, InstanceQuery, Operator, Path, SortKey};
 
+use super::meta;
+use super::statement::Statement;
 use super::table::{Operand, Table};
 use crate::value::CLASS_ARRAY;
 
@@ -18,41 +20,6 @@ pub(super) enum Fixed {
     Class,
     /// And with it the class.
     Value,
-}
-
-/// Conditions joined by "and", with their parameters in order of appearance.
-#[derive(Clone, Default)]
-pub(super) struct Statement {
-    pub(super) conditions: String,
-    pub(super) parameters: Vec<Sql>,
-}
-
-impl Statement {
-    pub(super) fn and(&mut self, write: impl FnOnce(&mut Statement)) {
-        if !self.conditions.is_empty() {
-            self.conditions.push_str(" AND ");
-        }
-        write(self);
-    }
-
-    pub(super) fn push(&mut self, sql: &str) {
-        self.conditions.push_str(sql);
-    }
-
-    pub(super) fn bind(&mut self, value: Sql) {
-        self.conditions.push('?');
-        self.parameters.push(value);
-    }
-
-    /// Adds what another one says, with its parameters.
-    pub(super) fn append(&mut self, other: Statement) {
-        self.conditions.push_str(&other.conditions);
-        self.parameters.extend(other.parameters);
-    }
-
-    pub(super) fn clause(&self) -> String {
-        if self.conditions.is_empty() { String::new() } else { format!(" WHERE {}", self.conditions) }
-    }
 }
 
 /// Paths that the filter compares with one value.
@@ -115,7 +82,7 @@ fn write_filter(sql: &mut Statement, table: &Table, filter: &Filter) {
 
 fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bounded: Option<&SortKey>) {
     if let Path::Meta(meta) = condition.path {
-        return super::meta::write_condition(sql, meta, &condition.operator);
+        return meta::write_condition(sql, meta, &condition.operator);
     }
     let mut operand = table.operand(&condition.path);
     let from_below = matches!(condition.operator, Operator::Gt(_) | Operator::Gte(_));

@@ -5,7 +5,7 @@ use serde_json::Value;
 use snaphook_driver::compare::{Found, holds, number_key};
 use snaphook_driver::{Meta, Operator};
 
-use super::condition::Statement;
+use super::statement::Statement;
 
 /// The column.
 pub(super) fn column(meta: Meta) -> &'static str {

@@ -11,7 +11,8 @@ use rusqlite::types::Value as Sql;
 use serde_json::Value;
 use snaphook_driver::{Cursor, DriverError, ErrorKind, InstanceQuery, Result, SortKey};
 
-use super::condition::{Fixed, Statement, conditions, fixed_by, fixed_paths};
+use super::condition::{Fixed, conditions, fixed_by, fixed_paths};
+use super::statement::Statement;
 use super::table::{Operand, Table};
 
 /// A sort order.

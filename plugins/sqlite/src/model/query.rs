@@ -7,8 +7,9 @@ use snaphook_driver::{
     Cursor, DriverError, ErrorKind, Filter, Instance, InstancePage, InstanceQuery, PAGE_BYTES_MAX, Result,
 };
 
-use super::condition::{Statement, fixed_paths, where_clause};
+use super::condition::{fixed_paths, where_clause};
 use super::order::{Order, pack};
+use super::statement::Statement;
 use super::table::{COLUMNS, Table};
 use crate::fault::fault;
 

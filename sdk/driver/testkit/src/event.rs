@@ -181,6 +181,28 @@ pub async fn atomic_batches_are_all_or_nothing(subject: &Subject) {
     let answers = append_all(&*store, &[create("new", "b", "{}"), create("m", "c", "{}")], true).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 3);
+    // One instance several times, and a key that goes from one to another.
+    let instance = Stream::of_instance("m", "life");
+    let deletion = append(event(EventKind::InstanceDeleted, &instance, None));
+    let life = [
+        Append { claims: vec![claim("life")], ..create("m", "life", "{}") },
+        any("m", "life"),
+        Append { releases: vec!["life".into()], ..deletion },
+        Append { claims: vec![claim("life")], ..create("m", "heir", "{}") },
+        create("m", "life", "{}"),
+    ];
+    let failing = [&life[..], &[Append { claims: vec![claim("life")], ..create("m", "late", "{}") }]].concat();
+    let answers = append_all(&*store, &failing, true).await;
+    assert!(matches!(&answers[5], Err(Conflict::Claimed { key, .. }) if key == "life"), "{answers:?}");
+    assert!(answers[..5].iter().all(|answer| *answer == Err(Conflict::Batch)), "{answers:?}");
+    assert_eq!((store.holder("life").await.unwrap(), all(&*store, EventFilter::default()).await.len()), (None, 3));
+    let answers = append_all(&*store, &life, true).await;
+    let heir = *answers[3].as_ref().unwrap();
+    let holder = store.holder("life").await.unwrap().unwrap();
+    assert_eq!((holder.stream.instance.as_deref(), holder.position), (Some("heir"), heir));
+    let last = store.last(&instance, Position::MAX).await.unwrap().unwrap();
+    assert_eq!((last.position, last.kind), (*answers[4].as_ref().unwrap(), EventKind::InstanceCreated));
+    assert_eq!(all(&*store, EventFilter::default()).await.len(), 8);
     store.close().await.unwrap();
 }
 

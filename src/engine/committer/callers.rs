@@ -1,0 +1,97 @@
+//! Who waits for an append, until it is known what became of it, and what they are told.
+
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Append, Appended, Conflict, Position};
+use tokio::sync::oneshot;
+
+use crate::engine::error::{Error, ErrorKind, Result};
+
+/// What the caller of an append learns.
+pub(in crate::engine) type Answer = Result<std::result::Result<Committed, Conflict>>;
+
+/// An event that is durable.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Committed {
+    pub(in crate::engine) position: Position,
+    pub(in crate::engine) time: Millis,
+}
+
+impl From<Appended> for Committed {
+    fn from(appended: Appended) -> Self {
+        Committed { position: appended.position, time: appended.time }
+    }
+}
+
+/// Appends that wait.
+pub(in crate::engine) struct Whole {
+    /// At least one.
+    pub(in crate::engine) appends: Vec<Append>,
+    pub(in crate::engine) answer: oneshot::Sender<WholeAnswer>,
+    /// One for each append: told when the post hooks of its event ended.
+    pub(in crate::engine) settled: Vec<Option<oneshot::Sender<()>>>,
+}
+
+/// What became of appends that are written together: all are durable, or the one with this index had a conflict.
+pub(in crate::engine) type WholeAnswer = Result<std::result::Result<Vec<Committed>, (usize, Conflict)>>;
+
+/// Who waits for one append.
+pub(super) struct Caller {
+    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) settled: Option<oneshot::Sender<()>>,
+}
+
+/// Who waits for the appends of one call of the store.
+pub(super) enum Callers {
+    /// For each append another.
+    Each(Vec<Caller>),
+    /// One for all, which are written together or not at all.
+    All { answer: oneshot::Sender<WholeAnswer>, settled: Vec<Option<oneshot::Sender<()>>> },
+}
+
+impl Callers {
+    /// Those that wait for the end of post hooks, one for each append. They are taken out.
+    pub(super) fn settled(&mut self) -> Vec<Option<oneshot::Sender<()>>> {
+        match self {
+            Callers::Each(callers) => callers.iter_mut().map(|caller| caller.settled.take()).collect(),
+            Callers::All { settled, .. } => std::mem::take(settled),
+        }
+    }
+
+    /// Nothing was written.
+    pub(super) fn fail(self, detail: &str) {
+        let error = || Error::new(ErrorKind::Storage, detail);
+        match self {
+            Callers::Each(callers) => callers.into_iter().for_each(|caller| drop(caller.answer.send(Err(error())))),
+            Callers::All { answer, .. } => drop(answer.send(Err(error()))),
+        }
+    }
+
+    /// What is in the log of each append. `missing`: what those are told that are not there.
+    pub(super) fn learned(self, committed: &[Option<Committed>], missing: &str) {
+        match self {
+            Callers::Each(callers) => {
+                for (caller, committed) in callers.into_iter().zip(committed) {
+                    let answer = committed.map(Ok).ok_or_else(|| Error::new(ErrorKind::Storage, missing));
+                    let _ = caller.answer.send(answer);
+                }
+            }
+            Callers::All { answer, .. } => {
+                let found: Vec<Committed> = committed.iter().flatten().copied().collect();
+                let _ = answer.send(match found.len() {
+                    0 => Err(Error::new(ErrorKind::Storage, missing)),
+                    all if all == committed.len() => Ok(Ok(found)),
+                    some => Err(partly_stored(some, committed.len())),
+                });
+            }
+        }
+    }
+}
+
+/// For callers whose driver broke its word.
+fn partly_stored(stored: usize, of: usize) -> Error {
+    let detail = format!(
+        "the event store wrote {stored} of {of} events that belong together: its driver does not do what it says; read          what is there before you try again"
+    );
+    tracing::error!("{detail}");
+    Error::new(ErrorKind::Storage, detail)
+}

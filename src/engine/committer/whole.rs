@@ -1,0 +1,121 @@
+//! Appends that are written together or not at all: a batch of a client. Each is a call of the store of its own, since a row
+//! of another's that conflicts would take it down.
+
+use snaphook_driver::{Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, Position, time};
+
+use super::callers::{Callers, Committed, Whole};
+use super::{Committer, Job, Writer, lost_answer};
+use crate::engine::error::{Error, ErrorKind, Result, stopped};
+use crate::engine::gate::Gate;
+use crate::engine::troubles::{Part, guarded};
+
+impl Committer {
+    /// As [`Committer::submit`]; `false` if one of the gates is closed.
+    pub(in crate::engine) fn submit_whole<'a>(
+        &self,
+        whole: Whole,
+        gates: impl IntoIterator<Item = &'a Gate>,
+    ) -> Result<bool> {
+        self.check_append()?;
+        let bytes = whole.appends.iter().map(|append| append.event.data.as_ref().map_or(0, |data| data.len())).sum();
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(stopped());
+        }
+        if !gates.into_iter().all(Gate::is_open) {
+            return Ok(false);
+        }
+        queue.take(whole.appends.len(), bytes)?;
+        queue.jobs.push(Job::Whole(whole));
+        let is_awaited = queue.jobs.len() == 1 || queue.gathering && !self.shared.gathers(&queue);
+        drop(queue);
+        if is_awaited {
+            self.shared.wake.notify_one();
+        }
+        Ok(true)
+    }
+}
+
+impl Writer {
+    /// Appends them and tells the caller.
+    pub(super) fn commit_whole(&mut self, whole: Whole) {
+        let Whole { mut appends, answer, mut settled } = whole;
+        // A caller that went away before has not been answered: nothing needs to happen.
+        if answer.is_closed() {
+            return;
+        }
+        let known = match self.ready() {
+            Ok(known) => known,
+            Err(error) => {
+                let detail = format!("nothing was written: {}", error.detail);
+                let _ = answer.send(Err(Error::new(ErrorKind::Storage, detail)));
+                return;
+            }
+        };
+        // They were prepared before their model became stuck.
+        let stuck = appends.iter().map(|append| &append.event.model);
+        if let Some(model) = stuck.into_iter().find(|model| self.availability.stuck(model).is_some()) {
+            let _ = answer.send(self.availability.check_model(model).and_then(|()| Err(lost_answer())));
+            return;
+        }
+        let now = time::now();
+        appends.iter_mut().for_each(|append| append.event.time = now);
+        self.appending.begin();
+        let results = self.runtime.block_on(guarded("append", self.events.append(&appends, true)));
+        let outcome = match results {
+            Ok(results) => outcome(results, appends.len()),
+            Err(error) => Err(error),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return self.append_failed(&error, known, appends, Callers::All { answer, settled }),
+        };
+        self.appending.end();
+        self.troubles.works(Part::Append);
+        self.metrics.batch(appends.len(), if outcome.is_ok() { 0 } else { appends.len() });
+        let told = match outcome {
+            Ok(appended) => {
+                let last = appended.last().map(|last| last.position);
+                let committed = appended.iter().copied().map(Committed::from).collect();
+                let results: Vec<_> = appended.into_iter().map(Ok).collect();
+                self.project(appends, &results, settled.drain(..));
+                (last, Ok(committed))
+            }
+            // Whoever makes a batch sees to it that nothing in it is in the way of the rest: then what was in the way is in
+            // the log, and a client may be told of it.
+            Err((index, conflict)) => (Some(conflict.position()), Err((index, conflict))),
+        };
+        told.0.iter().for_each(|position: &Position| self.tail.becomes_visible(*position));
+        let _ = answer.send(Ok(told.1));
+    }
+}
+
+type Outcome = std::result::Result<Vec<Appended>, (usize, Conflict)>;
+
+/// What the answers of an atomic batch come to. Those that no such batch can have say nothing: then the log does.
+fn outcome(
+    results: Vec<std::result::Result<Appended, Conflict>>,
+    expected: usize,
+) -> std::result::Result<Outcome, DriverError> {
+    let found = results.len();
+    let mut appended = Vec::with_capacity(found);
+    let (mut conflict, mut others) = (None, 0);
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(one) => appended.push(one),
+            Err(Conflict::Batch) => others += 1,
+            Err(first) => drop(conflict.get_or_insert((index, first))),
+        }
+    }
+    match conflict {
+        None if found == expected && others == 0 => Ok(Ok(appended)),
+        Some(conflict) if found == expected && appended.is_empty() => Ok(Err(conflict)),
+        _ => {
+            let message = format!(
+                "the driver returned {found} results for {expected} events that are one, {} of them stored",
+                appended.len()
+            );
+            Err(DriverError::new(DriverErrorKind::Uncertain, "append", message))
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a batch is answered: its instances as they were written, the same again for the same idempotency key, or the
+//! operation that failed.
+
+use std::collections::HashMap;
+
+use snaphook_driver::time::Millis;
+use snaphook_driver::{EventFilter, EventKind, EventQuery, Position};
+
+use super::Writes;
+use super::steps::{One, Submitted};
+use crate::catalog::FieldError;
+use crate::engine::command::{Batched, Written};
+use crate::engine::committer::Committed;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::idempotency::{IdempotencyKey, first_event};
+use crate::engine::revisions;
+use crate::memory::{Lease, Share};
+
+/// The answer to a batch that was written.
+pub(super) fn results(submitted: Vec<Submitted>, committed: &[Committed]) -> Batched {
+    // When instances were created by the batch, which was not known when later operations changed them.
+    let mut created: HashMap<(String, String), Millis> = HashMap::new();
+    let mut results = Vec::with_capacity(submitted.len());
+    for (one, committed) in submitted.into_iter().zip(committed) {
+        results.push(match one.written(*committed) {
+            Written::Created(instance) => {
+                created.insert((instance.model.clone(), instance.id.clone()), instance.created_at);
+                Some(instance)
+            }
+            Written::Updated(mut instance) => {
+                if let Some(time) = created.get(&(instance.model.clone(), instance.id.clone())) {
+                    instance.created_at = *time;
+                }
+                Some(instance)
+            }
+            Written::Deleted(_) | Written::DryRun(_) => None,
+        });
+    }
+    Batched::Done { results, position: committed.last().map_or(0, |last| last.position) }
+}
+
+/// An error of the operation with this index: its pointers begin there. One that is about all of it names it.
+pub(super) fn at(index: usize, mut error: Error) -> Error {
+    if matches!(error.kind, ErrorKind::Storage | ErrorKind::KeyReused) {
+        return error;
+    }
+    for row in &mut error.errors {
+        row.pointer.insert_str(0, &format!("/operations/{index}"));
+    }
+    if error.errors.is_empty() {
+        error.errors.push(FieldError { pointer: format!("/operations/{index}"), message: error.detail.clone() });
+    }
+    error
+}
+
+impl Writes {
+    /// The answer that the first batch with this key had. Without one: the position of a holder whose time is over.
+    pub(super) async fn first_results(
+        &self,
+        batch: &[One],
+        key: &IdempotencyKey,
+        memory: &Lease<&Share>,
+    ) -> Result<(Option<Batched>, Option<Position>)> {
+        let events = &self.core.stores.event;
+        let Some(holder) = events.holder(&key.claim).await? else { return Ok((None, None)) };
+        let Some(first) = first_event(&**events, &self.core.tail, key, &holder).await? else {
+            return Ok((None, Some(holder.position)));
+        };
+        let mut query = EventQuery { after: first.position - 1, limit: 0, filter: EventFilter::default() };
+        let mut results = Vec::with_capacity(batch.len());
+        // The key stands for the same operations, and the events of a batch follow each other.
+        while results.len() < batch.len() {
+            query.limit = u32::try_from(batch.len() - results.len()).unwrap_or(u32::MAX);
+            let page = events.read(&query, None).await?;
+            if page.events.is_empty() {
+                return Err(not_found_again(first.position));
+            }
+            for (event, one) in page.events.into_iter().zip(&batch[results.len()..]) {
+                let id = event.instance.as_deref();
+                if event.model != one.model || one.command.named().is_some_and(|named| id != Some(named)) {
+                    return Err(not_found_again(first.position));
+                }
+                query.after = event.position;
+                memory.grow(event.data.as_ref().map_or(0, |data| data.len()))?;
+                let is_deletion = event.kind == EventKind::InstanceDeleted;
+                let instance = revisions::left_by(&self.core, event).await?;
+                if instance.is_none() && !is_deletion {
+                    return Err(not_found_again(first.position));
+                }
+                results.push(instance);
+            }
+        }
+        self.core.tail.reached_soon(query.after).await?;
+        Ok((Some(Batched::Done { results, position: query.after }), None))
+    }
+}
+
+fn not_found_again(position: Position) -> Error {
+    let detail = format!(
+        "a batch with this `Idempotency-Key` was written at position {position}, but the events there are not those of \
+         its operations; read what is there"
+    );
+    Error::new(ErrorKind::Storage, detail)
+}
