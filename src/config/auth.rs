@@ -43,13 +43,12 @@ pub(super) fn auth(root: &mut Section<'_>, directory: &Path) -> (Option<AuthConf
         Some(text) => text.word(&[("tokens", AuthMode::Tokens), ("open", AuthMode::Open)]),
         None => Some(AuthMode::Tokens),
     };
-    let oidc = auth.was_there("oidc").then(|| oidc(&mut auth)).flatten();
+    let oidc = auth.value("oidc").and_then(|value| value.section()).and_then(oidc);
     auth.finish();
     (mode.map(|mode| AuthConfig { mode, oidc, admin_token: directory.join(ADMIN_TOKEN) }), line)
 }
 
-fn oidc(auth: &mut Section<'_>) -> Option<OidcSettings> {
-    let mut section = auth.section("oidc");
+fn oidc(mut section: Section<'_>) -> Option<OidcSettings> {
     let mut required = |key: &'static str, expected: &str| {
         let text = section.string(key);
         if !section.was_there(key) {

@@ -87,6 +87,7 @@ impl ConfigHandle {
         };
         take("server.max-body", old.server.max_body_bytes != new.server.max_body_bytes);
         take("server.limits.memory", old.server.memory_bytes != new.server.memory_bytes);
+        take("server.limits.requests-per-second", old.server.requests_per_second != new.server.requests_per_second);
         take("server.limits.trusted-proxies", old.server.trusted_proxies != new.server.trusted_proxies);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
@@ -95,6 +96,7 @@ impl ConfigHandle {
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
+        merged.server.requests_per_second = new.server.requests_per_second;
         merged.server.trusted_proxies = new.server.trusted_proxies;
         // Turning TLS on or off changes what the address is.
         if let (Some(old), Some(new)) = (&old.server.tls, new.server.tls) {
@@ -127,6 +129,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
         ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
         ("server.redirect-http", old.server.redirect_http != new.server.redirect_http),
+        ("server.cors", old.server.cors != new.server.cors),
         ("server.static", !same_files(old, new)),
         ("server.limits.connections", old.server.connections_max != new.server.connections_max),
         ("server.workers", old.server.workers != new.server.workers),

@@ -6,6 +6,7 @@
 
 mod address;
 mod auth;
+mod cors;
 mod document;
 mod error;
 mod grants;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use address::MountAddress;
 pub use auth::{AuthConfig, AuthMode};
+pub use cors::CorsConfig;
 pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};

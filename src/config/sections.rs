@@ -8,6 +8,7 @@ use serde_json::Map;
 
 use super::address::{MountAddress, mount_address};
 use super::auth::{AuthConfig, AuthMode, auth};
+use super::cors::cors;
 use super::document::{Document, Section, Text, strings};
 use super::error::ConfigError;
 use super::grants;
@@ -38,7 +39,7 @@ pub(super) fn config(
     let mut server = root.section("server");
     let address = mount_address(&mut server, directory);
     let tls = tls(&mut server, directory);
-    let (memory_bytes, connections_max, trusted_proxies) = server_limits(&mut server);
+    let limits = server_limits(&mut server);
     let server_config = ServerConfig {
         mount_address: address.value.clone(),
         mount_path: mount_path(&mut server),
@@ -47,12 +48,14 @@ pub(super) fn config(
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         },
-        memory_bytes,
-        connections_max,
-        trusted_proxies,
+        memory_bytes: limits.memory_bytes,
+        connections_max: limits.connections_max,
+        requests_per_second: limits.requests_per_second,
+        trusted_proxies: limits.trusted_proxies,
         redirect_http: redirect_http(&mut server, &address, tls.is_some()),
         tls,
         static_files: static_files(&mut server, directory),
+        cors: cors(&mut server),
     };
     server.not_yet("modules", "");
     server.finish();
@@ -79,13 +82,23 @@ pub(super) fn config(
 }
 
 /// `[server.limits]`
-fn server_limits(server: &mut Section<'_>) -> (usize, usize, TrustedProxies) {
+struct ServerLimits {
+    memory_bytes: usize,
+    connections_max: usize,
+    requests_per_second: u32,
+    trusted_proxies: TrustedProxies,
+}
+
+fn server_limits(server: &mut Section<'_>) -> ServerLimits {
     let mut limits = server.section("limits");
-    let bytes = limits.size("memory", REQUESTS_BYTES.0, REQUESTS_BYTES.1).unwrap_or(256 << 20);
-    let connections = limits.integer("connections", 1..=CONNECTIONS_MAX).unwrap_or(10_000) as usize;
-    let proxies = trusted_proxies(&mut limits);
+    let read = ServerLimits {
+        memory_bytes: limits.size("memory", REQUESTS_BYTES.0, REQUESTS_BYTES.1).unwrap_or(256 << 20),
+        connections_max: limits.integer("connections", 1..=CONNECTIONS_MAX).unwrap_or(10_000) as usize,
+        requests_per_second: limits.integer("requests-per-second", 0..=1_000_000).unwrap_or(0) as u32,
+        trusted_proxies: trusted_proxies(&mut limits),
+    };
     limits.finish();
-    (bytes, connections, proxies)
+    read
 }
 
 fn mount_path(server: &mut Section<'_>) -> String {

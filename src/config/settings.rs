@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::address::MountAddress;
 use super::auth::AuthConfig;
+use super::cors::CorsConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
@@ -66,12 +67,16 @@ pub struct ServerConfig {
     pub memory_bytes: usize,
     /// `limits.connections`: how many may be open at once.
     pub connections_max: usize,
+    /// `limits.requests-per-second`, of each token or address; 0: no limit.
+    pub requests_per_second: u32,
     /// `limits.trusted-proxies`.
     pub trusted_proxies: TrustedProxies,
     /// Where plain HTTP is answered with a redirect to https.
     pub redirect_http: Option<SocketAddr>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// `None`: no page of another site may use the API.
+    pub cors: Option<CorsConfig>,
     /// `None`: no files.
     pub static_files: Option<StaticConfig>,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snaphook_identity::{Identity, Tokens};
+use snaphook_identity::{Identity, RateLimit, Tokens};
 use tokio::sync::watch;
 
 use super::etag::LogMark;
@@ -18,6 +18,7 @@ pub(super) struct App {
     pub(super) engine: Arc<Engine>,
     pub(super) identity: Identity,
     pub(super) tokens: Arc<Tokens>,
+    pub(super) rate: RateLimit,
     /// Without the `/` at its end: empty if the API is mounted at the root.
     pub(super) mount_path: String,
     pub(super) config: Arc<ConfigHandle>,

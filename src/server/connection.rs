@@ -66,7 +66,9 @@ pub(super) async fn serve(
             accepted = accept(&listener, &places) => accepted,
             // It lives as long as the app.
             _ = reloads.changed() => {
-                budget.set_limit(app.config.load().server.memory_bytes);
+                let config = app.config.load();
+                budget.set_limit(config.server.memory_bytes);
+                app.rate.set(config.server.requests_per_second);
                 continue;
             }
             () = &mut shutdown => break,

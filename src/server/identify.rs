@@ -1,11 +1,13 @@
 //! Who calls, and whether an operation is for them: the one place where roles and models are compared with a request.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use snaphook_driver::time;
-use snaphook_identity::{DeniedKind, Role};
+use snaphook_identity::{Caller, Denied, DeniedKind, Role};
 
+use super::app::App;
 use super::forwarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
@@ -35,19 +37,14 @@ impl Needs {
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let Some(role) = needs.role() else { return Ok(()) };
-    let address = {
-        let config = call.app.config.load();
-        let connection = call.memory.share().0.origin().address;
-        let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
-        // Of a Unix socket there is none; all its clients count as one.
-        client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-    };
-    let mut headers = call.head.headers.get_all(AUTHORIZATION).iter();
-    let header = headers.next();
-    if headers.next().is_some() {
-        return Err(Problem::bad_request("the header `authorization` is there twice, expected one"));
+    let asker = Asker::of(call)?;
+    let address = asker.address;
+    let identified = asker.identify().await;
+    // Who guesses is counted, too.
+    let known = identified.as_ref().ok().map(|caller| &**caller);
+    if let Err(wait) = call.app.rate.check(known, address) {
+        return Err(Problem::rate_limited(wait));
     }
-    let identified = call.app.identity.identify(header.map(|value| value.as_bytes()), address, time::now()).await;
     let caller = identified.map_err(|denied| {
         tracing::debug!(%address, "a caller is not identified: {denied}");
         match denied.kind() {
@@ -80,6 +77,36 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     }
     call.caller = Some(caller);
     Ok(())
+}
+
+/// Who asks, for as long as the answer takes: a token may be revoked, or expire, while a stream goes on.
+pub(super) struct Asker {
+    app: Arc<App>,
+    header: Option<HeaderValue>,
+    address: IpAddr,
+}
+
+impl Asker {
+    pub(super) fn of(call: &Call) -> Result<Asker> {
+        let address = {
+            let config = call.app.config.load();
+            let connection = call.memory.share().0.origin().address;
+            let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
+            // Of a Unix socket there is none; all its clients count as one.
+            client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        };
+        let mut headers = call.head.headers.get_all(AUTHORIZATION).iter();
+        let header = headers.next().cloned();
+        if headers.next().is_some() {
+            return Err(Problem::bad_request("the header `authorization` is there twice, expected one"));
+        }
+        Ok(Asker { app: Arc::clone(&call.app), header, address })
+    }
+
+    pub(super) async fn identify(&self) -> std::result::Result<Arc<Caller>, Denied> {
+        let header = self.header.as_ref().map(HeaderValue::as_bytes);
+        self.app.identity.identify(header, self.address, time::now()).await
+    }
 }
 
 /// Whether the caller may read a model that is named elsewhere than in the path.

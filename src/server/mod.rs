@@ -10,6 +10,7 @@ mod backup;
 mod batch;
 mod body;
 mod connection;
+mod cors;
 mod descriptors;
 mod endpoint;
 mod errors;
@@ -61,7 +62,7 @@ use std::future::Future;
 use std::io as std_io;
 use std::sync::Arc;
 
-use snaphook_identity::{Identity, Oidc, Tokens};
+use snaphook_identity::{Identity, Oidc, RateLimit, Tokens};
 use tokio::sync::watch;
 
 use self::app::App;
@@ -91,6 +92,7 @@ pub async fn run(
         engine,
         identity,
         tokens,
+        rate: RateLimit::new(config.load().server.requests_per_second),
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
@@ -99,7 +101,10 @@ pub async fn run(
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
         stopping,
     });
-    let router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
+    let mut router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
+    if let Some(allowed) = &config.load().server.cors {
+        router = router.layer(cors::layer(allowed));
+    }
     let follow = tls.as_ref().map(|tls| {
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)

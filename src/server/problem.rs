@@ -35,6 +35,7 @@ pub(super) enum ProblemType {
     PositionUnknown,
     HookFailed,
     NotSupported,
+    RateLimited,
     Overloaded,
     Unavailable,
     Storage,
@@ -69,6 +70,7 @@ impl ProblemType {
             T::PositionUnknown => ("position-unknown", "Position unknown", StatusCode::GONE),
             T::HookFailed => ("hook-failed", "A hook failed", StatusCode::BAD_GATEWAY),
             T::NotSupported => ("not-supported", "Not supported", StatusCode::NOT_IMPLEMENTED),
+            T::RateLimited => ("rate-limited", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
             T::Overloaded => ("overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
             T::Unavailable => ("unavailable", "Unavailable", StatusCode::SERVICE_UNAVAILABLE),
             T::Storage => ("storage", "Storage failed", StatusCode::SERVICE_UNAVAILABLE),
@@ -135,13 +137,15 @@ pub(super) struct Problem {
     pub(super) detail: String,
     pub(super) errors: Vec<FieldError>,
     pub(super) hook: Option<String>,
+    /// Of a 429: when the caller may try again.
+    pub(super) retry_after: Option<Duration>,
     /// Of a 405: the methods that the route has.
     pub(super) allow: Option<String>,
 }
 
 impl Problem {
     pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
-        Problem { kind, detail: detail.into(), errors: Vec::new(), hook: None, allow: None }
+        Problem { kind, detail: detail.into(), errors: Vec::new(), hook: None, retry_after: None, allow: None }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -150,6 +154,12 @@ impl Problem {
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Problem::new(ProblemType::NotFound, detail)
+    }
+
+    /// The caller has had all requests that it may have for now.
+    pub(super) fn rate_limited(wait: Duration) -> Self {
+        let detail = "more requests than `server.limits.requests-per-second` allows for one token or address";
+        Problem { retry_after: Some(wait), ..Problem::new(ProblemType::RateLimited, detail) }
     }
 
     /// The route is there, the method is not.
@@ -181,6 +191,7 @@ impl From<Error> for Problem {
             detail: error.detail,
             errors: error.errors,
             hook: error.hook,
+            retry_after: None,
             allow: None,
         }
     }

@@ -45,6 +45,10 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
     }
+    if let Some(wait) = problem.retry_after {
+        // Whole seconds, so that who comes back then is not too early.
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+    }
     if problem.kind == ProblemType::Unauthorized {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -12,14 +12,14 @@ use super::forwarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::{Call, Verb};
-use crate::config::AuthMode;
+use crate::config::{AuthMode, Config};
 
 /// Refuses what a page of another site asks.
 pub(super) fn refuse_others(call: &Call) -> Result<()> {
     let config = call.app.config.load();
     let origin = call.memory.share().0.origin();
     let client = forwarded::client(origin.address, origin.is_secure, call.headers(), &config.server.trusted_proxies);
-    let result = check(call, &client, config.auth.mode == AuthMode::Open);
+    let result = check(call, &client, &config);
     if result.is_err() {
         let address = client.address.map_or("a Unix socket".to_owned(), |address| address.to_string());
         tracing::debug!("refused a request of another site, from {address}");
@@ -27,13 +27,13 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
     result
 }
 
-fn check(call: &Call, client: &forwarded::Client<'_>, is_open: bool) -> Result<()> {
+fn check(call: &Call, client: &forwarded::Client<'_>, config: &Config) -> Result<()> {
     let authority = match call.head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => call.header("host")?,
     };
     if let Some(authority) = authority
-        && is_open
+        && config.auth.mode == AuthMode::Open
         && !is_this_machine(authority)
     {
         return Err(forbidden(format!(
@@ -42,6 +42,12 @@ fn check(call: &Call, client: &forwarded::Client<'_>, is_open: bool) -> Result<(
         )));
     }
     if call.verb() == Verb::Get {
+        return Ok(());
+    }
+    let allowed = config.server.cors.iter().flat_map(|cors| &cors.origins);
+    let is_allowed = |origin: &HeaderValue| allowed.clone().any(|allowed| origin == allowed.as_str());
+    let mut origins = call.headers().get_all(ORIGIN).iter().peekable();
+    if origins.peek().is_some() && origins.all(is_allowed) {
         return Ok(());
     }
     let site = call.headers().get("sec-fetch-site");

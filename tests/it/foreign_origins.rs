@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::Server;
+use crate::support::{Server, ServerOptions};
 
 /// Every way to write, whether or not what it names is there: one line per route and method.
 const WRITES: [(&str, &str); 21] = [
@@ -95,4 +95,53 @@ fn no_response_is_guessed_to_be_a_page() {
         let response = api.request(method, path).send();
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{method} {path}");
     }
+}
+
+#[test]
+fn pages_that_are_allowed_may_use_the_api() {
+    let server = Server::start_with(ServerOptions {
+        server: "[server.cors]\norigins = ['https://app.example.com', 'http://localhost:3000']".to_owned(),
+        ..ServerOptions::default()
+    });
+    let api = server.client();
+    let preflight = |origin: &str, method: &str| {
+        api.request("OPTIONS", "/models/order/instances")
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", method)
+            .header("Access-Control-Request-Headers", "authorization,content-type,if-match")
+            .send()
+    };
+    for origin in ["https://app.example.com", "http://localhost:3000"] {
+        let asked = preflight(origin, "PATCH");
+        assert_eq!((asked.status, asked.header("access-control-allow-origin")), (200, Some(origin)));
+        for (header, holds) in [("access-control-allow-methods", "PATCH"), ("access-control-allow-headers", "if-match")]
+        {
+            assert!(asked.header(header).is_some_and(|value| value.contains(holds)), "{header}");
+        }
+        assert_eq!(asked.header("access-control-allow-credentials"), None);
+        let model = json!({"id": "order", "schema": {"type": "object"}});
+        let made = api.request("POST", "/models").header("Origin", origin).header("Sec-Fetch-Site", "cross-site");
+        let made = made.json(&model).send();
+        assert!(matches!(made.status, 201 | 409), "{}", made.text());
+        assert_eq!(made.header("access-control-allow-origin"), Some(origin));
+        let exposed = made.header("access-control-expose-headers").expect("headers").to_ascii_lowercase();
+        assert!(exposed.contains("etag") && exposed.contains("snaphook-position"), "{exposed}");
+    }
+    for origin in [
+        "https://app.example.com.evil.example",
+        "https://app.example.com:444",
+        "http://app.example.com",
+        "https://APP.example.com",
+        "https://evil.example",
+        "null",
+    ] {
+        assert_eq!(preflight(origin, "POST").header("access-control-allow-origin"), None, "{origin}");
+        let read = api.request("GET", "/models").header("Origin", origin).send().expect(200);
+        assert_eq!(read.header("access-control-allow-origin"), None, "{origin}");
+        let refused = api.request("POST", "/models").header("Origin", origin).json(&json!({})).send();
+        refused.expect_problem(403, "forbidden");
+    }
+    // One that is allowed opens nothing for another beside it.
+    let both = api.request("POST", "/models").header("Origin", "https://app.example.com");
+    both.header("Origin", "https://evil.example").json(&json!({})).send().expect_problem(403, "forbidden");
 }

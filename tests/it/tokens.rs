@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Response, Server, ServerOptions, create_orders, eventually};
+use crate::support::{Client, Response, Server, ServerOptions, create_orders, eventually, skip};
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
@@ -226,6 +226,10 @@ fn models_limit_what_is_seen_and_written() {
     for _ in 0..5 {
         assert_ne!(stream.next().data["model"], "film");
     }
+    // A stream ends with its token.
+    ask(&api, &admin, "DELETE", "/tokens/shop").expect(204);
+    send(&api, &admin, "POST", "/models/order/instances", &json!({"id": "c", "data": {}})).expect(201);
+    assert!(stream.rest().is_empty(), "nothing more is told");
 }
 
 #[test]
@@ -275,6 +279,28 @@ fn who_guesses_waits_and_others_do_not() {
 }
 
 #[test]
+fn requests_of_one_token_are_limited() {
+    let server = Server::start_with(ServerOptions {
+        auth: "mode = 'tokens'",
+        server: "[server.limits]\nrequests-per-second = 5".to_owned(),
+        ..ServerOptions::default()
+    });
+    let api = server.client();
+    let admin = admin(&server);
+    let limited = (0..200).map(|_| ask(&api, &admin, "GET", "/models")).find(|answer| answer.status != 200);
+    let limited = limited.expect("the limit is met");
+    let wait: u64 = limited.header("retry-after").expect("a time").parse().expect("seconds");
+    limited.expect_problem(429, "rate-limited");
+    assert!((1..=2).contains(&wait), "{wait}");
+    // What needs no token has no limit, and others have their own.
+    for _ in 0..50 {
+        api.get("/healthz").expect(200);
+    }
+    api.get("/models").expect_problem(401, "unauthorized");
+    eventually("it may go on", || (ask(&api, &admin, "GET", "/models").status == 200).then_some(()));
+}
+
+#[test]
 fn open_mode_asks_for_nothing() {
     let server = Server::start();
     let api = server.client();
@@ -315,4 +341,81 @@ fn commands_send_the_first_token() {
     eventually("the token is gone", || {
         (ask(&server.client(), made.trim(), "GET", "/models").status == 401).then_some(())
     });
+}
+
+/// npm's `oidc-provider`, which ends with this process.
+struct Issuer {
+    process: std::process::Child,
+    _folder: tempfile::TempDir,
+    address: std::net::SocketAddr,
+}
+
+impl Issuer {
+    /// `None`: it is not installed.
+    fn start() -> Option<Issuer> {
+        let packages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("identity/tests/oidc-provider");
+        if !packages.join("node_modules/oidc-provider").is_dir() {
+            skip("tokens of an issuer", "oidc-provider is not installed");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let process = std::process::Command::new("node")
+            .arg(packages.join("issuer.mjs"))
+            .args([address.port().to_string().as_str(), &folder.path().join("keys.json").display().to_string()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("node starts");
+        let issuer = Issuer { process, _folder: folder, address };
+        eventually("the issuer answers", || Client::new(address, "").request("GET", "/jwks").try_send().ok());
+        Some(issuer)
+    }
+
+    fn token(&self, client: &str) -> String {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{client}:secret"));
+        let api = Client::new(self.address, "");
+        let asked = api.request("POST", "/token").header("Authorization", &format!("Basic {basic}"));
+        let form = "grant_type=client_credentials&resource=urn:ES256";
+        let answer = asked.body("application/x-www-form-urlencoded", form).send().expect(200);
+        answer.json()["access_token"].as_str().expect("a token").to_owned()
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn tokens_of_an_issuer_are_taken() {
+    let Some(issuer) = Issuer::start() else { return };
+    let tables = format!(
+        "[auth.oidc]\nissuer = 'http://{}'\naudience = 'snaphook'\nrole = 'claims.role'\nmodels = 'claims.models'",
+        issuer.address
+    );
+    let server = Server::start_with(ServerOptions { auth: "mode = 'tokens'", tables, ..ServerOptions::default() });
+    let api = server.client();
+    let model = json!({"id": "film", "schema": {"type": "object"}});
+    send(&api, &issuer.token("admin"), "POST", "/models", &model).expect(201);
+    let writer = issuer.token("writer");
+    send(&api, &writer, "POST", "/models/film/instances", &json!({"id": "a", "data": {}})).expect(201);
+    let events = ask(&api, &issuer.token("reader"), "GET", "/events").expect(200).json();
+    assert_eq!(events["items"][1]["actor"], "oidc:writer", "{events}");
+    send(&api, &issuer.token("reader"), "POST", "/models/film/instances", &json!({"data": {}}))
+        .expect_problem(403, "forbidden");
+    ask(&api, &writer, "GET", "/models/order").expect_problem(403, "forbidden");
+    ask(&api, &issuer.token("nobody"), "GET", "/models").expect_problem(401, "unauthorized");
+    let forged = format!("{}A", &writer[..writer.len() - 1]);
+    if forged != writer {
+        ask(&api, &forged, "GET", "/models").expect_problem(401, "unauthorized");
+    }
+    // Tokens of the server are taken beside them.
+    ask(&api, &admin(&server), "GET", "/tokens").expect(200);
 }

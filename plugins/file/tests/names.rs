@@ -176,7 +176,7 @@ fn requests() -> Vec<(Method, Value, &'static str)> {
         (ModelQuery, json!({"model": "m", "budget": budget}), "`limit` is 0, expected 1 to 10000"),
         (ModelQuery, json!({"model": "m", "limit": 1}), "`budget` is missing"),
         (ModelQuery, json!({"model": "m", "limit": 1, "sort": [{}], "budget": budget}), "has no names"),
-        (ModelQuery, json!({"model": "m", "limit": 1, "filter": [{}], "budget": budget}), "`path` is missing"),
+        (ModelQuery, json!({"model": "m", "limit": 1, "filter": [{}], "budget": budget}), "`operator` is missing"),
         (ModelCount, json!({"budget": budget}), "`model` has 0 bytes"),
         (ModelCount, json!({"model": "m"}), "`budget` is missing"),
         (ModelReset, json!({}), "`log` has 0 bytes"),
