@@ -67,7 +67,7 @@ def varint(value):
 def to_protobuf(message, value):
     """The bytes of a message whose JSON form is `value`."""
     out = bytearray()
-    for field in MESSAGES[message]:
+    for field in sorted(MESSAGES[message], key=lambda field: field.number):
         if field.name not in value:
             continue
         items = value[field.name] if field.repeated else [value[field.name]]
