@@ -178,7 +178,7 @@ fn faults_of_sections() {
                 "config.toml:9: `connections.main.driver` is missing, expected the name of a driver that knows connections",
             ],
         ),
-        ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`"]),
+        ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`, `oidc`"]),
         (
             "[driver-event-storage]\ndriver = 7\n[driver-model-storage]\npath = 'secret:x'\n[driver-secure-storage]\npath = \
              'secret:x'\nprivate-key = 'AGE-SECRET-KEY-1'\n",
