@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use snaphook_identity::glob::matches;
 
 use super::client::{Client, path};
 use super::failure::{Failure, Result};
@@ -11,7 +12,6 @@ use super::runtime::block_on;
 use super::{apply, output};
 use crate::catalog::files;
 use crate::config::{Config, FILE_DEFAULT, Grant, MountAddress};
-use crate::hooks::pattern::matches;
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use snaphook_identity::glob;
 
 use super::access::{AccessCode, AccessError};
 use super::capabilities::http::url_pattern::UrlPattern;
 use super::fair;
-use super::pattern;
 use crate::config::{Config, Grant, Limits, Phase, ProcessGrant, format_duration, format_size};
 
 /// Who a hook is, for grants and messages. Displays as `invoice.postCreate/mail`.
@@ -264,7 +264,7 @@ pub fn toml_string(text: &str) -> String {
 
 /// Whether a grant is for this hook.
 fn covers(grant: &Grant, hook: &HookId) -> bool {
-    covers_phase(grant, hook) && pattern::matches(&grant.model, &hook.model) && covers_name(grant, hook)
+    covers_phase(grant, hook) && glob::matches(&grant.model, &hook.model) && covers_name(grant, hook)
 }
 
 fn covers_phase(grant: &Grant, hook: &HookId) -> bool {
@@ -274,13 +274,13 @@ fn covers_phase(grant: &Grant, hook: &HookId) -> bool {
 fn covers_name(grant: &Grant, hook: &HookId) -> bool {
     match grant.hook.starts_with("sha256:") {
         true => grant.hook == hook.artifact,
-        false => pattern::matches(&grant.hook, &hook.name),
+        false => glob::matches(&grant.hook, &hook.name),
     }
 }
 
 /// In which way a grant is not for this hook.
 fn elsewhere(grant: &Grant, hook: &HookId) -> String {
-    if !pattern::matches(&grant.model, &hook.model) {
+    if !glob::matches(&grant.model, &hook.model) {
         return format!("for model `{}`", grant.model);
     }
     if !covers_phase(grant, hook) {

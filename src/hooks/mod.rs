@@ -15,8 +15,7 @@ mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;
-pub mod pattern;
-mod places;
+pub mod places;
 #[cfg(target_os = "linux")]
 mod seccomp;
 pub mod session;

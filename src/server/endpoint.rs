@@ -163,24 +163,13 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| {
         Peer::of_connection(app.engine.memory(), ConnectionOrigin { address: None, is_secure: false })
     });
-    let params = match RawPathParams::from_request_parts(&mut head, &()).await {
-        Ok(params) => Ok(params),
-        Err(_) => Err(Problem::bad_request("the path does not decode to UTF-8")),
-    };
+    let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
     let memory = RequestMemory::of(peer);
-    let (params, fault) = match params {
-        Ok(params) => (Some(params), None),
-        Err(problem) => (None, Some(problem)),
-    };
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
-        let admitted = match fault {
-            None => admit(&mut call, needs).await,
-            Some(problem) => Err(problem),
-        };
-        let (call, outcome) = match admitted {
+        let (call, outcome) = match admit(&mut call, needs).await {
             Ok(()) => {
                 let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
                 run.run(call, body).await
@@ -209,6 +198,9 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
 
 /// What comes before every operation.
 async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
+    if call.params.is_none() {
+        return Err(Problem::bad_request("the path does not decode to UTF-8"));
+    }
     let head_bytes = head_bytes(&call.head);
     if head_bytes > HEAD_FREE_BYTES {
         call.hold(head_bytes)?;

@@ -55,11 +55,11 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         None => call.engine().history.head(),
     };
     let app = Arc::clone(&call.app);
-    let asker = Arc::new(identify::Asker::of(call)?);
+    let caller = call.caller.clone();
     // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
     let start = sse::place(call.engine().history.log(), after);
     let events = call.engine().history.follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
-    let frames = events
+    let events = events
         .take_while(|event| {
             if let Err(error) = event {
                 // The listener comes back with its last id.
@@ -67,15 +67,9 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
             }
             future::ready(event.is_ok())
         })
-        .filter_map(|event| future::ready(event.ok()))
-        .then(move |event| {
-            let asker = Arc::clone(&asker);
-            async move { asker.identify().await.map(|caller| (caller, event)) }
-        })
-        // Whoever may not listen any more hears nothing more.
-        .take_while(|known| future::ready(known.is_ok()))
-        .filter_map(|known| future::ready(known.ok()))
-        .filter_map(|(caller, event)| future::ready(caller.may_read(&event.model).then_some(event)))
+        .filter_map(|event| future::ready(event.ok()));
+    let frames = identify::while_known(call, events)?
+        .filter(move |event| future::ready(caller.as_ref().is_some_and(|caller| caller.may_read(&event.model))))
         .then(move |event| {
             let app = Arc::clone(&app);
             async move { app.frames.of(&event, app.engine.history.log(), app.engine.memory()).await }

@@ -39,5 +39,9 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
         text.push('\n');
     }
     call.app.metrics.write(&mut text);
+    let failed = call.app.identity.failed_attempts();
+    text.push_str("# HELP snaphook_authentication_failures_total Requests whose token was not valid.\n");
+    text.push_str("# TYPE snaphook_authentication_failures_total counter\n");
+    text.push_str(&format!("snaphook_authentication_failures_total {failed}\n"));
     Ok(Reply::ok().fixed(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").bytes(text))
 }

@@ -12,7 +12,7 @@ use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{accept, sse};
+use super::{accept, identify, sse};
 use crate::catalog::SourceLanguage;
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
@@ -42,7 +42,7 @@ pub(super) async fn log(call: &Call) -> Result<Response> {
     call.no_query()?;
     if accept::prefers(call.headers().get_all(ACCEPT), &[sse::MEDIA_TYPE]).is_some() {
         let lines = call.engine().deliveries.follow_hook_log(model, phase)?;
-        let frames = lines.map(|line| {
+        let frames = identify::while_known(call, lines)?.map(|line| {
             sse::frame(None, "log", |out| {
                 // Texts and a time: writing them into memory cannot fail.
                 let _ = serde_json::to_writer(out, &line);
@@ -64,7 +64,7 @@ pub(super) async fn stats(call: &Call) -> Result<Response> {
 /// loaded or cannot be (`library`), and how many events a client missed that did not keep up (`missed`).
 pub(super) async fn runs(call: &Call) -> Result<Response> {
     call.no_query()?;
-    let frames = call.engine().deliveries.follow_hooks().map(|told| {
+    let frames = identify::while_known(call, call.engine().deliveries.follow_hooks())?.map(|told| {
         sse::frame(None, told.name(), |out| {
             // Texts and numbers: writing them into memory cannot fail.
             let _ = serde_json::to_writer(out, &told);

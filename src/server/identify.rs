@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use futures::{Stream, StreamExt};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use snaphook_driver::time;
-use snaphook_identity::{Caller, Denied, DeniedKind, Role};
+use snaphook_identity::{DeniedKind, Role};
 
-use super::app::App;
 use super::forwarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
@@ -37,9 +37,9 @@ impl Needs {
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let Some(role) = needs.role() else { return Ok(()) };
-    let asker = Asker::of(call)?;
-    let address = asker.address;
-    let identified = asker.identify().await;
+    let address = address(call);
+    let header = header(call)?.map(HeaderValue::as_bytes);
+    let identified = call.app.identity.identify(header, address, time::now()).await;
     // Who guesses is counted, too.
     let known = identified.as_ref().ok().map(|caller| &**caller);
     if let Err(wait) = call.app.rate.check(known, address) {
@@ -79,34 +79,38 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     Ok(())
 }
 
-/// Who asks, for as long as the answer takes: a token may be revoked, or expire, while a stream goes on.
-pub(super) struct Asker {
-    app: Arc<App>,
-    header: Option<HeaderValue>,
-    address: IpAddr,
+/// The items of a stream for as long as its caller is known: a token may be revoked, or expire, while it goes on.
+pub(super) fn while_known<T: Send + 'static>(
+    call: &Call,
+    items: impl Stream<Item = T> + Send + 'static,
+) -> Result<impl Stream<Item = T> + Send + 'static> {
+    let caller = Arc::new((Arc::clone(&call.app), header(call)?.cloned(), address(call)));
+    Ok(items.scan(caller, |caller, item| {
+        let caller = Arc::clone(caller);
+        async move {
+            let (app, header, address) = &*caller;
+            let header = header.as_ref().map(HeaderValue::as_bytes);
+            app.identity.identify(header, *address, time::now()).await.ok().map(|_| item)
+        }
+    }))
 }
 
-impl Asker {
-    pub(super) fn of(call: &Call) -> Result<Asker> {
-        let address = {
-            let config = call.app.config.load();
-            let connection = call.memory.share().0.origin().address;
-            let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
-            // Of a Unix socket there is none; all its clients count as one.
-            client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-        };
-        let mut headers = call.head.headers.get_all(AUTHORIZATION).iter();
-        let header = headers.next().cloned();
-        if headers.next().is_some() {
-            return Err(Problem::bad_request("the header `authorization` is there twice, expected one"));
-        }
-        Ok(Asker { app: Arc::clone(&call.app), header, address })
+fn header(call: &Call) -> Result<Option<&HeaderValue>> {
+    let mut headers = call.head.headers.get_all(AUTHORIZATION).iter();
+    let header = headers.next();
+    match headers.next() {
+        None => Ok(header),
+        Some(_) => Err(Problem::bad_request("the header `authorization` is there twice, expected one")),
     }
+}
 
-    pub(super) async fn identify(&self) -> std::result::Result<Arc<Caller>, Denied> {
-        let header = self.header.as_ref().map(HeaderValue::as_bytes);
-        self.app.identity.identify(header, self.address, time::now()).await
-    }
+/// Of the client, behind proxies that are trusted.
+fn address(call: &Call) -> IpAddr {
+    let config = call.app.config.load();
+    let connection = call.memory.share().0.origin().address;
+    let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
+    // Of a Unix socket there is none; all its clients count as one.
+    client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// Whether the caller may read a model that is named elsewhere than in the path.

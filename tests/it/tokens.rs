@@ -272,10 +272,15 @@ fn who_guesses_waits_and_others_do_not() {
     let server = start();
     let api = server.client();
     let admin = admin(&server);
+    let started = std::time::Instant::now();
     for _ in 0..12 {
         ask(&api, "guess", "GET", "/models").expect_problem(401, "unauthorized");
     }
+    // From the tenth on: 100, 200 and 300 ms.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{:?}", started.elapsed());
     ask(&api, &admin, "GET", "/models").expect(200);
+    let metrics = api.get("/metrics").expect(200).text();
+    assert!(metrics.contains("snaphook_authentication_failures_total 12\n"), "{metrics}");
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use snaphook_driver::{InstancePage, json};
+use snaphook_identity::glob::any_matches;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
 use super::super::host_memory::Held;
-use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
 use super::check_name;
 use crate::catalog::query::{LIMIT_DEFAULT, LIMIT_MAX};

@@ -1,10 +1,10 @@
 //! `secret`: values of granted names.
 
+use snaphook_identity::glob::any_matches;
 use std::time::Duration;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
-use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
 use super::check_name;
 

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use snaphook_driver::{Instance, Json, PAYLOAD_BYTES_MAX};
+use snaphook_identity::glob::any_matches;
 
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
-use super::super::pattern::any_matches;
 use super::super::session::{HostError, Session};
 use super::check_name;
 use super::read::too_large;

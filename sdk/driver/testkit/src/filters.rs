@@ -12,7 +12,7 @@ use snaphook_driver::{
 
 use crate::Subject;
 use crate::model::{all, define};
-use crate::sample::{Random, change, created, shape};
+use crate::sample::{Random, change, created, seeds, shape};
 
 use ColumnKind::{Any, Number, Text};
 
@@ -129,10 +129,7 @@ fn tree(random: &mut Random, depth: usize) -> Filter {
 
 /// Random trees; see the head of this file. The first seed is the same in every run.
 pub async fn filters_agree_with_the_meaning(subject: &Subject) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = std::env::var("SNAPHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
-    for seed in [42, seed] {
-        eprintln!("seed {seed}; SNAPHOOK_TEST_SEED sets it");
+    for seed in seeds() {
         agree(subject, seed).await;
     }
 }

@@ -11,7 +11,7 @@ use snaphook_driver::{
 
 use crate::Subject;
 use crate::model::{all, condition, define, ids, matches};
-use crate::sample::{Random, bare, change, created, shape, sort_key};
+use crate::sample::{Random, bare, change, created, seeds, shape, sort_key};
 
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
 use Operator::{Eq, Exists, Gt, Gte, In, Like, Lt, Lte, Ne, Nin};
@@ -252,10 +252,7 @@ async fn pages(store: &dyn ModelStore, filter: &[Condition], sort: &[SortKey], l
 
 /// Random data, filters and sorts, compared with the meaning in code. The first seed is the same in every run.
 pub async fn pages_agree_with_the_meaning(subject: &Subject) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = std::env::var("SNAPHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
-    for seed in [42, seed] {
-        eprintln!("seed {seed}; SNAPHOOK_TEST_SEED sets it");
+    for seed in seeds() {
         agree(subject, seed).await;
     }
 }

@@ -117,6 +117,13 @@ pub fn created(position: Position, model: &str, id: &str, data: &Value) -> Event
     change(EventKind::InstanceCreated, position, model, id, Some(&data.to_string()))
 }
 
+/// The seeds of a property test: one that is the same in every run, and a new one, or the one that was asked for.
+pub fn seeds() -> impl Iterator<Item = u64> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = std::env::var("SNAPHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
+    [42, seed].into_iter().inspect(|seed| eprintln!("seed {seed}; SNAPHOOK_TEST_SEED sets it"))
+}
+
 /// Random numbers that are the same in every run (xorshift64*).
 pub struct Random(u64);
 

@@ -8,9 +8,9 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 use reqwest::Method;
+use snaphook_identity::glob;
 use url::{Host, Url};
 
-use super::super::super::pattern;
 use crate::config::HttpPattern;
 
 /// A URL longer than this is refused.
@@ -47,9 +47,9 @@ impl UrlPattern {
         self.method.as_ref().is_none_or(|own| own == method)
             && self.scheme == url.scheme()
             && self.port.is_none_or(|port| Some(port) == url.port_or_known_default())
-            && pattern::matches(&self.host, target.host())
-            && pattern::matches(&self.path, url.path())
-            && self.query.as_ref().is_none_or(|query| pattern::matches(query, url.query().unwrap_or_default()))
+            && glob::matches(&self.host, target.host())
+            && glob::matches(&self.path, url.path())
+            && self.query.as_ref().is_none_or(|query| glob::matches(query, url.query().unwrap_or_default()))
     }
 
     /// Whether the host is named whole, so that this also opens addresses that are not public.

@@ -24,9 +24,10 @@ mod sandbox;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
+use snaphook_identity::glob;
+
 use super::super::access::{AccessCode, AccessError};
 use super::super::grants::{Capability, toml_string};
-use super::super::pattern;
 use super::super::session::{HOST_TIME_POST_MAX, HostError, ProcessCommand, ProcessOutput, Session};
 use super::check_name;
 use super::read::too_large;
@@ -118,7 +119,7 @@ fn arg_matches(pattern: &str, arg: &str) -> bool {
     let option = |text: &str| text.starts_with('-');
     let absolute = |text: &str| text.starts_with(['/', '\\']);
     let climbs = |text: &str| text.split(['/', '\\']).any(|segment| segment == "..");
-    pattern::matches(pattern, arg)
+    glob::matches(pattern, arg)
         && (!option(arg) || arg == "-" || option(pattern))
         && (!absolute(arg) || absolute(pattern))
         && (!climbs(arg) || climbs(pattern))
