@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snaphook_identity::{Identity, RateLimit, Tokens};
 use tokio::sync::watch;
 
-use super::audit::Denials;
+use super::denials::Denials;
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
 use super::request_id::RequestIds;

@@ -14,14 +14,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower_service::Service as _;
 
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
-use super::peer::{ConnectionOrigin, Peer, TICK};
+use super::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
+use super::places::Places;
 use super::prompt::Prompt;
 use super::tls::Tls;
 
@@ -58,12 +59,13 @@ pub(super) async fn serve(
     let builder = builder();
     let budget = Arc::clone(app.engine.memory());
     let mut reloads = app.config.subscribe();
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Places::new(connections_max);
+    let mut accepted = None;
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+        let next = tokio::select! {
+            next = next(&listener, &mut accepted, &places) => next,
             // It lives as long as the app.
             _ = reloads.changed() => {
                 let config = app.config.load();
@@ -73,14 +75,28 @@ pub(super) async fn serve(
             }
             () = &mut shutdown => break,
         };
-        match accepted {
-            Ok((socket, address, place)) => {
+        match next {
+            Ok((socket, address, permit)) => {
                 let stream = GuardedStream::new(socket);
+                let origin = ConnectionOrigin { address, is_secure: tls.is_some() };
+                let peer = Peer::of_connection(app.engine.memory(), origin);
+                let place = places.take(permit, peer.clone());
                 let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
                 let watcher = graceful.watcher();
+                let served = {
+                    let peer = peer.clone();
+                    async move {
+                        if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
+                            connection(stream, peer, builder, router, watcher).await;
+                        }
+                    }
+                };
                 tokio::spawn(async move {
-                    if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
-                        connection(stream, address, builder, app, router, watcher).await;
+                    tokio::select! {
+                        // First: what has arrived is taken before the connection counts as idle.
+                        biased;
+                        () = served => {}
+                        () = peer.0.closed() => tracing::debug!("an idle connection makes room for another"),
                     }
                     drop(place);
                 });
@@ -103,15 +119,22 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The next connection. Beyond the bound they wait in the system's queue.
-async fn accept(
+/// The next connection, once there is a place for it; others wait in the system's queue. `accepted`: one that still waits,
+/// kept when this function is given up.
+async fn next(
     listener: &Listener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(Socket, Option<IpAddr>, Option<OwnedSemaphorePermit>)> {
-    // It is never closed.
-    let place = Arc::clone(places).acquire_owned().await.ok();
-    let (socket, address) = listener.accept().await?;
-    Ok((socket, address, place))
+    accepted: &mut Option<(Socket, Option<IpAddr>)>,
+    places: &Places,
+) -> io::Result<(Socket, Option<IpAddr>, OwnedSemaphorePermit)> {
+    loop {
+        if accepted.is_some() {
+            let permit = places.free().await;
+            if let Some((socket, address)) = accepted.take() {
+                return Ok((socket, address, permit));
+            }
+        }
+        *accepted = Some(listener.accept().await?);
+    }
 }
 
 pub(super) fn is_of_peer(error: &io::Error) -> bool {
@@ -164,14 +187,11 @@ async fn secure(
 
 async fn connection(
     stream: Transport<GuardedStream<Socket>>,
-    address: Option<IpAddr>,
+    peer: PeerRef,
     builder: auto::Builder<TokioExecutor>,
-    app: Arc<App>,
     router: Router,
     watcher: Watcher,
 ) {
-    let origin = ConnectionOrigin { address, is_secure: matches!(stream, Transport::Tls(_)) };
-    let peer = Peer::of_connection(app.engine.memory(), origin);
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {

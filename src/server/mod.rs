@@ -12,6 +12,7 @@ mod batch;
 mod body;
 mod connection;
 mod cors;
+mod denials;
 mod descriptors;
 mod endpoint;
 mod errors;
@@ -35,6 +36,7 @@ mod models;
 mod nodes;
 mod peer;
 mod place;
+mod places;
 mod plugins;
 mod precondition;
 mod prefer;
@@ -93,7 +95,7 @@ pub async fn run(
         engine,
         identity,
         tokens,
-        denials: audit::Denials::default(),
+        denials: denials::Denials::default(),
         rate: RateLimit::new(config.load().server.requests_per_second),
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),

@@ -13,6 +13,8 @@ mod definition_changes;
 mod demo;
 mod dispatcher;
 mod docs;
+#[cfg(target_os = "linux")]
+mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
 mod full_disk;
