@@ -41,7 +41,7 @@ fn busy() -> Server {
     api.put_javascript(
         "order",
         "preCreate",
-        "export function preCreate({ after, Reject }) {
+        "export function preCreate({ after }) {
              if (after.name === 'no') throw new Reject('no');
              if (after.name === 'bad') throw new Error('bad');
              return { ...after, count: 1 };
