@@ -78,6 +78,7 @@ impl ConfigHandle {
         if !same_grants(old, &new) {
             applied.push("grants");
         }
+        let modules_differ = !same_modules(old, &new);
         // Also if they are the same: their lines, which denial messages name, may have moved.
         merged.grants = new.grants;
         let mut take = |key, changed: bool| {
@@ -95,6 +96,8 @@ impl ConfigHandle {
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        take("server.modules", modules_differ);
+        merged.server.modules = new.server.modules;
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
         merged.server.requests_per_second = new.server.requests_per_second;
@@ -156,6 +159,12 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn same_files(old: &Config, new: &Config) -> bool {
     let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
     unplaced(old) == unplaced(new)
+}
+
+/// Whether both have the same modules, wherever in the file.
+fn same_modules(old: &Config, new: &Config) -> bool {
+    let (old, new) = (&old.server.modules, &new.server.modules);
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.is_same(new))
 }
 
 /// Whether both grant the same, wherever in the file.

@@ -14,6 +14,7 @@ use super::error::ConfigError;
 use super::grants;
 use super::hosts::{Hosts, hosts};
 use super::limits::{memory, timeout};
+use super::modules::modules;
 use super::proxies::{TrustedProxies, trusted_proxies};
 use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
@@ -58,8 +59,8 @@ pub(super) fn config(
         tls,
         static_files: static_files(&mut server, directory),
         cors: cors(&mut server),
+        modules: modules(&mut server, directory),
     };
-    server.not_yet("modules", "");
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);

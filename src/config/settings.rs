@@ -10,6 +10,7 @@ use super::address::MountAddress;
 use super::auth::AuthConfig;
 use super::cors::CorsConfig;
 use super::hosts::Hosts;
+use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
@@ -82,6 +83,8 @@ pub struct ServerConfig {
     pub cors: Option<CorsConfig>,
     /// `None`: no files.
     pub static_files: Option<StaticConfig>,
+    /// In the order in which they are asked.
+    pub modules: Vec<ModuleConfig>,
 }
 
 /// `[hooks]`.

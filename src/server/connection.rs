@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
+use super::metrics::OpenConnection;
 use super::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
 use super::places::Places;
 use super::prompt::Prompt;
@@ -86,6 +87,7 @@ pub(super) async fn serve(
                 let served = {
                     let peer = peer.clone();
                     async move {
+                        let _open = OpenConnection::new(&app.metrics);
                         if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
                             connection(stream, peer, builder, router, watcher).await;
                         }
