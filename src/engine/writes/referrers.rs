@@ -59,7 +59,7 @@ impl Deleted {
 }
 
 /// Whether an event follows from the deletion of another instance.
-pub(super) fn is_following(cause: Option<&Cause>) -> bool {
+pub(in crate::engine) fn is_following(cause: Option<&Cause>) -> bool {
     cause.is_some_and(|cause| cause.hook.contains(PLACE))
 }
 
