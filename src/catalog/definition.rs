@@ -7,6 +7,7 @@ use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
 use super::model::{Model, ModelRecord};
+use super::references::{self, Reference};
 use super::schema::{Effort, Schema};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
@@ -30,6 +31,7 @@ pub struct Definition {
     pub schema: Arc<Schema>,
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
+    pub references: Vec<Reference>,
 }
 
 /// What is wrong, and where in the request body.
@@ -42,7 +44,7 @@ pub struct DefinitionError {
     pub too_complex: bool,
 }
 
-fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
+pub(super) fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
     Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
 }
 
@@ -71,7 +73,9 @@ impl Definition {
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
-        Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
+        let references = references::of_schema(&schema, &input.indexes)?;
+        let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
+        Ok(Definition { schema: Arc::new(schema), indexes, unique, references })
     }
 
     /// The model that has it, with this record.
@@ -83,7 +87,9 @@ impl Definition {
     pub fn same_as(&self, record: &ModelRecord) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
-        same_schema && self.indexes == record.indexes && self.unique == record.unique
+        let same_lists = self.indexes == record.indexes && self.unique == record.unique;
+        // A schema from before references had a meaning says them, but the record does not.
+        same_schema && same_lists && self.references == record.references
     }
 }
 

@@ -7,6 +7,7 @@ pub mod files;
 pub mod filter;
 pub mod plan;
 pub mod query;
+pub mod references;
 pub mod typescript;
 pub mod unique;
 
@@ -18,6 +19,7 @@ mod schema;
 pub use definition::{Definition, DefinitionError, ModelInput, change_of};
 pub use field_error::FieldError;
 pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
+pub use references::{OnDelete, Reference, Referenced};
 pub use snaphook_schema::on_large_stack;
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};

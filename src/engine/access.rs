@@ -152,9 +152,11 @@ impl From<Error> for AccessError {
         let code = match error.kind {
             ErrorKind::NotFound | ErrorKind::PositionUnknown => AccessCode::NotFound,
             ErrorKind::Exists | ErrorKind::NotUnique => AccessCode::Exists,
-            ErrorKind::Conflict | ErrorKind::PreconditionFailed | ErrorKind::ModelInUse | ErrorKind::KeyReused => {
-                AccessCode::Conflict
-            }
+            ErrorKind::Conflict
+            | ErrorKind::PreconditionFailed
+            | ErrorKind::ModelInUse
+            | ErrorKind::Referenced
+            | ErrorKind::KeyReused => AccessCode::Conflict,
             ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible | ErrorKind::TooComplex => {
                 AccessCode::Invalid
             }

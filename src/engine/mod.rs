@@ -42,6 +42,7 @@ mod projection;
 mod projector;
 mod reads;
 mod rebuild;
+mod referring;
 mod revisions;
 mod stopping;
 mod stuck;
@@ -60,6 +61,8 @@ mod committer_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod stuck_tests;
 #[cfg(test)]
 mod testing;
@@ -77,7 +80,7 @@ use self::core::Core;
 use self::definitions::{Definitions, lists};
 use self::deliveries::{Deliveries, dispatcher};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::history::History;
+pub use self::history::{Expand, Expanded, Expandee, History};
 pub use self::jobs::JobInfo;
 use self::operations::Operations;
 pub use self::operations::nodes::NodeInfo;

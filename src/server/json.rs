@@ -6,7 +6,7 @@ use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Event, Instance};
 
 /// Bytes of an envelope around the data, about.
-const ENVELOPE_BYTES: usize = 320;
+pub(super) const ENVELOPE_BYTES: usize = 320;
 
 /// `Instance` of the contract. Ids need no escapes: the server lets only plain ones in.
 pub(super) fn write_instance(out: &mut Vec<u8>, instance: &Instance) {

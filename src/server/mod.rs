@@ -19,6 +19,7 @@ mod errors;
 mod etag;
 mod event;
 mod events;
+mod expand;
 mod forwarded;
 mod health;
 mod hooks;

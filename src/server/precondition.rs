@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn reads() {
-        let current = EntityTag { log: LogMark::of(LOG), position: 12, version: 3 };
+        let current = EntityTag { log: LogMark::of(LOG), position: 12, version: 3, besides: None };
         let read = |lines: &[(HeaderName, &str)]| of_read(&headers(lines), current);
         assert_eq!(read(&[]).expect("valid"), Read::Send);
         for other in ["\"00000001-11-3\"", "\"00000001-12-2\"", "\"00000002-12-3\"", "\"12\""] {

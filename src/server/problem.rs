@@ -24,6 +24,7 @@ pub(super) enum ProblemType {
     NotUnique,
     Conflict,
     ModelInUse,
+    Referenced,
     PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
@@ -57,6 +58,7 @@ impl ProblemType {
             T::NotUnique => ("not-unique", "Not unique", StatusCode::CONFLICT),
             T::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
             T::ModelInUse => ("model-in-use", "Model in use", StatusCode::CONFLICT),
+            T::Referenced => ("referenced", "Referred to by others", StatusCode::CONFLICT),
             T::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
             T::TooLarge => ("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE),
             T::UnsupportedMediaType => {
@@ -86,6 +88,7 @@ impl ProblemType {
             ErrorKind::NotUnique => ProblemType::NotUnique,
             ErrorKind::Conflict => ProblemType::Conflict,
             ErrorKind::ModelInUse => ProblemType::ModelInUse,
+            ErrorKind::Referenced => ProblemType::Referenced,
             ErrorKind::PreconditionFailed => ProblemType::PreconditionFailed,
             ErrorKind::TooLarge => ProblemType::TooLarge,
             ErrorKind::Invalid => ProblemType::Invalid,

@@ -66,6 +66,8 @@ pub(super) fn table() -> Vec<Path> {
             .delete(Writer, run!(instances::delete)),
         Path::new("/models/{model}/instances/{id}/events")
             .get(Reader, run!(events::history)),
+        Path::new("/models/{model}/instances/{id}/referring/{other}")
+            .get(Reader, run!(instances::referring)),
         Path::large("/models/{model}/import")
             .post(Writer, run!(import::import, body)),
         Path::new("/batch")

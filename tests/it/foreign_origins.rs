@@ -80,6 +80,7 @@ fn no_response_is_guessed_to_be_a_page() {
             "/models/order/instances",
             "/models/order/instances/a",
             "/models/order/instances/a/events",
+            "/models/order/instances/a/referring/order",
             "/events",
             "/errors",
             "/secrets",

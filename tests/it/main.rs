@@ -36,6 +36,7 @@ mod other_drivers;
 mod peer;
 mod plugins;
 mod query_bounds;
+mod references;
 mod rest_batch;
 mod rest_events;
 mod rest_general;

@@ -104,6 +104,7 @@ fn a_wrong_method_is_told_the_right_ones() {
         ("PUT", "/models/a/instances", "GET, HEAD, POST"),
         ("POST", "/models/a/instances/b", "GET, HEAD, PUT, PATCH, DELETE"),
         ("DELETE", "/models/a/instances/b/events", "GET, HEAD"),
+        ("POST", "/models/a/instances/b/referring/c", "GET, HEAD"),
         ("GET", "/models/a/import", "POST"),
         ("POST", "/events", "GET, HEAD"),
         ("POST", "/events/stream", "GET, HEAD"),

@@ -186,6 +186,18 @@ impl Schema {
         self.defaults.top_level()
     }
 
+    /// Where a keyword stands in the schema or one below it, with the pointers of those.
+    pub fn keyword(&self, keyword: &str) -> Vec<(String, &Value)> {
+        let all = snaphook_schema::all(&self.tree).into_iter();
+        all.filter_map(|(pointer, schema)| Some((pointer, schema.get(keyword)?))).collect()
+    }
+
+    /// Whether a top-level property must be there.
+    pub fn requires(&self, property: &str) -> bool {
+        let required = self.tree.get("required").and_then(Value::as_array);
+        required.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(property)))
+    }
+
     /// Whether any property has a default.
     pub fn has_defaults(&self) -> bool {
         !self.defaults.is_empty()

@@ -190,7 +190,12 @@ impl Definitions {
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
         let id = record.id.clone();
-        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(ready.phase) };
+        let change = DefinitionChange {
+            definition: record.clone(),
+            renames: Vec::new(),
+            phase: Some(ready.phase),
+            is_target: false,
+        };
         let append = definition_append(kind, &record, &change, Expected::At(entry.model.record.position), origin)?;
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));

@@ -15,6 +15,7 @@ mod hold;
 pub(super) mod lists;
 mod pace;
 mod prepared;
+mod references;
 mod review;
 mod twins;
 mod update;

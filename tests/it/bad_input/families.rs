@@ -778,6 +778,7 @@ fn wrong_method(chance: &mut Chance) -> Case {
         ("PUT", "/events"),
         ("POST", "/events/stream"),
         ("DELETE", "/models/order/instances/a/events"),
+        ("PUT", "/models/order/instances/a/referring/order"),
         ("GET", "/models/order/import"),
         ("POST", "/models/order/hooks"),
         ("PATCH", "/models/order/hooks/preCreate"),
