@@ -412,7 +412,12 @@ fn tokens_of_an_issuer_are_taken() {
     let writer = issuer.token("writer");
     send(&api, &writer, "POST", "/models/film/instances", &json!({"id": "a", "data": {}})).expect(201);
     let events = ask(&api, &issuer.token("reader"), "GET", "/events").expect(200).json();
-    assert_eq!(events["items"][1]["actor"], "oidc:writer", "{events}");
+    let actor = &events["items"][1]["actor"];
+    assert_eq!(
+        (&actor["id"], &actor["kind"], &actor["claims"]["role"]),
+        (&json!("writer"), &json!("oidc"), &json!("writer")),
+        "{events}"
+    );
     send(&api, &issuer.token("reader"), "POST", "/models/film/instances", &json!({"data": {}}))
         .expect_problem(403, "forbidden");
     ask(&api, &writer, "GET", "/models/order").expect_problem(403, "forbidden");
