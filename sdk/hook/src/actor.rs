@@ -1,9 +1,11 @@
 //! Who asked for a change.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result};
+use crate::{Error, Result, data};
 
 /// Who asked for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +36,12 @@ impl Actor {
     }
 
     /// One claim in a type of the hook's; `None` if it is not there or null.
-    pub fn claim<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    pub fn claim<T: serde::de::DeserializeOwned + 'static>(&self, name: &str) -> Result<Option<T>> {
         let Some(claims) = &self.claims else { return Ok(None) };
-        let fault = |error: serde_json::Error| Error::Fail(format!("the claim `{name}` does not fit: {error}"));
-        let claims: std::collections::HashMap<String, &RawValue> = serde_json::from_str(claims).map_err(fault)?;
-        claims.get(name).map_or(Ok(None), |claim| serde_json::from_str(claim.get()).map_err(fault))
+        let claims: HashMap<String, &RawValue> = serde_json::from_str(claims)?;
+        let Some(claim) = claims.get(name).filter(|claim| claim.get() != "null") else { return Ok(None) };
+        let fault = |error| Error::Fail(format!("the claim `{name}` does not fit the hook's type: {error}"));
+        data::read(claim.get()).map(Some).map_err(fault)
     }
 }
 
