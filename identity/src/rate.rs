@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use snaphook_driver::ActorKind;
+
 use crate::attempts::client_of;
-use crate::caller::{ActorKind, Caller};
+use crate::caller::Caller;
 use crate::table::Table;
 
 const SECOND: u64 = 1_000_000_000;
@@ -69,13 +71,14 @@ impl RateLimit {
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::Actor;
+
     use super::*;
-    use crate::caller::Actor;
     use crate::role::Role;
     use crate::scope::Scope;
 
     fn caller(id: &str, kind: ActorKind) -> Caller {
-        Caller::new(Actor { id: id.to_owned(), kind, claims: None }, Role::Reader, Scope::ALL)
+        Caller::new(Actor::new(kind, id), Role::Reader, Scope::ALL)
     }
 
     fn address(text: &str) -> IpAddr {

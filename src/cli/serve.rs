@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snaphook_driver::time;
+use snaphook_driver::{Actor, ActorKind, time};
 use snaphook_identity::{TokenError, Tokens};
 use tokio::sync::{oneshot, watch};
 
@@ -232,7 +232,7 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     super::apply::check_folder(config)?;
     let start = Instant::now();
     let directory: &Path = &config.hooks.directory;
-    let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
+    let origin = origin_of_apply();
     let steps = engine.definitions.apply(directory, &origin).await.map_err(|error| {
         let line = format!("`hooks.apply` is true, but `{}` cannot be applied: {error}", directory.display());
         Failure::new(line)
@@ -252,9 +252,14 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     Ok(())
 }
 
+/// The server itself.
+fn origin_of_apply() -> Origin {
+    Origin { actor: Some(Arc::new(Actor::new(ActorKind::Server, ACTOR_APPLY))), ..Origin::default() }
+}
+
 /// What is wrong is for the caller to find out: it is left as it was.
 async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> {
-    let origin = Origin { actor: Some(ACTOR_APPLY.to_owned()), ..Origin::default() };
+    let origin = origin_of_apply();
     let (models, _) = read_what_is_whole(folder);
     match engine.definitions.apply_files(&models, &origin).await {
         Ok(steps) => steps.iter().try_for_each(output::line),

@@ -53,7 +53,7 @@ impl EngineAccess {
             return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, writer).await));
         }
         let origin = Origin {
-            actor: Some(writer.actor.clone()),
+            actor: Some(Arc::clone(&writer.actor)),
             request_id: writer.request_id.clone(),
             cause: Some(writer.cause.clone()),
         };
@@ -206,7 +206,7 @@ fn place(hook: &str) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use snaphook_driver::Cause;
+    use snaphook_driver::{Actor, ActorKind, Cause};
 
     use super::super::testing::{bench, input};
     use super::*;
@@ -219,7 +219,7 @@ mod tests {
         let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
-        let writer = Writer { actor: "hook".to_owned(), cause, request_id: None };
+        let writer = Writer { actor: Arc::new(Actor::new(ActorKind::Hook, "h")), cause, request_id: None };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Json, Position};
+use snaphook_driver::{Actor, Json, Position};
 
 use super::access::Ahead;
 use super::grants::HookId;
@@ -23,7 +23,7 @@ pub struct Context {
     pub before: Option<Json>,
     /// Data after the change; absent for a deletion.
     pub after: Option<Json>,
-    pub actor: Option<String>,
+    pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
     pub time: Millis,
     /// Post phases: the event that the hook reacts to.
@@ -34,6 +34,13 @@ pub struct Context {
     pub depth: u32,
     /// What the call reads instead of instances as they are stored.
     pub ahead: Option<Arc<dyn Ahead>>,
+}
+
+impl Context {
+    /// The actor for interfaces that carry it as text: the JSON of the object.
+    pub fn actor_text(&self) -> Option<String> {
+        self.actor.as_ref().map(|actor| actor.to_text())
+    }
 }
 
 /// The event that a post hook reacts to.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Cause, Instance, Position, time};
+use snaphook_driver::{Actor, ActorKind, Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
@@ -166,7 +166,7 @@ impl Session {
     pub(super) fn writer(&self) -> Writer {
         let hook = self.hook().to_string();
         Writer {
-            actor: format!("hook:{hook}"),
+            actor: Arc::new(Actor::new(ActorKind::Hook, hook.clone())),
             cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
             request_id: self.request_id.clone(),
         }

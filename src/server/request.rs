@@ -6,8 +6,8 @@ use axum::extract::RawPathParams;
 use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
-use snaphook_driver::Position;
-use snaphook_identity::{Actor, ActorKind, Caller};
+use snaphook_driver::{Actor, Position};
+use snaphook_identity::Caller;
 
 use super::app::App;
 use super::peer::RequestMemory;
@@ -136,13 +136,11 @@ impl Call {
         self.query()?.finish()
     }
 
-    /// Who acts, as events have it: two kinds of actors may share a name.
-    pub(super) fn actor(&self) -> String {
-        match self.caller.as_ref().map(|caller| &*caller.actor) {
-            Some(Actor { id, kind: ActorKind::Token, .. }) => format!("token:{id}"),
-            Some(Actor { id, kind: ActorKind::Oidc, .. }) => format!("oidc:{id}"),
-            Some(Actor { id, .. }) => id.clone(),
-            None => "anonymous".to_owned(),
+    /// Who acts, as events have it.
+    pub(super) fn actor(&self) -> Arc<Actor> {
+        match &self.caller {
+            Some(caller) => Arc::clone(&caller.actor),
+            None => Arc::new(Actor::anonymous()),
         }
     }
 

@@ -157,7 +157,7 @@ fn the_request_id_is_in_the_event() {
     create.json(&json!({"data": {"name": "a"}})).send().expect(201);
     let events = api.get("/events?type=instance.created").expect(200).json();
     assert_eq!(events["items"][0]["request_id"], "r-1");
-    assert_eq!(events["items"][0]["actor"], "anonymous");
+    assert_eq!(events["items"][0]["actor"], json!({"id": "anonymous", "kind": "anonymous"}));
 }
 
 #[test]

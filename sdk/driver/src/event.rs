@@ -1,9 +1,11 @@
 //! Events: the immutable facts of the log.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::actor::{self, Actor};
 use crate::json::Json;
 use crate::time::{self, Millis};
 
@@ -193,7 +195,8 @@ pub struct Event {
     /// Revision of the instance, or version of the model, after the event.
     pub revision: u64,
     pub data: Option<Json>,
-    pub actor: Option<String>,
+    #[serde(default, with = "actor::shared")]
+    pub actor: Option<Arc<Actor>>,
     pub cause: Option<Cause>,
     #[serde(default)]
     pub hooks: Vec<Provenance>,

@@ -4,12 +4,13 @@
 //! taken without an event, claims that were forgotten. So the events and who holds what follow from the lines alone.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use snaphook_driver::judge::{Accepted, HolderRef};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, StreamRef, json};
+use snaphook_driver::{Actor, Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, StreamRef, json};
 
 use crate::text::{join, present, split};
 
@@ -81,7 +82,7 @@ pub(super) struct EventOut<'a> {
     model_version: u64,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
+    actor: Option<&'a Actor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a Cause>,
     #[serde(skip_serializing_if = "<[Provenance]>::is_empty")]
@@ -213,7 +214,7 @@ struct EventIn {
     revision: u64,
     model_version: u64,
     id: String,
-    actor: Option<String>,
+    actor: Option<Actor>,
     cause: Option<Cause>,
     #[serde(default)]
     hooks: Vec<Provenance>,
@@ -235,7 +236,7 @@ pub(super) fn read_event(line: &[u8]) -> serde_json::Result<Event> {
         instance: event.instance,
         revision: event.revision,
         data: join(event.data, event.data_text),
-        actor: event.actor,
+        actor: event.actor.map(Arc::new),
         cause: event.cause,
         hooks: event.hooks,
         request_id: event.request_id,

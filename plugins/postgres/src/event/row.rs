@@ -1,8 +1,9 @@
 //! Events as rows, and back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use snaphook_driver::{DriverError, ErrorKind, Event, EventKind, Json, Position, Result, StreamRef};
+use snaphook_driver::{Actor, DriverError, ErrorKind, Event, EventKind, Json, Position, Result, StreamRef};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -56,7 +57,7 @@ pub(super) struct Rows<'a> {
     instance: Vec<Cow<'a, str>>,
     id: Vec<Cow<'a, str>>,
     request_id: Vec<Option<Cow<'a, str>>>,
-    actor: Vec<Option<Cow<'a, str>>>,
+    actor: Vec<Option<String>>,
     cause: Vec<Option<String>>,
     hooks: Vec<Option<String>>,
     data: Vec<Option<&'a str>>,
@@ -79,7 +80,7 @@ impl<'a> Rows<'a> {
         self.instance.push(instance(stream));
         self.id.push(escape(&event.id));
         self.request_id.push(event.request_id.as_deref().map(escape));
-        self.actor.push(event.actor.as_deref().map(escape));
+        self.actor.push(event.actor.as_ref().map(|actor| actor.to_text()));
         self.cause.push(cause);
         self.hooks.push(hooks);
         self.data.push(event.data.as_deref());
@@ -125,7 +126,7 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
         instance: instance_of(row.get(first + 6)),
         revision: row.get::<_, i64>(first + 3) as u64,
         data: row.get::<_, Option<&str>>(first + 12).map(Json::trusted),
-        actor: text(9),
+        actor: text(9).map(|text| Arc::new(Actor::from_text(&text))),
         cause: None,
         hooks: Vec::new(),
         request_id: text(8),

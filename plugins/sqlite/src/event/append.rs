@@ -366,7 +366,7 @@ fn insert_event(
             time,
             Key::new(&event.id),
             event.request_id.as_deref().map(Key::new),
-            event.actor,
+            event.actor.as_ref().map(|actor| actor.to_text()),
             cause,
             hooks,
             event.data.as_deref(),

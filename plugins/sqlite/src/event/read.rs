@@ -1,8 +1,10 @@
 //! Reading events back: by position, by model, by stream.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter, types::Value};
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result,
+    Actor, DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result,
     SCAN_MAX, Stream,
 };
 
@@ -312,7 +314,7 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
             instance: row.get::<_, Option<Id>>(2)?.map(|id| id.0),
             revision: row.get::<_, i64>(5)? as u64,
             data: row.get_ref(12)?.as_str_or_null()?.map(Json::trusted),
-            actor: row.get(9)?,
+            actor: row.get_ref(9)?.as_str_or_null()?.map(|text| Arc::new(Actor::from_text(text))),
             cause: None,
             hooks: Vec::new(),
             request_id: row.get::<_, Option<Id>>(8)?.map(|id| id.0),

@@ -185,6 +185,7 @@ pub struct Event {
     pub revision: u64,
     #[prost(string, optional, tag = "8")]
     pub data_json: ::core::option::Option<::prost::alloc::string::String>,
+    /// JSON of `{"id", "kind", "claims"?}`. Whoever reads takes any text: events of before have another form.
     #[prost(string, optional, tag = "9")]
     pub actor: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "10")]

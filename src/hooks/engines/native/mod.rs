@@ -306,7 +306,7 @@ impl Change {
             id: context.instance.clone(),
             before: context.before.clone(),
             after: context.after.clone(),
-            actor: context.actor.clone(),
+            actor: context.actor_text(),
             request_id: context.request_id.clone(),
             time: time::format(context.time),
             event: context.event.as_ref().map(|event| (event.position, event.id.clone())),
