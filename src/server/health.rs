@@ -20,6 +20,16 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
+    let deactivated = call.app.modules.deactivated();
+    let of_kind = |optional| -> serde_json::Map<String, serde_json::Value> {
+        let of_kind = deactivated.iter().filter(|(_, _, is_optional)| *is_optional == optional);
+        of_kind.map(|(name, reason, _)| (name.clone(), reason.clone().into())).collect()
+    };
+    let (needed, optional) = (of_kind(false), of_kind(true));
+    if !needed.is_empty() {
+        let body = serde_json::json!({ "status": "unavailable", "modules": needed });
+        return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
+    }
     let Readiness { stores, models } = call.engine().operations.readiness().await;
     if !stores.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "stores": stores });
@@ -27,6 +37,9 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     }
     if !models.is_empty() {
         return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "models": models }));
+    }
+    if !optional.is_empty() {
+        return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "modules": optional }));
     }
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
@@ -39,6 +52,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
         text.push('\n');
     }
     call.app.metrics.write(&mut text);
+    snaphook_modules::write_metrics(&call.app.modules.chain(), &mut text);
     let failed = call.app.identity.failed_attempts();
     text.push_str("# HELP snaphook_authentication_failures_total Requests whose token was not valid.\n");
     text.push_str("# TYPE snaphook_authentication_failures_total counter\n");

@@ -56,15 +56,21 @@ impl RouteMetrics {
 }
 
 impl RequestMetrics {
-    /// Of these routes, and of what is none.
+    /// Of these routes, of what modules answer, and of what is no route.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
-        RequestMetrics { routes: routes.chain([("unknown", Arc::default())]).collect() }
+        RequestMetrics { routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect() }
     }
 
     /// Of paths that are no route.
     pub(super) fn unknown(&self) -> &Arc<RouteMetrics> {
         // `new` puts it there.
         &self.routes[self.routes.len() - 1].1
+    }
+
+    /// Of requests that modules answer.
+    pub(super) fn modules(&self) -> &Arc<RouteMetrics> {
+        // `new` puts it there.
+        &self.routes[self.routes.len() - 2].1
     }
 
     /// Appends Prometheus text. What never happened is left out.
