@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
+use super::metrics::OpenConnection;
 use super::modules;
 use super::modules::connection::Origins;
 use super::peer::{ConnectionOrigin, Peer, TICK};
@@ -81,6 +82,7 @@ pub(super) async fn serve(
                 let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
+                    let _open = OpenConnection::new(&app);
                     let chain = Arc::clone(&app.modules.chain());
                     let origins = Origins::of(address, tls.is_some());
                     let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {

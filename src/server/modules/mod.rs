@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use self::load::{Loaded, Source};
 use crate::config::{Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, ModuleConfig};
 use crate::engine::Engine;
+use crate::telemetry::exposition::Exposition;
 
 /// How long a module may be in use after the server stopped. Then it is not ended in an orderly way: it may hang.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -51,6 +52,25 @@ impl Modules {
             .filter(|standing| standing.health.is_deactivated())
             .map(|standing| (standing.name.clone(), standing.health.reason(), standing.is_optional))
             .collect()
+    }
+
+    /// Which are active, and what went wrong with them; nothing without modules.
+    pub(super) fn write_metrics(&self, out: &mut Exposition) {
+        let chain = self.chain.load();
+        if chain.is_empty() {
+            return;
+        }
+        let standings = || chain.modules().iter().map(|module| &module.standing);
+        let mut active = out.gauge("snaphook_module_active", "Whether a module is called: 0 after it was deactivated");
+        for standing in standings() {
+            active.sample(&[("module", &standing.name)], u8::from(!standing.health.is_deactivated()));
+        }
+        let mut failures = out.counter("snaphook_module_failures", "Calls of modules that failed");
+        for standing in standings() {
+            for (reason, count) in standing.health.counts() {
+                failures.sample(&[("module", &standing.name), ("reason", reason)], count);
+            }
+        }
     }
 
     /// Follows the configuration, SIGHUP and the files of libraries until it is dropped. What cannot be loaded leaves all
