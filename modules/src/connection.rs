@@ -5,14 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
-use crate::chain::Chain;
 use crate::exchange::{Origin, Side};
 use crate::fault::Fault;
-use crate::module::Module;
-use crate::native::NativeConnection;
+use crate::module::{ConnectionFiltered, ConnectionHandler, ConnectionState, Module};
 use crate::task::Guard;
 
 /// Bytes on the way in one direction before no more are read.
@@ -41,43 +38,6 @@ impl Connection {
     }
 }
 
-/// What one module keeps of a connection.
-pub struct ConnectionState(Arc<NativeConnection>);
-
-impl ConnectionState {
-    pub(crate) fn of_native(connection: Arc<NativeConnection>) -> ConnectionState {
-        ConnectionState(connection)
-    }
-
-    pub(crate) fn native(&self) -> Option<Arc<NativeConnection>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
-/// What a hook of a connection gave out.
-#[derive(Debug, Default)]
-pub struct ConnectionFiltered {
-    /// What follows takes the place of the bytes; otherwise they go on as they are.
-    pub is_replaced: bool,
-    pub to_server: Vec<u8>,
-    pub to_peer: Vec<u8>,
-}
-
-/// The hooks of one module for one connection. Dropped when it has ended.
-pub trait ConnectionHandler: Send {
-    fn state(&self) -> ConnectionState;
-    fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
-    fn end<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<(), Fault>>;
-    /// `to`: where the bytes go.
-    fn filter<'a>(
-        &'a mut self,
-        to: Side,
-        bytes: Bytes,
-        is_last: bool,
-        guard: &'a Arc<Guard>,
-    ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
-}
-
 /// The filters of a connection that begins, from the socket to the server.
 pub struct Filters {
     handlers: Vec<(Arc<Module>, Box<dyn ConnectionHandler>)>,
@@ -96,10 +56,14 @@ struct Step {
 
 impl Filters {
     /// Begins a connection: asks every module in its order. An error ends it, and was counted.
-    pub async fn begin(chain: &Chain, origin: Origin, guard: Arc<Guard>) -> Result<(Filters, Connection), Fault> {
+    pub async fn begin(
+        modules: &[Arc<Module>],
+        origin: Origin,
+        guard: Arc<Guard>,
+    ) -> Result<(Filters, Connection), Fault> {
         let mut filters = Filters { handlers: Vec::new(), to_server: BytesMut::new(), to_peer: BytesMut::new(), guard };
         let mut states = Vec::new();
-        for module in chain.modules().iter().filter(|module| module.wants.connections && !module.is_skipped()) {
+        for module in modules.iter().filter(|module| module.wants.connections && !module.is_skipped()) {
             if module.is_missing() {
                 return Err(Fault::Failed);
             }

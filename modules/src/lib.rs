@@ -21,12 +21,14 @@ pub mod task;
 mod threads;
 
 pub use chain::{Chain, Server};
-pub use connection::{Connection, ConnectionFiltered, ConnectionHandler, ConnectionState, Filters};
+pub use connection::{Connection, Filters};
 pub use exchange::{Exchange, Hold, Impossible, Origin, ResponseHead, Side};
 pub use fault::Fault;
 pub use health::{Health, Standing};
 pub use inline::spare_threads;
 pub use library::Hook;
-pub use module::{Called, Filtered, Handler, Module, Runner, Verdict, Wants};
+pub use module::{
+    Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Module, Runner, Verdict, Wants,
+};
 pub use native::{Native, try_out};
 pub use threads::has_late_threads;

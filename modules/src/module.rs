@@ -1,13 +1,13 @@
 //! What the server knows of a module, whatever runs it: its hooks, and how they are called. A new kind of module implements
 //! [`Runner`] and [`Handler`].
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::connection::ConnectionState;
-use crate::exchange::{Exchange, Side};
+use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
 use crate::health::Standing;
 use crate::library::Hook;
@@ -80,9 +80,9 @@ pub trait Runner: Send + Sync {
     /// Makes the state of a connection and begins it; `None`: the module has no hooks of connections.
     fn connect<'a>(
         &'a self,
-        origin: &'a crate::exchange::Origin,
+        origin: &'a Origin,
         guard: &'a Arc<Guard>,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn crate::connection::ConnectionHandler>>, Fault>>;
+    ) -> BoxFuture<'a, Result<Option<Box<dyn ConnectionHandler>>, Fault>>;
 
     /// Its settings, again.
     fn configure<'a>(
@@ -114,6 +114,33 @@ pub trait Handler: Send {
         is_last: bool,
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Result<Filtered, Fault>>;
+}
+
+/// What one module keeps of a connection. Only its runner knows what it is.
+pub struct ConnectionState(pub Arc<dyn Any + Send + Sync>);
+
+/// What a hook of a connection gave out.
+#[derive(Debug, Default)]
+pub struct ConnectionFiltered {
+    /// What follows takes the place of the bytes; otherwise they go on as they are.
+    pub is_replaced: bool,
+    pub to_server: Vec<u8>,
+    pub to_peer: Vec<u8>,
+}
+
+/// The hooks of one module for one connection. Dropped when it has ended.
+pub trait ConnectionHandler: Send {
+    fn state(&self) -> ConnectionState;
+    fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
+    fn end<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<(), Fault>>;
+    /// `to`: where the bytes go.
+    fn filter<'a>(
+        &'a mut self,
+        to: Side,
+        bytes: Bytes,
+        is_last: bool,
+        guard: &'a Arc<Guard>,
+    ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
 }
 
 /// One module of the configuration.

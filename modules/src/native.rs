@@ -12,13 +12,14 @@ use serde_json::{Map, Value};
 use snaphook_module_abi as abi;
 use tokio::runtime::Handle as Runtime;
 
-use crate::connection::{ConnectionFiltered, ConnectionHandler, ConnectionState};
 use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
 use crate::health::Standing;
 use crate::inline::{Pace, Permit};
 use crate::library::{Filter, Hook, Library, State, Told, with_config};
-use crate::module::{Called, Filtered, Handler, Runner, Verdict, Wants};
+use crate::module::{
+    Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Runner, Verdict, Wants,
+};
 use crate::output::Output;
 use crate::table::{self, with_exchange, with_output};
 use crate::task::Guard;
@@ -214,7 +215,8 @@ impl Runner for Native {
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Box<dyn Handler>>> {
         let instance = &self.0;
-        let connection: Option<Arc<NativeConnection>> = connection.and_then(ConnectionState::native);
+        let connection: Option<Arc<NativeConnection>> =
+            connection.and_then(|connection| Arc::clone(&connection.0).downcast().ok());
         async move {
             let state = connection.as_ref().map_or(State::NONE, |connection| connection.state);
             let opened = instance
@@ -453,7 +455,7 @@ fn filter_result(code: u32, lie: Option<String>, what: &str) -> Result<bool, Fau
 }
 
 /// The state of a connection, while it or a request of it is open.
-pub(crate) struct NativeConnection {
+struct NativeConnection {
     instance: Arc<Instance>,
     state: State,
 }
@@ -478,7 +480,7 @@ impl Drop for NativeConnection {
 
 impl ConnectionHandler for Arc<NativeConnection> {
     fn state(&self) -> ConnectionState {
-        ConnectionState::of_native(Arc::clone(self))
+        ConnectionState(Arc::<NativeConnection>::clone(self))
     }
 
     fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>> {

@@ -55,7 +55,7 @@ pub(in crate::server) async fn serve<F>(
     let origin = origins.origin();
     let moving = task::run(move |guard| async move {
         // An error was counted; the connection ends here.
-        if let Ok((filters, connection)) = Filters::begin(&chain, origin, guard).await {
+        if let Ok((filters, connection)) = Filters::begin(chain.modules(), origin, guard).await {
             drop(chain);
             // Whoever serves waits for it.
             let _ = sender.send(connection);

@@ -63,12 +63,12 @@ impl Modules {
         let standings = || chain.modules().iter().map(|module| &module.standing);
         let mut active = out.gauge("snaphook_module_active", "Whether a module is called: 0 after it was deactivated");
         for standing in standings() {
-            active.sample(&[("module", &standing.name)], u8::from(!standing.health.is_deactivated()));
+            active.sample(&[("module", standing.name.as_str())], u8::from(!standing.health.is_deactivated()));
         }
         let mut failures = out.counter("snaphook_module_failures", "Calls of modules that failed");
         for standing in standings() {
             for (reason, count) in standing.health.counts() {
-                failures.sample(&[("module", &standing.name), ("reason", reason)], count);
+                failures.sample(&[("module", standing.name.as_str()), ("reason", reason)], count);
             }
         }
     }
