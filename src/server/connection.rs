@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
 use super::metrics::OpenConnection;
+use super::modules;
+use super::modules::connection::Origins;
 use super::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
 use super::places::Places;
 use super::prompt::Prompt;
@@ -79,7 +81,7 @@ pub(super) async fn serve(
         match next {
             Ok((socket, address, permit)) => {
                 let stream = GuardedStream::new(socket);
-                let origin = ConnectionOrigin { address, is_secure: tls.is_some() };
+                let origin = ConnectionOrigin { address: address.map(|from| from.ip()), is_secure: tls.is_some() };
                 let peer = Peer::of_connection(app.engine.memory(), origin);
                 let place = places.take(permit, peer.clone());
                 let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
@@ -87,9 +89,22 @@ pub(super) async fn serve(
                 let served = {
                     let peer = peer.clone();
                     async move {
+                        let app = &app;
                         let _open = OpenConnection::new(&app.metrics);
-                        if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
-                            connection(stream, peer, builder, router, watcher).await;
+                        let chain = Arc::clone(&app.modules.chain());
+                        let origins = Origins::of(address, tls.is_some());
+                        let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
+                            if let Some(stream) = secure(stream, tls.as_deref(), app).await {
+                                connection(stream, peer, origins, builder, router, watcher).await;
+                            }
+                        };
+                        match chain.has_connections() {
+                            // In memory of its own, which other connections do not need.
+                            true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
+                            false => {
+                                drop(chain);
+                                serve(stream, origins).await;
+                            }
                         }
                     }
                 };
@@ -125,9 +140,9 @@ pub(super) async fn serve(
 /// kept when this function is given up.
 async fn next(
     listener: &Listener,
-    accepted: &mut Option<(Socket, Option<IpAddr>)>,
+    accepted: &mut Option<(Socket, Option<SocketAddr>)>,
     places: &Places,
-) -> io::Result<(Socket, Option<IpAddr>, OwnedSemaphorePermit)> {
+) -> io::Result<(Socket, Option<SocketAddr>, OwnedSemaphorePermit)> {
     loop {
         if accepted.is_some() {
             let permit = places.free().await;
@@ -190,19 +205,34 @@ async fn secure(
 async fn connection(
     stream: Transport<GuardedStream<Socket>>,
     peer: PeerRef,
+    origins: Origins,
     builder: auto::Builder<TokioExecutor>,
     router: Router,
     watcher: Watcher,
 ) {
+    let origins = Arc::new(origins);
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {
             peer.0.begin_request();
             request.extensions_mut().insert(peer.clone());
             let (mut router, peer) = (router.clone(), peer.clone());
+            let chain = app.modules.chain();
+            let through = match chain.is_empty() {
+                true => None,
+                false => Some((Arc::clone(&chain), Arc::clone(&app), Arc::clone(&origins))),
+            };
             async move {
-                // It is always ready.
-                let response = router.call(request).await;
+                let response = match through {
+                    // It is always ready.
+                    None => router.call(request).await,
+                    Some((chain, app, origins)) => {
+                        let connection = origins.connection();
+                        let (at, served) = (peer.clone(), modules::request::serve);
+                        // In memory of its own, which requests without modules do not need.
+                        Ok(Box::pin(served(app, router, chain, connection, at, request)).await)
+                    }
+                };
                 peer.0.end_request();
                 response
             }

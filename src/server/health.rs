@@ -25,6 +25,16 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
+    let deactivated = call.app.modules.deactivated();
+    let of_kind = |optional| -> serde_json::Map<String, serde_json::Value> {
+        let of_kind = deactivated.iter().filter(|(_, _, is_optional)| *is_optional == optional);
+        of_kind.map(|(name, reason, _)| (name.clone(), reason.clone().into())).collect()
+    };
+    let (needed, optional) = (of_kind(false), of_kind(true));
+    if !needed.is_empty() {
+        let body = serde_json::json!({ "status": "unavailable", "modules": needed });
+        return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
+    }
     let Readiness { stores, models } = call.engine().operations.readiness().await;
     if !stores.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "stores": stores });
@@ -32,6 +42,9 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     }
     if !models.is_empty() {
         return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "models": models }));
+    }
+    if !optional.is_empty() {
+        return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "modules": optional }));
     }
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
@@ -52,6 +65,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     }
     call.engine().operations.metrics(&mut out).await;
     call.app.metrics.write(&mut out);
+    call.app.modules.write_metrics(&mut out);
     let failed = call.app.identity.failed_attempts();
     out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);
     Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))

@@ -34,6 +34,7 @@ mod list;
 mod listener;
 mod metrics;
 mod models;
+mod modules;
 mod nodes;
 mod peer;
 mod place;
@@ -71,6 +72,7 @@ use tokio::sync::watch;
 
 use self::app::App;
 pub use self::listener::{BoundSockets, Listeners, bind};
+pub use self::modules::Modules;
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
 use crate::config::{AuthConfig, AuthMode, ConfigHandle};
@@ -81,16 +83,12 @@ use crate::engine::Engine;
 pub async fn run(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
+    modules: Arc<Modules>,
     engine: Arc<Engine>,
     tokens: Arc<Tokens>,
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
-    if let Some(module) = config.load().server.modules.first() {
-        let message =
-            format!("this version cannot run modules yet, such as `{}`; remove `[[server.modules]]`", module.name);
-        return Err(std_io::Error::other(message));
-    }
     let port = listeners.address(&config.load()).port();
     let connections_max = descriptors::raise_limit().min(config.load().server.connections_max);
     let (stop, stopping) = watch::channel(false);
@@ -108,6 +106,7 @@ pub async fn run(
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
+        modules: Arc::clone(&modules),
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
         stopping,
     });
@@ -119,6 +118,8 @@ pub async fn run(
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)
     });
+    let following = modules.follow(Arc::clone(config), Arc::clone(&app.engine));
+    let follow_modules = tokio::spawn(following);
     if let (Some(redirect), Some(tls), Some(port)) = (listeners.redirect, &tls, port) {
         tokio::spawn(redirect::serve(redirect, Arc::clone(tls), port, app.stopping.clone()));
     }
@@ -126,6 +127,7 @@ pub async fn run(
     if let Some(follow) = follow {
         follow.abort();
     }
+    follow_modules.abort();
     served
 }
 
