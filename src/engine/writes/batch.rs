@@ -19,7 +19,7 @@ use super::steps::{Command, Drafted, One, Submitted};
 use crate::engine::ahead::Ahead;
 use crate::engine::batch_input::OPERATIONS_MAX;
 use crate::engine::command::{Batched, DryRun, Operation, Origin, WriteOptions};
-use crate::engine::committer::{Whole, WholeAnswer, lost_answer};
+use crate::engine::committer::{Whole, WholeAnswer, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{IdempotencyKey, is_key};
@@ -93,7 +93,7 @@ impl Writes {
             };
             let (answer, receiver) = oneshot::channel();
             let (settled, receivers) = settling(&appends, &submitted, options);
-            let whole = Whole { appends, answer, settled };
+            let whole = Whole { appends, answer, settled, span: commit_span() };
             if !self.core.committer.submit_whole(whole, submitted.iter().map(|one| &*one.entry.gate))? {
                 continue;
             }
