@@ -166,12 +166,12 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         Peer::of_connection(app.engine.memory(), ConnectionOrigin { address: None, is_secure: false })
     });
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
-    let (mut span, scope) = traced::begin(&head, &request_id);
+    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
+    let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
     traced::describe(&mut span, route.as_ref().map(|route| route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
-    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
         let (call, outcome) = match admit(&mut call, needs).await {
             Ok(()) => {

@@ -14,9 +14,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The span of a request, and on behalf of what it is worked on: nothing, unless requests are traced or the log names them.
-pub(super) fn begin(head: &Parts, request_id: &HeaderValue) -> (Span, Option<Arc<Scope>>) {
+/// `is_probe`: what only watches the server is no part of a trace.
+pub(super) fn begin(head: &Parts, request_id: &HeaderValue, is_probe: bool) -> (Span, Option<Arc<Scope>>) {
     let id = || Arc::from(request_id.to_str().unwrap_or_default());
-    match tracer::tracer() {
+    match tracer::tracer().filter(|_| !is_probe) {
         Some(tracer) => {
             let (span, scope) = traces::request(tracer, id(), parent(&head.headers));
             (span, Some(scope))

@@ -3,6 +3,7 @@
 
 mod collector;
 mod logs;
+mod otlp;
 
 use serde_json::{Value, json};
 

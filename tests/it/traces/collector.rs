@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
-pub(super) use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
 use serde_json::{Value, json};
 
+use super::otlp::{ExportTraceServiceRequest, Span, SpanKind, Value as AnyValue};
 use crate::peer::{Asked, Peer};
 
 pub(super) const SERVER: i32 = SpanKind::Server as i32;
