@@ -601,7 +601,8 @@ fn telemetry() {
         ]
     );
     assert_eq!(lines("sample = 0.5\n").len(), 1);
-    assert!(lines("sample = 'x'\n")[0].contains("expected a number from 0 to 1"));
+    let lines = lines("sample = 'x'\n");
+    assert!(lines[1].contains("is a string, expected a number from 0 to 1"), "{lines:?}");
     for bad in ["http://u:p@c", "ftp://c", "http://c?x", "http://"] {
         assert!(read(&format!("otlp = '{bad}'\n"), &none).is_err(), "{bad}");
     }
