@@ -10,9 +10,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::{output, rebuild};
+use super::{log, output, rebuild, traces};
 use crate::catalog::files::read_what_is_whole;
-use crate::config::{self, AuthMode, Config, ConfigHandle, MountAddress};
+use crate::config::{self, AuthMode, Config, ConfigHandle, LogFormat, MountAddress};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
@@ -23,6 +23,8 @@ use crate::server::{self, BoundSockets, Listeners, Modules, Tls};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// What the collector of traces gets to take the last spans.
+const TRACES_GRACE: Duration = Duration::from_secs(3);
 /// Quick native hooks run on the server's threads: as much as a program's main thread has. Untouched, it costs nothing.
 const STACK_BYTES: usize = 8 << 20;
 /// Who changes models and hooks at start.
@@ -47,6 +49,9 @@ struct Node {
 
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
+    if global.log_format.is_none() && config.telemetry.log_format == LogFormat::Json {
+        log::use_json();
+    }
     match &config.file {
         Some(file) => tracing::info!("configuration: {}", file.display()),
         None => tracing::info!(
@@ -99,9 +104,23 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
             return Err(error);
         }
     };
-    if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &Node { handle, engine, tokens }, sockets, options).await?;
+    let traces = match traces::start(&handle.load(), &stores).await {
+        Ok(traces) => traces,
+        Err(error) => {
+            stores.close().await;
+            return Err(error);
+        }
+    };
+    let served = match open_engine(&handle, stores, &mut stop).await {
+        Ok(Some(engine)) => serve_until(stop, start, &Node { handle, engine, tokens }, sockets, options).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    // Last: the last hooks are in it.
+    if let Some(traces) = traces {
+        traces.close(TRACES_GRACE).await;
     }
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

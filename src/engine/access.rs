@@ -55,6 +55,7 @@ impl EngineAccess {
         let origin = Origin {
             actor: Some(Arc::clone(&writer.actor)),
             request_id: writer.request_id.clone(),
+            trace: writer.trace.clone(),
             cause: Some(writer.cause.clone()),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
@@ -219,7 +220,8 @@ mod tests {
         let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
-        let writer = Writer { actor: Arc::new(Actor::new(ActorKind::Hook, "h")), cause, request_id: None };
+        let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
+        let writer = Writer { actor, cause, request_id: None, trace: None };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

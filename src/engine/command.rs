@@ -17,6 +17,8 @@ pub use crate::hooks::host::HookInfo;
 pub struct Origin {
     pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
+    /// Its place in a trace, as events keep it.
+    pub trace: Option<String>,
     /// The event whose post hook asks, if one does.
     pub cause: Option<Cause>,
 }

@@ -56,6 +56,8 @@ pub struct Writer {
     pub actor: Arc<Actor>,
     pub cause: Cause,
     pub request_id: Option<String>,
+    /// The place of the call in a trace, as events keep it.
+    pub trace: Option<String>,
 }
 
 /// What a hook expects of an instance that it changes.

@@ -10,6 +10,7 @@ use super::access::Ahead;
 use super::grants::HookId;
 pub use crate::catalog::FieldError;
 use crate::config::Phase;
+use crate::telemetry::trace::Span;
 
 /// What a hook gets to see of one change.
 #[derive(Clone, Debug)]
@@ -140,7 +141,7 @@ impl FailureCause {
 }
 
 /// One finished call: its outcome and what it cost.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Run {
     /// Who ran, with the artifact that it ran.
     pub hook: Arc<HookId>,
@@ -156,6 +157,8 @@ pub struct Run {
     pub log: Vec<LogLine>,
     /// Each capability that the code asked for, with the answer; for `hook test` and denial messages.
     pub asked: Vec<Asked>,
+    /// Ends when the run is settled.
+    pub span: Span,
 }
 
 impl Run {
@@ -170,6 +173,7 @@ impl Run {
             memory_bytes: 0,
             log: Vec::new(),
             asked: Vec::new(),
+            span: Span::default(),
         }
     }
 }

@@ -75,6 +75,7 @@ impl MemoryAccess {
             cause: None,
             hooks: Vec::new(),
             request_id: None,
+            trace: None,
             time: 0,
         });
         let instance = Instance {

@@ -21,7 +21,6 @@ use tower_service::Service as _;
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
-use super::metrics::OpenConnection;
 use super::modules;
 use super::modules::connection::Origins;
 use super::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
@@ -90,7 +89,7 @@ pub(super) async fn serve(
                     let peer = peer.clone();
                     async move {
                         let app = &app;
-                        let _open = OpenConnection::new(&app.metrics);
+                        let _open = app.metrics.open_connection();
                         let chain = Arc::clone(&app.modules.chain());
                         let origins = Origins::of(address, tls.is_some());
                         let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {

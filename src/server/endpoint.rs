@@ -24,8 +24,9 @@ use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, problem_document, seen, sites};
+use super::{audit, problem_document, seen, sites, traced};
 use crate::memory::allocator;
+use crate::telemetry::trace::scope;
 
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.
 const HEAD_FREE_BYTES: usize = 4 * 1024;
@@ -165,10 +166,12 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         Peer::of_connection(app.engine.memory(), ConnectionOrigin { address: None, is_secure: false })
     });
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
+    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
+    let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
+    traced::describe(&mut span, route.as_ref().map(|route| route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
-    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
         let (call, outcome) = match admit(&mut call, needs).await {
             Ok(()) => {
@@ -185,11 +188,15 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         audit::note_denial(&call, &outcome);
         send(call, outcome, kind)
     });
-    let mut response = outcome.catch_unwind().await.unwrap_or_else(|panic| {
-        tracing::error!("a handler panicked: {}", message(&*panic));
-        let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
-        problem_document::response(&problem, &request_id)
-    });
+    let answered = async {
+        outcome.catch_unwind().await.unwrap_or_else(|panic| {
+            tracing::error!("a handler panicked: {}", message(&*panic));
+            let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
+            problem_document::response(&problem, &request_id)
+        })
+    };
+    let mut response = scope::within(scope, answered).await;
+    traced::end(span, &request_id, response.status());
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     if is_told {
         seen::tell(&mut response, &method, &app.engine.history).await;

@@ -12,6 +12,7 @@ use super::request::Call;
 use crate::engine::Readiness;
 use crate::telemetry::exposition::{Exposition, Format};
 use crate::telemetry::process;
+use crate::telemetry::trace::tracer;
 
 /// Whether the process answers.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
@@ -66,6 +67,9 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     call.engine().operations.metrics(&mut out).await;
     call.app.metrics.write(&mut out);
     call.app.modules.write_metrics(&mut out);
+    if let Some(tracer) = tracer::tracer() {
+        tracer.write_metrics(&mut out);
+    }
     let failed = call.app.identity.failed_attempts();
     out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);
     Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))

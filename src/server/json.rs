@@ -191,6 +191,7 @@ mod tests {
             cause: Some(Cause { position: 6, hook: "m.postCreate/h".into(), depth: 2 }),
             hooks: vec![Provenance { name: "h".into(), engine: "e".into(), artifact: "sha256:0".into(), ms: 0.25 }],
             request_id: None,
+            trace: None,
             time: 1,
         };
         let check = |event: &Event| {

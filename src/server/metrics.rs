@@ -20,7 +20,7 @@ const STATUSES: [u16; 27] = [
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
     in_flight: AtomicU64,
-    connections: AtomicU64,
+    connections: Arc<AtomicU64>,
     accepted: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ impl RequestMetrics {
         RequestMetrics {
             routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect(),
             in_flight: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             accepted: AtomicU64::new(0),
         }
     }
@@ -80,6 +80,13 @@ impl RequestMetrics {
     pub(super) fn begin_request(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
+    }
+
+    /// A connection is open until this is dropped.
+    pub(super) fn open_connection(&self) -> OpenConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.connections))
     }
 
     /// What never happened is left out.
@@ -119,19 +126,11 @@ impl Drop for InFlight<'_> {
 }
 
 /// A connection that is open.
-pub(super) struct OpenConnection<'m>(&'m RequestMetrics);
+pub(super) struct OpenConnection(Arc<AtomicU64>);
 
-impl<'m> OpenConnection<'m> {
-    pub(super) fn new(metrics: &'m RequestMetrics) -> OpenConnection<'m> {
-        metrics.connections.fetch_add(1, Ordering::Relaxed);
-        metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(metrics)
-    }
-}
-
-impl Drop for OpenConnection<'_> {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

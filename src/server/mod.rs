@@ -60,6 +60,7 @@ mod sse;
 mod static_files;
 mod tls;
 mod tokens;
+mod traced;
 #[cfg(unix)]
 mod unix_socket;
 

@@ -19,6 +19,7 @@ use super::{id, precondition};
 use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
+use crate::telemetry::trace::scope::trace_of_event;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
@@ -145,7 +146,12 @@ impl Call {
     }
 
     pub(super) fn origin(&self) -> Origin {
-        Origin { actor: Some(self.actor()), request_id: self.request_id.to_str().ok().map(str::to_owned), cause: None }
+        Origin {
+            actor: Some(self.actor()),
+            request_id: self.request_id.to_str().ok().map(str::to_owned),
+            trace: trace_of_event(),
+            cause: None,
+        }
     }
 
     /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.

@@ -53,5 +53,6 @@ mod said;
 mod support;
 mod tokens;
 mod too_complex;
+mod traces;
 mod transport;
 mod workbench;

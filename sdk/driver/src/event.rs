@@ -201,6 +201,10 @@ pub struct Event {
     #[serde(default)]
     pub hooks: Vec<Provenance>,
     pub request_id: Option<String>,
+    /// Where in a trace it was written, for what follows from it: `traceparent`, then a space and `tracestate` if there is
+    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     #[serde(with = "time")]
     pub time: Millis,
 }

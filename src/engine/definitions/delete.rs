@@ -165,6 +165,7 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: 0,
     };
     let mut append = Append {

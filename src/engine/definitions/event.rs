@@ -28,6 +28,7 @@ pub(super) fn definition_append(
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: time::now(),
     };
     Ok(Append::new(event, expected))

@@ -21,6 +21,8 @@ use crate::engine::models::Entry;
 use crate::engine::troubles::Part;
 use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::BoundHook;
+use crate::telemetry::line::one_line;
+use crate::telemetry::trace::{Scope, begin, scope};
 
 /// How long a delivery is this node's before another may take it, unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
@@ -81,6 +83,22 @@ enum Ended {
 
 /// Deals with one event of a group; wakes `again` when it is to be delivered once more.
 pub(super) async fn deliver(
+    core: Arc<Core>,
+    group: String,
+    delivery: Delivery,
+    again: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+) {
+    let scope = scope_of(&delivery.event);
+    scope::within(scope, deal_with(core, group, delivery, again, stop)).await;
+}
+
+/// On behalf of what the hooks of an event run: of the request that wrote it.
+fn scope_of(event: &Event) -> Option<Arc<Scope>> {
+    begin::resume(event.request_id.as_deref(), event.trace.as_deref())
+}
+
+async fn deal_with(
     core: Arc<Core>,
     group: String,
     delivery: Delivery,
@@ -345,7 +363,7 @@ pub(super) async fn run_post_hook(
 ) -> Result<Run> {
     let before = data_before(core, event).await?;
     let context = post_context(entry, hook.binding().id.phase, event, before, attempt);
-    Ok(run_judged(core, hook, &context).await)
+    Ok(scope::within(scope_of(event), run_judged(core, hook, &context)).await)
 }
 
 /// Hands a failed hook to the error store.
@@ -411,17 +429,6 @@ fn error_id(event: &Event, phase: Phase, hook: &str) -> String {
         | ((position & 0xffff_ffff) << 30)
         | u128::from(which);
     uuid::Uuid::from_u128(bits).to_string()
-}
-
-/// A hook's text for the server's log, where a line break would look like the start of another entry.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| {
-            let (plain, escaped) =
-                if char.is_control() { (None, Some(char.escape_default())) } else { (Some(char), None) };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
 }
 
 #[cfg(test)]

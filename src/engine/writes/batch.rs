@@ -22,7 +22,7 @@ use crate::catalog::references;
 use crate::engine::ahead::Ahead;
 use crate::engine::batch_input::OPERATIONS_MAX;
 use crate::engine::command::{Batched, Change, DryRun, HookDecision, Operation, Origin, WriteOptions};
-use crate::engine::committer::{Committed, Whole, WholeAnswer, lost_answer};
+use crate::engine::committer::{Committed, Whole, WholeAnswer, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{IdempotencyKey, is_key};
@@ -141,7 +141,7 @@ impl Writes {
         let PreparedBatch { appends, submitted, .. } = prepared;
         let (answer, receiver) = oneshot::channel();
         let (settled, receivers) = settling(&appends, &submitted, options);
-        let whole = Whole { appends, answer, settled };
+        let whole = Whole { appends, answer, settled, span: commit_span() };
         if !self.core.committer.submit_whole(whole, submitted.iter().map(|one| &*one.entry.gate))? {
             return Ok(None);
         }

@@ -173,6 +173,7 @@ impl Writes {
             cause: origin.cause.clone(),
             hooks: provenance,
             request_id: origin.request_id.clone(),
+            trace: origin.trace.clone(),
             time: time::now(),
         };
         let expected = match &current {

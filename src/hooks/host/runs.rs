@@ -24,6 +24,7 @@ use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::hooks::stats::shorten;
+use crate::telemetry::trace::{Span, SpanKind, scope};
 
 /// What a refusal may say, message and fields together, and of how many fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
@@ -78,10 +79,12 @@ impl Runs {
     /// [`Runs::settle`].
     pub async fn unsettled(&self, hook: &BoundHook, context: &Context) -> Run {
         let code = self.libraries.current(hook).await;
-        match self.call(hook, &code, context).await {
+        let span = begin_span(hook, context);
+        let run = match scope::within(span.scope_or_current(), self.call(hook, &code, context)).await {
             Ok(run) => run,
             Err(failure) => Run::unstarted(&code.id, failure),
-        }
+        };
+        Run { span, ..run }
     }
 
     /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
@@ -92,6 +95,11 @@ impl Runs {
         }
         hook.stats.record(&run, shadow);
         hook.metrics.record(&run);
+        run.span.note("snaphook.outcome", || outcome_word(&run.outcome));
+        if let Outcome::Failed(failure) = &run.outcome {
+            run.span.fail(|| failure.message.clone());
+        }
+        drop(std::mem::take(&mut run.span));
         self.logs.tell_run(hook, context, &run, shadow);
         tracing::debug!(
             hook = hook.label,
@@ -133,7 +141,17 @@ impl Runs {
         let outcome = check_outcome(outcome, context.phase, &session);
         let host = session.host_time();
         let (log, asked) = session.finish();
-        Ok(Run { hook: Arc::clone(&code.id), outcome, wall, host, cpu, memory_bytes, log, asked })
+        Ok(Run {
+            hook: Arc::clone(&code.id),
+            outcome,
+            wall,
+            host,
+            cpu,
+            memory_bytes,
+            log,
+            asked,
+            span: Span::default(),
+        })
     }
 }
 
@@ -175,6 +193,23 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
         }
         other => other,
     }
+}
+
+/// The span of a run: a pre hook is a part of its request, a post hook follows from it.
+fn begin_span(hook: &BoundHook, context: &Context) -> Span {
+    let phase = context.phase;
+    let kind = if phase.is_pre() { SpanKind::Internal } else { SpanKind::Consumer };
+    let mut span = Span::begin("hook", kind);
+    span.name(|| format!("hook {}", hook.label));
+    span.note("snaphook.model", || context.model.clone());
+    span.note("snaphook.phase", || phase.as_str());
+    span.note("snaphook.hook", || hook.binding.id.name.clone());
+    span.note("snaphook.engine", || hook.binding.engine.clone());
+    if let Some(event) = &context.event {
+        span.note("snaphook.event.position", || event.position);
+        span.note("snaphook.attempt", || u64::from(context.attempt));
+    }
+    span
 }
 
 fn outcome_word(outcome: &Outcome) -> &'static str {
