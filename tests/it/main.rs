@@ -48,4 +48,5 @@ mod support;
 mod tokens;
 mod too_complex;
 mod transport;
+mod webhooks;
 mod workbench;
