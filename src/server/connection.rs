@@ -19,14 +19,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower_service::Service as _;
 
 use super::app::App;
+use super::draining;
 use super::io::{GuardedStream, MeteredStream, Transport};
-use super::listener::{Listener, Socket};
+use super::listener::{Listener, Socket, is_of_peer};
 use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
 use super::tls::Tls;
-
-/// How long requests may go on after the server was told to stop.
-pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request's head to its last; also how long a connection may be idle.
 const HEADER_READ_MAX: Duration = Duration::from_secs(60);
@@ -60,6 +58,17 @@ pub(super) async fn serve(
     let mut reloads = app.config.subscribe();
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
+    let begin = |socket, address, place: Option<OwnedSemaphorePermit>| {
+        let stream = GuardedStream::new(socket);
+        let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
+                connection(stream, address, builder, app, router, watcher).await;
+            }
+            drop(place);
+        });
+    };
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -74,17 +83,7 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((socket, address, place)) => {
-                let stream = GuardedStream::new(socket);
-                let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
-                let watcher = graceful.watcher();
-                tokio::spawn(async move {
-                    if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
-                        connection(stream, address, builder, app, router, watcher).await;
-                    }
-                    drop(place);
-                });
-            }
+            Ok((socket, address, place)) => begin(socket, address, place),
             // The peer was gone before we came: the next one may be well.
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
@@ -93,13 +92,11 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
-    // Streams end now; other requests have their time.
+    // Streams end now, and so do waits; other requests have their time.
     stop.send_replace(true);
-    let connections = graceful.count();
-    if timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some of {connections} connections were still busy after {SHUTDOWN_GRACE:?} and are cut off");
-    }
+    app.engine.answer_at_once();
+    draining::close(listener, |socket, address| begin(socket, address, None)).await;
+    draining::finish(graceful).await;
     Ok(())
 }
 
@@ -112,11 +109,6 @@ async fn accept(
     let place = Arc::clone(places).acquire_owned().await.ok();
     let (socket, address) = listener.accept().await?;
     Ok((socket, address, place))
-}
-
-pub(super) fn is_of_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -145,9 +137,13 @@ async fn secure(
 ) -> Option<Transport<GuardedStream<Socket>>> {
     let Some(tls) = tls else { return Some(Transport::Plain(stream)) };
     let mut stopping = app.stopping.clone();
+    let stopped = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        sleep(draining::LAST_REQUEST_MAX).await;
+    };
     let handshake = tokio::select! {
         handshake = timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)) => handshake,
-        _ = stopping.wait_for(|stopping| *stopping) => return None,
+        () = stopped => return None,
     };
     match handshake {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),

@@ -13,6 +13,7 @@ mod body;
 mod connection;
 mod cors;
 mod descriptors;
+mod draining;
 mod endpoint;
 mod errors;
 mod etag;
@@ -74,7 +75,7 @@ use crate::config::{AuthConfig, AuthMode, ConfigHandle};
 use crate::engine::Engine;
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
-/// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
+/// [`draining::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,

@@ -31,7 +31,7 @@ fn set_secret(api: &Client, value: &str) {
 
 /// Binds a webhook as the only hook of a phase.
 #[track_caller]
-fn bind(api: &Client, model: &str, phase: &str, url: &str) -> Value {
+pub(crate) fn bind(api: &Client, model: &str, phase: &str, url: &str) -> Value {
     let chain = json!({"chain": [{"name": "send", "engine": "webhook", "url": url, "secret": "key"}]});
     api.put(&format!("/models/{model}/hooks/{phase}"), &chain).expect(200).json()
 }

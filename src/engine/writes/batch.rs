@@ -105,7 +105,10 @@ impl Writes {
                 Ok(committed) => {
                     if let Some(wait) = options.wait {
                         let positions = committed.iter().map(|committed| committed.position);
-                        self.wait(&submitted, positions.zip(receivers), wait).await;
+                        tokio::select! {
+                            () = self.wait(&submitted, positions.zip(receivers), wait) => {}
+                            () = self.core.leaving.begun() => {}
+                        }
                     }
                     return Ok(results(submitted, &committed));
                 }

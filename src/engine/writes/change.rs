@@ -49,7 +49,10 @@ impl Writes {
                     // A hook that is not done by then goes on; the answer says nothing of it.
                     let instance = Stream::of_instance(model, &command.id);
                     let settled = waiters::settled(&*self.core.stores.event, &instance, position, settled);
-                    let _ = tokio::time::timeout(wait, settled).await;
+                    tokio::select! {
+                        _ = tokio::time::timeout(wait, settled) => {}
+                        () = self.core.leaving.begun() => {}
+                    }
                 }
                 return Ok(written);
             }
