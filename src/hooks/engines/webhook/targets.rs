@@ -28,7 +28,7 @@ impl Targets {
             return target;
         }
         targets.retain(|_, target| target.strong_count() > 0);
-        let target = Arc::new(Target(FairSemaphore::new(REQUESTS_PER_TARGET, Share::LeavesSome)));
+        let target = Arc::new(Target(FairSemaphore::new(REQUESTS_PER_TARGET, Share::All)));
         targets.insert(origin, Arc::downgrade(&target));
         target
     }
