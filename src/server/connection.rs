@@ -22,6 +22,7 @@ use super::app::App;
 use super::draining;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket, is_of_peer};
+use super::metrics::OpenConnection;
 use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
 use super::tls::Tls;
@@ -63,6 +64,7 @@ pub(super) async fn serve(
         let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
+            let _open = OpenConnection::new(&app);
             if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
                 connection(stream, address, builder, app, router, watcher).await;
             }
