@@ -148,7 +148,7 @@ fn a_certificate_of_the_secure_store() {
     // Stored anew, it is in force after a signal; open connections do not matter.
     let (new, new_key) = pair();
     for (name, value) in [("tls-chain", &new), ("tls-key", &new_key)] {
-        let put = ["-f", "-X", "PUT", "-H", "Content-Type: text/plain", "--data-binary", value];
+        let put = ["-f", "-X", "PUT", "-H", "Content-Type: text/plain", "--data-binary", value.as_str()];
         assert!(curl(&server, &put, &format!("/secrets/{name}")).status.success());
     }
     std::fs::write(folder.path().join("cert.pem"), &new).expect("a certificate");

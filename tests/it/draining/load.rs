@@ -79,14 +79,17 @@ impl Way {
             let stream = TokioIo::new(self.connect(Protocol::Http1).await.expect("a server"));
             let (mut sender, connection) = conn::http1::handshake(stream).await.expect("a connection");
             tokio::spawn(connection);
-            sender.send_request(request(path, body)).await.expect("a response").status()
+            sender.send_request(request(Protocol::Http1, path, body)).await.expect("a response").status()
         });
         assert!(status.is_success(), "{status}");
     }
 }
 
-fn request(path: &str, body: &Value) -> Request<Full<Bytes>> {
-    let request = Request::post(format!("http://localhost{path}")).header("host", "localhost");
+fn request(protocol: Protocol, path: &str, body: &Value) -> Request<Full<Bytes>> {
+    let request = match protocol {
+        Protocol::Http1 => Request::post(path).header("host", "localhost"),
+        Protocol::Http2 => Request::post(format!("http://localhost{path}")),
+    };
     request.header("content-type", "application/json").body(Full::from(body.to_string())).expect("a request")
 }
 
@@ -222,7 +225,7 @@ impl Shared {
 
     fn next(&self, protocol: Protocol) -> (String, Request<Full<Bytes>>) {
         let id = format!("{protocol:?}-{:06}", self.next.fetch_add(1, Ordering::SeqCst));
-        let request = request("/models/order/instances", &json!({"id": id, "data": {"n": 1}}));
+        let request = request(protocol, "/models/order/instances", &json!({"id": id, "data": {"n": 1}}));
         (id, request)
     }
 
