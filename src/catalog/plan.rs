@@ -196,6 +196,7 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
         CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
         // The library lies on the server, which follows the file.
         CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
+        CodeFile::Webhook(webhook) => format!("{:x}", Sha256::digest(webhook.code())) == artifact,
     };
     same_code
         && file.engine == hook.engine

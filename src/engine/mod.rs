@@ -151,6 +151,11 @@ impl Engine {
         &self.core.memory
     }
 
+    /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.
+    pub fn answer_at_once(&self) {
+        self.core.leaving.begin();
+    }
+
     /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.
     pub async fn close(&self, within: Duration) {
         self.core.stopping.begin();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Actor, Json, Position};
+use snaphook_driver::{Actor, Event, Json, Position};
 
 use super::access::Ahead;
 use super::grants::HookId;
@@ -49,6 +49,8 @@ impl Context {
 pub struct EventRef {
     pub position: Position,
     pub id: String,
+    /// As the log has it; absent where the code is only tried.
+    pub record: Option<Arc<Event>>,
 }
 
 /// How a call ended.
@@ -79,6 +81,18 @@ pub struct Failure {
     pub message: String,
     /// The limit that was hit, such as `timeout 500 ms`.
     pub limit: Option<String>,
+}
+
+/// When a post hook that failed may run again for the same event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// After the usual delay.
+    #[default]
+    Usual,
+    /// After so long, if the usual delay is not longer.
+    After(Duration),
+    /// Not without somebody doing something about it.
+    Never,
 }
 
 /// Kinds of failure; the names are those of metrics, stats and the error store.
@@ -154,6 +168,7 @@ pub struct Run {
     pub cpu: Duration,
     /// Largest size of the sandbox's memories and tables, in bytes.
     pub memory_bytes: u64,
+    pub retry: Retry,
     pub log: Vec<LogLine>,
     /// Each capability that the code asked for, with the answer; for `hook test` and denial messages.
     pub asked: Vec<Asked>,
@@ -171,6 +186,7 @@ impl Run {
             host: Duration::ZERO,
             cpu: Duration::ZERO,
             memory_bytes: 0,
+            retry: Retry::Usual,
             log: Vec::new(),
             asked: Vec::new(),
             span: Span::default(),

@@ -166,6 +166,11 @@ impl Session {
         self.granted.hook()
     }
 
+    /// What the configuration opens to its hook.
+    pub(super) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     /// Who writes in this call.
     pub(super) fn writer(&self) -> Writer {
         let hook = self.hook().to_string();

@@ -283,7 +283,7 @@ mod tests {
 
     use super::{Histogram, HookStats, PhaseLine, PhaseLog};
     use crate::config::{Limits, Phase};
-    use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Run};
+    use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Retry, Run};
     use crate::hooks::grants::HookId;
     use crate::telemetry::trace::Span;
 
@@ -296,6 +296,7 @@ mod tests {
             host: Duration::ZERO,
             cpu: Duration::from_millis(wall_ms / 2),
             memory_bytes: 1 << 20,
+            retry: Retry::Usual,
             log: Vec::new(),
             asked: Vec::new(),
             span: Span::default(),

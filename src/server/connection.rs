@@ -19,17 +19,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower_service::Service as _;
 
 use super::app::App;
+use super::draining;
 use super::io::{GuardedStream, MeteredStream, Transport};
-use super::listener::{Listener, Socket};
+use super::listener::{Listener, Socket, is_of_peer};
 use super::modules;
 use super::modules::connection::Origins;
 use super::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
 use super::places::Places;
 use super::prompt::Prompt;
 use super::tls::Tls;
-
-/// How long requests may go on after the server was told to stop.
-pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request's head to its last; also how long a connection may be idle.
 const HEADER_READ_MAX: Duration = Duration::from_secs(60);
@@ -64,6 +62,45 @@ pub(super) async fn serve(
     let places = Places::new(connections_max);
     let mut accepted = None;
     let graceful = GracefulShutdown::new();
+    let begin = |socket, address: Option<SocketAddr>, permit: Option<OwnedSemaphorePermit>| {
+        let stream = GuardedStream::new(socket);
+        let origin = ConnectionOrigin { address: address.map(|from| from.ip()), is_secure: tls.is_some() };
+        let peer = Peer::of_connection(app.engine.memory(), origin);
+        let place = permit.map(|permit| places.take(permit, peer.clone()));
+        let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
+        let watcher = graceful.watcher();
+        let served = {
+            let peer = peer.clone();
+            async move {
+                let app = &app;
+                let _open = app.metrics.open_connection();
+                let chain = Arc::clone(&app.modules.chain());
+                let origins = Origins::of(address, tls.is_some());
+                let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
+                    if let Some(stream) = secure(stream, tls.as_deref(), app).await {
+                        connection(stream, peer, origins, builder, router, watcher).await;
+                    }
+                };
+                match chain.has_connections() {
+                    // In memory of its own, which other connections do not need.
+                    true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
+                    false => {
+                        drop(chain);
+                        serve(stream, origins).await;
+                    }
+                }
+            }
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                // First: what has arrived is taken before the connection counts as idle.
+                biased;
+                () = served => {}
+                () = peer.0.closed() => tracing::debug!("an idle connection makes room for another"),
+            }
+            drop(place);
+        });
+    };
     let mut shutdown = pin!(shutdown);
     loop {
         let next = tokio::select! {
@@ -78,45 +115,7 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
         };
         match next {
-            Ok((socket, address, permit)) => {
-                let stream = GuardedStream::new(socket);
-                let origin = ConnectionOrigin { address: address.map(|from| from.ip()), is_secure: tls.is_some() };
-                let peer = Peer::of_connection(app.engine.memory(), origin);
-                let place = places.take(permit, peer.clone());
-                let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
-                let watcher = graceful.watcher();
-                let served = {
-                    let peer = peer.clone();
-                    async move {
-                        let app = &app;
-                        let _open = app.metrics.open_connection();
-                        let chain = Arc::clone(&app.modules.chain());
-                        let origins = Origins::of(address, tls.is_some());
-                        let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
-                            if let Some(stream) = secure(stream, tls.as_deref(), app).await {
-                                connection(stream, peer, origins, builder, router, watcher).await;
-                            }
-                        };
-                        match chain.has_connections() {
-                            // In memory of its own, which other connections do not need.
-                            true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
-                            false => {
-                                drop(chain);
-                                serve(stream, origins).await;
-                            }
-                        }
-                    }
-                };
-                tokio::spawn(async move {
-                    tokio::select! {
-                        // First: what has arrived is taken before the connection counts as idle.
-                        biased;
-                        () = served => {}
-                        () = peer.0.closed() => tracing::debug!("an idle connection makes room for another"),
-                    }
-                    drop(place);
-                });
-            }
+            Ok((socket, address, permit)) => begin(socket, address, Some(permit)),
             // The peer was gone before we came: the next one may be well.
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
@@ -125,13 +124,14 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
-    // Streams end now; other requests have their time.
+    // Streams end now, and so do waits; other requests have their time.
     stop.send_replace(true);
-    let connections = graceful.count();
-    if timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some of {connections} connections were still busy after {SHUTDOWN_GRACE:?} and are cut off");
+    app.engine.answer_at_once();
+    if let Some((socket, address)) = accepted {
+        begin(socket, address, None);
     }
+    draining::close(listener, |socket, address| begin(socket, address, None)).await;
+    draining::finish(graceful).await;
     Ok(())
 }
 
@@ -151,11 +151,6 @@ async fn next(
         }
         *accepted = Some(listener.accept().await?);
     }
-}
-
-pub(super) fn is_of_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -184,9 +179,13 @@ async fn secure(
 ) -> Option<Transport<GuardedStream<Socket>>> {
     let Some(tls) = tls else { return Some(Transport::Plain(stream)) };
     let mut stopping = app.stopping.clone();
+    let stopped = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        sleep(draining::LAST_REQUEST_MAX).await;
+    };
     let handshake = tokio::select! {
         handshake = timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)) => handshake,
-        _ = stopping.wait_for(|stopping| *stopping) => return None,
+        () = stopped => return None,
     };
     match handshake {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),

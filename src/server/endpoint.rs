@@ -17,6 +17,7 @@ use hyper::{Method, StatusCode, Version};
 
 use super::app::App;
 use super::body::RequestBody;
+use super::draining::mark_last;
 use super::identify::{self, Needs};
 use super::metrics::RouteMetrics;
 use super::peer::{ConnectionOrigin, Peer, PeerRef, RequestMemory};
@@ -159,7 +160,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let started = Instant::now();
     let _in_flight = app.metrics.begin_request();
     let (mut head, body) = request.into_parts();
-    let method = head.method.clone();
+    let (method, version) = (head.method.clone(), head.version);
     let request_id = app.request_ids.of(&head.headers);
     let is_told = seen::is_told(&method, &head.headers);
     let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| {
@@ -198,6 +199,9 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let mut response = scope::within(scope, answered).await;
     traced::end(span, &request_id, response.status());
     response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if version < Version::HTTP_2 {
+        mark_last(response.headers_mut(), &app.stopping);
+    }
     if is_told {
         seen::tell(&mut response, &method, &app.engine.history).await;
     }

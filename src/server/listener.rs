@@ -137,6 +137,12 @@ impl Listener {
     }
 }
 
+/// Whether accepting failed because the peer was gone before we came.
+pub(super) fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
 /// One end of a connection.
 pub(super) enum Socket {
     Tcp(TcpStream),

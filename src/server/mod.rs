@@ -14,6 +14,7 @@ mod connection;
 mod cors;
 mod denials;
 mod descriptors;
+mod draining;
 mod endpoint;
 mod errors;
 mod etag;
@@ -80,7 +81,7 @@ use crate::config::{AuthConfig, AuthMode, ConfigHandle};
 use crate::engine::Engine;
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
-/// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
+/// [`draining::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 
 use crate::engine::{Error, ErrorKind};
 use crate::hooks::context::FieldError;
@@ -28,6 +29,7 @@ pub(super) enum ProblemType {
     PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
+    RangeNotSatisfiable,
     Invalid,
     Rejected,
     Incompatible,
@@ -63,6 +65,9 @@ impl ProblemType {
             T::TooLarge => ("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE),
             T::UnsupportedMediaType => {
                 ("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+            T::RangeNotSatisfiable => {
+                ("range-not-satisfiable", "Range not satisfiable", StatusCode::RANGE_NOT_SATISFIABLE)
             }
             T::Invalid => ("invalid", "Invalid data", StatusCode::UNPROCESSABLE_ENTITY),
             T::Rejected => ("rejected", "Rejected by a hook", StatusCode::UNPROCESSABLE_ENTITY),
@@ -144,11 +149,21 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// Of a 405: the methods that the route has.
     pub(super) allow: Option<String>,
+    /// Of a 416: `Content-Range`, which says how long the file is.
+    pub(super) content_range: Option<HeaderValue>,
 }
 
 impl Problem {
     pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
-        Problem { kind, detail: detail.into(), errors: Vec::new(), hook: None, retry_after: None, allow: None }
+        Problem {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            hook: None,
+            retry_after: None,
+            allow: None,
+            content_range: None,
+        }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -200,6 +215,7 @@ impl From<Error> for Problem {
             hook: error.hook,
             retry_after: None,
             allow: None,
+            content_range: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Problem documents: what a client gets of a problem.
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::problem::{Problem, ProblemType};
@@ -45,6 +45,9 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     // Names of methods are always a header's value.
     if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
+    }
+    if let Some(range) = &problem.content_range {
+        headers.insert(CONTENT_RANGE, range.clone());
     }
     if let Some(wait) = problem.retry_after {
         // Whole seconds, so that who comes back then is not too early.

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod bad_input;
+mod behind_proxies;
 mod chance;
 mod cli;
 mod cluster;
@@ -13,6 +14,7 @@ mod definition_changes;
 mod demo;
 mod dispatcher;
 mod docs;
+mod draining;
 #[cfg(target_os = "linux")]
 mod floods;
 mod foreign_origins;
@@ -55,4 +57,5 @@ mod tokens;
 mod too_complex;
 mod traces;
 mod transport;
+mod webhooks;
 mod workbench;

@@ -69,11 +69,12 @@ impl Definitions {
         Ok(Arc::clone(&self.core.models.require(id)?.model))
     }
 
-    /// A model's hooks follow the files of their libraries: what [`Definitions::hook_infos`] tells is so from then on.
-    pub async fn look_at_libraries(&self, model: &Model) {
+    /// What [`Definitions::hook_infos`] tells of a model's hooks is so from then on: libraries follow their files, and what a
+    /// webhook's code says is read.
+    pub async fn look_at_hooks(&self, model: &Model) {
         let Some(entry) = self.core.models.get(&model.record.id) else { return };
         for hook in entry.hooks() {
-            self.core.host.libraries.look_at(hook).await;
+            self.core.host.runs.look_at(hook).await;
         }
     }
 

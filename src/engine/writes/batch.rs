@@ -152,7 +152,10 @@ impl Writes {
         let outcome = answer?;
         if let (Ok(committed), Some(wait)) = (&outcome, options.wait) {
             let positions = committed.iter().map(|committed| committed.position);
-            self.wait(&submitted, positions.zip(receivers), wait).await;
+            tokio::select! {
+                () = self.wait(&submitted, positions.zip(receivers), wait) => {}
+                () = self.core.leaving.begun() => {}
+            }
         }
         Ok(Some((submitted, outcome)))
     }

@@ -67,7 +67,10 @@ impl Writes {
         {
             // A hook that is not done by then goes on; the answer says nothing of it.
             let settled = waiters::settled(&*self.core.stores.event, &stream, position, settled);
-            let _ = tokio::time::timeout(wait, settled).await;
+            tokio::select! {
+                _ = tokio::time::timeout(wait, settled) => {}
+                () = self.core.leaving.begun() => {}
+            }
         }
         Ok(written)
     }

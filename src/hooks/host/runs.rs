@@ -20,7 +20,7 @@ use crate::config::{Config, Phase, format_size};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
 use crate::hooks::code::Code;
-use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry, Run};
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::hooks::stats::shorten;
@@ -60,6 +60,16 @@ impl Runs {
     /// What is attached later is ignored.
     pub(super) fn attach(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
         let _ = self.attached.set(Attached { services, artifacts });
+    }
+
+    /// Reads the code of a hook that the REST API cannot tell without it.
+    pub async fn look_at(&self, hook: &BoundHook) {
+        let code = self.libraries.current(hook).await;
+        let describes = self.code.engine(&hook.binding.engine).is_some_and(|engine| engine.describes_hooks());
+        if let Some(attached) = self.attached.get().filter(|_| describes && !code.is_settled()) {
+            // Why it cannot be read is told as the hook's state.
+            let _ = self.code.load(hook, &code, &*attached.artifacts).await;
+        }
     }
 
     /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
@@ -132,11 +142,11 @@ impl Runs {
         let started = Instant::now();
         let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
         let wall = started.elapsed();
-        let CallReport { outcome, cpu, memory_bytes } = report.unwrap_or_else(|panic| {
+        let CallReport { outcome, cpu, memory_bytes, retry } = report.unwrap_or_else(|panic| {
             let message = format!("engine `{}` failed: {}", hook.binding.engine, panic_text(&*panic));
             tracing::error!(hook = hook.label, "{message}");
             let outcome = Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None });
-            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
         });
         let outcome = check_outcome(outcome, context.phase, &session);
         let host = session.host_time();
@@ -148,6 +158,7 @@ impl Runs {
             host,
             cpu,
             memory_bytes,
+            retry,
             log,
             asked,
             span: Span::default(),

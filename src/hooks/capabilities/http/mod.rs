@@ -17,7 +17,7 @@ use reqwest::Method;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::super::access::{AccessCode, AccessError};
-use super::super::grants::{Capability, toml_string};
+use super::super::grants::{Capability, Granted, toml_string};
 use super::super::host_memory::Held;
 use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::config::format_size;
@@ -228,6 +228,19 @@ impl Session {
         }
         Ok(Headers { headers: map, confidential })
     }
+}
+
+/// The value for `http` in a grant that would open a POST to `url`; `None` if one opens it already, or it is no URL that any
+/// grant could open. Where the host leads to is seen only when it is asked for.
+pub(in crate::hooks) fn lacks_post(granted: &Granted, url: &str) -> Option<String> {
+    let target = Target::parse(url).ok()?;
+    let is_open = granted.http.iter().any(|pattern| pattern.opens(&Method::POST, &target));
+    (!is_open).then(|| grant_value(&Method::POST, &target))
+}
+
+/// Whether a URL could be asked for by any hook; the error is what is wrong with it.
+pub(in crate::hooks) fn check_url(url: &str) -> Result<(), String> {
+    Target::parse(url).map(drop)
 }
 
 /// One request of a chain of redirects.

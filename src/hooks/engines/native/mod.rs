@@ -212,7 +212,7 @@ impl Prepared for Hook {
             other => other,
         };
         // What a library takes of memory is the server's and cannot be told apart.
-        CallReport { outcome, cpu, memory_bytes: 0 }
+        CallReport::new(outcome, cpu, 0)
     }
 
     fn bound_anew(&self, _: &str) {
