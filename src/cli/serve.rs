@@ -19,7 +19,7 @@ use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
 use crate::memory::allocator;
-use crate::server::{self, BoundSockets, Listeners, Tls};
+use crate::server::{self, BoundSockets, Listeners, Tls, ZiaBridge};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -170,8 +170,8 @@ async fn serve_until(
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match Tls::open(&config, engine).await {
-            Ok(tls) => match sockets.listen() {
-                Ok(listeners) => serve_at(listeners, tls, stop.clone(), start, node, options).await,
+            Ok(tls) => match open_sockets(&config, engine, sockets).await {
+                Ok((listeners, zia)) => serve_at(listeners, (tls, zia), stop.clone(), start, node, options).await,
                 Err(message) => Err(Failure::new(message)),
             },
             Err(faults) => Err(faults.into()),
@@ -185,10 +185,20 @@ async fn serve_until(
     served
 }
 
+/// What connections come to, once the modules that get them first are ready.
+async fn open_sockets(
+    config: &Config,
+    engine: &Engine,
+    sockets: BoundSockets,
+) -> std::result::Result<(Listeners, Option<Arc<ZiaBridge>>), String> {
+    let zia = ZiaBridge::open(config, engine).await?;
+    Ok((sockets.listen()?, zia))
+}
+
 /// From the open port to the signal that asks to stop.
 async fn serve_at(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
+    (tls, zia): (Option<Arc<Tls>>, Option<Arc<ZiaBridge>>),
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
     node: &Node,
@@ -213,7 +223,7 @@ async fn serve_at(
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listeners, tls, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
+    let served = server::run(listeners, tls, zia, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

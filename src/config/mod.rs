@@ -26,6 +26,7 @@ mod suggest;
 mod tls;
 mod units;
 mod watch;
+mod zia;
 
 #[cfg(test)]
 mod tests;

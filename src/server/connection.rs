@@ -29,16 +29,16 @@ use super::tls::Tls;
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request's head to its last; also how long a connection may be idle.
-const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+pub(super) const HEADER_READ_MAX: Duration = Duration::from_secs(60);
 
 /// From a connection to the end of its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Header lines of one request.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 
 /// Bytes of a request's head, and of what is buffered of a body that nobody reads.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -75,9 +75,20 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((socket, address, place)) => {
+                let (app, router) = (Arc::clone(&app), router.clone());
+                let socket = match (&app.zia, socket) {
+                    (Some(zia), Socket::Tcp(stream)) => {
+                        let zia = Arc::clone(zia);
+                        tokio::spawn(async move {
+                            zia.serve(stream, app, router).await;
+                            drop(place);
+                        });
+                        continue;
+                    }
+                    (_, socket) => socket,
+                };
                 let stream = GuardedStream::new(socket);
-                let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
-                let watcher = graceful.watcher();
+                let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
                         connection(stream, address, builder, app, router, watcher).await;
@@ -97,7 +108,13 @@ pub(super) async fn serve(
     // Streams end now; other requests have their time.
     stop.send_replace(true);
     let connections = graceful.count();
-    if timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+    let zia = app.zia.clone();
+    let in_bridge = async {
+        if let Some(zia) = zia {
+            zia.drained().await;
+        }
+    };
+    if timeout(SHUTDOWN_GRACE, async { tokio::join!(graceful.shutdown(), in_bridge) }).await.is_err() {
         tracing::warn!("some of {connections} connections were still busy after {SHUTDOWN_GRACE:?} and are cut off");
     }
     Ok(())

@@ -21,9 +21,18 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
     let Readiness { stores, models } = call.engine().operations.readiness().await;
+    let (refused, skipped) = call.app.zia.as_ref().map(|zia| zia.troubles()).unwrap_or_default();
+    if !refused.is_empty() {
+        let body = serde_json::json!({ "status": "unavailable", "stores": stores, "modules": refused });
+        return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
+    }
     if !stores.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "stores": stores });
         return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
+    }
+    if !skipped.is_empty() {
+        let body = serde_json::json!({ "status": "degraded", "models": models, "modules": skipped });
+        return Reply::ok().serialize(&body);
     }
     if !models.is_empty() {
         return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "models": models }));
@@ -39,6 +48,9 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
         text.push('\n');
     }
     call.app.metrics.write(&mut text);
+    if let Some(zia) = &call.app.zia {
+        zia.write_metrics(&mut text);
+    }
     let failed = call.app.identity.failed_attempts();
     text.push_str("# HELP snaphook_authentication_failures_total Requests whose token was not valid.\n");
     text.push_str("# TYPE snaphook_authentication_failures_total counter\n");

@@ -58,6 +58,11 @@ mod tls;
 mod tokens;
 #[cfg(unix)]
 mod unix_socket;
+#[cfg(target_os = "linux")]
+mod zia;
+#[cfg(not(target_os = "linux"))]
+#[path = "zia/elsewhere.rs"]
+mod zia;
 
 use std::future::Future;
 use std::io as std_io;
@@ -70,7 +75,8 @@ use self::app::App;
 pub use self::listener::{BoundSockets, Listeners, bind};
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
-use crate::config::{AuthConfig, AuthMode, ConfigHandle};
+pub use self::zia::Bridge as ZiaBridge;
+use crate::config::{AuthConfig, AuthMode, Config, ConfigError, ConfigErrors, ConfigHandle};
 use crate::engine::Engine;
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
@@ -78,12 +84,13 @@ use crate::engine::Engine;
 pub async fn run(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
+    zia: Option<Arc<ZiaBridge>>,
     engine: Arc<Engine>,
     tokens: Arc<Tokens>,
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
-    if let Some(module) = config.load().server.modules.first() {
+    if let Some(module) = config.load().server.modules.iter().find(|module| !module.kind.is_zia()) {
         let message =
             format!("this version cannot run modules yet, such as `{}`; remove `[[server.modules]]`", module.name);
         return Err(std_io::Error::other(message));
@@ -106,6 +113,7 @@ pub async fn run(
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
+        zia,
         stopping,
     });
     let mut router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
@@ -116,12 +124,20 @@ pub async fn run(
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)
     });
+    let (zia_over, zia_stop) = watch::channel(false);
+    let keeping =
+        app.zia.clone().map(|zia| tokio::spawn(zia.keep(Arc::clone(config), Arc::clone(&app.engine), zia_stop)));
     if let (Some(redirect), Some(tls), Some(port)) = (listeners.redirect, &tls, port) {
         tokio::spawn(redirect::serve(redirect, Arc::clone(tls), port, app.stopping.clone()));
     }
     let served = connection::serve(listeners.mount, tls, app, router, connections_max, stop, shutdown).await;
     if let Some(follow) = follow {
         follow.abort();
+    }
+    zia_over.send_replace(true);
+    if let Some(keeping) = keeping {
+        // It never panics, and has deadlines of its own.
+        let _ = keeping.await;
     }
     served
 }
@@ -135,4 +151,11 @@ fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String>
             Ok(Identity::with_tokens(Arc::clone(tokens), oidc, Arc::default()))
         }
     }
+}
+
+/// What keeps modules with `kind = 'zia'` from running, before anything is started.
+pub fn check_zia(config: &Config) -> Result<(), ConfigErrors> {
+    let Some(first) = config.server.modules.iter().find(|module| module.kind.is_zia()) else { return Ok(()) };
+    let fault = |message| ConfigErrors::new(config.name(), vec![ConfigError::new(first.line, message)]);
+    zia::find(&config.server.zia_bridge).map(|_| ()).map_err(fault)
 }

@@ -50,3 +50,5 @@ mod tokens;
 mod too_complex;
 mod transport;
 mod workbench;
+#[cfg(target_os = "linux")]
+mod zia;

@@ -67,7 +67,10 @@ pub(crate) fn cpp(boost: Option<&Path>) -> Result {
     };
     let missing: Vec<&str> = [
         ("g++", is_compiler),
-        ("libboost-dev", boost.is_some_and(|folder| folder.join("boost/asio.hpp").is_file()) || includes("boost/asio.hpp")),
+        (
+            "libboost-dev",
+            boost.is_some_and(|folder| folder.join("boost/asio.hpp").is_file()) || includes("boost/asio.hpp"),
+        ),
         ("libssl-dev", includes("openssl/ssl.h")),
     ]
     .iter()

@@ -55,14 +55,16 @@ impl Options {
 pub(crate) fn bridge(options: &Options, folder: &Path) -> Result<PathBuf> {
     let sources = sources(&root().join(BRIDGE).join("src"))?;
     let objects = target_directory()?.join("zia/objects");
-    let flags: Vec<String> =
-        ["-std=c++17", "-O2", "-g", "-Wall", "-Wextra"].map(str::to_owned).into_iter().chain(options.includes()).collect();
+    let flags: Vec<String> = ["-std=c++17", "-O2", "-g", "-Wall", "-Wextra"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(options.includes())
+        .collect();
     let stamp = objects.join("flags");
     let is_same = std::fs::read_to_string(&stamp).is_ok_and(|before| before == flags.join("\n"));
     let newest = newest(&root().join(BRIDGE))?;
     let object = |source: &Path| objects.join(source.file_stem().unwrap_or_default()).with_extension("o");
-    let stale: Vec<&PathBuf> =
-        sources.iter().filter(|source| !is_same || !is_newer(&object(source), newest)).collect();
+    let stale: Vec<&PathBuf> = sources.iter().filter(|source| !is_same || !is_newer(&object(source), newest)).collect();
     make_folder(&objects)?;
     in_parallel(&stale, |source| {
         run(compiler().args(&flags).args(warnings()).arg("-c").arg(source).arg("-o").arg(object(source)))

@@ -145,6 +145,11 @@ void start_watchdog() {
     std::thread([] { watchdog().run(); }).detach();
 }
 
+std::size_t abandoned_calls() {
+    const std::lock_guard<std::mutex> lock(watchdog().mutex);
+    return watchdog().abandoned;
+}
+
 void interrupt_calls() { watchdog().interrupt_all(); }
 
 void report_failure(std::size_t module, const std::string& what) {

@@ -65,6 +65,9 @@ void start_watchdog();
 // Ends what waits for peers now.
 void interrupt_calls();
 
+// How many are abandoned, and still run.
+std::size_t abandoned_calls();
+
 // Tells the server that a module failed, in one line.
 void report_failure(std::size_t module, const std::string& what);
 

@@ -156,7 +156,8 @@ void append(std::string& out, const HeaderLines& lines) {
 
 std::string status_line(const Zia::API::Response& response) {
     auto message = response.status_message;
-    if (message.empty()) message = std::string(http::obsolete_reason(http::int_to_status(response.status_code)));
+    const auto known = http::int_to_status(response.status_code);
+    if (message.empty() && known != http::status::unknown) message = std::string(http::obsolete_reason(known));
     return "HTTP/1.1 " + std::to_string(response.status_code) + " " + message + "\r\n";
 }
 

@@ -25,6 +25,7 @@ namespace {
 
 // For connections that are served when the server stops, and for what modules do at their end.
 constexpr auto stop_time = std::chrono::seconds(8);
+constexpr auto look_interval = std::chrono::milliseconds(100);
 constexpr auto interrupted_time = std::chrono::seconds(2);
 
 // Threads that serve connections.
@@ -55,8 +56,11 @@ public:
 
     // Whether all have ended in time.
     bool wait(Clock::duration time) {
+        const auto until = Clock::now() + time;
         std::unique_lock<std::mutex> lock(mutex_);
-        return changed_.wait_for(lock, time, [&] { return count_ == 0; });
+        // Those that were abandoned do not end, and more of them may be.
+        while (count_ > abandoned_calls() && Clock::now() < until) changed_.wait_for(lock, look_interval);
+        return count_ == 0;
     }
 
 private:

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, sendmsg,
-    socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -62,9 +62,10 @@ impl Control {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         loop {
             let Ok(mut ready) = self.socket.readable().await else { return Vec::new() };
-            let received =
-                ready.try_io(|socket| Ok(recv(socket.as_fd(), bytes.as_mut_slice(), RecvFlags::empty())?));
+            let received = ready.try_io(|socket| Ok(recv(socket.as_fd(), bytes.as_mut_slice(), RecvFlags::empty())?));
             match received {
+                // A process that ends with unread messages resets the socket; what it sent before follows.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Ok(received) => {
                     bytes.truncate(received.map_or(0, |(length, _)| length));
                     return bytes;

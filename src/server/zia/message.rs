@@ -86,11 +86,20 @@ impl Order {
 pub(super) enum Report {
     Ready,
     /// A module cannot be used.
-    Refused { module: usize, what: String },
+    Refused {
+        module: usize,
+        what: String,
+    },
     /// A module failed a request; `None`: nobody knows which.
-    Failed { module: Option<usize>, what: String },
+    Failed {
+        module: Option<usize>,
+        what: String,
+    },
     /// The process ends; the module, if any, that ran on the thread, and what of it.
-    Crashed { module: Option<usize>, what: String },
+    Crashed {
+        module: Option<usize>,
+        what: String,
+    },
 }
 
 impl Report {
@@ -142,7 +151,8 @@ mod tests {
 
     #[test]
     fn settings_are_flat() {
-        let Value::Object(settings) = json!({"path": "a", "deep": {"er": {"x": 1.5, "y": true}}, "list": ["a", {"b": -2}]})
+        let Value::Object(settings) =
+            json!({"path": "a", "deep": {"er": {"x": 1.5, "y": true}}, "list": ["a", {"b": -2}]})
         else {
             panic!("a table")
         };
