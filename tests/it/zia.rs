@@ -25,7 +25,10 @@ fn folder() -> PathBuf {
 fn are_there() -> bool {
     let is_there = folder().join("snaphook-zia-bridge").is_file();
     if !is_there {
-        skip("modules of ZiaModuleAPISpec", &format!("nothing in {}; `cargo xtask test` builds them", folder().display()));
+        skip(
+            "modules of ZiaModuleAPISpec",
+            &format!("nothing in {}; `cargo xtask test` builds them", folder().display()),
+        );
     }
     is_there
 }

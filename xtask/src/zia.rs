@@ -19,7 +19,7 @@ const MODULES: &str = "tests/zia";
 pub(crate) const PROGRAM: &str = "snaphook-zia-bridge";
 
 /// Name of a library for the tests, its source, and flags besides.
-const LIBRARIES: [(&str, &str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &str, &[&str]); 11] = [
     ("access_log", "access_log", &[]),
     ("tls", "tls", &["-lssl", "-lcrypto"]),
     ("files", "files", &[]),
@@ -31,6 +31,7 @@ const LIBRARIES: [(&str, &str, &[&str]); 10] = [
     ("hidden", "files", &["-fvisibility=hidden"]),
     ("mangled", "faulty", &["-DMANGLED"]),
     ("missing", "faulty", &["-DMISSING"]),
+    ("other_boost", "other_boost", &[]),
 ];
 
 /// What the modules that will run were built with.

@@ -40,6 +40,9 @@ public:
     // Whether its time was over; what it gave is then of no use.
     bool is_late() const;
 
+    // What runs on this thread; for the signal handler.
+    static void running(std::size_t& module, const char*& what);
+
 private:
     friend struct Watchdog;
     enum class Stage { Running, Interrupted, Abandoned };
@@ -53,10 +56,6 @@ private:
     Stage stage_ = Stage::Running;
     // What ran on this thread before.
     const Call* outer_;
-
-public:
-    // What runs on this thread; for the signal handler.
-    static void running(std::size_t& module, const char*& what);
 };
 
 // Starts the thread that looks after deadlines.

@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <link.h>
 
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -62,12 +63,11 @@ private:
     std::vector<char> bytes_;
 };
 
-void check_header(const Bytes& bytes, const Header& header) {
+void check_header(const Header& header) {
     if (header.e_ident[EI_CLASS] != native_class || header.e_machine != own_header().e_machine) {
         throw std::runtime_error("is an ELF library for another kind of machine");
     }
     if (header.e_type != ET_DYN) throw std::runtime_error("is an ELF file, but not a shared library (`-shared`)");
-    (void)bytes;
 }
 
 }
@@ -76,7 +76,7 @@ Library read_library(const std::string& path) {
     const Bytes bytes(path);
     if (!bytes.starts_with(ELFMAG, SELFMAG)) throw std::runtime_error("is not an ELF library");
     const auto header = bytes.at<Header>(0);
-    check_header(bytes, header);
+    check_header(header);
     Library library;
     const auto section = [&](std::size_t index) {
         return bytes.at<Section>(header.e_shoff + index * sizeof(Section));

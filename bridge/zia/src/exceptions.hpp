@@ -3,8 +3,10 @@
 
 #include <cxxabi.h>
 
+#include <cstdlib>
 #include <exception>
 #include <string>
+#include <typeinfo>
 
 namespace bridge {
 

@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include <iterator>
+
 namespace bridge {
 
 namespace {

@@ -9,11 +9,11 @@
 
 namespace bridge {
 
-// From the server, in this order: some modules, `Activate`, then the others in any order.
+// From the server: some `Module`, then `Activate`, then the others in any order.
 enum class Order : char {
     // number, name, library, optional, milliseconds of a request hook, then pairs of the configuration
     Module = 'M',
-    // version, bytes of a body, bytes of all requests together, connections at once
+    // version, bytes of a body, bytes of all bodies together
     Activate = 'A',
     // address, port, secure; with the descriptors of the connection and of the server's API
     Connection = 'C',

@@ -50,7 +50,15 @@ struct Unstarted {
     what: String,
 }
 
-/// What the supervisor of a running server is told.
+/// What the supervisor of a running server listens to.
+struct Kept {
+    handle: Arc<ConfigHandle>,
+    engine: Arc<Engine>,
+    reloads: watch::Receiver<u64>,
+    stop: watch::Receiver<bool>,
+}
+
+/// What it is told.
 enum Event {
     Report(Report),
     /// Nothing more comes from the process.
@@ -95,11 +103,11 @@ impl Bridge {
         self: Arc<Self>,
         handle: Arc<ConfigHandle>,
         engine: Arc<Engine>,
-        mut stop: watch::Receiver<bool>,
+        stop: watch::Receiver<bool>,
     ) {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut process) = first else { return };
-        let mut reloads = handle.subscribe();
+        let mut kept = Kept { reloads: handle.subscribe(), handle, engine, stop };
         loop {
             let started = Instant::now();
             let is_over = loop {
@@ -108,12 +116,12 @@ impl Bridge {
                         Some(report) => Event::Report(report),
                         None => Event::End,
                     },
-                    _ = reloads.changed() => Event::Reload,
-                    _ = stop.wait_for(|stop| *stop) => Event::Stop,
+                    _ = kept.reloads.changed() => Event::Reload,
+                    _ = kept.stop.wait_for(|stop| *stop) => Event::Stop,
                 };
                 match event {
                     Event::Report(report) => self.take(&process.control, report).await,
-                    Event::Reload => self.reload(&mut process, &handle.current(), &engine).await,
+                    Event::Reload => self.reload(&mut process, &kept.handle.current(), &kept.engine).await,
                     Event::End => break false,
                     Event::Stop => break true,
                 }
@@ -125,7 +133,7 @@ impl Bridge {
             }
             let status = process.ended().await;
             tracing::error!("the bridge for zia modules ended, and its connections with it: {status}");
-            process = match self.start_again(&handle, started, &mut stop).await {
+            process = match self.start_again(&mut kept, started).await {
                 Some(process) => process,
                 None => return,
             };
@@ -133,25 +141,26 @@ impl Bridge {
     }
 
     /// `None`: the server stops.
-    async fn start_again(
-        &self,
-        handle: &ConfigHandle,
-        started: Instant,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Option<Process> {
+    async fn start_again(&self, kept: &mut Kept, started: Instant) -> Option<Process> {
         let mut pause = if started.elapsed() > STEADY { Duration::ZERO } else { PAUSE.0 };
         loop {
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return None,
+                _ = kept.stop.wait_for(|stop| *stop) => return None,
             }
             pause = (pause * 2).clamp(PAUSE.0, PAUSE.1);
-            // Whoever guards requests is not there: nothing is served, and nothing would run.
-            if self.refusal().is_some() {
-                let _ = stop.wait_for(|stop| *stop).await;
-                return None;
+            // Whoever guards requests is not there: nothing would be served until the configuration changes.
+            while self.refusal().is_some() {
+                tokio::select! {
+                    _ = kept.reloads.changed() => {}
+                    _ = kept.stop.wait_for(|stop| *stop) => return None,
+                }
+                match modules(&kept.handle.current(), &kept.engine).await {
+                    Ok(new) => *self.lock() = new,
+                    Err(message) => tracing::error!("{message}; the modules stay as they were"),
+                }
             }
-            match self.start(&handle.current()).await {
+            match self.start(&kept.handle.current()).await {
                 Ok(process) => {
                     tracing::info!("the bridge for zia modules runs again");
                     self.control.send_replace(Some(Arc::clone(&process.control)));

@@ -48,7 +48,8 @@ fn requests_are_what_the_specification_says() {
                     X-Peer: 127.0.0.1\nX-Twice: 2\n5 bytes, 2 to the zero\n";
     assert_eq!(body, expected);
     // Chunks are put together; the connection may be half closed.
-    let chunked = "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let chunked =
+        "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     stream.write_all(chunked.as_bytes()).expect("a request");
@@ -76,7 +77,13 @@ fn settings_are_flat_and_follow_the_file() {
     if !are_there() {
         return;
     }
-    let settings = |value: &str| module("editor", "editor", &format!("config = {{ a = '{value}', deep = {{ er = 1, on = true }}, list = ['x'] }}"));
+    let settings = |value: &str| {
+        module(
+            "editor",
+            "editor",
+            &format!("config = {{ a = '{value}', deep = {{ er = 1, on = true }}, list = ['x'] }}"),
+        )
+    };
     let options = options(&[settings("one")]);
     let server = Server::start_with(options);
     let block = |what: &str, value: &str| {
@@ -88,7 +95,9 @@ fn settings_are_flat_and_follow_the_file() {
     assert_eq!(before.len(), 1);
     let file = std::fs::read_to_string(server.config_file()).expect("a config");
     std::fs::write(server.config_file(), file.replace("'one'", "'two'")).expect("a config");
-    eventually("the module has the new one", || get(&server, "/config").ends_with(&block("changed", "two")).then_some(()));
+    eventually("the module has the new one", || {
+        get(&server, "/config").ends_with(&block("changed", "two")).then_some(())
+    });
     assert_eq!(bridges(&server), before, "the process goes on");
     // Another list of modules is another process.
     let more = file.replace("[auth]", &format!("{}[auth]", module("log", "access_log", "")));
@@ -120,7 +129,12 @@ fn large_bodies_and_many_connections() {
         }
     });
     // Peers that go away, at any time.
-    for text in ["", "GET /hea", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nab"] {
+    for text in [
+        "",
+        "GET /hea",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nab",
+    ] {
         let mut stream = TcpStream::connect(server.address()).expect("a server");
         stream.write_all(text.as_bytes()).expect("a request");
     }
@@ -157,11 +171,13 @@ fn tls_by_a_module() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("hooks")).expect("a folder for hooks");
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(["localhost".to_owned()]).expect("names").self_signed(&key).expect("a certificate");
+    let certificate =
+        CertificateParams::new(["localhost".to_owned()]).expect("names").self_signed(&key).expect("a certificate");
     let [certificate_file, key_file] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
     std::fs::write(&certificate_file, certificate.pem()).expect("a certificate");
     std::fs::write(&key_file, key.serialize_pem()).expect("a key");
-    let config = format!("config = {{ certificate = '{}', key = '{}' }}", certificate_file.display(), key_file.display());
+    let config =
+        format!("config = {{ certificate = '{}', key = '{}' }}", certificate_file.display(), key_file.display());
     let modules = [module("tls", "tls", &config), module("log", "access_log", ""), module("editor", "editor", "")];
     let mut server = Server::start_in(folder.into(), options(&modules));
     let curl = |path: &str, arguments: &[&str]| -> Output {
@@ -178,7 +194,18 @@ fn tls_by_a_module() {
     let health = curl("/healthz", &[]);
     assert_eq!(health.stdout, br#"{"status":"ok"}"#);
     // A page of this very site over https writes; the same page over http would not: the API knows that it is TLS.
-    let post = ["-X", "POST", "-H", "Content-Type: application/json", "-d", r#"{"id":"a","schema":{}}"#, "-o", "/dev/null", "-w", "%{http_code}"];
+    let post = [
+        "-X",
+        "POST",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"id":"a","schema":{}}"#,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+    ];
     let origin = |scheme: &str| format!("Origin: {scheme}://localhost:{}", server.address().port());
     for (scheme, status) in [("http", "403"), ("https", "201")] {
         let sent = curl("/models", &[&post[..], &["-H", &origin(scheme)]].concat());
@@ -207,7 +234,8 @@ fn files_of_a_careless_module_stay_in_their_folder() {
     std::fs::create_dir(&root).expect("a folder");
     std::fs::write(root.join("a b.txt"), "inside\n").expect("a file");
     std::fs::write(folder.path().join("secret.txt"), "outside\n").expect("a file");
-    let server = start(&[module("files", "files", &format!("config = {{ files = {{ root = '{}' }} }}", root.display()))]);
+    let server =
+        start(&[module("files", "files", &format!("config = {{ files = {{ root = '{}' }} }}", root.display()))]);
     let said = get(&server, "/a%20b.txt?x");
     assert!(said.starts_with("HTTP/1.1 200 Found it\r\n") && said.ends_with("\r\n\r\ninside\n"), "{said}");
     assert!(said.contains("content-type: text/plain\r\n"), "{said}");

@@ -123,7 +123,11 @@ fn output_without_end_is_bounded() {
     get(&server, "/healthz");
     expect_log(&server, "line 0");
     eventually("the pace is kept", || {
-        server.log().iter().any(|line| line.contains("modules printed more than") || line.contains("… and ")).then_some(())
+        server
+            .log()
+            .iter()
+            .any(|line| line.contains("modules printed more than") || line.contains("… and "))
+            .then_some(())
     });
     assert!(server.log().iter().filter(|line| line.contains(" line ")).count() < 20_000);
     assert!(server.log().iter().all(|line| line.len() < 10_000));
@@ -134,7 +138,10 @@ fn a_handler_that_cannot_be_made_costs_the_request() {
     if !are_there() {
         return;
     }
-    for (how, said) in [("null", "newRequestHandler returned a null pointer"), ("throw-int", "newRequestHandler threw a value of the type int")] {
+    for (how, said) in [
+        ("null", "newRequestHandler returned a null pointer"),
+        ("throw-int", "newRequestHandler threw a value of the type int"),
+    ] {
         let server = start(&[module("faulty", "faulty", &format!("config.handler = '{how}'"))]);
         assert!(get(&server, "/healthz").starts_with("HTTP/1.1 500 "));
         expect_log(&server, said);

@@ -27,10 +27,14 @@ fn libraries_that_cannot_work() {
         ("hidden", "exports no function `factory`"),
         ("mangled", "exports `factory` as a C++ function"),
         ("missing", "undefined symbol: _Z15defined_nowherev"),
+        ("other_boost", "takes the socket of another Boost (boost::asio::basic_stream_socket<boost::asio::ip::tcp, boost::asio::executor>)"),
         ("none", "cannot be read: No such file or directory"),
     ] {
         let said = fails("serve", &options(&[module("broken", library, "")]));
-        assert!(said.contains("config.toml:4: module `broken` cannot be used: the library ") && said.contains(says), "{said}");
+        assert!(
+            said.contains("config.toml:4: module `broken` cannot be used: the library ") && said.contains(says),
+            "{said}"
+        );
     }
     let text = folder().join("text.so");
     std::fs::write(&text, "no library").expect("a file");
@@ -73,11 +77,13 @@ fn a_missing_bridge_is_named() {
         ..ServerOptions::default()
     };
     for command in ["check", "serve"] {
-        for (bridge, place) in [("/none/bridge", "not there"), ("no-such-bridge", "not beside this binary or in PATH")] {
+        for (bridge, place) in [("/none/bridge", "not there"), ("no-such-bridge", "not beside this binary or in PATH")]
+        {
             let said = fails(command, &without(bridge));
             assert!(
-                said.contains(&format!("config.toml:4: modules with `kind = 'zia'` run in the program `{bridge}`, which is {place}"))
-                    && said.contains("`cargo xtask modules` builds it"),
+                said.contains(&format!(
+                    "config.toml:4: modules with `kind = 'zia'` run in the program `{bridge}`, which is {place}"
+                )) && said.contains("`cargo xtask modules` builds it"),
                 "{said}"
             );
         }
