@@ -68,8 +68,12 @@ struct Watchdog {
         for (;;) {
             if (calls.empty()) {
                 changed.wait(lock);
-            } else if (Clock::now() < calls.begin()->first) {
-                changed.wait_until(lock, calls.begin()->first);
+                continue;
+            }
+            // A copy: the call may end meanwhile.
+            const auto next = calls.begin()->first;
+            if (Clock::now() < next) {
+                changed.wait_until(lock, next);
             } else {
                 Call& call = *calls.begin()->second;
                 calls.erase(calls.begin());
