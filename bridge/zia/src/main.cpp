@@ -23,8 +23,7 @@ namespace bridge {
 
 namespace {
 
-// For connections that are served when the server stops, and for what modules do at their end.
-constexpr auto stop_time = std::chrono::seconds(8);
+// For connections whose waiting was interrupted, and for what modules do at their end.
 constexpr auto look_interval = std::chrono::milliseconds(100);
 constexpr auto interrupted_time = std::chrono::seconds(2);
 
@@ -95,7 +94,7 @@ public:
             case Order::Connection: connection(message, received); break;
             case Order::ConfigChange: change(message); break;
             case Order::Deactivate: deactivate(message); break;
-            case Order::Stop: return stop();
+            case Order::Stop: return stop(std::chrono::milliseconds(message.number()));
             }
         }
     }
@@ -160,13 +159,13 @@ private:
         if (!module->settings().is_optional) service_.modules.is_closed = true;
     }
 
-    int stop() {
+    int stop(Clock::duration time) {
         // Whatever hangs from here on.
-        std::thread([] {
-            std::this_thread::sleep_for(stop_time + 2 * interrupted_time);
+        std::thread([time] {
+            std::this_thread::sleep_for(time + 2 * interrupted_time);
             ::_exit(EXIT_FAILURE);
         }).detach();
-        if (!threads_.wait(stop_time)) interrupt_calls();
+        if (!threads_.wait(time)) interrupt_calls();
         if (!threads_.wait(interrupted_time)) {
             // Their handlers are alive: no module can be recycled.
             std::cerr << "connections are still served, modules end without onDeactivate" << std::endl;

@@ -21,7 +21,7 @@ enum class Order : char {
     ConfigChange = 'N',
     // number
     Deactivate = 'D',
-    // nothing; so is the end of the socket
+    // milliseconds for connections that are served; the end of the socket is the same with none
     Stop = 'S',
 };
 

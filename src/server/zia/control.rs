@@ -79,7 +79,7 @@ mod tests {
         let (own, other) = Control::pair().unwrap();
         let other = StdUnixDatagram::from(other);
         own.send(&Order::deactivate(7)).await.unwrap();
-        own.send(&Order::stop()).await.unwrap();
+        own.send(&Order::deactivate(8)).await.unwrap();
         let mut bytes = [0; 64];
         assert_eq!(other.recv(&mut bytes).unwrap(), Order::deactivate(7).bytes().len());
         other.send(b"R").unwrap();
@@ -87,7 +87,7 @@ mod tests {
         drop(other);
         assert_eq!(own.receive().await, b"R");
         assert!(own.receive().await.is_empty());
-        assert!(own.send(&Order::stop()).await.is_err());
+        assert!(own.send(&Order::deactivate(9)).await.is_err());
         let settings = [("key".to_owned(), "x".repeat(MESSAGE_BYTES_MAX).into())].into_iter().collect();
         let error = own.send(&Order::config_change(1, &settings)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

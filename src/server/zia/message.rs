@@ -2,6 +2,7 @@
 //! `bridge/zia/src/message.hpp` is the other side.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -49,8 +50,9 @@ impl Order {
         Order::new(b'D').number(number)
     }
 
-    pub(super) fn stop() -> Order {
-        Order::new(b'S')
+    /// With so much time for connections that are served.
+    pub(super) fn stop(time: Duration) -> Order {
+        Order::new(b'S').number(time.as_millis())
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

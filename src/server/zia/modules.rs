@@ -1,6 +1,7 @@
 //! What the server knows of each module in the bridge: its settings, its faults of late, whether it still takes part.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -54,7 +55,11 @@ impl Module {
 
     /// The order that loads it.
     pub(super) fn order(&self, number: usize) -> Order {
-        let ModuleKind::Zia { library } = &self.config.kind else { return Order::stop() };
+        let library = match &self.config.kind {
+            ModuleKind::Zia { library } => library,
+            // The bridge says that it cannot be read.
+            _ => Path::new(""),
+        };
         Order::module(&ModuleOrder {
             number,
             name: &self.config.name,

@@ -14,8 +14,8 @@ use super::control::Control;
 use super::message::Order;
 use super::output;
 
-/// From the order to stop to the end: for what it still serves, then for the modules' own ends.
-const STOP_MAX: Duration = Duration::from_secs(14);
+/// For connections whose waiting was interrupted, and for the modules' own ends.
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// For what it printed before its end; programs that its modules started may hold the pipes for longer.
 const OUTPUT_MAX: Duration = Duration::from_secs(1);
@@ -42,9 +42,9 @@ impl Process {
         Ok(Process { child, control: Arc::new(control), outputs })
     }
 
-    /// After its end of the socket was closed.
-    pub(super) async fn ended(mut self) -> String {
-        let status = match timeout(STOP_MAX, self.child.wait()).await {
+    /// Waits for its end, so long.
+    pub(super) async fn ended(mut self, time: Duration) -> String {
+        let status = match timeout(time, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => {
                 let _ = self.child.start_kill();
@@ -59,11 +59,11 @@ impl Process {
         status.map_or_else(|error| format!("cannot be waited for: {error}"), |status| status.to_string())
     }
 
-    /// Orders it to stop, and waits.
-    pub(super) async fn stop(self) {
+    /// Orders it to stop, and waits. It has so much time for connections that it serves.
+    pub(super) async fn stop(self, time: Duration) {
         // Whoever is gone has stopped.
-        let _ = self.control.send(&Order::stop()).await;
-        let status = self.ended().await;
+        let _ = self.control.send(&Order::stop(time)).await;
+        let status = self.ended(time + STOP_MAX).await;
         tracing::debug!("the bridge for zia modules ended: {status}");
     }
 }

@@ -25,6 +25,15 @@ const THREADS: usize = 1024;
 /// From the start of a process until it takes connections. It has deadlines of its own for each module.
 const START_MAX: Duration = Duration::from_mins(2);
 
+/// From the end of its socket to the end of the process.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// For connections when the server stops: their requests had their time before.
+const STOP_TIME: Duration = Duration::from_millis(500);
+
+/// For those of a process that another one replaces.
+const REPLACED_TIME: Duration = Duration::from_mins(1);
+
 /// Pauses before it is started again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -128,10 +137,10 @@ impl Bridge {
             };
             self.control.send_replace(None);
             if is_over {
-                process.stop().await;
+                process.stop(STOP_TIME).await;
                 return;
             }
-            let status = process.ended().await;
+            let status = process.ended(END_MAX).await;
             tracing::error!("the bridge for zia modules ended, and its connections with it: {status}");
             process = match self.start_again(&mut kept, started).await {
                 Some(process) => process,
@@ -222,7 +231,7 @@ impl Bridge {
         match timeout(START_MAX, ready).await {
             Ok(true) => Ok(process),
             Ok(false) => {
-                let status = process.ended().await;
+                let status = process.ended(END_MAX).await;
                 Err(reason.unwrap_or_else(|| broken(format!("the program ended: {status}"))))
             }
             Err(_) => Err(broken(format!("the modules were not ready within {START_MAX:?}"))),
@@ -301,7 +310,7 @@ impl Bridge {
             Ok(started) => {
                 self.control.send_replace(Some(Arc::clone(&started.control)));
                 // It ends when its connections have.
-                tokio::spawn(std::mem::replace(process, started).stop());
+                tokio::spawn(std::mem::replace(process, started).stop(REPLACED_TIME));
                 tracing::info!("the bridge for zia modules runs the new modules");
             }
             Err(unstarted) => {

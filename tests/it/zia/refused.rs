@@ -27,7 +27,10 @@ fn libraries_that_cannot_work() {
         ("hidden", "exports no function `factory`"),
         ("mangled", "exports `factory` as a C++ function"),
         ("missing", "undefined symbol: _Z15defined_nowherev"),
-        ("other_boost", "takes the socket of another Boost (boost::asio::basic_stream_socket<boost::asio::ip::tcp, boost::asio::executor>)"),
+        (
+            "other_boost",
+            "takes the socket of another Boost (boost::asio::basic_stream_socket<boost::asio::ip::tcp, boost::asio::executor>)",
+        ),
         ("none", "cannot be read: No such file or directory"),
     ] {
         let said = fails("serve", &options(&[module("broken", library, "")]));
