@@ -28,31 +28,32 @@ template <class F>
 void step(std::size_t module, const char* what, F run) {
     std::string reason;
     const Call call(nullptr, module, what, Call::Waits::No, step_time);
-    guarded([&] { reason = run(); }, [&](const std::string& thrown) { reason = std::string(what) + " " + thrown; });
+    guarded([&] { reason = run(); }, [&](const std::string& thrown) { reason = "its " + std::string(what) + " " + thrown; });
     if (!reason.empty()) throw Refusal{one_line(reason)};
 }
 
 }
 
 Module::Module(ModuleSettings settings) : settings_(std::move(settings)) {
-    step(settings_.number, "reading the library", [&]() -> std::string {
+    step(settings_.number, "library", [&]() -> std::string {
         try {
-            return refusal(read_library(settings_.library));
+            const auto reason = refusal(read_library(settings_.library));
+            return reason.empty() ? reason : "its library " + reason;
         } catch (const std::runtime_error& error) {
-            return error.what();
+            return std::string("its library ") + error.what();
         }
     });
-    step(settings_.number, "loading the library", [&]() -> std::string {
+    step(settings_.number, "library", [&]() -> std::string {
         // Never closed: C++ libraries stay in memory anyway, and other threads may still run their code.
         void* const library = ::dlopen(settings_.library.c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (library == nullptr) return std::string("cannot be loaded: ") + ::dlerror();
+        if (library == nullptr) return std::string("its library cannot be loaded: ") + ::dlerror();
         recycler_ = reinterpret_cast<Zia::API::Module::recycler>(::dlsym(library, "recycler"));
         make_ = reinterpret_cast<Zia::API::Module::factory>(::dlsym(library, "factory"));
-        return recycler_ == nullptr || make_ == nullptr ? "exports `factory` or `recycler` as a null pointer" : "";
+        return recycler_ == nullptr || make_ == nullptr ? "its library exports `factory` or `recycler` as a null pointer" : "";
     });
     step(settings_.number, "factory", [&]() -> std::string {
         module_ = make_();
-        return module_ == nullptr ? "factory() returned a null pointer instead of a module" : "";
+        return module_ == nullptr ? "its factory() returned a null pointer instead of a module" : "";
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Bytes of a line that are logged.
 const LINE_BYTES_MAX: usize = 4 * 1024;
@@ -12,15 +12,21 @@ const LINE_BYTES_MAX: usize = 4 * 1024;
 const LINES_MAX: u32 = 500;
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// Between two looks when there is nothing to tell.
+const NOTHING_TO_TELL: Duration = Duration::from_hours(1);
+
 /// Logs what comes until its end.
 pub(super) async fn log(mut from: impl AsyncRead + Unpin) {
     let mut lines = Lines::default();
     let mut pace = Pace::new(Instant::now());
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(length) = from.read(&mut buffer).await
-        && length > 0
-    {
-        lines.add(&buffer[..length], |line| pace.tell(Instant::now(), line));
+    loop {
+        let read = timeout(pace.until_told(Instant::now()), from.read(&mut buffer)).await;
+        match read {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(length)) => lines.add(&buffer[..length], |line| pace.tell(Instant::now(), line)),
+            Err(_) => pace.begin(Instant::now()),
+        }
     }
     lines.finish(|line| pace.tell(Instant::now(), line));
     pace.finish();
@@ -79,8 +85,7 @@ impl Pace {
 
     fn tell(&mut self, now: Instant, line: &str) {
         if now.duration_since(self.since) >= PERIOD {
-            self.finish();
-            *self = Pace::new(now);
+            self.begin(now);
         }
         if self.lines < LINES_MAX {
             self.lines += 1;
@@ -88,6 +93,19 @@ impl Pace {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// How long until those that were left out are to be told.
+    fn until_told(&self, now: Instant) -> Duration {
+        match self.left_out {
+            0 => NOTHING_TO_TELL,
+            _ => PERIOD.saturating_sub(now.duration_since(self.since)),
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.finish();
+        *self = Pace::new(now);
     }
 
     fn finish(&self) {

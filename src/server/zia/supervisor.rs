@@ -220,9 +220,11 @@ impl Bridge {
                             reason = Some(Unstarted { module: Some(module), what });
                         }
                     }
-                    Some(Report::Failed { module, what }) => reason = Some(Unstarted { module, what }),
+                    Some(Report::Failed { module, what }) => {
+                        reason = Some(Unstarted { module, what: format!("its {what}") });
+                    }
                     Some(Report::Crashed { module, what }) => {
-                        reason = Some(Unstarted { module, what: format!("crashed: {what}") });
+                        reason = Some(Unstarted { module, what: format!("its {what} crashed") });
                     }
                     None => return false,
                 }
@@ -250,7 +252,7 @@ impl Bridge {
         let modules = self.lock();
         match unstarted.module.and_then(|number| modules.get(number)) {
             Some(Module { config: module, .. }) => format!(
-                "{}:{}: module `{}` cannot be used: the library {}",
+                "{}:{}: module `{}` cannot be used: {}",
                 config.name(),
                 module.line,
                 module.name,

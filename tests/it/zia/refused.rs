@@ -35,7 +35,7 @@ fn libraries_that_cannot_work() {
     ] {
         let said = fails("serve", &options(&[module("broken", library, "")]));
         assert!(
-            said.contains("config.toml:4: module `broken` cannot be used: the library ") && said.contains(says),
+            said.contains("config.toml:4: module `broken` cannot be used: its library ") && said.contains(says),
             "{said}"
         );
     }
@@ -54,7 +54,7 @@ fn modules_that_fail_at_their_start() {
         ("throw-exception", "onActivate threw on purpose in two lines"),
         ("throw-class", "onActivate threw a value of the type (anonymous namespace)::Oddity"),
         ("throw-int", "onActivate threw a value of the type int"),
-        ("crash", "crashed: onActivate"),
+        ("crash", "its onActivate crashed"),
     ] {
         let config = format!("config.activate = '{how}'");
         let said = fails("serve", &options(&[module("faulty", "faulty", &config)]));
