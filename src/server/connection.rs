@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
+use super::metrics::OpenConnection;
 use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
 use super::tls::Tls;
@@ -80,6 +81,7 @@ pub(super) async fn serve(
                     (Some(zia), Socket::Tcp(stream)) => {
                         let zia = Arc::clone(zia);
                         tokio::spawn(async move {
+                            let _open = OpenConnection::new(&app);
                             zia.serve(stream, app, router).await;
                             drop(place);
                         });
@@ -90,6 +92,7 @@ pub(super) async fn serve(
                 let stream = GuardedStream::new(socket);
                 let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
                 tokio::spawn(async move {
+                    let _open = OpenConnection::new(&app);
                     if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
                         connection(stream, address, builder, app, router, watcher).await;
                     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::app::App;
 use crate::config::{Config, ConfigHandle};
 use crate::engine::Engine;
+use crate::telemetry::exposition::Exposition;
 
 /// There is none.
 pub enum Bridge {}
@@ -40,7 +41,7 @@ impl Bridge {
         match *self {}
     }
 
-    pub(super) fn write_metrics(&self, _out: &mut String) {
+    pub(super) fn write_metrics(&self, _out: &mut Exposition) {
         match *self {}
     }
 }

@@ -1,7 +1,6 @@
 //! Keeps a process of the bridge running: starts it again with growing pauses, deactivates modules that fail too often, and
 //! passes on changes of the configuration.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::program;
 use crate::config::{Config, ConfigHandle, ModuleConfig};
 use crate::drivers::references::{references, with_values};
 use crate::engine::Engine;
+use crate::telemetry::exposition::Exposition;
 
 /// Connections that are served at once: each is a thread of the bridge. Others wait.
 const THREADS: usize = 1024;
@@ -359,27 +359,15 @@ impl Bridge {
         (refused, named(true).collect())
     }
 
-    /// Prometheus text.
-    pub(in crate::server) fn write_metrics(&self, out: &mut String) {
+    pub(in crate::server) fn write_metrics(&self, out: &mut Exposition) {
         let starts = *self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        out.push_str("# HELP snaphook_zia_bridge_starts_total Processes that were started for zia modules.\n");
-        out.push_str("# TYPE snaphook_zia_bridge_starts_total counter\n");
-        // A string takes everything.
-        let _ = writeln!(out, "snaphook_zia_bridge_starts_total {starts}");
-        out.push_str("# HELP snaphook_zia_module_failures_total Faults of zia modules.\n");
-        out.push_str("# TYPE snaphook_zia_module_failures_total counter\n");
-        for module in self.lock().iter() {
-            let _ = writeln!(
-                out,
-                "snaphook_zia_module_failures_total{{module=\"{}\"}} {}",
-                module.config.name, module.failures
-            );
-        }
-        out.push_str("# HELP snaphook_zia_module_active Whether a zia module takes part.\n");
-        out.push_str("# TYPE snaphook_zia_module_active gauge\n");
-        for module in self.lock().iter() {
-            let active = u8::from(module.deactivated.is_none());
-            let _ = writeln!(out, "snaphook_zia_module_active{{module=\"{}\"}} {active}", module.config.name);
+        out.counter("snaphook_zia_bridge_starts", "Processes that were started for zia modules").sample(&[], starts);
+        let modules = self.lock();
+        let mut failures = out.counter("snaphook_zia_module_failures", "Faults of zia modules");
+        modules.iter().for_each(|module| failures.sample(&[("module", &*module.config.name)], module.failures));
+        let mut active = out.gauge("snaphook_zia_module_active", "Whether a zia module takes part");
+        for module in modules.iter() {
+            active.sample(&[("module", &*module.config.name)], u8::from(module.deactivated.is_none()));
         }
     }
 }
