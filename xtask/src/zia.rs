@@ -70,9 +70,12 @@ pub(crate) fn bridge(options: &Options, folder: &Path) -> Result<PathBuf> {
     in_parallel(&stale, |source| {
         run(compiler().args(&flags).args(warnings()).arg("-c").arg(source).arg("-o").arg(object(source)))
     })?;
-    write(&stamp, &flags.join("\n"))?;
+    if !is_same {
+        write(&stamp, &flags.join("\n"))?;
+    }
     let program = folder.join(PROGRAM);
-    if !stale.is_empty() || !is_newer(&program, newest) {
+    // Another one may have been linked of other objects.
+    if !is_newer(&program, self::newest(&objects)?) {
         make_folder(folder)?;
         let new = folder.join(format!("{PROGRAM}.new"));
         run(compiler().args(sources.iter().map(|source| object(source))).args(["-pthread", "-ldl", "-o"]).arg(&new))?;
