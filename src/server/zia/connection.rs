@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustix::net::Shutdown;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::{RecvFlags, Shutdown, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -29,6 +29,9 @@ use crate::server::peer::{ConnectionOrigin, Peer, TICK};
 
 /// The first byte of a TLS connection; no request begins with it.
 const TLS_HANDSHAKE: u8 = 22;
+
+/// Of a head that are waited for; a longer one is read by the bridge.
+const HEAD_BYTES: usize = 8 * 1024;
 
 /// How long a connection waits for a thread of the bridge, or for a bridge.
 const BRIDGE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -94,15 +97,33 @@ impl Bridge {
     }
 }
 
-/// Waits for it, without taking it. `None`: there is none, or the server stops first.
+/// Waits, without taking a byte, until the client has sent a head or the start of a handshake: who sends slowly holds no thread
+/// of the bridge. Gives the first byte; `None`: there is none in time, or the server stops first.
 async fn first_byte(stream: &TcpStream, app: &App) -> Option<u8> {
     let mut stopping = app.stopping.clone();
-    let mut byte = [0];
-    let peeked = tokio::select! {
-        peeked = timeout(HEADER_READ_MAX, stream.peek(&mut byte)) => peeked,
+    let mut head = vec![0; HEAD_BYTES];
+    let mut seen = 0;
+    let look = || {
+        let (length, _) = recv(stream, head.as_mut_slice(), RecvFlags::PEEK)?;
+        let has_more = length > seen;
+        seen = length;
+        match is_enough(&head[..length]) || !has_more {
+            true => Ok(head[..length].first().copied()),
+            // Woken again when there is more, or the client has closed its side.
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    };
+    let looked = tokio::select! {
+        looked = timeout(HEADER_READ_MAX, stream.async_io(Interest::READABLE, look)) => looked,
         _ = stopping.wait_for(|stopping| *stopping) => return None,
     };
-    matches!(peeked, Ok(Ok(1))).then_some(byte[0])
+    looked.ok()?.ok()?
+}
+
+/// Whether the bridge can go on with it without waiting for the client: a whole head, much of one, or no request.
+fn is_enough(head: &[u8]) -> bool {
+    let ends = |end: &[u8]| head.windows(end.len()).any(|window| window == end);
+    head.first() == Some(&TLS_HANDSHAKE) || head.len() >= HEAD_BYTES || ends(b"\n\r\n") || ends(b"\n\n")
 }
 
 /// Answers the request, if one comes, and waits until the bridge closes its end: it still sends the response to the client.
@@ -169,4 +190,24 @@ async fn refuse(mut stream: TcpStream, reason: &str) -> io::Result<()> {
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads() {
+        for (text, expected) in [
+            (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], true),
+            (b"GET / HTTP/1.1\n\nbody", true),
+            (b"\x16", true),
+            (&[b'a'; HEAD_BYTES], true),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r", false),
+            (b"G", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_enough(text), expected, "{text:?}");
+        }
+    }
 }

@@ -298,3 +298,31 @@ fn malformed_requests_reach_no_module() {
     expect_log(&server, "GET /models plain 400");
     assert!(!server.log().iter().any(|line| line.contains("garbage")));
 }
+
+#[test]
+fn slow_heads_hold_no_thread() {
+    if !are_there() {
+        return;
+    }
+    let server = start(&[module("log", "access_log", "")]);
+    let mut idle: Vec<TcpStream> = (0..300)
+        .map(|number| {
+            let mut stream = TcpStream::connect(server.address()).expect("a server");
+            let head = &b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"[..number % 20];
+            stream.write_all(head).expect("a part of a head");
+            stream
+        })
+        .collect();
+    assert!(get(&server, "/healthz").starts_with("HTTP/1.1 200 "));
+    let [bridge] = bridges(&server)[..] else { panic!("one bridge") };
+    let threads = std::fs::read_dir(format!("/proc/{bridge}/task")).expect("a process").count();
+    assert!(threads < 20, "{threads} threads");
+    // In two parts, and only the second makes it whole.
+    let stream = &mut idle[0];
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n").expect("a request");
+    stream.write_all(b"\r\n").expect("its end");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("a response");
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+}
