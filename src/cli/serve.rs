@@ -19,7 +19,7 @@ use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
 use crate::memory::allocator;
-use crate::server::{self, BoundSockets, Listeners, Tls, ZiaBridge};
+use crate::server::{self, BoundSockets, Front, Listeners, Modules, Tls, ZiaBridge};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -56,7 +56,9 @@ pub(super) fn serve(global: &Global) -> Result<()> {
         ),
     }
     let workers = config.server.workers;
-    on_all_cores(workers, run(config, Options::default()))
+    // What a native module does not give back is a spare thread.
+    let spare = if config.server.modules.is_empty() { 0 } else { snaphook_modules::spare_threads(workers) };
+    on_all_cores(workers + spare, run(config, Options::default()))
 }
 
 /// Runs what serves to its end.
@@ -170,10 +172,7 @@ async fn serve_until(
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match Tls::open(&config, engine).await {
-            Ok(tls) => match open_sockets(&config, engine, sockets).await {
-                Ok((listeners, zia)) => serve_at(listeners, (tls, zia), stop.clone(), start, node, options).await,
-                Err(message) => Err(Failure::new(message)),
-            },
+            Ok(tls) => serve_with_modules(sockets, tls, stop.clone(), start, node, options).await,
             Err(faults) => Err(faults.into()),
         },
     };
@@ -185,20 +184,38 @@ async fn serve_until(
     served
 }
 
+/// From the active modules to those that were ended.
+async fn serve_with_modules(
+    sockets: BoundSockets,
+    tls: Option<Arc<Tls>>,
+    stop: watch::Receiver<Option<Instant>>,
+    start: Instant,
+    node: &Node,
+    options: Options,
+) -> Result<()> {
+    let modules = Modules::open(&node.handle.current(), &node.engine).await?;
+    let served = match open_sockets(node, sockets).await {
+        Ok((listeners, zia)) => serve_at(listeners, Front { tls, zia }, &modules, stop, start, node, options).await,
+        Err(message) => Err(Failure::new(message)),
+    };
+    modules.close().await;
+    served
+}
+
 /// What connections come to, once the modules that get them first are ready.
 async fn open_sockets(
-    config: &Config,
-    engine: &Engine,
+    node: &Node,
     sockets: BoundSockets,
 ) -> std::result::Result<(Listeners, Option<Arc<ZiaBridge>>), String> {
-    let zia = ZiaBridge::open(config, engine).await?;
+    let zia = ZiaBridge::open(&node.handle.current(), &node.engine).await?;
     Ok((sockets.listen()?, zia))
 }
 
 /// From the open port to the signal that asks to stop.
 async fn serve_at(
     listeners: Listeners,
-    (tls, zia): (Option<Arc<Tls>>, Option<Arc<ZiaBridge>>),
+    front: Front,
+    modules: &Arc<Modules>,
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
     node: &Node,
@@ -223,7 +240,8 @@ async fn serve_at(
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listeners, tls, zia, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
+    let modules = Arc::clone(modules);
+    let served = server::run(listeners, front, modules, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::audit::Denials;
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
+use super::modules::Modules;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
 use super::static_files::StaticFiles;
@@ -28,6 +29,8 @@ pub(super) struct App {
     pub(super) metrics: RequestMetrics,
     pub(super) request_ids: RequestIds,
     pub(super) frames: FrameCache,
+    /// What requests go through first.
+    pub(super) modules: Arc<Modules>,
     /// Served where the API has no path.
     pub(super) files: Option<StaticFiles>,
     /// In entity tags.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
 use super::metrics::OpenConnection;
+use super::modules;
+use super::modules::connection::Origins;
 use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
 use super::tls::Tls;
@@ -93,8 +95,20 @@ pub(super) async fn serve(
                 let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     let _open = OpenConnection::new(&app);
-                    if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
-                        connection(stream, address, builder, app, router, watcher).await;
+                    let chain = Arc::clone(&app.modules.chain());
+                    let origins = Origins::of(address, tls.is_some());
+                    let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
+                        if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
+                            connection(stream, address, origins, builder, app, router, watcher).await;
+                        }
+                    };
+                    match chain.has_connections() {
+                        // In memory of its own, which other connections do not need.
+                        true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
+                        false => {
+                            drop(chain);
+                            serve(stream, origins).await;
+                        }
                     }
                     drop(place);
                 });
@@ -127,7 +141,7 @@ pub(super) async fn serve(
 async fn accept(
     listener: &Listener,
     places: &Arc<Semaphore>,
-) -> io::Result<(Socket, Option<IpAddr>, Option<OwnedSemaphorePermit>)> {
+) -> io::Result<(Socket, Option<SocketAddr>, Option<OwnedSemaphorePermit>)> {
     // It is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok();
     let (socket, address) = listener.accept().await?;
@@ -184,12 +198,15 @@ async fn secure(
 
 async fn connection(
     stream: Transport<GuardedStream<Socket>>,
-    address: Option<IpAddr>,
+    address: Option<SocketAddr>,
+    origins: Origins,
     builder: auto::Builder<TokioExecutor>,
     app: Arc<App>,
     router: Router,
     watcher: Watcher,
 ) {
+    let address = address.map(|address| address.ip());
+    let origins = Arc::new(origins);
     let origin = ConnectionOrigin { address, is_secure: matches!(stream, Transport::Tls(_)) };
     let peer = Peer::of_connection(app.engine.memory(), origin);
     let service = service_fn({
@@ -198,9 +215,22 @@ async fn connection(
             peer.0.begin_request();
             request.extensions_mut().insert(peer.clone());
             let (mut router, peer) = (router.clone(), peer.clone());
+            let chain = app.modules.chain();
+            let through = match chain.is_empty() {
+                true => None,
+                false => Some((Arc::clone(&chain), Arc::clone(&app), Arc::clone(&origins))),
+            };
             async move {
-                // It is always ready.
-                let response = router.call(request).await;
+                let response = match through {
+                    // It is always ready.
+                    None => router.call(request).await,
+                    Some((chain, app, origins)) => {
+                        let connection = origins.connection();
+                        let (at, served) = (peer.clone(), modules::request::serve);
+                        // In memory of its own, which requests without modules do not need.
+                        Ok(Box::pin(served(app, router, chain, connection, at, request)).await)
+                    }
+                };
                 peer.0.end_request();
                 response
             }

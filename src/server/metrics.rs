@@ -55,10 +55,10 @@ impl RouteMetrics {
 }
 
 impl RequestMetrics {
-    /// Of these routes, and of what is none.
+    /// Of these routes, of what modules answer, and of what is no route.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
         RequestMetrics {
-            routes: routes.chain([("unknown", Arc::default())]).collect(),
+            routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect(),
             in_flight: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -69,6 +69,12 @@ impl RequestMetrics {
     pub(super) fn unknown(&self) -> &Arc<RouteMetrics> {
         // `new` puts it there.
         &self.routes[self.routes.len() - 1].1
+    }
+
+    /// Of requests that modules answer.
+    pub(super) fn modules(&self) -> &Arc<RouteMetrics> {
+        // `new` puts it there.
+        &self.routes[self.routes.len() - 2].1
     }
 
     /// A request is in flight until the guard is dropped, also if its client goes away.

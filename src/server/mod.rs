@@ -32,6 +32,7 @@ mod list;
 mod listener;
 mod metrics;
 mod models;
+mod modules;
 mod nodes;
 mod peer;
 mod place;
@@ -73,28 +74,30 @@ use tokio::sync::watch;
 
 use self::app::App;
 pub use self::listener::{BoundSockets, Listeners, bind};
+pub use self::modules::Modules;
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
 pub use self::zia::Bridge as ZiaBridge;
 use crate::config::{AuthConfig, AuthMode, Config, ConfigError, ConfigErrors, ConfigHandle};
 use crate::engine::Engine;
 
+/// What connections go through before a request is read.
+pub struct Front {
+    pub tls: Option<Arc<Tls>>,
+    pub zia: Option<Arc<ZiaBridge>>,
+}
+
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
 /// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
-    zia: Option<Arc<ZiaBridge>>,
+    Front { tls, zia }: Front,
+    modules: Arc<Modules>,
     engine: Arc<Engine>,
     tokens: Arc<Tokens>,
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
-    if let Some(module) = config.load().server.modules.iter().find(|module| !module.kind.is_zia()) {
-        let message =
-            format!("this version cannot run modules yet, such as `{}`; remove `[[server.modules]]`", module.name);
-        return Err(std_io::Error::other(message));
-    }
     let port = listeners.address(&config.load()).port();
     let connections_max = descriptors::raise_limit().min(config.load().server.connections_max);
     let (stop, stopping) = watch::channel(false);
@@ -112,6 +115,7 @@ pub async fn run(
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
+        modules: Arc::clone(&modules),
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
         zia,
         stopping,
@@ -127,6 +131,8 @@ pub async fn run(
     let (zia_over, zia_stop) = watch::channel(false);
     let keeping =
         app.zia.clone().map(|zia| tokio::spawn(zia.keep(Arc::clone(config), Arc::clone(&app.engine), zia_stop)));
+    let following = modules.follow(Arc::clone(config), Arc::clone(&app.engine));
+    let follow_modules = tokio::spawn(following);
     if let (Some(redirect), Some(tls), Some(port)) = (listeners.redirect, &tls, port) {
         tokio::spawn(redirect::serve(redirect, Arc::clone(tls), port, app.stopping.clone()));
     }
@@ -139,6 +145,7 @@ pub async fn run(
         // It never panics, and has deadlines of its own.
         let _ = keeping.await;
     }
+    follow_modules.abort();
     served
 }
 

@@ -28,6 +28,7 @@ mod leaving;
 mod log_identity;
 mod memory;
 mod metrics;
+mod modules;
 mod native;
 mod numbers;
 mod other_drivers;

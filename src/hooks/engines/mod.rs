@@ -28,7 +28,7 @@ pub use engine::{
     CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
     Prepared, TopLevel,
 };
-pub use native::{exit, exit_at_once};
+pub use native::{Copy as LibraryCopy, exit, exit_at_once, tried_module};
 pub use subprocess::worker::serve as serve_as_worker;
 #[cfg(target_os = "linux")]
 pub use v8::serve_as_worker as serve_as_v8_worker;
