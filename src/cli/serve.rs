@@ -19,7 +19,7 @@ use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
 use crate::memory::allocator;
-use crate::server::{self, BoundSockets, Listeners, Modules, Tls};
+use crate::server::{self, BoundSockets, Front, Listeners, Modules, Tls, ZiaBridge};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -213,18 +213,27 @@ async fn serve_with_modules(
     options: Options,
 ) -> Result<()> {
     let modules = Modules::open(&node.handle.current(), &node.engine).await?;
-    let served = match sockets.listen() {
-        Ok(listeners) => serve_at(listeners, tls, &modules, stop, start, node, options).await,
+    let served = match open_sockets(node, sockets).await {
+        Ok((listeners, zia)) => serve_at(listeners, Front { tls, zia }, &modules, stop, start, node, options).await,
         Err(message) => Err(Failure::new(message)),
     };
     modules.close().await;
     served
 }
 
+/// What connections come to, once the modules that get them first are ready.
+async fn open_sockets(
+    node: &Node,
+    sockets: BoundSockets,
+) -> std::result::Result<(Listeners, Option<Arc<ZiaBridge>>), String> {
+    let zia = ZiaBridge::open(&node.handle.current(), &node.engine).await?;
+    Ok((sockets.listen()?, zia))
+}
+
 /// From the open port to the signal that asks to stop.
 async fn serve_at(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
+    front: Front,
     modules: &Arc<Modules>,
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
@@ -251,7 +260,7 @@ async fn serve_at(
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
     let modules = Arc::clone(modules);
-    let served = server::run(listeners, tls, modules, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
+    let served = server::run(listeners, front, modules, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

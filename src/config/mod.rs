@@ -27,6 +27,7 @@ mod telemetry;
 mod tls;
 mod units;
 mod watch;
+mod zia;
 
 #[cfg(test)]
 mod tests;

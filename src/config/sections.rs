@@ -22,6 +22,7 @@ use super::settings::{
 use super::static_files::static_files;
 use super::telemetry::telemetry;
 use super::tls::{redirect_http, tls};
+use super::zia;
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
@@ -61,7 +62,9 @@ pub(super) fn config(
         static_files: static_files(&mut server, directory),
         cors: cors(&mut server),
         modules: modules(&mut server, directory),
+        zia_bridge: zia::bridge(&mut server, directory),
     };
+    zia::check(document, &server_config);
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);

@@ -87,6 +87,8 @@ pub struct ServerConfig {
     pub static_files: Option<StaticConfig>,
     /// In the order in which they are asked.
     pub modules: Vec<ModuleConfig>,
+    /// The program that runs modules with `kind = 'zia'`: a bare name, or an absolute path.
+    pub zia_bridge: PathBuf,
 }
 
 /// `[hooks]`.

@@ -529,7 +529,7 @@ fn modules() {
         (module("name = 'a'\nlibrary = ''"), "7: `server.modules.library` is ``, expected a path"),
         (
             module("name = 'a'\nlibrary = 'a.so'\nkind = 'wasm'"),
-            "8: `server.modules.kind` is `wasm`, expected 'native'",
+            "8: `server.modules.kind` is `wasm`, expected 'native' or 'zia'",
         ),
         (
             module("name = 'a'\nlibrary = 'a.so'\ntimeout = '1 h'"),
@@ -606,4 +606,34 @@ fn telemetry() {
     for bad in ["http://u:p@c", "ftp://c", "http://c?x", "http://"] {
         assert!(read(&format!("otlp = '{bad}'\n"), &none).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn zia_modules() {
+    let server = |text: &str| parse(&format!("[auth]\nmode = 'open'\n[server]\nmount-address = '127.0.0.1:1'\n{text}"));
+    let module = |name: &str, kind: &str| {
+        format!("[[server.modules]]\nname = '{name}'\nlibrary = '{name}.so'\nkind = '{kind}'\n")
+    };
+    let config = server(&(module("a", "zia") + &module("b", "zia") + &module("c", "native"))).unwrap();
+    assert!(config.server.modules[0].kind.is_zia() && !config.server.modules[2].kind.is_zia());
+    assert_eq!(config.server.zia_bridge, Path::new("snaphook-zia-bridge"));
+    let bridge = |path: &str| server(&format!("zia-bridge = '{path}'\n")).unwrap().server.zia_bridge;
+    assert_eq!(bridge("bridge-2"), Path::new("bridge-2"));
+    assert_eq!(bridge("bin/bridge"), Path::new("/srv/bin/bridge"));
+
+    let tls = format!("{}[server.tls]\ncertificate = 'c'\nprivate-key = 'k'\n", module("a", "zia"));
+    for (text, expected) in [
+        ("zia-bridge = ''".to_owned(), "5: `server.zia-bridge` is ``, expected the name or path of a program"),
+        (tls, "5: module `a` has `kind = 'zia'`, and gets connections as they come from the network"),
+        (
+            module("a", "native") + &module("b", "zia"),
+            "9: module `b` has `kind = 'zia'`, and gets connections before modules of other kinds do; put it before `a`",
+        ),
+    ] {
+        let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
+        assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
+    }
+    let unix = format!("[auth]\nmode = 'open'\n[server]\nmount-address = 'unix:a.sock'\n{}", module("a", "zia"));
+    let lines: Vec<_> = parse(&unix).expect_err("a Unix socket").lines().collect();
+    assert!(lines[0].contains("5: module `a` has `kind = 'zia'`, which needs TCP connections"), "{lines:?}");
 }

@@ -12,6 +12,7 @@ use super::modules::Modules;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
 use super::static_files::StaticFiles;
+use super::zia::Bridge as ZiaBridge;
 use crate::config::ConfigHandle;
 use crate::engine::Engine;
 
@@ -34,6 +35,8 @@ pub(super) struct App {
     pub(super) files: Option<StaticFiles>,
     /// In entity tags.
     pub(super) log: LogMark,
+    /// Where modules with `kind = 'zia'` run.
+    pub(super) zia: Option<Arc<ZiaBridge>>,
     /// Becomes `true` when the server stops: what would go on for ever ends then.
     pub(super) stopping: watch::Receiver<bool>,
 }

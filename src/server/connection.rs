@@ -30,16 +30,16 @@ use super::prompt::Prompt;
 use super::tls::Tls;
 
 /// From the first byte of a request's head to its last; also how long a connection may be idle.
-const HEADER_READ_MAX: Duration = Duration::from_secs(60);
+pub(super) const HEADER_READ_MAX: Duration = Duration::from_secs(60);
 
 /// From a connection to the end of its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Header lines of one request.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 
 /// Bytes of a request's head, and of what is buffered of a body that nobody reads.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -63,12 +63,26 @@ pub(super) async fn serve(
     let mut accepted = None;
     let graceful = GracefulShutdown::new();
     let begin = |socket, address: Option<SocketAddr>, permit: Option<OwnedSemaphorePermit>| {
-        let stream = GuardedStream::new(socket);
         let origin = ConnectionOrigin { address: address.map(|from| from.ip()), is_secure: tls.is_some() };
         let peer = Peer::of_connection(app.engine.memory(), origin);
         let place = permit.map(|permit| places.take(permit, peer.clone()));
-        let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
-        let watcher = graceful.watcher();
+        let (app, router) = (Arc::clone(&app), router.clone());
+        let socket = match (&app.zia, socket) {
+            (Some(zia), Socket::Tcp(stream)) => {
+                let zia = Arc::clone(zia);
+                // It is the bridge's, which ends it: never idle here.
+                peer.0.begin_request();
+                tokio::spawn(async move {
+                    let _open = app.metrics.open_connection();
+                    zia.serve(stream, app, router).await;
+                    drop(place);
+                });
+                return;
+            }
+            (_, socket) => socket,
+        };
+        let stream = GuardedStream::new(socket);
+        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
         let served = {
             let peer = peer.clone();
             async move {
@@ -131,7 +145,12 @@ pub(super) async fn serve(
         begin(socket, address, None);
     }
     draining::close(listener, |socket, address| begin(socket, address, None)).await;
-    draining::finish(graceful).await;
+    let in_bridge = async {
+        if let Some(zia) = &app.zia {
+            let _ = timeout(draining::SHUTDOWN_GRACE, zia.drained()).await;
+        }
+    };
+    tokio::join!(draining::finish(graceful), in_bridge);
     Ok(())
 }
 

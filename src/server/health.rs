@@ -31,7 +31,12 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
         let of_kind = deactivated.iter().filter(|(_, _, is_optional)| *is_optional == optional);
         of_kind.map(|(name, reason, _)| (name.clone(), reason.clone().into())).collect()
     };
-    let (needed, optional) = (of_kind(false), of_kind(true));
+    let (mut needed, mut optional) = (of_kind(false), of_kind(true));
+    if let Some(zia) = &call.app.zia {
+        let (refused, skipped) = zia.troubles();
+        needed.extend(refused);
+        optional.extend(skipped);
+    }
     if !needed.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "modules": needed });
         return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
@@ -69,6 +74,9 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     call.app.modules.write_metrics(&mut out);
     if let Some(tracer) = tracer::tracer() {
         tracer.write_metrics(&mut out);
+    }
+    if let Some(zia) = &call.app.zia {
+        zia.write_metrics(&mut out);
     }
     let failed = call.app.identity.failed_attempts();
     out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);

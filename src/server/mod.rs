@@ -64,6 +64,11 @@ mod tokens;
 mod traced;
 #[cfg(unix)]
 mod unix_socket;
+#[cfg(target_os = "linux")]
+mod zia;
+#[cfg(not(target_os = "linux"))]
+#[path = "zia/elsewhere.rs"]
+mod zia;
 
 use std::future::Future;
 use std::io as std_io;
@@ -77,14 +82,21 @@ pub use self::listener::{BoundSockets, Listeners, bind};
 pub use self::modules::Modules;
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
-use crate::config::{AuthConfig, AuthMode, ConfigHandle};
+pub use self::zia::Bridge as ZiaBridge;
+use crate::config::{AuthConfig, AuthMode, Config, ConfigError, ConfigErrors, ConfigHandle};
 use crate::engine::Engine;
+
+/// What connections go through before a request is read.
+pub struct Front {
+    pub tls: Option<Arc<Tls>>,
+    pub zia: Option<Arc<ZiaBridge>>,
+}
 
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
 /// [`draining::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
+    Front { tls, zia }: Front,
     modules: Arc<Modules>,
     engine: Arc<Engine>,
     tokens: Arc<Tokens>,
@@ -110,6 +122,7 @@ pub async fn run(
         frames: sse::FrameCache::default(),
         modules: Arc::clone(&modules),
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
+        zia,
         stopping,
     });
     let mut router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
@@ -120,6 +133,9 @@ pub async fn run(
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)
     });
+    let (zia_over, zia_stop) = watch::channel(false);
+    let keeping =
+        app.zia.clone().map(|zia| tokio::spawn(zia.keep(Arc::clone(config), Arc::clone(&app.engine), zia_stop)));
     let following = modules.follow(Arc::clone(config), Arc::clone(&app.engine));
     let follow_modules = tokio::spawn(following);
     if let (Some(redirect), Some(tls), Some(port)) = (listeners.redirect, &tls, port) {
@@ -128,6 +144,11 @@ pub async fn run(
     let served = connection::serve(listeners.mount, tls, app, router, connections_max, stop, shutdown).await;
     if let Some(follow) = follow {
         follow.abort();
+    }
+    zia_over.send_replace(true);
+    if let Some(keeping) = keeping {
+        // It never panics, and has deadlines of its own.
+        let _ = keeping.await;
     }
     follow_modules.abort();
     served
@@ -142,4 +163,11 @@ fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String>
             Ok(Identity::with_tokens(Arc::clone(tokens), oidc, Arc::default()))
         }
     }
+}
+
+/// What keeps modules with `kind = 'zia'` from running, before anything is started.
+pub fn check_zia(config: &Config) -> Result<(), ConfigErrors> {
+    let Some(first) = config.server.modules.iter().find(|module| module.kind.is_zia()) else { return Ok(()) };
+    let fault = |message| ConfigErrors::new(config.name(), vec![ConfigError::new(first.line, message)]);
+    zia::find(&config.server.zia_bridge).map(|_| ()).map_err(fault)
 }

@@ -59,3 +59,5 @@ mod traces;
 mod transport;
 mod webhooks;
 mod workbench;
+#[cfg(target_os = "linux")]
+mod zia;

@@ -61,6 +61,33 @@ pub(crate) fn programs() -> Result {
     Ok(())
 }
 
+/// A C++ compiler, Boost's headers (in that folder, if one is given) and OpenSSL's: what modules of ZiaModuleAPISpec and the
+/// program that runs them are built with.
+pub(crate) fn cpp(boost: Option<&Path>) -> Result {
+    let is_compiler = std::env::var_os("CXX").is_some() || find_program("g++").is_some();
+    let includes = |header: &str| {
+        ["/usr/include", "/usr/local/include"].iter().any(|folder| Path::new(folder).join(header).is_file())
+    };
+    let missing: Vec<&str> = [
+        ("g++", is_compiler),
+        (
+            "libboost-dev",
+            boost.is_some_and(|folder| folder.join("boost/asio.hpp").is_file()) || includes("boost/asio.hpp"),
+        ),
+        ("libssl-dev", includes("openssl/ssl.h")),
+    ]
+    .iter()
+    .filter_map(|(package, is_there)| (!is_there).then_some(*package))
+    .collect();
+    match &missing[..] {
+        [] => Ok(()),
+        missing => {
+            let names = missing.join(", ");
+            install_debian(missing).map_err(|reason| format!("no {names} ({reason}); install what has them"))
+        }
+    }
+}
+
 /// The servers that drivers and clusters are tested with. Returns the folder of the NATS server.
 pub(crate) fn servers() -> Result<PathBuf> {
     let is_postgres_there = || {

@@ -55,6 +55,13 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("plugins: drivers as libraries for the tests");
     let plugins = plugins::build(false)?;
 
+    section("zia: the bridge and modules for the tests");
+    let mut zia = None;
+    match needs::cpp(None) {
+        Ok(()) => zia = Some(crate::zia::for_tests()?),
+        Err(reason) => skipped.push(format!("tests of modules of ZiaModuleAPISpec: {reason}")),
+    }
+
     section("runner: the module of JavaScript hooks, built anew to be compared");
     let runner_code = match crate::runner::build() {
         Ok(code) => Some(code),
@@ -122,6 +129,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if is_long {
         environment.push(("SNAPHOOK_TEST_LONG", "1".into()));
     }
+    environment.extend(zia.map(|folder| ("SNAPHOOK_ZIA", folder)));
     environment.extend(nats.map(|folder| ("SNAPHOOK_NATS", folder)));
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));

@@ -30,14 +30,19 @@ pub(super) struct Loaded {
     pub(super) module: Arc<Module>,
 }
 
-/// The files of all modules.
+/// Those that run in the server's process.
+pub(super) fn in_process(config: &Config) -> impl Iterator<Item = &ModuleConfig> {
+    config.server.modules.iter().filter(|module| !module.kind.is_zia())
+}
+
+/// The files of those.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
-    config.server.modules.iter().map(|module| file(&module.kind).to_owned()).collect()
+    in_process(config).map(|module| file(&module.kind).to_owned()).collect()
 }
 
 fn file(kind: &ModuleKind) -> &Path {
     match kind {
-        ModuleKind::Native { library } => library,
+        ModuleKind::Native { library } | ModuleKind::Zia { library } => library,
     }
 }
 
@@ -72,6 +77,7 @@ pub(super) async fn load(
             let path = copy.path().to_owned();
             Arc::new(Native::activate(Arc::clone(&standing), path, wanted.timeout, &settings).await?)
         }
+        ModuleKind::Zia { .. } => return Err("it runs in the bridge".to_owned()),
     };
     Ok(Loaded { config: wanted.clone(), source, module: Arc::new(Module::new(standing, runner)) })
 }

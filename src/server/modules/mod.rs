@@ -109,7 +109,7 @@ impl Modules {
         let mut loaded = self.loaded.lock().await;
         let mut next: Vec<Loaded> = Vec::new();
         let mut made: Vec<Arc<Module>> = Vec::new();
-        for wanted in &config.server.modules {
+        for wanted in load::in_process(config) {
             match self::next(&loaded, wanted, config, engine).await {
                 Ok(Next::Same(module, source)) => {
                     if is_told {
