@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
+use super::openapi::OpenApi;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
 use super::static_files::StaticFiles;
@@ -25,6 +26,7 @@ pub(super) struct App {
     pub(super) metrics: RequestMetrics,
     pub(super) request_ids: RequestIds,
     pub(super) frames: FrameCache,
+    pub(super) openapi: OpenApi,
     /// Served where the API has no path.
     pub(super) files: Option<StaticFiles>,
     /// In entity tags.

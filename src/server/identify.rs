@@ -18,15 +18,18 @@ use super::request::Call;
 pub(super) enum Needs {
     /// Nothing: no token is looked at.
     Anyone,
+    /// Nothing, but a token that is sent must be valid: who it is of decides what is shown.
+    Guest,
     Reader,
     Writer,
     Admin,
 }
 
 impl Needs {
-    fn role(self) -> Option<Role> {
+    /// The lowest role that may call; `None`: no role is needed.
+    pub(super) fn role(self) -> Option<Role> {
         match self {
-            Needs::Anyone => None,
+            Needs::Anyone | Needs::Guest => None,
             Needs::Reader => Some(Role::Reader),
             Needs::Writer => Some(Role::Writer),
             Needs::Admin => Some(Role::Admin),
@@ -36,7 +39,9 @@ impl Needs {
 
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
-    let Some(role) = needs.role() else { return Ok(()) };
+    if needs == Needs::Anyone {
+        return Ok(());
+    }
     let address = address(call);
     let header = header(call)?.map(HeaderValue::as_bytes);
     let identified = call.app.identity.identify(header, address, time::now()).await;
@@ -44,6 +49,9 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let known = identified.as_ref().ok().map(|caller| &**caller);
     if let Err(wait) = call.app.rate.check(known, address) {
         return Err(Problem::rate_limited(wait));
+    }
+    if needs == Needs::Guest && identified.as_ref().is_err_and(|denied| matches!(denied.kind(), DeniedKind::Missing)) {
+        return Ok(());
     }
     let caller = identified.map_err(|denied| {
         tracing::debug!(%address, "a caller is not identified: {denied}");
@@ -64,7 +72,7 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
             }
         }
     })?;
-    if caller.role < role {
+    if let Some(role) = needs.role().filter(|role| caller.role < *role) {
         tracing::info!(%address, "denied: {} {} for `{}`", call.head.method, shorten(call.head.uri.path()), caller.actor.id);
         return Err(Problem::new(
             ProblemType::Forbidden,

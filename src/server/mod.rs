@@ -11,7 +11,9 @@ mod batch;
 mod body;
 mod connection;
 mod cors;
+mod describe;
 mod descriptors;
+mod docs;
 mod endpoint;
 mod errors;
 mod etag;
@@ -32,6 +34,7 @@ mod listener;
 mod metrics;
 mod models;
 mod nodes;
+mod openapi;
 mod peer;
 mod place;
 mod plugins;
@@ -87,17 +90,20 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let identity = identity(&config.load().auth, &tokens).map_err(std_io::Error::other)?;
     let table = routes::table();
+    let mount_path = config.load().server.mount_path.trim_end_matches('/').to_owned();
+    let openapi = openapi::OpenApi::new(routes::described(&table), config.current(), &mount_path);
     let app = Arc::new(App {
         log: etag::LogMark::of(engine.history.log()),
         engine,
         identity,
         tokens,
         rate: RateLimit::new(config.load().server.requests_per_second),
-        mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
+        mount_path,
         config: Arc::clone(config),
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
+        openapi,
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
         stopping,
     });

@@ -28,6 +28,7 @@ mod log_identity;
 mod memory;
 mod native;
 mod numbers;
+mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;

@@ -8,7 +8,7 @@ use crate::support::{Client, Response, Server, ServerOptions, create_orders, eve
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
-const OPERATIONS: [(&str, &str, Option<&str>); 48] = [
+const OPERATIONS: [(&str, &str, Option<&str>); 51] = [
     ("GET", "/models", Some("reader")),
     ("POST", "/models", Some("admin")),
     ("GET", "/models/order", Some("reader")),
@@ -56,6 +56,9 @@ const OPERATIONS: [(&str, &str, Option<&str>); 48] = [
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/metrics", None),
+    ("GET", "/openapi.json", None),
+    ("GET", "/docs", None),
+    ("GET", "/docs/page.js", None),
     ("OPTIONS", "/models", None),
 ];
 
