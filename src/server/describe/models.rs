@@ -13,6 +13,7 @@ pub(in crate::server) fn list() -> Operation {
 pub(in crate::server) fn create() -> Operation {
     Operation::new("createModel", Tag::Models, "Create a model")
         .writes()
+        .if_absent()
         .parameters(&["prefer"])
         .idempotent()
         .takes(&["NewModel"])
@@ -36,6 +37,7 @@ pub(in crate::server) fn update() -> Operation {
         )
         .parameters(&["model"])
         .writes()
+        .if_match()
         .parameters(&["prefer"])
         .takes(&["ModelUpdate"])
         .returns(200, "The model, its new version in use; with `dry-run=true` the event that would be written.", &[
@@ -57,6 +59,7 @@ pub(in crate::server) fn delete() -> Operation {
     Operation::new("deleteModel", Tag::Models, "Delete a model")
         .parameters(&["model", "cascade"])
         .writes()
+        .if_match()
         .returns_nothing(204, "The model is gone.")
         .returns(200, "With `dry-run=true`: the event that would be written.", &["DryRun"])
         .problems(&[ProblemType::NotFound, ProblemType::ModelInUse, ProblemType::Invalid])

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY};
 use sha2::{Digest, Sha256};
 
+use super::openapi::Selection;
 use super::precondition;
 use super::problem::{Problem, Result};
 use super::query::shorten;
@@ -69,10 +70,7 @@ static FILES: [File; 6] = [
 
 /// `GET /docs`. Its query is the document's, which the page asks for.
 pub(super) async fn page(call: &Call) -> Result<Response> {
-    let mut query = call.query()?;
-    query.text("model")?;
-    query.text("after")?;
-    query.finish()?;
+    Selection::of(call)?;
     Ok(PAGE.answer(call))
 }
 

@@ -125,20 +125,9 @@ fn lease(budget: &Arc<MemoryBudget>, bytes: usize) -> Result<Lease<Arc<crate::me
 
 /// `GET /openapi.json`
 pub(super) async fn get(call: &Call) -> Result<Response> {
-    let mut query = call.query()?;
-    let wanted = query.text("model")?;
-    let after = query.text("after")?;
-    query.finish()?;
-    after.as_deref().map(id::model).transpose()?;
+    let selection = Selection::of(call)?;
     let mut models = call.engine().definitions.all();
-    models.retain(|model| identify::may_read(call, &model.record.id));
-    if let Some(wanted) = &wanted {
-        let globs = selection(wanted)?;
-        models.retain(|model| globs.iter().any(|glob| glob::matches(glob, &model.record.id)));
-    }
-    if let Some(after) = &after {
-        models.retain(|model| *model.record.id > **after);
-    }
+    models.retain(|model| identify::may_read(call, &model.record.id) && selection.has(&model.record.id));
     let openapi = &call.app.openapi;
     let fingerprint = Fingerprint::of(openapi.shared.general(), &models);
     let tag = fingerprint.tag();
@@ -164,13 +153,29 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Globs with commas between them.
-fn selection(text: &str) -> Result<Vec<&str>> {
-    if text.len() > SELECTION_BYTES_MAX {
-        return Err(Problem::bad_request(format!(
-            "`model` has {} bytes, at most {SELECTION_BYTES_MAX} are allowed",
-            text.len()
-        )));
+/// Which models a client wants to see.
+pub(super) struct Selection {
+    globs: Option<Vec<String>>,
+    after: Option<String>,
+}
+
+impl Selection {
+    /// `model`, which is globs with commas between them, and `after`: all that the query may have.
+    pub(super) fn of(call: &Call) -> Result<Selection> {
+        let mut query = call.query()?;
+        let globs = query.text("model")?;
+        let after = query.text("after")?;
+        query.finish()?;
+        after.as_deref().map(id::model).transpose()?;
+        if let Some(bytes) = globs.as_ref().map(String::len).filter(|bytes| *bytes > SELECTION_BYTES_MAX) {
+            let detail = format!("`model` has {bytes} bytes, at most {SELECTION_BYTES_MAX} are allowed");
+            return Err(Problem::bad_request(detail));
+        }
+        Ok(Selection { globs: globs.map(|globs| globs.split(',').map(str::to_owned).collect()), after })
     }
-    Ok(text.split(',').collect())
+
+    fn has(&self, model: &str) -> bool {
+        self.globs.as_ref().is_none_or(|globs| glob::any_matches(globs, model))
+            && self.after.as_deref().is_none_or(|after| model > after)
+    }
 }

@@ -201,11 +201,21 @@ impl Operation {
 
     /// A change that becomes an event, which can be tried and has preconditions.
     pub(in crate::server) fn writes(self) -> Operation {
-        self.parameters(&["minPosition", "dryRun", "ifMatch", "ifNoneMatchAny"]).problems(&[
+        self.parameters(&["minPosition", "dryRun"]).problems(&[
             ProblemType::PositionUnknown,
             ProblemType::PreconditionFailed,
             ProblemType::Conflict,
         ])
+    }
+
+    /// What it changes must be as `If-Match` says.
+    pub(in crate::server) fn if_match(self) -> Operation {
+        self.parameters(&["ifMatch"])
+    }
+
+    /// What it makes must not be there yet.
+    pub(in crate::server) fn if_absent(self) -> Operation {
+        self.parameters(&["ifNoneMatchAny"])
     }
 
     /// A change of an instance: hooks look at it.

@@ -116,7 +116,10 @@ fn request_body(body: &Body, model: Option<&OfModel<'_>>) -> Value {
         }
         ((*media_type).to_owned(), inner)
     });
-    json!({ "required": true, "content": types.collect::<Map<_, _>>() })
+    let content: Map<String, Value> = types.collect();
+    // Bytes may be none: an empty secret, an import of nothing.
+    let required = body.content.iter().any(|(_, content)| matches!(content, Content::Schemas(_)));
+    json!({ "required": required, "content": content })
 }
 
 fn responses(
