@@ -78,6 +78,7 @@ impl ConfigHandle {
         if !same_grants(old, &new) {
             applied.push("grants");
         }
+        let modules_differ = !same_modules(old, &new);
         // Also if they are the same: their lines, which denial messages name, may have moved.
         merged.grants = new.grants;
         let mut take = |key, changed: bool| {
@@ -89,14 +90,18 @@ impl ConfigHandle {
         take("server.limits.memory", old.server.memory_bytes != new.server.memory_bytes);
         take("server.limits.requests-per-second", old.server.requests_per_second != new.server.requests_per_second);
         take("server.limits.trusted-proxies", old.server.trusted_proxies != new.server.trusted_proxies);
+        take("server.limits.hosts", old.server.hosts != new.server.hosts);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        take("server.modules", modules_differ);
+        merged.server.modules = new.server.modules;
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
         merged.server.requests_per_second = new.server.requests_per_second;
+        merged.server.hosts = new.server.hosts;
         merged.server.trusted_proxies = new.server.trusted_proxies;
         // Turning TLS on or off changes what the address is.
         if let (Some(old), Some(new)) = (&old.server.tls, new.server.tls) {
@@ -154,6 +159,12 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn same_files(old: &Config, new: &Config) -> bool {
     let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
     unplaced(old) == unplaced(new)
+}
+
+/// Whether both have the same modules, wherever in the file.
+fn same_modules(old: &Config, new: &Config) -> bool {
+    let (old, new) = (&old.server.modules, &new.server.modules);
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.is_same(new))
 }
 
 /// Whether both grant the same, wherever in the file.

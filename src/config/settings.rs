@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::address::MountAddress;
 use super::auth::AuthConfig;
 use super::cors::CorsConfig;
+use super::hosts::Hosts;
+use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
@@ -71,6 +73,8 @@ pub struct ServerConfig {
     pub requests_per_second: u32,
     /// `limits.trusted-proxies`.
     pub trusted_proxies: TrustedProxies,
+    /// `limits.hosts`: the names under which it may be asked; empty: loopback names in open mode, every name with tokens.
+    pub hosts: Hosts,
     /// Where plain HTTP is answered with a redirect to https.
     pub redirect_http: Option<SocketAddr>,
     /// `None`: plain HTTP.
@@ -79,6 +83,8 @@ pub struct ServerConfig {
     pub cors: Option<CorsConfig>,
     /// `None`: no files.
     pub static_files: Option<StaticConfig>,
+    /// In the order in which they are asked.
+    pub modules: Vec<ModuleConfig>,
 }
 
 /// `[hooks]`.

@@ -1,5 +1,6 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
+mod audit;
 mod backup;
 mod bad_input;
 mod chance;
@@ -26,6 +27,7 @@ mod json_values;
 mod leaving;
 mod log_identity;
 mod memory;
+mod metrics;
 mod native;
 mod numbers;
 mod openapi;

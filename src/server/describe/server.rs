@@ -51,8 +51,9 @@ pub(in crate::server) fn readyz() -> Operation {
 
 pub(in crate::server) fn metrics() -> Operation {
     Operation::new("metrics", Tag::Server, "Read the metrics")
-        .returns_nothing(200, "Text for Prometheus.")
+        .returns_nothing(200, "Text for Prometheus; with `Accept: application/openmetrics-text` that of OpenMetrics.")
         .or_type("text/plain", &[])
+        .or_type("application/openmetrics-text", &[])
 }
 
 pub(in crate::server) fn openapi() -> Operation {
