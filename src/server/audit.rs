@@ -8,7 +8,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use snaphook_identity::RateLimit;
 
-use super::identify::{self, Needs};
+use super::identify;
+use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::Response;

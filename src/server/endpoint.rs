@@ -17,15 +17,15 @@ use hyper::{Method, StatusCode, Version};
 
 use super::app::App;
 use super::body::RequestBody;
-use super::identify::{self, Needs};
 use super::metrics::RouteMetrics;
+use super::needs::Needs;
 use super::openapi::{Described, Operation};
 use super::peer::{ConnectionOrigin, Peer, PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, problem_document, seen, sites};
+use super::{audit, identify, problem_document, seen, sites};
 use crate::memory::allocator;
 
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.

@@ -6,36 +6,13 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use snaphook_driver::time;
-use snaphook_identity::{DeniedKind, Role};
+use snaphook_identity::DeniedKind;
 
 use super::forwarded;
+use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
-
-/// What an operation asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Nothing: no token is looked at.
-    Anyone,
-    /// Nothing, but a token that is sent must be valid: who it is of decides what is shown.
-    Guest,
-    Reader,
-    Writer,
-    Admin,
-}
-
-impl Needs {
-    /// The lowest role that may call; `None`: no role is needed.
-    pub(super) fn role(self) -> Option<Role> {
-        match self {
-            Needs::Anyone | Needs::Guest => None,
-            Needs::Reader => Some(Role::Reader),
-            Needs::Writer => Some(Role::Writer),
-            Needs::Admin => Some(Role::Admin),
-        }
-    }
-}
 
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {

@@ -34,6 +34,7 @@ mod list;
 mod listener;
 mod metrics;
 mod models;
+mod needs;
 mod nodes;
 mod openapi;
 mod peer;

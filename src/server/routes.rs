@@ -7,7 +7,7 @@ use axum::Router;
 
 use super::app::App;
 use super::endpoint::{self, Path};
-use super::identify::Needs::{Admin, Anyone, Guest, Reader, Writer};
+use super::needs::Needs::{Admin, Anyone, Guest, Reader, Writer};
 use super::openapi::Described;
 use super::problem::Problem;
 use super::query::shorten;
@@ -117,7 +117,7 @@ pub(super) fn table() -> Vec<Path> {
         Path::vital("/metrics")
             .get(Anyone, describe::server::metrics, run!(health::metrics)),
         Path::new("/openapi.json")
-            .get(Guest, describe::server::openapi, run!(openapi::get)),
+            .get(Guest, describe::server::openapi, run!(openapi::serve::get)),
         Path::new("/docs")
             .get(Anyone, describe::server::docs, run!(docs::page)),
         Path::new("/docs/{file}")

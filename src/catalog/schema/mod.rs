@@ -158,9 +158,13 @@ impl Schema {
         Ok(Schema { text: text.clone(), tree, references, compiled, defaults })
     }
 
-    /// The schema as a part of an OpenAPI document, at `place`; the error says what it exceeds.
-    pub fn portable(&self, place: &str, effort: &Effort) -> Result<Portable, Excess> {
-        Portable::of(&self.tree, &self.references, place, &effort.for_schemas())
+    /// The schema as a part of an OpenAPI document, at `place`.
+    pub fn portable(&self, place: &str, effort: &Effort) -> Result<Portable, Unfit> {
+        let portable = Portable::of(&self.tree, &self.references, place, &effort.for_schemas());
+        portable.map_err(|excess| match excess {
+            Excess::Late | Excess::Cancelled => Unfit::Late,
+            excess => Unfit::TooComplex(format!("writing the schema anew is too complex: {excess}")),
+        })
     }
 
     /// Checks data against the schema; pointers start with `prefix`.

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY};
 use sha2::{Digest, Sha256};
 
-use super::openapi::Selection;
+use super::openapi::serve::Selection;
 use super::precondition;
 use super::problem::{Problem, Result};
 use super::query::shorten;

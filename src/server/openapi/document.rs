@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use snaphook_schema::Excess;
 
 use super::general::{Described, General, tags};
 use super::model::ModelPart;
 use super::render::Security;
-use crate::catalog::{Effort, Model};
+use crate::catalog::{Effort, Model, Unfit};
 use crate::memory::{Lease, Share};
 
 /// Bytes that the models take in one document. Browsers show a few MiB, and building them takes a fraction of a second.
@@ -68,7 +67,7 @@ impl Document {
         models: &[Arc<Model>],
         mut memory: Lease<Arc<Share>>,
         effort: &Effort,
-    ) -> Result<Document, Excess> {
+    ) -> Result<Document, Unfit> {
         let mut parts: Vec<ModelPart> = Vec::new();
         let mut bytes = 0;
         for model in models {

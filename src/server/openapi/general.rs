@@ -9,7 +9,7 @@ use snaphook_driver::json as strict;
 use super::operation::{Operation, Tag};
 use super::render::{self, Security};
 use crate::config::{AuthConfig, AuthMode};
-use crate::server::identify::Needs;
+use crate::server::needs::Needs;
 
 /// Schemas, parameters and headers that operations name.
 const COMPONENTS: &str = include_str!("components.json");

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use snaphook_driver::ColumnKind;
-use snaphook_schema::Excess;
 
 use super::general::{Described, inner};
 use super::render::{self, OfModel, Security, component};
-use crate::catalog::{Effort, Model};
+use crate::catalog::{Effort, Model, Unfit};
 
 /// Bytes of a schema and its parts in the document; one that is larger is left out, and said so.
 const SCHEMA_BYTES_MAX: usize = 256 * 1024;
@@ -35,7 +34,7 @@ impl ModelPart {
         table: &[Described],
         security: Security,
         effort: &Effort,
-    ) -> Result<ModelPart, Excess> {
+    ) -> Result<ModelPart, Unfit> {
         let id = &*model.record.id;
         let filters = filters(model);
         // A tool that looks for references everywhere would follow one in an example.
@@ -68,7 +67,7 @@ fn about(model: &Model) -> String {
 }
 
 /// The data, what it refers to, and what is made of it.
-fn schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Excess> {
+fn schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Unfit> {
     let id = &*model.record.id;
     let data = component("schemas", &format!("{id}.data"));
     let mut schemas = data_schemas(model, effort)?;
@@ -128,7 +127,7 @@ fn instance(id: &str, data: &Value) -> Value {
 }
 
 /// The model's own schema, in as many parts as it has.
-fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Excess> {
+fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Unfit> {
     let name = format!("{}.data", model.record.id);
     let left_out = || {
         let description = format!("Too large for this document: `GET /models/{}` has the schema.", model.record.id);
@@ -139,7 +138,7 @@ fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Ex
     }
     let portable = match model.schema.portable(&format!("#/components/schemas/{name}"), effort) {
         Ok(portable) => portable,
-        Err(excess @ (Excess::Late | Excess::Cancelled)) => return Err(excess),
+        Err(Unfit::Late) => return Err(Unfit::Late),
         Err(_) => return Ok(left_out()),
     };
     let parts = portable.parts.into_iter().map(|(part, schema)| (format!("{name}.{part}"), schema));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Body, Content, Operation, Sample, Success};
-use crate::server::identify::Needs;
+use crate::server::needs::Needs;
 use crate::server::problem::ProblemType;
 
 /// Who is asked for a token.
