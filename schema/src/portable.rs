@@ -10,9 +10,13 @@ use jsonschema::Draft;
 use serde_json::{Map, Value, json};
 
 use crate::References;
-use crate::budget::{Excess, Limits, enter, spend, within};
+use crate::budget::{Excess, Limits, enter, give_up, spend, within};
 use crate::keywords::{Shape, shape};
 use crate::references::draft_of;
+
+/// Bytes of the root and the parts together: what one reference leads to may be within what another one does, and is then
+/// there twice.
+const WRITTEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Characters of a part's name.
 const NAME_CHARS_MAX: usize = 40;
@@ -26,8 +30,8 @@ pub struct Portable {
 }
 
 impl Portable {
-    /// `place` is where the root will be, as a reference; parts will be at `place.name`. The size of the result is at most a
-    /// few times that of the tree. Needs as much stack as a compilation.
+    /// `place` is where the root will be, as a reference; parts will be at `place.name`. Needs as much stack as a
+    /// compilation.
     pub fn of(tree: &Value, references: &References, place: &str, limits: &Limits) -> Result<Portable, Excess> {
         within(limits, || {
             let mut moving = Moving {
@@ -39,6 +43,7 @@ impl Portable {
                 taken: HashSet::new(),
                 numbers: HashMap::new(),
                 waiting: VecDeque::new(),
+                written: 0,
             };
             let root = moving.schema(tree);
             let mut parts = Vec::new();
@@ -63,11 +68,14 @@ struct Moving<'a> {
     numbers: HashMap<String, usize>,
     /// Parts that are not written yet.
     waiting: VecDeque<(String, String)>,
+    /// Bytes so far, about.
+    written: usize,
 }
 
 impl Moving<'_> {
     fn schema(&mut self, schema: &Value) -> Value {
         enter();
+        self.write(2);
         let Value::Object(members) = schema else {
             return if schema.is_boolean() { schema.clone() } else { Value::Bool(true) };
         };
@@ -95,6 +103,13 @@ impl Moving<'_> {
             }
         }
         Value::Object(moved)
+    }
+
+    fn write(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.written > WRITTEN_BYTES_MAX {
+            give_up(Excess::Steps(WRITTEN_BYTES_MAX as u64));
+        }
     }
 
     /// Where the target of a reference will be.
@@ -167,15 +182,22 @@ impl Moving<'_> {
                 }
                 (Some(Shape::Schemas), _) => (keyword, self.schema(value)),
                 (Some(Shape::Named), Value::Object(named)) => {
-                    let named = named.iter().map(|(name, schema)| (name.clone(), self.schema(schema)));
+                    let named = named.iter().map(|(name, schema)| {
+                        self.write(name.len() + 4);
+                        (name.clone(), self.schema(schema))
+                    });
                     (keyword, Value::Object(named.collect()))
                 }
                 (Some(Shape::Named), _) => return,
                 // A tool that looks for references everywhere would follow one in data.
                 (None, _) if has_reference(value) => return,
-                (None, _) => (keyword, value.clone()),
+                (None, _) => {
+                    self.write(bytes(value));
+                    (keyword, value.clone())
+                }
             },
         };
+        self.write(name.len() + 4);
         moved.insert(name.to_owned(), value);
     }
 
@@ -261,6 +283,18 @@ fn has_reference(value: &Value) -> bool {
         Value::Object(members) => members.contains_key("$ref") || members.values().any(has_reference),
         Value::Array(items) => items.iter().any(has_reference),
         _ => false,
+    }
+}
+
+/// Bytes of a value as text, about.
+fn bytes(value: &Value) -> usize {
+    enter();
+    match value {
+        Value::Object(members) => members.iter().map(|(name, value)| name.len() + 4 + bytes(value)).sum::<usize>() + 2,
+        Value::Array(items) => items.iter().map(|item| 1 + bytes(item)).sum::<usize>() + 2,
+        Value::String(text) => text.len() + 2,
+        Value::Number(number) => number.as_str().len(),
+        _ => 5,
     }
 }
 
@@ -394,6 +428,18 @@ mod tests {
             deep = json!({"not": deep});
         }
         assert!(portable(&json!({"type": "object", "allOf": [deep]})).parts.is_empty());
+        // Each part has all that is below it.
+        let mut nested = json!({"description": "x".repeat(200_000)});
+        let mut references = Vec::new();
+        let mut pointer = "#".to_owned();
+        for _ in 0..50 {
+            nested = json!({"not": nested});
+            pointer.push_str("/not");
+            references.push(json!({ "$ref": pointer }));
+        }
+        nested["allOf"] = Value::Array(references);
+        let large = References::of(&nested);
+        assert!(crate::on_large_stack(|| Portable::of(&nested, &large, "#", &Limits::schema())).is_err());
         let few = Limits { steps: 10, ..Limits::inline() };
         let tree = json!({"properties": {"a": {}, "b": {}, "c": {}, "d": {}, "e": {}, "f": {}, "g": {}, "h": {}, "i": {}, "j": {}}});
         assert!(Portable::of(&tree, &References::of(&tree), "#", &few).is_err());
