@@ -9,6 +9,7 @@ use super::denials::Denials;
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
 use super::modules::Modules;
+use super::openapi::OpenApi;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
 use super::static_files::StaticFiles;
@@ -31,6 +32,7 @@ pub(super) struct App {
     pub(super) frames: FrameCache,
     /// What requests go through first.
     pub(super) modules: Arc<Modules>,
+    pub(super) openapi: OpenApi,
     /// Served where the API has no path.
     pub(super) files: Option<StaticFiles>,
     /// In entity tags.

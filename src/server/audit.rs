@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use super::identify::{self, Needs};
+use super::identify;
+use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::Response;

@@ -18,14 +18,15 @@ use hyper::{Method, StatusCode, Version};
 use super::app::App;
 use super::body::RequestBody;
 use super::draining::mark_last;
-use super::identify::{self, Needs};
 use super::metrics::RouteMetrics;
+use super::needs::Needs;
+use super::openapi::{Described, Operation};
 use super::peer::{ConnectionOrigin, Peer, PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, problem_document, seen, sites, traced};
+use super::{audit, identify, problem_document, seen, sites, traced};
 use crate::memory::allocator;
 use crate::telemetry::trace::scope;
 
@@ -42,11 +43,15 @@ enum Kind {
     Vital,
 }
 
+/// What an operation says of itself.
+type Describe = fn() -> Operation;
+
 /// A path of the API with its operations.
 pub(super) struct Path {
     route: Arc<Route>,
     methods: MethodRouter<Arc<App>>,
     allow: Vec<&'static str>,
+    described: Vec<Described>,
 }
 
 struct Route {
@@ -72,28 +77,29 @@ impl Path {
 
     fn of(template: &'static str, kind: Kind) -> Path {
         let route = Arc::new(Route { template, kind, metrics: Arc::default() });
-        Path { route, methods: MethodRouter::new(), allow: Vec::new() }
+        Path { route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
     }
 
-    pub(super) fn get<F: Run>(mut self, needs: Needs, run: F) -> Path {
-        self.allow.push("GET");
-        self.on(MethodFilter::GET, "HEAD", needs, run)
+    pub(super) fn get<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        let mut path = self.on(MethodFilter::GET, "GET", needs, describe, run);
+        path.allow.push("HEAD");
+        path
     }
 
-    pub(super) fn post<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::POST, "POST", needs, run)
+    pub(super) fn post<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::POST, "POST", needs, describe, run)
     }
 
-    pub(super) fn put<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::PUT, "PUT", needs, run)
+    pub(super) fn put<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::PUT, "PUT", needs, describe, run)
     }
 
-    pub(super) fn patch<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::PATCH, "PATCH", needs, run)
+    pub(super) fn patch<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::PATCH, "PATCH", needs, describe, run)
     }
 
-    pub(super) fn delete<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::DELETE, "DELETE", needs, run)
+    pub(super) fn delete<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::DELETE, "DELETE", needs, describe, run)
     }
 
     /// As in metrics: ids do not make series.
@@ -103,6 +109,11 @@ impl Path {
 
     pub(super) fn metrics(&self) -> Arc<RouteMetrics> {
         Arc::clone(&self.route.metrics)
+    }
+
+    /// Its operations, for the document about them.
+    pub(super) fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// Its operations, and the answer to every other method.
@@ -122,8 +133,16 @@ impl Path {
         })
     }
 
-    fn on<F: Run>(mut self, filter: MethodFilter, name: &'static str, needs: Needs, run: F) -> Path {
-        self.allow.push(name);
+    fn on<F: Run>(
+        mut self,
+        filter: MethodFilter,
+        method: &'static str,
+        needs: Needs,
+        describe: Describe,
+        run: F,
+    ) -> Path {
+        self.allow.push(method);
+        self.described.push(Described { template: self.route.template, method, needs, describe });
         let route = Arc::clone(&self.route);
         let handler =
             move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), needs, request, run);

@@ -13,7 +13,9 @@ mod body;
 mod connection;
 mod cors;
 mod denials;
+mod describe;
 mod descriptors;
+mod docs;
 mod draining;
 mod endpoint;
 mod errors;
@@ -36,7 +38,9 @@ mod listener;
 mod metrics;
 mod models;
 mod modules;
+mod needs;
 mod nodes;
+mod openapi;
 mod peer;
 mod place;
 mod places;
@@ -108,6 +112,8 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let identity = identity(&config.load().auth, &tokens).map_err(std_io::Error::other)?;
     let table = routes::table();
+    let mount_path = config.load().server.mount_path.trim_end_matches('/').to_owned();
+    let openapi = openapi::OpenApi::new(routes::described(&table), config.current(), &mount_path);
     let app = Arc::new(App {
         log: etag::LogMark::of(engine.history.log()),
         engine,
@@ -115,12 +121,13 @@ pub async fn run(
         tokens,
         denials: denials::Denials::default(),
         rate: RateLimit::new(config.load().server.requests_per_second),
-        mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
+        mount_path,
         config: Arc::clone(config),
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
         modules: Arc::clone(&modules),
+        openapi,
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
         zia,
         stopping,

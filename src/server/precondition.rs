@@ -68,6 +68,13 @@ pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     })
 }
 
+/// Whether a client has what has this tag, which stands in its quotes: `If-None-Match` names it, or is `*`.
+pub(super) fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
+    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 #[derive(Debug, PartialEq)]
 enum Tags {
     Any,

@@ -35,6 +35,7 @@ mod metrics;
 mod modules;
 mod native;
 mod numbers;
+mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;

@@ -22,7 +22,9 @@ fn unknown_routes_are_problems() {
         "//models",
         "/batches",
         "/tokens/",
-        "/openapi.json",
+        "/openapi.yaml",
+        "/docs/",
+        "/docs/page.js/",
         "/console/",
     ] {
         api.get(path).expect_problem(404, "not-found");

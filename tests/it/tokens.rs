@@ -8,7 +8,7 @@ use crate::support::{Client, Response, Server, ServerOptions, create_orders, eve
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
-const OPERATIONS: [(&str, &str, Option<&str>); 49] = [
+const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
     ("GET", "/models", Some("reader")),
     ("POST", "/models", Some("admin")),
     ("GET", "/models/order", Some("reader")),
@@ -57,6 +57,9 @@ const OPERATIONS: [(&str, &str, Option<&str>); 49] = [
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/metrics", None),
+    ("GET", "/openapi.json", None),
+    ("GET", "/docs", None),
+    ("GET", "/docs/page.js", None),
     ("OPTIONS", "/models", None),
 ];
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use snaphook_driver::json::Fault;
 use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
-use snaphook_schema::{Compiled, Excess, Limits, References, Refusal, on_large_stack};
+use snaphook_schema::{Compiled, Excess, Limits, Portable, References, Refusal, on_large_stack};
 
 use super::field_error::FieldError;
 
@@ -18,6 +18,7 @@ mod columns;
 mod defaults;
 mod found;
 mod paths;
+mod sample;
 
 use defaults::Defaults;
 pub(super) use found::Found;
@@ -155,6 +156,15 @@ impl Schema {
             Ok::<_, SchemaError>((references, compiled, defaults))
         })?;
         Ok(Schema { text: text.clone(), tree, references, compiled, defaults })
+    }
+
+    /// The schema as a part of an OpenAPI document, at `place`.
+    pub fn portable(&self, place: &str, effort: &Effort) -> Result<Portable, Unfit> {
+        let portable = Portable::of(&self.tree, &self.references, place, &effort.for_schemas());
+        portable.map_err(|excess| match excess {
+            Excess::Late | Excess::Cancelled => Unfit::Late,
+            excess => Unfit::TooComplex(format!("writing the schema anew is too complex: {excess}")),
+        })
     }
 
     /// Checks data against the schema; pointers start with `prefix`.

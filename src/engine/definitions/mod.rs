@@ -91,6 +91,14 @@ impl Definitions {
         Ok(self.core.workers.run(model, work).await??)
     }
 
+    /// Does what may take long on the threads for such work, when it is its turn among the checks of models. It must keep
+    /// to the effort that it is given.
+    pub async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce(&Effort) -> T + Send + 'static) -> Result<T> {
+        /// No model has that name.
+        const TURN: &str = "openapi.json";
+        self.core.workers.run(TURN, work).await
+    }
+
     /// Waits until nobody else changes this model.
     async fn lock_model(&self, id: &str) -> Result<OneModel> {
         self.core.committer.answered(self.core.locks.of(id)).await.ok_or_else(hanging)

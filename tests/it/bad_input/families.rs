@@ -824,7 +824,7 @@ fn wrong_route(chance: &mut Chance) -> Case {
                 "/models/order/hooks/preCreate/log/1",
                 "/batches",
                 "/token",
-                "/openapi.json",
+                "/openapi.json/",
                 "/console/",
                 "/%00",
                 "/%FF",
