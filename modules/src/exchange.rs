@@ -27,7 +27,7 @@ pub struct Origin {
 }
 
 /// A body: not read, or whole.
-pub enum Content {
+pub(crate) enum Content {
     Stream(Body),
     Whole(Bytes),
 }
