@@ -92,7 +92,7 @@ pub(super) async fn serve(
                 let origins = Origins::of(address, tls.is_some());
                 let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
                     if let Some(stream) = secure(stream, tls.as_deref(), app).await {
-                        connection(stream, peer, origins, builder, router, watcher).await;
+                        connection(stream, peer, origins, builder, Arc::clone(app), router, watcher).await;
                     }
                 };
                 match chain.has_connections() {
@@ -224,6 +224,7 @@ async fn connection(
     peer: PeerRef,
     origins: Origins,
     builder: auto::Builder<TokioExecutor>,
+    app: Arc<App>,
     router: Router,
     watcher: Watcher,
 ) {

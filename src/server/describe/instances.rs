@@ -102,12 +102,16 @@ pub(in crate::server) fn history() -> Operation {
 }
 
 pub(in crate::server) fn referring() -> Operation {
-    Operation::new("listReferringInstances", Tag::Instances, "List the instances of another model that refer to this one")
-        .of_each_model()
-        .parameters(&["model", "instance", "other", "via", "limit", "cursor", "sort", "fields", "count", "expand"])
-        .reads()
-        .returns(200, "A page of instances.", &["InstancePage"])
-        .problems(&[ProblemType::NotFound, ProblemType::TooComplex])
+    Operation::new(
+        "listReferringInstances",
+        Tag::Instances,
+        "List the instances of another model that refer to this one",
+    )
+    .of_each_model()
+    .parameters(&["model", "instance", "other", "via", "limit", "cursor", "sort", "fields", "count", "expand"])
+    .reads()
+    .returns(200, "A page of instances.", &["InstancePage"])
+    .problems(&[ProblemType::NotFound, ProblemType::TooComplex])
 }
 
 pub(in crate::server) fn import() -> Operation {
