@@ -137,7 +137,7 @@ mod tests {
         assert!(timeout(PATIENCE * 5, &mut waiting).await.is_err());
         assert!(closing(&open).is_empty(), "one that is busy is closed");
         drop(open.remove(0));
-        waiting.await;
+        drop(waiting.await);
         let is_left: Vec<u64> = places.taken.lock().unwrap().keys().copied().collect();
         assert_eq!(is_left.len(), open.len());
     }

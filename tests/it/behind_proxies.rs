@@ -48,7 +48,8 @@ fn nobody_else_is_believed() {
         });
     }
     let server = Server::start_with(ServerOptions { auth: "mode = 'tokens'", ..ServerOptions::default() });
-    let denied = server.client().request("GET", "/models").header("X-Forwarded-For", "192.0.2.9");
+    let api = server.client();
+    let denied = api.request("GET", "/models").header("X-Forwarded-For", "192.0.2.9");
     denied.header("X-Request-Id", "forged").send().expect_problem(401, "unauthorized");
     let line = eventually("it is noted", || server.log().into_iter().find(|line| line.contains("forged")));
     assert!(line.contains("address=\"127.0.0.1\"") && !line.contains("192.0.2.9"), "{line}");
