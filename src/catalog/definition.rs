@@ -6,6 +6,7 @@ use std::sync::Arc;
 use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
+use super::definition_error::{DefinitionError, error, escape};
 use super::model::{Model, ModelRecord};
 use super::references::{self, Reference};
 use super::schema::{Effort, Schema};
@@ -32,20 +33,6 @@ pub struct Definition {
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
     pub references: Vec<Reference>,
-}
-
-/// What is wrong, and where in the request body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefinitionError {
-    /// JSON Pointer.
-    pub pointer: String,
-    pub message: String,
-    /// Nothing is wrong with it, but it takes too much work.
-    pub too_complex: bool,
-}
-
-pub(super) fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
-    Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
 }
 
 impl Definition {
@@ -115,11 +102,6 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
         }
     }
     Ok(CarryOver { renames: renames.to_vec(), defaults: new.top_level_defaults() })
-}
-
-/// One token of a JSON Pointer.
-pub(super) fn escape(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
 }
 
 fn check_lists(member: &str, lists: &[Vec<String>], known: impl Fn(&str) -> bool) -> Result<(), DefinitionError> {

@@ -12,6 +12,7 @@ pub mod typescript;
 pub mod unique;
 
 mod definition;
+mod definition_error;
 mod field_error;
 mod model;
 mod schema;
@@ -19,7 +20,8 @@ mod webhook;
 
 use std::collections::BTreeSet;
 
-pub use definition::{Definition, DefinitionError, ModelInput, change_of};
+pub use definition::{Definition, ModelInput, change_of};
+pub use definition_error::DefinitionError;
 pub use field_error::FieldError;
 pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use references::{OnDelete, Reference, Referenced};

@@ -136,7 +136,7 @@ impl Model {
                 .indexes
                 .iter()
                 .map(|list| list.iter().filter_map(|name| self.sort_key(name)).collect())
-                .chain(references::indexes(&self.record))
+                .chain(references::indexes(&self.record.references, &self.record.indexes))
                 .collect(),
             unique: self.record.unique.clone(),
             record: serde_json::to_string(&self.record).map(Json::trusted).unwrap_or_else(|_| Json::trusted("null")),

@@ -12,8 +12,7 @@ use serde_json::Value;
 use snaphook_driver::limits::LISTS_MAX;
 use snaphook_driver::{Claim, Position, SortKey, Stream};
 
-use super::ModelRecord;
-use super::definition::{DefinitionError, error, escape};
+use super::definition_error::{DefinitionError, error, escape};
 use super::schema::Schema;
 use crate::config::is_model_id;
 
@@ -176,9 +175,12 @@ fn reference(schema: &Schema, property: String, value: &Value, at: &str) -> Resu
     Ok(Reference { property, model: model.to_owned(), on_delete })
 }
 
-/// The indexes that references need and the record does not ask for itself.
-pub(super) fn indexes(record: &ModelRecord) -> impl Iterator<Item = Vec<SortKey>> + '_ {
-    let missing = record.references.iter().filter(|reference| !is_indexed(&record.indexes, &reference.property));
+/// The indexes that references need and the model does not ask for itself.
+pub(super) fn indexes<'r>(
+    references: &'r [Reference],
+    own: &'r [Vec<String>],
+) -> impl Iterator<Item = Vec<SortKey>> + use<'r> {
+    let missing = references.iter().filter(|reference| !is_indexed(own, &reference.property));
     missing.map(|reference| vec![SortKey { path: vec![reference.property.clone()].into(), descending: false }])
 }
 
@@ -208,12 +210,10 @@ mod tests {
     use snaphook_driver::Json;
 
     use super::*;
-    use crate::catalog::{Definition, ModelInput};
 
     fn define(schema: Value, indexes: &[&str]) -> Result<Vec<Reference>, DefinitionError> {
-        let indexes = indexes.iter().map(|name| vec![(*name).to_owned()]).collect();
-        let input = ModelInput { schema: Some(Json::from_value(&schema)), indexes, ..ModelInput::default() };
-        Definition::new(&input).map(|definition| definition.references)
+        let indexes: Vec<_> = indexes.iter().map(|name| vec![(*name).to_owned()]).collect();
+        of_schema(&Schema::compile_stored(&Json::from_value(&schema)).unwrap(), &indexes)
     }
 
     fn properties(properties: Value) -> Value {

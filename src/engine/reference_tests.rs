@@ -13,8 +13,9 @@ use snaphook_driver::{
 
 use super::command::{Batched, Change, Defined, ModelInput, Operation, Origin, Precondition, WriteOptions, Written};
 use super::error::{Error, ErrorKind, Result};
+use super::referring::refers_to;
 use super::testing::{Bench, bench, bench_with, cluster, input};
-use super::writes::referrers::{is_following, refers_to};
+use super::writes::drafts::is_following;
 use crate::catalog::{OnDelete, Reference};
 use crate::config::Phase;
 use crate::hooks::context::{Outcome, Rejection};

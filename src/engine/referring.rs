@@ -1,13 +1,13 @@
-//! The models that may refer to another one, as they are when something of it is deleted.
+//! Who refers to an instance: the models that may, as they are when something is deleted, and which of their instances do.
 
 use std::sync::Arc;
 
-use snaphook_driver::{EventKind, Position, Require, Stream};
+use snaphook_driver::{Condition, EventKind, Filter, Operator, Position, Require, Stream};
 
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
-use crate::catalog::ModelRecord;
+use crate::catalog::{ModelRecord, Reference};
 
 /// A model, and what an append requires so that it still is as it is here.
 pub(super) struct Referring {
@@ -43,4 +43,9 @@ async fn end_of(core: &Core, stream: &Stream) -> Result<Position> {
             Err(Error::new(ErrorKind::Unavailable, detail))
         }
     }
+}
+
+/// Which instances refer to one.
+pub(super) fn refers_to(reference: &Reference, id: &str) -> Filter {
+    Condition { path: vec![reference.property.clone()].into(), operator: Operator::Eq(id.into()) }.into()
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use snaphook_driver::Instance;
 
-use super::list::COUNTED_LATE_BYTES;
 use super::problem::Result;
 use super::request::Call;
 use super::{identify, json};
@@ -35,9 +34,7 @@ impl Expansion {
         let bytes =
             expansion.targets.iter().map(|targets| expansion.bytes(&expansion.expands, &|name| of(targets, name)));
         let bytes: usize = bytes.sum();
-        if bytes > COUNTED_LATE_BYTES {
-            call.hold(bytes)?;
-        }
+        call.hold(bytes)?;
         Ok(expansion)
     }
 

@@ -1,7 +1,7 @@
 //! History: everything that is read. Instances as they are and as they were, the events of the log and those to come.
 
 mod events;
-mod expand;
+pub(super) mod expand;
 mod follow;
 mod instances;
 mod past;
@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use snaphook_driver::{Event, json};
-
-pub use expand::{Expand, Expanded, Expandee};
 
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};

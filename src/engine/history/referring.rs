@@ -7,7 +7,7 @@ use crate::catalog::Reference;
 use crate::catalog::query::{self, QueryInput};
 use crate::engine::error::{Error, Result};
 use crate::engine::reads::{self, LIMITS};
-use crate::engine::writes::referrers::refers_to;
+use crate::engine::referring::refers_to;
 
 impl History {
     /// The reference of the model `other` to `model`; `via` names it where there are several.

@@ -7,8 +7,7 @@ use snaphook_driver::time::Millis;
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Position};
 
 use super::Writes;
-use super::batch::is_own;
-use super::referrers::is_following;
+use super::drafts::{is_following, is_own};
 use super::steps::{One, Submitted};
 use crate::catalog::FieldError;
 use crate::engine::command::{Batched, Written};

@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 
 use super::Writes;
-use super::batch::{BatchStep, PREPARE_MAX, PreparedBatch, too_long};
+use super::batch::{BatchStep, PREPARE_MAX, too_long};
 use super::conflicts::refusal;
+use super::drafts::PreparedBatch;
 use super::steps::{Command, One, Prepared};
 use crate::engine::command::{Batched, Origin, WriteOptions, Written};
 use crate::engine::committer::lost_answer;

@@ -10,12 +10,13 @@ mod batch_results;
 mod change;
 mod conflicts;
 mod delete;
+pub(super) mod drafts;
 pub(super) mod import;
 mod import_order;
 mod prehooks;
 mod prepare;
 mod references;
-pub(super) mod referrers;
+mod referrers;
 mod steps;
 mod submit;
 

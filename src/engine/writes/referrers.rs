@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use snaphook_driver::{Budget, Cause, Condition, Filter, InstanceQuery, Json, Operator};
+use snaphook_driver::{Budget, Cause, InstanceQuery, Json};
 
 use super::Writes;
-use super::batch::Drafts;
+use super::drafts::{Deleted, Drafts, PLACE};
 use super::prepare::Draft;
 use super::references::target;
 use super::steps::{Command, One};
@@ -17,6 +17,7 @@ use crate::engine::command::{Change, Origin, Precondition};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
 use crate::engine::reads::LIMITS;
+use crate::engine::referring::refers_to;
 use crate::memory::{Lease, Share, tree_bytes};
 
 /// Instances that are deleted or changed because of one request's deletions.
@@ -31,18 +32,6 @@ const PAGE: u32 = 200;
 /// Rows of an error.
 const LISTED_MAX: usize = 20;
 
-/// An instance that is deleted.
-#[derive(Clone)]
-pub(super) struct Deleted {
-    pub(super) model: String,
-    pub(super) id: String,
-    /// Of the operation that it follows from.
-    pub(super) operation: usize,
-    /// Position of its last event; 0 if that is of the same request.
-    pub(super) position: u64,
-    depth: usize,
-}
-
 /// What everything that follows from one operation is drafted with.
 pub(super) struct Following<'a> {
     pub(super) origin: &'a Origin,
@@ -50,21 +39,6 @@ pub(super) struct Following<'a> {
     pub(super) trees: &'a Lease<&'a Share>,
     pub(super) ahead: &'a Arc<Ahead>,
 }
-
-impl Deleted {
-    /// One that a client or a hook deletes.
-    pub(super) fn first(one: &One, operation: usize, position: u64) -> Deleted {
-        Deleted { model: one.model.clone(), id: one.command.id.clone(), operation, position, depth: 0 }
-    }
-}
-
-/// Whether an event follows from the deletion of another instance.
-pub(in crate::engine) fn is_following(cause: Option<&Cause>) -> bool {
-    cause.is_some_and(|cause| cause.hook.contains(PLACE))
-}
-
-/// In causes where the name of a phase is for hooks.
-const PLACE: &str = ".on-delete/";
 
 impl Writes {
     /// Drafts all that follows from a deletion; `false`: it is only tried, and would be stopped.
@@ -225,11 +199,6 @@ impl Writes {
         found.truncate(max);
         Ok(found)
     }
-}
-
-/// Which instances refer to one.
-pub(in crate::engine) fn refers_to(reference: &Reference, id: &str) -> Filter {
-    Condition { path: vec![reference.property.clone()].into(), operator: Operator::Eq(id.into()) }.into()
 }
 
 fn referenced(deleted: &Deleted, rows: &[(String, String)]) -> Error {
