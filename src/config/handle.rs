@@ -136,6 +136,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
+        ("telemetry", !old.telemetry.is_same(&new.telemetry)),
         ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
         ("server.redirect-http", old.server.redirect_http != new.server.redirect_http),
         ("server.cors", old.server.cors != new.server.cors),

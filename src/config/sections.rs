@@ -20,6 +20,7 @@ use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
 };
 use super::static_files::static_files;
+use super::telemetry::telemetry;
 use super::tls::{redirect_http, tls};
 use super::zia;
 
@@ -74,6 +75,7 @@ pub(super) fn config(
         server: server_config,
         // A mode that cannot be read was reported: nothing is served.
         auth: auth.unwrap_or_else(|| AuthConfig::open(directory)),
+        telemetry: telemetry(root),
         plugins: plugins(document, root, directory),
         connections: connections(root),
         hooks: hooks(root, directory),

@@ -14,6 +14,7 @@ use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
+use super::telemetry::TelemetryConfig;
 use super::tls::TlsConfig;
 
 /// The file that is read from the working directory.
@@ -30,6 +31,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub server: ServerConfig,
     pub auth: AuthConfig,
+    pub telemetry: TelemetryConfig,
     pub plugins: PluginsConfig,
     /// What several stores share, by name.
     pub connections: BTreeMap<String, DriverConfig>,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Cause, Instance, Position, time};
+use snaphook_driver::{Actor, ActorKind, Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
@@ -23,6 +23,7 @@ use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
 use super::stats::shorten;
 use crate::config::{format_duration, format_size};
+use crate::telemetry::trace::{Scope, TraceContext, scope};
 
 /// Host calls of one run, of all capabilities together.
 pub const HOST_CALLS_MAX: u32 = 10_000;
@@ -69,6 +70,8 @@ pub struct Session {
     event_position: Position,
     depth: u32,
     request_id: Option<String>,
+    /// Of the run; its host calls may come from other tasks.
+    pub(super) scope: Option<Arc<Scope>>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
     /// For all host calls of the run together.
     host_time_max: Duration,
@@ -94,6 +97,7 @@ impl Session {
             event_position: context.event.as_ref().map_or(0, |event| event.position),
             depth: context.depth,
             request_id: context.request_id.clone(),
+            scope: scope::current(),
             ahead: context.ahead.clone(),
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
@@ -162,13 +166,19 @@ impl Session {
         self.granted.hook()
     }
 
+    /// What the configuration opens to its hook.
+    pub(super) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     /// Who writes in this call.
     pub(super) fn writer(&self) -> Writer {
         let hook = self.hook().to_string();
         Writer {
-            actor: format!("hook:{hook}"),
+            actor: Arc::new(Actor::new(ActorKind::Hook, hook.clone())),
             cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
             request_id: self.request_id.clone(),
+            trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),
         }
     }
 
@@ -237,7 +247,7 @@ impl Session {
         let used = || lock(&self.clock).total();
         let left = budget.saturating_sub(used());
         let _span = Span::start(&self.clock);
-        match tokio::time::timeout(deadline.min(left), call).await {
+        match tokio::time::timeout(deadline.min(left), scope::within(self.scope.clone(), call)).await {
             Ok(answer) => answer.map_err(HostError::Access),
             Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
                 cause: FailureCause::Timeout,

@@ -83,6 +83,15 @@ pub(crate) fn run(args: &[String]) -> Result {
         skipped.push(format!("some tests of metrics and of the capabilities http and process: {reason}"));
     }
 
+    if let Err(reason) = needs::browser() {
+        skipped.push(format!("tests in a browser: {reason}"));
+    }
+    let mut openapi_tools = None;
+    match needs::openapi_tools() {
+        Ok(folder) => openapi_tools = Some(folder),
+        Err(reason) => skipped.push(format!("whether others can read the OpenAPI document: {reason}")),
+    }
+
     section("servers that stores are on");
     let mut nats = None;
     match needs::servers() {
@@ -131,6 +140,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
     environment.extend(zia.map(|folder| ("SNAPHOOK_ZIA", folder)));
     environment.extend(nats.map(|folder| ("SNAPHOOK_NATS", folder)));
+    environment.extend(openapi_tools.map(|folder| ("SNAPHOOK_OPENAPI_TOOLS", folder)));
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));

@@ -25,6 +25,8 @@ use super::message::Order;
 use super::supervisor::Bridge;
 use crate::server::app::App;
 use crate::server::connection::{BUFFER_BYTES_MAX, HEADER_READ_MAX, HEADERS_MAX};
+use crate::server::modules;
+use crate::server::modules::connection::Origins;
 use crate::server::peer::{ConnectionOrigin, Peer, TICK};
 
 /// The first byte of a TLS connection; no request begins with it.
@@ -51,8 +53,7 @@ impl Bridge {
         match self.hand_over(&stream, peer, is_secure).await {
             Ok((api, _thread)) => {
                 drop(stream);
-                let origin = ConnectionOrigin { address: Some(peer.ip().to_canonical()), is_secure };
-                if let Err(error) = answer(api, origin, &app, router).await {
+                if let Err(error) = answer(api, peer, is_secure, app, router).await {
                     tracing::debug!("a connection of the bridge ended early: {error}");
                 }
             }
@@ -127,18 +128,33 @@ fn is_enough(head: &[u8]) -> bool {
 }
 
 /// Answers the request, if one comes, and waits until the bridge closes its end: it still sends the response to the client.
-async fn answer(api: StdUnixStream, origin: ConnectionOrigin, app: &Arc<App>, router: Router) -> io::Result<()> {
+async fn answer(
+    api: StdUnixStream,
+    peer: SocketAddr,
+    is_secure: bool,
+    app: Arc<App>,
+    router: Router,
+) -> io::Result<()> {
     let mut other = UnixStream::from_std(api.try_clone()?)?;
+    let origins = Origins::of(Some(peer), is_secure);
+    let origin = ConnectionOrigin { address: Some(peer.ip().to_canonical()), is_secure };
     let peer = Peer::of_connection(app.engine.memory(), origin);
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {
             peer.0.begin_request();
             request.extensions_mut().insert(peer.clone());
-            let (mut router, peer) = (router.clone(), peer.clone());
+            let (mut router, peer, app) = (router.clone(), peer.clone(), Arc::clone(&app));
+            let (chain, connection) = (Arc::clone(&app.modules.chain()), origins.connection());
             async move {
-                // It is always ready.
-                let response = router.call(request).await;
+                let response = match chain.is_empty() {
+                    // It is always ready.
+                    true => router.call(request).await,
+                    false => {
+                        let served = modules::request::serve(app, router, chain, connection, peer.clone(), request);
+                        Ok(Box::pin(served).await)
+                    }
+                };
                 peer.0.end_request();
                 response
             }
