@@ -255,7 +255,9 @@ HeaderLines merged(const HeaderLines& lines, const HeaderMap& before, const Head
     }
     HeaderLines all;
     for (const auto& line : lines) {
-        if (after.count(title(line.name)) != 0 && changed.count(lower(line.name)) == 0) all.push_back(line);
+        // Lines of a module's own response have whatever case the module chose.
+        const bool is_left = after.count(line.name) != 0 || after.count(title(line.name)) != 0;
+        if (is_left && changed.count(lower(line.name)) == 0) all.push_back(line);
     }
     all.insert(all.end(), added.begin(), added.end());
     return all;
