@@ -162,7 +162,7 @@ mod tests {
                 "e": {"type": "boolean", "default": false}, "f": {"type": "string", "pattern": "^z"},
                 "g": {"$ref": "#/$defs/p"}}}),
             Some(json!({"a": "textxx", "b": "x", "c": [1], "d": "2026-01-31", "e": false,
-                "g": {"n": 4, "again": {"n": 4, "again": {"n": 4, "again": {"n": 4}}}}})),
+                "g": {"n": 4, "again": {"n": 4, "again": {"n": 4, "again": {}}}}})),
         );
     }
 
