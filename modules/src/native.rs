@@ -343,7 +343,10 @@ impl Handler for NativeHandler {
         async move {
             let Some(open) = self.0.clone() else { return (Some(exchange), Err(Fault::Lost)) };
             let mut exchange = exchange;
+            let side = exchange.open;
             loop {
+                // A hook that is called again may change the same as before.
+                exchange.open = side;
                 let open = Arc::clone(&open);
                 let instance = Arc::clone(&open.instance);
                 let called = instance
