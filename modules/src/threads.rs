@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(threads.run(Duration::from_secs(60), || 7).await.unwrap(), 7);
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let limit = Duration::from_millis(20);
-        let late = threads.run(limit, move || drop(receiver.recv())).await;
+        let late = threads.run(limit, move || receiver.recv().is_ok()).await;
         assert!(matches!(late, Err(Fault::Late(_))), "{late:?}");
         assert!(has_late_threads());
         drop(sender);
