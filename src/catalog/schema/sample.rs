@@ -105,7 +105,7 @@ impl<'a> Making<'a> {
         if let Some(bound) = bound("minimum").or(bound("maximum")).or(bound("multipleOf")) {
             return bound.clone();
         }
-        let beyond = |keyword: &str, step: i64| Some(bound(keyword)?.as_i64()?.checked_add(step)?);
+        let beyond = |keyword: &str, step: i64| bound(keyword)?.as_i64()?.checked_add(step);
         let number = beyond("exclusiveMinimum", 1).or(beyond("exclusiveMaximum", -1)).unwrap_or(1);
         Value::Number(Number::from(number))
     }

@@ -132,7 +132,7 @@ impl History {
                         let page = self.core.stores.model.query(model, &query, &budget).await?;
                         for instance in page.items {
                             hold(instance.data.len())?;
-                            let below: Vec<Expand> = below.iter().map(|expand| Expand::clone(expand)).collect();
+                            let below: Vec<Expand> = below.iter().copied().cloned().collect();
                             let targets = self.targets(&instance, &below)?;
                             known.insert(instance.id.clone(), Expandee { instance, targets });
                         }

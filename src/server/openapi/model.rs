@@ -158,7 +158,8 @@ fn fields(model: &Model) -> Value {
 fn type_of(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Text | ColumnKind::Any => "string",
-        ColumnKind::Integer => "integer",
+        // A filter may ask for any number: none of them equals 1.5.
+        ColumnKind::Integer => "number",
         ColumnKind::Number => "number",
         ColumnKind::Boolean => "boolean",
     }

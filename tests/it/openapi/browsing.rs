@@ -17,7 +17,7 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
     create_models(&api, token);
     let origin = format!("http://{}", server.address());
     browser.open(&format!("{origin}/api/docs"));
-    browser.wait_for("document.querySelector('#state').textContent.includes('enter a token')");
+    browser.wait_for("document.querySelector('#state')?.textContent.includes('enter a token')");
     browser.wait_for("document.querySelectorAll('#api .opblock-tag').length > 5");
     assert_eq!(browser.evaluate("document.body.innerText.includes('model order')"), false);
 
@@ -26,7 +26,7 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
         browser.evaluate("document.querySelector('#access').requestSubmit()");
     };
     enter(&mut browser, "nonsense");
-    browser.wait_for("document.querySelector('#state').textContent.includes('`Bearer <token>`')");
+    browser.wait_for("document.querySelector('#state')?.textContent.includes('`Bearer <token>`')");
     enter(&mut browser, token);
     browser.wait_for("document.body.innerText.includes('model order')");
     assert_eq!(browser.evaluate("document.querySelector('#state').textContent"), "4 models");
