@@ -90,9 +90,12 @@ fn ten_thousand_idle_connections() {
     memory.grew_by_at_most(GROWTH_MAX);
 }
 
+/// Its name, whether the server ends the connection, and what is sent at each turn.
+type Flood = (&'static str, bool, Box<dyn Fn(&mut Wire, u32)>);
+
 /// What a client of HTTP/2 does over and over, and whether the server ends its connection for it.
 #[rustfmt::skip]
-fn floods() -> Vec<(&'static str, bool, Box<dyn Fn(&mut Wire, u32)>)> {
+fn floods() -> Vec<Flood> {
     vec![
         ("rapid reset", true, Box::new(|wire, number| {
             let stream = number * 2 + 1;
