@@ -33,7 +33,7 @@ await api.POST("/models/order/instances", { body: { id: "o-2", data: { name: "se
 const page = await api.GET("/models/order/instances", {
   params: { query: { "filter[total][gte]": 5, sort: ["-total", "name"], count: true } },
 });
-check(page.data?.count === 1 && page.data.items[0]?.data.total === 7.5, "one matches the filter");
+check(page.data?.count === 1 && page.data.items[0]?.data.total === 7.5, `one matches the filter: ${JSON.stringify(page.data ?? page.error)}`);
 
 const path = { id: "o-1" };
 const data = { ...order, total: 8, paid: true };
