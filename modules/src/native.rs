@@ -122,7 +122,7 @@ impl Instance {
     async fn configure(
         self: &Arc<Self>,
         name: &str,
-        function: fn(&Library, State, &abi::Config) -> Result<u32, crate::library::Thrown>,
+        function: fn(&Library, State, &abi::Config) -> Result<u32, snaphook_foreign::Thrown>,
         settings: &Map<String, Value>,
     ) -> Result<(), String> {
         let json = serde_json::to_string(settings).unwrap_or_default();
@@ -517,7 +517,7 @@ trait FilteredConnection {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, crate::library::Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, State, usize) -> Result<u32, snaphook_foreign::Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
 }
 
@@ -525,7 +525,7 @@ impl FilteredConnection for Arc<NativeConnection> {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, crate::library::Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, State, usize) -> Result<u32, snaphook_foreign::Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>> {
         let this = Arc::clone(self);
         async move {
