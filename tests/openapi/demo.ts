@@ -7,7 +7,12 @@ declare const process: { argv: string[] };
 
 const [baseUrl, token] = process.argv.slice(2);
 if (baseUrl === undefined || token === undefined) throw new Error("usage: node demo.js URL TOKEN");
-const api = createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${token}` } });
+const api = createClient<paths>({
+  baseUrl,
+  headers: { Authorization: `Bearer ${token}` },
+  // Lists are written as the document says: `sort=-total,name`.
+  querySerializer: { array: { style: "form", explode: false } },
+});
 
 function check(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(what);
@@ -31,9 +36,9 @@ check(etag !== null && created.response.headers.get("location") === "/api/models
 await api.POST("/models/order/instances", { body: { id: "o-2", data: { name: "second", total: 1 } } });
 
 const page = await api.GET("/models/order/instances", {
-  params: { query: { "filter[total][gte]": 5, count: true } },
+  params: { query: { "filter[total][gte]": 5, sort: ["-total", "name"], count: true } },
 });
-check(page.data?.count !== undefined && page.data.items.some((item) => item.id === "o-1"), "the list has it");
+check(page.data?.count === 1 && page.data.items[0]?.data.total === 7.5, "one matches the filter");
 
 const path = { id: "o-1" };
 const data = { ...order, total: 8, paid: true };
@@ -54,6 +59,13 @@ const wrong = await api.POST("/models/order/instances", {
 });
 check(wrong.response.status === 422 && wrong.error !== undefined, "the name is too short");
 check(wrong.error.type === "/problems/invalid" && wrong.error.errors?.[0]?.pointer === "/data/name", "and it says so");
+
+const patched = await api.PATCH("/models/order/instances/{id}", {
+  params: { path },
+  body: { total: 9 },
+  headers: { "Content-Type": "application/merge-patch+json" },
+});
+check(patched.data !== undefined && "data" in patched.data && patched.data.data.total === 9, "a part is changed");
 
 const deleted = await api.DELETE("/models/order/instances/{id}", { params: { path } });
 check(deleted.response.status === 204, "it is gone");

@@ -60,14 +60,10 @@ fn the_server_does_what_it_says() {
         api.post("/models/order/instances", &json!({"id": format!("o-{number}"), "data": {"name": "n"}})).expect(201);
     }
     let without = [NOT_ASKED, CHANGES_OF_MODELS].concat();
+    // Models that the requests create have operations of their own.
+    let asked = operations(&server) - without.len();
     let said = attempt(schemathesis, &server, without.iter().flat_map(|id| ["--exclude-operation-id", *id]));
-    let number = |before: &str| {
-        let rest = said.split(before).nth(1).unwrap_or_default();
-        rest.split_whitespace().next().and_then(|number| number.parse::<usize>().ok())
-    };
-    let tested = number("Tested:").unwrap_or_default();
-    assert_eq!(number("Operations:"), Some(tested), "not all operations were asked\n{said}");
-    assert!((50..=operations(&server)).contains(&tested), "{tested}\n{said}");
+    assert!(said.contains(&format!("Tested: {asked}\n")), "not all {asked} operations were asked\n{said}");
     api.get("/models/order/instances").expect(200);
 }
 
@@ -76,7 +72,7 @@ fn changes_of_models_do_what_they_say() {
     let Some(schemathesis) = python("schemathesis") else { return };
     let server = Server::start();
     let said = attempt(schemathesis, &server, CHANGES_OF_MODELS.iter().flat_map(|id| ["--include-operation-id", *id]));
-    assert!(said.contains("Tested: 2"), "{said}");
+    assert!(said.contains("Tested: 2\n"), "{said}");
 }
 
 /// How many the document has.
@@ -94,9 +90,12 @@ fn attempt<'a>(mut schemathesis: Command, server: &Server, which: impl Iterator<
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi").join(file);
         std::fs::copy(source, folder.path().join(file)).expect("a file");
     }
+    // Schemathesis would leave out the operation that it reads the document from.
+    let document = server.client().get("/openapi.json").expect(200).body;
+    std::fs::write(folder.path().join("openapi.json"), document).expect("a file");
     schemathesis
         .current_dir(folder.path())
-        .args(["run", &format!("http://{}/openapi.json", server.address())])
+        .args(["run", "openapi.json", "--url", &format!("http://{}", server.address())])
         .args(["--seed", SEED, "--max-examples", EXAMPLES, "--workers", "1", "--request-timeout", "60"])
         .args(["--phases", "examples,coverage", "--no-color", "--generation-database", "none"])
         .args(["--checks", &CHECKS.join(","), "--max-time", SECONDS_MAX])
