@@ -33,7 +33,7 @@ typedef struct snaphook_module_output snaphook_module_output;
 #define SNAPHOOK_MODULE_OK 1
 
 // Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
-// same hook again. Without that the request ends with status 504.
+// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
 #define SNAPHOOK_MODULE_PENDING 2
 
 // Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
@@ -229,13 +229,14 @@ typedef struct snaphook_module {
   // Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
   // module keeps its old configuration.
   uint32_t (*config_change)(void *module, const struct snaphook_module_config *config);
-  // Makes the state of a connection. Without this function the hooks of connections get `module`.
+  // Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+  // `module`.
   void *(*connection_open)(void *module, const struct snaphook_module_connection_info *info);
   // Destroys it.
   void (*connection_close)(void *connection);
   // The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
   uint32_t (*connection_start)(void *connection, snaphook_module_output *output);
-  // The connection ended.
+  // The connection that began has ended, and its requests with it.
   uint32_t (*connection_end)(void *connection);
   // Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
   // `is_last` is 1 with the last bytes, which may be none.

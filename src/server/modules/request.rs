@@ -8,7 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
@@ -18,9 +19,10 @@ use tower_service::Service as _;
 
 use crate::server::app::App;
 use crate::server::body;
-use crate::server::peer::{PeerRef, RequestMemory};
+use crate::server::peer::{PeerRef, RequestMemory, Ticket};
 use crate::server::problem::Problem;
 use crate::server::problem_document;
+use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
@@ -83,6 +85,13 @@ impl Hold for Held {
     fn hold(&self, bytes: usize) -> bool {
         self.0.grow(bytes).is_ok()
     }
+
+    /// As every response: its peer must take what comes.
+    fn send(self: Box<Self>, rest: Bytes) -> Body {
+        let mut memory = self.0;
+        memory.resize_anyway(rest.len());
+        Body::new(reply::Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory })
+    }
 }
 
 struct ForModules {
@@ -119,14 +128,20 @@ impl Server for ForModules {
     }
 
     async fn collect(&self, body: Body) -> Result<Bytes, Response> {
-        use http_body_util::{BodyExt as _, Limited};
         let max = self.app.max_body_bytes();
-        let collected = Limited::new(body, max).collect().await.map_err(|error| {
-            let detail = format!("a module wants the whole response, which cannot be had within {max} bytes: {error}");
-            self.problem(StatusCode::INTERNAL_SERVER_ERROR, &detail)
-        })?;
-        let bytes = collected.to_bytes();
-        self.memory.grow(bytes.len()).map_err(|shortage| self.document(&shortage.into()))?;
-        Ok(bytes)
+        let mut body = Limited::new(body, max);
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let detail =
+                    format!("a module wants the whole response, which cannot be had within {max} bytes: {error}");
+                self.problem(StatusCode::INTERNAL_SERVER_ERROR, &detail)
+            })?;
+            if let Ok(piece) = frame.into_data() {
+                self.memory.grow(piece.len()).map_err(|shortage| self.document(&shortage.into()))?;
+                whole.extend_from_slice(&piece);
+            }
+        }
+        Ok(whole.freeze())
     }
 }
