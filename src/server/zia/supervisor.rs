@@ -197,7 +197,7 @@ impl Bridge {
             let active = modules.iter().enumerate().filter(|(_, module)| module.deactivated.is_none());
             active.map(|(number, module)| (Some(number), module.order(number))).collect()
         };
-        orders.push((None, Order::activate(config.server.max_body_bytes, config.server.memory_bytes)));
+        orders.extend([Order::limits(&config.server), Order::activate()].map(|order| (None, order)));
         for (module, order) in &orders {
             match process.control.send(order).await {
                 Ok(()) => {}
@@ -284,8 +284,10 @@ impl Bridge {
         }
     }
 
-    /// New settings go to the modules that run; another list of modules, to a new process.
+    /// New limits and settings go to the process that runs; another list of modules, to a new one.
     async fn reload(&self, process: &mut Process, config: &Config, engine: &Engine) {
+        // If the process is gone, the next one is started with them.
+        let _ = process.control.send(&Order::limits(&config.server)).await;
         let new = match modules(config, engine).await {
             Ok(new) => new,
             Err(message) => return tracing::error!("{message}; the modules stay as they were"),
