@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
+use snaphook_foreign::Thrown;
 use snaphook_module_abi as abi;
 use tokio::runtime::Handle as Runtime;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -18,7 +19,7 @@ use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
 use crate::health::Standing;
 use crate::inline::{Pace, Permit};
-use crate::library::{Filter, Hook, Library, State, , Told, with_config};
+use crate::library::{Filter, Hook, Library, State, Told, with_config};
 use crate::module::{
     Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Runner, Verdict, Wants,
 };

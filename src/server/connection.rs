@@ -69,13 +69,11 @@ pub(super) async fn serve(
         let (app, router) = (Arc::clone(&app), router.clone());
         let socket = match (&app.zia, socket) {
             (Some(zia), Socket::Tcp(stream)) => {
-                let zia = Arc::clone(zia);
-                // It is the bridge's, which ends it: never idle here.
-                peer.0.begin_request();
+                let (zia, begun) = (Arc::clone(zia), zia.begin_connection());
                 tokio::spawn(async move {
                     let _open = app.metrics.open_connection();
-                    zia.serve(stream, app, router).await;
-                    drop(place);
+                    zia.serve(stream, &peer, app, router).await;
+                    drop((place, begun));
                 });
                 return;
             }
@@ -197,14 +195,9 @@ async fn secure(
     app: &App,
 ) -> Option<Transport<GuardedStream<Socket>>> {
     let Some(tls) = tls else { return Some(Transport::Plain(stream)) };
-    let mut stopping = app.stopping.clone();
-    let stopped = async {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-        sleep(draining::LAST_REQUEST_MAX).await;
-    };
     let handshake = tokio::select! {
         handshake = timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)) => handshake,
-        () = stopped => return None,
+        () = draining::last_request(app.stopping.clone()) => return None,
     };
     match handshake {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),

@@ -53,6 +53,12 @@ pub(super) async fn close(listener: Listener, mut begin: impl FnMut(Socket, Opti
     }
 }
 
+/// When the server stops, and requests that were on their way have had their moment.
+pub(super) async fn last_request(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+    sleep(LAST_REQUEST_MAX).await;
+}
+
 /// Waits until every connection has ended, and cuts off those that have not within [`SHUTDOWN_GRACE`].
 pub(super) async fn finish(graceful: GracefulShutdown) {
     let started = Instant::now();

@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint32_t head_bytes_max = 64 * 1024;
 constexpr std::size_t lines_max = 100;
 
+// Bytes of the lines around a chunk. With what is read at once they stay below the 64 KiB beyond which Beast throws.
+constexpr std::size_t chunk_lines_bytes_max = 32 * 1024;
+
 // Bytes of a response; those of the memory budget usually end before.
 constexpr std::uint64_t response_bytes_max = std::uint64_t(1) << 30;
 
@@ -88,6 +91,10 @@ private:
         }
         if (!error) return true;
         if (error != http::error::need_more) refuse(error);
+        // Beast bounds heads, but not the line before a chunk, nor the lines after the last one.
+        if (parser_.is_header_done() && rest_.size() > chunk_lines_bytes_max) {
+            throw HttpError(400, "the lines around a chunk of the body have more than 32 KiB");
+        }
         auto more = source_();
         if (more.empty()) {
             if (!has_any_) return false;

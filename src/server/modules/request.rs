@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, StatusCode, Uri};
 use snaphook_modules::task::{self, Lost};
 use snaphook_modules::{Chain, Connection, Exchange, Hold, Server};
 use tower_service::Service as _;
@@ -42,8 +42,7 @@ pub(in crate::server) async fn serve(
     let request_id = app.request_ids.of(request.headers());
     // So that the API calls it by the same.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
-    let path = request.uri().path().strip_prefix(&app.mount_path).unwrap_or_default();
-    if VITAL.contains(&path) && chain.missing().is_some() {
+    if is_vital(&app, request.uri()) && chain.missing().is_some() {
         return match router.call(request).await {
             Ok(response) => response,
         };
@@ -76,6 +75,12 @@ pub(in crate::server) async fn serve(
         app.metrics.modules().record(&method, response.status(), started.elapsed());
     }
     response
+}
+
+/// Whether a module that is missing does not matter.
+pub(in crate::server) fn is_vital(app: &App, uri: &Uri) -> bool {
+    let path = uri.path().strip_prefix(&app.mount_path).unwrap_or_default();
+    VITAL.contains(&path)
 }
 
 /// What an exchange holds in memory.
