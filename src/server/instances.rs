@@ -59,7 +59,8 @@ pub(super) async fn referring(call: &Call) -> Result<Response> {
 }
 
 fn expands(call: &Call, model: &str, expand: Option<&str>) -> Result<Option<Vec<Expand>>> {
-    Ok(expand.map(|text| call.engine().history.expansion(model, text)).transpose()?)
+    let may_read = |model: &str| identify::may_read(call, model);
+    Ok(expand.map(|text| call.engine().history.expansion(model, text, may_read)).transpose()?)
 }
 
 async fn send_page(
