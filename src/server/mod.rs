@@ -52,6 +52,7 @@ mod problem_document;
 mod projection;
 mod prompt;
 mod query;
+mod readable;
 mod rebuild;
 mod redirect;
 mod reply;
