@@ -212,6 +212,22 @@ async fn secure(
     }
 }
 
+/// A request that is worked on: until its response begins, or until its client takes it back, as HTTP/2 lets it.
+struct Asked(PeerRef);
+
+impl Asked {
+    fn of(peer: &PeerRef) -> Asked {
+        peer.0.begin_request();
+        Asked(peer.clone())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.0.end_request();
+    }
+}
+
 async fn connection(
     stream: Transport<GuardedStream<Socket>>,
     peer: PeerRef,
@@ -225,9 +241,9 @@ async fn connection(
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {
-            peer.0.begin_request();
+            let asked = Asked::of(&peer);
             request.extensions_mut().insert(peer.clone());
-            let (mut router, peer) = (router.clone(), peer.clone());
+            let mut router = router.clone();
             let chain = app.modules.chain();
             let through = match chain.is_empty() {
                 true => None,
@@ -239,12 +255,12 @@ async fn connection(
                     None => router.call(request).await,
                     Some((chain, app, origins)) => {
                         let connection = origins.connection();
-                        let (at, served) = (peer.clone(), modules::request::serve);
+                        let (at, served) = (asked.0.clone(), modules::request::serve);
                         // In memory of its own, which requests without modules do not need.
                         Ok(Box::pin(served(app, router, chain, connection, at, request)).await)
                     }
                 };
-                peer.0.end_request();
+                drop(asked);
                 response
             }
         }

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
 use tokio::sync::{Notify, watch};
 
+use super::dispatcher::LOOK_AGAIN;
 use crate::config::Phase;
 use crate::engine::carried::carried;
 use crate::engine::command::{DEPTH_MAX, phases};
@@ -123,10 +124,13 @@ async fn deal_with(
         Ended::Again(delay) => {
             let note = tries.note();
             let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                again.notify_one();
-            });
+            // Later than that its group is looked at anyway. A receiver may put off any number of events for minutes.
+            if delay < LOOK_AGAIN {
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    again.notify_one();
+                });
+            }
             released
         }
         Ended::Lost => {

@@ -12,13 +12,14 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{HeaderMap, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode, Uri, Version};
 use snaphook_modules::task::{self, Lost};
 use snaphook_modules::{Chain, Connection, Exchange, Hold, Server};
 use tower_service::Service as _;
 
 use crate::server::app::App;
 use crate::server::body;
+use crate::server::draining::mark_last;
 use crate::server::peer::{PeerRef, RequestMemory, Ticket};
 use crate::server::problem::Problem;
 use crate::server::problem_document;
@@ -39,6 +40,7 @@ pub(in crate::server) async fn serve(
 ) -> Response {
     let started = Instant::now();
     let mut request = request.map(Body::new);
+    let version = request.version();
     let request_id = app.request_ids.of(request.headers());
     // So that the API calls it by the same.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
@@ -71,6 +73,9 @@ pub(in crate::server) async fn serve(
         problem_document::of_status(status, detail, &request_id).map(Body::new)
     });
     response.headers_mut().entry(X_REQUEST_ID).or_insert(request_id);
+    if version < Version::HTTP_2 {
+        mark_last(response.headers_mut(), &app.stopping);
+    }
     if !is_reached.load(Ordering::Relaxed) {
         app.metrics.modules().record(&method, response.status(), started.elapsed());
     }
