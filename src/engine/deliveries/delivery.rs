@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
 use tokio::sync::{Notify, watch};
 
-use super::dispatcher::LOOK_AGAIN;
 use crate::config::Phase;
 use crate::engine::carried::carried;
 use crate::engine::command::{DEPTH_MAX, phases};
@@ -27,6 +26,9 @@ use crate::telemetry::trace::{Scope, begin, scope};
 
 /// How long a delivery is this node's before another may take it, unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
+/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
+/// run.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);

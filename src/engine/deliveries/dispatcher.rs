@@ -12,7 +12,7 @@ use snaphook_driver::ErrorKind;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::delivery::{LEASE, deliver};
+use super::delivery::{LEASE, LOOK_AGAIN, deliver};
 use crate::engine::core::Core;
 use crate::engine::group::group_of;
 use crate::engine::lanes::Signals;
@@ -26,9 +26,6 @@ const DELIVERIES_MAX: usize = 256;
 /// there are no more than so many of these.
 const LONG: Duration = Duration::from_secs(1);
 const LONG_MAX: usize = 1024;
-/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
-/// run.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Serves every model that has post hooks, and each that gets some.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
