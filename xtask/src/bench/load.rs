@@ -40,6 +40,12 @@ impl Outcome {
         Outcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
     }
 
+    /// Runs that were going on at the same time, as one.
+    pub(crate) fn beside(parts: Vec<Outcome>) -> Outcome {
+        let elapsed = parts.iter().map(|part| part.elapsed).max().unwrap_or_default();
+        Outcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }

@@ -17,21 +17,21 @@ use crate::shell::Result;
 /// What may be lost to the other build.
 const RATIO_MAX: f64 = 1.03;
 /// Pairs of runs, of which the median counts.
-const ROUNDS: usize = 7;
+pub(super) const ROUNDS: usize = 7;
 
-struct Workload {
-    name: &'static str,
-    config: &'static str,
+pub(super) struct Workload<'a> {
+    pub(super) name: &'a str,
+    pub(super) config: &'a str,
     /// Of the pre hook, if there is one.
-    engine: Option<&'static str>,
-    reads: bool,
+    pub(super) engine: Option<&'a str>,
+    pub(super) reads: bool,
 }
 
-const fn creates(name: &'static str, config: &'static str, engine: Option<&'static str>) -> Workload {
+const fn creates(name: &'static str, config: &'static str, engine: Option<&'static str>) -> Workload<'static> {
     Workload { name, config, engine, reads: false }
 }
 
-const WORKLOADS: [Workload; 6] = [
+const WORKLOADS: [Workload<'static>; 6] = [
     creates("create, no hooks", "", None),
     Workload { name: "get by id", config: "", engine: None, reads: true },
     creates("create, QuickJS fresh", "", Some("quickjs")),
@@ -40,9 +40,9 @@ const WORKLOADS: [Workload; 6] = [
     creates("create, V8 reused", REUSE, Some("v8")),
 ];
 
-struct Sample {
+pub(super) struct Sample {
     /// Of the server, per answer.
-    processor: Duration,
+    pub(super) processor: Duration,
     per_second: f64,
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn compare(bench: &Bench, other: &Path, wanted: &dyn Fn(&str) -> bool
     Ok(rows)
 }
 
-fn sample(bench: &Bench, binary: &Path, name: &str, workload: &Workload) -> Result<Sample> {
+pub(super) fn sample(bench: &Bench, binary: &Path, name: &str, workload: &Workload<'_>) -> Result<Sample> {
     let config = if workload.engine == Some("v8") { with_v8(workload.config)? } else { workload.config.to_owned() };
     let server = bench.place_of(binary, name, &config)?.start()?;
     let mut client = with_model(&server)?;

@@ -15,20 +15,28 @@ use super::{BODY, INSTANCES, fill, press_creates, with_model};
 use crate::shell::Result;
 
 pub(crate) fn rebuild(bench: &Bench) -> Result<Vec<Row>> {
-    let server = bench.server("rebuild", "")?;
+    let files = "[driver-event-storage]\ndriver = 'file'\npath = 'data/events'\n\
+                 [driver-model-storage]\ndriver = 'file'\npath = 'data/models'\n";
+    let sqlite = rebuild_on(bench, "sqlite", "", 300_000, 300_000.0)?;
+    Ok(vec![sqlite, rebuild_on(bench, "file", files, 100_000, 50_000.0)?])
+}
+
+/// Makes events, and then the model store anew from them, on the stores of that configuration.
+pub(super) fn rebuild_on(bench: &Bench, name: &str, stores: &str, events: u64, at_least: f64) -> Result<Row> {
+    let server = bench.server(&format!("rebuild-{name}"), stores)?;
     let mut client = with_model(&server)?;
-    let events = fill(&mut client, 300_000, Duration::from_secs(120))?;
+    let events = fill(&mut client, events, Duration::from_secs(120))?;
     let elapsed = rebuilt(&mut client)?;
     let row = Row {
-        what: "rebuild of the model store from the log".into(),
-        goal: Goal::AtLeast(100_000.0),
+        what: format!("rebuild of the model store from the log, {name}"),
+        goal: Goal::AtLeast(at_least),
         unit: "/s",
         measured: events as f64 / elapsed.as_secs_f64(),
         detail: format!("{events} events in {:.2} s", elapsed.as_secs_f64()),
         memory: Some(server.memory()?),
     };
     server.stop()?;
-    Ok(vec![row])
+    Ok(row)
 }
 
 /// Rebuilds; answers how long that took.
@@ -69,14 +77,14 @@ pub(crate) fn sse(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-struct Listeners {
+pub(super) struct Listeners {
     poll: Poll,
     streams: Vec<mio::net::TcpStream>,
 }
 
 impl Listeners {
     /// All of them, each with the head of its answer read, so that it hears everything from now on.
-    fn connect(server: &Server, count: usize) -> Result<Listeners> {
+    pub(super) fn connect(server: &Server, count: usize) -> Result<Listeners> {
         let fail = |error: std::io::Error| format!("cannot listen to events: {error}");
         let poll = Poll::new().map_err(fail)?;
         let subscribe = request("GET", "/events/stream?type=instance.created", "", b"");
@@ -105,7 +113,7 @@ impl Listeners {
         Ok(Listeners { poll, streams })
     }
 
-    fn wait_for_all(&mut self, sent_at: Instant, latencies: &mut Vec<Duration>) -> Result {
+    pub(super) fn wait_for_all(&mut self, sent_at: Instant, latencies: &mut Vec<Duration>) -> Result {
         let fail = |error: std::io::Error| format!("a listener failed: {error}");
         let mut waiting = vec![true; self.streams.len()];
         let mut missing = waiting.len();

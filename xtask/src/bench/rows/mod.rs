@@ -1,5 +1,6 @@
 //! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
 
+mod cluster;
 mod compare;
 mod definitions;
 mod dev;
@@ -8,9 +9,11 @@ mod events;
 mod hooks;
 mod instances;
 mod javascript;
+mod modules;
 mod neighbours;
 mod queries;
 mod start;
+mod stores;
 
 use std::time::Duration;
 
@@ -26,7 +29,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 24] = [
+pub(crate) const ROWS: [RowEntry; 30] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -45,6 +48,12 @@ pub(crate) const ROWS: [RowEntry; 24] = [
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("queries", "sorted pages, scans beside gets, the past and the log, 300,000 instances", queries::queries),
     ("neighbours", "health and creates beside 16 requests that are made to take for ever", neighbours::neighbours),
+    ("modules", "what a native module that declines everything adds to a request", modules::declining),
+    ("library", "a call of a driver in a library, against one that is linked", stores::library),
+    ("remote", "creates on stores in another process", stores::remote),
+    ("postgres", "one and three nodes on PostgreSQL, beside pgbench", cluster::postgres),
+    ("nats", "one node on a NATS server, three nodes on three", cluster::nats),
+    ("nodes", "a listener at another node, post hooks of a dead one, a new one with a million events", cluster::nodes),
     ("rebuild", "rebuild of the model store from the log", events::rebuild),
     ("rebuild-renames", "the same with changes of its model in the log", definitions::rebuild),
     ("changes", "creates of others while a model of 300,000 rows is changed", definitions::changes),

@@ -1,62 +1,16 @@
-//! NATS with JetStream: one server, or some that are a cluster.
+//! The suites on NATS.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use snaphook_driver::wire::Opened;
 use snaphook_driver::{OpenContext, Result, Store};
-use tempfile::TempDir;
+use snaphook_driver_servers::Server;
+pub use snaphook_driver_servers::nats::*;
 
-use super::{Server, free_port, program};
 use crate::Opener;
-
-/// Names the folder of the program where it is not in `PATH`: `cargo xtask test` puts it below the target folder.
-pub const FOLDER: &str = "SNAPHOOK_NATS";
-
-/// Starts one server; `sync_interval` as its configuration has it (`always` for durable writes).
-pub fn start(sync_interval: &'static str) -> Server {
-    start_with(sync_interval, String::new())
-}
-
-/// The same with more lines in its configuration.
-pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
-    let folder = TempDir::new().unwrap();
-    let folders: Vec<PathBuf> = std::env::var_os(FOLDER).map(PathBuf::from).into_iter().collect();
-    let nats = program("nats-server", &folders);
-    Server::start("nats-server", folder, move |folder, port| {
-        let store = folder.join("data");
-        let text = format!(
-            "host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: {sync_interval}, max_memory_store: 64MB, max_file_store: 8GB }}\n\
-             {lines}\n"
-        );
-        let file = folder.join("nats.conf");
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(&nats);
-        command.arg("-c").arg(file);
-        command
-    })
-}
-
-/// Starts servers that are one cluster, named `n0`, `n1` and so on.
-pub fn cluster(count: usize, sync_interval: &'static str) -> Vec<Server> {
-    let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-    let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-    let lines = |(index, port): (usize, &u16)| {
-        format!(
-            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1 }}"
-        )
-    };
-    ports.iter().enumerate().map(|server| start_with(sync_interval, lines(server))).collect()
-}
-
-/// The address of a server as the driver's setting `url`.
-pub fn url(server: &Server) -> String {
-    format!("nats://{}", server.address())
-}
 
 /// A driver with a server that all cases of a process share, and of which each case has streams of its own. Processes that
 /// a case starts and kills find the server by a file in the folder of the case.

@@ -1,50 +1,17 @@
-//! Redis, as the system has it.
+//! The suites on Redis.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use serde_json::json;
 use snaphook_driver::wire::Opened;
 use snaphook_driver::{OpenContext, Result, Store};
-use tempfile::TempDir;
+use snaphook_driver_servers::Server;
+pub use snaphook_driver_servers::redis::*;
 
-use super::{Server, program};
 use crate::Opener;
-
-/// What a server needs that is to lose nothing.
-pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
-
-/// Starts a server with these settings beside its own, such as [`DURABLE`].
-pub fn start(settings: &'static [&'static str]) -> Server {
-    start_with("--port", settings.iter().map(|setting| (*setting).to_owned()).collect())
-}
-
-/// The same with TLS only: files with the certificate and its key, as PEM.
-pub fn start_with_tls(settings: &'static [&'static str], certificate: PathBuf, key: PathBuf) -> Server {
-    let files = [("--tls-cert-file", certificate), ("--tls-key-file", key)];
-    let mut own: Vec<String> = ["--port", "0", "--tls-auth-clients", "no"].map(str::to_owned).into();
-    own.extend(files.into_iter().flat_map(|(name, file)| [name.to_owned(), file.to_str().unwrap().to_owned()]));
-    own.extend(settings.iter().map(|setting| (*setting).to_owned()));
-    start_with("--tls-port", own)
-}
-
-fn start_with(port_setting: &'static str, settings: Vec<String>) -> Server {
-    let folder = TempDir::new().unwrap();
-    let redis = program("redis-server", &[]);
-    Server::start("redis-server", folder, move |folder, port| {
-        let mut command = Command::new(&redis);
-        command.args(["--bind", "127.0.0.1", port_setting, &port.to_string(), "--dir"]).arg(folder).args(&settings);
-        command
-    })
-}
-
-/// The address of a server as the driver's setting `url`.
-pub fn url(server: &Server) -> String {
-    format!("redis://{}", server.address())
-}
 
 /// A driver with a durable server, which its setting `connection` names. One process serves it for all its cases, each with
 /// a prefix of its own, and for the processes that it starts: a file in the folder of the case has the address.
