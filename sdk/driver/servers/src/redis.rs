@@ -1,6 +1,6 @@
 //! Redis, as the system has it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;

@@ -24,7 +24,7 @@ pub(crate) fn postgres(bench: &Bench) -> Result<Vec<Row>> {
     needs::servers()?;
     let database = postgres_server::start(&[]);
     let url = postgres_server::url(&database);
-    let stores = |schema: &str| on_postgres(&url, schema);
+    let stores = |schema: &str, models: Models| on_postgres(&url, schema, models);
     let mut rows = Vec::new();
 
     let insert = bench.scratch.path().join("insert.sql");
@@ -32,22 +32,28 @@ pub(crate) fn postgres(bench: &Bench) -> Result<Vec<Row>> {
         .map_err(|error| format!("cannot write {}: {error}", insert.display()))?;
     let table = "CREATE TABLE single (id bigserial PRIMARY KEY, data text NOT NULL)";
     read(psql(&url)?.args(["-q", "-c", table]))?;
-    let one = bench.server("postgres-one", &stores("one"))?;
+    let one = bench.server("postgres-one", &stores("one", Models::OfEachNode))?;
     with_model(&one)?;
-    let three = Nodes::start(bench, "postgres-three", &stores("three"), 3)?;
-    let (mut inserts, mut creates, mut of_three) = (Vec::new(), Vec::new(), Vec::new());
+    let sharing = bench.server("postgres-sharing", &stores("sharing", Models::Shared))?;
+    with_model(&sharing)?;
+    let three = Nodes::start(bench, "postgres-three", &stores("three", Models::OfEachNode), 3)?;
+    let (mut inserts, mut creates, mut shared, mut of_three) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         inserts.push(single_inserts(&url, &insert, bench.run)?);
         creates.push(press_creates(&one, 64, bench.run)?);
+        shared.push(press_creates(&sharing, 64, bench.run)?);
         of_three.push(three.press(bench.run)?);
     }
     let inserts = middle(inserts, |rate| *rate);
     let creates = middle(creates, Outcome::per_second);
+    let shared = middle(shared, Outcome::per_second);
     let of_three = middle(of_three, Outcome::per_second);
-    let what = "create, one node on PostgreSQL, 64 connections";
+    let what = "create, one node, events in PostgreSQL, 64 connections";
     rows.push(Row::rate(what, Goal::AtLeast(inserts * 1.3), &creates, one.memory()?));
+    let what = "create, one node, events and instances in PostgreSQL, 64 connections";
+    rows.push(Row::rate(what, Goal::None, &shared, sharing.memory()?));
     rows.push(Row {
-        what: "the same in times of single durable inserts of pgbench, 64 clients".into(),
+        what: "the first in times of single durable inserts of pgbench, 64 clients".into(),
         goal: Goal::AtLeast(1.3),
         unit: "",
         measured: creates.per_second() / inserts,
@@ -63,8 +69,9 @@ pub(crate) fn postgres(bench: &Bench) -> Result<Vec<Row>> {
         memory: None,
     });
     three.stop()?;
+    sharing.stop()?;
     one.stop()?;
-    rows.push(rebuild_on(bench, "postgres", &stores("rebuild"), 100_000, 20_000.0)?);
+    rows.push(rebuild_on(bench, "postgres", &stores("rebuild", Models::Shared), 100_000, 20_000.0)?);
     Ok(rows)
 }
 
@@ -211,10 +218,18 @@ impl Nodes {
     }
 }
 
-/// Events, instances and errors there; secrets stay in a file of each node.
-fn on_postgres(url: &str, schema: &str) -> String {
-    let store = |store| format!("[driver-{store}-storage]\ndriver = 'postgres'\nconnection = 'main'\n");
-    let stores = ["event", "model", "error"].map(store).concat();
+/// Where the nodes on PostgreSQL keep instances.
+#[derive(Clone, Copy, PartialEq)]
+enum Models {
+    OfEachNode,
+    Shared,
+}
+
+/// Events and errors there; secrets stay in a file of each node.
+fn on_postgres(url: &str, schema: &str, models: Models) -> String {
+    let store = |store: &&str| format!("[driver-{store}-storage]\ndriver = 'postgres'\nconnection = 'main'\n");
+    let there: &[&str] = if models == Models::Shared { &["event", "error", "model"] } else { &["event", "error"] };
+    let stores: String = there.iter().map(store).collect();
     format!("[connections.main]\ndriver = 'postgres'\nurl = '{url}'\nschema = '{schema}'\n{stores}")
 }
 

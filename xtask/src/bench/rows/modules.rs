@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::Bench;
 use super::super::machine::micros;
-use super::super::report::Row;
+use super::super::report::{Goal, Row};
 use super::compare::{ROUNDS, Workload, sample};
 use crate::repository::root;
 use crate::shell::{Result, run as run_command};
@@ -15,9 +15,10 @@ const DECLINES: &str = r#"
 #include "snaphook.hpp"
 struct Declines : snaphook::Module {};
 struct Request : snaphook::RequestHandler {
+  Request(Declines &, snaphook::Exchange &) {}
   snaphook::Result before_request(snaphook::Exchange &) override { return snaphook::Result::declined(); }
   snaphook::Result request(snaphook::Exchange &) override { return snaphook::Result::declined(); }
-  snaphook::Result request_error(snaphook::Exchange &) override { return snaphook::Result::declined(); }
+  snaphook::Result request_error(snaphook::Exchange &, uint32_t) override { return snaphook::Result::declined(); }
   snaphook::Result response(snaphook::Exchange &) override { return snaphook::Result::declined(); }
 };
 SNAPHOOK_MODULE(Declines, Request, "declines", "1.0.0")
@@ -31,7 +32,7 @@ pub(crate) fn declining(bench: &Bench) -> Result<Vec<Row>> {
     run_command(compiler.arg("-o").arg(&library).arg(&source))?;
     let config = format!("[[server.modules]]\nname = 'declines'\nlibrary = '{}'\n", library.display());
     let row = added(bench, "a native module that declines everything", &config)?;
-    Ok(vec![Row { goal: super::super::report::Goal::AtMost(3.0), ..row }])
+    Ok(vec![Row { goal: Goal::AtMost(3.0), ..row }])
 }
 
 /// What this configuration adds to the processor time of a get: the median of pairs of runs, each with and without.
