@@ -11,7 +11,7 @@ use super::global::Global;
 use super::runtime::block_on;
 use super::{apply, output};
 use crate::catalog::files;
-use crate::config::{Config, FILE_DEFAULT, Grant, MountAddress};
+use crate::config::{Config, FILE_DEFAULT, Grant, GrantTarget, MountAddress};
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
@@ -76,14 +76,14 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
         known.models.insert(model.id);
     }
     for grant in &config.grants {
-        let models: Vec<_> = known.models.iter().filter(|model| matches(&grant.model, model)).collect();
-        if models.is_empty() {
-            warnings.push(at(grant, &format!("no model is called `{}`", grant.model)));
-        } else if !grant.hook.starts_with("sha256:") && grant.hook != "*" {
+        if let GrantTarget::Hooks { model: pattern, hook, .. } = &grant.target {
+            let models: Vec<_> = known.models.iter().filter(|model| matches(pattern, model)).collect();
             let is_bound =
-                |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(&grant.hook, name));
-            if !models.iter().any(is_bound) {
-                warnings.push(at(grant, &format!("no hook of `{}` is called `{}`", grant.model, grant.hook)));
+                |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(hook, name));
+            if models.is_empty() {
+                warnings.push(at(grant, &format!("no model is called `{pattern}`")));
+            } else if !hook.starts_with("sha256:") && hook != "*" && !models.iter().any(is_bound) {
+                warnings.push(at(grant, &format!("no hook of `{pattern}` is called `{hook}`")));
             }
         }
         for (what, patterns) in [("read", &grant.read), ("write", &grant.write)] {

@@ -365,8 +365,12 @@ fn grants() {
     );
     let [first, second] = &config.grants[..] else { panic!() };
     assert_eq!((first.line, second.line), (5, 16));
-    assert_eq!(first.phases, [Phase::PostCreate]);
-    assert_eq!(first.hook, "*");
+    let hooks = |model: &str, phases: &[Phase]| GrantTarget::Hooks {
+        model: model.to_owned(),
+        phases: phases.to_vec(),
+        hook: "*".to_owned(),
+    };
+    assert_eq!(first.target, hooks("invoice", &[Phase::PostCreate]));
     assert_eq!(first.write, ["audit-*"]);
     assert_eq!(first.http, ["https://api.example.com/v1/*", "POST https://*.example.com/*"]);
     assert_eq!(first.timeout, Some(Duration::from_secs(2)));
@@ -377,7 +381,7 @@ fn grants() {
     assert_eq!(process.env.get("B"), Some(&None));
     assert_eq!(process.timeout, Duration::from_secs(3));
     assert_eq!(process.memory_bytes, 256 << 20);
-    assert_eq!(second.phases, Phase::ALL);
+    assert_eq!(second.target, hooks("*", &Phase::ALL));
     assert!(second.amend && !first.amend);
 }
 

@@ -48,12 +48,13 @@ impl AccessCode {
     }
 }
 
-/// Who writes: the hook as an actor, and the cause for the event.
+/// Who writes: the code as an actor, and the cause for the event.
 #[derive(Clone, Debug)]
 pub struct Writer {
     /// Such as `hook:invoice.postCreate/mail`.
     pub actor: String,
-    pub cause: Cause,
+    /// `None`: no event led to it.
+    pub cause: Option<Cause>,
     pub request_id: Option<String>,
 }
 

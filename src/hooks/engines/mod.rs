@@ -24,6 +24,7 @@ mod wasm;
 
 use std::sync::Arc;
 
+pub use component::{Proxies, Proxy, ProxyEnd, ProxyRun};
 pub use engine::{
     CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
     Prepared, TopLevel,

@@ -10,6 +10,7 @@ mod command;
 mod core_module;
 mod counts;
 mod inspect;
+mod proxy;
 #[cfg(test)]
 mod since_v0_0_9;
 mod since_v0_1_0;
@@ -25,8 +26,9 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use self::inspect::{Kind, check_bytes, check_world, kind};
+pub use self::proxy::{Proxies, Proxy, ProxyEnd, ProxyRun};
 use self::speech::Speech;
-use self::versions::handler_name;
+use self::versions::{Version, handler_name};
 use self::wasi_http::Extra;
 use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
 use super::handback::amended;
@@ -102,6 +104,16 @@ pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8
     })
 }
 
+/// What code may import: WASI with nothing in it, requests by `wasi:http`, and a version of the package. What is not granted
+/// is refused by the session.
+fn linker(runtime: &Runtime, version: Option<Version>) -> wasmtime::Result<Linker<State<Extra>>> {
+    let mut linker = Linker::new(&runtime.engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasi_http::link(&mut linker)?;
+    version.map_or(Ok(()), |version| version.link(&mut linker))?;
+    Ok(linker)
+}
+
 fn link(
     runtime: &'static Runtime,
     component: &Component,
@@ -110,12 +122,11 @@ fn link(
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 ) -> wasmtime::Result<Hook> {
     static HOOKS: AtomicU64 = AtomicU64::new(0);
-    let mut linker = Linker::new(&runtime.engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasi_http::link(&mut linker)?;
-    if let Speech::Package(version) = speech {
-        version.link(&mut linker)?;
-    }
+    let version = match speech {
+        Speech::Package(version) => Some(version),
+        Speech::Command => None,
+    };
+    let linker = linker(runtime, version)?;
     let handler = speech.handler(component, phase).ok_or_else(|| wasmtime::format_err!("it has no handler"))?;
     let code = linker.instantiate_pre(component)?;
     Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })

@@ -30,6 +30,9 @@ const REQUESTS_MAX: usize = 8;
 /// For each part of a request whose time the guest does not bound.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Most of a body that a guest hands over at once. Two such pieces wait in the host's memory.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// What a component's sandbox keeps beside what every sandbox keeps.
 pub(super) struct Extra {
     context: WasiHttpCtx,
@@ -75,6 +78,10 @@ type Rest = Box<dyn Future<Output = Result<()>> + Send>;
 type Answer = Result<(hyper::Response<WasiBody>, Rest)>;
 
 impl WasiHttpHooks for Sender {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: hyper::Request<WasiBody>,
