@@ -91,6 +91,7 @@ impl ConfigHandle {
         take("server.limits.requests-per-second", old.server.requests_per_second != new.server.requests_per_second);
         take("server.limits.trusted-proxies", old.server.trusted_proxies != new.server.trusted_proxies);
         take("server.endpoints", !same_endpoints(&old.server.endpoints, &new.server.endpoints));
+        take("server.limits.hosts", old.server.hosts != new.server.hosts);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
@@ -99,6 +100,7 @@ impl ConfigHandle {
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
         merged.server.requests_per_second = new.server.requests_per_second;
+        merged.server.hosts = new.server.hosts;
         merged.server.trusted_proxies = new.server.trusted_proxies;
         merged.server.endpoints = new.server.endpoints;
         // Turning TLS on or off changes what the address is.

@@ -13,6 +13,7 @@ use super::document::{Document, Section, Text, strings};
 use super::endpoints::{endpoints, plain_path};
 use super::error::ConfigError;
 use super::grants;
+use super::hosts::{Hosts, hosts};
 use super::limits::{memory, timeout};
 use super::proxies::{TrustedProxies, trusted_proxies};
 use super::settings::{
@@ -53,6 +54,7 @@ pub(super) fn config(
         connections_max: limits.connections_max,
         requests_per_second: limits.requests_per_second,
         trusted_proxies: limits.trusted_proxies,
+        hosts: limits.hosts,
         redirect_http: redirect_http(&mut server, &address, tls.is_some()),
         tls,
         static_files: static_files(&mut server, directory),
@@ -91,6 +93,7 @@ struct ServerLimits {
     connections_max: usize,
     requests_per_second: u32,
     trusted_proxies: TrustedProxies,
+    hosts: Hosts,
 }
 
 fn server_limits(server: &mut Section<'_>) -> ServerLimits {
@@ -100,6 +103,7 @@ fn server_limits(server: &mut Section<'_>) -> ServerLimits {
         connections_max: limits.integer("connections", 1..=CONNECTIONS_MAX).unwrap_or(10_000) as usize,
         requests_per_second: limits.integer("requests-per-second", 0..=1_000_000).unwrap_or(0) as u32,
         trusted_proxies: trusted_proxies(&mut limits),
+        hosts: hosts(&mut limits),
     };
     limits.finish();
     read

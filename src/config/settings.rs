@@ -10,6 +10,7 @@ use super::address::MountAddress;
 use super::auth::AuthConfig;
 use super::cors::CorsConfig;
 use super::endpoints::EndpointConfig;
+use super::hosts::Hosts;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
@@ -72,6 +73,8 @@ pub struct ServerConfig {
     pub requests_per_second: u32,
     /// `limits.trusted-proxies`.
     pub trusted_proxies: TrustedProxies,
+    /// `limits.hosts`: the names under which it may be asked; empty: loopback names in open mode, every name with tokens.
+    pub hosts: Hosts,
     /// Where plain HTTP is answered with a redirect to https.
     pub redirect_http: Option<SocketAddr>,
     /// `None`: plain HTTP.

@@ -485,6 +485,10 @@ fn transport() {
             local("limits.trusted-proxies = ['10.0.0.0/99']"),
             "3: `server.limits.trusted-proxies` is `10.0.0.0/99`, expected an IP address, a network",
         ),
+        (
+            local("limits.hosts = ['https://api.example.com']"),
+            "3: `server.limits.hosts` is `https://api.example.com`, expected a name such as 'api.example.com'",
+        ),
     ] {
         let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
         assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");

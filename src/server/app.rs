@@ -5,6 +5,7 @@ use std::sync::Arc;
 use snaphook_identity::{Identity, RateLimit, Tokens};
 use tokio::sync::watch;
 
+use super::audit::Denials;
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
 use super::request_id::RequestIds;
@@ -19,6 +20,7 @@ pub(super) struct App {
     pub(super) identity: Identity,
     pub(super) tokens: Arc<Tokens>,
     pub(super) rate: RateLimit,
+    pub(super) denials: Denials,
     /// Without the `/` at its end: empty if the API is mounted at the root.
     pub(super) mount_path: String,
     pub(super) config: Arc<ConfigHandle>,

@@ -24,7 +24,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{problem_document, seen, sites};
+use super::{audit, problem_document, seen, sites};
 use crate::memory::allocator;
 
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.
@@ -172,10 +172,16 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         let (call, outcome) = match admit(&mut call, needs).await {
             Ok(()) => {
                 let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
-                run.run(call, body).await
+                let change = audit::Change::of(&call, needs);
+                let (call, outcome) = run.run(call, body).await;
+                if let Some(change) = change {
+                    change.end(&outcome);
+                }
+                (call, outcome)
             }
             Err(problem) => (call, Err(problem)),
         };
+        audit::note_denial(&call, &outcome);
         send(call, outcome, kind)
     });
     let mut response = outcome.catch_unwind().await.unwrap_or_else(|panic| {

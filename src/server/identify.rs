@@ -37,7 +37,7 @@ impl Needs {
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let Some(role) = needs.role() else { return Ok(()) };
-    let address = address(call);
+    let address = counted_address(call);
     let header = header(call)?.map(HeaderValue::as_bytes);
     let identified = call.app.identity.identify(header, address, time::now()).await;
     // Who guesses is counted, too.
@@ -64,19 +64,18 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
             }
         }
     })?;
+    // Also of whom it is not for: the audit log names them.
+    let caller = call.caller.insert(caller);
     if caller.role < role {
-        tracing::info!(%address, "denied: {} {} for `{}`", call.head.method, shorten(call.head.uri.path()), caller.actor.id);
-        return Err(Problem::new(
-            ProblemType::Forbidden,
-            format!("this needs the role `{role}`, and the token has the role `{}`", caller.role),
-        ));
+        let problem = format!("this needs the role `{role}`, and the token has the role `{}`", caller.role);
+        return Err(Problem::new(ProblemType::Forbidden, problem));
     }
+    let caller = Arc::clone(caller);
     let model = call.param("model");
-    if !model.is_empty() && !caller.may_read(model) {
-        return Err(of_other_models(model));
+    match model.is_empty() || caller.may_read(model) {
+        true => Ok(()),
+        false => Err(of_other_models(model)),
     }
-    call.caller = Some(caller);
-    Ok(())
 }
 
 /// The items of a stream for as long as its caller is known: a token may be revoked, or expire, while it goes on.
@@ -84,7 +83,7 @@ pub(super) fn while_known<T: Send + 'static>(
     call: &Call,
     items: impl Stream<Item = T> + Send + 'static,
 ) -> Result<impl Stream<Item = T> + Send + 'static> {
-    let caller = Arc::new((Arc::clone(&call.app), header(call)?.cloned(), address(call)));
+    let caller = Arc::new((Arc::clone(&call.app), header(call)?.cloned(), counted_address(call)));
     Ok(items.scan(caller, |caller, item| {
         let caller = Arc::clone(caller);
         async move {
@@ -104,13 +103,16 @@ fn header(call: &Call) -> Result<Option<&HeaderValue>> {
     }
 }
 
-/// Of the client, behind proxies that are trusted.
-fn address(call: &Call) -> IpAddr {
+/// By what a caller without a token is told apart: all clients of a Unix socket count as one.
+fn counted_address(call: &Call) -> IpAddr {
+    address(call).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Of the client, behind proxies that are trusted; a Unix socket has none.
+pub(super) fn address(call: &Call) -> Option<IpAddr> {
     let config = call.app.config.load();
     let connection = call.memory.share().0.origin().address;
-    let client = forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies);
-    // Of a Unix socket there is none; all its clients count as one.
-    client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies)
 }
 
 /// Whether the caller may read a model that is named elsewhere than in the path.

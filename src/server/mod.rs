@@ -6,6 +6,7 @@
 
 mod accept;
 mod app;
+mod audit;
 mod backup;
 mod batch;
 mod body;
@@ -92,6 +93,7 @@ pub async fn run(
         engine,
         identity,
         tokens,
+        denials: audit::Denials::default(),
         rate: RateLimit::new(config.load().server.requests_per_second),
         mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
         config: Arc::clone(config),

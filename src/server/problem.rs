@@ -168,6 +168,10 @@ impl Problem {
         Problem { allow: Some(allow), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind.describe().2
+    }
+
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }

@@ -4,7 +4,7 @@
 //! `Origin` with every request that could write, and most of them in `Sec-Fetch-Site`. A page whose own name was made to resolve to this machine (DNS rebinding) counts as ours for the browser; it
 //! is known by the name that it asks for. Other clients say neither and are taken at their address.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::header::{HeaderValue, ORIGIN};
 
@@ -14,31 +14,27 @@ use super::query::shorten;
 use super::request::{Call, Verb};
 use crate::config::{AuthMode, Config};
 
-/// Refuses what a page of another site asks.
+/// Refuses what a page of another site asks, and what is asked under another name than this server's.
 pub(super) fn refuse_others(call: &Call) -> Result<()> {
     let config = call.app.config.load();
     let origin = call.memory.share().0.origin();
     let client = forwarded::client(origin.address, origin.is_secure, call.headers(), &config.server.trusted_proxies);
-    let result = check(call, &client, &config);
-    if result.is_err() {
-        let address = client.address.map_or("a Unix socket".to_owned(), |address| address.to_string());
-        tracing::debug!("refused a request of another site, from {address}");
-    }
-    result
-}
-
-fn check(call: &Call, client: &forwarded::Client<'_>, config: &Config) -> Result<()> {
     let authority = match call.head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => call.header("host")?,
     };
-    if let Some(authority) = authority
-        && config.auth.mode == AuthMode::Open
-        && !is_this_machine(authority)
+    // A proxy may ask for another name than its client did.
+    let asked = client.host.or(authority);
+    if let Some(asked) = asked
+        && !is_served(asked, &config)
     {
+        let expected = match config.server.hosts.is_empty() {
+            true => "while no token is asked for, it is `localhost` or an IP address",
+            false => "it is not one of them",
+        };
         return Err(forbidden(format!(
-            "the request is for `{}`; while no token is asked for, only `localhost` and loopback addresses are served",
-            shorten(authority)
+            "the request is for `{}`, and `server.limits.hosts` says under which names this server may be asked: {expected}",
+            shorten(asked)
         )));
     }
     if call.verb() == Verb::Get {
@@ -53,11 +49,9 @@ fn check(call: &Call, client: &forwarded::Client<'_>, config: &Config) -> Result
     let site = call.headers().get("sec-fetch-site");
     let same_site = site.is_none_or(|site| site == "same-origin" || site == "none");
     let is_own = |origin: &HeaderValue| {
-        // A proxy that ends TLS says what the page's address is, and may ask for another name itself.
-        let authority = client.host.or(authority);
         origin.to_str().is_ok_and(|origin| {
             let is_downgraded = client.is_secure && origin.starts_with("http://");
-            !is_downgraded && authority.is_some_and(|authority| is_origin_of(origin, authority))
+            !is_downgraded && asked.is_some_and(|authority| is_origin_of(origin, authority))
         })
     };
     match same_site && call.headers().get_all(ORIGIN).iter().all(is_own) {
@@ -82,27 +76,33 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(ProblemType::Forbidden, detail)
 }
 
-/// Whether a `host[:port]` can only mean this machine, whatever a name server says.
-fn is_this_machine(authority: &str) -> bool {
+/// Whether the server may be asked under the host of a `host[:port]`. An IP address is nobody's name, and what is under
+/// `localhost` is never looked up (RFC 6761): no page can make them its own.
+fn is_served(authority: &str, config: &Config) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        return address.parse::<Ipv6Addr>().is_ok_and(|address| IpAddr::V6(address).to_canonical().is_loopback());
-    }
-    if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return address.is_loopback();
+        return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     let last = name.rsplit('.').next().unwrap_or(name);
-    // RFC 6761: names under `localhost` are never looked up.
-    last.eq_ignore_ascii_case("localhost")
+    if host.parse::<Ipv4Addr>().is_ok() || last.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    match config.server.hosts.is_empty() {
+        true => config.auth.mode == AuthMode::Tokens,
+        false => config.server.hosts.allow(host),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_origin_of, is_this_machine};
+    use std::path::Path;
+
+    use super::{is_origin_of, is_served};
+    use crate::config::Config;
 
     #[test]
     fn origins() {
@@ -131,31 +131,42 @@ mod tests {
     }
 
     #[test]
-    fn names_of_this_machine() {
-        for own in [
+    fn names_of_this_server() {
+        let config = |text: &str| Config::parse(text, "config.toml", Path::new("/"), None, &|_| None).unwrap();
+        let open = config("auth.mode = 'open'\nserver.mount-address = '127.0.0.1:0'");
+        let tokens = config("auth.mode = 'tokens'");
+        let named = ["open", "tokens"].map(|mode| {
+            config(&format!(
+                "auth.mode = '{mode}'\n[server]\nmount-address = '127.0.0.1:0'\nlimits.hosts = ['api.example.com']"
+            ))
+        });
+        for always in [
             "localhost",
             "LocalHost:1337",
             "localhost.:80",
             "app.localhost:8080",
             "127.0.0.1:1337",
-            "127.9.9.9",
+            "10.0.0.1",
             "[::1]:1337",
-            "[::1]",
+            "[2001:db8::1]",
             "[::ffff:127.0.0.1]:80",
         ] {
-            assert!(is_this_machine(own), "{own}");
+            assert!([&open, &tokens, &named[0], &named[1]].iter().all(|config| is_served(always, config)), "{always}");
         }
         for other in [
             "example.com",
             "localhost.example.com:80",
             "127.0.0.1.nip.io",
-            "10.0.0.1",
-            "[::2]",
+            "[::x]",
             "",
-            "0.0.0.0:80",
             "notlocalhost",
+            "api.example.com:x",
         ] {
-            assert!(!is_this_machine(other), "{other}");
+            assert!(!is_served(other, &open) && is_served(other, &tokens) != other.starts_with('['), "{other}");
+            assert!(named.iter().all(|config| !is_served(other, config)), "{other}");
+        }
+        for own in ["api.example.com", "API.example.com.:8443"] {
+            assert!(!is_served(own, &open) && named.iter().all(|config| is_served(own, config)), "{own}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Black-box tests: the real binary, over HTTP, in a folder of its own.
 
+mod audit;
 mod backup;
 mod bad_input;
 mod chance;
