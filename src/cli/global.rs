@@ -25,9 +25,15 @@ pub(super) struct Global {
     pub(super) token: Option<String>,
 }
 
-/// What only the layers above the configuration know: drivers, the files of TLS, and the folder of static files.
+/// What only the layers above the configuration know: drivers, the files of TLS, the folder of static files, and the paths of
+/// the API.
 fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
-    let checks = [drivers::check(config), server::check_tls(config), server::check_static_files(config)];
+    let checks = [
+        drivers::check(config),
+        server::check_tls(config),
+        server::check_static_files(config),
+        server::check_endpoints(config),
+    ];
     let faults = checks.into_iter().filter_map(std::result::Result::err);
     let faults: Vec<_> = faults.flat_map(|errors| errors.errors).collect();
     if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }

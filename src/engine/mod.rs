@@ -90,7 +90,7 @@ pub use crate::catalog::filter::{FilterInput, FilterValue, list_item};
 pub use crate::catalog::query::QueryInput;
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
-use crate::hooks::host::HookHost;
+use crate::hooks::host::{Endpoints, HookHost};
 use crate::memory::MemoryBudget;
 
 /// One server's engine.
@@ -146,6 +146,11 @@ impl Engine {
     /// The memory that requests hold together.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.core.memory
+    }
+
+    /// The components that answer requests.
+    pub fn endpoints(&self) -> &Arc<Endpoints> {
+        &self.core.host.endpoints
     }
 
     /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.

@@ -7,6 +7,7 @@ mod exchange;
 mod guard;
 mod libraries;
 mod logs;
+mod record;
 mod runs;
 
 #[cfg(test)]

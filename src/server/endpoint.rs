@@ -24,7 +24,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, problem_document, seen, sites};
+use super::{audit, custom, problem_document, seen, sites};
 use crate::memory::allocator;
 
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.
@@ -38,6 +38,8 @@ enum Kind {
     Large,
     /// What says how the server is must come through when it is full.
     Vital,
+    /// A component answers, whose parameters are not the server's.
+    Custom,
 }
 
 /// A path of the API with its operations.
@@ -145,10 +147,16 @@ where
     }
 }
 
-/// What answers a path that is none.
+/// What answers a path that the API does not have: a component, or else `run`.
 pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
-    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| {
-        answer(app, None, Needs::Anyone, request, run)
+    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| async move {
+        let Some(endpoint) = custom::find(&app, request.uri().path()) else {
+            return answer(app, None, Needs::Anyone, request, run).await;
+        };
+        let metrics = app.metrics.of_endpoint(endpoint.path());
+        let route = Arc::new(Route { template: "", kind: Kind::Custom, metrics });
+        let needs = custom::needs(&endpoint);
+        answer(app, Some(route), needs, request, move |call: Call, body| custom::run(endpoint, call, body)).await
     })
 }
 
@@ -169,7 +177,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
 
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
-        let (call, outcome) = match admit(&mut call, needs).await {
+        let (call, outcome) = match admit(&mut call, needs, kind).await {
             Ok(()) => {
                 let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
                 let change = audit::Change::of(&call, needs);
@@ -203,7 +211,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
 }
 
 /// What comes before every operation.
-async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
+async fn admit(call: &mut Call, needs: Needs, kind: Kind) -> Result<()> {
     if call.params.is_none() {
         return Err(Problem::bad_request("the path does not decode to UTF-8"));
     }
@@ -213,7 +221,7 @@ async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     }
     sites::refuse_others(call)?;
     identify::admit(call, needs).await?;
-    seen::wait(call).await
+    seen::wait(call, kind != Kind::Custom).await
 }
 
 /// The response with the memory that it takes, or a document that says why there is none.

@@ -39,6 +39,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
         text.push('\n');
     }
     call.app.metrics.write(&mut text);
+    call.engine().endpoints().write_metrics(&mut text);
     let failed = call.app.identity.failed_attempts();
     text.push_str("# HELP snaphook_authentication_failures_total Requests whose token was not valid.\n");
     text.push_str("# TYPE snaphook_authentication_failures_total counter\n");

@@ -1,7 +1,7 @@
 //! Requests, counted: by route, method and status, and how long they took. Plain atomics, no lock and no lookup.
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ const BOUNDS_MICROS: [u64; 14] =
 /// All routes, by their template.
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
+    /// Of custom endpoints, by their path; they come and go while the server runs.
+    endpoints: Mutex<Vec<(String, Arc<RouteMetrics>)>>,
 }
 
 /// One route.
@@ -58,7 +60,18 @@ impl RouteMetrics {
 impl RequestMetrics {
     /// Of these routes, and of what is none.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
-        RequestMetrics { routes: routes.chain([("unknown", Arc::default())]).collect() }
+        RequestMetrics { routes: routes.chain([("unknown", Arc::default())]).collect(), endpoints: Mutex::default() }
+    }
+
+    /// Of the custom endpoint at a path.
+    pub(super) fn of_endpoint(&self, path: &str) -> Arc<RouteMetrics> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = endpoints.iter().find(|(known, _)| known == path) {
+            return Arc::clone(metrics);
+        }
+        let metrics = Arc::default();
+        endpoints.push((path.to_owned(), Arc::clone(&metrics)));
+        metrics
     }
 
     /// Of paths that are no route.
@@ -69,9 +82,12 @@ impl RequestMetrics {
 
     /// Appends Prometheus text. What never happened is left out.
     pub(super) fn write(&self, out: &mut String) {
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = endpoints.iter().map(|(path, metrics)| (&**path, metrics));
+        let routes: Vec<_> = self.routes.iter().map(|(route, metrics)| (*route, metrics)).chain(endpoints).collect();
         out.push_str("# HELP snaphook_http_requests_total Requests that were answered.\n");
         out.push_str("# TYPE snaphook_http_requests_total counter\n");
-        for (route, metrics) in &self.routes {
+        for (route, metrics) in &routes {
             for (statuses, method) in metrics.requests.iter().zip(METHODS) {
                 for (count, status) in statuses.iter().zip(STATUSES) {
                     let count = count.load(Ordering::Relaxed);
@@ -89,7 +105,7 @@ impl RequestMetrics {
         let name = "snaphook_http_request_duration_seconds";
         let _ = writeln!(out, "# HELP {name} From the head of a request to the head of its answer.");
         let _ = writeln!(out, "# TYPE {name} histogram");
-        for (route, metrics) in &self.routes {
+        for (route, metrics) in &routes {
             let latency = &metrics.latency;
             let counts: Vec<u64> = latency.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             let total: u64 = counts.iter().sum();

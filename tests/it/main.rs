@@ -13,6 +13,7 @@ mod definition_changes;
 mod demo;
 mod dispatcher;
 mod docs;
+mod endpoints;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
 mod full_disk;

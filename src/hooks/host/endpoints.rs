@@ -3,20 +3,19 @@
 //! A component that changed, and a list that did, takes effect while the server runs. What cannot be loaded leaves what was
 //! there.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 
 use super::exchange::{Exchange, ResponseBody};
+use super::record::{self, Record};
 use crate::config::{
     Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, EndpointConfig, EndpointRole, read_regular,
 };
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::{CODE_BYTES_MAX, Proxies, Proxy};
 use crate::hooks::grants::{Granted, Grantee};
-use crate::hooks::places::Places;
 use crate::hooks::session::Services;
 
 /// The endpoints of a server.
@@ -37,32 +36,6 @@ pub struct Endpoint {
     proxy: Arc<Proxy>,
     granted: ArcSwapOption<Granted>,
     pub(super) record: Arc<Record>,
-}
-
-/// What outlives a change of the component.
-pub(super) struct Record {
-    pub(super) name: Arc<str>,
-    pub(super) places: Arc<Places>,
-    runs: AtomicU64,
-    failures: [AtomicU64; FailureCause::ALL.len()],
-}
-
-impl Record {
-    fn new(name: &str) -> Arc<Record> {
-        Arc::new(Record {
-            name: name.into(),
-            places: Arc::default(),
-            runs: AtomicU64::new(0),
-            failures: Default::default(),
-        })
-    }
-
-    pub(super) fn count(&self, failure: Option<FailureCause>) {
-        self.runs.fetch_add(1, Ordering::Relaxed);
-        if let Some(cause) = failure {
-            self.failures[cause as usize].fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Endpoints {
@@ -168,29 +141,7 @@ impl Endpoints {
 
     /// Runs and failures of each endpoint, as Prometheus text. One that never ran is left out.
     pub fn write_metrics(&self, out: &mut String) {
-        let (mut runs, mut failures) = (String::new(), String::new());
-        for endpoint in self.mounted.load().iter() {
-            let Record { name, runs: count, failures: causes, .. } = &*endpoint.record;
-            let count = count.load(Ordering::Relaxed);
-            if count > 0 {
-                runs.push_str(&format!("snaphook_endpoint_runs_total{{endpoint=\"{name}\"}} {count}\n"));
-            }
-            for (cause, count) in FailureCause::ALL.iter().zip(causes) {
-                let (cause, count) = (cause.as_str(), count.load(Ordering::Relaxed));
-                if count > 0 {
-                    let labels = format!("endpoint=\"{name}\",cause=\"{cause}\"");
-                    failures.push_str(&format!("snaphook_endpoint_failures_total{{{labels}}} {count}\n"));
-                }
-            }
-        }
-        for (name, help, lines) in [
-            ("snaphook_endpoint_runs_total", "Requests that an endpoint's component ran for.", runs),
-            ("snaphook_endpoint_failures_total", "Those of them in which the component failed, by cause.", failures),
-        ] {
-            if !lines.is_empty() {
-                out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n{lines}"));
-            }
-        }
+        record::write_metrics(out, self.mounted.load().iter().map(|endpoint| &*endpoint.record));
     }
 
     /// Has an endpoint answer a request, in a fresh sandbox.

@@ -20,7 +20,7 @@ use hyper::{HeaderMap, Method};
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::endpoints::Record;
+use super::record::Record;
 use crate::config::format_duration;
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
 use crate::hooks::engines::{Proxy, ProxyEnd, ProxyRun};
