@@ -110,15 +110,6 @@ impl<'a> Section<'a> {
         self.document.environment(name)
     }
 
-    /// Takes a key that exists in the language of the file but not in this version.
-    pub(super) fn not_yet(&mut self, key: &'static str, why: &str) {
-        self.known.push(key);
-        if let Some(entry) = self.entries.remove(key) {
-            self.document
-                .error(entry.key_line, format!("`{}{key}` is not in this version yet{why}; remove it", self.prefix));
-        }
-    }
-
     /// Takes a table; an absent one is empty.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let line = self.entries.get(key).map(|entry| entry.key_line);

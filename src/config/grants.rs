@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::document::{Section, Text, Value, list, strings};
-use super::endpoints::EndpointConfig;
 use super::error::ConfigError;
 use super::http_pattern::HttpPattern;
 use super::phase::Phase;
-use super::settings::{Grant, GrantTarget, ProcessGrant};
+use super::settings::{Grant, GrantTarget, ProcessGrant, ServerConfig};
 use super::{limits, suggest};
 
 /// Shortest and longest run of a granted program. A call may spend 5 minutes in the server; longer could never be used.
@@ -29,14 +28,14 @@ const PROCESS_OUTPUT_BYTES_DEFAULT: usize = 1 << 20;
 const OPENS: [&str; 8] = ["read", "write", "http", "process", "secret", "amend", "timeout", "memory"];
 
 /// Every grant of the file. What is wrong in them is noted.
-pub(super) fn grants(root: &mut Section<'_>, endpoints: &[EndpointConfig]) -> Vec<Grant> {
+pub(super) fn grants(root: &mut Section<'_>, server: &ServerConfig) -> Vec<Grant> {
     let Some(value) = root.value("grants") else { return Vec::new() };
     let Some(items) = value.items("a list of tables, each under `[[grants]]`") else { return Vec::new() };
-    items.iter().filter_map(|item| item.section()).map(|section| grant(section, endpoints)).collect()
+    items.iter().filter_map(|item| item.section()).map(|section| grant(section, server)).collect()
 }
 
-fn grant(mut section: Section<'_>, endpoints: &[EndpointConfig]) -> Grant {
-    let (target, by_name) = target(&mut section, endpoints);
+fn grant(mut section: Section<'_>, server: &ServerConfig) -> Grant {
+    let (target, by_name) = target(&mut section, server);
     let mut grant = Grant {
         line: section.line.unwrap_or(0),
         target,
@@ -80,11 +79,13 @@ fn grant(mut section: Section<'_>, endpoints: &[EndpointConfig]) -> Grant {
 }
 
 /// Whom a grant is for, and whether phases are listed in it.
-fn target(section: &mut Section<'_>, endpoints: &[EndpointConfig]) -> (GrantTarget, bool) {
+fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, bool) {
+    let endpoints: Vec<_> = server.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+    let modules: Vec<_> = server.modules.iter().map(|module| &*module.name).collect();
     let (endpoint, module) = (section.string("endpoint"), section.string("module"));
     let part = match (endpoint, module) {
-        (Some(endpoint), None) => Some(GrantTarget::Endpoint(endpoint_glob(endpoint, endpoints).unwrap_or_default())),
-        (None, Some(module)) => Some(GrantTarget::Module(glob(module).unwrap_or_default())),
+        (Some(endpoint), None) => Some(GrantTarget::Endpoint(part_glob(endpoint, "endpoint", &endpoints).unwrap_or_default())),
+        (None, Some(module)) => Some(GrantTarget::Module(part_glob(module, "module", &modules).unwrap_or_default())),
         (Some(_), Some(_)) => {
             section.error("names an endpoint and a module, expected one of them");
             Some(GrantTarget::Endpoint(String::new()))
@@ -113,14 +114,13 @@ fn target(section: &mut Section<'_>, endpoints: &[EndpointConfig]) -> (GrantTarg
     (target, phases.by_name)
 }
 
-/// A glob over endpoints. One without a wildcard is the name of one.
-fn endpoint_glob(text: Text<'_>, endpoints: &[EndpointConfig]) -> Option<String> {
+/// A glob over the names of `known`, such as endpoints. One without a wildcard is one of them.
+fn part_glob(text: Text<'_>, what: &str, known: &[&str]) -> Option<String> {
     let name = &*text.value;
-    if !name.contains('*') && !endpoints.iter().any(|endpoint| endpoint.name == name) {
-        let names = endpoints.iter().map(|endpoint| &*endpoint.name);
-        match suggest::closest(name, names) {
-            Some(closest) => text.unexpected(&format!("the name of an endpoint, did you mean `{closest}`?")),
-            None => text.unexpected("the name of one of `[[server.endpoints]]` or a glob"),
+    if !name.contains('*') && !known.contains(&name) {
+        match suggest::closest(name, known.iter().copied()) {
+            Some(closest) => text.unexpected(&format!("one of `[[server.{what}s]]`, did you mean `{closest}`?")),
+            None => text.unexpected(&format!("the name of one of `[[server.{what}s]]` or a glob")),
         }
         return None;
     }

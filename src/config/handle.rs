@@ -79,6 +79,7 @@ impl ConfigHandle {
         if !same_grants(old, &new) {
             applied.push("grants");
         }
+        let modules_differ = !same_modules(old, &new);
         // Also if they are the same: their lines, which denial messages name, may have moved.
         merged.grants = new.grants;
         let mut take = |key, changed: bool| {
@@ -97,6 +98,8 @@ impl ConfigHandle {
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        take("server.modules", modules_differ);
+        merged.server.modules = new.server.modules;
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
         merged.server.requests_per_second = new.server.requests_per_second;
@@ -164,6 +167,12 @@ fn same_files(old: &Config, new: &Config) -> bool {
 /// Whether both are the same, wherever in the file.
 fn same_endpoints(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
     old.iter().map(EndpointConfig::unplaced).eq(new.iter().map(EndpointConfig::unplaced))
+}
+
+/// Whether both have the same modules, wherever in the file.
+fn same_modules(old: &Config, new: &Config) -> bool {
+    let (old, new) = (&old.server.modules, &new.server.modules);
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.is_same(new))
 }
 
 /// Whether both grant the same, wherever in the file.

@@ -15,6 +15,7 @@ use super::error::ConfigError;
 use super::grants;
 use super::hosts::{Hosts, hosts};
 use super::limits::{memory, timeout};
+use super::modules::modules;
 use super::proxies::{TrustedProxies, trusted_proxies};
 use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
@@ -60,8 +61,8 @@ pub(super) fn config(
         static_files: static_files(&mut server, directory),
         cors: cors(&mut server),
         endpoints: endpoints(&mut server, directory),
+        modules: modules(&mut server, directory),
     };
-    server.not_yet("modules", "");
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);
@@ -83,7 +84,7 @@ pub(super) fn config(
         grants: Vec::new(),
     };
     let mut config = secure_storage(root, config);
-    config.grants = grants::grants(root, &config.server.endpoints);
+    config.grants = grants::grants(root, &config.server);
     (config, exposed)
 }
 

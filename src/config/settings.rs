@@ -11,6 +11,7 @@ use super::auth::AuthConfig;
 use super::cors::CorsConfig;
 use super::endpoints::EndpointConfig;
 use super::hosts::Hosts;
+use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
@@ -85,6 +86,8 @@ pub struct ServerConfig {
     pub static_files: Option<StaticConfig>,
     /// In the order of the file.
     pub endpoints: Vec<EndpointConfig>,
+    /// In the order in which they are asked.
+    pub modules: Vec<ModuleConfig>,
 }
 
 /// `[hooks]`.

@@ -228,7 +228,8 @@ fn faults_of_the_server() {
             "config.toml:6: `server.tls.private-key` is missing, expected a PEM file or 'secret:NAME'",
             "config.toml:9: `server.limits.memory` is `1 MiB`, expected 16 MiB to 1024 GiB, such as '8 MiB'",
             "config.toml:10: unknown key `server.limits.memroy`, did you mean `server.limits.memory`?",
-            "config.toml:11: `server.modules` is not in this version yet; remove it",
+            "config.toml:11: `server.modules.library` is missing, expected the path of a library such as \
+             'libsnaphook_module_log.so'",
             "config.toml:14: `auth.mode` is `none`, expected 'tokens' or 'open'",
         ]
     );
@@ -532,7 +533,7 @@ fn endpoints() {
         ),
         (
             &grant("endpoint = 'qoute'"),
-            &["config.toml:10: `grants.endpoint` is `qoute`, expected the name of an endpoint, did you mean `quote`?"],
+            &["config.toml:10: `grants.endpoint` is `qoute`, expected one of `[[server.endpoints]]`, did you mean `quote`?"],
         ),
         (
             &grant("endpoint = 'other'"),
@@ -551,5 +552,54 @@ fn endpoints() {
         ),
     ] {
         check(text, expected);
+}
+
+#[test]
+fn modules() {
+    let server = |text: &str| parse(&format!("[auth]\nmode = 'open'\n[server]\nmount-address = '127.0.0.1:1'\n{text}"));
+    let text = "[[server.modules]]\nname = 'log'\nlibrary = 'a/log.so'\nconfig = { path = 'x.log', key = 'env:TOKEN', \
+                password = 'secret:db', limits.burst = 3 }\n[[server.modules]]\nname = 'auth'\nkind = 'native'\n\
+                library = '/b.so'\noptional = true\ntimeout = '100 ms'\n";
+    let modules = server(text).unwrap().server.modules;
+    let native = |library: &str| ModuleKind::Native { library: library.into() };
+    let [log, auth] = &modules[..] else { panic!("{modules:?}") };
+    assert_eq!((&*log.name, &log.kind, log.optional, log.line), ("log", &native("/srv/a/log.so"), false, 5));
+    assert_eq!(log.timeout, Duration::from_secs(5));
+    assert_eq!(
+        serde_json::Value::Object(log.settings.clone()),
+        serde_json::json!({"path": "x.log", "key": "hunter2", "password": "secret:db", "limits": {"burst": 3}})
+    );
+    assert!(!format!("{modules:?}").contains("hunter2"));
+    assert_eq!((&*auth.name, &auth.kind, auth.optional), ("auth", &native("/b.so"), true));
+    assert!(auth.settings.is_empty() && auth.timeout == Duration::from_millis(100));
+
+    let module = |text: &str| format!("[[server.modules]]\n{text}\n");
+    for (text, expected) in [
+        (module("library = 'a.so'"), "5: `server.modules.name` is missing, expected a name such as 'log'"),
+        (
+            module("name = 'Log'\nlibrary = 'a.so'"),
+            "6: `server.modules.name` is `Log`, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`",
+        ),
+        (
+            module("name = 'a'\nlibrary = 'a.so'").repeat(2),
+            "9: `server.modules.name` is `a`, which another module is called already",
+        ),
+        (module("name = 'a'\nlibrary = ''"), "7: `server.modules.library` is ``, expected a path"),
+        (
+            module("name = 'a'\nlibrary = 'a.so'\nkind = 'wasm'"),
+            "8: `server.modules.kind` is `wasm`, expected 'native'",
+        ),
+        (
+            module("name = 'a'\nlibrary = 'a.so'\ntimeout = '1 h'"),
+            "8: `server.modules.timeout` is `1 h`, expected 10 ms to 5 m, such as '500 ms'",
+        ),
+        (
+            module("name = 'a'\nlibrary = 'a.so'\nconfig = 3"),
+            "8: `server.modules.config` is a whole number, expected a table",
+        ),
+        ("modules = 3".to_owned(), "5: `server.modules` is a whole number, expected a list of tables"),
+    ] {
+        let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
+        assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
     }
 }

@@ -86,6 +86,11 @@ pub async fn run(
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
+    if let Some(module) = config.load().server.modules.first() {
+        let message =
+            format!("this version cannot run modules yet, such as `{}`; remove `[[server.modules]]`", module.name);
+        return Err(std_io::Error::other(message));
+    }
     let port = listeners.address(&config.load()).port();
     let connections_max = descriptors::raise_limit().min(config.load().server.connections_max);
     let (stop, stopping) = watch::channel(false);

@@ -27,7 +27,10 @@ fn a_failure_costs_its_request_and_tells_the_client_little() {
     for (task, cause, says) in FAILURES {
         let problem = api.get(&format!("/tool/{task}")).expect_problem(502, "endpoint-failed");
         let detail = problem["detail"].as_str().expect("a detail");
-        assert!(detail.contains("the endpoint `tool`") && !problem.to_string().contains("hunter2"), "{task}: {problem}");
+        assert!(
+            detail.contains("the endpoint `tool`") && !problem.to_string().contains("hunter2"),
+            "{task}: {problem}"
+        );
         assert!(cause.is_empty() || detail.contains(&format!("failed ({cause})")), "{task}: {problem}");
         eventually(&format!("the log says `{says}` of {task}"), || {
             server.log().iter().any(|line| line.contains(says)).then_some(())
