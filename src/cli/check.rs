@@ -78,8 +78,7 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
     for grant in &config.grants {
         if let GrantTarget::Hooks { model: pattern, hook, .. } = &grant.target {
             let models: Vec<_> = known.models.iter().filter(|model| matches(pattern, model)).collect();
-            let is_bound =
-                |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(hook, name));
+            let is_bound = |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(hook, name));
             if models.is_empty() {
                 warnings.push(at(grant, &format!("no model is called `{pattern}`")));
             } else if !hook.starts_with("sha256:") && hook != "*" && !models.iter().any(is_bound) {

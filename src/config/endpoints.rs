@@ -89,8 +89,9 @@ fn endpoint(section: &mut Section<'_>, directory: &Path) -> Option<EndpointConfi
     let role = section.string("role").and_then(|text| text.word(&ROLES)).unwrap_or(EndpointRole::Reader);
     let name = name.and_then(|text| part_name(&text));
     let path = path.and_then(|text| text.parsed("a path such as '/quote', of letters, digits and `-._~`", own_path));
-    let component = component
-        .and_then(|text| text.parsed("the file of a component", |text| (!text.is_empty()).then(|| directory.join(text))));
+    let component = component.and_then(|text| {
+        text.parsed("the file of a component", |text| (!text.is_empty()).then(|| directory.join(text)))
+    });
     Some(EndpointConfig { name: name?, path: path?, component: component?, role, line: section.line.unwrap_or(0) })
 }
 

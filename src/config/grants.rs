@@ -84,7 +84,9 @@ fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, boo
     let modules: Vec<_> = server.modules.iter().map(|module| &*module.name).collect();
     let (endpoint, module) = (section.string("endpoint"), section.string("module"));
     let part = match (endpoint, module) {
-        (Some(endpoint), None) => Some(GrantTarget::Endpoint(part_glob(endpoint, "endpoint", &endpoints).unwrap_or_default())),
+        (Some(endpoint), None) => {
+            Some(GrantTarget::Endpoint(part_glob(endpoint, "endpoint", &endpoints).unwrap_or_default()))
+        }
         (None, Some(module)) => Some(GrantTarget::Module(part_glob(module, "module", &modules).unwrap_or_default())),
         (Some(_), Some(_)) => {
             section.error("names an endpoint and a module, expected one of them");
@@ -101,7 +103,8 @@ fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, boo
         return (part, false);
     }
     let model = section.string("model");
-    if model.is_none() && !section.was_there("model") && !section.was_there("endpoint") && !section.was_there("module") {
+    if model.is_none() && !section.was_there("model") && !section.was_there("endpoint") && !section.was_there("module")
+    {
         section.missing("model", "a model id or a glob, such as 'invoice' or '*'");
     }
     let phases = phases(section);

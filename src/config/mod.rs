@@ -46,8 +46,8 @@ pub use phase::Phase;
 pub use proxies::TrustedProxies;
 pub use regular::read_regular;
 pub use settings::{
-    Config, DriverConfig, FILE_DEFAULT, Grant, GrantTarget, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
-    ServerConfig, V8Reset,
+    Config, DriverConfig, FILE_DEFAULT, Grant, GrantTarget, HooksConfig, Isolation, Limits, PluginsConfig,
+    ProcessGrant, ServerConfig, V8Reset,
 };
 pub use static_files::StaticConfig;
 pub use suggest::closest;

@@ -499,7 +499,8 @@ fn transport() {
 #[test]
 fn endpoints() {
     let one = "[[server.endpoints]]\nname = 'quote'\npath = '/quote/'\ncomponent = 'quote.wasm'\n";
-    let config = accept(&format!("{one}role = 'anyone'\n[[grants]]\nendpoint = 'quote'\nhttp = ['https://a.example/*']\n"));
+    let config =
+        accept(&format!("{one}role = 'anyone'\n[[grants]]\nendpoint = 'quote'\nhttp = ['https://a.example/*']\n"));
     let [endpoint] = &config.server.endpoints[..] else { panic!() };
     let found = (&*endpoint.name, &*endpoint.path, &*endpoint.component, endpoint.role, endpoint.line);
     assert_eq!(found, ("quote", "/quote", Path::new("/srv/quote.wasm"), EndpointRole::Anyone, 5));
@@ -520,10 +521,7 @@ fn endpoints() {
                 "config.toml:7: `server.endpoints.role` is `owner`, expected 'anyone', 'reader', 'writer' or 'admin'",
             ][..],
         ),
-        (
-            &format!("{one}{one}"),
-            &["config.toml:9: `server.endpoints` is called `quote` like the one at line 5"],
-        ),
+        (&format!("{one}{one}"), &["config.toml:9: `server.endpoints` is called `quote` like the one at line 5"]),
         (
             &format!("{one}{}", one.replace("name = 'quote'", "name = 'b'").replace("/quote/", "/quote/b")),
             &[
@@ -533,11 +531,15 @@ fn endpoints() {
         ),
         (
             &grant("endpoint = 'qoute'"),
-            &["config.toml:10: `grants.endpoint` is `qoute`, expected one of `[[server.endpoints]]`, did you mean `quote`?"],
+            &[
+                "config.toml:10: `grants.endpoint` is `qoute`, expected one of `[[server.endpoints]]`, did you mean `quote`?",
+            ],
         ),
         (
             &grant("endpoint = 'other'"),
-            &["config.toml:10: `grants.endpoint` is `other`, expected the name of one of `[[server.endpoints]]` or a glob"],
+            &[
+                "config.toml:10: `grants.endpoint` is `other`, expected the name of one of `[[server.endpoints]]` or a glob",
+            ],
         ),
         (
             &grant("endpoint = 'quote'\nmodel = 'a'\namend = true"),
@@ -552,6 +554,7 @@ fn endpoints() {
         ),
     ] {
         check(text, expected);
+    }
 }
 
 #[test]

@@ -328,9 +328,8 @@ fn covers(grant: &Grant, grantee: &Grantee) -> bool {
         (GrantTarget::Hooks { model, phases, hook: name }, Grantee::Hook(hook)) => {
             phases.contains(&hook.phase) && glob::matches(model, &hook.model) && covers_name(name, hook)
         }
-        (GrantTarget::Endpoint(names), Grantee::Endpoint(name)) | (GrantTarget::Module(names), Grantee::Module(name)) => {
-            glob::matches(names, name)
-        }
+        (GrantTarget::Endpoint(names), Grantee::Endpoint(name))
+        | (GrantTarget::Module(names), Grantee::Module(name)) => glob::matches(names, name),
         _ => false,
     }
 }

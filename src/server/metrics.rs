@@ -1,8 +1,8 @@
 //! Requests, counted: by route, method and status, and how long they took. Plain atomics, no lock and no lookup.
 
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};

@@ -77,11 +77,7 @@ impl Endpoints {
         if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }
     }
 
-    async fn load_one(
-        &self,
-        endpoint: &EndpointConfig,
-        old: Option<&Arc<Endpoint>>,
-    ) -> Result<Arc<Endpoint>, String> {
+    async fn load_one(&self, endpoint: &EndpointConfig, old: Option<&Arc<Endpoint>>) -> Result<Arc<Endpoint>, String> {
         let file = endpoint.component.clone();
         let read = tokio::task::spawn_blocking(move || read_regular(&file, CODE_BYTES_MAX)).await;
         let code = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

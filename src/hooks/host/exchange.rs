@@ -197,9 +197,7 @@ impl ProxyStarted {
 
 /// The response that a guest set; `None`: it let go of it.
 fn answer_of(
-    answer: Option<
-        Result<hyper::Response<WasiBody>, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>,
-    >,
+    answer: Option<Result<hyper::Response<WasiBody>, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>>,
 ) -> Result<hyper::Response<WasiBody>, Failure> {
     match answer {
         Some(Ok(response)) => Ok(response),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Frame;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::uri::{Authority, Scheme, Uri};
 use snaphook_identity::Caller;
@@ -174,10 +174,7 @@ pub(super) fn clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 fn remove(headers: &mut HeaderMap, more: impl Fn(&HeaderName) -> bool) {
     let is_removed = |name: &&HeaderName| {
         let text = name.as_str();
-        HOP_BY_HOP.contains(name)
-            || text.starts_with("access-control-")
-            || text.starts_with(OWN_PREFIX)
-            || more(name)
+        HOP_BY_HOP.contains(name) || text.starts_with("access-control-") || text.starts_with(OWN_PREFIX) || more(name)
     };
     let removed: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     for name in removed {

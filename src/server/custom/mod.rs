@@ -75,9 +75,10 @@ async fn answer(endpoint: &Endpoint, call: &Call, body: RequestBody) -> Result<R
 fn failed(endpoint: &Endpoint, failure: &Failure) -> Problem {
     let name = endpoint.name();
     match failure.cause {
-        FailureCause::Overloaded => {
-            Problem::new(ProblemType::Overloaded, format!("the endpoint `{name}` has too many requests at once; try again"))
-        }
+        FailureCause::Overloaded => Problem::new(
+            ProblemType::Overloaded,
+            format!("the endpoint `{name}` has too many requests at once; try again"),
+        ),
         cause => Problem::new(
             ProblemType::EndpointFailed,
             format!("the endpoint `{name}` failed ({}); the server's log says more", cause.as_str()),
