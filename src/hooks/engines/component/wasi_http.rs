@@ -42,7 +42,10 @@ pub(super) struct Extra {
 impl Default for Extra {
     fn default() -> Self {
         let sender = Sender { call: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
-        Extra { context: WasiHttpCtx::new(), sender }
+        let mut context = WasiHttpCtx::new();
+        // The host's memory holds as many heads as a guest has handles for.
+        context.set_field_size_limit(HEADERS_BYTES_MAX);
+        Extra { context, sender }
     }
 }
 
