@@ -17,6 +17,7 @@ use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::{CODE_BYTES_MAX, Proxies, Proxy};
 use crate::hooks::grants::{Granted, Grantee};
 use crate::hooks::session::Services;
+use crate::telemetry::exposition::Exposition;
 
 /// The endpoints of a server.
 pub struct Endpoints {
@@ -135,9 +136,11 @@ impl Endpoints {
         }
     }
 
-    /// Runs and failures of each endpoint, as Prometheus text. One that never ran is left out.
-    pub fn write_metrics(&self, out: &mut String) {
-        record::write_metrics(out, self.mounted.load().iter().map(|endpoint| &*endpoint.record));
+    /// Runs and failures of each endpoint.
+    pub fn write_metrics(&self, out: &mut Exposition) {
+        let mounted = self.mounted.load();
+        let records: Vec<&Record> = mounted.iter().map(|endpoint| &*endpoint.record).collect();
+        record::write_metrics(out, &records);
     }
 
     /// Has an endpoint answer a request, in a fresh sandbox.

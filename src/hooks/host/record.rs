@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hooks::context::FailureCause;
 use crate::hooks::places::Places;
+use crate::telemetry::exposition::Exposition;
 
 /// One endpoint's.
 pub(super) struct Record {
@@ -32,28 +33,23 @@ impl Record {
     }
 }
 
-/// Runs and failures of endpoints, as Prometheus text. One that never ran is left out.
-pub(super) fn write_metrics<'a>(out: &mut String, records: impl Iterator<Item = &'a Record>) {
-    let (mut runs, mut failures) = (String::new(), String::new());
-    for Record { name, runs: count, failures: causes, .. } in records {
-        let count = count.load(Ordering::Relaxed);
+/// Runs and failures of endpoints. One that never ran is left out.
+pub(super) fn write_metrics(out: &mut Exposition, records: &[&Record]) {
+    let mut runs = out.counter("snaphook_endpoint_runs", "Requests that an endpoint's component ran for");
+    for record in records {
+        let count = record.runs.load(Ordering::Relaxed);
         if count > 0 {
-            runs.push_str(&format!("snaphook_endpoint_runs_total{{endpoint=\"{name}\"}} {count}\n"));
-        }
-        for (cause, count) in FailureCause::ALL.iter().zip(causes) {
-            let (cause, count) = (cause.as_str(), count.load(Ordering::Relaxed));
-            if count > 0 {
-                let labels = format!("endpoint=\"{name}\",cause=\"{cause}\"");
-                failures.push_str(&format!("snaphook_endpoint_failures_total{{{labels}}} {count}\n"));
-            }
+            runs.sample(&[("endpoint", &record.name)], count);
         }
     }
-    for (name, help, lines) in [
-        ("snaphook_endpoint_runs_total", "Requests that an endpoint's component ran for.", runs),
-        ("snaphook_endpoint_failures_total", "Those of them in which the component failed, by cause.", failures),
-    ] {
-        if !lines.is_empty() {
-            out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n{lines}"));
+    let help = "Requests in which an endpoint's component failed, by cause";
+    let mut failures = out.counter("snaphook_endpoint_failures", help);
+    for record in records {
+        for (cause, count) in FailureCause::ALL.iter().zip(&record.failures) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                failures.sample(&[("endpoint", &record.name), ("cause", cause.as_str())], count);
+            }
         }
     }
 }
