@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 
-use super::exchange::{Exchange, ResponseBody};
+use super::exchange::{Answer, Exchange};
 use super::record::{self, Record};
 use crate::config::{
     Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, EndpointConfig, EndpointRole, read_regular,
@@ -144,11 +144,7 @@ impl Endpoints {
     }
 
     /// Has an endpoint answer a request, in a fresh sandbox.
-    pub async fn answer(
-        &self,
-        endpoint: &Endpoint,
-        request: Exchange,
-    ) -> Result<hyper::Response<ResponseBody>, Failure> {
+    pub async fn answer(&self, endpoint: &Endpoint, request: Exchange) -> Result<Answer, Failure> {
         let services = self.services.get().ok_or_else(|| Failure {
             cause: FailureCause::Internal,
             message: "the server is not ready to run endpoints".to_owned(),

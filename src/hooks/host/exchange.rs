@@ -53,6 +53,9 @@ impl From<UploadError> for Error {
     }
 }
 
+/// What a component answers.
+pub type Answer = hyper::Response<ResponseBody>;
+
 /// The body of a response.
 pub enum ResponseBody {
     /// All of it, and what comes after it.
@@ -149,7 +152,11 @@ impl Exchange {
         }
         ledger.note(&end);
         let (head, body) = answer_of(head.try_recv().ok())?.into_parts();
-        let body = if is_head { ResponseBody::empty() } else { whole(body)? };
+        let body = match whole(body) {
+            // What it would be long is all that counts.
+            Err(_) if is_head => ResponseBody::empty(),
+            body => body?,
+        };
         end.discard();
         Ok(Answered::Whole(hyper::Response::from_parts(head, body)))
     }
@@ -461,6 +468,10 @@ fn shown(text: &str) -> String {
             other => shown.push(other),
         }
     }
+    if shown.contains('\n') {
+        // The fields have a line of their own.
+        shown.push_str("\n   ");
+    }
     shown
 }
 
@@ -470,6 +481,6 @@ mod tests {
 
     #[test]
     fn what_a_guest_logs_cannot_look_like_another_line() {
-        assert_eq!(shown("a\nERROR b\x1b[0m\tü\r\n"), "a\n    ERROR b\u{fffd}[0m ü");
+        assert_eq!(shown("a\nERROR b\x1b[0m\tü\r\n"), "a\n    ERROR b\u{fffd}[0m ü\n   ");
     }
 }

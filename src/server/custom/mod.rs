@@ -95,7 +95,8 @@ fn respond(endpoint: &Endpoint, method: &Method, response: hyper::Response<Respo
     }
     head::clean(&mut head.headers);
     let body = match body {
-        // The length that the component names stays as it is; without one there is none.
+        // axum keeps the length and drops the body; that which the component names stays as it is.
+        ResponseBody::Whole(bytes, _) if *method == Method::HEAD && !bytes.is_empty() => Body::Whole(bytes.into()),
         _ if *method == Method::HEAD => Body::Stream(Box::pin(stream::empty())),
         _ if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) => {
             if head.status != StatusCode::NOT_MODIFIED {

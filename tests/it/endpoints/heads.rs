@@ -108,7 +108,7 @@ fn responses_are_the_components_but_for_what_is_the_servers() {
     let bodyless = api.get("/tool/bodyless").expect(202);
     assert_eq!((bodyless.text().as_str(), bodyless.header("content-length")), ("", Some("0")));
     let head = api.request("HEAD", "/tool/echo").send().expect(200);
-    assert_eq!((head.text().as_str(), head.header("content-length")), ("", None));
+    assert!(head.text().is_empty() && head.header("content-length").is_some_and(|length| length != "0"));
     // The same connection goes on.
     api.get("/tool/echo").expect(200);
 }
@@ -117,9 +117,8 @@ fn responses_are_the_components_but_for_what_is_the_servers() {
 fn trailers_come_after_the_body() {
     let Some(server) = server("") else { return };
     let mut stream = begin(&server, "GET", "/tool/trailers", "TE: trailers\r\n");
-    let text = String::from_utf8_lossy(&read_until(&mut stream, b"\r\n0\r\n")).into_owned()
-        + &String::from_utf8_lossy(&read_until(&mut stream, b"\r\n\r\n"));
-    assert!(text.contains("abc") && text.contains("x-sum: 3") && !text.contains("forged"), "{text}");
+    let text = String::from_utf8_lossy(&read_until(&mut stream, b"x-sum: 3\r\n\r\n")).into_owned();
+    assert!(text.contains("\r\nabc\r\n0\r\n") && !text.contains("forged"), "{text}");
 }
 
 #[test]

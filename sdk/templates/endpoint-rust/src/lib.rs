@@ -5,7 +5,7 @@ use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingRespons
 
 wit_bindgen::generate!({ path: "wit", world: "capabilities", generate_all });
 
-use snaphook::hook::log;
+use self::snaphook::hook::log;
 
 struct Endpoint;
 

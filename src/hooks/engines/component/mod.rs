@@ -10,6 +10,7 @@ mod command;
 mod core_module;
 mod counts;
 mod inspect;
+mod linking;
 mod proxy;
 #[cfg(test)]
 mod since_v0_0_9;
@@ -22,13 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use self::inspect::{Kind, check_bytes, check_world, kind};
+use self::linking::{digest, linker};
 pub use self::proxy::{Proxies, Proxy, ProxyEnd, ProxyRun};
 use self::speech::Speech;
-use self::versions::{Version, handler_name};
+use self::versions::handler_name;
 use self::wasi_http::Extra;
 use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
 use super::handback::amended;
@@ -88,10 +89,6 @@ impl Engine for ComponentEngine {
     }
 }
 
-fn digest(code: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(code))
-}
-
 /// What a subprocess does with the code of a hook: looks at how much there is in it, makes it a component, compiles it.
 pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     counts::check(code)?;
@@ -102,16 +99,6 @@ pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8
         }
         false => PrepareError::plain(format!("{error:#}")),
     })
-}
-
-/// What code may import: WASI with nothing in it, requests by `wasi:http`, and a version of the package. What is not granted
-/// is refused by the session.
-fn linker(runtime: &Runtime, version: Option<Version>) -> wasmtime::Result<Linker<State<Extra>>> {
-    let mut linker = Linker::new(&runtime.engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasi_http::link(&mut linker)?;
-    version.map_or(Ok(()), |version| version.link(&mut linker))?;
-    Ok(linker)
 }
 
 fn link(

@@ -17,9 +17,9 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 use super::inspect::{INTERFACES, Kind, WASI_PACKAGES, check_bytes, kind};
+use super::linking::{digest, linker};
 use super::versions::Version;
 use super::wasi_http::Extra;
-use super::{digest, linker};
 use crate::config::Limits;
 use crate::hooks::context::Failure;
 use crate::hooks::engines::engine::PrepareError;
