@@ -2,55 +2,37 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use snaphook_driver::{Actor, ActorKind};
 
 use crate::claims::Claims;
 use crate::role::Role;
 use crate::scope::Scope;
 
-/// How an actor is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ActorKind {
-    /// Nobody was asked: `mode = 'open'`.
-    Anonymous,
-    /// By a token of this server.
-    Token,
-    /// By a token of an OpenID Connect issuer.
-    Oidc,
-    /// A hook, which acts for the server.
-    Hook,
-}
-
-/// Who acts, as events record it. Two actors are the same if their kind and id are: an issuer may name a subject like a
-/// token of this server.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Actor {
-    /// The name of a token, the subject of an issuer, or the name of a hook.
-    pub id: String,
-    pub kind: ActorKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub claims: Option<Claims>,
-}
-
 /// An actor with its rights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caller {
-    /// Shared, so that events and hooks take it without a copy.
+    /// Shared, so that events take it without a copy.
     pub actor: Arc<Actor>,
+    /// All claims of a token of an issuer, for rules; the actor has those that an event may have.
+    pub claims: Option<Arc<Claims>>,
     pub role: Role,
     pub models: Scope,
 }
 
 impl Caller {
     pub fn new(actor: Actor, role: Role, models: Scope) -> Caller {
-        Caller { actor: Arc::new(actor), role, models }
+        Caller { actor: Arc::new(actor), claims: None, role, models }
+    }
+
+    /// A subject of an issuer.
+    pub fn of_issuer(subject: String, claims: Claims, role: Role, models: Scope) -> Caller {
+        let actor = Actor::new(ActorKind::Oidc, subject).with_claims(claims.text());
+        Caller { actor: Arc::new(actor), claims: Some(Arc::new(claims)), role, models }
     }
 
     /// Whoever calls a server in open mode.
     pub fn anonymous() -> Caller {
-        let actor = Actor { id: "anonymous".to_owned(), kind: ActorKind::Anonymous, claims: None };
-        Caller::new(actor, Role::Admin, Scope::ALL)
+        Caller::new(Actor::anonymous(), Role::Admin, Scope::ALL)
     }
 
     pub fn may_read(&self, model: &str) -> bool {
@@ -73,12 +55,14 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::ACTOR_CLAIMS_BYTES_MAX;
+
     use super::*;
 
     #[test]
     fn rights_follow_role_and_models() {
         let scope = || Scope::new(vec!["order".to_owned(), "audit-*".to_owned()]).unwrap();
-        let actor = || Actor { id: "ci".to_owned(), kind: ActorKind::Token, claims: None };
+        let actor = || Actor::new(ActorKind::Token, "ci");
         let rows = [
             (Role::Reader, "order", true, false),
             (Role::Reader, "film", false, false),
@@ -97,10 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn actors_are_written_as_events_have_them() {
-        let mut actor = Actor { id: "u1".to_owned(), kind: ActorKind::Oidc, claims: None };
-        assert_eq!(serde_json::to_string(&actor).unwrap(), r#"{"id":"u1","kind":"oidc"}"#);
-        actor.claims = Some(Claims::parse(r#"{"n":1.50}"#).unwrap());
-        assert_eq!(serde_json::to_string(&actor).unwrap(), r#"{"id":"u1","kind":"oidc","claims":{"n":1.50}}"#);
+    fn a_caller_has_all_claims_and_its_actor_what_an_event_may_have() {
+        for (length, kept) in [(100, true), (ACTOR_CLAIMS_BYTES_MAX, false)] {
+            let text = format!(r#"{{"a":"{}"}}"#, "x".repeat(length));
+            let claims = Claims::parse(&text).unwrap();
+            let caller = Caller::of_issuer("u1".to_owned(), claims, Role::Reader, Scope::ALL);
+            assert_eq!(caller.claims.unwrap().text().as_str(), text);
+            assert_eq!(caller.actor.claims.is_some(), kept);
+        }
     }
 }

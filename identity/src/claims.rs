@@ -18,7 +18,7 @@ impl Claims {
     const LIMITS: Limits = Limits { depth: 32, values: 512 };
 
     /// Reads the text of an object.
-    pub(crate) fn parse(text: &str) -> Result<Claims, JsonError> {
+    pub fn parse(text: &str) -> Result<Claims, JsonError> {
         let (tree, shape) = parse_within(text, Claims::LIMITS)?;
         Ok(Claims { text: Json::trusted(text), tree, values: shape.values })
     }

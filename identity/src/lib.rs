@@ -21,8 +21,8 @@ mod scope;
 mod table;
 mod tokens;
 
-pub use attempts::Attempts;
-pub use caller::{Actor, ActorKind, Caller};
+pub use attempts::{Attempts, client_of};
+pub use caller::Caller;
 pub use claims::Claims;
 pub use denied::{Denied, DeniedKind};
 pub use identity::{AUTHORIZATION_BYTES_MAX, Identity};
@@ -30,6 +30,7 @@ pub use oidc::{CLAIMS_BYTES_MAX, KEYS_AGE_MAX, Oidc, OidcSettings, VERIFIED_FOR}
 pub use rate::RateLimit;
 pub use role::Role;
 pub use scope::{PATTERN_BYTES_MAX, PATTERNS_MAX, Scope};
+pub use snaphook_driver::{Actor, ActorKind};
 pub use tokens::{
     MadeToken, REFRESH_INTERVAL, TOKENS_MAX, TokenError, TokenErrorKind, TokenInfo, TokenRequest, TokenText, Tokens,
     USAGE_INTERVAL,

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attempts::client;
-use crate::caller::{ActorKind, Caller};
+use snaphook_driver::ActorKind;
+
+use crate::attempts::client_of;
+use crate::caller::Caller;
 use crate::table::Table;
 
 const SECOND: u64 = 1_000_000_000;
@@ -62,20 +64,21 @@ impl RateLimit {
         let is_stale = |used_until: &u64| *used_until <= now;
         match caller.map(|caller| &caller.actor).filter(|actor| actor.kind != ActorKind::Anonymous) {
             Some(actor) => self.used_until.update(&(actor.kind, actor.id.as_str()), is_stale, change),
-            None => self.used_until.update(&client(address), is_stale, change),
+            None => self.used_until.update(&client_of(address), is_stale, change),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::Actor;
+
     use super::*;
-    use crate::caller::Actor;
     use crate::role::Role;
     use crate::scope::Scope;
 
     fn caller(id: &str, kind: ActorKind) -> Caller {
-        Caller::new(Actor { id: id.to_owned(), kind, claims: None }, Role::Reader, Scope::ALL)
+        Caller::new(Actor::new(kind, id), Role::Reader, Scope::ALL)
     }
 
     fn address(text: &str) -> IpAddr {

@@ -103,7 +103,7 @@ export interface Context {
   model: ModelRef;
   /** Id of the instance. */
   id: string;
-  actor: string | null;
+  actor: Actor | null;
   requestId: string | null;
   /** RFC 3339, UTC, with milliseconds. */
   time: string;
@@ -163,6 +163,15 @@ export interface Query {
   cursor?: string;
 }
 
+/** Who asked for a change. */
+export interface Actor {
+  /** The name of a token, the subject of an issuer, or the name of a hook. */
+  id: string;
+  kind: "anonymous" | "token" | "oidc" | "hook" | "server" | (string & {});
+  /** What the issuer says of the subject. */
+  claims?: { [name: string]: Json };
+}
+
 /** An event as REST has it. */
 export interface Event<Data = Json> {
   position: number;
@@ -173,7 +182,7 @@ export interface Event<Data = Json> {
   instance: string | null;
   revision: number;
   data: Data | null;
-  actor: string | null;
+  actor: Actor | null;
   request_id: string | null;
   time: string;
   [member: string]: unknown;

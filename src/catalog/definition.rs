@@ -6,7 +6,9 @@ use std::sync::Arc;
 use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
+use super::definition_error::{DefinitionError, error, escape};
 use super::model::{Model, ModelRecord};
+use super::references::{self, Reference};
 use super::schema::{Effort, Schema};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
@@ -30,20 +32,7 @@ pub struct Definition {
     pub schema: Arc<Schema>,
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
-}
-
-/// What is wrong, and where in the request body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefinitionError {
-    /// JSON Pointer.
-    pub pointer: String,
-    pub message: String,
-    /// Nothing is wrong with it, but it takes too much work.
-    pub too_complex: bool,
-}
-
-fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
-    Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
+    pub references: Vec<Reference>,
 }
 
 impl Definition {
@@ -71,7 +60,9 @@ impl Definition {
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
-        Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
+        let references = references::of_schema(&schema, &input.indexes)?;
+        let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
+        Ok(Definition { schema: Arc::new(schema), indexes, unique, references })
     }
 
     /// The model that has it, with this record.
@@ -83,7 +74,9 @@ impl Definition {
     pub fn same_as(&self, record: &ModelRecord) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
-        same_schema && self.indexes == record.indexes && self.unique == record.unique
+        let same_lists = self.indexes == record.indexes && self.unique == record.unique;
+        // A schema from before references had a meaning says them, but the record does not.
+        same_schema && same_lists && self.references == record.references
     }
 }
 
@@ -109,11 +102,6 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
         }
     }
     Ok(CarryOver { renames: renames.to_vec(), defaults: new.top_level_defaults() })
-}
-
-/// One token of a JSON Pointer.
-pub(super) fn escape(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
 }
 
 fn check_lists(member: &str, lists: &[Vec<String>], known: impl Fn(&str) -> bool) -> Result<(), DefinitionError> {

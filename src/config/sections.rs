@@ -21,7 +21,9 @@ use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
 };
 use super::static_files::static_files;
+use super::telemetry::telemetry;
 use super::tls::{redirect_http, tls};
+use super::zia;
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
@@ -62,7 +64,9 @@ pub(super) fn config(
         cors: cors(&mut server),
         endpoints: endpoints(&mut server, directory),
         modules: modules(&mut server, directory),
+        zia_bridge: zia::bridge(&mut server, directory),
     };
+    zia::check(document, &server_config);
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);
@@ -73,6 +77,7 @@ pub(super) fn config(
         server: server_config,
         // A mode that cannot be read was reported: nothing is served.
         auth: auth.unwrap_or_else(|| AuthConfig::open(directory)),
+        telemetry: telemetry(root),
         plugins: plugins(document, root, directory),
         connections: connections(root),
         hooks: hooks(root, directory),

@@ -15,6 +15,7 @@ use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
+use super::telemetry::TelemetryConfig;
 use super::tls::TlsConfig;
 
 /// The file that is read from the working directory.
@@ -31,6 +32,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub server: ServerConfig,
     pub auth: AuthConfig,
+    pub telemetry: TelemetryConfig,
     pub plugins: PluginsConfig,
     /// What several stores share, by name.
     pub connections: BTreeMap<String, DriverConfig>,
@@ -88,6 +90,8 @@ pub struct ServerConfig {
     pub endpoints: Vec<EndpointConfig>,
     /// In the order in which they are asked.
     pub modules: Vec<ModuleConfig>,
+    /// The program that runs modules with `kind = 'zia'`: a bare name, or an absolute path.
+    pub zia_bridge: PathBuf,
 }
 
 /// `[hooks]`.

@@ -53,8 +53,9 @@ impl EngineAccess {
             return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, cause).await));
         }
         let origin = Origin {
-            actor: Some(writer.actor.clone()),
+            actor: Some(Arc::clone(&writer.actor)),
             request_id: writer.request_id.clone(),
+            trace: writer.trace.clone(),
             cause: writer.cause.clone(),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
@@ -152,9 +153,11 @@ impl From<Error> for AccessError {
         let code = match error.kind {
             ErrorKind::NotFound | ErrorKind::PositionUnknown => AccessCode::NotFound,
             ErrorKind::Exists | ErrorKind::NotUnique => AccessCode::Exists,
-            ErrorKind::Conflict | ErrorKind::PreconditionFailed | ErrorKind::ModelInUse | ErrorKind::KeyReused => {
-                AccessCode::Conflict
-            }
+            ErrorKind::Conflict
+            | ErrorKind::PreconditionFailed
+            | ErrorKind::ModelInUse
+            | ErrorKind::Referenced
+            | ErrorKind::KeyReused => AccessCode::Conflict,
             ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible | ErrorKind::TooComplex => {
                 AccessCode::Invalid
             }
@@ -204,6 +207,7 @@ fn place(hook: &str) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use snaphook_driver::{Actor, ActorKind};
 
     use super::super::testing::{bench, input};
     use super::*;
@@ -216,7 +220,8 @@ mod tests {
         let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
-        let writer = Writer { actor: "hook".to_owned(), cause: Some(cause), request_id: None };
+        let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
+        let writer = Writer { actor, cause: Some(cause), request_id: None, trace: None };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

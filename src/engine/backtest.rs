@@ -465,6 +465,7 @@ mod tests {
             cause: None,
             hooks: Vec::new(),
             request_id: None,
+            trace: None,
             time: 0,
         };
         let log = Gaps((1..=10).map(|n| event(n * 5000)).collect());

@@ -1,10 +1,11 @@
 //! What callers ask of the engine and what they get back: plain data, no HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Cause, Event, Instance, Json, Position};
+use snaphook_driver::{Actor, Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
 use crate::catalog::{ModelRecord, SourceLanguage};
@@ -14,8 +15,10 @@ pub use crate::hooks::host::HookInfo;
 /// Where a command comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    pub actor: Option<String>,
+    pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
+    /// Its place in a trace, as events keep it.
+    pub trace: Option<String>,
     /// The event whose post hook asks, if one does.
     pub cause: Option<Cause>,
 }

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NotUnique,
     Conflict,
     ModelInUse,
+    /// Others refer to what is to be deleted.
+    Referenced,
     PreconditionFailed,
     TooLarge,
     Invalid,
@@ -53,6 +55,7 @@ impl ErrorKind {
             ErrorKind::NotUnique => "not-unique",
             ErrorKind::Conflict => "conflict",
             ErrorKind::ModelInUse => "model-in-use",
+            ErrorKind::Referenced => "referenced",
             ErrorKind::PreconditionFailed => "precondition-failed",
             ErrorKind::TooLarge => "too-large",
             ErrorKind::Invalid => "invalid",

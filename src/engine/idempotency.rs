@@ -158,7 +158,8 @@ fn parts(change: &Change) -> (&'static str, &str) {
 /// In hexadecimal. Each part is preceded by its length, so that no two lists of parts are the same bytes.
 fn digest(origin: &Origin, parts: &[impl AsRef<str>]) -> String {
     let mut digest = Sha256::new();
-    let actor = origin.actor.as_ref().map_or_else(|| "-".to_owned(), |actor| format!("+{actor}"));
+    // Without its claims, which change from token to token.
+    let actor = origin.actor.as_ref().map_or_else(|| "-".to_owned(), |actor| format!("{}:{}", actor.kind, actor.id));
     for part in std::iter::once(actor.as_str()).chain(parts.iter().map(AsRef::as_ref)) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part.as_bytes());
@@ -168,22 +169,28 @@ fn digest(origin: &Origin, parts: &[impl AsRef<str>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use snaphook_driver::Json;
+    use std::sync::Arc;
+
+    use snaphook_driver::{Actor, ActorKind, Json};
 
     use super::*;
 
     #[test]
     fn every_part_of_a_request_counts() {
-        let key = |actor: &str, id: Option<&str>, data: &str| {
-            let origin = Origin { actor: Some(actor.to_owned()), ..Origin::default() };
+        let key_of = |actor: Actor, id: Option<&str>, data: &str| {
+            let origin = Origin { actor: Some(Arc::new(actor)), ..Origin::default() };
             let change = Change::Create { id: None, data: Json::trusted(data) };
             IdempotencyKey::of_change("m", "k", id, &change, &origin).digest
         };
+        let key = |actor: &str, id, data| key_of(Actor::new(ActorKind::Token, actor), id, data);
         let first = key("a", None, "{}");
         assert_eq!(key("a", None, "{}"), first);
         for other in [key("b", None, "{}"), key("a", Some("i"), "{}"), key("a", None, "{ }"), key("a{", None, "}")] {
             assert_ne!(other, first);
         }
+        assert_ne!(key_of(Actor::new(ActorKind::Oidc, "a"), None, "{}"), first);
+        let claims = Actor::new(ActorKind::Token, "a").with_claims(&Json::trusted("{}"));
+        assert_eq!(key_of(claims, None, "{}"), first);
         assert!(is_key(&IdempotencyKey::of_model("m", "k", &ModelInput::default(), &Origin::default()).claim));
     }
 }

@@ -42,6 +42,7 @@ mod projection;
 mod projector;
 mod reads;
 mod rebuild;
+mod referring;
 mod revisions;
 mod stopping;
 mod stuck;
@@ -59,6 +60,8 @@ mod cluster_tests;
 mod committer_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod stuck_tests;
 #[cfg(test)]
@@ -78,6 +81,7 @@ use self::definitions::{Definitions, lists};
 use self::deliveries::{Deliveries, dispatcher};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::history::History;
+pub use self::history::expand::{Expand, Expanded};
 pub use self::jobs::JobInfo;
 use self::operations::Operations;
 pub use self::operations::nodes::NodeInfo;
@@ -151,6 +155,11 @@ impl Engine {
     /// The components that answer requests.
     pub fn endpoints(&self) -> &Arc<Endpoints> {
         &self.core.host.endpoints
+    }
+
+    /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.
+    pub fn answer_at_once(&self) {
+        self.core.leaving.begin();
     }
 
     /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.

@@ -1,9 +1,10 @@
 //! What hooks may do to the rest of the server, as seen from the hook host: implemented by the engine above.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use snaphook_driver::{Cause, Event, Instance, InstancePage, Position};
+use snaphook_driver::{Actor, Cause, Event, Instance, InstancePage, Position};
 
 /// Errors that a guest can handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +52,13 @@ impl AccessCode {
 /// Who writes: the code as an actor, and the cause for the event.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    /// Such as `hook:invoice.postCreate/mail`.
-    pub actor: String,
+    /// Such as `invoice.postCreate/mail`.
+    pub actor: Arc<Actor>,
     /// `None`: no event led to it.
     pub cause: Option<Cause>,
     pub request_id: Option<String>,
+    /// The place of the call in a trace, as events keep it.
+    pub trace: Option<String>,
 }
 
 /// What a hook expects of an instance that it changes.

@@ -55,10 +55,10 @@ impl fmt::Display for Grantee {
 }
 
 impl Grantee {
-    /// Who writes, as events record it: such as `hook:invoice.postCreate/mail`.
+    /// Who writes, as events record it: such as `invoice.postCreate/mail`, or `endpoint:quote`.
     pub fn actor(&self) -> String {
         match self {
-            Grantee::Hook(hook) => format!("hook:{hook}"),
+            Grantee::Hook(hook) => hook.to_string(),
             Grantee::Endpoint(name) => format!("endpoint:{name}"),
             Grantee::Module(name) => format!("module:{name}"),
         }
@@ -159,6 +159,8 @@ pub struct Granted {
     share_key: fair::Key,
     /// Of the matching grants the largest, else the defaults.
     pub limits: Limits,
+    /// The largest `timeout` of the matching grants, if one has it.
+    pub timeout: Option<Duration>,
     pub read: Vec<String>,
     pub write: Vec<String>,
     pub http: Vec<UrlPattern>,
@@ -175,6 +177,7 @@ impl Granted {
             share_key: grantee.share_key(),
             grantee,
             limits: config.hooks.limits,
+            timeout: None,
             read: Vec::new(),
             write: Vec::new(),
             http: Vec::new(),
@@ -182,7 +185,7 @@ impl Granted {
             secret: Vec::new(),
             amend: false,
         };
-        let (mut timeout, mut memory): (Option<Duration>, Option<usize>) = (None, None);
+        let mut memory = None;
         let may_have = |capability| granted.grantee.lacks(capability).is_none();
         let [write, http, process, amend] =
             [Capability::Write, Capability::Http, Capability::Process, Capability::Amend].map(may_have);
@@ -200,10 +203,10 @@ impl Granted {
                 granted.process.extend(grant.process.iter().cloned());
             }
             granted.amend |= grant.amend && amend;
-            timeout = timeout.max(grant.timeout);
+            granted.timeout = granted.timeout.max(grant.timeout);
             memory = memory.max(grant.memory_bytes);
         }
-        granted.limits.timeout = timeout.unwrap_or(granted.limits.timeout);
+        granted.limits.timeout = granted.timeout.unwrap_or(granted.limits.timeout);
         granted.limits.memory_bytes = memory.unwrap_or(granted.limits.memory_bytes);
         granted
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Cause, Instance, Position, time};
+use snaphook_driver::{Actor, ActorKind, Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
@@ -23,6 +23,7 @@ use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
 use super::stats::shorten;
 use crate::config::{format_duration, format_size};
+use crate::telemetry::trace::{Scope, TraceContext, scope};
 
 /// Host calls of one run, of all capabilities together.
 pub const HOST_CALLS_MAX: u32 = 10_000;
@@ -77,6 +78,8 @@ pub struct Session {
     event_position: Position,
     depth: u32,
     request_id: Option<String>,
+    /// Of the run; its host calls may come from other tasks.
+    pub(super) scope: Option<Arc<Scope>>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
     /// For all host calls of the run together.
     host_time_max: Duration,
@@ -130,6 +133,7 @@ impl Session {
             event_position,
             depth,
             request_id,
+            scope: scope::current(),
             ahead,
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
@@ -204,6 +208,11 @@ impl Session {
         ClientWait(self.background())
     }
 
+    /// What the configuration opens to its hook.
+    pub(super) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     /// Who writes in this call.
     pub(super) fn writer(&self) -> Writer {
         let cause = self.grantee().hook().map(|hook| Cause {
@@ -211,7 +220,12 @@ impl Session {
             hook: hook.to_string(),
             depth: self.depth + 1,
         });
-        Writer { actor: self.grantee().actor(), cause, request_id: self.request_id.clone() }
+        Writer {
+            actor: Arc::new(Actor::new(ActorKind::Hook, self.grantee().actor())),
+            cause,
+            request_id: self.request_id.clone(),
+            trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),
+        }
     }
 
     /// Remembers in which form the call has seen instances.
@@ -279,7 +293,7 @@ impl Session {
         let used = || lock(&self.clock).total();
         let left = budget.saturating_sub(used());
         let _span = Span::start(&self.clock);
-        match tokio::time::timeout(deadline.min(left), call).await {
+        match tokio::time::timeout(deadline.min(left), scope::within(self.scope.clone(), call)).await {
             Ok(answer) => answer.map_err(HostError::Access),
             Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
                 cause: FailureCause::Timeout,

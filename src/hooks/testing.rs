@@ -75,6 +75,7 @@ impl MemoryAccess {
             cause: None,
             hooks: Vec::new(),
             request_id: None,
+            trace: None,
             time: 0,
         });
         let instance = Instance {
@@ -240,7 +241,7 @@ pub(crate) fn context(model: &str, phase: Phase) -> Context {
         actor: None,
         request_id: Some("r-1".to_owned()),
         time: 0,
-        event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned() }),
+        event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned(), record: None }),
         attempt: 1,
         depth: 2,
         ahead: None,

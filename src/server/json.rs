@@ -3,10 +3,10 @@
 
 use serde_json::value::RawValue;
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Event, Instance};
+use snaphook_driver::{Actor, Event, Instance};
 
 /// Bytes of an envelope around the data, about.
-const ENVELOPE_BYTES: usize = 320;
+pub(super) const ENVELOPE_BYTES: usize = 320;
 
 /// `Instance` of the contract. Ids need no escapes: the server lets only plain ones in.
 pub(super) fn write_instance(out: &mut Vec<u8>, instance: &Instance) {
@@ -56,11 +56,7 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     // What somebody changed in the log by hand must not break the text around it.
     let fault = event.data.as_ref().and_then(|data| snaphook_driver::json::typed::<&RawValue>(data).err());
     match event.data.as_ref().filter(|_| fault.is_none()) {
-        // Line breaks can only stand between tokens; an event of a stream must have none.
-        Some(data) if data.contains(['\n', '\r']) => {
-            out.extend(data.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        }
-        Some(data) => out.extend_from_slice(data.as_bytes()),
+        Some(data) => write_line(out, data),
         None => out.extend_from_slice(b"null"),
     }
     if let Some(fault) = fault {
@@ -69,7 +65,10 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
         write_string(out, &format!("the data is no JSON: {fault}; `snaphook events inspect {position}` shows it"));
     }
     out.extend_from_slice(b",\"actor\":");
-    write_optional_string(out, event.actor.as_deref());
+    match &event.actor {
+        Some(actor) => write_actor(out, actor),
+        None => out.extend_from_slice(b"null"),
+    }
     out.extend_from_slice(b",\"cause\":");
     match &event.cause {
         Some(cause) => {
@@ -114,6 +113,27 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
     write_value(out, text);
 }
 
+/// JSON on one line, as an event of a stream must be. Line breaks can only stand between tokens.
+fn write_line(out: &mut Vec<u8>, json: &str) {
+    match json.contains(['\n', '\r']) {
+        true => out.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })),
+        false => out.extend_from_slice(json.as_bytes()),
+    }
+}
+
+fn write_actor(out: &mut Vec<u8>, actor: &Actor) {
+    out.extend_from_slice(b"{\"id\":");
+    write_string(out, &actor.id);
+    out.extend_from_slice(b",\"kind\":\"");
+    out.extend_from_slice(actor.kind.as_str().as_bytes());
+    out.push(b'"');
+    if let Some(claims) = &actor.claims {
+        out.extend_from_slice(b",\"claims\":");
+        write_line(out, claims);
+    }
+    out.push(b'}');
+}
+
 fn write_optional_string(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
         Some(text) => write_string(out, text),
@@ -135,8 +155,10 @@ fn write_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use snaphook_driver::{Cause, EventKind, Json, Provenance};
+    use snaphook_driver::{ActorKind, Cause, EventKind, Json, Provenance};
 
     #[test]
     fn agrees_with_serde() {
@@ -154,6 +176,8 @@ mod tests {
         write_instance(&mut out, &instance);
         assert_eq!(String::from_utf8(out).expect("text"), serde_json::to_string(&instance).expect("JSON"));
 
+        let claims = Json::trusted(r#"{"n":1.50,"é":["\u00e9"]}"#);
+        let actor = Actor::new(ActorKind::Oidc, "a \"quoted\"\n one");
         let mut event = Event {
             position: 7,
             id: "x".into(),
@@ -163,10 +187,11 @@ mod tests {
             instance: Some("i".into()),
             revision: 1,
             data: Some(instance.data),
-            actor: Some("a \"quoted\"\n one".into()),
+            actor: Some(Arc::new(actor.with_claims(&claims))),
             cause: Some(Cause { position: 6, hook: "m.postCreate/h".into(), depth: 2 }),
             hooks: vec![Provenance { name: "h".into(), engine: "e".into(), artifact: "sha256:0".into(), ms: 0.25 }],
             request_id: None,
+            trace: None,
             time: 1,
         };
         let check = |event: &Event| {

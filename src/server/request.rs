@@ -6,8 +6,8 @@ use axum::extract::RawPathParams;
 use hyper::header::{AsHeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
-use snaphook_driver::Position;
-use snaphook_identity::{Actor, ActorKind, Caller};
+use snaphook_driver::{Actor, Position};
+use snaphook_identity::Caller;
 
 use super::app::App;
 use super::peer::RequestMemory;
@@ -19,6 +19,7 @@ use super::{id, precondition};
 use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
+use crate::telemetry::trace::scope::trace_of_event;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
@@ -136,18 +137,21 @@ impl Call {
         self.query()?.finish()
     }
 
-    /// Who acts, as events have it: two kinds of actors may share a name.
-    pub(super) fn actor(&self) -> String {
-        match self.caller.as_ref().map(|caller| &*caller.actor) {
-            Some(Actor { id, kind: ActorKind::Token, .. }) => format!("token:{id}"),
-            Some(Actor { id, kind: ActorKind::Oidc, .. }) => format!("oidc:{id}"),
-            Some(Actor { id, .. }) => id.clone(),
-            None => "anonymous".to_owned(),
+    /// Who acts, as events have it.
+    pub(super) fn actor(&self) -> Arc<Actor> {
+        match &self.caller {
+            Some(caller) => Arc::clone(&caller.actor),
+            None => Arc::new(Actor::anonymous()),
         }
     }
 
     pub(super) fn origin(&self) -> Origin {
-        Origin { actor: Some(self.actor()), request_id: self.request_id.to_str().ok().map(str::to_owned), cause: None }
+        Origin {
+            actor: Some(self.actor()),
+            request_id: self.request_id.to_str().ok().map(str::to_owned),
+            trace: trace_of_event(),
+            cause: None,
+        }
     }
 
     /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.

@@ -22,7 +22,9 @@ fn unknown_routes_are_problems() {
         "//models",
         "/batches",
         "/tokens/",
-        "/openapi.json",
+        "/openapi.yaml",
+        "/docs/",
+        "/docs/page.js/",
         "/console/",
     ] {
         api.get(path).expect_problem(404, "not-found");
@@ -104,6 +106,7 @@ fn a_wrong_method_is_told_the_right_ones() {
         ("PUT", "/models/a/instances", "GET, HEAD, POST"),
         ("POST", "/models/a/instances/b", "GET, HEAD, PUT, PATCH, DELETE"),
         ("DELETE", "/models/a/instances/b/events", "GET, HEAD"),
+        ("POST", "/models/a/instances/b/referring/c", "GET, HEAD"),
         ("GET", "/models/a/import", "POST"),
         ("POST", "/events", "GET, HEAD"),
         ("POST", "/events/stream", "GET, HEAD"),
@@ -156,7 +159,7 @@ fn the_request_id_is_in_the_event() {
     create.json(&json!({"data": {"name": "a"}})).send().expect(201);
     let events = api.get("/events?type=instance.created").expect(200).json();
     assert_eq!(events["items"][0]["request_id"], "r-1");
-    assert_eq!(events["items"][0]["actor"], "anonymous");
+    assert_eq!(events["items"][0]["actor"], json!({"id": "anonymous", "kind": "anonymous"}));
 }
 
 #[test]

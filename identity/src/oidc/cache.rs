@@ -38,7 +38,7 @@ pub(super) struct Known {
 
 impl Known {
     fn memory(&self) -> usize {
-        ENTRY_BYTES + self.caller.actor.claims.as_ref().map_or(0, |claims| claims.memory())
+        ENTRY_BYTES + self.caller.claims.as_ref().map_or(0, |claims| claims.memory())
     }
 }
 
@@ -81,15 +81,13 @@ impl Halves {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::{Actor, ActorKind};
     use crate::claims::Claims;
     use crate::role::Role;
     use crate::scope::Scope;
 
     fn known(claims: Option<&str>, until: Millis) -> Known {
-        let claims = claims.map(|text| Claims::parse(text).unwrap());
-        let actor = Actor { id: "u".to_owned(), kind: ActorKind::Oidc, claims };
-        Known { caller: Arc::new(Caller::new(actor, Role::Reader, Scope::ALL)), until, keys: 1 }
+        let claims = Claims::parse(claims.unwrap_or("{}")).unwrap();
+        Known { caller: Arc::new(Caller::of_issuer("u".to_owned(), claims, Role::Reader, Scope::ALL)), until, keys: 1 }
     }
 
     fn digest(number: u32) -> Digest {

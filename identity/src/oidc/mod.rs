@@ -23,7 +23,7 @@ pub use jwt::CLAIMS_BYTES_MAX;
 pub(crate) use jwt::TOKEN_BYTES_MAX;
 pub use keys::KEYS_AGE_MAX;
 
-use crate::caller::{Actor, ActorKind, Caller};
+use crate::caller::Caller;
 use crate::denied::{Denied, DeniedKind};
 use cache::{Cache, Known};
 use discovery::Discovery;
@@ -130,8 +130,7 @@ impl Oidc {
             Ok(rights) => rights,
             Err(reason) => return Some(Err(refused(&reason))),
         };
-        let actor = Actor { id: verified.subject, kind: ActorKind::Oidc, claims: Some(verified.claims) };
-        let caller = Arc::new(Caller::new(actor, role, models));
+        let caller = Arc::new(Caller::of_issuer(verified.subject, verified.claims, role, models));
         let until = verified.expires_at.min(now.saturating_add(VERIFIED_FOR.as_millis() as Millis));
         let known = Known { caller: Arc::clone(&caller), until, keys: current.generation };
         self.cache.put(digest(token.as_bytes()), known);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{Actor, ActorKind};
 use subtle::ConstantTimeEq as _;
 
 use super::document::Record;
 use super::error::{TokenError, TokenErrorKind};
 use super::text;
-use crate::caller::{Actor, ActorKind, Caller};
+use crate::caller::Caller;
 use crate::denied::{Denied, DeniedKind};
 use crate::role::Role;
 use crate::scope::Scope;
@@ -84,7 +85,7 @@ impl Entry {
                 TokenError::new(TokenErrorKind::Store, message)
             })?,
         };
-        let actor = Actor { id: record.name.clone(), kind: ActorKind::Token, claims: None };
+        let actor = Actor::new(ActorKind::Token, record.name.clone());
         let caller = Arc::new(Caller::new(actor, record.role, models));
         Ok(Entry { record, caller, last_used: AtomicI64::new(NEVER), written: AtomicI64::new(NEVER) })
     }

@@ -52,7 +52,8 @@ async fn tokens_of_the_issuer_are_accepted() {
             assert!(caller.may_read("audit-1"));
             assert_eq!(caller.may_write("film"), role != Role::Reader);
             assert_eq!(caller.may_read("order"), role == Role::Admin);
-            let claims = caller.actor.claims.as_ref().unwrap();
+            let claims = caller.claims.as_ref().unwrap();
+            assert_eq!(caller.actor.claims.as_ref(), Some(claims.text()));
             assert_eq!(claims.get("client_id"), Some(&json!(client)));
             // The second time nothing is verified again.
             assert!(Arc::ptr_eq(&caller, &identify(&identity, &token).await.unwrap()));

@@ -1,9 +1,11 @@
 //! Events: the immutable facts of the log.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::actor::{self, Actor};
 use crate::json::Json;
 use crate::time::{self, Millis};
 
@@ -193,11 +195,16 @@ pub struct Event {
     /// Revision of the instance, or version of the model, after the event.
     pub revision: u64,
     pub data: Option<Json>,
-    pub actor: Option<String>,
+    #[serde(default, with = "actor::shared")]
+    pub actor: Option<Arc<Actor>>,
     pub cause: Option<Cause>,
     #[serde(default)]
     pub hooks: Vec<Provenance>,
     pub request_id: Option<String>,
+    /// Where in a trace it was written, for what follows from it: `traceparent`, then a space and `tracestate` if there is
+    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     #[serde(with = "time")]
     pub time: Millis,
 }

@@ -5,6 +5,7 @@
 //! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
 //! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
 
+mod actor;
 mod append;
 mod budget;
 mod capabilities;
@@ -40,6 +41,7 @@ mod shared_map;
 pub mod time;
 pub mod wire;
 
+pub use actor::{ACTOR_CLAIMS_BYTES_MAX, Actor, ActorKind};
 pub use append::{Append, Appended, Claim, Conflict, Expected, Holder, Quiet, Require};
 pub use budget::{Budget, CancelOnDrop, Exceeded, Limits, STEP_BYTES};
 pub use capabilities::Capabilities;

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +10,9 @@ use prost::Message;
 use serde_json::{Value, json};
 use snaphook_driver::wire::{Malformed, from_json, proto, to_json};
 use snaphook_driver::{
-    Append, Appended, CarryOver, Cause, Claim, Condition, Conflict, Delivery, DriverError, ErrorKind, ErrorRecord,
-    Event, EventFilter, EventKind, EventPage, Expected, Filter, Group, Holder, Instance, Json, LogRecord, Meta,
-    ModelShape, Operator, Path as Place, PendingEvent, Provenance, Quiet, Require, SortKey, Stream, json as text,
+    Actor, ActorKind, Append, Appended, CarryOver, Cause, Claim, Condition, Conflict, Delivery, DriverError, ErrorKind,
+    ErrorRecord, Event, EventFilter, EventKind, EventPage, Expected, Filter, Group, Holder, Instance, Json, LogRecord,
+    Meta, ModelShape, Operator, Path as Place, PendingEvent, Provenance, Quiet, Require, SortKey, Stream, json as text,
 };
 
 fn file(name: &str) -> PathBuf {
@@ -47,7 +48,7 @@ fn event() -> Event {
         instance: Some("ä/😀".into()),
         revision: 2,
         data: Some(Json::trusted(r#"{"n": 12345678901234567890.10}"#)),
-        actor: Some("ann".into()),
+        actor: Some(Arc::new(Actor::new(ActorKind::Oidc, "ann").with_claims(&Json::trusted(r#"{"team":"a"}"#)))),
         cause: Some(Cause { position: 7, hook: "order.postCreate/mail".into(), depth: 1 }),
         hooks: vec![Provenance {
             name: "check".into(),
@@ -56,6 +57,7 @@ fn event() -> Event {
             ms: 0.25,
         }],
         request_id: Some("r-1".into()),
+        trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1".into()),
         time: -1,
     }
 }
@@ -70,6 +72,7 @@ fn least_event() -> Event {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: 0,
         ..event()
     }

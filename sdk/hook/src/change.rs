@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result, Verdict, data};
+use crate::{Actor, Error, Result, Verdict, data};
 
 /// When a hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct Change<T> {
     /// The same as JSON text, exactly as it came.
     pub before_text: Option<String>,
     pub after_text: Option<String>,
-    pub actor: Option<String>,
+    pub actor: Option<Actor>,
     pub request_id: Option<String>,
     /// RFC 3339, UTC, with milliseconds.
     pub time: String,

@@ -64,6 +64,7 @@ pub mod post {
 
 use self::snaphook::hook::types;
 use self::snaphook::hook::{http, log as log_import, process, read, secret, write};
+use crate::actor::Actor;
 use crate::change::{Event, Phase, Raw};
 use crate::exchange::{AccessError, Command, Output, RawInstance, Redirect, Request, Response};
 
@@ -170,7 +171,7 @@ pub fn change(context: Context) -> Raw {
         after: None,
         before_text: context.before,
         after_text: context.after,
-        actor: context.actor,
+        actor: context.actor.map(Actor::read),
         request_id: context.request_id,
         time: context.time,
         event: context.event.map(|event| Event { position: event.position, id: event.id }),

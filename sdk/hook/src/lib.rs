@@ -45,6 +45,7 @@ compile_error!(
 );
 
 mod access;
+mod actor;
 mod change;
 mod data;
 mod exchange;
@@ -64,6 +65,7 @@ mod native;
 pub use serde_json::value::RawValue;
 
 pub use crate::access::{http, log, process, read, secret, write};
+pub use crate::actor::Actor;
 pub use crate::change::{Amend, Change, Event, Phase};
 pub use crate::exchange::{AccessError, Instance};
 pub use crate::verdict::{Error, Reject, Result, Verdict};

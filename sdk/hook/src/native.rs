@@ -18,7 +18,7 @@ use snaphook_hook_abi::{
 use crate::change::{Event, Phase, Raw};
 use crate::exchange::{AccessError, Command, Instance, Output, RawInstance, Redirect, Request, Response};
 use crate::host::{self, Host};
-use crate::{Error, Hook, Reject, Verdict};
+use crate::{Actor, Error, Hook, Reject, Verdict};
 
 /// The descriptor of a library that is one hook, with those of its functions that are there: the server binds it to their
 /// phases alone.
@@ -97,7 +97,7 @@ fn change(context: &Context) -> Result<Raw, String> {
         after: None,
         before_text: string(context.before),
         after_text: string(context.after),
-        actor: string(context.actor),
+        actor: string(context.actor).map(Actor::read),
         request_id: string(context.request_id),
         time: owned(context.time),
         event: string(context.event_id).map(|id| Event { position: context.event_position, id }),

@@ -122,7 +122,7 @@ impl Test {
             actor: None,
             request_id: None,
             time: time::now(),
-            event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned() }),
+            event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned(), record: None }),
             attempt: 1,
             depth: 0,
             ahead: None,

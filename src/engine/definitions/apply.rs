@@ -144,6 +144,7 @@ fn binding(file: &BindingFile) -> BindingInput {
             CodeFile::Inline { bytes, .. } => BindingCode::Inline(bytes.clone()),
             CodeFile::Artifact(artifact) => BindingCode::Artifact(artifact.clone()),
             CodeFile::Library(library) => BindingCode::Library(library.clone()),
+            CodeFile::Webhook(webhook) => BindingCode::Inline(webhook.code()),
         },
         shadow: file.shadow,
         language: file.code.language(),

@@ -35,10 +35,12 @@ impl Definitions {
         let one = self.lock_model(id).await?;
         self.core.availability.check()?;
         if let Some(stuck) = self.core.availability.stuck(id) {
+            self.check_stuck_unreferred(id)?;
             return self.delete_stuck(one, stuck, cascade, options, origin).await;
         }
         let entry = self.core.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
+        self.check_unreferred(&entry.model.record).await?;
         if !cascade {
             // Not on the committer's thread, which only has to know whether there is one.
             check_unused(id, self.core.stores.model.count(id, &Filter::default(), &Budget::unlimited()).await?)?;
@@ -116,7 +118,8 @@ impl Definitions {
         }
         self.check_undisturbed(&record.id, outages)?;
         let quiet = Some(Quiet { model: record.id.clone(), since });
-        match self.core.append_one(Draft::new(Append { quiet, ..deletion(record, at, origin)? })).await? {
+        let requires = self.check_unreferred(record).await?;
+        match self.core.append_one(Draft::new(Append { quiet, requires, ..deletion(record, at, origin)? })).await? {
             Ok(_) => Ok(None),
             Err(Conflict::NotQuiet { last }) => Ok(Some(last)),
             Err(_) => Err(changed(&record.id)),
@@ -162,10 +165,17 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: 0,
     };
-    Append {
+    let mut append = Append {
         releases: keys.into_iter().map(|key| key.key).collect(),
         ..Append::new(event, Expected::At(instance.position))
+    };
+    if let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) {
+        // Only instances of this model refer to it, and they end, too; but from here on nobody is to begin.
+        append.releases.extend([referenced.key(id), referenced.prefix()]);
+        append.claims.extend(referenced.deletion(id, None));
     }
+    append
 }

@@ -146,6 +146,7 @@ fn append(last: &Event, kind: EventKind, revision: u64, origin: &Origin) -> Appe
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: time::now(),
     };
     Append::new(event, Expected::At(last.position))

@@ -3,7 +3,7 @@
 use snaphook_driver::{Conflict, Holder};
 
 use super::steps::{Command, Submitted};
-use crate::catalog::{FieldError, ModelRecord, unique};
+use crate::catalog::{FieldError, ModelRecord, references, unique};
 use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
@@ -20,6 +20,8 @@ pub(super) fn refusal(
     let (model, id) = (&submitted.instance.model, &command.id);
     let failed = |detail: String| Some(Error::new(ErrorKind::PreconditionFailed, detail));
     match conflict {
+        // The target was deleted, or somebody refers to what is to be deleted: the next round finds it so.
+        Conflict::Claimed { key, .. } if references::is_key(key) => None,
         Conflict::Claimed { key, holder } if !is_key(key) => {
             Some(not_unique(&submitted.entry.model.record, key, holder))
         }

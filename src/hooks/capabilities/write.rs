@@ -110,6 +110,8 @@ fn to_text(instance: &Instance) -> Result<String, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::{Actor, ActorKind};
+
     use super::super::super::access::AccessCode;
     use super::super::super::testing::{Bench, access_error};
     use crate::config::Phase;
@@ -121,7 +123,7 @@ mod tests {
         let text = session.write_create("audit-1", Some("a"), r#"{"n":1}"#).await.unwrap();
         assert!(text.contains(r#""id":"a""#), "{text}");
         let writer = bench.access.writers().pop().unwrap();
-        assert_eq!(writer.actor, "hook:invoice.postCreate/mail");
+        assert_eq!(*writer.actor, Actor::new(ActorKind::Hook, "invoice.postCreate/mail"));
         let cause = writer.cause.unwrap();
         assert_eq!((cause.position, cause.depth), (7, 3));
         assert_eq!(writer.request_id.as_deref(), Some("r-1"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snaphook_driver::Json;
+use snaphook_driver::{Actor, ActorKind, Json};
 
 use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::catalog::SourceLanguage;
@@ -33,7 +33,8 @@ pub(super) struct Case {
     pub(super) language: Option<SourceLanguage>,
     pub(super) before: Option<&'static str>,
     pub(super) after: Option<&'static str>,
-    pub(super) actor: Option<String>,
+    /// Its id.
+    pub(super) actor: Option<&'static str>,
     pub(super) grants: &'static str,
     pub(super) settings: CallSettings,
     pub(super) bench: Bench,
@@ -71,7 +72,7 @@ impl Case {
         let mut context = testing::context("item", self.phase);
         context.before = self.before.map(Json::trusted);
         context.after = self.after.map(Json::trusted);
-        context.actor = self.actor.clone();
+        context.actor = self.actor.map(|id| Arc::new(Actor::new(ActorKind::Token, id)));
         context
     }
 

@@ -10,6 +10,7 @@ use hyper::header::{
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::uri::{Authority, Scheme, Uri};
+use snaphook_driver::ActorKind;
 use snaphook_identity::Caller;
 
 use crate::config::EndpointRole;
@@ -65,7 +66,7 @@ pub(super) fn request(
 
     let mut headers = forwardable(call.headers(), endpoint.role());
     if let Some(caller) = &call.caller {
-        identify(&mut headers, call, caller);
+        identify(&mut headers, caller);
     }
     if let Some(address) = client.address.and_then(|address| HeaderValue::try_from(address.to_string()).ok()) {
         headers.insert(ADDRESS, address);
@@ -109,17 +110,19 @@ fn forwardable(headers: &HeaderMap, role: EndpointRole) -> HeaderMap {
 }
 
 /// Who calls. Names may hold any character, so they are percent-encoded.
-fn identify(headers: &mut HeaderMap, call: &Call, caller: &Caller) {
+fn identify(headers: &mut HeaderMap, caller: &Caller) {
     let mut insert = |name, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     };
-    insert(ACTOR, &encoded(&call.actor()));
+    let (kind, id) = (caller.actor.kind, encoded(&caller.actor.id));
+    let is_named = matches!(kind, ActorKind::Token | ActorKind::Oidc);
+    insert(ACTOR, &if is_named { format!("{}:{id}", kind.as_str()) } else { id });
     insert(ROLE, &caller.role.to_string());
     insert(MODELS, &caller.models.patterns().join(", "));
     if let Some(claims) = &caller.actor.claims {
-        insert(CLAIMS, &ascii(claims.text().as_str()));
+        insert(CLAIMS, &ascii(claims.as_str()));
     }
 }
 

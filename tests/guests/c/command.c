@@ -13,19 +13,19 @@ int main(int argc, char **argv) {
     size_t length = fread(context, 1, sizeof context - 1, stdin);
     context[length] = 0;
     fprintf(stderr, "%zu bytes of context\n", length);
-    if (strstr(context, "\"actor\":\"amend\"")) {
+    if (strstr(context, "\"actor\":{\"id\":\"amend\"")) {
         puts("{\"amend\":{\"n\":9007199254740993.10}}");
-    } else if (strstr(context, "\"actor\":\"reject\"")) {
+    } else if (strstr(context, "\"actor\":{\"id\":\"reject\"")) {
         puts("{\"reject\":\"no\",\"fields\":{\"/a\":\"bad\"}}");
-    } else if (strstr(context, "\"actor\":\"exit\"")) {
+    } else if (strstr(context, "\"actor\":{\"id\":\"exit\"")) {
         fputs("the reason", stderr);
         exit(3);
-    } else if (strstr(context, "\"actor\":\"zero\"")) {
+    } else if (strstr(context, "\"actor\":{\"id\":\"zero\"")) {
         puts("{\"accept\":true}");
         exit(0);
-    } else if (strstr(context, "\"actor\":\"nothing\"")) {
+    } else if (strstr(context, "\"actor\":{\"id\":\"nothing\"")) {
         return 0;
-    } else if (strstr(context, "\"actor\":\"look\"")) {
+    } else if (strstr(context, "\"actor\":{\"id\":\"look\"")) {
         /* What a sandbox must not have. */
         FILE *file = fopen("/etc/passwd", "r");
         FILE *made = fopen("made", "w");

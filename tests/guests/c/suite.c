@@ -58,6 +58,16 @@ static void forever(void) {
     }
 }
 
+/* The id of the actor, which is an object as JSON; a server of before sends the word alone. */
+static hook_string_t task_of(const hook_context_t *ctx) {
+    static const char start[] = "{\"id\":\"";
+    hook_string_t word = ctx->actor.val;
+    if (word.len < sizeof start || memcmp(word.ptr, start, sizeof start - 1)) return word;
+    word.ptr += sizeof start - 1;
+    word.len = (uint8_t *)memchr(word.ptr, '"', word.len - (sizeof start - 1)) - word.ptr;
+    return word;
+}
+
 static void tell(const hook_context_t *ctx) {
     static const char *phases[] = {"preCreate", "postCreate", "preUpdate", "postUpdate", "preDelete", "postDelete"};
     char start[512];
@@ -85,7 +95,7 @@ static void tell(const hook_context_t *ctx) {
 
 /* The capabilities. Whether it was one. */
 static bool ask(const hook_context_t *ctx) {
-    const hook_string_t *task = &ctx->actor.val;
+    const hook_string_t word = task_of(ctx), *task = &word;
     hook_string_t item, note, data, id = ctx->id;
     hook_string_set(&item, "item");
     hook_string_set(&note, "note");
@@ -149,7 +159,7 @@ static bool ask(const hook_context_t *ctx) {
 
 /* The tasks that end in the same way in every phase, if they end. */
 static void run(const hook_context_t *ctx) {
-    const hook_string_t *task = &ctx->actor.val;
+    const hook_string_t word = task_of(ctx), *task = &word;
     if (is(task, "accept") || ask(ctx)) return;
     if (is(task, "crash")) abort();
     if (is(task, "tell")) {
@@ -191,7 +201,7 @@ static void run(const hook_context_t *ctx) {
 
 bool exports_hook_check(hook_context_t *ctx, hook_verdict_t *ret, hook_rejection_t *err) {
     static unsigned calls;
-    const hook_string_t *task = &ctx->actor.val;
+    const hook_string_t word = task_of(ctx), *task = &word;
     ret->tag = SNAPHOOK_HOOK_TYPES_VERDICT_AMEND;
     hook_string_t *data = &ret->val.amend;
     char text[64];
@@ -234,7 +244,8 @@ bool exports_hook_check(hook_context_t *ctx, hook_verdict_t *ret, hook_rejection
 }
 
 bool exports_hook_react(hook_context_t *ctx, hook_string_t *err) {
-    if (is(&ctx->actor.val, "fail")) {
+    const hook_string_t task = task_of(ctx);
+    if (is(&task, "fail")) {
         hook_string_dup(err, "oops");
         return false;
     }

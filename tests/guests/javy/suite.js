@@ -30,7 +30,9 @@ function deep() {
   return deep() + 1;
 }
 
-switch (ctx.actor) {
+// A server of before sends the word alone.
+const task = ctx.actor?.id ?? ctx.actor;
+switch (task) {
   case "accept":
     answer({ accept: true });
     break;
@@ -80,5 +82,5 @@ switch (ctx.actor) {
     answer({ amend: { n: globalThis.calls } });
     break;
   default:
-    throw new Error(`no task ${ctx.actor}`);
+    throw new Error(`no task ${task}`);
 }

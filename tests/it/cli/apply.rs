@@ -117,7 +117,7 @@ fn at_start() {
     api.post("/models/invoice/instances", &json!({"id": "a", "data": {"n": 10}})).expect_problem(422, "rejected");
     let events = api.get("/events?limit=1000").expect(200).json()["items"].clone();
     assert_eq!(events.as_array().expect("a list").len(), 4, "{events}");
-    assert_eq!(events[0]["actor"], "apply", "{events}");
+    assert_eq!(events[0]["actor"], json!({"id": "apply", "kind": "server"}), "{events}");
     // Once more changes nothing.
     server.stop();
     let server = server.restart_ended();

@@ -50,7 +50,7 @@ fn what_is_granted_works_and_is_the_endpoints_own_doing() {
     assert!(text.lines().any(|line| line.starts_with("secret: ") && line.contains("s3cret")), "{text}");
     assert_eq!(api.get(&format!("/tool/fetch?127.0.0.1:{}", peer.port())).expect(200).text(), "200");
     let events = api.get("/events?model=order").expect(200).json();
-    let made = events["items"].as_array().expect("events").iter().find(|event| event["actor"] == "endpoint:tool");
+    let made = events["items"].as_array().expect("events").iter().find(|event| event["actor"]["id"] == "endpoint:tool");
     let made = made.unwrap_or_else(|| panic!("no event of the endpoint: {events}"));
     assert_eq!((&made["request_id"], &made["type"]), (&"writes-1".into(), &"instance.created".into()), "{made}");
 }

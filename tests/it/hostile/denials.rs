@@ -92,7 +92,7 @@ fn write() {
     let id = value["id"].as_str().expect("a text");
     let events = case.api.get(&format!("/models/customer/instances/{id}/events")).expect(200).json();
     assert_eq!(events["items"][0]["cause"]["hook"], "invoice.postCreate/postCreate", "{events}");
-    assert_eq!(events["items"][0]["actor"], "hook:invoice.postCreate/postCreate", "{events}");
+    assert_eq!(events["items"][0]["actor"], json!({"id": "invoice.postCreate/postCreate", "kind": "hook"}), "{events}");
 }
 
 #[test]

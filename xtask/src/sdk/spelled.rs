@@ -2,7 +2,8 @@
 
 /// Instead of the type that follows from the WIT: data crosses as JSON text there and is data here. `read.event()` is what
 /// the function answers; a `?` makes a parameter one that may be left out.
-pub(super) const TYPES: [(&str, &str); 7] = [
+pub(super) const TYPES: [(&str, &str); 8] = [
+    ("types.context.actor", "Actor | null"),
     ("types.instance.data", "Data"),
     ("read.query.query", "?Query"),
     ("read.event()", "Event | null"),

@@ -24,6 +24,15 @@ export interface Query {
   cursor?: string;
 }
 
+/** Who asked for a change. */
+export interface Actor {
+  /** The name of a token, the subject of an issuer, or the name of a hook. */
+  id: string;
+  kind: "anonymous" | "token" | "oidc" | "hook" | "server" | (string & {});
+  /** What the issuer says of the subject. */
+  claims?: { [name: string]: Json };
+}
+
 /** An event as REST has it. */
 export interface Event<Data = Json> {
   position: number;
@@ -34,7 +43,7 @@ export interface Event<Data = Json> {
   instance: string | null;
   revision: number;
   data: Data | null;
-  actor: string | null;
+  actor: Actor | null;
   request_id: string | null;
   time: string;
   [member: string]: unknown;

@@ -241,9 +241,10 @@ impl Writer<'_> {
         let mut out = format!("{head}export interface Context {{\n");
         // `before` and `after` are data, which `surface.d.ts` adds; whether there is an event depends on the world.
         for field in fields.iter().filter(|field| !matches!(field.name.as_str(), "before" | "after")) {
-            self.contract.take(&format!("types.context.{}", field.name))?;
+            let item = format!("types.context.{}", field.name);
+            self.contract.take(&item)?;
             if field.name != "event" {
-                let text = self.text(&field.ty, Way::In)?;
+                let text = spelled(&item).map_or_else(|| self.text(&field.ty, Way::In), |text| Ok(text.to_owned()))?;
                 out.push_str(&format!("{}  {}: {text};\n", doc(&field.docs, "  "), camel(&field.name)));
             }
         }

@@ -4,12 +4,13 @@
 //! taken without an event, claims that were forgotten. So the events and who holds what follow from the lines alone.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use snaphook_driver::judge::{Accepted, HolderRef};
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, StreamRef, json};
+use snaphook_driver::{Actor, Cause, Event, EventKind, Holder, Json, Position, Provenance, Stream, StreamRef, json};
 
 use crate::text::{join, present, split};
 
@@ -81,13 +82,15 @@ pub(super) struct EventOut<'a> {
     model_version: u64,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
+    actor: Option<&'a Actor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a Cause>,
     #[serde(skip_serializing_if = "<[Provenance]>::is_empty")]
     hooks: &'a [Provenance],
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +113,7 @@ impl<'a> EventOut<'a> {
             cause: event.cause.as_ref(),
             hooks: &event.hooks,
             request_id: event.request_id.as_deref(),
+            trace: event.trace.as_deref(),
             data,
             data_text,
         }
@@ -213,11 +217,12 @@ struct EventIn {
     revision: u64,
     model_version: u64,
     id: String,
-    actor: Option<String>,
+    actor: Option<Actor>,
     cause: Option<Cause>,
     #[serde(default)]
     hooks: Vec<Provenance>,
     request_id: Option<String>,
+    trace: Option<String>,
     #[serde(default, deserialize_with = "present")]
     data: Option<Json>,
     data_text: Option<String>,
@@ -235,10 +240,11 @@ pub(super) fn read_event(line: &[u8]) -> serde_json::Result<Event> {
         instance: event.instance,
         revision: event.revision,
         data: join(event.data, event.data_text),
-        actor: event.actor,
+        actor: event.actor.map(Arc::new),
         cause: event.cause,
         hooks: event.hooks,
         request_id: event.request_id,
+        trace: event.trace,
         time: event.time,
     })
 }

@@ -1,8 +1,9 @@
 //! Events as rows, and back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use snaphook_driver::{DriverError, ErrorKind, Event, EventKind, Json, Position, Result, StreamRef};
+use snaphook_driver::{Actor, DriverError, ErrorKind, Event, EventKind, Json, Position, Result, StreamRef};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -11,8 +12,8 @@ use crate::session::Parameter;
 use crate::text::{escape, instance, instance_of, unescape};
 
 /// Columns of an event in the order that [`decode`] expects.
-pub(super) const COLUMNS: &str =
-    "position, time, model_version, revision, kind, model, instance, id, request_id, actor, cause, hooks, data";
+pub(super) const COLUMNS: &str = "position, time, model_version, revision, kind, model, instance, id, request_id, actor, cause, hooks, data, \
+     trace";
 
 /// The same of a table with an alias.
 pub(super) fn columns_of(alias: &str) -> String {
@@ -23,7 +24,7 @@ pub(super) fn columns_of(alias: &str) -> String {
 pub(super) fn insert() -> String {
     format!(
         "INSERT INTO @.events({COLUMNS}) SELECT * FROM \
-         unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS row({COLUMNS})"
+         unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS row({COLUMNS})"
     )
 }
 
@@ -34,6 +35,7 @@ pub(super) const TYPES: &[Type] = &[
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::INT2_ARRAY,
+    Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -56,10 +58,11 @@ pub(super) struct Rows<'a> {
     instance: Vec<Cow<'a, str>>,
     id: Vec<Cow<'a, str>>,
     request_id: Vec<Option<Cow<'a, str>>>,
-    actor: Vec<Option<Cow<'a, str>>>,
+    actor: Vec<Option<String>>,
     cause: Vec<Option<String>>,
     hooks: Vec<Option<String>>,
     data: Vec<Option<&'a str>>,
+    trace: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Rows<'a> {
@@ -79,14 +82,15 @@ impl<'a> Rows<'a> {
         self.instance.push(instance(stream));
         self.id.push(escape(&event.id));
         self.request_id.push(event.request_id.as_deref().map(escape));
-        self.actor.push(event.actor.as_deref().map(escape));
+        self.actor.push(event.actor.as_ref().map(|actor| actor.to_text()));
         self.cause.push(cause);
         self.hooks.push(hooks);
         self.data.push(event.data.as_deref());
+        self.trace.push(event.trace.as_deref().map(escape));
         Ok(())
     }
 
-    pub(super) fn parameters(&self) -> [Parameter<'_>; 13] {
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 14] {
         [
             &self.position,
             &self.time,
@@ -101,6 +105,7 @@ impl<'a> Rows<'a> {
             &self.cause,
             &self.hooks,
             &self.data,
+            &self.trace,
         ]
     }
 }
@@ -125,10 +130,11 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
         instance: instance_of(row.get(first + 6)),
         revision: row.get::<_, i64>(first + 3) as u64,
         data: row.get::<_, Option<&str>>(first + 12).map(Json::trusted),
-        actor: text(9),
+        actor: text(9).map(|text| Arc::new(Actor::from_text(&text))),
         cause: None,
         hooks: Vec::new(),
         request_id: text(8),
+        trace: text(13),
         time: row.get(first + 1),
     };
     if let Some(cause) = row.get::<_, Option<&str>>(first + 10) {

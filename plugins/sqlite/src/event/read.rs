@@ -1,8 +1,10 @@
 //! Reading events back: by position, by model, by stream.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter, types::Value};
 use snaphook_driver::{
-    DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result,
+    Actor, DriverError, ErrorKind, Event, EventFilter, EventPage, EventQuery, Json, PAGE_BYTES_MAX, Position, Result,
     SCAN_MAX, Stream,
 };
 
@@ -14,7 +16,7 @@ use crate::key::{Id, Key};
 
 /// Columns of an event in the order that [`decode`] expects.
 const COLUMNS: &str = "position, model, instance, kind, model_version, revision, time, id, \
-                       request_id, actor, cause, hooks, data";
+                       request_id, actor, cause, hooks, data, trace";
 
 /// Positions that one statement looks at when a filter may pass over most of them, so that it never holds the log
 /// for long.
@@ -312,10 +314,11 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
             instance: row.get::<_, Option<Id>>(2)?.map(|id| id.0),
             revision: row.get::<_, i64>(5)? as u64,
             data: row.get_ref(12)?.as_str_or_null()?.map(Json::trusted),
-            actor: row.get(9)?,
+            actor: row.get_ref(9)?.as_str_or_null()?.map(|text| Arc::new(Actor::from_text(text))),
             cause: None,
             hooks: Vec::new(),
             request_id: row.get::<_, Option<Id>>(8)?.map(|id| id.0),
+            trace: row.get(13)?,
             time: row.get(6)?,
         };
         Ok((event, row.get(1)?, row.get(3)?, row.get(10)?, row.get(11)?))

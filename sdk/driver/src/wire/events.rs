@@ -1,9 +1,11 @@
 //! Events, appends, claims, groups and the records of an export, as messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::{Malformed, json, required};
 use super::proto;
+use crate::actor::Actor;
 use crate::append::{Append, Appended, Claim, Conflict, Expected, Holder, Quiet, Require};
 use crate::event::{Cause, Event, EventKind, Provenance, Stream};
 use crate::event_query::{EventFilter, EventPage, EventQuery};
@@ -30,7 +32,7 @@ impl From<&Event> for proto::Event {
             instance: event.instance.clone(),
             revision: event.revision,
             data_json: event.data.as_ref().map(|data| data.as_str().to_owned()),
-            actor: event.actor.clone(),
+            actor: event.actor.as_ref().map(|actor| actor.to_text()),
             cause: event.cause.as_ref().map(|cause| proto::Cause {
                 position: cause.position,
                 hook: cause.hook.clone(),
@@ -47,6 +49,7 @@ impl From<&Event> for proto::Event {
                 })
                 .collect(),
             request_id: event.request_id.clone(),
+            trace: event.trace.clone(),
             time: event.time,
         }
     }
@@ -65,7 +68,7 @@ impl TryFrom<proto::Event> for Event {
             instance: event.instance,
             revision: event.revision,
             data: event.data_json.map(|data| json("event.data_json", data)).transpose()?,
-            actor: event.actor,
+            actor: event.actor.map(|text| Arc::new(Actor::from_text(&text))),
             cause: event.cause.map(|cause| Cause { position: cause.position, hook: cause.hook, depth: cause.depth }),
             hooks: event
                 .hooks
@@ -73,6 +76,7 @@ impl TryFrom<proto::Event> for Event {
                 .map(|hook| Provenance { name: hook.name, engine: hook.engine, artifact: hook.artifact, ms: hook.ms })
                 .collect(),
             request_id: event.request_id,
+            trace: event.trace,
             time: event.time,
         })
     }

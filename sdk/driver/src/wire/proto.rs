@@ -185,6 +185,7 @@ pub struct Event {
     pub revision: u64,
     #[prost(string, optional, tag = "8")]
     pub data_json: ::core::option::Option<::prost::alloc::string::String>,
+    /// JSON of `{"id", "kind", "claims"?}`. Whoever reads takes any text: events of before have another form.
     #[prost(string, optional, tag = "9")]
     pub actor: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "10")]
@@ -195,6 +196,9 @@ pub struct Event {
     pub request_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(int64, tag = "13")]
     pub time: i64,
+    /// Where in a trace it was written: traceparent, then a space and tracestate if there is one.
+    #[prost(string, optional, tag = "14")]
+    pub trace: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cause {

@@ -1,12 +1,13 @@
 //! Cases of the event log itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snaphook_driver::limits::MODEL_ID_BYTES_MAX;
 use snaphook_driver::{
-    Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected, Holder, Json,
-    PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
+    Actor, ActorKind, Append, Cause, Claim, Conflict, Event, EventFilter, EventKind, EventQuery, EventStore, Expected,
+    Holder, Json, PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, Provenance, Require, Stream,
 };
 
 use crate::Subject;
@@ -66,13 +67,17 @@ pub async fn events_come_back_as_they_were(subject: &Subject) {
     );
     full.model_version = 7;
     full.revision = 9_007_199_254_740_993;
-    full.actor = Some("admin 'x' \"y\"".into());
+    full.actor = Some(Arc::new(
+        Actor::new(ActorKind::Oidc, "admin 'x' \"y\" ü")
+            .with_claims(&Json::trusted(r#"{ "n" : 1.50, "é":"\u00e9\u0000 🎈" }"#)),
+    ));
     full.cause = Some(Cause { position: 41, hook: "m.postCreate/h".into(), depth: 3 });
     full.hooks = vec![
         Provenance { name: "h".into(), engine: "quickjs".into(), artifact: "sha256:ab".into(), ms: 0.25 },
         Provenance { name: "ü".into(), engine: "component".into(), artifact: "sha256:cd".into(), ms: 17.0 },
     ];
     full.request_id = Some("req-1".into());
+    full.trace = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1,b=x y".into());
     full.time = 1_700_000_000_123;
     let mut bare = event(EventKind::InstanceDeleted, &stream, None);
     bare.time = full.time;

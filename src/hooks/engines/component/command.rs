@@ -51,7 +51,7 @@ pub(super) fn input(context: &Context) -> Bytes {
         "phase": context.phase,
         "model": { "id": context.model, "version": context.model_version },
         "id": context.instance,
-        "actor": context.actor,
+        "actor": context.actor.as_deref(),
         "requestId": context.request_id,
         "time": time::format(context.time),
         "attempt": context.attempt,

@@ -6,11 +6,11 @@ use crate::hooks::engines::testing::{Called, Case, cache, guest_file};
 use crate::hooks::testing::skip;
 
 /// A call of the command in C with a word that says what to do; `None` if it was not built.
-async fn command(phase: Phase, word: &str) -> Option<Called> {
+async fn command(phase: Phase, word: &'static str) -> Option<Called> {
     let code = guest_file("command_c.wasm").map_err(|reason| skip("a command in C", &reason)).ok()?;
     let mut case = Case::new(Arc::new(ComponentEngine::new(CodeCache::new(&cache()))), phase);
     case.after = Some(r#"{"n":9007199254740993.1}"#);
-    case.actor = Some(word.to_owned());
+    case.actor = Some(word);
     Some(case.run(&code).await)
 }
 

@@ -103,7 +103,7 @@ pub(super) fn to_guest(context: &context::Context) -> Context {
         id: context.instance.clone(),
         before: text(&context.before),
         after: text(&context.after),
-        actor: context.actor.clone(),
+        actor: context.actor_text(),
         request_id: context.request_id.clone(),
         time: time::format(context.time),
         event: context.event.as_ref().map(|event| EventRef { position: event.position, id: event.id.clone() }),

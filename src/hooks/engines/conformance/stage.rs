@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use snaphook_driver::limits::NESTING_MAX;
-use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
+use snaphook_driver::{Actor, ActorKind, Json, PAYLOAD_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -80,7 +80,7 @@ impl Stage {
 
     pub(super) fn context(&self, task: Task, phase: Phase, id: &str, after: &str) -> Context {
         let mut context = testing::context("item", phase);
-        context.actor = Some(task.word().to_owned());
+        context.actor = Some(Arc::new(Actor::new(ActorKind::Token, task.word())));
         context.instance = self.filled(id);
         context.after = Some(Json::trusted(after));
         context

@@ -60,7 +60,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// What the context's `actor` says.
+    /// The id of the context's `actor`.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Task::Accept => "accept",

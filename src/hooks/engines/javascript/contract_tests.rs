@@ -54,10 +54,12 @@ async fn the_context_has_its_documented_shape() {
     let keys = "export default (context) => { throw new Reject(JSON.stringify(context)) }";
     let mut case = case(Phase::PreUpdate);
     case.before = Some(r#"{"a":1}"#);
+    case.actor = Some("ci");
     let Outcome::Reject(rejection) = case.run(keys.as_bytes()).await.report.outcome else { panic!() };
     let context: serde_json::Value = snaphook_driver::json::parse(&rejection.message).unwrap();
     let expected = json!({
-        "phase": "preUpdate", "model": { "id": "item", "version": 1 }, "id": "i-1", "actor": null, "requestId": "r-1",
+        "phase": "preUpdate", "model": { "id": "item", "version": 1 }, "id": "i-1",
+        "actor": { "id": "ci", "kind": "token" }, "requestId": "r-1",
         "time": "1970-01-01T00:00:00.000Z", "attempt": 1, "event": null, "before": { "a": 1 }, "after": {},
         "read": {}, "write": {}, "log": {},
     });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use snaphook_driver::{Position, time};
+use snaphook_driver::{Actor, Position, time};
 
 use super::digits::Digits;
 use crate::config::Phase;
@@ -66,7 +66,7 @@ struct Rest<'a> {
     phase: Phase,
     model: Model<'a>,
     id: &'a str,
-    actor: Option<&'a str>,
+    actor: Option<&'a Actor>,
     request_id: Option<&'a str>,
     time: String,
     attempt: u32,

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use snaphook_driver::{Actor, ActorKind};
+
 use super::given_up::GIVEN_UP_MAX;
 use super::*;
 use crate::config::Limits;
@@ -75,12 +77,16 @@ async fn a_panic_is_told() {
     let case = Case::new(engine(), Phase::PreCreate);
     let hook = case.prepare(&code).await.unwrap();
     let mut context = case.context();
-    context.actor = Some("crash".to_owned());
+    context.actor = Some(actor("crash"));
     for _ in 0..3 {
         let report = hook.call(&context, &case.settings, &case.session()).await;
         let Outcome::Failed(failure) = report.outcome else { panic!("{report:?}") };
         assert_eq!((failure.cause, &*failure.message), (FailureCause::Exception, "the hook panicked: crashed"));
     }
+}
+
+fn actor(id: &str) -> Arc<Actor> {
+    Arc::new(Actor::new(ActorKind::Token, id))
 }
 
 async fn failure(case: &Case, code: &[u8]) -> Failure {
@@ -186,7 +192,7 @@ fn a_quick_hook_that_holds_threads_of_the_runtime_does_not_stop_it() {
                 let (case, hook) = (Arc::clone(&case), Arc::clone(&hook));
                 tokio::spawn(async move {
                     let mut context = case.context();
-                    context.actor = Some("stuck".to_owned());
+                    context.actor = Some(actor("stuck"));
                     hook.call(&context, &case.settings, &case.session()).await.outcome
                 })
             })
@@ -236,7 +242,7 @@ fn a_quick_hook_that_holds_the_only_busy_thread_keeps_no_socket_waiting() {
             tokio::spawn(async move {
                 while let Ok(sent) = stream.read_u8().await {
                     let mut context = case.context();
-                    context.actor = (sent == b's').then(|| "stuck".to_owned());
+                    context.actor = (sent == b's').then(|| actor("stuck"));
                     if sent != b'p' {
                         hook.call(&context, &case.settings, &case.session()).await;
                     }

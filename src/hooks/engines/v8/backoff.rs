@@ -115,7 +115,8 @@ impl Backoff {
             (None, None) => self.hasher.hash_one((model, "data", context.after.as_deref().unwrap_or_default())),
             _ => self.hasher.hash_one((model, "instance", &context.instance)),
         };
-        Blame { change, actor: self.hasher.hash_one((model, "actor", &context.actor)), model }
+        let actor = context.actor.as_ref().map(|actor| (actor.kind, &actor.id));
+        Blame { change, actor: self.hasher.hash_one((model, "actor", actor)), model }
     }
 
     fn sources(&self) -> MutexGuard<'_, Sources> {

@@ -1,5 +1,5 @@
-//! The suite's hook with `snaphook-hook`: one source, built as a component and as a native library. The context's `actor`
-//! says which task, its `id` what the task needs beside the data.
+//! The suite's hook with `snaphook-hook`: one source, built as a component and as a native library. The id of the
+//! context's `actor` says which task, its `id` what the task needs beside the data.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,7 +49,7 @@ impl Hook for Suite {
 }
 
 fn task(change: &Change<Data>) -> &str {
-    change.actor.as_deref().unwrap_or_default()
+    change.actor.as_ref().map_or("", |actor| &actor.id)
 }
 
 /// The tasks that end in the same way in every phase, if they end.
