@@ -54,7 +54,7 @@ impl From<UploadError> for Error {
 }
 
 /// What a component answers.
-pub type Answer = hyper::Response<ResponseBody>;
+pub(super) type Answer = hyper::Response<ResponseBody>;
 
 /// The body of a response.
 pub enum ResponseBody {
