@@ -1,11 +1,14 @@
 //! The modules of a server in their order, and a request's way through them.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::Mutex;
 
 use crate::connection::Connection;
@@ -151,7 +154,8 @@ impl<S: Server> Way<S> {
             Asked::Error(exchange, status, detail) => self.refused(exchange, status, &detail).await,
             Asked::Lost(response) => response,
             Asked::Declined(mut exchange) => {
-                let request = request(&mut exchange, pieces);
+                let is_asked_for = wants_later(&self.opened);
+                let request = request(&mut exchange, pieces, is_asked_for);
                 let response = self.server.answer(request).await;
                 let is_error = response.status().is_client_error() || response.status().is_server_error();
                 if is_error { self.error(exchange, response).await } else { self.given(exchange, response).await }
@@ -167,7 +171,8 @@ impl<S: Server> Way<S> {
                 Hook::BeforeRequest => Side::Request,
                 _ => Side::Response,
             });
-            exchange.wants_pieces = None;
+            exchange.may_filter = pieces.is_some();
+            exchange.wants_pieces = false;
             let had_response = exchange.response.is_some();
             if hook == Hook::Request {
                 exchange.begin_response();
@@ -181,7 +186,7 @@ impl<S: Server> Way<S> {
                 return Asked::Lost(self.failed(module, status));
             };
             exchange = back;
-            if exchange.wants_pieces.take().is_some()
+            if exchange.wants_pieces
                 && let Some(pieces) = &mut pieces
             {
                 pieces.push((Arc::clone(module), Arc::clone(handler)));
@@ -271,21 +276,23 @@ impl<S: Server> Way<S> {
     }
 
     /// The response as it goes out. The modules' states end with its body.
-    fn sent(&mut self, mut exchange: Box<Exchange>, pieces: Vec<Shared>) -> Response<Body> {
-        let body = std::mem::replace(&mut exchange.response_body, Content::Whole(Bytes::new()));
-        let Some(ResponseHead { status, mut headers, reason }) = exchange.response.take() else {
+    fn sent(&mut self, exchange: Box<Exchange>, pieces: Vec<Shared>) -> Response<Body> {
+        let Exchange { response: Some(head), response_body, memory, .. } = *exchange else {
             return self.server.problem(StatusCode::INTERNAL_SERVER_ERROR, "a module made no response");
         };
+        let ResponseHead { status, mut headers, reason } = head;
         let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-        if !pieces.is_empty() && has_body {
+        let body = match response_body {
+            _ if !has_body => Body::empty(),
+            Content::Whole(bytes) if bytes.is_empty() => Body::empty(),
+            Content::Whole(bytes) => memory.send(bytes),
+            Content::Stream(body) => body,
+        };
+        if !has_body || !pieces.is_empty() {
             headers.remove(CONTENT_LENGTH);
         }
-        let body = match body {
-            Content::Whole(bytes) if pieces.is_empty() => Body::from(bytes),
-            Content::Whole(bytes) => filtered(Body::from(bytes), Side::Response, pieces),
-            Content::Stream(body) if pieces.is_empty() => kept_until_sent(body, std::mem::take(&mut self.opened)),
-            Content::Stream(body) => filtered(body, Side::Response, pieces),
-        };
+        let body = if pieces.is_empty() || !has_body { body } else { filtered(body, Side::Response, pieces) };
+        let body = kept_until_sent(body, std::mem::take(&mut self.opened));
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -306,21 +313,46 @@ fn failure(module: &Module) -> String {
 }
 
 /// A body with what is to be dropped after it.
-fn kept_until_sent(body: Body, opened: Vec<Shared>) -> Body {
-    use http_body_util::BodyExt as _;
-    if axum::body::HttpBody::is_end_stream(&body) {
-        return body;
-    }
-    Body::new(body.map_frame(move |frame| {
-        let _opened = &opened;
-        frame
-    }))
+struct Kept {
+    body: Body,
+    _opened: Vec<Shared>,
 }
 
-/// The request as the server gets it. What `request_error` and `response` want to know of it stays.
-fn request(exchange: &mut Exchange, pieces: Vec<Shared>) -> Request<Body> {
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn kept_until_sent(body: Body, opened: Vec<Shared>) -> Body {
+    if body.is_end_stream() || opened.is_empty() { body } else { Body::new(Kept { body, _opened: opened }) }
+}
+
+/// Whether a module looks at the request once more, with the response.
+fn wants_later(opened: &[Shared]) -> bool {
+    opened.iter().any(|(module, _)| module.wants.request_error || module.wants.response)
+}
+
+/// The request as the server gets it. `is_asked_for`: its headers stay, too.
+fn request(exchange: &mut Exchange, pieces: Vec<Shared>, is_asked_for: bool) -> Request<Body> {
     let extensions = std::mem::take(&mut exchange.request.extensions);
+    let headers = std::mem::take(&mut exchange.request.headers);
     let mut head = exchange.request.clone();
+    if is_asked_for {
+        exchange.request.headers.clone_from(&headers);
+    }
+    head.headers = headers;
     head.extensions = extensions;
     let body = std::mem::replace(&mut exchange.request_body, Content::Whole(Bytes::new()));
     let body = match body {
@@ -352,7 +384,7 @@ fn is_endless(exchange: &Exchange) -> bool {
 /// The response to HEAD: the length that a body would have, and none.
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
-    let length = axum::body::HttpBody::size_hint(&body).exact();
+    let length = body.size_hint().exact();
     if let Some(length) = length.filter(|length| *length > 0)
         && !head.headers.contains_key(CONTENT_LENGTH)
     {

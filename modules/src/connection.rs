@@ -91,10 +91,6 @@ impl Filters {
         if let Err(error) = self.pump(socket, server).await {
             tracing::debug!("a connection through modules ended early: {error}");
         }
-        for (module, handler) in &mut self.handlers {
-            // Counted; the connection is over anyway.
-            let _ = counted(module, handler.end(&self.guard).await);
-        }
     }
 
     async fn pump<S>(&mut self, socket: S, server: DuplexStream) -> io::Result<()>

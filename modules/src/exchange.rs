@@ -39,9 +39,13 @@ pub enum Side {
     Response,
 }
 
-/// Counts what an exchange holds in memory. `false`: there is not so much.
+/// The memory of an exchange.
 pub trait Hold: Send {
+    /// Counts more bytes. `false`: there is not so much.
     fn hold(&self, bytes: usize) -> bool;
+
+    /// A body that holds its memory until it is sent.
+    fn send(self: Box<Self>, body: Bytes) -> Body;
 }
 
 /// Why a change is not possible.
@@ -64,12 +68,16 @@ pub struct Exchange {
     pub(crate) response_body: Content,
     pub(crate) origin: Origin,
     host: Bytes,
-    memory: Box<dyn Hold>,
+    /// The text of the method: the method itself keeps a short one that is not known in the value that is replaced.
+    pub(crate) method_text: Bytes,
+    pub(crate) memory: Box<dyn Hold>,
     body_bytes_max: usize,
     /// The side that hooks may change now.
     pub(crate) open: Option<Side>,
-    /// The module asked for the pieces of this side's body.
-    pub(crate) wants_pieces: Option<Side>,
+    /// The hook may ask for the pieces of a body.
+    pub(crate) may_filter: bool,
+    /// It did.
+    pub(crate) wants_pieces: bool,
     /// What a hook that returns `PENDING` waits for.
     pub(crate) waiting: Option<Waiting>,
     /// What the module did that no module may do.
@@ -103,6 +111,7 @@ impl Exchange {
                 .map_or_else(Bytes::new, |host| Bytes::copy_from_slice(host.as_bytes())),
         };
         Box::new(Exchange {
+            method_text: text_of(&request.method),
             request,
             request_body: Content::Stream(body),
             response: None,
@@ -112,7 +121,8 @@ impl Exchange {
             memory,
             body_bytes_max,
             open: None,
-            wants_pieces: None,
+            may_filter: false,
+            wants_pieces: false,
             waiting: None,
             lie: None,
             kept: Vec::new(),
@@ -176,9 +186,8 @@ impl Exchange {
         if method == Method::CONNECT || method.as_str().len() > 64 {
             return Err(Impossible);
         }
-        let old = std::mem::replace(&mut self.request.method, method);
-        // Short ones that are not known stand in the value itself.
-        self.kept.push(Kept::Bytes(Bytes::copy_from_slice(old.as_str().as_bytes())));
+        self.kept.push(Kept::Bytes(std::mem::replace(&mut self.method_text, text_of(&method))));
+        self.request.method = method;
         Ok(())
     }
 
@@ -276,7 +285,10 @@ impl Exchange {
     /// From now on the module gets the pieces of this body.
     pub fn filter_body(&mut self, side: Side) -> Result<(), Impossible> {
         self.check_open(side)?;
-        self.wants_pieces = Some(side);
+        if !self.may_filter {
+            return Err(Impossible);
+        }
+        self.wants_pieces = true;
         Ok(())
     }
 
@@ -325,6 +337,15 @@ impl Exchange {
     }
 }
 
+fn text_of(method: &Method) -> Bytes {
+    static KNOWN: [Method; 7] =
+        [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::PATCH, Method::OPTIONS];
+    match KNOWN.iter().find(|known| *known == method) {
+        Some(known) => Bytes::from_static(known.as_str().as_bytes()),
+        None => Bytes::copy_from_slice(method.as_str().as_bytes()),
+    }
+}
+
 fn line(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), Impossible> {
     if value.len() > TEXT_BYTES_MAX {
         return Err(Impossible);
@@ -351,6 +372,9 @@ mod tests {
     impl Hold for Room {
         fn hold(&self, bytes: usize) -> bool {
             bytes <= self.0
+        }
+        fn send(self: Box<Self>, body: Bytes) -> Body {
+            body.into()
         }
     }
 
@@ -380,6 +404,31 @@ mod tests {
             (Ok(()), Err(Impossible), Err(Impossible))
         );
         assert_eq!(it.set_uri(b"/"), Err(Impossible));
+        assert_eq!(it.filter_body(Side::Response), Err(Impossible), "not in this hook");
+        it.may_filter = true;
+        assert_eq!((it.filter_body(Side::Request), it.filter_body(Side::Response)), (Err(Impossible), Ok(())));
+        assert!(it.wants_pieces);
+    }
+
+    /// What a module was given stays where it is until the hook returns.
+    #[test]
+    fn views_outlive_changes() {
+        let mut it = exchange();
+        it.open = Some(Side::Request);
+        for method in [&b"SHORT"[..], b"LONGER-THAN-FITS-INTO-THE-VALUE", b"PUT"] {
+            let view = it.method_text.as_ptr();
+            it.set_method(method).unwrap();
+            assert_eq!(it.method_text, method);
+            assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Bytes(bytes) if bytes.as_ptr() == view)));
+        }
+        let view = it.uri().as_ptr();
+        it.set_uri(b"/other").unwrap();
+        assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Uri(uri) if uri.path().as_ptr() == view)));
+        let view = it.headers(Side::Request).unwrap()["x"].as_bytes().as_ptr();
+        it.set_header(Side::Request, b"x", b"4").unwrap();
+        assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Value(value) if value.as_bytes().as_ptr() == view)));
+        it.hook_ended();
+        assert!(it.kept.is_empty());
     }
 
     #[test]

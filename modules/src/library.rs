@@ -7,9 +7,9 @@
 use std::error::Error as _;
 use std::ffi::c_void;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use snaphook_foreign::{Thrown, guarded, may_be_code};
 use snaphook_module_abi as abi;
 
 use abi::{ABI_VERSION, Bytes, Config, ConnectionInfo, Descriptor, Entry, SYMBOL, Setting, Text};
@@ -19,10 +19,6 @@ const TEXT_BYTES_MAX: usize = 200;
 
 /// The flags that this server knows.
 const FLAGS: u32 = abi::BLOCKING | abi::REQUEST_WHOLE | abi::RESPONSE_WHOLE;
-
-/// Something was thrown out of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Thrown;
 
 /// State that a module made. Only the module knows what it is.
 #[derive(Clone, Copy, Debug)]
@@ -431,50 +427,10 @@ fn functions(descriptor: &Descriptor) -> Vec<(&'static str, usize)> {
     ]
 }
 
-/// Whether code lies at an address: calling data ends the process.
+/// Calling data ends the process.
 fn check_code(what: &str, address: usize) -> Result<(), String> {
-    // Where the system does not tell, it is found out by calling it.
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return Ok(()) };
-    let is_code = maps.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let range = fields.next().and_then(|range| range.split_once('-'));
-        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-        range.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
-            && fields.next().is_some_and(|access| access.contains('x'))
-    });
-    match is_code {
+    match may_be_code(address) {
         true => Ok(()),
         false => Err(format!("{what} is data, expected a function; see `snaphook_module.h`")),
-    }
-}
-
-#[cfg(unix)]
-unsafe extern "C-unwind" {
-    /// guard.c: 1 if something was thrown out of `run`.
-    fn snaphook_module_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
-}
-
-/// Runs foreign code; what it throws ends here, whatever language threw it.
-fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
-    extern "C-unwind" fn enter(data: *mut c_void) {
-        // SAFETY: `guarded` passes its own `run`, which outlives the call.
-        let run = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
-        run();
-    }
-    let data: *mut c_void = (&raw mut run).cast();
-    // The unwinder only begins if somebody further out says that they catch.
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(unix)]
-        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
-        return unsafe { snaphook_module_guard(enter, data) } == 0;
-        #[cfg(not(unix))]
-        {
-            enter(data);
-            true
-        }
-    }));
-    match caught {
-        Ok(true) => Ok(()),
-        _ => Err(Thrown),
     }
 }

@@ -128,11 +128,10 @@ pub struct ConnectionFiltered {
     pub to_peer: Vec<u8>,
 }
 
-/// The hooks of one module for one connection. Dropped when it has ended.
+/// The hooks of one module for one connection. Dropped when it has ended, which the module is told then.
 pub trait ConnectionHandler: Send {
     fn state(&self) -> ConnectionState;
     fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
-    fn end<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<(), Fault>>;
     /// `to`: where the bytes go.
     fn filter<'a>(
         &'a mut self,

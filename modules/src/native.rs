@@ -3,14 +3,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
+use snaphook_foreign::Thrown;
 use snaphook_module_abi as abi;
 use tokio::runtime::Handle as Runtime;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
@@ -27,6 +30,9 @@ use crate::threads::Threads;
 
 /// How long a library may take to be loaded and activated, and a change of its settings.
 const ACTIVATE_MAX: Duration = Duration::from_secs(10);
+
+/// Until there is another look for a thread that destroys state.
+const CLOSE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Loads a library to see that it can be loaded: its initialisers may not return, or end the process.
 pub fn try_out(path: &Path) -> Result<(), String> {
@@ -79,7 +85,7 @@ impl Native {
         limit: Duration,
         settings: &Map<String, Value>,
     ) -> Result<Native, String> {
-        let threads = Threads::new();
+        let threads = Threads::new(Arc::clone(&standing));
         let late = |fault: Fault| match fault {
             Fault::Late(limit) => format!("it did not become active within {} s", limit.as_secs()),
             other => other.to_string(),
@@ -122,7 +128,7 @@ impl Instance {
     async fn configure(
         self: &Arc<Self>,
         name: &str,
-        function: fn(&Library, State, &abi::Config) -> Result<u32, crate::library::Thrown>,
+        function: fn(&Library, State, &abi::Config) -> Result<u32, Thrown>,
         settings: &Map<String, Value>,
     ) -> Result<(), String> {
         let json = serde_json::to_string(settings).unwrap_or_default();
@@ -180,6 +186,34 @@ impl Instance {
         self.standing.distrust();
         Fault::Threw
     }
+
+    /// Has the library destroy state, which it does elsewhere: this is called wherever state is dropped. `maker` stays as long.
+    fn close(
+        self: &Arc<Self>,
+        destroy: impl Fn(&Library) -> Result<u32, Thrown> + Copy + Send + 'static,
+        maker: Option<Arc<NativeConnection>>,
+    ) {
+        let instance = Arc::clone(self);
+        let closing = crate::task::run(move |guard| async move {
+            let closed = loop {
+                let closed =
+                    instance.run(|paces| &paces.close, Some(&guard), move |instance| destroy(&instance.library)).await;
+                // What is not destroyed would be lost memory.
+                let Err(Fault::NoThread(_)) = closed else { break closed };
+                sleep(CLOSE_PAUSE).await;
+            };
+            let fault = match closed {
+                Ok(Ok(code)) => filter_result(code, None, "a hook of a connection").err(),
+                Ok(Err(_)) => Some(instance.threw()),
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = fault {
+                instance.standing.strike(&fault);
+            }
+            drop(maker);
+        });
+        drop(self.runtime.spawn(async move { drop(closing.await) }));
+    }
 }
 
 /// `a.b.0`, as modules that read no JSON want their settings.
@@ -218,26 +252,36 @@ impl Runner for Native {
         let connection: Option<Arc<NativeConnection>> =
             connection.and_then(|connection| Arc::clone(&connection.0).downcast().ok());
         async move {
-            let state = connection.as_ref().map_or(State::NONE, |connection| connection.state);
+            // What is made is destroyed even if nobody waits for it any more.
+            let owner = Arc::clone(instance);
             let opened = instance
                 .run(
                     |paces| &paces.open,
                     Some(guard),
                     move |instance| {
-                        with_exchange(exchange, |handle| instance.library.request_open(instance.module, state, handle))
+                        with_exchange(exchange, |handle| {
+                            let maker = connection.as_ref().map_or(State::NONE, |connection| connection.state);
+                            let made = instance.library.request_open(instance.module, maker, handle);
+                            made.map(|state| state.map(|state| Open { instance: owner, state, connection }))
+                        })
                     },
                 )
                 .await;
-            let (exchange, opened) = match opened {
+            let (mut exchange, opened) = match opened {
                 Ok(opened) => opened,
                 Err(fault) => return (None, Err(fault)),
             };
-            let state = match opened {
-                Ok(Some(state)) => state,
-                Ok(None) => return (Some(exchange), Err(Fault::Lied("its `request_open` returned null".to_owned()))),
-                Err(_) => return (Some(exchange), Err(instance.threw())),
+            // Neither is another module's.
+            let lie = exchange.lie.take();
+            exchange.waiting = None;
+            let open = match (opened, lie) {
+                (Err(Thrown), _) => return (Some(exchange), Err(instance.threw())),
+                (Ok(_), Some(lie)) => return (Some(exchange), Err(Fault::Lied(lie))),
+                (Ok(None), None) => {
+                    return (Some(exchange), Err(Fault::Lied("its `request_open` returned null".to_owned())));
+                }
+                (Ok(Some(open)), None) => open,
             };
-            let open = Open { instance: Arc::clone(instance), state, connection };
             let handler: Box<dyn Handler> = Box::new(NativeHandler(Some(Arc::new(open))));
             (Some(exchange), Ok(handler))
         }
@@ -254,16 +298,19 @@ impl Runner for Native {
             if !instance.library.has_connections() {
                 return Ok(None);
             }
-            let origin = origin.clone();
+            let (origin, owner) = (origin.clone(), Arc::clone(instance));
             let opened = instance
                 .run(
                     |paces| &paces.connection,
                     Some(guard),
-                    move |instance| instance.library.connection_open(instance.module, &origin.peer, origin.is_secure),
+                    move |instance| {
+                        let library = &instance.library;
+                        let made = library.connection_open(instance.module, &origin.peer, origin.is_secure);
+                        made.map(|state| NativeConnection { instance: owner, state, has_begun: AtomicBool::new(false) })
+                    },
                 )
                 .await?;
-            let state = opened.map_err(|_| instance.threw())?;
-            let connection = Arc::new(NativeConnection { instance: Arc::clone(instance), state });
+            let connection = Arc::new(opened.map_err(|Thrown| instance.threw())?);
             Ok(Some(Box::new(connection) as Box<dyn ConnectionHandler>))
         }
         .boxed()
@@ -312,22 +359,9 @@ impl Drop for Open {
         if !self.instance.library.closes_requests() {
             return;
         }
-        let (instance, state) = (Arc::clone(&self.instance), self.state);
-        let connection = self.connection.take();
-        let runtime = instance.runtime.clone();
-        // Wherever this is dropped, the module's code runs elsewhere.
-        let closing = crate::task::run(move |guard| async move {
-            let closed = instance
-                .run(|paces| &paces.close, Some(&guard), move |instance| instance.library.request_close(state))
-                .await;
-            match closed {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => instance.standing.strike(&instance.threw()),
-                Err(fault) => instance.standing.strike(&fault),
-            }
-            drop(connection);
-        });
-        drop(runtime.spawn(async move { drop(closing.await) }));
+        let state = self.state;
+        let destroy = move |library: &Library| library.request_close(state).map(|()| abi::OK);
+        self.instance.close(destroy, self.connection.take());
     }
 }
 
@@ -343,7 +377,11 @@ impl Handler for NativeHandler {
         async move {
             let Some(open) = self.0.clone() else { return (Some(exchange), Err(Fault::Lost)) };
             let mut exchange = exchange;
+            let side = exchange.open;
+            let mut deadline = None;
             loop {
+                // A hook that is called again may change the same as before.
+                exchange.open = side;
                 let open = Arc::clone(&open);
                 let instance = Arc::clone(&open.instance);
                 let called = instance
@@ -374,9 +412,11 @@ impl Handler for NativeHandler {
                 let waiting = exchange.waiting.take();
                 let verdict = match (code, waiting) {
                     (abi::PENDING, Some(mut waiting)) => {
-                        match tokio::time::timeout(instance.limit, waiting.resumed()).await {
-                            Ok(()) => continue,
-                            Err(_) => Err(Fault::Late(instance.limit)),
+                        // Of all its waits: a hook may wait again and again.
+                        let deadline = *deadline.get_or_insert_with(|| Instant::now() + instance.limit);
+                        match timeout_at(deadline, waiting.resumed()).await {
+                            Ok(()) if Instant::now() < deadline => continue,
+                            _ => Err(Fault::Late(instance.limit)),
                         }
                     }
                     (abi::PENDING, None) => {
@@ -458,23 +498,18 @@ fn filter_result(code: u32, lie: Option<String>, what: &str) -> Result<bool, Fau
 struct NativeConnection {
     instance: Arc<Instance>,
     state: State,
+    /// `connection_start` was called, so `connection_end` will be.
+    has_begun: AtomicBool,
 }
 
 impl Drop for NativeConnection {
     fn drop(&mut self) {
-        let (instance, state) = (Arc::clone(&self.instance), self.state);
-        let runtime = instance.runtime.clone();
-        let closing = crate::task::run(move |guard| async move {
-            let closed = instance
-                .run(|paces| &paces.close, Some(&guard), move |instance| instance.library.connection_close(state))
-                .await;
-            match closed {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => instance.standing.strike(&instance.threw()),
-                Err(fault) => instance.standing.strike(&fault),
-            }
-        });
-        drop(runtime.spawn(async move { drop(closing.await) }));
+        let (state, has_begun) = (self.state, *self.has_begun.get_mut());
+        let end_and_close = move |library: &Library| {
+            let ended = if has_begun { library.connection_end(state) } else { Ok(abi::OK) };
+            library.connection_close(state).and(ended)
+        };
+        self.instance.close(end_and_close, None);
     }
 }
 
@@ -484,12 +519,8 @@ impl ConnectionHandler for Arc<NativeConnection> {
     }
 
     fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>> {
+        self.has_begun.store(true, Ordering::Relaxed);
         self.filtered(guard, |library, state, output| library.connection_start(state, output))
-    }
-
-    fn end<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<(), Fault>> {
-        let ended = self.filtered(guard, |library, state, _| library.connection_end(state));
-        async move { ended.await.map(drop) }.boxed()
     }
 
     fn filter<'a>(
@@ -514,7 +545,7 @@ trait FilteredConnection {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, crate::library::Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, State, usize) -> Result<u32, Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
 }
 
@@ -522,7 +553,7 @@ impl FilteredConnection for Arc<NativeConnection> {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, crate::library::Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, State, usize) -> Result<u32, Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>> {
         let this = Arc::clone(self);
         async move {

@@ -181,7 +181,7 @@ extern "C" fn resume_hook(token: u64) {
 
 extern "C" fn text(handle: *mut abi::Exchange, what: u32) -> Bytes {
     exchange(handle, NONE, |exchange| match what {
-        abi::METHOD => lent(exchange.request.method.as_str().as_bytes()),
+        abi::METHOD => lent(&exchange.method_text),
         abi::URI => lent(exchange.uri().as_bytes()),
         abi::PROTOCOL => lent(exchange.protocol().as_bytes()),
         abi::HOST => lent(exchange.host()),

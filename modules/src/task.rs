@@ -29,6 +29,7 @@ impl Guard {
     }
 
     /// Waits for [`Guard::give_up`].
+    #[cfg(test)]
     pub(crate) async fn given_up(&self) {
         poll_fn(|cx| {
             self.waiter.register(cx.waker());

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::fault::Fault;
+use crate::health::Standing;
 
 /// Threads of one module.
 const THREADS_MAX: usize = 64;
@@ -42,6 +44,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads of one module.
 pub(crate) struct Threads {
+    module: Arc<Standing>,
     shared: Arc<Shared>,
     /// One for each thread that may be; work holds one until it returns.
     permits: Arc<Semaphore>,
@@ -67,8 +70,8 @@ impl Shared {
 }
 
 impl Threads {
-    pub(crate) fn new() -> Threads {
-        Threads { shared: Arc::default(), permits: Arc::new(Semaphore::new(THREADS_MAX)) }
+    pub(crate) fn new(module: Arc<Standing>) -> Threads {
+        Threads { module, shared: Arc::default(), permits: Arc::new(Semaphore::new(THREADS_MAX)) }
     }
 
     /// Runs `work` on a thread. The time counts from its start; for a thread it waits as long again.
@@ -82,8 +85,7 @@ impl Threads {
             Ok(Ok(permit)) => permit,
             _ => return Err(Fault::NoThread(format!("all of its {THREADS_MAX} threads are busy"))),
         };
-        let (sender, mut receiver) = oneshot::channel();
-        // 1: late; 2: returned. Whoever comes second counts.
+        let (sender, receiver) = oneshot::channel();
         let ended = Arc::new(AtomicUsize::new(0));
         let theirs = Arc::clone(&ended);
         self.start(Box::new(move || {
@@ -95,18 +97,14 @@ impl Threads {
             // Nobody waits any more if it is late, or its client is gone.
             let _ = sender.send(done);
         }))?;
-        match timeout_at(Instant::now() + limit, &mut receiver).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) => Err(Fault::Lost),
-            Err(_) => {
-                if ended.swap(1, Ordering::SeqCst) == 2 {
-                    // At the last moment.
-                    return receiver.await.map_err(|_| Fault::Lost);
-                }
-                one_is_late();
-                Err(Fault::Late(limit))
-            }
-        }
+        let running = Running { receiver, ended, deadline: Instant::now() + limit, limit };
+        let mut wait = Wait { running: Some(running), module: Arc::clone(&self.module) };
+        let returned = match &mut wait.running {
+            Some(running) => running.returned().await,
+            None => Err(Fault::Lost),
+        };
+        wait.running = None;
+        returned
     }
 
     fn start(&self, work: Work) -> Result<(), Fault> {
@@ -124,6 +122,56 @@ impl Threads {
                 state.work.pop_back();
                 Err(Fault::NoThread(format!("no thread can be started for it: {error}")))
             }
+        }
+    }
+}
+
+/// Work that runs on a thread.
+struct Running<T> {
+    receiver: oneshot::Receiver<T>,
+    /// 1: late; 2: returned. Whoever comes second counts.
+    ended: Arc<AtomicUsize>,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl<T> Running<T> {
+    /// What it returns, within its time.
+    async fn returned(&mut self) -> Result<T, Fault> {
+        match timeout_at(self.deadline, &mut self.receiver).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) => Err(Fault::Lost),
+            Err(_) => {
+                if self.ended.swap(1, Ordering::SeqCst) == 2 {
+                    // At the last moment.
+                    return (&mut self.receiver).await.map_err(|_| Fault::Lost);
+                }
+                one_is_late();
+                Err(Fault::Late(self.limit))
+            }
+        }
+    }
+}
+
+/// The wait for work. If it is dropped early, because a client is gone, a task waits on: work that does not return holds its
+/// thread all the same, and counts as a failure.
+struct Wait<T: Send + 'static> {
+    /// `None`: it was waited for to its end.
+    running: Option<Running<T>>,
+    module: Arc<Standing>,
+}
+
+impl<T: Send + 'static> Drop for Wait<T> {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let module = Arc::clone(&self.module);
+            drop(runtime.spawn(async move {
+                if let Err(fault) = running.returned().await {
+                    module.strike(&fault);
+                }
+            }));
         }
     }
 }
@@ -151,13 +199,32 @@ fn serve(shared: &Shared) {
 mod tests {
     use super::*;
 
+    fn threads() -> Threads {
+        Threads::new(Arc::new(Standing::new("m".to_owned(), false)))
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_given_up_too() {
+        let threads = threads();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        {
+            let mut run = Box::pin(threads.run(Duration::from_millis(20), move || receiver.recv().is_ok()));
+            assert!(futures::poll!(&mut run).is_pending());
+        }
+        let late = || threads.module.health.counts().any(|count| count == ("timeout", 1));
+        while !late() {
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+    }
+
     #[tokio::test]
     async fn work_that_does_not_return_is_given_up() {
-        let threads = Threads::new();
+        let threads = threads();
         assert_eq!(threads.run(Duration::from_secs(60), || 7).await.unwrap(), 7);
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let limit = Duration::from_millis(20);
-        let late = threads.run(limit, move || drop(receiver.recv())).await;
+        let late = threads.run(limit, move || receiver.recv().is_ok()).await;
         assert!(matches!(late, Err(Fault::Late(_))), "{late:?}");
         assert!(has_late_threads());
         drop(sender);

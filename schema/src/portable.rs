@@ -84,6 +84,7 @@ impl Moving<'_> {
         for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
             let Some(reference) = members.get(keyword).and_then(Value::as_str) else { continue };
             let Some(target) = self.reference(schema, reference) else { continue };
+            self.write(target.len() + 10);
             match moved.contains_key("$ref") {
                 false => drop(moved.insert("$ref".to_owned(), Value::String(target))),
                 true => more.push(json!({ "$ref": target })),
@@ -122,6 +123,8 @@ impl Moving<'_> {
         if let Some(name) = self.names.get(&pointer) {
             return Some(format!("{}.{name}", self.place));
         }
+        // Kept until the end.
+        self.write(pointer.len());
         let name = self.name(&pointer);
         let target = format!("{}.{name}", self.place);
         self.names.insert(pointer.clone(), name.clone());
@@ -440,6 +443,20 @@ mod tests {
         nested["allOf"] = Value::Array(references);
         let large = References::of(&nested);
         assert!(crate::on_large_stack(|| Portable::of(&nested, &large, "#", &Limits::schema())).is_err());
+        // So it is with references, which are longer when they are written.
+        let leaves: Vec<Value> = (0..5000).map(|_| json!({"$ref": "#/$defs/x"})).collect();
+        let mut nested = json!({ "allOf": leaves });
+        let mut references = Vec::new();
+        let mut pointer = "#/$defs/n".to_owned();
+        for _ in 0..20 {
+            nested = json!({"not": nested});
+            references.push(json!({ "$ref": pointer }));
+            pointer.push_str("/not");
+        }
+        let many = json!({"allOf": references, "$defs": {"x": {}, "n": nested}});
+        let index = References::of(&many);
+        let place = format!("#/components/schemas/{}", "m".repeat(63));
+        assert!(crate::on_large_stack(|| Portable::of(&many, &index, &place, &Limits::schema())).is_err());
         let few = Limits { steps: 10, ..Limits::inline() };
         let tree = json!({"properties": {"a": {}, "b": {}, "c": {}, "d": {}, "e": {}, "f": {}, "g": {}, "h": {}, "i": {}, "j": {}}});
         assert!(Portable::of(&tree, &References::of(&tree), "#", &few).is_err());

@@ -22,8 +22,8 @@ typedef struct snaphook_module_output snaphook_module_output;
 // Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
 #define SNAPHOOK_MODULE_REQUEST_WHOLE 2
 
-// Flag of a module: the server collects the whole response body, up to `max-body`, before `response`. A response without
-// an end, such as a stream of events, becomes an error.
+// Flag of a module: the server collects the whole response body, up to `max-body`, before `response`; a larger one becomes an
+// error. A stream of events, which has no end, and the response to HEAD have no body for the module.
 #define SNAPHOOK_MODULE_RESPONSE_WHOLE 4
 
 // Result of a hook: it has nothing to say, the next module is asked.
@@ -33,7 +33,7 @@ typedef struct snaphook_module_output snaphook_module_output;
 #define SNAPHOOK_MODULE_OK 1
 
 // Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
-// same hook again. Without that the request ends with status 504.
+// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
 #define SNAPHOOK_MODULE_PENDING 2
 
 // Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
@@ -62,8 +62,11 @@ typedef struct snaphook_module_output snaphook_module_output;
 // Text of a request: the host that was asked for, with its port if that was given. It cannot be changed.
 #define SNAPHOOK_MODULE_HOST 3
 
-// Text of a request: address and port of the peer. It cannot be changed.
+// Text of a request: address and port of the peer, or `unix`. It cannot be changed.
 #define SNAPHOOK_MODULE_PEER 4
+
+// Text of a response: what stands after the status in HTTP/1. Null if there is no response, or its text is the usual one.
+#define SNAPHOOK_MODULE_REASON 5
 
 // Levels of `host->log`.
 #define SNAPHOOK_MODULE_LOG_ERROR 1
@@ -103,13 +106,14 @@ typedef struct snaphook_module_host {
   uint64_t module;
   // Writes a line to the server's log. From any thread.
   void (*log)(uint64_t module, uint32_t level, struct snaphook_module_text message);
-  // A number for `resume`, to be asked for in a hook that will return `PENDING`.
+  // A number for `resume`, to be asked for in a hook that will return `PENDING`; 0 if there is none.
   uint64_t (*token)(snaphook_module_exchange *exchange);
-  // Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token is good
-  // for one call.
+  // Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token works
+  // once, and not at all when its hook waits no more.
   void (*resume)(uint64_t token);
-  // A text of the request: `SNAPHOOK_MODULE_METHOD` and so on.
+  // A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
   struct snaphook_module_bytes (*text)(snaphook_module_exchange *exchange, uint32_t what);
+  // The request changes in `before_request`, the response in `request`, `request_error` and `response`.
   uint32_t (*set_text)(snaphook_module_exchange *exchange,
                        uint32_t what,
                        struct snaphook_module_bytes value);
@@ -124,7 +128,7 @@ typedef struct snaphook_module_host {
                     uint32_t of,
                     struct snaphook_module_header *headers,
                     size_t capacity);
-  // Replaces all values of a header.
+  // Replaces all values of a header. Headers about the framing of messages, such as `content-length`, are the server's.
   uint32_t (*set_header)(snaphook_module_exchange *exchange,
                          uint32_t of,
                          struct snaphook_module_bytes name,
@@ -143,14 +147,14 @@ typedef struct snaphook_module_host {
   uint32_t (*set_status)(snaphook_module_exchange *exchange, uint32_t status);
   // A body, if the module has the flag for whole ones or a module set it; else null.
   struct snaphook_module_bytes (*body)(snaphook_module_exchange *exchange, uint32_t of);
-  // Replaces a body. The server sets `content-length`.
+  // Replaces a body by one of at most `max-body` bytes. The server sets `content-length`.
   uint32_t (*set_body)(snaphook_module_exchange *exchange,
                        uint32_t of,
                        struct snaphook_module_bytes body);
   // From now on the module's `request_body` or `response_body` gets this body. To be called in `before_request` for the
   // one, in `response` for the other. The server removes `content-length`.
   uint32_t (*filter_body)(snaphook_module_exchange *exchange, uint32_t of);
-  // What a filter gives out. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
+  // What a filter gives out, in one call at most 16 MiB. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
   // connection to either: towards the server, or towards the peer.
   uint32_t (*write)(snaphook_module_output *output, uint32_t to, struct snaphook_module_bytes bytes);
 } snaphook_module_host;
@@ -195,8 +199,8 @@ typedef struct snaphook_module_connection_info {
 
 // What a module is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
 //
-// A function that is null is a hook that the module does not have. `factory` and `recycler` must be there. Nothing may be
-// thrown out of a function.
+// A function that is null, or that a smaller `struct_size` leaves out, is a hook that the module does not have. `factory` and
+// `recycler` must be there. Nothing may be thrown out of a function.
 //
 // Hooks may be called from any thread, those of several exchanges at once. Hooks of one exchange never overlap; neither do
 // those of one connection, but `request_open` and requests may run beside them. A hook without the flag `BLOCKING` takes
@@ -210,7 +214,7 @@ typedef struct snaphook_module {
   struct snaphook_module_text name;
   // 1 to 200 bytes.
   struct snaphook_module_text version;
-  // `SNAPHOOK_MODULE_BLOCKING` and so on.
+  // `SNAPHOOK_MODULE_BLOCKING` and so on. A server that does not know a flag does not run the module.
   uint32_t flags;
   // Always 0.
   uint32_t reserved;
@@ -225,13 +229,14 @@ typedef struct snaphook_module {
   // Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
   // module keeps its old configuration.
   uint32_t (*config_change)(void *module, const struct snaphook_module_config *config);
-  // Makes the state of a connection.
+  // Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+  // `module`.
   void *(*connection_open)(void *module, const struct snaphook_module_connection_info *info);
   // Destroys it.
   void (*connection_close)(void *connection);
   // The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
   uint32_t (*connection_start)(void *connection, snaphook_module_output *output);
-  // The connection ended.
+  // The connection that began has ended, and its requests with it.
   uint32_t (*connection_end)(void *connection);
   // Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
   // `is_last` is 1 with the last bytes, which may be none.
@@ -244,8 +249,9 @@ typedef struct snaphook_module {
                                struct snaphook_module_bytes bytes,
                                uint32_t is_last,
                                snaphook_module_output *output);
-  // Makes the state of a request. `connection` is null without `connection_open`. Without this function the hooks of
-  // requests get `connection`, or `module` if that is null.
+  // Makes the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
+  // that are older than the module. Without this function the hooks of requests get `connection`, or `module` if that is
+  // null.
   void *(*request_open)(void *module, void *connection, snaphook_module_exchange *exchange);
   // Destroys it, after the response has ended.
   void (*request_close)(void *request);

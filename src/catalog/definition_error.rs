@@ -15,6 +15,6 @@ pub(super) fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -
 }
 
 /// One token of a JSON Pointer.
-pub(super) fn escape(token: &str) -> String {
+pub fn escape(token: &str) -> String {
     token.replace('~', "~0").replace('/', "~1")
 }

@@ -21,7 +21,7 @@ mod webhook;
 use std::collections::BTreeSet;
 
 pub use definition::{Definition, ModelInput, change_of};
-pub use definition_error::DefinitionError;
+pub use definition_error::{DefinitionError, escape as escape_token};
 pub use field_error::FieldError;
 pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use references::{OnDelete, Reference, Referenced};

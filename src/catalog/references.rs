@@ -6,6 +6,36 @@
 //! An instance that somebody refers to has a claim in the event store, its target key. Whoever writes a new reference takes it
 //! for the target's model, so all of them hold it together; the deletion of the target takes it away from them, and only from
 //! the position at which it looked for references. So of a new reference and a deletion at the same moment one fails.
+//!
+//! # Why nothing refers to what is gone
+//!
+//! The event store judges one append after the other (`snaphook_driver::judge`), whichever nodes they come from, so only their
+//! order in the log matters. A write that begins to refer to an instance claims its key and was prepared when the instance was
+//! there. A deletion does three things in this order: it asks who holds the key, waits until its node has applied the whole log,
+//! and looks for references. It claims the key for the stream of the deleted instance, and gives way to no holder but the one it
+//! was told of (`replaces`).
+//!
+//! - The deletion is first: its stream has the key, the write conflicts, and does not find the instance when it is prepared
+//!   again. Only the creation of an instance with that id gives the key back.
+//! - The write is first, and the deletion asked before it: the key has moved to the write's position, the deletion conflicts.
+//! - The write is first, and the deletion asked after it: the write was in the log then, so the deletion finds the reference.
+//!
+//! A write that leaves a reference as it is claims nothing: the target is there since the instance's last event, after which the
+//! write is expected, because a deletion of the target would have been refused, or changed the instance, too.
+//!
+//! A deletion looks at the models that are known to refer to its own ([`Referenced::by`]), and that list is always complete:
+//!
+//! - A model is told by an event of its own definition before another one refers to it. A deletion that does not know of it
+//!   requires the definition to be where it was before, and conflicts.
+//! - A deletion requires each model of the list to be at the event that it knows (0: there is no such model); a definition that
+//!   makes a reference requires its targets to be at theirs, and to have it on their list. The second of the two conflicts. The
+//!   end of a model is written like a deletion in this, and so is each deletion of its instances that goes before it.
+//! - Instances that have the value of a new reference already are looked at before its definition is written. Each deletion
+//!   moves one more key, that of the whole model ([`Referenced::prefix`]). The definition asks who holds it, reads the log for
+//!   deletions, and replaces that holder only.
+//!
+//! A key stays with whoever took it last until its model ends, one for each instance that was ever referred to or deleted: so
+//! nothing has to be counted, and a reference that goes costs nothing.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -82,6 +112,16 @@ impl Referenced {
             referenced.by.insert(place, model.to_owned());
         }
         Ok(referenced)
+    }
+
+    /// The same, but for models that are found not to refer to it.
+    pub fn without(mut self, models: &[&str]) -> Referenced {
+        self.by.retain(|known| !models.contains(&known.as_str()));
+        self
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.by.len() >= REFERRING_MAX
     }
 
     pub fn is_by(&self, model: &str) -> bool {
@@ -327,7 +367,9 @@ mod tests {
         let known = known.unwrap();
         assert!(known.is_by("m7") && !known.is_by("m"));
         assert_eq!(Referenced::with(Some(&known), "m7").unwrap(), known);
-        assert!(Referenced::with(Some(&known), "other").is_err());
+        assert!(known.is_full() && Referenced::with(Some(&known), "other").is_err());
+        let fewer = known.without(&["m7", "m8"]);
+        assert!(!fewer.is_full() && !fewer.is_by("m7") && fewer.is_by("m9"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Logging: lines to stderr, plain or as JSON.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{Event, Subscriber};
@@ -63,6 +64,39 @@ where
     }
 }
 
+/// Standard error, where each entry of the log is one line, whatever texts of others are in it.
+struct OneLineEach;
+
+impl Write for OneLineEach {
+    /// What comes is one whole entry: so the library writes them.
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&on_one_line(entry))?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// An entry whose line breaks are escaped, all but the last.
+fn on_one_line(entry: &[u8]) -> Cow<'_, [u8]> {
+    let text = entry.strip_suffix(b"\n").unwrap_or(entry);
+    if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Cow::Borrowed(entry);
+    }
+    let mut line = Vec::with_capacity(entry.len() + 16);
+    for byte in text {
+        match byte {
+            b'\n' => line.extend_from_slice(br"\n"),
+            b'\r' => line.extend_from_slice(br"\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    Cow::Owned(line)
+}
+
 /// The levels, from none to all.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -77,7 +111,7 @@ pub(super) fn init(filter: &str, format: Option<LineFormat>) -> Result<()> {
     })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLineEach)
         .with_ansi(std::io::stderr().is_terminal())
         .event_format(Lines::new())
         .try_init()
@@ -104,6 +138,19 @@ fn check(filter: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_one_line() {
+        for (entry, written) in [
+            ("INFO said\n", "INFO said\n"),
+            ("INFO said", "INFO said"),
+            ("INFO a\r\nERROR b\n", "INFO a\\r\\nERROR b\n"),
+            ("INFO a\n\n", "INFO a\\n\n"),
+            ("", ""),
+        ] {
+            assert_eq!(on_one_line(entry.as_bytes()), written.as_bytes());
+        }
+    }
 
     #[test]
     fn words() {

@@ -24,7 +24,7 @@ pub struct ModuleConfig {
     pub kind: ModuleKind,
     /// Whether requests are served without it after it was deactivated; if not, they are answered 503.
     pub optional: bool,
-    /// How long one of its hooks may run, or wait to be resumed.
+    /// How long one of its hooks may run, and wait to be resumed in all.
     pub timeout: Duration,
     /// `config`: its own table. Strings may be references to secrets (`secret:NAME`).
     pub settings: Map<String, Json>,

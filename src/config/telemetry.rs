@@ -80,7 +80,7 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
     let line = otlp.as_ref().map(|text| text.place.line);
     let is_asked = otlp.is_some();
     let endpoint = match otlp {
-        Some(text) => text.parsed(OTLP, |text| endpoint(text)),
+        Some(text) => text.parsed(OTLP, endpoint),
         None => section.environment(ENDPOINT_VARIABLE).and_then(|text| endpoint(&text)),
     };
     let sample = section.fraction("sample");

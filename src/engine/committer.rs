@@ -530,8 +530,10 @@ impl Writer {
             Err(conflict) => conflict.position(),
         };
         results.iter().map(told).max().iter().for_each(|position| self.tail.becomes_visible(*position));
-        for (caller, result) in callers.into_iter().zip(results) {
-            let _ = caller.answer.send(Ok(result.map(Committed::from)));
+        for (Caller { answer, span, .. }, result) in callers.into_iter().zip(results) {
+            // Before the request that waits for the answer can end.
+            drop(span);
+            let _ = answer.send(Ok(result.map(Committed::from)));
         }
     }
 

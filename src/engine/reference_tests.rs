@@ -11,11 +11,14 @@ use snaphook_driver::{
     Budget, Event, EventFilter, EventKind, EventQuery, EventStore as _, Instance, Json, ModelStore as _,
 };
 
-use super::command::{Batched, Change, Defined, ModelInput, Operation, Origin, Precondition, WriteOptions, Written};
+use super::command::{
+    Batched, Change, Defined, Follows, ModelInput, Operation, Origin, Precondition, WriteOptions, Written,
+};
 use super::error::{Error, ErrorKind, Result};
 use super::referring::refers_to;
 use super::testing::{Bench, bench, bench_with, cluster, input};
 use super::writes::drafts::is_following;
+use crate::catalog::references::REFERRING_MAX;
 use crate::catalog::{OnDelete, Reference};
 use crate::config::Phase;
 use crate::hooks::context::{Outcome, Rejection};
@@ -327,6 +330,93 @@ async fn deletions_take_with_them_what_refers_to_it() {
         ],
     )
     .await;
+    bench.engine.close(Duration::from_secs(1)).await;
+}
+
+/// What comes while a deletion is prepared goes with it; what a pre hook keeps is in its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_meanwhile_follows_too() {
+    let bench = Arc::new(bench_with("[[grants]]\nmodel = '*'\nphase = '*'\nhook = '*'\namend = true\n").await);
+    bench.model("customer", input(json!({}), &[])).await.unwrap();
+    bench.model("m", order("cascade")).await.unwrap();
+    create(&bench, "customer", "c", json!({})).await.unwrap();
+    create(&bench, "m", "o1", json!({"customer": "c"})).await.unwrap();
+    let engine = Arc::downgrade(&bench.engine);
+    bench.code("another", move |_, _| {
+        let engine = engine.upgrade().unwrap();
+        async move {
+            let data = Json::from_value(&json!({"customer": "c"}));
+            let change = Change::Create { id: Some("o2".to_owned()), data };
+            let made = engine.writes.change("m", change, &WriteOptions::default(), &Origin::default()).await;
+            assert!(made.is_ok() || engine.history.get("m", "o2").await.is_ok());
+            Outcome::Accept
+        }
+    });
+    bench.bind(Phase::PreDelete, &[("h", "another")]).await;
+    delete(&bench, "customer", "c").await.unwrap();
+    for order in ["o1", "o2"] {
+        assert_eq!(data(&bench, "m", order).await, None);
+    }
+    bench.update("m", order("set-null")).await.unwrap();
+    create(&bench, "customer", "c", json!({})).await.unwrap();
+    create(&bench, "m", "o1", json!({"customer": "c"})).await.unwrap();
+    bench.code("keep", |context, _| async move { Outcome::Amend(context.before.unwrap()) });
+    bench.bind(Phase::PreUpdate, &[("h", "keep")]).await;
+    kind(delete(&bench, "customer", "c").await, ErrorKind::Referenced);
+    check_log(&bench, &[("m", "customer", "customer")]).await;
+    bench.engine.close(Duration::from_secs(1)).await;
+}
+
+/// A dry run says what follows, in a batch too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_tells_what_follows() {
+    let bench = bench().await;
+    bench.model("customer", input(json!({}), &[])).await.unwrap();
+    bench.model("m", order("cascade")).await.unwrap();
+    bench.model("note", order("set-null")).await.unwrap();
+    for customer in ["c", "d"] {
+        create(&bench, "customer", customer, json!({})).await.unwrap();
+    }
+    for n in 0..3 {
+        create(&bench, "m", &format!("o{n}"), json!({"customer": "c"})).await.unwrap();
+        create(&bench, "note", &format!("n{n}"), json!({"customer": if n == 0 { "c" } else { "d" }})).await.unwrap();
+    }
+    let trial = WriteOptions { dry_run: true, ..WriteOptions::default() };
+    let tried = async |operations| {
+        let made = bench.engine.writes.batch(operations, &trial, &Origin::default()).await.unwrap();
+        let Batched::DryRun(trials) = made else { panic!("it was only tried") };
+        trials
+    };
+    let follows = |model: &str, deleted, updated| Follows { model: model.to_owned(), deleted, updated };
+    let both = || vec![deletion("customer", "c"), deletion("customer", "d")];
+    let trials = tried(both()).await;
+    assert_eq!(trials[0].follows, [follows("m", 3, 0), follows("note", 0, 1)]);
+    assert_eq!(trials[1].follows, [follows("note", 0, 2)]);
+    bench.code("refuse", |_, _| async {
+        Outcome::Reject(Rejection { message: "keep it".to_owned(), fields: Vec::new() })
+    });
+    bench.bind(Phase::PreDelete, &[("h", "refuse")]).await;
+    let trials = tried(both()).await;
+    assert_eq!(trials.len(), 1);
+    assert!(trials[0].event.is_none() && trials[0].follows.is_empty());
+    assert_eq!(trials[0].hooks.last().unwrap().model.as_deref(), Some("m"));
+    bench.engine.close(Duration::from_secs(1)).await;
+}
+
+/// Models that do not refer to one any more make room for others, and those that do stay known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_that_are_gone_make_room() {
+    let bench = bench_with("[driver-event-storage]\ndriver = 'memory'\n").await;
+    bench.model("customer", input(json!({}), &[])).await.unwrap();
+    bench.model("order", order("restrict")).await.unwrap();
+    create(&bench, "customer", "c", json!({})).await.unwrap();
+    create(&bench, "order", "o", json!({"customer": "c"})).await.unwrap();
+    for n in 0..=REFERRING_MAX {
+        let id = format!("x{n}");
+        bench.model(&id, order("restrict")).await.unwrap();
+        bench.engine.definitions.delete(&id, false, &WriteOptions::default(), &Origin::default()).await.unwrap();
+    }
+    kind(delete(&bench, "customer", "c").await, ErrorKind::Referenced);
     bench.engine.close(Duration::from_secs(1)).await;
 }
 

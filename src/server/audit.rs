@@ -73,10 +73,10 @@ struct Request {
 impl Request {
     fn of(call: &Call) -> Request {
         let target = call.head.uri.path_and_query().map_or(call.head.uri.path(), |target| target.as_str());
-        let actor = call.caller.as_ref().map(|caller| {
-            let kind = format!("{:?}", caller.actor.kind).to_ascii_lowercase();
-            format!("{kind}:{}", shorten(&caller.actor.id).escape_debug())
-        });
+        let actor = call
+            .caller
+            .as_ref()
+            .map(|caller| format!("{}:{}", caller.actor.kind, shorten(&caller.actor.id).escape_debug()));
         Request {
             what: format!("{} {}", call.head.method, shorten(target)),
             actor: actor.unwrap_or_else(|| "unknown".to_owned()),

@@ -69,13 +69,11 @@ pub(super) async fn serve(
         let (app, router) = (Arc::clone(&app), router.clone());
         let socket = match (&app.zia, socket) {
             (Some(zia), Socket::Tcp(stream)) => {
-                let zia = Arc::clone(zia);
-                // It is the bridge's, which ends it: never idle here.
-                peer.0.begin_request();
+                let (zia, begun) = (Arc::clone(zia), zia.begin_connection());
                 tokio::spawn(async move {
                     let _open = app.metrics.open_connection();
-                    zia.serve(stream, app, router).await;
-                    drop(place);
+                    zia.serve(stream, &peer, app, router).await;
+                    drop((place, begun));
                 });
                 return;
             }
@@ -197,14 +195,9 @@ async fn secure(
     app: &App,
 ) -> Option<Transport<GuardedStream<Socket>>> {
     let Some(tls) = tls else { return Some(Transport::Plain(stream)) };
-    let mut stopping = app.stopping.clone();
-    let stopped = async {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-        sleep(draining::LAST_REQUEST_MAX).await;
-    };
     let handshake = tokio::select! {
         handshake = timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)) => handshake,
-        () = stopped => return None,
+        () = draining::last_request(app.stopping.clone()) => return None,
     };
     match handshake {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
@@ -216,6 +209,22 @@ async fn secure(
             tracing::debug!("a TLS handshake took longer than {HANDSHAKE_MAX:?} and is cut off");
             None
         }
+    }
+}
+
+/// A request that is worked on: until its response begins, or until its client takes it back, as HTTP/2 lets it.
+struct Asked(PeerRef);
+
+impl Asked {
+    fn of(peer: &PeerRef) -> Asked {
+        peer.0.begin_request();
+        Asked(peer.clone())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.0.end_request();
     }
 }
 
@@ -232,9 +241,9 @@ async fn connection(
     let service = service_fn({
         let peer = peer.clone();
         move |mut request: Request<Incoming>| {
-            peer.0.begin_request();
+            let asked = Asked::of(&peer);
             request.extensions_mut().insert(peer.clone());
-            let (mut router, peer) = (router.clone(), peer.clone());
+            let mut router = router.clone();
             let chain = app.modules.chain();
             let through = match chain.is_empty() {
                 true => None,
@@ -246,12 +255,12 @@ async fn connection(
                     None => router.call(request).await,
                     Some((chain, app, origins)) => {
                         let connection = origins.connection();
-                        let (at, served) = (peer.clone(), modules::request::serve);
+                        let (at, served) = (asked.0.clone(), modules::request::serve);
                         // In memory of its own, which requests without modules do not need.
                         Ok(Box::pin(served(app, router, chain, connection, at, request)).await)
                     }
                 };
-                peer.0.end_request();
+                drop(asked);
                 response
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::listener::{Listener, Socket, is_of_peer};
+use super::listener::{BACKLOG, Listener, Socket, is_of_peer};
 
 /// How long requests may go on after the server was told to stop.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -46,11 +46,19 @@ pub(super) async fn close(listener: Listener, mut begin: impl FnMut(Socket, Opti
             return;
         }
     }
-    while let Some(accepted) = unconstrained(listener.accept()).now_or_never() {
+    // No more than can have waited: under a flood somebody always does.
+    for _ in 0..BACKLOG {
+        let Some(accepted) = unconstrained(listener.accept()).now_or_never() else { return };
         if !let_in(accepted) {
             return;
         }
     }
+}
+
+/// When the server stops, and requests that were on their way have had their moment.
+pub(super) async fn last_request(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+    sleep(LAST_REQUEST_MAX).await;
 }
 
 /// Waits until every connection has ended, and cuts off those that have not within [`SHUTDOWN_GRACE`].

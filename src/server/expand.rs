@@ -1,7 +1,5 @@
 //! `expand=customer,customer.country`: instances with those that they refer to.
 
-use std::collections::BTreeMap;
-
 use sha2::{Digest, Sha256};
 use snaphook_driver::Instance;
 
@@ -17,8 +15,6 @@ type Target<'t> = dyn Fn(&str) -> Option<&'t str> + 't;
 pub(super) struct Expansion {
     expands: Vec<Expand>,
     expanded: Expanded,
-    /// What each of the instances refers to, in their order.
-    targets: Vec<BTreeMap<String, String>>,
 }
 
 impl Expansion {
@@ -27,30 +23,24 @@ impl Expansion {
         let history = &call.engine().history;
         let hold = |bytes| Ok(call.memory.grow(bytes)?);
         let expanded = history.expand(instances, &expands, |model| identify::may_read(call, model), hold).await?;
-        let targets: Vec<BTreeMap<String, String>> =
-            instances.iter().map(|instance| history.targets(instance, &expands)).collect::<Result<_, _>>()?;
-        let expansion = Expansion { expands, expanded, targets };
+        let expansion = Expansion { expands, expanded };
         // A page may show one instance many times.
-        let bytes =
-            expansion.targets.iter().map(|targets| expansion.bytes(&expansion.expands, &|name| of(targets, name)));
-        let bytes: usize = bytes.sum();
+        let bytes = (0..instances.len())
+            .map(|index| expansion.bytes(&expansion.expands, &|name| expansion.expanded.target(index, name)))
+            .sum();
         call.hold(bytes)?;
         Ok(expansion)
     }
 
     /// Adds `expand` to the instance with this index, which was just written.
     pub(super) fn write(&self, out: &mut Vec<u8>, index: usize) {
-        if let Some(targets) = self.targets.get(index) {
-            self.write_below(out, &self.expands, &|name| of(targets, name));
-        }
+        self.write_below(out, &self.expands, &|name| self.expanded.target(index, name));
     }
 
     /// Stands for all that is shown of the instance with this index besides itself.
     pub(super) fn digest(&self, index: usize) -> u64 {
         let mut text = String::new();
-        if let Some(targets) = self.targets.get(index) {
-            self.describe(&mut text, &self.expands, &|name| of(targets, name));
-        }
+        self.describe(&mut text, &self.expands, &|name| self.expanded.target(index, name));
         let digest = Sha256::digest(text.as_bytes());
         digest.iter().take(8).fold(0, |bytes, byte| bytes << 8 | u64::from(*byte))
     }
@@ -101,8 +91,4 @@ impl Expansion {
         };
         expands.iter().filter_map(of).sum()
     }
-}
-
-fn of<'t>(targets: &'t BTreeMap<String, String>, name: &str) -> Option<&'t str> {
-    targets.get(name).map(String::as_str)
 }

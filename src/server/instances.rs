@@ -15,7 +15,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{identify, json};
+use super::{identify, json, readable};
 use crate::engine::command::{Change, Precondition, Written};
 use crate::engine::{At, Expand, input};
 
@@ -59,7 +59,8 @@ pub(super) async fn referring(call: &Call) -> Result<Response> {
 }
 
 fn expands(call: &Call, model: &str, expand: Option<&str>) -> Result<Option<Vec<Expand>>> {
-    Ok(expand.map(|text| call.engine().history.expansion(model, text)).transpose()?)
+    let may_read = |model: &str| identify::may_read(call, model);
+    Ok(expand.map(|text| call.engine().history.expansion(model, text, may_read)).transpose()?)
 }
 
 async fn send_page(
@@ -183,7 +184,8 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
         let detail = "`If-Match` cannot hold for an instance that is to be created";
         return Err(Problem::new(ProblemType::PreconditionFailed, detail));
     }
-    match call.engine().writes.change(model, change, &options, &call.origin()).await? {
+    let changed = call.engine().writes.change(model, change, &options, &call.origin()).await;
+    match changed.map_err(|error| readable::problem(call, error))? {
         Written::Created(instance) => {
             let location = call.location(&["models", model, "instances", &instance.id]);
             Ok(written(call, Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))
@@ -193,7 +195,7 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
             Ok(written(call, Reply::new(status), prefer, &instance))
         }
         Written::Deleted(_) => Ok(prefer.applied(Reply::new(StatusCode::NO_CONTENT)).empty()),
-        Written::DryRun(dry_run) => Reply::ok().serialize(&dry_run),
+        Written::DryRun(dry_run) => Reply::ok().serialize(&readable::dry_run(call, dry_run)),
     }
 }
 

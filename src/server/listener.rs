@@ -15,7 +15,7 @@ use super::unix_socket::{self, SocketFile};
 use crate::config::{Config, MountAddress};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
+pub(super) const BACKLOG: u32 = 1024;
 
 /// The addresses of a configuration, taken; nobody can connect yet.
 pub struct BoundSockets {

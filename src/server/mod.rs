@@ -54,6 +54,7 @@ mod problem_document;
 mod projection;
 mod prompt;
 mod query;
+mod readable;
 mod rebuild;
 mod redirect;
 mod reply;

@@ -65,24 +65,36 @@ impl Places {
     /// Asks some idle connections to close, if there are any.
     fn make_room(&self) {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut idle: HashMap<Option<u64>, Vec<(bool, &PeerRef)>> = HashMap::new();
-        for peer in taken.values().filter(|peer| peer.0.is_idle()) {
-            let owner = peer.0.origin().address.map(client_of);
-            idle.entry(owner).or_default().push((peer.0.requests().0 > 0, peer));
+        let mut holders: HashMap<Option<u64>, Holder<'_>> = HashMap::new();
+        for peer in taken.values() {
+            let holder = holders.entry(peer.0.origin().address.map(client_of)).or_default();
+            holder.connections += 1;
+            if peer.0.is_idle() {
+                holder.idle.push(peer);
+            }
         }
-        let Some(mut most) = idle.into_values().max_by_key(Vec::len) else { return };
+        let with_idle = holders.into_values().filter(|holder| !holder.idle.is_empty());
+        let Some(mut most) = with_idle.max_by_key(|holder| (holder.connections, holder.idle.len())) else { return };
         // Stable: the oldest come first.
-        most.sort_by_key(|(has_asked, _)| *has_asked);
-        let count = (self.most / PART).clamp(1, most.len());
+        most.idle.sort_by_key(|peer| peer.0.requests().0 > 0);
+        let count = (self.most / PART).clamp(1, most.idle.len());
         tracing::debug!(
             "all {} connections are in use: {count} of {} idle ones of one address make room",
             self.most,
-            most.len()
+            most.idle.len()
         );
-        for (_, peer) in &most[..count] {
+        for peer in &most.idle[..count] {
             peer.0.close();
         }
     }
+}
+
+/// The connections of one address.
+#[derive(Default)]
+struct Holder<'p> {
+    connections: usize,
+    /// By order of arrival.
+    idle: Vec<&'p PeerRef>,
 }
 
 impl Drop for Place {
@@ -115,7 +127,7 @@ mod tests {
         let closing = |open: &[(Place, PeerRef)]| -> Vec<usize> {
             (0..open.len()).filter(|index| open[*index].1.0.is_closing()).collect()
         };
-        // The oldest of the largest owner has asked before, the next is asking.
+        // Of those of the address with most, the oldest has asked before, and the next is asking.
         open[0].1.0.begin_request();
         open[0].1.0.end_request();
         open[2].1.0.begin_request();
@@ -125,7 +137,7 @@ mod tests {
         drop(place);
         let last = peer("10.0.0.3");
         open.push((places.take(places.free().await, last.clone()), last));
-        // Now the other one has most of them.
+        // Now two addresses have two each, and of the other both are idle.
         assert!(timeout(PATIENCE / 2, places.free()).await.is_err());
         assert_eq!(closing(&open), [1]);
 

@@ -150,9 +150,9 @@ pub(super) struct Problem {
     /// Of a 429: when the caller may try again.
     pub(super) retry_after: Option<Duration>,
     /// Of a 405: the methods that the route has.
-    pub(super) allow: Option<String>,
+    pub(super) allow: Option<Box<str>>,
     /// Of a 416: `Content-Range`, which says how long the file is.
-    pub(super) content_range: Option<HeaderValue>,
+    pub(super) content_range: Option<Box<HeaderValue>>,
 }
 
 impl Problem {
@@ -185,7 +185,7 @@ impl Problem {
     /// The route is there, the method is not.
     pub(super) fn method_not_allowed(allow: String) -> Self {
         let detail = format!("this path does not answer that method, only {allow}");
-        Problem { allow: Some(allow), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
+        Problem { allow: Some(allow.into_boxed_str()), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -47,7 +47,7 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
         headers.insert(ALLOW, allow);
     }
     if let Some(range) = &problem.content_range {
-        headers.insert(CONTENT_RANGE, range.clone());
+        headers.insert(CONTENT_RANGE, HeaderValue::clone(range));
     }
     if let Some(wait) = problem.retry_after {
         // Whole seconds, so that who comes back then is not too early.

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use self::load::{Load, Protocol, Way};
+use crate::modules::{example, module, serve as serve_modules};
 use crate::peer::{Answer, Peer};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 use crate::transport::{pair, write_pair};
@@ -296,4 +297,44 @@ fn who_has_connected_is_let_in() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Also of what modules answer, each connection of HTTP/1 is told which response is its last one.
+#[test]
+fn what_a_module_answers_can_be_the_last_response() {
+    let mut server = serve_modules(&module("hello", &example("endpoint"), ""));
+    let mut stream = TcpStream::connect(server.address()).expect("a server");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut says_last = || {
+        stream.write_all(b"GET /hello?you HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the connection is open");
+        let mut response = Vec::new();
+        while !response.ends_with(b"hello you\n") {
+            let mut part = [0; 1024];
+            let read = stream.read(&mut part).expect("a response");
+            assert!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&response));
+            response.extend_from_slice(&part[..read]);
+        }
+        String::from_utf8_lossy(&response).to_ascii_lowercase().contains("connection: close")
+    };
+    assert!(!says_last());
+    server.terminate();
+    eventually("a response says that it is the last one", || says_last().then_some(()));
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+}
+
+#[test]
+fn handshakes_that_do_not_end_hold_up_no_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("hooks")).expect("a folder for hooks");
+    write_pair(folder.path());
+    let options = ServerOptions { server: TLS.to_owned(), ..ServerOptions::default() };
+    let mut server = Server::start_in(Arc::new(folder), options);
+    let connect = || TcpStream::connect(server.address()).expect("a server");
+    let (_silent, mut begun) = (connect(), connect());
+    begun.write_all(b"\x16\x03\x01").expect("the start of a handshake");
+    let asked = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(!server.log().iter().any(|line| line.contains("are cut off")), "{:?}", server.log());
 }

@@ -5,13 +5,18 @@ mod frames;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use self::frames::{Frame, Wire};
 use crate::memory::process::{MIB, Memory};
+use crate::peer::{Answer, Peer};
 use crate::support::{PATIENCE, Server, ServerOptions, eventually};
+use crate::webhooks::{KEY, bind};
+use crate::workbench::{grant, open_model};
 
 /// What connections that do nothing, or harm, may take together.
 const GROWTH_MAX: u64 = 300 * MIB;
@@ -65,6 +70,37 @@ fn idle_connections_make_room_for_others() {
     drop(idle);
 }
 
+/// A request that its client took back is worked on no more.
+#[test]
+fn connections_whose_requests_were_reset_make_room_for_others() {
+    const CONNECTIONS: usize = 8;
+    let (holds, has_ended) = channel::<()>();
+    let has_ended = Mutex::new(has_ended);
+    let peer = Peer::start(move |_| {
+        // Until the test is over.
+        let _ = has_ended.lock().map(|has_ended| has_ended.recv());
+        Answer::new(204, "")
+    });
+    let server = Server::start_with(ServerOptions {
+        server: format!("[server.limits]\nconnections = {CONNECTIONS}"),
+        tables: grant("order", "postCreate", &format!("http = ['{}']\nsecret = ['key']", peer.url("/*"))),
+        ..ServerOptions::default()
+    });
+    let api = server.client();
+    api.request("PUT", "/secrets/key").body("text/plain", KEY).send().expect(204);
+    open_model(&api, "order");
+    bind(&api, "order", "postCreate", &peer.url("/"));
+    drop(api);
+    let mut wires: Vec<Wire> = (0..CONNECTIONS).map(|_| Wire::connect(server.address())).collect();
+    for wire in &mut wires {
+        wire.send(&Frame::waiting_post(1, "/models/order/instances", br#"{"data": {}}"#));
+    }
+    eventually("each request waits for its hook", || (peer.connections() >= CONNECTIONS).then_some(()));
+    wires.iter_mut().for_each(|wire| wire.send(&Frame::reset(1)));
+    a_neighbour_is_served(&server);
+    drop(holds);
+}
+
 #[test]
 fn ten_thousand_idle_connections() {
     let server = start("");
@@ -90,9 +126,12 @@ fn ten_thousand_idle_connections() {
     memory.grew_by_at_most(GROWTH_MAX);
 }
 
+/// Its name, whether the server ends the connection, and what is sent at each turn.
+type Flood = (&'static str, bool, Box<dyn Fn(&mut Wire, u32)>);
+
 /// What a client of HTTP/2 does over and over, and whether the server ends its connection for it.
 #[rustfmt::skip]
-fn floods() -> Vec<(&'static str, bool, Box<dyn Fn(&mut Wire, u32)>)> {
+fn floods() -> Vec<Flood> {
     vec![
         ("rapid reset", true, Box::new(|wire, number| {
             let stream = number * 2 + 1;

@@ -8,7 +8,7 @@ mod validated;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, order_schema};
+use crate::support::{Client, Server, ServerOptions, order_schema};
 
 /// Models of several kinds: plain, in an old draft, with references, with hostile names.
 fn models() -> Vec<Value> {
@@ -41,6 +41,15 @@ fn models() -> Vec<Value> {
             "discriminator": 5, "xml": "no", "externalDocs": {"url": "javascript:alert(1)"}
         }}),
     ]
+}
+
+/// A server below a path, and the token of its admin.
+fn start_with_tokens(mount_path: &'static str) -> (Server, String) {
+    let options = ServerOptions { auth: "mode = 'tokens'", mount_path, ..ServerOptions::default() };
+    let server = Server::start_with(options);
+    let token = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("the first token");
+    let token = token.trim().to_owned();
+    (server, token)
 }
 
 #[track_caller]

@@ -149,6 +149,31 @@ fn what_instances_refer_to_is_shown_with_them() {
     patch(r#"{"total":8}"#).expect_problem(412, "precondition-failed");
 }
 
+/// An instance may be on several levels at once.
+#[test]
+fn each_level_shows_what_is_asked_of_it() {
+    let server = Server::start();
+    let api = server.client();
+    let folder = schema(json!({"parent": to("folder", "restrict")}));
+    api.post("/models", &json!({"id": "folder", "schema": folder})).expect(201);
+    for n in 0..5 {
+        let parent = if n == 0 { Value::Null } else { json!(format!("f{}", n - 1)) };
+        make(&api, "folder", &format!("f{n}"), json!({"parent": parent}));
+    }
+    let page = api.get("/models/folder/instances?expand=parent.parent").expect(200).json();
+    let shown: Vec<(Value, Value)> = page["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| {
+            let parent = &item["expand"]["parent"];
+            (parent["id"].clone(), parent["expand"]["parent"]["id"].clone())
+        })
+        .collect();
+    let id = |n: i32| if n < 0 { Value::Null } else { json!(format!("f{n}")) };
+    assert_eq!(shown, (0..5).map(|n| (id(n - 1), id(n - 2))).collect::<Vec<_>>());
+}
+
 #[test]
 fn who_refers_to_an_instance() {
     let server = Server::start();
@@ -202,12 +227,12 @@ fn tokens_of_some_models_see_no_others() {
     }
     send(&text, "POST", "/models/customer/instances", &json!({"id": "c", "data": {}})).expect(201);
     send(&text, "POST", "/models/order/instances", &json!({"id": "o", "data": {"customer": "c"}})).expect(201);
-    let token = |name: &str| {
-        let body = json!({"name": name, "role": "reader", "models": [name]});
+    let token = |model: &str, role: &str| {
+        let body = json!({"name": format!("{model}-{role}"), "role": role, "models": [model]});
         send(&text, "POST", "/tokens", &body).expect(201).json()["token"].as_str().expect("a token").to_owned()
     };
     let get = |token: &str, path: &str| api.request("GET", path).header("Authorization", &bearer(token)).send();
-    let (orders, customers) = (token("order"), token("customer"));
+    let (orders, customers) = (token("order", "reader"), token("customer", "reader"));
     assert_eq!(
         get(&text, "/models/order/instances/o?expand=customer").expect(200).json()["expand"]["customer"]["id"],
         "c"
@@ -217,8 +242,36 @@ fn tokens_of_some_models_see_no_others() {
         let seen = seen["items"].get(0).unwrap_or(&seen);
         assert_eq!(seen["expand"], json!({"customer": null}), "{path}");
     }
+    // Nor do they learn what the other model refers to.
+    for below in ["customer.country", "customer.nothing"] {
+        let seen = get(&orders, &format!("/models/order/instances/o?expand={below}")).expect(200).json();
+        assert_eq!(seen["expand"], json!({"customer": null}), "{below}");
+    }
     get(&orders, "/models/customer/instances/c/referring/order").expect_problem(403, "forbidden");
     get(&customers, "/models/customer/instances/c/referring/order").expect_problem(403, "forbidden");
+    // What is in the way of a deletion is told to those who may read it.
+    let writer = token("customer", "writer");
+    let path = "/models/customer/instances/c";
+    let batch = json!({"operations": [{"op": "delete", "model": "customer", "id": "c"}]});
+    for (token, is_told) in [(&text, true), (&writer, false)] {
+        let delete = |path: &str| api.request("DELETE", path).header("Authorization", &bearer(token)).send();
+        for (response, row) in [
+            (delete(path), ""),
+            (delete(&format!("{path}?dry-run=true")), ""),
+            (send(token, "POST", "/batch", &batch), "/operations/0"),
+        ] {
+            let problem = response.expect_problem(409, "referenced");
+            assert_eq!(problem.to_string().contains("order"), is_told, "{problem}");
+            assert_eq!(problem["errors"][0]["pointer"].as_str().unwrap_or_default(), row, "{problem}");
+        }
+    }
+    let cascade = schema(json!({"customer": to("customer", "cascade")}));
+    send(&text, "PUT", "/models/order", &json!({ "schema": cascade })).expect(200);
+    for (token, follows) in [(&text, json!([{"model": "order", "deleted": 1, "updated": 0}])), (&writer, json!([]))] {
+        let path = format!("{path}?dry-run=true");
+        let trial = api.request("DELETE", &path).header("Authorization", &bearer(token)).send().expect(200).json();
+        assert_eq!(trial.get("follows").unwrap_or(&json!([])), &follows, "{trial}");
+    }
 }
 
 /// Over HTTP too, on each embedded store, and after the process was killed: no order refers to a customer that is gone.
@@ -255,7 +308,9 @@ fn nothing_refers_to_what_is_gone() {
                 );
             }
         });
-        let orders = api.get("/models/order/instances?limit=1000&expand=customer").expect(200).json();
+        // What is in memory does not outlive its process.
+        let server = if driver == "memory" { server } else { server.kill_and_restart() };
+        let orders = server.client().get("/models/order/instances?limit=1000&expand=customer").expect(200).json();
         for order in orders["items"].as_array().expect("items") {
             assert!(order["expand"]["customer"].is_object(), "{driver}: {order}");
         }

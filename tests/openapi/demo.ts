@@ -7,7 +7,12 @@ declare const process: { argv: string[] };
 
 const [baseUrl, token] = process.argv.slice(2);
 if (baseUrl === undefined || token === undefined) throw new Error("usage: node demo.js URL TOKEN");
-const api = createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${token}` } });
+const api = createClient<paths>({
+  baseUrl,
+  headers: { Authorization: `Bearer ${token}` },
+  // Lists are written as the document says: `sort=-total,name`.
+  querySerializer: { array: { style: "form", explode: false } },
+});
 
 function check(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(what);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <boost/beast/http/status.hpp>
+#include <cerrno>
 
 #include "sanity.hpp"
 
@@ -140,6 +141,7 @@ Connection::Answer Connection::ask_server(const ParsedRequest& parsed, const Hea
     const auto bytes = write_request(request, merged(parsed.lines, before, request.headers));
     for (std::size_t sent = 0; sent < bytes.size();) {
         const auto size = ::send(api_.number(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+        if (size < 0 && errno == EINTR) continue;
         // The server may have answered before it read all.
         if (size <= 0) break;
         sent += static_cast<std::size_t>(size);
@@ -189,7 +191,10 @@ std::string Connection::receive() {
     }
     if (waits[0].revents == 0) throw ConnectionOver{};
     char buffer[16 * 1024];
-    const auto size = ::recv(api_.number(), buffer, sizeof buffer, 0);
+    ssize_t size;
+    do {
+        size = ::recv(api_.number(), buffer, sizeof buffer, 0);
+    } while (size < 0 && errno == EINTR);
     return std::string(buffer, size < 0 ? 0 : static_cast<std::size_t>(size));
 }
 

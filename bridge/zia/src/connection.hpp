@@ -1,6 +1,8 @@
 // One connection with its one request, on a thread of its own.
 #pragma once
 
+#include <atomic>
+
 #include "control.hpp"
 #include "handlers.hpp"
 #include "http.hpp"
@@ -14,7 +16,7 @@ namespace bridge {
 struct Service {
     Modules modules;
     MemoryBudget memory;
-    std::size_t body_bytes_max = 0;
+    std::atomic<std::size_t> body_bytes_max{0};
 };
 
 class Connection final : private Interruptible {

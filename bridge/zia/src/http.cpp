@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint32_t head_bytes_max = 64 * 1024;
 constexpr std::size_t lines_max = 100;
 
+// Bytes of the lines around a chunk. With what is read at once they stay below the 64 KiB beyond which Beast throws.
+constexpr std::size_t chunk_lines_bytes_max = 32 * 1024;
+
 // Bytes of a response; those of the memory budget usually end before.
 constexpr std::uint64_t response_bytes_max = std::uint64_t(1) << 30;
 
@@ -88,6 +91,10 @@ private:
         }
         if (!error) return true;
         if (error != http::error::need_more) refuse(error);
+        // Beast bounds heads, but not the line before a chunk, nor the lines after the last one.
+        if (parser_.is_header_done() && rest_.size() > chunk_lines_bytes_max) {
+            throw HttpError(400, "the lines around a chunk of the body have more than 32 KiB");
+        }
         auto more = source_();
         if (more.empty()) {
             if (!has_any_) return false;
@@ -255,7 +262,9 @@ HeaderLines merged(const HeaderLines& lines, const HeaderMap& before, const Head
     }
     HeaderLines all;
     for (const auto& line : lines) {
-        if (after.count(title(line.name)) != 0 && changed.count(lower(line.name)) == 0) all.push_back(line);
+        // Lines of a module's own response have whatever case the module chose.
+        const bool is_left = after.count(line.name) != 0 || after.count(title(line.name)) != 0;
+        if (is_left && changed.count(lower(line.name)) == 0) all.push_back(line);
     }
     all.insert(all.end(), added.begin(), added.end());
     return all;

@@ -3,6 +3,7 @@
 // Its standard input is a Unix socket to the server, over which it gets the modules and, one by one, connections: two
 // descriptors each, the client's and one to the server's API, which is the last module. A thread serves each connection.
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -81,6 +82,14 @@ private:
     std::size_t count_ = 0;
 };
 
+// A connection is three descriptors, and many systems allow a process 1,024 unless it asks for more.
+void raise_open_files() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 class Bridge {
 public:
     // Until the server says that it is over.
@@ -90,6 +99,7 @@ public:
             MessageReader message(received.bytes);
             switch (message.kind()) {
             case Order::Module: load(message); break;
+            case Order::Limits: limits(message); break;
             case Order::Activate: activate(message); break;
             case Order::Connection: connection(message, received); break;
             case Order::ConfigChange: change(message); break;
@@ -117,10 +127,13 @@ private:
         }
     }
 
-    void activate(MessageReader& message) {
-        const auto version = message.text();
+    void limits(MessageReader& message) {
         service_.body_bytes_max = message.number();
         service_.memory.set_limit(message.number());
+    }
+
+    void activate(MessageReader& message) {
+        const auto version = message.text();
         auto& list = service_.modules.list;
         for (auto module = list.begin(); module != list.end();) {
             try {
@@ -141,6 +154,11 @@ private:
     }
 
     void connection(MessageReader& message, Received& received) {
+        // The system keeps back what this process may not open.
+        if (received.client.number() < 0 || received.api.number() < 0) {
+            std::cerr << "a connection cannot be served: too many open files" << std::endl;
+            return;
+        }
         Zia::API::Connection info{};
         info.addr = message.text();
         info.port = static_cast<unsigned short>(message.number());
@@ -198,6 +216,7 @@ int main(int count, char** arguments) {
         std::cerr << "snaphook-zia-bridge is started by `snaphook serve`, for modules with `kind = 'zia'`" << std::endl;
         return 2;
     }
+    bridge::raise_open_files();
     // What modules print goes to the server's log line by line.
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     bridge::control::open();

@@ -9,11 +9,13 @@
 
 namespace bridge {
 
-// From the server: some `Module`, then `Activate`, then the others in any order.
+// From the server: some `Module`, then `Limits`, then `Activate`, then the others in any order, `Limits` again among them.
 enum class Order : char {
     // number, name, library, optional, milliseconds of a request hook, then pairs of the configuration
     Module = 'M',
-    // version, bytes of a body, bytes of all bodies together
+    // bytes of a body, bytes of all bodies together
+    Limits = 'B',
+    // version
     Activate = 'A',
     // address, port, secure; with the descriptors of the connection and of the server's API
     Connection = 'C',

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <system_error>
 
 namespace bridge {
 
@@ -59,6 +61,8 @@ void make_blocking(int descriptor) {
 Wire::Wire(Descriptor client, Zia::API::Connection info, Handlers& handlers, Interruptible& connection)
     : info_(std::move(info)), handlers_(handlers), connection_(connection),
       watched_(::fcntl(client.number(), F_DUPFD_CLOEXEC, 3)), socket_(io_context()) {
+    // Without it nothing that waits for the client could be interrupted.
+    if (watched_.number() < 0) throw std::system_error(errno, std::generic_category());
     make_blocking(client.number());
     socket_.assign(is_v6(client.number()) ? tcp::v6() : tcp::v4(), client.number());
     client.release();
@@ -86,7 +90,9 @@ std::string Wire::read() {
     if (result == Declined) {
         const Call call(&connection_, no_module, "reading", Call::Waits::ForPeer, time);
         boost::system::error_code error;
-        size = socket_.read_some(boost::asio::buffer(buffer), error);
+        do {
+            size = socket_.read_some(boost::asio::buffer(buffer), error);
+        } while (error == boost::asio::error::interrupted);
         if (call.is_late()) throw ConnectionOver{};
     } else {
         is_plain_ = false;

@@ -39,7 +39,8 @@ fn text(value: Option<&[u8]>) -> &str {
 fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').map(str::trim).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        parts.next() == Some("gzip") && !parts.any(|part| part == "q=0" || part == "q=0.0")
+        let mut weight = parts.clone().skip(1).filter_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+        parts.next() == Some("gzip") && weight.next() != Some(0.0)
     })
 }
 

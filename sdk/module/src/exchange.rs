@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use snaphook_module_abi as abi;
 
-use crate::boundary::{headers, view};
 use crate::host::{Host, Resume};
+use crate::views::{headers, view};
 
 /// Whether something is about the request, or the response. For filters of connections: towards the server, or the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,6 +43,7 @@ mod exchange;
 mod hooks;
 mod host;
 mod traits;
+mod views;
 
 pub use answer::{Answer, Filtered};
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! An example of the data that a schema takes: its own, or one that is made of it.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Number, Value, json};
 
 use super::{Effort, Schema};
@@ -18,7 +20,7 @@ const TEXT_BYTES_MAX: usize = 256;
 impl Schema {
     /// `None` if nothing is found that the schema takes.
     pub fn sample(&self, effort: &Effort) -> Option<Value> {
-        let mut making = Making { schema: self, left: VALUES_MAX };
+        let mut making = Making { schema: self, left: VALUES_MAX, bytes_left: BYTES_MAX };
         let sample = making.value(&self.tree, 0)?;
         let fits = sample.to_string().len() <= BYTES_MAX && self.check(&sample, "", effort).is_ok();
         fits.then_some(sample)
@@ -28,6 +30,8 @@ impl Schema {
 struct Making<'a> {
     schema: &'a Schema,
     left: usize,
+    /// For what is copied from the schema.
+    bytes_left: usize,
 }
 
 impl<'a> Making<'a> {
@@ -40,7 +44,7 @@ impl<'a> Making<'a> {
         let own = |keyword: &str| self.schema.own(node, keyword);
         let first = |keyword: &str| own(keyword).and_then(Value::as_array).and_then(|values| values.first());
         if let Some(given) = first("examples").or(own("default")).or(own("const")).or(first("enum")) {
-            return Some(given.clone());
+            return self.given(given);
         }
         let kind = self.schema.types(node).and_then(|types| types.names().find(|name| *name != "null"));
         if let Some(target) = self.target(node) {
@@ -55,10 +59,19 @@ impl<'a> Making<'a> {
         Some(match kind? {
             "array" => return self.array(node, depth),
             "boolean" => Value::Bool(true),
-            "integer" | "number" => self.number(node),
+            "integer" | "number" => return self.number(node),
             "string" => Value::String(self.text(node)?),
             _ => return None,
         })
+    }
+
+    /// A value that stands in the schema, unless there is enough already.
+    fn given(&mut self, value: &Value) -> Option<Value> {
+        let mut space = [0; BYTES_MAX];
+        let mut rest = &mut space[..self.bytes_left];
+        serde_json::to_writer(&mut rest, value).ok()?;
+        self.bytes_left = rest.len();
+        Some(value.clone())
     }
 
     fn target(&self, node: &Value) -> Option<&'a Value> {
@@ -72,14 +85,15 @@ impl<'a> Making<'a> {
         let parts: Vec<&'a Value> = all.map(|part| self.target(part).unwrap_or(part)).collect();
         for part in std::iter::once(node).chain(parts) {
             let required = self.schema.own(part, "required").and_then(Value::as_array).into_iter().flatten();
-            let required: Vec<&str> = required.filter_map(Value::as_str).collect();
+            let required: HashSet<&str> = required.filter_map(Value::as_str).collect();
             let Some(properties) = self.schema.own(part, "properties").and_then(Value::as_object) else { continue };
             for (name, property) in properties {
-                let is_required = required.contains(&name.as_str());
+                let is_required = required.contains(name.as_str());
                 if members.contains_key(name) || (!is_required && members.len() >= PROPERTIES_MAX) {
                     continue;
                 }
-                match self.value(property, depth + 1) {
+                let value = self.value(property, depth + 1);
+                match value.filter(|_| self.take(name.len())) {
                     Some(value) => drop(members.insert(name.clone(), value)),
                     None if is_required => return None,
                     None => {}
@@ -87,6 +101,13 @@ impl<'a> Making<'a> {
             }
         }
         Some(Value::Object(members))
+    }
+
+    /// Whether there is space for so many bytes more.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.unwrap_or(self.bytes_left);
+        left.is_some()
     }
 
     fn array(&mut self, node: &'a Value, depth: usize) -> Option<Value> {
@@ -100,14 +121,15 @@ impl<'a> Making<'a> {
     }
 
     /// At the bound that the schema sets.
-    fn number(&self, node: &Value) -> Value {
-        let bound = |keyword: &str| self.schema.own(node, keyword).filter(|bound| bound.is_number());
+    fn number(&mut self, node: &'a Value) -> Option<Value> {
+        let schema = self.schema;
+        let bound = |keyword: &str| schema.own(node, keyword).filter(|bound| bound.is_number());
         if let Some(bound) = bound("minimum").or(bound("maximum")).or(bound("multipleOf")) {
-            return bound.clone();
+            return self.given(bound);
         }
-        let beyond = |keyword: &str, step: i64| Some(bound(keyword)?.as_i64()?.checked_add(step)?);
+        let beyond = |keyword: &str, step: i64| bound(keyword)?.as_i64()?.checked_add(step);
         let number = beyond("exclusiveMinimum", 1).or(beyond("exclusiveMaximum", -1)).unwrap_or(1);
-        Value::Number(Number::from(number))
+        Some(Value::Number(Number::from(number)))
     }
 
     fn text(&self, node: &Value) -> Option<String> {
@@ -162,7 +184,7 @@ mod tests {
                 "e": {"type": "boolean", "default": false}, "f": {"type": "string", "pattern": "^z"},
                 "g": {"$ref": "#/$defs/p"}}}),
             Some(json!({"a": "textxx", "b": "x", "c": [1], "d": "2026-01-31", "e": false,
-                "g": {"n": 4, "again": {"n": 4, "again": {"n": 4, "again": {"n": 4}}}}})),
+                "g": {"n": 4, "again": {"n": 4, "again": {"n": 4, "again": {}}}}})),
         );
     }
 
@@ -174,6 +196,10 @@ mod tests {
             None,
         );
         check(json!({"type": "object", "minProperties": 1}), None);
+        // A large value is left out, however often it is referred to.
+        let large = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/large"}, "b": {"type": "integer"}},
+            "$defs": {"large": {"type": "string", "examples": ["x".repeat(9000)]}}});
+        check(large, Some(json!({"b": 1})));
         check(json!({"type": "object", "default": {"a": "x".repeat(9000)}}), None);
     }
 }

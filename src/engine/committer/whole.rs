@@ -93,6 +93,7 @@ impl Writer {
             Err((index, conflict)) => (Some(conflict.position()), Err((index, conflict))),
         };
         told.0.iter().for_each(|position: &Position| self.tail.becomes_visible(*position));
+        drop(span);
         let _ = answer.send(Ok(told.1));
     }
 }

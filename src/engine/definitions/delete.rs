@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use snaphook_driver::{
-    Append, Budget, Conflict, Event, EventKind, Expected, Filter, Instance, InstanceQuery, Position, Quiet,
+    Append, Budget, Conflict, Event, EventKind, Expected, Filter, Instance, InstanceQuery, Position, Quiet, Require,
+    Stream,
 };
 
 use super::event::deletion;
@@ -73,7 +74,7 @@ impl Definitions {
         for round in 0..=DISTURBED_MAX {
             // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
             let head = self.core.tail.head();
-            while cascade && self.delete_page(&entry.model, head, &origin).await? {}
+            while cascade && self.delete_page(&entry.model, at, head, &origin).await? {}
             match self.delete_empty(&entry, at, &origin).await {
                 Ok(None) => is_deleted = true,
                 Ok(Some(last)) => self.core.seen(last).await,
@@ -126,22 +127,38 @@ impl Definitions {
         }
     }
 
-    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see.
-    async fn delete_page(&self, model: &Model, head: Position, origin: &Origin) -> Result<bool> {
+    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see. Each
+    /// deletion requires that the model's last event is at `at` and that no other model refers to it: one may begin to, and
+    /// nobody looks for the instances that do.
+    pub(super) async fn delete_page(
+        &self,
+        model: &Model,
+        at: Position,
+        head: Position,
+        origin: &Origin,
+    ) -> Result<bool> {
         let record = &model.record;
         self.core.availability.check_model(&record.id)?;
+        let own = Require { stream: Stream::of_model(&record.id), position: at };
+        let mut requires = self.check_unreferred(record).await?;
+        requires.push(own.clone());
         let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
         let page = self.core.stores.model.query(&record.id, &query, &Budget::unlimited()).await?;
         let old = page.items.into_iter().filter(|instance| instance.position <= head);
-        let deletions: Vec<Draft> =
-            old.map(|instance| Draft::new(instance_deletion(record, instance, origin))).collect();
+        let deletions: Vec<Draft> = old
+            .map(|instance| {
+                Draft::new(Append { requires: requires.clone(), ..instance_deletion(record, instance, origin) })
+            })
+            .collect();
         if deletions.is_empty() {
             return Ok(false);
         }
-        // Those that others changed meanwhile have a later event now.
         for answer in self.core.committer.append(deletions).await? {
-            if let Err(Conflict::Stream { last, .. }) = answer? {
-                self.core.seen(last).await;
+            match answer? {
+                Err(Conflict::Required { stream, .. }) if stream == own.stream => return Err(changed(&record.id)),
+                // An instance that others changed meanwhile has a later event now, and so has a model that could refer to it.
+                Err(Conflict::Stream { last, .. } | Conflict::Required { last, .. }) => self.core.seen(last).await,
+                _ => {}
             }
         }
         Ok(true)
@@ -173,7 +190,7 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         ..Append::new(event, Expected::At(instance.position))
     };
     if let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) {
-        // Only instances of this model refer to it, and they end, too; but from here on nobody is to begin.
+        // Only instances of this model refer to it, and they end, too. From here on nobody is to begin.
         append.releases.extend([referenced.key(id), referenced.prefix()]);
         append.claims.extend(referenced.deletion(id, None));
     }

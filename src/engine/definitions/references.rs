@@ -14,15 +14,18 @@ use snaphook_driver::{
     Operator, Position, Require, Stream, time,
 };
 
-use super::define::NewDefinition;
+use super::define::{Defining, NewDefinition};
 use super::event::definition_append;
 use super::faults::changed;
 use super::{Definitions, LISTED_MAX};
-use crate::catalog::{Definition, FieldError, ModelRecord, OnDelete, Reference, Referenced, is_instance_id};
+use crate::catalog::{
+    Definition, FieldError, ModelRecord, OnDelete, Reference, Referenced, escape_token, is_instance_id,
+};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::Origin;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::models::Entry;
 use crate::engine::referring::referring;
 
 /// How often somebody else may change a model that is told of a reference.
@@ -39,8 +42,7 @@ impl Definitions {
     pub(super) fn check_references(&self, id: &str, definition: &Definition) -> Result<()> {
         for reference in &definition.references {
             let invalid = |member: &str, kind: ErrorKind, message: String| {
-                let property = reference.property.replace('~', "~0").replace('/', "~1");
-                let pointer = format!("/schema/properties/{property}/x-references/{member}");
+                let pointer = format!("/schema/properties/{}/x-references/{member}", escape_token(&reference.property));
                 Err(Error::new(kind, message.clone()).with_errors(vec![FieldError { pointer, message }]))
             };
             if reference.model != id && self.core.models.get(&reference.model).is_none() {
@@ -59,7 +61,8 @@ impl Definitions {
         Ok(())
     }
 
-    /// Tells the other models that a definition refers to so, if they do not know it. No model may be locked.
+    /// Tells the other models that a definition refers to so, if they do not know it. A list that is full loses those that do
+    /// not refer to the model any more. No model may be locked.
     pub(super) async fn tell_targets(&self, id: &str, references: &[Reference], origin: &Origin) -> Result<()> {
         for target in others(id, references) {
             let mut lost = 0;
@@ -82,7 +85,21 @@ impl Definitions {
         if old.referenced.as_ref().is_some_and(|referenced| referenced.is_by(id)) {
             return Ok(());
         }
-        let referenced = Referenced::with(old.referenced.as_ref(), id).map_err(|message| {
+        let mut known = old.referenced.clone();
+        let mut requires = Vec::new();
+        if let Some(full) = known.take_if(|known| known.is_full()) {
+            let others = referring(&self.core, old).await?;
+            let refers = |entry: &Entry| entry.model.references_to(target).next().is_some();
+            requires.extend(
+                others
+                    .into_iter()
+                    .filter(|other| !other.entry.as_deref().is_some_and(refers))
+                    .map(|other| other.require),
+            );
+            let gone: Vec<&str> = requires.iter().map(|require: &Require| require.stream.model.as_str()).collect();
+            known = Some(full.without(&gone));
+        }
+        let referenced = Referenced::with(known.as_ref(), id).map_err(|message| {
             Error::new(ErrorKind::Invalid, format!("`{id}` cannot refer to `{target}`: {message}"))
         })?;
         let record = ModelRecord {
@@ -93,13 +110,19 @@ impl Definitions {
             ..old.clone()
         };
         let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None, is_target: true };
-        let append = definition_append(EventKind::ModelUpdated, &record, &change, Expected::At(old.position), origin)?;
+        let mut append =
+            definition_append(EventKind::ModelUpdated, &record, &change, Expected::At(old.position), origin)?;
+        append.requires = requires;
         let schema = entry.model.schema.clone();
         let definition = NewDefinition { append, schema, carry: CarryOver::default(), ready: None };
-        let definitions = self.clone();
+        let (definitions, target) = (self.clone(), target.to_owned());
         let define = async move {
             let _one = one;
-            definitions.define(definition).await?.done().map(drop)
+            match definitions.define(definition).await? {
+                Defining::Done(_) => Ok(()),
+                // One that makes room was changed meanwhile.
+                Defining::NotQuiet(_) => Err(changed(&target)),
+            }
         };
         self.core.commit(define).await
     }
@@ -273,7 +296,10 @@ impl Targets {
                     if self.known.contains(&digest(&target, id)) && core.stores.model.get(&target, id).await?.is_none()
                     {
                         self.known.remove(&digest(&target, id));
-                        dangling.extend(self.referring(core, &target, id).await?);
+                        // One is enough to refuse the definition.
+                        if dangling.len() < LISTED_MAX {
+                            dangling.extend(self.referring(core, &target, id).await?);
+                        }
                     }
                 }
                 match page.next() {
@@ -293,7 +319,7 @@ impl Targets {
             if self.defaults.iter().any(|(name, value)| *name == reference.property && value.as_str() == Some(id)) {
                 let message =
                     format!("the default of `{}` is `{id}`, and `{target}/{id}` does not exist", reference.property);
-                let pointer = format!("/schema/properties/{}/default", reference.property);
+                let pointer = format!("/schema/properties/{}/default", escape_token(&reference.property));
                 let row = FieldError { pointer, message: message.clone() };
                 return Err(Error::new(ErrorKind::Invalid, message).with_errors(vec![row]));
             }

@@ -298,7 +298,8 @@ impl Review {
         Ok(())
     }
 
-    /// Looks for targets of new references that were deleted meanwhile; see [`Targets::fence`].
+    /// Looks for targets of new references that were deleted meanwhile; see [`Targets::fence`]. A verdict must follow: of many
+    /// misfits only some are kept.
     pub(super) async fn fence(&mut self, core: &Core) -> Result<Vec<Claim>> {
         let (dangling, claims) = self.targets.fence(core).await?;
         for (id, message) in dangling {

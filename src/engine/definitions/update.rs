@@ -94,6 +94,9 @@ impl Definitions {
             // so never for long: a model that changes faster than it can be looked at stays as it is.
             let open = review.catch_up(&self.core.stores, &self.core.tail, &self.core.workers, head, OPEN_MAX).await?;
             (review, head) = (open.review, open.position);
+            // So that few deletions of targets are left to look at while writes wait.
+            review.fence(&self.core).await?;
+            review.verdict()?;
             let mut closed = self.close_gate(&entry, Closing::Change).await?;
             let mut deadline = Instant::now() + CLOSED_MAX;
             loop {

@@ -26,6 +26,9 @@ use crate::telemetry::trace::{Scope, begin, scope};
 
 /// How long a delivery is this node's before another may take it, unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
+/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
+/// run.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -123,10 +126,13 @@ async fn deal_with(
         Ended::Again(delay) => {
             let note = tries.note();
             let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                again.notify_one();
-            });
+            // Later than that its group is looked at anyway. A receiver may put off any number of events for minutes.
+            if delay < LOOK_AGAIN {
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    again.notify_one();
+                });
+            }
             released
         }
         Ended::Lost => {

@@ -12,7 +12,7 @@ use snaphook_driver::ErrorKind;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::delivery::{LEASE, deliver};
+use super::delivery::{LEASE, LOOK_AGAIN, deliver};
 use crate::engine::core::Core;
 use crate::engine::group::group_of;
 use crate::engine::lanes::Signals;
@@ -26,8 +26,6 @@ const DELIVERIES_MAX: usize = 256;
 /// there are no more than so many of these.
 const LONG: Duration = Duration::from_secs(1);
 const LONG_MAX: usize = 1024;
-/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, delays of an earlier run.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Serves every model that has post hooks, and each that gets some.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
@@ -91,6 +89,8 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
         // Taken first: an event that is claimed must not wait for a place while its lease runs.
         let taken =
             u32::try_from(free).ok().and_then(|free| Arc::clone(&places.short).try_acquire_many_owned(free).ok());
+        // There was none, or others were quicker.
+        let full = free == 0 || taken.is_none();
         let mut claimed = 0;
         if free > 0
             && let Some(mut taken) = taken
@@ -122,7 +122,6 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
         if claimed > 0 && claimed == free {
             continue;
         }
-        let full = free == 0;
         let crowded = full && running.len() < DELIVERIES_PER_MODEL;
         tokio::select! {
             () = entry.wake.notified(), if !full => {}

@@ -3,7 +3,7 @@
 use snaphook_driver::{Conflict, Holder};
 
 use super::steps::{Command, Submitted};
-use crate::catalog::{FieldError, ModelRecord, references, unique};
+use crate::catalog::{FieldError, ModelRecord, escape_token, references, unique};
 use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
@@ -50,7 +50,7 @@ pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: &Holder) -> Er
     let errors = properties
         .iter()
         .map(|name| FieldError {
-            pointer: format!("/data/{}", name.replace('~', "~0").replace('/', "~1")),
+            pointer: format!("/data/{}", escape_token(name)),
             message: format!("must be unique, `{}` has this value already", holder.stream),
         })
         .collect();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use snaphook_driver::{Append, Cause, Claim, Holder, Instance, Stream};
+use snaphook_driver::{Append, Cause, Claim, EventKind, Holder, Instance, Stream};
 
 use super::Writes;
 use super::conflicts::not_unique;
@@ -11,7 +11,7 @@ use super::prepare::{Draft, dry_run};
 use super::steps::{Command, Drafted, One, Submitted};
 use crate::catalog::references;
 use crate::engine::ahead::Ahead;
-use crate::engine::command::{DryRun, HookDecision};
+use crate::engine::command::{DryRun, Follows, HookDecision};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::idempotency::is_key;
 use crate::engine::models::Entry;
@@ -65,16 +65,24 @@ impl Deleted {
 }
 
 impl Drafts {
-    /// A pre hook would stop the operation, or what follows from it.
-    fn stopped(&mut self, hooks: Vec<HookDecision>, follows: bool) {
-        let mut trial = match follows {
-            true => self.dry_runs.pop().unwrap_or(DryRun::unhooked(None)),
-            false => DryRun::unhooked(None),
-        };
-        trial.event = None;
-        trial.hooks.extend(hooks);
-        trial.post_hooks.clear();
-        self.dry_runs.push(trial);
+    /// A pre hook would stop the operation. `follows`: the model of what follows from it, if it would stop that.
+    fn stopped(&mut self, mut hooks: Vec<HookDecision>, follows: Option<&str>) {
+        let operation = follows.and_then(|_| self.dry_runs.pop());
+        hooks.iter_mut().for_each(|hook| hook.model = follows.map(str::to_owned));
+        let mut all = operation.map_or_else(Vec::new, |operation| operation.hooks);
+        all.extend(hooks);
+        self.dry_runs.push(DryRun { hooks: all, ..DryRun::unhooked(None) });
+    }
+
+    /// Notes in the trial of the last operation what would follow from it.
+    fn note_following(&mut self, model: &str, kind: EventKind) {
+        let Some(trial) = self.dry_runs.last_mut() else { return };
+        let place = trial.follows.iter().position(|known| known.model == model).unwrap_or_else(|| {
+            trial.follows.push(Follows { model: model.to_owned(), deleted: 0, updated: 0 });
+            trial.follows.len() - 1
+        });
+        let follows = &mut trial.follows[place];
+        *(if kind.ends_stream() { &mut follows.deleted } else { &mut follows.updated }) += 1;
     }
 }
 
@@ -123,7 +131,7 @@ impl Writes {
         let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
             Drafted::Stop { decisions, .. } if is_trial => {
-                drafts.stopped(decisions, follows);
+                drafts.stopped(decisions, follows.then_some(model.as_str()));
                 return Ok(false);
             }
             Drafted::Stop { error, .. } => return Err(error),
@@ -144,16 +152,20 @@ impl Writes {
             ahead.put(model, id, (!kind.ends_stream()).then(|| instance.clone()));
         }
         if let Some(referenced) = entry.model.record.referenced.as_ref().filter(|_| kind.ends_stream()) {
-            // Nothing of the batch refers to it in the end, so nothing of it is to be in the way of the deletion.
+            // Nothing of the batch refers to it in the end, so no reference of the batch is to be in the way of the deletion. A
+            // deletion before it keeps its claim: that one shows references that others make meanwhile.
             let key = referenced.key(id);
-            drafts.appends.iter_mut().for_each(|append| append.claims.retain(|claim| claim.key != key));
+            let is_kept = |claim: &Claim| claim.key != key || claim.holder.is_none();
+            drafts.appends.iter_mut().for_each(|append| append.claims.retain(is_kept));
             drafts.deleted.push(Deleted::first(one, operation, position));
         }
         if !is_trial {
             drafts.appends.push(append);
             drafts.submitted.push(Submitted { entry, kind, instance, key: None });
             drafts.operations.push(operation);
-        } else if !follows {
+        } else if follows {
+            drafts.note_following(model, kind);
+        } else {
             drafts.dry_runs.push(dry_run(&entry, append.event, decisions));
         }
         Ok(true)
@@ -179,5 +191,45 @@ impl Writes {
             drafts.keys.insert(claim.key.clone(), Some(stream.clone()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use snaphook_driver::{Conflict, Json};
+
+    use super::*;
+    use crate::engine::command::{Change, Origin, Precondition, WriteOptions};
+    use crate::engine::testing::{bench, input};
+    use crate::engine::writes::batch::BatchStep;
+
+    /// The creation between the two deletions gives the target's key back, which must not hide who took it meanwhile.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_deletion_of_a_batch_meets_references_that_are_made_meanwhile() {
+        let bench = bench().await;
+        let writes = &bench.engine.writes;
+        let (options, origin) = (WriteOptions::default(), Origin::default());
+        let reference = json!({"type": "string", "x-references": {"model": "customer"}});
+        bench.model("customer", input(json!({}), &[])).await.unwrap();
+        bench.model("order", input(json!({ "customer": reference }), &[])).await.unwrap();
+        let create = || Change::Create { id: Some("c".to_owned()), data: Json::trusted("{}") };
+        writes.change("customer", create(), &options, &origin).await.unwrap();
+        let delete = || Change::Delete { id: "c".to_owned() };
+        let batch = [delete(), create(), delete()].map(|change| One {
+            model: "customer".to_owned(),
+            command: Command::new(change).unwrap(),
+            precondition: Precondition::None,
+        });
+        let trees = bench.engine.core.own_memory.lease();
+        let step = writes.prepare_batch(&batch, None, &options, &origin, &trees).await;
+        let Ok(BatchStep::Write(prepared)) = step else { panic!("nothing is in its way") };
+        let order = Change::Create { id: None, data: Json::from_value(&json!({"customer": "c"})) };
+        writes.change("order", order, &options, &origin).await.unwrap();
+        let (_, outcome) = writes.submit_whole(prepared, &options).await.unwrap().unwrap();
+        let Err((0, Conflict::Claimed { key, .. })) = outcome else { panic!("it refers to what is gone") };
+        assert!(references::is_key(&key), "{key}");
+        drop(trees);
+        bench.engine.close(std::time::Duration::from_secs(1)).await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use snaphook_driver::Append;
 
 use super::Writes;
-use crate::catalog::{FieldError, Reference, is_instance_id};
+use crate::catalog::{FieldError, Reference, escape_token, is_instance_id};
 use crate::engine::ahead::Ahead;
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::models::Entry;
@@ -38,7 +38,7 @@ impl Writes {
             }
             if !self.exists(&reference.model, target, ahead).await? {
                 errors.push(FieldError {
-                    pointer: format!("{prefix}/{}", reference.property.replace('~', "~0").replace('/', "~1")),
+                    pointer: format!("{prefix}/{}", escape_token(&reference.property)),
                     message: format!("there is no `{}/{}`", reference.model, shown(target)),
                 });
                 continue;

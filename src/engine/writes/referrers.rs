@@ -56,14 +56,14 @@ impl Writes {
                         "more than {FOLLOWING_MAX} instances would be deleted or changed with `{}/{}`; delete some of them first",
                         deleted.model, deleted.id
                     );
-                    return Err(Error::new(ErrorKind::Referenced, detail));
+                    return Err(Error::new(ErrorKind::Referenced, detail).telling_of([&deleted.model]));
                 }
                 if !ids.is_empty() && deleted.depth == DEPTH_MAX {
                     let detail = format!(
                         "deletions would follow from each other more than {DEPTH_MAX} deep, up to `{}/{}`; delete some first",
                         deleted.model, deleted.id
                     );
-                    return Err(Error::new(ErrorKind::Referenced, detail));
+                    return Err(Error::new(ErrorKind::Referenced, detail).telling_of([&deleted.model]));
                 }
                 for id in ids {
                     match self.follow_one(drafts, &deleted, &entry, &reference, id, following).await? {
@@ -143,9 +143,18 @@ impl Writes {
             let at = |error| (deleted.operation, error);
             let mut rows = Vec::new();
             for (entry, reference) in self.references_to(&deleted.model) {
-                let found = self.referrers(&entry, &reference, &deleted.id, ahead, 1).await.map_err(at)?;
+                let model = &entry.model.record.id;
+                let found = match reference.on_delete {
+                    OnDelete::Restrict => self.referrers(&entry, &reference, &deleted.id, ahead, 1).await,
+                    // What is stored has followed, and what comes since then is in the way of the append. A pre hook may have
+                    // put the reference back.
+                    OnDelete::Cascade | OnDelete::SetNull => {
+                        ahead.ids_where(model, |data| target(&reference, data) == Some(&deleted.id))
+                    }
+                };
+                let found = found.map_err(at)?;
                 if !found.is_empty() && rows.len() < LISTED_MAX {
-                    rows.push((entry.model.record.id.clone(), reference.property));
+                    rows.push((model.clone(), reference.property));
                 }
             }
             if !rows.is_empty() {
@@ -212,7 +221,8 @@ fn referenced(deleted: &Deleted, rows: &[(String, String)]) -> Error {
         pointer: String::new(),
         message: format!("instances of `{model}` refer to it through `{property}`"),
     });
-    Error::new(ErrorKind::Referenced, detail).with_errors(errors.collect())
+    let models = rows.iter().map(|(model, _)| model).chain([model]);
+    Error::new(ErrorKind::Referenced, detail).with_errors(errors.collect()).telling_of(models)
 }
 
 /// Why something that follows from a deletion cannot be. Its data is none of the request's.
@@ -225,5 +235,5 @@ fn follows(error: Error, deleted: &Deleted, one: &One, reference: &Reference) ->
         detail.push_str(&format!("; {} {}", row.pointer, row.message));
     }
     let kind = if error.kind == ErrorKind::Invalid { ErrorKind::Referenced } else { error.kind };
-    Error { kind, detail, errors: Vec::new(), ..error }
+    Error { kind, detail, errors: Vec::new(), ..error }.telling_of([&one.model, &deleted.model])
 }

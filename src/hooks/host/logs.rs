@@ -12,9 +12,9 @@ use crate::config::Phase;
 use crate::hooks::binding::Binding;
 use crate::hooks::context::{Context, LogLevel, LogLine, Outcome, Run};
 use crate::hooks::feed::{Feed, Told};
-use crate::hooks::phase_metrics::{self, PhaseMetrics, SERIES_MAX};
+use crate::hooks::phase_metrics::{self, PhaseMetrics};
 use crate::hooks::stats::{PhaseLine, PhaseLog};
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, SERIES_MAX};
 use crate::telemetry::line::one_line;
 use crate::telemetry::trace::scope;
 

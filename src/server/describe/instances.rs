@@ -107,7 +107,7 @@ pub(in crate::server) fn referring() -> Operation {
         Tag::Instances,
         "List the instances of another model that refer to this one",
     )
-    .of_each_model()
+    .details("Filters, `sort`, `fields` and `expand` name properties of the other model.")
     .parameters(&["model", "instance", "other", "via", "limit", "cursor", "sort", "fields", "count", "expand"])
     .reads()
     .returns(200, "A page of instances.", &["InstancePage"])

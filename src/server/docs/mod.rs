@@ -51,7 +51,7 @@ impl File {
 
 static PAGE: File = File::new("page.html", "text/html; charset=utf-8", include_bytes!("page.html"));
 
-static FILES: [File; 6] = [
+static FILES: [File; 7] = [
     File::new("page.js", "text/javascript; charset=utf-8", include_bytes!("page.js")),
     File::new("page.css", "text/css; charset=utf-8", include_bytes!("page.css")),
     File::new(
@@ -66,6 +66,7 @@ static FILES: [File; 6] = [
     ),
     File::new("swagger-ui.css", "text/css; charset=utf-8", include_bytes!("swagger-ui/swagger-ui.css")),
     File::new("LICENSE.txt", "text/plain; charset=utf-8", include_bytes!("swagger-ui/LICENSE")),
+    File::new("NOTICE.txt", "text/plain; charset=utf-8", include_bytes!("swagger-ui/NOTICE")),
 ];
 
 /// `GET /docs`. Its query is the document's, which the page asks for.

@@ -3,6 +3,7 @@
 
 const [form, field, state] = ["access", "token", "state"].map((id) => document.getElementById(id));
 let token = "";
+let loads = 0;
 
 function say(text, failed) {
   state.textContent = text;
@@ -26,10 +27,12 @@ function models({ shown, left_out: leftOut, next }) {
   return leftOut ? `${models}, ${leftOut} left out: add ?after=${next} or ?model=<glob> to this address` : models;
 }
 
-async function show() {
+// Another token may be entered meanwhile: only the last load counts.
+async function show(load) {
   say("loading …", false);
   const response = await fetch(new URL(`openapi.json${location.search}`, location.href), { headers: credentials() });
   const description = await response.json();
+  if (load !== loads) return;
   if (!response.ok) {
     say(description.detail, true);
     return;
@@ -55,7 +58,10 @@ async function show() {
 }
 
 function refresh() {
-  show().catch((error) => say(`the document cannot be loaded: ${error.message}`, true));
+  const load = ++loads;
+  show(load).catch((error) => {
+    if (load === loads) say(`the document cannot be loaded: ${error.message}`, true);
+  });
 }
 
 form.addEventListener("submit", (event) => {

@@ -30,6 +30,13 @@ pub(super) struct Loaded {
     pub(super) module: Arc<Module>,
 }
 
+impl Loaded {
+    /// The same one in another chain.
+    pub(super) fn again(&self) -> Loaded {
+        Loaded { config: self.config.clone(), source: self.source.clone(), module: Arc::clone(&self.module) }
+    }
+}
+
 /// Those that run in the server's process.
 pub(super) fn in_process(config: &Config) -> impl Iterator<Item = &ModuleConfig> {
     config.server.modules.iter().filter(|module| !module.kind.is_zia())

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use self::load::{Loaded, Source};
 use crate::config::{Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, ModuleConfig};
 use crate::engine::Engine;
+use crate::hooks::library::Stamp;
 use crate::telemetry::exposition::Exposition;
 
 /// How long a module may be in use after the server stopped. Then it is not ended in an orderly way: it may hang.
@@ -31,7 +32,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Loads and activates all of them, in their order. An optional module that cannot be is left out, and said.
+    /// Loads and activates all of them, in their order. An optional module that cannot be is left out, and the log says so.
     pub async fn open(config: &Config, engine: &Engine) -> Result<Arc<Modules>, ConfigErrors> {
         let modules = Modules { chain: ArcSwap::from_pointee(Chain::default()), loaded: Mutex::default() };
         match modules.replace(config, engine, false).await {
@@ -80,12 +81,19 @@ impl Modules {
         loop {
             let files = load::files(&config.load());
             let mut changes = Changes::of(&files);
+            let mut seen = None;
             while load::files(&config.load()) == files {
                 let is_told = tokio::select! {
                     change = changes.next() => change == Change::Hangup,
                     // Its sender lives as long as the handle.
                     _ = reloads.changed() => true,
                 };
+                // Other files of their folders change too, such as a log.
+                let now: Vec<Option<Stamp>> = files.iter().map(|file| Stamp::at(file)).collect();
+                let before = seen.replace(now);
+                if before == seen && !is_told {
+                    continue;
+                }
                 let config = config.current();
                 if let Err(error) = self.replace(&config, &engine, is_told).await {
                     let line = error.line.map_or_else(String::new, |line| format!(":{line}"));
@@ -124,7 +132,13 @@ impl Modules {
                 Err(message) => {
                     let message = format!("the module `{}` cannot be used: {message}", wanted.name);
                     if wanted.optional {
-                        tracing::error!("{message}; it is optional, and left out");
+                        match loaded.iter().find(|old| old.config.name == wanted.name) {
+                            Some(old) => {
+                                tracing::error!("{message}; the one before stays in force");
+                                next.push(old.again());
+                            }
+                            None => tracing::error!("{message}; it is optional, and left out"),
+                        }
                         continue;
                     }
                     drop(next);

@@ -8,19 +8,22 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, StatusCode, Uri, Version};
 use snaphook_modules::task::{self, Lost};
 use snaphook_modules::{Chain, Connection, Exchange, Hold, Server};
 use tower_service::Service as _;
 
 use crate::server::app::App;
 use crate::server::body;
-use crate::server::peer::{PeerRef, RequestMemory};
+use crate::server::draining::mark_last;
+use crate::server::peer::{PeerRef, RequestMemory, Ticket};
 use crate::server::problem::Problem;
 use crate::server::problem_document;
+use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
@@ -37,11 +40,11 @@ pub(in crate::server) async fn serve(
 ) -> Response {
     let started = Instant::now();
     let mut request = request.map(Body::new);
+    let version = request.version();
     let request_id = app.request_ids.of(request.headers());
     // So that the API calls it by the same.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
-    let path = request.uri().path().strip_prefix(&app.mount_path).unwrap_or_default();
-    if VITAL.contains(&path) && chain.missing().is_some() {
+    if is_vital(&app, request.uri()) && chain.missing().is_some() {
         return match router.call(request).await {
             Ok(response) => response,
         };
@@ -70,10 +73,19 @@ pub(in crate::server) async fn serve(
         problem_document::of_status(status, detail, &request_id).map(Body::new)
     });
     response.headers_mut().entry(X_REQUEST_ID).or_insert(request_id);
+    if version < Version::HTTP_2 {
+        mark_last(response.headers_mut(), &app.stopping);
+    }
     if !is_reached.load(Ordering::Relaxed) {
         app.metrics.modules().record(&method, response.status(), started.elapsed());
     }
     response
+}
+
+/// Whether a module that is missing does not matter.
+pub(in crate::server) fn is_vital(app: &App, uri: &Uri) -> bool {
+    let path = uri.path().strip_prefix(&app.mount_path).unwrap_or_default();
+    VITAL.contains(&path)
 }
 
 /// What an exchange holds in memory.
@@ -82,6 +94,13 @@ struct Held(RequestMemory);
 impl Hold for Held {
     fn hold(&self, bytes: usize) -> bool {
         self.0.grow(bytes).is_ok()
+    }
+
+    /// As every response: its peer must take what comes.
+    fn send(self: Box<Self>, rest: Bytes) -> Body {
+        let mut memory = self.0;
+        memory.resize_anyway(rest.len());
+        Body::new(reply::Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory })
     }
 }
 
@@ -119,14 +138,20 @@ impl Server for ForModules {
     }
 
     async fn collect(&self, body: Body) -> Result<Bytes, Response> {
-        use http_body_util::{BodyExt as _, Limited};
         let max = self.app.max_body_bytes();
-        let collected = Limited::new(body, max).collect().await.map_err(|error| {
-            let detail = format!("a module wants the whole response, which cannot be had within {max} bytes: {error}");
-            self.problem(StatusCode::INTERNAL_SERVER_ERROR, &detail)
-        })?;
-        let bytes = collected.to_bytes();
-        self.memory.grow(bytes.len()).map_err(|shortage| self.document(&shortage.into()))?;
-        Ok(bytes)
+        let mut body = Limited::new(body, max);
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let detail =
+                    format!("a module wants the whole response, which cannot be had within {max} bytes: {error}");
+                self.problem(StatusCode::INTERNAL_SERVER_ERROR, &detail)
+            })?;
+            if let Ok(piece) = frame.into_data() {
+                self.memory.grow(piece.len()).map_err(|shortage| self.document(&shortage.into()))?;
+                whole.extend_from_slice(&piece);
+            }
+        }
+        Ok(whole.freeze())
     }
 }

@@ -160,7 +160,7 @@ mod tests {
             assert!(!summary.is_empty() && !summary.ends_with('.'), "{what}");
             assert!(responses.iter().any(|response| response.status < 300), "{what} has no success");
             let known = |name: &&str| document["components"]["parameters"][*name].clone();
-            let parameters: Vec<Value> = parameters.iter().map(|name| known(name)).collect();
+            let parameters: Vec<Value> = parameters.iter().map(known).collect();
             let names: BTreeSet<(&str, &str)> = parameters
                 .iter()
                 .map(|parameter| (parameter["in"].as_str().expect("in"), parameter["name"].as_str().expect("name")))

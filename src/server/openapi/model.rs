@@ -9,7 +9,7 @@ use super::general::{Described, inner};
 use super::render::{self, OfModel, Security, component};
 use crate::catalog::{Effort, Model, Unfit};
 
-/// Bytes of a schema and its parts in the document; one that is larger is left out, and said so.
+/// Bytes of a schema that the document shows; one that is larger is left out, and said so.
 const SCHEMA_BYTES_MAX: usize = 256 * 1024;
 /// Properties that a list can be filtered by and that are shown.
 const FILTERED_MAX: usize = 24;
@@ -38,7 +38,8 @@ impl ModelPart {
         let id = &*model.record.id;
         let filters = filters(model);
         // A tool that looks for references everywhere would follow one in an example.
-        let sample = model.schema.sample(&Effort::small()).filter(|sample| !sample.to_string().contains("\"$ref\""));
+        let sample = is_shown(model).then(|| model.schema.sample(&Effort::small())).flatten();
+        let sample = sample.filter(|sample| !sample.to_string().contains("\"$ref\""));
         let of_model = OfModel { id, filters: &filters, sample: sample.as_ref() };
         let mut paths: Map<String, Value> = Map::new();
         for row in table {
@@ -123,7 +124,12 @@ fn instance(id: &str, data: &Value) -> Value {
         "created_at": component("schemas", "Time"),
         "updated_at": component("schemas", "Time"),
         "data": data,
+        "expand": component("schemas", "Expanded"),
     })
+}
+
+fn is_shown(model: &Model) -> bool {
+    model.record.schema.len() <= SCHEMA_BYTES_MAX
 }
 
 /// The model's own schema, in as many parts as it has.
@@ -133,7 +139,7 @@ fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Un
         let description = format!("Too large for this document: `GET /models/{}` has the schema.", model.record.id);
         Map::from_iter([(name.clone(), json!({ "type": "object", "description": description }))])
     };
-    if model.record.schema.len() > SCHEMA_BYTES_MAX {
+    if !is_shown(model) {
         return Ok(left_out());
     }
     let portable = match model.schema.portable(&format!("#/components/schemas/{name}"), effort) {
@@ -152,14 +158,19 @@ fn fields(model: &Model) -> Value {
         (column.name, json!({ "type": [type_of(column.kind), "null"] }))
     });
     let kinds: Map<String, Value> = kinds.take(FILTERED_MAX).collect();
-    json!({ "type": "object", "properties": kinds, "description": "All of the data, or what `fields` chose of it." })
+    json!({
+        "type": "object",
+        "properties": kinds,
+        "additionalProperties": true,
+        "description": "All of the data, or what `fields` chose of it.",
+    })
 }
 
 fn type_of(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Text | ColumnKind::Any => "string",
-        ColumnKind::Integer => "integer",
-        ColumnKind::Number => "number",
+        // A filter of integers may ask for any number: none of them equals 1.5.
+        ColumnKind::Integer | ColumnKind::Number => "number",
         ColumnKind::Boolean => "boolean",
     }
 }

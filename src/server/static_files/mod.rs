@@ -137,7 +137,7 @@ impl StaticFiles {
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 let message = format!("the file `{}` has no bytes in that range", shorten(path));
-                let content_range = response.headers_mut().remove(CONTENT_RANGE);
+                let content_range = response.headers_mut().remove(CONTENT_RANGE).map(Box::new);
                 return Err(Problem { content_range, ..Problem::new(ProblemType::RangeNotSatisfiable, message) });
             }
             status if status.is_server_error() => {

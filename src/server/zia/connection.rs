@@ -1,5 +1,6 @@
 //! One connection that the bridge serves: handed over, and the request that comes back from it.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -9,25 +10,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::net::{RecvFlags, Shutdown, recv};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tower_service::Service as _;
 
 use super::message::Order;
-use super::supervisor::Bridge;
+use super::supervisor::{Bridge, CONNECTIONS};
 use crate::server::app::App;
 use crate::server::connection::{BUFFER_BYTES_MAX, HEADER_READ_MAX, HEADERS_MAX};
+use crate::server::draining;
 use crate::server::modules;
 use crate::server::modules::connection::Origins;
-use crate::server::peer::{ConnectionOrigin, Peer, TICK};
+use crate::server::modules::request::is_vital;
+use crate::server::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
+use crate::server::problem::{Problem, ProblemType};
+use crate::server::problem_document;
 
 /// The first byte of a TLS connection; no request begins with it.
 const TLS_HANDSHAKE: u8 = 22;
@@ -41,13 +48,15 @@ const BRIDGE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What the modules may add to the head.
 const HEADERS_OF_MODULES: usize = 100;
 
-/// For a response that the server gives itself.
-const REFUSAL_MAX: Duration = Duration::from_secs(2);
+/// For a response that the server gives itself, and what the client still sends.
+const REFUSAL_MAX: Duration = Duration::from_secs(5);
 
 impl Bridge {
     /// From the accepted connection until the bridge is done with it.
-    pub(in crate::server) async fn serve(&self, stream: TcpStream, app: Arc<App>, router: Router) {
-        let Some(first) = first_byte(&stream, &app).await else { return };
+    pub(in crate::server) async fn serve(&self, stream: TcpStream, place: &PeerRef, app: Arc<App>, router: Router) {
+        let Some(first) = first_byte(&stream, place, &app).await else { return };
+        // From here on it is not idle.
+        place.0.begin_request();
         let Ok(peer) = stream.peer_addr() else { return };
         let is_secure = first == TLS_HANDSHAKE;
         match self.hand_over(&stream, peer, is_secure).await {
@@ -60,16 +69,22 @@ impl Bridge {
             // Whoever waits for TLS understands nothing that could be said.
             Err(_) if is_secure => {}
             Err(reason) => {
-                let _ = timeout(REFUSAL_MAX, refuse(stream, &reason)).await;
+                if let Ok(Err(error)) = timeout(REFUSAL_MAX, refuse(stream, peer, reason, app, router)).await {
+                    tracing::debug!("a connection ended before it was refused: {error}");
+                }
             }
         }
     }
 
+    /// For as long as a connection is open.
+    pub(in crate::server) fn begin_connection(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.open).try_acquire_owned().ok()
+    }
+
     /// When every connection has ended.
     pub(in crate::server) async fn drained(&self) {
-        let all = u32::try_from(self.threads_max).unwrap_or(u32::MAX);
         // It is never closed.
-        let _ = self.threads.acquire_many(all).await;
+        let _ = self.open.acquire_many(CONNECTIONS).await;
     }
 
     /// Gives the server's end of the way to the API. An error is why there is none.
@@ -99,26 +114,36 @@ impl Bridge {
 }
 
 /// Waits, without taking a byte, until the client has sent a head or the start of a handshake: who sends slowly holds no thread
-/// of the bridge. Gives the first byte; `None`: there is none in time, or the server stops first.
-async fn first_byte(stream: &TcpStream, app: &App) -> Option<u8> {
-    let mut stopping = app.stopping.clone();
-    let mut head = vec![0; HEAD_BYTES];
-    let mut seen = 0;
-    let look = || {
-        let (length, _) = recv(stream, head.as_mut_slice(), RecvFlags::PEEK)?;
-        let has_more = length > seen;
-        seen = length;
-        match is_enough(&head[..length]) || !has_more {
-            true => Ok(head[..length].first().copied()),
-            // Woken again when there is more, or the client has closed its side.
-            false => Err(io::ErrorKind::WouldBlock.into()),
+/// of the bridge. Gives the first byte; `None`: there is none in time, or the server stops first, or needs the place.
+async fn first_byte(stream: &TcpStream, place: &PeerRef, app: &App) -> Option<u8> {
+    tokio::select! {
+        // First: what has arrived is taken before the connection counts as idle.
+        biased;
+        looked = timeout(HEADER_READ_MAX, peeked(stream)) => looked.ok()?.ok()?,
+        () = draining::last_request(app.stopping.clone()) => None,
+        () = place.0.closed() => None,
+    }
+}
+
+/// `None`: the client has closed its side, and sent nothing.
+async fn peeked(stream: &TcpStream) -> io::Result<Option<u8>> {
+    loop {
+        let is_over = stream.ready(Interest::READABLE).await?.is_read_closed();
+        let look = || {
+            // On the stack: connections that wait here hold no memory for it.
+            let mut head = [0; HEAD_BYTES];
+            let (length, _) = recv(stream, &mut head[..], RecvFlags::PEEK)?;
+            match is_over || length == 0 || is_enough(&head[..length]) {
+                true => Ok(head[..length].first().copied()),
+                // Waits for more, or for the end.
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        };
+        match stream.try_io(Interest::READABLE, look) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            looked => return looked,
         }
-    };
-    let looked = tokio::select! {
-        looked = timeout(HEADER_READ_MAX, stream.async_io(Interest::READABLE, look)) => looked,
-        _ = stopping.wait_for(|stopping| *stopping) => return None,
-    };
-    looked.ok()?.ok()?
+    }
 }
 
 /// Whether the bridge can go on with it without waiting for the client: a whole head, much of one, or no request.
@@ -137,24 +162,15 @@ async fn answer(
 ) -> io::Result<()> {
     let mut other = UnixStream::from_std(api.try_clone()?)?;
     let origins = Origins::of(Some(peer), is_secure);
-    let origin = ConnectionOrigin { address: Some(peer.ip().to_canonical()), is_secure };
-    let peer = Peer::of_connection(app.engine.memory(), origin);
+    let peer = new_peer(&app, peer, is_secure);
     let service = service_fn({
         let peer = peer.clone();
-        move |mut request: Request<Incoming>| {
+        move |request: Request<Incoming>| {
             peer.0.begin_request();
-            request.extensions_mut().insert(peer.clone());
-            let (mut router, peer, app) = (router.clone(), peer.clone(), Arc::clone(&app));
-            let (chain, connection) = (Arc::clone(&app.modules.chain()), origins.connection());
+            let peer = peer.clone();
+            let response = ask_api(Arc::clone(&app), router.clone(), &origins, peer.clone(), request);
             async move {
-                let response = match chain.is_empty() {
-                    // It is always ready.
-                    true => router.call(request).await,
-                    false => {
-                        let served = modules::request::serve(app, router, chain, connection, peer.clone(), request);
-                        Ok(Box::pin(served).await)
-                    }
-                };
+                let response = response.await;
                 peer.0.end_request();
                 response
             }
@@ -188,20 +204,60 @@ async fn answer(
     served
 }
 
-/// 503, in plain HTTP.
-async fn refuse(mut stream: TcpStream, reason: &str) -> io::Result<()> {
-    let body = serde_json::json!({
-        "type": "/problems/unavailable", "title": "the server cannot do this now", "status": 503, "detail": reason,
+fn new_peer(app: &App, address: SocketAddr, is_secure: bool) -> PeerRef {
+    let origin = ConnectionOrigin { address: Some(address.ip().to_canonical()), is_secure };
+    Peer::of_connection(app.engine.memory(), origin)
+}
+
+/// Through the modules of other kinds, if there are any.
+fn ask_api(
+    app: Arc<App>,
+    mut router: Router,
+    origins: &Origins,
+    peer: PeerRef,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    request.extensions_mut().insert(peer.clone());
+    let (chain, connection) = (Arc::clone(&app.modules.chain()), origins.connection());
+    async move {
+        match chain.is_empty() {
+            // It is always ready.
+            true => router.call(request).await,
+            false => Ok(Box::pin(modules::request::serve(app, router, chain, connection, peer, request)).await),
+        }
+    }
+}
+
+/// Answers without the bridge: how the server is, and 503 to everything else.
+async fn refuse(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    reason: String,
+    app: Arc<App>,
+    router: Router,
+) -> io::Result<()> {
+    let (peer, origins) = (new_peer(&app, address, false), Origins::of(Some(address), false));
+    let service = service_fn(|request: Request<Incoming>| {
+        let refused = (!is_vital(&app, request.uri())).then(|| {
+            let problem = Problem::new(ProblemType::Unavailable, reason.as_str());
+            problem_document::response(&problem, &app.request_ids.of(request.headers())).map(Body::new)
+        });
+        let response = ask_api(Arc::clone(&app), router.clone(), &origins, peer.clone(), request);
+        async move {
+            match refused {
+                Some(refused) => Ok(refused),
+                None => response.await,
+            }
+        }
     });
-    let body = body.to_string();
-    let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nRetry-After: 1\r\n\
-         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await?;
+    http1::Builder::new()
+        .keep_alive(false)
+        .half_close(true)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(&mut stream), service)
+        .await
+        .map_err(io::Error::other)?;
     // A connection that is closed on unread bytes is reset, and the response with it.
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await? > 0 {}

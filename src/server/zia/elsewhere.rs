@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::app::App;
+use super::peer::PeerRef;
 use crate::config::{Config, ConfigHandle};
 use crate::engine::Engine;
 use crate::telemetry::exposition::Exposition;
@@ -29,7 +30,11 @@ impl Bridge {
         match *self {}
     }
 
-    pub(super) async fn serve(&self, _stream: TcpStream, _app: Arc<App>, _router: Router) {
+    pub(super) async fn serve(&self, _stream: TcpStream, _place: &PeerRef, _app: Arc<App>, _router: Router) {
+        match *self {}
+    }
+
+    pub(super) fn begin_connection(&self) {
         match *self {}
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::config::ServerConfig;
+
 /// Bytes of a message; the bridge reads no more.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -33,8 +35,12 @@ impl Order {
             .pairs(module.settings)
     }
 
-    pub(super) fn activate(body_bytes_max: usize, memory_bytes: usize) -> Order {
-        Order::new(b'A').text(env!("CARGO_PKG_VERSION")).number(body_bytes_max).number(memory_bytes)
+    pub(super) fn limits(server: &ServerConfig) -> Order {
+        Order::new(b'B').number(server.max_body_bytes).number(server.memory_bytes)
+    }
+
+    pub(super) fn activate() -> Order {
+        Order::new(b'A').text(env!("CARGO_PKG_VERSION"))
     }
 
     /// Goes with two descriptors: the client's connection, and one to the API.

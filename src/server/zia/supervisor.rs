@@ -22,6 +22,9 @@ use crate::telemetry::exposition::Exposition;
 /// Connections that are served at once: each is a thread of the bridge. Others wait.
 const THREADS: usize = 1024;
 
+/// More than there ever are at once.
+pub(super) const CONNECTIONS: u32 = 1 << 20;
+
 /// From the start of a process until it takes connections. It has deadlines of its own for each module.
 const START_MAX: Duration = Duration::from_mins(2);
 
@@ -47,7 +50,8 @@ pub struct Bridge {
     /// Of the process that takes connections.
     pub(super) control: watch::Sender<Option<Arc<Control>>>,
     pub(super) threads: Arc<Semaphore>,
-    pub(super) threads_max: usize,
+    /// Less those that are open.
+    pub(super) open: Arc<Semaphore>,
     /// The first process, until it is kept.
     first: Mutex<Option<Process>>,
     starts: Mutex<u64>,
@@ -83,13 +87,12 @@ impl Bridge {
         if modules.is_empty() {
             return Ok(None);
         }
-        let threads_max = THREADS.min(config.server.connections_max);
         let bridge = Arc::new(Bridge {
             program: program::find(&config.server.zia_bridge)?,
             modules: Mutex::new(modules),
             control: watch::channel(None).0,
-            threads: Arc::new(Semaphore::new(threads_max)),
-            threads_max,
+            threads: Arc::new(Semaphore::new(THREADS)),
+            open: Arc::new(Semaphore::new(CONNECTIONS as usize)),
             first: Mutex::new(None),
             starts: Mutex::new(0),
         });
@@ -194,7 +197,7 @@ impl Bridge {
             let active = modules.iter().enumerate().filter(|(_, module)| module.deactivated.is_none());
             active.map(|(number, module)| (Some(number), module.order(number))).collect()
         };
-        orders.push((None, Order::activate(config.server.max_body_bytes, config.server.memory_bytes)));
+        orders.extend([Order::limits(&config.server), Order::activate()].map(|order| (None, order)));
         for (module, order) in &orders {
             match process.control.send(order).await {
                 Ok(()) => {}
@@ -281,8 +284,10 @@ impl Bridge {
         }
     }
 
-    /// New settings go to the modules that run; another list of modules, to a new process.
+    /// New limits and settings go to the process that runs; another list of modules, to a new one.
     async fn reload(&self, process: &mut Process, config: &Config, engine: &Engine) {
+        // If the process is gone, the next one is started with them.
+        let _ = process.control.send(&Order::limits(&config.server)).await;
         let new = match modules(config, engine).await {
             Ok(new) => new,
             Err(message) => return tracing::error!("{message}; the modules stay as they were"),

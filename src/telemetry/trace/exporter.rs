@@ -215,7 +215,8 @@ impl Collector {
             return Err(Refusal { reason: format!("it answered {status}"), may_pass });
         }
         let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        // Once it has said that it took them, sending them again would only make doubles.
+        while let Ok(Some(chunk)) = response.chunk().await {
             if answer.len() + chunk.len() > RESPONSE_BYTES_MAX {
                 return Ok(0);
             }

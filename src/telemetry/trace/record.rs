@@ -55,11 +55,12 @@ pub(super) struct SpanRecord {
     pub(super) error: Option<String>,
 }
 
-/// Cuts a text at a character's end.
+/// Cuts a text at a character's end, and frees what it had beyond: thousands of spans may wait.
 pub(super) fn shorten(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         text.push('…');
+        text.shrink_to_fit();
     }
     text
 }

@@ -1,5 +1,6 @@
 // A module that does what no module should, as the header `x-do` of a request says. It speaks the C ABI itself, without the
-// face that would catch what it throws. Its setting `activate` is what activating does.
+// face that would catch what it throws. Its setting `activate` is what activating does. With CONNECTIONS it has hooks of
+// connections, which say in the log that they were called; its setting `start` is what the first of them does.
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -11,6 +12,7 @@
 static const snaphook_module_host *host;
 static std::atomic<int> open_requests;
 static std::atomic<snaphook_module_exchange *> kept;
+static std::atomic<bool> start_fails;
 
 struct Request {
   int calls = 0;
@@ -50,6 +52,7 @@ static uint32_t activate(void *, const snaphook_module_config *config) {
   if (wanted == "throw") throw std::runtime_error("no");
   if (wanted == "fail") return SNAPHOOK_MODULE_FAILED;
   if (wanted == "lie") return 77;
+  start_fails = setting(config, "start") == "fail";
   log("activated");
   return SNAPHOOK_MODULE_OK;
 }
@@ -65,6 +68,10 @@ static void *request_open(void *, void *, snaphook_module_exchange *exchange) {
   if (header(exchange, "x-do") == "open-null") return nullptr;
   if (header(exchange, "x-do") == "open-throw") throw 7;
   open_requests++;
+  if (header(exchange, "x-do") == "open-block") {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    log("made after a while");
+  }
   return new Request;
 }
 
@@ -101,6 +108,10 @@ static uint32_t before_request(void *raw, snaphook_module_exchange *exchange) {
       host->resume(token);
       host->resume(token + 1000000);
     }).detach();
+    return SNAPHOOK_MODULE_PENDING;
+  }
+  if (wanted == "again") {
+    host->resume(host->token(exchange));
     return SNAPHOOK_MODULE_PENDING;
   }
   if (wanted == "twice" && request.calls == 1) {
@@ -144,6 +155,18 @@ static uint32_t response(void *, snaphook_module_exchange *exchange) {
 
 static uint32_t response_body(void *, snaphook_module_bytes, uint32_t, snaphook_module_output *) { throw 7; }
 
+#ifdef CONNECTIONS
+static uint32_t connection_start(void *, snaphook_module_output *) {
+  log("a connection begins");
+  return start_fails ? SNAPHOOK_MODULE_FAILED : SNAPHOOK_MODULE_DECLINED;
+}
+
+static uint32_t connection_end(void *) {
+  log("a connection ended");
+  return SNAPHOOK_MODULE_OK;
+}
+#endif
+
 extern "C" __attribute__((visibility("default"))) const snaphook_module *snaphook_module_v1(void) {
   static const snaphook_module it = [] {
     snaphook_module it = snaphook_module();
@@ -167,6 +190,10 @@ extern "C" __attribute__((visibility("default"))) const snaphook_module *snaphoo
     it.before_request = before_request;
     it.response = response;
     it.response_body = response_body;
+#ifdef CONNECTIONS
+    it.connection_start = connection_start;
+    it.connection_end = connection_end;
+#endif
     return it;
   }();
   return &it;

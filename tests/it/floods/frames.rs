@@ -37,11 +37,14 @@ impl Frame {
 
     /// A POST whose body is still to come.
     pub(super) fn open_post(stream: u32, path: &str) -> Frame {
-        let mut block = request_block(path);
-        // `:method` POST, the third entry of the static table, instead of GET.
-        block[0] = 0x83;
-        block.extend(literal("content-type", "application/json"));
-        Frame::headers(stream, END_HEADERS, &block)
+        Frame::headers(stream, END_HEADERS, &post_block(path))
+    }
+
+    /// A POST, whole, that is answered once its post hooks have run.
+    pub(super) fn waiting_post(stream: u32, path: &str, body: &[u8]) -> Frame {
+        let block = [post_block(path), literal("prefer", "wait=100")].concat();
+        let (head, body) = (Frame::headers(stream, END_HEADERS, &block), Frame::new(0, END_STREAM, stream, body));
+        Frame([head.0, body.0].concat())
     }
 
     pub(super) fn priority(stream: u32) -> Frame {
@@ -98,6 +101,14 @@ pub(super) fn request_block(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86];
     block.extend(literal(":path", path));
     block.extend(literal(":authority", "localhost"));
+    block
+}
+
+fn post_block(path: &str) -> Vec<u8> {
+    let mut block = request_block(path);
+    // `:method` POST, the third entry of the static table, instead of GET.
+    block[0] = 0x83;
+    block.extend(literal("content-type", "application/json"));
     block
 }
 

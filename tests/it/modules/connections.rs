@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::{compiled, example, module, serve};
+use super::{compiled, example, module, says, serve};
 use crate::support::PATIENCE;
 
 fn rot13(bytes: &[u8]) -> Vec<u8> {
@@ -44,4 +44,22 @@ fn bytes_are_changed_on_the_wire() {
     // What is not turned is no HTTP.
     let plain = server.client().raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!plain.starts_with(b"HTTP/1.1 2"), "{plain:?}");
+}
+
+/// Every connection that began ends, also one that a later module does not let begin.
+#[test]
+fn each_beginning_has_an_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(library) = compiled("tests/guests/native/module.cpp", &["-DCONNECTIONS"], folder.path()) else { return };
+    let served = serve(&module("first", &library, ""));
+    served.client().get("/models").expect(200);
+    says(&served, "module `first`: a connection begins");
+    says(&served, "module `first`: a connection ended");
+
+    let second = module("second", &library, "config = { start = 'fail' }");
+    let refused = serve(&format!("{}{second}", module("first", &library, "")));
+    let answer = refused.client().raw(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.is_empty(), "{answer:?}");
+    says(&refused, "module `second` failed: it says that it failed");
+    says(&refused, "module `first`: a connection ended");
 }

@@ -1,5 +1,7 @@
 //! What the examples are for, over HTTP/1.1, HTTP/2 and TLS.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -48,6 +50,26 @@ fn a_custom_endpoint_beside_the_api() {
     let url = format!("http://{}/hello?two", server.address());
     let said = curl(&["--http2-prior-knowledge"], &url);
     assert!(said.starts_with("HTTP/2 200") && said.ends_with("hello two\n"), "{said}");
+}
+
+#[test]
+fn a_response_of_a_module_counts_in_the_memory_budget_until_it_is_sent() {
+    const BYTES: usize = 7 << 20;
+    let server = serve(&module("hello", &example("endpoint"), ""));
+    let api = server.client();
+    let held = || {
+        let text = api.get("/metrics").expect(200).text();
+        let held = text.lines().find_map(|line| line.strip_prefix("snaphook_memory_bytes ")).expect("a gauge");
+        held.parse::<usize>().expect("a number")
+    };
+    // Sockets on the way take a part of it, the client takes one byte.
+    let mut stream = TcpStream::connect(server.address()).expect("a server");
+    let head = format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BYTES}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), &vec![b'x'; BYTES]].concat()).expect("a server");
+    stream.read_exact(&mut [0]).expect("a response");
+    assert!(held() >= BYTES, "{}", held());
+    drop(stream);
+    eventually("it is given back", || (held() < BYTES).then_some(()));
 }
 
 #[test]

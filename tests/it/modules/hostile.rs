@@ -1,5 +1,7 @@
 //! A module that throws, hangs, lies and leaks: it costs its request, then itself, and never the server.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ fn what_goes_wrong_costs_its_request() {
         ("view", 500),
         ("pending", 500),
         ("never", 504),
+        ("again", 504),
         ("late", 504),
         ("hang", 504),
         ("response-throw", 500),
@@ -70,6 +73,39 @@ fn what_is_not_allowed_is_refused_and_what_is_odd_does_no_harm() {
         assert_eq!(ask(&api, what), status, "{what}");
     }
     // Every state but that of the request that asks was destroyed.
+    eventually("all are closed", || (api.get("/models").header("x-open") == Some("1")).then_some(()));
+    assert!(!has_line(&server, "failed: "), "{:?}", server.log());
+}
+
+/// Asks, and goes away while a hook is likely to run.
+fn leave(server: &Server, what: &str) {
+    let mut stream = TcpStream::connect(server.address()).expect("a server");
+    let request = format!("GET /models HTTP/1.1\r\nHost: localhost\r\nx-do: {what}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a server");
+    std::thread::sleep(Duration::from_millis(100));
+}
+
+#[test]
+fn a_hook_that_hangs_counts_when_its_client_is_gone() {
+    let Some((_folder, library)) = library(&[]) else { return };
+    let server = serve(&module("hostile", &library, "timeout = '300 ms'"));
+    let api = server.client();
+    eventually("it is deactivated", || {
+        leave(&server, "hang");
+        (ask(&api, "nothing") == 503).then_some(())
+    });
+    says(&server, "module `hostile` is deactivated: ");
+}
+
+#[test]
+fn a_state_is_closed_when_its_client_left_while_it_was_made() {
+    let Some((_folder, library)) = library(&["-DFLAGS=1"]) else { return };
+    let server = serve(&module("hostile", &library, ""));
+    let api = server.client();
+    eventually("one is made", || {
+        leave(&server, "open-block");
+        has_line(&server, "made after a while").then_some(())
+    });
     eventually("all are closed", || (api.get("/models").header("x-open") == Some("1")).then_some(()));
     assert!(!has_line(&server, "failed: "), "{:?}", server.log());
 }

@@ -48,6 +48,15 @@ fn settings_change_and_modules_come_and_go() {
 }
 
 #[test]
+fn an_optional_one_stays_if_its_new_library_cannot_be_loaded() {
+    let server = serve(&module("hello", &example("endpoint"), "optional = true"));
+    let api = server.client();
+    change(&server, "module_endpoint", "module_nothing");
+    says(&server, "the one before stays in force");
+    api.get("/hello").expect(200);
+}
+
+#[test]
 fn a_new_library_takes_the_place_of_one_that_failed() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(library) = compiled("tests/guests/native/module.cpp", &[], folder.path()) else { return };

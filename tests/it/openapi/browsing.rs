@@ -2,22 +2,19 @@
 
 use serde_json::json;
 
-use super::create_models;
+use super::{create_models, start_with_tokens};
+use crate::support::Server;
 use crate::support::browser::Browser;
-use crate::support::{Server, ServerOptions};
 
 #[test]
 fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
     let Some(mut browser) = Browser::start() else { return };
-    let server =
-        Server::start_with(ServerOptions { auth: "mode = 'tokens'", mount_path: "/api", ..ServerOptions::default() });
+    let (server, token) = start_with_tokens("/api");
     let api = server.client();
-    let token = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("the first token");
-    let token = token.trim();
-    create_models(&api, token);
+    create_models(&api, &token);
     let origin = format!("http://{}", server.address());
     browser.open(&format!("{origin}/api/docs"));
-    browser.wait_for("document.querySelector('#state').textContent.includes('enter a token')");
+    browser.wait_for("document.querySelector('#state')?.textContent.includes('enter a token')");
     browser.wait_for("document.querySelectorAll('#api .opblock-tag').length > 5");
     assert_eq!(browser.evaluate("document.body.innerText.includes('model order')"), false);
 
@@ -26,8 +23,8 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
         browser.evaluate("document.querySelector('#access').requestSubmit()");
     };
     enter(&mut browser, "nonsense");
-    browser.wait_for("document.querySelector('#state').textContent.includes('`Bearer <token>`')");
-    enter(&mut browser, token);
+    browser.wait_for("document.querySelector('#state')?.textContent.includes('`Bearer <token>`')");
+    enter(&mut browser, &token);
     browser.wait_for("document.body.innerText.includes('model order')");
     assert_eq!(browser.evaluate("document.querySelector('#state').textContent"), "4 models");
 
@@ -75,6 +72,7 @@ fn its_files_are_kept_by_browsers_and_its_policy_is_strict() {
         ("/docs/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
         ("/docs/swagger-ui.css", "text/css; charset=utf-8"),
         ("/docs/LICENSE.txt", "text/plain; charset=utf-8"),
+        ("/docs/NOTICE.txt", "text/plain; charset=utf-8"),
     ] {
         let answer = api.get(path).expect(200);
         assert_eq!(answer.header("content-type"), Some(media_type), "{path}");

@@ -2,19 +2,15 @@
 
 use std::process::Command;
 
-use super::create_models;
 use super::tools::{packages, run};
-use crate::support::{Server, ServerOptions};
+use super::{create_models, start_with_tokens};
 
 #[test]
 fn a_generated_client_compiles_and_passes_the_demo() {
     let Some(packages) = packages() else { return };
-    let server =
-        Server::start_with(ServerOptions { auth: "mode = 'tokens'", mount_path: "/api", ..ServerOptions::default() });
+    let (server, token) = start_with_tokens("/api");
     let api = server.client();
-    let token = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("the first token");
-    let token = token.trim();
-    create_models(&api, token);
+    create_models(&api, &token);
     let document = api.request("GET", "/openapi.json").header("Authorization", &format!("Bearer {token}"));
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("openapi.json"), document.send().expect(200).body).expect("a file");
@@ -30,6 +26,6 @@ fn a_generated_client_compiles_and_passes_the_demo() {
     run(node("openapi-typescript/bin/cli.js").args(["openapi.json", "-o", "api.d.ts", "--default-non-nullable=false"]));
     run(&mut node("typescript/bin/tsc"));
     let url = format!("http://{}/api", server.address());
-    let said = run(Command::new("node").current_dir(folder.path()).args(["demo.js", &url, token]));
+    let said = run(Command::new("node").current_dir(folder.path()).args(["demo.js", &url, &token]));
     assert!(said.contains("the demo has passed"), "{said}");
 }

@@ -4,15 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{create_models, models};
+use super::{create_models, models, start_with_tokens};
 use crate::support::{Client, Response, Server, ServerOptions, at_once, create_orders};
-
-fn start_with_tokens() -> (Server, String) {
-    let server = Server::start_with(ServerOptions { auth: "mode = 'tokens'", ..ServerOptions::default() });
-    let token = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("the first token");
-    let token = token.trim().to_owned();
-    (server, token)
-}
 
 fn ask(api: &Client, token: &str, path: &str) -> Response {
     api.request("GET", path).header("Authorization", &format!("Bearer {token}")).send()
@@ -51,6 +44,12 @@ fn each_model_has_its_paths_and_its_schema() {
         json!({"$ref": "#/components/schemas/tree-1.data.no_de"})
     );
     assert!(schemas["constructor.data"].get("discriminator").is_none(), "{}", schemas["constructor.data"]);
+    // The instances that refer to one are of another model, whose schema is not this one's.
+    assert!(document["paths"].get("/models/order/instances/{id}/referring/{other}").is_none());
+    assert!(document["paths"].get("/models/{model}/instances/{id}/referring/{other}").is_some());
+    for instance in [&schemas["order"], &schemas["order.page"]["properties"]["items"]["items"]] {
+        assert_eq!(instance["properties"]["expand"], json!({"$ref": "#/components/schemas/Expanded"}));
+    }
     // What a list can be filtered by, an example that the server takes, links to what was made.
     let list = &document["paths"]["/models/order/instances"]["get"]["parameters"];
     let names: Vec<&str> = list.as_array().expect("some").iter().filter_map(|one| one["name"].as_str()).collect();
@@ -71,7 +70,7 @@ fn each_model_has_its_paths_and_its_schema() {
 
 #[test]
 fn it_shows_what_its_reader_may_read() {
-    let (server, admin) = start_with_tokens();
+    let (server, admin) = start_with_tokens("/");
     let api = server.client();
     create_models(&api, &admin);
     let made = api.request("POST", "/tokens").header("Authorization", &format!("Bearer {admin}"));

@@ -106,6 +106,7 @@ pub(super) struct AnyValue {
     pub(super) value: Option<Value>,
 }
 
+#[expect(clippy::enum_variant_names, reason = "the names of the protocol")]
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum Value {
     #[prost(string, tag = "1")]

@@ -47,7 +47,7 @@ fn each_attempt_is_a_line_of_the_log() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     let asked = peer.asked();
     assert_eq!((asked.len(), ids(&asked).len()), (3, 1), "the id is the same at each attempt");
-    assert!(asked.iter().all(|asked| asked.body == asked.body && asked.target == "/in?token=t-1"));
+    assert!(asked.iter().all(|again| again.body == asked[0].body && again.target == "/in?token=t-1"));
     // The body's digits are those of the log.
     assert!(String::from_utf8_lossy(&asked[0].body).contains(r#""data":{"n":1.5}"#), "{:?}", asked[0]);
     let stats = api.get("/models/order/hooks/postCreate/stats").expect(200).json();

@@ -89,7 +89,10 @@ fn receivers_that_never_end_cost_their_own_event() {
             "/endless-no" => stream.write_all(head(500).as_bytes()).map(|()| forever(&mut stream, &[b'y'; 65536])),
             "/endless-head" => stream.write_all(b"HTTP/1.1 200 OK\r\n").map(|()| forever(&mut stream, b"a: b\r\n")),
             "/endless-line" => stream.write_all(b"HTTP/1.1 200 ").map(|()| forever(&mut stream, &[b'z'; 65536])),
-            "/informed" => Ok(forever(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n")),
+            "/informed" => {
+                forever(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n");
+                Ok(())
+            }
             "/huge" => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999\r\n\r\nx"),
             "/garbage" => stream.write_all(b"\x16\x03\x01garbage\r\n\r\n"),
             "/short" => stream.write_all(b"HTTP/1.1 503 No\r\ncontent-length: 50\r\n\r\ncut off"),

@@ -59,7 +59,7 @@ impl Drop for Receiver {
 fn it_verifies_the_events_of_the_log() {
     let Some(receiver) = Receiver::start(&[KEY, OTHER_KEY], &[]) else { return };
     let url = format!("http://127.0.0.1:{}/in?a=b", receiver.port);
-    let (_server, api) = start(&[url.clone()], "", "");
+    let (_server, api) = start(std::slice::from_ref(&url), "", "");
     for phase in ["postCreate", "postUpdate", "postDelete"] {
         bind(&api, "order", phase, &url);
     }
@@ -94,7 +94,7 @@ fn it_verifies_the_events_of_the_log() {
 fn keys_are_rotated_without_a_gap() {
     let Some(receiver) = Receiver::start(&[KEY, OTHER_KEY], &[]) else { return };
     let url = format!("http://127.0.0.1:{}/", receiver.port);
-    let (_server, api) = start(&[url.clone()], "max-attempts = 1", "");
+    let (_server, api) = start(std::slice::from_ref(&url), "max-attempts = 1", "");
     bind(&api, "order", "postCreate", &url);
     let both = format!("{OTHER_KEY} {KEY}\n");
     for (index, (secret, verifies)) in

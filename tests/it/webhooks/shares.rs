@@ -42,10 +42,8 @@ fn one_that_is_slow_keeps_nobody_else_waiting() {
         create(&api, "order", &format!("o-{number}"));
     }
     eventually("the quick one has all of its events", || (quick.asked().len() == 50).then_some(()));
-    // All of that while the slow one had answered nothing, and each of its models has its share.
+    // All of that while the slow one had answered nothing.
     assert_eq!((inside.load(Ordering::SeqCst), slow.asked().len()), (16, 16));
-    let models: std::collections::BTreeSet<_> = slow.asked().into_iter().map(|asked| asked.target).collect();
-    assert!(models.len() > 1, "{models:?}");
     holds.store(false, Ordering::SeqCst);
     eventually("the slow one has its events too", || (slow.asked().len() == MODELS * EVENTS).then_some(()));
     assert_eq!(most.load(Ordering::SeqCst), 16);

@@ -22,10 +22,19 @@ fn whatever_a_module_throws_costs_its_request_and_the_third_time_the_module() {
     assert!(get(&server, "/throw-int").starts_with("HTTP/1.1 500 "));
     expect_log(&server, "onRequest threw a value of the type int");
     expect_log(&server, "module `faulty` is deactivated: 3 faults within a minute");
-    // It is not optional: nothing is let through any more.
-    eventually("requests are answered 503", || get(&server, "/healthz").starts_with("HTTP/1.1 503 ").then_some(()));
-    let refused = get(&server, "/models");
-    assert!(refused.contains("Retry-After: ") && refused.contains("the module `faulty` is deactivated"), "{refused}");
+    // It is not optional: nothing is let through any more, but how the server is can be asked.
+    eventually("requests are answered 503", || get(&server, "/models").starts_with("HTTP/1.1 503 ").then_some(()));
+    let refused = server.client().get("/models").expect(503);
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(refused.json()["detail"], "the module `faulty` is deactivated");
+    server.client().get("/healthz").expect(200);
+    let ready = server.client().get("/readyz").expect(503).json();
+    assert!(ready["modules"]["faulty"].as_str().is_some_and(|why| why.contains("threw")), "{ready}");
+    let metrics = String::from_utf8(server.client().get("/metrics").expect(200).body).expect("text");
+    assert!(metrics.contains("snaphook_zia_module_active{module=\"faulty\"} 0\n"), "{metrics}");
+    // Nor does a request with a body stay without its response.
+    let large = vec![b'x'; 1 << 20];
+    server.client().request("POST", "/models").body("application/json", large).send().expect(503);
 }
 
 #[test]
@@ -71,7 +80,7 @@ fn a_crash_costs_the_connections_and_the_bridge_comes_back() {
     for (how, said) in [("crash", "onRequest crashed"), ("overflow", "onRequest crashed")] {
         assert_eq!(get(&server, &format!("/{how}")), "");
         expect_log(&server, &format!("module `faulty`: {said}"));
-        eventually("requests are served again", || get(&server, "/healthz").starts_with("HTTP/1.1 200 ").then_some(()));
+        eventually("requests are served again", || get(&server, "/models").starts_with("HTTP/1.1 200 ").then_some(()));
     }
     assert!(bridges(&server).len() == 1 && bridges(&server) != first);
     assert_eq!(get(&server, "/abort"), "");
@@ -89,7 +98,7 @@ fn a_process_that_ends_is_started_again() {
     let mut server = start(&[module("faulty", "faulty", "")]);
     assert_eq!(get(&server, "/exit"), "");
     expect_log(&server, "the bridge for zia modules ended");
-    eventually("requests are served again", || get(&server, "/healthz").starts_with("HTTP/1.1 200 ").then_some(()));
+    eventually("requests are served again", || get(&server, "/models").starts_with("HTTP/1.1 200 ").then_some(()));
     let metrics = String::from_utf8(server.client().get("/metrics").expect(200).body).expect("text");
     assert!(metrics.contains("snaphook_zia_bridge_starts_total 2\n"), "{metrics}");
     let [bridge] = bridges(&server)[..] else { panic!("one bridge") };

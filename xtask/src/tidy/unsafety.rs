@@ -4,7 +4,8 @@ use super::code::{blank_comments_and_strings, has_word, lines};
 use super::{File, Finding};
 
 /// Files that may hold unsafe code, and what they are the boundary to.
-const ALLOWED: [(&str, &str); 25] = [
+const ALLOWED: [(&str, &str); 27] = [
+    ("foreign/src/lib.rs", "the C that stops what libraries throw"),
     ("modules/src/library.rs", "the code of server modules"),
     ("modules/src/table.rs", "the memory that server modules hand to the server"),
     ("plugins/sqlite/src/flush.rs", "the file of an SQLite connection"),
@@ -28,6 +29,7 @@ const ALLOWED: [(&str, &str); 25] = [
     ("sdk/driver/plugin/src/boundary.rs", "the server, from inside of a library with drivers"),
     ("sdk/driver/plugin/src/boundary/tests.rs", "the plugin's answers, in the place of the server"),
     ("sdk/module/src/boundary.rs", "the server, from inside of a library with a module"),
+    ("sdk/module/src/views.rs", "the server, from inside of a library with a module"),
     ("sdk/module/src/boundary/tests.rs", "the module, in the place of the server"),
     ("sdk/hook/src/native.rs", "the C ABI, from the side of a library in Rust"),
 ];

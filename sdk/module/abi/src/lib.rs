@@ -28,7 +28,7 @@ pub const DECLINED: u32 = 0;
 /// Result of a hook: handled; no later module is asked for this hook. Also of functions that can fail: it succeeded.
 pub const OK: u32 = 1;
 /// Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
-/// same hook again. Without that the request ends with status 504.
+/// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
 pub const PENDING: u32 = 2;
 /// Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
 /// failure. Also of functions that can fail: the value is not possible.
@@ -227,13 +227,14 @@ pub struct Descriptor {
     /// Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
     /// module keeps its old configuration.
     pub config_change: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
-    /// Makes the state of a connection. Without this function the hooks of connections get `module`.
+    /// Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+    /// `module`.
     pub connection_open: Option<extern "C-unwind" fn(module: *mut c_void, info: *const ConnectionInfo) -> *mut c_void>,
     /// Destroys it.
     pub connection_close: Option<extern "C-unwind" fn(connection: *mut c_void)>,
     /// The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
     pub connection_start: Option<extern "C-unwind" fn(connection: *mut c_void, output: *mut Output) -> u32>,
-    /// The connection ended.
+    /// The connection that began has ended, and its requests with it.
     pub connection_end: Option<extern "C-unwind" fn(connection: *mut c_void) -> u32>,
     /// Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
     /// `is_last` is 1 with the last bytes, which may be none.

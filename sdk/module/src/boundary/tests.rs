@@ -1,5 +1,5 @@
 //! Modules, called through their descriptor as a server does.
-#![allow(unsafe_code, reason = "takes the place of the server")]
+#![expect(unsafe_code, reason = "takes the place of the server")]
 
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;

@@ -30,7 +30,7 @@ use url_pattern::{Target, UrlPattern};
 
 /// From the first byte sent to the last byte received, redirects included; a request may ask for less or more.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+pub(in crate::hooks) const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
 const REDIRECTS_MAX: usize = 10;
 pub(in crate::hooks) const HEADERS_BYTES_MAX: usize = 64 * 1024;

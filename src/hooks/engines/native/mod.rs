@@ -25,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use snaphook_driver::{Json, time};
+use snaphook_foreign::Thrown;
 use snaphook_hook_abi::{
     Context as RawContext, Handler, PHASE_POST_CREATE, PHASE_POST_DELETE, PHASE_POST_UPDATE, PHASE_PRE_CREATE,
     PHASE_PRE_DELETE, PHASE_PRE_UPDATE, Text,
@@ -34,7 +35,7 @@ use self::call::Call;
 use self::given_up::GivenUp;
 pub use self::image::Copy;
 use self::inline::{Pace, Permit};
-use self::library::{Library, Thrown};
+use self::library::Library;
 use self::threads::After;
 use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use super::handback::amended;

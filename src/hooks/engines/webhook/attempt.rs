@@ -9,10 +9,11 @@ use super::signature::{Keys, Message};
 use super::{Hook, Undelivered, gone, lacks};
 use crate::config::format_duration;
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::capabilities::http::Pace;
+use crate::hooks::capabilities::http::{Pace, TIMEOUT_MAX};
 use crate::hooks::context::{Context, Failure, FailureCause, Retry};
 use crate::hooks::engines::handback::look;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
+use crate::telemetry::line::one_line;
 
 /// From the connection to the response's head, where no grant says how long.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
@@ -50,7 +51,7 @@ impl Hook {
         let message = look(bytes, move || Message::new(&event, &keys, time::now())).await;
         let message = message.map_err(|failure| Undelivered { failure, retry: Retry::Usual })?;
         let message = message.map_err(|fault| Undelivered::of(FailureCause::Exception, fault))?;
-        let timeout = session.granted().timeout.unwrap_or(TIMEOUT_DEFAULT);
+        let timeout = session.granted().timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let pace = Pace { excerpt: Some(EXCERPT_BYTES_MAX), ..Pace::default() };
         let started = Instant::now();
         let response = session.http_send_paced(request(&self.webhook.url, message, timeout), pace).await;
@@ -147,15 +148,7 @@ fn retry_after(text: &str) -> Option<Duration> {
 
 /// A receiver's bytes as text on one line.
 fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES_MAX)]);
-    let mut shown = String::new();
-    for char in text.chars() {
-        match char.is_control() {
-            true => shown.extend(char.escape_default()),
-            false => shown.push(char),
-        }
-    }
-    shown
+    one_line(&String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES_MAX)]))
 }
 
 #[cfg(test)]
