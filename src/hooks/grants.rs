@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use snaphook_driver::{Actor, ActorKind};
 use snaphook_identity::glob;
 
 use super::access::{AccessCode, AccessError};
@@ -55,12 +56,12 @@ impl fmt::Display for Grantee {
 }
 
 impl Grantee {
-    /// Who writes, as events record it: such as `invoice.postCreate/mail`, or `endpoint:quote`.
-    pub fn actor(&self) -> String {
+    /// Who writes, as events record it.
+    pub fn actor(&self) -> Actor {
         match self {
-            Grantee::Hook(hook) => hook.to_string(),
-            Grantee::Endpoint(name) => format!("endpoint:{name}"),
-            Grantee::Module(name) => format!("module:{name}"),
+            Grantee::Hook(hook) => Actor::new(ActorKind::Hook, hook.to_string()),
+            Grantee::Endpoint(name) => Actor::new(ActorKind::Endpoint, &**name),
+            Grantee::Module(name) => Actor::new(ActorKind::Module, &**name),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Actor, ActorKind, Cause, Instance, Position, time};
+use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
@@ -221,7 +221,7 @@ impl Session {
             depth: self.depth + 1,
         });
         Writer {
-            actor: Arc::new(Actor::new(ActorKind::Hook, self.grantee().actor())),
+            actor: Arc::new(self.grantee().actor()),
             cause,
             request_id: self.request_id.clone(),
             trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),

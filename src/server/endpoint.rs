@@ -2,6 +2,7 @@
 //! panics, problems as documents.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ type Describe = fn() -> Operation;
 
 /// A path of the API with its operations.
 pub(super) struct Path {
+    template: &'static str,
     route: Arc<Route>,
     methods: MethodRouter<Arc<App>>,
     allow: Vec<&'static str>,
@@ -57,7 +59,8 @@ pub(super) struct Path {
 }
 
 struct Route {
-    template: &'static str,
+    /// As in metrics: ids do not make series.
+    template: Cow<'static, str>,
     kind: Kind,
     metrics: Arc<RouteMetrics>,
 }
@@ -78,8 +81,8 @@ impl Path {
     }
 
     fn of(template: &'static str, kind: Kind) -> Path {
-        let route = Arc::new(Route { template, kind, metrics: Arc::default() });
-        Path { route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
+        let route = Arc::new(Route { template: template.into(), kind, metrics: Arc::default() });
+        Path { template, route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
     }
 
     pub(super) fn get<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
@@ -104,9 +107,8 @@ impl Path {
         self.on(MethodFilter::DELETE, "DELETE", needs, describe, run)
     }
 
-    /// As in metrics: ids do not make series.
     pub(super) fn template(&self) -> &'static str {
-        self.route.template
+        self.template
     }
 
     pub(super) fn metrics(&self) -> Arc<RouteMetrics> {
@@ -144,7 +146,7 @@ impl Path {
         run: F,
     ) -> Path {
         self.allow.push(method);
-        self.described.push(Described { template: self.route.template, method, needs, describe });
+        self.described.push(Described { template: self.template, method, needs, describe });
         let route = Arc::clone(&self.route);
         let handler =
             move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), needs, request, run);
@@ -175,7 +177,7 @@ pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
             return answer(app, None, Needs::Anyone, request, run).await;
         };
         let metrics = app.metrics.of_endpoint(endpoint.path());
-        let route = Arc::new(Route { template: "", kind: Kind::Custom, metrics });
+        let route = Arc::new(Route { template: endpoint.path().to_owned().into(), kind: Kind::Custom, metrics });
         let needs = custom::needs(&endpoint);
         answer(app, Some(route), needs, request, move |call: Call, body| custom::run(endpoint, call, body)).await
     })
@@ -196,12 +198,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
-    traced::describe(
-        &mut span,
-        route.as_ref().map(|route| route.template).filter(|template| !template.is_empty()),
-        &method,
-        params.as_ref(),
-    );
+    traced::describe(&mut span, route.as_ref().map(|route| &*route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 

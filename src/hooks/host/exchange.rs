@@ -27,6 +27,7 @@ use crate::hooks::engines::{Proxy, ProxyEnd, ProxyRun};
 use crate::hooks::grants::Granted;
 use crate::hooks::places::OwnedPlace;
 use crate::hooks::session::{ClientWait, HOST_TIME_POST_MAX, Services, Session};
+use crate::telemetry::trace::{Span, SpanKind, scope};
 
 /// The request of one run.
 pub struct Exchange {
@@ -97,8 +98,12 @@ impl Exchange {
     ) -> Result<hyper::Response<ResponseBody>, Failure> {
         let Exchange { request, is_secure, request_id } = self;
         let limits = granted.limits;
-        let session = Session::of_request(services, granted, request_id.clone(), HOST_TIME_POST_MAX);
-        let mut ledger = Ledger::new(record, &session, request_id, place);
+        let mut span = Span::begin("endpoint", SpanKind::Internal);
+        span.name(|| format!("endpoint {}", record.name));
+        span.note("snaphook.endpoint", || record.name.to_string());
+        let begin = || Session::of_request(services, granted, request_id.clone(), HOST_TIME_POST_MAX);
+        let session = scope::on_thread(span.scope_or_current(), begin);
+        let mut ledger = Ledger::new(record, &session, request_id, span, place);
         let answered = Self::start(request, is_secure, limits, proxy, session, &mut ledger).await;
         match answered {
             Ok(Answered::Whole(response)) => Ok(response),
@@ -401,11 +406,18 @@ struct Ledger {
     cpu: Duration,
     memory_bytes: u64,
     started: Instant,
+    span: Span,
     _place: OwnedPlace,
 }
 
 impl Ledger {
-    fn new(record: &Arc<Record>, session: &Arc<Session>, request_id: Option<String>, place: OwnedPlace) -> Ledger {
+    fn new(
+        record: &Arc<Record>,
+        session: &Arc<Session>,
+        request_id: Option<String>,
+        span: Span,
+        place: OwnedPlace,
+    ) -> Ledger {
         Ledger {
             record: Arc::clone(record),
             session: Arc::clone(session),
@@ -414,6 +426,7 @@ impl Ledger {
             cpu: Duration::ZERO,
             memory_bytes: 0,
             started: Instant::now(),
+            span,
             _place: place,
         }
     }
@@ -426,7 +439,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        let Ledger { record, request_id, failure, .. } = self;
+        let Ledger { record, request_id, failure, span, .. } = self;
         let (endpoint, request_id) = (&*record.name, request_id.as_deref().unwrap_or_default());
         record.count(failure.as_ref().map(|failure| failure.cause));
         let (lines, _) = self.session.finish();
@@ -441,6 +454,7 @@ impl Drop for Ledger {
         }
         match failure {
             Some(failure) => {
+                span.fail(|| failure.message.clone());
                 // The limits speak of hooks, whose limits they are.
                 let message = shown(&failure.message.replace("the hook", "the endpoint"));
                 tracing::error!(endpoint, request_id, "failed ({}): {message}", failure.cause.as_str());
@@ -457,22 +471,15 @@ impl Drop for Ledger {
     }
 }
 
-/// A guest's text as it may stand in the log: what it writes cannot look like a line of the server's.
+/// A guest's text as it may stand in the log, which makes one line of it: without what a terminal would obey.
 fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
-        match character {
-            '\n' => shown.push_str("\n    "),
-            '\t' => shown.push(' '),
-            control if control.is_control() => shown.push('\u{fffd}'),
-            other => shown.push(other),
-        }
-    }
-    if shown.contains('\n') {
-        // The fields have a line of their own.
-        shown.push_str("\n   ");
-    }
-    shown
+    let shown = |character: char| match character {
+        '\n' => '\n',
+        '\t' => ' ',
+        control if control.is_control() => '\u{fffd}',
+        other => other,
+    };
+    text.trim_end().chars().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -480,7 +487,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_guest_logs_cannot_look_like_another_line() {
-        assert_eq!(shown("a\nERROR b\x1b[0m\tü\r\n"), "a\n    ERROR b\u{fffd}[0m ü\n   ");
+    fn what_a_guest_logs_is_text() {
+        assert_eq!(shown("a\nERROR b\x1b[0m\tü\r\n"), "a\nERROR b\u{fffd}[0m ü");
     }
 }

@@ -89,8 +89,7 @@ fn what_a_component_logs_is_in_the_log_and_cannot_look_like_another_line() {
     api.request("GET", "/tool/log").header("X-Request-Id", "logs-1").send().expect(200);
     api.get("/tool/late").expect(200);
     for words in [
-        &["INFO", "first"][..],
-        &["    endpoint=\"tool\"", "logs-1"],
+        &["INFO", "first\\n", "endpoint=\"tool\"", "logs-1"][..],
         &["ERROR", "third\u{fffd}[31m", "logs-1"],
         &["INFO", "came to its end"],
     ] {

@@ -1,5 +1,7 @@
 //! Capabilities: nothing without a grant, and with one what hooks get, by the same rules.
 
+use serde_json::json;
+
 use super::{orders, server};
 use crate::peer::Peer;
 use crate::support::eventually;
@@ -21,10 +23,9 @@ fn nothing_is_granted_by_default_and_the_log_says_what_would() {
     let text = api.get(&format!("/tool/fetch?127.0.0.1:{}", peer.port())).expect(200).text();
     assert!(text.contains("HttpRequestDenied"), "{text}");
     assert_eq!(peer.connections(), 0);
-    for line in ["endpoint = 'tool'", "read = ['order']", "write = ['order']", "secret = ['key']"] {
-        eventually(&format!("the log says `{line}`"), || {
-            server.log().iter().any(|logged| logged.trim() == line).then_some(())
-        });
+    for opens in ["read = ['order']", "write = ['order']", "secret = ['key']"] {
+        let lines = format!(r"add to config.toml:\n[[grants]]\nendpoint = 'tool'\n{opens} ");
+        eventually(&lines, || server.log().iter().any(|line| line.contains(&lines)).then_some(()));
     }
     let text = api.get("/other/capabilities?x").expect(200).text();
     assert!(text.contains("read: {\"name\":\"first\"}") && text.contains("write: denied"), "{text}");
@@ -50,7 +51,9 @@ fn what_is_granted_works_and_is_the_endpoints_own_doing() {
     assert!(text.lines().any(|line| line.starts_with("secret: ") && line.contains("s3cret")), "{text}");
     assert_eq!(api.get(&format!("/tool/fetch?127.0.0.1:{}", peer.port())).expect(200).text(), "200");
     let events = api.get("/events?model=order").expect(200).json();
-    let made = events["items"].as_array().expect("events").iter().find(|event| event["actor"]["id"] == "endpoint:tool");
+    let made = events["items"].as_array().expect("events").iter().find(|event| event["actor"]["kind"] == "endpoint");
     let made = made.unwrap_or_else(|| panic!("no event of the endpoint: {events}"));
+    assert_eq!(made["actor"], json!({"id": "tool", "kind": "endpoint"}), "{made}");
+    assert!(made.get("cause").is_none_or(serde_json::Value::is_null), "{made}");
     assert_eq!((&made["request_id"], &made["type"]), (&"writes-1".into(), &"instance.created".into()), "{made}");
 }
