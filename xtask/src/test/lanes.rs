@@ -18,7 +18,7 @@ use crate::shell::Result;
 
 /// The niceness of the second lane: enough for the first one to be served at once, and little enough that the second is served
 /// within the deadlines of its tests.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// A program to run.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ mod tests {
     fn the_second_lane_is_nice_to_the_first() {
         let folder = tempfile::tempdir().unwrap();
         // Waits until its own niceness has been set.
-        let script = "while [ $(nice) != 10 ]; do :; done; nice";
-        assert_eq!(run_one(shell("nice", script), NICENESS, folder.path()).output, "10\n");
+        let script = "while [ $(nice) != 5 ]; do :; done; nice";
+        assert_eq!(run_one(shell("nice", script), NICENESS, folder.path()).output, "5\n");
     }
 }
