@@ -12,7 +12,7 @@ use crate::shell::cargo;
 /// The black-box tests: package and program. Some of them measure how calm a server stays, so they have a lane of their own.
 const BLACK_BOX: (&str, &str) = ("snaphook", "it");
 
-/// Those among them that start compilers and measure nothing.
+/// Those among them that start compilers, whose work others would measure: they run by themselves.
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 
 /// Those of hostile input, which also run on other stores than the default ones; with `--long` those of hostile hooks as well.
@@ -25,7 +25,7 @@ const OTHER_STORES: [&str; 2] = ["file", "library"];
 /// Packages whose tests are about files: they have them on the disk.
 const ON_DISK: [&str; 2] = ["snaphook-file", "snaphook-sqlite"];
 
-/// What the first lane begins with, and what both take one after another: what takes longest comes first.
+/// What the first lane begins with, and what both take one after another.
 pub(super) fn of(
     programs: &[Program],
     prepared: &Prepared,
@@ -46,18 +46,19 @@ pub(super) fn of(
         .partition(|program| (program.package.as_str(), program.target.as_str()) == BLACK_BOX);
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for program in black_box {
+        // First: while they run, the second lane is done with some of what would be beside the measurements.
+        let mut compiling = test(program);
+        compiling.args(COMPILING);
+        first.push(Job::new("it, tests that start compilers", compiling));
         let mut measuring = test(program);
         timed(&mut measuring).args(COMPILING.iter().flat_map(|name| ["--skip", name]));
-        first.push(Job::new("it".to_owned(), measuring));
+        first.push(Job::new("it", measuring));
         for stores in OTHER_STORES {
             let mut hostile = test(program);
             timed(&mut hostile).args(if is_long { &HOSTILE[..] } else { &HOSTILE[..HOSTILE_IN_SHORT] });
             hostile.env("SNAPHOOK_TEST_STORES", stores);
             first.push(Job::new(format!("it, hostile input on {stores}"), hostile));
         }
-        let mut compiling = test(program);
-        compiling.args(COMPILING);
-        rest.push(Job::new("it, tests that start compilers".to_owned(), compiling));
     }
     for program in others {
         let title = match program.is_unit {
@@ -68,7 +69,7 @@ pub(super) fn of(
         timed(&mut command);
         rest.push(Job::new(title, command));
     }
-    rest.push(Job::new("tests in documentation".to_owned(), documentation(prepared)));
+    rest.push(Job::new("tests in documentation", documentation(prepared)));
     (first, rest)
 }
 

@@ -22,14 +22,14 @@ const NICENESS: i32 = 5;
 
 /// A program to run.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     title: String,
     command: Command,
 }
 
 impl Job {
-    pub(super) fn new(title: String, command: Command) -> Job {
-        Job { title, command }
+    pub(crate) fn new(title: impl Into<String>, command: Command) -> Job {
+        Job { title: title.into(), command }
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     fn shell(title: &str, script: &str) -> Job {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Job::new(title.to_owned(), command)
+        Job::new(title, command)
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(ended.output, "one\ntwo\nthree\n");
         assert!(ended.failure.unwrap().contains('3'));
         assert!(folder.path().join("a--b.log").is_file());
-        let absent = Job::new("absent".to_owned(), Command::new("/nonexistent/program"));
+        let absent = Job::new("absent", Command::new("/nonexistent/program"));
         assert!(run_one(absent, 0, folder.path()).failure.unwrap().starts_with("cannot be run: "));
         assert_eq!(run_one(shell("fine", "true"), 0, folder.path()).failure, None);
     }

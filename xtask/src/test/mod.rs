@@ -14,6 +14,7 @@ use crate::repository::root;
 use crate::shell::{Result, cargo, is_ci, run as run_command, section};
 use crate::{plugins, tidy};
 use compile::Compiling;
+pub(crate) use lanes::Job;
 use prepare::Prepared;
 use scratch::Scratch;
 
@@ -23,11 +24,11 @@ pub(crate) fn run(args: &[String]) -> Result {
         _ => (false, args),
     };
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
-    if args.is_empty() { everything(is_long) } else { named(is_long, args) }
+    if args.is_empty() { everything(is_long, Vec::new()) } else { named(is_long, args) }
 }
 
-/// Every test: compiled while what they need is prepared, and run in two lanes.
-fn everything(is_long: bool) -> Result {
+/// Every test: compiled while what they need is prepared, and run in two lanes. `beside` is done in the second one first.
+pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
     let compiling = Compiling::start()?;
     let mut prepared = prepare::prepare()?;
     prepared.is_long(is_long);
@@ -42,7 +43,7 @@ fn everything(is_long: bool) -> Result {
         None => println!("files of tests are on the disk: no file system in memory is fit for them"),
     }
     let (first, rest) = jobs::of(&programs, &prepared, scratch.as_ref(), is_long);
-    let ended = lanes::run(first, rest)?;
+    let ended = lanes::run(first, beside.into_iter().chain(rest).collect())?;
     let tested = report::print(&ended);
     said_again(&prepared);
     tested.and(tidied)

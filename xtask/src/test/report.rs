@@ -27,7 +27,7 @@ pub(super) fn print(ended: &[Ended]) -> Result {
     }
     section("failed");
     failed.iter().for_each(|what| println!("{what}"));
-    Err(format!("{} tests failed", failed.len()))
+    Err(format!("failed: {}", failed.join(", ")))
 }
 
 fn longest(all: &mut [(Duration, String)], count: usize) {
