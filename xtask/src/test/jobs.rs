@@ -32,7 +32,7 @@ pub(super) fn of(
     scratch: Option<&Scratch>,
     is_long: bool,
 ) -> (Vec<Job>, Vec<Job>) {
-    let test = |program: &Program| {
+    let in_memory = |program: &Program| {
         let mut command = test(program, prepared);
         if let (Some(scratch), false) = (scratch, ON_DISK.contains(&program.package.as_str())) {
             command.env("TMPDIR", scratch.folder());
@@ -46,15 +46,16 @@ pub(super) fn of(
         .partition(|program| (program.package.as_str(), program.target.as_str()) == BLACK_BOX);
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for program in black_box {
-        // First: while they run, the second lane is done with some of what would be beside the measurements.
-        let mut compiling = test(program);
+        // First: while they run, the second lane is done with some of what would be beside the measurements. What they build is
+        // too much for memory.
+        let mut compiling = test(program, prepared);
         compiling.args(COMPILING);
         first.push(Job::new("it, tests that start compilers", compiling));
-        let mut measuring = test(program);
+        let mut measuring = in_memory(program);
         timed(&mut measuring).args(COMPILING.iter().flat_map(|name| ["--skip", name]));
         first.push(Job::new("it", measuring));
         for stores in OTHER_STORES {
-            let mut hostile = test(program);
+            let mut hostile = in_memory(program);
             timed(&mut hostile).args(if is_long { &HOSTILE[..] } else { &HOSTILE[..HOSTILE_IN_SHORT] });
             hostile.env("SNAPHOOK_TEST_STORES", stores);
             first.push(Job::new(format!("it, hostile input on {stores}"), hostile));
@@ -65,7 +66,7 @@ pub(super) fn of(
             true => format!("{}, unit tests", program.package),
             false => format!("{}, {}", program.package, program.target),
         };
-        let mut command = test(program);
+        let mut command = in_memory(program);
         timed(&mut command);
         rest.push(Job::new(title, command));
     }
