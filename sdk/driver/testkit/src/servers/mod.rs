@@ -103,7 +103,7 @@ impl Server {
 
     /// Stops it, and waits until none of its threads runs.
     pub fn pause(&self) {
-        for child in &self.child {
+        if let Some(child) = &self.child {
             send(Signal::Pause, child.id());
             let sent = Instant::now();
             while runs(child.id()) {
