@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use snaphook_driver::{
-    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream, time,
+    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Require, Stream, time,
 };
 
+use super::delete::end_references;
 use super::faults::{changed, check_unused, written_on};
 use super::pace::Pace;
 use super::{Definitions, lists};
@@ -50,7 +51,7 @@ impl Definitions {
         let head = self.core.stores.event.head().await?;
         let (mut after, mut count) = (Some(0), 0);
         while let Some(page_after) = after.filter(|_| !cascade) {
-            let (living, next) = self.living(id, page_after, head, origin).await?;
+            let (living, next) = self.living(id, page_after, head, &[], origin).await?;
             (after, count) = (next, count + living.len() as u64);
         }
         check_unused(id, count)?;
@@ -62,13 +63,20 @@ impl Definitions {
         let known = self.core.models.get(&id);
         let delete = async move {
             let _one = one;
+            // Nobody begins to refer to the model: who did would first tell it so, by an event of its own definition.
+            let mut requires = match &known {
+                Some(entry) => definitions.check_unreferred(&entry.model.record).await?,
+                None => Vec::new(),
+            };
+            let deletion = Append { requires: requires.clone(), ..deletion };
+            requires.push(Require { stream: Stream::of_model(&id), position: last.position });
             let mut from = if cascade { 0 } else { head };
             // Other nodes, for which the model may not be stuck, write on: what came meanwhile is looked at again.
             for _ in 0..PASSES_MAX {
                 let head = definitions.core.stores.event.head().await?;
                 let (mut after, mut found) = (Some(from), 0);
                 while let Some(page_after) = after {
-                    let (living, next) = definitions.living(&id, page_after, head, &origin).await?;
+                    let (living, next) = definitions.living(&id, page_after, head, &requires, &origin).await?;
                     (after, found) = (next, found + living.len() as u64);
                     if cascade {
                         definitions.core.append_for_stuck(living).await?;
@@ -100,12 +108,14 @@ impl Definitions {
         self.core.commit(delete).await.map(Defined::Done)
     }
 
-    /// The deletions of the instances whose last event is in one page of the log, and where the next page begins.
+    /// The deletions of the instances whose last event is in one page of the log, which hold while what they require does, and
+    /// where the next page begins.
     async fn living(
         &self,
         model: &str,
         after: Position,
         head: Position,
+        requires: &[Require],
         origin: &Origin,
     ) -> Result<(Vec<Append>, Option<Position>)> {
         let filter = EventFilter { model: Some(model.to_owned()), ..EventFilter::default() };
@@ -117,6 +127,10 @@ impl Definitions {
             if event.kind != EventKind::InstanceDeleted && last.is_some_and(|last| last.position == event.position) {
                 let mut deletion = append(&event, EventKind::InstanceDeleted, event.revision + 1, origin);
                 deletion.releases = self.keys_of(&event).await;
+                deletion.requires = requires.to_vec();
+                if let Some(entry) = self.core.models.get(model) {
+                    end_references(&entry.model.record, &mut deletion);
+                }
                 deletions.push(deletion);
             }
         }

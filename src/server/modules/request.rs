@@ -29,6 +29,11 @@ use crate::server::request_id::X_REQUEST_ID;
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
+/// Marks a request that is answered although a module is missing without which nothing else is: it says what the modules are,
+/// and nothing that they may have guarded.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct Unguarded;
+
 /// Answers a request through the modules.
 pub(in crate::server) async fn serve(
     app: Arc<App>,
@@ -45,6 +50,7 @@ pub(in crate::server) async fn serve(
     // So that the API calls it by the same.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
     if is_vital(&app, request.uri()) && chain.missing().is_some() {
+        request.extensions_mut().insert(Unguarded);
         return match router.call(request).await {
             Ok(response) => response,
         };

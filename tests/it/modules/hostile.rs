@@ -94,6 +94,8 @@ fn a_hook_that_hangs_counts_when_its_client_is_gone() {
         leave(&server, "hang");
         (ask(&api, "nothing") == 503).then_some(())
     });
+    // Nothing else of what there is to count.
+    assert!(metrics.lines().all(|line| line.contains("snaphook_module_")), "{metrics}");
     says(&server, "module `hostile` is deactivated: ");
 }
 
