@@ -112,7 +112,7 @@ impl<'a> Section<'a> {
 
     /// Notes a fault of such a variable.
     pub(super) fn environment_error(&self, name: &str, what: &str) {
-        self.document.error(None, format!("the variable {name} of the environment {what}"));
+        self.document.error(None::<usize>, format!("the variable {name} of the environment {what}"));
     }
 
     /// Takes a table; an absent one is empty.

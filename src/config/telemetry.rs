@@ -128,7 +128,7 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
         let message = format!("{OTLP}, which `telemetry.{key}` is for");
         section.missing("otlp", &message);
     }
-    if headers.is_empty() {
+    if headers.is_empty() && endpoint.is_some() {
         headers = variable(&section, HEADERS_VARIABLE)
             .and_then(|text| {
                 let listed = listed(&text);

@@ -587,7 +587,8 @@ fn telemetry() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "is no list of `name=value`"),
     ] {
         let wrong = |asked: &str| (asked == name).then(|| value.to_owned());
-        let errors = read("log-format = 'text'\n", &wrong).unwrap_err().to_string();
+        let file = if name.ends_with("HEADERS") { "otlp = 'http://d'\n" } else { "log-format = 'text'\n" };
+        let errors = read(file, &wrong).unwrap_err().to_string();
         assert!(errors.contains(&format!("the variable {name} of the environment {says}")), "{errors}");
         assert!(!errors.contains("hunter2"), "{errors}");
         assert!(read("otlp = 'http://d'\nheaders = { a = 'b' }\n", &wrong).is_ok(), "{name}");

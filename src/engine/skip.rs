@@ -254,7 +254,7 @@ async fn references(
     let value = |data: Option<&Json>| data.and_then(|data| data.to_value().ok()).unwrap_or_default();
     let (old, new) = (value(event.data.as_ref()), value(data));
     for reference in &definition.references {
-        let Some(to) = target(reference, &new).filter(|to| target(reference, &old) != Some(to)) else { continue };
+        let Some(to) = target(reference, &new).filter(|to| target(reference, &old) != Some(*to)) else { continue };
         if reference.model == event.model && to == id {
             continue;
         }
@@ -290,7 +290,7 @@ async fn references(
 }
 
 /// A model as its last change left it.
-async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
+pub(super) async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
     let stream = Stream::of_model(model);
     let mut at_most = Position::MAX;
     while let Some(event) = events.last(&stream, at_most).await? {

@@ -87,15 +87,18 @@ pub(super) async fn serve(
                 let _open = app.metrics.open_connection();
                 let chain = Arc::clone(&app.modules.chain());
                 let origins = Origins::of(address, tls.is_some());
+                let given_out = chain.has_connections().then(|| modules::request::memory_of(&peer));
                 let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
                     if let Some(stream) = secure(stream, tls.as_deref(), app).await {
                         connection(stream, peer, origins, builder, Arc::clone(app), router, ending).await;
                     }
                 };
-                match chain.has_connections() {
+                match given_out {
                     // In memory of its own, which other connections do not need.
-                    true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
-                    false => {
+                    Some(given_out) => {
+                        Box::pin(modules::connection::serve(stream, chain, origins, given_out, serve)).await;
+                    }
+                    None => {
                         drop(chain);
                         serve(stream, origins).await;
                     }

@@ -10,13 +10,15 @@ use snaphook_driver::{
 use super::delete::end_references;
 use super::faults::{changed, check_unused, written_on};
 use super::pace::Pace;
+use super::references::refuse_referred;
 use super::{Definitions, lists};
-use crate::catalog::unique;
+use crate::catalog::{ModelRecord, unique};
 use crate::engine::carried::carried;
 use crate::engine::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
 use crate::engine::committer::Draft;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::locks::OneModel;
+use crate::engine::skip::last_definition;
 use crate::engine::stuck::Stuck;
 
 /// Events that are read, and instances that are deleted, at once.
@@ -65,7 +67,7 @@ impl Definitions {
             let _one = one;
             // Nobody begins to refer to the model: who did would first tell it so, by an event of its own definition.
             let mut requires = match &known {
-                Some(entry) => definitions.check_unreferred(&entry.model.record).await?,
+                Some(entry) => definitions.unreferred_in_log(&entry.model.record).await?,
                 None => Vec::new(),
             };
             let deletion = Append { requires: requires.clone(), ..deletion };
@@ -106,6 +108,22 @@ impl Definitions {
             Err(written_on(&id))
         };
         self.core.commit(delete).await.map(Defined::Done)
+    }
+
+    /// Refuses the end of a model that others refer to, as the log has them: one of them may be stuck, too. What has to stay so.
+    async fn unreferred_in_log(&self, record: &ModelRecord) -> Result<Vec<Require>> {
+        let events = &*self.core.stores.event;
+        let mut requires = Vec::new();
+        let others = record.referenced.iter().flat_map(|referenced| &referenced.by);
+        for other in others.filter(|other| **other != record.id) {
+            let stream = Stream::of_model(other);
+            let last = events.last(&stream, Position::MAX).await?;
+            if last.as_ref().is_some_and(|last| last.kind != EventKind::ModelDeleted) {
+                refuse_referred(&record.id, last_definition(events, other).await?.iter())?;
+            }
+            requires.push(Require { stream, position: last.map_or(0, |last| last.position) });
+        }
+        Ok(requires)
     }
 
     /// The deletions of the instances whose last event is in one page of the log, which hold while what they require does, and
