@@ -269,7 +269,8 @@ async fn connection(
     });
     let stream = TokioIo::new(MeteredStream::new(stream, peer.clone()));
     let connection = builder.serve_connection(stream, service).into_owned();
-    let mut connection = Prompt::new(pin!(connection));
+    let connection = pin!(connection);
+    let mut connection = Prompt::new(connection);
     let mut end = pin!(ending.come(&peer.0));
     let mut is_last = false;
     let started = Instant::now();
