@@ -85,6 +85,7 @@ async fn rest(call: &Call, out: &mut Exposition) {
     }
     call.engine().operations.metrics(out).await;
     call.app.metrics.write(out);
+    call.engine().endpoints().write_metrics(out);
     if let Some(tracer) = tracer::tracer() {
         tracer.write_metrics(out);
     }
