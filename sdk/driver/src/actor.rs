@@ -232,7 +232,7 @@ mod tests {
             ("ann", ActorKind::Anonymous, "ann"),
             ("", ActorKind::Anonymous, ""),
             ("{", ActorKind::Anonymous, "{"),
-            (r#"{"id":"x","kind":"admin"}"#, ActorKind::Anonymous, r#"{"id":"x","kind":"admin"}"#),
+            (r#"{"id":"x"}"#, ActorKind::Anonymous, r#"{"id":"x"}"#),
         ] {
             assert_eq!(Actor::from_text(text), Actor::new(kind, id), "{text}");
         }
