@@ -155,7 +155,7 @@ impl<S: Server> Way<S> {
             Asked::Lost(response) => response,
             Asked::Declined(mut exchange) => {
                 let is_asked_for = wants_later(&self.opened);
-                let request = request(&mut exchange, pieces, is_asked_for);
+                let request = request(&mut exchange, pieces, is_asked_for, &self.guard);
                 let response = self.server.answer(request).await;
                 let is_error = response.status().is_client_error() || response.status().is_server_error();
                 if is_error { self.error(exchange, response).await } else { self.given(exchange, response).await }
@@ -291,7 +291,10 @@ impl<S: Server> Way<S> {
         if !has_body || !pieces.is_empty() {
             headers.remove(CONTENT_LENGTH);
         }
-        let body = if pieces.is_empty() || !has_body { body } else { filtered(body, Side::Response, pieces) };
+        let body = match pieces.is_empty() || !has_body {
+            true => body,
+            false => filtered(body, Side::Response, pieces, self.guard.memory()),
+        };
         let body = kept_until_sent(body, std::mem::take(&mut self.opened));
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -345,7 +348,7 @@ fn wants_later(opened: &[Shared]) -> bool {
 }
 
 /// The request as the server gets it. `is_asked_for`: its headers stay, too.
-fn request(exchange: &mut Exchange, pieces: Vec<Shared>, is_asked_for: bool) -> Request<Body> {
+fn request(exchange: &mut Exchange, pieces: Vec<Shared>, is_asked_for: bool, guard: &Guard) -> Request<Body> {
     let extensions = std::mem::take(&mut exchange.request.extensions);
     let headers = std::mem::take(&mut exchange.request.headers);
     let mut head = exchange.request.clone();
@@ -364,7 +367,7 @@ fn request(exchange: &mut Exchange, pieces: Vec<Shared>, is_asked_for: bool) -> 
     }
     head.headers.remove(CONTENT_LENGTH);
     head.headers.remove(TRANSFER_ENCODING);
-    Request::from_parts(head, filtered(body, Side::Request, pieces))
+    Request::from_parts(head, filtered(body, Side::Request, pieces, guard.memory()))
 }
 
 /// Puts a response into an exchange.

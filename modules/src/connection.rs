@@ -4,11 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
 use crate::exchange::{Origin, Side};
 use crate::fault::Fault;
+use crate::memory::Pieces;
 use crate::module::{ConnectionFiltered, ConnectionHandler, ConnectionState, Module};
 use crate::task::Guard;
 
@@ -41,8 +42,8 @@ impl Connection {
 /// The filters of a connection that begins, from the socket to the server.
 pub struct Filters {
     handlers: Vec<(Arc<Module>, Box<dyn ConnectionHandler>)>,
-    to_server: BytesMut,
-    to_peer: BytesMut,
+    to_server: Pieces,
+    to_peer: Pieces,
     guard: Arc<Guard>,
 }
 
@@ -61,7 +62,8 @@ impl Filters {
         origin: Origin,
         guard: Arc<Guard>,
     ) -> Result<(Filters, Connection), Fault> {
-        let mut filters = Filters { handlers: Vec::new(), to_server: BytesMut::new(), to_peer: BytesMut::new(), guard };
+        let mut filters =
+            Filters { handlers: Vec::new(), to_server: Pieces::default(), to_peer: Pieces::default(), guard };
         let mut states = Vec::new();
         for module in modules.iter().filter(|module| module.wants.connections && !module.is_skipped()) {
             if module.is_missing() {
@@ -124,7 +126,7 @@ impl Filters {
                     let next = self.handlers.len();
                     self.through(Step { next, to: Side::Response, bytes, is_last: server_ended }).await?;
                 }
-                written = server.write(&self.to_server), if !self.to_server.is_empty() => {
+                written = server.write(self.to_server.first()), if !self.to_server.is_empty() => {
                     match written {
                         Ok(count) => self.to_server.advance(count),
                         // The server reads no more; what it sent may still be on its way.
@@ -135,7 +137,7 @@ impl Filters {
                         }
                     }
                 }
-                written = peer.write(&self.to_peer), if !self.to_peer.is_empty() => {
+                written = peer.write(self.to_peer.first()), if !self.to_peer.is_empty() => {
                     let count = written?;
                     self.to_peer.advance(count);
                 }
@@ -153,11 +155,11 @@ impl Filters {
                 Side::Request if next < self.handlers.len() => next,
                 Side::Response if next > 0 => next - 1,
                 Side::Request => {
-                    self.to_server.extend_from_slice(&bytes);
+                    self.to_server.push(bytes);
                     continue;
                 }
                 Side::Response => {
-                    self.to_peer.extend_from_slice(&bytes);
+                    self.to_peer.push(bytes);
                     continue;
                 }
             };
@@ -172,8 +174,8 @@ impl Filters {
             let filtered = counted(module, filtered).map_err(ended_by)?;
             let (same, other) = match (filtered.is_replaced, to) {
                 (false, _) => (bytes, Bytes::new()),
-                (true, Side::Request) => (filtered.to_server.into(), filtered.to_peer.into()),
-                (true, Side::Response) => (filtered.to_peer.into(), filtered.to_server.into()),
+                (true, Side::Request) => (filtered.to_server, filtered.to_peer),
+                (true, Side::Response) => (filtered.to_peer, filtered.to_server),
             };
             let (onward, back) = match to {
                 Side::Request => ((index + 1, Side::Request), (index, Side::Response)),
@@ -195,8 +197,8 @@ impl Filters {
             return Ok(());
         }
         let steps = [
-            Step { next: index, to: Side::Response, bytes: written.to_peer.into(), is_last: false },
-            Step { next: index + 1, to: Side::Request, bytes: written.to_server.into(), is_last: false },
+            Step { next: index, to: Side::Response, bytes: written.to_peer, is_last: false },
+            Step { next: index + 1, to: Side::Request, bytes: written.to_server, is_last: false },
         ];
         for step in steps.into_iter().filter(|step| !step.bytes.is_empty()) {
             self.through(step).await.map_err(|_| Fault::Failed)?;

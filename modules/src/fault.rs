@@ -16,6 +16,8 @@ pub enum Fault {
     Lied(String),
     /// There is no thread for it now.
     NoThread(String),
+    /// What it gives out does not fit into the server's memory for requests now.
+    NoMemory,
     /// What ran it is gone.
     Lost,
 }
@@ -25,14 +27,14 @@ impl Fault {
     pub const fn status(&self) -> u16 {
         match self {
             Fault::Late(_) => 504,
-            Fault::NoThread(_) => 503,
+            Fault::NoThread(_) | Fault::NoMemory => 503,
             _ => 500,
         }
     }
 
     /// Whether the module is to blame.
     pub const fn is_strike(&self) -> bool {
-        !matches!(self, Fault::NoThread(_))
+        !matches!(self, Fault::NoThread(_) | Fault::NoMemory)
     }
 
     /// As metrics name it.
@@ -42,7 +44,7 @@ impl Fault {
             Fault::Failed | Fault::Lost => "failed",
             Fault::Late(_) => "timeout",
             Fault::Lied(_) => "invalid",
-            Fault::NoThread(_) => "overloaded",
+            Fault::NoThread(_) | Fault::NoMemory => "overloaded",
         }
     }
 }
@@ -55,6 +57,7 @@ impl fmt::Display for Fault {
             Fault::Late(limit) => write!(f, "it did not return or go on within {} ms", limit.as_millis()),
             Fault::Lied(what) => write!(f, "{what}"),
             Fault::NoThread(why) => write!(f, "{why}"),
+            Fault::NoMemory => f.write_str("what it gives out does not fit into `server.limits.memory` now"),
             Fault::Lost => f.write_str("what ran it is gone"),
         }
     }

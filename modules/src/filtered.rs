@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::exchange::Side;
+use crate::memory::Memory;
 use crate::module::{Filtered, Handler, Module};
 use crate::task::{self, Guard};
 
@@ -20,10 +21,10 @@ pub(crate) type Shared = (Arc<Module>, Arc<Mutex<Box<dyn Handler>>>);
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body as the filters make it, one after the other.
-pub(crate) fn filtered(body: Body, side: Side, filters: Vec<Shared>) -> Body {
+pub(crate) fn filtered(body: Body, side: Side, filters: Vec<Shared>, memory: Option<Arc<dyn Memory>>) -> Body {
     let (sender, mut pieces) = mpsc::channel(1);
     // Polled with the pieces, so that a filter that does not return breaks the body off, and that its end ends the task.
-    let mut pump = Box::pin(task::run(move |guard| pump(body, side, filters, sender, guard)));
+    let mut pump = Box::pin(task::run(memory, move |guard| pump(body, side, filters, sender, guard)));
     let mut is_done = false;
     Body::from_stream(stream::poll_fn(move |cx| {
         use std::task::Poll;
@@ -103,7 +104,7 @@ async fn through(
         let filtered = handler.lock().await.filter(side, bytes.clone(), is_last, guard).await;
         match filtered {
             Ok(Filtered::Unchanged) => {}
-            Ok(Filtered::Replaced(written)) => bytes = written.into(),
+            Ok(Filtered::Replaced(written)) => bytes = written,
             Err(fault) => {
                 module.standing.strike(&fault);
                 return Err(format!("a filter of module `{}` failed", module.standing.name));

@@ -2,7 +2,7 @@
 //!
 //! A [`Chain`] holds the [`Module`]s of a server in their order. What runs a module implements [`Runner`]; [`Native`] runs
 //! libraries with the C ABI of `sdk/c/snaphook_module.h`. This crate knows no configuration and no routes: the server gives it
-//! what it needs through [`Server`] and [`Hold`].
+//! what it needs through [`Server`], [`Hold`] and [`Memory`].
 
 mod chain;
 mod connection;
@@ -12,6 +12,7 @@ mod filtered;
 mod health;
 mod inline;
 mod library;
+mod memory;
 mod module;
 mod native;
 mod output;
@@ -27,6 +28,7 @@ pub use fault::Fault;
 pub use health::{Health, Standing};
 pub use inline::spare_threads;
 pub use library::Hook;
+pub use memory::{Lease, Memory};
 pub use module::{
     Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Module, Runner, Verdict, Wants,
 };

@@ -28,7 +28,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filtered {
     Unchanged,
-    Replaced(Vec<u8>),
+    Replaced(Bytes),
 }
 
 /// Which hooks a module has, and how it wants them.
@@ -124,8 +124,8 @@ pub struct ConnectionState(pub Arc<dyn Any + Send + Sync>);
 pub struct ConnectionFiltered {
     /// What follows takes the place of the bytes; otherwise they go on as they are.
     pub is_replaced: bool,
-    pub to_server: Vec<u8>,
-    pub to_peer: Vec<u8>,
+    pub to_server: Bytes,
+    pub to_peer: Bytes,
 }
 
 /// The hooks of one module for one connection. Dropped when it has ended, which the module is told then.

@@ -194,7 +194,7 @@ impl Instance {
         maker: Option<Arc<NativeConnection>>,
     ) {
         let instance = Arc::clone(self);
-        let closing = crate::task::run(move |guard| async move {
+        let closing = crate::task::run(None, move |guard| async move {
             let closed = loop {
                 let closed =
                     instance.run(|paces| &paces.close, Some(&guard), move |instance| destroy(&instance.library)).await;
@@ -451,6 +451,7 @@ impl Handler for NativeHandler {
                 Side::Response => Filter::ResponseBody,
             };
             let instance = Arc::clone(&open.instance);
+            let memory = guard.memory();
             if !instance.library.has_filter(filter) {
                 return Err(Fault::Lied("it asked for the pieces of a body, but has no function for them".to_owned()));
             }
@@ -459,24 +460,26 @@ impl Handler for NativeHandler {
                     |paces| &paces.body,
                     Some(guard),
                     move |instance| {
-                        with_output(Output::of(side), |handle| {
+                        with_output(Output::of(side, memory), |handle| {
                             instance.library.filter(filter, open.state, &bytes, is_last, handle)
                         })
                     },
                 )
                 .await;
-            let (output, result) = match filtered {
+            let (mut output, result) = match filtered {
                 Ok(filtered) => filtered,
                 Err(fault) => {
                     self.0 = None;
                     return Err(fault);
                 }
             };
+            let (result, lie) = (result.map_err(|_| instance.threw())?, output.lie.take());
+            let [to_server, to_peer] = output.into_bytes()?;
             let written = match side {
-                Side::Request => output.to_server,
-                Side::Response => output.to_peer,
+                Side::Request => to_server,
+                Side::Response => to_peer,
             };
-            filter_result(result.map_err(|_| instance.threw())?, output.lie, "a filter of a body")
+            filter_result(result, lie, "a filter of a body")
                 .map(|is_replaced| if is_replaced { Filtered::Replaced(written) } else { Filtered::Unchanged })
         }
         .boxed()
@@ -559,18 +562,19 @@ impl FilteredConnection for Arc<NativeConnection> {
         async move {
             let instance = Arc::clone(&this.instance);
             let theirs = Arc::clone(&this);
-            let (output, result) = instance
+            let memory = guard.memory();
+            let (mut output, result) = instance
                 .run(
                     |paces| &paces.connection,
                     Some(guard),
                     move |instance| {
-                        with_output(Output::default(), |handle| call(&instance.library, theirs.state, handle))
+                        with_output(Output::new(memory), |handle| call(&instance.library, theirs.state, handle))
                     },
                 )
                 .await?;
-            let is_replaced =
-                filter_result(result.map_err(|_| instance.threw())?, output.lie, "a hook of a connection")?;
-            let Output { to_server, to_peer, .. } = output;
+            let (result, lie) = (result.map_err(|_| instance.threw())?, output.lie.take());
+            let [to_server, to_peer] = output.into_bytes()?;
+            let is_replaced = filter_result(result, lie, "a hook of a connection")?;
             Ok(ConnectionFiltered { is_replaced, to_server, to_peer })
         }
         .boxed()

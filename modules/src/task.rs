@@ -10,11 +10,15 @@ use futures::FutureExt as _;
 use futures::task::AtomicWaker;
 use tokio::task::JoinHandle;
 
+use crate::memory::Memory;
+
 /// What a task and whoever waits for it share.
 #[derive(Default)]
 pub struct Guard {
     is_given_up: AtomicBool,
     waiter: AtomicWaker,
+    /// For what its hooks give out.
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl Guard {
@@ -26,6 +30,11 @@ impl Guard {
 
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// What the memory of the task is counted by.
+    pub(crate) fn memory(&self) -> Option<Arc<dyn Memory>> {
+        self.memory.clone()
     }
 
     /// Waits for [`Guard::give_up`].
@@ -57,13 +66,13 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Runs work that calls hooks on a task of its own.
-pub async fn run<T, F>(work: impl FnOnce(Arc<Guard>) -> F) -> Result<T, Lost>
+/// Runs work that calls hooks on a task of its own; `memory` counts what they give out.
+pub async fn run<T, F>(memory: Option<Arc<dyn Memory>>, work: impl FnOnce(Arc<Guard>) -> F) -> Result<T, Lost>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let guard = Arc::new(Guard::default());
+    let guard = Arc::new(Guard { memory, ..Guard::default() });
     let mut task = Owned(tokio::spawn(work(Arc::clone(&guard))));
     poll_fn(move |cx| {
         guard.waiter.register(cx.waker());

@@ -31,9 +31,11 @@ impl Webhook {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The URL without its query, which may be confidential.
-    pub fn address(&self) -> &str {
-        self.url.split_once('?').map_or(&self.url, |(address, _)| address)
+    /// The server, and `/…` for what follows: many receivers have a key in the path or the query.
+    pub fn address(&self) -> String {
+        let Ok(url) = Url::parse(&self.url) else { return String::new() };
+        let rest = if url.path() == "/" && url.query().is_none() { "/" } else { "/…" };
+        format!("{}{rest}", url.origin().ascii_serialization())
     }
 
     /// Why a phase before the event has none.
@@ -89,6 +91,19 @@ mod tests {
         assert_eq!(Webhook::parse(&webhook.code()), Ok(webhook));
         for code in ["", "export default () => {}", "{}", r#"{"url":"https://a.b/","secret":"s","more":1}"#] {
             assert!(Webhook::parse(code.as_bytes()).unwrap_err().contains("runs no code"), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_url() {
+        for (url, shown) in [
+            ("https://hooks.example.com", "https://hooks.example.com/"),
+            ("https://hooks.example.com/", "https://hooks.example.com/"),
+            ("https://hooks.example.com/services/T0/B0/hunter2", "https://hooks.example.com/…"),
+            ("http://127.0.0.1:8787/?token=hunter2", "http://127.0.0.1:8787/…"),
+            ("https://EXAMPLE.com:443?hunter2", "https://example.com/…"),
+        ] {
+            assert_eq!(Webhook { url: url.into(), secret: "s".into() }.address(), shown, "{url}");
         }
     }
 

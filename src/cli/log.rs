@@ -65,12 +65,15 @@ where
 }
 
 /// Standard error, where each entry of the log is one line, whatever texts of others are in it.
-struct OneLineEach;
+struct OneLineEach {
+    /// Whether the library colours lines. It escapes this byte in texts itself.
+    has_colours: bool,
+}
 
 impl Write for OneLineEach {
     /// What comes is one whole entry: so the library writes them.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(&on_one_line(entry))?;
+        io::stderr().write_all(&on_one_line(entry, self.has_colours))?;
         Ok(entry.len())
     }
 
@@ -79,22 +82,26 @@ impl Write for OneLineEach {
     }
 }
 
-/// An entry whose line breaks are escaped, all but the last.
-fn on_one_line(entry: &[u8]) -> Cow<'_, [u8]> {
+/// An entry whose control characters are escaped, all but the last line break: what breaks a line, for a program that reads
+/// the log or a terminal that shows it, would look like the start of another entry.
+fn on_one_line(entry: &[u8], has_colours: bool) -> Cow<'_, [u8]> {
     let text = entry.strip_suffix(b"\n").unwrap_or(entry);
-    if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\t') || (has_colours && byte == 0x1b);
+    if text.iter().all(|byte| is_plain(*byte)) {
         return Cow::Borrowed(entry);
     }
-    let mut line = Vec::with_capacity(entry.len() + 16);
-    for byte in text {
-        match byte {
-            b'\n' => line.extend_from_slice(br"\n"),
-            b'\r' => line.extend_from_slice(br"\r"),
-            byte => line.push(*byte),
+    let mut line = String::with_capacity(entry.len() + 16);
+    for char in String::from_utf8_lossy(text).chars() {
+        match char {
+            '\t' => line.push(char),
+            '\x1b' if has_colours => line.push(char),
+            // The separators of lines and paragraphs are no control characters.
+            char if char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') => line.extend(char.escape_default()),
+            char => line.push(char),
         }
     }
-    line.push(b'\n');
-    Cow::Owned(line)
+    line.push('\n');
+    Cow::Owned(line.into_bytes())
 }
 
 /// The levels, from none to all.
@@ -109,10 +116,11 @@ pub(super) fn init(filter: &str, format: Option<LineFormat>) -> Result<()> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::new(format!("`--log` is `{filter}`, expected a level or `target=level,…`: {error}"))
     })?;
+    let has_colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| OneLineEach)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(move || OneLineEach { has_colours })
+        .with_ansi(has_colours)
         .event_format(Lines::new())
         .try_init()
         .map_err(|error| Failure::new(format!("logging cannot start: {error}")))
@@ -147,9 +155,14 @@ mod tests {
             ("INFO a\r\nERROR b\n", "INFO a\\r\\nERROR b\n"),
             ("INFO a\n\n", "INFO a\\n\n"),
             ("", ""),
+            ("INFO ä\tb\n", "INFO ä\tb\n"),
+            ("INFO a\u{b}b\u{c}c\0\n", "INFO a\\u{b}b\\u{c}c\\u{0}\n"),
+            ("INFO a\u{85}b\u{2028}c\u{2029}\n", "INFO a\\u{85}b\\u{2028}c\\u{2029}\n"),
+            ("INFO a\u{1b}[2K\n", "INFO a\\u{1b}[2K\n"),
         ] {
-            assert_eq!(on_one_line(entry.as_bytes()), written.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&on_one_line(entry.as_bytes(), false)), written);
         }
+        assert_eq!(&*on_one_line(b"\x1b[32m INFO\x1b[0m a\rb\n", true), b"\x1b[32m INFO\x1b[0m a\\rb\n");
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl<'a> Section<'a> {
         self.document.environment(name)
     }
 
+    /// Notes a fault of such a variable.
+    pub(super) fn environment_error(&self, name: &str, what: &str) {
+        self.document.error(None::<usize>, format!("the variable {name} of the environment {what}"));
+    }
+
     /// Takes a table; an absent one is empty.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let line = self.entries.get(key).map(|entry| entry.key_line);

@@ -99,6 +99,7 @@ impl ConfigHandle {
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
+        take("hooks.webhook-attempts", old.hooks.webhook_attempts_max != new.hooks.webhook_attempts_max);
         // Whether connections go to the bridge is decided at the start.
         if has_zia(old) == has_zia_now {
             take("server.modules", modules_differ);
@@ -121,6 +122,7 @@ impl ConfigHandle {
         merged.hooks.isolation = new.hooks.isolation;
         merged.hooks.concurrency = new.hooks.concurrency;
         merged.hooks.attempts_max = new.hooks.attempts_max;
+        merged.hooks.webhook_attempts_max = new.hooks.webhook_attempts_max;
         if merged != *old {
             self.current.store(Arc::new(merged));
             let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;

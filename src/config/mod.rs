@@ -53,7 +53,7 @@ pub use settings::{
 };
 pub use static_files::StaticConfig;
 pub use suggest::closest;
-pub use telemetry::{HeaderSource, LogFormat, TelemetryConfig, TracesConfig};
+pub use telemetry::{HeaderSource, LogFormat, TelemetryConfig, TracesConfig, Trust};
 pub use tls::{Pem, PemSource, TlsConfig};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 pub use watch::{Change, Changes, watch};

@@ -186,6 +186,7 @@ fn hooks(root: &mut Section<'_>, directory: &Path) -> HooksConfig {
         v8_reset: v8_reset(&mut hooks),
         concurrency: hooks.integer("concurrency", 1..=10_000).unwrap_or(64) as usize,
         attempts_max: hooks.integer("max-attempts", 1..=100).unwrap_or(8) as u32,
+        webhook_attempts_max: hooks.integer("webhook-attempts", 1..=1000).unwrap_or(200) as u32,
     };
     hooks.finish();
     config

@@ -107,6 +107,8 @@ pub struct HooksConfig {
     pub v8_reset: V8Reset,
     /// Tries of a post hook before it goes to the error store.
     pub attempts_max: u32,
+    /// Tries of a webhook whose receiver does not take the event.
+    pub webhook_attempts_max: u32,
 }
 
 /// What a hook's call may use, before grants raise it.

@@ -48,11 +48,21 @@ pub struct TracesConfig {
     pub endpoint: Url,
     /// Sent with each request, by name.
     pub headers: BTreeMap<String, HeaderSource>,
-    /// The share of requests that are traced, unless the client says so.
+    /// The share of requests that are traced, unless a client that is trusted says so.
     pub sample: f64,
+    pub trust: Trust,
     pub service_name: String,
     /// Its line in the file, if it is from there.
     pub line: Option<usize>,
+}
+
+/// Whose `traceparent` decides whether a request is traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// That of trusted proxies.
+    #[default]
+    Proxies,
+    All,
 }
 
 /// The value of a header.
@@ -66,10 +76,11 @@ pub enum HeaderSource {
 /// Without values that may be secrets.
 impl fmt::Debug for TracesConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TracesConfig { headers, sample, service_name, line, .. } = self;
+        let TracesConfig { headers, sample, trust, service_name, line, .. } = self;
         let headers: Vec<_> = headers.keys().collect();
         let mut out = f.debug_struct("TracesConfig");
-        out.field("headers", &headers).field("sample", sample).field("service_name", service_name).field("line", line);
+        out.field("headers", &headers).field("sample", sample).field("trust", trust);
+        out.field("service_name", service_name).field("line", line);
         out.finish_non_exhaustive()
     }
 }
@@ -81,9 +92,18 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
     let is_asked = otlp.is_some();
     let endpoint = match otlp {
         Some(text) => text.parsed(OTLP, endpoint),
-        None => section.environment(ENDPOINT_VARIABLE).and_then(|text| endpoint(&text)),
+        None => variable(&section, ENDPOINT_VARIABLE).and_then(|text| {
+            let url = endpoint(&text);
+            if url.is_none() {
+                // Not shown: it may have a password.
+                section.environment_error(ENDPOINT_VARIABLE, &format!("is not {OTLP}"));
+            }
+            url
+        }),
     };
     let sample = section.fraction("sample");
+    let trust = section.string("trust-traceparent");
+    let trust = trust.and_then(|text| text.word(&[("proxies", Trust::Proxies), ("all", Trust::All)]));
     let mut headers = BTreeMap::new();
     for (name, value) in section.value("headers").and_then(|value| value.entries()).unwrap_or_default() {
         if !is_header_name(name) {
@@ -102,19 +122,29 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
     });
     let log_format = section.string("log-format");
     let log_format = log_format.and_then(|text| text.word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
-    let needs = ["sample", "headers", "service-name"].into_iter().find(|key| section.was_there(key));
+    let needs =
+        ["sample", "trust-traceparent", "headers", "service-name"].into_iter().find(|key| section.was_there(key));
     if let (Some(key), None, false) = (needs, &endpoint, is_asked) {
         let message = format!("{OTLP}, which `telemetry.{key}` is for");
         section.missing("otlp", &message);
     }
-    if headers.is_empty() {
-        headers = section.environment(HEADERS_VARIABLE).map(|text| listed(&text)).unwrap_or_default();
+    if headers.is_empty() && endpoint.is_some() {
+        headers = variable(&section, HEADERS_VARIABLE)
+            .and_then(|text| {
+                let listed = listed(&text);
+                if listed.is_none() {
+                    section.environment_error(HEADERS_VARIABLE, "is no list of `name=value` between commas");
+                }
+                listed
+            })
+            .unwrap_or_default();
     }
-    let service = service_name.or_else(|| section.environment(SERVICE_VARIABLE).filter(|name| !name.is_empty()));
+    let service = service_name.or_else(|| variable(&section, SERVICE_VARIABLE));
     let traces = endpoint.map(|endpoint| TracesConfig {
         endpoint,
         headers,
         sample: sample.unwrap_or(1.0),
+        trust: trust.unwrap_or_default(),
         service_name: service.unwrap_or_else(|| SERVICE_DEFAULT.to_owned()),
         line,
     });
@@ -144,10 +174,16 @@ fn is_header_value(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// `key=value` pairs between commas, as OpenTelemetry writes them; what is none is left out.
-fn listed(text: &str) -> BTreeMap<String, HeaderSource> {
-    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    let pairs = pairs.filter_map(|(name, value)| {
+/// A variable of the environment; one that is empty is none, as OpenTelemetry has it.
+fn variable(section: &Section<'_>, name: &str) -> Option<String> {
+    section.environment(name).filter(|text| !text.trim().is_empty())
+}
+
+/// `key=value` pairs between commas, as OpenTelemetry writes them; `None` if one is none.
+fn listed(text: &str) -> Option<BTreeMap<String, HeaderSource>> {
+    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+    let pairs = pairs.map(|pair| {
+        let (name, value) = pair.split_once('=')?;
         let decoded = percent_encoding::percent_decode_str(value.trim()).decode_utf8().ok()?;
         let name = name.trim();
         (is_header_name(name) && is_header_value(&decoded))

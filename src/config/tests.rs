@@ -67,7 +67,7 @@ fn defaults() {
     assert_eq!(config.hooks.limits, Limits { timeout: Duration::from_millis(500), memory_bytes: 64 << 20 });
     assert_eq!((config.hooks.isolation, config.hooks.v8_reset), (Isolation::Call, V8Reset::Auto));
     assert_eq!(config.hooks.concurrency, 64);
-    assert_eq!(config.hooks.attempts_max, 8);
+    assert_eq!((config.hooks.attempts_max, config.hooks.webhook_attempts_max), (8, 200));
     assert_eq!(config.private_key, "file:data/secret.key");
     let stores = [&config.secure, &config.event, &config.model, &config.error];
     let stores = stores.map(|store| format!("{} {}", store.driver, store.settings["path"].as_str().unwrap()));
@@ -152,7 +152,7 @@ fn faults_of_sections() {
             &[
                 "config.toml:6: unknown key `hooks.timout`, did you mean `hooks.timeout`?",
                 "config.toml:7: unknown key `hooks.retries`, known are `directory`, `apply`, `cache`, `timeout`, `memory`, \
-                 `isolation`, `v8`, `concurrency`, `max-attempts`",
+                 `isolation`, `v8`, `concurrency`, `max-attempts`, `webhook-attempts`",
             ],
         ),
         (
@@ -634,7 +634,7 @@ fn telemetry() {
     // What OpenTelemetry calls it, where the file does not say it.
     let environment = |name: &str| match name {
         "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://c:4318".to_owned()),
-        "OTEL_EXPORTER_OTLP_HEADERS" => Some("a=1,b=x%20y, bad name=1,c".to_owned()),
+        "OTEL_EXPORTER_OTLP_HEADERS" => Some("a=1, b=x%20y,".to_owned()),
         "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
         _ => None,
     };
@@ -643,6 +643,26 @@ fn telemetry() {
     assert_eq!(traces.headers.keys().collect::<Vec<_>>(), ["a", "b"]);
     let traces = read("otlp = 'http://d'\nservice-name = 'mine'\n", &environment).unwrap().telemetry.traces.unwrap();
     assert_eq!((traces.endpoint.as_str(), traces.service_name.as_str()), ("http://d/", "mine"));
+
+    // Said, whoever set it, unless the file says otherwise; what is empty is not set.
+    for (name, value, says) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "is not the URL of a collector"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:hunter2@c", "is not the URL of a collector"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=1,b c=hunter2", "is no list of `name=value`"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "is no list of `name=value`"),
+    ] {
+        let wrong = |asked: &str| (asked == name).then(|| value.to_owned());
+        let file = if name.ends_with("HEADERS") { "otlp = 'http://d'\n" } else { "log-format = 'text'\n" };
+        let errors = read(file, &wrong).unwrap_err().to_string();
+        assert!(errors.contains(&format!("the variable {name} of the environment {says}")), "{errors}");
+        assert!(!errors.contains("hunter2"), "{errors}");
+        assert!(read("otlp = 'http://d'\nheaders = { a = 'b' }\n", &wrong).is_ok(), "{name}");
+        let empty = |asked: &str| (asked == name).then(String::new);
+        assert!(read("", &empty).unwrap().telemetry.traces.is_none(), "{name}");
+    }
+    assert_eq!(read("otlp = 'http://d'\n", &none).unwrap().telemetry.traces.unwrap().trust, Trust::Proxies);
+    let all = read("otlp = 'http://d'\ntrust-traceparent = 'all'\n", &none).unwrap();
+    assert_eq!(all.telemetry.traces.unwrap().trust, Trust::All);
 
     let lines = |text: &str| read(text, &none).map_err(|errors| errors.lines().collect::<Vec<_>>()).unwrap_err();
     let url = "the URL of a collector of OTLP over HTTP, such as 'http://127.0.0.1:4318'";
@@ -660,8 +680,8 @@ fn telemetry() {
                 .to_owned(),
             "config.toml:9: `telemetry.log-format` is `xml`, expected 'text' or 'json'".to_owned(),
             "config.toml:10: `telemetry.service-name` is ``, expected a name of at most 100 bytes".to_owned(),
-            "config.toml:11: unknown key `telemetry.endpoint`, known are `otlp`, `sample`, `headers`, `service-name`, \
-             `log-format`"
+            "config.toml:11: unknown key `telemetry.endpoint`, known are `otlp`, `sample`, `trust-traceparent`, \
+             `headers`, `service-name`, `log-format`"
                 .to_owned(),
         ]
     );

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use snaphook_driver::{Condition, EventKind, Filter, Operator, Position, Require, Stream};
 
 use super::core::Core;
@@ -43,6 +44,11 @@ async fn end_of(core: &Core, stream: &Stream) -> Result<Position> {
             Err(Error::new(ErrorKind::Unavailable, detail))
         }
     }
+}
+
+/// What data refers to.
+pub(super) fn target<'a>(reference: &Reference, data: &'a Value) -> Option<&'a str> {
+    data.get(&reference.property).and_then(Value::as_str)
 }
 
 /// Which instances refer to one.

@@ -17,6 +17,7 @@ use super::carried::carried;
 use super::change::{DefinitionChange, Skip, changes_definition};
 use super::command::Origin;
 use super::error::{Error, ErrorKind, Result};
+use super::referring::target;
 use super::replay::{self, Replayed};
 use super::stuck::{Stored, Stuck, stored};
 use crate::catalog::{ModelRecord, unique};
@@ -66,11 +67,13 @@ pub async fn skip_offline(
     progress: &replay::Progress,
 ) -> Result<Replayed> {
     let Replayed { stuck, .. } = replay::run(events, store, progress).await?;
-    let appends = skip(events, &stuck, position, reason, &Origin::default()).await?;
-    match events.append(&appends, false).await?.iter().all(std::result::Result::is_ok) {
-        true => replay::run(events, store, progress).await,
-        false => Err(changed(position)),
+    let Skipping { restored, skip } = skip(events, &stuck, position, reason, &Origin::default()).await?;
+    for append in restored.into_iter().chain([skip]) {
+        if !events.append(&[append], false).await?.iter().all(std::result::Result::is_ok) {
+            return Err(changed(position));
+        }
     }
+    replay::run(events, store, progress).await
 }
 
 pub(super) async fn inspect(events: &Arc<dyn EventStore>, stuck: &[Stuck], position: Position) -> Result<Inspected> {
@@ -110,14 +113,22 @@ async fn at(events: &Arc<dyn EventStore>, position: Position) -> Result<Event> {
     })
 }
 
-/// The event that skips another one, and the one that restores its instance, ready to append.
+/// What skips an event, ready to append.
+pub(super) struct Skipping {
+    /// Takes the event's instance back to what it was. Appended first: without the other it changes nothing that anybody sees,
+    /// and with it in the log the next try needs no more.
+    pub(super) restored: Option<Append>,
+    pub(super) skip: Append,
+}
+
+/// The event that skips another one, and the one that restores its instance.
 pub(super) async fn skip(
     events: &Arc<dyn EventStore>,
     stuck: &[Stuck],
     position: Position,
     reason: &str,
     origin: &Origin,
-) -> Result<Vec<Append>> {
+) -> Result<Skipping> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Error::bad_request(format!(
@@ -174,7 +185,7 @@ pub(super) async fn skip(
         releases: Vec::new(),
     };
     let restored = restored(events, event, &skip).await?;
-    Ok(std::iter::once(skip).chain(restored).collect())
+    Ok(Skipping { skip, restored })
 }
 
 /// The event that takes an instance back to what it was before `event`; `None` if later events say what it is.
@@ -194,6 +205,7 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
         _ => None,
     };
     let definition = last_definition(&**events, &event.model).await?;
+    let references = references(&**events, definition.as_ref(), &event, data.as_ref()).await?;
     let keys = |data: Option<&Json>| -> Vec<String> {
         let value = data.and_then(|data| data.to_value().ok()).unwrap_or_default();
         let keys = definition.as_ref().map_or_else(Vec::new, |definition| unique::keys(definition, &value));
@@ -207,8 +219,8 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
         (_, None) => (EventKind::InstanceDeleted, Expected::At(event.position), event.revision + 1),
     };
     Ok(Some(Append {
-        releases: old.into_iter().filter(|key| !new.contains(key)).collect(),
-        claims: new.into_iter().map(Claim::new).collect(),
+        releases: old.into_iter().filter(|key| !new.contains(key)).chain(references.releases).collect(),
+        claims: new.into_iter().map(Claim::new).chain(references.claims).collect(),
         expected,
         event: Event {
             id: uuid::Uuid::now_v7().to_string(),
@@ -223,8 +235,62 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
     }))
 }
 
-/// The `unique` lists of a model, as its last change left them.
-async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
+/// What keeps references whole when an instance is taken back; see [`crate::catalog::references`].
+#[derive(Default)]
+struct References {
+    claims: Vec<Claim>,
+    releases: Vec<String>,
+}
+
+/// `data`: what the instance has without `event`; `None`: there is none.
+async fn references(
+    events: &dyn EventStore,
+    definition: Option<&ModelRecord>,
+    event: &Event,
+    data: Option<&Json>,
+) -> Result<References> {
+    let mut found = References::default();
+    let (Some(definition), Some(id)) = (definition, &event.instance) else { return Ok(found) };
+    let value = |data: Option<&Json>| data.and_then(|data| data.to_value().ok()).unwrap_or_default();
+    let (old, new) = (value(event.data.as_ref()), value(data));
+    for reference in &definition.references {
+        let Some(to) = target(reference, &new).filter(|to| target(reference, &old) != Some(*to)) else { continue };
+        if reference.model == event.model && to == id {
+            continue;
+        }
+        let last = events.last(&Stream::of_instance(&reference.model, to), Position::MAX).await?;
+        if last.is_none_or(|last| last.kind.ends_stream()) {
+            let detail = format!(
+                "without the event at {}, `{}/{id}` would refer to `{}/{to}` through `{}`, which was deleted since; create \
+                 that one again first",
+                event.position, event.model, reference.model, reference.property
+            );
+            return Err(Error::new(ErrorKind::Conflict, detail));
+        }
+        let of_target = last_definition(events, &reference.model).await?.and_then(|definition| definition.referenced);
+        found.claims.extend(of_target.map(|referenced| referenced.claim(&reference.model, to)));
+    }
+    let Some(referenced) = &definition.referenced else { return Ok(found) };
+    if event.kind == EventKind::InstanceDeleted {
+        // Its deletion keeps others from it.
+        found.releases.push(referenced.key(id));
+    } else if data.is_none() {
+        let holder = events.holder(&referenced.key(id)).await?;
+        if holder.as_ref().is_some_and(|holder| holder.stream == Stream::of_model(&event.model)) {
+            let detail = format!(
+                "without the event at {} there would be no `{}/{id}`, and others refer to it, or did",
+                event.position, event.model
+            );
+            return Err(Error::new(ErrorKind::Conflict, detail));
+        }
+        found.releases.push(referenced.prefix());
+        found.claims.extend(referenced.deletion(id, holder.map(|holder| holder.position)));
+    }
+    Ok(found)
+}
+
+/// A model as its last change left it.
+pub(super) async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
     let stream = Stream::of_model(model);
     let mut at_most = Position::MAX;
     while let Some(event) = events.last(&stream, at_most).await? {

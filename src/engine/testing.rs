@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use snaphook_driver::{
     Append, Appended, Budget, Capabilities, CarryOver, Conflict, Delivery, DriverError, ErrorKind, ErrorQuery,
-    ErrorRecord, Event, EventPage, EventQuery, EventStore, Filter, Group, Holder, Instance, InstancePage,
+    ErrorRecord, Event, EventKind, EventPage, EventQuery, EventStore, Filter, Group, Holder, Instance, InstancePage,
     InstanceQuery, Json, LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
@@ -135,6 +135,7 @@ async fn open_on(
         inner: Arc::clone(&stores.model),
         fails: AtomicBool::new(false),
         refused: Mutex::default(),
+        refused_kind: Mutex::default(),
         refused_definition: Mutex::default(),
         beyond_limits: Mutex::default(),
         slow_gets: AtomicU64::new(0),
@@ -281,6 +282,8 @@ pub(super) struct FaultyModels {
     pub(super) fails: AtomicBool,
     /// Events whose data has this text cannot be applied; `panic` makes the store panic instead.
     pub(super) refused: Mutex<Option<&'static str>>,
+    /// The same for events of that kind.
+    pub(super) refused_kind: Mutex<Option<EventKind>>,
     /// The same for models with a column of that name.
     pub(super) refused_definition: Mutex<Option<&'static str>>,
     /// A model whose stored definition no server of this version would take.
@@ -359,7 +362,11 @@ impl ModelStore for FaultyModels {
         self.fault()?;
         let refused = *self.refused.lock().unwrap();
         let has = |event: &Event, text: &str| event.data.as_ref().is_some_and(|data| data.contains(text));
-        if let Some(event) = refused.and_then(|text| events.iter().find(|event| has(event, text))) {
+        let refused_kind = *self.refused_kind.lock().unwrap();
+        if let Some(event) = refused
+            .and_then(|text| events.iter().find(|event| has(event, text)))
+            .or_else(|| events.iter().find(|event| Some(event.kind) == refused_kind))
+        {
             assert!(!has(event, "panic"), "the test wants it so");
             // As a driver does that finds out half way.
             let message = format!("the test refuses the event at {}", event.position);

@@ -61,7 +61,7 @@ pub struct HookInfo {
     pub language: Option<SourceLanguage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
-    /// Of a webhook: where it sends events, without the query, which may be confidential.
+    /// Of a webhook: the server that it sends events to, without path and query, which may be confidential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Of a webhook: the name of the secret that signs.

@@ -86,11 +86,11 @@ pub struct Failure {
 /// When a post hook that failed may run again for the same event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retry {
-    /// After the usual delay.
+    /// As after a fault of code.
     #[default]
     Usual,
-    /// After so long, if the usual delay is not longer.
-    After(Duration),
+    /// As long as somebody else's server may be away, and not before so much time has passed.
+    Patient(Duration),
     /// Not without somebody doing something about it.
     Never,
 }

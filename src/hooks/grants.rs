@@ -234,7 +234,7 @@ impl Granted {
     }
 
     /// What the grants open, as the REST API shows it; members that open nothing are left out.
-    pub fn to_json(&self) -> Value {
+    pub fn to_json(&self, limits: Limits) -> Value {
         let mut map = Map::new();
         let mut list = |key: &str, items: Vec<Value>| {
             if !items.is_empty() {
@@ -261,8 +261,8 @@ impl Granted {
         if self.amend {
             map.insert("amend".to_owned(), json!(true));
         }
-        map.insert("timeout".to_owned(), json!(format_duration(self.limits.timeout)));
-        map.insert("memory".to_owned(), json!(format_size(self.limits.memory_bytes)));
+        map.insert("timeout".to_owned(), json!(format_duration(limits.timeout)));
+        map.insert("memory".to_owned(), json!(format_size(limits.memory_bytes)));
         Value::Object(map)
     }
 

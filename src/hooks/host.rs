@@ -38,6 +38,7 @@ pub use super::library::NOT_SANDBOXED;
 use super::places::Places;
 use super::session::Services;
 use super::stats::HookStats;
+use crate::catalog::Webhook;
 use crate::config::Config;
 
 /// Engines × capabilities.
@@ -104,6 +105,7 @@ impl HookHost {
             }
             (None, None | Some(HookState::Ok)) => ("ok", None, None),
         };
+        let granted = code.granted(&self.config);
         let webhook = code.prepared.get().and_then(|prepared| prepared.webhook());
         let top_level = code.prepared.get().and_then(|prepared| prepared.top_level());
         HookInfo {
@@ -117,11 +119,11 @@ impl HookHost {
             artifact: code.id.artifact.clone(),
             size: code.size,
             mode: hook.binding.mode,
-            grants: code.granted(&self.config).to_json(),
+            grants: granted.to_json(self.code.limits(&hook.binding.engine, &granted)),
             position: hook.binding.position,
             language: hook.binding.language,
             library: hook.binding.library.clone(),
-            url: webhook.map(|webhook| webhook.address().to_owned()),
+            url: webhook.map(Webhook::address),
             secret: webhook.map(|webhook| webhook.secret.clone()),
             sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
             still_loaded: self.libraries.beside(hook, &code),
@@ -130,7 +132,7 @@ impl HookHost {
 
     /// A hook's numbers, with the limits that hold now.
     pub fn stats(&self, hook: &BoundHook) -> Value {
-        hook.stats.to_json(self.granted(hook).limits)
+        hook.stats.to_json(self.code.limits(&hook.binding.engine, &self.granted(hook)))
     }
 
     /// What the configuration in force opens to a hook.

@@ -21,8 +21,8 @@ use super::grants::{Capability, Granted, Grantee};
 pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
-use super::stats::shorten;
 use crate::config::{format_duration, format_size};
+use crate::telemetry::line::shorten;
 use crate::telemetry::trace::{Scope, TraceContext, scope};
 
 /// Host calls of one run, of all capabilities together.

@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 use super::context::{FailureCause, LogLevel, Outcome, Run};
 use crate::config::Limits;
+use crate::telemetry::line::shorten;
 
 /// Runs of one hook since it was bound.
 #[derive(Default)]
@@ -265,14 +266,6 @@ impl PhaseLog {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = self.followers.get_or_init(|| broadcast::Sender::new(Self::LAG_MAX)).subscribe();
         (ring.lines.iter().cloned().collect(), receiver)
-    }
-}
-
-/// Cuts at a character's end and says so.
-pub(crate) fn shorten(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
-        text.push('…');
     }
 }
 

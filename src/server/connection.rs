@@ -13,13 +13,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tower_service::Service as _;
 
 use super::app::App;
-use super::draining;
+use super::draining::{self, Connections, Ending};
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket, is_of_peer};
 use super::modules;
@@ -61,7 +60,7 @@ pub(super) async fn serve(
     let mut reloads = app.config.subscribe();
     let places = Places::new(connections_max);
     let mut accepted = None;
-    let graceful = GracefulShutdown::new();
+    let connections = Connections::new();
     let begin = |socket, address: Option<SocketAddr>, permit: Option<OwnedSemaphorePermit>| {
         let origin = ConnectionOrigin { address: address.map(|from| from.ip()), is_secure: tls.is_some() };
         let peer = Peer::of_connection(app.engine.memory(), origin);
@@ -80,7 +79,7 @@ pub(super) async fn serve(
             (_, socket) => socket,
         };
         let stream = GuardedStream::new(socket);
-        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
+        let (builder, tls, ending) = (builder.clone(), tls.clone(), connections.open());
         let served = {
             let peer = peer.clone();
             async move {
@@ -88,15 +87,18 @@ pub(super) async fn serve(
                 let _open = app.metrics.open_connection();
                 let chain = Arc::clone(&app.modules.chain());
                 let origins = Origins::of(address, tls.is_some());
+                let given_out = chain.has_connections().then(|| modules::request::memory_of(&peer));
                 let serve = move |stream: GuardedStream<Socket>, origins: Origins| async move {
                     if let Some(stream) = secure(stream, tls.as_deref(), app).await {
-                        connection(stream, peer, origins, builder, Arc::clone(app), router, watcher).await;
+                        connection(stream, peer, origins, builder, Arc::clone(app), router, ending).await;
                     }
                 };
-                match chain.has_connections() {
+                match given_out {
                     // In memory of its own, which other connections do not need.
-                    true => Box::pin(modules::connection::serve(stream, chain, origins, serve)).await,
-                    false => {
+                    Some(given_out) => {
+                        Box::pin(modules::connection::serve(stream, chain, origins, given_out, serve)).await;
+                    }
+                    None => {
                         drop(chain);
                         serve(stream, origins).await;
                     }
@@ -148,7 +150,7 @@ pub(super) async fn serve(
             let _ = timeout(draining::SHUTDOWN_GRACE, zia.drained()).await;
         }
     };
-    tokio::join!(draining::finish(graceful), in_bridge);
+    tokio::join!(draining::finish(connections), in_bridge);
     Ok(())
 }
 
@@ -235,7 +237,7 @@ async fn connection(
     builder: auto::Builder<TokioExecutor>,
     app: Arc<App>,
     router: Router,
-    watcher: Watcher,
+    mut ending: Ending,
 ) {
     let origins = Arc::new(origins);
     let service = service_fn({
@@ -267,8 +269,10 @@ async fn connection(
     });
     let stream = TokioIo::new(MeteredStream::new(stream, peer.clone()));
     let connection = builder.serve_connection(stream, service).into_owned();
-    let connection = pin!(watcher.watch(connection));
+    let connection = pin!(connection);
     let mut connection = Prompt::new(connection);
+    let mut end = pin!(ending.come(&peer.0));
+    let mut is_last = false;
     let started = Instant::now();
     let mut ticks = interval_at(started + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -276,6 +280,10 @@ async fn connection(
         tokio::select! {
             biased;
             served = &mut connection => break served,
+            () = &mut end, if !is_last => {
+                is_last = true;
+                connection.get_mut().as_mut().graceful_shutdown();
+            }
             _ = ticks.tick() => {
                 if peer.0.tick() {
                     tracing::debug!("a connection is cut off: its peer does not take a response");

@@ -4,6 +4,8 @@
 //! A connection that is closed while its client sends a request leaves the client without an answer. So the listener goes when
 //! nobody waits there, and idle connections are closed only after a moment in which a request that is on its way can come; its
 //! response says `Connection: close`. HTTP/2 needs no such moment, its GOAWAY names the last request, but takes it as well.
+//! At the end of that moment a connection of HTTP/1 is read once more: a request that has arrived, or has begun to, is answered.
+//! What a client sends while the end of the connection is on its way to it is lost in HTTP/1, whatever a server does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,18 +13,21 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::watch;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::listener::{BACKLOG, Listener, Socket, is_of_peer};
+use super::peer::Peer;
 
 /// How long requests may go on after the server was told to stop.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept open for a request that is on its way.
 pub(super) const LAST_REQUEST_MAX: Duration = Duration::from_millis(500);
+
+/// How long the rest of a head may take, of which some was there then.
+const REST_OF_HEAD_MAX: Duration = Duration::from_secs(2);
 
 /// When nobody connects for so long, nobody waits to be let in; under load somebody always does.
 const QUIET: Duration = Duration::from_millis(5);
@@ -61,14 +66,50 @@ pub(super) async fn last_request(mut stopping: watch::Receiver<bool>) {
     sleep(LAST_REQUEST_MAX).await;
 }
 
+/// All connections of a server.
+pub(super) struct Connections(watch::Sender<bool>);
+
+impl Connections {
+    pub(super) fn new() -> Connections {
+        Connections(watch::Sender::new(false))
+    }
+
+    /// One more, which is there until this is dropped.
+    pub(super) fn open(&self) -> Ending {
+        Ending(self.0.subscribe())
+    }
+}
+
+/// Tells a connection when it is to end.
+pub(super) struct Ending(watch::Receiver<bool>);
+
+impl Ending {
+    /// Ends when the connection is to be closed as soon as it is idle. Whoever waits polls the connection first: what the system
+    /// had received by then is read.
+    pub(super) async fn come(&mut self, peer: &Peer) {
+        // The sender goes after all connections.
+        let _ = self.0.wait_for(|is_over| *is_over).await;
+        if peer.is_http2() {
+            return;
+        }
+        // A timer ends after the runtime has asked the system what came.
+        let end = Instant::now() + REST_OF_HEAD_MAX;
+        sleep(LOOK_AGAIN).await;
+        while peer.has_begun_head() && Instant::now() < end {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
 /// Waits until every connection has ended, and cuts off those that have not within [`SHUTDOWN_GRACE`].
-pub(super) async fn finish(graceful: GracefulShutdown) {
+pub(super) async fn finish(Connections(is_over): Connections) {
     let started = Instant::now();
-    while graceful.count() > 0 && started.elapsed() < LAST_REQUEST_MAX {
+    while is_over.receiver_count() > 0 && started.elapsed() < LAST_REQUEST_MAX {
         sleep(LOOK_AGAIN).await;
     }
-    let connections = graceful.count();
-    if timeout(SHUTDOWN_GRACE.saturating_sub(started.elapsed()), graceful.shutdown()).await.is_err() {
+    let connections = is_over.receiver_count();
+    is_over.send_replace(true);
+    if timeout(SHUTDOWN_GRACE.saturating_sub(started.elapsed()), is_over.closed()).await.is_err() {
         tracing::warn!("some of {connections} connections were still busy after {SHUTDOWN_GRACE:?} and are cut off");
     }
 }

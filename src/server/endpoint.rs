@@ -197,7 +197,8 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     });
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
-    let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
+    let (mut span, scope) =
+        traced::begin(&head, &request_id, kind == Kind::Vital, peer.0.origin().address, &app.config);
     traced::describe(&mut span, route.as_ref().map(|route| &*route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };

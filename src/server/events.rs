@@ -97,7 +97,7 @@ fn filter(query: &mut Query<'_>) -> Result<EventFilter> {
     if instance.is_some() && model.is_none() {
         return Err(Problem::bad_request("`instance` needs `model` beside it: ids are unique within a model only"));
     }
-    let kinds = match query.text("type")? {
+    let kinds = match query.list("type")? {
         Some(names) => names.split(',').map(kind).collect::<Result<_>>()?,
         None => Vec::new(),
     };

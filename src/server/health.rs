@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 
 use super::accept;
+use super::modules::request::Unguarded;
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response};
 use super::request::Call;
@@ -55,7 +56,8 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
 
-/// Everything that is counted, as Prometheus text or OpenMetrics.
+/// Everything that is counted, as Prometheus text or OpenMetrics; of the modules only, while one is missing that may guard the
+/// rest.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
     call.no_query()?;
     let format = match accept::takes_open_metrics(call.headers().get_all(ACCEPT)) {
@@ -63,23 +65,30 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
         false => Format::Prometheus,
     };
     let mut out = Exposition::new(format);
+    call.app.modules.write_metrics(&mut out);
+    if let Some(zia) = &call.app.zia {
+        zia.write_metrics(&mut out);
+    }
+    if call.head.extensions.get::<Unguarded>().is_none() {
+        rest(call, &mut out).await;
+    }
+    Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))
+}
+
+/// What a module may guard.
+async fn rest(call: &Call, out: &mut Exposition) {
     let help = "What runs here";
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("os", consts::OS), ("arch", consts::ARCH)];
     out.info("snaphook_build", help).sample(&labels, 1);
     if let Ok(Some(process)) = tokio::task::spawn_blocking(process::read).await {
-        process.write(&mut out);
+        process.write(out);
     }
-    call.engine().operations.metrics(&mut out).await;
-    call.app.metrics.write(&mut out);
-    call.engine().endpoints().write_metrics(&mut out);
-    call.app.modules.write_metrics(&mut out);
+    call.engine().operations.metrics(out).await;
+    call.app.metrics.write(out);
+    call.engine().endpoints().write_metrics(out);
     if let Some(tracer) = tracer::tracer() {
-        tracer.write_metrics(&mut out);
-    }
-    if let Some(zia) = &call.app.zia {
-        zia.write_metrics(&mut out);
+        tracer.write_metrics(out);
     }
     let failed = call.app.identity.failed_attempts();
     out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);
-    Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))
 }

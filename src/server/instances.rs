@@ -82,7 +82,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     let (model, id) = (call.model()?, call.instance()?);
     let mut query = call.query()?;
     let at = query.text("at")?;
-    let expand = query.text("expand")?;
+    let expand = query.list("expand")?;
     query.finish()?;
     if at.is_some() && expand.is_some() {
         return Err(Problem::bad_request("`expand` shows what is there now, so it does not go with `at`"));

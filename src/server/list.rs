@@ -38,12 +38,12 @@ impl ListInput {
             query: QueryInput {
                 limit: Some(limit(query)?),
                 cursor: query.text("cursor")?,
-                sort: query.text("sort")?,
+                sort: query.list("sort")?,
                 filter: query.filters()?,
             },
-            projection: query.text("fields")?.map(|fields| Projection::parse(&fields)).transpose()?,
+            projection: query.list("fields")?.map(|fields| Projection::parse(&fields)).transpose()?,
             count: query.flag("count")?,
-            expand: query.text("expand")?,
+            expand: query.list("expand")?,
         })
     }
 }

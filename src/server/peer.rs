@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -29,6 +29,9 @@ pub(super) struct Peer {
     now: AtomicU8,
     started: AtomicU64,
     ended: AtomicU64,
+    /// Something of the next request's head has come.
+    has_begun: AtomicBool,
+    is_http2: AtomicBool,
     /// Told once it is to make room for another.
     closing: Notify,
 }
@@ -64,6 +67,8 @@ impl Peer {
             now: AtomicU8::new(0),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            has_begun: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
             closing: Notify::new(),
         }))
     }
@@ -74,7 +79,27 @@ impl Peer {
 
     /// A request's head is complete.
     pub(super) fn begin_request(&self) {
+        self.has_begun.store(false, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something came while no request was worked on.
+    pub(super) fn begin_head(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the rest of a request's head is on its way. Bytes of a body that nobody read look the same.
+    pub(super) fn has_begun_head(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// The connection began as HTTP/2 does.
+    pub(super) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
     }
 
     /// Its response begins.

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::problem::{Problem, Result};
 use crate::engine::{FilterInput, FilterValue};
+use crate::telemetry::line::shortened;
 
 /// The name of the parameter that asks what a write would do.
 pub(super) const DRY_RUN: &str = "dry-run";
@@ -50,6 +51,17 @@ impl<'a> Query<'a> {
             }
             value => Ok(value.map(Cow::into_owned)),
         }
+    }
+
+    /// A list with commas between. Clients also write it as several parameters of that name, which is the same.
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<String>> {
+        let (found, rest) = std::mem::take(&mut self.pairs).into_iter().partition::<Vec<_>, _>(|(key, _)| key == name);
+        self.pairs = rest;
+        if found.iter().any(|(_, value)| value.is_empty()) {
+            return Err(Problem::bad_request(format!("the parameter `{name}` is empty, expected a value")));
+        }
+        let joined = found.iter().map(|(_, value)| &**value).collect::<Vec<_>>().join(",");
+        Ok((!found.is_empty()).then_some(joined))
     }
 
     /// `true` or `false`; absent is `false`.
@@ -183,11 +195,7 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>> {
 
 /// What a client sent, short enough for a message.
 pub(super) fn shorten(text: &str) -> Cow<'_, str> {
-    const CHARS_MAX: usize = 80;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-        None => Cow::Borrowed(text),
-    }
+    shortened(text, 80)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One request as a part of a trace: what its headers say of it, and its span.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::RawPathParams;
@@ -7,19 +8,27 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
-use crate::config::is_model_id;
+use crate::config::{Config, ConfigHandle, Trust, is_model_id};
 use crate::telemetry::trace::{Scope, Span, TraceContext, begin as traces, scope, tracer};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The span of a request, and on behalf of what it is worked on: nothing, unless requests are traced or the log names them.
-/// `is_probe`: what only watches the server is no part of a trace.
-pub(super) fn begin(head: &Parts, request_id: &HeaderValue, is_probe: bool) -> (Span, Option<Arc<Scope>>) {
+/// `is_probe`: what only watches the server is no part of a trace. `peer`: the address of the connection.
+pub(super) fn begin(
+    head: &Parts,
+    request_id: &HeaderValue,
+    is_probe: bool,
+    peer: Option<IpAddr>,
+    config: &ConfigHandle,
+) -> (Span, Option<Arc<Scope>>) {
     let id = || Arc::from(request_id.to_str().unwrap_or_default());
     match tracer::tracer().filter(|_| !is_probe) {
         Some(tracer) => {
-            let (span, scope) = traces::request(tracer, id(), parent(&head.headers));
+            let parent = parent(&head.headers);
+            let is_trusted = parent.is_some() && is_trusted(&config.load(), peer);
+            let (span, scope) = traces::request(tracer, id(), parent, is_trusted);
             (span, Some(scope))
         }
         None if scope::are_ids_logged() => (Span::default(), Some(Arc::new(Scope::of_request(id())))),
@@ -61,6 +70,12 @@ pub(super) fn end(mut span: Span, request_id: &HeaderValue, status: StatusCode) 
 fn known(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.into_iter().find(|known| method.as_str() == *known).unwrap_or("_OTHER")
+}
+
+/// Whether a request from this address decides whether it is traced.
+fn is_trusted(config: &Config, peer: Option<IpAddr>) -> bool {
+    let trust = config.telemetry.traces.as_ref().map(|traces| traces.trust).unwrap_or_default();
+    trust == Trust::All || config.server.trusted_proxies.trusts(peer)
 }
 
 /// Where the client says that the request belongs; nothing if it does not say so once and well.

@@ -1,4 +1,6 @@
-//! Text of others in lines of the log.
+//! Text of others in lines of the log and in messages: on one line, and not longer than is of use.
+
+use std::borrow::Cow;
 
 /// A text for the server's log, where a line break would look like the start of another entry.
 pub fn one_line(text: &str) -> String {
@@ -11,9 +13,41 @@ pub fn one_line(text: &str) -> String {
         .collect()
 }
 
+/// The start of a text, of at most so many bytes, up to a character's end; `…` says that it goes on.
+pub fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    match text.len() > bytes_max {
+        true => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(bytes_max)])),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Cuts a text to that, and frees what it had beyond: many may wait somewhere.
+pub fn shorten(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        for (text, short) in
+            [("", ""), ("abcd", "abcd"), ("abcde", "abcd…"), ("abcüd", "abc…"), ("üü", "üü"), ("üüü", "üü…")]
+        {
+            assert_eq!(shortened(text, 4), short);
+            let mut whole = text.to_owned();
+            shorten(&mut whole, 4);
+            assert_eq!(whole, short);
+        }
+        let mut long = "x".repeat(1 << 20);
+        shorten(&mut long, 4);
+        assert!(long.capacity() < 100);
+    }
 
     #[test]
     fn a_message_is_one_line_of_the_log() {

@@ -322,6 +322,40 @@ fn what_a_module_answers_can_be_the_last_response() {
     assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
 }
 
+/// A request of which a part has arrived when idle connections are closed.
+#[test]
+fn a_request_that_has_begun_to_come_is_answered() {
+    let mut server = Server::start();
+    let connect = || {
+        let stream = TcpStream::connect(server.address()).expect("a server");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream
+    };
+    let (mut fresh, mut used, mut idle) = (connect(), connect(), connect());
+    used.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+    let mut response = Vec::new();
+    while !response.ends_with(br#"{"status":"ok"}"#) {
+        let mut part = [0; 1024];
+        let read = used.read(&mut part).expect("a response");
+        response.extend_from_slice(&part[..read]);
+    }
+    for stream in [&mut fresh, &mut used] {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").expect("a part of a request");
+    }
+    server.terminate();
+    // From then on those that are idle are closed.
+    idle.read_to_end(&mut Vec::new()).expect("the end");
+    for stream in [&mut fresh, &mut used] {
+        stream.write_all(b"host\r\n\r\n").expect("the rest of it");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response, and the end");
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response:?}");
+        assert!(response.to_ascii_lowercase().contains("connection: close"), "{response}");
+    }
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+    assert!(!server.log().iter().any(|line| line.contains("are cut off")), "{:?}", server.log());
+}
+
 #[test]
 fn handshakes_that_do_not_end_hold_up_no_stop() {
     let folder = tempfile::tempdir().expect("a folder");

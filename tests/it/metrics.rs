@@ -120,12 +120,35 @@ fn open_metrics_is_what_prometheus_reads() {
     assert!(!plain.text().contains("# EOF"));
 }
 
+/// Nobody needs a token for it.
+#[test]
+fn whoever_asks_often_does_not_have_the_stores_asked_as_often() {
+    let server = busy();
+    let api = server.client();
+    let calls = |name: &str| metric(&api, name).unwrap_or_default();
+    let [lag, count] = [("event", "lag"), ("error", "count")].map(|(store, operation)| {
+        format!("snaphook_driver_call_seconds_count{{store=\"{store}\",driver=\"sqlite\",operation=\"{operation}\"}}")
+    });
+    let before = std::time::Instant::now();
+    let at_first = [calls(&lag), calls(&count)];
+    for _ in 0..200 {
+        api.get("/metrics").expect(200);
+    }
+    let more = [calls(&lag) - at_first[0], calls(&count) - at_first[1]];
+    // At the start, at the end, and once a second in between.
+    let most = before.elapsed().as_secs_f64() + 2.0;
+    assert!(more.iter().all(|more| *more <= most), "{more:?} in {most} s");
+    assert!(at_first.iter().all(|calls| *calls > 0.0), "{at_first:?}");
+}
+
 #[test]
 fn what_happened_is_counted() {
     let server = busy();
     let api = server.client();
     let _stream = api.stream("/events/stream", &[]);
     eventually("the stream is open", || (metric(&api, "snaphook_listeners") == Some(1.0)).then_some(()));
+    let backlog = r#"snaphook_post_hook_backlog{model="order"}"#;
+    eventually("nothing waits", || (metric(&api, backlog) == Some(0.0)).then_some(()));
     let text = api.get("/metrics").expect(200).text();
     let value = |name: &str| -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

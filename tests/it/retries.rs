@@ -207,12 +207,13 @@ fn what_waits_is_measured() {
     assert_eq!(metric(&api, "snaphook_listeners "), Some(0));
     create(&api, "bad");
     errors(&api, 1);
-    assert_eq!(metric(&api, "snaphook_errors "), Some(1));
+    eventually("it is counted", || (metric(&api, "snaphook_errors ") == Some(1)).then_some(()));
     mend(&api, &gate);
     create(&api, "a");
     create(&api, "b");
     gate.wait_for(2);
-    assert_eq!(metric(&api, "snaphook_post_hook_backlog{model=\"task\"}"), Some(2));
+    let backlog = || metric(&api, "snaphook_post_hook_backlog{model=\"task\"}");
+    eventually("both are counted", || (backlog() == Some(2)).then_some(()));
     let streams: Vec<_> = (0..3).map(|_| api.stream("/events/stream", &[])).collect();
     eventually("they listen", || (metric(&api, "snaphook_listeners ") == Some(3)).then_some(()));
     drop(streams);

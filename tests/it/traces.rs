@@ -169,7 +169,8 @@ fn a_hook_that_runs_after_a_restart_has_its_parent() {
 fn where_a_trace_begins_it_is_decided_and_hostile_parents_are_none() {
     let collector = Collector::start();
     let peer = Peer::saying("fine");
-    let server = start(&collector, "sample = 0.0", &format!("http = ['{}']", peer.url("/*")));
+    let server =
+        start(&collector, "sample = 0.0\ntrust-traceparent = 'all'", &format!("http = ['{}']", peer.url("/*")));
     let api = server.client();
     create_orders(&api, "order");
     let post = format!("export async function postCreate({{ fetch }}) {{ await fetch('{}'); }}", peer.url("/"));
@@ -204,6 +205,26 @@ fn where_a_trace_begins_it_is_decided_and_hostile_parents_are_none() {
     eventually("it is collected", || collector.spans_of(TRACE).iter().any(|span| span.name == "GET").then_some(()));
     assert!(collector.spans().iter().all(|span| span.trace() == TRACE));
     assert_eq!(header(&peer, "/", "tracestate"), None);
+}
+
+#[test]
+fn strangers_cannot_have_everything_traced_and_proxies_can() {
+    let collector = Collector::start();
+    let mut server = start(&collector, "sample = 0.0", "write = ['*']");
+    create_orders(&server.client(), "order");
+    create(&server.client(), &[("traceparent", PARENT)]);
+    assert!(server.stop().success());
+    assert_eq!(collector.spans().len(), 0, "a stranger");
+    let tables = format!(
+        "[server.limits]\ntrusted-proxies = ['127.0.0.0/8']\n[telemetry]\notlp = '{}'\nsample = 0.0",
+        collector.url()
+    );
+    let server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
+    create_orders(&server.client(), "order");
+    create(&server.client(), &[]);
+    create(&server.client(), &[("traceparent", PARENT)]);
+    eventually("a proxy's is traced", || (!collector.spans_of(TRACE).is_empty()).then_some(()));
+    assert!(collector.spans().iter().all(|span| span.trace() == TRACE));
 }
 
 #[test]

@@ -40,6 +40,13 @@ const page = await api.GET("/models/order/instances", {
 });
 check(page.data?.count === 1 && page.data.items[0]?.data.total === 7.5, "one matches the filter");
 
+// A client that is not told how to write lists repeats the parameter, which is the same.
+const plain = createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${token}` } });
+const repeated = await plain.GET("/models/order/instances", {
+  params: { query: { sort: ["-total", "name"], fields: ["name", "total"] } },
+});
+check(repeated.data?.items[0]?.data.name === "first" && repeated.data.items[0].data.total === 7.5, "two of each are taken");
+
 const path = { id: "o-1" };
 const data = { ...order, total: 8, paid: true };
 const updated = await api.PUT("/models/order/instances/{id}", {

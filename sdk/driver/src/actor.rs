@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::json::{self, Json};
@@ -104,9 +104,9 @@ impl Actor {
     /// other text is the id of somebody unknown, who has the fewest rights.
     pub fn from_text(text: &str) -> Actor {
         if text.starts_with('{')
-            && let Ok(Members { id, kind, claims }) = json::typed(text)
+            && let Ok(actor) = json::typed(text).map(Members::into_actor)
         {
-            return Actor { id, kind, claims };
+            return actor;
         }
         let forms = [("token:", ActorKind::Token), ("oidc:", ActorKind::Oidc), ("hook:", ActorKind::Hook)];
         match forms.into_iter().find_map(|(form, kind)| Some((text.strip_prefix(form)?, kind))) {
@@ -130,8 +130,26 @@ impl fmt::Display for Actor {
 #[derive(Deserialize)]
 struct Members {
     id: String,
-    kind: ActorKind,
+    kind: KnownKind,
     claims: Option<Json>,
+}
+
+/// A later version may know more kinds.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum KnownKind {
+    Known(ActorKind),
+    Unknown(IgnoredAny),
+}
+
+impl Members {
+    /// Somebody of a kind that is not known has the fewest rights, so no claims either.
+    fn into_actor(self) -> Actor {
+        match self {
+            Members { id, kind: KnownKind::Known(kind), claims } => Actor { id, kind, claims },
+            Members { id, kind: KnownKind::Unknown(_), .. } => Actor::new(ActorKind::Anonymous, id),
+        }
+    }
 }
 
 /// From the object, and from a text of before.
@@ -150,8 +168,7 @@ impl<'de> Deserialize<'de> for Actor {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Actor, A::Error> {
-                let Members { id, kind, claims } = Members::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Actor { id, kind, claims })
+                Members::deserialize(MapAccessDeserializer::new(map)).map(Members::into_actor)
             }
         }
         deserializer.deserialize_any(Forms)
@@ -195,6 +212,16 @@ mod tests {
             let quoted = serde_json::to_string(text).unwrap();
             assert_eq!(json::typed::<Actor>(&quoted).unwrap(), expected, "a text in a text");
         }
+        // What a later version may write.
+        for text in [
+            r#"{"id":"u1","kind":"robot","claims":{"role":"admin"}}"#,
+            r#"{"id":"u1","kind":{"of":1},"more":[{}]}"#,
+            r#"{"kind":7,"id":"u1"}"#,
+        ] {
+            let expected = Actor::new(ActorKind::Anonymous, "u1");
+            assert_eq!(Actor::from_text(text), expected, "{text}");
+            assert_eq!(json::typed::<Actor>(text).unwrap(), expected, "{text}");
+        }
         for (text, kind, id) in [
             ("anonymous", ActorKind::Anonymous, "anonymous"),
             ("token:ci", ActorKind::Token, "ci"),
@@ -205,7 +232,7 @@ mod tests {
             ("ann", ActorKind::Anonymous, "ann"),
             ("", ActorKind::Anonymous, ""),
             ("{", ActorKind::Anonymous, "{"),
-            (r#"{"id":"x","kind":"admin"}"#, ActorKind::Anonymous, r#"{"id":"x","kind":"admin"}"#),
+            (r#"{"id":"x"}"#, ActorKind::Anonymous, r#"{"id":"x"}"#),
         ] {
             assert_eq!(Actor::from_text(text), Actor::new(kind, id), "{text}");
         }

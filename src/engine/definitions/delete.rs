@@ -189,10 +189,15 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         releases: keys.into_iter().map(|key| key.key).collect(),
         ..Append::new(event, Expected::At(instance.position))
     };
+    end_references(record, &mut append);
+    append
+}
+
+/// Adds to the end of an instance whose model ends that nobody begins to refer to it from here on. Only instances of this model
+/// do by now, and they end, too.
+pub(super) fn end_references(record: &ModelRecord, append: &mut Append) {
     if let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) {
-        // Only instances of this model refer to it, and they end, too. From here on nobody is to begin.
         append.releases.extend([referenced.key(id), referenced.prefix()]);
         append.claims.extend(referenced.deletion(id, None));
     }
-    append
 }

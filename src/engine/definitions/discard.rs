@@ -4,18 +4,21 @@
 use std::sync::Arc;
 
 use snaphook_driver::{
-    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream, time,
+    Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Require, Stream, time,
 };
 
+use super::delete::end_references;
 use super::faults::{changed, check_unused, written_on};
 use super::pace::Pace;
+use super::references::refuse_referred;
 use super::{Definitions, lists};
-use crate::catalog::unique;
+use crate::catalog::{ModelRecord, unique};
 use crate::engine::carried::carried;
 use crate::engine::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
 use crate::engine::committer::Draft;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::locks::OneModel;
+use crate::engine::skip::last_definition;
 use crate::engine::stuck::Stuck;
 
 /// Events that are read, and instances that are deleted, at once.
@@ -50,7 +53,7 @@ impl Definitions {
         let head = self.core.stores.event.head().await?;
         let (mut after, mut count) = (Some(0), 0);
         while let Some(page_after) = after.filter(|_| !cascade) {
-            let (living, next) = self.living(id, page_after, head, origin).await?;
+            let (living, next) = self.living(id, page_after, head, &[], origin).await?;
             (after, count) = (next, count + living.len() as u64);
         }
         check_unused(id, count)?;
@@ -62,13 +65,20 @@ impl Definitions {
         let known = self.core.models.get(&id);
         let delete = async move {
             let _one = one;
+            // Nobody begins to refer to the model: who did would first tell it so, by an event of its own definition.
+            let mut requires = match &known {
+                Some(entry) => definitions.unreferred_in_log(&entry.model.record).await?,
+                None => Vec::new(),
+            };
+            let deletion = Append { requires: requires.clone(), ..deletion };
+            requires.push(Require { stream: Stream::of_model(&id), position: last.position });
             let mut from = if cascade { 0 } else { head };
             // Other nodes, for which the model may not be stuck, write on: what came meanwhile is looked at again.
             for _ in 0..PASSES_MAX {
                 let head = definitions.core.stores.event.head().await?;
                 let (mut after, mut found) = (Some(from), 0);
                 while let Some(page_after) = after {
-                    let (living, next) = definitions.living(&id, page_after, head, &origin).await?;
+                    let (living, next) = definitions.living(&id, page_after, head, &requires, &origin).await?;
                     (after, found) = (next, found + living.len() as u64);
                     if cascade {
                         definitions.core.append_for_stuck(living).await?;
@@ -100,12 +110,30 @@ impl Definitions {
         self.core.commit(delete).await.map(Defined::Done)
     }
 
-    /// The deletions of the instances whose last event is in one page of the log, and where the next page begins.
+    /// Refuses the end of a model that others refer to, as the log has them: one of them may be stuck, too. What has to stay so.
+    async fn unreferred_in_log(&self, record: &ModelRecord) -> Result<Vec<Require>> {
+        let events = &*self.core.stores.event;
+        let mut requires = Vec::new();
+        let others = record.referenced.iter().flat_map(|referenced| &referenced.by);
+        for other in others.filter(|other| **other != record.id) {
+            let stream = Stream::of_model(other);
+            let last = events.last(&stream, Position::MAX).await?;
+            if last.as_ref().is_some_and(|last| last.kind != EventKind::ModelDeleted) {
+                refuse_referred(&record.id, last_definition(events, other).await?.iter())?;
+            }
+            requires.push(Require { stream, position: last.map_or(0, |last| last.position) });
+        }
+        Ok(requires)
+    }
+
+    /// The deletions of the instances whose last event is in one page of the log, which hold while what they require does, and
+    /// where the next page begins.
     async fn living(
         &self,
         model: &str,
         after: Position,
         head: Position,
+        requires: &[Require],
         origin: &Origin,
     ) -> Result<(Vec<Append>, Option<Position>)> {
         let filter = EventFilter { model: Some(model.to_owned()), ..EventFilter::default() };
@@ -117,6 +145,10 @@ impl Definitions {
             if event.kind != EventKind::InstanceDeleted && last.is_some_and(|last| last.position == event.position) {
                 let mut deletion = append(&event, EventKind::InstanceDeleted, event.revision + 1, origin);
                 deletion.releases = self.keys_of(&event).await;
+                deletion.requires = requires.to_vec();
+                if let Some(entry) = self.core.models.get(model) {
+                    end_references(&entry.model.record, &mut deletion);
+                }
                 deletions.push(deletion);
             }
         }

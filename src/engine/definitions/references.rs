@@ -156,7 +156,7 @@ impl Definitions {
     }
 }
 
-fn refuse_referred<'a>(id: &str, records: impl Iterator<Item = &'a ModelRecord>) -> Result<()> {
+pub(super) fn refuse_referred<'a>(id: &str, records: impl Iterator<Item = &'a ModelRecord>) -> Result<()> {
     let names: Vec<String> = records
         .filter(|record| record.id != id && record.references.iter().any(|reference| reference.model == id))
         .map(|record| format!("`{}`", record.id))

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
 use tokio::sync::{Notify, watch};
 
+use super::pace::{self, backoff, delay};
 use crate::config::Phase;
 use crate::engine::carried::carried;
 use crate::engine::command::{DEPTH_MAX, phases};
@@ -29,9 +30,6 @@ pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 }
 /// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
 /// run.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// Delay before the second try; doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// What is known of one event between its tries, on whichever node they are: kept with the event in its group. Hooks are
 /// known by name, because the chain may be another at the next try.
@@ -43,6 +41,9 @@ struct Tries {
     /// The hook that failed last, its code, and how often.
     #[serde(default)]
     failing: Option<(String, String, u32)>,
+    /// What failed last was a receiver, which may be away for long.
+    #[serde(default)]
+    patient: bool,
     /// Tries that ended with their server, which each hook of the chain has used up for certain.
     #[serde(default)]
     earlier: u32,
@@ -60,6 +61,13 @@ impl Tries {
         }
     }
 
+    /// Whether this hook failed last, for a receiver that may be away for long.
+    fn is_patient(&self, hook: &BoundHook) -> bool {
+        let id = hook.id();
+        self.patient
+            && self.failing.as_ref().is_some_and(|(name, artifact, _)| *name == id.name && *artifact == id.artifact)
+    }
+
     fn failed(&mut self, hook: &BoundHook, failed: u32) {
         let id = hook.id();
         self.failing = Some((id.name.clone(), id.artifact.clone(), failed));
@@ -68,6 +76,7 @@ impl Tries {
     fn done(&mut self, hook: &BoundHook) {
         self.done.push(hook.binding().id.name.clone());
         self.failing = None;
+        self.patient = false;
     }
 
     /// Names and numbers: writing them cannot fail.
@@ -219,7 +228,7 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
             },
         };
         let failed = tries.of(hook);
-        let attempts_max = core.config.load().hooks.attempts_max;
+        let attempts_max = pace::attempts_max(&core.config.load().hooks, tries.is_patient(hook));
         if failed > attempts_max {
             // Only runs that ended with the server come to so many. One of them may have had another cause, so it ran once
             // more than others may; again, and it would end the server at each start.
@@ -259,6 +268,8 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
         waited = 0;
         let failed = failed + 1;
         tries.failed(hook, failed);
+        tries.patient = matches!(run.retry, Retry::Patient(_));
+        let attempts_max = pace::attempts_max(&core.config.load().hooks, tries.patient);
         if failed < attempts_max && failure.cause != FailureCause::Depth && run.retry != Retry::Never {
             return Ended::Again(delay(failed, run.retry));
         }
@@ -270,22 +281,6 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
         core.troubles.works(Part::Errors);
         tries.done(hook);
         is_news = true;
-    }
-}
-
-/// Exponential, with half of it left to chance so that those who failed together do not come back together.
-pub(super) fn backoff(failed: u32) -> Duration {
-    let full = BACKOFF_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(BACKOFF_MAX);
-    // The low bits of a UUIDv7 are random.
-    let random = uuid::Uuid::now_v7().as_u128() as u32;
-    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// Before a hook that failed so often runs again. What a receiver asks for is bounded where it is read.
-fn delay(failed: u32, retry: Retry) -> Duration {
-    match retry {
-        Retry::After(asked) => asked.max(backoff(failed)),
-        Retry::Usual | Retry::Never => backoff(failed),
     }
 }
 

@@ -13,7 +13,8 @@ use snaphook_driver::{ErrorPage, ErrorQuery, ErrorRecord, Stream};
 
 use super::Deliveries;
 use super::claims::Claim;
-use super::delivery::{backoff, error_record, run_post_hook};
+use super::delivery::{error_record, run_post_hook};
+use super::pace::backoff;
 use crate::config::Phase;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::jobs::{Job, JobInfo};

@@ -7,6 +7,7 @@ mod claims;
 mod delivery;
 pub(super) mod dispatcher;
 mod failures;
+mod pace;
 mod runs;
 
 #[cfg(test)]

@@ -2,14 +2,31 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use snaphook_driver::ErrorQuery;
+use snaphook_driver::{ErrorQuery, Position};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::Operations;
 use crate::engine::group::group_of;
 use crate::engine::models::Entry;
 use crate::engine::{metrics, stuck};
 use crate::telemetry::exposition::Exposition;
+
+/// How long what stores were asked is good: whoever asks for metrics, and how often, decides nothing about the stores' work.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What stores say of themselves, as it was a moment ago.
+pub(super) type LastLook = Mutex<Option<(Instant, Arc<Look>)>>;
+
+/// What only stores know. One that fails, or does not say it in time, says so elsewhere.
+pub(super) struct Look {
+    log_head: Option<Position>,
+    /// By model: events that its post hooks have not dealt with.
+    backlogs: Vec<(String, u64)>,
+    errors: Option<u64>,
+}
 
 impl Operations {
     /// Writes what the engine, its stores and its hooks have counted.
@@ -18,8 +35,9 @@ impl Operations {
         let applied = self.core.tail.head();
         let help = "Position up to which this node has applied the log";
         out.gauge("snaphook_applied_position", help).sample(&[], applied);
-        // A store that does not say it in time says so elsewhere.
-        if let Some(head) = self.log_head().await {
+        let models = self.core.models.all();
+        let look = self.look(&models).await;
+        if let Some(head) = look.log_head {
             let head = head.max(applied);
             out.gauge("snaphook_log_head", "Position of the log's last event, whoever wrote it").sample(&[], head);
             let help = "From what this node has applied to the head of the log, in positions";
@@ -29,28 +47,41 @@ impl Operations {
         out.gauge("snaphook_commit_queue_length", "Commands that wait for the committer").sample(&[], waiting);
         metrics::memory(out, &self.core.memory);
         self.core.stores.meters.write(out);
-        let models = self.core.models.all();
         out.gauge("snaphook_models", "Models in use").sample(&[], models.len());
         stuck::metrics(out, &self.core.availability.all_stuck());
         self.core.host.logs.write_metrics(out);
-        metrics::backlogs(out, &self.backlogs(&models).await);
+        metrics::backlogs(out, &look.backlogs);
         let listeners = self.core.metrics.listeners.load(Ordering::Relaxed);
         out.gauge("snaphook_listeners", "Event streams that are followed").sample(&[], listeners);
-        if self.core.stores.error.capabilities().readable
-            && let Ok(errors) = self.core.stores.error.count(&ErrorQuery::default()).await
-        {
+        if let Some(errors) = look.errors {
             out.gauge("snaphook_errors", "Post hooks that failed for good and are kept").sample(&[], errors);
         }
         metrics::libraries(out, &self.core.host.libraries.counts());
         metrics::facts(out, self.core.host.code.engine_facts());
     }
 
-    /// By model: events that its post hooks have not dealt with.
+    /// Asks the stores, unless somebody just did; who comes meanwhile waits for the same.
+    async fn look(&self, models: &[Arc<Entry>]) -> Arc<Look> {
+        let mut last = self.last_look.lock().await;
+        if let Some((at, look)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Arc::clone(look);
+        }
+        let errors = match self.core.stores.error.capabilities().readable {
+            true => self.core.stores.error.count(&ErrorQuery::default()).await.ok(),
+            false => None,
+        };
+        let look = Look { log_head: self.log_head().await, backlogs: self.backlogs(models).await, errors };
+        let look = Arc::new(look);
+        *last = Some((Instant::now(), Arc::clone(&look)));
+        look
+    }
+
     async fn backlogs(&self, models: &[Arc<Entry>]) -> Vec<(String, u64)> {
         let mut backlogs = Vec::new();
         for entry in models.iter().filter(|entry| entry.reacts_since().is_some()) {
             let id = &entry.model.record.id;
-            // A store that fails says so elsewhere.
             if let Ok((count, _)) = self.core.stores.event.lag(&group_of(id).name).await {
                 backlogs.push((id.clone(), count));
             }

@@ -22,11 +22,12 @@ pub struct Operations {
     core: Arc<Core>,
     /// One backup at a time: each keeps the stores from letting go of what others overwrite.
     backing_up: Arc<Semaphore>,
+    last_look: Arc<metrics::LastLook>,
 }
 
 impl Operations {
     pub(super) fn new(core: Arc<Core>) -> Operations {
-        Operations { core, backing_up: Arc::new(Semaphore::new(1)) }
+        Operations { core, backing_up: Arc::new(Semaphore::new(1)), last_look: Arc::default() }
     }
 
     /// The libraries with drivers that are loaded.

@@ -8,7 +8,7 @@ use super::Operations;
 use super::rebuild::start_wanted;
 use crate::engine::command::Origin;
 use crate::engine::error::Result;
-use crate::engine::skip::{self, Inspected};
+use crate::engine::skip::{self, Inspected, Skipping};
 
 impl Operations {
     /// The event at a position, and whether it can be applied.
@@ -22,10 +22,11 @@ impl Operations {
     pub async fn skip_event(&self, position: Position, reason: &str, origin: &Origin) -> Result<Position> {
         self.core.availability.check()?;
         let stuck = self.core.availability.all_stuck().into_values().collect::<Vec<_>>();
-        let appends = skip::skip(&self.core.stores.event, &stuck, position, reason, origin).await?;
+        let Skipping { restored, skip } = skip::skip(&self.core.stores.event, &stuck, position, reason, origin).await?;
         let core = Arc::clone(&self.core);
         let append = async move {
-            let skipped = core.append_for_stuck(appends).await?;
+            core.append_for_stuck(restored.into_iter().collect()).await?;
+            let skipped = core.append_for_stuck(vec![skip]).await?;
             // The projector wanted it when it met the event; whoever is first starts it.
             start_wanted(&core);
             Ok(skipped)

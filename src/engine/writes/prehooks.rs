@@ -13,8 +13,8 @@ use crate::engine::error::{Error, ErrorKind};
 use crate::engine::models::Entry;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
-use crate::hooks::stats::shorten;
 use crate::memory::{Lease, Share, tree_bytes};
+use crate::telemetry::line::shorten;
 
 /// What a chain came to.
 pub(super) enum Decided {

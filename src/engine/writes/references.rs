@@ -7,11 +7,11 @@ use serde_json::Value;
 use snaphook_driver::Append;
 
 use super::Writes;
-use crate::catalog::{FieldError, Reference, escape_token, is_instance_id};
+use crate::catalog::{FieldError, escape_token, is_instance_id};
 use crate::engine::ahead::Ahead;
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::models::Entry;
-use crate::engine::referring::referring;
+use crate::engine::referring::{referring, target as refers_to};
 
 impl Writes {
     /// Refuses data that newly refers to what does not exist; takes the target keys of what does. `before` is the data that the
@@ -27,9 +27,9 @@ impl Writes {
     ) -> Result<()> {
         let mut errors = Vec::new();
         for reference in &entry.model.record.references {
-            let Some(target) = target(reference, data) else { continue };
+            let Some(target) = refers_to(reference, data) else { continue };
             // What it refers to already cannot have been deleted since.
-            if before.and_then(|before| self::target(reference, before)) == Some(target) {
+            if before.and_then(|before| refers_to(reference, before)) == Some(target) {
                 continue;
             }
             let is_own = reference.model == append.event.model && append.event.instance.as_deref() == Some(target);
@@ -93,11 +93,6 @@ impl Writes {
         append.claims.extend(referenced.deletion(id, holder.map(|holder| holder.position)));
         Ok(())
     }
-}
-
-/// What data refers to.
-pub(super) fn target<'a>(reference: &Reference, data: &'a Value) -> Option<&'a str> {
-    data.get(&reference.property).and_then(Value::as_str)
 }
 
 /// An id that a client sent, short enough for a message.

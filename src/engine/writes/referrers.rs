@@ -9,7 +9,6 @@ use snaphook_driver::{Budget, Cause, InstanceQuery, Json};
 use super::Writes;
 use super::drafts::{Deleted, Drafts, PLACE};
 use super::prepare::Draft;
-use super::references::target;
 use super::steps::{Command, One};
 use crate::catalog::{FieldError, OnDelete, Reference};
 use crate::engine::ahead::Ahead;
@@ -17,7 +16,7 @@ use crate::engine::command::{Change, Origin, Precondition};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
 use crate::engine::reads::LIMITS;
-use crate::engine::referring::refers_to;
+use crate::engine::referring::{refers_to, target};
 use crate::memory::{Lease, Share, tree_bytes};
 
 /// Instances that are deleted or changed because of one request's deletions.

@@ -11,6 +11,7 @@ use snaphook_driver::time::Millis;
 use crate::catalog::{SourceLanguage, Webhook};
 use crate::config::{Isolation, Limits, Phase};
 use crate::hooks::context::{Context, Failure, Outcome, Retry};
+use crate::hooks::grants::Granted;
 use crate::hooks::session::Session;
 
 /// A fact about an engine, for metrics: a gauge that is 1 with one of some labels.
@@ -51,6 +52,11 @@ pub trait Engine: Send + Sync {
     /// Whether what the REST API tells of a hook stands in its code, so that the code is read to tell it.
     fn describes_hooks(&self) -> bool {
         false
+    }
+
+    /// What a call may use, of what the grants say.
+    fn limits(&self, granted: &Granted) -> Limits {
+        granted.limits
     }
 
     /// Whether its code are libraries that run as the server does, without a sandbox: they come from the hooks directory

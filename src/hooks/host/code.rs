@@ -11,11 +11,12 @@ use sha2::{Digest, Sha256};
 use super::bound::BoundHook;
 use super::guard::{lock, panic_text};
 use crate::catalog::SourceLanguage;
-use crate::config::Phase;
+use crate::config::{Limits, Phase};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
+use crate::hooks::grants::Granted;
 
 /// How long the code of a bound hook waits for its turn to be compiled.
 const LOAD_MAX: Duration = Duration::from_secs(30);
@@ -48,6 +49,11 @@ impl HookCode {
     /// Whether an engine's code comes as libraries of the hooks directory, and runs as the server itself does.
     pub fn is_native(&self, engine: &str) -> bool {
         self.engine(engine).is_some_and(|engine| engine.is_native())
+    }
+
+    /// What a call of an engine's code may use, of what the grants say.
+    pub(super) fn limits(&self, engine: &str, granted: &Granted) -> Limits {
+        self.engine(engine).map_or(granted.limits, |engine| engine.limits(granted))
     }
 
     /// The engine of that name.

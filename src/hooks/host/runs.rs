@@ -23,7 +23,7 @@ use crate::hooks::code::Code;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry, Run};
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
-use crate::hooks::stats::shorten;
+use crate::telemetry::line::shorten;
 use crate::telemetry::trace::{Span, SpanKind, scope};
 
 /// What a refusal may say, message and fields together, and of how many fields.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use snaphook_modules::task;
-use snaphook_modules::{Chain, Connection, Filters, Origin};
+use snaphook_modules::{Chain, Connection, Filters, Memory, Origin};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -46,6 +46,7 @@ pub(in crate::server) async fn serve<F>(
     socket: GuardedStream<Socket>,
     chain: Arc<Chain>,
     origins: Origins,
+    memory: Arc<dyn Memory>,
     serve: impl FnOnce(GuardedStream<Socket>, Origins) -> F,
 ) where
     F: Future<Output = ()>,
@@ -53,7 +54,7 @@ pub(in crate::server) async fn serve<F>(
     let (server, filters_end) = tokio::io::duplex(PIPE_BYTES);
     let (sender, begun) = oneshot::channel();
     let origin = origins.origin();
-    let moving = task::run(move |guard| async move {
+    let moving = task::run(Some(memory), move |guard| async move {
         // An error was counted; the connection ends here.
         if let Ok((filters, connection)) = Filters::begin(chain.modules(), origin, guard).await {
             drop(chain);

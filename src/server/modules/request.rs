@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode, Uri, Version};
 use snaphook_modules::task::{self, Lost};
-use snaphook_modules::{Chain, Connection, Exchange, Hold, Server};
+use snaphook_modules::{Chain, Connection, Exchange, Hold, Lease, Memory, Server};
 use tower_service::Service as _;
 
 use crate::server::app::App;
@@ -28,6 +28,11 @@ use crate::server::request_id::X_REQUEST_ID;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Marks a request that is answered although a module is missing without which nothing else is: it says what the modules are,
+/// and nothing that they may have guarded.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct Unguarded;
 
 /// Answers a request through the modules.
 pub(in crate::server) async fn serve(
@@ -45,6 +50,7 @@ pub(in crate::server) async fn serve(
     // So that the API calls it by the same.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
     if is_vital(&app, request.uri()) && chain.missing().is_some() {
+        request.extensions_mut().insert(Unguarded);
         return match router.call(request).await {
             Ok(response) => response,
         };
@@ -54,6 +60,7 @@ pub(in crate::server) async fn serve(
     let memory: Box<dyn Hold> = Box::new(Held(RequestMemory::of(peer.clone())));
     let exchange = Exchange::new(head, body, connection.origin.clone(), memory, app.max_body_bytes());
     let is_reached = Arc::new(AtomicBool::new(false));
+    let given_out = memory_of(&peer);
     let server = ForModules {
         app: Arc::clone(&app),
         router,
@@ -61,7 +68,7 @@ pub(in crate::server) async fn serve(
         memory: RequestMemory::of(peer),
         is_reached: Arc::clone(&is_reached),
     };
-    let served = task::run(move |guard| chain.serve(exchange, connection, server, guard)).await;
+    let served = task::run(Some(given_out), move |guard| chain.serve(exchange, connection, server, guard)).await;
     let mut response = served.unwrap_or_else(|lost| {
         let (status, detail) = match lost {
             Lost::Late => (StatusCode::GATEWAY_TIMEOUT, "a module did not return in time; the server's log says more"),
@@ -86,6 +93,26 @@ pub(in crate::server) async fn serve(
 pub(in crate::server) fn is_vital(app: &App, uri: &Uri) -> bool {
     let path = uri.path().strip_prefix(&app.mount_path).unwrap_or_default();
     VITAL.contains(&path)
+}
+
+/// What counts the bytes that filters give out, for a connection.
+pub(in crate::server) fn memory_of(peer: &PeerRef) -> Arc<dyn Memory> {
+    struct OfPeer(PeerRef);
+    struct Part(RequestMemory);
+
+    impl Memory for OfPeer {
+        fn lease(&self) -> Box<dyn Lease> {
+            Box::new(Part(RequestMemory::of(self.0.clone())))
+        }
+    }
+
+    impl Lease for Part {
+        fn grow(&self, bytes: usize) -> bool {
+            self.0.grow(bytes).is_ok()
+        }
+    }
+
+    Arc::new(OfPeer(peer.clone()))
 }
 
 /// What an exchange holds in memory.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
@@ -26,12 +26,13 @@ use tower_service::Service as _;
 
 use super::message::Order;
 use super::supervisor::{Bridge, CONNECTIONS};
+use super::threads::Thread;
 use crate::server::app::App;
 use crate::server::connection::{BUFFER_BYTES_MAX, HEADER_READ_MAX, HEADERS_MAX};
 use crate::server::draining;
 use crate::server::modules;
 use crate::server::modules::connection::Origins;
-use crate::server::modules::request::is_vital;
+use crate::server::modules::request::{Unguarded, is_vital};
 use crate::server::peer::{ConnectionOrigin, Peer, PeerRef, TICK};
 use crate::server::problem::{Problem, ProblemType};
 use crate::server::problem_document;
@@ -59,7 +60,8 @@ impl Bridge {
         place.0.begin_request();
         let Ok(peer) = stream.peer_addr() else { return };
         let is_secure = first == TLS_HANDSHAKE;
-        match self.hand_over(&stream, peer, is_secure).await {
+        let is_proxy = app.config.load().server.trusted_proxies.trusts(Some(peer.ip()));
+        match self.hand_over(&stream, peer, is_secure, (!is_proxy).then(|| peer.ip())).await {
             Ok((api, _thread)) => {
                 drop(stream);
                 if let Err(error) = answer(api, peer, is_secure, app, router).await {
@@ -87,19 +89,19 @@ impl Bridge {
         let _ = self.open.acquire_many(CONNECTIONS).await;
     }
 
-    /// Gives the server's end of the way to the API. An error is why there is none.
+    /// Gives the server's end of the way to the API. `client`: whose connections count together. An error is why there is none.
     async fn hand_over(
         &self,
         stream: &TcpStream,
         peer: SocketAddr,
         is_secure: bool,
-    ) -> Result<(StdUnixStream, OwnedSemaphorePermit), String> {
+        client: Option<IpAddr>,
+    ) -> Result<(StdUnixStream, Thread), String> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         let busy = || "the modules of the server are busy".to_owned();
-        let thread = timeout(BRIDGE_WAIT_MAX, Arc::clone(&self.threads).acquire_owned());
-        let thread = thread.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let thread = timeout(BRIDGE_WAIT_MAX, self.threads.take(client)).await.map_err(|_| busy())?;
         let mut control = self.control.subscribe();
         let control = timeout(BRIDGE_WAIT_MAX, control.wait_for(Option::is_some)).await;
         let control = control.ok().and_then(Result::ok).and_then(|control| control.clone());
@@ -237,7 +239,8 @@ async fn refuse(
     router: Router,
 ) -> io::Result<()> {
     let (peer, origins) = (new_peer(&app, address, false), Origins::of(Some(address), false));
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Unguarded);
         let refused = (!is_vital(&app, request.uri())).then(|| {
             let problem = Problem::new(ProblemType::Unavailable, reason.as_str());
             problem_document::response(&problem, &app.request_ids.of(request.headers())).map(Body::new)

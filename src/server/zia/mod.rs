@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod program;
 mod supervisor;
+mod threads;
 
 pub(super) use self::program::find;
 pub use self::supervisor::Bridge;

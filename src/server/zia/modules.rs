@@ -18,6 +18,8 @@ pub(super) struct Module {
     /// With the secrets that it refers to in place.
     pub(super) config: ModuleConfig,
     strikes: VecDeque<Instant>,
+    /// Starts in a row that failed because of it.
+    failed_starts: usize,
     /// All faults since the start.
     pub(super) failures: u64,
     /// Why it does not take part any more.
@@ -26,7 +28,7 @@ pub(super) struct Module {
 
 impl Module {
     pub(super) fn new(config: ModuleConfig) -> Module {
-        Module { config, strikes: VecDeque::new(), failures: 0, deactivated: None }
+        Module { config, strikes: VecDeque::new(), failed_starts: 0, failures: 0, deactivated: None }
     }
 
     /// Counts a fault; `true`: it was the one too many.
@@ -41,6 +43,19 @@ impl Module {
         }
         self.deactivate(format!("{STRIKES} faults within a minute, the last: {what}"));
         true
+    }
+
+    /// A process did not start because of it, however long that took.
+    pub(super) fn failed_to_start(&mut self, now: Instant, what: &str) {
+        self.failed_starts += 1;
+        if !self.strike(now, what) && self.deactivated.is_none() && self.failed_starts >= STRIKES {
+            self.deactivate(format!("{STRIKES} starts in a row failed because of it, the last: {what}"));
+        }
+    }
+
+    /// A process has started, with it or without.
+    pub(super) fn started(&mut self) {
+        self.failed_starts = 0;
     }
 
     pub(super) fn deactivate(&mut self, why: String) {
@@ -75,8 +90,7 @@ impl Module {
 mod tests {
     use super::*;
 
-    #[test]
-    fn three_strikes_within_a_minute() {
+    fn module() -> Module {
         let config = ModuleConfig {
             name: "log".to_owned(),
             kind: ModuleKind::Zia { library: "log.so".into() },
@@ -85,7 +99,12 @@ mod tests {
             settings: serde_json::Map::new(),
             line: 1,
         };
-        let mut module = Module::new(config);
+        Module::new(config)
+    }
+
+    #[test]
+    fn three_strikes_within_a_minute() {
+        let mut module = module();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert!(!module.strike(after(0), "a"));
@@ -95,5 +114,20 @@ mod tests {
         assert!(!module.strike(after(81), "e"), "only once");
         assert_eq!(module.failures, 5);
         assert!(module.deactivated.is_some_and(|why| why.ends_with("the last: d")));
+    }
+
+    #[test]
+    fn three_starts_in_a_row_however_long_they_take() {
+        let mut module = module();
+        let start = Instant::now();
+        let after = |minutes| start + Duration::from_mins(minutes);
+        module.failed_to_start(after(0), "a");
+        module.failed_to_start(after(2), "b");
+        module.started();
+        module.failed_to_start(after(4), "c");
+        module.failed_to_start(after(6), "d");
+        assert!(module.deactivated.is_none());
+        module.failed_to_start(after(8), "e");
+        assert!(module.deactivated.is_some_and(|why| why.contains("3 starts in a row") && why.ends_with(": e")));
     }
 }

@@ -14,13 +14,11 @@ use super::message::{Order, Report};
 use super::modules::Module;
 use super::process::Process;
 use super::program;
+use super::threads::Threads;
 use crate::config::{Config, ConfigHandle, ModuleConfig};
 use crate::drivers::references::{references, with_values};
 use crate::engine::Engine;
 use crate::telemetry::exposition::Exposition;
-
-/// Connections that are served at once: each is a thread of the bridge. Others wait.
-const THREADS: usize = 1024;
 
 /// More than there ever are at once.
 pub(super) const CONNECTIONS: u32 = 1 << 20;
@@ -49,7 +47,7 @@ pub struct Bridge {
     modules: Mutex<Vec<Module>>,
     /// Of the process that takes connections.
     pub(super) control: watch::Sender<Option<Arc<Control>>>,
-    pub(super) threads: Arc<Semaphore>,
+    pub(super) threads: Threads,
     /// Less those that are open.
     pub(super) open: Arc<Semaphore>,
     /// The first process, until it is kept.
@@ -91,7 +89,7 @@ impl Bridge {
             program: program::find(&config.server.zia_bridge)?,
             modules: Mutex::new(modules),
             control: watch::channel(None).0,
-            threads: Arc::new(Semaphore::new(THREADS)),
+            threads: Threads::new(),
             open: Arc::new(Semaphore::new(CONNECTIONS as usize)),
             first: Mutex::new(None),
             starts: Mutex::new(0),
@@ -133,7 +131,14 @@ impl Bridge {
                 };
                 match event {
                     Event::Report(report) => self.take(&process.control, report).await,
-                    Event::Reload => self.reload(&mut process, &kept.handle.current(), &kept.engine).await,
+                    Event::Reload => {
+                        let config = kept.handle.current();
+                        tokio::select! {
+                            () = self.reload(&mut process, &config, &kept.engine) => {}
+                            // What was started for it ends.
+                            _ = kept.stop.wait_for(|stop| *stop) => break true,
+                        }
+                    }
                     Event::End => break false,
                     Event::Stop => break true,
                 }
@@ -172,7 +177,13 @@ impl Bridge {
                     Err(message) => tracing::error!("{message}; the modules stay as they were"),
                 }
             }
-            match self.start(&kept.handle.current()).await {
+            let config = kept.handle.current();
+            let started = tokio::select! {
+                started = self.start(&config) => started,
+                // Dropped, the process ends.
+                _ = kept.stop.wait_for(|stop| *stop) => return None,
+            };
+            match started {
                 Ok(process) => {
                     tracing::info!("the bridge for zia modules runs again");
                     self.control.send_replace(Some(Arc::clone(&process.control)));
@@ -234,7 +245,10 @@ impl Bridge {
             }
         };
         match timeout(START_MAX, ready).await {
-            Ok(true) => Ok(process),
+            Ok(true) => {
+                self.lock().iter_mut().for_each(Module::started);
+                Ok(process)
+            }
             Ok(false) => {
                 let status = process.ended(END_MAX).await;
                 Err(reason.unwrap_or_else(|| broken(format!("the program ended: {status}"))))
@@ -247,7 +261,7 @@ impl Bridge {
     fn failed_to_start(&self, unstarted: &Unstarted) -> bool {
         let mut modules = self.lock();
         let Some(module) = unstarted.module.and_then(|number| modules.get_mut(number)) else { return false };
-        module.strike(Instant::now(), &unstarted.what);
+        module.failed_to_start(Instant::now(), &unstarted.what);
         module.config.optional
     }
 

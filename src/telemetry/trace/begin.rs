@@ -10,8 +10,18 @@ use super::span::Span;
 use super::tracer::{Tracer, tracer};
 
 /// The span of a request, and what the request's work is done for. Whether it is kept is decided where the trace began:
-/// `parent` says so, or else this server draws.
-pub fn request(tracer: &Arc<Tracer>, request_id: Arc<str>, parent: Option<TraceContext>) -> (Span, Arc<Scope>) {
+/// `parent` says so, or else this server draws. So it does for a parent that is not trusted to decide: who chooses the id of
+/// a trace must not choose what is kept either.
+pub fn request(
+    tracer: &Arc<Tracer>,
+    request_id: Arc<str>,
+    parent: Option<TraceContext>,
+    is_trusted: bool,
+) -> (Span, Arc<Scope>) {
+    let parent = parent.map(|parent| match is_trusted {
+        true => parent,
+        false => TraceContext { is_sampled: tracer.draws(tracer.ids.trace()), ..parent },
+    });
     let trace = parent.clone().or_else(|| {
         let trace = tracer.ids.trace();
         // The request's own span comes in place of this one. A trace that is not kept leaves no mark anywhere.
@@ -60,29 +70,45 @@ mod tests {
     #[test]
     fn where_a_trace_began_it_was_decided() {
         let (tracer, mut ended) = Tracer::new(0.0, Arc::default());
-        let (span, scope) = request(&tracer, "r".into(), Some(parent(true)));
+        let (span, scope) = request(&tracer, "r".into(), Some(parent(true)), true);
         drop(span);
         let record = ended.try_recv().unwrap();
         assert_eq!((record.context.trace, record.parent), (7, Some(8)));
         assert_eq!(scope.trace().unwrap().span, record.context.span);
-        let (span, scope) = request(&tracer, "r".into(), Some(parent(false)));
+        let (span, scope) = request(&tracer, "r".into(), Some(parent(false)), true);
         assert!(!span.is_kept());
         assert_eq!(scope.trace(), Some(&parent(false)));
-        let (span, scope) = request(&tracer, "r".into(), None);
+        let (span, scope) = request(&tracer, "r".into(), None, true);
         assert!(!span.is_kept() && scope.trace().is_none());
         assert_eq!(scope.request_id(), Some("r"));
         let (tracer, _ended) = Tracer::new(1.0, Arc::default());
-        assert!(request(&tracer, "r".into(), None).0.is_kept());
-        assert!(!request(&tracer, "r".into(), Some(parent(false))).0.is_kept());
+        assert!(request(&tracer, "r".into(), None, true).0.is_kept());
+        assert!(!request(&tracer, "r".into(), Some(parent(false)), true).0.is_kept());
         let (tracer, _ended) = Tracer::new(0.5, Arc::default());
-        let kept = (0..1000).filter(|_| request(&tracer, "r".into(), None).0.is_kept()).count();
+        let kept = (0..1000).filter(|_| request(&tracer, "r".into(), None, true).0.is_kept()).count();
+        assert!((400..600).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_stranger_decides_nothing() {
+        for (sample, is_kept) in [(0.0, false), (1.0, true)] {
+            let (tracer, _ended) = Tracer::new(sample, Arc::default());
+            for said in [true, false] {
+                let (span, scope) = request(&tracer, "r".into(), Some(parent(said)), false);
+                assert_eq!(span.is_kept(), is_kept);
+                let trace = scope.trace().unwrap();
+                assert_eq!((trace.trace, trace.is_sampled), (7, is_kept), "it is the client's trace all the same");
+            }
+        }
+        let (tracer, _ended) = Tracer::new(0.5, Arc::default());
+        let kept = (0..1000).filter(|_| request(&tracer, "r".into(), Some(parent(true)), false).0.is_kept()).count();
         assert!((400..600).contains(&kept), "{kept}");
     }
 
     #[tokio::test]
     async fn parts_have_their_parents() {
         let (tracer, mut ended) = Tracer::new(1.0, Arc::default());
-        let (request, of_request) = request(&tracer, "r".into(), None);
+        let (request, of_request) = request(&tracer, "r".into(), None, true);
         scope::within(Some(of_request), async {
             let hook = Span::begin("hook", SpanKind::Internal);
             scope::within(hook.scope(), async { drop(Span::begin("call", SpanKind::Client)) }).await;
@@ -101,13 +127,13 @@ mod tests {
     #[test]
     fn what_has_no_room_is_counted() {
         let (tracer, mut ended) = Tracer::new(1.0, Arc::default());
-        let (_request, of_request) = request(&tracer, "r".into(), None);
+        let (_request, of_request) = request(&tracer, "r".into(), None, true);
         // Of one trace.
         (0..2_000).for_each(|_| drop(Span::of(&of_request, "a", SpanKind::Client)));
         assert_eq!(tracer.counts.over_limit.load(Ordering::Relaxed), 1_000);
         assert_eq!(std::iter::from_fn(|| ended.try_recv().ok()).count(), 1_000);
         // Of all.
-        (0..QUEUE_MAX + 5).for_each(|_| drop(request(&tracer, "r".into(), None)));
+        (0..QUEUE_MAX + 5).for_each(|_| drop(request(&tracer, "r".into(), None, true)));
         assert_eq!(tracer.counts.no_room.load(Ordering::Relaxed), 5);
         let mut out = Exposition::new(Format::Prometheus);
         tracer.write_metrics(&mut out);
@@ -119,7 +145,7 @@ mod tests {
     #[test]
     fn texts_are_short() {
         let (tracer, mut ended) = Tracer::new(1.0, Arc::default());
-        let (mut span, _) = request(&tracer, "r".into(), None);
+        let (mut span, _) = request(&tracer, "r".into(), None, true);
         span.name(|| "ü".repeat(1_000));
         span.note("a", || "x".repeat(1 << 20));
         span.fail(|| "y".repeat(1 << 20));

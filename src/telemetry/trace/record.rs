@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::context::TraceContext;
+use crate::telemetry::line::shorten;
 
 /// Bytes of a text in a span; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 256;
@@ -30,7 +31,7 @@ impl From<&'static str> for Value {
 
 impl From<String> for Value {
     fn from(text: String) -> Value {
-        Value::Text(shorten(text).into())
+        Value::Text(short(text).into())
     }
 }
 
@@ -55,12 +56,8 @@ pub(super) struct SpanRecord {
     pub(super) error: Option<String>,
 }
 
-/// Cuts a text at a character's end, and frees what it had beyond: thousands of spans may wait.
-pub(super) fn shorten(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text.push('…');
-        text.shrink_to_fit();
-    }
+/// A text as spans have it: thousands of them may wait.
+pub(super) fn short(mut text: String) -> String {
+    shorten(&mut text, TEXT_BYTES_MAX);
     text
 }

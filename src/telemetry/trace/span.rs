@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::TraceContext;
 pub use super::record::SpanKind;
-use super::record::{SpanRecord, Value, shorten};
+use super::record::{SpanRecord, Value, short};
 use super::recording::Recording;
 use super::scope::{self, Scope};
 
@@ -91,7 +91,7 @@ impl Span {
     /// Names it; `name` runs only if the span is kept.
     pub fn name(&mut self, name: impl FnOnce() -> String) {
         if let Some(open) = &mut self.0 {
-            open.record.name = shorten(name()).into();
+            open.record.name = short(name()).into();
         }
     }
 
@@ -105,7 +105,7 @@ impl Span {
     /// Notes that it failed; `message` runs only if the span is kept.
     pub fn fail(&mut self, message: impl FnOnce() -> String) {
         if let Some(open) = &mut self.0 {
-            open.record.error = Some(shorten(message()));
+            open.record.error = Some(short(message()));
         }
     }
 

@@ -132,6 +132,8 @@ fn three_strikes_end_a_module() {
         metrics.contains("snaphook_module_failures_total{module=\"hostile\",reason=\"exception\"} 1\n"),
         "{metrics}"
     );
+    // Nothing else of what there is to count.
+    assert!(metrics.lines().all(|line| line.contains("snaphook_module_")), "{metrics}");
     says(&server, "module `hostile` is deactivated: ");
     api.get("/healthz").expect(200);
 }

@@ -26,11 +26,11 @@ fn each_attempt_is_a_line_of_the_log() {
         _ => Answer::ok("thanks"),
     });
     let (server, api) = start(&[peer.url("/*")], "", "");
-    let bound = bind(&api, "order", "postCreate", &peer.url("/in?token=t-1"));
-    assert_eq!((&bound[0]["engine"], &bound[0]["url"]), (&json!("webhook"), &json!(peer.url("/in"))));
+    let bound = bind(&api, "order", "postCreate", &peer.url("/in-s-1?token=t-1"));
+    assert_eq!((&bound[0]["engine"], &bound[0]["url"]), (&json!("webhook"), &json!(peer.url("/…"))));
     let position = create(&api, "order", "o-1");
     let lines = lines(&api, "order", 3);
-    let url = peer.url("/in");
+    let url = peer.url("/…");
     for (line, (start, end)) in lines.iter().zip([
         (
             format!("failed (exception): event {position}, attempt 1: POST {url} answered 500 in "),
@@ -47,18 +47,22 @@ fn each_attempt_is_a_line_of_the_log() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     let asked = peer.asked();
     assert_eq!((asked.len(), ids(&asked).len()), (3, 1), "the id is the same at each attempt");
-    assert!(asked.iter().all(|again| again.body == asked[0].body && again.target == "/in?token=t-1"));
+    assert!(asked.iter().all(|again| again.body == asked[0].body && again.target == "/in-s-1?token=t-1"));
     // The body's digits are those of the log.
     assert!(String::from_utf8_lossy(&asked[0].body).contains(r#""data":{"n":1.5}"#), "{:?}", asked[0]);
     let stats = api.get("/models/order/hooks/postCreate/stats").expect(200).json();
     let stats = &stats["items"][0];
+    // What holds for a receiver, not for code.
+    assert_eq!((&bound[0]["grants"]["timeout"], &stats["wall_ms"]["limit"]), (&json!("15 s"), &json!(15_000.0)));
     assert_eq!((&stats["runs"], &stats["failures"]["exception"]), (&json!(3), &json!(2)), "{stats}");
     errors(&api, 0);
     // The whole URL is nobody's but the store's.
     for path in ["/models/order/hooks", "/events", "/models/order/hooks/postCreate/log"] {
-        assert!(!api.get(path).expect(200).text().contains("t-1"), "{path}");
+        let text = api.get(path).expect(200).text();
+        assert!(!text.contains("t-1") && !text.contains("s-1"), "{path}: {text}");
     }
-    assert!(!server.log().concat().contains("t-1"));
+    let log = server.log().concat();
+    assert!(!log.contains("t-1") && !log.contains("s-1"), "{log}");
     // It is code of no kind.
     for accept in ["text/javascript", "application/wasm"] {
         api.request("GET", "/models/order/hooks/postCreate")
@@ -119,10 +123,40 @@ fn a_receiver_that_is_gone_gets_nothing_more() {
     eventually("all three", || (ids(&peer.asked()).len() == 3).then_some(()));
 }
 
+/// The tries of code are used up within half a minute.
+#[test]
+fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let back = Arc::clone(&is_back);
+    let peer = Peer::start(move |_| Answer::new(if back.load(Ordering::SeqCst) { 204 } else { 503 }, ""));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let closed = format!("http://{closed}/s-2");
+    let (server, api) = start(&[peer.url("/*"), closed.clone()], "max-attempts = 2", "");
+    bind(&api, "order", "postCreate", &peer.url("/"));
+    bind(&api, "order", "postDelete", &closed);
+    create(&api, "order", "o-1");
+    create(&api, "order", "o-2");
+    api.delete("/models/order/instances/o-2").expect(204);
+    eventually("more tries than code has", || (peer.asked().len() >= 6).then_some(()));
+    errors(&api, 0);
+    is_back.store(true, Ordering::SeqCst);
+    // What is known of the tries outlives the server.
+    let server = server.kill_and_restart();
+    eventually("both are taken", || (ids(&peer.asked()).len() == 2).then_some(()));
+    let api = server.client();
+    // The receiver that cannot be reached is asked further on, and no message shows more of it than its address.
+    let lines = eventually("it is asked more often than code would be", || {
+        let log = api.get("/models/order/hooks/postDelete/log").expect(200).text();
+        (log.matches("attempt ").count() >= 2).then_some(log)
+    });
+    assert!(!lines.contains("s-2") && !server.log().concat().contains("s-2"), "{lines}");
+    errors(&api, 0);
+}
+
 #[test]
 fn what_is_never_taken_ends_in_the_error_store() {
     let peer = Peer::start(|_| Answer::new(500, "no"));
-    let (_server, api) = start(&[peer.url("/*")], "max-attempts = 3", "");
+    let (_server, api) = start(&[peer.url("/*")], "webhook-attempts = 3", "");
     bind(&api, "order", "postCreate", &peer.url("/"));
     let position = create(&api, "order", "o-1");
     let record = errors(&api, 1).remove(0);

@@ -46,7 +46,7 @@ fn redirects_are_not_followed() {
         Answer::redirect(status, &target)
     });
     // Even where the grant opens the other address too.
-    let (_server, api) = start(&[peer.url("/*"), elsewhere.url("/*")], "max-attempts = 1", "");
+    let (_server, api) = start(&[peer.url("/*"), elsewhere.url("/*")], "webhook-attempts = 1", "");
     for (index, status) in statuses.into_iter().enumerate() {
         bind(&api, "order", "postCreate", &peer.url(&format!("/{status}")));
         create(&api, "order", &format!("o-{index}"));
@@ -105,7 +105,7 @@ fn receivers_that_never_end_cost_their_own_event() {
             _ => Ok(()),
         };
     });
-    let (server, api) = start(&[format!("{url}/*")], "max-attempts = 1", "timeout = '700 ms'");
+    let (server, api) = start(&[format!("{url}/*")], "webhook-attempts = 1", "timeout = '700 ms'");
     let mut failed = 0;
     for (index, (path, expected)) in [
         ("/endless-ok", Ok("answered 200")),

@@ -94,7 +94,7 @@ fn it_verifies_the_events_of_the_log() {
 fn keys_are_rotated_without_a_gap() {
     let Some(receiver) = Receiver::start(&[KEY, OTHER_KEY], &[]) else { return };
     let url = format!("http://127.0.0.1:{}/", receiver.port);
-    let (_server, api) = start(std::slice::from_ref(&url), "max-attempts = 1", "");
+    let (_server, api) = start(std::slice::from_ref(&url), "max-attempts = 1\nwebhook-attempts = 1", "");
     bind(&api, "order", "postCreate", &url);
     let both = format!("{OTHER_KEY} {KEY}\n");
     for (index, (secret, verifies)) in
@@ -141,7 +141,7 @@ fn tls_is_verified() {
     let authority = vec![("SSL_CERT_FILE", authority.display().to_string())];
     for (environment, trusted) in [(Vec::new(), false), (authority, true)] {
         let tables = grant("order", "postCreate", &format!("http = ['{url}']\nsecret = ['key']"));
-        let hooks = "max-attempts = 1".to_owned();
+        let hooks = "webhook-attempts = 1".to_owned();
         let server = Server::start_with(ServerOptions { tables, hooks, environment, ..ServerOptions::default() });
         let api = server.client();
         set_secret(&api, KEY);

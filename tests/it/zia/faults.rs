@@ -32,6 +32,7 @@ fn whatever_a_module_throws_costs_its_request_and_the_third_time_the_module() {
     assert!(ready["modules"]["faulty"].as_str().is_some_and(|why| why.contains("threw")), "{ready}");
     let metrics = String::from_utf8(server.client().get("/metrics").expect(200).body).expect("text");
     assert!(metrics.contains("snaphook_zia_module_active{module=\"faulty\"} 0\n"), "{metrics}");
+    assert!(metrics.lines().all(|line| line.contains("snaphook_zia_")), "{metrics}");
     // Nor does a request with a body stay without its response.
     let large = vec![b'x'; 1 << 20];
     server.client().request("POST", "/models").body("application/json", large).send().expect(503);

@@ -24,6 +24,7 @@ use super::super::super::host_call::HostError;
 use super::super::super::host_memory::Held;
 use super::address;
 use super::connection::{Connecting, Connection, NotMade};
+use super::url_pattern::Target;
 use crate::config::{format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
@@ -67,6 +68,18 @@ pub(in crate::hooks) struct Pace {
     pub(in crate::hooks) between_bytes: Option<Duration>,
     /// Only the body's first bytes are wanted, so many at most: the response is there without the others.
     pub(in crate::hooks) excerpt: Option<usize>,
+    /// What follows the server in the URL is confidential: neither messages nor traces show it, but for the lines that would
+    /// grant a refused request.
+    pub(in crate::hooks) hides_path: bool,
+}
+
+impl Pace {
+    pub(super) fn shown(&self, target: &Target) -> String {
+        match self.hides_path {
+            true => target.server(),
+            false => target.to_string(),
+        }
+    }
 }
 
 /// For whom a request is, and how it is sent.

@@ -64,9 +64,10 @@ impl Session {
         let named = self.check_http(&method, &target, None)?;
         let mut held = self.hold(request.body.len())?;
         let mut headers = self.headers(&request.headers).await?;
-        let mut span = self.begin_request_span(&method, &target, &mut headers.headers);
+        let shown = pace.shown(&target);
+        let mut span = self.begin_request_span(&method, &shown, &mut headers.headers);
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
-        let what = format!("{method} {target}");
+        let what = format!("{method} {shown}");
         let mut hop = Hop { method, target, headers, body: request.body.into(), named, pace, count: 0 };
         // What the fatal errors of a hop would be is kept apart: `within` speaks of errors for the guest.
         let call = async {
@@ -90,13 +91,13 @@ impl Session {
     }
 
     /// The span of a request to the outside, whose headers say where it belongs unless the hook says so itself.
-    fn begin_request_span(&self, method: &Method, target: &Target, headers: &mut HeaderMap) -> Span {
+    fn begin_request_span(&self, method: &Method, shown: &str, headers: &mut HeaderMap) -> Span {
         let Some(scope) = &self.scope else { return Span::default() };
         let mut span = Span::of(scope, "http", SpanKind::Client);
         span.name(|| method.to_string());
         span.note("http.request.method", || method.to_string());
         // Without its query, which may hold what is nobody's business.
-        span.note("url.full", || target.to_string());
+        span.note("url.full", || shown.to_owned());
         let context = span.context().or_else(|| scope.trace());
         if let Some(context) = context.filter(|_| !headers.contains_key(TRACEPARENT)) {
             // Hexadecimal digits and dashes; what stands in the other was checked when it came.
@@ -120,7 +121,7 @@ impl Session {
                         self.refuse_address(&method, &target, &error.message).into()
                     }
                     HostError::Access(AccessError { code, message }) => {
-                        AccessError::new(code, format!("{method} {target}: {message}")).into()
+                        AccessError::new(code, format!("{method} {}: {message}", pace.shown(&target))).into()
                     }
                     fatal => fatal,
                 }

@@ -4,6 +4,7 @@
 //! a port or a user name. Without a method it opens all, without a `?` any query, without a port the scheme's own
 //! (`:*` opens all).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -12,6 +13,7 @@ use snaphook_identity::glob;
 use url::{Host, Url};
 
 use crate::config::HttpPattern;
+use crate::telemetry::line::shortened;
 
 /// A URL longer than this is refused.
 const URL_BYTES_MAX: usize = 64 * 1024;
@@ -113,6 +115,12 @@ impl Target {
         &self.url
     }
 
+    /// The server alone, and that something follows.
+    pub(super) fn server(&self) -> String {
+        let rest = if self.url.path() == "/" && self.url.query().is_none() { "/" } else { "/…" };
+        format!("{}{rest}", self.url.origin().ascii_serialization())
+    }
+
     /// As it stands in the URL: lower case, IPv6 in brackets, IPv4 in its dotted form however it was written.
     pub(super) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
@@ -168,11 +176,9 @@ fn climbs(path: &str) -> bool {
     true
 }
 
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(200) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
+/// What a guest sent, short enough for a message.
+fn shorten(text: &str) -> Cow<'_, str> {
+    shortened(text, 200)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use super::super::session::{HOST_TIME_POST_MAX, HostError, ProcessCommand, Proce
 use super::check_name;
 use super::read::too_large;
 use crate::config::{Grant, PROCESS_TIMEOUT_MAX, ProcessGrant};
+use crate::telemetry::line::shortened;
 #[cfg(target_os = "linux")]
 pub use keeper::serve as serve_as_keeper;
 pub use run::Processes;
@@ -145,7 +146,7 @@ fn not_a_link(grant: &ProcessGrant) -> Result<(), AccessError> {
 
 /// The TOML value that opens exactly this command.
 fn grant_value(command: &ProcessCommand) -> String {
-    let args: Vec<String> = command.args.iter().map(|arg| toml_string(&shorten(arg, "*"))).collect();
+    let args: Vec<String> = command.args.iter().map(|arg| toml_string(&pattern(arg))).collect();
     let mut value = format!("[{{ program = {}, args = [{}]", toml_string(&command.program), args.join(", "));
     if !command.env.is_empty() {
         let names: Vec<String> = command.env.iter().map(|(name, _)| format!("{} = true", toml_string(name))).collect();
@@ -160,7 +161,7 @@ fn show(command: &ProcessCommand) -> String {
     let mut text = command.program.clone();
     for arg in &command.args {
         text.push(' ');
-        text.push_str(&shorten(arg, "…"));
+        text.push_str(&shortened(arg, ARG_SHOWN_MAX));
     }
     for (name, _) in &command.env {
         text.push_str(&format!(" (with {name})"));
@@ -168,9 +169,10 @@ fn show(command: &ProcessCommand) -> String {
     text
 }
 
-fn shorten(text: &str, end: &str) -> String {
-    match text.len() > ARG_SHOWN_MAX {
-        true => format!("{}{end}", &text[..text.floor_char_boundary(ARG_SHOWN_MAX)]),
-        false => text.to_owned(),
+/// What opens an argument; a long one by how it begins.
+fn pattern(arg: &str) -> String {
+    match arg.len() > ARG_SHOWN_MAX {
+        true => format!("{}*", &arg[..arg.floor_char_boundary(ARG_SHOWN_MAX)]),
+        false => arg.to_owned(),
     }
 }

@@ -146,6 +146,7 @@ async fn send(
         connection: Arc::clone(&connection),
         first_byte: Some(options.first_byte_timeout.unwrap_or(TIMEOUT)),
         between_bytes: Some(options.between_bytes_timeout.unwrap_or(TIMEOUT)),
+        hides_path: false,
     };
     match session.http_send_paced(request, pace).await {
         Ok(response) => answer(response, permit),

@@ -15,7 +15,7 @@ use crate::hooks::engines::handback::look;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::telemetry::line::one_line;
 
-/// From the connection to the response's head, where no grant says how long.
+/// Where no grant says how long a receiver may take.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Longest that a receiver may keep its event waiting with `Retry-After`.
@@ -51,12 +51,12 @@ impl Hook {
         let message = look(bytes, move || Message::new(&event, &keys, time::now())).await;
         let message = message.map_err(|failure| Undelivered { failure, retry: Retry::Usual })?;
         let message = message.map_err(|fault| Undelivered::of(FailureCause::Exception, fault))?;
-        let timeout = session.granted().timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
-        let pace = Pace { excerpt: Some(EXCERPT_BYTES_MAX), ..Pace::default() };
+        let timeout = timeout(session.granted().timeout);
+        let pace = Pace { excerpt: Some(EXCERPT_BYTES_MAX), hides_path: true, ..Pace::default() };
         let started = Instant::now();
         let response = session.http_send_paced(request(&self.webhook.url, message, timeout), pace).await;
         let took = Duration::from_millis(started.elapsed().as_millis() as u64);
-        let response = response.map_err(|error| late(error.into(), timeout))?;
+        let response = response.map_err(|error| unanswered(error, timeout))?;
         self.judge(&response, took)
     }
 
@@ -73,7 +73,7 @@ impl Hook {
             return Err(Undelivered { retry: Retry::Never, ..Undelivered::of(FailureCause::Exception, message) });
         }
         let header = |name: &str| response.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        let retry = header("retry-after").and_then(|text| retry_after(text)).map_or(Retry::Usual, Retry::After);
+        let asked = header("retry-after").and_then(|text| retry_after(text));
         let mut message = answered;
         if let Some(location) = header("location").filter(|_| (300..400).contains(&status)) {
             let location = excerpt(location.as_bytes());
@@ -83,11 +83,17 @@ impl Hook {
         } else if !response.body.is_empty() {
             message.push_str(&format!(": {}", excerpt(&response.body)));
         }
-        if let Retry::After(delay) = retry {
+        if let Some(delay) = asked {
             message.push_str(&format!("; again in {} at the earliest, as it asks", format_duration(delay)));
         }
+        let retry = Retry::Patient(asked.unwrap_or_default());
         Err(Undelivered { retry, ..Undelivered::of(FailureCause::Exception, message) })
     }
+}
+
+/// From the connection to the response's head, with the `timeout` that grants give.
+pub(super) fn timeout(granted: Option<Duration>) -> Duration {
+    granted.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX)
 }
 
 fn request(url: &str, message: Message, timeout: Duration) -> HttpRequest {
@@ -124,13 +130,16 @@ impl From<HostError> for Undelivered {
     }
 }
 
-/// Says which limit a request that took too long exceeded.
-fn late(undelivered: Undelivered, timeout: Duration) -> Undelivered {
-    let Undelivered { failure, retry } = undelivered;
-    let limit = match failure.cause {
-        FailureCause::Timeout => Some(format!("timeout {}", format_duration(timeout))),
-        _ => failure.limit,
+/// A request without a response. A receiver that cannot be reached, or takes too long, may be back later.
+fn unanswered(error: HostError, timeout: Duration) -> Undelivered {
+    let is_late = matches!(&error, HostError::Access(error) if error.code == AccessCode::Timeout);
+    let is_away = matches!(&error, HostError::Access(error) if error.code == AccessCode::Failed);
+    let Undelivered { failure, retry } = error.into();
+    let limit = match is_late {
+        true => Some(format!("timeout {}", format_duration(timeout))),
+        false => failure.limit,
     };
+    let retry = if is_late || is_away { Retry::Patient(Duration::ZERO) } else { retry };
     Undelivered { failure: Failure { limit, ..failure }, retry }
 }
 

@@ -12,7 +12,8 @@ pub fn lacks(granted: &Granted, webhook: &Webhook) -> Option<String> {
     let name = &webhook.secret;
     let url = lacks_post(granted, &webhook.url);
     let secret = (!any_matches(&granted.secret, name)).then(|| format!("[{}]", toml_string(name)));
-    let asked_url = format!("http POST to `{}`", webhook.address());
+    // The lines that follow have the path anyway.
+    let asked_url = format!("http POST to `{}`", webhook.url.split('?').next().unwrap_or_default());
     let asked_secret = format!("secret `{name}`");
     let (asked, lines) = match (url, secret) {
         (None, None) => return None,

@@ -19,8 +19,10 @@ pub use self::lacks::lacks;
 use self::targets::{Target, Targets};
 use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use crate::catalog::{WEBHOOK, Webhook};
+use crate::config::Limits;
 use crate::hooks::capabilities::http::check_url;
 use crate::hooks::context::{Context, Failure, FailureCause, LogLevel, Outcome, Retry};
+use crate::hooks::grants::Granted;
 use crate::hooks::session::Session;
 
 /// Time on a core: no code of an author runs.
@@ -51,6 +53,10 @@ impl Engine for WebhookEngine {
 
     fn describes_hooks(&self) -> bool {
         true
+    }
+
+    fn limits(&self, granted: &Granted) -> Limits {
+        Limits { timeout: attempt::timeout(granted.timeout), ..granted.limits }
     }
 }
 
