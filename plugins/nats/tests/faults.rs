@@ -283,6 +283,73 @@ async fn leaders_of_a_cluster_that_are_killed() {
     .await;
 }
 
+/// Nothing of the server answers then, and its stream takes nothing more until it is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_disk_is_full() {
+    let mut server = nats::start("always");
+    let node = Node::new("a", &nats::url(&server), "full");
+    let store = node.open().await;
+    let first = append_one(&*store, any("m", "a")).await;
+    let limit = |bytes: &str| {
+        let process = std::fs::read_to_string(server.folder().join("process")).unwrap();
+        let limit = format!("--fsize={bytes}:");
+        assert!(std::process::Command::new("prlimit").args(["--pid", &process, &limit]).status().unwrap().success());
+    };
+    limit("1");
+    let started = Instant::now();
+    let error = store.append(&[any("m", "b")], false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(store.health().await.is_err());
+    assert_eq!(store.last(&Stream::of_instance("m", "a"), u64::MAX).await.unwrap().unwrap().position, first);
+    limit("unlimited");
+    server.restart();
+    recovers(&*store).await;
+    let head = store.head().await.unwrap();
+    let stored = store.last(&Stream::of_instance("m", "b"), u64::MAX).await.unwrap().is_some();
+    assert_eq!(head, first + u64::from(stored));
+    assert_eq!(append_one(&*store, any("m", "c")).await, head + 1);
+    store.close().await.unwrap();
+}
+
+/// A server that may not store more says so, and takes writes again once there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stores_no_more_than_it_may() {
+    let server = nats::start_small("2MB");
+    let url = nats::url(&server);
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&url).await.unwrap());
+    let other = async_nats::jetstream::stream::Config { name: "other".into(), ..Default::default() };
+    jetstream.create_stream(other).await.unwrap();
+    for _ in 0..8 {
+        jetstream.publish("other", vec![0; 100_000].into()).await.unwrap().await.unwrap();
+    }
+    let node = Node::new("a", &url, "small");
+    let store = node.open().await;
+    let event = |number: usize| {
+        let mut append = any("m", &format!("i{number}"));
+        append.event.data = Some(snaphook_driver::Json::from_value(&serde_json::json!({"pad": "x".repeat(60_000)})));
+        append
+    };
+    let (mut number, mut last) = (0, 0);
+    let error = loop {
+        match store.append(&[event(number)], false).await {
+            Ok(answers) => last = answers[0].as_ref().unwrap().position,
+            Err(error) => break error,
+        }
+        number += 1;
+        assert!(number < 100, "it has no end");
+    };
+    assert!(number > 5, "{number}");
+    // Nothing of it is stored, and nobody has to find out.
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(store.head().await.unwrap(), last);
+    assert_eq!(records(&*store).await.len(), number);
+    jetstream.delete_stream("other").await.unwrap();
+    recovers(&*store).await;
+    assert_eq!(append_one(&*store, event(number)).await, last + 1);
+    store.close().await.unwrap();
+}
+
 /// What the servers lost shows, also where others have written in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_lost_its_end_and_grew_again_is_refused() {

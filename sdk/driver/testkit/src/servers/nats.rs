@@ -23,6 +23,15 @@ pub fn start(sync_interval: &'static str) -> Server {
 
 /// The same with more lines in its configuration.
 pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
+    start_in(sync_interval, "8GB", lines)
+}
+
+/// Starts one server that stores no more than that, such as `2MB`.
+pub fn start_small(max_file_store: &'static str) -> Server {
+    start_in("always", max_file_store, String::new())
+}
+
+fn start_in(sync_interval: &'static str, max_file_store: &'static str, lines: String) -> Server {
     let folder = TempDir::new().unwrap();
     let folders: Vec<PathBuf> = std::env::var_os(FOLDER).map(PathBuf::from).into_iter().collect();
     let nats = program("nats-server", &folders);
@@ -30,7 +39,7 @@ pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
         let store = folder.join("data");
         let text = format!(
             "host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: {sync_interval}, max_memory_store: 64MB, max_file_store: 8GB }}\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: {sync_interval}, max_memory_store: 64MB, max_file_store: {max_file_store} }}\n\
              {lines}\n"
         );
         let file = folder.join("nats.conf");
@@ -41,13 +50,14 @@ pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
     })
 }
 
-/// Starts servers that are one cluster, named `n0`, `n1` and so on.
+/// Starts servers that are one cluster, named `n0`, `n1` and so on. They do not tell clients of each other, so that each uses the
+/// addresses that it was given.
 pub fn cluster(count: usize, sync_interval: &'static str) -> Vec<Server> {
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
     let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let lines = |(index, port): (usize, &u16)| {
         format!(
-            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1 }}"
+            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1, no_advertise: true }}"
         )
     };
     ports.iter().enumerate().map(|server| start_with(sync_interval, lines(server))).collect()
