@@ -91,6 +91,11 @@ pub(crate) fn cpp(boost: Option<&Path>) -> Result {
     }
 }
 
+/// Rust's standard library for a target.
+pub(crate) fn standard_library(target: &str) -> Result {
+    run(Command::new("rustup").args(["target", "add", target])).map_err(|reason| format!("no `{target}`: {reason}"))
+}
+
 /// A browser for pages of the server, where the tests look for it.
 pub(crate) fn browser() -> Result {
     match Path::new("/usr/bin/chromium").is_file() {

@@ -30,7 +30,7 @@ fn certificate(folder: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    [&folder, &other].map(|folder| certificate(folder.path()));
+    [&folder, &other].iter().for_each(|folder| certificate(folder.path()));
     let file = |name: &str| folder.path().join(name);
     let lines = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", file("server.pem"), file("server.key"));
     let (server, plain) = (nats::start_with("always", lines), nats::start("always"));
