@@ -64,7 +64,8 @@ fn new(name: &str, language: Language, directory: &Path) -> Result<()> {
             name.escape_debug()
         )));
     }
-    let values = [("name", name)];
+    let in_code = name.replace('-', "_");
+    let values = [("name", name), ("crate", &in_code)];
     let (mut files, next) = match language {
         Language::Rust => {
             let files = templates::write("plugin-rust", directory, &values)?;

@@ -25,17 +25,22 @@ struct AbiSource;
 #[folder = "sdk/driver/plugin/src/"]
 struct PluginSource;
 
+#[derive(RustEmbed)]
+#[folder = "sdk/driver/testkit/src/"]
+struct TestkitSource;
+
 /// What `sdk/driver/src` includes.
 const DESCRIPTION: &[u8] = include_bytes!("../../sdk/driver/proto/driver.binpb");
 
 /// The workspace, whose versions the packages take.
 const WORKSPACE: &str = include_str!("../../Cargo.toml");
 
-/// Writes the crates that a plugin in Rust needs into a folder, each as a package that belongs to no workspace.
+/// Writes the crates that a plugin in Rust and its tests need into a folder, each as a package that belongs to no workspace.
 pub(super) fn write(directory: &Path) -> Result<()> {
     package::<DriverSource>(directory, "driver", include_str!("../../sdk/driver/Cargo.toml"))?;
     package::<AbiSource>(directory, "abi", include_str!("../../sdk/driver/abi/Cargo.toml"))?;
     package::<PluginSource>(directory, "plugin", include_str!("../../sdk/driver/plugin/Cargo.toml"))?;
+    package::<TestkitSource>(directory, "testkit", include_str!("../../sdk/driver/testkit/Cargo.toml"))?;
     write_file(&directory.join("driver/proto/driver.binpb"), DESCRIPTION)
 }
 
@@ -97,7 +102,7 @@ mod tests {
     fn packages_stand_alone() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path()).unwrap();
-        for name in ["driver", "abi", "plugin"] {
+        for name in ["driver", "abi", "plugin", "testkit"] {
             let text = std::fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
             assert!(!text.contains("workspace") && !text.contains("dev-dependencies"), "{text}");
             assert!(folder.path().join(name).join("src/lib.rs").is_file());

@@ -1,13 +1,16 @@
 //! Several nodes on one log: written to and read from all of them, while nodes and the servers of their stores are killed and
-//! paused. Whatever happens, nothing that was acknowledged is lost or there twice, all nodes agree, listeners that go from one
+//! paused, cut off from each other, or out of disk. Whatever happens, nothing that was acknowledged is lost or there twice, all nodes agree, listeners that go from one
 //! node to another miss nothing and see nothing twice, and post hooks run in order.
 
 mod across;
 mod backend;
 mod histories;
 mod linear;
+mod link;
 mod listener;
 mod nodes;
+mod packaging;
+mod references;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +19,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::backend::Backend;
+use self::link::Break;
 use self::listener::Listener;
 use self::nodes::Nodes;
 use crate::chance::Chance;
@@ -38,11 +42,27 @@ enum Fault {
     KillNode,
     StopNode,
     PauseNode,
+    /// It cannot write to its disk.
+    FillNode,
     KillStore,
     PauseStore,
+    FillStore,
+    /// Between a node and its stores.
+    Break(Break),
 }
 
-const FAULTS: [Fault; 5] = [Fault::KillNode, Fault::StopNode, Fault::PauseNode, Fault::KillStore, Fault::PauseStore];
+const FAULTS: [Fault; 10] = [
+    Fault::KillNode,
+    Fault::StopNode,
+    Fault::PauseNode,
+    Fault::FillNode,
+    Fault::KillStore,
+    Fault::PauseStore,
+    Fault::FillStore,
+    Fault::Break(Break::Cut),
+    Fault::Break(Break::Silent),
+    Fault::Break(Break::Unanswered),
+];
 
 /// Rounds of writes to all nodes of a new cluster: the first one without faults.
 fn run(mut backend: Backend) {
@@ -106,15 +126,18 @@ fn write(
     written(chance.within(100..400));
     for _ in 0..faults {
         let (fault, node) = (FAULTS[chance.below(FAULTS.len())], chance.below(3));
-        let server = chance.below(backend.servers());
+        let (server, whole) = (chance.below(backend.servers()), chance.one_in(2));
         let pause = Duration::from_millis(chance.within(100..3000) as u64);
-        println!("round {round}: {fault:?}, node {node}, server {server}, {} ms", pause.as_millis());
+        println!("round {round}: {fault:?}, node {node}, server {server}, {} ms, {whole}", pause.as_millis());
         match fault {
             Fault::KillNode => nodes.kill(node),
             Fault::StopNode => nodes.stop(node),
             Fault::PauseNode => nodes.pause(node, pause),
             Fault::KillStore => backend.kill(server, pause),
             Fault::PauseStore => backend.pause(server, pause),
+            Fault::FillNode => nodes.fill(node, pause),
+            Fault::FillStore => backend.fill(server, pause, whole),
+            Fault::Break(how) => backend.break_off(node, (!whole).then_some(server), how, pause),
         }
         // It goes on with what is left.
         written(chance.within(20..200));

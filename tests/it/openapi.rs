@@ -3,7 +3,7 @@
 mod browsing;
 mod client;
 mod document;
-mod tools;
+pub(crate) mod tools;
 mod validated;
 
 use serde_json::{Value, json};

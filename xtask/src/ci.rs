@@ -2,7 +2,24 @@
 
 use crate::repository::root;
 use crate::shell::{Result, cargo, durations, run as run_command, section};
-use crate::test;
+use crate::{needs, test};
+
+const WINDOWS: &str = "x86_64-pc-windows-gnu";
+
+/// Checked for Windows: crates without C code, which would need a compiler for it.
+const WINDOWS_CRATES: [&str; 11] = [
+    "snaphook-driver",
+    "snaphook-driver-abi",
+    "snaphook-driver-loader",
+    "snaphook-driver-plugin",
+    "snaphook-file",
+    "snaphook-foreign",
+    "snaphook-hook",
+    "snaphook-memory",
+    "snaphook-module",
+    "snaphook-schema",
+    "snaphook-stdout",
+];
 
 /// Runs every part, also after one has failed: one run reports all that is wrong. Only what cannot be prepared or compiled ends it.
 pub(crate) fn run(args: &[String]) -> Result {
@@ -15,7 +32,19 @@ pub(crate) fn run(args: &[String]) -> Result {
     clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root());
     // It is about the code as tests are, and uses cores while they wait.
     let tested = test::everything(false, vec![test::Job::new("clippy", clippy)]);
+    let checked = windows();
     println!("\n=== durations ===\n{}", durations());
-    let failures: Vec<String> = [formatted, tested].into_iter().filter_map(Result::err).collect();
+    let failures: Vec<String> = [formatted, tested, checked].into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}
+
+/// Where the toolchain has a standard library for Windows.
+fn windows() -> Result {
+    section("windows: types");
+    if let Err(reason) = needs::standard_library(WINDOWS) {
+        println!("not checked: {reason}");
+        return Ok(());
+    }
+    let packages = WINDOWS_CRATES.iter().flat_map(|package| ["-p", package]);
+    run_command(cargo().args(["check", "--target", WINDOWS]).args(packages).current_dir(root()))
 }

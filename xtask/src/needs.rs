@@ -45,7 +45,7 @@ pub(crate) fn javascript_packages() -> Result {
     })
 }
 
-/// Programs that the tests of metrics and of the http and process capabilities run, where they look for them.
+/// Programs that the tests of metrics, of units and of the http and process capabilities run, where they look for them.
 pub(crate) fn programs() -> Result {
     for (program, folders) in [("openssl", &[][..]), ("python3", &["/usr/bin", "/usr/local/bin"])] {
         let is_there = match folders {
@@ -56,8 +56,10 @@ pub(crate) fn programs() -> Result {
             install_debian(&[program]).map_err(|reason| format!("no {program} ({reason}); install it"))?;
         }
     }
-    if find_program("promtool").is_none() {
-        install_debian(&["prometheus"]).map_err(|reason| format!("no promtool ({reason}); install Prometheus"))?;
+    for (program, package) in [("promtool", "prometheus"), ("systemd-analyze", "systemd")] {
+        if find_program(program).is_none() {
+            install_debian(&[package]).map_err(|reason| format!("no {program} ({reason}); install {package}"))?;
+        }
     }
     Ok(())
 }
@@ -87,6 +89,11 @@ pub(crate) fn cpp(boost: Option<&Path>) -> Result {
             install_debian(missing).map_err(|reason| format!("no {names} ({reason}); install what has them"))
         }
     }
+}
+
+/// Rust's standard library for a target.
+pub(crate) fn standard_library(target: &str) -> Result {
+    run(Command::new("rustup").args(["target", "add", target])).map_err(|reason| format!("no `{target}`: {reason}"))
 }
 
 /// A browser for pages of the server, where the tests look for it.

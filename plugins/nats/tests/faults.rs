@@ -10,7 +10,7 @@ use snaphook_driver::wire::Opened;
 use snaphook_driver::{ErrorKind, EventStore, Position, Stream};
 use snaphook_driver_testkit::cut::{Cut, Direction, Proxy};
 use snaphook_driver_testkit::sample::{Random, any, append_one};
-use snaphook_driver_testkit::servers::{Signal, nats};
+use snaphook_driver_testkit::servers::{Server, Signal, nats};
 use support::{DEADLINE, Node, batch, check_answers, reaches, records, until};
 
 /// What one node did.
@@ -281,6 +281,104 @@ async fn leaders_of_a_cluster_that_are_killed() {
         }
     })
     .await;
+}
+
+/// No file of a server may grow beyond that: what it gets then is what a full disk gives.
+fn limit_files(server: &Server, bytes: &str) {
+    let process = std::fs::read_to_string(server.folder().join("process")).unwrap();
+    let limit = format!("--fsize={bytes}:");
+    assert!(std::process::Command::new("prlimit").args(["--pid", &process, &limit]).status().unwrap().success());
+}
+
+/// A stream is answered for then by a server that knows the newest of it no more, beside the one that the others chose.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_full() {
+    let mut servers = nats::cluster(3, "always");
+    let urls: Vec<String> = servers.iter().map(nats::url).collect();
+    let connection = serde_json::json!({"url": urls.join(","), "name": "cluster", "replicas": 3});
+    let leader = async |at: &str| {
+        let jetstream = async_nats::jetstream::new(async_nats::connect(at).await.ok()?);
+        let info = jetstream.get_stream("cluster_log").await.ok()?.get_info().await.ok()?;
+        info.cluster?.leader?.strip_prefix('n')?.parse::<usize>().ok()
+    };
+    agree_with(vec![connection; 3], async || {
+        let mut first = None;
+        until("the stream has no leader", async || {
+            first = leader(&urls[0]).await;
+            first.is_some()
+        })
+        .await;
+        let first = first.unwrap();
+        limit_files(&servers[first], "1");
+        let other = &urls[(first + 1) % 3];
+        until("no new leader", async || leader(other).await.is_some_and(|leader| leader != first)).await;
+        a_moment().await;
+        limit_files(&servers[first], "unlimited");
+        servers[first].restart();
+        a_moment().await;
+    })
+    .await;
+}
+
+/// Nothing of the server answers then, and its stream takes nothing more until it is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_disk_is_full() {
+    let mut server = nats::start("always");
+    let node = Node::new("a", &nats::url(&server), "full");
+    let store = node.open().await;
+    let first = append_one(&*store, any("m", "a")).await;
+    limit_files(&server, "1");
+    let started = Instant::now();
+    let error = store.append(&[any("m", "b")], false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert_eq!(store.last(&Stream::of_instance("m", "a"), u64::MAX).await.unwrap().unwrap().position, first);
+    limit_files(&server, "unlimited");
+    server.restart();
+    recovers(&*store).await;
+    let head = store.head().await.unwrap();
+    let stored = store.last(&Stream::of_instance("m", "b"), u64::MAX).await.unwrap().is_some();
+    assert_eq!(head, first + u64::from(stored));
+    assert_eq!(append_one(&*store, any("m", "c")).await, head + 1);
+    store.close().await.unwrap();
+}
+
+/// A server that may not store more says so, and takes writes again once there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stores_no_more_than_it_may() {
+    let server = nats::start_small("2MB");
+    let url = nats::url(&server);
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&url).await.unwrap());
+    let other = async_nats::jetstream::stream::Config { name: "other".into(), ..Default::default() };
+    jetstream.create_stream(other).await.unwrap();
+    for _ in 0..8 {
+        jetstream.publish("other", vec![0; 100_000].into()).await.unwrap().await.unwrap();
+    }
+    let node = Node::new("a", &url, "small");
+    let store = node.open().await;
+    let event = |number: usize| {
+        let mut append = any("m", &format!("i{number}"));
+        append.event.data = Some(snaphook_driver::Json::from_value(&serde_json::json!({"pad": "x".repeat(60_000)})));
+        append
+    };
+    let (mut number, mut last) = (0, 0);
+    let error = loop {
+        match store.append(&[event(number)], false).await {
+            Ok(answers) => last = answers[0].as_ref().unwrap().position,
+            Err(error) => break error,
+        }
+        number += 1;
+        assert!(number < 100, "it has no end");
+    };
+    assert!(number > 5, "{number}");
+    // Nothing of it is stored, and nobody has to find out.
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(store.head().await.unwrap(), last);
+    assert_eq!(records(&*store).await.len(), number);
+    jetstream.delete_stream("other").await.unwrap();
+    recovers(&*store).await;
+    assert_eq!(append_one(&*store, event(number)).await, last + 1);
+    store.close().await.unwrap();
 }
 
 /// What the servers lost shows, also where others have written in its place.

@@ -1,78 +1,44 @@
 //! The event store: the log, its claims and blobs in one file, the consumer groups in another.
 
 mod append;
+mod blobs;
+pub(crate) mod change;
+mod claims;
+mod export;
+mod format;
 mod groups;
+mod import;
 mod kind;
 mod names;
+mod offload;
 mod read;
 pub(crate) mod replica;
 mod replicate;
-mod reserve;
+mod shared;
 mod tails;
-mod transfer;
+mod writer;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::OptionalExtension as _;
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
-    Append, Appended, Capabilities, Conflict, Delivery, DriverError, ErrorKind, Event, EventPage, EventQuery,
-    EventStore, Group, Holder, LogExport, LogRecord, Node, Nodes, Position, Result, Stream, new_log_identity,
+    Append, Appended, Capabilities, Conflict, Delivery, Event, EventPage, EventQuery, EventStore, Group, Holder,
+    LogExport, LogRecord, Node, Nodes, Position, Result, Stream,
 };
-use tokio::sync::{Semaphore, watch};
 
-use crate::database::{Format, Readers, locked, off_thread};
+use crate::database::{locked, off_thread};
 use crate::fault::fault;
 use crate::lock::lock;
-use append::Writer;
+use export::Export;
+use format::FORMAT;
 use groups::Groups;
-use names::Names;
-
-/// Events, claims and blobs. `events_stream` serves both a stream's last event and its history, `events_model` a
-/// model's events in order, `events_definitions` the start of the server.
-///
-/// `log` has one row, the log's identity; it is made when a file without it is opened.
-///
-/// `models` turns a model's id into a small number. `instance` and `id` hold 16 bytes for a UUID, else text;
-/// columns that are long or rarely read come last.
-const FORMAT: Format = Format {
-    name: "event log",
-    id: 0x534e_4845, // "SNHE"
-    version: 1,
-    schema: EVENTS,
-    synchronous: "FULL",
-    cache_kib: 16 * 1024,
-    log_pages: 16384,
-    settles: false,
-    derived: false,
-};
-
-const EVENTS: &str = "
-    CREATE TABLE models(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-    CREATE TABLE events(
-        position INTEGER PRIMARY KEY,
-        model INTEGER NOT NULL,
-        instance,
-        kind INTEGER NOT NULL,
-        model_version INTEGER NOT NULL,
-        revision INTEGER NOT NULL,
-        time INTEGER NOT NULL,
-        id NOT NULL,
-        request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT, trace TEXT);
-    CREATE INDEX events_stream ON events(model, instance);
-    CREATE INDEX events_model ON events(model);
-    CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;
-    CREATE TABLE claims(
-        key TEXT PRIMARY KEY, model TEXT NOT NULL, instance TEXT, position INTEGER NOT NULL,
-        expires INTEGER, value TEXT) WITHOUT ROWID;
-    CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
-    CREATE TABLE blobs(sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);";
-
-const LOG: &str = "CREATE TABLE IF NOT EXISTS log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
+use shared::Shared;
+use writer::Writer;
 
 /// See the crate's documentation.
 pub struct SqliteEventStore {
@@ -81,60 +47,6 @@ pub struct SqliteEventStore {
     groups: Arc<Groups>,
     nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
-}
-
-/// What work on other threads needs.
-struct Shared {
-    /// `None` once closed. Readers never take it.
-    writer: Mutex<Option<Writer>>,
-    readers: Readers,
-    /// As committed; replaced as a whole when an event is the first of its model.
-    names: RwLock<Arc<Names>>,
-    /// Position of the last committed event; changes wake those that wait.
-    head: watch::Sender<Position>,
-    /// An append runs, or the last one failed.
-    failed: AtomicBool,
-    /// Places of pages that look at many events: no more at once than there are cores.
-    scans: Arc<Semaphore>,
-}
-
-impl Shared {
-    fn head(&self) -> Position {
-        *self.head.borrow()
-    }
-
-    fn publish(&self, head: Position) {
-        self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
-    }
-
-    /// See [`Writer::recover`].
-    fn recover(&self) -> Result<()> {
-        self.writing("health", |writer| {
-            self.recover_with(writer)?;
-            self.failed.store(false, Ordering::Release);
-            Ok(())
-        })
-    }
-
-    fn recover_with(&self, writer: &mut Writer) -> Result<()> {
-        let recovered = writer.recover();
-        // Also if it failed: what the file holds may be known again.
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
-        self.publish(writer.head());
-        recovered
-    }
-
-    fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
-        match locked(&self.writer).as_mut() {
-            Some(writer) => {
-                if writer.is_unknown() {
-                    self.recover_with(writer)?;
-                }
-                work(writer)
-            }
-            None => Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed")),
-        }
-    }
 }
 
 impl SqliteEventStore {
@@ -147,46 +59,20 @@ impl SqliteEventStore {
     pub fn open_as(path: &Path, resumes_import: bool) -> Result<Self> {
         let lock = lock(path)?;
         let mut writer = Writer::open(path, &FORMAT)?;
-        writer.with(add_expiry).map_err(fault("open"))?;
-        let is_whole = writer.with(|connection| Ok(transfer::check_whole(connection))).map_err(fault("open"))?;
+        writer.with(format::add_expiry).map_err(fault("open"))?;
+        let is_whole = writer.with(|connection| Ok(import::check_whole(connection))).map_err(fault("open"))?;
         let is_part = is_whole.is_err();
         if !resumes_import {
             is_whole.map_err(|error| error.with("path", path.display()))?;
         }
-        let identity = writer.with(identity).map_err(fault("open"))?;
-        let (head, names) = (writer.head(), Arc::clone(writer.names()));
-        let shared = Arc::new(Shared {
-            writer: Mutex::new(Some(writer)),
-            readers: Readers::new(path),
-            names: RwLock::new(names),
-            head: watch::Sender::new(head),
-            failed: AtomicBool::new(false),
-            scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
-        });
+        let identity = writer.with(format::identity).map_err(fault("open"))?;
+        let shared = Shared::new(path, writer);
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
         if is_part {
             groups.set_aside();
         }
         Ok(SqliteEventStore { identity, shared, groups, nodes: Nodes::default(), lock: Mutex::new(Some(lock)) })
     }
-}
-
-/// Files that were made before claims could expire get the columns; an older program does not see them.
-fn add_expiry(connection: &Connection) -> rusqlite::Result<()> {
-    let found: bool =
-        connection.query_row("SELECT count(*) FROM pragma_table_info('claims') WHERE name = 'expires'", [], |row| {
-            row.get(0)
-        })?;
-    if found {
-        return Ok(());
-    }
-    connection.execute_batch(
-        "BEGIN IMMEDIATE;
-         ALTER TABLE claims ADD COLUMN expires INTEGER;
-         ALTER TABLE claims ADD COLUMN value TEXT;
-         CREATE INDEX claims_expires ON claims(expires) WHERE expires IS NOT NULL;
-         COMMIT;",
-    )
 }
 
 #[async_trait]
@@ -259,7 +145,7 @@ impl EventStore for SqliteEventStore {
         off_thread("reserve", move || {
             shared.writing("reserve", |writer| {
                 let head = writer.head();
-                writer.unsynced(|connection| reserve::reserve(connection, &keys, head)).map_err(fault("reserve"))
+                writer.unsynced(|connection| claims::reserve(connection, &keys, head)).map_err(fault("reserve"))
             })
         })
         .await
@@ -269,9 +155,7 @@ impl EventStore for SqliteEventStore {
         let (shared, prefix) = (Arc::clone(&self.shared), prefix.to_owned());
         off_thread("forget_claims", move || {
             shared.writing("forget_claims", |writer| {
-                writer
-                    .unsynced(|connection| reserve::forget(connection, &prefix, limit))
-                    .map_err(fault("forget_claims"))
+                writer.unsynced(|connection| claims::forget(connection, &prefix, limit)).map_err(fault("forget_claims"))
             })
         })
         .await
@@ -354,7 +238,7 @@ impl EventStore for SqliteEventStore {
         let (shared, sha256, bytes) = (Arc::clone(&self.shared), sha256.to_owned(), bytes.to_owned());
         off_thread("put_blob", move || {
             shared.writing("put_blob", |writer| {
-                writer.with(|connection| put_blob(connection, &sha256, &bytes)).map_err(fault("put_blob"))
+                writer.with(|connection| blobs::put(connection, &sha256, &bytes)).map_err(fault("put_blob"))
             })
         })
         .await
@@ -366,7 +250,7 @@ impl EventStore for SqliteEventStore {
 
     async fn export(&self) -> Result<Box<dyn LogExport>> {
         let (shared, groups) = (Arc::clone(&self.shared), Arc::clone(&self.groups));
-        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, Some(&groups))?) as _)).await
+        off_thread("export", move || Ok(Box::new(Export::begin(&shared, Some(&groups))?) as _)).await
     }
 
     async fn import(&self, records: &[LogRecord]) -> Result<()> {
@@ -374,8 +258,7 @@ impl EventStore for SqliteEventStore {
         self.groups.check_empty_before_import()?;
         shared.writing("import", |writer| {
             writer.import(records, &shared.names)?;
-            let head = writer.head();
-            shared.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+            shared.publish(writer.head());
             Ok(())
         })?;
         self.groups.import(records)
@@ -383,117 +266,12 @@ impl EventStore for SqliteEventStore {
 
     async fn finish_import(&self) -> Result<()> {
         let is_part = self.shared.writing("finish_import", |writer| {
-            writer.with(|connection| Ok(transfer::check_whole(connection).is_err())).map_err(fault("finish_import"))
+            writer.with(|connection| Ok(import::check_whole(connection).is_err())).map_err(fault("finish_import"))
         })?;
         if !is_part {
             return Ok(());
         }
         self.groups.reload()?;
-        self.shared
-            .writing("finish_import", |writer| writer.with(transfer::finish_import).map_err(fault("finish_import")))
+        self.shared.writing("finish_import", |writer| writer.with(import::finish).map_err(fault("finish_import")))
     }
-}
-
-/// Pages up to this size are read on the caller's thread.
-const PAGE_INLINE_MAX: u32 = 128;
-
-/// Events of a stream that are passed over on the caller's thread.
-const SKIP_INLINE_MAX: u64 = 2000;
-
-impl Shared {
-    /// See [`EventStore::read`].
-    async fn read(self: &Arc<Self>, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
-        let Some(wait) = wait else { return self.page(query.clone()).await };
-        let deadline = tokio::time::Instant::now() + wait;
-        let mut heads = self.head.subscribe();
-        let mut query = query.clone();
-        loop {
-            let page = self.page(query.clone()).await?;
-            if !page.events.is_empty() {
-                return Ok(page);
-            }
-            // Nothing up to there matched, so it is not looked at again.
-            query.after = query.after.max(page.reached);
-            if page.next().is_some() {
-                continue;
-            }
-            let news = heads.wait_for(|head| *head > query.after);
-            if !matches!(tokio::time::timeout_at(deadline, news).await, Ok(Ok(_))) {
-                return Ok(page);
-            }
-        }
-    }
-
-    /// See [`EventStore::last_but`].
-    async fn last_but(self: &Arc<Self>, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
-        if skip <= SKIP_INLINE_MAX {
-            return read::last_but(self, stream, at_most, skip);
-        }
-        let (shared, stream) = (Arc::clone(self), stream.clone());
-        off_thread("last_but", move || read::last_but(&shared, &stream, at_most, skip)).await
-    }
-
-    /// See [`EventStore::next_claim`].
-    fn next_claim(&self, from: &str) -> Result<Option<String>> {
-        self.readers.with(|connection| {
-            connection
-                .prepare_cached("SELECT key FROM claims WHERE key >= ?1 ORDER BY key LIMIT 1")
-                .and_then(|mut statement| statement.query_row([from], |row| row.get(0)).optional())
-                .map_err(fault("next_claim"))
-        })
-    }
-
-    /// See [`EventStore::holder`].
-    fn holder(&self, key: &str) -> Result<Option<Holder>> {
-        self.readers.with(|connection| append::holder_of(connection, key).map_err(fault("holder")))
-    }
-
-    /// See [`EventStore::get_blob`].
-    async fn get_blob(self: &Arc<Self>, sha256: &str) -> Result<Option<Vec<u8>>> {
-        let (shared, sha256) = (Arc::clone(self), sha256.to_owned());
-        off_thread("get_blob", move || {
-            shared.readers.with(|connection| {
-                connection
-                    .query_row("SELECT bytes FROM blobs WHERE sha256 = ?1", [&sha256], |row| row.get(0))
-                    .optional()
-                    .map_err(fault("get_blob"))
-            })
-        })
-        .await
-    }
-
-    async fn page(self: &Arc<Self>, query: EventQuery) -> Result<EventPage> {
-        let head = self.head();
-        let short = query.limit <= PAGE_INLINE_MAX && query.filter.kinds.is_empty();
-        if short || head.saturating_sub(query.after) <= u64::from(PAGE_INLINE_MAX) {
-            return read::page(self, &query);
-        }
-        // Never closed.
-        let place = Arc::clone(&self.scans).acquire_owned().await;
-        let shared = Arc::clone(self);
-        off_thread("read", move || {
-            let _place = place;
-            read::page(&shared, &query)
-        })
-        .await
-    }
-}
-
-fn put_blob(connection: &Connection, sha256: &str, bytes: &[u8]) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT INTO blobs(sha256, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-        .execute(params![sha256, bytes])?;
-    Ok(())
-}
-
-/// The log's identity, which a new log gets now.
-fn identity(connection: &Connection) -> rusqlite::Result<String> {
-    connection.execute_batch(LOG)?;
-    connection.execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [new_log_identity()])?;
-    connection.query_row("SELECT identity FROM log", [], |row| row.get(0))
-}
-
-/// The models' numbers as they are now.
-fn names(shared: &Shared) -> Arc<Names> {
-    Arc::clone(&shared.names.read().unwrap_or_else(PoisonError::into_inner))
 }

@@ -30,7 +30,8 @@ pub use model::SqliteModelStore;
 
 /// For drivers whose log is elsewhere: a node's own copy of it.
 pub mod replica {
-    pub use crate::event::replica::{Change, Entry, Outcome, Replica};
+    pub use crate::event::change::{Change, Entry, Outcome};
+    pub use crate::event::replica::Replica;
 }
 
 /// The driver `sqlite`.

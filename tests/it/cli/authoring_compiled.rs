@@ -237,12 +237,29 @@ fn a_plugin_in_rust() {
     let folder = plugins::begun("rust");
     // What its dependencies compile to is kept from one run to the next.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new");
-    let built = std::process::Command::new("cargo")
-        .arg("build")
-        .env("CARGO_TARGET_DIR", &target)
-        .current_dir(folder.path().join("my-store"))
-        .output()
-        .expect("cargo runs");
+    let cargo = |command: &str| {
+        std::process::Command::new("cargo")
+            .arg(command)
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(folder.path().join("my-store"))
+            .output()
+            .expect("cargo runs")
+    };
+    let built = cargo("build");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     plugins::serves(&target.join("debug/libmy_store.so"));
+    // The conformance suite, outside of any checkout.
+    let tested = cargo("test");
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
+    assert!(said.contains("test secure::listing ... ok"), "{said}");
+    // It finds what a driver gets wrong.
+    let source = folder.path().join("my-store/src/lib.rs");
+    let text = std::fs::read_to_string(&source).expect("the driver");
+    let wrong = text.replace("name.starts_with(prefix)", "!prefix.is_empty() && name.starts_with(prefix)");
+    assert_ne!(wrong, text);
+    std::fs::write(&source, wrong).expect("written");
+    let tested = cargo("test");
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(!tested.status.success() && said.contains("test secure::listing ... FAILED"), "{said}");
 }

@@ -1,5 +1,6 @@
-//! Clients that write, replace, delete and read a few instances at all nodes at once, while nodes and a store's server die; what they were
-//! answered must be linearizable. A read asks for the position that the client, or one that it heard of, has seen.
+//! Clients that write, replace, delete and read a few instances at all nodes at once, while nodes and a store's server die and the
+//! ways between them break; what they were answered must be linearizable. A read asks for the position that the client, or one
+//! that it heard of, has seen.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::backend::Backend;
 use super::linear::{Operation, Recorded, is_linearizable};
+use super::link::Break;
 use super::nodes::Nodes;
 use super::rounds;
 use crate::chance::Chance;
@@ -16,6 +18,7 @@ use crate::support::{Client, Response};
 
 const CLIENTS: usize = 6;
 const INSTANCES: usize = 3;
+const BREAKS: [Break; 3] = [Break::Cut, Break::Silent, Break::Unanswered];
 /// Of each client in each round; together fewer than the checker takes.
 const OPERATIONS: usize = 40;
 
@@ -51,10 +54,11 @@ fn run(mut backend: Backend) {
                 scope.spawn(move || Cells { clients, at: client, chance, round, shared, histories }.run());
             }
             let pause = Duration::from_millis(chance.within(10..300) as u64);
-            match round % 3 {
+            match round % 4 {
                 0 => {}
                 1 => nodes.kill(chance.below(3)),
-                _ => backend.kill(0, pause),
+                2 => backend.kill(0, pause),
+                _ => backend.break_off(chance.below(3), None, BREAKS[chance.below(BREAKS.len())], pause),
             }
         });
         nodes.mend();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use snaphook_driver_testkit::servers::free_port;
 
 use super::across;
-use super::backend::Backend;
+use super::backend::{Backend, limit_files};
 use crate::crash::GRANT;
 use crate::support::{Client, Server, ServerOptions, eventually};
 
@@ -30,8 +30,8 @@ enum Node {
 impl Nodes {
     /// Starts so many on the stores of the backend, one after the other.
     pub(super) fn start(count: usize, backend: &Backend) -> Nodes {
-        let start = |_| {
-            let tables = format!("{}{GRANT}{}", backend.tables(), across::GRANT);
+        let start = |node| {
+            let tables = format!("{}{GRANT}{}", backend.tables(node), across::GRANT);
             let options =
                 ServerOptions { tables, by: backend.environment(), port: free_port(), ..ServerOptions::default() };
             Server::start_with(options)
@@ -118,6 +118,15 @@ impl Nodes {
 
     pub(super) fn stop(&mut self, node: usize) {
         self.end(node, Signal::TERM);
+    }
+
+    /// It cannot write to its disk for that time.
+    pub(super) fn fill(&mut self, node: usize, time: Duration) {
+        if let Node::Runs(server) = &self.servers[node] {
+            limit_files(server.pid(), Some(1));
+            std::thread::sleep(time);
+            limit_files(server.pid(), None);
+        }
     }
 
     /// It stands still for that time.

@@ -11,29 +11,11 @@ use super::{File, Finding};
 
 const FOLDERS: [&str; 6] = ["src/", "sdk/", "plugins/", "identity/", "schema/", "modules/"];
 
-/// Folders whose files still import each other in circles. They pass until they are put in order; then they go from here.
-const NOT_YET: [&str; 1] = ["plugins/sqlite/src/event"];
-
 /// The folder of a crate, such as `plugins/file/src/`, and the names of a module in it.
 type Module = (String, Vec<String>);
 
-/// All circles but those that are known, and what is known and is not there any more.
-pub(crate) fn check(files: &[File]) -> Vec<Finding> {
-    let mut findings = circles(files);
-    for folder in NOT_YET {
-        let before = findings.len();
-        findings.retain(|finding| !finding.path.starts_with(folder));
-        let is_there = files.iter().any(|file| file.path.starts_with(folder));
-        if is_there && findings.len() == before {
-            let message = format!("`{folder}` has no circles any more; remove it from xtask/src/tidy/circles.rs");
-            findings.push(Finding::new(folder, 0, message));
-        }
-    }
-    findings
-}
-
 /// Each circle once.
-fn circles(files: &[File]) -> Vec<Finding> {
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let modules: BTreeMap<Module, &str> = files
         .iter()
         .filter(|file| FOLDERS.iter().any(|folder| file.path.starts_with(folder)) && !is_test(&file.path))
@@ -434,12 +416,5 @@ mod tests {
         for used in ["use super::*;", "use crate::a::*;"] {
             assert_eq!(found(&[("src/a.rs", "use x::X;"), ("src/a/x.rs", used)]).len(), 1, "{used}");
         }
-    }
-
-    #[test]
-    fn known_circles_pass_until_they_are_gone() {
-        let (a, b) = (("plugins/sqlite/src/event/a.rs", "use super::b::B;"), "plugins/sqlite/src/event/b.rs");
-        assert!(found(&[a, (b, "use super::a::A;")]).is_empty());
-        assert_eq!(found(&[a, (b, "")]).len(), 1);
     }
 }

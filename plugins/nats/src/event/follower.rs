@@ -215,7 +215,8 @@ pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
         ErrorKind::Corrupt,
         format!(
             "the stream ends with message {last}, but this node has judged {sequence}: messages that were acknowledged are lost, \
-             or it is another stream. To go on with what the stream has, stop all nodes and remove their files in `path`"
+             it is another stream, or a server that lags behind still takes itself for the leader, as one does whose disk is full: \
+             see the logs of the servers first. To go on with what the stream has, stop all nodes and remove their files in `path`"
         ),
     )
 }

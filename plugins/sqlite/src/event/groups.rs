@@ -4,6 +4,8 @@
 //! `release` return, without fsync. Callers that come at once share a transaction. After a power failure the file
 //! may be a little behind the log: then events are delivered again.
 
+mod file;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -11,33 +13,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use snaphook_driver::{
-    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, Kept, LogRecord, Position, Progress,
-    Result, Stream, time,
+    Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, LogRecord, Position, Result, Stream, time,
 };
 
-use super::{Shared, read, transfer};
+use super::read;
+use super::shared::Shared;
 use crate::checkpoint::Checkpointer;
-use crate::database::{Format, locked, open_writer};
+use crate::database::{locked, open_writer};
 use crate::fault::fault;
 use crate::lock::beside;
-
-/// `pending` holds the oldest unacknowledged event of each stream up to the group's cursor; all others up to it are
-/// acknowledged, but for those behind them in their streams. `due`: not before this time, in milliseconds.
-const FORMAT: Format = Format {
-    name: "file of consumer groups",
-    id: 0x534e_4847, // "SNHG"
-    version: 1,
-    schema: "
-        CREATE TABLE groups(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, filter TEXT NOT NULL,
-            cursor INTEGER NOT NULL);
-        CREATE TABLE pending(number INTEGER, position INTEGER, attempt INTEGER NOT NULL, due INTEGER NOT NULL,
-            note TEXT, PRIMARY KEY(number, position)) WITHOUT ROWID;",
-    synchronous: "NORMAL",
-    cache_kib: 4 * 1024,
-    log_pages: 1024,
-    settles: false,
-    derived: false,
-};
 
 /// Events that one claim looks at before it lets others have the group.
 const SCAN_MAX: usize = 512;
@@ -77,10 +61,10 @@ struct File {
 impl Groups {
     pub(super) fn open(log: &Path, shared: &Arc<Shared>, identity: &str) -> Result<Groups> {
         let path = beside(log, "-groups");
-        let mut connection = open_writer(&path, &FORMAT)?;
-        check_log(&connection, identity).map_err(|error| error.with("path", path.display()))?;
-        add_notes(&connection).map_err(fault("open"))?;
-        let checkpointer = Checkpointer::start(&path, &mut connection, &FORMAT)?;
+        let mut connection = open_writer(&path, &file::FORMAT)?;
+        file::check_log(&connection, identity).map_err(|error| error.with("path", path.display()))?;
+        file::add_notes(&connection).map_err(fault("open"))?;
+        let checkpointer = Checkpointer::start(&path, &mut connection, &file::FORMAT)?;
         let groups = load(&connection, shared)?;
         let file = Mutex::new(Some(File { connection, checkpointer }));
         Ok(Groups { path, shared: Arc::clone(shared), groups: RwLock::new(groups), file })
@@ -111,7 +95,7 @@ impl Groups {
     }
 
     pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {
-        self.writing("import", |file| transfer::put_groups(file, records))
+        self.writing("import", |file| file::put(file, records))
     }
 
     /// While an import goes on the groups are in the file only.
@@ -345,7 +329,7 @@ impl Groups {
                 let mut state = locked(&member.state);
                 (state.group.progress(Instant::now()), state.group.changes())
             };
-            match keep(file, member.number, &progress) {
+            match file::keep(file, member.number, &progress) {
                 Ok(()) => *locked(&member.written) = changes,
                 Err(error) => {
                     locked(&member.state).group.unkept(&progress);
@@ -384,27 +368,6 @@ impl Member {
     }
 }
 
-/// The progress of one log's groups says nothing about another log.
-fn check_log(connection: &Connection, identity: &str) -> Result<()> {
-    let of = || -> rusqlite::Result<String> {
-        connection.execute_batch(super::LOG)?;
-        connection.execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [identity])?;
-        connection.query_row("SELECT identity FROM log", [], |row| row.get(0))
-    };
-    let of = of().map_err(fault("open"))?;
-    if of == identity {
-        return Ok(());
-    }
-    Err(DriverError::new(
-        ErrorKind::Config,
-        "open",
-        format!(
-            "the file holds the progress of consumer groups of the log `{of}`, expected those of `{identity}`; put the \
-             right file in its place, or remove it: then the post hooks of all events run again"
-        ),
-    ))
-}
-
 /// A group's filter, for one stream only.
 fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
     EventFilter {
@@ -415,36 +378,9 @@ fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
     }
 }
 
-fn keep(connection: &Connection, number: i64, progress: &Progress) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
-    transaction
-        .prepare_cached("UPDATE groups SET cursor = ?2 WHERE number = ?1")?
-        .execute(params![number, progress.cursor as i64])?;
-    let mut put = transaction.prepare_cached(
-        "INSERT INTO pending(number, position, attempt, due, note) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET attempt = ?3, due = ?4, note = ?5",
-    )?;
-    for Kept { position, attempt, delay, note } in &progress.put {
-        let due = if delay.is_zero() { 0 } else { time::now() + delay.as_millis() as i64 };
-        put.execute(params![number, *position as i64, attempt, due, note.as_deref()])?;
-    }
-    let mut remove = transaction.prepare_cached("DELETE FROM pending WHERE number = ?1 AND position = ?2")?;
-    for position in &progress.remove {
-        remove.execute(params![number, *position as i64])?;
-    }
-    drop((put, remove));
-    transaction.commit()
-}
-
 fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<Member>>> {
-    let rows = || -> rusqlite::Result<Vec<(i64, String, String, i64)>> {
-        connection
-            .prepare("SELECT number, name, filter, cursor FROM groups")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
-            .collect()
-    };
     let mut groups = HashMap::new();
-    for (number, name, filter, cursor) in rows().map_err(fault("open"))? {
+    for (number, name, filter, cursor) in file::groups(connection).map_err(fault("open"))? {
         let filter = snaphook_driver::json::typed(&filter).map_err(|error| {
             DriverError::new(ErrorKind::Corrupt, "open", "a group's filter cannot be read back")
                 .with("group", &name)
@@ -454,7 +390,7 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
         // log may have been put in place.
         let cursor = (cursor as Position).min(shared.head());
         let mut state = GroupState::new(cursor, token_base());
-        for kept in pending(connection, number).map_err(fault("open"))? {
+        for kept in file::pending(connection, number).map_err(fault("open"))? {
             if let Some(event) = read::at(shared, kept.position)?.filter(|event| event.position <= cursor) {
                 state.restore(event.stream(), kept);
             }
@@ -462,28 +398,6 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
         groups.insert(name, Arc::new(Member::new(number, State { filter, group: state })));
     }
     Ok(groups)
-}
-
-/// By position.
-fn pending(connection: &Connection, number: i64) -> rusqlite::Result<Vec<Kept>> {
-    let now = time::now();
-    connection
-        .prepare_cached("SELECT position, attempt, due, note FROM pending WHERE number = ?1 ORDER BY position")?
-        .query_map([number], |row| {
-            let delay = Duration::from_millis(row.get::<_, i64>(2)?.saturating_sub(now).max(0) as u64);
-            let note = row.get::<_, Option<String>>(3)?.map(Arc::from);
-            Ok(Kept { position: row.get::<_, i64>(0)? as Position, attempt: row.get(1)?, delay, note })
-        })?
-        .collect()
-}
-
-/// Files that were made before events had notes get the column; an older program does not see it.
-fn add_notes(connection: &Connection) -> rusqlite::Result<()> {
-    let sql = "SELECT count(*) FROM pragma_table_info('pending') WHERE name = 'note'";
-    match connection.query_row(sql, [], |row| row.get(0))? {
-        true => Ok(()),
-        false => connection.execute_batch("ALTER TABLE pending ADD COLUMN note TEXT"),
-    }
 }
 
 /// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are

@@ -10,7 +10,7 @@ use snaphook_driver::{
 
 use super::kind::kind_of;
 use super::names::Names;
-use super::{Shared, names};
+use super::shared::Shared;
 use crate::fault::{corrupt, fault};
 use crate::key::{Id, Key};
 
@@ -30,7 +30,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
     // Taken before the read: what is committed by now is seen by it.
     let head = shared.head();
     let mut page = EventPage { events: Vec::new(), head, reached: head.max(query.after) };
-    let Some(plan) = Plan::new(&query.filter, &names(shared)) else { return Ok(page) };
+    let Some(plan) = Plan::new(&query.filter, &shared.names()) else { return Ok(page) };
     let limit = query.limit as usize;
     let (mut after, mut bytes, mut part, mut passed) = (query.after, 0, PART, 0);
     while after < head {
@@ -41,7 +41,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
         let left = limit - page.events.len();
         let (upto, stopped) = shared.readers.with(|connection| {
             let upto = plan.end_of_part(connection, after, head, part)?;
-            let stopped = plan.run(connection, &names(shared), after, upto, left, &mut |event: Event| {
+            let stopped = plan.run(connection, &shared.names(), after, upto, left, &mut |event: Event| {
                 bytes += event.data.as_ref().map_or(0, |data| data.len());
                 let fits = bytes <= PAGE_BYTES_MAX || page.events.is_empty();
                 if fits {
@@ -75,12 +75,12 @@ pub(super) fn scan(
     if limit == 0 || after >= until {
         return Ok(());
     }
-    let Some(plan) = Plan::new(filter, &names(shared)) else { return Ok(()) };
+    let Some(plan) = Plan::new(filter, &shared.names()) else { return Ok(()) };
     let (mut after, mut left) = (after, limit);
     while after < until && left > 0 {
         let upto = if plan.sparse { until.min(after.saturating_add(STEP)) } else { until };
         let found =
-            shared.readers.with(|connection| plan.run(connection, &names(shared), after, upto, left, &mut each))?;
+            shared.readers.with(|connection| plan.run(connection, &shared.names(), after, upto, left, &mut each))?;
         let Some(found) = found else { return Ok(()) };
         left -= found;
         after = upto;
@@ -93,13 +93,13 @@ pub(super) fn count(shared: &Shared, filter: &EventFilter, after: Position, unti
     if after >= until {
         return Ok(0);
     }
-    let Some(plan) = Plan::new(filter, &names(shared)) else { return Ok(0) };
+    let Some(plan) = Plan::new(filter, &shared.names()) else { return Ok(0) };
     shared.readers.with(|connection| plan.count(connection, after, until).map_err(fault("read")))
 }
 
 /// The last event of a stream; see [`snaphook_driver::EventStore::last`].
 pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
-    let Some(number) = names(shared).number(&stream.model) else { return Ok(None) };
+    let Some(number) = shared.names().number(&stream.model) else { return Ok(None) };
     let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
     let sql = format!(
         "SELECT {COLUMNS} FROM events INDEXED BY events_stream
@@ -110,7 +110,7 @@ pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Resul
         let find = || {
             connection
                 .prepare_cached(&sql)?
-                .query_row(params![number, bounded(at_most), instance], |row| Ok(decode(row, &names(shared))))
+                .query_row(params![number, bounded(at_most), instance], |row| Ok(decode(row, &shared.names())))
                 .optional()
         };
         find().map_err(fault("last"))?.transpose()
@@ -137,7 +137,7 @@ pub(super) fn each_after(
 
 /// See [`snaphook_driver::EventStore::last_but`]. Only the index is read for the events that are passed over.
 pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
-    let Some(number) = names(shared).number(&stream.model) else { return Ok(None) };
+    let Some(number) = shared.names().number(&stream.model) else { return Ok(None) };
     let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
     let sql = format!(
         "SELECT {COLUMNS} FROM events WHERE position = (SELECT position FROM events INDEXED BY events_stream
@@ -149,7 +149,7 @@ pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip
             connection
                 .prepare_cached(&sql)?
                 .query_row(params![number, bounded(at_most), instance, bounded(skip)], |row| {
-                    Ok(decode(row, &names(shared)))
+                    Ok(decode(row, &shared.names()))
                 })
                 .optional()
         };
@@ -163,7 +163,7 @@ pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
         let find = || {
             connection
                 .prepare_cached(&format!("SELECT {COLUMNS} FROM events WHERE position = ?1"))?
-                .query_row([bounded(position)], |row| Ok(decode(row, &names(shared))))
+                .query_row([bounded(position)], |row| Ok(decode(row, &shared.names())))
                 .optional()
         };
         find().map_err(fault("read"))?.transpose()
@@ -355,7 +355,7 @@ mod tests {
         let shared = &store.shared;
         let append = |model: &str| {
             let batch = [snaphook_driver_testkit::sample::create(model, "i", "{}")];
-            let append = |writer: &mut super::super::Writer| writer.append(&batch, false, &shared.names);
+            let append = |writer: &mut super::super::writer::Writer| writer.append(&batch, false, &shared.names);
             shared.writing("append", append).unwrap()[0].as_ref().unwrap().position
         };
         let first = append("a");

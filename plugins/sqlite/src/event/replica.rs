@@ -12,88 +12,17 @@ use std::time::Duration;
 use rusqlite::OptionalExtension as _;
 use snaphook_driver::files::FileLock;
 use snaphook_driver::{
-    Append, Appended, Conflict, ErrorKind, Event, EventFilter, EventPage, EventQuery, Holder, LogExport, LogRecord,
-    Position, Result, Stream, new_log_identity,
+    ErrorKind, Event, EventFilter, EventPage, EventQuery, Holder, LogExport, Position, Result, Stream, new_log_identity,
 };
-use tokio::sync::{Semaphore, watch};
 
-use super::append::Writer;
-use super::{EVENTS, Shared, read, replicate, transfer};
-use crate::database::{Format, Readers, locked, off_thread, remove};
+use super::change::{Change, Entry, Outcome};
+use super::export::Export;
+use super::shared::Shared;
+use super::writer::Writer;
+use super::{format, import, read};
+use crate::database::{locked, off_thread, remove};
 use crate::fault::fault;
 use crate::lock::lock;
-
-/// Tables of the log as in a file of the driver `sqlite`, the log's identity, and how far the file is.
-fn format() -> &'static Format {
-    static FORMAT: std::sync::OnceLock<Format> = std::sync::OnceLock::new();
-    static SCHEMA: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    FORMAT.get_or_init(|| Format {
-        name: "copy of a shared event log",
-        id: 0x534e_484e, // "SNHN"
-        version: 1,
-        schema: SCHEMA.get_or_init(|| format!("{EVENTS}{};{}", super::LOG, replicate::TABLES)),
-        // The shared log has all of it; the file is older after a power failure, but whole.
-        synchronous: "NORMAL",
-        cache_kib: 16 * 1024,
-        log_pages: 16384,
-        settles: false,
-        derived: true,
-    })
-}
-
-/// A change at its place in the shared log.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// Its place; the entries of a call rise, and follow what was applied before.
-    pub sequence: u64,
-    /// Who wrote it. Of each writer only changes with a rising counter have an effect.
-    pub writer: &'a str,
-    pub counter: u64,
-    pub change: Change<'a>,
-}
-
-/// What happens to a log.
-#[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
-    /// Whatever its writer sent before and is not there yet comes too late.
-    Nothing,
-    /// Gives the log its identity, if it has none.
-    Begin {
-        identity: &'a str,
-    },
-    Append {
-        batch: &'a [Append],
-        atomic: bool,
-    },
-    Reserve {
-        keys: &'a [(String, Stream)],
-    },
-    Forget {
-        prefix: &'a str,
-        limit: u32,
-    },
-    Blob {
-        sha256: &'a str,
-        bytes: &'a [u8],
-    },
-    Import {
-        records: &'a [LogRecord],
-    },
-    FinishImport,
-}
-
-/// What came of a change.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// It was there before, or a later one of its writer was: it has no effect.
-    Repeated,
-    Done,
-    Appended(Vec<Result<Appended, Conflict>>),
-    Reserved(Vec<(usize, Holder)>),
-    Forgotten(u64),
-    /// Why the log does not take the import.
-    Refused(String),
-}
 
 /// One node's copy. Reads answer what [`Replica::apply`] has written.
 pub struct Replica {
@@ -129,7 +58,7 @@ impl Replica {
     }
 
     fn open_locked(path: &Path, lock: FileLock) -> Result<Replica> {
-        let mut writer = Writer::open(path, format())?;
+        let mut writer = Writer::open(path, format::replica())?;
         let open = |connection: &rusqlite::Connection| -> rusqlite::Result<(String, u64, Option<String>)> {
             connection.execute(
                 "INSERT INTO replica(one, id, sequence, writer, counter, next_removal) VALUES (1, ?1, 0, '', 0, ?2)
@@ -143,15 +72,7 @@ impl Replica {
         };
         let (id, sequence, identity) =
             writer.with(open).map_err(fault("open")).map_err(|error| error.with("path", path.display()))?;
-        let (head, names) = (writer.head(), Arc::clone(writer.names()));
-        let shared = Arc::new(Shared {
-            writer: Mutex::new(Some(writer)),
-            readers: Readers::new(path),
-            names: RwLock::new(names),
-            head: watch::Sender::new(head),
-            failed: AtomicBool::new(false),
-            scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
-        });
+        let shared = Shared::new(path, writer);
         Ok(Replica {
             shared,
             id,
@@ -208,7 +129,7 @@ impl Replica {
 
     /// An error if the log is part of one, as an import began and did not end.
     pub fn check_whole(&self) -> Result<()> {
-        self.shared.readers.with(transfer::check_whole)
+        self.shared.readers.with(import::check_whole)
     }
 
     /// Whether an import is under way.
@@ -286,7 +207,7 @@ impl Replica {
     /// Events, claims and blobs as they are at this moment; groups are none of them.
     pub async fn export(&self) -> Result<Box<dyn LogExport>> {
         let shared = Arc::clone(&self.shared);
-        off_thread("export", move || Ok(Box::new(transfer::Export::begin(&shared, None)?) as _)).await
+        off_thread("export", move || Ok(Box::new(Export::begin(&shared, None)?) as _)).await
     }
 
     /// Writes the copy as it is at this moment into a new file. Returns the place up to which it has everything. Blocks;

@@ -6,35 +6,16 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
-use snaphook_driver::judge::LogEnd;
-use snaphook_driver::time::Millis;
+use rusqlite::params;
 use snaphook_driver::{ErrorKind, LogRecord, Result};
 
-use super::append::{State, Writer, Written, write};
+use super::append::{Written, write};
+use super::change::{Change, Entry, Outcome};
 use super::names::Names;
-use super::replica::{Change, Entry, Outcome};
 use super::tails::Tails;
-use super::{put_blob, reserve, transfer};
+use super::writer::{State, Writer};
+use super::{blobs, claims, import};
 use crate::fault::fault;
-
-/// How far the file is: the place of the last change, who wrote it with which counter, and when expired claims are removed next.
-pub(super) const TABLES: &str = "
-    CREATE TABLE replica(one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, sequence INTEGER NOT NULL,
-        writer TEXT NOT NULL, counter INTEGER NOT NULL, next_removal INTEGER NOT NULL);
-    CREATE TABLE writers(name TEXT PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;";
-
-/// When expired claims are removed next; at once where the file does not say.
-pub(super) fn next_removal(connection: &Connection) -> rusqlite::Result<Millis> {
-    let is_replica: bool =
-        connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'replica')", [], |row| row.get(0))?;
-    if !is_replica {
-        return Ok(LogEnd::EMPTY.next_removal);
-    }
-    let kept = connection.query_row("SELECT next_removal FROM replica", [], |row| row.get(0)).optional()?;
-    Ok(kept.unwrap_or(LogEnd::EMPTY.next_removal))
-}
 
 /// As the file keeps it.
 fn counter_of(entry: &Entry<'_>) -> i64 {
@@ -128,19 +109,17 @@ impl Writer {
                 }
                 Ok(Outcome::Appended(judged.answers))
             }
-            Change::Reserve { keys } => reserve::reserve(connection, keys, self.log.end.position)
+            Change::Reserve { keys } => claims::reserve(connection, keys, self.log.end.position)
                 .map(Outcome::Reserved)
                 .map_err(fault("replicate")),
             Change::Forget { prefix, limit } => {
-                reserve::forget(connection, prefix, *limit).map(Outcome::Forgotten).map_err(fault("replicate"))
+                claims::forget(connection, prefix, *limit).map(Outcome::Forgotten).map_err(fault("replicate"))
             }
             Change::Blob { sha256, bytes } => {
-                put_blob(connection, sha256, bytes).map(|()| Outcome::Done).map_err(fault("replicate"))
+                blobs::put(connection, sha256, bytes).map(|()| Outcome::Done).map_err(fault("replicate"))
             }
             Change::Import { records } => self.import_part(records),
-            Change::FinishImport => {
-                transfer::finish_import(connection).map(|()| Outcome::Done).map_err(fault("replicate"))
-            }
+            Change::FinishImport => import::finish(connection).map(|()| Outcome::Done).map_err(fault("replicate")),
         }
     }
 
@@ -149,7 +128,7 @@ impl Writer {
         self.execute("SAVEPOINT import").map_err(fault("replicate"))?;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         self.log.tails = Tails::default();
-        let put = transfer::begin_import(&self.connection).and_then(|()| self.log.import(&self.connection, records));
+        let put = import::begin(&self.connection).and_then(|()| self.log.import(&self.connection, records));
         let outcome = match put {
             Ok(()) => Outcome::Done,
             Err(error) if error.kind() == ErrorKind::Conflict => {

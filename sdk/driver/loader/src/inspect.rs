@@ -1,9 +1,7 @@
 //! What a file is, found out in a process of its own: an initialiser that crashes, exits or never returns does so there.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
@@ -42,15 +40,28 @@ pub fn answer_inspection(file: &Path) -> ExitCode {
 }
 
 fn answer(file: &Path) -> io::Result<()> {
-    // Kept for the answer alone: what the library prints goes to standard error.
-    let mut pipe = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
+    let mut pipe = answer_pipe()?;
     let (head, body) = match inspect(file) {
         Ok(description) => (DESCRIPTION, proto::Plugin::from(&description).encode_to_vec()),
         Err(error) => (REFUSAL, error.fault().to_string().into_bytes()),
     };
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     pipe.write_all(&[&[head][..], &length.to_le_bytes(), &body].concat())
+}
+
+/// The standard output, for the answer alone: what the library prints goes to standard error.
+#[cfg(unix)]
+fn answer_pipe() -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd as _;
+    let pipe = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
+    Ok(pipe.into())
+}
+
+/// A library that prints while it is loaded spoils the answer, and is refused.
+#[cfg(not(unix))]
+fn answer_pipe() -> io::Result<io::Stdout> {
+    Ok(io::stdout())
 }
 
 /// Inspects a file in a child process: `program` with `args` and then the file must run [`answer_inspection`]. The

@@ -11,6 +11,7 @@ use crate::{Server, free_port, program};
 pub const FOLDER: &str = "SNAPHOOK_NATS";
 
 const PROGRAM: &str = "nats-server";
+const FILE_STORE: &str = "8GB";
 
 /// Starts one server; `sync_interval` as its configuration has it (`always` for durable writes).
 pub fn start(sync_interval: &'static str) -> Server {
@@ -19,15 +20,21 @@ pub fn start(sync_interval: &'static str) -> Server {
 
 /// The same with the program of that folder.
 pub fn start_in(folder: &Path, sync_interval: &'static str) -> Server {
-    run(folder.join(PROGRAM), sync_interval, String::new())
+    run(folder.join(PROGRAM), sync_interval, FILE_STORE, String::new())
 }
 
 /// The same with more lines in its configuration.
 pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
-    run(installed(), sync_interval, lines)
+    run(installed(), sync_interval, FILE_STORE, lines)
 }
 
-/// Starts servers that are one cluster, named `n0`, `n1` and so on.
+/// Starts one server that stores no more than that, such as `2MB`.
+pub fn start_small(max_file_store: &'static str) -> Server {
+    run(installed(), "always", max_file_store, String::new())
+}
+
+/// Starts servers that are one cluster, named `n0`, `n1` and so on. They do not tell clients of each other, so that each uses the
+/// addresses that it was given.
 pub fn cluster(count: usize, sync_interval: &'static str) -> Vec<Server> {
     run_cluster(&installed(), count, sync_interval)
 }
@@ -52,19 +59,19 @@ fn run_cluster(nats: &Path, count: usize, sync_interval: &'static str) -> Vec<Se
     let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let lines = |(index, port): (usize, &u16)| {
         format!(
-            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1 }}"
+            "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, pool_size: 1, no_advertise: true }}"
         )
     };
-    ports.iter().enumerate().map(|server| run(nats.to_owned(), sync_interval, lines(server))).collect()
+    ports.iter().enumerate().map(|server| run(nats.to_owned(), sync_interval, FILE_STORE, lines(server))).collect()
 }
 
-fn run(nats: PathBuf, sync_interval: &'static str, lines: String) -> Server {
+fn run(nats: PathBuf, sync_interval: &'static str, max_file_store: &'static str, lines: String) -> Server {
     let folder = TempDir::new().unwrap();
     Server::start(PROGRAM, folder, move |folder, port| {
         let store = folder.join("data");
         let text = format!(
             "host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: {sync_interval}, max_memory_store: 64MB, max_file_store: 8GB }}\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: {sync_interval}, max_memory_store: 64MB, max_file_store: {max_file_store} }}\n\
              {lines}\n"
         );
         let file = folder.join("nats.conf");

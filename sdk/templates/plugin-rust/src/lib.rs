@@ -8,7 +8,7 @@
 //! driver = '{{name}}'
 //! ```
 //!
-//! What each method must do is said at the traits in `snaphook/driver/src/`.
+//! What each method must do is said at the traits in `snaphook/driver/src/`; `cargo test` checks it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,8 @@ use snaphook_driver::{
     Capabilities, Driver, DriverError, ErrorKind, OpenContext, OpenFuture, Result, Sealed, SecureStore,
 };
 
-const DRIVER: Driver = Driver {
+/// What the plugin brings.
+pub const DRIVER: Driver = Driver {
     name: "{{name}}",
     // The keys of its table in the configuration, such as
     // `Setting::required("path", SettingKind::Text, "the path of a folder")`.

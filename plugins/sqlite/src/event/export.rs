@@ -1,4 +1,4 @@
-//! Copies of a log, and logs made of copies.
+//! Copies of a log.
 //!
 //! An export is two read transactions, one of each file. They begin while nothing can be acknowledged, the one of the
 //! groups first: so every event that was written before an acknowledgement is in the copy of the log. Until the export
@@ -14,12 +14,10 @@ use snaphook_driver::{
 };
 
 use super::groups::Groups;
-use super::{Shared, names, put_blob, read};
+use super::read;
+use super::shared::Shared;
 use crate::database::{off_thread, open_reader};
 use crate::fault::{corrupt, fault};
-
-/// A table that is there while an import is under way.
-const IMPORTING: &str = "importing";
 
 /// Claims that one step reads at most.
 const CLAIMS_MAX: u32 = 4096;
@@ -115,7 +113,7 @@ impl Snapshot {
     fn events(&mut self, after: Position) -> Result<Vec<LogRecord>> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut last = None;
-        read::each_after(&self.log, &names(&self.shared), after, |event: Event| {
+        read::each_after(&self.log, &self.shared.names(), after, |event: Event| {
             bytes += 512 + event.data.as_ref().map_or(0, |data| data.len());
             last = Some(event.position);
             records.push(LogRecord::Event(event));
@@ -203,103 +201,4 @@ impl Snapshot {
         self.next = Next::Pending { number, name: name.clone(), after: last.position as i64 };
         Ok(vec![LogRecord::Pending { group: name, events }])
     }
-}
-
-/// Puts what is no event into the log, in the caller's transaction.
-pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Result<()> {
-    match record {
-        LogRecord::Claim { key, holder } => {
-            connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO claims(key, model, instance, position, expires, value)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![
-                    key,
-                    holder.stream.model,
-                    holder.stream.instance,
-                    holder.position as i64,
-                    holder.expires,
-                    holder.value
-                ])?;
-        }
-        LogRecord::Blob { sha256, bytes } => put_blob(connection, sha256, bytes)?,
-        // Events have a way of their own, groups a file of their own.
-        LogRecord::Event(_) | LogRecord::Group { .. } | LogRecord::Pending { .. } => {}
-    }
-    Ok(())
-}
-
-/// Puts groups into their file.
-pub(super) fn put_groups(connection: &Connection, records: &[LogRecord]) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
-    for record in records {
-        match record {
-            LogRecord::Group { group, cursor } => {
-                let filter = serde_json::to_string(&group.filter)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                // What an interrupted import brought of it.
-                transaction
-                    .prepare_cached("DELETE FROM pending WHERE number = (SELECT number FROM groups WHERE name = ?1)")?
-                    .execute([&group.name])?;
-                transaction.prepare_cached("DELETE FROM groups WHERE name = ?1")?.execute([&group.name])?;
-                transaction
-                    .prepare_cached("INSERT INTO groups(name, filter, cursor) VALUES (?1, ?2, ?3)")?
-                    .execute(params![group.name, filter, *cursor as i64])?;
-            }
-            LogRecord::Pending { group, events } => {
-                let number: i64 =
-                    transaction.query_row("SELECT number FROM groups WHERE name = ?1", [group], |row| row.get(0))?;
-                let mut put = transaction.prepare_cached(
-                    "INSERT INTO pending(number, position, attempt, due, note) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?;
-                for PendingEvent { position, attempt, due, note } in events {
-                    put.execute(params![number, *position as i64, attempt, due, note])?;
-                }
-            }
-            _ => {}
-        }
-    }
-    transaction.commit()
-}
-
-/// Marks the log as part of one, in the caller's transaction; `Conflict` if it held data before.
-pub(super) fn begin_import(connection: &Connection) -> Result<()> {
-    if is_importing(connection)? {
-        return Ok(());
-    }
-    let holds_data: bool = connection
-        .query_row(
-            "SELECT EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM claims) OR EXISTS (SELECT 1 FROM blobs)",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(fault("import"))?;
-    if holds_data {
-        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
-    }
-    connection.execute_batch(&format!("CREATE TABLE {IMPORTING}(one)")).map_err(fault("import"))
-}
-
-pub(super) fn finish_import(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("DROP TABLE IF EXISTS {IMPORTING}"))
-}
-
-fn is_importing(connection: &Connection) -> Result<bool> {
-    connection
-        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1)", [IMPORTING], |row| row.get(0))
-        .map_err(fault("open"))
-}
-
-/// Part of a log is no log.
-pub(super) fn check_whole(connection: &Connection) -> Result<()> {
-    if !is_importing(connection)? {
-        return Ok(());
-    }
-    Err(DriverError::new(
-        ErrorKind::Config,
-        "open",
-        "the file holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
-         of this store and of the others that the configuration names, and restore again",
-    ))
 }

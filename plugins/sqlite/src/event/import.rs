@@ -1,0 +1,76 @@
+//! Logs made of copies. While an import is under way, the file is marked as part of a log.
+
+use rusqlite::{Connection, params};
+use snaphook_driver::{DriverError, ErrorKind, LogRecord, Result};
+
+use super::blobs;
+use crate::fault::fault;
+
+/// A table that is there while an import is under way.
+const IMPORTING: &str = "importing";
+
+/// Puts what is no event into the log, in the caller's transaction.
+pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Result<()> {
+    match record {
+        LogRecord::Claim { key, holder } => {
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO claims(key, model, instance, position, expires, value)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    key,
+                    holder.stream.model,
+                    holder.stream.instance,
+                    holder.position as i64,
+                    holder.expires,
+                    holder.value
+                ])?;
+        }
+        LogRecord::Blob { sha256, bytes } => blobs::put(connection, sha256, bytes)?,
+        // Events have a way of their own, groups a file of their own.
+        LogRecord::Event(_) | LogRecord::Group { .. } | LogRecord::Pending { .. } => {}
+    }
+    Ok(())
+}
+
+/// Marks the log as part of one, in the caller's transaction; `Conflict` if it held data before.
+pub(super) fn begin(connection: &Connection) -> Result<()> {
+    if is_importing(connection)? {
+        return Ok(());
+    }
+    let holds_data: bool = connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM claims) OR EXISTS (SELECT 1 FROM blobs)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(fault("import"))?;
+    if holds_data {
+        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
+    }
+    connection.execute_batch(&format!("CREATE TABLE {IMPORTING}(one)")).map_err(fault("import"))
+}
+
+pub(super) fn finish(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("DROP TABLE IF EXISTS {IMPORTING}"))
+}
+
+fn is_importing(connection: &Connection) -> Result<bool> {
+    connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1)", [IMPORTING], |row| row.get(0))
+        .map_err(fault("open"))
+}
+
+/// Part of a log is no log.
+pub(super) fn check_whole(connection: &Connection) -> Result<()> {
+    if !is_importing(connection)? {
+        return Ok(());
+    }
+    Err(DriverError::new(
+        ErrorKind::Config,
+        "open",
+        "the file holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
+         of this store and of the others that the configuration names, and restore again",
+    ))
+}

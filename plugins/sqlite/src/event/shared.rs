@@ -1,0 +1,84 @@
+//! One open file of a log, as the threads that work with it share it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use snaphook_driver::{DriverError, ErrorKind, Position, Result};
+use tokio::sync::{Semaphore, watch};
+
+use super::names::Names;
+use super::writer::Writer;
+use crate::database::{Readers, locked};
+
+/// What work on other threads needs.
+pub(super) struct Shared {
+    /// `None` once closed. Readers never take it.
+    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) readers: Readers,
+    /// As committed; replaced as a whole when an event is the first of its model.
+    pub(super) names: RwLock<Arc<Names>>,
+    /// Position of the last committed event; changes wake those that wait.
+    pub(super) head: watch::Sender<Position>,
+    /// An append runs, or the last one failed.
+    pub(super) failed: AtomicBool,
+    /// Places of pages that look at many events: no more at once than there are cores.
+    pub(super) scans: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// The file at `path`, which that writer has open.
+    pub(super) fn new(path: &Path, writer: Writer) -> Arc<Shared> {
+        let (head, names) = (writer.head(), Arc::clone(writer.names()));
+        Arc::new(Shared {
+            writer: Mutex::new(Some(writer)),
+            readers: Readers::new(path),
+            names: RwLock::new(names),
+            head: watch::Sender::new(head),
+            failed: AtomicBool::new(false),
+            scans: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        })
+    }
+
+    /// The models' numbers as they are now.
+    pub(super) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    pub(super) fn publish(&self, head: Position) {
+        self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
+    }
+
+    /// See [`Writer::recover`].
+    pub(super) fn recover(&self) -> Result<()> {
+        self.writing("health", |writer| {
+            self.recover_with(writer)?;
+            self.failed.store(false, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    pub(super) fn recover_with(&self, writer: &mut Writer) -> Result<()> {
+        let recovered = writer.recover();
+        // Also if it failed: what the file holds may be known again.
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
+        self.publish(writer.head());
+        recovered
+    }
+
+    pub(super) fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        match locked(&self.writer).as_mut() {
+            Some(writer) => {
+                if writer.is_unknown() {
+                    self.recover_with(writer)?;
+                }
+                work(writer)
+            }
+            None => Err(DriverError::new(ErrorKind::Unavailable, operation, "the store is closed")),
+        }
+    }
+}

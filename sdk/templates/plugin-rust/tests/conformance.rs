@@ -1,0 +1,6 @@
+//! What Snaphook asks of every driver. Add a line for each store that the driver brings: `event_suite!`, `model_suite!`,
+//! `error_suite!`. The second argument is the driver's table of the configuration.
+
+use {{crate}}::DRIVER;
+
+snaphook_driver_testkit::secure_suite!(DRIVER, {});
