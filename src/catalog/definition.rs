@@ -7,6 +7,7 @@ use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
 use super::model::{Model, ModelRecord};
+use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
@@ -22,6 +23,7 @@ pub struct ModelInput {
     pub unique: Vec<Vec<String>>,
     /// Old name, new name.
     pub renames: Vec<(String, String)>,
+    pub rules: RulesInput,
 }
 
 /// A checked definition, compiled.
@@ -30,6 +32,8 @@ pub struct Definition {
     pub schema: Arc<Schema>,
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
+    /// As they came, and checked.
+    pub rules: Option<(Json, Arc<Rules>)>,
 }
 
 /// What is wrong, and where in the request body.
@@ -71,19 +75,49 @@ impl Definition {
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
-        Ok(Definition { schema: Arc::new(schema), indexes: input.indexes.clone(), unique: input.unique.clone() })
+        let rules = match &input.rules {
+            RulesInput::Keep | RulesInput::Remove => None,
+            RulesInput::Set(rules) => Some((rules.clone(), Arc::new(Rules::new(&schema, rules)?))),
+        };
+        let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
+        Ok(Definition { schema: Arc::new(schema), indexes, unique, rules })
+    }
+
+    /// Takes over the rules that the model has, with the new names of its properties.
+    pub fn keep_rules(&mut self, old: &ModelRecord, renames: &[(String, String)]) -> Result<(), DefinitionError> {
+        let Some(rules) = &old.rules else { return Ok(()) };
+        let rules = renamed(rules, renames);
+        let checked = Rules::new(&self.schema, &rules).map_err(|error| DefinitionError {
+            message: format!(
+                "the rules of the model stay, since `rules` was not sent, and they do not fit the new schema: {}; send \
+                 `rules` with it, or null to remove them",
+                error.message
+            ),
+            ..error
+        })?;
+        self.rules = Some((rules, Arc::new(checked)));
+        Ok(())
     }
 
     /// The model that has it, with this record.
     pub fn model(&self, record: ModelRecord) -> Model {
-        Model { record, schema: Arc::clone(&self.schema) }
+        let rules = self.rules.as_ref().map(|(_, rules)| Arc::clone(rules));
+        Model { record, schema: Arc::clone(&self.schema), rules }
     }
 
-    /// Whether a record says the same.
-    pub fn same_as(&self, record: &ModelRecord) -> bool {
+    /// Whether a record says the same. `keeps_rules`: whatever rules it has.
+    pub fn same_as(&self, record: &ModelRecord, keeps_rules: bool) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
-        same_schema && self.indexes == record.indexes && self.unique == record.unique
+        let rules = self.rules.as_ref().map(|(rules, _)| rules);
+        let same_rules = match (rules, &record.rules) {
+            (Some(new), Some(old)) => {
+                new == old || matches!((new.to_value(), old.to_value()), (Ok(new), Ok(old)) if new == old)
+            }
+            (None, None) => true,
+            _ => keeps_rules,
+        };
+        same_schema && same_rules && self.indexes == record.indexes && self.unique == record.unique
     }
 }
 
@@ -112,7 +146,7 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
 }
 
 /// One token of a JSON Pointer.
-pub(super) fn escape(token: &str) -> String {
+pub(in crate::catalog) fn escape(token: &str) -> String {
     token.replace('~', "~0").replace('/', "~1")
 }
 
@@ -156,7 +190,7 @@ mod tests {
                 "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),
             indexes: lists(indexes),
             unique: lists(unique),
-            renames: Vec::new(),
+            ..ModelInput::default()
         }
     }
 

@@ -7,6 +7,7 @@ pub mod files;
 pub mod filter;
 pub mod plan;
 pub mod query;
+pub mod rules;
 pub mod typescript;
 pub mod unique;
 

@@ -139,6 +139,7 @@ mod tests {
             indexes: vec![],
             unique: vec![],
             unique_ids: vec![],
+            rules: None,
             hooks: Default::default(),
             hooked_since: Default::default(),
             position: 1,

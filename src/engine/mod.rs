@@ -77,7 +77,7 @@ use self::core::Core;
 use self::definitions::{Definitions, lists};
 use self::deliveries::{Deliveries, dispatcher};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::history::History;
+pub use self::history::{History, Visibility};
 pub use self::jobs::JobInfo;
 use self::operations::Operations;
 pub use self::operations::nodes::NodeInfo;

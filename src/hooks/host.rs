@@ -109,6 +109,7 @@ impl HookHost {
             grants: code.granted(&self.config).to_json(),
             position: hook.binding.position,
             language: hook.binding.language,
+            acts_as: hook.binding.as_actor.then_some("actor"),
             library: hook.binding.library.clone(),
             sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
             still_loaded: self.libraries.beside(hook, &code),

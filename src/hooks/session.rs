@@ -22,6 +22,7 @@ pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand,
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
 use super::stats::shorten;
+use crate::catalog::rules::Right;
 use crate::config::{format_duration, format_size};
 
 /// Host calls of one run, of all capabilities together.
@@ -70,6 +71,8 @@ pub struct Session {
     depth: u32,
     request_id: Option<String>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
+    /// With which right its reads and writes are made.
+    pub(super) right: Right,
     /// For all host calls of the run together.
     host_time_max: Duration,
     calls: AtomicU32,
@@ -83,8 +86,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of one call of the hook that `granted` is for.
-    pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context) -> Arc<Session> {
+    /// The session of one call of the hook that `granted` is for; its reads and writes are made with that right.
+    pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context, right: Right) -> Arc<Session> {
         let host_time_max = if granted.hook().phase.is_pre() { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
         Arc::new(Session {
             services: Arc::clone(services),
@@ -95,6 +98,7 @@ impl Session {
             depth: context.depth,
             request_id: context.request_id.clone(),
             ahead: context.ahead.clone(),
+            right,
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
             notes: Mutex::default(),
@@ -169,6 +173,7 @@ impl Session {
             actor: Arc::new(Actor::new(ActorKind::Hook, hook.clone())),
             cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
             request_id: self.request_id.clone(),
+            right: self.right.clone(),
         }
     }
 

@@ -27,12 +27,14 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     if let Some(projection) = &input.projection {
         call.engine().history.check_fields(model, projection.paths())?;
     }
+    let right = call.right();
+    let seen = call.engine().history.seen_by(&right);
     let (page, count) = match input.count {
         true => {
-            let (page, count) = call.engine().history.query_and_count(model, &input.query).await?;
+            let (page, count) = seen.query_and_count(model, &input.query).await?;
             (page, Some(count))
         }
-        false => (call.engine().history.query(model, &input.query).await?, None),
+        false => (seen.query(model, &input.query).await?, None),
     };
     list::instances(call, &page, input.projection.as_ref(), count)
 }
@@ -47,9 +49,11 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
         Some(text) => Some(moment(call, &text).await?),
         None => None,
     };
+    let right = call.right();
+    let seen = call.engine().history.seen_by(&right);
     let instance = match at {
-        None => call.engine().history.get(model, id).await?,
-        Some(at) => call.engine().history.get_at(model, id, at).await?,
+        None => seen.get(model, id).await?,
+        Some(at) => seen.get_at(model, id, at).await?,
     };
     let tag = EntityTag::of_instance(call.app.log, &instance);
     match precondition::of_read(call.headers(), tag)? {

@@ -350,15 +350,15 @@ fn commands_send_the_first_token() {
 }
 
 /// npm's `oidc-provider`, which ends with this process.
-struct Issuer {
+pub(crate) struct Issuer {
     process: std::process::Child,
     _folder: tempfile::TempDir,
-    address: std::net::SocketAddr,
+    pub(crate) address: std::net::SocketAddr,
 }
 
 impl Issuer {
     /// `None`: it is not installed.
-    fn start() -> Option<Issuer> {
+    pub(crate) fn start() -> Option<Issuer> {
         let packages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("identity/tests/oidc-provider");
         if !packages.join("node_modules/oidc-provider").is_dir() {
             skip("tokens of an issuer", "oidc-provider is not installed");
@@ -381,7 +381,7 @@ impl Issuer {
         Some(issuer)
     }
 
-    fn token(&self, client: &str) -> String {
+    pub(crate) fn token(&self, client: &str) -> String {
         use base64::Engine as _;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{client}:secret"));
         let api = Client::new(self.address, "");

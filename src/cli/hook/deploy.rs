@@ -67,7 +67,7 @@ impl Deploy {
             _ => CodeFile::Inline { bytes, language },
         };
         let name = self.name.clone().or_else(|| project.map(|project| project.name));
-        let chain = [BindingFile { name, engine, code, shadow: self.shadow, path: file }];
+        let chain = [BindingFile { name, engine, code, shadow: self.shadow, as_actor: false, path: file }];
         let client = global.client()?;
         let before = client.get(&path(&["models", &model, "hooks", phase.as_str()])).await?;
         let after = put_chain(&client, &model, phase, &chain, &[]).await?;

@@ -71,6 +71,7 @@ impl Definitions {
             indexes: definition.indexes.clone(),
             unique: definition.unique.clone(),
             unique_ids: definition.unique.iter().map(|_| unique::new_id()).collect(),
+            rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             hooks: BTreeMap::new(),
             hooked_since: BTreeMap::new(),
             position: 0,

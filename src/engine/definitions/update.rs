@@ -20,6 +20,7 @@ use super::pace::Pace;
 use super::prepared::PreparedChange;
 use super::review::Review;
 use super::{DISTURBED_MAX, Definitions};
+use crate::catalog::rules::RulesInput;
 use crate::catalog::{Model, ModelRecord, change_of};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{Defined, DryRun, ModelInput, Origin, WriteOptions};
@@ -43,14 +44,18 @@ impl Definitions {
     ) -> Result<Defined<Arc<Model>>> {
         self.core.availability.check_model(id)?;
         self.core.models.require(id)?;
-        let definition = self.compile(id, &input).await?;
+        let mut definition = self.compile(id, &input).await?;
         let mut one = self.lock_model(id).await?;
         self.core.availability.check_model(id)?;
         let mut entry = self.core.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
         let old = Arc::clone(&entry.model);
-        if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
+        let keeps_rules = matches!(input.rules, RulesInput::Keep);
+        if definition.same_as(&old.record, keeps_rules) && self.are_renamed(id, &input.renames).await? {
             return Ok(Defined::unchanged(options, old));
+        }
+        if keeps_rules {
+            definition.keep_rules(&old.record, &input.renames)?;
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames)?;
         let record = ModelRecord {
@@ -58,6 +63,7 @@ impl Definitions {
             schema: definition.schema.text.clone(),
             indexes: definition.indexes.clone(),
             unique: definition.unique.clone(),
+            rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             position: 0,
             updated_at: time::now(),
             ..old.record.clone()

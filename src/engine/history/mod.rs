@@ -4,6 +4,8 @@ mod events;
 mod follow;
 mod instances;
 mod past;
+mod seen;
+mod visible;
 
 use std::sync::Arc;
 
@@ -13,9 +15,16 @@ use snaphook_driver::{Event, json};
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
 
+pub use visible::Visibility;
+
 /// The service that reads the model store and the log.
 pub struct History {
     pub(super) core: Arc<Core>,
+}
+
+fn absent(model: &str, id: &str) -> Error {
+    let shown: String = id.chars().take(128).collect();
+    Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug()))
 }
 
 /// Refuses an event whose data somebody changed in the log to what is no JSON.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Writes;
 use super::batch_results::{at, results};
 use super::conflicts::{not_unique, refusal};
+use super::guard::hides_others;
 use super::prepare::{Draft, dry_run};
 use super::steps::{Command, Drafted, One, Submitted};
 use crate::engine::ahead::Ahead;
@@ -189,6 +190,7 @@ impl Writes {
             None if *fresh => None,
             None => self.core.stores.model.get(model, id).await?,
         };
+        let hides_others = hides_others(&entry, draft.origin);
         let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
             Drafted::Stop { decisions, .. } if is_trial => {
@@ -197,7 +199,7 @@ impl Writes {
             }
             Drafted::Stop { error, .. } => return Err(error),
         };
-        self.take_keys(drafts, &entry, &append, is_trial).await?;
+        self.take_keys(drafts, &entry, &append, is_trial, hides_others).await?;
         drafts.bytes += append.event.data.as_ref().map_or(0, |data| data.len() as u64);
         let bytes_max = self.core.stores.event.capabilities().batch_bytes_max.min(BYTES_MAX);
         if drafts.bytes > bytes_max {
@@ -216,14 +218,21 @@ impl Writes {
             drafts.dry_runs.push(dry_run(&entry, append.event, decisions));
         } else {
             drafts.appends.push(append);
-            drafts.submitted.push(Submitted { entry, kind, instance, key: None });
+            drafts.submitted.push(Submitted { entry, kind, instance, key: None, hides_others });
         }
         Ok(true)
     }
 
     /// Takes note of the unique keys that an operation gives back and takes; an error if one before it has one of them, or
     /// in a trial somebody else. So an append never fails for what the batch itself does.
-    async fn take_keys(&self, drafts: &mut Drafts, entry: &Entry, append: &Append, is_trial: bool) -> Result<()> {
+    async fn take_keys(
+        &self,
+        drafts: &mut Drafts,
+        entry: &Entry,
+        append: &Append,
+        is_trial: bool,
+        hides_others: bool,
+    ) -> Result<()> {
         let stream = append.event.stream();
         for key in &append.releases {
             drafts.keys.insert(key.clone(), None);
@@ -235,7 +244,7 @@ impl Writes {
                 None => None,
             };
             if let Some(holder) = holder.filter(|holder| holder.stream != stream) {
-                return Err(not_unique(&entry.model.record, &claim.key, &holder));
+                return Err(not_unique(&entry.model.record, &claim.key, Some(&holder).filter(|_| !hides_others)));
             }
             drafts.keys.insert(claim.key.clone(), Some(stream.clone()));
         }

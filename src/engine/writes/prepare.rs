@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Writes;
 use super::conflicts::{exists, not_unique};
+use super::guard::{Guard, hides_others};
 use super::prehooks::Decided;
 use super::steps::{Command, Drafted, Prepared, Step};
 use crate::catalog::document::{Document, merge_patch};
@@ -90,10 +91,11 @@ impl Writes {
             Drafted::Stop { error, .. } => return Err(error),
         };
         if options.dry_run {
-            self.check_claims(&entry, &append).await?;
+            self.check_claims(&entry, &append, hides_others(&entry, origin)).await?;
             return Ok(Step::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
         }
-        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
+        let hides_others = hides_others(&entry, origin);
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key, hides_others })))
     }
 
     /// Steps 2 and 3 for an instance that is as `current`: data, schema, pre hooks.
@@ -101,7 +103,15 @@ impl Writes {
         let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim } = draft;
         let Command { id, change, .. } = command;
         let model = &entry.model.record.id;
-        let kind = check_presence(&entry.model.record, command, current.as_ref(), precondition)?;
+        let guard = Guard::new(entry, origin, current.as_ref(), trees)?;
+        let is_hidden = guard.as_ref().zip(current.as_ref()).is_some_and(|(guard, current)| guard.hides(current));
+        let kind = match is_hidden {
+            false => check_presence(&entry.model.record, command, current.as_ref(), precondition)?,
+            true => check_hidden(&entry.model.record, command, precondition)?,
+        };
+        if let Some(guard) = &guard {
+            guard.check_for_nobody(kind)?;
+        }
 
         let mut document = match change {
             Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
@@ -145,6 +155,9 @@ impl Writes {
             }
         }
 
+        if let Some(guard) = &guard {
+            guard.check(kind, id, current.as_ref(), document.as_ref())?;
+        }
         let record = &entry.model.record;
         let revision = current.as_ref().map_or(1, |current| current.revision + 1);
         let event = Event {
@@ -226,13 +239,13 @@ impl Writes {
     }
 
     /// For dry runs: whether somebody else holds a value already.
-    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
+    async fn check_claims(&self, entry: &Entry, append: &Append, hides: bool) -> Result<()> {
         let stream = append.event.stream();
         for claim in append.claims.iter().filter(|claim| !is_key(&claim.key)) {
             if let Some(holder) = self.core.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
-                return Err(not_unique(&entry.model.record, &claim.key, &holder));
+                return Err(not_unique(&entry.model.record, &claim.key, Some(&holder).filter(|_| !hides)));
             }
         }
         Ok(())
@@ -268,6 +281,18 @@ fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> R
     trees.grow(current.map_or(0, |current| current.data.len()))?;
     // Two documents of allowed depth cannot make a deeper one.
     Ok(Document::from_value(value))
+}
+
+/// The same where there is an instance that whom makes the change may not see: as if there were none, but that its id is taken.
+fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondition) -> Result<EventKind> {
+    match (&command.change, precondition) {
+        (Change::Create { .. } | Change::Replace { create: true, .. }, Precondition::Absent) => {
+            let detail = format!("`{}/{}` exists", record.id, command.id);
+            Err(Error::new(ErrorKind::PreconditionFailed, detail))
+        }
+        (Change::Create { .. } | Change::Replace { create: true, .. }, _) => Err(exists(&record.id, &command.id)),
+        _ => check_presence(record, command, None, precondition),
+    }
 }
 
 /// What kind of event the change becomes, if what is there allows it.
