@@ -11,3 +11,4 @@ pub mod engine;
 pub mod hooks;
 pub mod memory;
 pub mod server;
+pub mod telemetry;

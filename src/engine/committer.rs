@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snaphook_driver::time;
 use snaphook_driver::{
@@ -490,7 +490,9 @@ impl Writer {
             callers.push(Caller { answer, settled });
         }
         self.appending.begin();
+        let started = Instant::now();
         let results = self.runtime.block_on(guarded("append", self.events.append(&appends, false)));
+        let took = started.elapsed();
         let results = match results {
             Ok(results) if results.len() == appends.len() => results,
             Ok(results) => {
@@ -503,7 +505,7 @@ impl Writer {
         };
         self.appending.end();
         self.troubles.works(Part::Append);
-        self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count());
+        self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count(), took);
         self.project(appends, &results, callers.iter_mut().map(|caller| caller.settled.take()));
         // Also of what was in the way a client may be told, before this node has applied it.
         let told = |result: &std::result::Result<Appended, Conflict>| match result {

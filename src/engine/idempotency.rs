@@ -5,6 +5,7 @@
 //! the store then removes it.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 use snaphook_driver::time::{self, Millis};
@@ -12,6 +13,7 @@ use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, EventSto
 
 use super::command::{Change, ModelInput, Origin, Precondition, Written};
 use super::error::{Error, ErrorKind, Result};
+use super::metrics::Metrics;
 use super::tail::Tail;
 
 /// How long a key is remembered, in milliseconds.
@@ -84,6 +86,7 @@ pub(super) fn is_key(claim: &str) -> bool {
 pub(super) async fn first_event(
     events: &dyn EventStore,
     tail: &Tail,
+    metrics: &Metrics,
     key: &IdempotencyKey,
     holder: &Holder,
 ) -> Result<Option<Event>> {
@@ -91,10 +94,12 @@ pub(super) async fn first_event(
         return Ok(None);
     }
     if holder.value.as_ref().is_some_and(|digest| *digest != key.digest) {
+        metrics.keys_reused.fetch_add(1, Ordering::Relaxed);
         let detail = "the `Idempotency-Key` came before, with another body or from another actor; a new request \
                       needs a new key";
         return Err(Error::new(ErrorKind::KeyReused, detail));
     }
+    metrics.keys_repeated.fetch_add(1, Ordering::Relaxed);
     let event = events.last(&holder.stream, holder.position).await?;
     // Another node may have written it: who gets this answer finds here what it says.
     tail.reached_soon(holder.position).await?;

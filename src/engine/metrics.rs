@@ -1,126 +1,108 @@
-//! Counters of the commit path and the dispatcher.
+//! Counters of the commit path and the dispatcher, and how they are written.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::models::Entry;
-use crate::config::Phase;
 use crate::hooks::engines::EngineFact;
 use crate::memory::MemoryBudget;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::histogram::{Histogram, LATENCY};
+
+/// Bounds of batches' sizes: a batch has at most 1,024 events, but for one that a client made.
+const BATCH_SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
 /// Counts since the start. Relaxed: each is read for itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Metrics {
-    batches: AtomicU64,
+    batch_sizes: Histogram<{ BATCH_SIZES.len() }>,
+    batch_times: Histogram<{ LATENCY.len() }>,
     appended: AtomicU64,
     conflicts: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) deliveries: AtomicU64,
     pub(super) post_failures: AtomicU64,
     pub(super) given_up: AtomicU64,
+    /// Requests that came again with their idempotency key, and those that had the key of another.
+    pub(super) keys_repeated: AtomicU64,
+    pub(super) keys_reused: AtomicU64,
     /// Followers of events, now.
     pub(super) listeners: AtomicU64,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            batch_sizes: Histogram::new(&BATCH_SIZES),
+            batch_times: Histogram::new(&LATENCY),
+            appended: AtomicU64::default(),
+            conflicts: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            deliveries: AtomicU64::default(),
+            post_failures: AtomicU64::default(),
+            given_up: AtomicU64::default(),
+            keys_repeated: AtomicU64::default(),
+            keys_reused: AtomicU64::default(),
+            listeners: AtomicU64::default(),
+        }
+    }
+}
+
 impl Metrics {
-    /// One batch was appended: its rows, and how many of them conflicted.
-    pub(super) fn batch(&self, rows: usize, conflicts: usize) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
+    /// One batch was appended: its rows, how many of them conflicted, and how long it took.
+    pub(super) fn batch(&self, rows: usize, conflicts: usize, took: Duration) {
+        self.batch_sizes.count(rows as u64);
+        self.batch_times.observe(took);
         self.appended.fetch_add((rows - conflicts) as u64, Ordering::Relaxed);
         self.conflicts.fetch_add(conflicts as u64, Ordering::Relaxed);
     }
 
-    /// Prometheus text.
-    pub(super) fn write(&self, out: &mut String) {
+    pub(super) fn write(&self, out: &mut Exposition) {
+        let help = "Batches appended to the event log, one fsync each, by the number of their events";
+        out.histogram("snaphook_commit_batch_size", help).distribution(&[], &self.batch_sizes.numbers());
+        let help = "From the start of a batch's append to when it is durable";
+        out.histogram("snaphook_commit_batch_seconds", help).distribution(&[], &self.batch_times.seconds());
         for (name, help, value) in [
-            ("snaphook_commit_batches_total", "Batches appended to the event log, one fsync each", &self.batches),
-            ("snaphook_events_appended_total", "Events appended to the event log", &self.appended),
-            (
-                "snaphook_append_conflicts_total",
-                "Appends refused by optimistic concurrency or a claim",
-                &self.conflicts,
-            ),
-            ("snaphook_command_retries_total", "Commands tried again after a lost race", &self.retries),
-            ("snaphook_deliveries_total", "Events handed to post hooks", &self.deliveries),
-            ("snaphook_post_hook_failures_total", "Failed runs of post hooks, retried or not", &self.post_failures),
-            ("snaphook_post_hooks_given_up_total", "Post hooks that went to the error store", &self.given_up),
+            ("snaphook_events_appended", "Events appended to the event log", &self.appended),
+            ("snaphook_append_conflicts", "Appends refused by optimistic concurrency or a claim", &self.conflicts),
+            ("snaphook_command_retries", "Commands tried again after a lost race", &self.retries),
+            ("snaphook_deliveries", "Events handed to post hooks", &self.deliveries),
+            ("snaphook_post_hook_failures", "Failed runs of post hooks, retried or not", &self.post_failures),
+            ("snaphook_post_hooks_given_up", "Post hooks that went to the error store", &self.given_up),
         ] {
-            counter(out, name, help, value.load(Ordering::Relaxed));
+            out.counter(name, help).sample(&[], value.load(Ordering::Relaxed));
         }
-    }
-}
-
-/// Runs and failures of each hook. A hook that never ran is left out, so that a thousand of them cost nothing here.
-pub(super) fn hooks(out: &mut String, models: &[Arc<Entry>]) {
-    let mut runs = String::new();
-    let mut failures = String::new();
-    let chains = models.iter().flat_map(|entry| Phase::ALL.into_iter().flat_map(|phase| entry.chain(phase)));
-    for hook in chains.filter(|hook| hook.stats().runs() > 0) {
-        let id = &hook.binding().id;
-        let (model, phase, name) = (&id.model, id.phase, &id.name);
-        // Ids and names need no escapes. Writing into a `String` cannot fail.
-        let labels = format!("model=\"{model}\",phase=\"{phase}\",hook=\"{name}\"");
-        let _ = writeln!(runs, "snaphook_hook_runs_total{{{labels}}} {}", hook.stats().runs());
-        for (cause, count) in hook.stats().failures() {
-            let cause = cause.as_str();
-            let _ = writeln!(failures, "snaphook_hook_failures_total{{{labels},cause=\"{cause}\"}} {count}");
-        }
-    }
-    for (name, help, lines) in [
-        ("snaphook_hook_runs_total", "Runs of a hook since it was bound", runs),
-        ("snaphook_hook_failures_total", "Failed runs of a hook, by cause, such as the limit it broke", failures),
-    ] {
-        if !lines.is_empty() {
-            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{lines}");
-        }
+        let help = "Requests whose idempotency key was known: the same request again, or another one that was refused";
+        let mut keys = out.counter("snaphook_idempotency_keys_known", help);
+        keys.sample(&[("request", "same")], self.keys_repeated.load(Ordering::Relaxed));
+        keys.sample(&[("request", "other")], self.keys_reused.load(Ordering::Relaxed));
     }
 }
 
 /// What requests hold, and what they may hold.
-pub(super) fn memory(out: &mut String, budget: &MemoryBudget) {
-    let used = budget.used() as u64;
-    gauge(out, "snaphook_memory_bytes", "Bodies, trees, pages and responses in flight, by their size", used);
-    let limit = budget.limit() as u64;
-    gauge(out, "snaphook_memory_limit_bytes", "Most that they may hold together (`server.limits.memory`)", limit);
+pub(super) fn memory(out: &mut Exposition, budget: &MemoryBudget) {
+    let help = "Bodies, trees, pages and responses in flight, by their size";
+    out.gauge("snaphook_memory_bytes", help).sample(&[], budget.used());
+    let help = "Most that they may hold together (`server.limits.memory`)";
+    out.gauge("snaphook_memory_limit_bytes", help).sample(&[], budget.limit());
 }
 
 /// What post hooks have not dealt with.
-pub(super) fn backlogs(out: &mut String, backlogs: &[(String, u64)]) {
-    if backlogs.is_empty() {
-        return;
-    }
-    let name = "snaphook_post_hook_backlog";
+pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
     let help = "Events that the post hooks of a model have not dealt with";
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-    for (model, count) in backlogs {
-        let _ = writeln!(out, "{name}{{model=\"{model}\"}} {count}");
-    }
+    let mut family = out.gauge("snaphook_post_hook_backlog", help);
+    backlogs.iter().for_each(|(model, count)| family.sample(&[("model", model)], count));
 }
 
 /// Native libraries, also of hooks that are bound no more: nothing is unloaded.
-pub(super) fn libraries(out: &mut String, libraries: &[(String, usize)]) {
-    if libraries.is_empty() {
-        return;
-    }
-    let name = "snaphook_libraries_loaded";
+pub(super) fn libraries(out: &mut Exposition, libraries: &[(String, usize)]) {
     let help = "Contents of a native library's file that the server's process holds, not sandboxed";
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-    for (file, count) in libraries {
-        let file = file.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
-        let _ = writeln!(out, "{name}{{library=\"{file}\"}} {count}");
+    let mut family = out.gauge("snaphook_libraries_loaded", help);
+    libraries.iter().for_each(|(file, count)| family.sample(&[("library", file)], count));
+}
+
+/// What engines say of themselves.
+pub(super) fn facts(out: &mut Exposition, facts: impl Iterator<Item = EngineFact>) {
+    for EngineFact { name, help, label: (label, value) } in facts {
+        out.gauge(name, help).sample(&[(label, value)], 1);
     }
-}
-
-/// What is so.
-pub(super) fn fact(out: &mut String, EngineFact { name, help, label: (label, value) }: EngineFact) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{label}=\"{value}\"}} 1");
-}
-
-pub(super) fn counter(out: &mut String, name: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
-}
-
-pub(super) fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }

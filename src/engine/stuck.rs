@@ -11,6 +11,7 @@ use snaphook_driver::{Event, Json, ModelShape, Position};
 
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{Model, ModelRecord};
+use crate::telemetry::exposition::Exposition;
 
 /// A model that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,19 +102,12 @@ pub(super) fn stored(shape: &ModelShape) -> Result<Stored, String> {
     }
 }
 
-/// Prometheus text.
-pub(super) fn metrics(out: &mut String, stuck: &BTreeMap<String, Stuck>) {
-    use std::fmt::Write as _;
-    let (name, help) = ("snaphook_models_unavailable", "Models with an event that the model store cannot take");
-    super::metrics::gauge(out, name, help, stuck.len() as u64);
-    if stuck.is_empty() {
-        return;
-    }
-    let name = "snaphook_model_unavailable_position";
-    let _ = writeln!(out, "# HELP {name} Position of the event that the model store cannot take\n# TYPE {name} gauge");
-    for (model, Stuck { position, .. }) in stuck {
-        let _ = writeln!(out, "{name}{{model=\"{model}\"}} {position}");
-    }
+pub(super) fn metrics(out: &mut Exposition, stuck: &BTreeMap<String, Stuck>) {
+    let help = "Models with an event that the model store cannot take";
+    out.gauge("snaphook_models_unavailable", help).sample(&[], stuck.len());
+    let help = "Position of the event that the model store cannot take";
+    let mut positions = out.gauge("snaphook_model_unavailable_position", help);
+    stuck.iter().for_each(|(model, stuck)| positions.sample(&[("model", model)], stuck.position));
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::testing::{Bench, bench, eventually, input};
 use super::{Engine, ErrorKind, QueryInput, Result};
 use crate::config::Phase;
 use crate::hooks::context::Outcome;
+use crate::telemetry::exposition::{Exposition, Format};
 
 async fn create(engine: &Engine, model: &str, id: &str, data: Value) -> Result<Position> {
     let data = snaphook_driver::Json::from_value(&data);
@@ -65,14 +66,10 @@ async fn only_its_model_is_unavailable_until_the_event_is_skipped() {
     let [stuck] = &readiness.models[..] else { panic!("{readiness:?}") };
     assert_eq!((stuck.model.as_str(), stuck.position), ("m", position));
     assert!(stuck.reason.contains("the test refuses"), "{stuck:?}");
-    assert!(
-        bench
-            .engine
-            .operations
-            .metrics()
-            .await
-            .contains(&format!("snaphook_model_unavailable_position{{model=\"m\"}} {position}\n"))
-    );
+    let mut metrics = Exposition::new(Format::Prometheus);
+    bench.engine.operations.metrics(&mut metrics).await;
+    let line = format!("snaphook_model_unavailable_position{{model=\"m\"}} {position}\n");
+    assert!(metrics.finish().contains(&line));
 
     // A restart knows it, although the store would take the event now; and a rebuild tries again.
     let bench = bench.restart().await;

@@ -67,6 +67,7 @@ impl HookHost {
     /// Binds code. With `prepared` it runs at once; without, the code is loaded at the first run.
     pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn Prepared>>) -> Arc<BoundHook> {
         let log = self.logs.phase(&binding.id.model, binding.id.phase);
+        let metrics = self.logs.phase_metrics(&binding.id.model, binding.id.phase);
         let loaded = prepared.is_some();
         let hook = Arc::new(BoundHook {
             label: binding.id.to_string(),
@@ -76,6 +77,7 @@ impl HookHost {
             places: Places::default(),
             stats: HookStats::default(),
             log,
+            metrics,
         });
         if loaded {
             self.libraries.announce(&hook, &hook.code.load());

@@ -15,7 +15,8 @@ mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;
-pub mod places;
+pub mod phase_metrics;
+mod places;
 #[cfg(target_os = "linux")]
 mod seccomp;
 pub mod session;

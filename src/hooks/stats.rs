@@ -73,19 +73,6 @@ impl HookStats {
         }
     }
 
-    /// Runs so far.
-    pub fn runs(&self) -> u64 {
-        self.runs.load(Ordering::Relaxed)
-    }
-
-    /// Failures so far, by cause; those that never happened are left out.
-    pub fn failures(&self) -> impl Iterator<Item = (FailureCause, u64)> + '_ {
-        FailureCause::ALL
-            .into_iter()
-            .map(|cause| (cause, self.failures[cause as usize].load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-    }
-
     /// All numbers, as the REST API shows them; the limits are those that hold now.
     pub fn to_json(&self, limits: Limits) -> Value {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -21,6 +21,7 @@ use tower_service::Service as _;
 use super::app::App;
 use super::io::{GuardedStream, MeteredStream, Transport};
 use super::listener::{Listener, Socket};
+use super::metrics::OpenConnection;
 use super::peer::{ConnectionOrigin, Peer, TICK};
 use super::prompt::Prompt;
 use super::tls::Tls;
@@ -79,6 +80,7 @@ pub(super) async fn serve(
                 let (builder, tls, app, router) = (builder.clone(), tls.clone(), Arc::clone(&app), router.clone());
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
+                    let _open = OpenConnection::new(&app);
                     if let Some(stream) = secure(stream, tls.as_deref(), &app).await {
                         connection(stream, address, builder, app, router, watcher).await;
                     }

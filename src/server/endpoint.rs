@@ -156,6 +156,7 @@ pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
 /// is left half done.
 async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, request: Request, run: F) -> Sent {
     let started = Instant::now();
+    let _in_flight = app.metrics.begin_request();
     let (mut head, body) = request.into_parts();
     let method = head.method.clone();
     let request_id = app.request_ids.of(&head.headers);

@@ -1,12 +1,17 @@
 //! `/healthz`, `/readyz`, `/metrics`: for the machinery that runs servers.
 
-use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use std::env::consts;
 
+use hyper::StatusCode;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+
+use super::accept;
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response};
 use super::request::Call;
 use crate::engine::Readiness;
+use crate::telemetry::exposition::{Exposition, Format};
+use crate::telemetry::process;
 
 /// Whether the process answers.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
@@ -31,17 +36,23 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
 
-/// Prometheus text.
+/// Everything that is counted, as Prometheus text or OpenMetrics.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
     call.no_query()?;
-    let mut text = call.engine().operations.metrics().await;
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+    let format = match accept::takes_open_metrics(call.headers().get_all(ACCEPT)) {
+        true => Format::OpenMetrics,
+        false => Format::Prometheus,
+    };
+    let mut out = Exposition::new(format);
+    let help = "What runs here";
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("os", consts::OS), ("arch", consts::ARCH)];
+    out.info("snaphook_build", help).sample(&labels, 1);
+    if let Ok(Some(process)) = tokio::task::spawn_blocking(process::read).await {
+        process.write(&mut out);
     }
-    call.app.metrics.write(&mut text);
+    call.engine().operations.metrics(&mut out).await;
+    call.app.metrics.write(&mut out);
     let failed = call.app.identity.failed_attempts();
-    text.push_str("# HELP snaphook_authentication_failures_total Requests whose token was not valid.\n");
-    text.push_str("# TYPE snaphook_authentication_failures_total counter\n");
-    text.push_str(&format!("snaphook_authentication_failures_total {failed}\n"));
-    Ok(Reply::ok().fixed(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").bytes(text))
+    out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);
+    Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))
 }

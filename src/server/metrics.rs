@@ -1,39 +1,41 @@
-//! Requests, counted: by route, method and status, and how long they took. Plain atomics, no lock and no lookup.
+//! Requests, counted: by route, method and status, and how long they took; and connections. Plain atomics, no lock and no
+//! lookup.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "other"];
-const STATUSES: [u16; 26] = [
-    200, 201, 202, 204, 206, 304, 308, 400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 416, 422, 429, 500, 501, 502,
-    503, 504, 0,
-];
+use super::app::App;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::histogram::{Histogram, LATENCY};
 
-/// Upper bounds of the histogram's buckets, in microseconds.
-const BOUNDS_MICROS: [u64; 14] =
-    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "other"];
+const STATUSES: [u16; 27] = [
+    200, 201, 202, 204, 206, 304, 308, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 416, 422, 429, 500, 501,
+    502, 503, 504, 0,
+];
 
 /// All routes, by their template.
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
+    in_flight: AtomicU64,
+    connections: AtomicU64,
+    accepted: AtomicU64,
 }
 
 /// One route.
-#[derive(Default)]
 pub(super) struct RouteMetrics {
     requests: [[AtomicU64; STATUSES.len()]; METHODS.len()],
-    latency: Histogram,
+    latency: Histogram<{ LATENCY.len() }>,
 }
 
-#[derive(Default)]
-struct Histogram {
-    /// The last one: longer than every bound.
-    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
-    sum_micros: AtomicU64,
+impl Default for RouteMetrics {
+    fn default() -> Self {
+        let requests = [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; METHODS.len()];
+        RouteMetrics { requests, latency: Histogram::new(&LATENCY) }
+    }
 }
 
 impl RouteMetrics {
@@ -48,17 +50,19 @@ impl RouteMetrics {
         };
         let status = STATUSES.iter().position(|known| *known == status.as_u16()).unwrap_or(STATUSES.len() - 1);
         self.requests[method][status].fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_MICROS.len());
-        self.latency.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.latency.sum_micros.fetch_add(micros, Ordering::Relaxed);
+        self.latency.observe(elapsed);
     }
 }
 
 impl RequestMetrics {
     /// Of these routes, and of what is none.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
-        RequestMetrics { routes: routes.chain([("unknown", Arc::default())]).collect() }
+        RequestMetrics {
+            routes: routes.chain([("unknown", Arc::default())]).collect(),
+            in_flight: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+        }
     }
 
     /// Of paths that are no route.
@@ -67,52 +71,69 @@ impl RequestMetrics {
         &self.routes[self.routes.len() - 1].1
     }
 
-    /// Appends Prometheus text. What never happened is left out.
-    pub(super) fn write(&self, out: &mut String) {
-        out.push_str("# HELP snaphook_http_requests_total Requests that were answered.\n");
-        out.push_str("# TYPE snaphook_http_requests_total counter\n");
+    /// A request is in flight until the guard is dropped, also if its client goes away.
+    pub(super) fn begin_request(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
+    /// What never happened is left out.
+    pub(super) fn write(&self, out: &mut Exposition) {
+        let mut requests = out.counter("snaphook_http_requests", "Requests that were answered");
         for (route, metrics) in &self.routes {
             for (statuses, method) in metrics.requests.iter().zip(METHODS) {
                 for (count, status) in statuses.iter().zip(STATUSES) {
                     let count = count.load(Ordering::Relaxed);
-                    let status = if status == 0 { "other".to_owned() } else { status.to_string() };
                     if count > 0 {
-                        // Writing into a `String` cannot fail; so in all of this function.
-                        let _ = writeln!(
-                            out,
-                            "snaphook_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} {count}"
-                        );
+                        let status = if status == 0 { "other".to_owned() } else { status.to_string() };
+                        requests.sample(&[("route", route), ("method", method), ("status", &status)], count);
                     }
                 }
             }
         }
-        let name = "snaphook_http_request_duration_seconds";
-        let _ = writeln!(out, "# HELP {name} From the head of a request to the head of its answer.");
-        let _ = writeln!(out, "# TYPE {name} histogram");
+        let help = "From the head of a request to the head of its response";
+        let mut latency = out.histogram("snaphook_http_request_duration_seconds", help);
         for (route, metrics) in &self.routes {
-            let latency = &metrics.latency;
-            let counts: Vec<u64> = latency.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-            let total: u64 = counts.iter().sum();
-            if total == 0 {
-                continue;
-            }
-            let mut below = 0;
-            for (count, bound) in counts.iter().zip(BOUNDS_MICROS) {
-                below += count;
-                let bound = bound as f64 / 1e6;
-                let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {below}");
-            }
-            let sum = latency.sum_micros.load(Ordering::Relaxed) as f64 / 1e6;
-            let _ = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {total}");
-            let _ = writeln!(out, "{name}_sum{{route=\"{route}\"}} {sum}");
-            let _ = writeln!(out, "{name}_count{{route=\"{route}\"}} {total}");
+            latency.distribution(&[("route", route)], &metrics.latency.seconds());
         }
+        let get = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let help = "Requests whose response has not begun";
+        out.gauge("snaphook_http_requests_in_flight", help).sample(&[], get(&self.in_flight));
+        out.gauge("snaphook_connections", "Open connections").sample(&[], get(&self.connections));
+        out.counter("snaphook_connections_accepted", "Connections since the start").sample(&[], get(&self.accepted));
+    }
+}
+
+/// A request that is worked on.
+pub(super) struct InFlight<'a>(&'a RequestMetrics);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is open.
+pub(super) struct OpenConnection(Arc<App>);
+
+impl OpenConnection {
+    pub(super) fn new(app: &Arc<App>) -> OpenConnection {
+        app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        app.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(app))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::exposition::Format;
 
     #[test]
     fn counts_and_writes() {
@@ -125,8 +146,12 @@ mod tests {
         instance.record(&Method::HEAD, StatusCode::OK, micros(240));
         instance.record(&Method::PUT, StatusCode::IM_A_TEAPOT, micros(20_000_000));
         metrics.unknown().record(&Method::GET, StatusCode::NOT_FOUND, micros(1));
-        let mut text = String::new();
-        metrics.write(&mut text);
+        let in_flight = metrics.begin_request();
+        drop(metrics.begin_request());
+        let mut out = Exposition::new(Format::Prometheus);
+        metrics.write(&mut out);
+        let text = out.finish();
+        drop(in_flight);
         let instance = r#"route="/models/{model}/instances/{id}""#;
         for line in [
             format!(r#"snaphook_http_requests_total{{{instance},method="GET",status="200"}} 2"#),
@@ -136,6 +161,7 @@ mod tests {
             format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="10"}} 2"#),
             format!(r#"snaphook_http_request_duration_seconds_bucket{{{instance},le="+Inf"}} 3"#),
             format!(r#"snaphook_http_request_duration_seconds_sum{{{instance}}} 20.0003"#),
+            "snaphook_http_requests_in_flight 1".to_owned(),
             r#"snaphook_http_requests_total{route="unknown",method="GET",status="404"} 1"#.to_owned(),
         ] {
             assert!(text.lines().any(|written| written == line), "{line}\nis not in\n{text}");

@@ -27,6 +27,7 @@ mod json_values;
 mod leaving;
 mod log_identity;
 mod memory;
+mod metrics;
 mod native;
 mod numbers;
 mod other_drivers;

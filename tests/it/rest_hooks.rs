@@ -380,8 +380,8 @@ fn logs_and_figures() {
     api.patch("/models/order/instances/a", &json!({"name": "y"})).expect_problem(502, "hook-failed");
     let metrics = api.get("/metrics").expect(200).text();
     for line in [
-        r#"snaphook_hook_runs_total{model="order",phase="preCreate",hook="talk"} 152"#,
-        r#"snaphook_hook_failures_total{model="order",phase="preUpdate",hook="preUpdate",cause="exception"} 1"#,
+        r#"snaphook_hook_runs_total{model="order",phase="preCreate",outcome="accept"} 152"#,
+        r#"snaphook_hook_failures_total{model="order",phase="preUpdate",cause="exception"} 1"#,
     ] {
         assert!(metrics.lines().any(|written| written == line), "{line} is not in\n{metrics}");
     }

@@ -44,7 +44,7 @@ pub(crate) fn javascript_packages() -> Result {
     })
 }
 
-/// Programs that the tests of the http and process capabilities run, where they look for them.
+/// Programs that the tests of metrics and of the http and process capabilities run, where they look for them.
 pub(crate) fn programs() -> Result {
     for (program, folders) in [("openssl", &[][..]), ("python3", &["/usr/bin", "/usr/local/bin"])] {
         let is_there = match folders {
@@ -54,6 +54,9 @@ pub(crate) fn programs() -> Result {
         if !is_there {
             install_debian(&[program]).map_err(|reason| format!("no {program} ({reason}); install it"))?;
         }
+    }
+    if find_program("promtool").is_none() {
+        install_debian(&["prometheus"]).map_err(|reason| format!("no promtool ({reason}); install Prometheus"))?;
     }
     Ok(())
 }

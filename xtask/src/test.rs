@@ -73,7 +73,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 
     section("programs that tests run");
     if let Err(reason) = needs::programs() {
-        skipped.push(format!("some tests of the capabilities http and process: {reason}"));
+        skipped.push(format!("some tests of metrics and of the capabilities http and process: {reason}"));
     }
 
     section("servers that stores are on");

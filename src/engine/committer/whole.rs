@@ -1,6 +1,8 @@
 //! Appends that are written together or not at all: a batch of a client. Each is a call of the store of its own, since a row
 //! of another's that conflicts would take it down.
 
+use std::time::Instant;
+
 use snaphook_driver::{Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, Position, time};
 
 use super::callers::{Callers, Committed, Whole};
@@ -61,7 +63,9 @@ impl Writer {
         let now = time::now();
         appends.iter_mut().for_each(|append| append.event.time = now);
         self.appending.begin();
+        let started = Instant::now();
         let results = self.runtime.block_on(guarded("append", self.events.append(&appends, true)));
+        let took = started.elapsed();
         let outcome = match results {
             Ok(results) => outcome(results, appends.len()),
             Err(error) => Err(error),
@@ -72,7 +76,7 @@ impl Writer {
         };
         self.appending.end();
         self.troubles.works(Part::Append);
-        self.metrics.batch(appends.len(), if outcome.is_ok() { 0 } else { appends.len() });
+        self.metrics.batch(appends.len(), if outcome.is_ok() { 0 } else { appends.len() }, took);
         let told = match outcome {
             Ok(appended) => {
                 let last = appended.last().map(|last| last.position);

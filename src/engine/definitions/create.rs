@@ -95,7 +95,9 @@ impl Definitions {
 
     /// The model that the first request with this key made; `None` if the key is free again.
     async fn first_model(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Model>> {
-        let Some(event) = first_event(&*self.core.stores.event, &self.core.tail, key, holder).await? else {
+        let Some(event) =
+            first_event(&*self.core.stores.event, &self.core.tail, &self.core.metrics, key, holder).await?
+        else {
             return Ok(None);
         };
         let record = DefinitionChange::from_event(&event)?.definition;

@@ -1,4 +1,4 @@
-//! Everything that is counted and measured, as Prometheus text.
+//! Everything that is counted and measured, written for `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,44 +9,40 @@ use super::Operations;
 use crate::engine::group::group_of;
 use crate::engine::models::Entry;
 use crate::engine::{metrics, stuck};
+use crate::telemetry::exposition::Exposition;
 
 impl Operations {
-    /// Prometheus text.
-    pub async fn metrics(&self) -> String {
-        let mut out = String::new();
-        self.core.metrics.write(&mut out);
-        metrics::gauge(&mut out, "snaphook_log_head", "Position of the last event", self.core.tail.head());
-        if let Some(lag) = self.lag().await {
+    /// Writes what the engine, its stores and its hooks have counted.
+    pub async fn metrics(&self, out: &mut Exposition) {
+        self.core.metrics.write(out);
+        let applied = self.core.tail.head();
+        let help = "Position up to which this node has applied the log";
+        out.gauge("snaphook_applied_position", help).sample(&[], applied);
+        // A store that does not say it in time says so elsewhere.
+        if let Some(head) = self.log_head().await {
+            let head = head.max(applied);
+            out.gauge("snaphook_log_head", "Position of the log's last event, whoever wrote it").sample(&[], head);
             let help = "From what this node has applied to the head of the log, in positions";
-            metrics::gauge(&mut out, "snaphook_node_lag", help, lag);
+            out.gauge("snaphook_node_lag", help).sample(&[], head - applied);
         }
-        metrics::gauge(
-            &mut out,
-            "snaphook_commit_queue_length",
-            "Commands that wait for the committer",
-            self.core.committer.waiting() as u64,
-        );
-        metrics::memory(&mut out, &self.core.memory);
-        self.core.stores.meters.write(&mut out);
+        let waiting = self.core.committer.waiting();
+        out.gauge("snaphook_commit_queue_length", "Commands that wait for the committer").sample(&[], waiting);
+        metrics::memory(out, &self.core.memory);
+        self.core.stores.meters.write(out);
         let models = self.core.models.all();
-        metrics::gauge(&mut out, "snaphook_models", "Models in use", models.len() as u64);
-        stuck::metrics(&mut out, &self.core.availability.all_stuck());
-        metrics::hooks(&mut out, &models);
-        metrics::backlogs(&mut out, &self.backlogs(&models).await);
-        metrics::gauge(
-            &mut out,
-            "snaphook_listeners",
-            "Event streams that are followed",
-            self.core.metrics.listeners.load(Ordering::Relaxed),
-        );
+        out.gauge("snaphook_models", "Models in use").sample(&[], models.len());
+        stuck::metrics(out, &self.core.availability.all_stuck());
+        self.core.host.logs.write_metrics(out);
+        metrics::backlogs(out, &self.backlogs(&models).await);
+        let listeners = self.core.metrics.listeners.load(Ordering::Relaxed);
+        out.gauge("snaphook_listeners", "Event streams that are followed").sample(&[], listeners);
         if self.core.stores.error.capabilities().readable
             && let Ok(errors) = self.core.stores.error.count(&ErrorQuery::default()).await
         {
-            metrics::gauge(&mut out, "snaphook_errors", "Post hooks that failed for good and are kept", errors);
+            out.gauge("snaphook_errors", "Post hooks that failed for good and are kept").sample(&[], errors);
         }
-        metrics::libraries(&mut out, &self.core.host.libraries.counts());
-        self.core.host.code.engine_facts().for_each(|fact| metrics::fact(&mut out, fact));
-        out
+        metrics::libraries(out, &self.core.host.libraries.counts());
+        metrics::facts(out, self.core.host.code.engine_facts());
     }
 
     /// By model: events that its post hooks have not dealt with.

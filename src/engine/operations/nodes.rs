@@ -65,11 +65,9 @@ impl Operations {
         }
     }
 
-    /// From what this node has applied to the head of the log; `None` if the event store does not say in time.
-    pub(super) async fn lag(&self) -> Option<u64> {
-        let position = self.core.tail.head();
-        let head = tokio::time::timeout(EVERY, self.core.stores.event.head()).await.ok()?.ok()?;
-        Some(head.saturating_sub(position))
+    /// The head of the log; `None` if the event store does not say in time.
+    pub(super) async fn log_head(&self) -> Option<Position> {
+        tokio::time::timeout(EVERY, self.core.stores.event.head()).await.ok()?.ok()
     }
 
     async fn announce(&self, address: &str, keep: Duration) -> snaphook_driver::Result<()> {

@@ -63,7 +63,7 @@ impl Writes {
     ) -> Result<(Option<Batched>, Option<Position>)> {
         let events = &self.core.stores.event;
         let Some(holder) = events.holder(&key.claim).await? else { return Ok((None, None)) };
-        let Some(first) = first_event(&**events, &self.core.tail, key, &holder).await? else {
+        let Some(first) = first_event(&**events, &self.core.tail, &self.core.metrics, key, &holder).await? else {
             return Ok((None, Some(holder.position)));
         };
         let mut query = EventQuery { after: first.position - 1, limit: 0, filter: EventFilter::default() };

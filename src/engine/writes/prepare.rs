@@ -60,7 +60,10 @@ impl Writes {
         if let Some(key) = &key
             && let Some(holder) = self.core.stores.event.holder(&key.claim).await?
         {
-            match first_event(&*self.core.stores.event, &self.core.tail, key, &holder).await?.and_then(first_answer) {
+            match first_event(&*self.core.stores.event, &self.core.tail, &self.core.metrics, key, &holder)
+                .await?
+                .and_then(first_answer)
+            {
                 // What was done already would not be done again.
                 Some(_) if options.dry_run => {
                     return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));

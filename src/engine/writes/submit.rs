@@ -63,7 +63,9 @@ impl Writes {
         if let (Conflict::Claimed { key: claim, holder }, Some(key)) = (&conflict, &submitted.key)
             && is_key(claim)
             && let Some(answer) =
-                first_event(&*self.core.stores.event, &self.core.tail, key, holder).await?.and_then(first_answer)
+                first_event(&*self.core.stores.event, &self.core.tail, &self.core.metrics, key, holder)
+                    .await?
+                    .and_then(first_answer)
         {
             return Ok(Some(answer));
         }

@@ -9,6 +9,7 @@ use crate::hooks::binding::Binding;
 use crate::hooks::code::{Code, Followed};
 use crate::hooks::context::Run;
 use crate::hooks::grants::HookId;
+use crate::hooks::phase_metrics::PhaseMetrics;
 use crate::hooks::places::Places;
 use crate::hooks::stats::{HookStats, PhaseLog};
 
@@ -21,6 +22,7 @@ pub struct BoundHook {
     pub(super) places: Places,
     pub(super) stats: HookStats,
     pub(super) log: Arc<PhaseLog>,
+    pub(super) metrics: Arc<PhaseMetrics>,
 }
 
 impl BoundHook {

@@ -1,6 +1,7 @@
-//! The log of each phase, and the feed of all runs for those who follow it.
+//! The log and the counts of each phase, and the feed of all runs for those who follow it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use snaphook_driver::time;
@@ -11,13 +12,18 @@ use crate::config::Phase;
 use crate::hooks::binding::Binding;
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
 use crate::hooks::feed::{Feed, Told};
+use crate::hooks::phase_metrics::{self, PhaseMetrics, SERIES_MAX};
 use crate::hooks::stats::{PhaseLine, PhaseLog};
+use crate::telemetry::exposition::Exposition;
 
 /// The logs and the feed.
 #[derive(Default)]
 pub struct Logs {
     /// Kept for as long as the server runs: a hook that is replaced keeps its phase's log.
     phases: Mutex<HashMap<(String, Phase), Arc<PhaseLog>>>,
+    metrics: Mutex<HashMap<(String, Phase), Arc<PhaseMetrics>>>,
+    /// Of all phases that came when there were many already.
+    others: Arc<PhaseMetrics>,
     feed: Feed,
 }
 
@@ -25,6 +31,26 @@ impl Logs {
     /// The log of a phase of a model; empty if nothing ran there.
     pub fn phase(&self, model: &str, phase: Phase) -> Arc<PhaseLog> {
         Arc::clone(lock(&self.phases).entry((model.to_owned(), phase)).or_default())
+    }
+
+    /// The counts of a phase of a model, which live as long as the server: their series are bounded.
+    pub(super) fn phase_metrics(&self, model: &str, phase: Phase) -> Arc<PhaseMetrics> {
+        let mut metrics = lock(&self.metrics);
+        let is_full = metrics.len() >= SERIES_MAX;
+        match metrics.entry((model.to_owned(), phase)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(_) if is_full => Arc::clone(&self.others),
+            Entry::Vacant(entry) => Arc::clone(entry.insert(Arc::default())),
+        }
+    }
+
+    /// What the hooks of all phases did.
+    pub fn write_metrics(&self, out: &mut Exposition) {
+        let mut phases: Vec<_> =
+            lock(&self.metrics).iter().map(|(key, metrics)| (key.clone(), Arc::clone(metrics))).collect();
+        phases.sort_by(|(a, _), (b, _)| (&a.0, a.1.as_str()).cmp(&(&b.0, b.1.as_str())));
+        let own = phases.iter().map(|((model, phase), metrics)| (Some(model.as_str()), phase.as_str(), &**metrics));
+        phase_metrics::write(out, own.chain([(None, "*", &*self.others)]));
     }
 
     /// Every run that ends from now on, and every library that is loaded or cannot be.

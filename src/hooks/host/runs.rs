@@ -92,6 +92,7 @@ impl Runs {
             shorten(&mut failure.message, FAILURE_BYTES_MAX);
         }
         hook.stats.record(&run, shadow);
+        hook.metrics.record(&run);
         self.logs.tell_run(hook, context, &run, shadow);
         tracing::debug!(
             hook = hook.label,

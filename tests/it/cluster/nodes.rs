@@ -62,7 +62,7 @@ impl Nodes {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().expect("a number")
         };
-        gauge("snaphook_log_head") + gauge("snaphook_node_lag")
+        gauge("snaphook_log_head")
     }
 
     /// Waits until a node has applied the log up to there.

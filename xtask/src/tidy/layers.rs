@@ -4,7 +4,7 @@ use super::code::{has_word, lines};
 use super::{File, Finding};
 
 /// The folders of `src/`, from the top. Each may use those after it.
-const LAYERS: [&str; 8] = ["cli", "server", "engine", "hooks", "catalog", "drivers", "memory", "config"];
+const LAYERS: [&str; 9] = ["cli", "server", "engine", "hooks", "catalog", "drivers", "memory", "telemetry", "config"];
 
 /// Crates that belong to some places: their names, and the folders that may name them.
 const CRATES: [(&[&str], &[&str]); 8] = [
