@@ -42,7 +42,11 @@ const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 type Result<T> = std::result::Result<T, DefinitionError>;
 
 fn error<T>(pointer: &str, message: impl Into<String>) -> Result<T> {
-    Err(DefinitionError { pointer: pointer.to_owned(), message: message.into(), too_complex: false })
+    Err(fault(pointer, message.into()))
+}
+
+fn fault(pointer: &str, message: String) -> DefinitionError {
+    DefinitionError { pointer: pointer.to_owned(), message, too_complex: false }
 }
 
 /// Checks the rules of a model.
@@ -166,7 +170,8 @@ impl Reader<'_> {
                 let pointer = format!("{pointer}/{}", escape(operator));
                 Ok(Rule::Caller(source.clone(), test_of_caller(operator, value, &pointer)?))
             });
-            return tests.collect::<Result<Vec<_>>>().map(one_or_all);
+            let tests = tests.collect::<Result<Vec<_>>>()?;
+            return if tests.is_empty() { no_operator(pointer) } else { Ok(one_or_all(tests)) };
         }
         let (side, path, kind) = self.place(path, pointer)?;
         let mut parts = Vec::new();
@@ -176,7 +181,7 @@ impl Reader<'_> {
             parts.push(Rule::Record(side, path.clone(), test));
         }
         if parts.is_empty() {
-            return error(pointer, format!("there is no operator, expected some of {OPERATORS}"));
+            return no_operator(pointer);
         }
         Ok(one_or_all(parts))
     }
@@ -205,8 +210,7 @@ impl Reader<'_> {
                 }
             },
         };
-        let fault = |message: String| error(pointer, message);
-        match filter::place("rule", rest).or_else(fault)? {
+        match filter::place("rule", rest).map_err(|message| fault(pointer, message))? {
             Place::Meta(meta) if side == Side::After && meta != Meta::Id => error(
                 pointer,
                 format!("`{meta}` of the record after the change is not known when the rule decides; only `$id` is"),
@@ -219,7 +223,7 @@ impl Reader<'_> {
                 };
                 Ok((side, Path::Meta(meta), kind))
             }
-            Place::Dotted(dotted) => match self.schema.find(dotted).or_else(fault)? {
+            Place::Dotted(dotted) => match self.schema.find(dotted).map_err(|message| fault(pointer, message))? {
                 Some(Found { path, types }) => Ok((side, Path::Data(path), Kind::Types(types))),
                 None => error(pointer, format!("the schema has no property `{}`", shown(dotted))),
             },
@@ -336,6 +340,10 @@ impl Reader<'_> {
 }
 
 const SCALARS: [&str; 4] = ["string", "number", "integer", "boolean"];
+
+fn no_operator<T>(pointer: &str) -> Result<T> {
+    error(pointer, format!("there is no operator, expected some of {OPERATORS}"))
+}
 
 fn one_or_all(mut parts: Vec<Rule>) -> Rule {
     if parts.len() == 1 { parts.swap_remove(0) } else { Rule::All(parts) }

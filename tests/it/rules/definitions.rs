@@ -54,6 +54,8 @@ fn what_rules_cannot_say() {
         (json!({"read": {"$actr.id": {"eq": 1}}}), "/rules/read/$actr.id", "nothing that an instance has"),
         (json!({"read": {"a": "x"}}), "/rules/read/a", "expected an object of operators"),
         (json!({"read": {"a": {}}}), "/rules/read/a", "there is no operator"),
+        (json!({"read": {"$actor.id": {}}}), "/rules/read/$actor.id", "there is no operator"),
+        (json!({"read": {"path": "a"}}), "/rules/read", "there is no operator"),
         (json!({"read": {"a": {"is": "x"}}}), "/rules/read/a/is", "`is` is no operator"),
         (json!({"read": {"a": {"eq": 1}}}), "/rules/read/a/eq", "is a number, but the property is string"),
         (json!({"read": {"a": {"eq": null}}}), "/rules/read/a/eq", "expected a string, number or boolean"),
