@@ -48,7 +48,7 @@ impl Attempts {
     pub fn failed(&self, address: IpAddr, now: Instant) -> Duration {
         self.total.fetch_add(1, Ordering::Relaxed);
         let count = self.rows.update(
-            &client(address),
+            &client_of(address),
             |failures| failures.is_over(now),
             |failures| {
                 if failures.is_over(now) {
@@ -65,7 +65,7 @@ impl Attempts {
 
     /// A good token ends the row of its address.
     pub fn succeeded(&self, address: IpAddr) {
-        self.rows.remove(&client(address));
+        self.rows.remove(&client_of(address));
     }
 
     /// Failures since the start, of all addresses.
@@ -75,7 +75,7 @@ impl Attempts {
 }
 
 /// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one client has whole.
-pub(crate) fn client(address: IpAddr) -> u64 {
+pub fn client_of(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(u32::from(address)),
         // `::/64` has no public addresses, so nothing there is mistaken for an IPv4 address but the loopback interface.
@@ -121,7 +121,7 @@ mod tests {
     fn one_client_is_one_client() {
         let same = [("2001:db8::1", "2001:db8::ffff:2"), ("192.0.2.1", "::ffff:192.0.2.1")];
         let different = [("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "192.0.2.2")];
-        same.iter().for_each(|(a, b)| assert_eq!(client(address(a)), client(address(b)), "{a} {b}"));
-        different.iter().for_each(|(a, b)| assert_ne!(client(address(a)), client(address(b)), "{a} {b}"));
+        same.iter().for_each(|(a, b)| assert_eq!(client_of(address(a)), client_of(address(b)), "{a} {b}"));
+        different.iter().for_each(|(a, b)| assert_ne!(client_of(address(a)), client_of(address(b)), "{a} {b}"));
     }
 }

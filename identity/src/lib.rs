@@ -21,7 +21,7 @@ mod scope;
 mod table;
 mod tokens;
 
-pub use attempts::Attempts;
+pub use attempts::{Attempts, client_of};
 pub use caller::Caller;
 pub use claims::Claims;
 pub use denied::{Denied, DeniedKind};

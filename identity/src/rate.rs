@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::ActorKind;
 
-use crate::attempts::client;
+use crate::attempts::client_of;
 use crate::caller::Caller;
 use crate::table::Table;
 
@@ -64,7 +64,7 @@ impl RateLimit {
         let is_stale = |used_until: &u64| *used_until <= now;
         match caller.map(|caller| &caller.actor).filter(|actor| actor.kind != ActorKind::Anonymous) {
             Some(actor) => self.used_until.update(&(actor.kind, actor.id.as_str()), is_stale, change),
-            None => self.used_until.update(&client(address), is_stale, change),
+            None => self.used_until.update(&client_of(address), is_stale, change),
         }
     }
 }

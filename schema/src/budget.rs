@@ -183,6 +183,11 @@ pub(crate) fn spend(steps: u64) {
     });
 }
 
+/// Steps for text that is looked through once.
+pub(crate) fn text_steps(bytes: usize) -> u64 {
+    1 + bytes as u64 / 256
+}
+
 /// Whether a budget is set.
 pub fn is_limited() -> bool {
     BUDGET.with(|budget| budget.limits.borrow().is_some())

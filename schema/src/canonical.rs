@@ -5,8 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use serde_json::{Number, Value};
 
-use crate::budget::{enter, spend};
-use crate::metered::text_steps;
+use crate::budget::{enter, spend, text_steps};
 
 /// A value that is equal and hashed by what it means.
 #[derive(Clone, Copy)]

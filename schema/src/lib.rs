@@ -13,6 +13,7 @@ mod format;
 mod keywords;
 mod metered;
 mod pattern;
+mod portable;
 mod prepare;
 mod references;
 mod text;
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 pub use budget::{Excess, Limits, STACK_BYTES, is_limited, step, within};
 pub use format::FORMATS;
 pub use keywords::all;
+pub use portable::Portable;
 pub use prepare::{REFERENCES_DEEP_MAX, SUBSCHEMAS_MAX};
 pub use references::References;
 

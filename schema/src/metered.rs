@@ -8,7 +8,7 @@ use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, Node, NodeIdentity, Object};
 use serde_json::{Map, Number, Value};
 
-use crate::budget::{enter, enter_name, spend, spend_error};
+use crate::budget::{enter, enter_name, spend, spend_error, text_steps};
 use crate::canonical;
 use crate::pattern::spend_name;
 
@@ -34,11 +34,6 @@ fn digits(text: &str) -> u64 {
         Some(at) => text[at + 1..].parse::<i64>().map_or(DIGITS_MAX, i64::unsigned_abs),
     };
     (text.len() as u64).saturating_add(exponent).min(DIGITS_MAX.max(text.len() as u64))
-}
-
-/// Steps for text that is looked through once.
-pub(crate) fn text_steps(bytes: usize) -> u64 {
-    1 + bytes as u64 / 256
 }
 
 impl Json for Metered {

@@ -83,6 +83,7 @@ typedef struct {
   snaphook_text before;
   // JSON text of the data after the change; absent for a deletion.
   snaphook_text after;
+  // JSON text of who asked for the change, `{"id", "kind", "claims"?}`; absent if nobody said.
   snaphook_text actor;
   snaphook_text request_id;
   // RFC 3339, UTC, with milliseconds.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use snaphook_driver::limits::{LIST_LENGTH_MAX, LISTS_MAX};
 use snaphook_driver::{CarryOver, Json};
 
+use super::definition_error::{DefinitionError, error, escape};
 use super::model::{Model, ModelRecord};
+use super::references::{self, Reference};
 use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
 
@@ -32,22 +34,9 @@ pub struct Definition {
     pub schema: Arc<Schema>,
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
+    pub references: Vec<Reference>,
     /// As they came, and checked.
     pub rules: Option<(Json, Arc<Rules>)>,
-}
-
-/// What is wrong, and where in the request body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefinitionError {
-    /// JSON Pointer.
-    pub pointer: String,
-    pub message: String,
-    /// Nothing is wrong with it, but it takes too much work.
-    pub too_complex: bool,
-}
-
-fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
-    Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
 }
 
 impl Definition {
@@ -75,12 +64,13 @@ impl Definition {
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
+        let references = references::of_schema(&schema, &input.indexes)?;
         let rules = match &input.rules {
             RulesInput::Keep | RulesInput::Remove => None,
             RulesInput::Set(rules) => Some((rules.clone(), Arc::new(Rules::new(&schema, rules)?))),
         };
         let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
-        Ok(Definition { schema: Arc::new(schema), indexes, unique, rules })
+        Ok(Definition { schema: Arc::new(schema), indexes, unique, references, rules })
     }
 
     /// Takes over the rules that the model has, with the new names of its properties.
@@ -109,6 +99,7 @@ impl Definition {
     pub fn same_as(&self, record: &ModelRecord, keeps_rules: bool) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
+        let same_lists = self.indexes == record.indexes && self.unique == record.unique;
         let rules = self.rules.as_ref().map(|(rules, _)| rules);
         let same_rules = match (rules, &record.rules) {
             (Some(new), Some(old)) => {
@@ -117,7 +108,8 @@ impl Definition {
             (None, None) => true,
             _ => keeps_rules,
         };
-        same_schema && same_rules && self.indexes == record.indexes && self.unique == record.unique
+        // A schema from before references had a meaning says them, but the record does not.
+        same_schema && same_lists && same_rules && self.references == record.references
     }
 }
 
@@ -143,11 +135,6 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
         }
     }
     Ok(CarryOver { renames: renames.to_vec(), defaults: new.top_level_defaults() })
-}
-
-/// One token of a JSON Pointer.
-pub(in crate::catalog) fn escape(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
 }
 
 fn check_lists(member: &str, lists: &[Vec<String>], known: impl Fn(&str) -> bool) -> Result<(), DefinitionError> {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use toml::Spanned;
 
 use super::model::SourceLanguage;
+use super::webhook::{WEBHOOK, Webhook};
 use crate::config::{Phase, closest, is_model_id, read_regular};
 
 /// Largest file: as much as the largest WebAssembly file that is accepted.
@@ -59,6 +60,7 @@ pub enum CodeFile {
     Artifact(String),
     /// A native library's file name in the server's folder of hooks.
     Library(String),
+    Webhook(Webhook),
 }
 
 impl CodeFile {
@@ -66,7 +68,7 @@ impl CodeFile {
     pub fn language(&self) -> Option<SourceLanguage> {
         match self {
             CodeFile::Inline { language, .. } => *language,
-            CodeFile::Artifact(_) | CodeFile::Library(_) => None,
+            CodeFile::Artifact(_) | CodeFile::Library(_) | CodeFile::Webhook(_) => None,
         }
     }
 }
@@ -112,6 +114,15 @@ pub fn read_what_is_whole(directory: &Path) -> (Vec<ModelFiles>, Vec<FileError>)
     }
     errors.sort();
     (models, errors)
+}
+
+/// The chain of one `<phase>.toml`, or everything that is wrong in it.
+pub fn read_chain_file(path: &Path, phase: Phase) -> Result<Vec<BindingFile>, Vec<FileError>> {
+    let (mut errors, folder) = (Vec::new(), path.parent().unwrap_or(Path::new("")));
+    match read_chain(folder, path, phase, &mut BTreeSet::new(), &mut errors) {
+        Some(chain) if errors.is_empty() => Ok(chain),
+        _ => Err(errors),
+    }
 }
 
 /// Folders that hold a file of a phase and no `model.json`: somebody may think that they are applied.
@@ -210,7 +221,7 @@ fn read_phases(folder: &Path, errors: &mut Vec<FileError>) -> Vec<(Phase, Vec<Bi
             taken.extend(of_phase.iter().map(|name| (*name).clone()));
             let path = folder.join(name);
             let chain = if name.ends_with(".toml") {
-                read_chain(folder, &path, &mut taken, errors)
+                read_chain(folder, &path, phase, &mut taken, errors)
             } else {
                 read_code(&path, errors).map(|(engine, code)| {
                     vec![BindingFile {
@@ -264,7 +275,7 @@ struct ChainFile {
     chain: Vec<Spanned<Link>>,
 }
 
-/// One `[[chain]]` of it; exactly one of `file`, `artifact` and `library` says where the code is.
+/// One `[[chain]]` of it; exactly one of `file`, `artifact`, `library` and `url` says what runs.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Link {
@@ -274,6 +285,9 @@ struct Link {
     file: Option<String>,
     artifact: Option<String>,
     library: Option<String>,
+    /// Of a webhook.
+    url: Option<String>,
+    secret: Option<String>,
     #[serde(default)]
     mode: Mode,
     #[serde(rename = "as")]
@@ -297,6 +311,7 @@ enum Mode {
 fn read_chain(
     folder: &Path,
     path: &Path,
+    phase: Phase,
     taken: &mut BTreeSet<String>,
     errors: &mut Vec<FileError>,
 ) -> Option<Vec<BindingFile>> {
@@ -316,7 +331,7 @@ fn read_chain(
         let line = line_at(link.span());
         let link = link.into_inner();
         taken.extend(link.file.clone());
-        if let Some((engine, code)) = link_code(folder, path, line, &link, errors) {
+        if let Some((engine, code)) = link_code(folder, path, phase, line, &link, errors) {
             let engine = link.engine.unwrap_or_else(|| engine.to_owned());
             chain.push(BindingFile {
                 name: link.name,
@@ -334,10 +349,15 @@ fn read_chain(
 fn link_code(
     folder: &Path,
     path: &Path,
+    phase: Phase,
     line: usize,
     link: &Link,
     errors: &mut Vec<FileError>,
 ) -> Option<(&'static str, CodeFile)> {
+    if link.url.is_some() || link.secret.is_some() || link.engine.as_deref() == Some(WEBHOOK) {
+        let webhook = link_webhook(phase, link).map_err(|message| fault(errors, path, Some(line), message)).ok()?;
+        return Some((WEBHOOK, CodeFile::Webhook(webhook)));
+    }
     match (&link.file, &link.artifact, &link.library) {
         (Some(file), None, None) => {
             let inside =
@@ -357,10 +377,32 @@ fn link_code(
         },
         (None, None, Some(library)) => Some(("native", CodeFile::Library(library.clone()))),
         _ => {
-            fault(errors, path, Some(line), "expected exactly one of `file`, `artifact` and `library`");
+            fault(errors, path, Some(line), "expected exactly one of `file`, `artifact`, `library` and `url`");
             None
         }
     }
+}
+
+/// The error is what is wrong with it.
+fn link_webhook(phase: Phase, link: &Link) -> Result<Webhook, String> {
+    if phase.is_pre() {
+        return Err(Webhook::too_early(phase));
+    }
+    if link.engine.as_deref().is_some_and(|engine| engine != WEBHOOK) {
+        return Err("`url` and `secret` are for engine 'webhook'".to_owned());
+    }
+    if link.file.is_some() || link.artifact.is_some() || link.library.is_some() {
+        return Err("a webhook runs no code, expected `url` and `secret` alone".to_owned());
+    }
+    if link.mode == Mode::Shadow {
+        return Err("`shadow` is for pre hooks, a webhook is sent after the change".to_owned());
+    }
+    let (Some(url), Some(secret)) = (&link.url, &link.secret) else {
+        return Err("a webhook needs both `url` and `secret`, the name of the secret that signs".to_owned());
+    };
+    let webhook = Webhook { url: url.clone(), secret: secret.clone() };
+    webhook.check()?;
+    Ok(webhook)
 }
 
 #[cfg(test)]
@@ -475,10 +517,43 @@ mod tests {
             &[
                 "a/gone.js: cannot be read: No such file or directory (os error 2)",
                 "a/preCreate.toml:1: `file` is `../x.js`, expected a file beside this one",
-                "a/preCreate.toml:6: expected exactly one of `file`, `artifact` and `library`",
+                "a/preCreate.toml:6: expected exactly one of `file`, `artifact`, `library` and `url`",
                 "a/preCreate.toml:8: `engine` is missing, an artifact needs it: 'component' or 'quickjs'",
                 "a/preDelete.toml: an empty chain, expected at least one `[[chain]]`; for no hook remove the file",
-                "a/preUpdate.toml:2: unknown field `fiel`, expected one of `name`, `engine`, `file`, `artifact`, `library`, `mode`",
+                "a/preUpdate.toml:2: unknown field `fiel`, expected one of `name`, `engine`, `file`, `artifact`, `library`, `url`, `secret`, `mode`",
+            ],
+        );
+    }
+
+    #[test]
+    fn webhooks() {
+        let link = "[[chain]]\nname = 'send'\nengine = 'webhook'\nurl = 'https://a.example/in'\nsecret = 'key'\n";
+        let root = folder(&[
+            MODEL,
+            ("a/postCreate.toml", link),
+            ("a/postDelete.toml", &link.replace("engine = 'webhook'\n", "")),
+        ]);
+        let models = read_directory(root.path()).unwrap();
+        let webhook = Webhook { url: "https://a.example/in".to_owned(), secret: "key".to_owned() };
+        for (phase, chain) in &models[0].phases {
+            assert_eq!((chain[0].engine.as_str(), &chain[0].code), ("webhook", &CodeFile::Webhook(webhook.clone())));
+            let file = root.path().join(format!("a/{phase}.toml"));
+            assert_eq!(read_chain_file(&file, *phase).as_ref(), Ok(chain));
+        }
+        let faults = "[[chain]]\nengine = 'webhook'\nurl = 'https://a.example/in'\n\
+             [[chain]]\nengine = 'webhook'\nfile = 'check.js'\n\
+             [[chain]]\nengine = 'v8'\nurl = 'https://a.example/in'\nsecret = 'key'\n\
+             [[chain]]\nurl = 'a.example/in'\nsecret = 'key'\n\
+             [[chain]]\nurl = 'https://a.example/in'\nsecret = 'key'\nmode = 'shadow'\n";
+        check(
+            &[MODEL, ("a/postCreate.toml", faults), ("a/preCreate.toml", link)],
+            &[
+                "a/postCreate.toml:1: a webhook needs both `url` and `secret`, the name of the secret that signs",
+                "a/postCreate.toml:4: a webhook runs no code, expected `url` and `secret` alone",
+                "a/postCreate.toml:7: `url` and `secret` are for engine 'webhook'",
+                "a/postCreate.toml:11: `url` is `a.example/in`, which is no URL: relative URL without a base",
+                "a/postCreate.toml:14: `shadow` is for pre hooks, a webhook is sent after the change",
+                "a/preCreate.toml:1: a webhook is sent after the change, and `preCreate` runs before it: bind it to `postCreate`, `postUpdate` or `postDelete`",
             ],
         );
     }

@@ -7,19 +7,27 @@ pub mod files;
 pub mod filter;
 pub mod plan;
 pub mod query;
+pub mod references;
 pub mod rules;
 pub mod typescript;
 pub mod unique;
 
 mod definition;
+mod definition_error;
 mod field_error;
 mod model;
 mod schema;
+mod webhook;
 
-pub use definition::{Definition, DefinitionError, ModelInput, change_of};
+use std::collections::BTreeSet;
+
+pub use definition::{Definition, ModelInput, change_of};
+pub use definition_error::{DefinitionError, escape as escape_token};
 pub use field_error::FieldError;
 pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
+pub use references::{OnDelete, Reference, Referenced};
 pub use snaphook_schema::on_large_stack;
+pub use webhook::{WEBHOOK, Webhook};
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};
 
@@ -39,6 +47,17 @@ pub fn is_hook_name(name: &str) -> bool {
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.len() <= 63
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// The name of a hook that nobody gave one: `wanted`, or with a number where a hook of its chain has that.
+pub fn free_hook_name(wanted: &str, taken: &BTreeSet<String>) -> String {
+    let mut name = wanted.to_owned();
+    let mut count = 1;
+    while taken.contains(&name) {
+        count += 1;
+        name = format!("{wanted}-{count}");
+    }
+    name
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Event, Json, ModelShape, Position, SortKey};
 
+use super::references::{self, Reference, Referenced};
 use super::rules::Rules;
 use super::schema::Schema;
 use crate::config::Phase;
@@ -24,6 +25,12 @@ pub struct ModelRecord {
     /// For each list of `unique` its id; see [`super::unique`]. Absent or empty for a list from before lists had ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique_ids: Vec<String>,
+    /// Those of its properties that refer to instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
+    /// Of a model that others refer to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referenced: Option<Referenced>,
     /// As they were sent; see [`super::rules`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Json>,
@@ -143,6 +150,7 @@ impl Model {
                 .indexes
                 .iter()
                 .map(|list| list.iter().filter_map(|name| self.sort_key(name)).collect())
+                .chain(references::indexes(&self.record.references, &self.record.indexes))
                 .collect(),
             unique: self.record.unique.clone(),
             record: serde_json::to_string(&self.record).map(Json::trusted).unwrap_or_else(|_| Json::trusted("null")),
@@ -156,6 +164,16 @@ impl Model {
         }
         let found = self.schema.find(name.strip_prefix('-')?).ok()??;
         Some(SortKey { path: found.path.into(), descending: true })
+    }
+
+    /// The property's reference, if it is one.
+    pub fn reference(&self, property: &str) -> Option<&Reference> {
+        self.record.references.iter().find(|reference| reference.property == property)
+    }
+
+    /// Its references to instances of a model.
+    pub fn references_to<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Reference> {
+        self.record.references.iter().filter(move |reference| reference.model == model)
     }
 
     /// The hooks of a phase.

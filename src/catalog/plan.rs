@@ -94,15 +94,37 @@ impl fmt::Display for Step {
 /// What differs between the files and the server. Models that no file names are left alone; a phase of a model that
 /// files name, but not that phase, loses its hooks.
 ///
-/// All models come before all hooks, so that a hook finds the models that it reads and writes.
+/// A model comes after those that it refers to. All models come before all hooks, so that a hook finds the models that it reads and writes.
 pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Vec<Step> {
-    let mut steps: Vec<_> = files.iter().filter_map(|model| model_step(model, find(server, &model.id))).collect();
+    let mut steps: Vec<_> =
+        by_references(files).into_iter().filter_map(|model| model_step(model, find(server, &model.id))).collect();
     for model in files {
         let none = BTreeMap::new();
         let bound = find(server, &model.id).map_or(&none, |state| &state.hooks);
         steps.extend(Phase::ALL.into_iter().filter_map(|phase| hook_step(model, phase, bound)));
     }
     steps
+}
+
+/// In their order, but each after those that it refers to. Of models that refer to each other in a circle none can be first.
+fn by_references(files: &[ModelFiles]) -> Vec<&ModelFiles> {
+    let mut rest: Vec<(&ModelFiles, Vec<&str>)> = files.iter().map(|model| (model, targets(model))).collect();
+    let mut ordered = Vec::with_capacity(files.len());
+    while !rest.is_empty() {
+        let waits =
+            |targets: &[&str], id: &str| rest.iter().any(|(other, _)| other.id != id && targets.contains(&&*other.id));
+        let next = rest.iter().position(|(model, targets)| !waits(targets, &model.id)).unwrap_or(0);
+        ordered.push(rest.remove(next).0);
+    }
+    ordered
+}
+
+/// The models that one refers to.
+fn targets(model: &ModelFiles) -> Vec<&str> {
+    let properties =
+        model.document.get("schema").and_then(|schema| schema.get("properties")).and_then(Value::as_object);
+    let values = properties.into_iter().flat_map(|properties| properties.values());
+    values.filter_map(|property| property.get("x-references")?.get("model")?.as_str()).collect()
 }
 
 fn find<'a>(server: &'a [ModelState], id: &str) -> Option<&'a ModelState> {
@@ -182,6 +204,7 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
         CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
         // The library lies on the server, which follows the file.
         CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
+        CodeFile::Webhook(webhook) => format!("{:x}", Sha256::digest(webhook.code())) == artifact,
     };
     same_code
         && file.engine == hook.engine

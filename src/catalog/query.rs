@@ -139,6 +139,8 @@ mod tests {
             indexes: vec![],
             unique: vec![],
             unique_ids: vec![],
+            references: vec![],
+            referenced: None,
             rules: None,
             hooks: Default::default(),
             hooked_since: Default::default(),

@@ -186,6 +186,10 @@ fn binding(model: &str, file: &BindingFile, artifacts: &[&str]) -> Value {
     binding.extend(file.name.clone().map(|name| ("name".to_owned(), Value::from(name))));
     binding.insert("engine".to_owned(), Value::from(file.engine.as_str()));
     let (key, code) = match &file.code {
+        CodeFile::Webhook(webhook) => {
+            binding.insert("secret".to_owned(), Value::from(webhook.secret.as_str()));
+            ("url", webhook.url.clone())
+        }
         CodeFile::Inline { bytes, .. } => match std::str::from_utf8(bytes) {
             Ok(source) if file.engine != "component" => ("source", source.to_owned()),
             // Bytes have no place in JSON: the server must have them, bound already or in its own folder of hooks.
@@ -223,6 +227,7 @@ fn stored(model: &str, file: &BindingFile, bytes: &[u8], artifacts: &[&str]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Webhook;
 
     fn file(engine: &str, code: CodeFile, shadow: bool) -> BindingFile {
         BindingFile {
@@ -263,6 +268,11 @@ mod tests {
         assert_eq!(
             binding("a", &file("native", CodeFile::Library("libx.so".to_owned()), false), &[]),
             json!({"engine": "native", "library": "libx.so"})
+        );
+        let webhook = Webhook { url: "https://a.example/in".to_owned(), secret: "key".to_owned() };
+        assert_eq!(
+            binding("a", &file("webhook", CodeFile::Webhook(webhook), false), &[]),
+            json!({"engine": "webhook", "url": "https://a.example/in", "secret": "key"})
         );
     }
 

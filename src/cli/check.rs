@@ -1,8 +1,10 @@
 //! `snaphook check`: what is wrong with the configuration, and nothing else.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use snaphook_identity::glob::matches;
 
 use super::client::{Client, path};
@@ -10,8 +12,11 @@ use super::failure::{Failure, Result};
 use super::global::Global;
 use super::runtime::block_on;
 use super::{apply, output};
-use crate::catalog::files;
+use crate::catalog::files::{self, CodeFile, ModelFiles};
+use crate::catalog::{Webhook, free_hook_name};
 use crate::config::{Config, FILE_DEFAULT, Grant, MountAddress};
+use crate::hooks::engines::webhook_lacks;
+use crate::hooks::grants::{Granted, HookId};
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
@@ -61,8 +66,15 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
             warnings.push(at(grant, &format!("there is no program `{program}`")));
         }
     }
+    // What is in files is about to be there.
+    let models = files::read_directory(&config.hooks.directory).unwrap_or_default();
+    let webhooks = webhooks(&models);
+    let config = Arc::new(config.clone());
+    for (hook, webhook) in &webhooks {
+        warnings.extend(webhook_lacks(&Granted::resolve(&config, hook), webhook));
+    }
     let mut known = None;
-    if !config.grants.is_empty() {
+    if !config.grants.is_empty() || !webhooks.is_empty() {
         block_on(async {
             let client = global.client()?;
             // Without a server nothing is known, and nothing is said.
@@ -71,10 +83,14 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
         })?;
     }
     let Some(mut known) = known else { return Ok(warnings) };
-    // What is in files is about to be there.
-    for model in files::read_directory(&config.hooks.directory).unwrap_or_default() {
-        known.models.insert(model.id);
+    for (hook, Webhook { secret, .. }) in &webhooks {
+        known.hooks.insert((hook.model.clone(), hook.name.clone()));
+        if !known.secrets.contains(secret) {
+            let set = format!("`snaphook secret set {secret}` stores it");
+            warnings.push(format!("hook `{hook}` is signed with secret `{secret}`, and no secret is called so; {set}"));
+        }
     }
+    known.models.extend(models.into_iter().map(|model| model.id));
     for grant in &config.grants {
         let models: Vec<_> = known.models.iter().filter(|model| matches(&grant.model, model)).collect();
         if models.is_empty() {
@@ -96,6 +112,25 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
         }
     }
     Ok(warnings)
+}
+
+/// The webhooks of the files.
+fn webhooks(models: &[ModelFiles]) -> Vec<(Arc<HookId>, Webhook)> {
+    let mut found = Vec::new();
+    for model in models {
+        for (phase, chain) in &model.phases {
+            let mut names = BTreeSet::new();
+            for binding in chain {
+                let name = binding.name.clone().unwrap_or_else(|| free_hook_name(phase.as_str(), &names));
+                names.insert(name.clone());
+                let CodeFile::Webhook(webhook) = &binding.code else { continue };
+                let artifact = format!("sha256:{:x}", Sha256::digest(webhook.code()));
+                let hook = HookId { model: model.id.clone(), phase: *phase, name, artifact };
+                found.push((Arc::new(hook), webhook.clone()));
+            }
+        }
+    }
+    found
 }
 
 fn at(grant: &Grant, what: &str) -> String {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::failure::Result;
+use super::log::LineFormat;
 use crate::config::{Config, ConfigErrors, Purpose};
 use crate::{drivers, server};
 
@@ -17,6 +18,9 @@ pub(super) struct Global {
     /// What to log to stderr: a level, or `target=level,…` [default: info for `serve` and `driver-host`, else warn]
     #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
     pub(super) log: Option<String>,
+    /// How lines of the log are written [default: as `telemetry.log-format` says for `serve`, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, env = "SNAPHOOK_LOG_FORMAT")]
+    pub(super) log_format: Option<LineFormat>,
     /// Address of a running server [default: the one that the configuration names]
     #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
     pub(super) url: Option<String>,
@@ -25,9 +29,15 @@ pub(super) struct Global {
     pub(super) token: Option<String>,
 }
 
-/// What only the layers above the configuration know: drivers, the files of TLS, and the folder of static files.
+/// What only the layers above the configuration know: drivers, the files of TLS, the folder of static files, and the program
+/// of zia modules.
 fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
-    let checks = [drivers::check(config), server::check_tls(config), server::check_static_files(config)];
+    let checks = [
+        drivers::check(config),
+        server::check_tls(config),
+        server::check_static_files(config),
+        server::check_zia(config),
+    ];
     let faults = checks.into_iter().filter_map(std::result::Result::err);
     let faults: Vec<_> = faults.flat_map(|errors| errors.errors).collect();
     if faults.is_empty() { Ok(()) } else { Err(ConfigErrors::new(config.name(), faults)) }

@@ -1,26 +1,119 @@
-//! Logging: plain lines to stderr.
+//! Logging: lines to stderr, plain or as JSON.
 
-use std::io::IsTerminal;
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, format};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::failure::{Failure, Result};
+use super::json_log;
 use crate::config::closest;
+use crate::telemetry::trace::scope;
+
+/// Whether lines are JSON. The configuration may say so after the first lines were written.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LineFormat {
+    /// For people
+    Text,
+    /// One JSON document each, with the id of its request
+    Json,
+}
+
+/// From now on lines are JSON.
+pub(super) fn use_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
+    scope::log_ids();
+}
+
+/// Both forms of a line.
+pub(super) struct Lines {
+    text: Format<Full>,
+    is_always_json: bool,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines { text: format().with_target(false), is_always_json: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn json() -> Lines {
+        Lines { is_always_json: true, ..Lines::new() }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        match self.is_always_json || IS_JSON.load(Ordering::Relaxed) {
+            true => json_log::write(writer, event),
+            false => self.text.format_event(context, writer, event),
+        }
+    }
+}
+
+/// Standard error, where each entry of the log is one line, whatever texts of others are in it.
+struct OneLineEach;
+
+impl Write for OneLineEach {
+    /// What comes is one whole entry: so the library writes them.
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&on_one_line(entry))?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// An entry whose line breaks are escaped, all but the last.
+fn on_one_line(entry: &[u8]) -> Cow<'_, [u8]> {
+    let text = entry.strip_suffix(b"\n").unwrap_or(entry);
+    if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Cow::Borrowed(entry);
+    }
+    let mut line = Vec::with_capacity(entry.len() + 16);
+    for byte in text {
+        match byte {
+            b'\n' => line.extend_from_slice(br"\n"),
+            b'\r' => line.extend_from_slice(br"\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    Cow::Owned(line)
+}
 
 /// The levels, from none to all.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Starts logging; `filter` is a level or `target=level,…`.
-pub(super) fn init(filter: &str) -> Result<()> {
+pub(super) fn init(filter: &str, format: Option<LineFormat>) -> Result<()> {
     check(filter)?;
+    if format == Some(LineFormat::Json) {
+        use_json();
+    }
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::new(format!("`--log` is `{filter}`, expected a level or `target=level,…`: {error}"))
     })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLineEach)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
+        .event_format(Lines::new())
         .try_init()
         .map_err(|error| Failure::new(format!("logging cannot start: {error}")))
 }
@@ -45,6 +138,19 @@ fn check(filter: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_one_line() {
+        for (entry, written) in [
+            ("INFO said\n", "INFO said\n"),
+            ("INFO said", "INFO said"),
+            ("INFO a\r\nERROR b\n", "INFO a\\r\\nERROR b\n"),
+            ("INFO a\n\n", "INFO a\\n\n"),
+            ("", ""),
+        ] {
+            assert_eq!(on_one_line(entry.as_bytes()), written.as_bytes());
+        }
+    }
 
     #[test]
     fn words() {

@@ -16,6 +16,7 @@ mod failure;
 mod global;
 mod hook;
 mod init;
+mod json_log;
 mod log;
 mod output;
 mod pinned;
@@ -28,6 +29,7 @@ mod serve;
 mod skip;
 mod templates;
 mod token;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -127,7 +129,7 @@ pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let command = command.unwrap_or(Command::Serve);
     let level = if matches!(command, Command::Serve | Command::DriverHost(_)) { "info" } else { "warn" };
-    if let Err(error) = log::init(global.log.as_deref().unwrap_or(level)) {
+    if let Err(error) = log::init(global.log.as_deref().unwrap_or(level), global.log_format) {
         return output::fail(&error);
     }
     let result = match command {

@@ -10,19 +10,21 @@ use tokio::sync::{oneshot, watch};
 
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::{output, rebuild};
+use super::{log, output, rebuild, traces};
 use crate::catalog::files::read_what_is_whole;
-use crate::config::{self, AuthMode, Config, ConfigHandle, MountAddress};
+use crate::config::{self, AuthMode, Config, ConfigHandle, LogFormat, MountAddress};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
 use crate::hooks::engines;
 use crate::hooks::host::HookHost;
 use crate::memory::allocator;
-use crate::server::{self, BoundSockets, Listeners, Tls};
+use crate::server::{self, BoundSockets, Front, Listeners, Modules, Tls, ZiaBridge};
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// What the collector of traces gets to take the last spans.
+const TRACES_GRACE: Duration = Duration::from_secs(3);
 /// Quick native hooks run on the server's threads: as much as a program's main thread has. Untouched, it costs nothing.
 const STACK_BYTES: usize = 8 << 20;
 /// Who changes models and hooks at start.
@@ -47,6 +49,9 @@ struct Node {
 
 pub(super) fn serve(global: &Global) -> Result<()> {
     let config = global.config()?;
+    if global.log_format.is_none() && config.telemetry.log_format == LogFormat::Json {
+        log::use_json();
+    }
     match &config.file {
         Some(file) => tracing::info!("configuration: {}", file.display()),
         None => tracing::info!(
@@ -56,7 +61,9 @@ pub(super) fn serve(global: &Global) -> Result<()> {
         ),
     }
     let workers = config.server.workers;
-    on_all_cores(workers, run(config, Options::default()))
+    // What a native module does not give back is a spare thread.
+    let spare = if config.server.modules.is_empty() { 0 } else { snaphook_modules::spare_threads(workers) };
+    on_all_cores(workers + spare, run(config, Options::default()))
 }
 
 /// Runs what serves to its end.
@@ -97,9 +104,23 @@ pub(super) async fn run(config: Config, options: Options) -> Result<()> {
             return Err(error);
         }
     };
-    if let Some(engine) = open_engine(&handle, stores, &mut stop).await? {
-        serve_until(stop, start, &Node { handle, engine, tokens }, sockets, options).await?;
+    let traces = match traces::start(&handle.load(), &stores).await {
+        Ok(traces) => traces,
+        Err(error) => {
+            stores.close().await;
+            return Err(error);
+        }
+    };
+    let served = match open_engine(&handle, stores, &mut stop).await {
+        Ok(Some(engine)) => serve_until(stop, start, &Node { handle, engine, tokens }, sockets, options).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    // Last: the last hooks are in it.
+    if let Some(traces) = traces {
+        traces.close(TRACES_GRACE).await;
     }
+    served?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -170,10 +191,7 @@ async fn serve_until(
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match Tls::open(&config, engine).await {
-            Ok(tls) => match sockets.listen() {
-                Ok(listeners) => serve_at(listeners, tls, stop.clone(), start, node, options).await,
-                Err(message) => Err(Failure::new(message)),
-            },
+            Ok(tls) => serve_with_modules(sockets, tls, stop.clone(), start, node, options).await,
             Err(faults) => Err(faults.into()),
         },
     };
@@ -185,10 +203,38 @@ async fn serve_until(
     served
 }
 
+/// From the active modules to those that were ended.
+async fn serve_with_modules(
+    sockets: BoundSockets,
+    tls: Option<Arc<Tls>>,
+    stop: watch::Receiver<Option<Instant>>,
+    start: Instant,
+    node: &Node,
+    options: Options,
+) -> Result<()> {
+    let modules = Modules::open(&node.handle.current(), &node.engine).await?;
+    let served = match open_sockets(node, sockets).await {
+        Ok((listeners, zia)) => serve_at(listeners, Front { tls, zia }, &modules, stop, start, node, options).await,
+        Err(message) => Err(Failure::new(message)),
+    };
+    modules.close().await;
+    served
+}
+
+/// What connections come to, once the modules that get them first are ready.
+async fn open_sockets(
+    node: &Node,
+    sockets: BoundSockets,
+) -> std::result::Result<(Listeners, Option<Arc<ZiaBridge>>), String> {
+    let zia = ZiaBridge::open(&node.handle.current(), &node.engine).await?;
+    Ok((sockets.listen()?, zia))
+}
+
 /// From the open port to the signal that asks to stop.
 async fn serve_at(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
+    front: Front,
+    modules: &Arc<Modules>,
     mut stop: watch::Receiver<Option<Instant>>,
     start: Instant,
     node: &Node,
@@ -213,7 +259,8 @@ async fn serve_at(
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
     };
-    let served = server::run(listeners, tls, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
+    let modules = Arc::clone(modules);
+    let served = server::run(listeners, front, modules, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
     reload.abort();
     giving_back.abort();
     announcing.abort();

@@ -138,11 +138,25 @@ impl<'a> Section<'a> {
 
     /// A string that may be a reference to a secret; such a one is left as it stands.
     pub(super) fn secret_string(&mut self, key: &'static str) -> Option<Text<'a>> {
+        self.value(key)?.secret_text()
+    }
+
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&mut self, key: &'static str) -> Option<f64> {
         let value = self.value(key)?;
-        match value.value {
-            DeValue::String(text) if text.starts_with("secret:") => value.raw_text(),
-            _ => value.text("a string"),
+        let number = match value.value {
+            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse().ok(),
+            _ => {
+                value.wrong_type("a number from 0 to 1");
+                return None;
+            }
+        };
+        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            value.error("is out of range, expected a number from 0 to 1");
         }
+        number
     }
 
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
@@ -328,6 +342,14 @@ impl<'a> Value<'a> {
         }
         let (value, variable) = self.resolve(text)?;
         Some(Text { value, variable, place: self })
+    }
+
+    /// A string that may be a reference to a secret; such a one is left as it stands.
+    pub(super) fn secret_text(self) -> Option<Text<'a>> {
+        match self.value {
+            DeValue::String(text) if text.starts_with("secret:") => self.raw_text(),
+            _ => self.text("a string"),
+        }
     }
 
     /// A string as it stands, for a key that gives `env:` its own meaning.

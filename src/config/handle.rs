@@ -79,6 +79,7 @@ impl ConfigHandle {
             applied.push("grants");
         }
         let modules_differ = !same_modules(old, &new);
+        let has_zia_now = has_zia(&new);
         // Also if they are the same: their lines, which denial messages name, may have moved.
         merged.grants = new.grants;
         let mut take = |key, changed: bool| {
@@ -96,8 +97,11 @@ impl ConfigHandle {
         take("hooks.isolation", old.hooks.isolation != new.hooks.isolation);
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
-        take("server.modules", modules_differ);
-        merged.server.modules = new.server.modules;
+        // Whether connections go to the bridge is decided at the start.
+        if has_zia(old) == has_zia_now {
+            take("server.modules", modules_differ);
+            merged.server.modules = new.server.modules;
+        }
         merged.server.max_body_bytes = new.server.max_body_bytes;
         merged.server.memory_bytes = new.server.memory_bytes;
         merged.server.requests_per_second = new.server.requests_per_second;
@@ -132,11 +136,14 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.mount-address", old.server.mount_address != new.server.mount_address),
         ("server.mount-path", old.server.mount_path != new.server.mount_path),
+        ("telemetry", !old.telemetry.is_same(&new.telemetry)),
         ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
         ("server.redirect-http", old.server.redirect_http != new.server.redirect_http),
         ("server.cors", old.server.cors != new.server.cors),
         ("server.static", !same_files(old, new)),
         ("server.limits.connections", old.server.connections_max != new.server.connections_max),
+        ("server.modules", has_zia(old) != has_zia(new)),
+        ("server.zia-bridge", old.server.zia_bridge != new.server.zia_bridge),
         ("server.workers", old.server.workers != new.server.workers),
         ("auth", old.auth != new.auth),
         ("plugins", old.plugins != new.plugins),
@@ -159,6 +166,10 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn same_files(old: &Config, new: &Config) -> bool {
     let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
     unplaced(old) == unplaced(new)
+}
+
+fn has_zia(config: &Config) -> bool {
+    config.server.modules.iter().any(|module| module.kind.is_zia())
 }
 
 /// Whether both have the same modules, wherever in the file.

@@ -23,9 +23,11 @@ mod sections;
 mod settings;
 mod static_files;
 mod suggest;
+mod telemetry;
 mod tls;
 mod units;
 mod watch;
+mod zia;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,7 @@ pub use settings::{
 };
 pub use static_files::StaticConfig;
 pub use suggest::closest;
+pub use telemetry::{HeaderSource, LogFormat, TelemetryConfig, TracesConfig};
 pub use tls::{Pem, PemSource, TlsConfig};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 pub use watch::{Change, Changes, watch};

@@ -24,7 +24,7 @@ pub struct ModuleConfig {
     pub kind: ModuleKind,
     /// Whether requests are served without it after it was deactivated; if not, they are answered 503.
     pub optional: bool,
-    /// How long one of its hooks may run, or wait to be resumed.
+    /// How long one of its hooks may run, and wait to be resumed in all.
     pub timeout: Duration,
     /// `config`: its own table. Strings may be references to secrets (`secret:NAME`).
     pub settings: Map<String, Json>,
@@ -37,6 +37,14 @@ pub struct ModuleConfig {
 pub enum ModuleKind {
     /// A library with the C ABI of `sdk/c/snaphook_module.h`, in the server's process. Its path is absolute.
     Native { library: PathBuf },
+    /// A library that was built from ZiaModuleAPISpec, in the bridge's process. Its path is absolute.
+    Zia { library: PathBuf },
+}
+
+impl ModuleKind {
+    pub fn is_zia(&self) -> bool {
+        matches!(self, ModuleKind::Zia { .. })
+    }
 }
 
 impl ModuleConfig {
@@ -96,8 +104,14 @@ fn kind(section: &mut Section<'_>, directory: &Path) -> Option<ModuleKind> {
     #[derive(Clone, Copy)]
     enum Word {
         Native,
+        Zia,
     }
-    let word = section.string("kind").map_or(Some(Word::Native), |text| text.word(&[("native", Word::Native)]));
+    let words = [("native", Word::Native), ("zia", Word::Zia)];
+    let text = section.string("kind");
+    let word = text.as_ref().map_or(Some(Word::Native), |text| text.word(&words));
+    if let (Some(Word::Zia), Some(text), false) = (word, &text, cfg!(target_os = "linux")) {
+        text.place.error("is `zia`, which needs Linux");
+    }
     let library = section.string("library");
     if library.is_none() && !section.was_there("library") {
         section.missing("library", "the path of a library such as 'libsnaphook_module_log.so'");
@@ -105,5 +119,6 @@ fn kind(section: &mut Section<'_>, directory: &Path) -> Option<ModuleKind> {
     let library = library?.parsed("a path", |text| (!text.is_empty()).then(|| directory.join(text)))?;
     Some(match word? {
         Word::Native => ModuleKind::Native { library },
+        Word::Zia => ModuleKind::Zia { library },
     })
 }

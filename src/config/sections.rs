@@ -20,7 +20,9 @@ use super::settings::{
     Config, DriverConfig, HooksConfig, Isolation, Limits, PRIVATE_KEY_DEFAULT, PluginsConfig, ServerConfig, V8Reset,
 };
 use super::static_files::static_files;
+use super::telemetry::telemetry;
 use super::tls::{redirect_http, tls};
+use super::zia;
 
 /// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
@@ -60,7 +62,9 @@ pub(super) fn config(
         static_files: static_files(&mut server, directory),
         cors: cors(&mut server),
         modules: modules(&mut server, directory),
+        zia_bridge: zia::bridge(&mut server, directory),
     };
+    zia::check(document, &server_config);
     server.finish();
 
     let (auth, mode_line) = auth(root, directory);
@@ -71,6 +75,7 @@ pub(super) fn config(
         server: server_config,
         // A mode that cannot be read was reported: nothing is served.
         auth: auth.unwrap_or_else(|| AuthConfig::open(directory)),
+        telemetry: telemetry(root),
         plugins: plugins(document, root, directory),
         connections: connections(root),
         hooks: hooks(root, directory),

@@ -14,6 +14,7 @@ use super::modules::ModuleConfig;
 use super::phase::Phase;
 use super::proxies::TrustedProxies;
 use super::static_files::StaticConfig;
+use super::telemetry::TelemetryConfig;
 use super::tls::TlsConfig;
 
 /// The file that is read from the working directory.
@@ -30,6 +31,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub server: ServerConfig,
     pub auth: AuthConfig,
+    pub telemetry: TelemetryConfig,
     pub plugins: PluginsConfig,
     /// What several stores share, by name.
     pub connections: BTreeMap<String, DriverConfig>,
@@ -85,6 +87,8 @@ pub struct ServerConfig {
     pub static_files: Option<StaticConfig>,
     /// In the order in which they are asked.
     pub modules: Vec<ModuleConfig>,
+    /// The program that runs modules with `kind = 'zia'`: a bare name, or an absolute path.
+    pub zia_bridge: PathBuf,
 }
 
 /// `[hooks]`.

@@ -102,6 +102,10 @@ fn the_file_of_the_repository() {
     assert_eq!(all.server.max_body_bytes, defaults.server.max_body_bytes);
     assert_eq!(all.server.mount_path, defaults.server.mount_path);
     assert_eq!((all.server.memory_bytes, defaults.server.memory_bytes), (256 << 20, 256 << 20));
+    let traces = all.telemetry.traces.expect("the file says where they go");
+    assert_eq!((traces.endpoint.as_str(), traces.sample), ("http://127.0.0.1:4318/", 1.0));
+    assert_eq!((traces.service_name.as_str(), all.telemetry.log_format), ("snaphook", LogFormat::Text));
+    assert_eq!(defaults.telemetry, TelemetryConfig::default());
     let unplaced = |config: &DriverConfig| DriverConfig { line: None, lines: BTreeMap::new(), ..config.clone() };
     assert_eq!(unplaced(&all.secure), defaults.secure);
     assert_eq!(unplaced(&all.event), defaults.event);
@@ -525,7 +529,7 @@ fn modules() {
         (module("name = 'a'\nlibrary = ''"), "7: `server.modules.library` is ``, expected a path"),
         (
             module("name = 'a'\nlibrary = 'a.so'\nkind = 'wasm'"),
-            "8: `server.modules.kind` is `wasm`, expected 'native'",
+            "8: `server.modules.kind` is `wasm`, expected 'native' or 'zia'",
         ),
         (
             module("name = 'a'\nlibrary = 'a.so'\ntimeout = '1 h'"),
@@ -540,4 +544,96 @@ fn modules() {
         let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
         assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
     }
+}
+
+#[test]
+fn telemetry() {
+    let head = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[telemetry]\n";
+    let read = |text: &str, environment: &dyn Fn(&str) -> Option<String>| {
+        Config::parse(&format!("{head}{text}"), "config.toml", Path::new("/srv"), None, environment)
+    };
+    let none = |_: &str| None;
+    let config = read(
+        "otlp = 'https://c.example/otlp'\nsample = 0\nheaders = { X-Key = 'k', authorization = 'secret:otlp' }\n\
+         log-format = 'json'\n",
+        &none,
+    );
+    let telemetry = config.unwrap().telemetry;
+    assert_eq!(telemetry.log_format, LogFormat::Json);
+    let traces = telemetry.traces.unwrap();
+    assert_eq!((traces.endpoint.as_str(), traces.sample, traces.line), ("https://c.example/otlp", 0.0, Some(6)));
+    assert!(traces.headers["x-key"] == HeaderSource::Value("k".to_owned()));
+    assert!(traces.headers["authorization"] == HeaderSource::Secret("otlp".to_owned()));
+    assert!(!format!("{traces:?}").contains("\"k\""), "{traces:?}");
+
+    // What OpenTelemetry calls it, where the file does not say it.
+    let environment = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://c:4318".to_owned()),
+        "OTEL_EXPORTER_OTLP_HEADERS" => Some("a=1,b=x%20y, bad name=1,c".to_owned()),
+        "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
+        _ => None,
+    };
+    let traces = read("", &environment).unwrap().telemetry.traces.unwrap();
+    assert_eq!((traces.endpoint.as_str(), traces.service_name.as_str()), ("http://c:4318/", "shop"));
+    assert_eq!(traces.headers.keys().collect::<Vec<_>>(), ["a", "b"]);
+    let traces = read("otlp = 'http://d'\nservice-name = 'mine'\n", &environment).unwrap().telemetry.traces.unwrap();
+    assert_eq!((traces.endpoint.as_str(), traces.service_name.as_str()), ("http://d/", "mine"));
+
+    let lines = |text: &str| read(text, &none).map_err(|errors| errors.lines().collect::<Vec<_>>()).unwrap_err();
+    let url = "the URL of a collector of OTLP over HTTP, such as 'http://127.0.0.1:4318'";
+    assert_eq!(
+        lines(
+            "otlp = 'collector:4318'\nsample = 1.5\nheaders = { 'a b' = 'x', c = \"hunter2\\n\" }\nlog-format = 'xml'\n\
+             service-name = ''\nendpoint = 1\n"
+        ),
+        [
+            format!("config.toml:6: `telemetry.otlp` is `collector:4318`, expected {url}"),
+            "config.toml:7: `telemetry.sample` is out of range, expected a number from 0 to 1".to_owned(),
+            "config.toml:8: `telemetry.headers.a b` is no name of a header, expected letters, digits and `-`"
+                .to_owned(),
+            "config.toml:8: `telemetry.headers.c` is no value of a header, expected visible ASCII, or 'secret:NAME'"
+                .to_owned(),
+            "config.toml:9: `telemetry.log-format` is `xml`, expected 'text' or 'json'".to_owned(),
+            "config.toml:10: `telemetry.service-name` is ``, expected a name of at most 100 bytes".to_owned(),
+            "config.toml:11: unknown key `telemetry.endpoint`, known are `otlp`, `sample`, `headers`, `service-name`, \
+             `log-format`"
+                .to_owned(),
+        ]
+    );
+    assert_eq!(lines("sample = 0.5\n").len(), 1);
+    let lines = lines("sample = 'x'\n");
+    assert!(lines[1].contains("is a string, expected a number from 0 to 1"), "{lines:?}");
+    for bad in ["http://u:p@c", "ftp://c", "http://c?x", "http://"] {
+        assert!(read(&format!("otlp = '{bad}'\n"), &none).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn zia_modules() {
+    let server = |text: &str| parse(&format!("[auth]\nmode = 'open'\n[server]\nmount-address = '127.0.0.1:1'\n{text}"));
+    let module = |name: &str, kind: &str| {
+        format!("[[server.modules]]\nname = '{name}'\nlibrary = '{name}.so'\nkind = '{kind}'\n")
+    };
+    let config = server(&(module("a", "zia") + &module("b", "zia") + &module("c", "native"))).unwrap();
+    assert!(config.server.modules[0].kind.is_zia() && !config.server.modules[2].kind.is_zia());
+    assert_eq!(config.server.zia_bridge, Path::new("snaphook-zia-bridge"));
+    let bridge = |path: &str| server(&format!("zia-bridge = '{path}'\n")).unwrap().server.zia_bridge;
+    assert_eq!(bridge("bridge-2"), Path::new("bridge-2"));
+    assert_eq!(bridge("bin/bridge"), Path::new("/srv/bin/bridge"));
+
+    let tls = format!("{}[server.tls]\ncertificate = 'c'\nprivate-key = 'k'\n", module("a", "zia"));
+    for (text, expected) in [
+        ("zia-bridge = ''".to_owned(), "5: `server.zia-bridge` is ``, expected the name or path of a program"),
+        (tls, "5: module `a` has `kind = 'zia'`, and gets connections as they come from the network"),
+        (
+            module("a", "native") + &module("b", "zia"),
+            "9: module `b` has `kind = 'zia'`, and gets connections before modules of other kinds do; put it before `a`",
+        ),
+    ] {
+        let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
+        assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
+    }
+    let unix = format!("[auth]\nmode = 'open'\n[server]\nmount-address = 'unix:a.sock'\n{}", module("a", "zia"));
+    let lines: Vec<_> = parse(&unix).expect_err("a Unix socket").lines().collect();
+    assert!(lines[0].contains("5: module `a` has `kind = 'zia'`, which needs TCP connections"), "{lines:?}");
 }

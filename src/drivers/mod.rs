@@ -7,7 +7,7 @@ mod connections;
 mod guard;
 mod node;
 mod plugins;
-mod references;
+pub(crate) mod references;
 mod registry;
 mod settings;
 mod stores;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// The names of the secrets that settings refer to, as often as they do.
-pub(super) fn references(settings: &Map<String, Value>) -> Vec<String> {
+pub(crate) fn references(settings: &Map<String, Value>) -> Vec<String> {
     let mut settings = Value::Object(settings.clone());
     let mut names = Vec::new();
     each_string(&mut settings, &mut |text| names.extend(text.strip_prefix("secret:").map(str::to_owned)));
@@ -11,7 +11,7 @@ pub(super) fn references(settings: &Map<String, Value>) -> Vec<String> {
 }
 
 /// The settings with the values of their [`references`], in that order.
-pub(super) fn with_values(settings: &Map<String, Value>, values: &[String]) -> Map<String, Value> {
+pub(crate) fn with_values(settings: &Map<String, Value>, values: &[String]) -> Map<String, Value> {
     let mut settings = Value::Object(settings.clone());
     let mut next = values.iter();
     each_string(&mut settings, &mut |text| {

@@ -56,6 +56,7 @@ impl EngineAccess {
         let origin = Origin {
             actor: Some(Arc::clone(&writer.actor)),
             request_id: writer.request_id.clone(),
+            trace: writer.trace.clone(),
             cause: Some(writer.cause.clone()),
             right: writer.right.clone(),
         };
@@ -155,9 +156,11 @@ impl From<Error> for AccessError {
         let code = match error.kind {
             ErrorKind::NotFound | ErrorKind::PositionUnknown => AccessCode::NotFound,
             ErrorKind::Exists | ErrorKind::NotUnique => AccessCode::Exists,
-            ErrorKind::Conflict | ErrorKind::PreconditionFailed | ErrorKind::ModelInUse | ErrorKind::KeyReused => {
-                AccessCode::Conflict
-            }
+            ErrorKind::Conflict
+            | ErrorKind::PreconditionFailed
+            | ErrorKind::ModelInUse
+            | ErrorKind::Referenced
+            | ErrorKind::KeyReused => AccessCode::Conflict,
             ErrorKind::BadRequest | ErrorKind::Invalid | ErrorKind::Incompatible | ErrorKind::TooComplex => {
                 AccessCode::Invalid
             }
@@ -221,8 +224,8 @@ mod tests {
         let Written::Created(made) = bench.create("a", json!({"name": "x"})).await.unwrap() else { panic!() };
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
-        let writer =
-            Writer { right: Right::Server, actor: Arc::new(Actor::new(ActorKind::Hook, "h")), cause, request_id: None };
+        let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
+        let writer = Writer { actor, cause, request_id: None, trace: None, right: Right::Server };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

@@ -80,6 +80,18 @@ impl Ahead {
         Some(changed.as_ref().map(|changed| changed.instance.clone()))
     }
 
+    /// The ids of a model's changed instances whose data is such.
+    pub(super) fn ids_where(&self, model: &str, is_such: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
+        let Some(changed) = self.lock().get(model).cloned() else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for changed in changed.values().flatten() {
+            if is_such(self.tree(changed)?) {
+                found.push(changed.instance.id.clone());
+            }
+        }
+        Ok(found)
+    }
+
     /// `None`: deleted.
     pub(super) fn put(&self, model: &str, id: &str, instance: Option<Instance>) {
         let changed = instance.map(|instance| Arc::new(Changed { instance, tree: OnceLock::new() }));
@@ -94,11 +106,11 @@ impl Ahead {
         let input = query::from_json(text).map_err(Error::bad_request)?;
         let budget = Budget::new(LIMITS);
         let Some(changed) = self.lock().get(model).cloned() else {
-            return reads::page(&self.core, model, &input, &budget, right).await;
+            return reads::page(&self.core, model, &input, None, &budget, right).await;
         };
         self.core.availability.check_model(model)?;
         let entry = self.core.models.require(model)?;
-        let readable = Readable::of(&entry.model, &input, right)?;
+        let readable = Readable::of(&entry.model, &input, None, right)?;
         let query = &readable.query;
         let mut start = Start::read(model, query)?;
         let own = self.own_rows(&changed, query, &budget)?;
@@ -138,19 +150,21 @@ impl Ahead {
         }
     }
 
+    fn tree<'c>(&self, changed: &'c Changed) -> Result<&'c Value> {
+        if let Some(tree) = changed.tree.get() {
+            return Ok(tree);
+        }
+        let data = &changed.instance.data;
+        self.memory.grow(tree_bytes(data.as_bytes()))?;
+        // It was checked before it came here.
+        Ok(changed.tree.get_or_init(|| data.to_value().unwrap_or_default()))
+    }
+
     /// The changed instances that a query finds.
     fn own_rows(&self, changed: &Changes, query: &InstanceQuery, budget: &Budget) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for changed in changed.values().flatten() {
-            let tree = match changed.tree.get() {
-                Some(tree) => tree,
-                None => {
-                    let data = &changed.instance.data;
-                    self.memory.grow(tree_bytes(data.as_bytes()))?;
-                    // It was checked before it came here.
-                    changed.tree.get_or_init(|| data.to_value().unwrap_or_default())
-                }
-            };
+            let tree = self.tree(changed)?;
             let view = InstanceView::new(&changed.instance, tree);
             let matches = query.filter.matches_within(&view, budget);
             if matches.map_err(|exceeded| Error::from(exceeded.into_error("query")))? {

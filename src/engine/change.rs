@@ -66,6 +66,9 @@ pub(super) struct DefinitionChange {
     /// The phase whose hooks changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) phase: Option<Phase>,
+    /// Another model may refer to this one from now on, and nothing else changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_target: bool,
 }
 
 impl DefinitionChange {
@@ -88,7 +91,7 @@ impl DefinitionChange {
 
     /// How instances of the version before are brought over; `schema` is that of this definition.
     pub(super) fn carry_over(&self, schema: &Schema) -> CarryOver {
-        if self.phase.is_some() {
+        if self.phase.is_some() || self.is_target {
             return CarryOver::default();
         }
         CarryOver { renames: self.renames.clone(), defaults: schema.top_level_defaults() }

@@ -18,6 +18,8 @@ pub use crate::hooks::host::HookInfo;
 pub struct Origin {
     pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
+    /// Its place in a trace, as events keep it.
+    pub trace: Option<String>,
     /// The event whose post hook asks, if one does.
     pub cause: Option<Cause>,
     /// Whether rules are asked, and of whom they speak.
@@ -121,6 +123,9 @@ pub struct DryRun {
     pub hooks: Vec<HookDecision>,
     /// Post hooks that would follow, by name.
     pub post_hooks: Vec<String>,
+    /// What would become of instances that refer to what is deleted, by model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub follows: Vec<Follows>,
     /// What the trial itself did that stays, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -129,8 +134,16 @@ pub struct DryRun {
 impl DryRun {
     /// For changes that no hook looks at; `None`: nothing would change.
     pub(super) const fn unhooked(event: Option<Event>) -> DryRun {
-        DryRun { event, hooks: Vec::new(), post_hooks: Vec::new(), warnings: Vec::new() }
+        DryRun { event, hooks: Vec::new(), post_hooks: Vec::new(), follows: Vec::new(), warnings: Vec::new() }
     }
+}
+
+/// How many instances of a model would be deleted, and how many would lose a reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Follows {
+    pub model: String,
+    pub deleted: usize,
+    pub updated: usize,
 }
 
 /// One change of a batch.
@@ -184,6 +197,9 @@ impl<T> Defined<T> {
 #[derive(Clone, Debug, Serialize)]
 pub struct HookDecision {
     pub name: String,
+    /// Of an instance that would be deleted or updated with what is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     pub engine: String,
     pub artifact: String,
     /// `accept`, `amend`, `reject` or `failed`.

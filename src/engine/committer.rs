@@ -38,6 +38,7 @@ use super::projection::{Hint, Hints};
 use super::projector::{Own, Projector};
 use super::tail::Tail;
 use super::troubles::{Part, Troubles, guarded, panic_message};
+use crate::telemetry::trace::{Span, SpanKind};
 
 /// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
 /// second's work.
@@ -69,6 +70,8 @@ pub(super) struct Pending {
     pub(super) answer: oneshot::Sender<Answer>,
     /// Told when the post hooks of the event ended.
     pub(super) settled: Option<oneshot::Sender<()>>,
+    /// Ends when the answer is known.
+    pub(super) span: Span,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every job is an append: boxing it would cost each commit")]
@@ -206,7 +209,7 @@ impl Committer {
         for Draft { append, hint, is_for_stuck } in drafts {
             let (answer, receiver) = oneshot::channel();
             receivers.push(receiver);
-            jobs.push(Job::Append(Pending { append, hint, is_for_stuck, answer, settled: None }));
+            jobs.push(Job::Append(Pending { append, hint, is_for_stuck, answer, settled: None, span: commit_span() }));
         }
         self.push(jobs)?;
         let answers = futures::future::join_all(receivers).await;
@@ -389,6 +392,19 @@ fn run(shared: &Shared, mut writer: Writer) {
     }
 }
 
+/// The span of a change that waits to be written.
+pub(super) fn commit_span() -> Span {
+    Span::begin("commit", SpanKind::Internal)
+}
+
+/// Each change of a batch has the append that they share as a part of its commit.
+fn append_span(commit: &Span, started: Instant, events: usize) {
+    let Some(scope) = commit.scope() else { return };
+    let mut span = Span::of(&scope, "event append", SpanKind::Client);
+    span.began_at(started);
+    span.note("snaphook.batch.size", || events as u64);
+}
+
 /// For callers whose answer got lost in a panic.
 pub(super) fn lost_answer() -> Error {
     Error::new(
@@ -480,19 +496,20 @@ impl Writer {
         let mut callers = Vec::with_capacity(batch.len());
         // The store sees to it that times never go back in the log.
         let now = time::now();
-        for Pending { mut append, hint, answer, settled, .. } in batch.drain(..) {
+        for Pending { mut append, hint, answer, settled, span, .. } in batch.drain(..) {
             append.event.time = now;
             if let Some(hint) = hint {
                 // Before anybody can meet the event in the log.
                 self.hints.put(&append.event.id, *hint);
             }
             appends.push(append);
-            callers.push(Caller { answer, settled });
+            callers.push(Caller { answer, settled, span });
         }
         self.appending.begin();
         let started = Instant::now();
         let results = self.runtime.block_on(guarded("append", self.events.append(&appends, false)));
         let took = started.elapsed();
+        callers.iter().for_each(|caller| append_span(&caller.span, started, appends.len()));
         let results = match results {
             Ok(results) if results.len() == appends.len() => results,
             Ok(results) => {
@@ -513,8 +530,10 @@ impl Writer {
             Err(conflict) => conflict.position(),
         };
         results.iter().map(told).max().iter().for_each(|position| self.tail.becomes_visible(*position));
-        for (caller, result) in callers.into_iter().zip(results) {
-            let _ = caller.answer.send(Ok(result.map(Committed::from)));
+        for (Caller { answer, span, .. }, result) in callers.into_iter().zip(results) {
+            // Before the request that waits for the answer can end.
+            drop(span);
+            let _ = answer.send(Ok(result.map(Committed::from)));
         }
     }
 
@@ -643,12 +662,20 @@ mod tests {
                 cause: None,
                 hooks: Vec::new(),
                 request_id: None,
+                trace: None,
                 time: 0,
             };
             let expected = snaphook_driver::Expected::New;
             let append = Append::new(event, expected);
             let answer = oneshot::channel().0;
-            Job::Append(Pending { append, hint: None, is_for_stuck: false, answer, settled: None })
+            Job::Append(Pending {
+                append,
+                hint: None,
+                is_for_stuck: false,
+                answer,
+                settled: None,
+                span: Span::default(),
+            })
         };
         let mut queue = Queue { jobs: vec![append()], ..Queue::default() };
         assert!(!shared.gathers(&queue), "nobody prepares");

@@ -55,6 +55,8 @@ pub(super) struct Core {
     pub(super) troubles: Arc<Troubles>,
     pub(super) locks: DefinitionLocks,
     pub(super) stopping: Stopping,
+    /// Whether clients leave: what is stored is answered without its post hooks.
+    pub(super) leaving: Stopping,
 }
 
 impl Core {
@@ -124,6 +126,7 @@ impl Core {
             troubles,
             locks: DefinitionLocks::default(),
             stopping: Stopping::default(),
+            leaving: Stopping::default(),
         }))
     }
 

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     NotUnique,
     Conflict,
     ModelInUse,
+    /// Others refer to what is to be deleted.
+    Referenced,
     PreconditionFailed,
     TooLarge,
     Invalid,
@@ -56,6 +58,7 @@ impl ErrorKind {
             ErrorKind::NotUnique => "not-unique",
             ErrorKind::Conflict => "conflict",
             ErrorKind::ModelInUse => "model-in-use",
+            ErrorKind::Referenced => "referenced",
             ErrorKind::PreconditionFailed => "precondition-failed",
             ErrorKind::TooLarge => "too-large",
             ErrorKind::Invalid => "invalid",
@@ -83,13 +86,15 @@ pub struct Error {
     pub errors: Vec<FieldError>,
     /// Name of the hook that refused or failed.
     pub hook: Option<String>,
+    /// Models that it tells of though nobody asked for them: it is only for those who may read them.
+    pub models: Vec<String>,
     /// A line that only the log gets.
     pub source: Option<Box<DriverError>>,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Error { kind, detail: detail.into(), errors: Vec::new(), hook: None, source: None }
+        Error { kind, detail: detail.into(), errors: Vec::new(), hook: None, models: Vec::new(), source: None }
     }
 
     #[must_use]
@@ -101,6 +106,12 @@ impl Error {
     #[must_use]
     pub fn with_hook(mut self, hook: impl Into<String>) -> Self {
         self.hook = Some(hook.into());
+        self
+    }
+
+    #[must_use]
+    pub fn telling_of<'m>(mut self, models: impl IntoIterator<Item = &'m String>) -> Self {
+        self.models.extend(models.into_iter().cloned());
         self
     }
 
@@ -164,6 +175,6 @@ impl From<DriverError> for Error {
             ErrorKind::Storage => format!("a store failed, nothing was acknowledged: {source}"),
             _ => source.to_string(),
         };
-        Error { kind, detail, errors: Vec::new(), hook: None, source: Some(Box::new(source)) }
+        Error { kind, detail, errors: Vec::new(), hook: None, models: Vec::new(), source: Some(Box::new(source)) }
     }
 }

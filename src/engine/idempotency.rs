@@ -158,8 +158,10 @@ fn parts(change: &Change) -> (&'static str, &str) {
 /// In hexadecimal. Each part is preceded by its length, so that no two lists of parts are the same bytes.
 fn digest(origin: &Origin, parts: &[impl AsRef<str>]) -> String {
     let mut digest = Sha256::new();
-    // Without its claims, which change from token to token.
-    let actor = origin.actor.as_ref().map_or_else(|| "-".to_owned(), |actor| format!("{}:{}", actor.kind, actor.id));
+    let actor = match origin.actor.as_ref().map(|actor| actor.identity()) {
+        Some((kind, id)) => format!("{kind}:{id}"),
+        None => "-".to_owned(),
+    };
     for part in std::iter::once(actor.as_str()).chain(parts.iter().map(AsRef::as_ref)) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part.as_bytes());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::hooks::engines::EngineFact;
 use crate::memory::MemoryBudget;
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, OTHERS, SERIES_MAX};
 use crate::telemetry::histogram::{Histogram, LATENCY};
 
 /// Bounds of batches' sizes: a batch has at most 1,024 events, but for one that a client made.
@@ -90,7 +90,11 @@ pub(super) fn memory(out: &mut Exposition, budget: &MemoryBudget) {
 pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
     let help = "Events that the post hooks of a model have not dealt with";
     let mut family = out.gauge("snaphook_post_hook_backlog", help);
-    backlogs.iter().for_each(|(model, count)| family.sample(&[("model", model)], count));
+    let (own, others) = backlogs.split_at(backlogs.len().min(SERIES_MAX));
+    own.iter().for_each(|(model, count)| family.sample(&[("model", model)], count));
+    if !others.is_empty() {
+        family.sample(&[("model", OTHERS)], others.iter().map(|(_, count)| count).sum::<u64>());
+    }
 }
 
 /// Native libraries, also of hooks that are bound no more: nothing is unloaded.
@@ -104,5 +108,25 @@ pub(super) fn libraries(out: &mut Exposition, libraries: &[(String, usize)]) {
 pub(super) fn facts(out: &mut Exposition, facts: impl Iterator<Item = EngineFact>) {
     for EngineFact { name, help, label: (label, value) } in facts {
         out.gauge(name, help).sample(&[(label, value)], 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::exposition::Format;
+
+    #[test]
+    fn backlogs_of_many_models_are_not_as_many_series() {
+        let text = |models: usize| {
+            let mut out = Exposition::new(Format::Prometheus);
+            backlogs(&mut out, &(0..models).map(|model| (format!("m-{model:04}"), 2)).collect::<Vec<_>>());
+            out.finish()
+        };
+        let all = text(SERIES_MAX);
+        assert!(all.contains("{model=\"m-0599\"} 2\n") && !all.contains(OTHERS), "{all}");
+        let more = text(SERIES_MAX + 5);
+        assert_eq!(more.lines().count(), all.lines().count() + 1);
+        assert!(more.ends_with("{model=\"(others)\"} 10\n"), "{more}");
     }
 }

@@ -42,6 +42,7 @@ mod projection;
 mod projector;
 mod reads;
 mod rebuild;
+mod referring;
 mod revisions;
 mod stopping;
 mod stuck;
@@ -60,6 +61,8 @@ mod committer_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod stuck_tests;
 #[cfg(test)]
 mod testing;
@@ -77,6 +80,7 @@ use self::core::Core;
 use self::definitions::{Definitions, lists};
 use self::deliveries::{Deliveries, dispatcher};
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::history::expand::{Expand, Expanded};
 pub use self::history::{History, Visibility};
 pub use self::jobs::JobInfo;
 use self::operations::Operations;
@@ -146,6 +150,11 @@ impl Engine {
     /// The memory that requests hold together.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.core.memory
+    }
+
+    /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.
+    pub fn answer_at_once(&self) {
+        self.core.leaving.begin();
     }
 
     /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.

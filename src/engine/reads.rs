@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use snaphook_driver::time::{self, Millis};
-use snaphook_driver::{Budget, Instance, InstancePage, InstanceQuery, Limits};
+use snaphook_driver::{Budget, Filter, Instance, InstancePage, InstanceQuery, Limits};
 
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
@@ -58,13 +58,16 @@ pub(super) struct Readable {
 }
 
 impl Readable {
-    pub(super) fn of(model: &Model, input: &QueryInput, right: &Right) -> Result<Readable> {
+    /// `besides`: what the server asks of the instances.
+    pub(super) fn of(model: &Model, input: &QueryInput, besides: Option<Filter>, right: &Right) -> Result<Readable> {
+        let mut query = query::check(model, input).map_err(Error::bad_request)?;
+        if let Some(besides) = besides {
+            query.filter = both(besides, query.filter);
+        }
         let (Some(rules), Some(subject)) = (&model.rules, right.subject()) else {
-            let query = query::check(model, input).map_err(Error::bad_request)?;
             return Ok(Readable { query, moment: None });
         };
         let now = time::now();
-        let mut query = query::check(model, input).map_err(Error::bad_request)?;
         let mut moment = rules.reads_by_time().then_some(now);
         if let (Some(_), Some(cursor)) = (moment, query.cursor.take()) {
             let (began, rest) = began(&cursor, now)?;
@@ -95,25 +98,38 @@ fn began(cursor: &str, now: Millis) -> Result<(Millis, &str)> {
     Ok((began, rest))
 }
 
-/// How many instances match, whatever the page.
-pub(super) async fn count(core: &Core, model: &str, input: &QueryInput, budget: &Budget, right: &Right) -> Result<u64> {
+/// What somebody may read of a model at a moment, as a filter of the store; `None`: all.
+pub(super) fn readable(model: &Model, right: &Right, now: Millis) -> Option<Filter> {
+    Some(model.rules.as_ref()?.readable(right.subject()?, now))
+}
+
+/// How many instances match, whatever the page. `besides`: what the server asks of them.
+pub(super) async fn count(
+    core: &Core,
+    model: &str,
+    input: &QueryInput,
+    besides: Option<Filter>,
+    budget: &Budget,
+    right: &Right,
+) -> Result<u64> {
     core.availability.check_model(model)?;
     let entry = core.models.require(model)?;
-    let Readable { query, .. } = Readable::of(&entry.model, input, right)?;
+    let Readable { query, .. } = Readable::of(&entry.model, input, besides, right)?;
     Ok(core.stores.model.count(model, &query.filter, budget).await?)
 }
 
-/// A page of instances.
+/// A page of instances. `besides`: what the server asks of them.
 pub(super) async fn page(
     core: &Core,
     model: &str,
     input: &QueryInput,
+    besides: Option<Filter>,
     budget: &Budget,
     right: &Right,
 ) -> Result<InstancePage> {
     core.availability.check_model(model)?;
     let entry = core.models.require(model)?;
-    let readable = Readable::of(&entry.model, input, right)?;
+    let readable = Readable::of(&entry.model, input, besides, right)?;
     let page = core.stores.model.query(model, &readable.query, budget).await?;
     if entry.model.rules.is_some() && right.subject().is_some() {
         page.items.iter().try_for_each(|instance| check_version(&entry.model, instance))?;
@@ -123,7 +139,7 @@ pub(super) async fn page(
 
 /// Rules know the properties of their version of the model: they decide nothing about data of a later one, which the store may
 /// have a moment before the model is in use here.
-fn check_version(model: &Model, instance: &Instance) -> Result<()> {
+pub(super) fn check_version(model: &Model, instance: &Instance) -> Result<()> {
     if instance.model_version <= model.record.version {
         return Ok(());
     }

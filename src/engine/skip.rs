@@ -164,6 +164,7 @@ pub(super) async fn skip(
             cause: origin.cause.clone(),
             hooks: Vec::new(),
             request_id: origin.request_id.clone(),
+            trace: origin.trace.clone(),
             time,
         },
         expected: Expected::At(last.position),

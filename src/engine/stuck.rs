@@ -11,7 +11,7 @@ use snaphook_driver::{Event, Json, ModelShape, Position};
 
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{Model, ModelRecord};
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, SERIES_MAX};
 
 /// A model that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ pub(super) fn metrics(out: &mut Exposition, stuck: &BTreeMap<String, Stuck>) {
     out.gauge("snaphook_models_unavailable", help).sample(&[], stuck.len());
     let help = "Position of the event that the model store cannot take";
     let mut positions = out.gauge("snaphook_model_unavailable_position", help);
-    stuck.iter().for_each(|(model, stuck)| positions.sample(&[("model", model)], stuck.position));
+    stuck.iter().take(SERIES_MAX).for_each(|(model, stuck)| positions.sample(&[("model", model)], stuck.position));
 }
 
 #[cfg(test)]

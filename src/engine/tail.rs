@@ -131,5 +131,5 @@ impl Tail {
 
 /// Bytes that an event holds, about.
 pub(super) fn weight(event: &Event) -> usize {
-    EVENT_BYTES + event.data.as_ref().map_or(0, |data| data.len())
+    EVENT_BYTES + event.text_bytes()
 }

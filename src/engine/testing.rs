@@ -22,7 +22,7 @@ use super::{Engine, replay};
 use crate::catalog::Model;
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::drivers::Stores;
-use crate::hooks::context::{Context, Failure, FailureCause, Outcome};
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry};
 use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine as HookEngine, PrepareError, Prepared};
 use crate::hooks::host::HookHost;
 use crate::hooks::session::Session;
@@ -57,7 +57,7 @@ impl HookEngine for Closures {
 impl Prepared for Closure {
     async fn call(&self, context: &Context, _settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let outcome = (self.0)(context.clone(), Arc::clone(session)).await;
-        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
     }
 }
 

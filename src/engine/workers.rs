@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::Effort;
+use crate::telemetry::trace::scope;
 
 /// Checks that wait, of all models and of one.
 const WAITING_MAX: usize = 256;
@@ -77,11 +78,13 @@ impl Workers {
         let gone = Gone(Arc::default());
         let cancelled = Arc::clone(&gone.0);
         let until = Instant::now() + WAIT_MAX;
+        let scope = scope::current();
         self.queue.push(
             model,
             Box::new(move || {
                 if !cancelled.load(Ordering::Relaxed) {
-                    let _ = sender.send(work(&Effort::whole(Some(until), Some(cancelled))));
+                    let effort = Effort::whole(Some(until), Some(cancelled));
+                    let _ = sender.send(scope::on_thread(scope, || work(&effort)));
                 }
             }),
         )?;

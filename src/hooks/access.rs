@@ -58,6 +58,8 @@ pub struct Writer {
     pub actor: Arc<Actor>,
     pub cause: Cause,
     pub request_id: Option<String>,
+    /// The place of the call in a trace, as events keep it.
+    pub trace: Option<String>,
     /// The server's own, or that of the actor of the event.
     pub right: Right,
 }

@@ -66,6 +66,12 @@ pub struct HookInfo {
     pub acts_as: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+    /// Of a webhook: where it sends events, without the query, which may be confidential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of a webhook: the name of the secret that signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
     /// What native code has: `not sandboxed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<&'static str>,

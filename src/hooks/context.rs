@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snaphook_driver::time::Millis;
-use snaphook_driver::{Actor, Json, Position};
+use snaphook_driver::{Actor, Event, Json, Position};
 
 use super::access::Ahead;
 use super::grants::HookId;
 pub use crate::catalog::FieldError;
 use crate::config::Phase;
+use crate::telemetry::trace::Span;
 
 /// What a hook gets to see of one change.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ impl Context {
 pub struct EventRef {
     pub position: Position,
     pub id: String,
+    /// As the log has it; absent where the code is only tried.
+    pub record: Option<Arc<Event>>,
 }
 
 /// How a call ended.
@@ -78,6 +81,18 @@ pub struct Failure {
     pub message: String,
     /// The limit that was hit, such as `timeout 500 ms`.
     pub limit: Option<String>,
+}
+
+/// When a post hook that failed may run again for the same event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// After the usual delay.
+    #[default]
+    Usual,
+    /// After so long, if the usual delay is not longer.
+    After(Duration),
+    /// Not without somebody doing something about it.
+    Never,
 }
 
 /// Kinds of failure; the names are those of metrics, stats and the error store.
@@ -140,7 +155,7 @@ impl FailureCause {
 }
 
 /// One finished call: its outcome and what it cost.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Run {
     /// Who ran, with the artifact that it ran.
     pub hook: Arc<HookId>,
@@ -153,9 +168,12 @@ pub struct Run {
     pub cpu: Duration,
     /// Largest size of the sandbox's memories and tables, in bytes.
     pub memory_bytes: u64,
+    pub retry: Retry,
     pub log: Vec<LogLine>,
     /// Each capability that the code asked for, with the answer; for `hook test` and denial messages.
     pub asked: Vec<Asked>,
+    /// Ends when the run is settled.
+    pub span: Span,
 }
 
 impl Run {
@@ -168,8 +186,10 @@ impl Run {
             host: Duration::ZERO,
             cpu: Duration::ZERO,
             memory_bytes: 0,
+            retry: Retry::Usual,
             log: Vec::new(),
             asked: Vec::new(),
+            span: Span::default(),
         }
     }
 }

@@ -89,6 +89,8 @@ pub struct Granted {
     share_key: fair::Key,
     /// Of the matching grants the largest, else the defaults.
     pub limits: Limits,
+    /// The largest `timeout` of the matching grants, if one has it.
+    pub timeout: Option<Duration>,
     pub read: Vec<String>,
     pub write: Vec<String>,
     pub http: Vec<UrlPattern>,
@@ -105,6 +107,7 @@ impl Granted {
             hook: Arc::clone(hook),
             share_key: share_key(hook),
             limits: config.hooks.limits,
+            timeout: None,
             read: Vec::new(),
             write: Vec::new(),
             http: Vec::new(),
@@ -112,7 +115,7 @@ impl Granted {
             secret: Vec::new(),
             amend: false,
         };
-        let (mut timeout, mut memory): (Option<Duration>, Option<usize>) = (None, None);
+        let mut memory = None;
         for grant in config.grants.iter().filter(|grant| covers(grant, hook)) {
             extend(&mut granted.read, &grant.read);
             extend(&mut granted.secret, &grant.secret);
@@ -127,10 +130,10 @@ impl Granted {
                 granted.process.extend(grant.process.iter().cloned());
             }
             granted.amend |= grant.amend && Capability::Amend.fits(hook.phase);
-            timeout = timeout.max(grant.timeout);
+            granted.timeout = granted.timeout.max(grant.timeout);
             memory = memory.max(grant.memory_bytes);
         }
-        granted.limits.timeout = timeout.unwrap_or(granted.limits.timeout);
+        granted.limits.timeout = granted.timeout.unwrap_or(granted.limits.timeout);
         granted.limits.memory_bytes = memory.unwrap_or(granted.limits.memory_bytes);
         granted
     }

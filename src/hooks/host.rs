@@ -96,6 +96,7 @@ impl HookHost {
             }
             (None, None | Some(HookState::Ok)) => ("ok", None, None),
         };
+        let webhook = code.prepared.get().and_then(|prepared| prepared.webhook());
         let top_level = code.prepared.get().and_then(|prepared| prepared.top_level());
         HookInfo {
             state,
@@ -113,6 +114,8 @@ impl HookHost {
             language: hook.binding.language,
             acts_as: hook.binding.as_actor.then_some("actor"),
             library: hook.binding.library.clone(),
+            url: webhook.map(|webhook| webhook.address().to_owned()),
+            secret: webhook.map(|webhook| webhook.secret.clone()),
             sandbox: hook.binding.library.as_ref().map(|_| NOT_SANDBOXED),
             still_loaded: self.libraries.beside(hook, &code),
         }

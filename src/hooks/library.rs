@@ -27,7 +27,7 @@ pub fn read(config: &Config, name: &str) -> Result<Vec<u8>, String> {
 
 /// What changes when a file does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     bytes: u64,
     modified: Option<SystemTime>,
     /// Device, inode, and the time of the last change of either.
@@ -38,7 +38,12 @@ pub(super) struct Stamp {
 impl Stamp {
     /// `None`: there is no such file.
     pub(super) fn of(directory: &Path, name: &str) -> Option<Stamp> {
-        std::fs::metadata(directory.join(name)).ok().map(|found| Stamp::new(&found))
+        Stamp::at(&directory.join(name))
+    }
+
+    /// The same of a path.
+    pub fn at(path: &Path) -> Option<Stamp> {
+        std::fs::metadata(path).ok().map(|found| Stamp::new(&found))
     }
 
     fn new(found: &Metadata) -> Stamp {

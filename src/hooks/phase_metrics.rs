@@ -5,14 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::context::{FailureCause, Outcome, Run};
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, OTHERS};
 use crate::telemetry::histogram::{Histogram, LATENCY};
-
-/// Phases of models that have series of their own; the others share one. Each has some forty samples.
-pub(super) const SERIES_MAX: usize = 600;
-
-/// The model that samples of the others name. No model has such an id.
-const OTHERS: &str = "(others)";
 
 /// How runs end: the words are those of a span's outcome, too.
 const OUTCOMES: [&str; 4] = ["accept", "amend", "reject", "failed"];

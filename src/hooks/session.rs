@@ -24,6 +24,7 @@ use super::sightings::Sightings;
 use super::stats::shorten;
 use crate::catalog::rules::Right;
 use crate::config::{format_duration, format_size};
+use crate::telemetry::trace::{Scope, TraceContext, scope};
 
 /// Host calls of one run, of all capabilities together.
 pub const HOST_CALLS_MAX: u32 = 10_000;
@@ -70,6 +71,8 @@ pub struct Session {
     event_position: Position,
     depth: u32,
     request_id: Option<String>,
+    /// Of the run; its host calls may come from other tasks.
+    pub(super) scope: Option<Arc<Scope>>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
     /// With which right its reads and writes are made.
     pub(super) right: Right,
@@ -97,6 +100,7 @@ impl Session {
             event_position: context.event.as_ref().map_or(0, |event| event.position),
             depth: context.depth,
             request_id: context.request_id.clone(),
+            scope: scope::current(),
             ahead: context.ahead.clone(),
             right,
             calls: AtomicU32::new(0),
@@ -166,6 +170,11 @@ impl Session {
         self.granted.hook()
     }
 
+    /// What the configuration opens to its hook.
+    pub(super) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     /// Who writes in this call.
     pub(super) fn writer(&self) -> Writer {
         let hook = self.hook().to_string();
@@ -173,6 +182,7 @@ impl Session {
             actor: Arc::new(Actor::new(ActorKind::Hook, hook.clone())),
             cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
             request_id: self.request_id.clone(),
+            trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),
             right: self.right.clone(),
         }
     }
@@ -242,7 +252,7 @@ impl Session {
         let used = || lock(&self.clock).total();
         let left = budget.saturating_sub(used());
         let _span = Span::start(&self.clock);
-        match tokio::time::timeout(deadline.min(left), call).await {
+        match tokio::time::timeout(deadline.min(left), scope::within(self.scope.clone(), call)).await {
             Ok(answer) => answer.map_err(HostError::Access),
             Err(_) if left <= deadline => Err(HostError::Fatal(Failure {
                 cause: FailureCause::Timeout,

@@ -203,6 +203,11 @@ pub struct PhaseLine {
     pub hook: String,
     /// The instance that the run was for.
     pub instance: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Of a run that is part of a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     pub level: LogLevel,
     pub message: String,
 }
@@ -278,8 +283,9 @@ mod tests {
 
     use super::{Histogram, HookStats, PhaseLine, PhaseLog};
     use crate::config::{Limits, Phase};
-    use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Run};
+    use crate::hooks::context::{Failure, FailureCause, LogLevel, Outcome, Rejection, Retry, Run};
     use crate::hooks::grants::HookId;
+    use crate::telemetry::trace::Span;
 
     fn run(outcome: Outcome, wall_ms: u64) -> Run {
         let id = HookId { model: "m".into(), phase: Phase::PreCreate, name: "h".into(), artifact: "sha256:00".into() };
@@ -290,8 +296,10 @@ mod tests {
             host: Duration::ZERO,
             cpu: Duration::from_millis(wall_ms / 2),
             memory_bytes: 1 << 20,
+            retry: Retry::Usual,
             log: Vec::new(),
             asked: Vec::new(),
+            span: Span::default(),
         }
     }
 
@@ -348,7 +356,15 @@ mod tests {
     }
 
     fn line(message: String) -> PhaseLine {
-        PhaseLine { time: 0, hook: "h".into(), instance: "i".into(), level: LogLevel::Info, message }
+        PhaseLine {
+            time: 0,
+            hook: "h".into(),
+            instance: "i".into(),
+            request_id: None,
+            trace_id: None,
+            level: LogLevel::Info,
+            message,
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl MemoryAccess {
             cause: None,
             hooks: Vec::new(),
             request_id: None,
+            trace: None,
             time: 0,
         });
         let instance = Instance {
@@ -139,7 +140,7 @@ impl Access for MemoryAccess {
         data: &str,
         _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
-        if self.get(model, id).await?.is_none() {
+        if self.get(model, id, &writer.right).await?.is_none() {
             return Err(AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")));
         }
         self.writers.lock().unwrap().push(writer.clone());
@@ -241,7 +242,7 @@ pub(crate) fn context(model: &str, phase: Phase) -> Context {
         actor: None,
         request_id: Some("r-1".to_owned()),
         time: 0,
-        event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned() }),
+        event: (!phase.is_pre()).then(|| EventRef { position: 7, id: "e-7".to_owned(), record: None }),
         attempt: 1,
         depth: 2,
         ahead: None,

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use snaphook_identity::{Identity, RateLimit, Tokens};
 use tokio::sync::watch;
 
-use super::audit::Denials;
+use super::denials::Denials;
 use super::etag::LogMark;
 use super::metrics::RequestMetrics;
+use super::modules::Modules;
+use super::openapi::OpenApi;
 use super::request_id::RequestIds;
 use super::sse::FrameCache;
 use super::static_files::StaticFiles;
+use super::zia::Bridge as ZiaBridge;
 use crate::config::ConfigHandle;
 use crate::engine::Engine;
 
@@ -27,10 +30,15 @@ pub(super) struct App {
     pub(super) metrics: RequestMetrics,
     pub(super) request_ids: RequestIds,
     pub(super) frames: FrameCache,
+    /// What requests go through first.
+    pub(super) modules: Arc<Modules>,
+    pub(super) openapi: OpenApi,
     /// Served where the API has no path.
     pub(super) files: Option<StaticFiles>,
     /// In entity tags.
     pub(super) log: LogMark,
+    /// Where modules with `kind = 'zia'` run.
+    pub(super) zia: Option<Arc<ZiaBridge>>,
     /// Becomes `true` when the server stops: what would go on for ever ends then.
     pub(super) stopping: watch::Receiver<bool>,
 }

@@ -2,33 +2,16 @@
 //! server's log with the target `audit`.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use snaphook_identity::RateLimit;
 
-use super::identify::{self, Needs};
+use super::identify;
+use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::Response;
 use super::request::{Call, Verb};
-
-/// Denials of one address that are noted in a second: whoever is denied must not decide how much is written.
-const DENIALS_PER_SECOND: u32 = 10;
-
-/// What keeps the denials in the log from being many.
-pub(super) struct Denials {
-    rate: RateLimit,
-    /// Since the last that was noted.
-    left_out: AtomicU64,
-}
-
-impl Default for Denials {
-    fn default() -> Denials {
-        Denials { rate: RateLimit::new(DENIALS_PER_SECOND), left_out: AtomicU64::new(0) }
-    }
-}
 
 /// What an admin changes. It is noted when the request ends, also if its client left before.
 pub(super) struct Change {
@@ -70,15 +53,11 @@ pub(super) fn note_denial(call: &Call, outcome: &Result<Response>) {
 
 #[cold]
 fn denied(call: &Call, problem: &Problem) {
-    let denials = &call.app.denials;
     // All clients of a Unix socket count as one.
-    let address = identify::address(call).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    if denials.rate.check(None, address).is_err() {
-        denials.left_out.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
+    let counted = identify::address(call).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let Some(left_out) = call.app.denials.note(counted) else { return };
     let Request { what, actor, address, request_id } = Request::of(call);
-    let (status, left_out) = (problem.status().as_u16(), denials.left_out.swap(0, Ordering::Relaxed));
+    let status = problem.status().as_u16();
     let reason = problem.detail();
     tracing::info!(target: "audit", actor, address, ?request_id, status, left_out, "denied: {what}: {reason}");
 }
@@ -94,10 +73,10 @@ struct Request {
 impl Request {
     fn of(call: &Call) -> Request {
         let target = call.head.uri.path_and_query().map_or(call.head.uri.path(), |target| target.as_str());
-        let actor = call.caller.as_ref().map(|caller| {
-            let kind = format!("{:?}", caller.actor.kind).to_ascii_lowercase();
-            format!("{kind}:{}", shorten(&caller.actor.id).escape_debug())
-        });
+        let actor = call
+            .caller
+            .as_ref()
+            .map(|caller| format!("{}:{}", caller.actor.kind, shorten(&caller.actor.id).escape_debug()));
         Request {
             what: format!("{} {}", call.head.method, shorten(target)),
             actor: actor.unwrap_or_else(|| "unknown".to_owned()),

@@ -8,7 +8,7 @@ use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{id, identify, json, list, precondition};
+use super::{id, identify, json, list, precondition, readable};
 use crate::engine::batch_input::{self, NewOperation};
 use crate::engine::command::{Batched, DryRun, Operation, Precondition};
 use crate::hooks::context::FieldError;
@@ -31,7 +31,8 @@ pub(super) async fn batch(call: &Call, body: RequestBody) -> Result<Response> {
         .enumerate()
         .map(|(index, operation)| checked(call, index, operation))
         .collect::<Result<_>>()?;
-    match call.engine().writes.batch(operations, &options, &call.origin()).await? {
+    let written = call.engine().writes.batch(operations, &options, &call.origin()).await;
+    match written.map_err(|error| readable::problem(call, error))? {
         Batched::Done { .. } if prefer.minimal => Ok(prefer.applied(Reply::new(StatusCode::NO_CONTENT)).empty()),
         Batched::Done { results, position } => {
             let data: usize = results.iter().flatten().map(|instance| instance.data.len()).sum();
@@ -45,6 +46,7 @@ pub(super) async fn batch(call: &Call, body: RequestBody) -> Result<Response> {
             struct Body {
                 operations: Vec<DryRun>,
             }
+            let operations = operations.into_iter().map(|dry_run| readable::dry_run(call, dry_run)).collect();
             Reply::ok().serialize(&Body { operations })
         }
     }

@@ -104,7 +104,7 @@ pub(super) async fn json_of_type(call: &Call, body: RequestBody, expected: &str)
 }
 
 async fn document(call: &Call, body: RequestBody) -> Result<Bytes> {
-    read_within(call, body, call.app.max_body_bytes(), too_large, document_bytes).await
+    read_within(&call.memory, call.headers(), body, call.app.max_body_bytes(), too_large, document_bytes).await
 }
 
 /// What a document takes besides the body that it came in: its text and its tree.
@@ -114,7 +114,17 @@ fn document_bytes(body: &[u8]) -> usize {
 
 /// Reads a body of at most `max-body` bytes. It counts twice: whoever takes it has a copy.
 pub(super) async fn read(call: &Call, body: RequestBody) -> Result<Bytes> {
-    read_within(call, body, call.app.max_body_bytes(), too_large, <[u8]>::len).await
+    read_within(&call.memory, call.headers(), body, call.app.max_body_bytes(), too_large, <[u8]>::len).await
+}
+
+/// Reads a body of at most `max` bytes that nobody makes anything of here.
+pub(super) async fn read_whole(
+    memory: &RequestMemory,
+    headers: &HeaderMap,
+    body: RequestBody,
+    max: usize,
+) -> Result<Bytes> {
+    read_within(memory, headers, body, max, too_large, |_| 0).await
 }
 
 /// Reads WebAssembly, which may be larger than any document: an interpreter may be in it.
@@ -126,12 +136,13 @@ pub(super) async fn read_component(call: &Call, body: RequestBody) -> Result<Byt
             format!("the component has more than {max} bytes, the most that a hook may have"),
         )
     };
-    read_within(call, body, max, too_large, <[u8]>::len).await
+    read_within(&call.memory, call.headers(), body, max, too_large, <[u8]>::len).await
 }
 
 /// `made_of`: bytes that will be held besides the body.
 async fn read_within(
-    call: &Call,
+    memory: &RequestMemory,
+    headers: &HeaderMap,
     mut body: RequestBody,
     max: usize,
     too_large: impl Fn(usize) -> Problem,
@@ -139,7 +150,7 @@ async fn read_within(
 ) -> Result<Bytes> {
     if body.size_hint().lower() > max as u64 {
         // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
-        if !call.headers().contains_key(hyper::header::EXPECT) {
+        if !headers.contains_key(hyper::header::EXPECT) {
             drain(body).await;
         }
         return Err(too_large(max));
@@ -152,7 +163,7 @@ async fn read_within(
             return Err(too_large(max));
         }
         let Some(second) = pace.next(&mut body).await? else {
-            call.hold(first.len() + made_of(&first))?;
+            memory.grow(first.len() + made_of(&first))?;
             return Ok(first);
         };
         let mut whole = BytesMut::with_capacity((first.len() + second.len()).max(ROOM_BYTES.min(max)));
@@ -165,12 +176,12 @@ async fn read_within(
             }
             whole.extend_from_slice(&piece);
             if whole.len() > COUNTED_LATE_BYTES {
-                call.hold(whole.len() - counted)?;
+                memory.grow(whole.len() - counted)?;
                 counted = whole.len();
             }
             more = pace.next(&mut body).await?;
         }
-        call.hold(whole.len() - counted + made_of(&whole))?;
+        memory.grow(whole.len() - counted + made_of(&whole))?;
         Ok(whole.freeze())
     };
     let read: Result<Bytes> = read.await;

@@ -17,15 +17,18 @@ use hyper::{Method, StatusCode, Version};
 
 use super::app::App;
 use super::body::RequestBody;
-use super::identify::{self, Needs};
+use super::draining::mark_last;
 use super::metrics::RouteMetrics;
+use super::needs::Needs;
+use super::openapi::{Described, Operation};
 use super::peer::{ConnectionOrigin, Peer, PeerRef, RequestMemory};
 use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, problem_document, seen, sites};
+use super::{audit, identify, problem_document, seen, sites, traced};
 use crate::memory::allocator;
+use crate::telemetry::trace::scope;
 
 /// Bytes of a head that are not counted: two hundred of them are what one large document is.
 const HEAD_FREE_BYTES: usize = 4 * 1024;
@@ -40,11 +43,15 @@ enum Kind {
     Vital,
 }
 
+/// What an operation says of itself.
+type Describe = fn() -> Operation;
+
 /// A path of the API with its operations.
 pub(super) struct Path {
     route: Arc<Route>,
     methods: MethodRouter<Arc<App>>,
     allow: Vec<&'static str>,
+    described: Vec<Described>,
 }
 
 struct Route {
@@ -70,28 +77,29 @@ impl Path {
 
     fn of(template: &'static str, kind: Kind) -> Path {
         let route = Arc::new(Route { template, kind, metrics: Arc::default() });
-        Path { route, methods: MethodRouter::new(), allow: Vec::new() }
+        Path { route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
     }
 
-    pub(super) fn get<F: Run>(mut self, needs: Needs, run: F) -> Path {
-        self.allow.push("GET");
-        self.on(MethodFilter::GET, "HEAD", needs, run)
+    pub(super) fn get<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        let mut path = self.on(MethodFilter::GET, "GET", needs, describe, run);
+        path.allow.push("HEAD");
+        path
     }
 
-    pub(super) fn post<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::POST, "POST", needs, run)
+    pub(super) fn post<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::POST, "POST", needs, describe, run)
     }
 
-    pub(super) fn put<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::PUT, "PUT", needs, run)
+    pub(super) fn put<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::PUT, "PUT", needs, describe, run)
     }
 
-    pub(super) fn patch<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::PATCH, "PATCH", needs, run)
+    pub(super) fn patch<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::PATCH, "PATCH", needs, describe, run)
     }
 
-    pub(super) fn delete<F: Run>(self, needs: Needs, run: F) -> Path {
-        self.on(MethodFilter::DELETE, "DELETE", needs, run)
+    pub(super) fn delete<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
+        self.on(MethodFilter::DELETE, "DELETE", needs, describe, run)
     }
 
     /// As in metrics: ids do not make series.
@@ -101,6 +109,11 @@ impl Path {
 
     pub(super) fn metrics(&self) -> Arc<RouteMetrics> {
         Arc::clone(&self.route.metrics)
+    }
+
+    /// Its operations, for the document about them.
+    pub(super) fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// Its operations, and the answer to every other method.
@@ -120,8 +133,16 @@ impl Path {
         })
     }
 
-    fn on<F: Run>(mut self, filter: MethodFilter, name: &'static str, needs: Needs, run: F) -> Path {
-        self.allow.push(name);
+    fn on<F: Run>(
+        mut self,
+        filter: MethodFilter,
+        method: &'static str,
+        needs: Needs,
+        describe: Describe,
+        run: F,
+    ) -> Path {
+        self.allow.push(method);
+        self.described.push(Described { template: self.route.template, method, needs, describe });
         let route = Arc::clone(&self.route);
         let handler =
             move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), needs, request, run);
@@ -158,17 +179,19 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let started = Instant::now();
     let _in_flight = app.metrics.begin_request();
     let (mut head, body) = request.into_parts();
-    let method = head.method.clone();
+    let (method, version) = (head.method.clone(), head.version);
     let request_id = app.request_ids.of(&head.headers);
     let is_told = seen::is_told(&method, &head.headers);
     let peer = head.extensions.remove::<PeerRef>().unwrap_or_else(|| {
         Peer::of_connection(app.engine.memory(), ConnectionOrigin { address: None, is_secure: false })
     });
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
+    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
+    let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
+    traced::describe(&mut span, route.as_ref().map(|route| route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
-    let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let outcome = AssertUnwindSafe(async {
         let (call, outcome) = match admit(&mut call, needs).await {
             Ok(()) => {
@@ -185,12 +208,19 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         audit::note_denial(&call, &outcome);
         send(call, outcome, kind)
     });
-    let mut response = outcome.catch_unwind().await.unwrap_or_else(|panic| {
-        tracing::error!("a handler panicked: {}", message(&*panic));
-        let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
-        problem_document::response(&problem, &request_id)
-    });
+    let answered = async {
+        outcome.catch_unwind().await.unwrap_or_else(|panic| {
+            tracing::error!("a handler panicked: {}", message(&*panic));
+            let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
+            problem_document::response(&problem, &request_id)
+        })
+    };
+    let mut response = scope::within(scope, answered).await;
+    traced::end(span, &request_id, response.status());
     response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if version < Version::HTTP_2 {
+        mark_last(response.headers_mut(), &app.stopping);
+    }
     if is_told {
         seen::tell(&mut response, &method, &app.engine.history).await;
     }

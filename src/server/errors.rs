@@ -42,19 +42,25 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
 pub(super) async fn get(call: &Call) -> Result<Response> {
     let id = error_id(call)?;
     call.no_query()?;
-    let record = call.engine().deliveries.error(id).await?;
-    if !call.engine().history.visibility(&call.right()).of_event(&record.event).await? {
-        return Err(Problem::not_found(format!("there is no error `{id}`")));
-    }
-    Reply::ok().serialize(&record)
+    Reply::ok().serialize(&visible(call, id).await?)
 }
 
 /// `DELETE /errors/{id}`
 pub(super) async fn delete(call: &Call) -> Result<Response> {
     let id = error_id(call)?;
     call.no_query()?;
+    visible(call, id).await?;
     call.engine().deliveries.drop_error(id).await?;
     Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+/// A record whose event the rules do not hide.
+async fn visible(call: &Call, id: &str) -> Result<ErrorRecord> {
+    let record = call.engine().deliveries.error(id).await?;
+    match call.engine().history.visibility(&call.right()).of_event(&record.event).await? {
+        true => Ok(record),
+        false => Err(Problem::not_found(format!("there is no error `{id}`"))),
+    }
 }
 
 fn error_id(call: &Call) -> Result<&str> {
@@ -90,8 +96,8 @@ pub(super) async fn retry(call: &Call) -> Result<Response> {
     let mut query = call.query()?;
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
+    visible(call, id).await?;
     if dry_run {
-        call.engine().deliveries.error(id).await?;
         return Reply::ok().serialize(&Retried { matched: 1, succeeded: 0 });
     }
     let succeeded = call.engine().deliveries.retry_error(id).await?;

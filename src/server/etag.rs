@@ -1,4 +1,5 @@
-//! Entity tags: `"<log>-<position>-<version>"`, opaque to clients.
+//! Entity tags: `"<log>-<position>-<version>"`, opaque to clients. Of an answer that shows more than the instance they go on with
+//! `-<digest>`; a write is only about what comes before.
 //!
 //! A tag changes whenever the body would: with the event that wrote it (the position), with the version of the model
 //! that its data was carried over to, and with the log, whose positions mean nothing in another one.
@@ -29,23 +30,29 @@ pub(super) struct EntityTag {
     pub(super) position: Position,
     /// Of the model.
     pub(super) version: u64,
+    /// Of what the answer shows besides.
+    pub(super) besides: Option<u64>,
 }
 
 impl EntityTag {
     pub(super) fn of_instance(log: LogMark, instance: &Instance) -> Self {
-        EntityTag { log, position: instance.position, version: instance.model_version }
+        EntityTag { log, position: instance.position, version: instance.model_version, besides: None }
     }
 
     pub(super) fn of_model(log: LogMark, record: &ModelRecord) -> Self {
-        EntityTag { log, position: record.position, version: record.version }
+        EntityTag { log, position: record.position, version: record.version, besides: None }
     }
 
     /// The text between the quotes, read back; `None` for a tag that no server gave out.
     pub(super) fn parse(opaque: &[u8]) -> Option<Self> {
         let (log, rest) = opaque.split_first_chunk()?;
         let rest = std::str::from_utf8(rest).ok()?.strip_prefix('-')?;
-        let (position, version) = rest.split_once('-')?;
-        Some(EntityTag { log: LogMark(*log), position: number(position)?, version: number(version)? })
+        let (position, rest) = rest.split_once('-')?;
+        let (version, besides) = match rest.split_once('-') {
+            Some((version, digest)) => (version, Some(number(digest)?)),
+            None => (rest, None),
+        };
+        Some(EntityTag { log: LogMark(*log), position: number(position)?, version: number(version)?, besides })
     }
 
     /// With its quotes.
@@ -56,6 +63,10 @@ impl EntityTag {
         json::write_u64(out, self.position);
         out.push(b'-');
         json::write_u64(out, self.version);
+        if let Some(digest) = self.besides {
+            out.push(b'-');
+            json::write_u64(out, digest);
+        }
         out.push(b'"');
     }
 }
@@ -73,15 +84,26 @@ mod tests {
     #[test]
     fn tags_are_read_as_they_are_written() {
         let log = LogMark::of("01890a5d-ac96-774b-bcce-b302099a8057");
-        for (position, version) in [(0, 0), (12, 3), (u64::MAX, u64::MAX)] {
-            let tag = EntityTag { log, position, version };
+        for (position, version, besides) in [(0, 0, None), (12, 3, Some(0)), (u64::MAX, u64::MAX, Some(u64::MAX))] {
+            let tag = EntityTag { log, position, version, besides };
             let mut text = Vec::new();
             tag.write(&mut text);
             assert!(text.starts_with(b"\"099a8057-") && text.ends_with(b"\""), "{text:?}");
             assert_eq!(EntityTag::parse(&text[1..text.len() - 1]), Some(tag));
         }
-        for other in ["", "12", "099a8057", "099a8057-1", "099a8057-1-", "099a8057-01-1", "099a8057-1-+1", "9a8057-1-1"]
-        {
+        for other in [
+            "",
+            "12",
+            "099a8057",
+            "099a8057-1",
+            "099a8057-1-",
+            "099a8057-01-1",
+            "099a8057-1-+1",
+            "9a8057-1-1",
+            "099a8057-1-1-",
+            "099a8057-1-1-x",
+            "099a8057-1-1-1-1",
+        ] {
             assert_eq!(EntityTag::parse(other.as_bytes()), None, "{other}");
         }
     }

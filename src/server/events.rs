@@ -78,7 +78,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         .filter(move |event| future::ready(caller.as_ref().is_some_and(|caller| caller.may_read(&event.model))))
         .scan(visibility, |visibility, event| {
             let visibility = Arc::clone(visibility);
-            async move { Some(visible(&visibility, event).await) }
+            async move { visible(&visibility, event).await }
         })
         .filter_map(future::ready)
         .then(move |event| {
@@ -88,12 +88,13 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
     Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
 }
 
-/// The event, unless it is hidden, or nobody can find out.
-async fn visible(visibility: &Mutex<Visibility>, event: Arc<Event>) -> Option<Arc<Event>> {
+/// The event, unless it is hidden. `None` if that cannot be found out: the stream ends, and its listener comes back with its
+/// last id.
+async fn visible(visibility: &Mutex<Visibility>, event: Arc<Event>) -> Option<Option<Arc<Event>>> {
     match visibility.lock().await.of_event(&event).await {
-        Ok(is_visible) => is_visible.then_some(event),
+        Ok(is_visible) => Some(is_visible.then_some(event)),
         Err(error) => {
-            tracing::warn!(position = event.position, "an event is left out of a stream: {error}");
+            tracing::warn!(position = event.position, "an event stream ends: {error}");
             None
         }
     }

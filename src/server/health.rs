@@ -12,6 +12,7 @@ use super::request::Call;
 use crate::engine::Readiness;
 use crate::telemetry::exposition::{Exposition, Format};
 use crate::telemetry::process;
+use crate::telemetry::trace::tracer;
 
 /// Whether the process answers.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
@@ -25,6 +26,21 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     if *call.app.stopping.borrow() {
         return Err(Problem::new(ProblemType::Unavailable, "the server is stopping"));
     }
+    let deactivated = call.app.modules.deactivated();
+    let of_kind = |optional| -> serde_json::Map<String, serde_json::Value> {
+        let of_kind = deactivated.iter().filter(|(_, _, is_optional)| *is_optional == optional);
+        of_kind.map(|(name, reason, _)| (name.clone(), reason.clone().into())).collect()
+    };
+    let (mut needed, mut optional) = (of_kind(false), of_kind(true));
+    if let Some(zia) = &call.app.zia {
+        let (refused, skipped) = zia.troubles();
+        needed.extend(refused);
+        optional.extend(skipped);
+    }
+    if !needed.is_empty() {
+        let body = serde_json::json!({ "status": "unavailable", "modules": needed });
+        return Reply::new(StatusCode::SERVICE_UNAVAILABLE).serialize(&body);
+    }
     let Readiness { stores, models } = call.engine().operations.readiness().await;
     if !stores.is_empty() {
         let body = serde_json::json!({ "status": "unavailable", "stores": stores });
@@ -32,6 +48,9 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     }
     if !models.is_empty() {
         return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "models": models }));
+    }
+    if !optional.is_empty() {
+        return Reply::ok().serialize(&serde_json::json!({ "status": "degraded", "modules": optional }));
     }
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
@@ -52,6 +71,13 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     }
     call.engine().operations.metrics(&mut out).await;
     call.app.metrics.write(&mut out);
+    call.app.modules.write_metrics(&mut out);
+    if let Some(tracer) = tracer::tracer() {
+        tracer.write_metrics(&mut out);
+    }
+    if let Some(zia) = &call.app.zia {
+        zia.write_metrics(&mut out);
+    }
     let failed = call.app.identity.failed_attempts();
     out.counter("snaphook_authentication_failures", "Requests whose token was not valid").sample(&[], failed);
     Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))

@@ -13,7 +13,7 @@ use super::problem::{Problem, Result};
 use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{accept, identify, sse};
-use crate::catalog::SourceLanguage;
+use crate::catalog::{SourceLanguage, WEBHOOK, Webhook};
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
@@ -30,7 +30,7 @@ pub(super) async fn all(call: &Call) -> Result<Response> {
     let model = call.model()?;
     call.no_query()?;
     let found = call.engine().definitions.get(model)?;
-    call.engine().definitions.look_at_libraries(&found).await;
+    call.engine().definitions.look_at_hooks(&found).await;
     let phases: BTreeMap<Phase, Vec<HookInfo>> =
         Phase::ALL.into_iter().map(|phase| (phase, call.engine().definitions.hook_infos(&found, phase))).collect();
     Reply::ok().serialize(&phases)
@@ -87,7 +87,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     if let Some(asked) = accept::prefers(call.headers().get_all(ACCEPT), &code_types) {
         let (record, bytes) = call.engine().definitions.hook_artifact(model, phase).await?;
         let is_component = record.engine == COMPONENT;
-        if (asked == WASM) != is_component {
+        if (asked == WASM) != is_component || record.engine == WEBHOOK {
             let (name, engine) = (&record.name, &record.engine);
             return Err(Problem::not_found(format!("the hook `{name}` is code for `{engine}`, not `{asked}`")));
         }
@@ -95,7 +95,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
         return Ok(Reply::ok().fixed(CONTENT_TYPE, asked).bytes(bytes));
     }
     let found = call.engine().definitions.get(model)?;
-    call.engine().definitions.look_at_libraries(&found).await;
+    call.engine().definitions.look_at_hooks(&found).await;
     Reply::ok().serialize(&call.engine().definitions.hook_infos(&found, phase))
 }
 
@@ -161,6 +161,8 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         artifact: Option<String>,
         library: Option<String>,
         language: Option<SourceLanguage>,
+        url: Option<String>,
+        secret: Option<String>,
         #[serde(default)]
         mode: Mode,
         #[serde(rename = "as")]
@@ -183,14 +185,20 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         .into_iter()
         .enumerate()
         .map(|(index, binding)| {
-            let code = match (binding.source, binding.artifact, binding.library) {
-                (Some(source), None, None) => BindingCode::Inline(source.into_bytes()),
-                (None, Some(artifact), None) => BindingCode::Artifact(artifact),
-                (None, None, Some(library)) => BindingCode::Library(library),
+            let is_webhook = binding.engine == WEBHOOK;
+            let code = match (binding.source, binding.artifact, binding.library, binding.url, binding.secret) {
+                (Some(source), None, None, None, None) => BindingCode::Inline(source.into_bytes()),
+                (None, Some(artifact), None, None, None) => BindingCode::Artifact(artifact),
+                (None, None, Some(library), None, None) => BindingCode::Library(library),
+                (None, None, None, Some(url), Some(secret)) if is_webhook => {
+                    BindingCode::Inline(Webhook { url, secret }.code())
+                }
                 _ => {
-                    return Err(Problem::bad_request(format!(
-                        "`chain[{index}]` must have one of `source`, `artifact` and `library`"
-                    )));
+                    let expected = match is_webhook {
+                        true => "must have `url` and `secret`, and neither `source` nor `library`",
+                        false => "must have one of `source`, `artifact` and `library`; `url` and `secret` are for engine `webhook`",
+                    };
+                    return Err(Problem::bad_request(format!("`chain[{index}]` {expected}")));
                 }
             };
             let shadow = matches!(binding.mode, Mode::Shadow);
@@ -220,13 +228,16 @@ mod tests {
     #[test]
     fn chains() {
         let text = r#"{"chain":[{"engine":"quickjs","source":"x","name":"n","mode":"shadow"},
-            {"engine":"component","artifact":"sha256:00","as":"actor"},{"engine":"native","library":"a.so","mode":"enforce"}]}"#;
+            {"engine":"component","artifact":"sha256:00","as":"actor"},{"engine":"native","library":"a.so","mode":"enforce"},
+            {"engine":"webhook","url":"https://a.example/","secret":"s"}]}"#;
         let chain = chain(text.as_bytes()).expect("valid");
-        assert_eq!(chain.iter().map(|binding| binding.shadow).collect::<Vec<_>>(), [true, false, false]);
-        assert_eq!(chain.iter().map(|binding| binding.as_actor).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(chain.iter().map(|binding| binding.shadow).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(chain.iter().map(|binding| binding.as_actor).collect::<Vec<_>>(), [false, true, false, false]);
         assert!(matches!(&chain[0].code, BindingCode::Inline(bytes) if bytes == b"x"));
         assert!(matches!(&chain[1].code, BindingCode::Artifact(artifact) if artifact == "sha256:00"));
         assert!(matches!(&chain[2].code, BindingCode::Library(library) if library == "a.so"));
+        let text = br#"{"url":"https://a.example/","secret":"s"}"#;
+        assert!(matches!(&chain[3].code, BindingCode::Inline(code) if code == text));
     }
 
     #[test]
@@ -234,6 +245,10 @@ mod tests {
         for (text, expected) in [
             (r#"{"chain":[{"engine":"quickjs"}]}"#, "`chain[0]` must have one of"),
             (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`chain[0]` must have one of"),
+            (r#"{"chain":[{"engine":"webhook","url":"https://a.example/"}]}"#, "must have `url` and `secret`"),
+            (r#"{"chain":[{"engine":"webhook","secret":"s"}]}"#, "must have `url` and `secret`"),
+            (r#"{"chain":[{"engine":"webhook","url":"","secret":"","source":""}]}"#, "must have `url` and `secret`"),
+            (r#"{"chain":[{"engine":"quickjs","url":"","secret":""}]}"#, "are for engine `webhook`"),
             (r#"{"chain":[{"source":""}]}"#, "missing field `engine`"),
             (r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#, "unknown variant `on`"),
             (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "unknown variant `admin`"),

@@ -6,37 +6,19 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use snaphook_driver::time;
-use snaphook_identity::{DeniedKind, Role};
+use snaphook_identity::DeniedKind;
 
 use super::forwarded;
+use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
 
-/// What an operation asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Nothing: no token is looked at.
-    Anyone,
-    Reader,
-    Writer,
-    Admin,
-}
-
-impl Needs {
-    fn role(self) -> Option<Role> {
-        match self {
-            Needs::Anyone => None,
-            Needs::Reader => Some(Role::Reader),
-            Needs::Writer => Some(Role::Writer),
-            Needs::Admin => Some(Role::Admin),
-        }
-    }
-}
-
 /// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
-    let Some(role) = needs.role() else { return Ok(()) };
+    if needs == Needs::Anyone {
+        return Ok(());
+    }
     let address = counted_address(call);
     let header = header(call)?.map(HeaderValue::as_bytes);
     let identified = call.app.identity.identify(header, address, time::now()).await;
@@ -44,6 +26,9 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let known = identified.as_ref().ok().map(|caller| &**caller);
     if let Err(wait) = call.app.rate.check(known, address) {
         return Err(Problem::rate_limited(wait));
+    }
+    if needs == Needs::Guest && identified.as_ref().is_err_and(|denied| matches!(denied.kind(), DeniedKind::Missing)) {
+        return Ok(());
     }
     let caller = identified.map_err(|denied| {
         tracing::debug!(%address, "a caller is not identified: {denied}");
@@ -66,7 +51,7 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     })?;
     // Also of whom it is not for: the audit log names them.
     let caller = call.caller.insert(caller);
-    if caller.role < role {
+    if let Some(role) = needs.role().filter(|role| caller.role < *role) {
         let problem = format!("this needs the role `{role}`, and the token has the role `{}`", caller.role);
         return Err(Problem::new(ProblemType::Forbidden, problem));
     }

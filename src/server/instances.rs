@@ -1,12 +1,12 @@
 //! `/models/{model}/instances`: the data itself.
 
 use hyper::StatusCode;
-use snaphook_driver::Instance;
 use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{Instance, InstancePage};
 
 use super::body::{self, RequestBody};
 use super::etag::EntityTag;
-use super::json;
+use super::expand::Expansion;
 use super::list::{self, ListInput};
 use super::place::Place;
 use super::precondition::{self, Read};
@@ -15,8 +15,9 @@ use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::reply::{Reply, Response};
 use super::request::Call;
+use super::{identify, json, readable};
 use crate::engine::command::{Change, Precondition, Written};
-use crate::engine::{At, input};
+use crate::engine::{At, Expand, input};
 
 /// `GET /models/{model}/instances`
 pub(super) async fn list(call: &Call) -> Result<Response> {
@@ -27,6 +28,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     if let Some(projection) = &input.projection {
         call.engine().history.check_fields(model, projection.paths())?;
     }
+    let expands = expands(call, model, input.expand.as_deref())?;
     let right = call.right();
     let seen = call.engine().history.seen_by(&right);
     let (page, count) = match input.count {
@@ -36,7 +38,47 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
         }
         false => (seen.query(model, &input.query).await?, None),
     };
-    list::instances(call, &page, input.projection.as_ref(), count)
+    send_page(call, &page, &input, expands, count).await
+}
+
+/// `GET /models/{model}/instances/{id}/referring/{other}`
+pub(super) async fn referring(call: &Call) -> Result<Response> {
+    let (model, id, other) = (call.model()?, call.instance()?, call.param("other"));
+    super::id::model(other)?;
+    identify::check_model(call, other)?;
+    let mut query = call.query()?;
+    let via = query.text("via")?;
+    let input = ListInput::take(&mut query)?;
+    query.finish()?;
+    let history = &call.engine().history;
+    let reference = history.reference_between(other, model, via.as_deref())?;
+    if let Some(projection) = &input.projection {
+        history.check_fields(other, projection.paths())?;
+    }
+    let expands = expands(call, other, input.expand.as_deref())?;
+    let right = call.right();
+    let seen = history.seen_by(&right);
+    let (page, count) = seen.referring(model, id, other, &reference, &input.query, input.count).await?;
+    send_page(call, &page, &input, expands, count).await
+}
+
+fn expands(call: &Call, model: &str, expand: Option<&str>) -> Result<Option<Vec<Expand>>> {
+    let may_read = |model: &str| identify::may_read(call, model);
+    Ok(expand.map(|text| call.engine().history.expansion(model, text, may_read)).transpose()?)
+}
+
+async fn send_page(
+    call: &Call,
+    page: &InstancePage,
+    input: &ListInput,
+    expands: Option<Vec<Expand>>,
+    count: Option<u64>,
+) -> Result<Response> {
+    let expansion = match expands {
+        Some(expands) => Some(Expansion::read(call, expands, &page.items).await?),
+        None => None,
+    };
+    list::instances(call, page, input.projection.as_ref(), expansion.as_ref(), count)
 }
 
 /// `GET /models/{model}/instances/{id}`
@@ -44,7 +86,12 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     let (model, id) = (call.model()?, call.instance()?);
     let mut query = call.query()?;
     let at = query.text("at")?;
+    let expand = query.text("expand")?;
     query.finish()?;
+    if at.is_some() && expand.is_some() {
+        return Err(Problem::bad_request("`expand` shows what is there now, so it does not go with `at`"));
+    }
+    let expands = expands(call, model, expand.as_deref())?;
     let at = match at {
         Some(text) => Some(moment(call, &text).await?),
         None => None,
@@ -55,14 +102,23 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
         None => seen.get(model, id).await?,
         Some(at) => seen.get_at(model, id, at).await?,
     };
-    let tag = EntityTag::of_instance(call.app.log, &instance);
+    let expansion = match expands {
+        Some(expands) => Some(Expansion::read(call, expands, std::slice::from_ref(&instance)).await?),
+        None => None,
+    };
+    let besides = expansion.as_ref().map(|expansion| expansion.digest(0));
+    let tag = EntityTag { besides, ..EntityTag::of_instance(call.app.log, &instance) };
     match precondition::of_read(call.headers(), tag)? {
         Read::NotModified => Ok(Reply::new(StatusCode::NOT_MODIFIED).etag(tag).empty()),
         Read::Send => {
             if instance.data.len() > list::COUNTED_LATE_BYTES {
                 call.hold(2 * instance.data.len())?;
             }
-            Ok(Reply::ok().etag(tag).json(text(&instance)))
+            let mut text = text(&instance);
+            if let Some(expansion) = &expansion {
+                expansion.write(&mut text, 0);
+            }
+            Ok(Reply::ok().etag(tag).json(text))
         }
     }
 }
@@ -134,7 +190,8 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
         let detail = "`If-Match` cannot hold for an instance that is to be created";
         return Err(Problem::new(ProblemType::PreconditionFailed, detail));
     }
-    match call.engine().writes.change(model, change, &options, &call.origin()).await? {
+    let changed = call.engine().writes.change(model, change, &options, &call.origin()).await;
+    match changed.map_err(|error| readable::problem(call, error))? {
         Written::Created(instance) => {
             let location = call.location(&["models", model, "instances", &instance.id]);
             Ok(written(call, Reply::new(StatusCode::CREATED).location(&location), prefer, &instance))
@@ -144,7 +201,7 @@ async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
             Ok(written(call, Reply::new(status), prefer, &instance))
         }
         Written::Deleted(_) => Ok(prefer.applied(Reply::new(StatusCode::NO_CONTENT)).empty()),
-        Written::DryRun(dry_run) => Reply::ok().serialize(&dry_run),
+        Written::DryRun(dry_run) => Reply::ok().serialize(&readable::dry_run(call, dry_run)),
     }
 }
 

@@ -6,7 +6,7 @@ use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Actor, Event, Instance};
 
 /// Bytes of an envelope around the data, about.
-const ENVELOPE_BYTES: usize = 320;
+pub(super) const ENVELOPE_BYTES: usize = 320;
 
 /// `Instance` of the contract. Ids need no escapes: the server lets only plain ones in.
 pub(super) fn write_instance(out: &mut Vec<u8>, instance: &Instance) {
@@ -191,6 +191,7 @@ mod tests {
             cause: Some(Cause { position: 6, hook: "m.postCreate/h".into(), depth: 2 }),
             hooks: vec![Provenance { name: "h".into(), engine: "e".into(), artifact: "sha256:0".into(), ms: 0.25 }],
             request_id: None,
+            trace: None,
             time: 1,
         };
         let check = |event: &Event| {

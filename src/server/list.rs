@@ -2,6 +2,7 @@
 
 use snaphook_driver::{EventPage, InstancePage};
 
+use super::expand::Expansion;
 use super::problem::{Problem, Result};
 use super::projection::Projection;
 use super::query::Query;
@@ -28,6 +29,7 @@ pub(super) struct ListInput {
     pub(super) query: QueryInput,
     pub(super) projection: Option<Projection>,
     pub(super) count: bool,
+    pub(super) expand: Option<String>,
 }
 
 impl ListInput {
@@ -41,6 +43,7 @@ impl ListInput {
             },
             projection: query.text("fields")?.map(|fields| Projection::parse(&fields)).transpose()?,
             count: query.flag("count")?,
+            expand: query.text("expand")?,
         })
     }
 }
@@ -50,6 +53,7 @@ pub(super) fn instances(
     call: &Call,
     page: &InstancePage,
     projection: Option<&Projection>,
+    expansion: Option<&Expansion>,
     count: Option<u64>,
 ) -> Result<Response> {
     hold(call, page.items.iter().map(|instance| instance.data.len()))?;
@@ -71,6 +75,9 @@ pub(super) fn instances(
                 })?;
                 json::write_instance_with(&mut out, instance, &data);
             }
+        }
+        if let Some(expansion) = expansion {
+            expansion.write(&mut out, index);
         }
     }
     out.extend_from_slice(b"],\"next\":");

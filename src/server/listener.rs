@@ -1,11 +1,11 @@
 //! Where connections come from: a TCP port or a Unix socket.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
@@ -15,7 +15,7 @@ use super::unix_socket::{self, SocketFile};
 use crate::config::{Config, MountAddress};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
+pub(super) const BACKLOG: u32 = 1024;
 
 /// The addresses of a configuration, taken; nobody can connect yet.
 pub struct BoundSockets {
@@ -112,14 +112,15 @@ impl Listeners {
 }
 
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
+    /// The address is that of the peer; `None`: a Unix socket.
+    pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 // Responses are small and complete: waiting to fill a packet only costs time. An error means that the
                 // peer is gone, which reading shows.
                 let _ = stream.set_nodelay(true);
-                Ok((Socket::Tcp(stream), Some(from.ip().to_canonical())))
+                Ok((Socket::Tcp(stream), Some(SocketAddr::new(from.ip().to_canonical(), from.port()))))
             }
             #[cfg(unix)]
             Listener::Unix { listener, .. } => Ok((Socket::Unix(listener.accept().await?.0), None)),
@@ -136,11 +137,19 @@ impl Listener {
     }
 }
 
+/// Whether accepting failed because the peer was gone before we came.
+pub(super) fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
 /// One end of a connection.
 pub(super) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    /// The end behind the filters of modules.
+    Filtered(DuplexStream),
 }
 
 macro_rules! either {
@@ -149,6 +158,7 @@ macro_rules! either {
             Socket::Tcp($stream) => $result,
             #[cfg(unix)]
             Socket::Unix($stream) => $result,
+            Socket::Filtered($stream) => $result,
         }
     };
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-use super::app::App;
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::histogram::{Histogram, LATENCY};
 
@@ -21,7 +20,7 @@ const STATUSES: [u16; 27] = [
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
     in_flight: AtomicU64,
-    connections: AtomicU64,
+    connections: Arc<AtomicU64>,
     accepted: AtomicU64,
 }
 
@@ -55,12 +54,12 @@ impl RouteMetrics {
 }
 
 impl RequestMetrics {
-    /// Of these routes, and of what is none.
+    /// Of these routes, of what modules answer, and of what is no route.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
         RequestMetrics {
-            routes: routes.chain([("unknown", Arc::default())]).collect(),
+            routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect(),
             in_flight: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             accepted: AtomicU64::new(0),
         }
     }
@@ -71,10 +70,23 @@ impl RequestMetrics {
         &self.routes[self.routes.len() - 1].1
     }
 
+    /// Of requests that modules answer.
+    pub(super) fn modules(&self) -> &Arc<RouteMetrics> {
+        // `new` puts it there.
+        &self.routes[self.routes.len() - 2].1
+    }
+
     /// A request is in flight until the guard is dropped, also if its client goes away.
     pub(super) fn begin_request(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
+    }
+
+    /// A connection is open until this is dropped.
+    pub(super) fn open_connection(&self) -> OpenConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.connections))
     }
 
     /// What never happened is left out.
@@ -114,19 +126,11 @@ impl Drop for InFlight<'_> {
 }
 
 /// A connection that is open.
-pub(super) struct OpenConnection(Arc<App>);
-
-impl OpenConnection {
-    pub(super) fn new(app: &Arc<App>) -> OpenConnection {
-        app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        app.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(Arc::clone(app))
-    }
-}
+pub(super) struct OpenConnection(Arc<AtomicU64>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

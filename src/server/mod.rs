@@ -12,12 +12,17 @@ mod batch;
 mod body;
 mod connection;
 mod cors;
+mod denials;
+mod describe;
 mod descriptors;
+mod docs;
+mod draining;
 mod endpoint;
 mod errors;
 mod etag;
 mod event;
 mod events;
+mod expand;
 mod forwarded;
 mod health;
 mod hooks;
@@ -32,9 +37,13 @@ mod list;
 mod listener;
 mod metrics;
 mod models;
+mod modules;
+mod needs;
 mod nodes;
+mod openapi;
 mod peer;
 mod place;
+mod places;
 mod plugins;
 mod precondition;
 mod prefer;
@@ -43,6 +52,7 @@ mod problem_document;
 mod projection;
 mod prompt;
 mod query;
+mod readable;
 mod rebuild;
 mod redirect;
 mod reply;
@@ -56,8 +66,14 @@ mod sse;
 mod static_files;
 mod tls;
 mod tokens;
+mod traced;
 #[cfg(unix)]
 mod unix_socket;
+#[cfg(target_os = "linux")]
+mod zia;
+#[cfg(not(target_os = "linux"))]
+#[path = "zia/elsewhere.rs"]
+mod zia;
 
 use std::future::Future;
 use std::io as std_io;
@@ -68,44 +84,53 @@ use tokio::sync::watch;
 
 use self::app::App;
 pub use self::listener::{BoundSockets, Listeners, bind};
+pub use self::modules::Modules;
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
-use crate::config::{AuthConfig, AuthMode, ConfigHandle};
+pub use self::zia::Bridge as ZiaBridge;
+use crate::config::{AuthConfig, AuthMode, Config, ConfigError, ConfigErrors, ConfigHandle};
 use crate::engine::Engine;
 
+/// What connections go through before a request is read.
+pub struct Front {
+    pub tls: Option<Arc<Tls>>,
+    pub zia: Option<Arc<ZiaBridge>>,
+}
+
 /// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
-/// [`connection::SHUTDOWN_GRACE`], and returns. The engine is left open.
+/// [`draining::SHUTDOWN_GRACE`], and returns. The engine is left open.
 pub async fn run(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
+    Front { tls, zia }: Front,
+    modules: Arc<Modules>,
     engine: Arc<Engine>,
     tokens: Arc<Tokens>,
     config: &Arc<ConfigHandle>,
     shutdown: impl Future<Output = ()>,
 ) -> std_io::Result<()> {
-    if let Some(module) = config.load().server.modules.first() {
-        let message =
-            format!("this version cannot run modules yet, such as `{}`; remove `[[server.modules]]`", module.name);
-        return Err(std_io::Error::other(message));
-    }
     let port = listeners.address(&config.load()).port();
     let connections_max = descriptors::raise_limit().min(config.load().server.connections_max);
     let (stop, stopping) = watch::channel(false);
     let identity = identity(&config.load().auth, &tokens).map_err(std_io::Error::other)?;
     let table = routes::table();
+    let mount_path = config.load().server.mount_path.trim_end_matches('/').to_owned();
+    let openapi = openapi::OpenApi::new(routes::described(&table), config.current(), &mount_path);
     let app = Arc::new(App {
         log: etag::LogMark::of(engine.history.log()),
         engine,
         identity,
         tokens,
-        denials: audit::Denials::default(),
+        denials: denials::Denials::default(),
         rate: RateLimit::new(config.load().server.requests_per_second),
-        mount_path: config.load().server.mount_path.trim_end_matches('/').to_owned(),
+        mount_path,
         config: Arc::clone(config),
         metrics: metrics::RequestMetrics::new(table.iter().map(|path| (path.template(), path.metrics()))),
         request_ids: request_id::RequestIds::new(),
         frames: sse::FrameCache::default(),
+        modules: Arc::clone(&modules),
+        openapi,
         files: config.load().server.static_files.as_ref().map(static_files::StaticFiles::new),
+        zia,
         stopping,
     });
     let mut router = routes::router(table, &app.mount_path).with_state(Arc::clone(&app));
@@ -116,6 +141,11 @@ pub async fn run(
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)
     });
+    let (zia_over, zia_stop) = watch::channel(false);
+    let keeping =
+        app.zia.clone().map(|zia| tokio::spawn(zia.keep(Arc::clone(config), Arc::clone(&app.engine), zia_stop)));
+    let following = modules.follow(Arc::clone(config), Arc::clone(&app.engine));
+    let follow_modules = tokio::spawn(following);
     if let (Some(redirect), Some(tls), Some(port)) = (listeners.redirect, &tls, port) {
         tokio::spawn(redirect::serve(redirect, Arc::clone(tls), port, app.stopping.clone()));
     }
@@ -123,6 +153,12 @@ pub async fn run(
     if let Some(follow) = follow {
         follow.abort();
     }
+    zia_over.send_replace(true);
+    if let Some(keeping) = keeping {
+        // It never panics, and has deadlines of its own.
+        let _ = keeping.await;
+    }
+    follow_modules.abort();
     served
 }
 
@@ -135,4 +171,11 @@ fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String>
             Ok(Identity::with_tokens(Arc::clone(tokens), oidc, Arc::default()))
         }
     }
+}
+
+/// What keeps modules with `kind = 'zia'` from running, before anything is started.
+pub fn check_zia(config: &Config) -> Result<(), ConfigErrors> {
+    let Some(first) = config.server.modules.iter().find(|module| module.kind.is_zia()) else { return Ok(()) };
+    let fault = |message| ConfigErrors::new(config.name(), vec![ConfigError::new(first.line, message)]);
+    zia::find(&config.server.zia_bridge).map(|_| ()).map_err(fault)
 }

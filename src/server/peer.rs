@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::memory::{Lease, MemoryBudget, Share};
 
 /// How often a connection looks for responses that are not taken.
@@ -27,6 +29,8 @@ pub(super) struct Peer {
     now: AtomicU8,
     started: AtomicU64,
     ended: AtomicU64,
+    /// Told once it is to make room for another.
+    closing: Notify,
 }
 
 /// Where a connection comes from.
@@ -60,6 +64,7 @@ impl Peer {
             now: AtomicU8::new(0),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            closing: Notify::new(),
         }))
     }
 
@@ -81,6 +86,32 @@ impl Peer {
     pub(super) fn requests(&self) -> (u64, bool) {
         let started = self.started.load(Ordering::Relaxed);
         (started, started != self.ended.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is asked, and everything answered.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.requests().1 && self.waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Another connection needs the place of this one.
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    /// Ends when the place is needed and the connection is idle.
+    pub(super) async fn closed(&self) {
+        loop {
+            self.closing.notified().await;
+            if self.is_idle() {
+                return;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_closing(&self) -> bool {
+        use futures::FutureExt as _;
+        self.closed().now_or_never().is_some()
     }
 
     /// Begins a new tick; answers whether a response is late.

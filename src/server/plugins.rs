@@ -10,10 +10,11 @@ use crate::drivers::PluginInfo;
 #[derive(Serialize)]
 struct Plugins<'a> {
     items: &'a [PluginInfo],
+    next: Option<String>,
 }
 
 /// `GET /plugins`
 pub(super) async fn list(call: &Call) -> Result<Response> {
     call.no_query()?;
-    Reply::ok().serialize(&Plugins { items: call.engine().operations.plugins() })
+    Reply::ok().serialize(&Plugins { items: call.engine().operations.plugins(), next: None })
 }

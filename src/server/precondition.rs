@@ -68,6 +68,13 @@ pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     })
 }
 
+/// Whether a client has what has this tag, which stands in its quotes: `If-None-Match` names it, or is `*`.
+pub(super) fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
+    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 #[derive(Debug, PartialEq)]
 enum Tags {
     Any,
@@ -183,7 +190,7 @@ mod tests {
 
     #[test]
     fn reads() {
-        let current = EntityTag { log: LogMark::of(LOG), position: 12, version: 3 };
+        let current = EntityTag { log: LogMark::of(LOG), position: 12, version: 3, besides: None };
         let read = |lines: &[(HeaderName, &str)]| of_read(&headers(lines), current);
         assert_eq!(read(&[]).expect("valid"), Read::Send);
         for other in ["\"00000001-11-3\"", "\"00000001-12-2\"", "\"00000002-12-3\"", "\"12\""] {

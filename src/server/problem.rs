@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 
 use crate::engine::{Error, ErrorKind};
 use crate::hooks::context::FieldError;
@@ -24,9 +25,11 @@ pub(super) enum ProblemType {
     NotUnique,
     Conflict,
     ModelInUse,
+    Referenced,
     PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
+    RangeNotSatisfiable,
     Invalid,
     Rejected,
     Incompatible,
@@ -57,10 +60,14 @@ impl ProblemType {
             T::NotUnique => ("not-unique", "Not unique", StatusCode::CONFLICT),
             T::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
             T::ModelInUse => ("model-in-use", "Model in use", StatusCode::CONFLICT),
+            T::Referenced => ("referenced", "Referred to by others", StatusCode::CONFLICT),
             T::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
             T::TooLarge => ("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE),
             T::UnsupportedMediaType => {
                 ("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+            T::RangeNotSatisfiable => {
+                ("range-not-satisfiable", "Range not satisfiable", StatusCode::RANGE_NOT_SATISFIABLE)
             }
             T::Invalid => ("invalid", "Invalid data", StatusCode::UNPROCESSABLE_ENTITY),
             T::Rejected => ("rejected", "Rejected by a hook", StatusCode::UNPROCESSABLE_ENTITY),
@@ -87,6 +94,7 @@ impl ProblemType {
             ErrorKind::NotUnique => ProblemType::NotUnique,
             ErrorKind::Conflict => ProblemType::Conflict,
             ErrorKind::ModelInUse => ProblemType::ModelInUse,
+            ErrorKind::Referenced => ProblemType::Referenced,
             ErrorKind::PreconditionFailed => ProblemType::PreconditionFailed,
             ErrorKind::TooLarge => ProblemType::TooLarge,
             ErrorKind::Invalid => ProblemType::Invalid,
@@ -141,12 +149,22 @@ pub(super) struct Problem {
     /// Of a 429: when the caller may try again.
     pub(super) retry_after: Option<Duration>,
     /// Of a 405: the methods that the route has.
-    pub(super) allow: Option<String>,
+    pub(super) allow: Option<Box<str>>,
+    /// Of a 416: `Content-Range`, which says how long the file is.
+    pub(super) content_range: Option<Box<HeaderValue>>,
 }
 
 impl Problem {
     pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
-        Problem { kind, detail: detail.into(), errors: Vec::new(), hook: None, retry_after: None, allow: None }
+        Problem {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            hook: None,
+            retry_after: None,
+            allow: None,
+            content_range: None,
+        }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -166,7 +184,7 @@ impl Problem {
     /// The route is there, the method is not.
     pub(super) fn method_not_allowed(allow: String) -> Self {
         let detail = format!("this path does not answer that method, only {allow}");
-        Problem { allow: Some(allow), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
+        Problem { allow: Some(allow.into_boxed_str()), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -198,6 +216,7 @@ impl From<Error> for Problem {
             hook: error.hook,
             retry_after: None,
             allow: None,
+            content_range: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Problem documents: what a client gets of a problem.
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::problem::{Problem, ProblemType};
@@ -45,6 +46,9 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
     }
+    if let Some(range) = &problem.content_range {
+        headers.insert(CONTENT_RANGE, HeaderValue::clone(range));
+    }
     if let Some(wait) = problem.retry_after {
         // Whole seconds, so that who comes back then is not too early.
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
@@ -53,6 +57,24 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(problem.kind, ProblemType::Overloaded | ProblemType::Unavailable) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+/// The document about an error of which nothing but the status is known, such as one that a module answers.
+pub(super) fn of_status(status: StatusCode, detail: &str, request_id: &HeaderValue) -> Response {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": detail,
+        "request_id": request_id.to_str().unwrap_or_default(),
+    });
+    let mut response = Reply::new(status).bytes(document.to_string());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     response

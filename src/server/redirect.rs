@@ -17,7 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{ACCEPT_PAUSE, is_of_peer};
+use super::connection::ACCEPT_PAUSE;
+use super::listener::is_of_peer;
 use super::tls::Tls;
 
 type Response = hyper::Response<String>;

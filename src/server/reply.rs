@@ -33,6 +33,8 @@ pub(super) enum Body {
     /// Empty once it was sent.
     Whole(Vec<u8>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// A whole one that others hold, too: whoever made it counts its memory.
+    Shared(Bytes),
     /// Of a file. A read that fails breaks the response off, so that nobody takes it as whole.
     File(FileBody),
     /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
@@ -44,6 +46,12 @@ pub(super) enum Body {
     /// A file whose peer must take what comes.
     SendingFile {
         body: FileBody,
+        ticket: Ticket,
+        _memory: RequestMemory,
+    },
+    /// A shared one whose peer must take what comes.
+    SendingShared {
+        rest: Bytes,
         ticket: Ticket,
         _memory: RequestMemory,
     },
@@ -127,6 +135,7 @@ pub(super) fn hand_over(
             }
         }
         Body::Stream(stream) => Body::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory },
+        Body::Shared(rest) => Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory },
         Body::File(body) => Body::SendingFile { body, ticket: Ticket::new(memory.share()), _memory: memory },
         body => body,
     };
@@ -146,6 +155,12 @@ impl hyper::body::Body for Body {
                 if let Some(sent) = sent {
                     sent.ticket.renew();
                 }
+                Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
+            }
+            Body::Shared(rest) | Body::SendingShared { rest, .. } if rest.is_empty() => Poll::Ready(None),
+            Body::Shared(rest) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
+            Body::SendingShared { rest, ticket, .. } => {
+                ticket.renew();
                 Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
             }
             Body::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
@@ -170,7 +185,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.is_empty(),
-            Body::Sending { rest, .. } => rest.is_empty(),
+            Body::Sending { rest, .. } | Body::Shared(rest) | Body::SendingShared { rest, .. } => rest.is_empty(),
             _ => false,
         }
     }
@@ -178,7 +193,9 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Sending { rest, .. } => SizeHint::with_exact(rest.len() as u64),
+            Body::Sending { rest, .. } | Body::Shared(rest) | Body::SendingShared { rest, .. } => {
+                SizeHint::with_exact(rest.len() as u64)
+            }
             // The headers say what is known of a file: to HEAD its body is empty.
             Body::File(_) | Body::SendingFile { .. } => SizeHint::default(),
             Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),

@@ -20,6 +20,7 @@ use crate::catalog::rules::Right;
 use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
+use crate::telemetry::trace::scope::trace_of_event;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
@@ -151,8 +152,13 @@ impl Call {
     }
 
     pub(super) fn origin(&self) -> Origin {
-        let request_id = self.request_id.to_str().ok().map(str::to_owned);
-        Origin { actor: Some(self.actor()), request_id, cause: None, right: self.right() }
+        Origin {
+            actor: Some(self.actor()),
+            request_id: self.request_id.to_str().ok().map(str::to_owned),
+            trace: trace_of_event(),
+            cause: None,
+            right: self.right(),
+        }
     }
 
     /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.

@@ -1,5 +1,5 @@
-//! The table of routes: what each path answers to which method, who may ask, and which function does it. A new route is one
-//! line here.
+//! The table of routes: what each path answers to which method, who may ask, and what it says of itself, and
+//! which function does it. A new route is one line here.
 
 use std::sync::Arc;
 
@@ -7,14 +7,15 @@ use axum::Router;
 
 use super::app::App;
 use super::endpoint::{self, Path};
-use super::identify::Needs::{Admin, Anyone, Reader, Writer};
+use super::needs::Needs::{Admin, Anyone, Guest, Reader, Writer};
+use super::openapi::Described;
 use super::problem::Problem;
 use super::query::shorten;
 use super::reply::Response;
 use super::request::Call;
 use super::{
-    backup, batch, errors, event, events, health, hooks, import, instances, jobs, models, nodes, plugins, problem,
-    rebuild, secrets, tokens,
+    backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
+    openapi, plugins, problem, rebuild, secrets, tokens,
 };
 
 /// An async function of a [`Call`], and of the body where it reads one, as the handler of an operation.
@@ -38,84 +39,97 @@ macro_rules! run {
 pub(super) fn table() -> Vec<Path> {
     vec![
         Path::large("/models")
-            .get(Reader, run!(models::list))
-            .post(Admin, run!(models::create, body)),
+            .get(Reader, describe::models::list, run!(models::list))
+            .post(Admin, describe::models::create, run!(models::create, body)),
         Path::large("/models/{model}")
-            .get(Reader, run!(models::get))
-            .put(Admin, run!(models::update, body))
-            .delete(Admin, run!(models::delete)),
+            .get(Reader, describe::models::get, run!(models::get))
+            .put(Admin, describe::models::update, run!(models::update, body))
+            .delete(Admin, describe::models::delete, run!(models::delete)),
         Path::new("/models/{model}/hooks")
-            .get(Admin, run!(hooks::all)),
+            .get(Admin, describe::hooks::all, run!(hooks::all)),
         Path::large("/models/{model}/hooks/{phase}")
-            .get(Admin, run!(hooks::get))
-            .put(Admin, run!(hooks::put, body))
-            .delete(Admin, run!(hooks::delete)),
+            .get(Admin, describe::hooks::get, run!(hooks::get))
+            .put(Admin, describe::hooks::put, run!(hooks::put, body))
+            .delete(Admin, describe::hooks::delete, run!(hooks::delete)),
         Path::new("/models/{model}/hooks/{phase}/log")
-            .get(Admin, run!(hooks::log)),
+            .get(Admin, describe::hooks::log, run!(hooks::log)),
         Path::new("/models/{model}/hooks/{phase}/stats")
-            .get(Admin, run!(hooks::stats)),
+            .get(Admin, describe::hooks::stats, run!(hooks::stats)),
         Path::new("/hooks/runs")
-            .get(Admin, run!(hooks::runs)),
+            .get(Admin, describe::hooks::runs, run!(hooks::runs)),
         Path::new("/models/{model}/instances")
-            .get(Reader, run!(instances::list))
-            .post(Writer, run!(instances::create, body)),
+            .get(Reader, describe::instances::list, run!(instances::list))
+            .post(Writer, describe::instances::create, run!(instances::create, body)),
         Path::new("/models/{model}/instances/{id}")
-            .get(Reader, run!(instances::get))
-            .put(Writer, run!(instances::replace, body))
-            .patch(Writer, run!(instances::patch, body))
-            .delete(Writer, run!(instances::delete)),
+            .get(Reader, describe::instances::get, run!(instances::get))
+            .put(Writer, describe::instances::replace, run!(instances::replace, body))
+            .patch(Writer, describe::instances::patch, run!(instances::patch, body))
+            .delete(Writer, describe::instances::delete, run!(instances::delete)),
         Path::new("/models/{model}/instances/{id}/events")
-            .get(Reader, run!(events::history)),
+            .get(Reader, describe::instances::history, run!(events::history)),
+        Path::new("/models/{model}/instances/{id}/referring/{other}")
+            .get(Reader, describe::instances::referring, run!(instances::referring)),
         Path::large("/models/{model}/import")
-            .post(Writer, run!(import::import, body)),
+            .post(Writer, describe::instances::import, run!(import::import, body)),
         Path::new("/batch")
-            .post(Writer, run!(batch::batch, body)),
+            .post(Writer, describe::instances::batch, run!(batch::batch, body)),
         Path::new("/events")
-            .get(Reader, run!(events::list)),
+            .get(Reader, describe::events::list, run!(events::list)),
         Path::new("/events/stream")
-            .get(Reader, run!(events::stream)),
+            .get(Reader, describe::events::stream, run!(events::stream)),
         Path::new("/events/{position}")
-            .get(Admin, run!(event::get)),
+            .get(Admin, describe::events::get, run!(event::get)),
         Path::new("/events/{position}/skip")
-            .post(Admin, run!(event::skip, body)),
+            .post(Admin, describe::events::skip, run!(event::skip, body)),
         Path::new("/errors")
-            .get(Admin, run!(errors::list)),
+            .get(Admin, describe::errors::list, run!(errors::list)),
         Path::new("/errors/retry")
-            .post(Admin, run!(errors::retry_all)),
+            .post(Admin, describe::errors::retry_all, run!(errors::retry_all)),
         Path::new("/errors/{id}")
-            .get(Admin, run!(errors::get))
-            .delete(Admin, run!(errors::delete)),
+            .get(Admin, describe::errors::get, run!(errors::get))
+            .delete(Admin, describe::errors::delete, run!(errors::delete)),
         Path::new("/errors/{id}/retry")
-            .post(Admin, run!(errors::retry)),
+            .post(Admin, describe::errors::retry, run!(errors::retry)),
         Path::new("/jobs/{id}")
-            .get(Admin, run!(jobs::get))
-            .delete(Admin, run!(jobs::cancel)),
+            .get(Admin, describe::errors::job, run!(jobs::get))
+            .delete(Admin, describe::errors::cancel_job, run!(jobs::cancel)),
         Path::new("/secrets")
-            .get(Admin, run!(secrets::list)),
+            .get(Admin, describe::access::list_secrets, run!(secrets::list)),
         Path::new("/secrets/{name}")
-            .put(Admin, run!(secrets::put, body))
-            .delete(Admin, run!(secrets::delete)),
+            .put(Admin, describe::access::put_secret, run!(secrets::put, body))
+            .delete(Admin, describe::access::delete_secret, run!(secrets::delete)),
         Path::new("/backup")
-            .post(Admin, run!(backup::backup)),
+            .post(Admin, describe::server::backup, run!(backup::backup)),
         Path::new("/tokens")
-            .get(Admin, run!(tokens::list))
-            .post(Admin, run!(tokens::create, body)),
+            .get(Admin, describe::access::list_tokens, run!(tokens::list))
+            .post(Admin, describe::access::create_token, run!(tokens::create, body)),
         Path::new("/tokens/{name}")
-            .delete(Admin, run!(tokens::revoke)),
+            .delete(Admin, describe::access::revoke_token, run!(tokens::revoke)),
         Path::new("/nodes")
-            .get(Admin, run!(nodes::list)),
+            .get(Admin, describe::server::nodes, run!(nodes::list)),
         Path::new("/plugins")
-            .get(Admin, run!(plugins::list)),
+            .get(Admin, describe::server::plugins, run!(plugins::list)),
         Path::large("/rebuild")
-            .get(Admin, run!(rebuild::progress))
-            .post(Admin, run!(rebuild::start)),
+            .get(Admin, describe::server::rebuild_progress, run!(rebuild::progress))
+            .post(Admin, describe::server::start_rebuild, run!(rebuild::start)),
         Path::vital("/healthz")
-            .get(Anyone, run!(health::healthz)),
+            .get(Anyone, describe::server::healthz, run!(health::healthz)),
         Path::vital("/readyz")
-            .get(Anyone, run!(health::readyz)),
+            .get(Anyone, describe::server::readyz, run!(health::readyz)),
         Path::vital("/metrics")
-            .get(Anyone, run!(health::metrics)),
+            .get(Anyone, describe::server::metrics, run!(health::metrics)),
+        Path::new("/openapi.json")
+            .get(Guest, describe::server::openapi, run!(openapi::serve::get)),
+        Path::new("/docs")
+            .get(Anyone, describe::server::docs, run!(docs::page)),
+        Path::new("/docs/{file}")
+            .get(Anyone, describe::server::docs_file, run!(docs::file)),
     ]
+}
+
+/// What the operations of a table say of themselves.
+pub(super) fn described(table: &[Path]) -> Vec<Described> {
+    table.iter().flat_map(Path::described).copied().collect()
 }
 
 /// The paths under `mount_path`, which has no `/` at its end.

@@ -28,14 +28,14 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
     if let Some(asked) = asked
         && !is_served(asked, &config)
     {
-        let expected = match config.server.hosts.is_empty() {
-            true => "while no token is asked for, it is `localhost` or an IP address",
-            false => "it is not one of them",
-        };
-        return Err(forbidden(format!(
-            "the request is for `{}`, and `server.limits.hosts` says under which names this server may be asked: {expected}",
-            shorten(asked)
-        )));
+        let asked = shorten(asked);
+        return Err(forbidden(match config.server.hosts.is_empty() {
+            true => format!(
+                "the request is for `{asked}`; while no token is asked for, the server is served as `localhost` and as IP \
+                 addresses only, unless `server.limits.hosts` names it"
+            ),
+            false => format!("the request is for `{asked}`, which `server.limits.hosts` does not name"),
+        }));
     }
     if call.verb() == Verb::Get {
         return Ok(());

@@ -23,6 +23,12 @@ impl Format {
     }
 }
 
+/// Series that one family has for models, or for phases of models; the others share one.
+pub const SERIES_MAX: usize = 600;
+
+/// The model that samples of the others name. No model has such an id.
+pub const OTHERS: &str = "(others)";
+
 /// Labels of a sample, by name.
 pub type Labels<'a> = [(&'a str, &'a str)];
 

@@ -6,4 +6,6 @@
 
 pub mod exposition;
 pub mod histogram;
+pub mod line;
 pub mod process;
+pub mod trace;

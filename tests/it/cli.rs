@@ -12,6 +12,7 @@ mod replay;
 mod signals;
 mod tour;
 mod unapplied;
+mod webhooks;
 
 use std::io::Write;
 use std::path::Path;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Server, ServerOptions};
 
 /// Every way to write, whether or not what it names is there: one line per route and method.
-const WRITES: [(&str, &str); 21] = [
+const WRITES: [(&str, &str); 23] = [
     ("POST", "/models"),
     ("PUT", "/models/order"),
     ("DELETE", "/models/order"),
@@ -24,6 +24,8 @@ const WRITES: [(&str, &str); 21] = [
     ("DELETE", "/secrets/key"),
     ("POST", "/rebuild"),
     ("POST", "/healthz"),
+    ("POST", "/openapi.json"),
+    ("POST", "/docs"),
     ("POST", "/nothing"),
     ("OPTIONS", "/models"),
     ("BREW", "/models"),
@@ -80,6 +82,7 @@ fn no_response_is_guessed_to_be_a_page() {
             "/models/order/instances",
             "/models/order/instances/a",
             "/models/order/instances/a/events",
+            "/models/order/instances/a/referring/order",
             "/events",
             "/errors",
             "/secrets",

@@ -5,7 +5,7 @@ mod chains;
 mod context;
 mod fetch;
 mod forms;
-mod packages;
+pub(crate) mod packages;
 mod typescript;
 mod web;
 

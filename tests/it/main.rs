@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod bad_input;
+mod behind_proxies;
 mod chance;
 mod cli;
 mod cluster;
@@ -13,6 +14,9 @@ mod definition_changes;
 mod demo;
 mod dispatcher;
 mod docs;
+mod draining;
+#[cfg(target_os = "linux")]
+mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
 mod full_disk;
@@ -28,12 +32,15 @@ mod leaving;
 mod log_identity;
 mod memory;
 mod metrics;
+mod modules;
 mod native;
 mod numbers;
+mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;
 mod query_bounds;
+mod references;
 mod rest_batch;
 mod rest_events;
 mod rest_general;
@@ -50,5 +57,9 @@ mod said;
 mod support;
 mod tokens;
 mod too_complex;
+mod traces;
 mod transport;
+mod webhooks;
 mod workbench;
+#[cfg(target_os = "linux")]
+mod zia;

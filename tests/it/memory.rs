@@ -3,7 +3,7 @@
 //! Each attack is made with plain sockets, and the peak of the server's memory is read from the system.
 
 mod hooks;
-mod process;
+pub(crate) mod process;
 mod slow;
 
 use std::io::{Read as _, Write as _};

@@ -22,7 +22,9 @@ fn unknown_routes_are_problems() {
         "//models",
         "/batches",
         "/tokens/",
-        "/openapi.json",
+        "/openapi.yaml",
+        "/docs/",
+        "/docs/page.js/",
         "/console/",
     ] {
         api.get(path).expect_problem(404, "not-found");
@@ -104,6 +106,7 @@ fn a_wrong_method_is_told_the_right_ones() {
         ("PUT", "/models/a/instances", "GET, HEAD, POST"),
         ("POST", "/models/a/instances/b", "GET, HEAD, PUT, PATCH, DELETE"),
         ("DELETE", "/models/a/instances/b/events", "GET, HEAD"),
+        ("POST", "/models/a/instances/b/referring/c", "GET, HEAD"),
         ("GET", "/models/a/import", "POST"),
         ("POST", "/events", "GET, HEAD"),
         ("POST", "/events/stream", "GET, HEAD"),

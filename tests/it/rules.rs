@@ -5,6 +5,8 @@ mod changes;
 mod definitions;
 mod hidden;
 mod hooks;
+mod leaks;
+mod references;
 mod unknown;
 
 use serde_json::{Value, json};

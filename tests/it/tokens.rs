@@ -8,7 +8,7 @@ use crate::support::{Client, Response, Server, ServerOptions, create_orders, eve
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
-const OPERATIONS: [(&str, &str, Option<&str>); 48] = [
+pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
     ("GET", "/models", Some("reader")),
     ("POST", "/models", Some("admin")),
     ("GET", "/models/order", Some("reader")),
@@ -29,6 +29,7 @@ const OPERATIONS: [(&str, &str, Option<&str>); 48] = [
     ("PATCH", "/models/order/instances/a", Some("writer")),
     ("DELETE", "/models/order/instances/a", Some("writer")),
     ("GET", "/models/order/instances/a/events", Some("reader")),
+    ("GET", "/models/order/instances/a/referring/order", Some("reader")),
     ("POST", "/models/order/import", Some("writer")),
     ("GET", "/events", Some("reader")),
     ("GET", "/events/stream", Some("reader")),
@@ -56,6 +57,9 @@ const OPERATIONS: [(&str, &str, Option<&str>); 48] = [
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/metrics", None),
+    ("GET", "/openapi.json", None),
+    ("GET", "/docs", None),
+    ("GET", "/docs/page.js", None),
     ("OPTIONS", "/models", None),
 ];
 

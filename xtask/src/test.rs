@@ -55,6 +55,13 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("plugins: drivers as libraries for the tests");
     let plugins = plugins::build(false)?;
 
+    section("zia: the bridge and modules for the tests");
+    let mut zia = None;
+    match needs::cpp(None) {
+        Ok(()) => zia = Some(crate::zia::for_tests()?),
+        Err(reason) => skipped.push(format!("tests of modules of ZiaModuleAPISpec: {reason}")),
+    }
+
     section("runner: the module of JavaScript hooks, built anew to be compared");
     let runner_code = match crate::runner::build() {
         Ok(code) => Some(code),
@@ -74,6 +81,15 @@ pub(crate) fn run(args: &[String]) -> Result {
     section("programs that tests run");
     if let Err(reason) = needs::programs() {
         skipped.push(format!("some tests of metrics and of the capabilities http and process: {reason}"));
+    }
+
+    if let Err(reason) = needs::browser() {
+        skipped.push(format!("tests in a browser: {reason}"));
+    }
+    let mut openapi_tools = None;
+    match needs::openapi_tools() {
+        Ok(folder) => openapi_tools = Some(folder),
+        Err(reason) => skipped.push(format!("whether others can read the OpenAPI document: {reason}")),
     }
 
     section("servers that stores are on");
@@ -122,7 +138,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     if is_long {
         environment.push(("SNAPHOOK_TEST_LONG", "1".into()));
     }
+    environment.extend(zia.map(|folder| ("SNAPHOOK_ZIA", folder)));
     environment.extend(nats.map(|folder| ("SNAPHOOK_NATS", folder)));
+    environment.extend(openapi_tools.map(|folder| ("SNAPHOOK_OPENAPI_TOOLS", folder)));
     if let Some(guests) = guests {
         environment.push(("SNAPHOOK_GUESTS", guests));
         environment.push(("SNAPHOOK_TOOLS", guests::tools()?));

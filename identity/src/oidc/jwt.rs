@@ -11,7 +11,7 @@ use crate::claims::Claims;
 
 /// Longest token.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Most bytes of claims: they go into the events of what their subject does.
+/// Most bytes of claims: they are kept in memory for as long as their token counts as verified.
 pub const CLAIMS_BYTES_MAX: usize = 8 << 10;
 /// Longest subject, as OpenID Connect has it.
 const SUBJECT_BYTES_MAX: usize = 255;

@@ -58,6 +58,7 @@ fn create(number: u64) -> Append {
             cause: None,
             hooks: Vec::new(),
             request_id: Some(uuid(number * 3)),
+            trace: None,
             time: 1_700_000_000_000,
         },
         expected: Expected::New,

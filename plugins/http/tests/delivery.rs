@@ -29,6 +29,7 @@ fn record(id: &str, data: &str) -> ErrorRecord {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: 0,
     };
     ErrorRecord {

@@ -28,6 +28,7 @@ fn event(number: u64) -> Event {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: 1_700_000_000_000,
     }
 }

@@ -62,7 +62,7 @@ const EVENTS: &str = "
         revision INTEGER NOT NULL,
         time INTEGER NOT NULL,
         id NOT NULL,
-        request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT);
+        request_id, actor TEXT, cause TEXT, hooks TEXT, data TEXT, trace TEXT);
     CREATE INDEX events_stream ON events(model, instance);
     CREATE INDEX events_model ON events(model);
     CREATE INDEX events_definitions ON events(position) WHERE instance IS NULL;

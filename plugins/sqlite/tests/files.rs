@@ -124,6 +124,24 @@ async fn a_model_store_of_an_older_format_starts_empty() {
 }
 
 #[tokio::test]
+async fn a_log_from_before_traces_is_read_and_written() {
+    let folder = TempDir::new().unwrap();
+    let store = open_event(folder.path(), "events.db").await.unwrap();
+    append_all(&*store, &[create("m", "a", "{}")], false).await;
+    store.close().await.unwrap();
+    let file = folder.path().join("events.db");
+    Connection::open(&file).unwrap().execute_batch("ALTER TABLE events DROP COLUMN trace").unwrap();
+    let store = open_event(folder.path(), "events.db").await.unwrap();
+    let mut traced = create("m", "b", "{}");
+    traced.event.trace = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
+    append_all(&*store, &[traced.clone()], false).await;
+    let query = EventQuery { after: 0, limit: 10, filter: EventFilter::default() };
+    let events = store.read(&query, None).await.unwrap().events;
+    assert_eq!(events.iter().map(|event| event.trace.clone()).collect::<Vec<_>>(), [None, traced.event.trace]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn instances_are_copied_into_their_file_when_nothing_is_written() {
     let folder = TempDir::new().unwrap();
     let store = open_model(folder.path(), "models.db").await.unwrap();

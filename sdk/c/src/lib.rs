@@ -96,6 +96,7 @@ pub struct Context {
     pub before: Text,
     /// JSON text of the data after the change; absent for a deletion.
     pub after: Text,
+    /// JSON text of who asked for the change, `{"id", "kind", "claims"?}`; absent if nobody said.
     pub actor: Text,
     pub request_id: Text,
     /// RFC 3339, UTC, with milliseconds.

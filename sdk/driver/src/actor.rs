@@ -4,7 +4,6 @@
 //! before actors were objects have a text of another form, such as `token:ci`: readers take both ([`Actor::from_text`]).
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
@@ -50,8 +49,8 @@ impl fmt::Display for ActorKind {
     }
 }
 
-/// Who acts. Two actors are the same if their kind and id are, whatever their claims: an issuer may name a subject like a
-/// token of this server, and claims change from token to token.
+/// Who acts. Two actors are the same if their kind and id are ([`Actor::identity`]), whatever their claims: an issuer may name
+/// a subject like a token of this server, and claims change from token to token.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Actor {
     /// The name of a token, the subject of an issuer, or the name of a hook.
@@ -84,13 +83,9 @@ impl Actor {
         Actor { claims: Some(claims), ..self }
     }
 
-    pub fn is_same(&self, other: &Actor) -> bool {
-        (self.kind, &self.id) == (other.kind, &other.id)
-    }
-
-    /// Feeds what makes it the same actor.
-    pub fn hash_identity(&self, state: &mut impl Hasher) {
-        (self.kind, &self.id).hash(state);
+    /// What two actors that are the same have in common.
+    pub fn identity(&self) -> (ActorKind, &str) {
+        (self.kind, &self.id)
     }
 
     /// The JSON text of the object.
@@ -214,11 +209,11 @@ mod tests {
         let plain = Actor::new(ActorKind::Oidc, "u1");
         let text = |length: usize| Json::trusted(format!(r#"{{"a":"{}"}}"#, "x".repeat(length - 8)));
         let full = plain.clone().with_claims(&text(ACTOR_CLAIMS_BYTES_MAX));
-        assert!(full.claims.is_some() && full.is_same(&plain) && full != plain);
+        assert!(full.claims.is_some() && full.identity() == plain.identity() && full != plain);
         assert_eq!(plain.clone().with_claims(&text(ACTOR_CLAIMS_BYTES_MAX + 1)), plain);
         let broken = plain.clone().with_claims(&Json::trusted("{\r\n\"a\":\n1}"));
         assert_eq!(broken.claims.unwrap().as_str(), r#"{  "a": 1}"#);
-        assert!(!plain.is_same(&Actor::new(ActorKind::Token, "u1")));
+        assert_ne!(plain.identity(), Actor::new(ActorKind::Token, "u1").identity());
         assert_eq!([plain.to_string(), Actor::anonymous().to_string()], ["oidc:u1", "anonymous"]);
     }
 }

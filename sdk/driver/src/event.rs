@@ -201,6 +201,10 @@ pub struct Event {
     #[serde(default)]
     pub hooks: Vec<Provenance>,
     pub request_id: Option<String>,
+    /// Where in a trace it was written, for what follows from it: `traceparent`, then a space and `tracestate` if there is
+    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     #[serde(with = "time")]
     pub time: Millis,
 }
@@ -209,5 +213,31 @@ impl Event {
     /// The stream that the event belongs to.
     pub fn stream(&self) -> Stream {
         Stream { model: self.model.clone(), instance: self.instance.clone() }
+    }
+
+    /// Bytes of the texts in it that may be large: the data, and the claims of the actor.
+    pub fn text_bytes(&self) -> usize {
+        let claims = self.actor.as_ref().and_then(|actor| actor.claims.as_ref());
+        [self.data.as_ref(), claims].into_iter().flatten().map(|text| text.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_and_claims_are_texts_that_may_be_large() {
+        let read = |members: &str| -> Event {
+            let text = format!(
+                r#"{{"position":1,"id":"e","type":"instance.created","model":"m","model_version":1,"instance":"i",
+                "revision":1,"time":"1970-01-01T00:00:00.000Z"{members}}}"#
+            );
+            crate::json::typed(&text).unwrap()
+        };
+        let claims = r#","actor":{"id":"u","kind":"oidc","claims":{"a":1}}"#;
+        for (members, bytes) in [("", 0), (r#","data":{}"#, 2), (claims, 7), (&format!(r#"{claims},"data":[1]"#), 10)] {
+            assert_eq!(read(members).text_bytes(), bytes, "{members}");
+        }
     }
 }

@@ -57,6 +57,7 @@ fn event() -> Event {
             ms: 0.25,
         }],
         request_id: Some("r-1".into()),
+        trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1".into()),
         time: -1,
     }
 }
@@ -71,6 +72,7 @@ fn least_event() -> Event {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: 0,
         ..event()
     }

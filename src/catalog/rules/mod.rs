@@ -14,7 +14,7 @@ use snaphook_driver::compare::InstanceView;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Filter, Instance, Json};
 
-use super::definition::DefinitionError;
+use super::definition_error::DefinitionError;
 use super::schema::Schema;
 
 mod bind;

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use snaphook_driver::{Json, Meta, Path, time};
 use snaphook_schema::{Limits, within};
 
 use super::Operation;
 use super::rule::{Class, Comparison, Operand, Rule, Side, Source, Test};
-use crate::catalog::definition::{DefinitionError, escape};
+use crate::catalog::definition_error::{DefinitionError, escape};
 use crate::catalog::document::type_name;
 use crate::catalog::filter::{self, Place};
 use crate::catalog::schema::{Found, Schema};
@@ -23,9 +23,9 @@ const BYTES_MAX: usize = 32 * 1024;
 /// How deep `and`, `or` and `not` may stand in each other. A rule is joined to a client's filter, and stores bound the depth
 /// of both ([`snaphook_driver::FILTER_DEPTH_MAX`]).
 const DEPTH_MAX: usize = 5;
-/// What the conditions of one rule may weigh: with the 64 that a client's filter may have, at most
+/// What the conditions of one rule may weigh: with the 64 that a client's filter may have, and some of the server's own, at most
 /// [`snaphook_driver::FILTER_CONDITIONS_MAX`].
-const WEIGHT_MAX: usize = 192;
+const WEIGHT_MAX: usize = 160;
 /// A condition, one with a value of the caller, and one with a list of them: so many conditions become of it at most.
 const WEIGHT: usize = 1;
 const WEIGHT_OF_VALUE: usize = 4;
@@ -396,10 +396,11 @@ fn test_of_caller(operator: &str, value: &Value, pointer: &str) -> Result<Test> 
         "in" | "nin" => {
             let items = list(value, pointer)?.map(|(item, pointer)| constant(item, &pointer));
             let items = items.collect::<Result<Vec<_>>>()?;
-            let classes: BTreeSet<_> = items.iter().map(|item| match item {
+            let class = |item: &Operand| match item {
                 Operand::Constant(value) => Class::of(value),
                 _ => None,
-            });
+            };
+            let classes: BTreeSet<_> = items.iter().map(class).collect();
             match classes.len() {
                 1 => Ok(Test::Among(operator == "in", items)),
                 0 => error(pointer, "the list is empty"),

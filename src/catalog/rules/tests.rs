@@ -153,7 +153,7 @@ fn a_rule_and_a_clients_filter_are_within_the_bounds_of_stores() {
         json!({"any": {"eq": 1}, "s": {"eq": "x"}}),
         |inner, _| json!({"or": [inner, {"s": {"eq": "y"}}], "n": {"gt": 1}}),
     );
-    let rule = json!({"not": {"and": vec![list; 22]}, "or": [deep]});
+    let rule = json!({"not": {"and": vec![list; 18]}, "or": [deep]});
     let rules = rules(&json!({"read": rule}));
     let readable = rules.readable(&subject(Some(&json!({"t": "x", "n": 1, "b": true}))), 0);
     let condition = |at: usize| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use snaphook_driver::json::Fault;
 use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
-use snaphook_schema::{Compiled, Excess, Limits, References, Refusal, on_large_stack};
+use snaphook_schema::{Compiled, Excess, Limits, Portable, References, Refusal, on_large_stack};
 
 use super::field_error::FieldError;
 
@@ -18,6 +18,7 @@ mod columns;
 mod defaults;
 mod found;
 mod paths;
+mod sample;
 
 use defaults::Defaults;
 pub(super) use found::Found;
@@ -157,6 +158,15 @@ impl Schema {
         Ok(Schema { text: text.clone(), tree, references, compiled, defaults })
     }
 
+    /// The schema as a part of an OpenAPI document, at `place`.
+    pub fn portable(&self, place: &str, effort: &Effort) -> Result<Portable, Unfit> {
+        let portable = Portable::of(&self.tree, &self.references, place, &effort.for_schemas());
+        portable.map_err(|excess| match excess {
+            Excess::Late | Excess::Cancelled => Unfit::Late,
+            excess => Unfit::TooComplex(format!("writing the schema anew is too complex: {excess}")),
+        })
+    }
+
     /// Checks data against the schema; pointers start with `prefix`.
     pub fn check(&self, data: &Value, prefix: &str, effort: &Effort) -> Result<(), Unfit> {
         let Effort(limits, whole) = effort;
@@ -184,6 +194,18 @@ impl Schema {
     /// Defaults of top-level properties.
     pub fn top_level_defaults(&self) -> Vec<(String, Value)> {
         self.defaults.top_level()
+    }
+
+    /// Where a keyword stands in the schema or one below it, with the pointers of those.
+    pub fn keyword(&self, keyword: &str) -> Vec<(String, &Value)> {
+        let all = snaphook_schema::all(&self.tree).into_iter();
+        all.filter_map(|(pointer, schema)| Some((pointer, schema.get(keyword)?))).collect()
+    }
+
+    /// Whether a top-level property must be there.
+    pub fn requires(&self, property: &str) -> bool {
+        let required = self.tree.get("required").and_then(Value::as_array);
+        required.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(property)))
     }
 
     /// Whether any property has a default.

@@ -33,6 +33,12 @@ impl Schema {
         bounded(|| self.child(&self.tree, name).is_some()).unwrap_or(false)
     }
 
+    /// The types that a top-level property may have; none if the schema does not say.
+    pub fn types_of(&self, property: &str) -> Vec<&'static str> {
+        let types = bounded(|| self.types(self.child(&self.tree, property)?));
+        types.ok().flatten().unwrap_or_default().names().collect()
+    }
+
     /// Finds a dotted path: names may hold dots themselves, the longest name wins. The error says that looking takes
     /// too much.
     pub fn find(&self, dotted: &str) -> Result<Option<Found>, String> {

@@ -226,7 +226,7 @@ fn file(binding: &BindingFile) -> String {
     let name = binding.path.file_name().unwrap_or_default().to_string_lossy();
     match &binding.code {
         CodeFile::Inline { bytes, .. } => format!("{name} ({}, {} bytes)", binding.engine, bytes.len()),
-        CodeFile::Artifact(_) | CodeFile::Library(_) => format!("{name} ({})", binding.engine),
+        CodeFile::Artifact(_) | CodeFile::Library(_) | CodeFile::Webhook(_) => format!("{name} ({})", binding.engine),
     }
 }
 

@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::place::{Place, read};
 use super::project::Project;
 use super::shown::text;
-use crate::catalog::files::{BindingFile, CodeFile};
+use crate::catalog::files::{BindingFile, CodeFile, read_chain_file};
 use crate::cli::apply::put_chain;
 use crate::cli::client::path;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
+use crate::config::Phase;
 
 /// Bind files to phases of a running server's models, each in the place of what is bound there
 ///
@@ -23,7 +24,8 @@ use crate::cli::output;
 /// Example: snaphook hook deploy hooks/movie/preCreate.ts
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Deploy {
-    /// JavaScript, TypeScript, WebAssembly components, folders of built hooks, or native libraries (in the server's folder)
+    /// JavaScript, TypeScript, WebAssembly components, folders of built hooks, native libraries (in the server's folder), or
+    /// chains with webhooks (`<phase>.toml`)
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -34,6 +36,9 @@ pub(in crate::cli) struct Deploy {
     /// Only look on: log and count what it would decide (pre phases)
     #[arg(long)]
     shadow: bool,
+    /// Let it read and write with the right of the actor, under the rules of models
+    #[arg(long)]
+    as_actor: bool,
 }
 
 impl Deploy {
@@ -42,6 +47,32 @@ impl Deploy {
             self.one(global, file).await?;
         }
         Ok(())
+    }
+
+    /// What a file of code is bound as.
+    fn single(&self, file: PathBuf, project: Option<Project>) -> Result<BindingFile> {
+        let (engine, bytes, language) = read(&file, &self.place)?;
+        let code = match engine.as_str() {
+            // A library never crosses the network: it lies in the server's own folder of hooks, under this name.
+            "native" => CodeFile::Library(file.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+            _ => CodeFile::Inline { bytes, language },
+        };
+        let name = self.name.clone().or_else(|| project.map(|project| project.name));
+        Ok(BindingFile { name, engine, code, shadow: self.shadow, as_actor: self.as_actor, path: file })
+    }
+
+    /// What a `<phase>.toml` says.
+    fn chain(&self, file: &Path, phase: Phase) -> Result<Vec<BindingFile>> {
+        if self.name.is_some() || self.shadow || self.as_actor || self.place.engine.is_some() {
+            let file = file.display();
+            return Err(Failure::new(format!(
+                "`{file}` says name, engine, mode and right of each hook itself; leave the options out"
+            )));
+        }
+        read_chain_file(file, phase).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Failure::new(lines.join("\n"))
+        })
     }
 
     async fn one(&self, global: &Global, file: &Path) -> Result<()> {
@@ -60,14 +91,10 @@ impl Deploy {
         };
         let phase = self.place.phase(&file)?;
         let model = self.place.model(&file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
-        let (engine, bytes, language) = read(&file, &self.place)?;
-        let code = match engine.as_str() {
-            // A library never crosses the network: it lies in the server's own folder of hooks, under this name.
-            "native" => CodeFile::Library(file.file_name().unwrap_or_default().to_string_lossy().into_owned()),
-            _ => CodeFile::Inline { bytes, language },
+        let chain = match file.extension().is_some_and(|extension| extension == "toml") {
+            true => self.chain(&file, phase)?,
+            false => vec![self.single(file, project)?],
         };
-        let name = self.name.clone().or_else(|| project.map(|project| project.name));
-        let chain = [BindingFile { name, engine, code, shadow: self.shadow, as_actor: false, path: file }];
         let client = global.client()?;
         let before = client.get(&path(&["models", &model, "hooks", phase.as_str()])).await?;
         let after = put_chain(&client, &model, phase, &chain, &[]).await?;
@@ -75,7 +102,8 @@ impl Deploy {
         let (before, after) = (hooks(&before), hooks(&after));
         for hook in &after {
             let named = |old: &&Value| text(old, "name") == text(hook, "name");
-            let same = |old: &Value| ["artifact", "engine", "mode"].iter().all(|key| old.get(key) == hook.get(key));
+            let same =
+                |old: &Value| ["artifact", "engine", "mode", "as"].iter().all(|key| old.get(key) == hook.get(key));
             let label = format!("{model}.{phase}/{}", text(hook, "name"));
             match before.iter().find(named) {
                 Some(old) if same(old) => output::line(format!("{label} is bound already, unchanged"))?,
@@ -94,5 +122,6 @@ impl Deploy {
 fn shown(hook: &Value) -> String {
     let artifact: String = text(hook, "artifact").chars().take("sha256:".len() + 12).collect();
     let mode = if text(hook, "mode") == "shadow" { ", shadow" } else { "" };
-    format!("{}{mode}, {artifact}", text(hook, "engine"))
+    let right = if text(hook, "as") == "actor" { ", as the actor" } else { "" };
+    format!("{}{mode}{right}, {artifact}", text(hook, "engine"))
 }

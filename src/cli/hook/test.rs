@@ -122,7 +122,7 @@ impl Test {
             actor: None,
             request_id: None,
             time: time::now(),
-            event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned() }),
+            event: (!phase.is_pre()).then(|| EventRef { position: 1, id: "test".to_owned(), record: None }),
             attempt: 1,
             depth: 0,
             ahead: None,
@@ -191,8 +191,16 @@ async fn run_once(
     let prepared = prepare(host, engine, Candidate { code, phase: id.phase, name: &id.name, language }).await?;
     let top_level = prepared.top_level();
     let size = code.len() as u64;
-    let binding =
-        Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None, language };
+    let binding = Binding {
+        id,
+        engine: engine.to_owned(),
+        size,
+        mode: Mode::Enforce,
+        position: 1,
+        library: None,
+        language,
+        as_actor: false,
+    };
     let hook = host.bind(binding, Some(prepared));
     Ok((host.runs.run(&hook, context).await, top_level))
 }

@@ -211,7 +211,7 @@ fn weight(record: &LogRecord) -> usize {
 }
 
 fn event_weight(event: &Event) -> usize {
-    RECORD_BYTES + event.data.as_ref().map_or(0, |data| data.len())
+    RECORD_BYTES + event.text_bytes()
 }
 
 /// Only counts and digests: to compare stores with a file.

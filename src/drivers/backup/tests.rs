@@ -32,6 +32,7 @@ fn event(kind: EventKind, instance: Option<&str>, data: &str) -> Event {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: 1_700_000_000_000,
     }
 }

@@ -21,6 +21,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 #[cfg(test)]
 pub(crate) use self::faults::Faults;
 pub(super) use self::meter::Meters;
+use crate::telemetry::trace::{Span, SpanKind};
 
 /// A driver knows better why it is late, if it says so itself: it gets a little longer.
 const GRACE: Duration = Duration::from_secs(5);
@@ -76,6 +77,9 @@ impl Guard {
     /// One call. `own`: the time that its request asks for, on top of the method's.
     async fn call<T>(&self, method: Method, own: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let started = Instant::now();
+        let mut span = Span::begin("driver", SpanKind::Client);
+        span.name(|| format!("{} {}", method.store(), method.name()));
+        span.note("snaphook.driver", || self.driver.clone());
         #[cfg(test)]
         let call = async {
             match &self.faults {
@@ -94,6 +98,9 @@ impl Guard {
                 Err(self.lost(method, ErrorKind::Unavailable, format!("the driver did not answer within {seconds} s")))
             }
         };
+        if let Err(error) = &result {
+            span.fail(|| error.to_string());
+        }
         self.meters.record(method, &self.driver, started.elapsed(), result.is_ok());
         result
     }

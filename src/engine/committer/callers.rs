@@ -5,6 +5,7 @@ use snaphook_driver::{Append, Appended, Conflict, Position};
 use tokio::sync::oneshot;
 
 use crate::engine::error::{Error, ErrorKind, Result};
+use crate::telemetry::trace::Span;
 
 /// What the caller of an append learns.
 pub(in crate::engine) type Answer = Result<std::result::Result<Committed, Conflict>>;
@@ -29,6 +30,8 @@ pub(in crate::engine) struct Whole {
     pub(in crate::engine) answer: oneshot::Sender<WholeAnswer>,
     /// One for each append: told when the post hooks of its event ended.
     pub(in crate::engine) settled: Vec<Option<oneshot::Sender<()>>>,
+    /// Ends when the answer is known.
+    pub(in crate::engine) span: Span,
 }
 
 /// What became of appends that are written together: all are durable, or the one with this index had a conflict.
@@ -38,6 +41,8 @@ pub(in crate::engine) type WholeAnswer = Result<std::result::Result<Vec<Committe
 pub(super) struct Caller {
     pub(super) answer: oneshot::Sender<Answer>,
     pub(super) settled: Option<oneshot::Sender<()>>,
+    /// Ends with it.
+    pub(super) span: Span,
 }
 
 /// Who waits for the appends of one call of the store.
@@ -45,7 +50,7 @@ pub(super) enum Callers {
     /// For each append another.
     Each(Vec<Caller>),
     /// One for all, which are written together or not at all.
-    All { answer: oneshot::Sender<WholeAnswer>, settled: Vec<Option<oneshot::Sender<()>>> },
+    All { answer: oneshot::Sender<WholeAnswer>, settled: Vec<Option<oneshot::Sender<()>>>, _span: Span },
 }
 
 impl Callers {
@@ -90,7 +95,8 @@ impl Callers {
 /// For callers whose driver broke its word.
 fn partly_stored(stored: usize, of: usize) -> Error {
     let detail = format!(
-        "the event store wrote {stored} of {of} events that belong together: its driver does not do what it says; read          what is there before you try again"
+        "the event store wrote {stored} of {of} events that belong together: its driver does not do what it says; read \
+         what is there before you try again"
     );
     tracing::error!("{detail}");
     Error::new(ErrorKind::Storage, detail)

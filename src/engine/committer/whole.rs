@@ -6,7 +6,7 @@ use std::time::Instant;
 use snaphook_driver::{Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, Position, time};
 
 use super::callers::{Callers, Committed, Whole};
-use super::{Committer, Job, Writer, lost_answer};
+use super::{Committer, Job, Writer, append_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::gate::Gate;
 use crate::engine::troubles::{Part, guarded};
@@ -41,7 +41,7 @@ impl Committer {
 impl Writer {
     /// Appends them and tells the caller.
     pub(super) fn commit_whole(&mut self, whole: Whole) {
-        let Whole { mut appends, answer, mut settled } = whole;
+        let Whole { mut appends, answer, mut settled, span } = whole;
         // A caller that went away before has not been answered: nothing needs to happen.
         if answer.is_closed() {
             return;
@@ -66,13 +66,16 @@ impl Writer {
         let started = Instant::now();
         let results = self.runtime.block_on(guarded("append", self.events.append(&appends, true)));
         let took = started.elapsed();
+        append_span(&span, started, appends.len());
         let outcome = match results {
             Ok(results) => outcome(results, appends.len()),
             Err(error) => Err(error),
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => return self.append_failed(&error, known, appends, Callers::All { answer, settled }),
+            Err(error) => {
+                return self.append_failed(&error, known, appends, Callers::All { answer, settled, _span: span });
+            }
         };
         self.appending.end();
         self.troubles.works(Part::Append);
@@ -90,6 +93,7 @@ impl Writer {
             Err((index, conflict)) => (Some(conflict.position()), Err((index, conflict))),
         };
         told.0.iter().for_each(|position: &Position| self.tail.becomes_visible(*position));
+        drop(span);
         let _ = answer.send(Ok(told.1));
     }
 }

@@ -14,7 +14,7 @@ use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
 use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::input::Renames;
+use crate::engine::input::{NewRules, Renames};
 
 /// Steps that others may take first before it is given up.
 const RACES_MAX: u32 = 10;
@@ -149,6 +149,7 @@ fn binding(file: &BindingFile) -> BindingInput {
             CodeFile::Inline { bytes, .. } => BindingCode::Inline(bytes.clone()),
             CodeFile::Artifact(artifact) => BindingCode::Artifact(artifact.clone()),
             CodeFile::Library(library) => BindingCode::Library(library.clone()),
+            CodeFile::Webhook(webhook) => BindingCode::Inline(webhook.code()),
         },
         shadow: file.shadow,
         as_actor: file.as_actor,

@@ -10,7 +10,7 @@ use super::Definitions;
 use super::define::NewDefinition;
 use super::event::definition_append;
 use super::faults::{cannot_bind, check_precondition};
-use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, is_hook_name};
+use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, free_hook_name, is_hook_name};
 use crate::config::Phase;
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{BindingCode, BindingInput, Defined, DryRun, HookInfo, Origin, WriteOptions};
@@ -104,7 +104,7 @@ impl Definitions {
             let (code, file) = self.binding_code(&binding, &pointer).await?;
             let name = match binding.name {
                 Some(name) => name,
-                None => free_name(file.as_deref().unwrap_or(phase.as_str()), &names),
+                None => free_hook_name(file.as_deref().unwrap_or(phase.as_str()), &names),
             };
             if !is_hook_name(&name) {
                 return Err(cannot_bind(
@@ -192,7 +192,12 @@ impl Definitions {
         origin: &Origin,
     ) -> Result<Defined<Arc<Model>>> {
         let id = record.id.clone();
-        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: Some(ready.phase) };
+        let change = DefinitionChange {
+            definition: record.clone(),
+            renames: Vec::new(),
+            phase: Some(ready.phase),
+            is_target: false,
+        };
         let append = definition_append(kind, &record, &change, Expected::At(entry.model.record.position), origin)?;
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
@@ -231,14 +236,4 @@ fn does_not_load(pointer: &str, name: &str, library: Option<&str>, error: &Prepa
             .with_errors(vec![FieldError { pointer: pointer.to_owned(), message }]),
         PrepareErrorKind::Overloaded => Error::new(ErrorKind::Overloaded, message),
     }
-}
-
-fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {
-    let mut name = wanted.to_owned();
-    let mut count = 1;
-    while taken.contains(&name) {
-        count += 1;
-        name = format!("{wanted}-{count}");
-    }
-    name
 }

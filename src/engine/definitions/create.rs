@@ -6,10 +6,10 @@ use std::sync::Arc;
 use snaphook_driver::{CarryOver, EventKind, Expected, Holder, time};
 
 use super::Definitions;
-use super::define::NewDefinition;
+use super::define::{Defining, NewDefinition};
 use super::event::definition_append;
-use super::faults::check_precondition;
-use crate::catalog::{FieldError, Model, ModelRecord, is_model_id, unique};
+use super::faults::{changed, check_precondition};
+use crate::catalog::{FieldError, Model, ModelRecord, Referenced, is_model_id, unique};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{Defined, DryRun, ModelInput, Origin, Precondition, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -42,6 +42,10 @@ impl Definitions {
             ));
         }
         let definition = self.compile(id, &input).await?;
+        self.check_references(id, &definition)?;
+        if !options.dry_run {
+            self.tell_targets(id, &definition.references, origin).await?;
+        }
         let key = options.idempotency_key.as_ref().map(|key| IdempotencyKey::of_model(id, key, &input, origin));
         // Two requests with one key may name different models. No model has an empty id.
         let same_key = match key {
@@ -63,6 +67,8 @@ impl Definitions {
             check_precondition(&entry, &options.precondition)?;
             return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
         }
+        let refers_to_itself = definition.references.iter().any(|reference| reference.model == id);
+        let referenced = refers_to_itself.then(|| Referenced::with(None, id)).transpose();
         let now = time::now();
         let record = ModelRecord {
             id: id.to_owned(),
@@ -71,6 +77,8 @@ impl Definitions {
             indexes: definition.indexes.clone(),
             unique: definition.unique.clone(),
             unique_ids: definition.unique.iter().map(|_| unique::new_id()).collect(),
+            references: definition.references.clone(),
+            referenced: referenced.map_err(|message| Error::new(ErrorKind::Invalid, message))?,
             rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             hooks: BTreeMap::new(),
             hooked_since: BTreeMap::new(),
@@ -78,17 +86,25 @@ impl Definitions {
             created_at: now,
             updated_at: now,
         };
-        let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+        let change =
+            DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None, is_target: false };
         let mut append = definition_append(EventKind::ModelCreated, &record, &change, Expected::New, origin)?;
         if options.dry_run {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         append.claims.extend(key.map(|key| key.claim(replaces)));
+        append.requires.extend(self.require_targets(id, &definition.references)?);
         let schema = Arc::clone(&definition.schema);
         let definitions = self.clone();
         let define = async move {
             let _locks = (same_key, one);
-            definitions.define(NewDefinition { append, schema, carry: CarryOver::default(), ready: None }).await?.done()
+            let id = append.event.model.clone();
+            match definitions.define(NewDefinition { append, schema, carry: CarryOver::default(), ready: None }).await?
+            {
+                Defining::Done(model) => Ok(model),
+                // A model that it refers to was changed meanwhile.
+                Defining::NotQuiet(_) => Err(changed(&id)),
+            }
         };
         self.core.commit(define).await.map(Defined::Done)
     }

@@ -6,7 +6,7 @@ use snaphook_driver::{Append, CarryOver, Conflict, Event, Position};
 
 use super::Definitions;
 use super::faults::changed;
-use crate::catalog::{Model, Schema};
+use crate::catalog::{Model, Schema, references};
 use crate::engine::change::DefinitionChange;
 use crate::engine::committer::{Draft, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -48,7 +48,11 @@ impl Definitions {
         let hint = Hint { schema: Arc::clone(&schema), carry, ready };
         let committed = match self.core.append_one(Draft { hint: Some(Box::new(hint)), ..Draft::new(append) }).await? {
             Ok(committed) => committed,
-            Err(Conflict::NotQuiet { last }) => return Ok(Defining::NotQuiet(last)),
+            // Instances that a reference is to, and models that it is to, count like the model's own instances.
+            Err(Conflict::NotQuiet { last } | Conflict::Required { last, .. }) => return Ok(Defining::NotQuiet(last)),
+            Err(Conflict::Claimed { key, holder }) if references::is_key(&key) => {
+                return Ok(Defining::NotQuiet(holder.position));
+            }
             // Only an idempotency key is claimed with a definition.
             Err(Conflict::Claimed { .. }) => {
                 return Err(Error::new(

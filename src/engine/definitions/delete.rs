@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use snaphook_driver::{
-    Append, Budget, Conflict, Event, EventKind, Expected, Filter, Instance, InstanceQuery, Position, Quiet,
+    Append, Budget, Conflict, Event, EventKind, Expected, Filter, Instance, InstanceQuery, Position, Quiet, Require,
+    Stream,
 };
 
 use super::event::deletion;
@@ -35,10 +36,12 @@ impl Definitions {
         let one = self.lock_model(id).await?;
         self.core.availability.check()?;
         if let Some(stuck) = self.core.availability.stuck(id) {
+            self.check_stuck_unreferred(id)?;
             return self.delete_stuck(one, stuck, cascade, options, origin).await;
         }
         let entry = self.core.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
+        self.check_unreferred(&entry.model.record).await?;
         if !cascade {
             // Not on the committer's thread, which only has to know whether there is one.
             check_unused(id, self.core.stores.model.count(id, &Filter::default(), &Budget::unlimited()).await?)?;
@@ -71,7 +74,7 @@ impl Definitions {
         for round in 0..=DISTURBED_MAX {
             // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
             let head = self.core.tail.head();
-            while cascade && self.delete_page(&entry.model, head, &origin).await? {}
+            while cascade && self.delete_page(&entry.model, at, head, &origin).await? {}
             match self.delete_empty(&entry, at, &origin).await {
                 Ok(None) => is_deleted = true,
                 Ok(Some(last)) => self.core.seen(last).await,
@@ -116,29 +119,46 @@ impl Definitions {
         }
         self.check_undisturbed(&record.id, outages)?;
         let quiet = Some(Quiet { model: record.id.clone(), since });
-        match self.core.append_one(Draft::new(Append { quiet, ..deletion(record, at, origin)? })).await? {
+        let requires = self.check_unreferred(record).await?;
+        match self.core.append_one(Draft::new(Append { quiet, requires, ..deletion(record, at, origin)? })).await? {
             Ok(_) => Ok(None),
             Err(Conflict::NotQuiet { last }) => Ok(Some(last)),
             Err(_) => Err(changed(&record.id)),
         }
     }
 
-    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see.
-    async fn delete_page(&self, model: &Model, head: Position, origin: &Origin) -> Result<bool> {
+    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see. Each
+    /// deletion requires that the model's last event is at `at` and that no other model refers to it: one may begin to, and
+    /// nobody looks for the instances that do.
+    pub(super) async fn delete_page(
+        &self,
+        model: &Model,
+        at: Position,
+        head: Position,
+        origin: &Origin,
+    ) -> Result<bool> {
         let record = &model.record;
         self.core.availability.check_model(&record.id)?;
+        let own = Require { stream: Stream::of_model(&record.id), position: at };
+        let mut requires = self.check_unreferred(record).await?;
+        requires.push(own.clone());
         let query = InstanceQuery { limit: DELETED_AT_ONCE, ..InstanceQuery::default() };
         let page = self.core.stores.model.query(&record.id, &query, &Budget::unlimited()).await?;
         let old = page.items.into_iter().filter(|instance| instance.position <= head);
-        let deletions: Vec<Draft> =
-            old.map(|instance| Draft::new(instance_deletion(record, instance, origin))).collect();
+        let deletions: Vec<Draft> = old
+            .map(|instance| {
+                Draft::new(Append { requires: requires.clone(), ..instance_deletion(record, instance, origin) })
+            })
+            .collect();
         if deletions.is_empty() {
             return Ok(false);
         }
-        // Those that others changed meanwhile have a later event now.
         for answer in self.core.committer.append(deletions).await? {
-            if let Err(Conflict::Stream { last, .. }) = answer? {
-                self.core.seen(last).await;
+            match answer? {
+                Err(Conflict::Required { stream, .. }) if stream == own.stream => return Err(changed(&record.id)),
+                // An instance that others changed meanwhile has a later event now, and so has a model that could refer to it.
+                Err(Conflict::Stream { last, .. } | Conflict::Required { last, .. }) => self.core.seen(last).await,
+                _ => {}
             }
         }
         Ok(true)
@@ -162,10 +182,17 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: 0,
     };
-    Append {
+    let mut append = Append {
         releases: keys.into_iter().map(|key| key.key).collect(),
         ..Append::new(event, Expected::At(instance.position))
+    };
+    if let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) {
+        // Only instances of this model refer to it, and they end, too. From here on nobody is to begin.
+        append.releases.extend([referenced.key(id), referenced.prefix()]);
+        append.claims.extend(referenced.deletion(id, None));
     }
+    append
 }

@@ -1,12 +1,15 @@
 //! The deletion of a model that is stuck. The model store does not have its instances as they are, so the log says which
 //! there are; no hook runs.
 
+use std::sync::Arc;
+
 use snaphook_driver::{
     Append, Conflict, Event, EventFilter, EventKind, EventQuery, Expected, Position, Quiet, Stream, time,
 };
 
-use super::Definitions;
 use super::faults::{changed, check_unused, written_on};
+use super::pace::Pace;
+use super::{Definitions, lists};
 use crate::catalog::unique;
 use crate::engine::carried::carried;
 use crate::engine::command::{Defined, DryRun, Origin, Precondition, WriteOptions};
@@ -56,6 +59,7 @@ impl Definitions {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(deletion.event))));
         }
         let (definitions, id, origin) = (self.clone(), id.clone(), origin.clone());
+        let known = self.core.models.get(&id);
         let delete = async move {
             let _one = one;
             let mut from = if cascade { 0 } else { head };
@@ -80,6 +84,10 @@ impl Definitions {
                 let quiet = Some(Quiet { model: id.clone(), since: head });
                 match definitions.core.append_one(Draft::for_stuck(Append { quiet, ..deletion.clone() })).await? {
                     Ok(_) => {
+                        if let Some(entry) = known {
+                            let events = Arc::clone(&definitions.core.stores.event);
+                            lists::forget(events, lists::all(&entry.model.record), Pace::new(&definitions.core.tail));
+                        }
                         definitions.core.forget_post_hooks(&id).await;
                         return Ok(());
                     }
@@ -146,6 +154,7 @@ fn append(last: &Event, kind: EventKind, revision: u64, origin: &Origin) -> Appe
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: time::now(),
     };
     Append::new(event, Expected::At(last.position))

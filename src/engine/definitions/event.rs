@@ -28,6 +28,7 @@ pub(super) fn definition_append(
         cause: origin.cause.clone(),
         hooks: Vec::new(),
         request_id: origin.request_id.clone(),
+        trace: origin.trace.clone(),
         time: time::now(),
     };
     Ok(Append::new(event, expected))
@@ -35,7 +36,7 @@ pub(super) fn definition_append(
 
 /// The event that ends a model.
 pub(super) fn deletion(record: &ModelRecord, at: Position, origin: &Origin) -> Result<Append> {
-    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None, is_target: false };
     let mut append = definition_append(EventKind::ModelDeleted, record, &change, Expected::At(at), origin)?;
     append.event.data = None;
     Ok(append)
@@ -48,6 +49,6 @@ pub(super) fn update(
     at: Position,
     origin: &Origin,
 ) -> Result<Append> {
-    let change = DefinitionChange { definition: record.clone(), renames, phase: None };
+    let change = DefinitionChange { definition: record.clone(), renames, phase: None, is_target: false };
     definition_append(EventKind::ModelUpdated, record, &change, Expected::At(at), origin)
 }

@@ -65,7 +65,7 @@ async fn append(
     within: Duration,
     origin: &Origin,
 ) -> Result<Position> {
-    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None };
+    let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None, is_target: false };
     let mut append = definition_append(EventKind::ModelChanging, record, &change, Expected::At(at), origin)?;
     let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     append.event.data = Some(Changing { within_ms }.to_json());

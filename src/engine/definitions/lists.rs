@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::pace::Pace;
 use super::review::{Review, incompatible};
 use super::{LISTED_MAX, PAGE};
-use crate::catalog::{ModelRecord, unique};
+use crate::catalog::{ModelRecord, Referenced, references, unique};
 use crate::drivers::Stores;
 use crate::engine::error::{Error, Result};
 use crate::engine::models::Models;
@@ -24,9 +24,10 @@ use crate::engine::unstoppable::unstoppable;
 /// Keys that are taken or forgotten at once: about a millisecond of the event store's writer.
 const KEYS_AT_ONCE: usize = 200;
 
-/// What the keys of a model's lists begin with.
+/// What the keys of a model's lists begin with, and its target keys.
 pub(super) fn all(record: &ModelRecord) -> Vec<String> {
-    (0..record.unique.len()).map(|list| unique::prefix(record, list)).collect()
+    let lists = (0..record.unique.len()).map(|list| unique::prefix(record, list));
+    lists.chain(record.referenced.iter().map(Referenced::prefix)).collect()
 }
 
 /// What the keys of lists begin with that are not in the new definition.
@@ -141,21 +142,24 @@ async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace
     }
 }
 
-/// At the start: forgets the keys of lists that no model has, which a crash left. Before any model can change.
+/// At the start: forgets the keys of lists, and of targets, that no model has, which a crash left. Before any model can change.
 pub(in crate::engine) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
     if events.capabilities().shared {
         return Ok(());
     }
     let known: HashSet<String> = models.all().iter().flat_map(|entry| all(&entry.model.record)).collect();
-    let mut from = unique::PREFIX.to_owned();
     let mut left = Vec::new();
-    while let Some(key) = events.next_claim(&from).await.map_err(Error::from)? {
-        let Some((id, _)) = key.strip_prefix(unique::PREFIX).and_then(|rest| rest.split_once(' ')) else { break };
-        let prefix = format!("{}{id} ", unique::PREFIX);
-        // Behind all keys of this list: `!` follows the space.
-        from = format!("{}{id}!", unique::PREFIX);
-        if !known.contains(&prefix) {
-            left.push(prefix);
+    for (family, end) in [(unique::PREFIX, " "), (references::PREFIX, "")] {
+        let mut from = family.to_owned();
+        while let Some(key) = events.next_claim(&from).await.map_err(Error::from)? {
+            let Some(rest) = key.strip_prefix(family) else { break };
+            let id = rest.split(' ').next().unwrap_or_default();
+            let prefix = format!("{family}{id}{end}");
+            // Behind all keys with this id: `!` follows the space.
+            from = format!("{family}{id}!");
+            if !known.contains(&prefix) {
+                left.push(prefix);
+            }
         }
     }
     forget(Arc::clone(events), left, Pace::new(tail));

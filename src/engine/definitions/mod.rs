@@ -15,6 +15,7 @@ mod hold;
 pub(super) mod lists;
 mod pace;
 mod prepared;
+mod references;
 mod review;
 mod twins;
 mod update;
@@ -68,11 +69,12 @@ impl Definitions {
         Ok(Arc::clone(&self.core.models.require(id)?.model))
     }
 
-    /// A model's hooks follow the files of their libraries: what [`Definitions::hook_infos`] tells is so from then on.
-    pub async fn look_at_libraries(&self, model: &Model) {
+    /// What [`Definitions::hook_infos`] tells of a model's hooks is so from then on: libraries follow their files, and what a
+    /// webhook's code says is read.
+    pub async fn look_at_hooks(&self, model: &Model) {
         let Some(entry) = self.core.models.get(&model.record.id) else { return };
         for hook in entry.hooks() {
-            self.core.host.libraries.look_at(hook).await;
+            self.core.host.runs.look_at(hook).await;
         }
     }
 
@@ -87,6 +89,14 @@ impl Definitions {
         let input = input.clone();
         let work = move |effort: &Effort| Definition::new_within(&input, effort);
         Ok(self.core.workers.run(model, work).await??)
+    }
+
+    /// Does what may take long on the threads for such work, when it is its turn among the checks of models. It must keep
+    /// to the effort that it is given.
+    pub async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce(&Effort) -> T + Send + 'static) -> Result<T> {
+        /// No model has that name.
+        const TURN: &str = "openapi.json";
+        self.core.workers.run(TURN, work).await
     }
 
     /// Waits until nobody else changes this model.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use snaphook_driver::{CarryOver, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
+use snaphook_driver::{CarryOver, Claim, EventFilter, EventQuery, Instance, InstanceQuery, ModelStore, Position};
 
 use super::pace::Pace;
+use super::references::Targets;
 use super::twins::Twins;
 use super::{LISTED_MAX, PAGE};
 use crate::catalog::document::Document;
-use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, unique};
+use crate::catalog::{Effort, FieldError, Model, ModelRecord, Unfit, references, unique};
 use crate::drivers::Stores;
+use crate::engine::core::Core;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::tail::Tail;
 use crate::engine::workers::{Workers, late};
@@ -45,6 +47,8 @@ pub(super) struct Review {
     unproven: Vec<usize>,
     /// Pairs that share a value, found while their values were of different moments.
     suspects: Vec<(String, String, usize)>,
+    /// What they refer to by references that are new to them.
+    targets: Targets,
     /// Whether instances have to be looked at at all, and whether against the schema.
     reads: bool,
     validates: bool,
@@ -57,14 +61,20 @@ pub(super) struct Review {
 }
 
 impl Review {
-    pub(super) fn new(old: Arc<Model>, new: Model, carry: CarryOver) -> Review {
+    /// `since`: where the log ended before any instance is looked at.
+    pub(super) fn new(old: Arc<Model>, new: Model, carry: CarryOver, since: Position) -> Review {
         let followed = unique::followed(&old.record.unique, &new.record.unique, &carry.renames);
         let has_default = |name: &String| carry.defaults.iter().any(|(other, _)| other == name);
         let unproven: Vec<usize> = (0..followed.len())
             .filter(|list| followed[*list].is_none() || new.record.unique[*list].iter().any(has_default))
             .collect();
+        let mut added = references::added(&old.record.references, &new.record.references, &carry.renames);
+        // Others come with a default.
+        let filled = new.record.references.iter().filter(|reference| has_default(&reference.property));
+        added.extend(filled.filter(|reference| !added.contains(reference)).cloned().collect::<Vec<_>>());
+        let targets = Targets::new(&old.record.id, added, &carry, since);
         let validates = old.record.schema != new.record.schema;
-        let reads = validates || !carry.is_empty() || !unproven.is_empty();
+        let reads = validates || !carry.is_empty() || !unproven.is_empty() || !targets.is_empty();
         Review {
             old,
             new,
@@ -73,6 +83,7 @@ impl Review {
             followed,
             unproven,
             suspects: Vec::new(),
+            targets,
             reads,
             validates,
             renames: false,
@@ -103,6 +114,7 @@ impl Review {
                 Ok::<_, Error>((self, twins))
             };
             (self, twins) = workers.run(&model, look).await??;
+            self.look_up_targets(&**store).await?;
             pace.rest(began).await;
             match page.next {
                 Some(next) => query.cursor = Some(next),
@@ -166,6 +178,7 @@ impl Review {
                 };
                 let stopped;
                 (self, stopped) = workers.run(&model, look).await??;
+                self.look_up_targets(&*stores.model).await?;
                 query.after = stopped.unwrap_or(query.after);
             }
             if Instant::now() >= deadline {
@@ -200,6 +213,7 @@ impl Review {
                 format!("/{taken} has a value, though the schema does not declare it: the rename to `{taken}` would overwrite it")
             });
         }
+        self.targets.note(&instance.id, &value);
         let verdict = if self.validates { self.new.schema.check(&value, "", effort) } else { Ok(()) };
         match verdict {
             Ok(()) => {}
@@ -275,6 +289,23 @@ impl Review {
     fn share(&mut self, id: &str, other: &str, list: usize) {
         let names = self.new.record.unique[list].join(", ");
         self.misfit(id, || format!("has the same value of {names} as `{other}`, which `unique` forbids"));
+    }
+
+    async fn look_up_targets(&mut self, store: &dyn ModelStore) -> Result<()> {
+        for (id, message) in self.targets.look_up(store).await? {
+            self.misfit(&id, || message);
+        }
+        Ok(())
+    }
+
+    /// Looks for targets of new references that were deleted meanwhile; see [`Targets::fence`]. A verdict must follow: of many
+    /// misfits only some are kept.
+    pub(super) async fn fence(&mut self, core: &Core) -> Result<Vec<Claim>> {
+        let (dangling, claims) = self.targets.fence(core).await?;
+        for (id, message) in dangling {
+            self.misfit(&id, || message);
+        }
+        Ok(claims)
     }
 
     /// `incompatible` if instances do not fit.

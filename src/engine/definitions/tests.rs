@@ -196,3 +196,29 @@ async fn changes_from_everywhere_follow_each_other() {
     assert_eq!(bench.engine.history.query("m", &list).await.unwrap(), before);
     bench.engine.close(Duration::from_secs(1)).await;
 }
+
+/// On another node a model may begin to refer to one while its instances are deleted page by page.
+#[tokio::test]
+async fn instances_go_with_their_model_only_while_nobody_refers_to_it() {
+    let bench = bench().await;
+    let definitions = &bench.engine.definitions;
+    let (options, origin) = (WriteOptions::default(), Origin::default());
+    let referring = || input(json!({"to": {"type": "string", "x-references": {"model": "m"}}}), &[]);
+    bench.model("m", input(json!({}), &[])).await.unwrap();
+    bench.model("other", referring()).await.unwrap();
+    definitions.delete("other", false, &options, &origin).await.unwrap();
+    bench.create("a", json!({})).await.unwrap();
+    let entry = bench.engine.core.models.require("m").unwrap();
+    let page =
+        || definitions.delete_page(&entry.model, entry.model.record.position, bench.engine.history.head(), &origin);
+    bench.model("other", referring()).await.unwrap();
+    assert_eq!(page().await.unwrap_err().kind, ErrorKind::Referenced);
+    definitions.delete("other", false, &options, &origin).await.unwrap();
+    // One that this node did not know of: the model was told of it, and is not where it was.
+    bench.model("new", referring()).await.unwrap();
+    assert_eq!(page().await.unwrap_err().kind, ErrorKind::Conflict);
+    bench.engine.history.get("m", "a").await.unwrap();
+    definitions.delete("new", false, &options, &origin).await.unwrap();
+    definitions.delete("m", true, &options, &origin).await.unwrap();
+    bench.engine.close(Duration::from_secs(1)).await;
+}

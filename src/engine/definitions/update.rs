@@ -21,10 +21,10 @@ use super::prepared::PreparedChange;
 use super::review::Review;
 use super::{DISTURBED_MAX, Definitions};
 use crate::catalog::rules::RulesInput;
-use crate::catalog::{Model, ModelRecord, change_of};
+use crate::catalog::{Model, ModelRecord, Referenced, change_of};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{Defined, DryRun, ModelInput, Origin, WriteOptions};
-use crate::engine::error::Result;
+use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::gate::Closing;
 use crate::engine::hanging::hanging;
 
@@ -45,6 +45,10 @@ impl Definitions {
         self.core.availability.check_model(id)?;
         self.core.models.require(id)?;
         let mut definition = self.compile(id, &input).await?;
+        self.check_references(id, &definition)?;
+        if !options.dry_run {
+            self.tell_targets(id, &definition.references, origin).await?;
+        }
         let mut one = self.lock_model(id).await?;
         self.core.availability.check_model(id)?;
         let mut entry = self.core.models.require(id)?;
@@ -58,11 +62,18 @@ impl Definitions {
             definition.keep_rules(&old.record, &input.renames)?;
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames)?;
+        let mut referenced = old.record.referenced.clone();
+        if definition.references.iter().any(|reference| reference.model == id) {
+            let more = Referenced::with(referenced.as_ref(), id);
+            referenced = Some(more.map_err(|message| Error::new(ErrorKind::Invalid, message))?);
+        }
         let record = ModelRecord {
             version: old.record.version + 1,
             schema: definition.schema.text.clone(),
             indexes: definition.indexes.clone(),
             unique: definition.unique.clone(),
+            references: definition.references.clone(),
+            referenced,
             rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             position: 0,
             updated_at: time::now(),
@@ -72,7 +83,7 @@ impl Definitions {
         let mut pace = Pace::new(&self.core.tail);
         let outages = self.core.availability.begun();
         let mut head = self.core.tail.head();
-        let review = Review::new(Arc::clone(&old), new.clone(), carry);
+        let review = Review::new(Arc::clone(&old), new.clone(), carry, head);
         let mut review = review.all(&self.core.stores.model, &self.core.workers, &mut pace).await?;
         review.verdict()?;
         if options.dry_run {
@@ -89,6 +100,9 @@ impl Definitions {
             // so never for long: a model that changes faster than it can be looked at stays as it is.
             let open = review.catch_up(&self.core.stores, &self.core.tail, &self.core.workers, head, OPEN_MAX).await?;
             (review, head) = (open.review, open.position);
+            // So that few deletions of targets are left to look at while writes wait.
+            review.fence(&self.core).await?;
+            review.verdict()?;
             let mut closed = self.close_gate(&entry, Closing::Change).await?;
             let mut deadline = Instant::now() + CLOSED_MAX;
             loop {
@@ -99,6 +113,7 @@ impl Definitions {
                     break;
                 }
                 self.check_undisturbed(id, outages)?;
+                let fence = review.fence(&self.core).await?;
                 review.verdict()?;
                 if review.needed() != carry {
                     carry = review.needed();
@@ -109,7 +124,9 @@ impl Definitions {
                 let reserved = self.core.committer.answered(reserved).await.ok_or_else(hanging)??;
                 // Other nodes write without a look at this gate.
                 let quiet = Some(Quiet { model: id.to_owned(), since: head });
-                let append = Append { quiet, ..update(&new.record, input.renames.clone(), at, origin)? };
+                let mut append = Append { quiet, ..update(&new.record, input.renames.clone(), at, origin)? };
+                append.claims.extend(fence);
+                append.requires.extend(self.require_targets(id, &definition.references)?);
                 let definition =
                     NewDefinition { append, schema: Arc::clone(&new.schema), carry: carry.clone(), ready: None };
                 let gone = lists::gone(&old.record, &new.record);
@@ -163,7 +180,13 @@ impl Definitions {
                 | EventKind::HookDeleted
                 | EventKind::ModelEventSkipped
                 | EventKind::ModelChanging => at_most = event.position - 1,
-                EventKind::ModelUpdated => return Ok(DefinitionChange::from_event(&event)?.renames == renames),
+                EventKind::ModelUpdated => {
+                    let change = DefinitionChange::from_event(&event)?;
+                    if !change.is_target {
+                        return Ok(change.renames == renames);
+                    }
+                    at_most = event.position - 1;
+                }
                 _ => break,
             }
         }

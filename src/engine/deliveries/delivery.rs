@@ -19,11 +19,16 @@ use crate::engine::core::Core;
 use crate::engine::error::Result;
 use crate::engine::models::Entry;
 use crate::engine::troubles::Part;
-use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Run};
+use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Retry, Run};
 use crate::hooks::host::BoundHook;
+use crate::telemetry::line::one_line;
+use crate::telemetry::trace::{Scope, begin, scope};
 
 /// How long a delivery is this node's before another may take it, unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
+/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
+/// run.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Delay before the second try; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -87,8 +92,24 @@ pub(super) async fn deliver(
     again: Arc<Notify>,
     stop: watch::Receiver<bool>,
 ) {
+    let scope = scope_of(&delivery.event);
+    scope::within(scope, deal_with(core, group, delivery, again, stop)).await;
+}
+
+/// On behalf of what the hooks of an event run: of the request that wrote it.
+fn scope_of(event: &Event) -> Option<Arc<Scope>> {
+    begin::resume(event.request_id.as_deref(), event.trace.as_deref())
+}
+
+async fn deal_with(
+    core: Arc<Core>,
+    group: String,
+    delivery: Delivery,
+    again: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+) {
     let Delivery { event, attempt, token, note } = delivery;
-    let position = event.position;
+    let (position, event) = (event.position, Arc::new(event));
     core.metrics.deliveries.fetch_add(1, Ordering::Relaxed);
     let mut tries = earlier_tries(&core, &event, attempt, note.as_deref());
     let lease = Lease { core: &core, group: &group, position, token };
@@ -105,10 +126,13 @@ pub(super) async fn deliver(
         Ended::Again(delay) => {
             let note = tries.note();
             let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                again.notify_one();
-            });
+            // Later than that its group is looked at anyway. A receiver may put off any number of events for minutes.
+            if delay < LOOK_AGAIN {
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    again.notify_one();
+                });
+            }
             released
         }
         Ended::Lost => {
@@ -158,7 +182,7 @@ impl Lease<'_> {
     }
 }
 
-async fn run_chain(core: &Core, event: &Event, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
+async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
     let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
     // The log has an event a moment before the model store; a hook must find what it was started for.
     core.tail.reached(event.position).await;
@@ -235,8 +259,8 @@ async fn run_chain(core: &Core, event: &Event, tries: &mut Tries, lease: &Lease<
         waited = 0;
         let failed = failed + 1;
         tries.failed(hook, failed);
-        if failed < attempts_max && failure.cause != FailureCause::Depth {
-            return Ended::Again(backoff(failed));
+        if failed < attempts_max && failure.cause != FailureCause::Depth && run.retry != Retry::Never {
+            return Ended::Again(delay(failed, run.retry));
         }
         if let Err(error) = give_up(core, hook, event, failure, &run, failed).await {
             core.troubles.failed(Part::Errors, error);
@@ -255,6 +279,14 @@ pub(super) fn backoff(failed: u32) -> Duration {
     // The low bits of a UUIDv7 are random.
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// Before a hook that failed so often runs again. What a receiver asks for is bounded where it is read.
+fn delay(failed: u32, retry: Retry) -> Duration {
+    match retry {
+        Retry::After(asked) => asked.max(backoff(failed)),
+        Retry::Usual | Retry::Never => backoff(failed),
+    }
 }
 
 /// What of a run counts as a failure of a post hook.
@@ -313,7 +345,7 @@ async fn data_before(core: &Core, event: &Event) -> Result<Option<Json>> {
     carried(&*core.stores.event, &event.model, data, position, event.position).await.map(Some)
 }
 
-fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>, attempt: u32) -> Context {
+fn post_context(entry: &Entry, phase: Phase, event: &Arc<Event>, before: Option<Json>, attempt: u32) -> Context {
     Context {
         phase,
         model: event.model.clone(),
@@ -324,7 +356,7 @@ fn post_context(entry: &Entry, phase: Phase, event: &Event, before: Option<Json>
         actor: event.actor.clone(),
         request_id: event.request_id.clone(),
         time: event.time,
-        event: Some(EventRef { position: event.position, id: event.id.clone() }),
+        event: Some(EventRef { position: event.position, id: event.id.clone(), record: Some(Arc::clone(event)) }),
         attempt,
         depth: event.cause.as_ref().map_or(0, |cause| cause.depth),
         ahead: None,
@@ -344,8 +376,9 @@ pub(super) async fn run_post_hook(
     attempt: u32,
 ) -> Result<Run> {
     let before = data_before(core, event).await?;
-    let context = post_context(entry, hook.binding().id.phase, event, before, attempt);
-    Ok(run_judged(core, hook, &context).await)
+    let event = Arc::new(event.clone());
+    let context = post_context(entry, hook.binding().id.phase, &event, before, attempt);
+    Ok(scope::within(scope_of(&event), run_judged(core, hook, &context)).await)
 }
 
 /// Hands a failed hook to the error store.
@@ -411,17 +444,6 @@ fn error_id(event: &Event, phase: Phase, hook: &str) -> String {
         | ((position & 0xffff_ffff) << 30)
         | u128::from(which);
     uuid::Uuid::from_u128(bits).to_string()
-}
-
-/// A hook's text for the server's log, where a line break would look like the start of another entry.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| {
-            let (plain, escaped) =
-                if char.is_control() { (None, Some(char.escape_default())) } else { (Some(char), None) };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
 }
 
 #[cfg(test)]

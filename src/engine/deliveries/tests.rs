@@ -7,7 +7,7 @@ use serde_json::json;
 use snaphook_driver::EventStore;
 use tokio::sync::Semaphore;
 
-use super::delivery::{LEASE, one_line};
+use super::delivery::LEASE;
 use crate::config::Phase;
 use crate::engine::command::{Change, Origin, WriteOptions, Written};
 use crate::engine::group::group_of;
@@ -275,11 +275,6 @@ async fn the_end_of_the_hooks_cannot_be_missed() {
     let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
     let written = tokio::time::timeout(std::time::Duration::from_secs(30), bench.write(change, options)).await;
     assert!(matches!(written.unwrap().unwrap(), Written::Created(_)));
-}
-
-#[test]
-fn a_message_is_one_line_of_the_log() {
-    assert_eq!(one_line("a\nb\r\u{1b}[0m \u{85}\"ä"), "a\\nb\\r\\u{1b}[0m \\u{85}\"ä");
 }
 
 /// Its event cannot be acknowledged any more, which is no fault of the store: nothing would ever end it.

@@ -21,18 +21,18 @@ impl History {
 
     /// A page of instances.
     pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
-        reads::page(&self.core, model, input, &Budget::new(LIMITS), &Right::Server).await
+        reads::page(&self.core, model, input, None, &Budget::new(LIMITS), &Right::Server).await
     }
 
     /// How many instances match, whatever the page.
     pub async fn count(&self, model: &str, input: &QueryInput) -> Result<u64> {
-        reads::count(&self.core, model, input, &Budget::new(LIMITS), &Right::Server).await
+        reads::count(&self.core, model, input, None, &Budget::new(LIMITS), &Right::Server).await
     }
 
     /// Both. They share one budget.
     pub async fn query_and_count(&self, model: &str, input: &QueryInput) -> Result<(InstancePage, u64)> {
         let budget = Budget::new(LIMITS);
-        let page = reads::page(&self.core, model, input, &budget, &Right::Server).await?;
-        Ok((page, reads::count(&self.core, model, input, &budget, &Right::Server).await?))
+        let page = reads::page(&self.core, model, input, None, &budget, &Right::Server).await?;
+        Ok((page, reads::count(&self.core, model, input, None, &budget, &Right::Server).await?))
     }
 }

@@ -1,9 +1,11 @@
 //! History: everything that is read. Instances as they are and as they were, the events of the log and those to come.
 
 mod events;
+pub(super) mod expand;
 mod follow;
 mod instances;
 mod past;
+mod referring;
 mod seen;
 mod visible;
 

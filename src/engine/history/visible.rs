@@ -15,22 +15,29 @@ use snaphook_driver::{Event, Instance, Position, Stream, time};
 
 use crate::catalog::Model;
 use crate::catalog::rules::{Right, Rules};
-use crate::engine::carried::carried;
+use crate::engine::carried::Changes;
 use crate::engine::change::{DefinitionChange, changes_definition};
 use crate::engine::core::Core;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::revisions;
 use crate::memory::tree_bytes;
 
-/// Models of lives that ended whose rules are kept.
+/// Models whose past is kept.
 const PAST_MODELS_MAX: usize = 64;
+/// Records of a page that are known to be visible, or not.
+const LATEST_MAX: usize = 10_000;
 
 /// Looks events up for one caller.
 pub struct Visibility {
     core: Arc<Core>,
     right: Right,
-    /// By model and position of the definition.
+    /// The rules of lives that ended, by model and position of the definition.
     past: HashMap<(String, Position), Option<Arc<Rules>>>,
+    /// How the data of a model was changed with it, up to the position.
+    changes: HashMap<(String, Position), Changes>,
+    /// Whether records are visible as they are now, by model, id and position of the definition. Only for a page, which shows
+    /// one moment.
+    latest: Option<HashMap<(String, String, Position), bool>>,
 }
 
 /// The rules that an event is under.
@@ -45,7 +52,13 @@ struct Under {
 
 impl Visibility {
     pub(super) fn new(core: &Arc<Core>, right: Right) -> Visibility {
-        Visibility { core: Arc::clone(core), right, past: HashMap::new() }
+        let core = Arc::clone(core);
+        Visibility { core, right, past: HashMap::new(), changes: HashMap::new(), latest: None }
+    }
+
+    /// For the events of one page.
+    pub(super) fn of_page(core: &Arc<Core>, right: Right) -> Visibility {
+        Visibility { latest: Some(HashMap::new()), ..Visibility::new(core, right) }
     }
 
     pub async fn of_event(&mut self, event: &Event) -> Result<bool> {
@@ -84,7 +97,22 @@ impl Visibility {
     }
 
     /// The record as it is now, or as it was when it was deleted.
-    async fn of_latest(&self, under: &Under, model: &str, id: &str) -> Result<bool> {
+    async fn of_latest(&mut self, under: &Under, model: &str, id: &str) -> Result<bool> {
+        if self.latest.is_none() {
+            return self.find_latest(under, model, id).await;
+        }
+        let key = (model.to_owned(), id.to_owned(), under.until);
+        if let Some(known) = self.latest.as_ref().and_then(|latest| latest.get(&key)) {
+            return Ok(*known);
+        }
+        let is_visible = self.find_latest(under, model, id).await?;
+        if let Some(latest) = self.latest.as_mut().filter(|latest| latest.len() < LATEST_MAX) {
+            latest.insert(key, is_visible);
+        }
+        Ok(is_visible)
+    }
+
+    async fn find_latest(&mut self, under: &Under, model: &str, id: &str) -> Result<bool> {
         if under.is_current
             && let Some(instance) = self.core.stores.model.get(model, id).await?
         {
@@ -110,10 +138,19 @@ impl Visibility {
     }
 
     /// The same for a state of the log, whose data has the form that it had then.
-    async fn could_read(&self, under: &Under, mut state: Instance) -> Result<bool> {
+    async fn could_read(&mut self, under: &Under, mut state: Instance) -> Result<bool> {
         if under.version != state.model_version {
-            let events = &*self.core.stores.event;
-            state.data = carried(events, &state.model, state.data, state.position, under.until).await?;
+            let key = (state.model.clone(), under.until);
+            if !self.changes.contains_key(&key) {
+                let changes = Changes::read(&*self.core.stores.event, &state.model, 0, under.until).await?;
+                if self.changes.len() >= PAST_MODELS_MAX {
+                    self.changes.clear();
+                }
+                self.changes.insert(key.clone(), changes);
+            }
+            if let Some(changes) = self.changes.get(&key) {
+                state.data = changes.carry(state.data, state.position);
+            }
         }
         self.may_read(under, &state)
     }
@@ -131,8 +168,8 @@ impl Visibility {
         if let Some(entry) = self.core.models.get(model)
             && self.is_of_this_life(&entry.model, position, at).await?
         {
-            let version = entry.model.record.version;
-            let under = |rules| Under { rules, version, until: Position::MAX, is_current: true };
+            let (version, until) = (entry.model.record.version, entry.model.record.position + 1);
+            let under = |rules| Under { rules, version, until, is_current: true };
             return Ok(entry.model.rules.clone().map(under));
         }
         let Some(definition) = self.definition(model, position).await? else { return Ok(None) };

@@ -2,60 +2,44 @@
 //!
 //! Each operation is prepared as if those before it were written: its instance, its unique values and what its pre hooks read
 //! are as they left them ([`Ahead`]). Nothing is held meanwhile. What others changed shows at the append, and then the
-//! whole batch is prepared again.
+//! whole batch is prepared again. What follows from a deletion ([`super::referrers`]) comes right after it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use snaphook_driver::{Append, Holder, Stream};
+use snaphook_driver::{Append, Claim, Conflict, Stream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Writes;
 use super::batch_results::{at, results};
-use super::conflicts::{not_unique, refusal};
-use super::guard::hides_others;
-use super::prepare::{Draft, dry_run};
-use super::steps::{Command, Drafted, One, Submitted};
+use super::conflicts::refusal;
+use super::drafts::{Deleted, Drafts, PreparedBatch, is_own};
+use super::prepare::Draft;
+use super::referrers::Following;
+use super::steps::{Command, One, Submitted};
 use crate::engine::ahead::Ahead;
 use crate::engine::batch_input::OPERATIONS_MAX;
-use crate::engine::command::{Batched, DryRun, Operation, Origin, WriteOptions};
-use crate::engine::committer::{Whole, WholeAnswer, lost_answer};
+use crate::engine::command::{Batched, Change, DryRun, Operation, Origin, WriteOptions};
+use crate::engine::committer::{Committed, Whole, WholeAnswer, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{IdempotencyKey, is_key};
-use crate::engine::models::Entry;
 use crate::engine::waiters;
 use crate::memory::{Lease, Share};
 
-/// Bytes of data that the events of one batch may have together, if the event store takes so many.
-const BYTES_MAX: u64 = 32 << 20;
-
 /// How long a batch may be prepared, all its tries together: each hook has limits of its own, but a batch has many.
-const PREPARE_MAX: Duration = Duration::from_secs(30);
+pub(super) const PREPARE_MAX: Duration = Duration::from_secs(30);
 
-/// A batch that only needs to be written.
-struct PreparedBatch {
-    appends: Vec<Append>,
-    submitted: Vec<Submitted>,
+/// Why a batch is not written, and the operation that is to blame, if one is.
+pub(super) struct Stopped {
+    operation: Option<usize>,
+    pub(super) error: Error,
 }
 
-enum BatchStep {
+pub(super) enum BatchStep {
     Write(PreparedBatch),
     /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
     Answer(Batched),
-}
-
-/// What is known of a batch while its operations are drafted.
-#[derive(Default)]
-struct Drafts {
-    appends: Vec<Append>,
-    submitted: Vec<Submitted>,
-    dry_runs: Vec<DryRun>,
-    /// Bytes of data.
-    bytes: u64,
-    /// Unique keys that an operation took or gave back (`None`).
-    keys: HashMap<String, Option<Stream>>,
 }
 
 impl Writes {
@@ -87,54 +71,72 @@ impl Writes {
             // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
             let trees = self.core.own_memory.lease();
             let preparing = self.prepare_batch(&batch, key.as_ref(), options, origin, &trees);
-            let prepared = tokio::time::timeout_at(deadline, preparing).await.map_err(|_| too_long())??;
-            let PreparedBatch { appends, submitted } = match prepared {
+            let prepared = tokio::time::timeout_at(deadline, preparing).await.map_err(|_| too_long())?;
+            let prepared = match prepared.map_err(Stopped::into_error)? {
                 BatchStep::Write(prepared) => prepared,
                 BatchStep::Answer(answer) => return Ok(answer),
             };
-            let (answer, receiver) = oneshot::channel();
-            let (settled, receivers) = settling(&appends, &submitted, options);
-            let whole = Whole { appends, answer, settled };
-            if !self.core.committer.submit_whole(whole, submitted.iter().map(|one| &*one.entry.gate))? {
-                continue;
-            }
-            let answer: WholeAnswer = match self.core.committer.answered(receiver).await {
-                Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
-                None => Err(unanswered()),
-            };
-            let (index, conflict) = match answer? {
-                Ok(committed) => {
-                    if let Some(wait) = options.wait {
-                        let positions = committed.iter().map(|committed| committed.position);
-                        self.wait(&submitted, positions.zip(receivers), wait).await;
-                    }
-                    return Ok(results(submitted, &committed));
-                }
+            let operations = prepared.operations.clone();
+            let Some((submitted, outcome)) = self.submit_whole(prepared, options).await? else { continue };
+            let (index, conflict) = match outcome {
+                Ok(committed) => return Ok(results(submitted, &committed, &operations)),
                 Err(conflict) => conflict,
             };
-            let (Some(one), Some(submitted)) = (batch.get(index), submitted.get(index)) else {
+            let operation = operations.get(index).copied();
+            let (Some(operation), Some(submitted)) = (operation, submitted.get(index)) else {
                 return Err(lost_answer());
             };
+            let one = &batch[operation];
             // Of the first request with the key; the next round finds its answer.
-            let is_key_of_batch = matches!(&conflict, snaphook_driver::Conflict::Claimed { key, .. } if is_key(key));
+            let is_key_of_batch = matches!(&conflict, Conflict::Claimed { key, .. } if is_key(key));
             if !is_key_of_batch
+                && is_own(&operations, index)
                 && let Some(error) = refusal(submitted, &conflict, &one.command, &one.precondition, key.is_some())
             {
-                return Err(at(index, error));
+                return Err(at(operation, error));
             }
-            self.try_again(submitted, &conflict, &mut lost).await.map_err(|error| at(index, error))?;
+            self.try_again(submitted, &conflict, &mut lost).await.map_err(|error| at(operation, error))?;
         }
     }
 
+    /// Hands a batch to the committer and waits for what becomes of it; for its post hooks too, if the client does. `None`: a
+    /// model takes no writes now, so it is to be prepared again.
+    pub(super) async fn submit_whole(
+        &self,
+        prepared: PreparedBatch,
+        options: &WriteOptions,
+    ) -> Result<Option<(Vec<Submitted>, Outcome)>> {
+        let PreparedBatch { appends, submitted, .. } = prepared;
+        let (answer, receiver) = oneshot::channel();
+        let (settled, receivers) = settling(&appends, &submitted, options);
+        let whole = Whole { appends, answer, settled, span: commit_span() };
+        if !self.core.committer.submit_whole(whole, submitted.iter().map(|one| &*one.entry.gate))? {
+            return Ok(None);
+        }
+        let answer: WholeAnswer = match self.core.committer.answered(receiver).await {
+            Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
+            None => Err(unanswered()),
+        };
+        let outcome = answer?;
+        if let (Ok(committed), Some(wait)) = (&outcome, options.wait) {
+            let positions = committed.iter().map(|committed| committed.position);
+            tokio::select! {
+                () = self.wait(&submitted, positions.zip(receivers), wait) => {}
+                () = self.core.leaving.begun() => {}
+            }
+        }
+        Ok(Some((submitted, outcome)))
+    }
+
     /// Everything before the events exist.
-    async fn prepare_batch(
+    pub(super) async fn prepare_batch(
         &self,
         batch: &[One],
         key: Option<&IdempotencyKey>,
         options: &WriteOptions,
         origin: &Origin,
         trees: &Lease<&Share>,
-    ) -> Result<BatchStep> {
+    ) -> Result<BatchStep, Stopped> {
         let mut claim = None;
         if let Some(key) = key {
             let (first, replaces) = self.first_results(batch, key, trees).await?;
@@ -144,111 +146,70 @@ impl Writes {
             claim = Some(key.clone().claim(replaces));
         }
         let ahead = Ahead::new(&self.core);
+        let following = Following { origin, is_trial: options.dry_run, trees, ahead: &ahead };
         let mut drafts = Drafts::default();
+        let mut outcome = Ok(true);
         for (index, one) in batch.iter().enumerate() {
             let claim = claim.take();
-            let draft = Draft {
-                command: &one.command,
-                precondition: &one.precondition,
-                origin,
-                prefix: "/data",
-                collect: options.dry_run,
-                trees,
-                ahead: Some(&ahead),
-                claim,
-            };
-            match self.draft_one(&mut drafts, one, draft, options.dry_run).await {
-                Ok(true) => {}
-                // A pre hook would stop it.
-                Ok(false) => break,
-                Err(error) => {
-                    // What is in the way may be what the first request with this key wrote meanwhile.
-                    if let Some(key) = key
-                        && let (Some(first), _) = self.first_results(batch, key, trees).await?
-                    {
-                        return Ok(BatchStep::Answer(answered_before(first, batch, options)));
-                    }
-                    return Err(at(index, error));
-                }
+            outcome = self.draft_one(&mut drafts, one, index, claim, &following).await.map_err(|error| (index, error));
+            // A pre hook would stop it, or something is in the way.
+            if !matches!(outcome, Ok(true)) {
+                break;
             }
         }
-        Ok(match options.dry_run {
-            true => BatchStep::Answer(Batched::DryRun(drafts.dry_runs)),
-            false => BatchStep::Write(PreparedBatch { appends: drafts.appends, submitted: drafts.submitted }),
-        })
-    }
-
-    /// Drafts the next operation; `false`: it is only tried, and would be stopped.
-    async fn draft_one(&self, drafts: &mut Drafts, one: &One, draft: Draft<'_>, is_trial: bool) -> Result<bool> {
-        let One { model, command: Command { id, fresh, .. }, .. } = one;
-        self.core.availability.check_model(model)?;
-        let entry = self.open_model(model).await?;
-        let ahead = draft.ahead;
-        let current = match ahead.and_then(|ahead| ahead.of(model, id)) {
-            Some(current) => current,
-            // A creation with an id of our own cannot meet an instance.
-            None if *fresh => None,
-            None => self.core.stores.model.get(model, id).await?,
-        };
-        let hides_others = hides_others(&entry, draft.origin);
-        let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
-            Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
-            Drafted::Stop { decisions, .. } if is_trial => {
-                drafts.dry_runs.push(DryRun { hooks: decisions, ..DryRun::unhooked(None) });
-                return Ok(false);
+        if matches!(outcome, Ok(true)) {
+            outcome = self.check_referrers(&drafts, &ahead).await.map(|()| true);
+        }
+        if let Err((index, error)) = outcome {
+            // What is in the way may be what the first request with this key wrote meanwhile.
+            if let Some(key) = key
+                && let (Some(first), _) = self.first_results(batch, key, trees).await?
+            {
+                return Ok(BatchStep::Answer(answered_before(first, batch, options)));
             }
-            Drafted::Stop { error, .. } => return Err(error),
-        };
-        self.take_keys(drafts, &entry, &append, is_trial, hides_others).await?;
-        drafts.bytes += append.event.data.as_ref().map_or(0, |data| data.len() as u64);
-        let bytes_max = self.core.stores.event.capabilities().batch_bytes_max.min(BYTES_MAX);
-        if drafts.bytes > bytes_max {
-            let detail = format!(
-                "the data of the batch has {} bytes up to here, at most {bytes_max} are written as one; send fewer \
-                 operations",
-                drafts.bytes
-            );
-            return Err(Error::new(ErrorKind::TooLarge, detail));
+            return Err(Stopped { operation: Some(index), error });
         }
-        let kind = append.event.kind;
-        if let Some(ahead) = ahead {
-            ahead.put(model, id, (!kind.ends_stream()).then(|| instance.clone()));
+        if options.dry_run {
+            return Ok(BatchStep::Answer(Batched::DryRun(drafts.dry_runs)));
         }
-        if is_trial {
-            drafts.dry_runs.push(dry_run(&entry, append.event, decisions));
-        } else {
-            drafts.appends.push(append);
-            drafts.submitted.push(Submitted { entry, kind, instance, key: None, hides_others });
+        if drafts.appends.len() > 1 && !self.core.stores.event.capabilities().atomic_batch {
+            let detail = "the event store cannot write a deletion and what follows from it as one; use another driver for events";
+            return Err(Error::new(ErrorKind::NotSupported, detail).into());
         }
-        Ok(true)
+        let Drafts { appends, submitted, operations, .. } = drafts;
+        Ok(BatchStep::Write(PreparedBatch { appends, submitted, operations }))
     }
 
-    /// Takes note of the unique keys that an operation gives back and takes; an error if one before it has one of them, or
-    /// in a trial somebody else. So an append never fails for what the batch itself does.
-    async fn take_keys(
+    /// Drafts the next operation and what follows from it; `false`: it is only tried, and would be stopped.
+    async fn draft_one(
         &self,
         drafts: &mut Drafts,
-        entry: &Entry,
-        append: &Append,
-        is_trial: bool,
-        hides_others: bool,
-    ) -> Result<()> {
-        let stream = append.event.stream();
-        for key in &append.releases {
-            drafts.keys.insert(key.clone(), None);
+        one: &One,
+        index: usize,
+        claim: Option<Claim>,
+        following: &Following<'_>,
+    ) -> Result<bool> {
+        let (entry, current) = self.current(one, following.ahead).await?;
+        let position = current.as_ref().map_or(0, |current| current.position);
+        let draft = Draft {
+            command: &one.command,
+            precondition: &one.precondition,
+            origin: following.origin,
+            prefix: "/data",
+            collect: following.is_trial,
+            trees: following.trees,
+            ahead: Some(following.ahead),
+            claim,
+            loses: None,
+            told_to: &following.origin.right,
+        };
+        if !self.draft_alone(drafts, one, draft, (entry, current), index, following.is_trial).await? {
+            return Ok(false);
         }
-        for claim in append.claims.iter().filter(|claim| !is_key(&claim.key)) {
-            let holder = match drafts.keys.get(&claim.key) {
-                Some(holder) => holder.clone().map(|holder| Holder::new(holder, 0)),
-                None if is_trial => self.core.stores.event.holder(&claim.key).await?,
-                None => None,
-            };
-            if let Some(holder) = holder.filter(|holder| holder.stream != stream) {
-                return Err(not_unique(&entry.model.record, &claim.key, Some(&holder).filter(|_| !hides_others)));
-            }
-            drafts.keys.insert(claim.key.clone(), Some(stream.clone()));
+        if !matches!(one.command.change, Change::Delete { .. }) {
+            return Ok(true);
         }
-        Ok(())
+        self.follow(drafts, Deleted::first(one, index, position), following).await
     }
 
     /// Waits until the post hooks of all events ended, at most that long. A hook that is not done by then goes on.
@@ -266,6 +227,24 @@ impl Writes {
             .zip(receivers)
             .filter_map(|(stream, (position, receiver))| Some(waiters::settled(events, stream, position, receiver?)));
         let _ = tokio::time::timeout(wait, futures::future::join_all(all)).await;
+    }
+}
+
+/// All durable, or what one with this index met.
+type Outcome = std::result::Result<Vec<Committed>, (usize, Conflict)>;
+
+impl Stopped {
+    fn into_error(self) -> Error {
+        match self.operation {
+            Some(index) => at(index, self.error),
+            None => self.error,
+        }
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Stopped {
+        Stopped { operation: None, error }
     }
 }
 
@@ -288,7 +267,7 @@ fn answered_before(first: Batched, batch: &[One], options: &WriteOptions) -> Bat
     }
 }
 
-fn too_long() -> Error {
+pub(super) fn too_long() -> Error {
     let detail = format!(
         "the operations and their pre hooks took more than {} s to prepare, so nothing was stored; send fewer operations",
         PREPARE_MAX.as_secs()

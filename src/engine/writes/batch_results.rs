@@ -7,6 +7,7 @@ use snaphook_driver::time::Millis;
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Position};
 
 use super::Writes;
+use super::drafts::{is_following, is_own};
 use super::steps::{One, Submitted};
 use crate::catalog::FieldError;
 use crate::engine::command::{Batched, Written};
@@ -16,12 +17,18 @@ use crate::engine::idempotency::{IdempotencyKey, first_event};
 use crate::engine::revisions;
 use crate::memory::{Lease, Share};
 
-/// The answer to a batch that was written.
-pub(super) fn results(submitted: Vec<Submitted>, committed: &[Committed]) -> Batched {
+/// Events that are read at once of what follows from deletions.
+const FOLLOWING: usize = 20;
+
+/// The answer to a batch that was written, with the operation of each append.
+pub(super) fn results(submitted: Vec<Submitted>, committed: &[Committed], operations: &[usize]) -> Batched {
     // When instances were created by the batch, which was not known when later operations changed them.
     let mut created: HashMap<(String, String), Millis> = HashMap::new();
     let mut results = Vec::with_capacity(submitted.len());
-    for (one, committed) in submitted.into_iter().zip(committed) {
+    for (index, (one, committed)) in submitted.into_iter().zip(committed).enumerate() {
+        if !is_own(operations, index) {
+            continue;
+        }
         results.push(match one.written(*committed) {
             Written::Created(instance) => {
                 created.insert((instance.model.clone(), instance.id.clone()), instance.created_at);
@@ -68,14 +75,24 @@ impl Writes {
         };
         let mut query = EventQuery { after: first.position - 1, limit: 0, filter: EventFilter::default() };
         let mut results = Vec::with_capacity(batch.len());
-        // The key stands for the same operations, and the events of a batch follow each other.
-        while results.len() < batch.len() {
-            query.limit = u32::try_from(batch.len() - results.len()).unwrap_or(u32::MAX);
+        let mut ones = batch.iter();
+        // The key stands for the same operations, and the events of a batch follow each other, each with what follows from it.
+        loop {
+            query.limit = u32::try_from(ones.len().max(FOLLOWING)).unwrap_or(u32::MAX);
             let page = events.read(&query, None).await?;
             if page.events.is_empty() {
-                return Err(not_found_again(first.position));
+                break;
             }
-            for (event, one) in page.events.into_iter().zip(&batch[results.len()..]) {
+            let mut is_end = false;
+            for event in page.events {
+                if !results.is_empty() && is_following(event.cause.as_ref()) {
+                    query.after = event.position;
+                    continue;
+                }
+                let Some(one) = ones.next() else {
+                    is_end = true;
+                    break;
+                };
                 let id = event.instance.as_deref();
                 if event.model != one.model || one.command.named().is_some_and(|named| id != Some(named)) {
                     return Err(not_found_again(first.position));
@@ -89,6 +106,12 @@ impl Writes {
                 }
                 results.push(instance);
             }
+            if is_end {
+                break;
+            }
+        }
+        if results.len() < batch.len() {
+            return Err(not_found_again(first.position));
         }
         self.core.tail.reached_soon(query.after).await?;
         Ok((Some(Batched::Done { results, position: query.after }), None))

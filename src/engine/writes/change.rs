@@ -4,10 +4,8 @@
 //! No lock is held between the steps. What changed meanwhile shows at the append (optimistic concurrency), and the
 //! change starts over with what is there now.
 
-use snaphook_driver::Stream;
-
 use super::Writes;
-use super::steps::{Command, Step};
+use super::steps::{Command, Prepared, Step};
 use crate::engine::command::{Change, Origin, WriteOptions, Written};
 use crate::engine::error::Result;
 use crate::engine::waiters;
@@ -37,22 +35,43 @@ impl Writes {
             let preparing = self.core.committer.preparing();
             let prepared = match self.prepare(model, &command, options, origin).await? {
                 Step::Answer(answer) => return Ok(*answer),
+                Step::DeleteTarget => {
+                    drop(preparing);
+                    return self.delete_target(model, command, options, origin).await;
+                }
                 Step::Write(prepared) => prepared,
             };
             // What is submitted is not on its way any more.
             drop(preparing);
-            let Some((receiver, settled, pending)) = self.submit(*prepared, options)? else { continue };
-            let answer = self.answer(receiver).await;
-            let position = answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map(|written| written.position);
-            if let Some(written) = self.finish(pending, answer, &command, options, &mut lost).await? {
-                if let (Some(wait), Some(settled), Some(position)) = (options.wait, settled, position) {
-                    // A hook that is not done by then goes on; the answer says nothing of it.
-                    let instance = Stream::of_instance(model, &command.id);
-                    let settled = waiters::settled(&*self.core.stores.event, &instance, position, settled);
-                    let _ = tokio::time::timeout(wait, settled).await;
-                }
+            if let Some(written) = self.write(*prepared, &command, options, &mut lost).await? {
                 return Ok(written);
             }
         }
+    }
+
+    /// Writes what is prepared; `None`: it is to be prepared again.
+    pub(super) async fn write(
+        &self,
+        prepared: Prepared,
+        command: &Command,
+        options: &WriteOptions,
+        lost: &mut u32,
+    ) -> Result<Option<Written>> {
+        let stream = options.wait.map(|_| prepared.append.event.stream());
+        let Some((receiver, settled, pending)) = self.submit(prepared, options)? else { return Ok(None) };
+        let answer = self.answer(receiver).await;
+        let position = answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map(|written| written.position);
+        let written = self.finish(pending, answer, command, options, lost).await?;
+        if let (Some(_), Some(wait), Some(stream), Some(settled), Some(position)) =
+            (&written, options.wait, stream, settled, position)
+        {
+            // A hook that is not done by then goes on; the answer says nothing of it.
+            let settled = waiters::settled(&*self.core.stores.event, &stream, position, settled);
+            tokio::select! {
+                _ = tokio::time::timeout(wait, settled) => {}
+                () = self.core.leaving.begun() => {}
+            }
+        }
+        Ok(written)
     }
 }

@@ -3,7 +3,7 @@
 use snaphook_driver::{Conflict, Holder};
 
 use super::steps::{Command, Submitted};
-use crate::catalog::{FieldError, ModelRecord, unique};
+use crate::catalog::{FieldError, ModelRecord, escape_token, references, unique};
 use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
@@ -20,6 +20,8 @@ pub(super) fn refusal(
     let (model, id) = (&submitted.instance.model, &command.id);
     let failed = |detail: String| Some(Error::new(ErrorKind::PreconditionFailed, detail));
     match conflict {
+        // The target was deleted, or somebody refers to what is to be deleted: the next round finds it so.
+        Conflict::Claimed { key, .. } if references::is_key(key) => None,
         Conflict::Claimed { key, holder } if !is_key(key) => {
             Some(not_unique(&submitted.entry.model.record, key, Some(holder).filter(|_| !submitted.hides_others)))
         }
@@ -49,7 +51,7 @@ pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: Option<&Holder
     let errors = properties
         .iter()
         .map(|name| FieldError {
-            pointer: format!("/data/{}", name.replace('~', "~0").replace('/', "~1")),
+            pointer: format!("/data/{}", escape_token(name)),
             message: match holder {
                 Some(holder) => format!("must be unique, `{}` has this value already", holder.stream),
                 None => "must be unique, another instance has this value already".to_owned(),

@@ -7,10 +7,11 @@ use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{EventKind, Instance};
 
 use crate::catalog::document::Document;
-use crate::catalog::rules::{Operation, Rules, Subject};
+use crate::catalog::rules::{Operation, Right, Rules, Subject};
 use crate::engine::command::Origin;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
+use crate::engine::reads::check_version;
 use crate::memory::{Lease, Share, tree_bytes};
 
 /// One change under the rules of its model.
@@ -34,6 +35,7 @@ impl<'a> Guard<'a> {
         let (Some(rules), Some(subject)) = (&entry.model.rules, origin.right.subject()) else { return Ok(None) };
         let before = match current {
             Some(current) => {
+                check_version(&entry.model, current)?;
                 trees.grow(tree_bytes(current.data.as_bytes()))?;
                 Some(current.data.to_value().map_err(|error| Error::new(ErrorKind::Storage, error.to_string()))?)
             }
@@ -89,8 +91,8 @@ impl<'a> Guard<'a> {
 }
 
 /// Whether errors may not name other instances of the model.
-pub(super) fn hides_others(entry: &Entry, origin: &Origin) -> bool {
-    entry.model.rules.is_some() && origin.right.subject().is_some()
+pub(super) fn hides_others(entry: &Entry, told_to: &Right) -> bool {
+    entry.model.rules.is_some() && told_to.subject().is_some()
 }
 
 fn operation(kind: EventKind) -> Operation {

@@ -12,6 +12,7 @@ use super::import_order::Order;
 use super::steps::{Command, Prepared, Step};
 use crate::config::Phase;
 use crate::engine::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
+use crate::engine::committer::lost_answer;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::input::{self, NewInstance};
 use crate::memory::Shortage;
@@ -97,8 +98,18 @@ impl Writes {
                         Ok(command) => {
                             let alone = self.reads_before(model, upsert);
                             order.before_preparing(number, id.as_deref(), alone).await;
-                            let step = patiently(|| self.prepare(model, &command, &options, origin)).await;
+                            let prepare = || self.prepare(model, &command, &options, origin);
+                            let mut step = patiently(prepare).await;
+                            if matches!(&step, Err(error) if error.kind == ErrorKind::Invalid)
+                                && self.refers_to_itself(model)
+                            {
+                                // It may refer to what an earlier line makes.
+                                order.before_preparing(number, id.as_deref(), true).await;
+                                step = patiently(prepare).await;
+                            }
                             match step {
+                                // Lines delete nothing.
+                                Ok(Step::DeleteTarget) => Err(lost_answer()),
                                 Ok(Step::Write(prepared)) => Ok(Progress::Prepared(command, prepared)),
                                 Ok(Step::Answer(answer)) => Ok(Progress::Answered(answer)),
                                 Err(error) => Err(error),
@@ -178,6 +189,11 @@ impl Writes {
         hooks.any(|hook| {
             self.core.host.code.is_native(&hook.binding().engine) || !self.core.host.granted(hook).read.is_empty()
         })
+    }
+
+    /// Whether instances of a model may refer to each other.
+    fn refers_to_itself(&self, model: &str) -> bool {
+        self.core.models.get(model).is_some_and(|entry| entry.model.references_to(model).next().is_some())
     }
 
     async fn write_patiently(

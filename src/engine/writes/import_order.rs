@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use snaphook_driver::Append;
 use tokio::sync::Notify;
 
+use crate::catalog::references;
+
 /// The lines that are not finished, by their numbers.
 #[derive(Default)]
 pub(super) struct Order {
@@ -47,7 +49,9 @@ impl Order {
     /// their order.
     pub(super) async fn before_submitting(&self, line: u64, append: &Append) {
         let claims = append.claims.iter().map(|claim| &claim.key);
-        let keys: Vec<String> = claims.chain(&append.releases).cloned().collect();
+        // Any number of lines may refer to the same instance.
+        let keys = claims.chain(&append.releases).filter(|key| !references::is_key(key));
+        let keys: Vec<String> = keys.cloned().collect();
         if keys.is_empty() {
             return;
         }

@@ -2,17 +2,22 @@
 //!
 //! A change goes through these files in this order: `change` (the order of the steps), `prepare` (model, data, schema),
 //! `prehooks`, `submit`, and from there through the committer to the log. A `batch` prepares one after the other in the same way,
-//! and submits them as one.
+//! and submits them as one. Where models refer to each other, `references` looks after what is written, `referrers` after what
+//! is deleted.
 
 mod batch;
 mod batch_results;
 mod change;
 mod conflicts;
-pub(super) mod guard;
-mod import;
+mod delete;
+pub(super) mod drafts;
+mod guard;
+pub(super) mod import;
 mod import_order;
 mod prehooks;
 mod prepare;
+mod references;
+mod referrers;
 mod steps;
 mod submit;
 

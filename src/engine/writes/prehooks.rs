@@ -119,6 +119,7 @@ fn decision(hook: &BoundHook, run: &Run) -> HookDecision {
     let provenance = hook.provenance(run);
     HookDecision {
         name: provenance.name,
+        model: None,
         engine: provenance.engine,
         artifact: provenance.artifact,
         decision,

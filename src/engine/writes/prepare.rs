@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Instance, Json, Require, Stream, time};
 use tokio::time::Instant;
 
@@ -11,7 +12,8 @@ use super::guard::{Guard, hides_others};
 use super::prehooks::Decided;
 use super::steps::{Command, Drafted, Prepared, Step};
 use crate::catalog::document::{Document, merge_patch};
-use crate::catalog::{ModelRecord, unique};
+use crate::catalog::rules::Right;
+use crate::catalog::{ModelRecord, Reference, references, unique};
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{Change, DryRun, HookDecision, Origin, Precondition, Seen, WriteOptions, Written, phases};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
@@ -37,6 +39,10 @@ pub(super) struct Draft<'a> {
     pub(super) ahead: Option<&'a Arc<Ahead>>,
     /// A claim besides those of its values.
     pub(super) claim: Option<Claim>,
+    /// What the instance does not refer to any more, for a change that consists of that.
+    pub(super) loses: Option<&'a Reference>,
+    /// Of whom is told what becomes of it. What follows from a deletion is done with the server's right, and told to whom deletes.
+    pub(super) told_to: &'a Right,
 }
 
 impl Writes {
@@ -51,6 +57,9 @@ impl Writes {
         self.core.availability.check_model(model)?;
         let entry = self.open_model(model).await?;
         let Command { id, fresh, change } = command;
+        if matches!(change, Change::Delete { .. }) && entry.model.record.referenced.is_some() {
+            return Ok(Step::DeleteTarget);
+        }
         let key = options.idempotency_key.as_ref();
         let key = key.map(|key| IdempotencyKey::of_change(model, key, command.named(), change, origin));
         // A creation with an id of our own cannot meet an instance.
@@ -84,6 +93,8 @@ impl Writes {
             ahead: None,
             // First, so that of two with the same key the second meets the key and not a unique value of the first.
             claim: key.clone().map(|key| key.claim(replaces)),
+            loses: None,
+            told_to: &origin.right,
         };
         let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
@@ -94,23 +105,24 @@ impl Writes {
             Drafted::Stop { error, .. } => return Err(error),
         };
         if options.dry_run {
-            self.check_claims(&entry, &append, hides_others(&entry, origin)).await?;
+            self.check_claims(&entry, &append, hides_others(&entry, &origin.right)).await?;
             return Ok(Step::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
         }
-        let hides_others = hides_others(&entry, origin);
+        let hides_others = hides_others(&entry, &origin.right);
         Ok(Step::Write(Box::new(Prepared { append, instance, entry, key, hides_others })))
     }
 
     /// Steps 2 and 3 for an instance that is as `current`: data, schema, pre hooks.
     pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
-        let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim } = draft;
-        let Command { id, change, .. } = command;
-        let model = &entry.model.record.id;
+        let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses, .. } = draft;
+        let Command { id, fresh, change } = command;
+        let record = &entry.model.record;
+        let model = &record.id;
         let guard = Guard::new(entry, origin, current.as_ref(), trees)?;
         let is_hidden = guard.as_ref().zip(current.as_ref()).is_some_and(|(guard, current)| guard.hides(current));
         let kind = match is_hidden {
-            false => check_presence(&entry.model.record, command, current.as_ref(), precondition)?,
-            true => check_hidden(&entry.model.record, command, precondition)?,
+            false => check_presence(record, command, current.as_ref(), precondition)?,
+            true => check_hidden(record, command, precondition)?,
         };
         if let Some(guard) = &guard {
             guard.check_for_nobody(kind)?;
@@ -118,7 +130,10 @@ impl Writes {
 
         let mut document = match change {
             Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
-            Change::Patch { patch, .. } => Some(patched(current.as_ref(), patch, trees)?),
+            Change::Patch { patch, .. } => Some(match (loses, &current) {
+                (Some(reference), Some(current)) => without(entry, current, reference, trees)?,
+                _ => patched(current.as_ref(), patch, trees)?,
+            }),
             Change::Delete { .. } => None,
         };
         let is_patch = matches!(change, Change::Patch { .. });
@@ -127,6 +142,8 @@ impl Writes {
             let checked = fit(&self.core.workers, model, &entry.model.schema, unchecked, fitting).await;
             document = Some(checked.map_err(|misfit| misfit.into_error(entry))?);
         }
+        let named = document.as_ref().map(|document| &document.value);
+        let hidden = self.hidden_targets(record, &origin.right, named, ahead).await?;
 
         let (pre, _) = phases(kind).ok_or_else(stopped)?;
         let chain = entry.chain(pre);
@@ -161,7 +178,6 @@ impl Writes {
         if let Some(guard) = &guard {
             guard.check(kind, id, current.as_ref(), document.as_ref())?;
         }
-        let record = &entry.model.record;
         let revision = current.as_ref().map_or(1, |current| current.revision + 1);
         let event = Event {
             position: 0,
@@ -176,6 +192,7 @@ impl Writes {
             cause: origin.cause.clone(),
             hooks: provenance,
             request_id: origin.request_id.clone(),
+            trace: origin.trace.clone(),
             time: time::now(),
         };
         let expected = match &current {
@@ -187,7 +204,24 @@ impl Writes {
         let mut append = Append::new(event, expected);
         append.requires.push(Require { stream: Stream::of_model(model), position: record.position });
         append.claims.extend(claim);
-        self.claim_unique(entry, &mut append, current.as_ref(), document.as_ref(), trees)?;
+        let is_looked_at = !record.unique.is_empty() || !record.references.is_empty() && document.is_some();
+        let before = match current.as_ref().filter(|_| is_looked_at) {
+            Some(current) => Some(parse_stored(&current.data, trees)?.value),
+            None => None,
+        };
+        let data = document.as_ref().map(|document| &document.value);
+        claim_unique(record, &mut append, before.as_ref(), data);
+        match data {
+            Some(data) if !record.references.is_empty() => {
+                self.claim_targets(entry, &mut append, before.as_ref(), data, prefix, ahead, &hidden).await?;
+            }
+            None => self.guard_deletion(entry, &mut append).await?,
+            Some(_) => {}
+        }
+        if let Some(referenced) = record.referenced.as_ref().filter(|_| current.is_none() && !fresh) {
+            // Whoever deleted one of that id keeps others from it.
+            append.releases.push(referenced.key(id));
+        }
         let now = append.event.time;
         let instance = match (current, document) {
             (Some(current), None) => current,
@@ -218,33 +252,11 @@ impl Writes {
         }
     }
 
-    /// Claims the values of `unique` lists that are new, releases those that are gone.
-    fn claim_unique(
-        &self,
-        entry: &Entry,
-        append: &mut Append,
-        current: Option<&Instance>,
-        document: Option<&Document>,
-        trees: &Lease<&Share>,
-    ) -> Result<()> {
-        let record = &entry.model.record;
-        if record.unique.is_empty() {
-            return Ok(());
-        }
-        let old = match current {
-            Some(current) => unique::keys(record, &parse_stored(&current.data, trees)?.value),
-            None => Vec::new(),
-        };
-        let new = document.map_or_else(Vec::new, |document| unique::keys(record, &document.value));
-        append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
-        append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim::new(key.key)));
-        Ok(())
-    }
-
     /// For dry runs: whether somebody else holds a value already.
     async fn check_claims(&self, entry: &Entry, append: &Append, hides: bool) -> Result<()> {
         let stream = append.event.stream();
-        for claim in append.claims.iter().filter(|claim| !is_key(&claim.key)) {
+        let is_value = |claim: &&Claim| !is_key(&claim.key) && !references::is_key(&claim.key);
+        for claim in append.claims.iter().filter(is_value) {
             if let Some(holder) = self.core.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
@@ -262,6 +274,30 @@ pub(super) fn dry_run(entry: &Entry, event: Event, hooks: Vec<HookDecision>) -> 
     DryRun { hooks, post_hooks, ..DryRun::unhooked(Some(event)) }
 }
 
+/// Claims the values of `unique` lists that are new, releases those that are gone.
+fn claim_unique(record: &ModelRecord, append: &mut Append, before: Option<&Value>, data: Option<&Value>) {
+    if record.unique.is_empty() {
+        return;
+    }
+    let keys = |data: Option<&Value>| data.map_or_else(Vec::new, |data| unique::keys(record, data));
+    let (old, new) = (keys(before), keys(data));
+    append.releases.extend(old.iter().filter(|key| !new.contains(key)).map(|key| key.key.clone()));
+    append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim::new(key.key)));
+}
+
+/// The data without what a property refers to: null where the schema allows it.
+fn without(entry: &Entry, current: &Instance, reference: &Reference, trees: &Lease<&Share>) -> Result<Document> {
+    let mut value = parse_stored(&current.data, trees)?.value;
+    trees.grow(current.data.len())?;
+    if let Some(members) = value.as_object_mut() {
+        match entry.model.schema.types_of(&reference.property).contains(&"null") {
+            true => drop(members.insert(reference.property.clone(), Value::Null)),
+            false => drop(members.shift_remove(&reference.property)),
+        }
+    }
+    Ok(Document::from_value(value))
+}
+
 fn parse(data: &Json) -> Result<Document> {
     Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
 }
@@ -277,7 +313,7 @@ fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> R
     let patch = parse(patch)?;
     let mut value = match current {
         Some(current) => parse_stored(&current.data, trees)?.value,
-        None => serde_json::Value::Null,
+        None => Value::Null,
     };
     merge_patch(&mut value, patch.value);
     // The text of both.

@@ -80,6 +80,8 @@ pub(super) enum Drafted {
 /// What a change came to before it was written.
 pub(super) enum Step {
     Write(Box<Prepared>),
+    /// It deletes an instance of a model that others refer to, which may not be all that there is to do.
+    DeleteTarget,
     /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
     Answer(Box<Written>),
 }

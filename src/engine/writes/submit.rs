@@ -9,7 +9,7 @@ use super::Writes;
 use super::conflicts::refusal;
 use super::steps::{Command, Prepared, Sent, Submitted};
 use crate::engine::command::{WriteOptions, Written};
-use crate::engine::committer::{Answer, Pending, lost_answer};
+use crate::engine::committer::{Answer, Pending, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{first_answer, first_event, is_key};
@@ -32,7 +32,7 @@ impl Writes {
             }
             _ => (None, None),
         };
-        let pending = Pending { append, hint: None, is_for_stuck: false, answer, settled };
+        let pending = Pending { append, hint: None, is_for_stuck: false, answer, settled, span: commit_span() };
         if !self.core.committer.submit(pending, &entry.gate)? {
             return Ok(None);
         }

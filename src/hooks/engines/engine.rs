@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use snaphook_driver::time::Millis;
 
-use crate::catalog::SourceLanguage;
+use crate::catalog::{SourceLanguage, Webhook};
 use crate::config::{Isolation, Limits, Phase};
-use crate::hooks::context::{Context, Failure, Outcome};
+use crate::hooks::context::{Context, Failure, Outcome, Retry};
 use crate::hooks::session::Session;
 
 /// A fact about an engine, for metrics: a gauge that is 1 with one of some labels.
@@ -48,6 +48,11 @@ pub trait Engine: Send + Sync {
     /// is refused here, with the reason, not at the first call.
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
+    /// Whether what the REST API tells of a hook stands in its code, so that the code is read to tell it.
+    fn describes_hooks(&self) -> bool {
+        false
+    }
+
     /// Whether its code are libraries that run as the server does, without a sandbox: they come from the hooks directory
     /// and from nowhere else.
     fn is_native(&self) -> bool {
@@ -77,6 +82,11 @@ pub trait Prepared: Send + Sync {
 
     /// How long its top level ran when it was bound.
     fn top_level_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Where it sends events, if that is what it does.
+    fn webhook(&self) -> Option<&Webhook> {
         None
     }
 }
@@ -151,8 +161,10 @@ pub struct CallSettings {
 pub struct CallReport {
     pub outcome: Outcome,
     /// Time on a core, as far as the engine can tell (wall time without the time in the host, if not).
-    pub cpu: std::time::Duration,
+    pub cpu: Duration,
     pub memory_bytes: u64,
+    /// Of a failure.
+    pub retry: Retry,
 }
 
 /// What kind of reason it is.
@@ -213,8 +225,13 @@ impl fmt::Display for PrepareError {
 }
 
 impl CallReport {
+    /// A call whose end says nothing of another one.
+    pub(super) fn new(outcome: Outcome, cpu: Duration, memory_bytes: u64) -> Self {
+        CallReport { outcome, cpu, memory_bytes, retry: Retry::Usual }
+    }
+
     /// A call that never got to the guest.
     pub(super) fn failed(failure: Failure) -> Self {
-        CallReport { outcome: Outcome::Failed(failure), cpu: std::time::Duration::ZERO, memory_bytes: 0 }
+        CallReport::new(Outcome::Failed(failure), Duration::ZERO, 0)
     }
 }

@@ -21,6 +21,7 @@ mod testing;
 #[cfg(target_os = "linux")]
 mod v8;
 mod wasm;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -28,11 +29,12 @@ pub use engine::{
     CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
     Prepared, TopLevel,
 };
-pub use native::{exit, exit_at_once};
+pub use native::{Copy as LibraryCopy, exit, exit_at_once, tried_module};
 pub use subprocess::worker::serve as serve_as_worker;
 #[cfg(target_os = "linux")]
 pub use v8::serve_as_worker as serve_as_v8_worker;
 pub use wasm::CODE_BYTES_MAX;
+pub use webhook::lacks as webhook_lacks;
 
 use crate::config::Config;
 
@@ -47,5 +49,6 @@ pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
         Arc::new(native::NativeEngine::new(&config.hooks.cache)),
         #[cfg(target_os = "linux")]
         Arc::new(v8::V8::new(&config.plugins.directory, config.hooks.v8_reset)),
+        Arc::<webhook::WebhookEngine>::default(),
     ]
 }

@@ -42,13 +42,6 @@ impl Libraries {
         }
     }
 
-    /// Loads a library if its file is another than the one that runs: whoever asks what is bound learns what is so now.
-    pub async fn look_at(&self, hook: &BoundHook) {
-        if hook.file.is_some() {
-            self.current(hook).await;
-        }
-    }
-
     /// Libraries that the server's process holds, bound or not: the file, and how many contents of it.
     pub fn counts(&self) -> Vec<(String, usize)> {
         self.loaded.counts()
@@ -87,7 +80,7 @@ impl Libraries {
         self.logs.tell_library(&hook.binding, &code.id.artifact, None);
     }
 
-    /// The code that a call runs. Of a library: as its file is now; who is first after a change loads it while the others
+    /// The code that a call runs, and that whoever asks what is bound is told. Of a library: as its file is now; who is first after a change loads it while the others
     /// go on with what was there, if something was.
     pub(super) async fn current(&self, hook: &BoundHook) -> Arc<Code> {
         let code = hook.code.load_full();

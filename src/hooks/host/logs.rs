@@ -10,11 +10,13 @@ use super::bound::BoundHook;
 use super::guard::lock;
 use crate::config::Phase;
 use crate::hooks::binding::Binding;
-use crate::hooks::context::{Context, LogLevel, Outcome, Run};
+use crate::hooks::context::{Context, LogLevel, LogLine, Outcome, Run};
 use crate::hooks::feed::{Feed, Told};
-use crate::hooks::phase_metrics::{self, PhaseMetrics, SERIES_MAX};
+use crate::hooks::phase_metrics::{self, PhaseMetrics};
 use crate::hooks::stats::{PhaseLine, PhaseLog};
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, SERIES_MAX};
+use crate::telemetry::line::one_line;
+use crate::telemetry::trace::scope;
 
 /// The logs and the feed.
 #[derive(Default)]
@@ -66,8 +68,15 @@ impl Logs {
     /// A run has ended.
     pub(super) fn tell_run(&self, hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
         self.feed.tell(&hook.binding, context, run);
+        run.log.iter().for_each(|line| tell(hook, context, line));
         keep(hook, context, run, shadow);
     }
+}
+
+/// In the server's log, for those who ask for it with `--log info,hook=debug`.
+fn tell(hook: &BoundHook, context: &Context, line: &LogLine) {
+    let (instance, level) = (&context.instance, line.level.as_str());
+    tracing::debug!(target: "hook", hook = hook.label, instance, level, "{}", one_line(&line.message));
 }
 
 /// In the log of its phase: what it logged, and what it came to if somebody has to know.
@@ -83,10 +92,13 @@ fn keep(hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
     if run.log.is_empty() && verdict.is_none() {
         return;
     }
+    let trace_id = scope::look(|scope| scope.trace().map(|trace| trace.trace_id().to_string())).flatten();
     let line = |time, level, message: &str| PhaseLine {
         time,
         hook: run.hook.name.clone(),
         instance: context.instance.clone(),
+        request_id: context.request_id.clone(),
+        trace_id: trace_id.clone(),
         level,
         message: message.to_owned(),
     };

@@ -21,10 +21,11 @@ use crate::config::{Config, Phase, format_size};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
 use crate::hooks::code::Code;
-use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
+use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry, Run};
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::hooks::stats::shorten;
+use crate::telemetry::trace::{Span, SpanKind, scope};
 
 /// What a refusal may say, message and fields together, and of how many fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
@@ -62,6 +63,16 @@ impl Runs {
         let _ = self.attached.set(Attached { services, artifacts });
     }
 
+    /// Reads the code of a hook that the REST API cannot tell without it.
+    pub async fn look_at(&self, hook: &BoundHook) {
+        let code = self.libraries.current(hook).await;
+        let describes = self.code.engine(&hook.binding.engine).is_some_and(|engine| engine.describes_hooks());
+        if let Some(attached) = self.attached.get().filter(|_| describes && !code.is_settled()) {
+            // Why it cannot be read is told as the hook's state.
+            let _ = self.code.load(hook, &code, &*attached.artifacts).await;
+        }
+    }
+
     /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
     /// [`Outcome::Accept`]: what it would have been is in its log and stats.
     pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
@@ -79,10 +90,12 @@ impl Runs {
     /// [`Runs::settle`].
     pub async fn unsettled(&self, hook: &BoundHook, context: &Context) -> Run {
         let code = self.libraries.current(hook).await;
-        match self.call(hook, &code, context).await {
+        let span = begin_span(hook, context);
+        let run = match scope::within(span.scope_or_current(), self.call(hook, &code, context)).await {
             Ok(run) => run,
             Err(failure) => Run::unstarted(&code.id, failure),
-        }
+        };
+        Run { span, ..run }
     }
 
     /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
@@ -93,6 +106,11 @@ impl Runs {
         }
         hook.stats.record(&run, shadow);
         hook.metrics.record(&run);
+        run.span.note("snaphook.outcome", || outcome_word(&run.outcome));
+        if let Outcome::Failed(failure) = &run.outcome {
+            run.span.fail(|| failure.message.clone());
+        }
+        drop(std::mem::take(&mut run.span));
         self.logs.tell_run(hook, context, &run, shadow);
         tracing::debug!(
             hook = hook.label,
@@ -129,16 +147,27 @@ impl Runs {
         let started = Instant::now();
         let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
         let wall = started.elapsed();
-        let CallReport { outcome, cpu, memory_bytes } = report.unwrap_or_else(|panic| {
+        let CallReport { outcome, cpu, memory_bytes, retry } = report.unwrap_or_else(|panic| {
             let message = format!("engine `{}` failed: {}", hook.binding.engine, panic_text(&*panic));
             tracing::error!(hook = hook.label, "{message}");
             let outcome = Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None });
-            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0 }
+            CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
         });
         let outcome = check_outcome(outcome, context.phase, &session);
         let host = session.host_time();
         let (log, asked) = session.finish();
-        Ok(Run { hook: Arc::clone(&code.id), outcome, wall, host, cpu, memory_bytes, log, asked })
+        Ok(Run {
+            hook: Arc::clone(&code.id),
+            outcome,
+            wall,
+            host,
+            cpu,
+            memory_bytes,
+            retry,
+            log,
+            asked,
+            span: Span::default(),
+        })
     }
 }
 
@@ -180,6 +209,23 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
         }
         other => other,
     }
+}
+
+/// The span of a run: a pre hook is a part of its request, a post hook follows from it.
+fn begin_span(hook: &BoundHook, context: &Context) -> Span {
+    let phase = context.phase;
+    let kind = if phase.is_pre() { SpanKind::Internal } else { SpanKind::Consumer };
+    let mut span = Span::begin("hook", kind);
+    span.name(|| format!("hook {}", hook.label));
+    span.note("snaphook.model", || context.model.clone());
+    span.note("snaphook.phase", || phase.as_str());
+    span.note("snaphook.hook", || hook.binding.id.name.clone());
+    span.note("snaphook.engine", || hook.binding.engine.clone());
+    if let Some(event) = &context.event {
+        span.note("snaphook.event.position", || event.position);
+        span.note("snaphook.attempt", || u64::from(context.attempt));
+    }
+    span
 }
 
 fn outcome_word(outcome: &Outcome) -> &'static str {

@@ -11,7 +11,7 @@ use snaphook_driver::Json;
 use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
-use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection};
+use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection, Retry};
 use crate::hooks::engines::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
@@ -75,7 +75,7 @@ impl Prepared for Word {
             "panic" => panic!("the engine panics"),
             other => panic!("unknown word {other}"),
         };
-        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 1 << 20 }
+        CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 1 << 20, retry: Retry::Usual }
     }
 }
 
@@ -130,7 +130,16 @@ impl Stage {
 
     fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
         let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: digest(word) };
-        let binding = Binding { id, engine: "words".into(), size: 1, mode, position: 1, library: None, language: None };
+        let binding = Binding {
+            id,
+            engine: "words".into(),
+            size: 1,
+            mode,
+            position: 1,
+            library: None,
+            language: None,
+            as_actor: false,
+        };
         self.host.bind(binding, None)
     }
 

@@ -12,8 +12,8 @@ use std::io;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::Extensions;
 use hyper::{Method, Request, StatusCode, Uri, Version};
@@ -134,6 +134,11 @@ impl StaticFiles {
             StatusCode::PRECONDITION_FAILED => {
                 let message = format!("a condition of the request does not hold for the file `{}`", shorten(path));
                 return Err(Problem::new(ProblemType::PreconditionFailed, message));
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let message = format!("the file `{}` has no bytes in that range", shorten(path));
+                let content_range = response.headers_mut().remove(CONTENT_RANGE).map(Box::new);
+                return Err(Problem { content_range, ..Problem::new(ProblemType::RangeNotSatisfiable, message) });
             }
             status if status.is_server_error() => {
                 return Err(Problem::new(

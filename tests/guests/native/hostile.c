@@ -132,7 +132,9 @@ void late(uint64_t call, const snaphook_context *context, const snaphook_host *h
 /* Tells whose thread it is on; does not return if the actor says so. */
 void quick_then_stuck(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   char name[16] = {0};
-  if (context->actor.ptr != NULL && context->actor.len == 5 && memcmp(context->actor.ptr, "stuck", 5) == 0) {
+  static const char stuck[] = "{\"id\":\"stuck\"";
+  const size_t length = sizeof stuck - 1;
+  if (context->actor.ptr != NULL && context->actor.len >= length && memcmp(context->actor.ptr, stuck, length) == 0) {
     for (;;) sleep(1);
   }
   pthread_getname_np(pthread_self(), name, sizeof name);

@@ -193,9 +193,18 @@ static void crash(void) {
   _Unwind_RaiseException(&thrown);
 }
 
+/* The id of an actor, which is an object as JSON and begins with it. */
+static snaphook_text actor_id(snaphook_text actor) {
+  static const char start[] = "{\"id\":\"";
+  const size_t skipped = sizeof start - 1;
+  if (actor.len < skipped || memcmp(actor.ptr, start, skipped) != 0) return (snaphook_text){NULL, 0};
+  const char *id = actor.ptr + skipped, *end = memchr(id, '"', actor.len - skipped);
+  return (snaphook_text){id, end == NULL ? 0 : (size_t)(end - id)};
+}
+
 static void handle(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   const Run run = {call, context, host};
-  snaphook_text task = context->actor;
+  snaphook_text task = actor_id(context->actor);
   if (is(task, "amend")) return answer(&run, SNAPHOOK_ANSWER_AMEND, "{\"n\":1}");
   if (is(task, "reject")) {
     return answer(&run, SNAPHOOK_ANSWER_REJECT, "{\"message\":\"no\",\"fields\":[{\"pointer\":\"/a\",\"message\":\"bad\"}]}");

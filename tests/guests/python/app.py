@@ -91,9 +91,9 @@ def run(ctx):
                     read.get("a", "b")
                 except Err:
                     pass
-        case task:
+        case other:
             try:
-                info(ask(task, ctx.id))
+                info(ask(other, ctx.id))
             except Err as error:
                 info(error.value.code)
                 info(error.value.message)

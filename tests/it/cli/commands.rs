@@ -230,10 +230,7 @@ fn hooks() {
         (&["hook", "put", "any.js", "--model", "movie"], "`any` is no phase"),
         (&["hook", "put", "any.js", "--phase", "preCreate"], "`--model`"),
         (&["hook", "put", "missing.js", "--model", "movie", "--phase", "preCreate"], "`missing.js` cannot be read"),
-        (
-            &["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"],
-            "expected `.js`, `.ts`, `.wasm` or a native library",
-        ),
+        (&["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"], "expected `chain`"),
         (&["hook", "put", "any.js", "--model", "nobody", "--phase", "preCreate"], "nobody"),
         (&["hook", "list", "nobody"], "nobody"),
     ] {

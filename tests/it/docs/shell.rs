@@ -15,15 +15,16 @@ use crate::support::PATIENCE;
 
 /// Pages build Rust and install packages.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(900);
-/// Where pages serve.
-const PORT: u16 = 1337;
+/// Where pages serve, and where what they start beside the server does.
+const PORTS: [u16; 2] = [1337, 8787];
 
 pub(super) struct Shell {
     /// `page` is where the reader stands at first; beside it lies what readers do not see.
     folder: tempfile::TempDir,
     process: Child,
     stdin: ChildStdin,
-    port: u16,
+    /// In the place of [`PORTS`].
+    ports: [u16; 2],
     count: usize,
     /// Where the shell stands.
     current: PathBuf,
@@ -54,8 +55,12 @@ impl Shell {
             std::fs::write(folder.path().join(".cargo/config.toml"), patch).map_err(failed)?;
         }
         // Whoever asked for it holds it until the shell stands: others ask for free ports, too.
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
+        let (mut listeners, mut ports) = (Vec::new(), PORTS);
+        for port in &mut ports {
+            let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+            *port = listener.local_addr().map_err(failed)?.port();
+            listeners.push(listener);
+        }
         let mut command = Command::new("bash");
         command.current_dir(folder.path().join("page")).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -75,7 +80,7 @@ impl Shell {
         let mut process = command.spawn().map_err(failed)?;
         let stdin = process.stdin.take().ok_or(": a shell without input")?;
         let current = folder.path().join("page");
-        Ok(Shell { folder, process, stdin, port, count: 0, current })
+        Ok(Shell { folder, process, stdin, ports, count: 0, current })
     }
 
     /// Writes a file, seen from where the shell stands.
@@ -137,7 +142,7 @@ impl Shell {
             if server.contains("snaphook") {
                 script.push_str(&format!(
                     "until curl -sf -o {null} http://127.0.0.1:{}/healthz; do kill -0 $! && sleep 0.02; done\n",
-                    self.port,
+                    self.ports[0],
                     null = "/dev/null",
                 ));
             }
@@ -180,10 +185,14 @@ impl Shell {
         Ok(Ended { code, output: self.theirs(&String::from_utf8_lossy(&output)) })
     }
 
-    /// What a page says, for this test's port and this checkout's packages.
+    /// What a page says, for this test's ports and this checkout's packages.
     fn ours(&self, text: &str) -> String {
-        let port = |host: &str, text: &str| text.replace(&format!("{host}:{PORT}"), &format!("{host}:{}", self.port));
-        let text = port("localhost", &port("127.0.0.1", text));
+        let mut text = text.to_owned();
+        for (theirs, ours) in PORTS.into_iter().zip(self.ports) {
+            for host in ["localhost", "127.0.0.1"] {
+                text = text.replace(&format!("{host}:{theirs}"), &format!("{host}:{ours}"));
+            }
+        }
         let package = repository().join("sdk/js");
         let lines = text.lines().map(|line| match line.trim_start().starts_with("npm install") {
             true => line.replace("@snaphook/hook", &package.display().to_string()),
@@ -193,7 +202,8 @@ impl Shell {
     }
 
     fn theirs(&self, text: &str) -> String {
-        text.replace(&format!(":{}", self.port), &format!(":{PORT}"))
+        let ports = PORTS.into_iter().zip(self.ports);
+        ports.fold(text.to_owned(), |text, (theirs, ours)| text.replace(&format!(":{ours}"), &format!(":{theirs}")))
     }
 
     /// Tools write configurations, too.
@@ -203,7 +213,7 @@ impl Shell {
         for folder in std::iter::once(page.clone()).chain(folders) {
             let file = folder.join("config.toml");
             if let Ok(text) = std::fs::read_to_string(&file)
-                && text.contains(&format!("127.0.0.1:{PORT}"))
+                && PORTS.iter().any(|port| text.contains(&format!("127.0.0.1:{port}")))
             {
                 let _ = std::fs::write(&file, self.ours(&text));
             }

@@ -80,9 +80,9 @@ fn server(engine: &str) -> Option<(Server, Client)> {
 }
 
 /// The folder, with the packages installed.
-fn packages() -> Option<PathBuf> {
+pub(crate) fn packages() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages");
-    if folder.join("node_modules/zod").is_dir() {
+    if ["zod", "standardwebhooks"].iter().all(|name| folder.join("node_modules").join(name).is_dir()) {
         return Some(folder);
     }
     skip("packages of npm", "no packages in tests/packages; `cargo xtask test` installs them, or `npm ci` there");

@@ -81,7 +81,8 @@ fn record(chance: &mut Chance) -> Value {
         data.insert("s".to_owned(), Value::Null);
     }
     if chance.below(4) > 0 {
-        data.insert("n".to_owned(), json!([-1.0, 0.0, 2.5, 7.0][chance.below(4)]));
+        let number = [-1.0, 0.0, 2.5, 7.0][chance.below(4)];
+        data.insert("n".to_owned(), json!(number));
     }
     if chance.below(3) > 0 {
         data.insert("b".to_owned(), json!(chance.below(2) == 0));
@@ -103,14 +104,20 @@ fn record(chance: &mut Chance) -> Value {
 /// What a property of that name may be compared with: constants, and the caller `alice`, who has no claims.
 fn operand(chance: &mut Chance, path: &str) -> Value {
     match path {
-        "n" => json!([-1, 0, 2.5, 3][chance.below(4)]),
+        "n" => {
+            let number = [-1.0, 0.0, 2.5, 3.0][chance.below(4)];
+            json!(number)
+        }
         "b" => json!(chance.below(2) == 0),
         "any" => match chance.below(3) {
             0 => json!("$actor.id"),
             1 => json!("$actor.claims.none"),
             _ => scalar(chance),
         },
-        _ => json!(["alice", "bob", "$actor.id", "$actor.kind", "$actor.claims.none", ""][chance.below(6)]),
+        _ => {
+            let text = ["alice", "bob", "$actor.id", "$actor.kind", "$actor.claims.none", ""][chance.below(6)];
+            json!(text)
+        }
     }
 }
 
@@ -120,7 +127,8 @@ fn rule(chance: &mut Chance, depth: usize) -> Value {
             0 => json!({"not": rule(chance, depth - 1)}),
             joined => {
                 let parts: Vec<Value> = (0..chance.below(3)).map(|_| rule(chance, depth - 1)).collect();
-                json!({["and", "or"][joined - 1]: parts})
+                let name = ["and", "or"][joined - 1];
+                json!({name: parts})
             }
         };
     }
@@ -131,11 +139,18 @@ fn rule(chance: &mut Chance, depth: usize) -> Value {
     }
     match chance.below(10) {
         0 => json!({path: {"exists": chance.below(2) == 0}}),
-        1 if path != "n" && path != "b" => json!({path: {"like": ["al%", "%", "_ob", ""][chance.below(4)]}}),
-        2 => json!({"$actor.id": {"eq": ["alice", "bob"][chance.below(2)]}}),
+        1 if path != "n" && path != "b" => {
+            let pattern = ["al%", "%", "_ob", ""][chance.below(4)];
+            json!({path: {"like": pattern}})
+        }
+        2 => {
+            let id = ["alice", "bob"][chance.below(2)];
+            json!({"$actor.id": {"eq": id}})
+        }
         3 | 4 => {
             let items: Vec<Value> = (0..chance.below(4)).map(|_| operand(chance, path)).collect();
-            json!({path: {["in", "nin"][chance.below(2)]: items}})
+            let operator = ["in", "nin"][chance.below(2)];
+            json!({path: {operator: items}})
         }
         _ => {
             let operator = ["eq", "ne", "lt", "lte", "gt", "gte"][chance.below(6)];

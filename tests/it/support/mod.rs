@@ -1,5 +1,6 @@
 //! What the tests stand on: a server process, an HTTP client, waiting with a deadline.
 
+pub(crate) mod browser;
 mod client;
 mod driver_host;
 mod server;

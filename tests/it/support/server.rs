@@ -33,6 +33,8 @@ pub(crate) struct ServerOptions {
     pub(crate) cache: Option<PathBuf>,
     /// Whether the log must be free of panics when the server goes.
     pub(crate) panics_allowed: bool,
+    /// Variables besides those of the test.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// A command that becomes the server's, such as one that takes rights from it.
     pub(crate) by: &'static [&'static str],
 }
@@ -48,6 +50,7 @@ impl Default for ServerOptions {
             mount_path: "/",
             cache: None,
             panics_allowed: false,
+            environment: Vec::new(),
             by: &[],
         }
     }
@@ -195,7 +198,7 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
-        let ServerOptions { server, auth, hooks, tables, port, mount_path, cache, by, .. } = &options;
+        let ServerOptions { server, auth, hooks, tables, port, mount_path, cache, environment, by, .. } = &options;
         // Compiled code is the same for all tests: compiling it once is enough.
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
@@ -210,6 +213,7 @@ impl Server {
         let line: Vec<&str> = [by, &[env!("CARGO_BIN_EXE_snaphook"), "serve"][..]].concat();
         let mut process = Command::new(line[0])
             .args(&line[1..])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

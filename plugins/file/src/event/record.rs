@@ -90,6 +90,8 @@ pub(super) struct EventOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_text: Option<&'a str>,
@@ -111,6 +113,7 @@ impl<'a> EventOut<'a> {
             cause: event.cause.as_ref(),
             hooks: &event.hooks,
             request_id: event.request_id.as_deref(),
+            trace: event.trace.as_deref(),
             data,
             data_text,
         }
@@ -219,6 +222,7 @@ struct EventIn {
     #[serde(default)]
     hooks: Vec<Provenance>,
     request_id: Option<String>,
+    trace: Option<String>,
     #[serde(default, deserialize_with = "present")]
     data: Option<Json>,
     data_text: Option<String>,
@@ -240,6 +244,7 @@ pub(super) fn read_event(line: &[u8]) -> serde_json::Result<Event> {
         cause: event.cause,
         hooks: event.hooks,
         request_id: event.request_id,
+        trace: event.trace,
         time: event.time,
     })
 }

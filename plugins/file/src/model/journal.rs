@@ -260,6 +260,7 @@ fn entry(read: In) -> Result<Entry, String> {
         cause: None,
         hooks: Vec::new(),
         request_id: None,
+        trace: None,
         time: event.time,
     };
     match read {

@@ -228,4 +228,4 @@ fn events(rows: &[Row]) -> Result<(Vec<Event>, bool)> {
 }
 
 /// The column after those of the event.
-const COLUMNS_COUNT: usize = 13;
+const COLUMNS_COUNT: usize = 14;

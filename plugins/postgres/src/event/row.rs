@@ -12,8 +12,8 @@ use crate::session::Parameter;
 use crate::text::{escape, instance, instance_of, unescape};
 
 /// Columns of an event in the order that [`decode`] expects.
-pub(super) const COLUMNS: &str =
-    "position, time, model_version, revision, kind, model, instance, id, request_id, actor, cause, hooks, data";
+pub(super) const COLUMNS: &str = "position, time, model_version, revision, kind, model, instance, id, request_id, actor, cause, hooks, data, \
+     trace";
 
 /// The same of a table with an alias.
 pub(super) fn columns_of(alias: &str) -> String {
@@ -24,7 +24,7 @@ pub(super) fn columns_of(alias: &str) -> String {
 pub(super) fn insert() -> String {
     format!(
         "INSERT INTO @.events({COLUMNS}) SELECT * FROM \
-         unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS row({COLUMNS})"
+         unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS row({COLUMNS})"
     )
 }
 
@@ -35,6 +35,7 @@ pub(super) const TYPES: &[Type] = &[
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::INT2_ARRAY,
+    Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -61,6 +62,7 @@ pub(super) struct Rows<'a> {
     cause: Vec<Option<String>>,
     hooks: Vec<Option<String>>,
     data: Vec<Option<&'a str>>,
+    trace: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Rows<'a> {
@@ -84,10 +86,11 @@ impl<'a> Rows<'a> {
         self.cause.push(cause);
         self.hooks.push(hooks);
         self.data.push(event.data.as_deref());
+        self.trace.push(event.trace.as_deref().map(escape));
         Ok(())
     }
 
-    pub(super) fn parameters(&self) -> [Parameter<'_>; 13] {
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 14] {
         [
             &self.position,
             &self.time,
@@ -102,6 +105,7 @@ impl<'a> Rows<'a> {
             &self.cause,
             &self.hooks,
             &self.data,
+            &self.trace,
         ]
     }
 }
@@ -130,6 +134,7 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
         cause: None,
         hooks: Vec::new(),
         request_id: text(8),
+        trace: text(13),
         time: row.get(first + 1),
     };
     if let Some(cause) = row.get::<_, Option<&str>>(first + 10) {

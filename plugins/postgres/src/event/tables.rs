@@ -15,7 +15,8 @@ use crate::migrate::Tables;
 
 pub(super) const TABLES: Tables = Tables {
     store: "event",
-    steps: &["CREATE TABLE @.log(
+    steps: &[
+        "CREATE TABLE @.log(
         one bool PRIMARY KEY CHECK (one),
         identity text COLLATE \"C\" NOT NULL,
         head int8 NOT NULL,
@@ -83,5 +84,7 @@ pub(super) const TABLES: Tables = Tables {
         note text COLLATE \"C\",
         PRIMARY KEY (group_number, position),
         UNIQUE (group_number, model, instance)) WITH (fillfactor = 70);
-    CREATE INDEX pending_due ON @.pending(group_number, due, position);"],
+    CREATE INDEX pending_due ON @.pending(group_number, due, position);",
+        "ALTER TABLE @.events ADD COLUMN trace text COLLATE \"C\"",
+    ],
 };

@@ -51,12 +51,14 @@ pub(super) struct Log {
 
 /// Prepared once for each batch.
 const INSERT: &str = "INSERT INTO events(position, model, instance, kind, model_version, revision, time, id, \
-    request_id, actor, cause, hooks, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    request_id, actor, cause, hooks, data, trace) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 impl Writer {
     /// Opens the log at `path`, or makes it.
     pub(super) fn open(path: &Path, format: &'static Format) -> Result<Writer> {
         let mut connection = open_writer(path, format)?;
+        add_trace(&connection).map_err(fault("open"))?;
         let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
         let (head, time): (i64, Millis) = connection
             .query_row("SELECT position, time FROM events ORDER BY position DESC LIMIT 1", [], |row| {
@@ -370,9 +372,21 @@ fn insert_event(
             cause,
             hooks,
             event.data.as_deref(),
+            event.trace,
         ])
         .map(drop)
         .map_err(fault("append"))
+}
+
+/// Files that were made before events had their place in a trace get the column; an older program does not see it.
+fn add_trace(connection: &Connection) -> rusqlite::Result<()> {
+    let found: bool =
+        connection
+            .query_row("SELECT count(*) FROM pragma_table_info('events') WHERE name = 'trace'", [], |row| row.get(0))?;
+    match found {
+        true => Ok(()),
+        false => connection.execute_batch("ALTER TABLE events ADD COLUMN trace TEXT"),
+    }
 }
 
 /// Removes claims that have expired by `time`, as [`Judged::removal`] has it. Returns how many.

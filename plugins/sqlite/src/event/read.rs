@@ -16,7 +16,7 @@ use crate::key::{Id, Key};
 
 /// Columns of an event in the order that [`decode`] expects.
 const COLUMNS: &str = "position, model, instance, kind, model_version, revision, time, id, \
-                       request_id, actor, cause, hooks, data";
+                       request_id, actor, cause, hooks, data, trace";
 
 /// Positions that one statement looks at when a filter may pass over most of them, so that it never holds the log
 /// for long.
@@ -318,6 +318,7 @@ fn decode(row: &Row<'_>, names: &Names) -> Result<Event> {
             cause: None,
             hooks: Vec::new(),
             request_id: row.get::<_, Option<Id>>(8)?.map(|id| id.0),
+            trace: row.get(13)?,
             time: row.get(6)?,
         };
         Ok((event, row.get(1)?, row.get(3)?, row.get(10)?, row.get(11)?))

@@ -2,12 +2,11 @@
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the plugins directory")]
 
 use std::error::Error as _;
-use std::ffi::c_void;
 use std::mem::{ManuallyDrop, offset_of};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, Descriptor, Entry, SYMBOL, Text};
+use snaphook_foreign::{Thrown, guarded, may_be_code};
 
 use crate::fault::Fault;
 
@@ -33,10 +32,6 @@ pub(crate) struct Library {
     /// Never dropped, so the functions above stay where they are.
     _code: ManuallyDrop<libloading::Library>,
 }
-
-/// Something was thrown out of the library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Thrown;
 
 impl Library {
     /// Loads a file, which runs its initialisers, and reads its descriptor: the version and the size before all else.
@@ -176,50 +171,10 @@ pub(crate) unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whether code lies at an address: calling data ends the process.
+/// Calling data ends the process.
 fn check_code(field: &'static str, address: usize) -> Result<(), Fault> {
-    // Where the system does not tell, calling it will.
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return Ok(()) };
-    let is_code = maps.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let range = fields.next().and_then(|range| range.split_once('-'));
-        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-        range.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
-            && fields.next().is_some_and(|access| access.contains('x'))
-    });
-    match is_code {
+    match may_be_code(address) {
         true => Ok(()),
         false => Err(Fault::Field { field, fault: "is data, expected a function".to_owned() }),
-    }
-}
-
-#[cfg(unix)]
-unsafe extern "C-unwind" {
-    /// guard.c: 1 if something was thrown out of `run`.
-    fn snaphook_driver_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
-}
-
-/// Runs foreign code; what it throws ends here, whatever language threw it.
-fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
-    extern "C-unwind" fn enter(data: *mut c_void) {
-        // SAFETY: `guarded` passes its own `run`, which outlives the call.
-        let run = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
-        run();
-    }
-    let data: *mut c_void = (&raw mut run).cast();
-    // The unwinder only begins if somebody further out says that they catch.
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(unix)]
-        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
-        return unsafe { snaphook_driver_guard(enter, data) } == 0;
-        #[cfg(not(unix))]
-        {
-            enter(data);
-            true
-        }
-    }));
-    match caught {
-        Ok(true) => Ok(()),
-        _ => Err(Thrown),
     }
 }

@@ -49,6 +49,7 @@ impl From<&Event> for proto::Event {
                 })
                 .collect(),
             request_id: event.request_id.clone(),
+            trace: event.trace.clone(),
             time: event.time,
         }
     }
@@ -75,6 +76,7 @@ impl TryFrom<proto::Event> for Event {
                 .map(|hook| Provenance { name: hook.name, engine: hook.engine, artifact: hook.artifact, ms: hook.ms })
                 .collect(),
             request_id: event.request_id,
+            trace: event.trace,
             time: event.time,
         })
     }

@@ -196,6 +196,9 @@ pub struct Event {
     pub request_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(int64, tag = "13")]
     pub time: i64,
+    /// Where in a trace it was written: traceparent, then a space and tracestate if there is one.
+    #[prost(string, optional, tag = "14")]
+    pub trace: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cause {

@@ -77,6 +77,7 @@ pub async fn events_come_back_as_they_were(subject: &Subject) {
         Provenance { name: "ü".into(), engine: "component".into(), artifact: "sha256:cd".into(), ms: 17.0 },
     ];
     full.request_id = Some("req-1".into());
+    full.trace = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1,b=x y".into());
     full.time = 1_700_000_000_123;
     let mut bare = event(EventKind::InstanceDeleted, &stream, None);
     bare.time = full.time;

@@ -38,6 +38,7 @@ pub fn event(kind: EventKind, stream: &Stream, data: Option<&str>) -> Event {
         cause: None,
         hooks: Vec::<Provenance>::new(),
         request_id: None,
+        trace: None,
         time: 1_700_000_000_000,
     }
 }

@@ -36,6 +36,10 @@ const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Requests of all hooks at the same moment. Each may hold a thread while the system looks up its name.
 const REQUESTS_MAX: usize = 256;
 
+/// What is read of a body of which only the first bytes are wanted, and for how long.
+const EXCERPT_READ_MAX: usize = 64 * 1024;
+const EXCERPT_TIME: Duration = Duration::from_secs(1);
+
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 8;
 
@@ -52,7 +56,8 @@ pub struct HttpClient {
     places: FairSemaphore,
 }
 
-/// How long the parts of one request may take; without a bound of their own they are part of the whole.
+/// How long the parts of one request may take, and what of the response is waited for; without a bound of their own they are
+/// part of the whole.
 #[derive(Clone, Default)]
 pub(in crate::hooks) struct Pace {
     pub(in crate::hooks) connection: Arc<Connection>,
@@ -60,6 +65,8 @@ pub(in crate::hooks) struct Pace {
     pub(in crate::hooks) first_byte: Option<Duration>,
     /// Between two pieces of the response's body.
     pub(in crate::hooks) between_bytes: Option<Duration>,
+    /// Only the body's first bytes are wanted, so many at most: the response is there without the others.
+    pub(in crate::hooks) excerpt: Option<usize>,
 }
 
 /// For whom a request is, and how it is sent.
@@ -131,6 +138,10 @@ impl HttpClient {
         }
         let response = pace.connection.response(pace.first_byte, request.send()).await;
         let mut response = response.ok_or_else(|| late("no response", pace.first_byte))?.map_err(explain)?;
+        if let Some(bytes_max) = pace.excerpt {
+            let body = excerpt(&mut response, bytes_max).await;
+            return Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body });
+        }
         let announced = response.content_length().unwrap_or(0);
         if announced > BODY_BYTES_MAX as u64 {
             return Err(too_large().into());
@@ -162,6 +173,23 @@ impl HttpClient {
         let client = build(Resolver { lookup: Arc::clone(&self.lookup), public_only })?;
         Ok(cell.get_or_init(|| client))
     }
+}
+
+/// The first bytes of a body. A short one is read to its end, so that its connection serves again; what does not come soon,
+/// breaks off or goes on for long is left out.
+async fn excerpt(response: &mut Response, bytes_max: usize) -> Vec<u8> {
+    let (mut kept, mut read) = (Vec::new(), 0);
+    let reading = async {
+        while read < EXCERPT_READ_MAX
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            read += chunk.len();
+            let wanted = chunk.len().min(bytes_max - kept.len());
+            kept.extend_from_slice(&chunk[..wanted]);
+        }
+    };
+    let _ = tokio::time::timeout(EXCERPT_TIME, reading).await;
+    kept
 }
 
 fn build(resolver: Resolver) -> Result<Client, AccessError> {

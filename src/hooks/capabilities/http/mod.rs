@@ -17,10 +17,11 @@ use reqwest::Method;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::super::access::{AccessCode, AccessError};
-use super::super::grants::{Capability, toml_string};
+use super::super::grants::{Capability, Granted, toml_string};
 use super::super::host_memory::Held;
 use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::config::format_size;
+use crate::telemetry::trace::{Span, SpanKind};
 pub(in crate::hooks) use client::Pace;
 use client::{Answer, Refused, Terms};
 pub use client::{HttpClient, Lookup};
@@ -29,7 +30,7 @@ use url_pattern::{Target, UrlPattern};
 
 /// From the first byte sent to the last byte received, redirects included; a request may ask for less or more.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+pub(in crate::hooks) const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
 const REDIRECTS_MAX: usize = 10;
 pub(in crate::hooks) const HEADERS_BYTES_MAX: usize = 64 * 1024;
@@ -38,6 +39,9 @@ pub(in crate::hooks) const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
 /// Headers that decide where a message goes or where it ends: the client sets them itself.
 const HEADERS_OF_THE_CLIENT: [&str; 9] =
     ["connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection"];
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Session {
     /// Sends a request and reads the whole answer.
@@ -59,7 +63,8 @@ impl Session {
         }
         let named = self.check_http(&method, &target, None)?;
         let mut held = self.hold(request.body.len())?;
-        let headers = self.headers(&request.headers).await?;
+        let mut headers = self.headers(&request.headers).await?;
+        let mut span = self.begin_request_span(&method, &target, &mut headers.headers);
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let what = format!("{method} {target}");
         let mut hop = Hop { method, target, headers, body: request.body.into(), named, pace, count: 0 };
@@ -75,7 +80,32 @@ impl Session {
                 }
             }
         };
-        self.within(timeout, &what, call).await?
+        let answer = self.within(timeout, &what, call).await.flatten();
+        match &answer {
+            Ok(response) => span.note("http.response.status_code", || u64::from(response.status)),
+            Err(HostError::Access(error)) => span.fail(|| error.message.clone()),
+            Err(HostError::Fatal(failure)) => span.fail(|| failure.message.clone()),
+        }
+        answer
+    }
+
+    /// The span of a request to the outside, whose headers say where it belongs unless the hook says so itself.
+    fn begin_request_span(&self, method: &Method, target: &Target, headers: &mut HeaderMap) -> Span {
+        let Some(scope) = &self.scope else { return Span::default() };
+        let mut span = Span::of(scope, "http", SpanKind::Client);
+        span.name(|| method.to_string());
+        span.note("http.request.method", || method.to_string());
+        // Without its query, which may hold what is nobody's business.
+        span.note("url.full", || target.to_string());
+        let context = span.context().or_else(|| scope.trace());
+        if let Some(context) = context.filter(|_| !headers.contains_key(TRACEPARENT)) {
+            // Hexadecimal digits and dashes; what stands in the other was checked when it came.
+            headers.extend(HeaderValue::try_from(context.traceparent()).ok().map(|value| (TRACEPARENT, value)));
+            let state = context.state.as_deref().and_then(|state| HeaderValue::from_str(state).ok());
+            headers.remove(TRACESTATE);
+            headers.extend(state.map(|value| (TRACESTATE, value)));
+        }
+        span
     }
 
     /// One request of a chain of redirects.
@@ -198,6 +228,19 @@ impl Session {
         }
         Ok(Headers { headers: map, confidential })
     }
+}
+
+/// The value for `http` in a grant that would open a POST to `url`; `None` if one opens it already, or it is no URL that any
+/// grant could open. Where the host leads to is seen only when it is asked for.
+pub(in crate::hooks) fn lacks_post(granted: &Granted, url: &str) -> Option<String> {
+    let target = Target::parse(url).ok()?;
+    let is_open = granted.http.iter().any(|pattern| pattern.opens(&Method::POST, &target));
+    (!is_open).then(|| grant_value(&Method::POST, &target))
+}
+
+/// Whether a URL could be asked for by any hook; the error is what is wrong with it.
+pub(in crate::hooks) fn check_url(url: &str) -> Result<(), String> {
+    Target::parse(url).map(drop)
 }
 
 /// One request of a chain of redirects.

@@ -208,12 +208,12 @@ impl Prepared for Hook {
                     Outcome::Amend(data) => amended(data, context.after.clone()).await,
                     other => other,
                 };
-                CallReport { outcome, cpu, memory_bytes }
+                CallReport::new(outcome, cpu, memory_bytes)
             }
             // What trapped is never used again.
             Err(failure) => {
                 sandbox.discard();
-                CallReport { outcome: Outcome::Failed(failure), cpu, memory_bytes }
+                CallReport::new(Outcome::Failed(failure), cpu, memory_bytes)
             }
         }
     }

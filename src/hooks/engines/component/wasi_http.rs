@@ -132,6 +132,7 @@ async fn send(
     };
     let connection = Arc::new(Connection::within(options.connect_timeout.unwrap_or(TIMEOUT)));
     let pace = Pace {
+        excerpt: None,
         connection: Arc::clone(&connection),
         first_byte: Some(options.first_byte_timeout.unwrap_or(TIMEOUT)),
         between_bytes: Some(options.between_bytes_timeout.unwrap_or(TIMEOUT)),

@@ -21,7 +21,7 @@ const LEFT_AFTER: Duration = Duration::from_secs(60 * 60);
 /// A copy that is there for as long as this value.
 ///
 /// What is loaded stays so without its name. Where that cannot be, the file is left to a later start.
-pub(super) struct Copy(TempPath);
+pub struct Copy(TempPath);
 
 impl Copy {
     /// Writes `bytes` below `directory`, which is made for this user alone.
@@ -43,7 +43,7 @@ impl Copy {
         Ok(Copy(file.into_temp_path()))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }

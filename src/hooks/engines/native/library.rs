@@ -5,11 +5,10 @@
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the hooks directory")]
 
 use std::error::Error;
-use std::ffi::c_void;
 use std::mem::{ManuallyDrop, offset_of};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use snaphook_foreign::{Thrown, guarded, may_be_code};
 use snaphook_hook_abi::{ABI_VERSION, Context, Descriptor, ENTRY_SYMBOL, Entry, Handler, Host, Text};
 
 use crate::config::Phase;
@@ -27,10 +26,6 @@ pub(super) struct Library {
     /// Never dropped, so the functions above stay where they are.
     _code: ManuallyDrop<libloading::Library>,
 }
-
-/// Something was thrown out of a library.
-#[derive(Debug)]
-pub(super) struct Thrown;
 
 impl Library {
     /// Loads a file, which runs its initialisers, and reads its descriptor. The error is a sentence about the library.
@@ -84,18 +79,9 @@ impl Library {
     }
 }
 
-/// Whether code of a library lies at an address: calling data ends the process.
+/// Calling data ends the process.
 fn check_code(what: &str, address: usize) -> Result<(), String> {
-    // Where the system does not tell, it is found out by calling it.
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return Ok(()) };
-    let is_code = maps.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let range = fields.next().and_then(|range| range.split_once('-'));
-        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-        range.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
-            && fields.next().is_some_and(|access| access.contains('x'))
-    });
-    match is_code {
+    match may_be_code(address) {
         true => Ok(()),
         false => Err(format!("{what} of the library is data, expected a function; see `snaphook_hook.h`")),
     }
@@ -172,35 +158,4 @@ unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
 /// Calls a function of a library on this thread, for as long as it takes.
 pub(super) fn call(handler: Handler, call: u64, context: &Context, host: &'static Host) -> Result<(), Thrown> {
     guarded(&mut || handler(call, context, host))
-}
-
-#[cfg(unix)]
-unsafe extern "C-unwind" {
-    /// guard.c: 1 if something was thrown out of `run`.
-    fn snaphook_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
-}
-
-/// Runs foreign code; what it throws ends here, whatever language threw it.
-fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
-    extern "C-unwind" fn enter(data: *mut c_void) {
-        // SAFETY: `guarded` passes its own `run`, which outlives the call.
-        let run = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
-        run();
-    }
-    let data: *mut c_void = (&raw mut run).cast();
-    // The unwinder only begins if somebody further out says that they catch.
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(unix)]
-        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
-        return unsafe { snaphook_guard(enter, data) } == 0;
-        #[cfg(not(unix))]
-        {
-            enter(data);
-            true
-        }
-    }));
-    match caught {
-        Ok(true) => Ok(()),
-        _ => Err(Thrown),
-    }
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use snaphook_driver::{Json, time};
+use snaphook_foreign::Thrown;
 use snaphook_hook_abi::{
     Context as RawContext, Handler, PHASE_POST_CREATE, PHASE_POST_DELETE, PHASE_POST_UPDATE, PHASE_PRE_CREATE,
     PHASE_PRE_DELETE, PHASE_PRE_UPDATE, Text,
@@ -32,9 +33,9 @@ use snaphook_hook_abi::{
 
 use self::call::Call;
 use self::given_up::GivenUp;
-use self::image::Copy;
+pub use self::image::Copy;
 use self::inline::{Pace, Permit};
-use self::library::{Library, Thrown};
+use self::library::Library;
 use self::threads::After;
 use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use super::handback::amended;
@@ -70,15 +71,7 @@ impl NativeEngine {
             return Ok(library);
         }
         registry::start().map_err(PrepareError::plain)?;
-        let (copies, code) = (self.copies.clone(), code.to_vec());
-        let copy = tokio::task::spawn_blocking(move || image::check(&code).and_then(|()| Copy::make(&copies, &code)));
-        let copy = copy.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
-        // Elsewhere first: an initialiser that does not return, or ends its process, does so there.
-        let trial = subprocess::run_trusted(Job::Load, copy.path().as_os_str().as_bytes());
-        match tokio::time::timeout(LOAD_MAX, trial).await {
-            Ok(loaded) => drop(loaded?),
-            Err(_) => return Err(PrepareError::plain(not_loaded(LOAD_MAX))),
-        }
+        let copy = tried(Job::Load, self.copies.clone(), code.to_vec()).await?;
         self.open(digest, copy).await.map_err(PrepareError::plain)
     }
 
@@ -110,13 +103,30 @@ impl NativeEngine {
     }
 }
 
+/// A private copy of a library that could be loaded elsewhere.
+async fn tried(job: Job, copies: PathBuf, code: Vec<u8>) -> Result<Copy, PrepareError> {
+    let copy = tokio::task::spawn_blocking(move || image::check(&code).and_then(|()| Copy::make(&copies, &code)));
+    let copy = copy.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
+    // Elsewhere first: an initialiser that does not return, or ends its process, does so there.
+    let trial = subprocess::run_trusted(job, copy.path().as_os_str().as_bytes());
+    match tokio::time::timeout(LOAD_MAX, trial).await {
+        Ok(loaded) => loaded.map(|_| copy),
+        Err(_) => Err(PrepareError::plain(not_loaded(LOAD_MAX))),
+    }
+}
+
+/// The same of the library of a server module. `cache`: where compiled code is kept. The error is a sentence.
+pub async fn tried_module(cache: &Path, code: Vec<u8>) -> Result<Copy, String> {
+    tried(Job::LoadModule, cache.join(NAME), code).await.map_err(|error| error.to_string())
+}
+
 /// Libraries that are being loaded: while one is, the loader's lock may be held.
 static LOADING: AtomicUsize = AtomicUsize::new(0);
 
 /// What is said of a library that is not loaded in time.
 fn not_loaded(limit: Duration) -> String {
     format!(
-        "the library is not loaded after {} s: one of its initialisers or `snaphook_hook` does not return",
+        "the library is not loaded after {} s: one of its initialisers, or the function that it exports, does not return",
         limit.as_secs()
     )
 }
@@ -133,7 +143,7 @@ pub fn exit_at_once(code: u8) -> ! {
 
 /// The code to end the process with; ends it here if a library would keep it from ending.
 pub fn exit(code: u8) -> std::process::ExitCode {
-    if LOADING.load(Ordering::SeqCst) > 0 || registry::has_given_up() {
+    if LOADING.load(Ordering::SeqCst) > 0 || registry::has_given_up() || snaphook_modules::has_late_threads() {
         exit_at_once(code);
     }
     code.into()
@@ -203,7 +213,7 @@ impl Prepared for Hook {
             other => other,
         };
         // What a library takes of memory is the server's and cannot be told apart.
-        CallReport { outcome, cpu, memory_bytes: 0 }
+        CallReport::new(outcome, cpu, 0)
     }
 
     fn bound_anew(&self, _: &str) {

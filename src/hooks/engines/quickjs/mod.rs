@@ -148,7 +148,7 @@ impl Prepared for Hook {
             // What trapped is never used again.
             Err(failure) => Outcome::Failed(failure),
         };
-        CallReport { outcome, cpu, memory_bytes }
+        CallReport::new(outcome, cpu, memory_bytes)
     }
 
     fn top_level(&self) -> Option<TopLevel> {

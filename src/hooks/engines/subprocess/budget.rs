@@ -23,6 +23,8 @@ pub(in crate::hooks::engines) enum Job {
     /// A native library, loaded and asked what it is. Instead of code it gets the path. Trusted: what is bounded is how long
     /// it takes.
     Load,
+    /// The library of a server module, the same way.
+    LoadModule,
 }
 
 /// From here on a file counts as large: it has permits of its own, so that files of usual sizes never wait for one.
@@ -49,7 +51,7 @@ impl Budget {
         let mib = bytes as f64 / f64::from(1 << 20);
         let (base, cpu_per_mib, memory_per_mib) = match job {
             Job::Compile | Job::CompileOwn => (2.0, 4.0, 48.0),
-            Job::Parse { .. } | Job::Load => (2.0, 1.0, 128.0),
+            Job::Parse { .. } | Job::Load | Job::LoadModule => (2.0, 1.0, 128.0),
         };
         let cpu = Duration::from_secs_f64(base + cpu_per_mib * mib.floor());
         Budget {
@@ -85,7 +87,7 @@ pub(super) async fn permit(job: Job, bytes: usize) -> Result<Permit, PrepareErro
         }
     });
     let (permits, count, wait) = match job {
-        Job::Parse { .. } | Job::Load => (&PERMITS.parse, PERMITS.at_once, QUEUE_WAIT),
+        Job::Parse { .. } | Job::Load | Job::LoadModule => (&PERMITS.parse, PERMITS.at_once, QUEUE_WAIT),
         Job::Compile | Job::CompileOwn if bytes < LARGE_BYTES => (&PERMITS.compile, PERMITS.at_once, QUEUE_WAIT),
         Job::Compile | Job::CompileOwn => (&PERMITS.compile_large, PERMITS.at_once / 2, Budget::of(job, bytes).wall),
     };

@@ -157,7 +157,7 @@ impl Job {
         match self {
             Job::Compile | Job::CompileOwn => "compiling the WebAssembly",
             Job::Parse { .. } => "parsing the source",
-            Job::Load => "loading the library",
+            Job::Load | Job::LoadModule => "loading the library",
         }
     }
 }

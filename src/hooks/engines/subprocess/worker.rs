@@ -81,6 +81,10 @@ fn work(order: &Order, code: Vec<u8>) -> Result<Vec<u8>, PrepareError> {
             engine.precompile_module(&code).map_err(|error| PrepareError::plain(format!("{error:#}")))
         }
         Job::Load => native::try_out(Path::new(OsStr::from_bytes(&code))).map(|()| Vec::new()),
+        Job::LoadModule => {
+            let tried = snaphook_modules::try_out(Path::new(OsStr::from_bytes(&code)));
+            tried.map(|()| Vec::new()).map_err(PrepareError::plain)
+        }
         Job::Parse { phase, language } => {
             bound(order);
             let source = Source::compile(&code, phase, language)?;

@@ -115,7 +115,7 @@ impl Backoff {
             (None, None) => self.hasher.hash_one((model, "data", context.after.as_deref().unwrap_or_default())),
             _ => self.hasher.hash_one((model, "instance", &context.instance)),
         };
-        let actor = context.actor.as_ref().map(|actor| (actor.kind, &actor.id));
+        let actor = context.actor.as_ref().map(|actor| actor.identity());
         Blame { change, actor: self.hasher.hash_one((model, "actor", actor)), model }
     }
 

@@ -267,7 +267,7 @@ impl Hook {
             let weight = if keep == Keep::Fresh { FRESH_MIB } else { settings.limits.memory_bytes >> 20 };
             self.idle.put_weighing(self.id, &context.model, worker, weight);
         }
-        Ok(CallReport { outcome, cpu, memory_bytes })
+        Ok(CallReport::new(outcome, cpu, memory_bytes))
     }
 
     /// Time since the last call.

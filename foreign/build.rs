@@ -5,6 +5,6 @@ fn main() {
     println!("cargo::rerun-if-changed={GUARD}");
     // Elsewhere exceptions work in another way, and libraries must keep theirs to themselves.
     if std::env::var_os("CARGO_CFG_UNIX").is_some() {
-        cc::Build::new().file(GUARD).flag("-fexceptions").opt_level(2).warnings(true).compile("snaphook_driver_guard");
+        cc::Build::new().file(GUARD).flag("-fexceptions").opt_level(2).warnings(true).compile("snaphook_guard");
     }
 }

@@ -1,0 +1,234 @@
+//! Quick hooks run where they come in, on a thread of the runtime: two switches between threads cost more than they do.
+//!
+//! A hook that does not return then holds that thread for good. So only hooks that returned quickly so far run here, and never
+//! more at once than the runtime has spare threads, beyond those that the configuration asks for ([`spare_threads`]): what a
+//! hook holds is a spare one, and the server goes on with all of its own. A thread of this file looks after the hooks that
+//! run: it tells whoever waits when their time is over, since timers of the runtime may stand still on the thread that is held.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::fault::Fault;
+use crate::health::Standing;
+use crate::task::Guard;
+use crate::threads;
+
+/// A hook that takes no longer is quick.
+const QUICK_MAX: Duration = Duration::from_micros(200);
+
+/// Quick calls in a row before a hook is trusted to be so.
+const QUICK_CALLS: u32 = 8;
+
+/// Time between two looks at the hooks that run.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Looks without a hook before the thread sleeps.
+const IDLE_TICKS: u32 = 200;
+
+/// Spare threads, and so hooks at once, at most.
+const SPARE_MAX: usize = 16;
+
+static SLOTS: [Slot; SPARE_MAX] =
+    [const { Slot { is_taken: AtomicBool::new(false), call: Mutex::new(None) } }; SPARE_MAX];
+/// Slots that may be taken in this process.
+static SPARE: AtomicUsize = AtomicUsize::new(0);
+
+/// How many threads the runtime should have beyond `workers`. From then on so many hooks may run inline.
+pub fn spare_threads(workers: usize) -> usize {
+    let spare = workers.div_ceil(2).min(SPARE_MAX);
+    SPARE.store(spare, Ordering::Relaxed);
+    spare
+}
+
+struct Slot {
+    is_taken: AtomicBool,
+    call: Mutex<Option<Running>>,
+}
+
+struct Running {
+    since: Instant,
+    limit: Duration,
+    guard: Arc<Guard>,
+    module: Arc<Standing>,
+    runtime: Handle,
+    /// Another thread of the runtime was woken for it.
+    made_way: bool,
+    is_late: bool,
+}
+
+impl Slot {
+    fn call(&self) -> MutexGuard<'_, Option<Running>> {
+        // What holds it leaves nothing half done.
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to run one hook on this thread of the runtime.
+pub(crate) struct Permit {
+    slot: &'static Slot,
+    since: Instant,
+}
+
+impl Permit {
+    /// `None`: as many hooks run inline already as may. `guard` and the module's standing are told if it takes longer than
+    /// `limit`.
+    pub(crate) fn take(guard: &Arc<Guard>, module: &Arc<Standing>, limit: Duration) -> Option<Permit> {
+        let spare = SPARE.load(Ordering::Relaxed);
+        let runtime = Handle::try_current().ok()?;
+        let slot = SLOTS[..spare].iter().find(|slot| {
+            !slot.is_taken.load(Ordering::Relaxed)
+                && slot.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        })?;
+        let since = Instant::now();
+        let (guard, module) = (Arc::clone(guard), Arc::clone(module));
+        *slot.call() = Some(Running { since, limit, guard, module, runtime, made_way: false, is_late: false });
+        watch();
+        Some(Permit { slot, since })
+    }
+
+    /// The hook returned, after so long. `None`: whoever waited was told before that it is late.
+    pub(crate) fn end(self) -> Option<Duration> {
+        let took = self.since.elapsed();
+        let was_late = self.slot.call().take().is_some_and(|running| running.is_late);
+        if was_late {
+            threads::one_came_back();
+        }
+        (!was_late).then_some(took)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.slot.is_taken.store(false, Ordering::Release);
+    }
+}
+
+/// How quick the calls of a hook were.
+#[derive(Default)]
+pub(crate) struct Pace(AtomicU32);
+
+impl Pace {
+    pub(crate) fn is_quick(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= QUICK_CALLS
+    }
+
+    pub(crate) fn took(&self, time: Duration) {
+        // An error says that nothing changes.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| match calls {
+            0 if time > QUICK_MAX => None,
+            _ if time > QUICK_MAX => Some(0),
+            calls if calls < QUICK_CALLS => Some(calls + 1),
+            _ => None,
+        });
+    }
+}
+
+static IS_ASLEEP: AtomicBool = AtomicBool::new(false);
+static LOCK: Mutex<()> = Mutex::new(());
+static WOKEN: Condvar = Condvar::new();
+
+/// Sees that the thread looks.
+fn watch() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        let started = std::thread::Builder::new().name("module-watch".into()).spawn(look_forever);
+        if let Err(error) = started {
+            // Without it nobody would end the wait for a hook that does not return.
+            SPARE.store(0, Ordering::Relaxed);
+            tracing::error!("modules run on threads of their own only, because no thread can be started: {error}");
+        }
+    });
+    // Pairs with `sleep`: either that sees the slot, or this sees that it sleeps.
+    std::sync::atomic::fence(Ordering::SeqCst);
+    if IS_ASLEEP.load(Ordering::SeqCst) {
+        let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        IS_ASLEEP.store(false, Ordering::SeqCst);
+        WOKEN.notify_one();
+    }
+}
+
+fn look_forever() {
+    let mut idle = 0;
+    loop {
+        std::thread::sleep(TICK);
+        idle = if look() { 0 } else { idle + 1 };
+        if idle >= IDLE_TICKS {
+            sleep();
+            idle = 0;
+        }
+    }
+}
+
+/// Whether a hook runs.
+fn look() -> bool {
+    let mut is_any = false;
+    for slot in &SLOTS {
+        if !slot.is_taken.load(Ordering::Relaxed) {
+            continue;
+        }
+        is_any = true;
+        let mut call = slot.call();
+        let Some(running) = &mut *call else { continue };
+        let time = running.since.elapsed();
+        if time > QUICK_MAX && !running.made_way {
+            running.made_way = true;
+            // The runtime wakes no other thread for the sockets and timers that the held one looked after.
+            drop(running.runtime.spawn(async {}));
+        }
+        if time > running.limit && !running.is_late {
+            running.is_late = true;
+            threads::one_is_late();
+            running.module.distrust();
+            running.module.strike(&Fault::Late(running.limit));
+            running.guard.give_up();
+        }
+    }
+    is_any
+}
+
+fn sleep() {
+    let mut guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    IS_ASLEEP.store(true, Ordering::SeqCst);
+    std::sync::atomic::fence(Ordering::SeqCst);
+    while IS_ASLEEP.load(Ordering::SeqCst) {
+        if SLOTS.iter().any(|slot| slot.is_taken.load(Ordering::SeqCst)) {
+            IS_ASLEEP.store(false, Ordering::SeqCst);
+            break;
+        }
+        guard = WOKEN.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_trusted_while_it_is_quick() {
+        let pace = Pace::default();
+        for _ in 0..QUICK_CALLS {
+            assert!(!pace.is_quick());
+            pace.took(Duration::ZERO);
+        }
+        assert!(pace.is_quick());
+        pace.took(QUICK_MAX * 2);
+        assert!(!pace.is_quick());
+        (0..QUICK_CALLS).for_each(|_| pace.took(QUICK_MAX));
+        assert!(pace.is_quick());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_waits_for_a_late_hook_is_told() {
+        assert_eq!(spare_threads(1), 1);
+        let (guard, module) = (Arc::new(Guard::default()), Arc::new(Standing::new("m".to_owned(), false)));
+        let permit = Permit::take(&guard, &module, Duration::from_millis(20)).unwrap();
+        assert!(Permit::take(&guard, &module, Duration::from_secs(9)).is_none(), "there is one spare thread");
+        guard.given_up().await;
+        assert!(permit.end().is_none() && !module.is_trusted());
+        let permit = Permit::take(&guard, &module, Duration::from_secs(60)).unwrap();
+        assert!(permit.end().is_some());
+    }
+}

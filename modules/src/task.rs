@@ -1,0 +1,85 @@
+//! Tasks that run hooks. Whoever waits for one is told when a hook in it does not return, and goes on without it.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use futures::FutureExt as _;
+use futures::task::AtomicWaker;
+use tokio::task::JoinHandle;
+
+/// What a task and whoever waits for it share.
+#[derive(Default)]
+pub struct Guard {
+    is_given_up: AtomicBool,
+    waiter: AtomicWaker,
+}
+
+impl Guard {
+    /// A hook holds the task's thread for too long.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+        self.waiter.wake();
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// Waits for [`Guard::give_up`].
+    #[cfg(test)]
+    pub(crate) async fn given_up(&self) {
+        poll_fn(|cx| {
+            self.waiter.register(cx.waker());
+            if self.is_given_up() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// Why a task has no result.
+#[derive(Debug)]
+pub enum Lost {
+    /// One of its hooks did not return in time.
+    Late,
+    /// It panicked, with this message.
+    Panicked(String),
+}
+
+/// A task that ends with its owner.
+pub(crate) struct Owned<T>(JoinHandle<T>);
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs work that calls hooks on a task of its own.
+pub async fn run<T, F>(work: impl FnOnce(Arc<Guard>) -> F) -> Result<T, Lost>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let guard = Arc::new(Guard::default());
+    let mut task = Owned(tokio::spawn(work(Arc::clone(&guard))));
+    poll_fn(move |cx| {
+        guard.waiter.register(cx.waker());
+        match task.0.poll_unpin(cx) {
+            Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Lost::Panicked(match error.try_into_panic() {
+                Ok(panic) => message(&*panic).to_owned(),
+                Err(error) => error.to_string(),
+            }))),
+            Poll::Pending if guard.is_given_up() => Poll::Ready(Err(Lost::Late)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}

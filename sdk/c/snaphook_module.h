@@ -1,0 +1,288 @@
+/* Server modules for Snaphook. Generated from sdk/module/abi/src/lib.rs: do not edit. */
+
+#ifndef SNAPHOOK_MODULE_H
+#define SNAPHOOK_MODULE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One request and its response, inside a hook. The handle is valid until the hook returns, on the thread that runs
+   the hook; what the host's functions return of it is valid for as long. */
+typedef struct snaphook_module_exchange snaphook_module_exchange;
+
+/* Where a filter writes. Valid until the function returns, on the thread that runs it. */
+typedef struct snaphook_module_output snaphook_module_output;
+
+// The version of this interface. A library and a server must have the same.
+#define SNAPHOOK_MODULE_ABI_VERSION 1
+
+// Flag of a module: its hooks may wait, so the server runs them on threads of the module's own.
+#define SNAPHOOK_MODULE_BLOCKING 1
+
+// Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
+#define SNAPHOOK_MODULE_REQUEST_WHOLE 2
+
+// Flag of a module: the server collects the whole response body, up to `max-body`, before `response`; a larger one becomes an
+// error. A stream of events, which has no end, and the response to HEAD have no body for the module.
+#define SNAPHOOK_MODULE_RESPONSE_WHOLE 4
+
+// Result of a hook: it has nothing to say, the next module is asked.
+#define SNAPHOOK_MODULE_DECLINED 0
+
+// Result of a hook: handled; no later module is asked for this hook. Also of functions that can fail: it succeeded.
+#define SNAPHOOK_MODULE_OK 1
+
+// Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
+// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
+#define SNAPHOOK_MODULE_PENDING 2
+
+// Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
+// failure. Also of functions that can fail: the value is not possible.
+#define SNAPHOOK_MODULE_FAILED 3
+
+// Result of a request hook: from here to 599, the HTTP status of an error. No later module is asked for this hook, and
+// `request_error` makes the response.
+#define SNAPHOOK_MODULE_STATUS_MIN 400
+
+// What a function is about: the request, or bytes on the way to the server.
+#define SNAPHOOK_MODULE_REQUEST 0
+
+// What a function is about: the response, or bytes on the way to the peer.
+#define SNAPHOOK_MODULE_RESPONSE 1
+
+// Text of a request: its method.
+#define SNAPHOOK_MODULE_METHOD 0
+
+// Text of a request: path and query.
+#define SNAPHOOK_MODULE_URI 1
+
+// Text of a request: `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
+#define SNAPHOOK_MODULE_PROTOCOL 2
+
+// Text of a request: the host that was asked for, with its port if that was given. It cannot be changed.
+#define SNAPHOOK_MODULE_HOST 3
+
+// Text of a request: address and port of the peer, or `unix`. It cannot be changed.
+#define SNAPHOOK_MODULE_PEER 4
+
+// Text of a response: what stands after the status in HTTP/1. Null if there is no response, or its text is the usual one.
+#define SNAPHOOK_MODULE_REASON 5
+
+// Levels of `host->log`.
+#define SNAPHOOK_MODULE_LOG_ERROR 1
+
+#define SNAPHOOK_MODULE_LOG_WARN 2
+
+#define SNAPHOOK_MODULE_LOG_INFO 3
+
+#define SNAPHOOK_MODULE_LOG_DEBUG 4
+
+// Text in UTF-8, not terminated by a zero byte. `ptr` may be null if `len` is 0.
+typedef struct snaphook_module_text {
+  const char *ptr;
+  size_t len;
+} snaphook_module_text;
+
+// Bytes. `ptr` may be null if `len` is 0; where something may be absent, null means that.
+typedef struct snaphook_module_bytes {
+  const uint8_t *ptr;
+  size_t len;
+} snaphook_module_bytes;
+
+// A header line. Names are in lowercase; values are bytes, mostly ASCII.
+typedef struct snaphook_module_header {
+  struct snaphook_module_bytes name;
+  struct snaphook_module_bytes value;
+} snaphook_module_header;
+
+// What the server offers. The table stays as it is until the module was recycled. All that a module passes is copied
+// before the function returns. Functions with a result return `OK`, or `FAILED` for a value or handle that is not possible.
+typedef struct snaphook_module_host {
+  // `SNAPHOOK_MODULE_ABI_VERSION` of the server
+  uint32_t abi_version;
+  // `sizeof(snaphook_module_host)` of the server
+  uint32_t struct_size;
+  // Names the module in `log`.
+  uint64_t module;
+  // Writes a line to the server's log. From any thread.
+  void (*log)(uint64_t module, uint32_t level, struct snaphook_module_text message);
+  // A number for `resume`, to be asked for in a hook that will return `PENDING`; 0 if there is none.
+  uint64_t (*token)(snaphook_module_exchange *exchange);
+  // Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token works
+  // once, and not at all when its hook waits no more.
+  void (*resume)(uint64_t token);
+  // A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
+  struct snaphook_module_bytes (*text)(snaphook_module_exchange *exchange, uint32_t what);
+  // The request changes in `before_request`, the response in `request`, `request_error` and `response`.
+  uint32_t (*set_text)(snaphook_module_exchange *exchange,
+                       uint32_t what,
+                       struct snaphook_module_bytes value);
+  // 1 if the request came over an encrypted connection.
+  uint32_t (*is_secure)(snaphook_module_exchange *exchange);
+  // The first value of a header, or null. `of` is `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE`.
+  struct snaphook_module_bytes (*header)(snaphook_module_exchange *exchange,
+                                         uint32_t of,
+                                         struct snaphook_module_bytes name);
+  // Writes up to `capacity` headers and returns how many there are.
+  size_t (*headers)(snaphook_module_exchange *exchange,
+                    uint32_t of,
+                    struct snaphook_module_header *headers,
+                    size_t capacity);
+  // Replaces all values of a header. Headers about the framing of messages, such as `content-length`, are the server's.
+  uint32_t (*set_header)(snaphook_module_exchange *exchange,
+                         uint32_t of,
+                         struct snaphook_module_bytes name,
+                         struct snaphook_module_bytes value);
+  // Adds a value to those of a header.
+  uint32_t (*add_header)(snaphook_module_exchange *exchange,
+                         uint32_t of,
+                         struct snaphook_module_bytes name,
+                         struct snaphook_module_bytes value);
+  uint32_t (*remove_header)(snaphook_module_exchange *exchange,
+                            uint32_t of,
+                            struct snaphook_module_bytes name);
+  // The status of the response; 0 if there is none yet.
+  uint32_t (*status)(snaphook_module_exchange *exchange);
+  // 200 to 599. A response that `request` makes has status 200 unless this says otherwise.
+  uint32_t (*set_status)(snaphook_module_exchange *exchange, uint32_t status);
+  // A body, if the module has the flag for whole ones or a module set it; else null.
+  struct snaphook_module_bytes (*body)(snaphook_module_exchange *exchange, uint32_t of);
+  // Replaces a body by one of at most `max-body` bytes. The server sets `content-length`.
+  uint32_t (*set_body)(snaphook_module_exchange *exchange,
+                       uint32_t of,
+                       struct snaphook_module_bytes body);
+  // From now on the module's `request_body` or `response_body` gets this body. To be called in `before_request` for the
+  // one, in `response` for the other. The server removes `content-length`.
+  uint32_t (*filter_body)(snaphook_module_exchange *exchange, uint32_t of);
+  // What a filter gives out, in one call at most 16 MiB. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
+  // connection to either: towards the server, or towards the peer.
+  uint32_t (*write)(snaphook_module_output *output, uint32_t to, struct snaphook_module_bytes bytes);
+} snaphook_module_host;
+
+// A setting of the module's own `config` table.
+typedef struct snaphook_module_setting {
+  // `path`, or `limits.burst` for a table in the table, or `names.0` for an item of a list.
+  struct snaphook_module_text key;
+  // Text as it is; numbers, `true` and `false` as they are written in JSON.
+  struct snaphook_module_text value;
+} snaphook_module_setting;
+
+// What a module is told when it is activated and when the configuration changes. Valid until the function returns.
+typedef struct snaphook_module_config {
+  // `sizeof(snaphook_module_config)` of the server.
+  uint32_t struct_size;
+  // Version of the REST API.
+  uint32_t api_version;
+  // The server's name, such as `Snaphook`.
+  struct snaphook_module_text server_name;
+  struct snaphook_module_text server_version;
+  // Such as `linux-x86_64`.
+  struct snaphook_module_text platform;
+  // The name that the module has in `[[server.modules]]`.
+  struct snaphook_module_text module_name;
+  // The module's `config` table as JSON.
+  struct snaphook_module_text json;
+  // The same table, one value each.
+  const struct snaphook_module_setting *settings;
+  size_t settings_len;
+} snaphook_module_config;
+
+// A connection. Valid until the function returns.
+typedef struct snaphook_module_connection_info {
+  // `sizeof(snaphook_module_connection_info)` of the server.
+  uint32_t struct_size;
+  // 1 if the connection is encrypted.
+  uint32_t is_secure;
+  // Address and port of the peer.
+  struct snaphook_module_text peer;
+} snaphook_module_connection_info;
+
+// What a module is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+//
+// A function that is null, or that a smaller `struct_size` leaves out, is a hook that the module does not have. `factory` and
+// `recycler` must be there. Nothing may be thrown out of a function.
+//
+// Hooks may be called from any thread, those of several exchanges at once. Hooks of one exchange never overlap; neither do
+// those of one connection, but `request_open` and requests may run beside them. A hook without the flag `BLOCKING` takes
+// microseconds, not more.
+typedef struct snaphook_module {
+  // `SNAPHOOK_MODULE_ABI_VERSION`
+  uint32_t abi_version;
+  // `sizeof(snaphook_module)`
+  uint32_t struct_size;
+  // 1 to 200 bytes.
+  struct snaphook_module_text name;
+  // 1 to 200 bytes.
+  struct snaphook_module_text version;
+  // `SNAPHOOK_MODULE_BLOCKING` and so on. A server that does not know a flag does not run the module.
+  uint32_t flags;
+  // Always 0.
+  uint32_t reserved;
+  // Makes the module; null if it cannot.
+  void *(*factory)(const struct snaphook_module_host *host);
+  // Destroys it, after the last request has ended.
+  void (*recycler)(void *module);
+  // Returns `OK`, or `FAILED`: then the server does not start. The log should say why.
+  uint32_t (*activate)(void *module, const struct snaphook_module_config *config);
+  // Called before `recycler`, after the last request has ended.
+  void (*deactivate)(void *module);
+  // Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
+  // module keeps its old configuration.
+  uint32_t (*config_change)(void *module, const struct snaphook_module_config *config);
+  // Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+  // `module`.
+  void *(*connection_open)(void *module, const struct snaphook_module_connection_info *info);
+  // Destroys it.
+  void (*connection_close)(void *connection);
+  // The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
+  uint32_t (*connection_start)(void *connection, snaphook_module_output *output);
+  // The connection that began has ended, and its requests with it.
+  uint32_t (*connection_end)(void *connection);
+  // Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
+  // `is_last` is 1 with the last bytes, which may be none.
+  uint32_t (*connection_read)(void *connection,
+                              struct snaphook_module_bytes bytes,
+                              uint32_t is_last,
+                              snaphook_module_output *output);
+  // Bytes for the socket; otherwise as `connection_read`.
+  uint32_t (*connection_write)(void *connection,
+                               struct snaphook_module_bytes bytes,
+                               uint32_t is_last,
+                               snaphook_module_output *output);
+  // Makes the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
+  // that are older than the module. Without this function the hooks of requests get `connection`, or `module` if that is
+  // null.
+  void *(*request_open)(void *module, void *connection, snaphook_module_exchange *exchange);
+  // Destroys it, after the response has ended.
+  void (*request_close)(void *request);
+  // May change the request.
+  uint32_t (*before_request)(void *request, snaphook_module_exchange *exchange);
+  // May make the response.
+  uint32_t (*request)(void *request, snaphook_module_exchange *exchange);
+  // May change the response to an error, which the server has made.
+  uint32_t (*request_error)(void *request, snaphook_module_exchange *exchange, uint32_t status);
+  // May change the response, also one to an error.
+  uint32_t (*response)(void *request, snaphook_module_exchange *exchange);
+  // A piece of a request body; as `connection_read`. Called after `filter_body` only, without an exchange, since the
+  // head has gone on.
+  uint32_t (*request_body)(void *request,
+                           struct snaphook_module_bytes bytes,
+                           uint32_t is_last,
+                           snaphook_module_output *output);
+  // The same of a response body.
+  uint32_t (*response_body)(void *request,
+                            struct snaphook_module_bytes bytes,
+                            uint32_t is_last,
+                            snaphook_module_output *output);
+} snaphook_module;
+
+// The type of `snaphook_module_v1`. It returns the descriptor; it must be quick and may be called more than once.
+typedef const struct snaphook_module *(*snaphook_module_entry)(void);
+
+#endif  /* SNAPHOOK_MODULE_H */
+
+/* What a library exports, under this name. On Windows add __declspec(dllexport). */
+#ifdef __cplusplus
+extern "C"
+#endif
+const snaphook_module *snaphook_module_v1(void);

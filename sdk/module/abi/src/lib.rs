@@ -1,0 +1,350 @@
+//! The C ABI between the server and modules, which take part in how requests are served: plain data and function types, no
+//! logic.
+//!
+//! `sdk/c/snaphook_module.h` is generated from this file (`SNAPHOOK_BLESS=1 cargo test -p snaphook-module-abi`), so the
+//! comments on public items are the header's comments too. The structs only grow at their end.
+
+// What is not public is not in the header: here the comments are C's, and the names are made fit for it by the generator.
+#![allow(rustdoc::broken_intra_doc_links)]
+
+use core::ffi::{c_char, c_void};
+
+/// The version of this interface. A library and a server must have the same.
+pub const ABI_VERSION: u32 = 1;
+
+/// The function that a library exports: `const snaphook_module *snaphook_module_v1(void)`.
+pub const SYMBOL: &str = "snaphook_module_v1";
+
+/// Flag of a module: its hooks may wait, so the server runs them on threads of the module's own.
+pub const BLOCKING: u32 = 1;
+/// Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
+pub const REQUEST_WHOLE: u32 = 2;
+/// Flag of a module: the server collects the whole response body, up to `max-body`, before `response`; a larger one becomes an
+/// error. A stream of events, which has no end, and the response to HEAD have no body for the module.
+pub const RESPONSE_WHOLE: u32 = 4;
+
+/// Result of a hook: it has nothing to say, the next module is asked.
+pub const DECLINED: u32 = 0;
+/// Result of a hook: handled; no later module is asked for this hook. Also of functions that can fail: it succeeded.
+pub const OK: u32 = 1;
+/// Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
+/// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
+pub const PENDING: u32 = 2;
+/// Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
+/// failure. Also of functions that can fail: the value is not possible.
+pub const FAILED: u32 = 3;
+/// Result of a request hook: from here to 599, the HTTP status of an error. No later module is asked for this hook, and
+/// `request_error` makes the response.
+pub const STATUS_MIN: u32 = 400;
+
+/// What a function is about: the request, or bytes on the way to the server.
+pub const REQUEST: u32 = 0;
+/// What a function is about: the response, or bytes on the way to the peer.
+pub const RESPONSE: u32 = 1;
+
+/// Text of a request: its method.
+pub const METHOD: u32 = 0;
+/// Text of a request: path and query.
+pub const URI: u32 = 1;
+/// Text of a request: `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
+pub const PROTOCOL: u32 = 2;
+/// Text of a request: the host that was asked for, with its port if that was given. It cannot be changed.
+pub const HOST: u32 = 3;
+/// Text of a request: address and port of the peer, or `unix`. It cannot be changed.
+pub const PEER: u32 = 4;
+/// Text of a response: what stands after the status in HTTP/1. Null if there is no response, or its text is the usual one.
+pub const REASON: u32 = 5;
+
+/// Levels of `host->log`.
+pub const LOG_ERROR: u32 = 1;
+pub const LOG_WARN: u32 = 2;
+pub const LOG_INFO: u32 = 3;
+pub const LOG_DEBUG: u32 = 4;
+
+/// Text in UTF-8, not terminated by a zero byte. `ptr` may be null if `len` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    pub ptr: *const c_char,
+    pub len: usize,
+}
+
+/// Bytes. `ptr` may be null if `len` is 0; where something may be absent, null means that.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes {
+    pub ptr: *const u8,
+    pub len: usize,
+}
+
+/// A header line. Names are in lowercase; values are bytes, mostly ASCII.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    pub name: Bytes,
+    pub value: Bytes,
+}
+
+/// A setting of the module's own `config` table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// `path`, or `limits.burst` for a table in the table, or `names.0` for an item of a list.
+    pub key: Text,
+    /// Text as it is; numbers, `true` and `false` as they are written in JSON.
+    pub value: Text,
+}
+
+/// What a module is told when it is activated and when the configuration changes. Valid until the function returns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// `sizeof(snaphook_module_config)` of the server.
+    pub struct_size: u32,
+    /// Version of the REST API.
+    pub api_version: u32,
+    /// The server's name, such as `Snaphook`.
+    pub server_name: Text,
+    pub server_version: Text,
+    /// Such as `linux-x86_64`.
+    pub platform: Text,
+    /// The name that the module has in `[[server.modules]]`.
+    pub module_name: Text,
+    /// The module's `config` table as JSON.
+    pub json: Text,
+    /// The same table, one value each.
+    pub settings: *const Setting,
+    pub settings_len: usize,
+}
+
+/// A connection. Valid until the function returns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionInfo {
+    /// `sizeof(snaphook_module_connection_info)` of the server.
+    pub struct_size: u32,
+    /// 1 if the connection is encrypted.
+    pub is_secure: u32,
+    /// Address and port of the peer.
+    pub peer: Text,
+}
+
+/// One request and its response, inside a hook. The handle is valid until the hook returns, on the thread that runs the
+/// hook; what the host's functions return of it is valid for as long.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Exchange {
+    _opaque: [u8; 0],
+}
+
+/// Where a filter writes. Valid until the function returns, on the thread that runs it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Output {
+    _opaque: [u8; 0],
+}
+
+/// What the server offers. The table stays as it is until the module was recycled. All that a module passes is copied
+/// before the function returns. Functions with a result return `OK`, or `FAILED` for a value or handle that is not possible.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// `SNAPHOOK_MODULE_ABI_VERSION` of the server
+    pub abi_version: u32,
+    /// `sizeof(snaphook_module_host)` of the server
+    pub struct_size: u32,
+    /// Names the module in `log`.
+    pub module: u64,
+    /// Writes a line to the server's log. From any thread.
+    pub log: extern "C" fn(module: u64, level: u32, message: Text),
+    /// A number for `resume`, to be asked for in a hook that will return `PENDING`; 0 if there is none.
+    pub token: extern "C" fn(exchange: *mut Exchange) -> u64,
+    /// Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token works
+    /// once, and not at all when its hook waits no more.
+    pub resume: extern "C" fn(token: u64),
+    /// A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
+    pub text: extern "C" fn(exchange: *mut Exchange, what: u32) -> Bytes,
+    /// The request changes in `before_request`, the response in `request`, `request_error` and `response`.
+    pub set_text: extern "C" fn(exchange: *mut Exchange, what: u32, value: Bytes) -> u32,
+    /// 1 if the request came over an encrypted connection.
+    pub is_secure: extern "C" fn(exchange: *mut Exchange) -> u32,
+    /// The first value of a header, or null. `of` is `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE`.
+    pub header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> Bytes,
+    /// Writes up to `capacity` headers and returns how many there are.
+    pub headers: extern "C" fn(exchange: *mut Exchange, of: u32, headers: *mut Header, capacity: usize) -> usize,
+    /// Replaces all values of a header. Headers about the framing of messages, such as `content-length`, are the server's.
+    pub set_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
+    /// Adds a value to those of a header.
+    pub add_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
+    pub remove_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> u32,
+    /// The status of the response; 0 if there is none yet.
+    pub status: extern "C" fn(exchange: *mut Exchange) -> u32,
+    /// 200 to 599. A response that `request` makes has status 200 unless this says otherwise.
+    pub set_status: extern "C" fn(exchange: *mut Exchange, status: u32) -> u32,
+    /// A body, if the module has the flag for whole ones or a module set it; else null.
+    pub body: extern "C" fn(exchange: *mut Exchange, of: u32) -> Bytes,
+    /// Replaces a body by one of at most `max-body` bytes. The server sets `content-length`.
+    pub set_body: extern "C" fn(exchange: *mut Exchange, of: u32, body: Bytes) -> u32,
+    /// From now on the module's `request_body` or `response_body` gets this body. To be called in `before_request` for the
+    /// one, in `response` for the other. The server removes `content-length`.
+    pub filter_body: extern "C" fn(exchange: *mut Exchange, of: u32) -> u32,
+    /// What a filter gives out, in one call at most 16 MiB. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
+    /// connection to either: towards the server, or towards the peer.
+    pub write: extern "C" fn(output: *mut Output, to: u32, bytes: Bytes) -> u32,
+}
+
+/// What a module is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+///
+/// A function that is null, or that a smaller `struct_size` leaves out, is a hook that the module does not have. `factory` and
+/// `recycler` must be there. Nothing may be thrown out of a function.
+///
+/// Hooks may be called from any thread, those of several exchanges at once. Hooks of one exchange never overlap; neither do
+/// those of one connection, but `request_open` and requests may run beside them. A hook without the flag `BLOCKING` takes
+/// microseconds, not more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    /// `SNAPHOOK_MODULE_ABI_VERSION`
+    pub abi_version: u32,
+    /// `sizeof(snaphook_module)`
+    pub struct_size: u32,
+    /// 1 to 200 bytes.
+    pub name: Text,
+    /// 1 to 200 bytes.
+    pub version: Text,
+    /// `SNAPHOOK_MODULE_BLOCKING` and so on. A server that does not know a flag does not run the module.
+    pub flags: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Makes the module; null if it cannot.
+    pub factory: Option<extern "C-unwind" fn(host: *const Host) -> *mut c_void>,
+    /// Destroys it, after the last request has ended.
+    pub recycler: Option<extern "C-unwind" fn(module: *mut c_void)>,
+    /// Returns `OK`, or `FAILED`: then the server does not start. The log should say why.
+    pub activate: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
+    /// Called before `recycler`, after the last request has ended.
+    pub deactivate: Option<extern "C-unwind" fn(module: *mut c_void)>,
+    /// Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
+    /// module keeps its old configuration.
+    pub config_change: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
+    /// Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+    /// `module`.
+    pub connection_open: Option<extern "C-unwind" fn(module: *mut c_void, info: *const ConnectionInfo) -> *mut c_void>,
+    /// Destroys it.
+    pub connection_close: Option<extern "C-unwind" fn(connection: *mut c_void)>,
+    /// The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
+    pub connection_start: Option<extern "C-unwind" fn(connection: *mut c_void, output: *mut Output) -> u32>,
+    /// The connection that began has ended, and its requests with it.
+    pub connection_end: Option<extern "C-unwind" fn(connection: *mut c_void) -> u32>,
+    /// Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
+    /// `is_last` is 1 with the last bytes, which may be none.
+    pub connection_read:
+        Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
+    /// Bytes for the socket; otherwise as `connection_read`.
+    pub connection_write:
+        Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
+    /// Makes the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
+    /// that are older than the module. Without this function the hooks of requests get `connection`, or `module` if that is
+    /// null.
+    pub request_open: Option<
+        extern "C-unwind" fn(module: *mut c_void, connection: *mut c_void, exchange: *mut Exchange) -> *mut c_void,
+    >,
+    /// Destroys it, after the response has ended.
+    pub request_close: Option<extern "C-unwind" fn(request: *mut c_void)>,
+    /// May change the request.
+    pub before_request: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
+    /// May make the response.
+    pub request: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
+    /// May change the response to an error, which the server has made.
+    pub request_error: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange, status: u32) -> u32>,
+    /// May change the response, also one to an error.
+    pub response: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
+    /// A piece of a request body; as `connection_read`. Called after `filter_body` only, without an exchange, since the
+    /// head has gone on.
+    pub request_body:
+        Option<extern "C-unwind" fn(request: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
+    /// The same of a response body.
+    pub response_body:
+        Option<extern "C-unwind" fn(request: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
+}
+
+/// The type of `snaphook_module_v1`. It returns the descriptor; it must be quick and may be called more than once.
+pub type Entry = extern "C-unwind" fn() -> *const Descriptor;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    const HEADER: &str = "../../c/snaphook_module.h";
+
+    fn config() -> cbindgen::Config {
+        let rename = [
+            ("Text", "snaphook_module_text"),
+            ("Bytes", "snaphook_module_bytes"),
+            ("Header", "snaphook_module_header"),
+            ("Setting", "snaphook_module_setting"),
+            ("Config", "snaphook_module_config"),
+            ("ConnectionInfo", "snaphook_module_connection_info"),
+            ("Exchange", "snaphook_module_exchange"),
+            ("Output", "snaphook_module_output"),
+            ("Host", "snaphook_module_host"),
+            ("Descriptor", "snaphook_module"),
+            ("Entry", "snaphook_module_entry"),
+        ];
+        let constants = include_str!("lib.rs")
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("pub const ")?.split_once(':')?.0))
+            .map(|name| (name.to_owned(), format!("SNAPHOOK_MODULE_{name}")));
+        cbindgen::Config {
+            language: cbindgen::Language::C,
+            include_guard: Some("SNAPHOOK_MODULE_H".to_owned()),
+            header: Some(
+                "/* Server modules for Snaphook. Generated from sdk/module/abi/src/lib.rs: do not edit. */".to_owned(),
+            ),
+            trailer: Some(
+                "/* What a library exports, under this name. On Windows add __declspec(dllexport). */\n\
+                 #ifdef __cplusplus\nextern \"C\"\n#endif\nconst snaphook_module *snaphook_module_v1(void);"
+                    .to_owned(),
+            ),
+            cpp_compat: true,
+            usize_is_size_t: true,
+            style: cbindgen::Style::Both,
+            no_includes: true,
+            sys_includes: vec!["stddef.h".to_owned(), "stdint.h".to_owned()],
+            documentation_style: cbindgen::DocumentationStyle::C99,
+            export: cbindgen::ExportConfig {
+                include: vec!["Descriptor".into(), "Entry".into()],
+                // Handles have no fields that C could name.
+                exclude: vec!["Exchange".into(), "Output".into()],
+                rename: rename.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().chain(constants).collect(),
+                ..cbindgen::ExportConfig::default()
+            },
+            after_includes: Some(
+                "\n/* One request and its response, inside a hook. The handle is valid until the hook returns, on the \
+                 thread that runs\n   the hook; what the host's functions return of it is valid for as long. */\n\
+                 typedef struct snaphook_module_exchange snaphook_module_exchange;\n\n\
+                 /* Where a filter writes. Valid until the function returns, on the thread that runs it. */\n\
+                 typedef struct snaphook_module_output snaphook_module_output;"
+                    .to_owned(),
+            ),
+            ..cbindgen::Config::default()
+        }
+    }
+
+    #[test]
+    fn the_header_is_current() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let made = cbindgen::Builder::new().with_src(root.join("src/lib.rs")).with_config(config()).generate().unwrap();
+        let mut text = Vec::new();
+        made.write(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        if std::env::var_os("SNAPHOOK_BLESS").is_some() {
+            std::fs::write(root.join(HEADER), &text).unwrap();
+        }
+        let kept = std::fs::read_to_string(root.join(HEADER)).unwrap_or_default();
+        assert!(
+            kept == text,
+            "sdk/c/snaphook_module.h is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-module-abi writes it anew:\n{text}"
+        );
+    }
+}

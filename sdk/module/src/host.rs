@@ -1,0 +1,42 @@
+//! What the server offers outside of hooks.
+
+use snaphook_module_abi as abi;
+
+/// The server, from a module.
+#[derive(Clone, Copy)]
+pub struct Host(pub(crate) &'static abi::Host);
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Host {
+    /// Writes a line to the server's log.
+    pub fn log(&self, level: Level, message: &str) {
+        let level = match level {
+            Level::Error => abi::LOG_ERROR,
+            Level::Warn => abi::LOG_WARN,
+            Level::Info => abi::LOG_INFO,
+            Level::Debug => abi::LOG_DEBUG,
+        };
+        (self.0.log)(self.0.module, level, abi::Text { ptr: message.as_ptr().cast(), len: message.len() });
+    }
+}
+
+/// Goes on with a hook that returned [`crate::Answer::Pending`]. One that is dropped leaves the request to its deadline.
+pub struct Resume {
+    pub(crate) host: Host,
+    pub(crate) token: u64,
+}
+
+impl Resume {
+    /// The server calls the hook again, soon. From any thread, also before the hook returned.
+    pub fn resume(self) {
+        (self.host.0.resume)(self.token);
+    }
+}

@@ -1,0 +1,94 @@
+//! What a module implements.
+
+use crate::answer::{Answer, Filtered};
+use crate::config::{Config, ConnectionInfo};
+use crate::exchange::{Exchange, Output};
+use crate::hooks::{Flags, Hooks};
+use crate::host::Host;
+
+/// A module. It is called from many threads at once.
+pub trait Module: Send + Sync + Sized + 'static {
+    /// The state of a connection; `()` for modules without connection hooks.
+    type Connection: ConnectionHandler;
+    /// The state of a request.
+    type Request: RequestHandler;
+    /// The hooks that this module has; others are never called.
+    const HOOKS: Hooks;
+    /// How they are called.
+    const FLAGS: Flags = Flags::NONE;
+
+    /// Starts the module; an error keeps the server from starting.
+    fn activate(host: Host, config: &Config<'_>) -> Result<Self, String>;
+
+    /// Called after `activate`, and when the configuration was loaded again. With an error the old one stays.
+    fn config_change(&self, _config: &Config<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Called when the last request has ended, before the module is dropped.
+    fn deactivate(&self) {}
+
+    /// Makes the state of a connection. Called only if the module has hooks of connections.
+    fn connection(&self, _info: &ConnectionInfo<'_>) -> Option<Self::Connection> {
+        None
+    }
+
+    /// Makes the state of a request.
+    fn request(&self, connection: Option<&Self::Connection>, exchange: &mut Exchange<'_>) -> Self::Request;
+}
+
+/// The state of a connection. Its hooks never overlap, but [`Module::request`] may run beside them.
+pub trait ConnectionHandler: Send + Sync + 'static {
+    /// The connection begins. `Filtered::Failed` ends it.
+    fn start(&self, _output: &mut Output<'_>) -> Filtered {
+        Filtered::Unchanged
+    }
+
+    /// The connection ended.
+    fn end(&self) {}
+
+    /// Bytes from the socket.
+    fn read(&self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
+        Filtered::Unchanged
+    }
+
+    /// Bytes for the socket.
+    fn write(&self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
+        Filtered::Unchanged
+    }
+}
+
+impl ConnectionHandler for () {}
+
+/// The state of a request, dropped when its response has ended. Its hooks never overlap.
+pub trait RequestHandler: Send + 'static {
+    /// May change the request.
+    fn before_request(&mut self, _exchange: &mut Exchange<'_>) -> Answer {
+        Answer::Declined
+    }
+
+    /// May make the response.
+    fn request(&mut self, _exchange: &mut Exchange<'_>) -> Answer {
+        Answer::Declined
+    }
+
+    /// May change the response to an error.
+    fn request_error(&mut self, _exchange: &mut Exchange<'_>, _status: u16) -> Answer {
+        Answer::Declined
+    }
+
+    /// May change the response.
+    fn response(&mut self, _exchange: &mut Exchange<'_>) -> Answer {
+        Answer::Declined
+    }
+
+    /// A piece of the request body, after [`Exchange::filter_body`].
+    fn request_body(&mut self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
+        Filtered::Unchanged
+    }
+
+    /// A piece of the response body, after [`Exchange::filter_body`].
+    fn response_body(&mut self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
+        Filtered::Unchanged
+    }
+}

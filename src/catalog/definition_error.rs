@@ -1,0 +1,20 @@
+//! Why a definition cannot be a model's.
+
+/// What is wrong, and where in the request body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefinitionError {
+    /// JSON Pointer.
+    pub pointer: String,
+    pub message: String,
+    /// Nothing is wrong with it, but it takes too much work.
+    pub too_complex: bool,
+}
+
+pub(super) fn error<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, DefinitionError> {
+    Err(DefinitionError { pointer: pointer.into(), message: message.into(), too_complex: false })
+}
+
+/// One token of a JSON Pointer.
+pub fn escape(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}

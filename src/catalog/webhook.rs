@@ -1,0 +1,115 @@
+//! A webhook as it is bound: the URL that gets the events, and the name of the secret that signs them.
+//!
+//! Its text is what the event store keeps as the hook's code, so a webhook has an artifact, a history and a place in backups
+//! like any other hook, and its URL stands in no event.
+
+use serde::{Deserialize, Serialize};
+use snaphook_driver::json;
+use snaphook_driver::limits::{is_reserved_name, is_secret_name};
+use url::Url;
+
+use crate::config::Phase;
+
+/// The engine's word in bindings.
+pub const WEBHOOK: &str = "webhook";
+
+/// Longest URL: what servers take in a request line.
+const URL_BYTES_MAX: usize = 2048;
+
+/// Where events go, and what signs them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub url: String,
+    /// Name of the secret that holds the key, or several keys while they are rotated.
+    pub secret: String,
+}
+
+impl Webhook {
+    /// The one text of it. Names and a URL: writing it cannot fail.
+    pub fn code(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The URL without its query, which may be confidential.
+    pub fn address(&self) -> &str {
+        self.url.split_once('?').map_or(&self.url, |(address, _)| address)
+    }
+
+    /// Why a phase before the event has none.
+    pub fn too_early(phase: Phase) -> String {
+        format!(
+            "a webhook is sent after the change, and `{phase}` runs before it: bind it to `postCreate`, `postUpdate` or `postDelete`"
+        )
+    }
+
+    /// Reads and checks what [`Webhook::code`] wrote.
+    pub fn parse(code: &[u8]) -> Result<Webhook, String> {
+        let webhook: Webhook = json::typed_bytes(code)
+            .map_err(|_| "engine `webhook` runs no code: name the `url` and the `secret` in a chain".to_owned())?;
+        webhook.check()?;
+        Ok(webhook)
+    }
+
+    /// Whether it could work at all; the error is one sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let Webhook { url: text, secret } = self;
+        if text.len() > URL_BYTES_MAX {
+            return Err(format!("`url` has {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
+        }
+        let shown = text.escape_debug();
+        let url = Url::parse(text).map_err(|error| format!("`url` is `{shown}`, which is no URL: {error}"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(format!("`url` is `{shown}`, expected `https://` or `http://` and a host"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("`url` has a user name or a password; a webhook's receiver checks the signature".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err(format!("`url` is `{shown}`, but `#` and what follows never reaches a server; leave it out"));
+        }
+        if !is_secret_name(secret) || is_reserved_name(secret) {
+            return Err(format!(
+                "`secret` is `{}`, expected the name of a secret: letters, digits, `.`, `_` and `-`, at most 128",
+                secret.chars().take(200).collect::<String>().escape_debug()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Webhook;
+
+    #[test]
+    fn the_text_comes_back() {
+        let webhook = Webhook { url: "https://example.com/in?a=b".into(), secret: "orders-key".into() };
+        assert_eq!(webhook.code(), br#"{"url":"https://example.com/in?a=b","secret":"orders-key"}"#);
+        assert_eq!(Webhook::parse(&webhook.code()), Ok(webhook));
+        for code in ["", "export default () => {}", "{}", r#"{"url":"https://a.b/","secret":"s","more":1}"#] {
+            assert!(Webhook::parse(code.as_bytes()).unwrap_err().contains("runs no code"), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work() {
+        let long = format!("https://example.com/{}", "x".repeat(2048));
+        for (url, secret, expected) in [
+            ("", "s", "no URL"),
+            ("example.com/in", "s", "no URL"),
+            ("ftp://example.com/in", "s", "expected `https://`"),
+            ("file:///etc/passwd", "s", "expected `https://`"),
+            ("https://u:p@example.com/", "s", "user name"),
+            ("https://example.com/#part", "s", "`#`"),
+            (&long, "s", "at most 2048"),
+            ("https://example.com/", "", "name of a secret"),
+            ("https://example.com/", "a b", "name of a secret"),
+            ("https://example.com/", "snaphook.tokens", "name of a secret"),
+            ("https://example.com/", "whsec_AAAA=", "name of a secret"),
+        ] {
+            let error = Webhook { url: url.to_owned(), secret: secret.to_owned() }.check().unwrap_err();
+            assert!(error.contains(expected), "{url} {secret}: {error}");
+        }
+    }
+}

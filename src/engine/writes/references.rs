@@ -1,0 +1,146 @@
+//! What keeps references whole: the target of each new one exists and goes on to, and nobody begins to refer to an instance
+//! that is about to be deleted. Both are claims that the event is written with; see [`crate::catalog::references`].
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use snaphook_driver::Append;
+
+use super::Writes;
+use crate::catalog::rules::Right;
+use crate::catalog::{FieldError, ModelRecord, Reference, escape_token, is_instance_id};
+use crate::engine::ahead::Ahead;
+use crate::engine::error::{Error, ErrorKind, Result, stopped};
+use crate::engine::models::Entry;
+use crate::engine::reads::may_read;
+use crate::engine::referring::referring;
+
+/// An instance that does not exist for whom makes a change. Pre hooks may refer to it all the same.
+pub(super) struct Hidden {
+    model: String,
+    id: String,
+}
+
+impl Writes {
+    /// Those of the instances that data refers to which exist, but not for whom sent it.
+    pub(super) async fn hidden_targets(
+        &self,
+        record: &ModelRecord,
+        right: &Right,
+        data: Option<&Value>,
+        ahead: Option<&Arc<Ahead>>,
+    ) -> Result<Vec<Hidden>> {
+        let mut hidden = Vec::new();
+        let (Some(_), Some(data)) = (right.subject(), data) else { return Ok(hidden) };
+        for reference in &record.references {
+            let Some(id) = target(reference, data).filter(|id| is_instance_id(id)) else { continue };
+            let model = &reference.model;
+            if self.core.models.get(model).is_none_or(|entry| entry.model.rules.is_none()) {
+                continue;
+            }
+            let found = match ahead.and_then(|ahead| ahead.of(model, id)) {
+                Some(changed) => changed,
+                None => self.core.stores.model.get(model, id).await?,
+            };
+            if let Some(found) = found
+                && !may_read(&self.core, &found, right)?
+            {
+                hidden.push(Hidden { model: model.clone(), id: id.to_owned() });
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// Refuses data that newly refers to what does not exist, or is hidden; takes the target keys of what does. `before` is the
+    /// data that the instance has.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
+    pub(super) async fn claim_targets(
+        &self,
+        entry: &Entry,
+        append: &mut Append,
+        before: Option<&Value>,
+        data: &Value,
+        prefix: &str,
+        ahead: Option<&Arc<Ahead>>,
+        hidden: &[Hidden],
+    ) -> Result<()> {
+        let mut errors = Vec::new();
+        for reference in &entry.model.record.references {
+            let Some(target) = target(reference, data) else { continue };
+            // What it refers to already cannot have been deleted since.
+            if before.and_then(|before| self::target(reference, before)) == Some(target) {
+                continue;
+            }
+            let is_own = reference.model == append.event.model && append.event.instance.as_deref() == Some(target);
+            if is_own {
+                continue;
+            }
+            let is_hidden = hidden.iter().any(|hidden| hidden.model == reference.model && hidden.id == target);
+            if is_hidden || !self.exists(&reference.model, target, ahead).await? {
+                errors.push(FieldError {
+                    pointer: format!("{prefix}/{}", escape_token(&reference.property)),
+                    message: format!("there is no `{}/{}`", reference.model, shown(target)),
+                });
+                continue;
+            }
+            let entry = self.core.models.require(&reference.model)?;
+            // A model is told that others refer to it before they do.
+            let referenced = entry.model.record.referenced.as_ref().ok_or_else(stopped)?;
+            let claim = referenced.claim(&reference.model, target);
+            if append.claims.iter().all(|known| known.key != claim.key) {
+                append.claims.push(claim);
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("the data of `{}` refers to what does not exist", append.event.model);
+        Err(Error::new(ErrorKind::Invalid, detail).with_errors(errors))
+    }
+
+    async fn exists(&self, model: &str, id: &str, ahead: Option<&Arc<Ahead>>) -> Result<bool> {
+        if !is_instance_id(id) {
+            return Ok(false);
+        }
+        if let Some(changed) = ahead.and_then(|ahead| ahead.of(model, id)) {
+            return Ok(changed.is_some());
+        }
+        self.core.availability.check_model(model)?;
+        if self.core.stores.model.get(model, id).await?.is_some() {
+            return Ok(true);
+        }
+        // Another node may have made it a moment ago.
+        let head = self.core.stores.event.head().await?;
+        if head <= self.core.tail.head() {
+            return Ok(false);
+        }
+        self.core.tail.reached_soon(head).await?;
+        Ok(self.core.stores.model.get(model, id).await?.is_some())
+    }
+
+    /// Adds to the deletion of an instance what makes sure that nobody begins to refer to it from here on, and that the models
+    /// that may refer to it stay as they are. Whoever refers to it already is found after this.
+    pub(super) async fn guard_deletion(&self, entry: &Entry, append: &mut Append) -> Result<()> {
+        let record = &entry.model.record;
+        let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) else { return Ok(()) };
+        let holder = self.core.stores.event.holder(&referenced.key(id)).await?;
+        // The model store has what took the key, once it has the whole log up to here.
+        self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+        let others = referring(&self.core, record).await?;
+        append.requires.extend(others.into_iter().map(|other| other.require));
+        // Given back and taken again, so that it moves whoever holds it.
+        append.releases.push(referenced.prefix());
+        append.claims.extend(referenced.deletion(id, holder.map(|holder| holder.position)));
+        Ok(())
+    }
+}
+
+/// What data refers to.
+pub(super) fn target<'a>(reference: &Reference, data: &'a Value) -> Option<&'a str> {
+    data.get(&reference.property).and_then(Value::as_str)
+}
+
+/// An id that a client sent, short enough for a message.
+fn shown(id: &str) -> String {
+    id.chars().take(128).collect::<String>().escape_debug().to_string()
+}

@@ -1,0 +1,133 @@
+//! The engine `webhook`: sends the event of a post hook to a URL, signed by the scheme of Standard Webhooks.
+//!
+//! What a binding says of it is its code (`catalog::Webhook`). One call is one request (attempt.rs), opened by the grants of
+//! its hook like any request of a hook; when it is sent again is the business of whoever delivers events. How many requests one
+//! server gets at once is bounded (targets.rs), so that one that is slow keeps nothing that others need.
+
+mod attempt;
+mod lacks;
+mod signature;
+mod targets;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use snaphook_driver::time::{self, Millis};
+
+pub use self::lacks::lacks;
+use self::targets::{Target, Targets};
+use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
+use crate::catalog::{WEBHOOK, Webhook};
+use crate::hooks::capabilities::http::check_url;
+use crate::hooks::context::{Context, Failure, FailureCause, LogLevel, Outcome, Retry};
+use crate::hooks::session::Session;
+
+/// Time on a core: no code of an author runs.
+const NO_CODE: Duration = Duration::ZERO;
+
+/// The engine.
+#[derive(Default)]
+pub(super) struct WebhookEngine {
+    targets: Targets,
+}
+
+#[async_trait]
+impl Engine for WebhookEngine {
+    fn name(&self) -> &'static str {
+        WEBHOOK
+    }
+
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+        let Candidate { code, phase, .. } = candidate;
+        if phase.is_pre() {
+            return Err(PrepareError::plain(Webhook::too_early(phase)));
+        }
+        let webhook = Webhook::parse(code).map_err(PrepareError::plain)?;
+        check_url(&webhook.url).map_err(|error| PrepareError::plain(format!("`url`: {error}")))?;
+        let target = self.targets.of(&webhook.url);
+        Ok(Arc::new(Hook { webhook, target, gone_since: Mutex::default() }))
+    }
+
+    fn describes_hooks(&self) -> bool {
+        true
+    }
+}
+
+/// A webhook that is bound.
+struct Hook {
+    webhook: Webhook,
+    target: Arc<Target>,
+    /// Since when the receiver wants nothing any more.
+    gone_since: Mutex<Option<Millis>>,
+}
+
+/// An attempt that did not deliver.
+struct Undelivered {
+    failure: Failure,
+    retry: Retry,
+}
+
+impl Undelivered {
+    fn of(cause: FailureCause, message: String) -> Self {
+        Undelivered { failure: Failure { cause, message, limit: None }, retry: Retry::Usual }
+    }
+}
+
+impl Hook {
+    fn gone_since(&self) -> Option<Millis> {
+        *self.gone_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_gone(&self, since: Option<Millis>) {
+        *self.gone_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+#[async_trait]
+impl Prepared for Hook {
+    async fn call(&self, context: &Context, _: &CallSettings, session: &Arc<Session>) -> CallReport {
+        let delivered = self.attempt(context, session).await;
+        // Each attempt is one line of the hook's log: that of a failure comes of the failure itself.
+        let position = context.event.as_ref().map_or(0, |event| event.position);
+        let which = format!("event {position}, attempt {}", context.attempt);
+        match delivered {
+            Ok(told) => {
+                // One line is always within the limits.
+                let _ = session.log(LogLevel::Info, format!("{which}: {told}"));
+                CallReport::new(Outcome::Accept, NO_CODE, 0)
+            }
+            Err(Undelivered { failure, retry }) => {
+                let failure = Failure { message: format!("{which}: {}", failure.message), ..failure };
+                CallReport { retry, ..CallReport::new(Outcome::Failed(failure), NO_CODE, 0) }
+            }
+        }
+    }
+
+    fn bound_anew(&self, _: &str) {
+        self.set_gone(None);
+    }
+
+    fn state(&self, _: &str) -> HookState {
+        match self.gone_since() {
+            Some(_) => HookState::Unavailable,
+            None => HookState::Ok,
+        }
+    }
+
+    fn webhook(&self) -> Option<&Webhook> {
+        Some(&self.webhook)
+    }
+}
+
+/// What is said of a hook whose receiver wants nothing any more.
+fn gone(since: Millis) -> Undelivered {
+    let message = format!(
+        "the receiver answered 410 Gone at {}, so nothing is sent to it until the hook is bound again",
+        time::format(since)
+    );
+    Undelivered { retry: Retry::Never, ..Undelivered::of(FailureCause::Exception, message) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! How many requests one server gets at the same moment, from all webhooks together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use url::Url;
+
+use crate::hooks::fair::{self, FairPermit, FairSemaphore, Share};
+
+/// Requests to one server at once. Each may take as long as a request may, so this is what a server that never answers holds
+/// of the connections that all hooks share.
+const REQUESTS_PER_TARGET: usize = 16;
+
+/// Servers that webhooks send to, by scheme, host and port.
+#[derive(Default)]
+pub(super) struct Targets(Mutex<HashMap<String, Weak<Target>>>);
+
+/// One of them.
+pub(super) struct Target(FairSemaphore);
+
+impl Targets {
+    /// The one that a URL leads to, the same for all hooks.
+    pub(super) fn of(&self, url: &str) -> Arc<Target> {
+        let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+        // What holds it leaves nothing half done.
+        let mut targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = targets.get(&origin).and_then(Weak::upgrade) {
+            return target;
+        }
+        targets.retain(|_, target| target.strong_count() > 0);
+        let target = Arc::new(Target(FairSemaphore::new(REQUESTS_PER_TARGET, Share::All)));
+        targets.insert(origin, Arc::downgrade(&target));
+        target
+    }
+}
+
+impl Target {
+    /// Waits for the turn of a hook.
+    pub(super) async fn turn(&self, key: fair::Key) -> FairPermit {
+        self.0.acquire(key, 1).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_for_each_server() {
+        let targets = Targets::default();
+        let first = targets.of("https://example.com/a?b");
+        assert!(Arc::ptr_eq(&first, &targets.of("https://EXAMPLE.com:443/c")));
+        for other in ["https://example.com:8443/a", "http://example.com/a", "https://a.example.com/a"] {
+            assert!(!Arc::ptr_eq(&first, &targets.of(other)), "{other}");
+        }
+        drop(first);
+        drop(targets.of("https://example.org/"));
+        assert_eq!(targets.0.lock().unwrap().len(), 1, "those that nobody uses are forgotten");
+    }
+}

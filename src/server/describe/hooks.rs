@@ -1,0 +1,75 @@
+//! What the operations of `/models/{model}/hooks` say of themselves.
+
+use crate::server::openapi::{Operation, Tag};
+use crate::server::problem::ProblemType;
+
+pub(in crate::server) fn all() -> Operation {
+    Operation::new("listHooks", Tag::Hooks, "List the hooks of a model")
+        .parameters(&["model"])
+        .returns(200, "The chain of each of the six phases.", &["HookPhases"])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn get() -> Operation {
+    Operation::new("getHooks", Tag::Hooks, "Read the chain of a phase")
+        .details("`Accept: application/wasm`, `text/javascript` or `application/typescript` gives the code of a chain of one.")
+        .parameters(&["model", "phase"])
+        .returns(200, "The chain, or the code of its one hook.", &["HookChain"])
+        .or_type("application/wasm", &[])
+        .or_type("text/javascript", &[])
+        .or_type("application/typescript", &[])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn put() -> Operation {
+    Operation::new("putHooks", Tag::Hooks, "Replace the chain of a phase")
+        .details("Code alone is a chain of one; a chain of any length is JSON. What cannot work is refused, with the reason.")
+        .parameters(&["model", "phase", "hookName", "hookEngine"])
+        .writes()
+        .if_match()
+        .takes(&["NewHookChain"])
+        .takes_type("text/javascript", &[])
+        .takes_type("application/typescript", &[])
+        .takes_type("application/wasm", &[])
+        .returns(200, "The chain; with `dry-run=true` the event that would be written.", &["HookChain", "DryRun"])
+        .problems(&[
+            ProblemType::NotFound,
+            ProblemType::Invalid,
+            ProblemType::TooComplex,
+            ProblemType::HookFailed,
+            ProblemType::NotSupported,
+        ])
+}
+
+pub(in crate::server) fn delete() -> Operation {
+    Operation::new("deleteHooks", Tag::Hooks, "Remove the chain of a phase")
+        .parameters(&["model", "phase"])
+        .writes()
+        .if_match()
+        .returns_nothing(204, "The phase has no hooks.")
+        .returns(200, "With `dry-run=true`: the event that would be written.", &["DryRun"])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn log() -> Operation {
+    Operation::new("getHookLog", Tag::Hooks, "Read what the hooks of a phase logged")
+        .details("The last 200 lines. `Accept: text/event-stream` follows: each line is an event `log`.")
+        .parameters(&["model", "phase"])
+        .returns(200, "The last lines.", &["HookLog"])
+        .or_type("text/event-stream", &[])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn stats() -> Operation {
+    Operation::new("getHookStats", Tag::Hooks, "Read how the hooks of a phase do")
+        .parameters(&["model", "phase"])
+        .returns(200, "Runs, failures and what they cost, for each hook of the chain.", &["HookStats"])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn runs() -> Operation {
+    Operation::new("followHookRuns", Tag::Hooks, "Follow the runs of all hooks")
+        .details("Server-sent events from now on: `run`, `library`, and `missed` for a client that did not keep up.")
+        .returns_nothing(200, "One event for each run.")
+        .or_type("text/event-stream", &[])
+}

@@ -1,0 +1,99 @@
+//! What the server knows of each module in the bridge: its settings, its faults of late, whether it still takes part.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::message::{ModuleOrder, Order};
+use crate::config::{ModuleConfig, ModuleKind};
+
+/// So many faults within so long deactivate a module.
+const STRIKES: usize = 3;
+const STRIKES_WITHIN: Duration = Duration::from_mins(1);
+
+/// One module. Its number is its place in the configuration.
+pub(super) struct Module {
+    /// With the secrets that it refers to in place.
+    pub(super) config: ModuleConfig,
+    strikes: VecDeque<Instant>,
+    /// All faults since the start.
+    pub(super) failures: u64,
+    /// Why it does not take part any more.
+    pub(super) deactivated: Option<String>,
+}
+
+impl Module {
+    pub(super) fn new(config: ModuleConfig) -> Module {
+        Module { config, strikes: VecDeque::new(), failures: 0, deactivated: None }
+    }
+
+    /// Counts a fault; `true`: it was the one too many.
+    pub(super) fn strike(&mut self, now: Instant, what: &str) -> bool {
+        self.failures += 1;
+        let name = &self.config.name;
+        tracing::warn!("module `{name}`: {what}");
+        self.strikes.push_back(now);
+        self.strikes.retain(|strike| now.duration_since(*strike) < STRIKES_WITHIN);
+        if self.strikes.len() < STRIKES || self.deactivated.is_some() {
+            return false;
+        }
+        self.deactivate(format!("{STRIKES} faults within a minute, the last: {what}"));
+        true
+    }
+
+    pub(super) fn deactivate(&mut self, why: String) {
+        let effect = if self.config.optional {
+            "requests are served without it"
+        } else {
+            "requests are answered 503, since it is not `optional`"
+        };
+        tracing::error!("module `{}` is deactivated: {why}; {effect}", self.config.name);
+        self.deactivated = Some(why);
+    }
+
+    /// The order that loads it.
+    pub(super) fn order(&self, number: usize) -> Order {
+        let library = match &self.config.kind {
+            ModuleKind::Zia { library } => library,
+            // The bridge says that it cannot be read.
+            _ => Path::new(""),
+        };
+        Order::module(&ModuleOrder {
+            number,
+            name: &self.config.name,
+            library: &library.to_string_lossy(),
+            is_optional: self.config.optional,
+            timeout_ms: self.config.timeout.as_millis(),
+            settings: &self.config.settings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_strikes_within_a_minute() {
+        let config = ModuleConfig {
+            name: "log".to_owned(),
+            kind: ModuleKind::Zia { library: "log.so".into() },
+            optional: true,
+            timeout: Duration::from_secs(5),
+            settings: serde_json::Map::new(),
+            line: 1,
+        };
+        let mut module = Module::new(config);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(!module.strike(after(0), "a"));
+        assert!(!module.strike(after(30), "b"));
+        assert!(!module.strike(after(61), "c"), "the first is older than a minute");
+        assert!(module.strike(after(80), "d"));
+        assert!(!module.strike(after(81), "e"), "only once");
+        assert_eq!(module.failures, 5);
+        assert!(module.deactivated.is_some_and(|why| why.ends_with("the last: d")));
+    }
+}
