@@ -165,9 +165,9 @@ export interface Query {
 
 /** Who asked for a change. */
 export interface Actor {
-  /** The name of a token, the subject of an issuer, or the name of a hook. */
+  /** The name of a token, the subject of an issuer, or the name of a hook, endpoint or module. */
   id: string;
-  kind: "anonymous" | "token" | "oidc" | "hook" | "server" | (string & {});
+  kind: "anonymous" | "token" | "oidc" | "hook" | "endpoint" | "module" | "server" | (string & {});
   /** What the issuer says of the subject. */
   claims?: { [name: string]: Json };
 }

@@ -14,9 +14,9 @@ use super::runtime::block_on;
 use super::{apply, output};
 use crate::catalog::files::{self, CodeFile, ModelFiles};
 use crate::catalog::{Webhook, free_hook_name};
-use crate::config::{Config, FILE_DEFAULT, Grant, MountAddress};
+use crate::config::{Config, FILE_DEFAULT, Grant, GrantTarget, MountAddress};
 use crate::hooks::engines::webhook_lacks;
-use crate::hooks::grants::{Granted, HookId};
+use crate::hooks::grants::{Granted, Grantee, HookId};
 
 pub(super) fn check(global: &Global) -> Result<()> {
     let config = global.config()?;
@@ -71,7 +71,7 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
     let webhooks = webhooks(&models);
     let config = Arc::new(config.clone());
     for (hook, webhook) in &webhooks {
-        warnings.extend(webhook_lacks(&Granted::resolve(&config, hook), webhook));
+        warnings.extend(webhook_lacks(&Granted::resolve(&config, Grantee::Hook(Arc::clone(hook))), webhook));
     }
     let mut known = None;
     if !config.grants.is_empty() || !webhooks.is_empty() {
@@ -92,14 +92,13 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
     }
     known.models.extend(models.into_iter().map(|model| model.id));
     for grant in &config.grants {
-        let models: Vec<_> = known.models.iter().filter(|model| matches(&grant.model, model)).collect();
-        if models.is_empty() {
-            warnings.push(at(grant, &format!("no model is called `{}`", grant.model)));
-        } else if !grant.hook.starts_with("sha256:") && grant.hook != "*" {
-            let is_bound =
-                |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(&grant.hook, name));
-            if !models.iter().any(is_bound) {
-                warnings.push(at(grant, &format!("no hook of `{}` is called `{}`", grant.model, grant.hook)));
+        if let GrantTarget::Hooks { model: pattern, hook, .. } = &grant.target {
+            let models: Vec<_> = known.models.iter().filter(|model| matches(pattern, model)).collect();
+            let is_bound = |model: &&String| known.hooks.iter().any(|(of, name)| of == *model && matches(hook, name));
+            if models.is_empty() {
+                warnings.push(at(grant, &format!("no model is called `{pattern}`")));
+            } else if !hook.starts_with("sha256:") && hook != "*" && !models.iter().any(is_bound) {
+                warnings.push(at(grant, &format!("no hook of `{pattern}` is called `{hook}`")));
             }
         }
         for (what, patterns) in [("read", &grant.read), ("write", &grant.write)] {

@@ -29,13 +29,14 @@ pub(super) struct Global {
     pub(super) token: Option<String>,
 }
 
-/// What only the layers above the configuration know: drivers, the files of TLS, the folder of static files, and the program
-/// of zia modules.
+/// What only the layers above the configuration know: drivers, the files of TLS, the folder of static files, the program of zia
+/// modules, and the paths of the API.
 fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
     let checks = [
         drivers::check(config),
         server::check_tls(config),
         server::check_static_files(config),
+        server::check_endpoints(config),
         server::check_zia(config),
     ];
     let faults = checks.into_iter().filter_map(std::result::Result::err);

@@ -18,6 +18,7 @@ mod hook;
 mod init;
 mod json_log;
 mod log;
+mod module;
 mod output;
 mod pinned;
 mod plugin;
@@ -99,6 +100,8 @@ enum Command {
     #[command(subcommand)]
     Hook(hook::Hook),
     #[command(subcommand)]
+    Module(module::Module),
+    #[command(subcommand)]
     Plugin(plugin::Plugin),
     DriverHost(driver_host::DriverHost),
     Apply(apply::Apply),
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Token(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
+        Command::Module(command) => command.run(),
         Command::Plugin(command) => command.run(&global),
         Command::DriverHost(command) => command.run(&global),
         Command::Apply(command) => block_on(command.run(&global)),

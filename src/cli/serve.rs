@@ -12,7 +12,7 @@ use super::failure::{Failure, Result};
 use super::global::Global;
 use super::{log, output, rebuild, traces};
 use crate::catalog::files::read_what_is_whole;
-use crate::config::{self, AuthMode, Config, ConfigHandle, LogFormat, MountAddress};
+use crate::config::{self, AuthMode, Config, ConfigErrors, ConfigHandle, LogFormat, MountAddress};
 use crate::drivers::{self, Stores};
 use crate::engine::command::Origin;
 use crate::engine::{Engine, replay};
@@ -190,7 +190,7 @@ async fn serve_until(
     let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(())) => match Tls::open(&config, engine).await {
+        Some(Ok(())) => match open_transport(&config, engine).await {
             Ok(tls) => serve_with_modules(sockets, tls, stop.clone(), start, node, options).await,
             Err(faults) => Err(faults.into()),
         },
@@ -201,6 +201,12 @@ async fn serve_until(
     let asked = *stop.borrow_and_update();
     engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
     served
+}
+
+/// What requests need: the components of endpoints, and TLS.
+async fn open_transport(config: &Config, engine: &Engine) -> std::result::Result<Option<Arc<Tls>>, ConfigErrors> {
+    engine.endpoints().load().await?;
+    Tls::open(config, engine).await
 }
 
 /// From the active modules to those that were ended.
@@ -242,7 +248,7 @@ async fn serve_at(
 ) -> Result<()> {
     let Node { handle, engine, tokens } = node;
     let config = handle.current();
-    let reload = tokio::spawn(config::watch(Arc::clone(handle), drivers::check));
+    let reload = tokio::spawn(config::watch(Arc::clone(handle), check_again));
     let giving_back = tokio::spawn(allocator::keep_giving_back(config.server.workers));
     let mount_address = listeners.address(&config);
     let address = mount_address.to_string();
@@ -266,6 +272,12 @@ async fn serve_at(
     announcing.abort();
     engine.operations.leave(&address).await;
     served.map_err(|error| Failure::new(format!("the server failed: {error}")))
+}
+
+/// What may be wrong with a configuration that is loaded again.
+fn check_again(config: &Config) -> std::result::Result<(), ConfigErrors> {
+    drivers::check(config)?;
+    server::check_endpoints(config)
 }
 
 /// `[hooks] apply = true`.

@@ -49,7 +49,19 @@ mod tests {
 
     #[test]
     fn every_template_is_filled_in_whole() {
-        let templates = ["js", "ts", "rust", "c", "python", "project", "plugin-rust", "plugin-c"];
+        let templates = [
+            "js",
+            "ts",
+            "rust",
+            "c",
+            "python",
+            "project",
+            "plugin-rust",
+            "plugin-c",
+            "endpoint-rust",
+            "endpoint-js",
+            "endpoint-python",
+        ];
         let values = [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc")];
         for template in
             templates.iter().filter(|name| Templates::iter().any(|path| path.starts_with(&format!("{name}/"))))

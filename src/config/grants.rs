@@ -8,7 +8,7 @@ use super::document::{Section, Text, Value, list, strings};
 use super::error::ConfigError;
 use super::http_pattern::HttpPattern;
 use super::phase::Phase;
-use super::settings::{Grant, ProcessGrant};
+use super::settings::{Grant, GrantTarget, ProcessGrant, ServerConfig};
 use super::{limits, suggest};
 
 /// Shortest and longest run of a granted program. A call may spend 5 minutes in the server; longer could never be used.
@@ -28,24 +28,17 @@ const PROCESS_OUTPUT_BYTES_DEFAULT: usize = 1 << 20;
 const OPENS: [&str; 8] = ["read", "write", "http", "process", "secret", "amend", "timeout", "memory"];
 
 /// Every grant of the file. What is wrong in them is noted.
-pub(super) fn grants(root: &mut Section<'_>) -> Vec<Grant> {
+pub(super) fn grants(root: &mut Section<'_>, server: &ServerConfig) -> Vec<Grant> {
     let Some(value) = root.value("grants") else { return Vec::new() };
     let Some(items) = value.items("a list of tables, each under `[[grants]]`") else { return Vec::new() };
-    items.iter().filter_map(|item| item.section()).map(grant).collect()
+    items.iter().filter_map(|item| item.section()).map(|section| grant(section, server)).collect()
 }
 
-fn grant(mut section: Section<'_>) -> Grant {
-    let model = section.string("model");
-    if model.is_none() && !section.was_there("model") {
-        section.missing("model", "a model id or a glob, such as 'invoice' or '*'");
-    }
-    let phases = phases(&mut section);
-    let hook = section.string("hook").map_or_else(|| Some("*".to_owned()), hook);
+fn grant(mut section: Section<'_>, server: &ServerConfig) -> Grant {
+    let (target, by_name) = target(&mut section, server);
     let mut grant = Grant {
         line: section.line.unwrap_or(0),
-        model: model.and_then(model_glob).unwrap_or_default(),
-        phases: phases.list,
-        hook: hook.unwrap_or_default(),
+        target,
         read: strings(section.value("read"), "model ids or globs", model_glob),
         write: Vec::new(),
         http: Vec::new(),
@@ -55,8 +48,13 @@ fn grant(mut section: Section<'_>) -> Grant {
         timeout: limits::timeout(&mut section),
         memory_bytes: limits::memory(&mut section),
     };
+    let phases = match &grant.target {
+        GrantTarget::Hooks { phases, .. } => phases.clone(),
+        // What is not stored yet is the business of hooks.
+        GrantTarget::Endpoint(_) | GrantTarget::Module(_) => Vec::new(),
+    };
     let of_post = |value: &Value<'_>| {
-        usable(value, &grant.phases, phases.by_name, |phase| !phase.is_pre(), "only post phases have it");
+        usable(value, &phases, by_name, |phase| !phase.is_pre(), "only post phases have it");
     };
     let write = section.value("write").inspect(of_post);
     let http = section.value("http").inspect(of_post);
@@ -64,7 +62,10 @@ fn grant(mut section: Section<'_>) -> Grant {
     let amend = section.value("amend");
     if let Some(amend) = amend.as_ref().filter(|amend| amend.is_true()) {
         let why = "only `preCreate` and `preUpdate` have data to amend";
-        usable(amend, &grant.phases, phases.by_name, Phase::may_amend, why);
+        match &grant.target {
+            GrantTarget::Hooks { .. } => usable(amend, &phases, by_name, Phase::may_amend, why),
+            _ => amend.error("is for hooks only: endpoints and modules have no data that is about to be stored"),
+        }
     }
     grant.write = strings(write, "model ids or globs", model_glob);
     grant.http = strings(http, "URL patterns", http_pattern);
@@ -75,6 +76,58 @@ fn grant(mut section: Section<'_>) -> Grant {
     }
     section.finish();
     grant
+}
+
+/// Whom a grant is for, and whether phases are listed in it.
+fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, bool) {
+    let endpoints: Vec<_> = server.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+    let modules: Vec<_> = server.modules.iter().map(|module| &*module.name).collect();
+    let (endpoint, module) = (section.string("endpoint"), section.string("module"));
+    let part = match (endpoint, module) {
+        (Some(endpoint), None) => {
+            Some(GrantTarget::Endpoint(part_glob(endpoint, "endpoint", &endpoints).unwrap_or_default()))
+        }
+        (None, Some(module)) => Some(GrantTarget::Module(part_glob(module, "module", &modules).unwrap_or_default())),
+        (Some(_), Some(_)) => {
+            section.error("names an endpoint and a module, expected one of them");
+            Some(GrantTarget::Endpoint(String::new()))
+        }
+        (None, None) => None,
+    };
+    if let Some(part) = part {
+        for key in ["model", "phase", "hook"] {
+            if let Some(value) = section.value(key) {
+                value.error("is for grants of hooks, and this one is for an endpoint or a module");
+            }
+        }
+        return (part, false);
+    }
+    let model = section.string("model");
+    if model.is_none() && !section.was_there("model") && !section.was_there("endpoint") && !section.was_there("module")
+    {
+        section.missing("model", "a model id or a glob, such as 'invoice' or '*'");
+    }
+    let phases = phases(section);
+    let hook = section.string("hook").map_or_else(|| Some("*".to_owned()), hook);
+    let target = GrantTarget::Hooks {
+        model: model.and_then(model_glob).unwrap_or_default(),
+        phases: phases.list,
+        hook: hook.unwrap_or_default(),
+    };
+    (target, phases.by_name)
+}
+
+/// A glob over the names of `known`, such as endpoints. One without a wildcard is one of them.
+fn part_glob(text: Text<'_>, what: &str, known: &[&str]) -> Option<String> {
+    let name = &*text.value;
+    if !name.contains('*') && !known.contains(&name) {
+        match suggest::closest(name, known.iter().copied()) {
+            Some(closest) => text.unexpected(&format!("one of `[[server.{what}s]]`, did you mean `{closest}`?")),
+            None => text.unexpected(&format!("the name of one of `[[server.{what}s]]` or a glob")),
+        }
+        return None;
+    }
+    glob(text)
 }
 
 /// Notes the named phases that could never use what `value` grants. `'*'` names none: it means those that can.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
+use super::endpoints::EndpointConfig;
 use super::error::ConfigErrors;
 use super::load::Purpose;
 use super::settings::{Config, DriverConfig, Grant};
@@ -91,6 +92,7 @@ impl ConfigHandle {
         take("server.limits.memory", old.server.memory_bytes != new.server.memory_bytes);
         take("server.limits.requests-per-second", old.server.requests_per_second != new.server.requests_per_second);
         take("server.limits.trusted-proxies", old.server.trusted_proxies != new.server.trusted_proxies);
+        take("server.endpoints", !same_endpoints(&old.server.endpoints, &new.server.endpoints));
         take("server.limits.hosts", old.server.hosts != new.server.hosts);
         take("hooks.timeout", old.hooks.limits.timeout != new.hooks.limits.timeout);
         take("hooks.memory", old.hooks.limits.memory_bytes != new.hooks.limits.memory_bytes);
@@ -107,6 +109,7 @@ impl ConfigHandle {
         merged.server.requests_per_second = new.server.requests_per_second;
         merged.server.hosts = new.server.hosts;
         merged.server.trusted_proxies = new.server.trusted_proxies;
+        merged.server.endpoints = new.server.endpoints;
         // Turning TLS on or off changes what the address is.
         if let (Some(old), Some(new)) = (&old.server.tls, new.server.tls) {
             if !old.is_same(&new) {
@@ -166,6 +169,11 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn same_files(old: &Config, new: &Config) -> bool {
     let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
     unplaced(old) == unplaced(new)
+}
+
+/// Whether both are the same, wherever in the file.
+fn same_endpoints(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
+    old.iter().map(EndpointConfig::unplaced).eq(new.iter().map(EndpointConfig::unplaced))
 }
 
 fn has_zia(config: &Config) -> bool {

@@ -8,6 +8,7 @@ mod address;
 mod auth;
 mod cors;
 mod document;
+mod endpoints;
 mod error;
 mod grants;
 mod handle;
@@ -35,6 +36,7 @@ mod tests;
 pub use address::MountAddress;
 pub use auth::{AuthConfig, AuthMode};
 pub use cors::CorsConfig;
+pub use endpoints::{EndpointConfig, EndpointRole};
 pub use error::{ConfigError, ConfigErrors};
 pub use grants::{PROCESS_TIMEOUT_MAX, is_model_id};
 pub use handle::{ConfigHandle, Reloaded};
@@ -46,8 +48,8 @@ pub use phase::Phase;
 pub use proxies::TrustedProxies;
 pub use regular::read_regular;
 pub use settings::{
-    Config, DriverConfig, FILE_DEFAULT, Grant, HooksConfig, Isolation, Limits, PluginsConfig, ProcessGrant,
-    ServerConfig, V8Reset,
+    Config, DriverConfig, FILE_DEFAULT, Grant, GrantTarget, HooksConfig, Isolation, Limits, PluginsConfig,
+    ProcessGrant, ServerConfig, V8Reset,
 };
 pub use static_files::StaticConfig;
 pub use suggest::closest;

@@ -10,6 +10,7 @@ use super::address::{MountAddress, mount_address};
 use super::auth::{AuthConfig, AuthMode, auth};
 use super::cors::cors;
 use super::document::{Document, Section, Text, strings};
+use super::endpoints::{endpoints, plain_path};
 use super::error::ConfigError;
 use super::grants;
 use super::hosts::{Hosts, hosts};
@@ -61,6 +62,7 @@ pub(super) fn config(
         tls,
         static_files: static_files(&mut server, directory),
         cors: cors(&mut server),
+        endpoints: endpoints(&mut server, directory),
         modules: modules(&mut server, directory),
         zia_bridge: zia::bridge(&mut server, directory),
     };
@@ -84,9 +86,11 @@ pub(super) fn config(
         event: storage(root, "driver-event-storage", "sqlite", "data/events.db"),
         model: storage(root, "driver-model-storage", "sqlite", "data/models.db"),
         error: storage(root, "driver-error-storage", "sqlite", "data/errors.db"),
-        grants: grants::grants(root),
+        grants: Vec::new(),
     };
-    (secure_storage(root, config), exposed)
+    let mut config = secure_storage(root, config);
+    config.grants = grants::grants(root, &config.server);
+    (config, exposed)
 }
 
 /// `[server.limits]`
@@ -114,16 +118,7 @@ fn server_limits(server: &mut Section<'_>) -> ServerLimits {
 fn mount_path(server: &mut Section<'_>) -> String {
     let Some(text) = server.string("mount-path") else { return "/".to_owned() };
     let expected = "a path such as '/' or '/api', of letters, digits and `-._~`";
-    text.parsed(expected, |path| {
-        let path = path.strip_prefix('/')?;
-        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
-        let plain = |part: &str| {
-            !matches!(part, "" | "." | "..")
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-        };
-        (path.is_empty() || path.split('/').all(plain)).then(|| format!("/{path}"))
-    })
-    .unwrap_or_else(|| "/".to_owned())
+    text.parsed(expected, plain_path).unwrap_or_else(|| "/".to_owned())
 }
 
 /// Why a server may not start with this mode on this address.

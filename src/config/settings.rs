@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::address::MountAddress;
 use super::auth::AuthConfig;
 use super::cors::CorsConfig;
+use super::endpoints::EndpointConfig;
 use super::hosts::Hosts;
 use super::modules::ModuleConfig;
 use super::phase::Phase;
@@ -85,6 +86,8 @@ pub struct ServerConfig {
     pub cors: Option<CorsConfig>,
     /// `None`: no files.
     pub static_files: Option<StaticConfig>,
+    /// In the order of the file.
+    pub endpoints: Vec<EndpointConfig>,
     /// In the order in which they are asked.
     pub modules: Vec<ModuleConfig>,
     /// The program that runs modules with `kind = 'zia'`: a bare name, or an absolute path.
@@ -170,11 +173,7 @@ impl fmt::Debug for DriverConfig {
 pub struct Grant {
     /// Line in the file, for messages.
     pub line: usize,
-    /// Glob over model ids.
-    pub model: String,
-    pub phases: Vec<Phase>,
-    /// Glob over hook names, or `sha256:…` of the artifact.
-    pub hook: String,
+    pub target: GrantTarget,
     /// Globs over model ids.
     pub read: Vec<String>,
     pub write: Vec<String>,
@@ -186,6 +185,22 @@ pub struct Grant {
     pub amend: bool,
     pub timeout: Option<Duration>,
     pub memory_bytes: Option<usize>,
+}
+
+/// Whom a grant is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantTarget {
+    Hooks {
+        /// Glob over model ids.
+        model: String,
+        phases: Vec<Phase>,
+        /// Glob over hook names, or `sha256:…` of the artifact.
+        hook: String,
+    },
+    /// Glob over names of `[[server.endpoints]]`.
+    Endpoint(String),
+    /// Glob over names of `[[server.modules]]`.
+    Module(String),
 }
 
 /// One program that a grant opens.

@@ -112,7 +112,7 @@ fn the_file_of_the_repository() {
     assert_eq!(unplaced(&all.model), defaults.model);
     assert_eq!(unplaced(&all.error), defaults.error);
     assert_eq!(all.private_key, defaults.private_key);
-    assert_eq!(all.grants.len(), 3);
+    assert_eq!(all.grants.len(), 4);
 }
 
 #[test]
@@ -370,8 +370,12 @@ fn grants() {
     );
     let [first, second] = &config.grants[..] else { panic!() };
     assert_eq!((first.line, second.line), (5, 16));
-    assert_eq!(first.phases, [Phase::PostCreate]);
-    assert_eq!(first.hook, "*");
+    let hooks = |model: &str, phases: &[Phase]| GrantTarget::Hooks {
+        model: model.to_owned(),
+        phases: phases.to_vec(),
+        hook: "*".to_owned(),
+    };
+    assert_eq!(first.target, hooks("invoice", &[Phase::PostCreate]));
     assert_eq!(first.write, ["audit-*"]);
     assert_eq!(first.http, ["https://api.example.com/v1/*", "POST https://*.example.com/*"]);
     assert_eq!(first.timeout, Some(Duration::from_secs(2)));
@@ -382,7 +386,7 @@ fn grants() {
     assert_eq!(process.env.get("B"), Some(&None));
     assert_eq!(process.timeout, Duration::from_secs(3));
     assert_eq!(process.memory_bytes, 256 << 20);
-    assert_eq!(second.phases, Phase::ALL);
+    assert_eq!(second.target, hooks("*", &Phase::ALL));
     assert!(second.amend && !first.amend);
 }
 
@@ -493,6 +497,67 @@ fn transport() {
     ] {
         let lines: Vec<_> = server(&text).expect_err(&text).lines().collect();
         assert!(lines[0].starts_with(&format!("config.toml:{expected}")), "{lines:?}");
+    }
+}
+
+#[test]
+fn endpoints() {
+    let one = "[[server.endpoints]]\nname = 'quote'\npath = '/quote/'\ncomponent = 'quote.wasm'\n";
+    let config =
+        accept(&format!("{one}role = 'anyone'\n[[grants]]\nendpoint = 'quote'\nhttp = ['https://a.example/*']\n"));
+    let [endpoint] = &config.server.endpoints[..] else { panic!() };
+    let found = (&*endpoint.name, &*endpoint.path, &*endpoint.component, endpoint.role, endpoint.line);
+    assert_eq!(found, ("quote", "/quote", Path::new("/srv/quote.wasm"), EndpointRole::Anyone, 5));
+    assert_eq!(config.grants[0].target, GrantTarget::Endpoint("quote".to_owned()));
+    assert_eq!(accept(one).server.endpoints[0].role, EndpointRole::Reader);
+    for (path, expected) in [("/quote", true), ("/quote/a/../b", true), ("/quotes", false), ("/", false), ("", false)] {
+        assert_eq!(endpoint.covers(path), expected, "{path}");
+    }
+    let grant = |lines: &str| format!("{one}[[grants]]\n{lines}\nread = ['a']\n");
+    for (text, expected) in [
+        (
+            "[[server.endpoints]]\npath = '/'\nrole = 'owner'\n",
+            &[
+                "config.toml:5: `server.endpoints.name` is missing, expected a name such as 'quote'",
+                "config.toml:5: `server.endpoints.component` is missing, expected the file of a WebAssembly component, such as \
+                 'quote.wasm'",
+                "config.toml:6: `server.endpoints.path` is `/`, expected a path such as '/quote', of letters, digits and `-._~`",
+                "config.toml:7: `server.endpoints.role` is `owner`, expected 'anyone', 'reader', 'writer' or 'admin'",
+            ][..],
+        ),
+        (&format!("{one}{one}"), &["config.toml:9: `server.endpoints` is called `quote` like the one at line 5"]),
+        (
+            &format!("{one}{}", one.replace("name = 'quote'", "name = 'b'").replace("/quote/", "/quote/b")),
+            &[
+                "config.toml:9: `server.endpoints` has the path `/quote/b`, and the one at line 5 has `/quote`: neither may be \
+                 under the other",
+            ],
+        ),
+        (
+            &grant("endpoint = 'qoute'"),
+            &[
+                "config.toml:10: `grants.endpoint` is `qoute`, expected one of `[[server.endpoints]]`, did you mean `quote`?",
+            ],
+        ),
+        (
+            &grant("endpoint = 'other'"),
+            &[
+                "config.toml:10: `grants.endpoint` is `other`, expected the name of one of `[[server.endpoints]]` or a glob",
+            ],
+        ),
+        (
+            &grant("endpoint = 'quote'\nmodel = 'a'\namend = true"),
+            &[
+                "config.toml:11: `grants.model` is for grants of hooks, and this one is for an endpoint or a module",
+                "config.toml:12: `grants.amend` is for hooks only: endpoints and modules have no data that is about to be stored",
+            ],
+        ),
+        (
+            &grant("endpoint = '*'\nmodule = 'a'"),
+            &["config.toml:9: `grants` names an endpoint and a module, expected one of them"],
+        ),
+    ] {
+        check(text, expected);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use snaphook_driver::{Event, EventFilter, EventQuery, EventStore, Instance, InstancePage, Json, Position};
+use snaphook_driver::{Cause, Event, EventFilter, EventQuery, EventStore, Instance, InstancePage, Json, Position};
 
 use super::command::{Change, DEPTH_MAX, Origin, Precondition, Seen, WriteOptions, Written};
 use super::core::Core;
@@ -50,14 +50,14 @@ impl EngineAccess {
         precondition: Precondition,
     ) -> Result<Instance, AccessError> {
         let writes = Writes { core: self.core()? };
-        if writer.cause.depth > DEPTH_MAX {
-            return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, writer).await));
+        if let Some(cause) = writer.cause.as_ref().filter(|cause| cause.depth > DEPTH_MAX) {
+            return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, cause).await));
         }
         let origin = Origin {
             actor: Some(Arc::clone(&writer.actor)),
             request_id: writer.request_id.clone(),
             trace: writer.trace.clone(),
-            cause: Some(writer.cause.clone()),
+            cause: writer.cause.clone(),
             right: writer.right.clone(),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
@@ -182,11 +182,11 @@ impl From<Error> for AccessError {
 }
 
 /// Spells out the loop that a chain of causes runs in.
-async fn cycle(events: &dyn EventStore, writer: &Writer) -> String {
-    let mut hooks = vec![place(&writer.cause.hook)];
-    let mut position = writer.cause.position;
+async fn cycle(events: &dyn EventStore, newest: &Cause) -> String {
+    let mut hooks = vec![place(&newest.hook)];
+    let mut position = newest.position;
     // The chain is as long as its depth says, so this ends.
-    for _ in 0..writer.cause.depth {
+    for _ in 0..newest.depth {
         let query = EventQuery { after: position.saturating_sub(1), limit: 1, filter: EventFilter::default() };
         let Ok(page) = events.read(&query, None).await else { break };
         let Some(cause) = page.events.into_iter().find_map(|event| event.cause) else { break };
@@ -211,7 +211,7 @@ fn place(hook: &str) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use snaphook_driver::{Actor, ActorKind, Cause};
+    use snaphook_driver::{Actor, ActorKind};
 
     use super::super::testing::{bench, input};
     use super::*;
@@ -225,7 +225,7 @@ mod tests {
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
         let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
-        let writer = Writer { actor, cause, request_id: None, trace: None, right: Right::Server };
+        let writer = Writer { actor, cause: Some(cause), request_id: None, trace: None, right: Right::Server };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

@@ -94,7 +94,7 @@ pub use crate::catalog::filter::{FilterInput, FilterValue, list_item};
 pub use crate::catalog::query::QueryInput;
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
-use crate::hooks::host::HookHost;
+use crate::hooks::host::{Endpoints, HookHost};
 use crate::memory::MemoryBudget;
 
 /// One server's engine.
@@ -150,6 +150,11 @@ impl Engine {
     /// The memory that requests hold together.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.core.memory
+    }
+
+    /// The components that answer requests.
+    pub fn endpoints(&self) -> &Arc<Endpoints> {
+        &self.core.host.endpoints
     }
 
     /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.

@@ -51,12 +51,13 @@ impl AccessCode {
     }
 }
 
-/// Who writes: the hook as an actor, and the cause for the event.
+/// Who writes: the code as an actor, and the cause for the event.
 #[derive(Clone, Debug)]
 pub struct Writer {
     /// Such as `invoice.postCreate/mail`.
     pub actor: Arc<Actor>,
-    pub cause: Cause,
+    /// `None`: no event led to it.
+    pub cause: Option<Cause>,
     pub request_id: Option<String>,
     /// The place of the call in a trace, as events keep it.
     pub trace: Option<String>,

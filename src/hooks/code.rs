@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use super::engines::engine::{PrepareError, Prepared};
-use super::grants::{Granted, HookId};
+use super::grants::{Granted, Grantee, HookId};
 use super::library::{self, Stamp};
 use crate::config::Config;
 
@@ -67,7 +67,7 @@ impl Code {
         {
             return Arc::clone(granted);
         }
-        let granted = Arc::new(Granted::resolve(&config, &self.id));
+        let granted = Arc::new(Granted::resolve(&config, Grantee::Hook(Arc::clone(&self.id))));
         self.granted.store(Some(Arc::clone(&granted)));
         granted
     }

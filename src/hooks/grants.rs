@@ -1,6 +1,6 @@
-//! What the configuration opens to one bound hook, and the words of a refusal.
+//! What the configuration opens to one bound hook, endpoint or module, and the words of a refusal.
 //!
-//! Grants are resolved per hook, not per call: a [`Granted`] stays good until another configuration is in force,
+//! Grants are resolved per grantee, not per call: a [`Granted`] stays good until another configuration is in force,
 //! which [`Granted::is_current`] tells with one comparison. Whether a request is inside what a grant opens is the
 //! business of each capability; how a refusal reads is decided here.
 
@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use snaphook_driver::{Actor, ActorKind};
 use snaphook_identity::glob;
 
 use super::access::{AccessCode, AccessError};
 use super::capabilities::http::url_pattern::UrlPattern;
 use super::fair;
-use crate::config::{Config, Grant, Limits, Phase, ProcessGrant, format_duration, format_size};
+use crate::config::{Config, Grant, GrantTarget, Limits, Phase, ProcessGrant, format_duration, format_size};
 
 /// Who a hook is, for grants and messages. Displays as `invoice.postCreate/mail`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,10 +34,80 @@ impl fmt::Display for HookId {
     }
 }
 
-fn share_key(hook: &HookId) -> fair::Key {
-    let mut hasher = DefaultHasher::new();
-    (&hook.model, hook.phase, &hook.name).hash(&mut hasher);
-    hasher.finish()
+/// Whose code it is that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grantee {
+    Hook(Arc<HookId>),
+    /// By its name.
+    Endpoint(Arc<str>),
+    /// By its name.
+    Module(Arc<str>),
+}
+
+/// Such as `` hook `invoice.postCreate/mail` ``.
+impl fmt::Display for Grantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Grantee::Hook(hook) => write!(f, "hook `{hook}`"),
+            Grantee::Endpoint(name) => write!(f, "endpoint `{name}`"),
+            Grantee::Module(name) => write!(f, "module `{name}`"),
+        }
+    }
+}
+
+impl Grantee {
+    /// Who writes, as events record it.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Grantee::Hook(hook) => Actor::new(ActorKind::Hook, hook.to_string()),
+            Grantee::Endpoint(name) => Actor::new(ActorKind::Endpoint, &**name),
+            Grantee::Module(name) => Actor::new(ActorKind::Module, &**name),
+        }
+    }
+
+    /// The hook, if it is one.
+    pub fn hook(&self) -> Option<&Arc<HookId>> {
+        match self {
+            Grantee::Hook(hook) => Some(hook),
+            Grantee::Endpoint(_) | Grantee::Module(_) => None,
+        }
+    }
+
+    /// Why it can never have a capability.
+    fn lacks(&self, capability: Capability) -> Option<String> {
+        match self {
+            Grantee::Hook(hook) if capability.fits(hook.phase) => None,
+            Grantee::Hook(hook) => Some(format!("phase {}: {}", hook.phase, capability.reason())),
+            Grantee::Endpoint(_) | Grantee::Module(_) if capability == Capability::Amend => {
+                Some("what is no hook: it has no data that is about to be stored".to_owned())
+            }
+            Grantee::Endpoint(_) | Grantee::Module(_) => None,
+        }
+    }
+
+    /// The lines of a grant that say whom it is for.
+    fn lines(&self) -> String {
+        match self {
+            Grantee::Hook(hook) => format!(
+                "model = {}\nphase = {}\nhook = {}",
+                toml_string(&hook.model),
+                toml_string(hook.phase.as_str()),
+                toml_string(&hook.name)
+            ),
+            Grantee::Endpoint(name) => format!("endpoint = {}", toml_string(name)),
+            Grantee::Module(name) => format!("module = {}", toml_string(name)),
+        }
+    }
+
+    fn share_key(&self) -> fair::Key {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Grantee::Hook(hook) => (&hook.model, hook.phase, &hook.name).hash(&mut hasher),
+            Grantee::Endpoint(name) => ("endpoint", name).hash(&mut hasher),
+            Grantee::Module(name) => ("module", name).hash(&mut hasher),
+        }
+        hasher.finish()
+    }
 }
 
 /// The capabilities that a grant opens; `log` needs none.
@@ -81,11 +152,11 @@ impl Capability {
     }
 }
 
-/// Everything that one hook may use: what all matching grants open, added up.
+/// Everything that one grantee may use: what all matching grants open, added up.
 #[derive(Debug)]
 pub struct Granted {
     config: Arc<Config>,
-    hook: Arc<HookId>,
+    grantee: Grantee,
     share_key: fair::Key,
     /// Of the matching grants the largest, else the defaults.
     pub limits: Limits,
@@ -100,12 +171,12 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// Adds up the grants that match `hook`.
-    pub fn resolve(config: &Arc<Config>, hook: &Arc<HookId>) -> Granted {
+    /// Adds up the grants that match.
+    pub fn resolve(config: &Arc<Config>, grantee: Grantee) -> Granted {
         let mut granted = Granted {
             config: Arc::clone(config),
-            hook: Arc::clone(hook),
-            share_key: share_key(hook),
+            share_key: grantee.share_key(),
+            grantee,
             limits: config.hooks.limits,
             timeout: None,
             read: Vec::new(),
@@ -116,20 +187,23 @@ impl Granted {
             amend: false,
         };
         let mut memory = None;
-        for grant in config.grants.iter().filter(|grant| covers(grant, hook)) {
+        let may_have = |capability| granted.grantee.lacks(capability).is_none();
+        let [write, http, process, amend] =
+            [Capability::Write, Capability::Http, Capability::Process, Capability::Amend].map(may_have);
+        for grant in config.grants.iter().filter(|grant| covers(grant, &granted.grantee)) {
             extend(&mut granted.read, &grant.read);
             extend(&mut granted.secret, &grant.secret);
             // A phase that a capability does not fit gets nothing of it, whatever the file says.
-            if Capability::Write.fits(hook.phase) {
+            if write {
                 extend(&mut granted.write, &grant.write);
             }
-            if Capability::Http.fits(hook.phase) {
+            if http {
                 granted.http.extend(grant.http.iter().filter_map(|text| parse_pattern(text, grant.line)));
             }
-            if Capability::Process.fits(hook.phase) {
+            if process {
                 granted.process.extend(grant.process.iter().cloned());
             }
-            granted.amend |= grant.amend && Capability::Amend.fits(hook.phase);
+            granted.amend |= grant.amend && amend;
             granted.timeout = granted.timeout.max(grant.timeout);
             memory = memory.max(grant.memory_bytes);
         }
@@ -138,7 +212,7 @@ impl Granted {
         granted
     }
 
-    /// Under which the hook shares permits with others: its place in the server, whatever code is bound there.
+    /// Under which it shares permits with others: its place in the server, whatever code is there.
     pub(super) fn share_key(&self) -> fair::Key {
         self.share_key
     }
@@ -149,9 +223,9 @@ impl Granted {
         Arc::ptr_eq(&self.config, config)
     }
 
-    /// The hook that this is for.
-    pub fn hook(&self) -> &Arc<HookId> {
-        &self.hook
+    /// Whom this is for.
+    pub fn grantee(&self) -> &Grantee {
+        &self.grantee
     }
 
     /// The configuration that this was resolved from.
@@ -203,17 +277,19 @@ impl Granted {
         value: &str,
         opens: impl Fn(&Grant) -> bool,
     ) -> AccessError {
-        let Granted { hook, config, .. } = self;
-        if !capability.fits(hook.phase) {
-            return never(hook, capability, asked);
+        let Granted { grantee, config, .. } = self;
+        if let Some(why) = grantee.lacks(capability) {
+            let capability = capability.as_str();
+            let message = format!("{grantee} asked for {asked}, but no grant can open `{capability}` to {why}");
+            return AccessError::new(AccessCode::Denied, message);
         }
-        let mut message = format!("hook `{hook}` asked for {asked}, which no grant opens");
-        if let Some(grant) = config.grants.iter().find(|grant| !covers(grant, hook) && opens(grant)) {
+        let mut message = format!("{grantee} asked for {asked}, which no grant opens");
+        if let Some(grant) = config.grants.iter().find(|grant| !covers(grant, grantee) && opens(grant)) {
             message.push_str(&format!(
                 " to it (the one at {}:{} is {})",
                 config.name(),
                 grant.line,
-                elsewhere(grant, hook)
+                elsewhere(grant, grantee)
             ));
         }
         AccessError::new(AccessCode::Denied, message + &self.lines(capability, value))
@@ -221,29 +297,14 @@ impl Granted {
 
     /// The end of a refusal: the lines that would open what was asked.
     pub fn lines(&self, capability: Capability, value: &str) -> String {
-        let Granted { hook, config, .. } = self;
+        let Granted { grantee, config, .. } = self;
         format!(
-            "; to allow it, add to {}:\n[[grants]]\nmodel = {}\nphase = {}\nhook = {}\n{} = {value}",
+            "; to allow it, add to {}:\n[[grants]]\n{}\n{} = {value}",
             config.name(),
-            toml_string(&hook.model),
-            toml_string(hook.phase.as_str()),
-            toml_string(&hook.name),
+            grantee.lines(),
             capability.as_str(),
         )
     }
-}
-
-/// The refusal of a capability that the hook's phase never has.
-fn never(hook: &HookId, capability: Capability, asked: &str) -> AccessError {
-    AccessError::new(
-        AccessCode::Denied,
-        format!(
-            "hook `{hook}` asked for {asked}, but no grant can open `{}` to phase {}: {}",
-            capability.as_str(),
-            hook.phase,
-            capability.reason()
-        ),
-    )
 }
 
 /// `text` as a TOML string that stands on one line.
@@ -265,34 +326,44 @@ pub fn toml_string(text: &str) -> String {
     quoted
 }
 
-/// Whether a grant is for this hook.
-fn covers(grant: &Grant, hook: &HookId) -> bool {
-    covers_phase(grant, hook) && glob::matches(&grant.model, &hook.model) && covers_name(grant, hook)
-}
-
-fn covers_phase(grant: &Grant, hook: &HookId) -> bool {
-    grant.phases.contains(&hook.phase)
-}
-
-fn covers_name(grant: &Grant, hook: &HookId) -> bool {
-    match grant.hook.starts_with("sha256:") {
-        true => grant.hook == hook.artifact,
-        false => glob::matches(&grant.hook, &hook.name),
+/// Whether a grant is for this one.
+fn covers(grant: &Grant, grantee: &Grantee) -> bool {
+    match (&grant.target, grantee) {
+        (GrantTarget::Hooks { model, phases, hook: name }, Grantee::Hook(hook)) => {
+            phases.contains(&hook.phase) && glob::matches(model, &hook.model) && covers_name(name, hook)
+        }
+        (GrantTarget::Endpoint(names), Grantee::Endpoint(name))
+        | (GrantTarget::Module(names), Grantee::Module(name)) => glob::matches(names, name),
+        _ => false,
     }
 }
 
-/// In which way a grant is not for this hook.
-fn elsewhere(grant: &Grant, hook: &HookId) -> String {
-    if !glob::matches(&grant.model, &hook.model) {
-        return format!("for model `{}`", grant.model);
+/// Whether a grant's `hook` is this one.
+fn covers_name(name: &str, hook: &HookId) -> bool {
+    match name.starts_with("sha256:") {
+        true => name == hook.artifact,
+        false => glob::matches(name, &hook.name),
     }
-    if !covers_phase(grant, hook) {
-        let phases: Vec<&str> = grant.phases.iter().map(|phase| phase.as_str()).collect();
+}
+
+/// In which way a grant is not for this one.
+fn elsewhere(grant: &Grant, grantee: &Grantee) -> String {
+    let (model, phases, name) = match &grant.target {
+        GrantTarget::Hooks { model, phases, hook } => (model, phases, hook),
+        GrantTarget::Endpoint(glob) => return format!("for endpoint `{glob}`"),
+        GrantTarget::Module(glob) => return format!("for module `{glob}`"),
+    };
+    let Grantee::Hook(hook) = grantee else { return format!("for hooks of model `{model}`") };
+    if !glob::matches(model, &hook.model) {
+        return format!("for model `{model}`");
+    }
+    if !phases.contains(&hook.phase) {
+        let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
         return format!("for {} only", phases.join(", "));
     }
-    match grant.hook.starts_with("sha256:") {
-        true => format!("pinned to the code `{}`, this is `{}`", grant.hook, hook.artifact),
-        false => format!("for hook `{}`", grant.hook),
+    match name.starts_with("sha256:") {
+        true => format!("pinned to the code `{name}`, this is `{}`", hook.artifact),
+        false => format!("for hook `{name}`"),
     }
 }
 

@@ -2,9 +2,12 @@
 
 mod bound;
 mod code;
+mod endpoints;
+mod exchange;
 mod guard;
 mod libraries;
 mod logs;
+mod record;
 mod runs;
 
 #[cfg(test)]
@@ -18,8 +21,9 @@ use snaphook_driver::time;
 
 pub use self::bound::BoundHook;
 use self::code::HookCode;
+pub use self::endpoints::{Endpoint, Endpoints};
+pub use self::exchange::{Exchange, ResponseBody, UploadError};
 use self::libraries::Libraries;
-pub use self::libraries::NOT_SANDBOXED;
 use self::logs::Logs;
 pub(crate) use self::runs::FAILURE_BYTES_MAX;
 use self::runs::Runs;
@@ -30,6 +34,7 @@ use super::capabilities::process::Processes;
 use super::code::{Code, Followed};
 use super::engines::engine::{Engine, HookState, Prepared, TopLevel};
 use super::grants::Granted;
+pub use super::library::NOT_SANDBOXED;
 use super::places::Places;
 use super::session::Services;
 use super::stats::HookStats;
@@ -41,6 +46,7 @@ pub struct HookHost {
     pub libraries: Arc<Libraries>,
     pub logs: Arc<Logs>,
     pub runs: Runs,
+    pub endpoints: Arc<Endpoints>,
     config: Arc<ArcSwap<Config>>,
 }
 
@@ -50,7 +56,8 @@ impl HookHost {
         let (code, logs) = (Arc::new(HookCode::new(engines)), Arc::<Logs>::default());
         let libraries = Arc::new(Libraries::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&logs)));
         let runs = Runs::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&libraries), Arc::clone(&logs));
-        HookHost { code, libraries, logs, runs, config }
+        let endpoints = Arc::new(Endpoints::new(Arc::clone(&config)));
+        HookHost { code, libraries, logs, runs, endpoints, config }
     }
 
     /// Connects the host to the server's data, which needs the host itself. Once, before the first run; what is
@@ -61,6 +68,7 @@ impl HookHost {
     }
 
     pub(super) fn attach_services(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
+        self.endpoints.attach(Arc::clone(&services));
         self.runs.attach(services, artifacts);
     }
 

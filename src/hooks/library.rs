@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, format_size, read_regular};
 
+/// What is said of native code wherever it appears.
+pub const NOT_SANDBOXED: &str = "not sandboxed";
+
 /// Largest library that is read. A hook in Rust has about 0.5 MB, with symbols for a debugger 20.
 const LIBRARY_BYTES_MAX: usize = 256 << 20;
 

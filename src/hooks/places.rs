@@ -1,5 +1,6 @@
 //! How many calls of one hook run at once, and how many may wait for that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -49,6 +50,12 @@ impl Places {
         })
     }
 
+    /// The same for a place that outlives the borrow.
+    pub(super) async fn take_owned(self: &Arc<Self>, concurrency: usize) -> Result<OwnedPlace, Failure> {
+        self.take(concurrency).await?.forget();
+        Ok(OwnedPlace(Arc::clone(self)))
+    }
+
     /// Follows a changed configuration. Places that are taken at the moment can only be given up later.
     pub(super) fn resize(&self, concurrency: usize) {
         let count = self.count.load(Ordering::Relaxed);
@@ -63,6 +70,15 @@ impl Places {
             (Err(_), false) => self.semaphore.add_permits(count - reached),
             _ => {}
         }
+    }
+}
+
+/// A place that was taken; given back when dropped.
+pub(super) struct OwnedPlace(Arc<Places>);
+
+impl Drop for OwnedPlace {
+    fn drop(&mut self) {
+        self.0.semaphore.add_permits(1);
     }
 }
 

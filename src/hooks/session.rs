@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{Actor, ActorKind, Cause, Instance, Position, time};
+use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
@@ -17,7 +17,7 @@ use super::capabilities::http::client::HttpClient;
 use super::capabilities::process::run::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
 use super::fair;
-use super::grants::{Capability, Granted, HookId};
+use super::grants::{Capability, Granted, Grantee};
 pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
@@ -64,6 +64,15 @@ impl Services {
     }
 }
 
+/// What a call came from.
+struct CallOrigin {
+    event_position: Position,
+    depth: u32,
+    request_id: Option<String>,
+    ahead: Option<Arc<dyn Ahead>>,
+    right: Right,
+}
+
 /// One call's session.
 pub struct Session {
     pub(super) services: Arc<Services>,
@@ -91,17 +100,46 @@ pub struct Session {
 impl Session {
     /// The session of one call of the hook that `granted` is for; its reads and writes are made with that right.
     pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context, right: Right) -> Arc<Session> {
-        let host_time_max = if granted.hook().phase.is_pre() { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
+        let origin = CallOrigin {
+            event_position: context.event.as_ref().map_or(0, |event| event.position),
+            depth: context.depth,
+            request_id: context.request_id.clone(),
+            ahead: context.ahead.clone(),
+            right,
+        };
+        let is_pre = granted.grantee().hook().is_some_and(|hook| hook.phase.is_pre());
+        let host_time_max = if is_pre { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
+        Session::make(services, granted, origin, host_time_max)
+    }
+
+    /// The session of a request that the endpoint or module that `granted` is for takes part in. It has the server's right.
+    pub fn of_request(
+        services: &Arc<Services>,
+        granted: Arc<Granted>,
+        request_id: Option<String>,
+        host_time_max: Duration,
+    ) -> Arc<Session> {
+        let origin = CallOrigin { event_position: 0, depth: 0, request_id, ahead: None, right: Right::Server };
+        Session::make(services, granted, origin, host_time_max)
+    }
+
+    fn make(
+        services: &Arc<Services>,
+        granted: Arc<Granted>,
+        origin: CallOrigin,
+        host_time_max: Duration,
+    ) -> Arc<Session> {
+        let CallOrigin { event_position, depth, request_id, ahead, right } = origin;
         Arc::new(Session {
             services: Arc::clone(services),
             memory: Arc::new(HostMemory::new(granted.limits.memory_bytes)),
             granted,
             host_time_max,
-            event_position: context.event.as_ref().map_or(0, |event| event.position),
-            depth: context.depth,
-            request_id: context.request_id.clone(),
+            event_position,
+            depth,
+            request_id,
             scope: scope::current(),
-            ahead: context.ahead.clone(),
+            ahead,
             right,
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
@@ -166,8 +204,14 @@ impl Session {
         self.granted.share_key()
     }
 
-    pub(super) fn hook(&self) -> &HookId {
-        self.granted.hook()
+    pub(super) fn grantee(&self) -> &Grantee {
+        self.granted.grantee()
+    }
+
+    /// Until the guard is dropped the run waits for its client, which takes no time of the guest's.
+    pub fn wait_for_client(self: &Arc<Self>) -> ClientWait {
+        enter(&self.clock);
+        ClientWait(self.background())
     }
 
     /// What the configuration opens to its hook.
@@ -177,10 +221,14 @@ impl Session {
 
     /// Who writes in this call.
     pub(super) fn writer(&self) -> Writer {
-        let hook = self.hook().to_string();
+        let cause = self.grantee().hook().map(|hook| Cause {
+            position: self.event_position,
+            hook: hook.to_string(),
+            depth: self.depth + 1,
+        });
         Writer {
-            actor: Arc::new(Actor::new(ActorKind::Hook, hook.clone())),
-            cause: Cause { position: self.event_position, hook, depth: self.depth + 1 },
+            actor: Arc::new(self.grantee().actor()),
+            cause,
             request_id: self.request_id.clone(),
             trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),
             right: self.right.clone(),
@@ -357,22 +405,38 @@ struct Span<'a>(&'a Mutex<HostClock>);
 
 impl<'a> Span<'a> {
     fn start(clock: &'a Mutex<HostClock>) -> Self {
-        let mut inner = lock(clock);
-        inner.under_way += 1;
-        inner.since.get_or_insert_with(Instant::now);
-        drop(inner);
+        enter(clock);
         Span(clock)
     }
 }
 
 impl Drop for Span<'_> {
     fn drop(&mut self) {
-        let mut clock = lock(self.0);
-        clock.under_way -= 1;
-        if clock.under_way == 0 {
-            clock.finished = clock.total();
-            clock.since = None;
-        }
+        leave(self.0);
+    }
+}
+
+/// A wait for the client of the run, for what it sends or takes.
+pub struct ClientWait(Background);
+
+impl Drop for ClientWait {
+    fn drop(&mut self) {
+        leave(&self.0.session().clock);
+    }
+}
+
+fn enter(clock: &Mutex<HostClock>) {
+    let mut clock = lock(clock);
+    clock.under_way += 1;
+    clock.since.get_or_insert_with(Instant::now);
+}
+
+fn leave(clock: &Mutex<HostClock>) {
+    let mut clock = lock(clock);
+    clock.under_way -= 1;
+    if clock.under_way == 0 {
+        clock.finished = clock.total();
+        clock.since = None;
     }
 }
 

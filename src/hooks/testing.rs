@@ -12,7 +12,7 @@ use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 use super::access::{Access, AccessCode, AccessError, Expected, Writer};
 use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
-use super::grants::{Granted, HookId};
+use super::grants::{Granted, Grantee, HookId};
 use super::session::{HostError, Services, Session};
 use crate::catalog::rules::Right;
 use crate::config::{Config, Phase};
@@ -225,7 +225,7 @@ impl Bench {
     /// A session under a whole configuration of grants.
     pub(crate) fn session_of(&self, toml: &str, model: &str, phase: Phase, hook: &str) -> Arc<Session> {
         let id = HookId { model: model.into(), phase, name: hook.into(), artifact: "sha256:00".into() };
-        let granted = Granted::resolve(&Arc::new(config(toml)), &Arc::new(id));
+        let granted = Granted::resolve(&Arc::new(config(toml)), Grantee::Hook(Arc::new(id)));
         Session::new(&self.services(), Arc::new(granted), &context(model, phase), Right::Server)
     }
 }

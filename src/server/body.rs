@@ -139,6 +139,19 @@ pub(super) async fn read_component(call: &Call, body: RequestBody) -> Result<Byt
     read_within(&call.memory, call.headers(), body, max, too_large, <[u8]>::len).await
 }
 
+/// The refusal of a body that says to be larger than `max`.
+pub(super) async fn refuse_too_large(call: &Call, body: RequestBody, max: usize) -> Problem {
+    drain_refused(call.headers(), body).await;
+    too_large(max)
+}
+
+async fn drain_refused(headers: &HeaderMap, body: RequestBody) {
+    // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
+    if !headers.contains_key(hyper::header::EXPECT) {
+        drain(body).await;
+    }
+}
+
 /// `made_of`: bytes that will be held besides the body.
 async fn read_within(
     memory: &RequestMemory,
@@ -149,10 +162,7 @@ async fn read_within(
     made_of: impl Fn(&[u8]) -> usize,
 ) -> Result<Bytes> {
     if body.size_hint().lower() > max as u64 {
-        // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
-        if !headers.contains_key(hyper::header::EXPECT) {
-            drain(body).await;
-        }
+        drain_refused(headers, body).await;
         return Err(too_large(max));
     }
     let read = async {
@@ -191,7 +201,7 @@ async fn read_within(
     read
 }
 
-fn too_large(max: usize) -> Problem {
+pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(ProblemType::TooLarge, format!("the body has more than {max} bytes (`server.max-body`)"))
 }
 
@@ -269,12 +279,17 @@ async fn held(peer: &PeerRef, line: Line) -> Line {
 }
 /// How long a client was waited for, and how much came.
 #[derive(Default)]
-struct Pace {
+pub(super) struct Pace {
     waited: Duration,
     bytes: u32,
 }
 
 impl Pace {
+    /// Whether the client used up its time.
+    pub(super) fn is_late(&self) -> bool {
+        self.left().is_zero()
+    }
+
     /// What is left of the time: a slow client may be slow, but not for as long as it likes.
     fn left(&self) -> Duration {
         let earned = Duration::from_secs(u64::from(self.bytes / BYTES_PER_SECOND));
@@ -283,7 +298,7 @@ impl Pace {
     }
 
     /// The next piece of a body; `None` at its end.
-    async fn next(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>> {
         loop {
             if body.is_end_stream() {
                 return Ok(None);
@@ -327,7 +342,7 @@ impl Pace {
     }
 }
 
-async fn drain(mut body: RequestBody) {
+pub(super) async fn drain(mut body: RequestBody) {
     let drained = timeout(DRAIN_MAX, async {
         let (mut taken, mut pace) = (0, Pace::default());
         while let Ok(Some(piece)) = pace.next(&mut body).await {

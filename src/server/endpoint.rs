@@ -2,6 +2,7 @@
 //! panics, problems as documents.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
-use super::{audit, identify, problem_document, seen, sites, traced};
+use super::{audit, custom, identify, problem_document, seen, sites, traced};
 use crate::memory::allocator;
 use crate::telemetry::trace::scope;
 
@@ -41,6 +42,8 @@ enum Kind {
     Large,
     /// What says how the server is must come through when it is full.
     Vital,
+    /// A component answers, whose parameters are not the server's.
+    Custom,
 }
 
 /// What an operation says of itself.
@@ -48,6 +51,7 @@ type Describe = fn() -> Operation;
 
 /// A path of the API with its operations.
 pub(super) struct Path {
+    template: &'static str,
     route: Arc<Route>,
     methods: MethodRouter<Arc<App>>,
     allow: Vec<&'static str>,
@@ -55,7 +59,8 @@ pub(super) struct Path {
 }
 
 struct Route {
-    template: &'static str,
+    /// As in metrics: ids do not make series.
+    template: Cow<'static, str>,
     kind: Kind,
     metrics: Arc<RouteMetrics>,
 }
@@ -76,8 +81,8 @@ impl Path {
     }
 
     fn of(template: &'static str, kind: Kind) -> Path {
-        let route = Arc::new(Route { template, kind, metrics: Arc::default() });
-        Path { route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
+        let route = Arc::new(Route { template: template.into(), kind, metrics: Arc::default() });
+        Path { template, route, methods: MethodRouter::new(), allow: Vec::new(), described: Vec::new() }
     }
 
     pub(super) fn get<F: Run>(self, needs: Needs, describe: Describe, run: F) -> Path {
@@ -102,9 +107,8 @@ impl Path {
         self.on(MethodFilter::DELETE, "DELETE", needs, describe, run)
     }
 
-    /// As in metrics: ids do not make series.
     pub(super) fn template(&self) -> &'static str {
-        self.route.template
+        self.template
     }
 
     pub(super) fn metrics(&self) -> Arc<RouteMetrics> {
@@ -142,7 +146,7 @@ impl Path {
         run: F,
     ) -> Path {
         self.allow.push(method);
-        self.described.push(Described { template: self.route.template, method, needs, describe });
+        self.described.push(Described { template: self.template, method, needs, describe });
         let route = Arc::clone(&self.route);
         let handler =
             move |State(app): State<Arc<App>>, request: Request| answer(app, Some(route), needs, request, run);
@@ -166,10 +170,16 @@ where
     }
 }
 
-/// What answers a path that is none.
+/// What answers a path that the API does not have: a component, or else `run`.
 pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
-    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| {
-        answer(app, None, Needs::Anyone, request, run)
+    axum::routing::any(move |State(app): State<Arc<App>>, request: Request| async move {
+        let Some(endpoint) = custom::find(&app, request.uri().path()) else {
+            return answer(app, None, Needs::Anyone, request, run).await;
+        };
+        let metrics = app.metrics.of_endpoint(endpoint.path());
+        let route = Arc::new(Route { template: endpoint.path().to_owned().into(), kind: Kind::Custom, metrics });
+        let needs = custom::needs(&endpoint);
+        answer(app, Some(route), needs, request, move |call: Call, body| custom::run(endpoint, call, body)).await
     })
 }
 
@@ -188,12 +198,12 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let params = RawPathParams::from_request_parts(&mut head, &()).await.ok();
     let kind = route.as_ref().map_or(Kind::Plain, |route| route.kind);
     let (mut span, scope) = traced::begin(&head, &request_id, kind == Kind::Vital);
-    traced::describe(&mut span, route.as_ref().map(|route| route.template), &method, params.as_ref());
+    traced::describe(&mut span, route.as_ref().map(|route| &*route.template), &method, params.as_ref());
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
     let outcome = AssertUnwindSafe(async {
-        let (call, outcome) = match admit(&mut call, needs).await {
+        let (call, outcome) = match admit(&mut call, needs, kind).await {
             Ok(()) => {
                 let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
                 let change = audit::Change::of(&call, needs);
@@ -234,7 +244,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
 }
 
 /// What comes before every operation.
-async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
+async fn admit(call: &mut Call, needs: Needs, kind: Kind) -> Result<()> {
     if call.params.is_none() {
         return Err(Problem::bad_request("the path does not decode to UTF-8"));
     }
@@ -244,7 +254,7 @@ async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     }
     sites::refuse_others(call)?;
     identify::admit(call, needs).await?;
-    seen::wait(call).await
+    seen::wait(call, kind != Kind::Custom).await
 }
 
 /// The response with the memory that it takes, or a document that says why there is none.

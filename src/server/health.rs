@@ -71,6 +71,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     }
     call.engine().operations.metrics(&mut out).await;
     call.app.metrics.write(&mut out);
+    call.engine().endpoints().write_metrics(&mut out);
     call.app.modules.write_metrics(&mut out);
     if let Some(tracer) = tracer::tracer() {
         tracer.write_metrics(&mut out);

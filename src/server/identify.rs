@@ -63,6 +63,11 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     }
 }
 
+/// Counts a request for which nobody is identified.
+pub(super) fn check_rate(call: &Call) -> Result<()> {
+    call.app.rate.check(None, counted_address(call)).map_err(Problem::rate_limited)
+}
+
 /// The items of a stream for as long as its caller is known: a token may be revoked, or expire, while it goes on.
 pub(super) fn while_known<T: Send + 'static>(
     call: &Call,

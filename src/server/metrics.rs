@@ -1,8 +1,8 @@
 //! Requests, counted: by route, method and status, and how long they took; and connections. Plain atomics, no lock and no
 //! lookup.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
@@ -19,6 +19,8 @@ const STATUSES: [u16; 27] = [
 /// All routes, by their template.
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
+    /// Of custom endpoints, by their path; they come and go while the server runs.
+    endpoints: Mutex<Vec<(String, Arc<RouteMetrics>)>>,
     in_flight: AtomicU64,
     connections: Arc<AtomicU64>,
     accepted: AtomicU64,
@@ -58,6 +60,7 @@ impl RequestMetrics {
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
         RequestMetrics {
             routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect(),
+            endpoints: Mutex::default(),
             in_flight: AtomicU64::new(0),
             connections: Arc::default(),
             accepted: AtomicU64::new(0),
@@ -68,6 +71,17 @@ impl RequestMetrics {
     pub(super) fn unknown(&self) -> &Arc<RouteMetrics> {
         // `new` puts it there.
         &self.routes[self.routes.len() - 1].1
+    }
+
+    /// Of the custom endpoint at a path.
+    pub(super) fn of_endpoint(&self, path: &str) -> Arc<RouteMetrics> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = endpoints.iter().find(|(known, _)| known == path) {
+            return Arc::clone(metrics);
+        }
+        let metrics = Arc::default();
+        endpoints.push((path.to_owned(), Arc::clone(&metrics)));
+        metrics
     }
 
     /// Of requests that modules answer.
@@ -91,8 +105,11 @@ impl RequestMetrics {
 
     /// What never happened is left out.
     pub(super) fn write(&self, out: &mut Exposition) {
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = endpoints.iter().map(|(path, metrics)| (&**path, metrics));
+        let routes: Vec<_> = self.routes.iter().map(|(route, metrics)| (*route, metrics)).chain(endpoints).collect();
         let mut requests = out.counter("snaphook_http_requests", "Requests that were answered");
-        for (route, metrics) in &self.routes {
+        for (route, metrics) in &routes {
             for (statuses, method) in metrics.requests.iter().zip(METHODS) {
                 for (count, status) in statuses.iter().zip(STATUSES) {
                     let count = count.load(Ordering::Relaxed);
@@ -105,7 +122,7 @@ impl RequestMetrics {
         }
         let help = "From the head of a request to the head of its response";
         let mut latency = out.histogram("snaphook_http_request_duration_seconds", help);
-        for (route, metrics) in &self.routes {
+        for (route, metrics) in &routes {
             latency.distribution(&[("route", route)], &metrics.latency.seconds());
         }
         let get = |value: &AtomicU64| value.load(Ordering::Relaxed);

@@ -12,6 +12,7 @@ mod batch;
 mod body;
 mod connection;
 mod cors;
+mod custom;
 mod denials;
 mod describe;
 mod descriptors;
@@ -38,6 +39,7 @@ mod listener;
 mod metrics;
 mod models;
 mod modules;
+mod mounting;
 mod needs;
 mod nodes;
 mod openapi;
@@ -85,6 +87,7 @@ use tokio::sync::watch;
 use self::app::App;
 pub use self::listener::{BoundSockets, Listeners, bind};
 pub use self::modules::Modules;
+pub use self::mounting::check as check_endpoints;
 pub use self::static_files::check as check_static_files;
 pub use self::tls::{Tls, check as check_tls};
 pub use self::zia::Bridge as ZiaBridge;
@@ -137,6 +140,7 @@ pub async fn run(
     if let Some(allowed) = &config.load().server.cors {
         router = router.layer(cors::layer(allowed));
     }
+    let endpoints = tokio::spawn(Arc::clone(app.engine.endpoints()).follow(Arc::clone(config)));
     let follow = tls.as_ref().map(|tls| {
         let following = Arc::clone(tls).follow(Arc::clone(config), Arc::clone(&app.engine));
         tokio::spawn(following)
@@ -150,6 +154,7 @@ pub async fn run(
         tokio::spawn(redirect::serve(redirect, Arc::clone(tls), port, app.stopping.clone()));
     }
     let served = connection::serve(listeners.mount, tls, app, router, connections_max, stop, shutdown).await;
+    endpoints.abort();
     if let Some(follow) = follow {
         follow.abort();
     }

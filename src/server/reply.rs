@@ -22,8 +22,8 @@ pub(super) type Response = hyper::Response<Body>;
 /// A large body goes out in pieces of that size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A file that is sent: a piece that was read, one that is written, and what compresses it.
-const FILE_BYTES: usize = 512 * 1024;
+/// A file that is sent: a piece that was read, one that is written, and what compresses it. What a component writes takes less.
+const FRAMES_BYTES: usize = 512 * 1024;
 
 /// Of a connection with one response at a time, a small one is not counted: that much a socket's buffers take anyway.
 const UNCOUNTED_BYTES: usize = 4 * 1024;
@@ -35,17 +35,17 @@ pub(super) enum Body {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// A whole one that others hold, too: whoever made it counts its memory.
     Shared(Bytes),
-    /// Of a file. A read that fails breaks the response off, so that nobody takes it as whole.
-    File(FileBody),
+    /// Of a file or a component. What fails breaks the response off, so that nobody takes it as whole.
+    Frames(FramesBody),
     /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
     /// out in pieces.
     Sending {
         rest: Bytes,
         sent: Option<Arc<Sent>>,
     },
-    /// A file whose peer must take what comes.
-    SendingFile {
-        body: FileBody,
+    /// The same, and its peer must take what comes.
+    SendingFrames {
+        body: FramesBody,
         ticket: Ticket,
         _memory: RequestMemory,
     },
@@ -63,8 +63,8 @@ pub(super) enum Body {
     },
 }
 
-/// The content of a file, as it is read.
-pub(super) type FileBody = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = io::Error> + Send>>;
+/// Content as it is read or made.
+pub(super) type FramesBody = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = io::Error> + Send>>;
 
 /// The bytes of a response and what they count against.
 pub(super) struct Sent {
@@ -99,7 +99,7 @@ impl Body {
     fn size(&self) -> usize {
         match self {
             Body::Whole(bytes) => bytes.capacity(),
-            Body::File(_) => FILE_BYTES,
+            Body::Frames(_) => FRAMES_BYTES,
             _ => 0,
         }
     }
@@ -136,7 +136,7 @@ pub(super) fn hand_over(
         }
         Body::Stream(stream) => Body::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory },
         Body::Shared(rest) => Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory },
-        Body::File(body) => Body::SendingFile { body, ticket: Ticket::new(memory.share()), _memory: memory },
+        Body::Frames(body) => Body::SendingFrames { body, ticket: Ticket::new(memory.share()), _memory: memory },
         body => body,
     };
     Ok(response)
@@ -164,8 +164,8 @@ impl hyper::body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
             }
             Body::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
-            Body::File(body) => body.as_mut().poll_frame(cx),
-            Body::SendingFile { body, ticket, .. } => {
+            Body::Frames(body) => body.as_mut().poll_frame(cx),
+            Body::SendingFrames { body, ticket, .. } => {
                 let next = body.as_mut().poll_frame(cx);
                 if next.is_ready() {
                     ticket.renew();
@@ -197,7 +197,7 @@ impl hyper::body::Body for Body {
                 SizeHint::with_exact(rest.len() as u64)
             }
             // The headers say what is known of a file: to HEAD its body is empty.
-            Body::File(_) | Body::SendingFile { .. } => SizeHint::default(),
+            Body::Frames(_) | Body::SendingFrames { .. } => SizeHint::default(),
             Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),
         }
     }

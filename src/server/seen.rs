@@ -15,15 +15,16 @@ const POSITION: HeaderName = HeaderName::from_static("snaphook-position");
 const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position");
 
 /// Before a request is answered: waits until this node has applied what the client asks for; 503 if that takes long, 410 for
-/// what the log does not have. A change may ask as well: it is then decided by what the client has seen.
-pub(super) async fn wait(call: &Call) -> Result<()> {
+/// what the log does not have. A change may ask as well: it is then decided by what the client has seen. `by_query`: whether
+/// the query's parameters are the server's.
+pub(super) async fn wait(call: &Call, by_query: bool) -> Result<()> {
     let header = match call.headers().contains_key(&MIN_POSITION) {
         true => call.header(&MIN_POSITION)?.map(|text| Place::parse(MIN_POSITION.as_str(), text)).transpose()?,
         false => None,
     };
     let text = call.head.uri.query().unwrap_or_default();
     // For those who cannot set a header. An escape may hide the name.
-    let may_have = call.verb() == Verb::Get && (text.contains(query::MIN_POSITION) || text.contains('%'));
+    let may_have = by_query && call.verb() == Verb::Get && (text.contains(query::MIN_POSITION) || text.contains('%'));
     let parameter = match may_have {
         true => Query::parse(text)?.take(query::MIN_POSITION)?,
         false => None,

@@ -28,7 +28,7 @@ pub(super) fn begin(head: &Parts, request_id: &HeaderValue, is_probe: bool) -> (
 }
 
 /// What is known of the request before it is answered.
-pub(super) fn describe(span: &mut Span, route: Option<&'static str>, method: &Method, params: Option<&RawPathParams>) {
+pub(super) fn describe(span: &mut Span, route: Option<&str>, method: &Method, params: Option<&RawPathParams>) {
     if !span.is_kept() {
         return;
     }
@@ -39,7 +39,7 @@ pub(super) fn describe(span: &mut Span, route: Option<&'static str>, method: &Me
     });
     span.note("http.request.method", || method);
     if let Some(route) = route {
-        span.note("http.route", || route);
+        span.note("http.route", || route.to_owned());
     }
     let mut params = params.into_iter().flatten();
     if let Some((_, model)) = params.find(|(name, model)| *name == "model" && is_model_id(model)) {

@@ -15,6 +15,7 @@ mod demo;
 mod dispatcher;
 mod docs;
 mod draining;
+mod endpoints;
 #[cfg(target_os = "linux")]
 mod floods;
 mod foreign_origins;

@@ -2,6 +2,7 @@
 //! messages.
 
 mod collector;
+mod endpoints;
 mod logs;
 mod otlp;
 

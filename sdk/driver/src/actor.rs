@@ -27,6 +27,10 @@ pub enum ActorKind {
     Oidc,
     /// A hook, which acts for the server.
     Hook,
+    /// A custom endpoint, which acts for the server.
+    Endpoint,
+    /// A sandboxed server module, which acts for the server.
+    Module,
     /// The server itself, such as when it applies its folder of models at its start.
     Server,
 }
@@ -38,6 +42,8 @@ impl ActorKind {
             ActorKind::Token => "token",
             ActorKind::Oidc => "oidc",
             ActorKind::Hook => "hook",
+            ActorKind::Endpoint => "endpoint",
+            ActorKind::Module => "module",
             ActorKind::Server => "server",
         }
     }
@@ -53,7 +59,7 @@ impl fmt::Display for ActorKind {
 /// a subject like a token of this server, and claims change from token to token.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Actor {
-    /// The name of a token, the subject of an issuer, or the name of a hook.
+    /// The name of a token, the subject of an issuer, or the name of a hook, endpoint or module.
     pub id: String,
     pub kind: ActorKind,
     /// What the issuer says of the subject: an object.
@@ -178,6 +184,8 @@ mod tests {
                 r#"{"id":"u1","kind":"oidc","claims":{"n":1.50,"x":["ä"]}}"#,
                 Actor::new(ActorKind::Oidc, "u1").with_claims(&claims),
             ),
+            (r#"{"id":"quote","kind":"endpoint"}"#, Actor::new(ActorKind::Endpoint, "quote")),
+            (r#"{"id":"limit","kind":"module"}"#, Actor::new(ActorKind::Module, "limit")),
             (r#"{"id":"apply","kind":"server"}"#, Actor::new(ActorKind::Server, "apply")),
             (r#"{"id":"anonymous","kind":"anonymous"}"#, Actor::anonymous()),
         ] {

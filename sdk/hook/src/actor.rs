@@ -10,9 +10,9 @@ use crate::{Error, Result, data};
 /// Who asked for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// The name of a token, the subject of an issuer, or the name of a hook.
+    /// The name of a token, the subject of an issuer, or the name of a hook, endpoint or module.
     pub id: String,
-    /// `anonymous`, `token`, `oidc`, `hook` or `server`.
+    /// `anonymous`, `token`, `oidc`, `hook`, `endpoint`, `module` or `server`.
     pub kind: String,
     /// JSON text of what the issuer says of the subject: an object.
     pub claims: Option<String>,

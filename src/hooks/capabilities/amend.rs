@@ -8,7 +8,8 @@ use super::super::session::Session;
 impl Session {
     /// Whether this call may amend, or the failure that an amendment without the grant is; notes that it was asked.
     pub(in super::super) fn check_amend(&self) -> Result<(), Failure> {
-        self.note(Capability::Amend, self.hook().model.clone(), self.granted.amend);
+        let model = self.grantee().hook().map(|hook| hook.model.clone()).unwrap_or_default();
+        self.note(Capability::Amend, model, self.granted.amend);
         if self.granted.amend {
             return Ok(());
         }

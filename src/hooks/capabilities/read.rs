@@ -120,7 +120,9 @@ impl Session {
         // The model is known only with the event, but a hook that may read nothing must not learn which positions
         // exist.
         if self.granted.read.is_empty() {
-            self.check_read(&self.hook().model.clone())?;
+            // A hook is told the grant for its own model; whoever has none, the widest.
+            let own = self.grantee().hook().map_or("*", |hook| &*hook.model).to_owned();
+            self.check_read(&own)?;
         }
         let Some(event) = self.within(READ_DEADLINE, &what, self.services.access.event(position, &self.right)).await?
         else {
@@ -129,7 +131,7 @@ impl Session {
         match self.check_read(&event.model) {
             // The hook's log, which it cannot read, names the model and the lines that would open it.
             Err(HostError::Access(error)) => {
-                let message = format!("hook `{}` asked for event {position}, whose model no grant opens", self.hook());
+                let message = format!("{} asked for event {position}, whose model no grant opens", self.grantee());
                 return Err(AccessError::new(error.code, message).into());
             }
             checked => checked?,

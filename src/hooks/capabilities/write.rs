@@ -124,7 +124,8 @@ mod tests {
         assert!(text.contains(r#""id":"a""#), "{text}");
         let writer = bench.access.writers().pop().unwrap();
         assert_eq!(*writer.actor, Actor::new(ActorKind::Hook, "invoice.postCreate/mail"));
-        assert_eq!((writer.cause.position, writer.cause.depth), (7, 3));
+        let cause = writer.cause.unwrap();
+        assert_eq!((cause.position, cause.depth), (7, 3));
         assert_eq!(writer.request_id.as_deref(), Some("r-1"));
         session.write_update("audit-1", "a", r#"{"n":2}"#, None).await.unwrap();
         session.write_delete("audit-1", "a", None).await.unwrap();

@@ -25,6 +25,7 @@ mod webhook;
 
 use std::sync::Arc;
 
+pub use component::{Proxies, Proxy, ProxyEnd, ProxyRun};
 pub use engine::{
     CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
     Prepared, TopLevel,

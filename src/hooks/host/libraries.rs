@@ -12,11 +12,8 @@ use crate::config::{Config, format_duration};
 use crate::hooks::code::{Code, Followed, Found, Loading, Seen};
 use crate::hooks::engines::engine::{Candidate, PrepareError};
 use crate::hooks::grants::HookId;
-use crate::hooks::library;
+use crate::hooks::library::{self, NOT_SANDBOXED};
 use crate::hooks::loaded::Loaded;
-
-/// What is said of native code wherever it appears.
-pub const NOT_SANDBOXED: &str = "not sandboxed";
 
 /// The libraries that the server's process holds, and those that hooks follow.
 pub struct Libraries {

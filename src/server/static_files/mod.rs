@@ -116,13 +116,13 @@ impl StaticFiles {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_compressible as Decision));
             match service.call(request).await {
-                Ok(response) => response.map(|body| Body::File(Box::pin(body.map_err(io::Error::other)))),
+                Ok(response) => response.map(|body| Body::Frames(Box::pin(body.map_err(io::Error::other)))),
                 Err(never) => match never {},
             }
         } else {
             let response: std::result::Result<_, Infallible> = self.directory.clone().call(request).await;
             match response {
-                Ok(response) => response.map(|body| Body::File(Box::pin(body.map_err(io::Error::other)))),
+                Ok(response) => response.map(|body| Body::Frames(Box::pin(body.map_err(io::Error::other)))),
                 Err(never) => match never {},
             }
         }

@@ -33,6 +33,30 @@ pub(crate) fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ende
     command.output().expect("the binary runs").into()
 }
 
+/// Each folder has its contract and says how it is built.
+#[test]
+fn endpoints_begin_in_three_languages() {
+    let place = folder("");
+    let here = place.path();
+    for (language, build, component) in [
+        ("rust", "cargo build --release --target wasm32-wasip2", "target/wasm32-wasip2/release/q_rust.wasm"),
+        ("js", "npm install && npm run build", "q-js.wasm"),
+        ("python", "componentize-py -d wit -w endpoint componentize app -o q-python.wasm", "q-python.wasm"),
+    ] {
+        let name = format!("q-{language}");
+        let said = run(here, &["module", "new", &name, "--language", language]).ok();
+        assert!(said.contains(&format!("next: cd {name} && {build}\n")), "{said}");
+        let table =
+            format!("[[server.endpoints]]\nname = '{name}'\npath = '/{name}'\ncomponent = '{name}/{component}'\n");
+        assert!(said.ends_with(&table), "{said}");
+        let contract =
+            std::fs::read_to_string(here.join(&name).join("wit/deps/snaphook-hook.wit")).expect("a contract");
+        assert!(contract.contains("package snaphook:hook@0.1.0;"), "{contract}");
+    }
+    assert!(run(here, &["module", "new", "q-js", "--language", "js"]).fails().contains("is there already"));
+    assert!(run(here, &["module", "new", "A b", "--language", "js"]).fails().contains("no name of an endpoint"));
+}
+
 #[test]
 fn a_new_project_runs_at_once() {
     let place = tempfile::tempdir().expect("a folder");

@@ -11,7 +11,7 @@ use super::dev::{Dev, project};
 use super::{Ended, ask, command, folder, replay, run, write};
 use crate::docs::needs;
 use crate::plugins;
-use crate::support::{Server, create_orders, guest, skip};
+use crate::support::{Server, ServerOptions, create_orders, guest, skip};
 
 /// A component with CPython inside is 18 MB: it is made in ten seconds and compiled in twenty, more on a busy machine.
 const COMPILING: Duration = Duration::from_secs(240);
@@ -110,6 +110,33 @@ fn python_from_new_to_bound() {
     if has("componentize-py") {
         from_new_to_bound("python", "app.py", None);
     }
+}
+
+/// An endpoint from its template to an answer.
+#[test]
+fn an_endpoint_in_python_from_new_to_an_answer() {
+    if !has("componentize-py") {
+        return;
+    }
+    let options = ServerOptions { auth: "mode = 'open'", ..ServerOptions::default() };
+    let mut server = Server::start_with(options.clone());
+    let place = server.folder();
+    let said = run(place.path(), &["module", "new", "quote", "--language", "python"]).ok();
+    let build = said.lines().find_map(|line| line.strip_prefix("next: cd quote && ")).expect("how it is built");
+    let (_, table) = said.split_once("then, in config.toml:\n").expect("what to configure");
+    let mut words = build.split(' ');
+    let built = std::process::Command::new("/usr/bin/env")
+        .args([words.next().expect("a program"), "-q"])
+        .args(words)
+        .env("PATH", needs::path(place.path()))
+        .current_dir(place.path().join("quote"))
+        .status();
+    assert!(built.expect("it starts").success(), "{build}");
+    server.stop();
+    let server = Server::start_in(place, ServerOptions { tables: table.to_owned(), ..options });
+    let answer = server.client().get("/quote/a?b").expect(200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.json(), json!({"hello": "anonymous", "path": "/quote/a?b"}));
 }
 
 /// A project beside a model is built when it is saved: said at once, bound when it is done.

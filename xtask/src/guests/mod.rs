@@ -18,6 +18,9 @@ use crate::shell::Result;
 /// The guest that lets everything pass after one look at the data: what `cargo xtask bench` binds.
 pub(crate) const BENCH_GUEST: &str = "check";
 
+/// The custom endpoint that it asks.
+pub(crate) const BENCH_ENDPOINT: &str = "endpoint";
+
 /// The same as a Javy module.
 pub(crate) const BENCH_JAVY_GUEST: &str = "javy_check";
 

@@ -11,7 +11,14 @@ const CRATES: [(&[&str], &[&str]); 8] = [
     // Requests of `wasi:http` are hyper's.
     (
         &["axum", "hyper", "hyper_util"],
-        &["src/server/", "src/hooks/engines/component/wasi_http.rs", "plugins/remote/src/host/", "tests/"],
+        &[
+            "src/server/",
+            "src/hooks/engines/component/wasi_http.rs",
+            "src/hooks/engines/component/proxy.rs",
+            "src/hooks/host/exchange.rs",
+            "plugins/remote/src/host/",
+            "tests/",
+        ],
     ),
     (&["clap", "indicatif"], &["src/cli/"]),
     (&["wasmtime", "wasmtime_wasi", "wasmtime_wizer"], &["src/hooks/"]),

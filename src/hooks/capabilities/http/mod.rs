@@ -188,11 +188,11 @@ impl Session {
 
     fn address_error(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
         let lines = self.granted.lines(Capability::Http, &grant_value(method, target));
-        let hook = self.hook();
+        let grantee = self.grantee();
         AccessError::new(
             AccessCode::Denied,
             format!(
-                "hook `{hook}` asked for http to `{target}`, but {reason}, which only a grant that names the host without \
+                "{grantee} asked for http to `{target}`, but {reason}, which only a grant that names the host without \
                  `*` opens{lines}"
             ),
         )

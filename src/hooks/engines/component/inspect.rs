@@ -12,7 +12,7 @@ use crate::hooks::engines::limits::used_size;
 use crate::hooks::engines::wasm::CODE_BYTES_MAX;
 
 /// Interfaces of the package, and whether pre phases have them.
-const INTERFACES: [(&str, bool); 7] = [
+pub(super) const INTERFACES: [(&str, bool); 7] = [
     ("types", true),
     ("log", true),
     ("read", true),
@@ -23,7 +23,7 @@ const INTERFACES: [(&str, bool); 7] = [
 ];
 
 /// WASI 0.2, as standard libraries import it. All of it is linked, with nothing in it.
-const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+pub(super) const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

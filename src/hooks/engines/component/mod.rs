@@ -10,6 +10,8 @@ mod command;
 mod core_module;
 mod counts;
 mod inspect;
+mod linking;
+mod proxy;
 #[cfg(test)]
 mod since_v0_0_9;
 mod since_v0_1_0;
@@ -21,10 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use self::inspect::{Kind, check_bytes, check_world, kind};
+use self::linking::{digest, linker};
+pub use self::proxy::{Proxies, Proxy, ProxyEnd, ProxyRun};
 use self::speech::Speech;
 use self::versions::handler_name;
 use self::wasi_http::Extra;
@@ -86,10 +89,6 @@ impl Engine for ComponentEngine {
     }
 }
 
-fn digest(code: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(code))
-}
-
 /// What a subprocess does with the code of a hook: looks at how much there is in it, makes it a component, compiles it.
 pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     counts::check(code)?;
@@ -110,12 +109,11 @@ fn link(
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 ) -> wasmtime::Result<Hook> {
     static HOOKS: AtomicU64 = AtomicU64::new(0);
-    let mut linker = Linker::new(&runtime.engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasi_http::link(&mut linker)?;
-    if let Speech::Package(version) = speech {
-        version.link(&mut linker)?;
-    }
+    let version = match speech {
+        Speech::Package(version) => Some(version),
+        Speech::Command => None,
+    };
+    let linker = linker(runtime, version)?;
     let handler = speech.handler(component, phase).ok_or_else(|| wasmtime::format_err!("it has no handler"))?;
     let code = linker.instantiate_pre(component)?;
     Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })

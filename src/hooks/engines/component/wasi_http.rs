@@ -30,6 +30,9 @@ const REQUESTS_MAX: usize = 8;
 /// For each part of a request whose time the guest does not bound.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Most of a body that a guest hands over at once. Two such pieces wait in the host's memory.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// What a component's sandbox keeps beside what every sandbox keeps.
 pub(super) struct Extra {
     context: WasiHttpCtx,
@@ -39,7 +42,10 @@ pub(super) struct Extra {
 impl Default for Extra {
     fn default() -> Self {
         let sender = Sender { call: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
-        Extra { context: WasiHttpCtx::new(), sender }
+        let mut context = WasiHttpCtx::new();
+        // The host's memory holds as many heads as a guest has handles for.
+        context.set_field_size_limit(HEADERS_BYTES_MAX);
+        Extra { context, sender }
     }
 }
 
@@ -75,6 +81,10 @@ type Rest = Box<dyn Future<Output = Result<()>> + Send>;
 type Answer = Result<(hyper::Response<WasiBody>, Rest)>;
 
 impl WasiHttpHooks for Sender {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: hyper::Request<WasiBody>,

@@ -12,7 +12,7 @@ use snaphook_foreign::{Thrown, guarded, may_be_code};
 use snaphook_hook_abi::{ABI_VERSION, Context, Descriptor, ENTRY_SYMBOL, Entry, Handler, Host, Text};
 
 use crate::config::Phase;
-use crate::hooks::host::NOT_SANDBOXED;
+use crate::hooks::library::NOT_SANDBOXED;
 
 /// Longest name that a library may have.
 const NAME_BYTES_MAX: usize = 200;

@@ -23,5 +23,5 @@ pub fn lacks(granted: &Granted, webhook: &Webhook) -> Option<String> {
             (format!("{asked_url} and {asked_secret}"), format!("{lines}\nsecret = {secret}"))
         }
     };
-    Some(format!("hook `{}` asked for {asked}, which no grant opens{lines}", granted.hook()))
+    Some(format!("{} asked for {asked}, which no grant opens{lines}", granted.grantee()))
 }
