@@ -18,11 +18,13 @@ use super::definition_error::DefinitionError;
 use super::schema::Schema;
 
 mod bind;
+mod caller;
 mod combine;
 mod read;
 mod rename;
 mod rule;
 mod subject;
+mod values;
 
 pub use combine::{both, nothing};
 pub use rename::renamed;

@@ -8,11 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use snaphook_driver::{Json, Meta, Path, time};
+use snaphook_driver::{Json, Meta, Path};
 use snaphook_schema::{Limits, within};
 
 use super::Operation;
-use super::rule::{Class, Comparison, Operand, Rule, Side, Source, Test};
+use super::caller::test_of_caller;
+use super::rule::{Operand, Rule, Side, Source, Test};
+use super::values::{
+    Kind, OPERATORS, Result, SCALARS, allows, comparison, constant, error, fault, list, no_scalar, pattern, shown,
+    source,
+};
 use crate::catalog::definition_error::{DefinitionError, escape};
 use crate::catalog::document::type_name;
 use crate::catalog::filter::{self, Place};
@@ -30,24 +35,8 @@ const WEIGHT_MAX: usize = 160;
 const WEIGHT: usize = 1;
 const WEIGHT_OF_VALUE: usize = 4;
 const WEIGHT_OF_LIST: usize = 8;
-/// Values of one list.
-const VALUES_MAX: usize = 200;
-/// Bytes of the path of a claim.
-const CLAIM_BYTES_MAX: usize = 256;
 /// Steps that looking up all paths in the schema may take.
 const LOOKUP_STEPS_MAX: u64 = 500_000;
-
-const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
-
-type Result<T> = std::result::Result<T, DefinitionError>;
-
-fn error<T>(pointer: &str, message: impl Into<String>) -> Result<T> {
-    Err(fault(pointer, message.into()))
-}
-
-fn fault(pointer: &str, message: String) -> DefinitionError {
-    DefinitionError { pointer: pointer.to_owned(), message, too_complex: false }
-}
 
 /// Checks the rules of a model.
 pub(super) fn rules(schema: &Schema, rules: &Json) -> Result<BTreeMap<Operation, Rule>> {
@@ -97,14 +86,6 @@ struct Reader<'a> {
     schema: &'a Schema,
     operation: Operation,
     weight: usize,
-}
-
-/// What a place of a record may hold.
-enum Kind {
-    /// Types of JSON; empty: any.
-    Types(BTreeSet<&'static str>),
-    /// Milliseconds in the store, RFC 3339 outside.
-    Time,
 }
 
 impl Reader<'_> {
@@ -339,8 +320,6 @@ impl Reader<'_> {
     }
 }
 
-const SCALARS: [&str; 4] = ["string", "number", "integer", "boolean"];
-
 fn no_operator<T>(pointer: &str) -> Result<T> {
     error(pointer, format!("there is no operator, expected some of {OPERATORS}"))
 }
@@ -349,158 +328,6 @@ fn one_or_all(mut parts: Vec<Rule>) -> Rule {
     if parts.len() == 1 { parts.swap_remove(0) } else { Rule::All(parts) }
 }
 
-fn comparison(operator: &str) -> Option<Comparison> {
-    Some(match operator {
-        "eq" => Comparison::Eq,
-        "ne" => Comparison::Ne,
-        "lt" => Comparison::Lt,
-        "lte" => Comparison::Lte,
-        "gt" => Comparison::Gt,
-        "gte" => Comparison::Gte,
-        _ => return None,
-    })
-}
-
 fn weight(operands: &[Operand]) -> usize {
     if operands.iter().any(|operand| matches!(operand, Operand::Caller(_))) { WEIGHT_OF_VALUE } else { WEIGHT }
-}
-
-/// What is known of a caller: the rest of `$actor.…`.
-fn source(name: &str, pointer: &str) -> Result<Source> {
-    match (name, name.strip_prefix("claims.")) {
-        ("id", _) => Ok(Source::Id),
-        ("kind", _) => Ok(Source::Kind),
-        (_, Some(claim)) if !claim.is_empty() && claim.len() <= CLAIM_BYTES_MAX => Ok(Source::Claim(claim.to_owned())),
-        (_, Some(claim)) => {
-            error(pointer, format!("the name of the claim has {} bytes, expected 1 to {CLAIM_BYTES_MAX}", claim.len()))
-        }
-        _ => error(
-            pointer,
-            format!("an actor has no `{}`, expected `$actor.id`, `$actor.kind` or `$actor.claims.…`", shown(name)),
-        ),
-    }
-}
-
-/// What the caller is compared with: constants, all of one type.
-fn test_of_caller(operator: &str, value: &Value, pointer: &str) -> Result<Test> {
-    let constant = |value: &Value, pointer: &str| match value {
-        Value::String(text) if text.starts_with('$') && !text.starts_with("$$") => {
-            error(pointer, "something of the caller is compared with constants only; put it on the other side")
-        }
-        value => constant(&Kind::Types(BTreeSet::new()), unescaped(value).as_ref().unwrap_or(value), pointer),
-    };
-    if let Some(comparison) = comparison(operator) {
-        return Ok(Test::One(comparison, constant(value, pointer)?));
-    }
-    match operator {
-        "in" | "nin" => {
-            let items = list(value, pointer)?.map(|(item, pointer)| constant(item, &pointer));
-            let items = items.collect::<Result<Vec<_>>>()?;
-            let class = |item: &Operand| match item {
-                Operand::Constant(value) => Class::of(value),
-                _ => None,
-            };
-            let classes: BTreeSet<_> = items.iter().map(class).collect();
-            match classes.len() {
-                1 => Ok(Test::Among(operator == "in", items)),
-                0 => error(pointer, "the list is empty"),
-                _ => error(pointer, "the list has values of several types, expected one type"),
-            }
-        }
-        "like" | "ilike" => pattern(operator, value, pointer),
-        "has" => Ok(Test::Has(constant(value, pointer)?)),
-        "exists" => error(
-            pointer,
-            "`exists` cannot be asked of the caller: what is not known of it matches nothing; compare it with a value",
-        ),
-        other => error(pointer, format!("`{}` is no operator, expected one of {OPERATORS}", shown(other))),
-    }
-}
-
-fn unescaped(value: &Value) -> Option<Value> {
-    value.as_str()?.strip_prefix('$').filter(|rest| rest.starts_with('$')).map(Value::from)
-}
-
-fn constant(kind: &Kind, value: &Value, pointer: &str) -> Result<Operand> {
-    let Some(class) = Class::of(value) else {
-        return error(pointer, format!("it is {}, expected a string, number or boolean", type_name(value)));
-    };
-    match (kind, value) {
-        (Kind::Time, Value::String(text)) => match time::parse(text) {
-            Some(millis) => Ok(Operand::Constant(Value::from(millis))),
-            None => error(
-                pointer,
-                format!("`{}` is no time, expected RFC 3339 such as 2026-01-31T12:00:00.000Z", shown(text)),
-            ),
-        },
-        (Kind::Time, other) => error(pointer, format!("it is {}, expected a time", type_name(other))),
-        (Kind::Types(types), _) => {
-            let names: &[&str] = match class {
-                Class::Text => &["string"],
-                Class::Bool => &["boolean"],
-                Class::Number => &["number", "integer"],
-            };
-            if !types.is_empty() && !types.iter().any(|name| SCALARS.contains(name)) {
-                return no_scalar(kind, pointer);
-            }
-            if !types.is_empty() && !names.iter().any(|name| types.contains(name)) {
-                let wanted: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
-                return error(
-                    pointer,
-                    format!("it is {}, but the property is {}", type_name(value), wanted.join(" or ")),
-                );
-            }
-            Ok(Operand::Constant(value.clone()))
-        }
-    }
-}
-
-fn no_scalar<T>(kind: &Kind, pointer: &str) -> Result<T> {
-    let is_array = matches!(kind, Kind::Types(types) if types.contains("array"));
-    let with = if is_array { "`has` and `exists`" } else { "`exists`" };
-    error(pointer, format!("the property is an array or an object, which is only asked for with {with}"))
-}
-
-fn allows(kind: &Kind, name: &str, pointer: &str) -> Result<()> {
-    match kind {
-        Kind::Types(types) if types.is_empty() || types.contains(name) => Ok(()),
-        Kind::Types(types) => {
-            let found: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
-            error(pointer, format!("this needs a property of type {name}, and it is {}", found.join(" or ")))
-        }
-        Kind::Time => error(pointer, format!("this needs a property of type {name}, and it is a time")),
-    }
-}
-
-/// A constant: `%` of a caller's value would match everything.
-fn pattern(operator: &str, value: &Value, pointer: &str) -> Result<Test> {
-    match value {
-        Value::String(text) if text.starts_with('$') && !text.starts_with("$$") => {
-            error(pointer, "a pattern must be a constant: a value of the caller could match everything")
-        }
-        Value::String(text) if text.len() > filter::PATTERN_BYTES_MAX => error(
-            pointer,
-            format!("a pattern of {} bytes, at most {} are allowed", text.len(), filter::PATTERN_BYTES_MAX),
-        ),
-        Value::String(text) => Ok(Test::Like {
-            pattern: text.strip_prefix('$').unwrap_or(text).to_owned(),
-            ignoring_case: operator == "ilike",
-        }),
-        other => error(pointer, format!("it is {}, expected a string", type_name(other))),
-    }
-}
-
-fn list<'v>(value: &'v Value, pointer: &str) -> Result<impl Iterator<Item = (&'v Value, String)> + use<'v>> {
-    let Value::Array(items) = value else {
-        return error(pointer, format!("it is {}, expected a list or a claim", type_name(value)));
-    };
-    if items.len() > VALUES_MAX {
-        return error(pointer, format!("{} values, at most {VALUES_MAX} are allowed", items.len()));
-    }
-    let pointer = pointer.to_owned();
-    Ok(items.iter().enumerate().map(move |(at, item)| (item, format!("{pointer}/{at}"))))
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(100).collect()
 }
