@@ -9,6 +9,7 @@ use snaphook_driver::{CarryOver, Json};
 use super::definition_error::{DefinitionError, error, escape};
 use super::model::{Model, ModelRecord};
 use super::references::{self, Reference};
+use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
@@ -24,6 +25,7 @@ pub struct ModelInput {
     pub unique: Vec<Vec<String>>,
     /// Old name, new name.
     pub renames: Vec<(String, String)>,
+    pub rules: RulesInput,
 }
 
 /// A checked definition, compiled.
@@ -33,6 +35,8 @@ pub struct Definition {
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<Vec<String>>,
     pub references: Vec<Reference>,
+    /// As they came, and checked.
+    pub rules: Option<(Json, Arc<Rules>)>,
 }
 
 impl Definition {
@@ -61,22 +65,51 @@ impl Definition {
         check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
         check_lists("unique", &input.unique, |name| schema.has_property(name))?;
         let references = references::of_schema(&schema, &input.indexes)?;
+        let rules = match &input.rules {
+            RulesInput::Keep | RulesInput::Remove => None,
+            RulesInput::Set(rules) => Some((rules.clone(), Arc::new(Rules::new(&schema, rules)?))),
+        };
         let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
-        Ok(Definition { schema: Arc::new(schema), indexes, unique, references })
+        Ok(Definition { schema: Arc::new(schema), indexes, unique, references, rules })
+    }
+
+    /// Takes over the rules that the model has, with the new names of its properties.
+    pub fn keep_rules(&mut self, old: &ModelRecord, renames: &[(String, String)]) -> Result<(), DefinitionError> {
+        let Some(rules) = &old.rules else { return Ok(()) };
+        let rules = renamed(rules, renames);
+        let checked = Rules::new(&self.schema, &rules).map_err(|error| DefinitionError {
+            message: format!(
+                "the rules of the model stay, since `rules` was not sent, and they do not fit the new schema: {}; send \
+                 `rules` with it, or null to remove them",
+                error.message
+            ),
+            ..error
+        })?;
+        self.rules = Some((rules, Arc::new(checked)));
+        Ok(())
     }
 
     /// The model that has it, with this record.
     pub fn model(&self, record: ModelRecord) -> Model {
-        Model { record, schema: Arc::clone(&self.schema) }
+        let rules = self.rules.as_ref().map(|(_, rules)| Arc::clone(rules));
+        Model { record, schema: Arc::clone(&self.schema), rules }
     }
 
-    /// Whether a record says the same.
-    pub fn same_as(&self, record: &ModelRecord) -> bool {
+    /// Whether a record says the same. `keeps_rules`: whatever rules it has.
+    pub fn same_as(&self, record: &ModelRecord, keeps_rules: bool) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
         let same_lists = self.indexes == record.indexes && self.unique == record.unique;
+        let rules = self.rules.as_ref().map(|(rules, _)| rules);
+        let same_rules = match (rules, &record.rules) {
+            (Some(new), Some(old)) => {
+                new == old || matches!((new.to_value(), old.to_value()), (Ok(new), Ok(old)) if new == old)
+            }
+            (None, None) => true,
+            _ => keeps_rules,
+        };
         // A schema from before references had a meaning says them, but the record does not.
-        same_schema && same_lists && self.references == record.references
+        same_schema && same_lists && same_rules && self.references == record.references
     }
 }
 
@@ -144,7 +177,7 @@ mod tests {
                 "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),
             indexes: lists(indexes),
             unique: lists(unique),
-            renames: Vec::new(),
+            ..ModelInput::default()
         }
     }
 

@@ -21,14 +21,14 @@ use crate::config::{Phase, closest, is_model_id, read_regular};
 const FILE_BYTES_MAX: usize = 32 << 20;
 
 /// What `model.json` may hold.
-const MEMBERS: [&str; 4] = ["schema", "indexes", "unique", "renames"];
+const MEMBERS: [&str; 5] = ["schema", "indexes", "unique", "renames", "rules"];
 
 /// One model's folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFiles {
     /// Name of the folder.
     pub id: String,
-    /// `{schema, indexes?, unique?, renames?}`, as it stands; what is in them is not checked here.
+    /// `{schema, indexes?, unique?, renames?, rules?}`, as it stands; what is in them is not checked here.
     pub document: Value,
     /// In the order of the phases; a phase without a file is not in it.
     pub phases: Vec<(Phase, Vec<BindingFile>)>,
@@ -42,6 +42,8 @@ pub struct BindingFile {
     pub engine: String,
     pub code: CodeFile,
     pub shadow: bool,
+    /// It reads and writes with the right of the actor.
+    pub as_actor: bool,
     /// The file that says so.
     pub path: PathBuf,
 }
@@ -188,7 +190,7 @@ fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
         let hint = match closest(name, MEMBERS) {
             _ if name == "id" => "the id is the name of the folder".to_owned(),
             Some(known) => format!("did you mean `{known}`?"),
-            None => "expected `schema`, `indexes`, `unique` or `renames`".to_owned(),
+            None => "expected `schema`, `indexes`, `unique`, `renames` or `rules`".to_owned(),
         };
         fault(errors, path, None, format!("unknown member `{name}`: {hint}"));
     }
@@ -222,7 +224,14 @@ fn read_phases(folder: &Path, errors: &mut Vec<FileError>) -> Vec<(Phase, Vec<Bi
                 read_chain(folder, &path, phase, &mut taken, errors)
             } else {
                 read_code(&path, errors).map(|(engine, code)| {
-                    vec![BindingFile { name: None, engine: engine.to_owned(), code, shadow: false, path: path.clone() }]
+                    vec![BindingFile {
+                        name: None,
+                        engine: engine.to_owned(),
+                        code,
+                        shadow: false,
+                        as_actor: false,
+                        path: path.clone(),
+                    }]
                 })
             };
             phases.extend(chain.map(|chain| (phase, chain)));
@@ -281,6 +290,14 @@ struct Link {
     secret: Option<String>,
     #[serde(default)]
     mode: Mode,
+    #[serde(rename = "as")]
+    acts_as: Option<ActsAs>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ActsAs {
+    Actor,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -321,6 +338,7 @@ fn read_chain(
                 engine,
                 code,
                 shadow: link.mode == Mode::Shadow,
+                as_actor: link.acts_as.is_some(),
                 path: link.file.map_or_else(|| path.to_owned(), |file| folder.join(file)),
             });
         }
@@ -475,7 +493,7 @@ mod tests {
                 "b/model.json: `schema` is missing, expected a JSON Schema of type object",
                 "b/model.json: unknown member `id`: the id is the name of the folder",
                 "b/model.json: unknown member `shema`: did you mean `schema`?",
-                "b/model.json: unknown member `x`: expected `schema`, `indexes`, `unique` or `renames`",
+                "b/model.json: unknown member `x`: expected `schema`, `indexes`, `unique`, `renames` or `rules`",
                 "c/model.json: expected an object with `schema` and, if wanted, `indexes`, `unique` and `renames`",
             ],
         );

@@ -19,7 +19,7 @@ const VALUES_MAX: usize = 1000;
 const ALL_VALUES_MAX: usize = 5000;
 /// Bytes of a path, and of a pattern of `like`.
 const PATH_BYTES_MAX: usize = 1024;
-const PATTERN_BYTES_MAX: usize = 1024;
+pub(in crate::catalog) const PATTERN_BYTES_MAX: usize = 1024;
 
 const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 
@@ -137,13 +137,13 @@ fn is_of_operators(members: &serde_json::Map<String, Value>) -> bool {
 }
 
 /// Where a name that a client wrote leads to: a dotted path into the data, or what an instance has besides it.
-pub(super) enum Place<'a> {
+pub(in crate::catalog) enum Place<'a> {
     Meta(Meta),
     Dotted(&'a str),
 }
 
 /// Reads a path with its leading `$`, if it has one.
-pub(super) fn place<'a>(what: &str, path: &'a str) -> Result<Place<'a>, String> {
+pub(in crate::catalog) fn place<'a>(what: &str, path: &'a str) -> Result<Place<'a>, String> {
     check_path(what, path)?;
     let Some(rest) = path.strip_prefix('$') else { return Ok(Place::Dotted(path)) };
     if rest.starts_with('$') {

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod plan;
 pub mod query;
 pub mod references;
+pub mod rules;
 pub mod typescript;
 pub mod unique;
 

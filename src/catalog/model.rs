@@ -8,6 +8,7 @@ use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Event, Json, ModelShape, Position, SortKey};
 
 use super::references::{self, Reference, Referenced};
+use super::rules::Rules;
 use super::schema::Schema;
 use crate::config::Phase;
 
@@ -30,6 +31,9 @@ pub struct ModelRecord {
     /// Of a model that others refer to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referenced: Option<Referenced>,
+    /// As they were sent; see [`super::rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Json>,
     /// Phases without hooks are absent.
     #[serde(default)]
     pub hooks: BTreeMap<Phase, Vec<HookRecord>>,
@@ -62,6 +66,9 @@ pub struct HookRecord {
     /// when it was bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+    /// It reads and writes with the right of the actor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_actor: bool,
     /// Of a source, where its file's name or its media type said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<SourceLanguage>,
@@ -115,14 +122,21 @@ impl HookMode {
 pub struct Model {
     pub record: ModelRecord,
     pub schema: Arc<Schema>,
+    pub rules: Option<Arc<Rules>>,
 }
 
 impl Model {
     /// Compiles the record's schema; fails only for a record that no server wrote.
     pub fn from_record(record: ModelRecord) -> Result<Model, String> {
         let schema = Schema::compile_stored(&record.schema).map_err(|error| error.message)?;
-        let schema = Arc::new(schema);
-        Ok(Model { record, schema })
+        Model::with_schema(record, Arc::new(schema))
+    }
+
+    /// The same for a schema that is compiled already.
+    pub fn with_schema(record: ModelRecord, schema: Arc<Schema>) -> Result<Model, String> {
+        let rules = record.rules.as_ref().map(|rules| Rules::new(&schema, rules)).transpose();
+        let rules = rules.map_err(|error| format!("{}: {}", error.pointer, error.message))?.map(Arc::new);
+        Ok(Model { record, schema, rules })
     }
 
     /// What the model store is told.

@@ -17,6 +17,8 @@ pub struct ModelState {
     pub schema: Value,
     pub indexes: Value,
     pub unique: Value,
+    /// Null: none.
+    pub rules: Value,
     pub hooks: BTreeMap<Phase, Vec<HookState>>,
 }
 
@@ -28,6 +30,7 @@ pub struct HookState {
     /// SHA-256 in hex, with or without `sha256:`.
     pub artifact: String,
     pub shadow: bool,
+    pub as_actor: bool,
     /// File name of a native library.
     pub library: Option<String>,
     pub language: Option<SourceLanguage>,
@@ -143,6 +146,11 @@ fn model_step(model: &ModelFiles, state: Option<&ModelState>) -> Option<Step> {
     changed.extend(differs("schema", &state.schema).then_some("schema"));
     changed.extend(differs("indexes", &state.indexes).then_some("indexes"));
     changed.extend(differs("unique", &state.unique).then_some("unique"));
+    if document.get("rules").unwrap_or(&Value::Null) != &state.rules {
+        // Without `rules` they would stay as they are, and the file is the whole definition.
+        document.entry("rules").or_insert(Value::Null);
+        changed.push("rules");
+    }
     if changed.is_empty() {
         return None;
     }
@@ -201,6 +209,7 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
     same_code
         && file.engine == hook.engine
         && file.shadow == hook.shadow
+        && file.as_actor == hook.as_actor
         && file.name.as_ref().is_none_or(|name| *name == hook.name)
 }
 
@@ -218,6 +227,7 @@ mod tests {
             engine: "quickjs".to_owned(),
             code: CodeFile::Inline { bytes: code.as_bytes().to_vec(), language: Some(SourceLanguage::JavaScript) },
             shadow: false,
+            as_actor: false,
             path: PathBuf::from("hooks/a/preCreate.js"),
         };
         ModelFiles {
@@ -233,10 +243,12 @@ mod tests {
             engine: "quickjs".to_owned(),
             artifact: format!("sha256:{:x}", Sha256::digest(code)),
             shadow: false,
+            as_actor: false,
             library: None,
             language: Some(SourceLanguage::JavaScript),
         };
         ModelState {
+            rules: Value::Null,
             id: "a".to_owned(),
             schema,
             indexes: json!([]),

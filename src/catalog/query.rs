@@ -141,6 +141,7 @@ mod tests {
             unique_ids: vec![],
             references: vec![],
             referenced: None,
+            rules: None,
             hooks: Default::default(),
             hooked_since: Default::default(),
             position: 1,

@@ -109,6 +109,7 @@ pub(super) async fn states(client: &Client, ids: impl Iterator<Item = &str>) -> 
             schema: member("schema"),
             indexes: member("indexes"),
             unique: member("unique"),
+            rules: member("rules"),
             hooks: Phase::ALL.into_iter().map(|phase| (phase, chain(&hooks, phase))).collect::<BTreeMap<_, _>>(),
         });
     }
@@ -124,6 +125,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
             engine: text("engine"),
             artifact: text("artifact"),
             shadow: text("mode") == "shadow",
+            as_actor: text("as") == "actor",
             library: hook.get("library").and_then(Value::as_str).map(str::to_owned),
             language: hook.get("language").and_then(|language| snaphook_driver::json::from_tree(language.clone()).ok()),
         }
@@ -159,7 +161,12 @@ pub(super) async fn put_chain(
     artifacts: &[&str],
 ) -> Result<Value> {
     let path = path(&["models", model, "hooks", phase.as_str()]);
-    if let [BindingFile { name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, .. }] = chain {
+    if let [
+        BindingFile {
+            name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, as_actor: false, ..
+        },
+    ] = chain
+    {
         let mut query = vec![("engine", engine.clone())];
         query.extend(name.clone().map(|name| ("name", name)));
         let media_type = match (engine.as_str(), language) {
@@ -195,6 +202,9 @@ fn binding(model: &str, file: &BindingFile, artifacts: &[&str]) -> Value {
     if let Some(language) = file.code.language().filter(|_| key == "source") {
         binding.insert("language".to_owned(), Value::from(language.as_str()));
     }
+    if file.as_actor {
+        binding.insert("as".to_owned(), Value::from("actor"));
+    }
     if file.shadow {
         binding.insert("mode".to_owned(), Value::from("shadow"));
     }
@@ -220,7 +230,14 @@ mod tests {
     use crate::catalog::Webhook;
 
     fn file(engine: &str, code: CodeFile, shadow: bool) -> BindingFile {
-        BindingFile { name: None, engine: engine.to_owned(), code, shadow, path: PathBuf::from("hooks/a/check.wasm") }
+        BindingFile {
+            name: None,
+            engine: engine.to_owned(),
+            code,
+            shadow,
+            as_actor: false,
+            path: PathBuf::from("hooks/a/check.wasm"),
+        }
     }
 
     #[test]
@@ -268,6 +285,7 @@ mod tests {
             engine: "quickjs".to_owned(),
             artifact: "sha256:00".to_owned(),
             shadow: true,
+            as_actor: false,
             library: None,
             language: None,
         };

@@ -13,6 +13,7 @@ use super::history::{History, check_data};
 use super::reads;
 use super::writes::Writes;
 use crate::catalog::query;
+use crate::catalog::rules::Right;
 use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::hooks::host::Artifacts;
 use crate::memory::tree_bytes;
@@ -34,7 +35,7 @@ impl EngineAccess {
     async fn precondition(&self, expected: Option<Expected>) -> Result<Precondition, AccessError> {
         let Some(Expected { position, mut model_version }) = expected else { return Ok(Precondition::None) };
         if model_version.is_none() {
-            model_version = self.event(position).await?.map(|event| event.model_version);
+            model_version = self.event(position, &Right::Server).await?.map(|event| event.model_version);
         }
         // Without an event no instance is at that position; then the version does not matter.
         let seen = Seen { position, version: model_version.unwrap_or(0) };
@@ -57,6 +58,7 @@ impl EngineAccess {
             request_id: writer.request_id.clone(),
             trace: writer.trace.clone(),
             cause: writer.cause.clone(),
+            right: writer.right.clone(),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
         // A client's body is counted where it is read; this one came another way.
@@ -73,22 +75,23 @@ impl EngineAccess {
 
 #[async_trait]
 impl Access for EngineAccess {
-    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
-        Ok(reads::find(&*self.core()?, model, id).await?)
+    async fn get(&self, model: &str, id: &str, right: &Right) -> Result<Option<Instance>, AccessError> {
+        Ok(reads::find(&*self.core()?, model, id, right).await?)
     }
 
-    async fn query(&self, model: &str, text: &str) -> Result<InstancePage, AccessError> {
+    async fn query(&self, model: &str, text: &str, right: &Right) -> Result<InstancePage, AccessError> {
         let input = query::from_json(text).map_err(|message| AccessError::new(AccessCode::Invalid, message))?;
-        Ok(self.history()?.query(model, &input).await?)
+        Ok(self.history()?.seen_by(right).query(model, &input).await?)
     }
 
-    async fn event(&self, position: Position) -> Result<Option<Event>, AccessError> {
+    async fn event(&self, position: Position, right: &Right) -> Result<Option<Event>, AccessError> {
         let Some(after) = position.checked_sub(1) else { return Ok(None) };
         let query = EventQuery { after, limit: 1, filter: EventFilter::default() };
-        let page = self.history()?.events(&query).await?;
-        let event = page.events.into_iter().find(|event| event.position == position);
-        event.iter().try_for_each(check_data)?;
-        Ok(event)
+        let history = self.history()?;
+        let page = history.events(&query).await?;
+        let Some(event) = page.events.into_iter().find(|event| event.position == position) else { return Ok(None) };
+        check_data(&event)?;
+        Ok(history.visibility(right).of_event(&event).await?.then_some(event))
     }
 
     async fn create(
@@ -162,6 +165,7 @@ impl From<Error> for AccessError {
                 AccessCode::Invalid
             }
             ErrorKind::Rejected => AccessCode::Rejected,
+            ErrorKind::Forbidden => AccessCode::Denied,
             ErrorKind::TooLarge => AccessCode::TooLarge,
             ErrorKind::HookFailed
             | ErrorKind::NotSupported
@@ -221,7 +225,7 @@ mod tests {
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
         let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
-        let writer = Writer { actor, cause: Some(cause), request_id: None, trace: None };
+        let writer = Writer { actor, cause: Some(cause), request_id: None, trace: None, right: Right::Server };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
             access.update(&writer, "m", "a", data, Some(expected)).await

@@ -16,8 +16,9 @@ use snaphook_driver::{Budget, Cursor, Instance, InstancePage, InstanceQuery, PAG
 
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
-use super::reads::{self, LIMITS};
+use super::reads::{self, LIMITS, Readable};
 use crate::catalog::query;
+use crate::catalog::rules::Right;
 use crate::hooks::access::{self, AccessCode, AccessError};
 use crate::memory::{Lease, Share, tree_bytes};
 
@@ -101,22 +102,23 @@ impl Ahead {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn page(&self, model: &str, text: &str) -> Result<InstancePage> {
+    async fn page(&self, model: &str, text: &str, right: &Right) -> Result<InstancePage> {
         let input = query::from_json(text).map_err(Error::bad_request)?;
         let budget = Budget::new(LIMITS);
         let Some(changed) = self.lock().get(model).cloned() else {
-            return reads::page(&self.core, model, &input, &budget).await;
+            return reads::page(&self.core, model, &input, None, &budget, right).await;
         };
         self.core.availability.check_model(model)?;
         let entry = self.core.models.require(model)?;
-        let query = query::check(&entry.model, &input).map_err(Error::bad_request)?;
-        let mut start = Start::read(model, &query)?;
-        let own = self.own_rows(&changed, &query, &budget)?;
+        let readable = Readable::of(&entry.model, &input, None, right)?;
+        let query = &readable.query;
+        let mut start = Start::read(model, query)?;
+        let own = self.own_rows(&changed, query, &budget)?;
         let mut tries = 0;
         loop {
             let own = own.iter().filter(|row| start.is_before(row, &query.sort));
             let own: Vec<Row> = own.map(Row::copy).collect();
-            let (stored, more) = self.stored_rows(model, &query, &start.store, changed.len(), &budget).await?;
+            let (stored, more) = self.stored_rows(model, query, &start.store, changed.len(), &budget).await?;
             let mut rows = merged(own, &stored, &changed, &start, more.is_some(), &query.sort);
             let taken = fitting(&rows, query.limit as usize);
             if taken == rows.len() && more.is_none() {
@@ -130,13 +132,15 @@ impl Ahead {
                     start = next;
                     continue;
                 }
-                return page_of(rows, &next, model, &query);
+                return page_of(rows, &next, model, query).map(|page| readable.page(page));
             }
             rows.truncate(taken);
             let last = rows.last().map(Row::place);
             let used = stored.iter().filter(|row| last.as_ref().is_some_and(|last| !is_after(row, last, &query.sort)));
-            match self.start_after(model, &query, &start.store, &stored, used.count(), more, &budget).await? {
-                Some(store) => return page_of(rows, &Start { after: last, store }, model, &query),
+            match self.start_after(model, query, &start.store, &stored, used.count(), more, &budget).await? {
+                Some(store) => {
+                    return page_of(rows, &Start { after: last, store }, model, query).map(|page| readable.page(page));
+                }
                 None if tries + 1 == TRIES => {
                     let detail = format!("instances of `{model}` come and go faster than a page of them is read");
                     return Err(Error::new(ErrorKind::Conflict, detail));
@@ -226,15 +230,16 @@ impl Ahead {
 
 #[async_trait]
 impl access::Ahead for Ahead {
-    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
+    async fn get(&self, model: &str, id: &str, right: &Right) -> Result<Option<Instance>, AccessError> {
         match self.of(model, id) {
-            Some(changed) => Ok(changed),
-            None => Ok(reads::find(&self.core, model, id).await?),
+            Some(Some(changed)) => Ok(reads::may_read(&self.core, &changed, right)?.then_some(changed)),
+            Some(None) => Ok(None),
+            None => Ok(reads::find(&self.core, model, id, right).await?),
         }
     }
 
-    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError> {
-        self.page(model, query).await.map_err(|error| match error.kind {
+    async fn query(&self, model: &str, query: &str, right: &Right) -> Result<InstancePage, AccessError> {
+        self.page(model, query, right).await.map_err(|error| match error.kind {
             ErrorKind::BadRequest => AccessError::new(AccessCode::Invalid, error.detail),
             _ => error.into(),
         })

@@ -16,6 +16,7 @@ use snaphook_driver::{
 
 use super::amended::check_amended_here;
 use super::error::Result;
+use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
@@ -299,20 +300,20 @@ pub trait Reads: Send + Sync {
     async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError>;
 }
 
-/// Lets a hook read, and never write.
+/// Lets a hook read, with the server's right whatever its binding says, and never write.
 pub struct NeverWrites<R>(pub Arc<R>);
 
 #[async_trait]
 impl<R: Reads> Access for NeverWrites<R> {
-    async fn get(&self, model: &str, id: &str) -> std::result::Result<Option<Instance>, AccessError> {
+    async fn get(&self, model: &str, id: &str, _: &Right) -> std::result::Result<Option<Instance>, AccessError> {
         self.0.get(model, id).await
     }
 
-    async fn query(&self, model: &str, query: &str) -> std::result::Result<InstancePage, AccessError> {
+    async fn query(&self, model: &str, query: &str, _: &Right) -> std::result::Result<InstancePage, AccessError> {
         self.0.query(model, query).await
     }
 
-    async fn event(&self, position: Position) -> std::result::Result<Option<Event>, AccessError> {
+    async fn event(&self, position: Position, _: &Right) -> std::result::Result<Option<Event>, AccessError> {
         self.0.event(position).await
     }
 

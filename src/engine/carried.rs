@@ -1,6 +1,6 @@
 //! Data of an instance, brought to the form of a later version of its model.
 
-use snaphook_driver::{EventFilter, EventKind, EventQuery, EventStore, Json, Position};
+use snaphook_driver::{CarryOver, EventFilter, EventKind, EventQuery, EventStore, Json, Position};
 
 use super::change::DefinitionChange;
 use super::error::{Error, ErrorKind, Result};
@@ -8,6 +8,61 @@ use crate::catalog::Model;
 
 /// Definitions of a model that are read at once.
 const PAGE: u32 = 100;
+
+/// The changes of a model that change the data of its instances, in their order.
+pub(super) struct Changes(Vec<(Position, CarryOver)>);
+
+impl Changes {
+    /// Those between two positions.
+    pub(super) async fn read(
+        events: &dyn EventStore,
+        model: &str,
+        after: Position,
+        until: Position,
+    ) -> Result<Changes> {
+        let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
+        let mut query = EventQuery { after, limit: PAGE, filter };
+        let mut changes = Vec::new();
+        loop {
+            let page = events.read(&query, None).await?;
+            for event in &page.events {
+                if event.position >= until {
+                    return Ok(Changes(changes));
+                }
+                if !matches!(event.kind, EventKind::ModelCreated | EventKind::ModelUpdated) {
+                    continue;
+                }
+                let change = DefinitionChange::from_event(event)?;
+                let model = Model::from_record(change.definition.clone()).map_err(|error| {
+                    Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}"))
+                })?;
+                let carry = change.carry_over(&model.schema);
+                if !carry.is_empty() {
+                    changes.push((event.position, carry));
+                }
+            }
+            match page.next() {
+                Some(next) => query.after = next,
+                None => return Ok(Changes(changes)),
+            }
+        }
+    }
+
+    /// Data as those after a position left it.
+    pub(super) fn carry(&self, data: Json, after: Position) -> Json {
+        let mut left = self.0.iter().filter(|(position, _)| *position > after).peekable();
+        if left.peek().is_none() {
+            return data;
+        }
+        let mut value = data.to_value().unwrap_or_default();
+        if let Some(map) = value.as_object_mut() {
+            for (_, carry) in left {
+                carry.apply(map);
+            }
+        }
+        Json::from_value(&value)
+    }
+}
 
 /// Data as the changes of its model between two positions left it.
 pub(super) async fn carried(
@@ -17,33 +72,5 @@ pub(super) async fn carried(
     after: Position,
     until: Position,
 ) -> Result<Json> {
-    let filter = EventFilter { model: Some(model.to_owned()), definitions_only: true, ..EventFilter::default() };
-    let mut query = EventQuery { after, limit: PAGE, filter };
-    let mut value = None;
-    'log: loop {
-        let page = events.read(&query, None).await?;
-        for event in &page.events {
-            if event.position >= until {
-                break 'log;
-            }
-            if !matches!(event.kind, EventKind::ModelCreated | EventKind::ModelUpdated) {
-                continue;
-            }
-            let change = DefinitionChange::from_event(event)?;
-            let model = Model::from_record(change.definition.clone())
-                .map_err(|error| Error::new(ErrorKind::Storage, format!("a model's past cannot be used: {error}")))?;
-            let value = match &mut value {
-                Some(value) => value,
-                None => value.insert(data.to_value().unwrap_or_default()),
-            };
-            if let Some(map) = value.as_object_mut() {
-                change.carry_over(&model.schema).apply(map);
-            }
-        }
-        match page.next() {
-            Some(next) => query.after = next,
-            None => break,
-        }
-    }
-    Ok(value.map_or(data, |value| Json::from_value(&value)))
+    Ok(Changes::read(events, model, after, until).await?.carry(data, after))
 }

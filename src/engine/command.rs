@@ -8,6 +8,7 @@ use snaphook_driver::time::Millis;
 use snaphook_driver::{Actor, Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
+use crate::catalog::rules::Right;
 use crate::catalog::{ModelRecord, SourceLanguage};
 use crate::config::Phase;
 pub use crate::hooks::host::HookInfo;
@@ -21,6 +22,8 @@ pub struct Origin {
     pub trace: Option<String>,
     /// The event whose post hook asks, if one does.
     pub cause: Option<Cause>,
+    /// Whether rules are asked, and of whom they speak.
+    pub right: Right,
 }
 
 /// Longest chain of causes.
@@ -215,6 +218,8 @@ pub struct BindingInput {
     pub engine: String,
     pub code: BindingCode,
     pub shadow: bool,
+    /// It reads and writes with the right of the actor.
+    pub as_actor: bool,
     /// Of a source, if something says so.
     pub language: Option<SourceLanguage>,
 }

@@ -135,6 +135,7 @@ fn counting(bench: &Bench) -> Arc<AtomicUsize> {
 fn post_hook() -> Vec<super::command::BindingInput> {
     let code = super::command::BindingCode::Inline(b"count".to_vec());
     vec![super::command::BindingInput {
+        as_actor: false,
         name: Some("count".to_owned()),
         engine: "closure".to_owned(),
         code,

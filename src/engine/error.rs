@@ -18,6 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     BadRequest,
+    /// A rule of the model does not allow it.
+    Forbidden,
     NotFound,
     Exists,
     NotUnique,
@@ -50,6 +52,7 @@ impl ErrorKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             ErrorKind::BadRequest => "bad-request",
+            ErrorKind::Forbidden => "forbidden",
             ErrorKind::NotFound => "not-found",
             ErrorKind::Exists => "exists",
             ErrorKind::NotUnique => "not-unique",

@@ -10,6 +10,7 @@ use snaphook_driver::{Json, json};
 
 use super::error::{Error, Result};
 use crate::catalog::document::type_name;
+use crate::catalog::rules::RulesInput;
 
 /// What a client gives for a new instance: `{id?, data}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,26 @@ impl Renames {
             other => Err(Error::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
         });
         pairs.collect()
+    }
+}
+
+/// `rules` of a model: absent, null, or an object that is checked with its schema.
+#[derive(Debug, Default)]
+pub struct NewRules(RulesInput);
+
+impl NewRules {
+    pub fn into_input(self) -> RulesInput {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for NewRules {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<NewRules, D::Error> {
+        let json::Tree(rules) = json::Tree::deserialize(deserializer)?;
+        Ok(NewRules(match rules {
+            Value::Null => RulesInput::Remove,
+            rules => RulesInput::Set(Json::from_value(&rules)),
+        }))
     }
 }
 

@@ -104,6 +104,7 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
         position: record.position,
         library: record.library.clone(),
         language: record.language,
+        as_actor: record.as_actor,
     }
 }
 

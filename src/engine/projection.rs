@@ -412,7 +412,9 @@ impl Projection {
         let old = self.models.get(&event.model).map(|model| model.shape());
         let old = old.or_else(|| self.unusable.get(&event.model).map(|(_, shape)| shape.clone()));
         let (new, carry, ready) = match self.hints.take(&event.id) {
-            Some(Hint { schema, carry, ready }) => (Model { record: change.definition, schema }, carry, ready),
+            Some(Hint { schema, carry, ready }) => {
+                (Model::with_schema(change.definition, schema).map_err(Refusal::Event)?, carry, ready)
+            }
             None => {
                 let new = Model::from_record(change.definition.clone()).map_err(Refusal::Event)?;
                 let carry = old.as_ref().map_or_else(CarryOver::default, |_| change.carry_over(&new.schema));

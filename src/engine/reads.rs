@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use snaphook_driver::{Budget, Instance, InstancePage, Limits};
+use snaphook_driver::time::{self, Millis};
+use snaphook_driver::{Budget, Filter, Instance, InstancePage, InstanceQuery, Limits};
 
 use super::core::Core;
-use super::error::{Error, Result};
-use crate::catalog::is_instance_id;
+use super::error::{Error, ErrorKind, Result};
 use crate::catalog::query::{self, QueryInput};
+use crate::catalog::rules::{Right, both};
+use crate::catalog::{Model, is_instance_id};
+use crate::memory::tree_bytes;
+
+/// How long the pages of a list whose rule depends on the time may be asked for.
+const LIST_MILLIS_MAX: Millis = 5 * 60 * 1000;
 
 /// What one list or count may cost. Wait and time together stay below five seconds.
 pub(super) const LIMITS: Limits = Limits {
@@ -19,20 +25,124 @@ pub(super) const LIMITS: Limits = Limits {
 };
 
 /// One instance; `None` if there is none, `not-found` if there is no such model.
-pub(super) async fn find(core: &Core, model: &str, id: &str) -> Result<Option<Instance>> {
+pub(super) async fn find(core: &Core, model: &str, id: &str, right: &Right) -> Result<Option<Instance>> {
     core.availability.check_model(model)?;
     // Hooks ask for what they like, and no store has what cannot be an id.
     let found = if is_instance_id(id) { core.stores.model.get(model, id).await? } else { None };
-    if found.is_none() {
-        core.models.require(model)?;
+    match found {
+        None => core.models.require(model).map(|_| None),
+        Some(found) => Ok(may_read(core, &found, right)?.then_some(found)),
     }
-    Ok(found)
 }
 
-/// A page of instances.
-pub(super) async fn page(core: &Core, model: &str, input: &QueryInput, budget: &Budget) -> Result<InstancePage> {
+/// Whether somebody may read an instance as it is in the model store. What may not be read does not exist for them.
+pub(super) fn may_read(core: &Core, instance: &Instance, right: &Right) -> Result<bool> {
+    let Some(subject) = right.subject() else { return Ok(true) };
+    let in_use = core.models.in_use();
+    // Without its model nothing is known of its rules.
+    let Some(entry) = in_use.get(&instance.model) else { return Ok(false) };
+    let Some(rules) = &entry.model.rules else { return Ok(true) };
+    check_version(&entry.model, instance)?;
+    let memory = core.own_memory.lease();
+    memory.grow(tree_bytes(instance.data.as_bytes()))?;
+    let Ok(tree) = instance.data.to_value() else { return Ok(false) };
+    Ok(rules.may_read(subject, time::now(), instance, &tree))
+}
+
+/// A query with what somebody may read of the model.
+pub(super) struct Readable {
+    pub(super) query: InstanceQuery,
+    /// The moment that the rules are asked for, if that matters. The pages of a list have one moment, which is in their
+    /// cursors: to a store, another filter is another list.
+    moment: Option<Millis>,
+}
+
+impl Readable {
+    /// `besides`: what the server asks of the instances.
+    pub(super) fn of(model: &Model, input: &QueryInput, besides: Option<Filter>, right: &Right) -> Result<Readable> {
+        let mut query = query::check(model, input).map_err(Error::bad_request)?;
+        if let Some(besides) = besides {
+            query.filter = both(besides, query.filter);
+        }
+        let (Some(rules), Some(subject)) = (&model.rules, right.subject()) else {
+            return Ok(Readable { query, moment: None });
+        };
+        let now = time::now();
+        let mut moment = rules.reads_by_time().then_some(now);
+        if let (Some(_), Some(cursor)) = (moment, query.cursor.take()) {
+            let (began, rest) = began(&cursor, now)?;
+            moment = Some(began);
+            query.cursor = Some(rest.to_owned());
+        }
+        query.filter = both(query.filter, rules.readable(subject, moment.unwrap_or(now)));
+        Ok(Readable { query, moment })
+    }
+
+    /// The page with a cursor that says when the list began.
+    pub(super) fn page(&self, mut page: InstancePage) -> InstancePage {
+        if let (Some(moment), Some(next)) = (self.moment, &mut page.next) {
+            next.insert_str(0, &format!("{moment}~"));
+        }
+        page
+    }
+}
+
+/// When the list of a cursor began. The client could have made it up, so it is what the list was a moment ago at most.
+fn began(cursor: &str, now: Millis) -> Result<(Millis, &str)> {
+    let parts = cursor.split_once('~').and_then(|(began, rest)| Some((began.parse::<Millis>().ok()?, rest)));
+    let (began, rest) =
+        parts.ok_or_else(|| Error::bad_request("the cursor is of another list, start again without one"))?;
+    if began > now || began < now - LIST_MILLIS_MAX {
+        return Err(Error::bad_request("the cursor is too old, start again without one"));
+    }
+    Ok((began, rest))
+}
+
+/// What somebody may read of a model at a moment, as a filter of the store; `None`: all.
+pub(super) fn readable(model: &Model, right: &Right, now: Millis) -> Option<Filter> {
+    Some(model.rules.as_ref()?.readable(right.subject()?, now))
+}
+
+/// How many instances match, whatever the page. `besides`: what the server asks of them.
+pub(super) async fn count(
+    core: &Core,
+    model: &str,
+    input: &QueryInput,
+    besides: Option<Filter>,
+    budget: &Budget,
+    right: &Right,
+) -> Result<u64> {
     core.availability.check_model(model)?;
     let entry = core.models.require(model)?;
-    let query = query::check(&entry.model, input).map_err(Error::bad_request)?;
-    Ok(core.stores.model.query(model, &query, budget).await?)
+    let Readable { query, .. } = Readable::of(&entry.model, input, besides, right)?;
+    Ok(core.stores.model.count(model, &query.filter, budget).await?)
+}
+
+/// A page of instances. `besides`: what the server asks of them.
+pub(super) async fn page(
+    core: &Core,
+    model: &str,
+    input: &QueryInput,
+    besides: Option<Filter>,
+    budget: &Budget,
+    right: &Right,
+) -> Result<InstancePage> {
+    core.availability.check_model(model)?;
+    let entry = core.models.require(model)?;
+    let readable = Readable::of(&entry.model, input, besides, right)?;
+    let page = core.stores.model.query(model, &readable.query, budget).await?;
+    if entry.model.rules.is_some() && right.subject().is_some() {
+        page.items.iter().try_for_each(|instance| check_version(&entry.model, instance))?;
+    }
+    Ok(readable.page(page))
+}
+
+/// Rules know the properties of their version of the model: they decide nothing about data of a later one, which the store may
+/// have a moment before the model is in use here.
+pub(super) fn check_version(model: &Model, instance: &Instance) -> Result<()> {
+    if instance.model_version <= model.record.version {
+        return Ok(());
+    }
+    let detail = format!("the model `{}` is being changed; try again in a moment", model.record.id);
+    Err(Error::new(ErrorKind::Unavailable, detail))
 }

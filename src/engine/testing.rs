@@ -154,6 +154,7 @@ async fn open_on(
 /// What a new model says.
 pub(super) fn input(properties: Value, unique: &[&str]) -> ModelInput {
     ModelInput {
+        rules: Default::default(),
         schema: Some(Json::from_value(&serde_json::json!({"type": "object", "properties": properties}))),
         unique: unique.iter().map(|name| vec![(*name).to_owned()]).collect(),
         ..ModelInput::default()
@@ -230,6 +231,7 @@ impl Bench {
                 engine: "closure".to_owned(),
                 code: BindingCode::Inline(code.as_bytes().to_vec()),
                 shadow,
+                as_actor: false,
                 language: None,
             })
             .collect();

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use snaphook_driver::{Actor, Cause, Event, Instance, InstancePage, Position};
 
+use crate::catalog::rules::Right;
+
 /// Errors that a guest can handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessError {
@@ -59,6 +61,8 @@ pub struct Writer {
     pub request_id: Option<String>,
     /// The place of the call in a trace, as events keep it.
     pub trace: Option<String>,
+    /// The server's own, or that of the actor of the event.
+    pub right: Right,
 }
 
 /// What a hook expects of an instance that it changes.
@@ -74,13 +78,13 @@ pub struct Expected {
 #[async_trait]
 pub trait Access: Send + Sync {
     /// `None` if there is no such instance; `not-found` if there is no such model.
-    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError>;
+    async fn get(&self, model: &str, id: &str, right: &Right) -> Result<Option<Instance>, AccessError>;
 
     /// `query` is the JSON text `{filter?: {path: {op: value}}, sort?: "-a,b", limit?, cursor?}`, as in REST.
-    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError>;
+    async fn query(&self, model: &str, query: &str, right: &Right) -> Result<InstancePage, AccessError>;
 
     /// The event at a position.
-    async fn event(&self, position: Position) -> Result<Option<Event>, AccessError>;
+    async fn event(&self, position: Position, right: &Right) -> Result<Option<Event>, AccessError>;
 
     /// A command like any other: validated, hooked, logged. `data` is JSON text.
     async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str)
@@ -114,7 +118,7 @@ pub trait Access: Send + Sync {
 /// rest what is stored. What is not written yet is at position 0. Both methods are those of [`Access`].
 #[async_trait]
 pub trait Ahead: Debug + Send + Sync {
-    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError>;
+    async fn get(&self, model: &str, id: &str, right: &Right) -> Result<Option<Instance>, AccessError>;
 
-    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError>;
+    async fn query(&self, model: &str, query: &str, right: &Right) -> Result<InstancePage, AccessError>;
 }

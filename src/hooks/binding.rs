@@ -31,6 +31,8 @@ pub struct Binding {
     pub library: Option<String>,
     /// Of a source.
     pub language: Option<SourceLanguage>,
+    /// It reads and writes with the right of the actor, and not of the server.
+    pub as_actor: bool,
 }
 
 /// `Hook` of the REST API.
@@ -59,6 +61,9 @@ pub struct HookInfo {
     pub held_back: Option<HeldBack>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<SourceLanguage>,
+    /// `actor`: it reads and writes with the right of the actor.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    pub acts_as: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
     /// Of a webhook: the server that it sends events to, without path and query, which may be confidential.

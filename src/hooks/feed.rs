@@ -181,6 +181,7 @@ mod tests {
             position: 1,
             library: Some("libx.so".to_owned()),
             language: None,
+            as_actor: false,
         };
         let followed = feed.follow();
         for _ in 0..LAG_MAX + 7 {

@@ -122,6 +122,7 @@ impl HookHost {
             grants: granted.to_json(self.code.limits(&hook.binding.engine, &granted)),
             position: hook.binding.position,
             language: hook.binding.language,
+            acts_as: hook.binding.as_actor.then_some("actor"),
             library: hook.binding.library.clone(),
             url: webhook.map(Webhook::address),
             secret: webhook.map(|webhook| webhook.secret.clone()),

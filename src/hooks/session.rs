@@ -21,6 +21,7 @@ use super::grants::{Capability, Granted, Grantee};
 pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
 use super::sightings::Sightings;
+use crate::catalog::rules::Right;
 use crate::config::{format_duration, format_size};
 use crate::telemetry::line::shorten;
 use crate::telemetry::trace::{Scope, TraceContext, scope};
@@ -69,6 +70,7 @@ struct CallOrigin {
     depth: u32,
     request_id: Option<String>,
     ahead: Option<Arc<dyn Ahead>>,
+    right: Right,
 }
 
 /// One call's session.
@@ -81,6 +83,8 @@ pub struct Session {
     /// Of the run; its host calls may come from other tasks.
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
+    /// With which right its reads and writes are made.
+    pub(super) right: Right,
     /// For all host calls of the run together.
     host_time_max: Duration,
     calls: AtomicU32,
@@ -94,27 +98,28 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of one call of the hook that `granted` is for.
-    pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context) -> Arc<Session> {
+    /// The session of one call of the hook that `granted` is for; its reads and writes are made with that right.
+    pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context, right: Right) -> Arc<Session> {
         let origin = CallOrigin {
             event_position: context.event.as_ref().map_or(0, |event| event.position),
             depth: context.depth,
             request_id: context.request_id.clone(),
             ahead: context.ahead.clone(),
+            right,
         };
         let is_pre = granted.grantee().hook().is_some_and(|hook| hook.phase.is_pre());
         let host_time_max = if is_pre { HOST_TIME_PRE_MAX } else { HOST_TIME_POST_MAX };
         Session::make(services, granted, origin, host_time_max)
     }
 
-    /// The session of a request that the endpoint or module that `granted` is for takes part in.
+    /// The session of a request that the endpoint or module that `granted` is for takes part in. It has the server's right.
     pub fn of_request(
         services: &Arc<Services>,
         granted: Arc<Granted>,
         request_id: Option<String>,
         host_time_max: Duration,
     ) -> Arc<Session> {
-        let origin = CallOrigin { event_position: 0, depth: 0, request_id, ahead: None };
+        let origin = CallOrigin { event_position: 0, depth: 0, request_id, ahead: None, right: Right::Server };
         Session::make(services, granted, origin, host_time_max)
     }
 
@@ -124,7 +129,7 @@ impl Session {
         origin: CallOrigin,
         host_time_max: Duration,
     ) -> Arc<Session> {
-        let CallOrigin { event_position, depth, request_id, ahead } = origin;
+        let CallOrigin { event_position, depth, request_id, ahead, right } = origin;
         Arc::new(Session {
             services: Arc::clone(services),
             memory: Arc::new(HostMemory::new(granted.limits.memory_bytes)),
@@ -135,6 +140,7 @@ impl Session {
             request_id,
             scope: scope::current(),
             ahead,
+            right,
             calls: AtomicU32::new(0),
             clock: Mutex::default(),
             notes: Mutex::default(),
@@ -225,6 +231,7 @@ impl Session {
             cause,
             request_id: self.request_id.clone(),
             trace: self.scope.as_deref().and_then(Scope::trace).map(TraceContext::to_text),
+            right: self.right.clone(),
         }
     }
 

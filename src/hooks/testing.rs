@@ -14,6 +14,7 @@ use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
 use super::grants::{Granted, Grantee, HookId};
 use super::session::{HostError, Services, Session};
+use crate::catalog::rules::Right;
 use crate::config::{Config, Phase};
 
 /// What is not there is skipped, and said; with `CI=true` nothing may be missing, so it is a failure.
@@ -95,14 +96,14 @@ impl MemoryAccess {
 
 #[async_trait]
 impl Access for MemoryAccess {
-    async fn get(&self, model: &str, id: &str) -> Result<Option<Instance>, AccessError> {
+    async fn get(&self, model: &str, id: &str, _: &Right) -> Result<Option<Instance>, AccessError> {
         if model == "slow" {
             std::future::pending::<()>().await;
         }
         Ok(self.instances.lock().unwrap().get(&(model.to_owned(), id.to_owned())).cloned())
     }
 
-    async fn query(&self, model: &str, query: &str) -> Result<InstancePage, AccessError> {
+    async fn query(&self, model: &str, query: &str, _: &Right) -> Result<InstancePage, AccessError> {
         let query: serde_json::Value = snaphook_driver::json::parse(query).unwrap_or_default();
         let limit = query["limit"].as_u64().unwrap_or(50) as usize;
         let after = query["cursor"].as_str().unwrap_or_default();
@@ -116,7 +117,7 @@ impl Access for MemoryAccess {
         Ok(InstancePage { items, next })
     }
 
-    async fn event(&self, position: Position) -> Result<Option<Event>, AccessError> {
+    async fn event(&self, position: Position, _: &Right) -> Result<Option<Event>, AccessError> {
         Ok(self.events.lock().unwrap().iter().find(|event| event.position == position).cloned())
     }
 
@@ -139,7 +140,7 @@ impl Access for MemoryAccess {
         data: &str,
         _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
-        if self.get(model, id).await?.is_none() {
+        if self.get(model, id, &writer.right).await?.is_none() {
             return Err(AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")));
         }
         self.writers.lock().unwrap().push(writer.clone());
@@ -225,7 +226,7 @@ impl Bench {
     pub(crate) fn session_of(&self, toml: &str, model: &str, phase: Phase, hook: &str) -> Arc<Session> {
         let id = HookId { model: model.into(), phase, name: hook.into(), artifact: "sha256:00".into() };
         let granted = Granted::resolve(&Arc::new(config(toml)), Grantee::Hook(Arc::new(id)));
-        Session::new(&self.services(), Arc::new(granted), &context(model, phase))
+        Session::new(&self.services(), Arc::new(granted), &context(model, phase), Right::Server)
     }
 }
 

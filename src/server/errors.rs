@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use snaphook_driver::{ErrorQuery, ErrorRecord};
 
-use super::problem::Result;
+use super::problem::{Problem, Result};
 use super::query::{DRY_RUN, Query};
 use super::reply::{Reply, Response};
 use super::request::Call;
@@ -24,25 +24,43 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     wanted.after.as_deref().map(id::error).transpose()?;
     wanted.limit = list::limit(&mut query)?;
     query.finish()?;
-    let page = call.engine().deliveries.errors(&wanted).await?;
+    let mut page = call.engine().deliveries.errors(&wanted).await?;
+    let last = page.records.last().filter(|_| page.full).map(|record| record.id.clone());
+    let mut visibility = call.engine().history.visibility(&call.right());
+    let mut shown = Vec::with_capacity(page.records.len());
+    for record in page.records {
+        if visibility.of_event(&record.event).await? {
+            shown.push(record);
+        }
+    }
+    page.records = shown;
     list::hold(call, page.records.iter().map(|record| record.event.data.as_ref().map_or(0, |data| data.len())))?;
-    let next = page.records.last().filter(|_| page.full).map(|record| record.id.clone());
-    Reply::ok().serialize(&Page { items: page.records, next })
+    Reply::ok().serialize(&Page { items: page.records, next: last })
 }
 
 /// `GET /errors/{id}`
 pub(super) async fn get(call: &Call) -> Result<Response> {
     let id = error_id(call)?;
     call.no_query()?;
-    Reply::ok().serialize(&call.engine().deliveries.error(id).await?)
+    Reply::ok().serialize(&visible(call, id).await?)
 }
 
 /// `DELETE /errors/{id}`
 pub(super) async fn delete(call: &Call) -> Result<Response> {
     let id = error_id(call)?;
     call.no_query()?;
+    visible(call, id).await?;
     call.engine().deliveries.drop_error(id).await?;
     Ok(Reply::new(StatusCode::NO_CONTENT).empty())
+}
+
+/// A record whose event the rules do not hide.
+async fn visible(call: &Call, id: &str) -> Result<ErrorRecord> {
+    let record = call.engine().deliveries.error(id).await?;
+    match call.engine().history.visibility(&call.right()).of_event(&record.event).await? {
+        true => Ok(record),
+        false => Err(Problem::not_found(format!("there is no error `{id}`"))),
+    }
 }
 
 fn error_id(call: &Call) -> Result<&str> {
@@ -78,8 +96,8 @@ pub(super) async fn retry(call: &Call) -> Result<Response> {
     let mut query = call.query()?;
     let dry_run = query.flag(DRY_RUN)?;
     query.finish()?;
+    visible(call, id).await?;
     if dry_run {
-        call.engine().deliveries.error(id).await?;
         return Reply::ok().serialize(&Retried { matched: 1, succeeded: 0 });
     }
     let succeeded = call.engine().deliveries.retry_error(id).await?;

@@ -15,7 +15,14 @@ use crate::engine::input;
 pub(super) async fn get(call: &Call) -> Result<Response> {
     let position = position(call.param("position"))?;
     call.no_query()?;
-    Reply::ok().serialize(&call.engine().operations.inspect(position).await?)
+    let inspected = call.engine().operations.inspect(position).await?;
+    if !call.engine().history.visibility(&call.right()).of_event(&inspected.event).await? {
+        // As of a position that no event has.
+        let head = call.engine().history.head();
+        let detail = format!("there is no event at position {position}, the log ends at {head}");
+        return Err(Problem::not_found(detail));
+    }
+    Reply::ok().serialize(&inspected)
 }
 
 /// `POST /events/{position}/skip`

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, future, stream};
-use snaphook_driver::{EventFilter, EventKind, EventQuery};
+use snaphook_driver::{Event, EventFilter, EventKind, EventQuery};
+use tokio::sync::Mutex;
 
 use super::place::Place;
 use super::problem::{Problem, Result};
@@ -11,6 +12,7 @@ use super::query::{Query, shorten};
 use super::reply::Response;
 use super::request::Call;
 use super::{id, identify, list, sse};
+use crate::engine::Visibility;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -22,8 +24,10 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     let filter = filter(&mut query)?;
     query.finish()?;
     check_model(call, &filter).await?;
-    let mut page = call.engine().history.events(&EventQuery { after, limit, filter }).await?;
-    page.events.retain(|event| identify::may_read(call, &event.model));
+    let right = call.right();
+    let query = EventQuery { after, limit, filter };
+    let seen = call.engine().history.seen_by(&right);
+    let page = seen.events(&query, |model| identify::may_read(call, model)).await?;
     list::events(call, &page, call.engine().history.log())
 }
 
@@ -34,7 +38,8 @@ pub(super) async fn history(call: &Call) -> Result<Response> {
     let after = call.position(&mut query, "after").await?.unwrap_or(0);
     let limit = list::limit(&mut query)?;
     query.finish()?;
-    let page = call.engine().history.instance_events(model, id, after, limit).await?;
+    let right = call.right();
+    let page = call.engine().history.seen_by(&right).instance_events(model, id, after, limit).await?;
     list::events(call, &page, call.engine().history.log())
 }
 
@@ -56,6 +61,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
     };
     let app = Arc::clone(&call.app);
     let caller = call.caller.clone();
+    let visibility = Arc::new(Mutex::new(call.engine().history.visibility(&call.right())));
     // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
     let start = sse::place(call.engine().history.log(), after);
     let events = call.engine().history.follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
@@ -70,11 +76,28 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
         .filter_map(|event| future::ready(event.ok()));
     let frames = identify::while_known(call, events)?
         .filter(move |event| future::ready(caller.as_ref().is_some_and(|caller| caller.may_read(&event.model))))
+        .scan(visibility, |visibility, event| {
+            let visibility = Arc::clone(visibility);
+            async move { visible(&visibility, event).await }
+        })
+        .filter_map(future::ready)
         .then(move |event| {
             let app = Arc::clone(&app);
             async move { app.frames.of(&event, app.engine.history.log(), app.engine.memory()).await }
         });
     Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
+}
+
+/// The event, unless it is hidden. `None` if that cannot be found out: the stream ends, and its listener comes back with its
+/// last id.
+async fn visible(visibility: &Mutex<Visibility>, event: Arc<Event>) -> Option<Option<Arc<Event>>> {
+    match visibility.lock().await.of_event(&event).await {
+        Ok(is_visible) => Some(is_visible.then_some(event)),
+        Err(error) => {
+            tracing::warn!(position = event.position, "an event stream ends: {error}");
+            None
+        }
+    }
 }
 
 /// A name that the log has never seen is a mistake: nothing would ever come.

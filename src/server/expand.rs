@@ -20,9 +20,10 @@ pub(super) struct Expansion {
 impl Expansion {
     /// Reads what these instances refer to, as far as it is for the caller.
     pub(super) async fn read(call: &Call, expands: Vec<Expand>, instances: &[Instance]) -> Result<Expansion> {
-        let history = &call.engine().history;
+        let right = call.right();
+        let seen = call.engine().history.seen_by(&right);
         let hold = |bytes| Ok(call.memory.grow(bytes)?);
-        let expanded = history.expand(instances, &expands, |model| identify::may_read(call, model), hold).await?;
+        let expanded = seen.expand(instances, &expands, |model| identify::may_read(call, model), hold).await?;
         let expansion = Expansion { expands, expanded };
         // A page may show one instance many times.
         let bytes = (0..instances.len())

@@ -115,7 +115,14 @@ pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
             let bytes = body::read_component(call, body).await?.into();
-            vec![BindingInput { name, engine, code: BindingCode::Inline(bytes), shadow: false, language: None }]
+            vec![BindingInput {
+                name,
+                engine,
+                code: BindingCode::Inline(bytes),
+                shadow: false,
+                as_actor: false,
+                language: None,
+            }]
         }
         Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
             let name = query.text("name")?;
@@ -125,7 +132,7 @@ pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
             let code = BindingCode::Inline(bytes);
             let is_typescript = matches!(source, TYPESCRIPT | "text/typescript");
             let language = if is_typescript { SourceLanguage::TypeScript } else { SourceLanguage::JavaScript };
-            vec![BindingInput { name, engine, code, shadow: false, language: Some(language) }]
+            vec![BindingInput { name, engine, code, shadow: false, as_actor: false, language: Some(language) }]
         }
         Some(other) => {
             let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
@@ -158,6 +165,13 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
         secret: Option<String>,
         #[serde(default)]
         mode: Mode,
+        #[serde(rename = "as")]
+        acts_as: Option<ActsAs>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum ActsAs {
+        Actor,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "lowercase")]
@@ -188,8 +202,9 @@ fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
                 }
             };
             let shadow = matches!(binding.mode, Mode::Shadow);
+            let as_actor = binding.acts_as.is_some();
             let Binding { name, engine, language, .. } = binding;
-            Ok(BindingInput { name, engine, code, shadow, language })
+            Ok(BindingInput { name, engine, code, shadow, as_actor, language })
         })
         .collect()
 }
@@ -213,10 +228,11 @@ mod tests {
     #[test]
     fn chains() {
         let text = r#"{"chain":[{"engine":"quickjs","source":"x","name":"n","mode":"shadow"},
-            {"engine":"component","artifact":"sha256:00"},{"engine":"native","library":"a.so","mode":"enforce"},
+            {"engine":"component","artifact":"sha256:00","as":"actor"},{"engine":"native","library":"a.so","mode":"enforce"},
             {"engine":"webhook","url":"https://a.example/","secret":"s"}]}"#;
         let chain = chain(text.as_bytes()).expect("valid");
         assert_eq!(chain.iter().map(|binding| binding.shadow).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(chain.iter().map(|binding| binding.as_actor).collect::<Vec<_>>(), [false, true, false, false]);
         assert!(matches!(&chain[0].code, BindingCode::Inline(bytes) if bytes == b"x"));
         assert!(matches!(&chain[1].code, BindingCode::Artifact(artifact) if artifact == "sha256:00"));
         assert!(matches!(&chain[2].code, BindingCode::Library(library) if library == "a.so"));
@@ -235,6 +251,7 @@ mod tests {
             (r#"{"chain":[{"engine":"quickjs","url":"","secret":""}]}"#, "are for engine `webhook`"),
             (r#"{"chain":[{"source":""}]}"#, "missing field `engine`"),
             (r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#, "unknown variant `on`"),
+            (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "unknown variant `admin`"),
             (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "unknown field `sauce`"),
             (r#"{}"#, "missing field `chain`"),
             (r#"[]"#, "does not fit"),

@@ -29,12 +29,14 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
         call.engine().history.check_fields(model, projection.paths())?;
     }
     let expands = expands(call, model, input.expand.as_deref())?;
+    let right = call.right();
+    let seen = call.engine().history.seen_by(&right);
     let (page, count) = match input.count {
         true => {
-            let (page, count) = call.engine().history.query_and_count(model, &input.query).await?;
+            let (page, count) = seen.query_and_count(model, &input.query).await?;
             (page, Some(count))
         }
-        false => (call.engine().history.query(model, &input.query).await?, None),
+        false => (seen.query(model, &input.query).await?, None),
     };
     send_page(call, &page, &input, expands, count).await
 }
@@ -54,7 +56,9 @@ pub(super) async fn referring(call: &Call) -> Result<Response> {
         history.check_fields(other, projection.paths())?;
     }
     let expands = expands(call, other, input.expand.as_deref())?;
-    let (page, count) = history.referring(model, id, other, &reference, &input.query, input.count).await?;
+    let right = call.right();
+    let seen = history.seen_by(&right);
+    let (page, count) = seen.referring(model, id, other, &reference, &input.query, input.count).await?;
     send_page(call, &page, &input, expands, count).await
 }
 
@@ -92,9 +96,11 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
         Some(text) => Some(moment(call, &text).await?),
         None => None,
     };
+    let right = call.right();
+    let seen = call.engine().history.seen_by(&right);
     let instance = match at {
-        None => call.engine().history.get(model, id).await?,
-        Some(at) => call.engine().history.get_at(model, id, at).await?,
+        None => seen.get(model, id).await?,
+        Some(at) => seen.get_at(model, id, at).await?,
     };
     let expansion = match expands {
         Some(expands) => Some(Expansion::read(call, expands, std::slice::from_ref(&instance)).await?),

@@ -23,7 +23,7 @@ use super::{id, identify, list};
 use crate::catalog::{Model, ModelRecord};
 use crate::config::Phase;
 use crate::engine::command::{Defined, ModelInput};
-use crate::engine::input::{self, Renames};
+use crate::engine::input::{self, NewRules, Renames};
 
 /// `GET /models`
 pub(super) async fn list(call: &Call) -> Result<Response> {
@@ -67,15 +67,18 @@ pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
         indexes: Vec<Vec<String>>,
         #[serde(default)]
         unique: Vec<Vec<String>>,
+        #[serde(default)]
+        rules: NewRules,
     }
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &prefer, true)?;
     query.finish()?;
     let bytes = body::json(call, body).await?;
-    let Create { id: model, schema, indexes, unique } = input::body(&bytes)?;
+    let Create { id: model, schema, indexes, unique, rules } = input::body(&bytes)?;
     id::model(&model)?;
-    let definition = ModelInput { schema: Some(Json::trusted(schema.get())), indexes, unique, ..ModelInput::default() };
+    let (schema, rules) = (Some(Json::trusted(schema.get())), rules.into_input());
+    let definition = ModelInput { schema, indexes, unique, rules, ..ModelInput::default() };
     let made = call.engine().definitions.create(&model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
@@ -125,6 +128,8 @@ pub(super) async fn update(call: &Call, body: RequestBody) -> Result<Response> {
         unique: Vec<Vec<String>>,
         #[serde(default)]
         renames: Renames,
+        #[serde(default)]
+        rules: NewRules,
     }
     let model = call.model()?;
     let prefer = Prefer::of(call.headers());
@@ -132,9 +137,9 @@ pub(super) async fn update(call: &Call, body: RequestBody) -> Result<Response> {
     let options = call.write_options(&mut query, &prefer, false)?;
     query.finish()?;
     let bytes = body::json(call, body).await?;
-    let Update { schema, indexes, unique, renames } = input::body(&bytes)?;
-    let schema = Some(Json::trusted(schema.get()));
-    let definition = ModelInput { schema, indexes, unique, renames: renames.pairs()? };
+    let Update { schema, indexes, unique, renames, rules } = input::body(&bytes)?;
+    let (schema, rules) = (Some(Json::trusted(schema.get())), rules.into_input());
+    let definition = ModelInput { schema, indexes, unique, renames: renames.pairs()?, rules };
     let made = call.engine().definitions.update(model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
@@ -172,6 +177,8 @@ struct View<'a> {
     schema: &'a Json,
     indexes: &'a [Vec<String>],
     unique: &'a [Vec<String>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<&'a Json>,
     /// Names; phases without hooks are absent.
     hooks: BTreeMap<Phase, Vec<&'a str>>,
     position: Position,
@@ -190,6 +197,7 @@ impl<'a> View<'a> {
             schema: &record.schema,
             indexes: &record.indexes,
             unique: &record.unique,
+            rules: record.rules.as_ref(),
             hooks: names
                 .map(|(phase, chain)| (*phase, chain.iter().map(|hook| hook.name.as_str()).collect()))
                 .collect(),

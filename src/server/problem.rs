@@ -90,6 +90,7 @@ impl ProblemType {
     fn of(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::BadRequest => ProblemType::BadRequest,
+            ErrorKind::Forbidden => ProblemType::Forbidden,
             ErrorKind::NotFound => ProblemType::NotFound,
             ErrorKind::Exists => ProblemType::Exists,
             ErrorKind::NotUnique => ProblemType::NotUnique,

@@ -16,6 +16,7 @@ use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::query::{DRY_RUN, MIN_POSITION, Query};
 use super::{id, precondition};
+use crate::catalog::rules::Right;
 use crate::config::Phase;
 use crate::engine::Engine;
 use crate::engine::command::{Origin, WriteOptions};
@@ -145,12 +146,18 @@ impl Call {
         }
     }
 
+    /// Whether rules are asked, and of whom they speak.
+    pub(super) fn right(&self) -> Right {
+        Right::of_caller(self.caller.as_deref())
+    }
+
     pub(super) fn origin(&self) -> Origin {
         Origin {
             actor: Some(self.actor()),
             request_id: self.request_id.to_str().ok().map(str::to_owned),
             trace: trace_of_event(),
             cause: None,
+            right: self.right(),
         }
     }
 

@@ -53,6 +53,7 @@ mod rest_lists;
 mod rest_models;
 mod rest_operations;
 mod retries;
+mod rules;
 mod said;
 mod support;
 mod tokens;

@@ -8,7 +8,7 @@ use crate::support::{Client, Response, Server, ServerOptions, create_orders, eve
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
-const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
+pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
     ("GET", "/models", Some("reader")),
     ("POST", "/models", Some("admin")),
     ("GET", "/models/order", Some("reader")),
@@ -354,15 +354,15 @@ fn commands_send_the_first_token() {
 }
 
 /// npm's `oidc-provider`, which ends with this process.
-struct Issuer {
+pub(crate) struct Issuer {
     process: std::process::Child,
     _folder: tempfile::TempDir,
-    address: std::net::SocketAddr,
+    pub(crate) address: std::net::SocketAddr,
 }
 
 impl Issuer {
     /// `None`: it is not installed.
-    fn start() -> Option<Issuer> {
+    pub(crate) fn start() -> Option<Issuer> {
         let packages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("identity/tests/oidc-provider");
         if !packages.join("node_modules/oidc-provider").is_dir() {
             skip("tokens of an issuer", "oidc-provider is not installed");
@@ -385,7 +385,7 @@ impl Issuer {
         Some(issuer)
     }
 
-    fn token(&self, client: &str) -> String {
+    pub(crate) fn token(&self, client: &str) -> String {
         use base64::Engine as _;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{client}:secret"));
         let api = Client::new(self.address, "");

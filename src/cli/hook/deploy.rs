@@ -36,6 +36,9 @@ pub(in crate::cli) struct Deploy {
     /// Only look on: log and count what it would decide (pre phases)
     #[arg(long)]
     shadow: bool,
+    /// Let it read and write with the right of the actor, under the rules of models
+    #[arg(long)]
+    as_actor: bool,
 }
 
 impl Deploy {
@@ -55,15 +58,15 @@ impl Deploy {
             _ => CodeFile::Inline { bytes, language },
         };
         let name = self.name.clone().or_else(|| project.map(|project| project.name));
-        Ok(BindingFile { name, engine, code, shadow: self.shadow, path: file })
+        Ok(BindingFile { name, engine, code, shadow: self.shadow, as_actor: self.as_actor, path: file })
     }
 
     /// What a `<phase>.toml` says.
     fn chain(&self, file: &Path, phase: Phase) -> Result<Vec<BindingFile>> {
-        if self.name.is_some() || self.shadow || self.place.engine.is_some() {
+        if self.name.is_some() || self.shadow || self.as_actor || self.place.engine.is_some() {
             let file = file.display();
             return Err(Failure::new(format!(
-                "`{file}` says name, engine and mode of each hook itself; leave the options out"
+                "`{file}` says name, engine, mode and right of each hook itself; leave the options out"
             )));
         }
         read_chain_file(file, phase).map_err(|errors| {
@@ -99,7 +102,8 @@ impl Deploy {
         let (before, after) = (hooks(&before), hooks(&after));
         for hook in &after {
             let named = |old: &&Value| text(old, "name") == text(hook, "name");
-            let same = |old: &Value| ["artifact", "engine", "mode"].iter().all(|key| old.get(key) == hook.get(key));
+            let same =
+                |old: &Value| ["artifact", "engine", "mode", "as"].iter().all(|key| old.get(key) == hook.get(key));
             let label = format!("{model}.{phase}/{}", text(hook, "name"));
             match before.iter().find(named) {
                 Some(old) if same(old) => output::line(format!("{label} is bound already, unchanged"))?,
@@ -118,5 +122,6 @@ impl Deploy {
 fn shown(hook: &Value) -> String {
     let artifact: String = text(hook, "artifact").chars().take("sha256:".len() + 12).collect();
     let mode = if text(hook, "mode") == "shadow" { ", shadow" } else { "" };
-    format!("{}{mode}, {artifact}", text(hook, "engine"))
+    let right = if text(hook, "as") == "actor" { ", as the actor" } else { "" };
+    format!("{}{mode}{right}, {artifact}", text(hook, "engine"))
 }

@@ -95,6 +95,7 @@ impl Replay<'_> {
             position: 1,
             library: None,
             language: self.language,
+            as_actor: false,
         };
         let hook = host.bind(binding, Some(prepared));
         Ok(backtest::run(&host, &hook, schema, past).await)

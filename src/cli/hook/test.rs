@@ -191,8 +191,16 @@ async fn run_once(
     let prepared = prepare(host, engine, Candidate { code, phase: id.phase, name: &id.name, language }).await?;
     let top_level = prepared.top_level();
     let size = code.len() as u64;
-    let binding =
-        Binding { id, engine: engine.to_owned(), size, mode: Mode::Enforce, position: 1, library: None, language };
+    let binding = Binding {
+        id,
+        engine: engine.to_owned(),
+        size,
+        mode: Mode::Enforce,
+        position: 1,
+        library: None,
+        language,
+        as_actor: false,
+    };
     let hook = host.bind(binding, Some(prepared));
     Ok((host.runs.run(&hook, context).await, top_level))
 }

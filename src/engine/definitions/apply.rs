@@ -14,7 +14,7 @@ use crate::catalog::plan::{HookState, ModelState, Step, plan};
 use crate::catalog::{HookMode, Model};
 use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::input::Renames;
+use crate::engine::input::{NewRules, Renames};
 
 /// Steps that others may take first before it is given up.
 const RACES_MAX: u32 = 10;
@@ -104,12 +104,14 @@ fn state(model: &Arc<Model>) -> ModelState {
         shadow: hook.mode == HookMode::Shadow,
         library: hook.library.clone(),
         language: hook.language,
+        as_actor: hook.as_actor,
     };
     ModelState {
         id: record.id.clone(),
         schema: record.schema.to_value().unwrap_or_default(),
         indexes: json::to_tree(&record.indexes).unwrap_or_default(),
         unique: json::to_tree(&record.unique).unwrap_or_default(),
+        rules: record.rules.as_ref().and_then(|rules| rules.to_value().ok()).unwrap_or_default(),
         hooks: record.hooks.iter().map(|(phase, chain)| (*phase, chain.iter().map(hook).collect())).collect(),
     }
 }
@@ -125,6 +127,8 @@ fn input(document: &Value) -> Result<ModelInput> {
         unique: Vec<Vec<String>>,
         #[serde(default)]
         renames: Renames,
+        #[serde(default)]
+        rules: NewRules,
     }
     let document: Document =
         json::from_tree(document.clone()).map_err(|error| Error::bad_request(error.to_string()))?;
@@ -133,6 +137,7 @@ fn input(document: &Value) -> Result<ModelInput> {
         indexes: document.indexes,
         unique: document.unique,
         renames: document.renames.pairs()?,
+        rules: document.rules.into_input(),
     })
 }
 
@@ -147,6 +152,7 @@ fn binding(file: &BindingFile) -> BindingInput {
             CodeFile::Webhook(webhook) => BindingCode::Inline(webhook.code()),
         },
         shadow: file.shadow,
+        as_actor: file.as_actor,
         language: file.code.language(),
     }
 }

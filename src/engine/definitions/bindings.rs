@@ -69,6 +69,7 @@ impl Definitions {
                     && old.mode == record.mode
                     && old.library == record.library
                     && old.language == record.language
+                    && old.as_actor == record.as_actor
             });
             record.position = same.map_or(0, |old| old.position);
         }
@@ -149,6 +150,7 @@ impl Definitions {
                 position: 0,
                 library,
                 language: binding.language,
+                as_actor: binding.as_actor,
             });
         }
         Ok(checked)

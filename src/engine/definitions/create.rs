@@ -79,6 +79,7 @@ impl Definitions {
             unique_ids: definition.unique.iter().map(|_| unique::new_id()).collect(),
             references: definition.references.clone(),
             referenced: referenced.map_err(|message| Error::new(ErrorKind::Invalid, message))?,
+            rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             hooks: BTreeMap::new(),
             hooked_since: BTreeMap::new(),
             position: 0,

@@ -68,6 +68,7 @@ impl Definitions {
             return Ok(Defining::Done(model));
         }
         // Somebody else has changed it since, or it is unavailable.
-        Ok(Defining::Done(Arc::new(Model { record: DefinitionChange::from_event(&event)?.definition, schema })))
+        let model = Model::with_schema(DefinitionChange::from_event(&event)?.definition, schema);
+        Ok(Defining::Done(Arc::new(model.map_err(|error| Error::new(ErrorKind::Storage, error))?)))
     }
 }

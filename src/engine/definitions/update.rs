@@ -20,6 +20,7 @@ use super::pace::Pace;
 use super::prepared::PreparedChange;
 use super::review::Review;
 use super::{DISTURBED_MAX, Definitions};
+use crate::catalog::rules::RulesInput;
 use crate::catalog::{Model, ModelRecord, Referenced, change_of};
 use crate::engine::change::DefinitionChange;
 use crate::engine::command::{Defined, DryRun, ModelInput, Origin, WriteOptions};
@@ -43,7 +44,7 @@ impl Definitions {
     ) -> Result<Defined<Arc<Model>>> {
         self.core.availability.check_model(id)?;
         self.core.models.require(id)?;
-        let definition = self.compile(id, &input).await?;
+        let mut definition = self.compile(id, &input).await?;
         self.check_references(id, &definition)?;
         if !options.dry_run {
             self.tell_targets(id, &definition.references, origin).await?;
@@ -53,8 +54,12 @@ impl Definitions {
         let mut entry = self.core.models.require(id)?;
         check_precondition(&entry, &options.precondition)?;
         let old = Arc::clone(&entry.model);
-        if definition.same_as(&old.record) && self.are_renamed(id, &input.renames).await? {
+        let keeps_rules = matches!(input.rules, RulesInput::Keep);
+        if definition.same_as(&old.record, keeps_rules) && self.are_renamed(id, &input.renames).await? {
             return Ok(Defined::unchanged(options, old));
+        }
+        if keeps_rules {
+            definition.keep_rules(&old.record, &input.renames)?;
         }
         let carry = change_of(&old.schema, &definition.schema, &input.renames)?;
         let mut referenced = old.record.referenced.clone();
@@ -69,6 +74,7 @@ impl Definitions {
             unique: definition.unique.clone(),
             references: definition.references.clone(),
             referenced,
+            rules: definition.rules.as_ref().map(|(rules, _)| rules.clone()),
             position: 0,
             updated_at: time::now(),
             ..old.record.clone()

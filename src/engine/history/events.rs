@@ -90,8 +90,12 @@ impl History {
             && self.core.stores.event.last(&Stream::of_instance(model, id), Position::MAX).await?.is_none()
         {
             self.core.models.require(model)?;
-            return Err(Error::new(ErrorKind::NotFound, format!("there never was a `{model}/{id}`")));
+            return Err(never_was(model, id));
         }
         Ok(page)
     }
+}
+
+pub(super) fn never_was(model: &str, id: &str) -> Error {
+    Error::not_found(format!("there never was a `{model}/{id}`"))
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
-use snaphook_driver::{Budget, Condition, Instance, InstanceQuery, Meta, Operator};
+use snaphook_driver::{Budget, Condition, Instance, InstanceQuery, Meta, Operator, time};
 
 use super::History;
 use crate::catalog::is_instance_id;
+use crate::catalog::rules::{Right, both};
 use crate::engine::error::{Error, Result};
-use crate::engine::reads::LIMITS;
+use crate::engine::reads::{self, LIMITS};
 use crate::memory::tree_bytes;
 
 /// Properties that one request may expand, and how deep.
@@ -125,11 +126,13 @@ impl History {
         self.add(&mut expands[index].below, &reference.model, rest, depth + 1, may_read)
     }
 
-    /// Reads what these instances refer to. `may_read` says which models the caller may; `hold` takes memory for the response.
-    pub async fn expand(
+    /// Reads what these instances refer to, as far as it is visible with this right. `may_read` says which models the caller may;
+    /// `hold` takes memory for the response.
+    pub(super) async fn expand(
         &self,
         instances: &[Instance],
         expands: &[Expand],
+        right: &Right,
         may_read: impl Fn(&str) -> bool,
         hold: impl Fn(usize) -> Result<()>,
     ) -> Result<Expanded> {
@@ -141,11 +144,13 @@ impl History {
             want(&mut wanted, &targets, &all);
             expanded.targets.push(targets);
         }
-        let budget = Budget::new(LIMITS);
+        let (budget, now) = (Budget::new(LIMITS), time::now());
         while !wanted.is_empty() {
             let mut next = Wanted::new();
             for (model, (ids, below)) in wanted.into_iter().filter(|(model, _)| may_read(model)) {
                 self.core.availability.check_model(model)?;
+                let Some(entry) = self.core.models.get(model) else { continue };
+                let readable = reads::readable(&entry.model, right, now);
                 let known = expanded.found.entry(model.to_owned()).or_default();
                 let ids = ids.iter().filter(|id| is_instance_id(id));
                 // One that was read for the level before may be expanded otherwise on this one.
@@ -159,10 +164,17 @@ impl History {
                     let values = ids.iter().map(|id| Value::from(id.as_str())).collect();
                     let condition = Condition { path: Meta::Id.into(), operator: Operator::In(values) };
                     let limit = IDS_AT_ONCE as u32;
-                    let mut query = InstanceQuery { filter: condition.into(), limit, ..InstanceQuery::default() };
+                    let filter = match &readable {
+                        Some(readable) => both(condition.into(), readable.clone()),
+                        None => condition.into(),
+                    };
+                    let mut query = InstanceQuery { filter, limit, ..InstanceQuery::default() };
                     loop {
                         let page = self.core.stores.model.query(model, &query, &budget).await?;
                         for instance in page.items {
+                            if readable.is_some() {
+                                reads::check_version(&entry.model, &instance)?;
+                            }
                             hold(instance.data.len())?;
                             let targets = self.targets(&instance, &below)?;
                             known.insert(instance.id.clone(), Expandee { instance, targets });

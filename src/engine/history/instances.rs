@@ -2,18 +2,16 @@
 
 use snaphook_driver::{Budget, Instance, InstancePage};
 
-use super::History;
+use super::{History, absent};
 use crate::catalog::query::{self, QueryInput};
+use crate::catalog::rules::Right;
 use crate::engine::error::{Error, Result};
 use crate::engine::reads::{self, LIMITS};
 
 impl History {
     /// One instance, as it is now.
     pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
-        reads::find(&self.core, model, id).await?.ok_or_else(|| {
-            let shown: String = id.chars().take(128).collect();
-            Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug()))
-        })
+        reads::find(&self.core, model, id, &Right::Server).await?.ok_or_else(|| absent(model, id))
     }
 
     /// Whether data of the model may have something at each of the paths.
@@ -23,25 +21,18 @@ impl History {
 
     /// A page of instances.
     pub async fn query(&self, model: &str, input: &QueryInput) -> Result<InstancePage> {
-        reads::page(&self.core, model, input, &Budget::new(LIMITS)).await
+        reads::page(&self.core, model, input, None, &Budget::new(LIMITS), &Right::Server).await
     }
 
     /// How many instances match, whatever the page.
     pub async fn count(&self, model: &str, input: &QueryInput) -> Result<u64> {
-        self.count_within(model, input, &Budget::new(LIMITS)).await
+        reads::count(&self.core, model, input, None, &Budget::new(LIMITS), &Right::Server).await
     }
 
     /// Both. They share one budget.
     pub async fn query_and_count(&self, model: &str, input: &QueryInput) -> Result<(InstancePage, u64)> {
         let budget = Budget::new(LIMITS);
-        let page = reads::page(&self.core, model, input, &budget).await?;
-        Ok((page, self.count_within(model, input, &budget).await?))
-    }
-
-    async fn count_within(&self, model: &str, input: &QueryInput, budget: &Budget) -> Result<u64> {
-        self.core.availability.check_model(model)?;
-        let entry = self.core.models.require(model)?;
-        let filter = query::check(&entry.model, input).map_err(Error::bad_request)?.filter;
-        Ok(self.core.stores.model.count(model, &filter, budget).await?)
+        let page = reads::page(&self.core, model, input, None, &budget, &Right::Server).await?;
+        Ok((page, reads::count(&self.core, model, input, None, &budget, &Right::Server).await?))
     }
 }

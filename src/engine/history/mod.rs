@@ -6,6 +6,8 @@ mod follow;
 mod instances;
 mod past;
 mod referring;
+mod seen;
+mod visible;
 
 use std::sync::Arc;
 
@@ -15,9 +17,16 @@ use snaphook_driver::{Event, json};
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
 
+pub use visible::Visibility;
+
 /// The service that reads the model store and the log.
 pub struct History {
     pub(super) core: Arc<Core>,
+}
+
+fn absent(model: &str, id: &str) -> Error {
+    let shown: String = id.chars().take(128).collect();
+    Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug()))
 }
 
 /// Refuses an event whose data somebody changed in the log to what is no JSON.

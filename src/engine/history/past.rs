@@ -41,7 +41,7 @@ impl History {
             At::Time(time) => self.position_at(time).await?,
         };
         let stream = Stream::of_instance(model, id);
-        let absent = || Error::not_found(format!("there was no `{model}/{id}` then"));
+        let absent = || absent_then(model, id);
         let last = self.core.stores.event.last(&stream, at_most).await?.filter(|event| !event.kind.ends_stream());
         let last = last.ok_or_else(absent)?;
         check_data(&last)?;
@@ -63,4 +63,8 @@ impl History {
         }
         Ok(low)
     }
+}
+
+pub(super) fn absent_then(model: &str, id: &str) -> Error {
+    Error::not_found(format!("there was no `{model}/{id}` then"))
 }

@@ -1,10 +1,12 @@
 //! The instances of a model that refer to one instance.
 
-use snaphook_driver::{Budget, Filter, InstancePage};
+use snaphook_driver::{Budget, InstancePage};
 
 use super::History;
 use crate::catalog::Reference;
-use crate::catalog::query::{self, QueryInput};
+use crate::catalog::query::QueryInput;
+use crate::catalog::rules::Right;
+use crate::engine::core::Core;
 use crate::engine::error::{Error, Result};
 use crate::engine::reads::{self, LIMITS};
 use crate::engine::referring::refers_to;
@@ -30,30 +32,24 @@ impl History {
         };
         found.cloned().map_err(Error::bad_request)
     }
+}
 
-    /// A page of the instances of `other` that refer to one, and with `count` how many there are.
-    pub async fn referring(
-        &self,
-        model: &str,
-        id: &str,
-        other: &str,
-        reference: &Reference,
-        input: &QueryInput,
-        count: bool,
-    ) -> Result<(InstancePage, Option<u64>)> {
-        if reads::find(&self.core, model, id).await?.is_none() {
-            return Err(Error::not_found(format!("there is no `{model}/{id}`")));
-        }
-        self.core.availability.check_model(other)?;
-        let entry = self.core.models.require(other)?;
-        let mut query = query::check(&entry.model, input).map_err(Error::bad_request)?;
-        query.filter = Filter::And(vec![refers_to(reference, id), query.filter]);
-        let budget = Budget::new(LIMITS);
-        let page = self.core.stores.model.query(other, &query, &budget).await?;
-        let count = match count {
-            true => Some(self.core.stores.model.count(other, &query.filter, &budget).await?),
-            false => None,
-        };
-        Ok((page, count))
-    }
+/// A page of the instances of `other` that refer to one and that somebody may read, and with `count` how many there are.
+pub(super) async fn referring(
+    core: &Core,
+    id: &str,
+    other: &str,
+    reference: &Reference,
+    input: &QueryInput,
+    count: bool,
+    right: &Right,
+) -> Result<(InstancePage, Option<u64>)> {
+    let budget = Budget::new(LIMITS);
+    let refers = refers_to(reference, id);
+    let page = reads::page(core, other, input, Some(refers.clone()), &budget, right).await?;
+    let count = match count {
+        true => Some(reads::count(core, other, input, Some(refers), &budget, right).await?),
+        false => None,
+    };
+    Ok((page, count))
 }

@@ -201,6 +201,7 @@ impl Writes {
             ahead: Some(following.ahead),
             claim,
             loses: None,
+            told_to: &following.origin.right,
         };
         if !self.draft_alone(drafts, one, draft, (entry, current), index, following.is_trial).await? {
             return Ok(false);

@@ -23,7 +23,7 @@ pub(super) fn refusal(
         // The target was deleted, or somebody refers to what is to be deleted: the next round finds it so.
         Conflict::Claimed { key, .. } if references::is_key(key) => None,
         Conflict::Claimed { key, holder } if !is_key(key) => {
-            Some(not_unique(&submitted.entry.model.record, key, holder))
+            Some(not_unique(&submitted.entry.model.record, key, Some(holder).filter(|_| !submitted.hides_others)))
         }
         // With a key it may have been the same request, whose answer is then found in the next round.
         Conflict::Stream { .. } if has_key => None,
@@ -44,14 +44,18 @@ pub(super) fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))
 }
 
-pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: &Holder) -> Error {
+/// `holder`: who has the value, if that may be told.
+pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: Option<&Holder>) -> Error {
     let properties = unique::properties_of(record, key).unwrap_or_default();
     let names = properties.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let errors = properties
         .iter()
         .map(|name| FieldError {
             pointer: format!("/data/{}", escape_token(name)),
-            message: format!("must be unique, `{}` has this value already", holder.stream),
+            message: match holder {
+                Some(holder) => format!("must be unique, `{}` has this value already", holder.stream),
+                None => "must be unique, another instance has this value already".to_owned(),
+            },
         })
         .collect();
     Error::new(ErrorKind::NotUnique, format!("another instance has the same value of {names}")).with_errors(errors)

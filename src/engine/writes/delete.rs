@@ -6,7 +6,7 @@ use super::Writes;
 use super::batch::{BatchStep, PREPARE_MAX, too_long};
 use super::conflicts::refusal;
 use super::drafts::PreparedBatch;
-use super::steps::{Command, One, Prepared};
+use super::steps::{Command, One, Prepared, Submitted};
 use crate::engine::command::{Batched, Origin, WriteOptions, Written};
 use crate::engine::committer::lost_answer;
 use crate::engine::error::Result;
@@ -56,7 +56,8 @@ impl Writes {
             // Nothing follows: it is written beside what others write.
             let PreparedBatch { appends, submitted, .. } = &mut whole;
             let (Some(append), Some(first)) = (appends.pop(), submitted.pop()) else { return Err(lost_answer()) };
-            let prepared = Prepared { append, instance: first.instance, entry: first.entry, key: None };
+            let Submitted { instance, entry, hides_others, .. } = first;
+            let prepared = Prepared { append, instance, entry, key: None, hides_others };
             if let Some(written) = self.write(prepared, &one[0].command, options, &mut lost).await? {
                 return Ok(written);
             }

@@ -7,6 +7,7 @@ use snaphook_driver::{Append, Cause, Claim, EventKind, Holder, Instance, Stream}
 
 use super::Writes;
 use super::conflicts::not_unique;
+use super::guard::hides_others;
 use super::prepare::{Draft, dry_run};
 use super::steps::{Command, Drafted, One, Submitted};
 use crate::catalog::references;
@@ -15,6 +16,7 @@ use crate::engine::command::{DryRun, Follows, HookDecision};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::idempotency::is_key;
 use crate::engine::models::Entry;
+use crate::engine::reads::may_read;
 
 /// Bytes of data that the events of one batch may have together, if the event store takes so many.
 const BYTES_MAX: u64 = 32 << 20;
@@ -55,12 +57,22 @@ pub(super) struct Deleted {
     /// Position of its last event; 0 if that is of the same request.
     pub(super) position: u64,
     pub(super) depth: usize,
+    /// Whether it may be named to whom is told of it.
+    pub(super) is_named: bool,
 }
 
 impl Deleted {
     /// One that a client or a hook deletes.
     pub(super) fn first(one: &One, operation: usize, position: u64) -> Deleted {
-        Deleted { model: one.model.clone(), id: one.command.id.clone(), operation, position, depth: 0 }
+        Deleted { model: one.model.clone(), id: one.command.id.clone(), operation, position, depth: 0, is_named: true }
+    }
+
+    /// For errors.
+    pub(super) fn label(&self) -> String {
+        match self.is_named {
+            true => format!("`{}/{}`", self.model, self.id),
+            false => format!("an instance of `{}`", self.model),
+        }
     }
 }
 
@@ -128,15 +140,21 @@ impl Writes {
         let One { model, command: Command { id, .. }, .. } = one;
         let (ahead, position) = (draft.ahead, current.as_ref().map_or(0, |current| current.position));
         let follows = is_following(draft.origin.cause.as_ref());
+        let hides_others = hides_others(&entry, draft.told_to);
+        let is_named = match (follows, &current) {
+            (true, Some(current)) => may_read(&self.core, current, draft.told_to)?,
+            _ => true,
+        };
         let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
-            Drafted::Stop { decisions, .. } if is_trial => {
+            Drafted::Stop { mut decisions, .. } if is_trial => {
+                decisions.retain(|_| is_named);
                 drafts.stopped(decisions, follows.then_some(model.as_str()));
                 return Ok(false);
             }
             Drafted::Stop { error, .. } => return Err(error),
         };
-        self.take_keys(drafts, &entry, &append, is_trial).await?;
+        self.take_keys(drafts, &entry, &append, is_trial, hides_others).await?;
         drafts.bytes += append.event.data.as_ref().map_or(0, |data| data.len() as u64);
         let bytes_max = self.core.stores.event.capabilities().batch_bytes_max.min(BYTES_MAX);
         if drafts.bytes > bytes_max {
@@ -157,14 +175,16 @@ impl Writes {
             let key = referenced.key(id);
             let is_kept = |claim: &Claim| claim.key != key || claim.holder.is_none();
             drafts.appends.iter_mut().for_each(|append| append.claims.retain(is_kept));
-            drafts.deleted.push(Deleted::first(one, operation, position));
+            drafts.deleted.push(Deleted { is_named, ..Deleted::first(one, operation, position) });
         }
         if !is_trial {
             drafts.appends.push(append);
-            drafts.submitted.push(Submitted { entry, kind, instance, key: None });
+            drafts.submitted.push(Submitted { entry, kind, instance, key: None, hides_others });
             drafts.operations.push(operation);
         } else if follows {
-            drafts.note_following(model, kind);
+            if is_named {
+                drafts.note_following(model, kind);
+            }
         } else {
             drafts.dry_runs.push(dry_run(&entry, append.event, decisions));
         }
@@ -173,7 +193,14 @@ impl Writes {
 
     /// Takes note of the unique keys that an operation gives back and takes; an error if one before it has one of them, or
     /// in a trial somebody else. So an append never fails for what the batch itself does.
-    async fn take_keys(&self, drafts: &mut Drafts, entry: &Entry, append: &Append, is_trial: bool) -> Result<()> {
+    async fn take_keys(
+        &self,
+        drafts: &mut Drafts,
+        entry: &Entry,
+        append: &Append,
+        is_trial: bool,
+        hides_others: bool,
+    ) -> Result<()> {
         let stream = append.event.stream();
         for key in &append.releases {
             drafts.keys.insert(key.clone(), None);
@@ -186,7 +213,7 @@ impl Writes {
                 None => None,
             };
             if let Some(holder) = holder.filter(|holder| holder.stream != stream) {
-                return Err(not_unique(&entry.model.record, &claim.key, &holder));
+                return Err(not_unique(&entry.model.record, &claim.key, Some(&holder).filter(|_| !hides_others)));
             }
             drafts.keys.insert(claim.key.clone(), Some(stream.clone()));
         }

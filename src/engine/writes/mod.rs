@@ -11,6 +11,7 @@ mod change;
 mod conflicts;
 mod delete;
 pub(super) mod drafts;
+mod guard;
 pub(super) mod import;
 mod import_order;
 mod prehooks;

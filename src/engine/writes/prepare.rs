@@ -8,9 +8,11 @@ use tokio::time::Instant;
 
 use super::Writes;
 use super::conflicts::{exists, not_unique};
+use super::guard::{Guard, hides_others};
 use super::prehooks::Decided;
 use super::steps::{Command, Drafted, Prepared, Step};
 use crate::catalog::document::{Document, merge_patch};
+use crate::catalog::rules::Right;
 use crate::catalog::{ModelRecord, Reference, references, unique};
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{Change, DryRun, HookDecision, Origin, Precondition, Seen, WriteOptions, Written, phases};
@@ -39,6 +41,8 @@ pub(super) struct Draft<'a> {
     pub(super) claim: Option<Claim>,
     /// What the instance does not refer to any more, for a change that consists of that.
     pub(super) loses: Option<&'a Reference>,
+    /// Of whom is told what becomes of it. What follows from a deletion is done with the server's right, and told to whom deletes.
+    pub(super) told_to: &'a Right,
 }
 
 impl Writes {
@@ -90,6 +94,7 @@ impl Writes {
             // First, so that of two with the same key the second meets the key and not a unique value of the first.
             claim: key.clone().map(|key| key.claim(replaces)),
             loses: None,
+            told_to: &origin.right,
         };
         let (append, instance, decisions) = match self.draft(&entry, draft, current).await? {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
@@ -100,19 +105,28 @@ impl Writes {
             Drafted::Stop { error, .. } => return Err(error),
         };
         if options.dry_run {
-            self.check_claims(&entry, &append).await?;
+            self.check_claims(&entry, &append, hides_others(&entry, &origin.right)).await?;
             return Ok(Step::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
         }
-        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key })))
+        let hides_others = hides_others(&entry, &origin.right);
+        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key, hides_others })))
     }
 
     /// Steps 2 and 3 for an instance that is as `current`: data, schema, pre hooks.
     pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
-        let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses } = draft;
+        let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses, .. } = draft;
         let Command { id, fresh, change } = command;
         let record = &entry.model.record;
         let model = &record.id;
-        let kind = check_presence(&entry.model.record, command, current.as_ref(), precondition)?;
+        let guard = Guard::new(entry, origin, current.as_ref(), trees)?;
+        let is_hidden = guard.as_ref().zip(current.as_ref()).is_some_and(|(guard, current)| guard.hides(current));
+        let kind = match is_hidden {
+            false => check_presence(record, command, current.as_ref(), precondition)?,
+            true => check_hidden(record, command, precondition)?,
+        };
+        if let Some(guard) = &guard {
+            guard.check_for_nobody(kind)?;
+        }
 
         let mut document = match change {
             Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
@@ -128,6 +142,8 @@ impl Writes {
             let checked = fit(&self.core.workers, model, &entry.model.schema, unchecked, fitting).await;
             document = Some(checked.map_err(|misfit| misfit.into_error(entry))?);
         }
+        let named = document.as_ref().map(|document| &document.value);
+        let hidden = self.hidden_targets(record, &origin.right, named, ahead).await?;
 
         let (pre, _) = phases(kind).ok_or_else(stopped)?;
         let chain = entry.chain(pre);
@@ -159,6 +175,9 @@ impl Writes {
             }
         }
 
+        if let Some(guard) = &guard {
+            guard.check(kind, id, current.as_ref(), document.as_ref())?;
+        }
         let revision = current.as_ref().map_or(1, |current| current.revision + 1);
         let event = Event {
             position: 0,
@@ -194,7 +213,7 @@ impl Writes {
         claim_unique(record, &mut append, before.as_ref(), data);
         match data {
             Some(data) if !record.references.is_empty() => {
-                self.claim_targets(entry, &mut append, before.as_ref(), data, prefix, ahead).await?;
+                self.claim_targets(entry, &mut append, before.as_ref(), data, prefix, ahead, &hidden).await?;
             }
             None => self.guard_deletion(entry, &mut append).await?,
             Some(_) => {}
@@ -234,14 +253,14 @@ impl Writes {
     }
 
     /// For dry runs: whether somebody else holds a value already.
-    async fn check_claims(&self, entry: &Entry, append: &Append) -> Result<()> {
+    async fn check_claims(&self, entry: &Entry, append: &Append, hides: bool) -> Result<()> {
         let stream = append.event.stream();
         let is_value = |claim: &&Claim| !is_key(&claim.key) && !references::is_key(&claim.key);
         for claim in append.claims.iter().filter(is_value) {
             if let Some(holder) = self.core.stores.event.holder(&claim.key).await?
                 && holder.stream != stream
             {
-                return Err(not_unique(&entry.model.record, &claim.key, &holder));
+                return Err(not_unique(&entry.model.record, &claim.key, Some(&holder).filter(|_| !hides)));
             }
         }
         Ok(())
@@ -301,6 +320,18 @@ fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> R
     trees.grow(current.map_or(0, |current| current.data.len()))?;
     // Two documents of allowed depth cannot make a deeper one.
     Ok(Document::from_value(value))
+}
+
+/// The same where there is an instance that whom makes the change may not see: as if there were none, but that its id is taken.
+fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondition) -> Result<EventKind> {
+    match (&command.change, precondition) {
+        (Change::Create { .. } | Change::Replace { create: true, .. }, Precondition::Absent) => {
+            let detail = format!("`{}/{}` exists", record.id, command.id);
+            Err(Error::new(ErrorKind::PreconditionFailed, detail))
+        }
+        (Change::Create { .. } | Change::Replace { create: true, .. }, _) => Err(exists(&record.id, &command.id)),
+        _ => check_presence(record, command, None, precondition),
+    }
 }
 
 /// What kind of event the change becomes, if what is there allows it.

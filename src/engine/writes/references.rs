@@ -7,15 +7,53 @@ use serde_json::Value;
 use snaphook_driver::Append;
 
 use super::Writes;
-use crate::catalog::{FieldError, escape_token, is_instance_id};
+use crate::catalog::rules::Right;
+use crate::catalog::{FieldError, ModelRecord, escape_token, is_instance_id};
 use crate::engine::ahead::Ahead;
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::models::Entry;
+use crate::engine::reads::may_read;
 use crate::engine::referring::{referring, target as refers_to};
 
+/// An instance that does not exist for whom makes a change. Pre hooks may refer to it all the same.
+pub(super) struct Hidden {
+    model: String,
+    id: String,
+}
+
 impl Writes {
-    /// Refuses data that newly refers to what does not exist; takes the target keys of what does. `before` is the data that the
-    /// instance has.
+    /// Those of the instances that data refers to which exist, but not for whom sent it.
+    pub(super) async fn hidden_targets(
+        &self,
+        record: &ModelRecord,
+        right: &Right,
+        data: Option<&Value>,
+        ahead: Option<&Arc<Ahead>>,
+    ) -> Result<Vec<Hidden>> {
+        let mut hidden = Vec::new();
+        let (Some(_), Some(data)) = (right.subject(), data) else { return Ok(hidden) };
+        for reference in &record.references {
+            let Some(id) = refers_to(reference, data).filter(|id| is_instance_id(id)) else { continue };
+            let model = &reference.model;
+            if self.core.models.get(model).is_none_or(|entry| entry.model.rules.is_none()) {
+                continue;
+            }
+            let found = match ahead.and_then(|ahead| ahead.of(model, id)) {
+                Some(changed) => changed,
+                None => self.core.stores.model.get(model, id).await?,
+            };
+            if let Some(found) = found
+                && !may_read(&self.core, &found, right)?
+            {
+                hidden.push(Hidden { model: model.clone(), id: id.to_owned() });
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// Refuses data that newly refers to what does not exist, or is hidden; takes the target keys of what does. `before` is the
+    /// data that the instance has.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn claim_targets(
         &self,
         entry: &Entry,
@@ -24,6 +62,7 @@ impl Writes {
         data: &Value,
         prefix: &str,
         ahead: Option<&Arc<Ahead>>,
+        hidden: &[Hidden],
     ) -> Result<()> {
         let mut errors = Vec::new();
         for reference in &entry.model.record.references {
@@ -36,7 +75,8 @@ impl Writes {
             if is_own {
                 continue;
             }
-            if !self.exists(&reference.model, target, ahead).await? {
+            let is_hidden = hidden.iter().any(|hidden| hidden.model == reference.model && hidden.id == target);
+            if is_hidden || !self.exists(&reference.model, target, ahead).await? {
                 errors.push(FieldError {
                     pointer: format!("{prefix}/{}", escape_token(&reference.property)),
                     message: format!("there is no `{}/{}`", reference.model, shown(target)),

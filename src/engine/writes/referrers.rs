@@ -10,12 +10,13 @@ use super::Writes;
 use super::drafts::{Deleted, Drafts, PLACE};
 use super::prepare::Draft;
 use super::steps::{Command, One};
+use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, OnDelete, Reference};
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{Change, Origin, Precondition};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
-use crate::engine::reads::LIMITS;
+use crate::engine::reads::{LIMITS, may_read};
 use crate::engine::referring::{refers_to, target};
 use crate::memory::{Lease, Share, tree_bytes};
 
@@ -52,15 +53,15 @@ impl Writes {
                 let ids = self.referrers(&entry, &reference, &deleted.id, following.ahead, left + 1).await?;
                 if ids.len() > left {
                     let detail = format!(
-                        "more than {FOLLOWING_MAX} instances would be deleted or changed with `{}/{}`; delete some of them first",
-                        deleted.model, deleted.id
+                        "more than {FOLLOWING_MAX} instances would be deleted or changed with {}; delete some of them first",
+                        deleted.label()
                     );
                     return Err(Error::new(ErrorKind::Referenced, detail).telling_of([&deleted.model]));
                 }
                 if !ids.is_empty() && deleted.depth == DEPTH_MAX {
                     let detail = format!(
-                        "deletions would follow from each other more than {DEPTH_MAX} deep, up to `{}/{}`; delete some first",
-                        deleted.model, deleted.id
+                        "deletions would follow from each other more than {DEPTH_MAX} deep, up to {}; delete some first",
+                        deleted.label()
                     );
                     return Err(Error::new(ErrorKind::Referenced, detail).telling_of([&deleted.model]));
                 }
@@ -107,6 +108,7 @@ impl Writes {
                 hook: format!("{}{PLACE}{}", deleted.model, reference.on_delete.as_str()),
                 depth: before.map_or(1, |cause| cause.depth + 1),
             }),
+            right: Right::Server,
             ..following.origin.clone()
         };
         let draft = Draft {
@@ -119,16 +121,19 @@ impl Writes {
             ahead: Some(following.ahead),
             claim: None,
             loses: (!is_deletion).then_some(reference),
+            told_to: &following.origin.right,
         };
         let position = current.position;
+        let is_named = may_read(&self.core, &current, &following.origin.right)?;
         let current = (entry, Some(current));
         let passed = self.draft_alone(drafts, &one, draft, current, deleted.operation, following.is_trial).await;
-        let passed = passed.map_err(|error| follows(error, deleted, &one, reference))?;
+        let passed = passed.map_err(|error| follows(error, deleted, &one, reference, is_named))?;
         if !passed {
             return Ok(None);
         }
         drafts.following += 1;
-        let next = Deleted { model: one.model, id, operation: deleted.operation, position, depth: deleted.depth + 1 };
+        let (operation, depth) = (deleted.operation, deleted.depth + 1);
+        let next = Deleted { model: one.model, id, operation, position, depth, is_named };
         Ok(Some(is_deletion.then_some(next)))
     }
 
@@ -210,12 +215,15 @@ impl Writes {
 }
 
 fn referenced(deleted: &Deleted, rows: &[(String, String)]) -> Error {
-    let Deleted { model, id, .. } = deleted;
+    let Deleted { model, id, is_named, .. } = deleted;
     let (other, property) = &rows[0];
-    let detail = format!(
-        "`{model}/{id}` cannot be deleted: instances of `{other}` refer to it through `{property}`; change or delete them first, \
-         `GET /models/{model}/instances/{id}/referring/{other}?via={property}` lists them"
+    let mut detail = format!(
+        "{} cannot be deleted: instances of `{other}` refer to it through `{property}`; change or delete them first",
+        deleted.label()
     );
+    if *is_named {
+        detail.push_str(&format!(", `GET /models/{model}/instances/{id}/referring/{other}?via={property}` lists them"));
+    }
     let errors = rows.iter().map(|(model, property)| FieldError {
         pointer: String::new(),
         message: format!("instances of `{model}` refer to it through `{property}`"),
@@ -224,11 +232,25 @@ fn referenced(deleted: &Deleted, rows: &[(String, String)]) -> Error {
     Error::new(ErrorKind::Referenced, detail).with_errors(errors.collect()).telling_of(models)
 }
 
-/// Why something that follows from a deletion cannot be. Its data is none of the request's.
-fn follows(error: Error, deleted: &Deleted, one: &One, reference: &Reference) -> Error {
+/// Why something that follows from a deletion cannot be. Its data is none of the request's; `is_named`: and it may be told of.
+fn follows(error: Error, deleted: &Deleted, one: &One, reference: &Reference, is_named: bool) -> Error {
+    if !is_named {
+        let detail = format!(
+            "an instance of `{}`, which refers to {} through `{}`, is in the way; whoever may read it can see why",
+            one.model,
+            deleted.label(),
+            reference.property
+        );
+        let models = [&one.model, &deleted.model];
+        return Error { source: error.source, ..Error::new(error.kind, detail) }.telling_of(models);
+    }
     let mut detail = format!(
-        "`{}/{}`, which refers to `{}/{}` through `{}`: {}",
-        one.model, one.command.id, deleted.model, deleted.id, reference.property, error.detail
+        "`{}/{}`, which refers to {} through `{}`: {}",
+        one.model,
+        one.command.id,
+        deleted.label(),
+        reference.property,
+        error.detail
     );
     for row in error.errors.iter().take(3) {
         detail.push_str(&format!("; {} {}", row.pointer, row.message));

@@ -51,6 +51,8 @@ pub(super) struct Prepared {
     pub(super) instance: Instance,
     pub(super) entry: Arc<Entry>,
     pub(super) key: Option<IdempotencyKey>,
+    /// Errors may not name other instances.
+    pub(super) hides_others: bool,
 }
 
 /// An operation whose instance has an id.
@@ -93,6 +95,7 @@ pub(super) struct Submitted {
     pub(super) kind: EventKind,
     pub(super) instance: Instance,
     pub(super) key: Option<IdempotencyKey>,
+    pub(super) hides_others: bool,
 }
 
 impl Submitted {

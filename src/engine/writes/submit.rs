@@ -21,7 +21,7 @@ impl Writes {
     /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
     /// order. `None`: the model takes no writes now, so the change is to be prepared again.
     pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
-        let Prepared { append, instance, entry, key } = prepared;
+        let Prepared { append, instance, entry, key, hides_others } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
         let reacts = entry.reacts_to(kind, Position::MAX);
@@ -36,7 +36,7 @@ impl Writes {
         if !self.core.committer.submit(pending, &entry.gate)? {
             return Ok(None);
         }
-        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key })))
+        Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key, hides_others })))
     }
 
     /// What the committer says to a change that it was handed.

@@ -38,8 +38,8 @@ impl Session {
         self.check_read(model)?;
         let what = format_args!("read of `{model}/{id}`").to_string();
         let get = match &self.ahead {
-            Some(ahead) => ahead.get(model, id),
-            None => self.services.access.get(model, id),
+            Some(ahead) => ahead.get(model, id, &self.right),
+            None => self.services.access.get(model, id, &self.right),
         };
         let Some(instance) = self.within(READ_DEADLINE, &what, get).await? else { return Ok(None) };
         self.saw([&instance]);
@@ -68,8 +68,8 @@ impl Session {
     async fn page(&self, model: &str, query: &str, what: &str, held: &mut Held<'_>) -> Result<InstancePage, HostError> {
         let ask = async |query: &str| {
             let found = match &self.ahead {
-                Some(ahead) => ahead.query(model, query),
-                None => self.services.access.query(model, query),
+                Some(ahead) => ahead.query(model, query, &self.right),
+                None => self.services.access.query(model, query, &self.right),
             };
             self.within(READ_DEADLINE, &what, found).await
         };
@@ -124,7 +124,8 @@ impl Session {
             let own = self.grantee().hook().map_or("*", |hook| &*hook.model).to_owned();
             self.check_read(&own)?;
         }
-        let Some(event) = self.within(READ_DEADLINE, &what, self.services.access.event(position)).await? else {
+        let Some(event) = self.within(READ_DEADLINE, &what, self.services.access.event(position, &self.right)).await?
+        else {
             return Ok(None);
         };
         match self.check_read(&event.model) {

@@ -16,6 +16,7 @@ use super::code::HookCode;
 use super::guard::panic_text;
 use super::libraries::Libraries;
 use super::logs::Logs;
+use crate::catalog::rules::Right;
 use crate::config::{Config, Phase, format_size};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
@@ -138,7 +139,11 @@ impl Runs {
         let config = granted.config();
         let _place = hook.places.take(config.hooks.concurrency).await?;
         let settings = CallSettings { limits: granted.limits, isolation: config.hooks.isolation };
-        let session = Session::new(&attached.services, Arc::clone(&granted), context);
+        let right = match hook.binding.as_actor {
+            true => Right::of_actor(context.actor.as_ref()),
+            false => Right::Server,
+        };
+        let session = Session::new(&attached.services, Arc::clone(&granted), context, right);
         let started = Instant::now();
         let report = AssertUnwindSafe(prepared.call(context, &settings, &session)).catch_unwind().await;
         let wall = started.elapsed();

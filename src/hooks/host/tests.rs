@@ -130,7 +130,16 @@ impl Stage {
 
     fn bind(&self, phase: Phase, word: &str, mode: Mode) -> Arc<BoundHook> {
         let id = HookId { model: "invoice".into(), phase, name: "h".into(), artifact: digest(word) };
-        let binding = Binding { id, engine: "words".into(), size: 1, mode, position: 1, library: None, language: None };
+        let binding = Binding {
+            id,
+            engine: "words".into(),
+            size: 1,
+            mode,
+            position: 1,
+            library: None,
+            language: None,
+            as_actor: false,
+        };
         self.host.bind(binding, None)
     }
 

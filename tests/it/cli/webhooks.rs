@@ -62,7 +62,7 @@ fn a_file_is_all_that_a_webhook_needs() {
     assert!(ask(&server, &["hook", "deploy", "hooks/order/postCreate.toml"]).ok().contains("bound already, unchanged"));
     assert!(ask(&server, &["hook", "list", "order"]).ok().contains("webhook"));
     let said = ask(&server, &["hook", "deploy", "hooks/order/postCreate.toml", "--shadow"]).fails();
-    assert!(said.contains("says name, engine and mode of each hook itself"), "{said}");
+    assert!(said.contains("says name, engine, mode and right of each hook itself"), "{said}");
     write(at, "hooks/order/preCreate.toml", &file);
     let said = ask(&server, &["hook", "deploy", "hooks/order/preCreate.toml"]).fails();
     assert!(said.contains("preCreate.toml:1: a webhook is sent after the change"), "{said}");

@@ -63,6 +63,7 @@ impl Stage {
             position: 1,
             library: None,
             language: None,
+            as_actor: false,
         };
         Ok(self.host.bind(binding, Some(prepared)))
     }

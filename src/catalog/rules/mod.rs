@@ -1,0 +1,113 @@
+//! Rules of a model: which of its records a caller may read, and which changes of them it may make.
+//!
+//! A rule is a filter whose values may be of the caller ([`Subject`]), of the time, and for changes of the record before and
+//! after them. [`read`] checks rules when a model is defined, [`bind`] puts in the values: a rule for reads becomes a filter
+//! of the store, which is also what decides over one record, so lists and single reads cannot differ.
+//!
+//! **Invariant:** what is not known of a caller never widens access: a condition whose value is absent, null or of another
+//! type than what it is compared with counts as whatever makes the whole rule match less. [`bind`] has the table.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use snaphook_driver::compare::InstanceView;
+use snaphook_driver::time::Millis;
+use snaphook_driver::{Filter, Instance, Json};
+
+use super::definition_error::DefinitionError;
+use super::schema::Schema;
+
+mod bind;
+mod caller;
+mod combine;
+mod read;
+mod rename;
+mod rule;
+mod subject;
+mod values;
+
+pub use combine::{both, nothing};
+pub use rename::renamed;
+pub use subject::{Right, Subject};
+
+use bind::Sides;
+use rule::Rule;
+
+/// What a client says of the rules in a new version of a model.
+#[derive(Clone, Debug, Default)]
+pub enum RulesInput {
+    /// Nothing: those that the model has stay.
+    #[default]
+    Keep,
+    /// Null: the model has none.
+    Remove,
+    Set(Json),
+}
+
+/// The kinds of change that have a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    Read,
+    Create,
+    Update,
+    Delete,
+}
+
+impl Operation {
+    const ALL: [Operation; 4] = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Create => "create",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+        }
+    }
+}
+
+/// The rules of one version of a model. An operation without a rule is for nobody.
+#[derive(Clone, Debug)]
+pub struct Rules(BTreeMap<Operation, Rule>);
+
+impl Rules {
+    /// Checks rules against the schema: `{"read", "create", "update", "delete"}`.
+    pub fn new(schema: &Schema, rules: &Json) -> Result<Rules, DefinitionError> {
+        read::rules(schema, rules).map(Rules)
+    }
+
+    /// What a subject may read, as a filter of the store.
+    pub fn readable(&self, subject: &Subject, now: Millis) -> Filter {
+        self.0.get(&Operation::Read).map_or_else(nothing, |rule| rule.filter(subject, now))
+    }
+
+    /// Whether what may be read depends on the time.
+    pub fn reads_by_time(&self) -> bool {
+        self.0.get(&Operation::Read).is_some_and(Rule::has_now)
+    }
+
+    /// Whether a subject may read one record; `tree` is its data.
+    pub fn may_read(&self, subject: &Subject, now: Millis, instance: &Instance, tree: &Value) -> bool {
+        self.readable(subject, now).matches(&InstanceView::new(instance, tree))
+    }
+
+    /// Whether anybody may do that at all.
+    pub fn is_for_nobody(&self, operation: Operation) -> bool {
+        !self.0.contains_key(&operation)
+    }
+
+    /// Whether a subject may make this change.
+    pub fn may_change(
+        &self,
+        operation: Operation,
+        subject: &Subject,
+        now: Millis,
+        before: Option<&InstanceView<'_>>,
+        after: Option<&InstanceView<'_>>,
+    ) -> bool {
+        self.0.get(&operation).is_some_and(|rule| rule.allows(subject, &Sides { before, after, now }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
