@@ -206,8 +206,11 @@ fn a_broken_component_leaves_the_one_before_and_settings_change() {
     let Some(server) = serve(&component("m", "config = { n = 1 }")) else { return };
     let api = server.client();
     let file = server.directory().join("module.wasm");
-    std::fs::write(&file, b"no component").expect("a file");
-    says(&server, "the module `m` cannot be used");
+    // The file is followed from a moment after the start.
+    eventually("it is refused", || {
+        std::fs::write(&file, b"no component").expect("a file");
+        has_line(&server, "the module `m` cannot be used").then_some(())
+    });
     assert_eq!(api.get("/models").expect(200).header("x-modules"), Some("{\"n\":1}"));
     std::fs::write(&file, guest("module.wasm").expect("a guest")).expect("a file");
     let config = server.config_file();
