@@ -165,7 +165,7 @@ fn is_known(import: &str) -> bool {
 impl Hooks {
     fn of(component: &Component) -> Hooks {
         let find = |interface: &str, function: &str| {
-            let instance = component.get_export_index(None, &format!("snaphook:module/{interface}@{VERSION}"))?;
+            let instance = component.get_export_index(None, format!("snaphook:module/{interface}@{VERSION}"))?;
             component.get_export_index(Some(&instance), function)
         };
         Hooks {
