@@ -191,3 +191,94 @@ fn listed(text: &str) -> Option<BTreeMap<String, HeaderSource>> {
     });
     pairs.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn keys_and_variables() {
+        let head = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[telemetry]\n";
+        let read = |text: &str, environment: &dyn Fn(&str) -> Option<String>| {
+            Config::parse(&format!("{head}{text}"), "config.toml", Path::new("/srv"), None, environment)
+        };
+        let none = |_: &str| None;
+        let config = read(
+            "otlp = 'https://c.example/otlp'\nsample = 0\nheaders = { X-Key = 'k', authorization = 'secret:otlp' }\n\
+             log-format = 'json'\n",
+            &none,
+        );
+        let telemetry = config.unwrap().telemetry;
+        assert_eq!(telemetry.log_format, LogFormat::Json);
+        let traces = telemetry.traces.unwrap();
+        assert_eq!((traces.endpoint.as_str(), traces.sample, traces.line), ("https://c.example/otlp", 0.0, Some(6)));
+        assert!(traces.headers["x-key"] == HeaderSource::Value("k".to_owned()));
+        assert!(traces.headers["authorization"] == HeaderSource::Secret("otlp".to_owned()));
+        assert!(!format!("{traces:?}").contains("\"k\""), "{traces:?}");
+
+        // What OpenTelemetry calls it, where the file does not say it.
+        let environment = |name: &str| match name {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://c:4318".to_owned()),
+            "OTEL_EXPORTER_OTLP_HEADERS" => Some("a=1, b=x%20y,".to_owned()),
+            "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
+            _ => None,
+        };
+        let traces = read("", &environment).unwrap().telemetry.traces.unwrap();
+        assert_eq!((traces.endpoint.as_str(), traces.service_name.as_str()), ("http://c:4318/", "shop"));
+        assert_eq!(traces.headers.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let traces =
+            read("otlp = 'http://d'\nservice-name = 'mine'\n", &environment).unwrap().telemetry.traces.unwrap();
+        assert_eq!((traces.endpoint.as_str(), traces.service_name.as_str()), ("http://d/", "mine"));
+
+        // Said, whoever set it, unless the file says otherwise; what is empty is not set.
+        for (name, value, says) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "is not the URL of a collector"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:hunter2@c", "is not the URL of a collector"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=1,b c=hunter2", "is no list of `name=value`"),
+        ] {
+            let wrong = |asked: &str| (asked == name).then(|| value.to_owned());
+            let file = if name.ends_with("HEADERS") { "otlp = 'http://d'\n" } else { "log-format = 'text'\n" };
+            let errors = read(file, &wrong).unwrap_err().to_string();
+            let says = format!("the variable {name} of the environment {says}");
+            assert!(errors.contains(&says) && !errors.contains("hunter2"), "{errors}");
+            assert!(read("otlp = 'http://d'\nheaders = { a = 'b' }\n", &wrong).is_ok(), "{name}");
+            assert!(read("", &|asked| (asked == name).then(String::new)).unwrap().telemetry.traces.is_none(), "{name}");
+        }
+        for (more, trust) in [("", Trust::Proxies), ("trust-traceparent = 'all'", Trust::All)] {
+            assert_eq!(
+                read(&format!("otlp = 'http://d'\n{more}"), &none).unwrap().telemetry.traces.unwrap().trust,
+                trust
+            );
+        }
+        let lines = |text: &str| read(text, &none).map_err(|errors| errors.lines().collect::<Vec<_>>()).unwrap_err();
+        let url = "the URL of a collector of OTLP over HTTP, such as 'http://127.0.0.1:4318'";
+        assert_eq!(
+            lines(
+                "otlp = 'collector:4318'\nsample = 1.5\nheaders = { 'a b' = 'x', c = \"hunter2\\n\" }\nlog-format = 'xml'\n\
+                 service-name = ''\nendpoint = 1\n"
+            ),
+            [
+                format!("config.toml:6: `telemetry.otlp` is `collector:4318`, expected {url}"),
+                "config.toml:7: `telemetry.sample` is out of range, expected a number from 0 to 1".to_owned(),
+                "config.toml:8: `telemetry.headers.a b` is no name of a header, expected letters, digits and `-`"
+                    .to_owned(),
+                "config.toml:8: `telemetry.headers.c` is no value of a header, expected visible ASCII, or 'secret:NAME'"
+                    .to_owned(),
+                "config.toml:9: `telemetry.log-format` is `xml`, expected 'text' or 'json'".to_owned(),
+                "config.toml:10: `telemetry.service-name` is ``, expected a name of at most 100 bytes".to_owned(),
+                "config.toml:11: unknown key `telemetry.endpoint`, known are `otlp`, `sample`, `trust-traceparent`, \
+                 `headers`, `service-name`, `log-format`"
+                    .to_owned(),
+            ]
+        );
+        assert_eq!(lines("sample = 0.5\n").len(), 1);
+        let lines = lines("sample = 'x'\n");
+        assert!(lines[1].contains("is a string, expected a number from 0 to 1"), "{lines:?}");
+        for bad in ["http://u:p@c", "ftp://c", "http://c?x", "http://"] {
+            assert!(read(&format!("otlp = '{bad}'\n"), &none).is_err(), "{bad}");
+        }
+    }
+}
