@@ -180,6 +180,11 @@ impl Exchange {
         }
     }
 
+    /// Counts bytes that are about to be copied out of it as held, until it ends. `false`: there is no memory for them.
+    pub fn hold(&self, bytes: usize) -> bool {
+        self.memory.hold(bytes)
+    }
+
     pub fn set_method(&mut self, method: &[u8]) -> Result<(), Impossible> {
         self.check_open(Side::Request)?;
         let method = Method::from_bytes(method).map_err(|_| Impossible)?;

@@ -7,24 +7,25 @@ use clap::{Subcommand, ValueEnum};
 use super::failure::{Failure, Result};
 use super::{output, templates};
 
-/// The contract of the capabilities, for `wit/deps` of each folder.
-const CONTRACT: &str = include_str!("../../wit/since_v0_1_0/hook.wit");
+/// The contract of the capabilities, for `wit/deps` of each folder, and that of modules.
+const CAPABILITIES: (&str, &str) = ("wit/deps/snaphook-hook.wit", include_str!("../../wit/since_v0_1_0/hook.wit"));
+const HOOKS: (&str, &str) = ("wit/deps/snaphook-module.wit", include_str!("../../wit/module/since_v0_1_0/module.wit"));
 
-/// Begin a component that answers requests
+/// Begin a component that takes part in requests, or answers them
 #[derive(Debug, Subcommand)]
 pub(super) enum Module {
-    /// Make a folder with a custom endpoint to begin with
+    /// Make a folder with a sandboxed module or a custom endpoint to begin with
     ///
     /// It builds with the language's own tools; its contract is in the folder.
     ///
-    /// Example: snaphook module new quote --language rust
+    /// Example: snaphook module new limit --kind module --language rust
     New {
         /// Its name, and that of the folder
         name: String,
         #[arg(long)]
         language: Language,
-        /// What it is: a component that answers all requests under a path
-        #[arg(long, default_value = "endpoint")]
+        /// What it is
+        #[arg(long)]
         kind: Kind,
         /// Where the folder is made [default: here]
         #[arg(long, value_name = "DIR")]
@@ -35,10 +36,13 @@ pub(super) enum Module {
 /// What there is a template for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
+    /// A component that takes part in all requests
+    Module,
+    /// A component that answers all requests under a path
     Endpoint,
 }
 
-/// Languages that there is a template for. Whatever makes a component for `wasi:http/proxy` works.
+/// Languages that there is a template for. Whatever makes components works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Language {
     Rust,
@@ -58,38 +62,46 @@ fn new(name: &str, language: Language, kind: Kind, directory: &Path) -> Result<(
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     if !starts_well || name.len() > 63 || !name.bytes().all(plain) {
         return Err(Failure::new(format!(
-            "`{}` is no name of an endpoint, expected 1 to 63 lowercase letters, digits and `-`, beginning with a letter",
+            "`{}` is no name of a module or an endpoint, expected 1 to 63 lowercase letters, digits and `-`, beginning with a letter",
             name.escape_debug()
         )));
     }
-    let Kind::Endpoint = kind;
+    let (what, contracts) = match kind {
+        Kind::Module => ("module", &[CAPABILITIES, HOOKS][..]),
+        Kind::Endpoint => ("endpoint", &[CAPABILITIES][..]),
+    };
     // What the component is called, and how it is made.
-    let (template, component, build) = match language {
+    let (language, component, build) = match language {
         Language::Rust => {
             let built = format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_"));
-            ("endpoint-rust", built, "cargo build --release --target wasm32-wasip2".to_owned())
+            ("rust", built, "cargo build --release --target wasm32-wasip2".to_owned())
         }
-        Language::Js => ("endpoint-js", format!("{name}.wasm"), "npm install && npm run build".to_owned()),
+        Language::Js => ("js", format!("{name}.wasm"), "npm install && npm run build".to_owned()),
         Language::Python => {
-            let build = format!("componentize-py -d wit -w endpoint componentize app -o {name}.wasm");
-            ("endpoint-python", format!("{name}.wasm"), build)
+            let build = format!("componentize-py -d wit -w {what} componentize app -o {name}.wasm");
+            ("python", format!("{name}.wasm"), build)
         }
     };
-    let mut files = templates::write(template, directory, &[("name", name), ("crate", name)])?;
-    let contract = "wit/deps/snaphook-hook.wit";
-    let (place, folder) = (directory.join(contract), directory.join("wit/deps"));
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(place, CONTRACT))
+    let template = format!("{what}-{language}");
+    let mut files = templates::write(&template, directory, &[("name", name), ("crate", name)])?;
+    std::fs::create_dir_all(directory.join("wit/deps"))
+        .and_then(|()| contracts.iter().try_for_each(|(file, text)| std::fs::write(directory.join(file), text)))
         .map_err(|error| Failure::new(format!("`{}` cannot be written: {error}", directory.display())))?;
-    files.push(contract.to_owned());
+    files.extend(contracts.iter().map(|(file, _)| (*file).to_owned()));
     for file in files {
         output::line(format!("created {}", directory.join(file).display()))?;
     }
     let shown = directory.display();
     output::line(format!("next: cd {shown} && {build}"))?;
     output::line("then, in config.toml:")?;
-    output::line("[[server.endpoints]]")?;
+    output::line(format!("[[server.{what}s]]"))?;
     output::line(format!("name = '{name}'"))?;
-    output::line(format!("path = '/{name}'"))?;
-    output::line(format!("component = '{}'", directory.join(component).display()))
+    if kind == Kind::Endpoint {
+        output::line(format!("path = '/{name}'"))?;
+    }
+    output::line(format!("component = '{}'", directory.join(component).display()))?;
+    if kind == Kind::Module {
+        output::line("config = { user = 'me', password = 'secret:door' }")?;
+    }
+    Ok(())
 }

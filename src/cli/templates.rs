@@ -61,6 +61,9 @@ mod tests {
             "endpoint-rust",
             "endpoint-js",
             "endpoint-python",
+            "module-rust",
+            "module-js",
+            "module-python",
         ];
         let values = [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc")];
         for template in

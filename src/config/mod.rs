@@ -31,6 +31,8 @@ mod watch;
 mod zia;
 
 #[cfg(test)]
+mod parts_tests;
+#[cfg(test)]
 mod tests;
 
 pub use address::MountAddress;

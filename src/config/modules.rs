@@ -37,6 +37,8 @@ pub struct ModuleConfig {
 pub enum ModuleKind {
     /// A library with the C ABI of `sdk/c/snaphook_module.h`, in the server's process. Its path is absolute.
     Native { library: PathBuf },
+    /// A component with hooks of `snaphook:module`, in a sandbox for each call. Its path is absolute.
+    Sandboxed { component: PathBuf },
     /// A library that was built from ZiaModuleAPISpec, in the bridge's process. Its path is absolute.
     Zia { library: PathBuf },
 }
@@ -80,7 +82,13 @@ fn module(mut section: Section<'_>, directory: &Path, names: &mut BTreeSet<Strin
     let name = name.and_then(|text| module_name(text, names));
     let kind = kind(&mut section, directory);
     let optional = section.boolean("optional").unwrap_or(false);
-    let timeout = section.duration("timeout", TIMEOUT.0, TIMEOUT.1).unwrap_or(TIMEOUT_DEFAULT);
+    let timeout = section.duration("timeout", TIMEOUT.0, TIMEOUT.1);
+    if timeout.is_some() && matches!(kind, Some(ModuleKind::Sandboxed { .. })) {
+        section.error(
+            "has `timeout`, which is for libraries; a component has that of `[hooks]`, or of a grant with `module`",
+        );
+    }
+    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
     let mut own = section.section("config");
     let settings = own.rest(true, &mut Vec::new());
     section.finish();
@@ -107,14 +115,20 @@ fn kind(section: &mut Section<'_>, directory: &Path) -> Option<ModuleKind> {
         Zia,
     }
     let words = [("native", Word::Native), ("zia", Word::Zia)];
-    let text = section.string("kind");
+    let (text, library) = (section.string("kind"), section.string("library"));
+    if let Some(component) = section.string("component") {
+        if text.is_some() || library.is_some() {
+            section.error("has `component`, so it can have neither `library` nor `kind`");
+        }
+        let component = component.parsed("a path", |text| (!text.is_empty()).then(|| directory.join(text)))?;
+        return Some(ModuleKind::Sandboxed { component });
+    }
     let word = text.as_ref().map_or(Some(Word::Native), |text| text.word(&words));
     if let (Some(Word::Zia), Some(text), false) = (word, &text, cfg!(target_os = "linux")) {
         text.place.error("is `zia`, which needs Linux");
     }
-    let library = section.string("library");
     if library.is_none() && !section.was_there("library") {
-        section.missing("library", "the path of a library such as 'libsnaphook_module_log.so'");
+        section.missing("library", "the path of a library such as 'libsnaphook_module_log.so', or `component`");
     }
     let library = library?.parsed("a path", |text| (!text.is_empty()).then(|| directory.join(text)))?;
     Some(match word? {

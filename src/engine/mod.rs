@@ -94,7 +94,7 @@ pub use crate::catalog::filter::{FilterInput, FilterValue, list_item};
 pub use crate::catalog::query::QueryInput;
 use crate::config::ConfigHandle;
 use crate::drivers::Stores;
-use crate::hooks::host::{Endpoints, HookHost};
+use crate::hooks::host::{Endpoints, HookHost, SandboxedModules};
 use crate::memory::MemoryBudget;
 
 /// One server's engine.
@@ -155,6 +155,11 @@ impl Engine {
     /// The components that answer requests.
     pub fn endpoints(&self) -> &Arc<Endpoints> {
         &self.core.host.endpoints
+    }
+
+    /// The components that take part in requests.
+    pub fn modules(&self) -> &SandboxedModules {
+        &self.core.host.modules
     }
 
     /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.

@@ -7,8 +7,10 @@ mod exchange;
 mod guard;
 mod libraries;
 mod logs;
+mod modules;
 mod record;
 mod runs;
+mod said;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ pub use self::endpoints::{Endpoint, Endpoints};
 pub use self::exchange::{Exchange, ResponseBody, UploadError};
 use self::libraries::Libraries;
 use self::logs::Logs;
+pub use self::modules::{RequestNote, SandboxedModule, SandboxedModules};
 pub(crate) use self::runs::FAILURE_BYTES_MAX;
 use self::runs::Runs;
 use super::access::Access;
@@ -47,6 +50,7 @@ pub struct HookHost {
     pub logs: Arc<Logs>,
     pub runs: Runs,
     pub endpoints: Arc<Endpoints>,
+    pub modules: SandboxedModules,
     config: Arc<ArcSwap<Config>>,
 }
 
@@ -57,7 +61,8 @@ impl HookHost {
         let libraries = Arc::new(Libraries::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&logs)));
         let runs = Runs::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&libraries), Arc::clone(&logs));
         let endpoints = Arc::new(Endpoints::new(Arc::clone(&config)));
-        HookHost { code, libraries, logs, runs, endpoints, config }
+        let modules = SandboxedModules::new(Arc::clone(&config));
+        HookHost { code, libraries, logs, runs, endpoints, modules, config }
     }
 
     /// Connects the host to the server's data, which needs the host itself. Once, before the first run; what is
@@ -69,6 +74,7 @@ impl HookHost {
 
     pub(super) fn attach_services(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
         self.endpoints.attach(Arc::clone(&services));
+        self.modules.attach(Arc::clone(&services));
         self.runs.attach(services, artifacts);
     }
 

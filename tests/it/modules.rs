@@ -5,6 +5,7 @@ mod connections;
 mod examples;
 mod hostile;
 mod reload;
+mod sandboxed;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

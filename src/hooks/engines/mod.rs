@@ -25,7 +25,10 @@ mod webhook;
 
 use std::sync::Arc;
 
-pub use component::{Proxies, Proxy, ProxyEnd, ProxyRun};
+pub use component::{
+    Decided, Made, ModuleCall, ModuleCode, ModuleCodes, ModuleDecision, ModuleHeader, ModuleHeaderChange,
+    ModuleRequest, ModuleRequestChange, ModuleResponse, ModuleResponseChange, Proxies, Proxy, ProxyEnd, ProxyRun,
+};
 pub use engine::{
     CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
     Prepared, TopLevel,

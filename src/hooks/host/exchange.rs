@@ -21,8 +21,9 @@ use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::record::Record;
+use super::said::{self, shown};
 use crate::config::format_duration;
-use crate::hooks::context::{Failure, FailureCause, LogLevel};
+use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::{Proxy, ProxyEnd, ProxyRun};
 use crate::hooks::grants::Granted;
 use crate::hooks::places::OwnedPlace;
@@ -442,16 +443,7 @@ impl Drop for Ledger {
         let Ledger { record, request_id, failure, span, .. } = self;
         let (endpoint, request_id) = (&*record.name, request_id.as_deref().unwrap_or_default());
         record.count(failure.as_ref().map(|failure| failure.cause));
-        let (lines, _) = self.session.finish();
-        for line in lines {
-            let message = shown(&line.message);
-            match line.level {
-                LogLevel::Debug => tracing::debug!(endpoint, request_id, "{message}"),
-                LogLevel::Info => tracing::info!(endpoint, request_id, "{message}"),
-                LogLevel::Warn => tracing::warn!(endpoint, request_id, "{message}"),
-                LogLevel::Error => tracing::error!(endpoint, request_id, "{message}"),
-            }
-        }
+        said::tell(&self.session, request_id);
         match failure {
             Some(failure) => {
                 span.fail(|| failure.message.clone());
@@ -468,26 +460,5 @@ impl Drop for Ledger {
                 "endpoint ran"
             ),
         }
-    }
-}
-
-/// A guest's text as it may stand in the log, which makes one line of it: without what a terminal would obey.
-fn shown(text: &str) -> String {
-    let shown = |character: char| match character {
-        '\n' => '\n',
-        '\t' => ' ',
-        control if control.is_control() => '\u{fffd}',
-        other => other,
-    };
-    text.trim_end().chars().map(shown).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_guest_logs_is_text() {
-        assert_eq!(shown("a\nERROR b\x1b[0m\tü\r\n"), "a\nERROR b\u{fffd}[0m ü");
     }
 }

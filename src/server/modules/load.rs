@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use snaphook_modules::{Module, Native, Runner, Standing};
 
+use super::sandboxed::{self, Sandboxed};
 use crate::config::{Config, ModuleConfig, ModuleKind, read_regular};
 use crate::engine::Engine;
 use crate::hooks::engines::tried_module;
@@ -50,6 +51,7 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
 fn file(kind: &ModuleKind) -> &Path {
     match kind {
         ModuleKind::Native { library } | ModuleKind::Zia { library } => library,
+        ModuleKind::Sandboxed { component } => component,
     }
 }
 
@@ -83,6 +85,10 @@ pub(super) async fn load(
             let copy = tried_module(&config.hooks.cache, code).await?;
             let path = copy.path().to_owned();
             Arc::new(Native::activate(Arc::clone(&standing), path, wanted.timeout, &settings).await?)
+        }
+        ModuleKind::Sandboxed { .. } => {
+            let module = engine.modules().make(&wanted.name, &code, sandboxed::text(&settings)).await?;
+            Arc::new(Sandboxed::new(module))
         }
         ModuleKind::Zia { .. } => return Err("it runs in the bridge".to_owned()),
     };

@@ -4,6 +4,7 @@
 pub(super) mod connection;
 mod load;
 pub(super) mod request;
+mod sandboxed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

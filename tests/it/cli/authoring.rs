@@ -33,9 +33,9 @@ pub(crate) fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ende
     command.output().expect("the binary runs").into()
 }
 
-/// Each folder has its contract and says how it is built.
+/// Each folder has its contracts and says how it is built.
 #[test]
-fn endpoints_begin_in_three_languages() {
+fn endpoints_and_modules_begin_in_three_languages() {
     let place = folder("");
     let here = place.path();
     for (language, build, component) in [
@@ -44,7 +44,7 @@ fn endpoints_begin_in_three_languages() {
         ("python", "componentize-py -d wit -w endpoint componentize app -o q-python.wasm", "q-python.wasm"),
     ] {
         let name = format!("q-{language}");
-        let said = run(here, &["module", "new", &name, "--language", language]).ok();
+        let said = run(here, &["module", "new", &name, "--kind", "endpoint", "--language", language]).ok();
         assert!(said.contains(&format!("next: cd {name} && {build}\n")), "{said}");
         let table =
             format!("[[server.endpoints]]\nname = '{name}'\npath = '/{name}'\ncomponent = '{name}/{component}'\n");
@@ -53,8 +53,16 @@ fn endpoints_begin_in_three_languages() {
             std::fs::read_to_string(here.join(&name).join("wit/deps/snaphook-hook.wit")).expect("a contract");
         assert!(contract.contains("package snaphook:hook@0.1.0;"), "{contract}");
     }
-    assert!(run(here, &["module", "new", "q-js", "--language", "js"]).fails().contains("is there already"));
-    assert!(run(here, &["module", "new", "A b", "--language", "js"]).fails().contains("no name of an endpoint"));
+    for language in ["rust", "js", "python"] {
+        let name = format!("m-{language}");
+        let said = run(here, &["module", "new", &name, "--kind", "module", "--language", language]).ok();
+        assert!(said.contains(&format!("[[server.modules]]\nname = '{name}'\ncomponent = '{name}/")), "{said}");
+        let contract = std::fs::read_to_string(here.join(&name).join("wit/deps/snaphook-module.wit"));
+        assert!(contract.expect("a contract").contains("package snaphook:module@0.1.0;"));
+    }
+    let again = |name: &str| run(here, &["module", "new", name, "--kind", "endpoint", "--language", "js"]).fails();
+    assert!(again("q-js").contains("is there already"));
+    assert!(again("A b").contains("no name of a module or an endpoint"));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn an_endpoint_in_python_from_new_to_an_answer() {
     let options = ServerOptions { auth: "mode = 'open'", ..ServerOptions::default() };
     let mut server = Server::start_with(options.clone());
     let place = server.folder();
-    let said = run(place.path(), &["module", "new", "quote", "--language", "python"]).ok();
+    let said = run(place.path(), &["module", "new", "quote", "--kind", "endpoint", "--language", "python"]).ok();
     let build = said.lines().find_map(|line| line.strip_prefix("next: cd quote && ")).expect("how it is built");
     let (_, table) = said.split_once("then, in config.toml:\n").expect("what to configure");
     let mut words = build.split(' ');

@@ -229,6 +229,12 @@ impl Response {
         value
     }
 
+    /// All values of a header, in their order.
+    pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        values.map(|(_, value)| value.as_str()).collect()
+    }
+
     fn closes(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }

@@ -7,6 +7,7 @@ mod c;
 mod javy;
 mod python;
 mod rust;
+mod templates;
 mod wasip2;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ pub(crate) const BENCH_GUEST: &str = "check";
 
 /// The custom endpoint that it asks.
 pub(crate) const BENCH_ENDPOINT: &str = "endpoint";
+
+/// The sandboxed module that it puts in front of requests.
+pub(crate) const BENCH_MODULE: &str = "decline";
 
 /// The same as a Javy module.
 pub(crate) const BENCH_JAVY_GUEST: &str = "javy_check";
@@ -40,6 +44,7 @@ pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
     let folder = target_directory()?.join("guests");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     rust::build(&folder, toolchain)?;
+    templates::build(&folder, toolchain)?;
     println!("guests are in {}", folder.display());
     Ok(folder)
 }

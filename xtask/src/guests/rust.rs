@@ -19,7 +19,7 @@ const JAVY: &str = "tests/guests/javy/";
 pub(super) fn build(folder: &Path, toolchain: &WasmToolchain) -> Result {
     let build_directory = target_directory()?.join("guests-build");
     for workspace in workspaces(&root())? {
-        let triple = compile(&workspace.root, &build_directory, toolchain)?;
+        let triple = compile(&workspace.root, &build_directory, toolchain, true)?;
         for library in &workspace.libraries {
             let built = build_directory.join(triple).join("release").join(format!("{library}.wasm"));
             let bytes = std::fs::read(&built).map_err(|error| format!("cannot read {}: {error}", built.display()))?;
@@ -74,10 +74,15 @@ fn library_names(metadata: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Builds one workspace and gives the name of its target's folder.
-fn compile(workspace: &Path, target: &Path, toolchain: &WasmToolchain) -> Result<&'static str> {
+/// Builds one workspace and gives the name of its target's folder. `is_locked`: it has a lock file.
+pub(super) fn compile(
+    workspace: &Path,
+    target: &Path,
+    toolchain: &WasmToolchain,
+    is_locked: bool,
+) -> Result<&'static str> {
     let mut command = cargo();
-    command.args(["build", "--release", "--locked"]).current_dir(workspace);
+    command.args(["build", "--release"]).args(is_locked.then_some("--locked")).current_dir(workspace);
     // Flags for this machine's code say nothing to the guests.
     command.env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let triple = match toolchain {
@@ -97,7 +102,7 @@ fn compile(workspace: &Path, target: &Path, toolchain: &WasmToolchain) -> Result
 }
 
 /// A core module that carries its WIT world becomes a component; a component stays as it is.
-fn componentize(module: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     // Both start with `\0asm`; the layer in the upper half of the version tells them apart.
     if module.get(6..8) == Some(&[1, 0]) {
         return Ok(module.to_vec());

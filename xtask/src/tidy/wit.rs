@@ -1,6 +1,6 @@
 //! Released WIT text never changes: guests were built against it.
 //!
-//! `wit/since_v…/` holds one version of the package. What was released stands here, in the checker, so that no change of a
+//! `wit/since_v…/` holds one version of the package for hooks, `wit/module/since_v…/` one of that for server modules. What was released stands here, in the checker, so that no change of a
 //! file beside the text can make another text the released one. A folder without a row is not released yet and may
 //! change; only one may be so.
 
@@ -22,13 +22,13 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
 }
 
 fn check_against(released: &[Released], files: &[File]) -> Vec<Finding> {
-    let folder_of = |path: &'static str| path.split_once('/').map_or(path, |(folder, _)| folder);
+    let folder_of = |path: &'static str| path.rsplit_once('/').map_or(path, |(folder, _)| folder);
     let versions: BTreeSet<&str> = released.iter().map(|(path, _)| folder_of(path)).collect();
     let mut findings = Vec::new();
     let mut unreleased = BTreeSet::new();
     for file in files {
         let Some(path) = file.path.strip_prefix("wit/") else { continue };
-        let Some((version, _)) = path.split_once('/') else {
+        let Some((version, _)) = path.rsplit_once('/') else {
             let message = "expected folders of versions, `since_v…`, and nothing beside them";
             findings.push(Finding::new(&file.path, 0, message));
             continue;

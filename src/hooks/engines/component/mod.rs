@@ -11,6 +11,7 @@ mod core_module;
 mod counts;
 mod inspect;
 mod linking;
+mod module;
 mod proxy;
 #[cfg(test)]
 mod since_v0_0_9;
@@ -27,6 +28,11 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use self::inspect::{Kind, check_bytes, check_world, kind};
 use self::linking::{digest, linker};
+pub use self::module::{
+    Decided, Decision as ModuleDecision, Header as ModuleHeader, HeaderChange as ModuleHeaderChange, Made, ModuleCall,
+    ModuleCode, ModuleCodes, Request as ModuleRequest, RequestChange as ModuleRequestChange,
+    Response as ModuleResponse, ResponseChange as ModuleResponseChange,
+};
 pub use self::proxy::{Proxies, Proxy, ProxyEnd, ProxyRun};
 use self::speech::Speech;
 use self::versions::handler_name;

@@ -37,6 +37,15 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(super) struct Extra {
     context: WasiHttpCtx,
     sender: Sender,
+    /// Of a server module's.
+    module: ForModule,
+}
+
+/// What a server module may ask for, and what it leaves for the next hook of its request.
+#[derive(Default)]
+pub(super) struct ForModule {
+    pub(super) settings: Arc<str>,
+    pub(super) note: Vec<u8>,
 }
 
 impl Default for Extra {
@@ -45,11 +54,19 @@ impl Default for Extra {
         let mut context = WasiHttpCtx::new();
         // The host's memory holds as many heads as a guest has handles for.
         context.set_field_size_limit(HEADERS_BYTES_MAX);
-        Extra { context, sender }
+        Extra { context, sender, module: ForModule::default() }
     }
 }
 
 impl Extra {
+    pub(super) fn of_module(module: ForModule) -> Extra {
+        Extra { module, ..Extra::default() }
+    }
+
+    pub(super) fn for_module(&mut self) -> &mut ForModule {
+        &mut self.module
+    }
+
     /// Lets go of the call; whether it left nothing behind that goes on.
     pub(super) fn end(&mut self) -> bool {
         self.sender.call = None;
@@ -65,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<State<Extra>>) -> wasmtime::Result<()> {
 impl WasiHttpView for State<Extra> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.extra.sender.call = self.session_if_any().zip(self.clock());
-        let (Extra { context, sender }, table) = self.extra_and_table();
+        let (Extra { context, sender, module: _ }, table) = self.extra_and_table();
         WasiHttpCtxView { ctx: context, table, hooks: sender }
     }
 }

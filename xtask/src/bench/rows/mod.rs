@@ -27,7 +27,7 @@ use crate::shell::Result;
 /// Name, what is measured, how.
 pub(crate) type RowEntry = (&'static str, &'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-pub(crate) const ROWS: [RowEntry; 25] = [
+pub(crate) const ROWS: [RowEntry; 26] = [
     ("generator", "what the load generator can do against a server that does nothing", instances::generator),
     ("cold-start", "process start to first answer, 10 models, cache warm", start::cold_start),
     ("idle-memory", "sqlite drivers, no hook bound", start::idle_memory),
@@ -38,6 +38,7 @@ pub(crate) const ROWS: [RowEntry; 25] = [
     ("v8-added", "what a V8 pre hook adds to one change", engines::v8_added),
     ("work", "hooks that compute, in all engines", engines::work),
     ("endpoint", "a component that answers requests", endpoints::endpoint),
+    ("sandboxed-module", "what a component that takes part in requests adds to one", endpoints::module),
     ("fairness", "64 hooks that compute at once", engines::fairness),
     ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
     ("js-bundle", "PUT of a bundle of 100 KB to its first run", javascript::bundle_to_first_run),

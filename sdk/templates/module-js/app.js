@@ -1,0 +1,36 @@
+// {{name}}: asks for a name and a password before anything else is asked.
+// Settings: config = { user = 'me', password = 'secret:door' }
+import { settings } from "snaphook:module/config@0.1.0";
+
+export const beforeRequest = {
+  handle(request) {
+    const sent = request.headers.find((header) => header.name === "authorization");
+    if (!sent || !isSame(sent.value, expected())) throw 401;
+    // It is no token of the API.
+    return ["declined", { headers: [{ tag: "remove", val: "authorization" }] }];
+  },
+};
+
+export const requestError = {
+  handle(request, response) {
+    if (response.status !== 401) return undefined;
+    const value = bytes('Basic realm="snaphook", charset="UTF-8"');
+    return { headers: [{ tag: "set", val: { name: "www-authenticate", value } }] };
+  },
+};
+
+function expected() {
+  const { user, password } = JSON.parse(settings());
+  // Without them nobody gets in.
+  if (!user || !password) throw 500;
+  return bytes(`Basic ${btoa(String.fromCharCode(...bytes(`${user}:${password}`)))}`);
+}
+
+// Takes the same time wherever the two differ.
+function isSame(a, b) {
+  return a.length === b.length && a.reduce((difference, byte, at) => difference | (byte ^ b[at]), 0) === 0;
+}
+
+function bytes(text) {
+  return new TextEncoder().encode(text);
+}
