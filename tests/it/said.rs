@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Server, ServerOptions};
+use crate::support::{Server, ServerOptions, eventually};
 
 fn folder(hooks: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -58,18 +58,18 @@ fn hooks_without_a_model() {
 
     let options = ServerOptions { hooks: "apply = true".into(), ..ServerOptions::default() };
     let mut server = Server::start_with(options);
-    assert!(
-        server.log().iter().any(|line| line.contains("WARN") && line.contains("holds no model")),
-        "{:?}",
-        server.log()
-    );
+    eventually("it is in the log", || {
+        server.log().iter().any(|line| line.contains("WARN") && line.contains("holds no model")).then_some(())
+    });
     server.stop();
     write(server.directory(), "hooks/whole/model.json", MODEL);
     write(server.directory(), "hooks/lost/preCreate.js", HOOK);
     let server = server.restart_ended();
     server.client().get("/models/whole").expect(200);
-    let said = server.log();
-    assert!(said.iter().any(|line| line.contains("WARN") && line.contains("lost` has hooks")), "{said:?}");
+    let said = eventually("it is in the log", || {
+        let said = server.log();
+        said.iter().any(|line| line.contains("WARN") && line.contains("lost` has hooks")).then_some(said)
+    });
     assert!(!said.iter().any(|line| line.contains("holds no model")), "{said:?}");
     let url = format!("http://{}", server.address());
     let (code, said) = run(server.directory(), &["--url", &url, "apply"]);

@@ -21,21 +21,20 @@ const WINDOWS_CRATES: [&str; 11] = [
     "snaphook-stdout",
 ];
 
-/// Runs every part, also after one has failed: one run reports all that is wrong.
+/// Runs every part, also after one has failed: one run reports all that is wrong. Only what cannot be prepared or compiled ends it.
 pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
         return Err(format!("`ci` takes no argument, found `{arg}`"));
     }
-    let step = |title: &str, args: &[&str]| {
-        section(title);
-        run_command(cargo().args(args).current_dir(root()))
-    };
-    let formatted = step("format", &["fmt", "--all", "--check"]);
-    let tested = test::run(&[]);
-    let linted = step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    let results = [formatted, tested, linted, windows()];
+    section("format");
+    let formatted = run_command(cargo().args(["fmt", "--all", "--check"]).current_dir(root()));
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root());
+    // It is about the code as tests are, and uses cores while they wait.
+    let tested = test::everything(false, vec![test::Job::new("clippy", clippy)]);
+    let checked = windows();
     println!("\n=== durations ===\n{}", durations());
-    let failures: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+    let failures: Vec<String> = [formatted, tested, checked].into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 

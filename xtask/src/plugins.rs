@@ -17,14 +17,19 @@ pub(crate) fn run(args: &[String]) -> Result {
 
 /// Builds all of them and gives the folder that holds one folder for each.
 pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
-    let target = target_directory()?;
-    let names = names()?;
     let mut command = cargo();
-    command.args(["build", "--locked"]).args(names.iter().map(|name| format!("--package=snaphook-{name}-library")));
+    command.args(["build", "--locked"]).args(names()?.iter().map(|name| format!("--package=snaphook-{name}-library")));
     command.args(if is_release { &["--release"][..] } else { &[] });
     run_command(command.current_dir(root()))?;
+    collect(is_release)
+}
+
+/// Copies what is built already into that folder, and gives it.
+pub(crate) fn collect(is_release: bool) -> Result<PathBuf> {
+    let target = target_directory()?;
     let built = target.join(if is_release { "release" } else { "debug" });
     let plugins = target.join("plugins");
+    let names = names()?;
     for name in &names {
         let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
         let from = built.join(format!("{prefix}snaphook_{name}_library{suffix}"));

@@ -291,6 +291,6 @@ mod tests {
             }
         }
         assert_eq!(doubling.columns(), []);
-        assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
     }
 }

@@ -15,13 +15,17 @@ use crate::hooks::testing::{self, Bench};
 
 /// Compiled code outlives a run of the tests: making the runner takes seconds.
 pub(super) fn cache() -> PathBuf {
-    std::env::temp_dir().join("snaphook-test-cache")
+    target().join("tmp/engines")
+}
+
+/// The target folder: the tests' binary is in `target/debug/deps`.
+fn target() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }
 
 /// A guest that `cargo xtask guests` built; the error says that it did not.
 pub(super) fn guest_file(name: &str) -> Result<Vec<u8>, String> {
-    // The tests' binary is in `target/debug/deps`.
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("guests");
+    let beside = || target().join("guests");
     let path = std::env::var_os("SNAPHOOK_GUESTS").map_or_else(beside, PathBuf::from).join(name);
     std::fs::read(&path).map_err(|error| format!("{}: {error}; `cargo xtask guests` builds it", path.display()))
 }

@@ -6,7 +6,7 @@ use super::{Arena, Attack};
 use crate::support::ServerOptions;
 use crate::workbench::{create, grant};
 
-const MEMORY: &str = "the limit `memory` is 64 MiB; raise it in `[hooks]` or in a grant";
+const MEMORY: &str = "the limit `memory` is 32 MiB; raise it in `[hooks]` or in a grant";
 const STACK: &str = "used up its stack of 1 MiB";
 
 /// More than all the sandboxes of one attack may have together, and the server's own.
@@ -21,7 +21,8 @@ fn all_refused(arena: &Arena, causes: &[&str], says: &str, sources: &[(&str, &st
 
 #[test]
 fn memory() {
-    let arena = Arena::with(ServerOptions { hooks: "timeout = '110 s'".to_owned(), ..ServerOptions::default() });
+    let hooks = "timeout = '110 s'\nmemory = '32 MiB'".to_owned();
+    let arena = Arena::with(ServerOptions { hooks, ..ServerOptions::default() });
     all_refused(
         &arena,
         &["memory"],
@@ -88,9 +89,9 @@ fn output() {
         &["output"],
         "the limit of what a hook hands back is 16 MiB",
         &[
-            ("text", "export function preCreate() { return { text: 'x'.repeat(100_000_000) }; }"),
-            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(10_000_000) }; }"),
-            ("list", "export function preCreate() { return { list: new Array(9_000_000).fill(1) }; }"),
+            ("text", "export function preCreate() { return { text: 'x'.repeat(40_000_000) }; }"),
+            ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(3_000_000) }; }"),
+            ("list", "export function preCreate() { return { list: new Array(1_100_000).fill(1234567890123456) }; }"),
         ],
     );
     all_refused(

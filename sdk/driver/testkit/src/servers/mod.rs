@@ -16,6 +16,10 @@ use tempfile::TempDir;
 /// How long a server may take to answer after its start.
 const START: Duration = Duration::from_secs(30);
 
+/// How long it may take to end. A server may ignore a signal that this process was started to ignore, as a shell does with what
+/// it starts in the background.
+const END: Duration = Duration::from_secs(10);
+
 /// A signal, as `kill` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -81,16 +85,32 @@ impl Server {
         self.run();
     }
 
-    /// Ends it that way, and waits until it has ended.
+    /// Ends it that way, and waits until it has ended. One that does not end is killed.
     pub fn end(&mut self, signal: Signal) {
         if let Some(mut child) = self.child.take() {
             send(signal, child.id());
-            child.wait().unwrap();
+            let sent = Instant::now();
+            while child.try_wait().unwrap().is_none() {
+                if sent.elapsed() > END {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
+    /// Stops it, and waits until none of its threads runs.
     pub fn pause(&self) {
-        self.child.iter().for_each(|child| send(Signal::Pause, child.id()));
+        if let Some(child) = &self.child {
+            send(Signal::Pause, child.id());
+            let sent = Instant::now();
+            while runs(child.id()) {
+                assert!(sent.elapsed() < START, "{} does not stop", self.name);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     pub fn resume(&self) {
@@ -138,6 +158,16 @@ impl Drop for Server {
 
 fn send(signal: Signal, process: u32) {
     let _ = Command::new("kill").args([signal.name(), &process.to_string()]).status();
+}
+
+/// Whether a thread of the process may still do something. Unknown, and no, where the system does not say it as Linux does.
+fn runs(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before it may have any character.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('T'))
+    })
 }
 
 /// A port that nobody listens at now. Somebody else may take it before the server does: then the start fails.

@@ -1,0 +1,146 @@
+//! Compiles all that tests run, in the background: what else they need is prepared meanwhile.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::repository::root;
+use crate::shell::{Result, cargo};
+
+/// Tests bring the programs that they start. Libraries too: those of the drivers are loaded by tests, and built in one go they
+/// share what they depend on.
+const BUILD: [&str; 5] = ["build", "--workspace", "--lib", "--examples", "--tests"];
+
+/// One line of JSON for each thing that was built; messages for people go elsewhere.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// How often is looked whether cargo has said more.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A program with tests in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) package: String,
+    /// The name of the file or folder in `tests`; of unit tests that of the library or program.
+    pub(super) target: String,
+    pub(super) is_unit: bool,
+    pub(super) file: PathBuf,
+    /// The package's folder, which its tests run in.
+    pub(super) folder: PathBuf,
+}
+
+/// cargo at work. Dropped, it is ended.
+#[derive(Debug)]
+pub(super) struct Compiling {
+    cargo: Child,
+    built: NamedTempFile,
+    said: NamedTempFile,
+}
+
+impl Compiling {
+    pub(super) fn start() -> Result<Compiling> {
+        let failed = |error: std::io::Error| format!("cannot start `cargo {}`: {error}", BUILD.join(" "));
+        let (built, said) = (NamedTempFile::new().map_err(failed)?, NamedTempFile::new().map_err(failed)?);
+        let mut command = cargo();
+        command.args(BUILD).arg(MESSAGES).current_dir(root()).stdin(Stdio::null());
+        command.stdout(built.reopen().map_err(failed)?).stderr(said.reopen().map_err(failed)?);
+        Ok(Compiling { cargo: command.spawn().map_err(failed)?, built, said })
+    }
+
+    /// Shows what cargo has said and goes on to say, and gives the programs.
+    pub(super) fn finish(mut self) -> Result<Vec<Program>> {
+        let failed = |error: std::io::Error| format!("cannot follow `cargo {}`: {error}", BUILD.join(" "));
+        let said = self.said.reopen().map_err(failed)?;
+        let status = follow(said, &mut self.cargo).map_err(failed)?;
+        if !status.success() {
+            return Err(format!("`cargo {}` failed: {status}", BUILD.join(" ")));
+        }
+        let mut built = String::new();
+        self.built.reopen().and_then(|mut file| file.read_to_string(&mut built)).map_err(failed)?;
+        programs(&built)
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.cargo.kill();
+        let _ = self.cargo.wait();
+    }
+}
+
+fn follow(mut said: File, child: &mut Child) -> std::io::Result<ExitStatus> {
+    loop {
+        let ended = child.try_wait()?;
+        std::io::copy(&mut said, &mut std::io::stderr())?;
+        match ended {
+            Some(status) => return Ok(status),
+            None => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// The test programs among what cargo says that it has built, one JSON document a line.
+fn programs(built: &str) -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for line in built.lines() {
+        let message: Value =
+            serde_json::from_str(line).map_err(|error| format!("cannot read what cargo says ({line}): {error}"))?;
+        if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+            continue;
+        }
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(format!("cargo says no name: {line}"));
+        let target = &message["target"];
+        let manifest = PathBuf::from(text(&message["manifest_path"])?);
+        let folder = manifest.parent().unwrap_or(Path::new(".")).to_owned();
+        programs.push(Program {
+            package: package(&text(&message["package_id"])?, &folder),
+            target: text(&target["name"])?,
+            is_unit: !target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")),
+            file: text(&message["executable"])?.into(),
+            folder,
+        });
+    }
+    programs.sort_by(|a, b| (&a.folder, !a.is_unit, &a.target).cmp(&(&b.folder, !b.is_unit, &b.target)));
+    Ok(programs)
+}
+
+/// The name in `path+file:///a/folder#name@0.1.0`; cargo leaves it out where the folder has the same name.
+fn package(id: &str, folder: &Path) -> String {
+    let name = id.rsplit_once('#').and_then(|(_, end)| end.split_once('@')).map(|(name, _)| name.to_owned());
+    name.unwrap_or_else(|| folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_among_what_cargo_builds() {
+        let built = r#"
+{"reason":"compiler-artifact","package_id":"path+file:///a/nats#snaphook-nats@0.1.0","manifest_path":"/a/nats/Cargo.toml","target":{"kind":["test"],"name":"faults"},"profile":{"test":true},"executable":"/t/faults-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///a/nats#snaphook-nats@0.1.0","manifest_path":"/a/nats/Cargo.toml","target":{"kind":["lib"],"name":"snaphook_nats"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","package_id":"path+file:///a/xtask#0.1.0","manifest_path":"/a/xtask/Cargo.toml","target":{"kind":["bin"],"name":"xtask"},"profile":{"test":true},"executable":"/t/xtask-2"}
+{"reason":"build-finished","success":true}"#;
+        let program = |package: &str, target: &str, is_unit, file: &str, folder: &str| Program {
+            package: package.into(),
+            target: target.into(),
+            is_unit,
+            file: file.into(),
+            folder: folder.into(),
+        };
+        assert_eq!(
+            programs(built.trim_start()).unwrap(),
+            [
+                program("snaphook-nats", "faults", false, "/t/faults-1", "/a/nats"),
+                program("xtask", "xtask", true, "/t/xtask-2", "/a/xtask"),
+            ]
+        );
+        assert!(programs("warning: no JSON").unwrap_err().contains("warning: no JSON"));
+    }
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask test`: everything that must hold, in one run. `--long` also tries what takes minutes: a connection that is cut
+//! after each single byte.
+
+mod compile;
+mod jobs;
+mod lanes;
+mod prepare;
+mod report;
+mod scratch;
+
+use std::path::PathBuf;
+
+use crate::repository::root;
+use crate::shell::{Result, cargo, is_ci, run as run_command, section};
+use crate::{plugins, tidy};
+use compile::Compiling;
+pub(crate) use lanes::Job;
+use prepare::Prepared;
+use scratch::Scratch;
+
+pub(crate) fn run(args: &[String]) -> Result {
+    let (is_long, args) = match args.split_first() {
+        Some((first, rest)) if first == "--long" => (true, rest),
+        _ => (false, args),
+    };
+    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
+    if args.is_empty() { everything(is_long, Vec::new()) } else { named(is_long, args) }
+}
+
+/// Every test: compiled while what they need is prepared, and run in two lanes. `beside` is done in the second one first.
+pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
+    let compiling = Compiling::start()?;
+    let mut prepared = prepare::prepare()?;
+    prepared.is_long(is_long);
+    let tidied = tidied(&prepared)?;
+    section("compile the tests");
+    let programs = compiling.finish()?;
+    prepared.environment.push((PLUGINS, plugins::collect(false)?));
+    section("tests");
+    let scratch = Scratch::new();
+    match &scratch {
+        Some(scratch) => println!("files of tests are in memory, in {}", scratch.folder().display()),
+        None => println!("files of tests are on the disk: no file system in memory is fit for them"),
+    }
+    let (first, rest) = jobs::of(&programs, &prepared, scratch.as_ref(), is_long);
+    let ended = lanes::run(first, beside.into_iter().chain(rest).collect())?;
+    let tested = report::print(&ended);
+    said_again(&prepared);
+    tested.and(tidied)
+}
+
+/// The tests that the arguments name: as cargo runs them, one program after another.
+fn named(is_long: bool, args: &[String]) -> Result {
+    let mut prepared = prepare::prepare()?;
+    prepared.is_long(is_long);
+    section("plugins: drivers as libraries for the tests");
+    prepared.environment.push((PLUGINS, plugins::build(false)?));
+    let tidied = tidied(&prepared)?;
+    section("tests");
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(prepared.excluded_packages()).args(args);
+    command.args(if args.iter().any(|arg| arg == "--") { &[][..] } else { &["--"] });
+    command.args(prepared.skipped_tests()).envs(prepared.environment.iter().cloned()).current_dir(root());
+    let tested = run_command(&mut command);
+    said_again(&prepared);
+    tested.and(tidied)
+}
+
+/// Where the tests look for the drivers as libraries.
+const PLUGINS: &str = "SNAPHOOK_PLUGINS";
+
+/// What tidy finds is one failure among others; with `CI=true` what cannot be tested here ends the run.
+fn tidied(prepared: &Prepared) -> Result<Result> {
+    if !prepared.missing.is_empty() {
+        section("skipped");
+        prepared.missing.iter().for_each(|what| println!("{what}"));
+        if is_ci() {
+            return Err("with CI=true nothing may be skipped".into());
+        }
+    }
+    section("tidy");
+    let tidied = tidy::run(&[]);
+    if let Err(message) = &tidied {
+        eprintln!("error: {message}");
+    }
+    Ok(tidied)
+}
+
+fn said_again(prepared: &Prepared) {
+    if !prepared.missing.is_empty() {
+        section("not run");
+        prepared.missing.iter().for_each(|what| println!("{what}"));
+    }
+}
+
+impl Prepared {
+    fn is_long(&mut self, is_long: bool) {
+        if is_long {
+            self.environment.push(("SNAPHOOK_TEST_LONG", PathBuf::from("1")));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a run of the tests leaves to be read: which failed, and what took longest.
+
+use std::time::Duration;
+
+use super::lanes::Ended;
+use crate::shell::{Result, section};
+
+/// As many of each are printed.
+const PROGRAMS: usize = 12;
+const TESTS: usize = 25;
+
+/// Prints it; an error if any test failed.
+pub(super) fn print(ended: &[Ended]) -> Result {
+    let tests: Vec<(&str, Test<'_>)> =
+        ended.iter().flat_map(|job| tests(&job.output).map(|test| (job.title.as_str(), test))).collect();
+
+    section("what took longest");
+    let mut programs: Vec<(Duration, String)> = ended.iter().map(|job| (job.took, job.title.clone())).collect();
+    longest(&mut programs, PROGRAMS);
+    let mut single: Vec<(Duration, String)> =
+        tests.iter().filter_map(|(title, test)| Some((test.took?, format!("{title}: {}", test.name)))).collect();
+    longest(&mut single, TESTS);
+
+    let failed = failures(ended, &tests);
+    if failed.is_empty() {
+        return Ok(());
+    }
+    section("failed");
+    failed.iter().for_each(|what| println!("{what}"));
+    Err(format!("failed: {}", failed.join(", ")))
+}
+
+fn longest(all: &mut [(Duration, String)], count: usize) {
+    all.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+    all.iter().take(count).for_each(|(took, name)| println!("{:>7.1} s  {name}", took.as_secs_f64()));
+    println!();
+}
+
+/// Each by its name; a program that failed without naming a test by how it ended.
+fn failures(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for job in ended {
+        let before = failures.len();
+        let of_job = tests.iter().filter(|(title, test)| *title == job.title && test.is_failed);
+        failures.extend(of_job.map(|(title, test)| format!("{title}: {}", test.name)));
+        if let (Some(failure), true) = (&job.failure, failures.len() == before) {
+            failures.push(format!("{}: {failure}", job.title));
+        }
+    }
+    failures
+}
+
+/// What a program says of one test.
+#[derive(Debug, PartialEq)]
+struct Test<'a> {
+    name: &'a str,
+    is_failed: bool,
+    took: Option<Duration>,
+}
+
+/// Reads lines such as `test a::b ... ok <0.123s>`.
+fn tests(output: &str) -> impl Iterator<Item = Test<'_>> {
+    output.lines().filter_map(|line| {
+        let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
+        let seconds = result.split_once('<').and_then(|(_, time)| time.strip_suffix("s>")?.parse().ok());
+        let took = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Some(Test { name, is_failed: result.starts_with("FAILED"), took })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+running 3 tests
+test a::b ... ok <1.250s>
+test c - should panic ... FAILED <0.100s>
+test d ... ok
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.26s
+";
+
+    fn ended(title: &str, output: &str, failure: Option<&str>) -> Ended {
+        let failure = failure.map(str::to_owned);
+        Ended { title: title.into(), took: Duration::ZERO, output: output.into(), failure }
+    }
+
+    #[test]
+    fn lines_of_tests_are_read() {
+        let test = |name, is_failed, took| Test { name, is_failed, took };
+        assert_eq!(
+            tests(OUTPUT).collect::<Vec<_>>(),
+            [
+                test("a::b", false, Some(Duration::from_millis(1250))),
+                test("c - should panic", true, Some(Duration::from_millis(100))),
+                test("d", false, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_failure_has_a_name() {
+        let all = [
+            ended("one", OUTPUT, Some("exit status: 101")),
+            ended("two", "running 1 test\n", Some("signal: 6 (SIGABRT)")),
+            ended("three", "test a ... ok <0.001s>\n", None),
+        ];
+        let read: Vec<(&str, Test<'_>)> =
+            all.iter().flat_map(|job| tests(&job.output).map(|test| (job.title.as_str(), test))).collect();
+        assert_eq!(failures(&all, &read), ["one: c - should panic", "two: signal: 6 (SIGABRT)"]);
+        assert!(print(&all).is_err());
+        assert!(print(&all[2..]).is_ok());
+    }
+}
